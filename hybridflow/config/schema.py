@@ -1,0 +1,223 @@
+"""Every setting of hybridflow and its default, once.
+
+Hydra composes YAML over these dataclasses; code receives them as plain objects. Sizes are global and their
+name says what they count (rows, tokens, steps, slots). `MISSING` marks what a user or an experiment must give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+
+class DType(str, Enum):
+    """Number format of a model's weights and activations. Optimiser state is always float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Decay(str, Enum):
+    """Shape of the learning rate after its warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+@dataclass
+class Parallel:
+    """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
+
+    tensor: int = 1
+    pipeline: int = 1
+
+
+@dataclass
+class Model:
+    """A Hugging Face folder (config.json, safetensors, tokenizer)."""
+
+    path: str = MISSING
+    dtype: DType = DType.float32
+
+
+@dataclass
+class Optimizer:
+    """AdamW with a warm-up and one of three decays."""
+
+    lr: float = 1e-4
+    min_lr: float = 0.0
+    warmup_steps: int = 0
+    decay: Decay = Decay.constant
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_grad: float = 1.0
+
+
+@dataclass
+class Trained:
+    """What every role with a Megatron model has."""
+
+    worker: str = MISSING  # the registered name of the worker class
+    model: Model = field(default_factory=Model)
+    parallel: Parallel = field(default_factory=Parallel)
+    max_tokens_per_rank: int = 8192  # tokens of one micro-batch on one data-parallel rank
+
+
+@dataclass
+class Actor(Trained):
+    """The policy: generates, scores and learns."""
+
+    worker: str = "actor"
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass
+class Critic(Trained):
+    """The value function, started from `model.path` with a fresh scalar head."""
+
+    worker: str = "critic"
+    optimizer: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass
+class Reference(Trained):
+    """The frozen policy that the KL penalty measures from."""
+
+    worker: str = "reference"
+
+
+@dataclass
+class Reward:
+    """A grader applied to every response."""
+
+    worker: str = "reward"
+    grader: str = MISSING  # the registered name of the grader
+
+
+@dataclass
+class Rollout:
+    """Generation by vLLM in the actor's processes."""
+
+    parallel: Parallel = field(default_factory=Parallel)
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    max_response_tokens: int = 64
+    max_sequence_tokens: int = 128  # prompt and response together
+    max_concurrent_rows: int = 256  # rows that one replica decodes together
+    kv_cache_gib: float = 1.0  # a replica's cache on a CPU
+    gpu_memory_fraction: float = 0.4  # of a GPU's memory, for vLLM in all
+    enforce_eager: bool = True  # no compilation, no CUDA graphs
+
+
+@dataclass
+class Placement:
+    """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
+
+    pools: dict[str, int] = field(default_factory=lambda: {"main": 2})  # name -> slots
+    roles: dict[str, str] = field(default_factory=dict)  # role -> pool; a role left out goes to the first pool
+
+
+@dataclass
+class Task:
+    """Where prompts come from."""
+
+    name: str = MISSING  # the registered name of the task
+    options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
+
+
+@dataclass
+class Advantage:
+    """An advantage estimator and its options."""
+
+    name: str = MISSING
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PolicyLoss:
+    """A policy loss and how its tokens are averaged."""
+
+    name: str = "ppo_clip"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    aggregate: str = "token_mean"
+    entropy_coef: float = 0.0
+    kl_coef: float = 0.0  # of the KL to the reference inside the loss
+    kl_estimator: str = "k3"
+
+
+@dataclass
+class ValueLoss:
+    """The critic's loss: squared error, clipped around the old values."""
+
+    clip: float = 0.2
+
+
+@dataclass
+class Algorithm:
+    """An algorithm, its data sizes and its parts."""
+
+    name: str = MISSING
+    prompts_per_step: int = 64
+    samples_per_prompt: int = 1
+    minibatches: int = 1  # optimiser steps per pass over a step's rows
+    epochs: int = 1  # passes over a step's rows
+    reward_kl_coef: float = 0.0  # of the KL to the reference, taken off the token rewards
+    reward_kl_estimator: str = "k1"
+    critic_warmup_steps: int = 0  # steps in which only the critic learns
+    advantage: Advantage = field(default_factory=Advantage)
+    policy_loss: PolicyLoss = field(default_factory=PolicyLoss)
+    value_loss: ValueLoss = field(default_factory=ValueLoss)
+
+
+@dataclass
+class Trainer:
+    """The loop around the algorithm's step."""
+
+    steps: int = 100
+    validate_every: int = 0  # steps between validations; 0: only before and after
+    validation_prompts: int = 512
+    stop_at_accuracy: float | None = None  # end early once a validation reaches this
+    log_rollouts_every: int = 10  # steps between the steps whose rows are written out; 0: never
+    collective_timeout_s: float = 600.0
+
+
+@dataclass
+class Run:
+    """A run's name, place and seed."""
+
+    name: str = MISSING
+    root: str = "runs"
+    seed: int = 1
+
+
+@dataclass
+class RayCluster:
+    """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
+
+    address: str = "local"
+
+
+@dataclass
+class Config:
+    """The whole of a run."""
+
+    run: Run = field(default_factory=Run)
+    ray: RayCluster = field(default_factory=RayCluster)
+    actor: Actor = field(default_factory=Actor)
+    critic: Critic = field(default_factory=Critic)
+    reference: Reference = field(default_factory=Reference)
+    reward: Reward = field(default_factory=Reward)
+    rollout: Rollout = field(default_factory=Rollout)
+    placement: Placement = field(default_factory=Placement)
+    task: Task = field(default_factory=Task)
+    algorithm: Algorithm = field(default_factory=Algorithm)
+    trainer: Trainer = field(default_factory=Trainer)
+    plugins: list[str] = field(default_factory=list)  # modules imported first, on the controller and on every rank

@@ -1,0 +1,1 @@
+"""What a run tells: metrics, the live view, the run folder."""

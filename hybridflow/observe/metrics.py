@@ -1,0 +1,51 @@
+"""Metrics: recorded where they arise, joined across ranks and calls by what they are (a weighted mean, a largest)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hybridflow.dispatch.protocol import join
+
+
+@dataclass
+class Metrics:
+    """Scalars by name. A mean keeps its weight, so that joining uneven parts stays exact.
+
+    Example:
+        metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
+        metrics.largest("actor/grad_norm", norm)
+    """
+
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
+
+    def mean(self, name: str, total: float, weight: float = 1.0) -> None:
+        """Add `total`, the sum of a quantity over `weight` things (rows, tokens, calls)."""
+        if weight:
+            had_total, had_weight = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (had_total + float(total), had_weight + float(weight))
+
+    def largest(self, name: str, value: float) -> None:
+        """Keep the largest value."""
+        self.maxima[name] = max(float(value), self.maxima.get(name, float("-inf")))
+
+    def add(self, other: Metrics) -> None:
+        """Take in another's."""
+        for name, (total, weight) in other.sums.items():
+            self.mean(name, total, weight)
+        for name, value in other.maxima.items():
+            self.largest(name, value)
+
+    def result(self) -> dict[str, float]:
+        """One number a name."""
+        means = {name: total / weight for name, (total, weight) in self.sums.items()}
+        return dict(sorted({**means, **self.maxima}.items()))
+
+
+@join.register
+def _(first: Metrics, outputs: Sequence[Metrics]) -> Metrics:
+    joined = Metrics()
+    for metrics in outputs:
+        joined.add(metrics)
+    return joined

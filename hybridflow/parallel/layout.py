@@ -1,0 +1,150 @@
+"""Layout: the sizes of tensor, pipeline and data parallelism, and which rank has which coordinates. Pure.
+
+The same ranks have two views. In training they are t × p × d. In generation each training replica (t · p ranks)
+becomes d_g = t·p / (t_g·p_g) replicas of t_g × p_g ranks, by coordinates (HybridFlow, section 5.3, restated so that it
+holds for any rank order):
+
+    generation tp = tp // (t / t_g)        generation pp = pp // (p / p_g)
+
+so the shard that a rank generates with contains the shard that it trains. The ranks of one training replica that
+share both numbers are a *micro-DP group*: together they hold that generation shard once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+AXES = ("tp", "cp", "ep", "dp", "pp")
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Where a rank stands on each axis."""
+
+    tp: int = 0
+    pp: int = 0
+    dp: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes and rank order of one role.
+
+    Attributes:
+        tensor, pipeline, data: t, p, d.
+        generation: (t_g, p_g), the sizes in generation; (t, p) when the role does not generate.
+        order: axes from the one that varies fastest with the rank; Megatron's default.
+
+    Raises ValueError if a generation size does not divide its training size.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    data: int = 1
+    generation: tuple[int, int] | None = None
+    order: str = "tp-cp-ep-dp-pp"
+
+    def __post_init__(self) -> None:
+        if min(self.tensor, self.pipeline, self.data) < 1:
+            raise ValueError(f"parallel sizes must be at least 1: {self}")
+        if set(self.order.split("-")) != set(AXES):
+            raise ValueError(f"order {self.order!r} must name each of {', '.join(AXES)} once")
+        t_g, p_g = self.generation_sizes
+        if self.tensor % t_g or self.pipeline % p_g:
+            raise ValueError(f"generation sizes {(t_g, p_g)} must divide training sizes {(self.tensor, self.pipeline)}")
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return self.tensor * self.pipeline * self.data
+
+    @property
+    def generation_sizes(self) -> tuple[int, int]:
+        """(t_g, p_g)."""
+        return self.generation or (self.tensor, self.pipeline)
+
+    @property
+    def replicas(self) -> int:
+        """d · d_g, the number of replicas in generation."""
+        t_g, p_g = self.generation_sizes
+        return self.size // (t_g * p_g)
+
+    @cached_property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """The coordinates of every rank, by rank."""
+        sizes = {"tp": self.tensor, "pp": self.pipeline, "dp": self.data}
+        found = []
+        for rank in range(self.size):
+            at: dict[str, int] = {}
+            for axis in self.order.split("-"):
+                if axis in sizes:
+                    rank, at[axis] = divmod(rank, sizes[axis])
+            found.append(Coordinate(**at))
+        return tuple(found)
+
+    def rank(self, at: Coordinate) -> int:
+        """The rank at those coordinates."""
+        return self.coordinates.index(at)
+
+    def groups(self, *axes: str) -> list[list[int]]:
+        """Ranks that differ only along those axes: one list a group, each in rank order; groups by lowest rank."""
+        fixed = [axis for axis in ("tp", "pp", "dp") if axis not in axes]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for rank, at in enumerate(self.coordinates):
+            found.setdefault(tuple(getattr(at, axis) for axis in fixed), []).append(rank)
+        return list(found.values())
+
+    # The generation view.
+
+    def generation_coordinate(self, rank: int) -> Coordinate:
+        """Where a rank stands in generation; `dp` is its replica's number."""
+        at, (t_g, p_g) = self.coordinates[rank], self.generation_sizes
+        per_t, per_p = self.tensor // t_g, self.pipeline // p_g
+        micro = (at.pp % per_p) * per_t + at.tp % per_t
+        return Coordinate(at.tp // per_t, at.pp // per_p, at.dp * per_t * per_p + micro)
+
+    def micro_dp_groups(self) -> list[list[int]]:
+        """The ranks that together hold one generation shard, and exchange theirs to make it whole."""
+        return self._generation_groups(lambda rank: (self.coordinates[rank].dp, *self._generation_shard(rank)))
+
+    def generation_groups(self, axis: str) -> list[list[int]]:
+        """The `tp` or `pp` groups of the generation view, in the order of their position."""
+        def key(rank: int) -> tuple[int, ...]:
+            at = self.generation_coordinate(rank)
+            return (at.dp, at.pp) if axis == "tp" else (at.dp, at.tp)
+
+        groups = self._generation_groups(key)
+        return [sorted(g, key=lambda rank: getattr(self.generation_coordinate(rank), axis)) for g in groups]
+
+    def replica_ranks(self) -> list[list[int]]:
+        """The ranks of each generation replica, by replica."""
+        found: list[list[int]] = [[] for _ in range(self.replicas)]
+        for rank in range(self.size):
+            found[self.generation_coordinate(rank).dp].append(rank)
+        return found
+
+    def _generation_shard(self, rank: int) -> tuple[int, int]:
+        at = self.generation_coordinate(rank)
+        return at.tp, at.pp
+
+    def _generation_groups(self, key) -> list[list[int]]:  # type: ignore[no-untyped-def]
+        found: dict[tuple[int, ...], list[int]] = {}
+        for rank in range(self.size):
+            found.setdefault(key(rank), []).append(rank)
+        return list(found.values())
+
+
+def describe(layout: Layout) -> str:
+    """`t2·p1·d1 → t1·p1` for logs."""
+    text = f"t{layout.tensor}·p{layout.pipeline}·d{layout.data}"
+    return text if layout.generation is None else f"{text} → t{layout.generation[0]}·p{layout.generation[1]}"
+
+
+def position(groups: Sequence[Sequence[int]], rank: int) -> list[int]:
+    """The group that holds a rank. Raises ValueError if none does."""
+    for group in groups:
+        if rank in group:
+            return list(group)
+    raise ValueError(f"rank {rank} is in none of {groups}")

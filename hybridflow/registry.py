@@ -1,0 +1,76 @@
+"""Names → parts. Every extensible kind of part has one `Registry`; the config only ever holds names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The parts of one kind, by name.
+
+    Example:
+        graders: Registry[Grader] = Registry("grader", builtin="hybridflow.tasks.graders")
+
+        @graders.register("exact")
+        class Exact(Grader): ...
+
+    Args:
+        kind: what the parts are, for error messages.
+        builtin: modules whose import registers our own parts; imported at the first look-up.
+    """
+
+    def __init__(self, kind: str, *builtin: str) -> None:
+        self.kind = kind
+        self._builtin = builtin
+        self._parts: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """A decorator that gives a part its name. Raises ValueError if another part has it."""
+
+        def add(part: T) -> T:
+            known = self._parts.get(name)
+            if known is not None and _place(known) != _place(part):
+                raise ValueError(f"{self.kind} {name!r} is registered twice: {_place(known)} and {_place(part)}")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def get(self, name: str) -> T:
+        """The part of that name. Raises KeyError with the nearest name and all names."""
+        self._load()
+        if name in self._parts:
+            return self._parts[name]
+        near = get_close_matches(name, self._parts, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts))}")
+
+    def __contains__(self, name: str) -> bool:
+        self._load()
+        return name in self._parts
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._parts))
+
+    def _load(self) -> None:
+        for module in self._builtin:
+            import_module(module)
+
+
+def _place(part: object) -> str:
+    return f"{getattr(part, '__module__', '?')}.{getattr(part, '__qualname__', part)}"
+
+
+def import_plugins(modules: list[str]) -> None:
+    """Import a user's modules so that their parts register. Raises ImportError naming the module and `plugins`."""
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ImportError(f"plugins: cannot import {module!r}: {error}") from error

@@ -1,0 +1,10 @@
+"""What each role can do: its methods with their protocols and columns. No Ray, no engine.
+
+A role class is both the interface that a group shows on the controller and the base of the worker that runs on the
+ranks. Its methods take a `Batch` on a rank; on the controller the same call takes and gives a `BatchRef`.
+"""
+
+from hybridflow.roles.base import Role, roles
+from hybridflow.roles.builtin import ActorRole, CriticRole, ReferenceRole, RewardRole
+
+__all__ = ["ActorRole", "CriticRole", "ReferenceRole", "RewardRole", "Role", "roles"]

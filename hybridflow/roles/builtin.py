@@ -1,0 +1,96 @@
+"""The paper's roles (HybridFlow, section 4.1): actor, critic, reference and reward.
+
+Columns are named in docstrings with their shapes: R rows; a ragged column over responses has one value a response
+token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridflow.batch import Batch
+from hybridflow.dispatch import using
+from hybridflow.roles.base import Role, roles
+
+PROMPT = ("prompt_ids", "sample_id")
+RESPONSE = ("prompt_ids", "response_ids")
+
+
+@roles.register("actor")
+class ActorRole(Role):
+    """The policy."""
+
+    @using("3d_all_micro_dp", needs=PROMPT, gives=("response_ids", "rollout_log_probs", "weight_version"))
+    def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
+        """Sample one response a row with the newest weights.
+
+        The random stream of a row depends on (run seed, `step`, its `sample_id`, its place among the copies of that
+        prompt) only. Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each
+        sampled token at the sampling temperature) and `weight_version` ([R] int).
+        """
+        raise NotImplementedError
+
+    @using("3d_proto", needs=(*RESPONSE, "rollout_log_probs"), gives=("old_log_probs",))
+    def compute_log_prob(self, rollout: Batch) -> Batch:
+        """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights."""
+        raise NotImplementedError
+
+    @using("dp_proto", gives=("advantages", "returns"))
+    def compute_advantage(self, rollout: Batch) -> Batch:
+        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=(*RESPONSE, "old_log_probs", "ref_log_probs", "advantages"))
+    def update_actor(self, rollout: Batch) -> None:
+        """One optimiser step on the policy loss of these rows."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=RESPONSE)
+    def update_supervised(self, examples: Batch) -> None:
+        """One optimiser step on the mean negative log-likelihood of the response tokens."""
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def save_model(self, folder: str) -> Any:
+        """Write the weights as a Hugging Face folder."""
+        raise NotImplementedError
+
+
+@roles.register("critic")
+class CriticRole(Role):
+    """The value function."""
+
+    @using("3d_proto", needs=RESPONSE, gives=("values",))
+    def compute_values(self, rollout: Batch) -> Batch:
+        """`values` (ragged float): the value of the state before each response token."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=(*RESPONSE, "values", "returns"))
+    def update_critic(self, rollout: Batch) -> None:
+        """One optimiser step on the value loss of these rows."""
+        raise NotImplementedError
+
+
+@roles.register("reference")
+class ReferenceRole(Role):
+    """The frozen policy."""
+
+    @using("3d_proto", needs=RESPONSE, gives=("ref_log_probs",))
+    def compute_ref_log_prob(self, rollout: Batch) -> Batch:
+        """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
+        raise NotImplementedError
+
+
+@roles.register("reward")
+class RewardRole(Role):
+    """A grader. Its worker is light: no model, no torch."""
+
+    @using("dp_proto", needs=("response_ids", "answer"), gives=("rewards",))
+    def compute_reward(self, rollout: Batch) -> Batch:
+        """`rewards` ([R] float): the grade of each response."""
+        raise NotImplementedError
+
+    @using("dp_proto")
+    def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
+        """Append every row as a line of JSON to `folder/rank<i>.jsonl`."""
+        raise NotImplementedError
