@@ -42,12 +42,13 @@ class BatchRef:
 
     Attributes:
         sources: where each column is.
-        groups: [R] int64 or None: rows with the same number belong together (samples of one prompt).
+        marks: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
+            the same number are samples of one prompt) and `copy_id` (which of them a row is).
     """
 
     rows: int
     sources: tuple[Source, ...] = field(repr=False)
-    groups: np.ndarray | None = field(default=None, repr=False)
+    marks: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(handle: Any, rows: int, columns: Sequence[str]) -> BatchRef:
@@ -58,7 +59,7 @@ class BatchRef:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return tuple(name for source in self.sources for name in source.columns)
+        return (*(name for source in self.sources for name in source.columns), *self.marks)
 
     def __len__(self) -> int:
         return self.rows
@@ -66,18 +67,19 @@ class BatchRef:
     def select(self, rows: ArrayLike) -> BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
         index = np.asarray(rows, dtype=np.int64)
-        groups = None if self.groups is None else self.groups[index]
-        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), groups)
+        marks = {name: values[index] for name, values in self.marks.items()}
+        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks)
 
     def keep(self, names: Sequence[str]) -> BatchRef:
         """Only the sources that hold one of those columns."""
         wanted = set(names)
-        return BatchRef(self.rows, tuple(s for s in self.sources if wanted & set(s.columns)), self.groups)
+        return BatchRef(self.rows, tuple(s for s in self.sources if wanted & set(s.columns)), self.marks)
 
     def repeat(self, times: int) -> BatchRef:
         """Each row `times` times, one after the other; the copies of a row become one group."""
         rows = np.repeat(np.arange(self.rows), times)
-        return BatchRef(self.rows * times, self.select(rows).sources, rows)
+        marks = {"group_id": rows, "copy_id": np.tile(np.arange(times), self.rows)}
+        return BatchRef(self.rows * times, self.select(rows).sources, marks)
 
     def split(self, parts: int) -> list[BatchRef]:
         """That many runs of rows, as even as whole rows allow; groups may be split."""
@@ -87,11 +89,10 @@ class BatchRef:
         """Union of columns. Raises ValueError for a column given twice or another number of rows."""
         if self.rows != other.rows:
             raise ValueError(f"union of {self.rows} rows {self.columns} with {other.rows} rows {other.columns}")
-        twice = sorted(set(self.columns) & set(other.columns))
-        if twice:
-            raise ValueError(f"columns given twice: {', '.join(twice)}")
-        groups = self.groups if self.groups is not None else other.groups
-        return BatchRef(self.rows, self.sources + other.sources, groups)
+        mine, theirs = set(self.columns) - set(self.marks), set(other.columns) - set(other.marks)
+        if mine & theirs:
+            raise ValueError(f"columns given twice: {', '.join(sorted(mine & theirs))}")
+        return BatchRef(self.rows, self.sources + other.sources, {**other.marks, **self.marks})
 
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
@@ -103,8 +104,8 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
     if len(layouts) > 1:
         raise ValueError("cannot join rows whose columns came in different calls; join before the union")
     sources = tuple(_concat_sources(parts) for parts in zip(*(ref.sources for ref in refs), strict=True))
-    whole = all(ref.groups is not None for ref in refs)
-    return BatchRef(rows, sources, np.concatenate([ref.groups for ref in refs if ref.groups is not None]) if whole else None)
+    marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
+    return BatchRef(rows, sources, marks)
 
 
 def _concat_sources(sources: Sequence[Source]) -> Source:

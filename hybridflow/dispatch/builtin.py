@@ -62,7 +62,7 @@ class DP(Protocol):
 def _split(call: Call, parts: int, *, whole_groups: bool = False) -> list[Call]:
     """Runs of rows, as even as whole rows (or whole groups) allow; a part may be empty."""
     rows = count(call)
-    groups = getattr(call.rows(), "groups", None) if whole_groups else None
+    groups = getattr(call.rows(), "marks", {}).get("group_id") if whole_groups else None
     starts = np.arange(rows) if groups is None else np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1))
     cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts]
     return [take(call, np.arange(a, b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]

@@ -1,0 +1,1 @@
+"""The engines: Megatron-core for training and scoring, vLLM for generation."""

@@ -1,0 +1,175 @@
+"""MegatronEngine: one role's model on this rank. Scores rows and takes optimiser steps on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer
+from hybridflow.engines.megatron import cpu_shim
+from hybridflow.engines.megatron.model import build_model, transformer_config
+from hybridflow.engines.megatron.optimizer import Optimiser, StepResult
+from hybridflow.engines.megatron.packing import MicroBatch, micro_batches
+from hybridflow.engines.megatron.vocab_parallel import token_statistics
+from hybridflow.engines.megatron.weights import LocalWeights
+from hybridflow.models import read_shape
+from hybridflow.parallel.groups import Groups
+from hybridflow.parallel.platform import platform
+
+
+class TokenOutputs(NamedTuple):
+    """What the model says of N response tokens.
+
+    Attributes:
+        log_probs, entropy: [N] float32, of a language model.
+        values: [N] float32, of a value model: the value of the state before each token.
+    """
+
+    log_probs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
+Loss = Callable[[TokenOutputs, MicroBatch], Tensor]
+
+
+class MegatronEngine:
+    """A model on a role's groups.
+
+    Args:
+        folder: Hugging Face folder of the weights to start from.
+        head: "lm" or "value".
+        budget: tokens of a micro-batch.
+        optimizer: None for a model that only scores.
+        total_steps: optimiser steps that the learning-rate schedule spans.
+        temperature: at which log-probs are taken; that of sampling.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        groups: Groups,
+        *,
+        dtype: torch.dtype,
+        budget: int,
+        head: str = "lm",
+        optimizer: Optimizer | None = None,
+        total_steps: int = 1,
+        temperature: float = 1.0,
+        seed: int = 1,
+    ) -> None:
+        if platform().shimmed:
+            cpu_shim.apply()
+        cpu_shim.seed(seed, groups.at.tp)
+        self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
+        self.temperature = temperature
+        self.shape = read_shape(folder)
+        self.config = transformer_config(self.shape, groups, dtype)
+        self.model = build_model(self.shape, groups, self.config, head=head)
+        self.weights = LocalWeights(self.model, self.shape, groups, head=head)
+        self.weights.load(folder)
+        self.optimiser = Optimiser(self.model, self.config, optimizer, groups, total_steps) if optimizer else None
+
+    def score(self, batch: Batch) -> dict[str, Ragged] | None:
+        """Log-probs and entropy, or values, of every response token, without gradients.
+
+        Returns:
+            Ragged columns over the responses by the names of `TokenOutputs`; None on ranks before the last stage.
+        """
+        micros = self._pack(batch)
+        with torch.no_grad():
+            found = self._run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
+        if not self.groups.last_stage:
+            return None
+        responses = batch.ragged("response_ids")
+        names = ("values",) if self.head == "value" else ("log_probs", "entropy")
+        return {name: _in_order(responses, micros, [getattr(out, name) for out in found]) for name in names}
+
+    def train(self, batch: Batch, loss: Loss) -> StepResult:
+        """One optimiser step.
+
+        Args:
+            loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
+        """
+        assert self.optimiser is not None, "this engine was made without an optimiser"
+        self.optimiser.clear()
+        micros = self._pack(batch)
+        if micros:
+            self._run(micros, loss, train=True)
+        else:
+            self.optimiser.finish_empty(self.groups)
+        return self.optimiser.step()
+
+    def global_sums(self, *values: float) -> list[float]:
+        """Sums over the data parallel ranks."""
+        total = torch.tensor(values, dtype=torch.float64, device=platform().device)
+        dist.all_reduce(total, group=self.groups.megatron.dp)
+        return total.tolist()
+
+    def export(self, folder: str | Path) -> None:
+        """Write the weights as a Hugging Face folder; all ranks call it."""
+        self.weights.export(folder, self.folder)
+
+    def _pack(self, batch: Batch) -> list[MicroBatch]:
+        return micro_batches(batch, self.budget, platform().device) if len(batch) else []
+
+    def _run(self, micros: list[MicroBatch], loss: Loss, *, train: bool) -> list[TokenOutputs]:
+        """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
+        if not micros:
+            return []
+        model = self.optimiser.model if train and self.optimiser else self.model
+        model.train(train)
+        pipeline = self.groups.layout.pipeline
+        schedule = get_forward_backward_func(pp_size=pipeline, vp_size=None)
+        return schedule(
+            forward_step_func=self._forward_step(loss),
+            data_iterator=iter(micros),
+            model=[model],
+            num_microbatches=len(micros),
+            seq_length=1,
+            micro_batch_size=1,
+            forward_only=not train,
+            pg_collection=self.groups.megatron,
+            p2p_communicator=P2PCommunicator(self.groups.megatron.pp, self.config) if pipeline > 1 else None,
+        )
+
+    def _forward_step(self, loss: Loss) -> Callable[[Iterator[MicroBatch], Any], Any]:
+        def forward(micros: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+            micro = next(micros)
+
+            def finish(output: Tensor) -> tuple[Tensor, Tensor, TokenOutputs]:
+                outputs = self._outputs(output, micro)
+                share = loss(outputs, micro)
+                return share, torch.zeros((), dtype=torch.int), TokenOutputs(*(x.detach() for x in outputs))
+
+            return model(micro.tokens, micro.positions, None, packed_seq_params=micro.packed), finish
+
+        return forward
+
+    def _outputs(self, output: Tensor, micro: MicroBatch) -> TokenOutputs:
+        """From the last layer's [1, T, ·] to what is said of the response tokens."""
+        at_tokens = output[0][micro.predicts]
+        none = output.new_zeros(0, dtype=torch.float32)
+        if self.head == "value":
+            return TokenOutputs(none, none, at_tokens[:, 0].float())
+        statistics = token_statistics(
+            at_tokens, micro.targets, self.groups.megatron.tp, self.shape.vocab, temperature=self.temperature
+        )
+        return TokenOutputs(*statistics, none)
+
+
+def _in_order(like: Ragged, micros: list[MicroBatch], parts: list[Tensor]) -> Ragged:
+    """Values of the micro-batches' rows, back in the order of the rows."""
+    if not micros:
+        return Ragged(np.zeros(0, dtype=np.float32), like.offsets)
+    packed = like.select(np.concatenate([m.rows for m in micros])).like(torch.cat(parts).cpu().numpy())
+    return packed.select(np.argsort(np.concatenate([m.rows for m in micros])))

@@ -1,0 +1,98 @@
+"""Megatron's DDP, optimiser and learning-rate schedule for one role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from hybridflow.config.schema import Optimizer
+from hybridflow.parallel.groups import Groups
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an optimiser step says of itself."""
+
+    applied: bool
+    grad_norm: float
+    lr: float
+
+
+class Optimiser:
+    """AdamW over the gradients of a model wrapped for data parallelism.
+
+    Attributes:
+        model: the wrapped model; train with this one.
+    """
+
+    def __init__(
+        self, model: GPTModel, config: TransformerConfig, settings: Optimizer, groups: Groups, total_steps: int
+    ) -> None:
+        self.model = DistributedDataParallel(
+            config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model, pg_collection=groups.megatron
+        )
+        self._inner = get_megatron_optimizer(
+            OptimizerConfig(
+                optimizer="adam",
+                lr=settings.lr,
+                min_lr=settings.min_lr,
+                weight_decay=settings.weight_decay,
+                adam_beta1=settings.beta1,
+                adam_beta2=settings.beta2,
+                adam_eps=settings.eps,
+                clip_grad=settings.clip_grad,
+                bf16=config.bf16,
+                params_dtype=config.params_dtype,
+            ),
+            [self.model],
+            use_gloo_process_groups=False,
+            pg_collection=groups.megatron,
+        )
+        self._schedule = _schedule(self._inner, settings, total_steps)
+        config.grad_scale_func = self._inner.scale_loss
+        config.finalize_model_grads_func = _finalize
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        self.model.zero_grad_buffer()
+        self._inner.zero_grad()
+
+    def step(self) -> StepResult:
+        """Clip, update, move the schedule on. A gradient that is not finite leaves the weights as they were."""
+        lr = self._inner.param_groups[0]["lr"]
+        applied, norm, _ = self._inner.step()
+        self._schedule.step(1)
+        return StepResult(bool(applied), float(norm or 0.0), float(lr))
+
+    def finish_empty(self, groups: Groups) -> None:
+        """Join the gradient reduction of a step for which this data-parallel rank has no rows."""
+        finalize_model_grads([self.model], None, pg_collection=groups.megatron)
+
+
+def _finalize(model: list[torch.nn.Module], num_tokens: Any, **options: Any) -> None:
+    """Reduce gradients, and do not divide: the losses are weighted globally already."""
+    finalize_model_grads(model, None, **options)
+
+
+def _schedule(inner: Any, settings: Optimizer, total_steps: int) -> OptimizerParamScheduler:
+    # Weight decay is set to zero on biases and norms by this schedule, so it is needed with a constant rate too.
+    return OptimizerParamScheduler(
+        inner,
+        init_lr=0.0,
+        max_lr=settings.lr,
+        min_lr=settings.min_lr,
+        lr_warmup_steps=settings.warmup_steps,
+        lr_decay_steps=max(total_steps, settings.warmup_steps + 1),
+        lr_decay_style=settings.decay.value,
+        start_wd=settings.weight_decay,
+        end_wd=settings.weight_decay,
+        wd_incr_steps=0,
+        wd_incr_style="constant",
+    )

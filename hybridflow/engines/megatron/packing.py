@@ -1,0 +1,120 @@
+"""Rows to packed micro-batches: no token of padding in a forward.
+
+A row is its prompt and its response, end to end. Micro-batches are runs of rows within a token budget; results come
+back in the order of the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.columns import offsets_of
+from hybridflow.engines.megatron.spec import PackedRows
+
+WASTE = 1.25  # attention may compute this much more than the tokens of its rows before rows get a bucket of their own
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Packed rows as the model takes them.
+
+    Attributes:
+        rows: which rows of the batch these are.
+        tokens: [1, T] int64, rows end to end.
+        positions: [3, 1, T] int64, each token's place in its row (three alike: Megatron's multimodal rotary embedding
+            with one section is the one that takes a position for every token).
+        packed: how T falls into rows.
+        lengths: [R] response tokens of each row.
+        predicts: [N] for each response token, end to end, the place in T of the token before it.
+        targets: [N] int64 the response tokens.
+    """
+
+    rows: np.ndarray
+    tokens: Tensor
+    positions: Tensor
+    packed: PackedRows
+    lengths: Tensor
+    predicts: Tensor
+    targets: Tensor
+
+
+def micro_batches(batch: Batch, budget: int, device: torch.device) -> list[MicroBatch]:
+    """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` tokens, or one row.
+
+    Rows are taken longest first, so that a micro-batch holds rows of like length.
+    Raises ValueError if a row has an empty prompt: its first response token would have nothing before it.
+    """
+    prompts, responses = batch.ragged("prompt_ids"), batch.ragged("response_ids")
+    if len(batch) and prompts.lengths.min() < 1:
+        raise ValueError(f"row {int(prompts.lengths.argmin())} has an empty prompt")
+    lengths = prompts.lengths + responses.lengths
+    order = np.argsort(-lengths, kind="stable")
+    groups: list[list[int]] = []
+    room = 0
+    for row in order.tolist():
+        if lengths[row] > room:
+            groups.append([])
+            room = budget
+        groups[-1].append(row)
+        room -= int(lengths[row])
+    return [_pack(np.array(rows), prompts, responses, device) for rows in groups]
+
+
+def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.device) -> MicroBatch:
+    before, after = prompts.select(rows), responses.select(rows)
+    starts = offsets_of(before.lengths + after.lengths)
+    tokens = np.empty(starts[-1], dtype=np.int64)
+    in_row = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
+    response = in_row >= np.repeat(before.lengths, np.diff(starts))
+    tokens[~response], tokens[response] = before.values, after.values
+    positions = torch.from_numpy(in_row).to(device).expand(3, 1, -1)
+    return MicroBatch(
+        rows=rows,
+        tokens=torch.from_numpy(tokens).to(device)[None],
+        positions=positions,
+        packed=packed_rows(starts, device),
+        lengths=torch.from_numpy(after.lengths).to(device),
+        predicts=torch.from_numpy(np.flatnonzero(response) - 1).to(device),
+        targets=torch.from_numpy(tokens[response]).to(device),
+    )
+
+
+def packed_rows(starts: np.ndarray, device: torch.device) -> PackedRows:
+    """Buckets for attention over rows that start at `starts` ([R + 1], from 0 to T)."""
+    lengths = np.diff(starts)
+    buckets, orders = [], []
+    for rows in _buckets(lengths):
+        longest = lengths[rows].max()
+        places = np.arange(longest)
+        real = places[None] < lengths[rows][:, None]
+        tokens = np.where(real, starts[:-1][rows][:, None] + places, 0)
+        orders.append(tokens[real])
+        buckets.append((torch.from_numpy(tokens).to(device), torch.from_numpy(np.flatnonzero(real)).to(device)))
+    order = np.empty(starts[-1], dtype=np.int64)
+    order[np.concatenate(orders)] = np.arange(starts[-1])
+    offsets = torch.from_numpy(starts.astype(np.int32)).to(device)
+    longest = int(lengths.max())
+    return PackedRows(
+        qkv_format="sbhd", cu_seqlens_q=offsets, cu_seqlens_kv=offsets, max_seqlen_q=longest, max_seqlen_kv=longest,
+        buckets=buckets, order=torch.from_numpy(order).to(device),
+    )  # fmt: skip
+
+
+def _buckets(lengths: np.ndarray) -> list[np.ndarray]:
+    """Rows from long to short, cut where padding to the longest would exceed WASTE."""
+    order = np.argsort(-lengths, kind="stable")
+    found: list[list[int]] = []
+    real = 0
+    for row in order.tolist():
+        padded = lengths[found[-1][0]] * (len(found[-1]) + 1) if found else 0
+        if not found or padded > WASTE * (real + lengths[row]):
+            found.append([])
+            real = 0
+        found[-1].append(row)
+        real += int(lengths[row])
+    return [np.array(rows) for rows in found]

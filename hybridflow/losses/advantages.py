@@ -1,0 +1,165 @@
+"""Advantage estimators: from the rewards of tokens to how much better each token was than expected.
+
+An estimator is a function `(inputs, **options) -> (advantages [T], returns [T])` in the registry `advantages`:
+
+    @advantages.register("reinforce")
+    @needing("group_id")
+    def reinforce(inputs: AdvantageInputs, *, scale: float = 1.0) -> tuple[Tensor, Tensor]: ...
+
+It sees whole groups but only this rank's part of the batch; what has to be global goes through `inputs.all_reduce`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from hybridflow.losses.segments import last_tokens, row_sums, to_tokens
+from hybridflow.registry import Registry
+
+
+def _alone(vector: Tensor) -> Tensor:
+    return vector
+
+
+@dataclass(frozen=True)
+class AdvantageInputs:
+    """What an estimator reads.
+
+    Attributes:
+        token_rewards: [T] float32.
+        lengths: [R] int64, tokens of each row.
+        values: [T], the critic's value of the state before each token, or None.
+        group_id: [R] int64, equal for samples of one prompt, or None. A group is never split over ranks.
+        all_reduce: gives the sum of a small float64 vector over all ranks that hold part of the batch. An estimator
+            must call it equally often on every rank, one without rows included.
+
+    Raises ValueError if the shapes disagree.
+    """
+
+    token_rewards: Tensor
+    lengths: Tensor
+    values: Tensor | None = None
+    group_id: Tensor | None = None
+    all_reduce: Callable[[Tensor], Tensor] = _alone
+
+    def __post_init__(self) -> None:
+        rows, tokens = len(self.lengths), int(self.lengths.sum())
+        for name, wanted in (("token_rewards", tokens), ("values", tokens), ("group_id", rows)):
+            column = getattr(self, name)
+            if column is not None and len(column) != wanted:
+                raise ValueError(f"{name} has {len(column)} entries; {rows} rows of {tokens} tokens want {wanted}")
+
+
+Estimator = Callable[..., tuple[Tensor, Tensor]]
+F = TypeVar("F", bound=Estimator)
+advantages: Registry[Estimator] = Registry("advantage estimator")
+
+
+def needing(*columns: str) -> Callable[[F], F]:
+    """Declare the columns that an estimator reads besides the rewards: `values`, `group_id`."""
+
+    def mark(function: F) -> F:
+        function.__needs__ = columns  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The columns that the estimator of that name declared. Raises KeyError if there is none of that name."""
+    return tuple(getattr(advantages.get(name), "__needs__", ()))
+
+
+def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInputs], tuple[Tensor, Tensor]]:
+    """The estimator of that name with its options set.
+
+    Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
+    """
+    function = advantages.get(name)
+    signature = inspect.signature(function)
+    try:
+        signature.bind(None, **options)
+    except TypeError as error:
+        takes = ", ".join(map(str, list(signature.parameters.values())[1:])) or "none"
+        raise ValueError(f"options of advantage {name!r}: {error}; it takes {takes}") from None
+    return partial(function, **options)
+
+
+@advantages.register("gae")
+@needing("values")
+@torch.no_grad()
+def gae(
+    inputs: AdvantageInputs, *, gamma: float = 1.0, lam: float = 0.95, whiten: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation: A_t = δ_t + gamma lam A_{t+1}, δ_t = r_t + gamma V_{t+1} - V_t.
+
+    Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal,
+    its value 0. `whiten` brings the advantages, not the returns, to mean 0 and deviation 1 over the tokens of all ranks.
+    """
+    if inputs.values is None:
+        raise ValueError("advantage 'gae' reads the column 'values': give the algorithm a critic, or choose 'grpo'")
+    lengths, values = inputs.lengths, inputs.values.float()
+    following = torch.roll(values, -1)
+    following[last_tokens(lengths)] = 0.0
+    found = _discounted(inputs.token_rewards.float() + gamma * following - values, lengths, gamma * lam)
+    return (whitened(found, inputs.all_reduce) if whiten else found), found + values
+
+
+@advantages.register("grpo")
+@needing("group_id")
+@torch.no_grad()
+def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+    """The row's reward against its group's: (r - mean) / (std + eps) at every token; returns are the same.
+
+    Source: arXiv 2402.03300, section 4.1.2 (outcome supervision); without `normalize_std`, arXiv 2503.20783. r is the
+    sum of a row's token rewards. The deviation is the sample's (n - 1), as in other trainers, so that curves compare;
+    the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group.
+    """
+    if inputs.group_id is None:
+        raise ValueError("advantage 'grpo' reads the column 'group_id': sample more than one response a prompt")
+    _, group = torch.unique(inputs.group_id, return_inverse=True)
+    present = (inputs.lengths > 0).double()
+    rewards = row_sums(inputs.token_rewards.double(), inputs.lengths)
+    # Measured from one of the group's own, equal rewards leave exactly 0, and no rounding for eps to blow up.
+    origin = torch.zeros_like(rewards).index_copy(0, group[present > 0], rewards[present > 0])
+    rewards = (rewards - origin[group]) * present
+    size = _group_sums(present, group)
+    centred = (rewards - (_group_sums(rewards, group) / size.clamp(min=1))[group]) * present
+    if normalize_std:
+        deviation = (_group_sums(centred.square(), group) / (size - 1).clamp(min=1)).sqrt()
+        centred = centred / (deviation[group] + eps)
+    found = to_tokens(centred, inputs.lengths).float()
+    return found, found.clone()
+
+
+def whitened(values: Tensor, all_reduce: Callable[[Tensor], Tensor] = _alone) -> Tensor:
+    """[T] to mean 0 and (sample) deviation 1 over the tokens of all ranks. One token alone becomes 0."""
+    exact = values.double()
+    total, count = all_reduce(torch.stack([exact.sum(), exact.new_tensor(len(values))])).unbind()
+    centred = exact - total / count.clamp(min=1)
+    variance = all_reduce(centred.square().sum().reshape(1)) / (count - 1).clamp(min=1)
+    return (centred * torch.rsqrt(variance + 1e-8)).to(values.dtype)
+
+
+def _discounted(deltas: Tensor, lengths: Tensor, discount: float) -> Tensor:
+    """[T]: Σ_k discount^k δ_{t+k} to the end of the row. One turn for a position from the end, all rows at once."""
+    order = torch.argsort(lengths, descending=True)
+    ends = torch.cumsum(lengths, 0)[order]
+    longer = torch.flip(torch.cumsum(torch.flip(torch.bincount(lengths), [0]), 0), [0])[1:].tolist()
+    found, running = torch.empty_like(deltas), deltas.new_zeros(len(lengths))
+    for back, rows in enumerate(longer, start=1):  # the first `rows` of `order` have a token so far from their end
+        at = ends[:rows] - back
+        running = deltas[at] + discount * running[:rows]
+        found[at] = running
+    return found
+
+
+def _group_sums(values: Tensor, group: Tensor) -> Tensor:
+    return torch.zeros_like(values).index_add(0, group, values)

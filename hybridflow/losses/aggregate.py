@@ -1,0 +1,67 @@
+"""Aggregations: a weight a token, so that `(loss * weights).sum()`, summed over micro-batches and ranks, is the mean.
+
+The weights depend on totals over the whole of an optimiser step and not on how its rows were cut, so splitting the
+rows over ranks or micro-batches changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hybridflow.losses.segments import row_sums, to_tokens
+from hybridflow.registry import Registry
+
+# (lengths [R], total_tokens, total_rows, mask [T] bool or None) -> weights [T] float32
+Aggregation = Callable[..., Tensor]
+aggregations: Registry[Aggregation] = Registry("loss aggregation")
+
+
+def totals(lengths: Tensor, mask: Tensor | None = None) -> Tensor:
+    """[2] float64, (tokens, rows) that count here; sum it over micro-batches and ranks for the totals of a step.
+
+    A row counts if it has a token that counts; an empty or wholly masked row does not.
+    """
+    counts = _counts(lengths, mask)
+    return torch.stack([counts.sum(), (counts > 0).sum()]).double()
+
+
+@aggregations.register("token_mean")
+def token_mean(
+    lengths: Tensor, total_tokens: float | Tensor, total_rows: float | Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Every token weighs the same: 1 / `total_tokens`. Long rows count for more (arXiv 2503.14476, section 3.3).
+
+    Args:
+        lengths: [R] int64, the rows at hand.
+        total_tokens, total_rows: `totals`, summed over the whole step.
+        mask: [T] bool, tokens that count; None: all. The others weigh exactly 0.
+    """
+    return _masked(to_tokens(1.0 / _at_least_one(total_tokens, lengths).expand(len(lengths)), lengths), mask)
+
+
+@aggregations.register("sequence_mean")
+def sequence_mean(
+    lengths: Tensor, total_tokens: float | Tensor, total_rows: float | Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """The mean over rows of each row's mean over its tokens (arXiv 2402.03300, equation 3). Arguments as `token_mean`.
+
+    Rows without a token that counts are not in the mean.
+    """
+    counts = _counts(lengths, mask).clamp(min=1)
+    return _masked(to_tokens(1.0 / (counts * _at_least_one(total_rows, lengths)), lengths), mask)
+
+
+def _counts(lengths: Tensor, mask: Tensor | None) -> Tensor:
+    return lengths if mask is None else row_sums(mask.long(), lengths)
+
+
+def _at_least_one(total: float | Tensor, lengths: Tensor) -> Tensor:
+    # A step in which nothing counts has weights of 0, not of 0 / 0.
+    return torch.as_tensor(total, dtype=torch.float32, device=lengths.device).clamp(min=1)
+
+
+def _masked(weights: Tensor, mask: Tensor | None) -> Tensor:
+    return weights if mask is None else weights * mask

@@ -1,0 +1,28 @@
+"""From a score a row to a reward a token."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hybridflow.losses.segments import last_tokens
+
+
+def token_rewards(rewards: Tensor, lengths: Tensor, kl: Tensor | None = None, kl_coef: float = 0.0) -> Tensor:
+    """[T] float32: -`kl_coef` · `kl` at every token, and the row's score on top at its last.
+
+    Source: arXiv 1909.08593, equation 2 (the KL penalty inside the reward), here a token at a time.
+
+    Args:
+        rewards: [R], the score of each row. An empty row has no token to carry its score, which is left out.
+        lengths: [R] int64.
+        kl: [T] estimate at each token, or None for no penalty; see `hybridflow.losses.kl`.
+
+    Raises ValueError if the shapes disagree.
+    """
+    tokens = int(lengths.sum())
+    if len(rewards) != len(lengths) or (kl is not None and len(kl) != tokens):
+        found = f"{len(rewards)} rewards, {'no' if kl is None else len(kl)} KL values"
+        raise ValueError(f"token_rewards: {found} for {len(lengths)} rows of {tokens} tokens; give one each")
+    rewards = rewards.detach().float()
+    given = rewards.new_zeros(tokens) if kl is None else -kl_coef * kl.detach().float()
+    return given.index_add(0, last_tokens(lengths), rewards[lengths > 0])
