@@ -14,14 +14,15 @@ class Registry(Generic[T]):
     """The parts of one kind, by name.
 
     Example:
-        graders: Registry[Grader] = Registry("grader", builtin="hybridflow.tasks.graders")
+        graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.graders")
 
         @graders.register("exact")
         class Exact(Grader): ...
 
     Args:
         kind: what the parts are, for error messages.
-        builtin: modules whose import registers our own parts; imported at the first look-up.
+        builtin: modules whose import registers our own parts; imported when a look-up needs them, the one that has
+            the name of the part first.
     """
 
     def __init__(self, kind: str, *builtin: str) -> None:
@@ -43,24 +44,23 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The part of that name. Raises KeyError with the nearest name and all names."""
-        self._load()
-        if name in self._parts:
+        if name in self:
             return self._parts[name]
         near = get_close_matches(name, self._parts, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts))}")
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts)) or 'none'}")
 
     def __contains__(self, name: str) -> bool:
-        self._load()
+        for module in sorted(self._builtin, key=lambda module: module.rpartition(".")[2] != name):
+            if name in self._parts:
+                break
+            import_module(module)
         return name in self._parts
 
     def __iter__(self) -> Iterator[str]:
-        self._load()
-        return iter(sorted(self._parts))
-
-    def _load(self) -> None:
         for module in self._builtin:
             import_module(module)
+        return iter(sorted(self._parts))
 
 
 def _place(part: object) -> str:

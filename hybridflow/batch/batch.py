@@ -17,7 +17,7 @@ class Batch(Mapping[str, Column]):
     Example:
         batch = Batch(prompt_ids=Ragged.of([[1, 2], [3]]), rewards=np.zeros(2))
         batch |= Batch(values=...)          # union of columns over the same rows
-        first, rest = batch[:1], batch[1:]  # rows
+        best = batch.select([1, 0])         # rows, by number
 
     Lists given as columns become arrays; strings and dicts become arrays of objects.
     Raises ValueError if the columns disagree about the number of rows.
@@ -49,7 +49,7 @@ class Batch(Mapping[str, Column]):
     def __contains__(self, name: object) -> bool:
         return name in self._columns
 
-    def __getitem__(self, name: str) -> Column:  # type: ignore[override]
+    def __getitem__(self, name: str) -> Column:
         try:
             return self._columns[name]
         except KeyError:
@@ -71,14 +71,14 @@ class Batch(Mapping[str, Column]):
 
     def select(self, rows: ArrayLike) -> Batch:
         """The rows of those numbers, in that order; a number may come twice."""
-        index = np.asarray(rows, dtype=np.int64)
+        index = col.row_numbers(rows)
         return Batch(**{name: col.select(column, index) for name, column in self._columns.items()})
 
     def keep(self, names: Sequence[str]) -> Batch:
         """Only those columns."""
         return Batch(**{name: self[name] for name in names})
 
-    def __or__(self, other: Batch) -> Batch:  # type: ignore[override]
+    def __or__(self, other: Batch) -> Batch:
         """Union of columns. Raises ValueError for a column given twice or another number of rows."""
         twice = sorted(set(self.columns) & set(other.columns))
         if twice:
@@ -107,5 +107,6 @@ def _column(values: Column | Sequence[object]) -> Column:
     if values and isinstance(values[0], (bool, int, float, np.number)):
         return np.asarray(values)
     objects = np.empty(len(values), dtype=object)
-    objects[:] = list(values)
+    for row, value in enumerate(values):  # one by one: numpy would unpack a list of lists
+        objects[row] = value
     return objects

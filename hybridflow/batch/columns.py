@@ -27,10 +27,12 @@ class Ragged:
 
     @staticmethod
     def of(rows: Sequence[ArrayLike], dtype: np.dtype | type | None = None) -> Ragged:
-        """Pack rows. `dtype` is needed when there is no row to tell it."""
+        """Pack rows. `dtype` is needed when no row has a value or is an array, to tell it; int64 is the default."""
         arrays = [np.asarray(row, dtype=dtype) for row in rows]
         lengths = np.array([len(a) for a in arrays], dtype=np.int64)
-        values = np.concatenate(arrays) if arrays else np.zeros(0, dtype=dtype or np.int64)
+        # numpy calls an empty list float64, which would turn token numbers beside it into floats.
+        telling = [a for a, row in zip(arrays, rows, strict=True) if len(a) or isinstance(row, np.ndarray)]
+        values = np.concatenate(telling) if telling else np.zeros(0, dtype=dtype or np.int64)
         return Ragged(values, offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
@@ -48,6 +50,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -69,17 +72,30 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
+def row_numbers(rows: ArrayLike) -> np.ndarray:
+    """[n] int64. Raises TypeError for anything but whole numbers: a mask would be read as rows 0 and 1."""
+    found = np.asarray(rows)
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(f"row numbers are wanted, {found.dtype} was given; for a mask use np.flatnonzero(mask)")
+    return found.astype(np.int64, copy=False)
+
+
 def select(column: Column, rows: np.ndarray) -> Column:
     """The rows of those numbers, in that order."""
     return column.select(rows) if isinstance(column, Ragged) else column[rows]
 
 
 def concat(columns: Sequence[Column]) -> Column:
-    """Columns end to end. Raises ValueError if some are ragged and some dense, or their dtypes differ."""
-    kinds = {(type(c).__name__, str((c.values if isinstance(c, Ragged) else c).dtype)) for c in columns}
-    if len(kinds) > 1:
-        raise ValueError(f"cannot join columns of different kinds: {sorted(kinds)}")
-    if isinstance(columns[0], Ragged):
-        ragged = [c for c in columns if isinstance(c, Ragged)]
-        return Ragged(np.concatenate([c.values for c in ragged]), offsets_of(np.concatenate([c.lengths for c in ragged])))
-    return np.concatenate(columns)
+    """Columns end to end. Raises ValueError if some are ragged and some dense, or their dtypes differ.
+
+    What is empty does not know its dtype (a rank may have had no rows) and is not asked.
+    """
+    parts = [c for c in columns if len(c)] or list(columns[:1])
+    telling = [c for c in parts if not isinstance(c, Ragged) or len(c.values)] or parts[:1]
+    kinds = {type(c).__name__ for c in parts}, {str((c.values if isinstance(c, Ragged) else c).dtype) for c in telling}
+    if any(len(kind) > 1 for kind in kinds):
+        raise ValueError(f"cannot join columns of different kinds: {', '.join(sorted(set.union(*kinds)))}")
+    if isinstance(parts[0], Ragged):
+        values = np.concatenate([c.values for c in telling if isinstance(c, Ragged)])
+        return Ragged(values, offsets_of(np.concatenate([c.lengths for c in parts if isinstance(c, Ragged)])))
+    return np.concatenate([c for c in parts if not isinstance(c, Ragged)])

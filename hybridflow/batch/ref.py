@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hybridflow.batch.columns import row_numbers
+
 
 @dataclass(frozen=True)
 class Source:
@@ -66,7 +68,7 @@ class BatchRef:
 
     def select(self, rows: ArrayLike) -> BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
-        index = np.asarray(rows, dtype=np.int64)
+        index = row_numbers(rows)
         marks = {name: values[index] for name, values in self.marks.items()}
         return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks)
 
@@ -86,17 +88,23 @@ class BatchRef:
         return [self.select(rows) for rows in np.array_split(np.arange(self.rows), parts)]
 
     def __or__(self, other: BatchRef) -> BatchRef:
-        """Union of columns. Raises ValueError for a column given twice or another number of rows."""
+        """Union of columns. Raises ValueError for a column given twice, or other rows by their number or marks."""
         if self.rows != other.rows:
             raise ValueError(f"union of {self.rows} rows {self.columns} with {other.rows} rows {other.columns}")
-        mine, theirs = set(self.columns) - set(self.marks), set(other.columns) - set(other.marks)
-        if mine & theirs:
-            raise ValueError(f"columns given twice: {', '.join(sorted(mine & theirs))}")
+        shared = set(self.marks) & set(other.marks)
+        twice = (set(self.columns) & set(other.columns)) - shared
+        if twice:
+            raise ValueError(f"columns given twice: {', '.join(sorted(twice))}")
+        differing = sorted(name for name in shared if not np.array_equal(self.marks[name], other.marks[name]))
+        if differing:
+            raise ValueError(f"union of rows that are not the same: they differ in {', '.join(differing)}")
         return BatchRef(self.rows, self.sources + other.sources, {**other.marks, **self.marks})
 
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
     """Rows end to end. Raises ValueError if the columns differ."""
+    if not refs:
+        return BatchRef(0, ())
     if len({frozenset(ref.columns) for ref in refs}) > 1:
         raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
     rows = sum(ref.rows for ref in refs)

@@ -120,7 +120,7 @@ class Rollout:
 class Placement:
     """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
-    pools: dict[str, int] = field(default_factory=lambda: {"main": 2})  # name -> slots
+    pools: dict[str, int] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
     roles: dict[str, str] = field(default_factory=dict)  # role -> pool; a role left out goes to the first pool
 
 
@@ -186,6 +186,7 @@ class Trainer:
     validation_prompts: int = 512
     stop_at_accuracy: float | None = None  # end early once a validation reaches this
     log_rollouts_every: int = 10  # steps between the steps whose rows are written out; 0: never
+    print_every_step: bool = False  # a line for every step, also on a terminal
     collective_timeout_s: float = 600.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,16 @@ def _split(call: Call, parts: int, *, whole_groups: bool = False) -> list[Call]:
     """Runs of rows, as even as whole rows (or whole groups) allow; a part may be empty."""
     rows = count(call)
     groups = getattr(call.rows(), "marks", {}).get("group_id") if whole_groups else None
-    starts = np.arange(rows) if groups is None else np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1))
+    starts = np.arange(rows) if groups is None else _block_starts(groups)
     cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts]
-    return [take(call, np.arange(a, b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [take(call, np.arange(a, b)) for a, b in pairwise(cuts)]
+
+
+def _block_starts(groups: np.ndarray) -> np.ndarray:
+    """Where a cut splits no group. Rows stay in order, so groups that lie in each other's rows make one block."""
+    rows = np.arange(len(groups))
+    _, number = np.unique(groups, return_inverse=True)
+    last = np.zeros(len(groups), dtype=np.int64)
+    last[number] = rows  # numpy keeps the last of several writes
+    reach = np.maximum.accumulate(last[number])
+    return rows[np.append(-1, reach[:-1])[: len(rows)] < rows]

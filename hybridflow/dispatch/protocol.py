@@ -63,10 +63,12 @@ def register(name: str) -> Callable[[type[Protocol]], type[Protocol]]:
     """Give a protocol its name. Raises TypeError at once if its two methods do not have the protocol's parameters."""
 
     def add(cls: type[Protocol]) -> type[Protocol]:
+        if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
+            raise TypeError(f"protocol {name!r}: {cls!r} must be a class derived from Protocol")
         for method, wanted in (("distribute", ["self", "layout", "call"]), ("collect", ["self", "layout", "outputs"])):
             found = list(inspect.signature(getattr(cls, method)).parameters)
             if getattr(cls, method) is getattr(Protocol, method) or found != wanted:
-                raise TypeError(f"protocol {name!r}: {cls.__name__}.{method} must be defined with ({', '.join(wanted)})")
+                raise TypeError(f"protocol {name!r}: {cls.__name__} must define {method}({', '.join(wanted)})")
         return protocols.register(name)(cls)
 
     return add
@@ -79,22 +81,38 @@ class Method:
     Attributes:
         protocol: the name of its protocol.
         needs: the columns that it reads; only these travel. None: all columns.
-        gives: the columns that it adds, one row for each row it was given. None: it returns something else.
+        may: columns that it reads too where they are there.
+        gives: the columns that it adds, one row for each row it was given. None: not said; if it is annotated to
+            return a Batch, a call waits for the ranks to learn them.
+        returns_rows: whether it returns a Batch.
     """
 
     protocol: str
     needs: tuple[str, ...] | None = None
     gives: tuple[str, ...] | None = None
+    returns_rows: bool = False
+    may: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The columns that travel; None: all."""
+        return None if self.needs is None else (*self.needs, *self.may)
 
 
 def using(
-    protocol: str, *, needs: Sequence[str] | None = None, gives: Sequence[str] | None = None
+    protocol: str, *, needs: Sequence[str] | None = None, may: Sequence[str] = (), gives: Sequence[str] | None = None
 ) -> Callable[[F], F]:
     """Declare a method's protocol and columns; see `Method`."""
 
     def mark(function: F) -> F:
-        method = Method(protocol, None if needs is None else tuple(needs), None if gives is None else tuple(gives))
-        function.__dispatch__ = method  # type: ignore[attr-defined]
+        annotation = getattr(function, "__annotations__", {}).get("return")
+        function.__dispatch__ = Method(  # type: ignore[attr-defined]
+            protocol,
+            needs=None if needs is None else tuple(needs),
+            gives=None if gives is None else tuple(gives),
+            returns_rows=gives is not None or "Batch" in str(getattr(annotation, "__name__", annotation)),
+            may=tuple(may),
+        )
         return function
 
     return mark

@@ -101,7 +101,7 @@ def gae(
     """Generalised advantage estimation: A_t = δ_t + gamma lam A_{t+1}, δ_t = r_t + gamma V_{t+1} - V_t.
 
     Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal,
-    its value 0. `whiten` brings the advantages, not the returns, to mean 0 and deviation 1 over the tokens of all ranks.
+    its value 0. `whiten` brings the advantages (not the returns) of all ranks together to mean 0 and deviation 1.
     """
     if inputs.values is None:
         raise ValueError("advantage 'gae' reads the column 'values': give the algorithm a critic, or choose 'grpo'")

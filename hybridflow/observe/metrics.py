@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hybridflow.dispatch.protocol import join
 
 
@@ -15,9 +17,11 @@ class Metrics:
     Example:
         metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
         metrics.largest("actor/grad_norm", norm)
+        metrics.total("perf/response_tokens", tokens)
     """
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
 
     def mean(self, name: str, total: float, weight: float = 1.0) -> None:
@@ -26,21 +30,27 @@ class Metrics:
             had_total, had_weight = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (had_total + float(total), had_weight + float(weight))
 
+    def total(self, name: str, value: float) -> None:
+        """Add to a sum."""
+        self.totals[name] = self.totals.get(name, 0.0) + float(value)
+
     def largest(self, name: str, value: float) -> None:
-        """Keep the largest value."""
-        self.maxima[name] = max(float(value), self.maxima.get(name, float("-inf")))
+        """Keep the largest value; NaN is larger than all, so that it is seen."""
+        self.maxima[name] = float(np.maximum(value, self.maxima.get(name, float("-inf"))))
 
     def add(self, other: Metrics) -> None:
         """Take in another's."""
         for name, (total, weight) in other.sums.items():
             self.mean(name, total, weight)
+        for name, value in other.totals.items():
+            self.total(name, value)
         for name, value in other.maxima.items():
             self.largest(name, value)
 
     def result(self) -> dict[str, float]:
         """One number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
-        return dict(sorted({**means, **self.maxima}.items()))
+        return dict(sorted({**means, **self.totals, **self.maxima}.items()))
 
 
 @join.register

@@ -12,7 +12,7 @@ share both numbers are a *micro-DP group*: together they hold that generation sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,10 +49,10 @@ class Layout:
     def __post_init__(self) -> None:
         if min(self.tensor, self.pipeline, self.data) < 1:
             raise ValueError(f"parallel sizes must be at least 1: {self}")
-        if set(self.order.split("-")) != set(AXES):
+        if sorted(self.order.split("-")) != sorted(AXES):
             raise ValueError(f"order {self.order!r} must name each of {', '.join(AXES)} once")
         t_g, p_g = self.generation_sizes
-        if self.tensor % t_g or self.pipeline % p_g:
+        if min(t_g, p_g) < 1 or self.tensor % t_g or self.pipeline % p_g:
             raise ValueError(f"generation sizes {(t_g, p_g)} must divide training sizes {(self.tensor, self.pipeline)}")
 
     @property
@@ -111,6 +111,7 @@ class Layout:
 
     def generation_groups(self, axis: str) -> list[list[int]]:
         """The `tp` or `pp` groups of the generation view, in the order of their position."""
+
         def key(rank: int) -> tuple[int, ...]:
             at = self.generation_coordinate(rank)
             return (at.dp, at.pp) if axis == "tp" else (at.dp, at.tp)
@@ -129,7 +130,7 @@ class Layout:
         at = self.generation_coordinate(rank)
         return at.tp, at.pp
 
-    def _generation_groups(self, key) -> list[list[int]]:  # type: ignore[no-untyped-def]
+    def _generation_groups(self, key: Callable[[int], tuple[int, ...]]) -> list[list[int]]:
         found: dict[tuple[int, ...], list[int]] = {}
         for rank in range(self.size):
             found.setdefault(key(rank), []).append(rank)

@@ -39,7 +39,7 @@ class ActorRole(Role):
         """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=(*RESPONSE, "old_log_probs", "ref_log_probs", "advantages"))
+    @using("3d_proto", needs=(*RESPONSE, "old_log_probs", "advantages"), may=("ref_log_probs",))
     def update_actor(self, rollout: Batch) -> None:
         """One optimiser step on the policy loss of these rows."""
         raise NotImplementedError
@@ -82,7 +82,9 @@ class ReferenceRole(Role):
 
 @roles.register("reward")
 class RewardRole(Role):
-    """A grader. Its worker is light: no model, no torch."""
+    """A grader."""
+
+    light = True
 
     @using("dp_proto", needs=("response_ids", "answer"), gives=("rewards",))
     def compute_reward(self, rollout: Batch) -> Batch:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hybridflow.losses.advantages import AdvantageInputs, advantages, estimator, gae, grpo, needs, whitened
+from hybridflow.losses.advantages import AdvantageInputs, Estimator, advantages, estimator, gae, grpo, needs, whitened
 
 LENGTHS = st.lists(st.integers(0, 7), max_size=8)
 UNIT = st.floats(0, 1, width=32)
@@ -25,7 +25,7 @@ def _tokens(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _gae_loop(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> list[float]:
     """One row, straight from equation 16: the sum over all later tokens of (gamma lam)^k times delta."""
-    later = [*values.tolist()[1:], 0.0]
+    later = [*values.tolist(), 0.0][1:]
     deltas = [float(r) + gamma * v - float(u) for r, v, u in zip(rewards, later, values, strict=True)]
     return [sum((gamma * lam) ** k * d for k, d in enumerate(deltas[t:])) for t in range(len(deltas))]
 
@@ -76,17 +76,17 @@ class Ranks:
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
 
-    def run(self, estimate: object, parts: list[AdvantageInputs], **options: object) -> list[tuple[Tensor, Tensor]]:
+    def run(self, estimate: Estimator, parts: list[AdvantageInputs]) -> list[tuple[Tensor, Tensor]]:
         while True:
             asked: list[list[Tensor]] = []
-            results = [self._one(estimate, part, asked, options) for part in parts]
+            results = [self._one(estimate, part, asked) for part in parts]
             calls = [len(vectors) for vectors in asked]
             assert len(set(calls)) == 1, f"ranks call all_reduce differently often: {calls}"
             if calls[0] == len(self.sums):
                 return results
             self.sums.append(torch.stack([vectors[len(self.sums)] for vectors in asked]).sum(0))
 
-    def _one(self, estimate, part, asked, options):  # type: ignore[no-untyped-def]
+    def _one(self, estimate: Estimator, part: AdvantageInputs, asked: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
         vectors: list[Tensor] = []
         asked.append(vectors)
 

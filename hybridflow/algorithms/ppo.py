@@ -1,0 +1,31 @@
+"""PPO for language models."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+
+
+@algorithms.register("ppo")
+class PPO(Algorithm):
+    """Proximal policy optimisation with a critic (arXiv 1707.06347; as RLHF, arXiv 2203.02155).
+
+    Per token, with r = π/π_old:  max over π of  min(r·A, clip(r, 1 − ε, 1 + ε)·A),  A by GAE (arXiv 1506.02438) from
+    the rewards less β·KL(π ‖ reference) and the critic's values.
+    """
+
+    roles = ("actor", "critic", "reference", "reward")
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Generate, score, estimate advantages, learn."""
+        rollout = self.generate(prompts)
+        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.critic.compute_values(rollout)
+        rollout |= self.reward.compute_reward(rollout)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(rollout):
+            self.critic.update_critic(rows)
+            if self.actor_learns:
+                self.actor.update_actor(rows)
+        return rollout

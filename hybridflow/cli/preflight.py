@@ -1,0 +1,97 @@
+"""Everything that can be known to be wrong before a cluster starts: names, model folders, combinations.
+
+Imports neither torch, vLLM nor Ray, unless a plugin does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hybridflow.config import Config, check
+from hybridflow.errors import ConfigError
+from hybridflow.registry import Registry, import_plugins
+
+
+def problems(config: Config) -> list[str]:
+    """Every problem of these settings, as `key: what is wrong and what to do`; names are looked up in the registries."""
+    from hybridflow.algorithms import algorithms
+    from hybridflow.tasks.base import check_options, graders, tasks
+
+    found = [
+        *_unknown("algorithm.name", algorithms, config.algorithm.name),
+        *_unknown("task.name", tasks, config.task.name),
+        *_unknown("reward.grader", graders, config.reward.grader),
+    ]
+    if config.task.name in tasks:
+        try:
+            check_options(config.task.name, config.task.options)
+        except ValueError as error:
+            found.append(f"task.options: {error}")
+    if config.algorithm.name not in algorithms:
+        return [*found, *check.problems(config)]
+    roles = tuple(algorithms.get(config.algorithm.name).roles)
+    models, unread = read_models(config, roles)
+    return [*found, *unread, *check.problems(config, check.Facts(roles, models))]
+
+
+def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, check.Sizes], list[str]]:
+    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
+    from hybridflow.models import read_shape
+
+    models: dict[str, check.Sizes] = {}
+    unread: dict[str, str] = {}
+    for role in check.MODEL_ROLES:
+        if role not in roles:
+            continue
+        path = getattr(config, role).model.path
+        try:
+            models[role] = read_shape(path)
+        except FileNotFoundError:
+            hint = how_to_make(path, config.run.root)
+            unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
+        except ValueError as error:
+            unread.setdefault(path, f"{role}.model.path: {error}")
+    return models, list(unread.values())
+
+
+def how_to_make(path: str, root: str) -> str:
+    """The command that makes a model folder, told from where it should be."""
+    folder = Path(path)
+    if folder.name == "model" and folder.parent.parent == Path(root):
+        run = folder.parent.name
+        return f"the run {run} leaves it there at its end: hybridflow sft experiment={run}"
+    recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
+    return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
+
+
+def load_plugins(modules: list[str]) -> None:
+    """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    for module in modules:
+        try:
+            import_plugins([module])
+        except ImportError as error:
+            raise ConfigError(str(error)) from error
+        except Exception as error:
+            place = _last_place(error.__traceback__)
+            raise ConfigError(f"plugins: {module} fails at {place}: {type(error).__name__}: {error}") from error
+
+
+def _unknown(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
+    if name not in registry:
+        try:
+            registry.get(name)
+        except KeyError as error:
+            yield f"{key}: {error.args[0]}"
+
+
+def _last_place(trace: TracebackType | None) -> str:
+    frame = traceback.extract_tb(trace)[-1]
+    return f"{frame.filename}:{frame.lineno}"

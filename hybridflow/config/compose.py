@@ -1,0 +1,148 @@
+"""From a primary configuration and overrides to a checked `Config`: Hydra composes, the schema types, errors explain.
+
+Everything here runs before Hydra's own application does, so that what it would report with a banner is one clear line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hybridflow.config import explain
+from hybridflow.config.schema import Config
+from hybridflow.config.where import Layer, Origins
+from hybridflow.errors import ConfigError
+
+VERSION_BASE = "1.3"
+SEARCH_PATH = "hydra.searchpath"
+
+ConfigStore.instance().store(name="config_schema", node=Config, provider="hybridflow")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A composition that has no unknown key and no wrong type; mandatory values may be missing."""
+
+    tree: DictConfig
+    origins: Origins
+    experiments: Sequence[str]  # to choose from, if none is chosen
+
+    def to_config(self) -> Config:
+        """The dataclass object. Raises ConfigError naming every mandatory key that is missing."""
+        absent = sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
+        if absent:
+            raise ConfigError("\n".join(explain.missing(absent, self.experiments)))
+        try:
+            return cast(Config, OmegaConf.to_object(self.tree))
+        except OmegaConfBaseException as error:
+            raise ConfigError(explain.composition(error, self.origins)) from error
+
+
+def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+    """The settings of one run.
+
+    Args:
+        config_name: the primary configuration, `train` or `sft`.
+        overrides: as on the command line, for example `["experiment=addition", "run.seed=2"]`.
+        config_dir: a folder with more options of the groups.
+
+    Raises:
+        ConfigError: an unknown key or option, a wrong type, or a mandatory value that is missing.
+    """
+    return compose(config_name, overrides, config_dir).to_config()
+
+
+def resolved_yaml(config: Config) -> str:
+    """The settings as YAML, every default written out; it can be read back over the same schema."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
+    """As `load`, up to the missing values."""
+    parsed = parse(overrides)
+    with _session(parsed, overrides, config_dir) as (loader, lines, folders):
+        groups = [group for group in loader.list_groups("") if group != "hydra"]
+        bad = explain.bad_overrides(parsed, groups) + explain.sweeps(parsed)
+        if bad:
+            raise ConfigError("\n".join(bad))
+        origins = Origins(overrides=parsed)
+        try:
+            defaults = loader.compute_defaults_list(config_name, lines, RunMode.RUN).defaults
+            layers = [_layer(entry.config_path, entry.package, folders) for entry in defaults]
+            origins = Origins([layer for layer in layers if layer], parsed)
+            tree = hydra.compose(config_name, overrides=lines)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(explain.composition(error, origins)) from error
+        chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
+        searched = [line for line in lines if line.startswith(SEARCH_PATH)]
+        experiments = [] if chosen else loader.get_group_options("experiment", overrides=searched)
+        return Composed(tree, origins, experiments)
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Hydra's reading of the overrides. Raises ConfigError if one cannot be read."""
+    try:
+        return list(OverridesParser.create().parse_overrides(list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain.composition(error, Origins())) from error
+
+
+def configs_dir() -> Path:
+    """Our own configuration groups: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "trainer_configs"
+    return inside if inside.is_dir() else package.parent / "trainer_configs"
+
+
+def search_dirs(overrides: Sequence[Override], config_dir: str | Path | None = None) -> list[Path]:
+    """The folders that options are looked for in, the first found wins. Raises ConfigError if `config_dir` is none."""
+    added = [str(config_dir)] if config_dir is not None else []
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"-cd {config_dir}: there is no such folder")
+    for override in overrides:
+        if override.key_or_group == SEARCH_PATH:
+            added += [str(folder).removeprefix("file://") for folder in override.value()]  # type: ignore[union-attr]
+    return [configs_dir(), *(Path(folder).absolute() for folder in added if "://" not in folder)]
+
+
+@contextmanager
+def _session(
+    parsed: list[Override], overrides: Sequence[str], config_dir: str | Path | None
+) -> Iterator[tuple[ConfigLoader, list[str], list[Path]]]:
+    """Hydra ready to compose: its loader, the overrides with `config_dir` as a search path, and the folders."""
+    folders = search_dirs(parsed, config_dir)
+    lines = [line for line, override in zip(overrides, parsed, strict=True) if override.key_or_group != SEARCH_PATH]
+    if folders[1:]:
+        quoted = ",".join("'" + str(folder).replace("'", "\\'") + "'" for folder in folders[1:])
+        lines.append(f"{SEARCH_PATH}=[{quoted}]")
+    with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
+        yield GlobalHydra.instance().config_loader(), lines, folders
+
+
+def _missing(tree: Any, above: str = "") -> Iterator[str]:
+    """Keys that hold `???`. (`OmegaConf.missing_keys` raises where an interpolation leads to one of them.)"""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _missing(value, f"{above}{name}.")
+        elif value == MISSING:
+            yield f"{above}{name}"
+
+
+def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
+    """The file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
+    found = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
+    return Layer(found[0], "" if package in (None, "_global_") else str(package)) if found else None

@@ -1,0 +1,62 @@
+"""Which dotted keys the schema knows, and the nearest one to a key that it does not know. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_origin, get_type_hints
+
+from hybridflow.config.schema import Config
+
+
+def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
+    """What is wrong with a dotted key, or None if the schema has it (keys below a dictionary are free).
+
+    Args:
+        key: for example `actor.parallel.tensor`.
+        groups: names of configuration groups, which a misspelt first part may also have meant.
+    """
+    kind: Any = Config
+    parts = key.split(".")
+    for at, part in enumerate(parts):
+        if not is_dataclass(kind):
+            above = ".".join(parts[:at])
+            return None if get_origin(kind) is dict else f"{key}: no such key; {above} is a single value"
+        hints = get_type_hints(kind)
+        if part not in hints:
+            near = _nearest(parts, at, sorted({*hints, *(groups if at == 0 else ())}))
+            return f"{'.'.join(parts[: at + 1])}: no such key{near}"
+        kind = hints[part]
+    return None
+
+
+def is_open(key: str) -> bool:
+    """Whether the key names an entry of a dictionary, which `+key=value` may add."""
+    kind: Any = Config
+    for part in key.split("."):
+        if not is_dataclass(kind):
+            return get_origin(kind) is dict
+        kind = get_type_hints(kind).get(part)
+    return False
+
+
+def all_keys(kind: Any = Config, above: str = "") -> Iterator[str]:
+    """Every dotted key of the schema, sections too."""
+    for name, child in get_type_hints(kind).items():
+        yield above + name
+        if is_dataclass(child):
+            yield from all_keys(child, f"{above}{name}.")
+
+
+def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
+    """`; did you mean ...?`: a sibling of the misspelt part, else the same last part elsewhere, else what section has."""
+    above = "".join(f"{part}." for part in parts[:at])
+    close = get_close_matches(parts[at], siblings, n=1)
+    if close:
+        return f"; did you mean {above}{close[0]}?"
+    same_end = [key for key in all_keys() if key.rpartition(".")[2] == parts[-1]]
+    same_end.sort(key=lambda key: not key.startswith(above))
+    if same_end:
+        return f"; did you mean {same_end[0]}?"
+    return f". {above.rstrip('.') or 'The top level'} has: {', '.join(siblings)}"

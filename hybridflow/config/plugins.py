@@ -1,0 +1,51 @@
+"""Which modules to import before composing: plugins may register parts, and schemas that the composition then needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from hybridflow.config.compose import parse, search_dirs
+from hybridflow.errors import ConfigError
+
+
+def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
+    """The value of `plugins`: from the overrides, else from the files of the options that these choose.
+
+    A file that those files include is not looked into; its plugins are imported after composing.
+
+    Raises:
+        ConfigError: an override cannot be read, or `plugins` is not a list of module names.
+    """
+    parsed = parse(overrides)
+    for override in reversed(parsed):
+        if override.key_or_group == "plugins" and not override.is_sweep_override():
+            return _checked(override.value(), override.input_line or "plugins")
+    found: list[str] = []
+    for file in _files(config_name, parsed, search_dirs(parsed, config_dir)):
+        try:
+            tree = OmegaConf.load(file)
+        except (YAMLError, OmegaConfBaseException) as error:
+            raise ConfigError(f"{file}: not readable as YAML: {error}") from error
+        found += _checked(OmegaConf.to_container(tree).get("plugins", []), str(file))  # type: ignore[union-attr]
+    return list(dict.fromkeys(found))
+
+
+def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[Path]:
+    """The primary file and those of `group=option` overrides, as far as they exist."""
+    names = [config_name]
+    names += [f"{o.key_or_group}/{o.value()}" for o in parsed if isinstance(o.value(), str)]
+    for name in names:
+        candidates = (folder / f"{name}.yaml" for folder in folders)
+        yield from [file for file in candidates if file.is_file()][:1]
+
+
+def _checked(value: object, place: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(module, str) for module in value):
+        raise ConfigError(f"plugins: a list of module names was expected, as plugins=[my_module], not {value!r} ({place})")
+    return value

@@ -1,0 +1,71 @@
+"""Where a setting was made: the file and line of the YAML that set it last, or the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.types import Override
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One YAML file of the composition, and the section that its keys are in ("" for the top level)."""
+
+    file: Path
+    package: str
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What was composed, in order: later wins, and overrides win over files."""
+
+    layers: Sequence[Layer] = ()
+    overrides: Sequence[Override] = ()
+
+    def find(self, key: str) -> str | None:
+        """`key=value on the command line` or `file:line`; None if only the schema sets the key or its section."""
+        for override in reversed(self.overrides):
+            if override.key_or_group == key or override.key_or_group.startswith(key + "."):
+                return f"{override.input_line} on the command line"
+        for layer in reversed(self.layers):
+            line = line_of(layer.file, _below(key, layer.package))
+            if line is not None:
+                return f"{_short(layer.file)}:{line}"
+        return None
+
+    def annotate(self, problem: str) -> str:
+        """A problem that begins with `key: `, with the place where that key was set at its end."""
+        place = self.find(problem.partition(":")[0])
+        return f"{problem} ({place})" if place else problem
+
+
+def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
+    """The line (from 1) of the key at that path in a YAML file; None if it is not there."""
+    if parts is None:
+        return None
+    with file.open(encoding="utf-8") as text:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = None
+    for part in parts:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        match = next(((name, value) for name, value in pairs if name.value == part), None)
+        if match is None:
+            return None
+        line, node = match[0].start_mark.line + 1, match[1]
+    return line
+
+
+def _below(key: str, package: str) -> list[str] | None:
+    """The parts of a key inside a package; None if it is elsewhere."""
+    if not package:
+        return key.split(".")
+    return key[len(package) + 1 :].split(".") if key.startswith(package + ".") else None
+
+
+def _short(file: Path) -> str:
+    """The shorter of the file's relative and absolute names."""
+    return min(os.path.relpath(file), str(file), key=len)

@@ -1,0 +1,59 @@
+"""The Ray cluster of a run: one of its own, or one that it joins and never stops."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from hybridflow.errors import HybridFlowError
+
+# Every process of the cluster: one thread a slot; traffic of a local cluster stays on the loopback interface.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_OFFLINE": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+
+
+@contextmanager
+def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[None]:
+    """Start (`local`) or join (`auto`, an address) a cluster, and leave it at the end.
+
+    Args:
+        slots: processes that a local cluster must have room for; a slot may share a CPU with another.
+
+    Raises HybridFlowError if there is no cluster to join.
+    """
+    local = address == "local"
+    environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), "PYTHONPATH": os.pathsep.join(_python_path())}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
+    try:
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": environment},
+            log_to_driver=False,
+            logging_level="ERROR",
+            **options,
+        )
+    except ConnectionError as error:
+        raise HybridFlowError(f"ray.address: no Ray cluster at {address!r} ({error}); use ray.address=local") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _python_path() -> list[str]:
+    """Where the driver finds modules that are not installed: plugins beside the user's experiment."""
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return list(dict.fromkeys(path for path in [os.getcwd(), *known, *(p for p in sys.path if "site-packages" not in p)] if path))

@@ -1,0 +1,124 @@
+"""ResourcePool: a set of slots. One Ray actor a slot hosts every role that is placed there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from hybridflow.config.schema import Config
+from hybridflow.controller.failure import RoleError
+from hybridflow.controller.group import Group
+from hybridflow.controller.rank import Rank, Report
+from hybridflow.controller.supervise import Supervisor
+from hybridflow.dispatch import methods
+from hybridflow.errors import HybridFlowError
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import roles
+
+START_TIMEOUT_S = 120.0
+
+
+class ResourcePool:
+    """Slots of the cluster, reserved together.
+
+    Example:
+        with cluster(slots=4):
+            supervisor = Supervisor()
+            pool = ResourcePool("main", 4, supervisor)
+            scorer = pool.play("scorer", Layout(data=4))
+
+    Args:
+        slots: how many; a slot is a GPU where the cluster has GPUs, else a CPU.
+        light: no torch in its processes.
+
+    Raises HybridFlowError if the cluster has no room for them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        supervisor: Supervisor,
+        *,
+        light: bool = True,
+        timeout_s: float = 600.0,
+        plugins: Sequence[str] = (),
+    ) -> None:
+        self.name, self.slots, self._supervisor = name, slots, supervisor
+        gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
+        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0})
+        actor = ray.remote(Rank)
+        self.ranks = [
+            actor.options(
+                num_cpus=1,
+                num_gpus=1 if gpu else 0,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
+            ).remote(list(plugins))
+            for slot in range(slots)
+        ]
+        supervisor.guard(self.ranks)
+        places: list[tuple[str, str]] = ray.get([rank.place.remote() for rank in self.ranks])
+        if not light:
+            self._join(places, timeout_s)
+
+    def play(self, role: str, layout: Layout, *, worker: str | None = None, config: Config | None = None, updates: int = 1) -> Group:
+        """Build a role on every rank of the pool.
+
+        Args:
+            worker: the registered name of its worker class; None: the role's own name.
+            updates: optimiser steps that the run will take at most.
+
+        Raises ValueError if the layout does not fill the pool, RoleError with a rank's traceback if a build fails.
+        """
+        if layout.size != self.slots:
+            raise ValueError(f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots")
+        interface = roles.get(role)
+        methods(interface)  # an unknown protocol is an error here, before the model is built
+        calls = [
+            handle.build.remote(role, worker or role, layout, rank, config or Config(), updates)
+            for rank, handle in enumerate(self.ranks)
+        ]
+        self._supervisor.settle(calls, role, "build")
+        return Group(role, interface, layout, self.ranks, self._supervisor)
+
+    def close(self) -> None:
+        """End its processes and give its slots back."""
+        for handle in self.ranks:
+            ray.kill(handle)
+        remove_placement_group(self._reserved)
+
+    def _join(self, places: list[tuple[str, str]], timeout_s: float) -> None:
+        nodes = [node for node, _ in places]
+        if len(set(nodes)) == 1:  # a file, so that nothing listens for the ranks to meet
+            init_method = f"file://{tempfile.gettempdir()}/hybridflow-{uuid4().hex}"
+        else:
+            init_method = f"tcp://{places[0][1]}:{ray.get(self.ranks[0].free_port.remote())}"
+        local = [nodes[:rank].count(node) for rank, node in enumerate(nodes)]
+        ray.get(
+            [
+                handle.join.remote(rank, self.slots, local[rank], init_method, timeout_s)
+                for rank, handle in enumerate(self.ranks)
+            ]
+        )
+
+
+def _reserve(name: str, slots: int, bundle: dict[str, float]) -> Any:
+    reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
+    if not reserved.wait(START_TIMEOUT_S):
+        has = ray.available_resources()
+        remove_placement_group(reserved)
+        raise HybridFlowError(
+            f"placement.pools.{name}: {slots} slots of {bundle} were not free within {START_TIMEOUT_S:.0f} s; "
+            f"the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
+        )
+    return reserved
+
+
+__all__ = ["Report", "ResourcePool", "RoleError"]

@@ -1,0 +1,17 @@
+"""Errors whose message is meant for the user: the command line shows it as its last line, without a traceback."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HybridFlowError(Exception):
+    """Something that the user can mend. The message says what was found, what was expected and what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(HybridFlowError):
+    """The settings cannot be run as given; found before anything was started."""
+
+    exit_code: ClassVar[int] = 2

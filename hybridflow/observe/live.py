@@ -1,0 +1,64 @@
+"""The live view: a bar on a terminal, a line now and then elsewhere, and a short table at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+SHOWN = {
+    "reward/mean": "reward {:.3f}",
+    "actor/kl": "KL {:.4f}",
+    "actor/nll": "nll {:.3f}",
+    "response_length/mean": "length {:.1f}",
+    "actor/rollout_log_prob_diff_mean": "vLLM-Megatron {:.1e}",
+    "perf/tokens_per_s": "{:.0f} tokens/s",
+}
+LINE_EVERY_S = 10.0  # between lines where there is no terminal
+
+
+class Live:
+    """Shows a run's progress on standard output."""
+
+    def __init__(self, *, every_step: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._every_step = every_step
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, markup=False)
+
+    @contextmanager
+    def bar(self, name: str, steps: int) -> Iterator[None]:
+        """While it is entered, `step` moves a bar."""
+        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, disable=not sys.stdout.isatty())
+        with self._progress:
+            self._task = self._progress.add_task(name, total=steps, shown="")
+            yield
+
+    def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
+        """One more step is done."""
+        shown = " · ".join(form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics)
+        if self._progress is not None and self._task is not None and sys.stdout.isatty():
+            self._progress.update(self._task, completed=done, shown=shown)
+            if not self._every_step:
+                return
+        if self._every_step or done in (1, steps) or monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = monotonic()
+            self.say(f"step {done}/{steps} · {shown} · {seconds_left:.0f} s left")
+
+    def table(self, title: str, rows: Mapping[str, str]) -> None:
+        """A short table."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self.console.print(table)

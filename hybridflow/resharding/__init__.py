@@ -1,0 +1,1 @@
+"""Resharding: the actor's weights from the training layout to the generation layout (the 3D-HybridEngine)."""

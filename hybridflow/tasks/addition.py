@@ -1,0 +1,48 @@
+"""Task `addition`: sums of two numbers, a token a character."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hybridflow.tasks.base import Example, Task, tasks
+from hybridflow.tasks.splits import MAX_OPERAND, split_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ALPHABET = "0123456789+="
+
+
+@tasks.register("addition")
+class Addition(Task):
+    """`57+68=` is answered by `125`, for all pairs of numbers from 0 to `max_operand`.
+
+    Args:
+        max_operand: the largest number, at most 999.
+        held_out_fraction: of all sums; `a+b` and `b+a` are always in the same split.
+        warmup_fraction: of the sums in `train`, those in `warmup`.
+        reverse_answer: the answer's digits least significant first: `521`.
+    """
+
+    grader = "exact"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_operand: int = 99,
+        held_out_fraction: float = 0.1,
+        warmup_fraction: float = 0.25,
+        reverse_answer: bool = False,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.reverse_answer = reverse_answer
+        self._pairs = split_pairs("addition", 0, max_operand, held_out_fraction, warmup_fraction)
+
+    def size(self, split: str) -> int:
+        return len(self._pairs[split])
+
+    def example(self, split: str, index: int) -> Example:
+        a, b = self._pairs[split][index].tolist()
+        answer = str(a + b)
+        sample_id = a * (MAX_OPERAND + 1) + b
+        return Example(f"{a}+{b}=", answer[::-1] if self.reverse_answer else answer, sample_id)

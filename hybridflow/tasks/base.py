@@ -1,0 +1,138 @@
+"""What a task and a grader are, and their registries."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.registry import Registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Grader = Callable[[str, str], float]
+"""`grader(response, answer)` is the grade of a response text, 1.0 being right. It is pure, and imports no torch."""
+
+Message = dict[str, str]
+"""One turn of a chat: `{"role": "user", "content": "…"}`."""
+
+SPLITS = ("train", "held_out", "warmup")
+
+graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.graders")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question.
+
+    Attributes:
+        prompt: plain text, or the messages of a chat, which the tokenizer's own chat template puts into words.
+        answer: what the grader compares with, and what supervised training teaches.
+        sample_id: the same number for the same question in any split; it seeds the row's random stream.
+    """
+
+    prompt: str | Sequence[Message]
+    answer: str
+    sample_id: int
+
+
+class Task(ABC):
+    """A source of questions with known answers, in three splits.
+
+    `train` is what reinforcement learning sees; `warmup`, a part of it, is what supervised training sees; `held_out`
+    shares no question with them. Invariants: `example` is a pure function of its arguments and of the options, so a
+    resumed run sees the same questions; and the first n rows of a split are a fair sample of it.
+
+    A task gives `size` and `example`, and takes its options as keyword arguments of its constructor.
+    """
+
+    grader: ClassVar[str]
+    """The registered name of the grader that fits."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    @abstractmethod
+    def size(self, split: str) -> int:
+        """How many rows a split has."""
+
+    @abstractmethod
+    def example(self, split: str, index: int) -> Example:
+        """Row `index` of a split; 0 <= index < size(split)."""
+
+    def rows(self, split: str, indices: ArrayLike) -> Batch:
+        """Those rows: `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int64).
+
+        Raises:
+            ValueError: there is no such split.
+            IndexError: a row number is outside the split.
+        """
+        examples = self._examples(split, indices)
+        return Batch(
+            prompt_ids=Ragged.of([self.encode(e.prompt) for e in examples], np.int64),
+            answer=np.array([e.answer for e in examples], dtype=object),
+            sample_id=np.array([e.sample_id for e in examples], dtype=np.int64),
+        )
+
+    def supervised(self, split: str, indices: ArrayLike) -> Batch:
+        """`rows` with `response_ids` (ragged int64): the answer and the end-of-sequence token."""
+        batch = self.rows(split, indices)
+        eos = self.tokenizer.eos_token_id
+        if eos is None:
+            raise ValueError("the tokenizer has no eos_token: a supervised response cannot be ended; give it one")
+        responses = [[*self.encode(answer), eos] for answer in batch.dense("answer")]
+        return batch | Batch(response_ids=Ragged.of(responses, np.int64))
+
+    def encode(self, prompt: str | Sequence[Message]) -> list[int]:
+        """Token ids of a text, or of a chat up to where the assistant's turn begins."""
+        if isinstance(prompt, str):
+            return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if not self.tokenizer.chat_template:
+            raise ValueError("this task speaks in chat messages, but the tokenizer has no chat template: use a chat model")
+        text = self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _examples(self, split: str, indices: ArrayLike) -> list[Example]:
+        if split not in SPLITS:
+            raise ValueError(f"no split is named {split!r}; there are {', '.join(SPLITS)}")
+        size = self.size(split)
+        numbers = np.asarray(indices, dtype=np.int64).tolist()
+        outside = [n for n in numbers if not 0 <= n < size]
+        if outside:
+            raise IndexError(f"row {outside[0]} of split {split!r}, which has rows 0 to {size - 1}")
+        return [self.example(split, n) for n in numbers]
+
+
+tasks: Registry[type[Task]] = Registry("task", "hybridflow.tasks.addition", "hybridflow.tasks.word_sums")
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Are these options of that task? Needs no tokenizer.
+
+    Raises:
+        KeyError: there is no such task.
+        ValueError: there is no such option; the message names the nearest and all.
+    """
+    parameters = list(inspect.signature(tasks.get(name)).parameters.values())[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters]
+    for option in options:
+        if option not in known:
+            near = get_close_matches(option, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"task {name!r} has no option {option!r}{hint} Its options: {', '.join(known) or 'none'}")
+
+
+def build(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> Task:
+    """The task of that name. Raises as `check_options`, and ValueError for an option out of its range."""
+    check_options(name, options)
+    return tasks.get(name)(tokenizer, **options)

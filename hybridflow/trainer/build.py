@@ -1,0 +1,100 @@
+"""Config → running roles: a pool for each set of slots, a group for each role, the algorithm over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.config.schema import Config
+from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import roles
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run's roles, ready to be called."""
+
+    algorithm: Algorithm
+    groups: dict[str, Group]
+    supervisor: Supervisor
+
+
+def role_pool(config: Config, role: str) -> str:
+    """The pool that a role is placed on: the first, unless `placement.roles` says."""
+    return config.placement.roles.get(role) or next(iter(config.placement.pools))
+
+
+def layout_of(config: Config, role: str) -> Layout:
+    """A role's layout: its own tensor and pipeline sizes, data parallelism over the slots that are left.
+
+    Raises ValueError if they do not fill the pool.
+    """
+    slots = config.placement.pools[role_pool(config, role)]
+    parallel = getattr(getattr(config, role, None), "parallel", None)
+    if parallel is None:
+        return Layout(data=slots)
+    size = parallel.tensor * parallel.pipeline
+    if slots % size:
+        raise ValueError(f"{role}: {slots} slots cannot be cut into replicas of {size} ranks")
+    generation = config.rollout.parallel
+    return Layout(
+        parallel.tensor,
+        parallel.pipeline,
+        slots // size,
+        generation=(generation.tensor, generation.pipeline) if role == "actor" else None,
+    )
+
+
+def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Running:
+    """Start everything that the algorithm calls; what is entered on `stack` ends it.
+
+    Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
+    """
+    cls = algorithms.get(config.algorithm.name)
+    used = list(dict.fromkeys(role_pool(config, role) for role in cls.roles))
+    stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
+    supervisor = Supervisor()
+    pools = {name: _start_pool(config, name, cls, supervisor, stack) for name in used}
+    groups: dict[str, Group] = {}
+    for role in cls.roles:
+        layout = layout_of(config, role)
+        say(f"starting {role} on pool {role_pool(config, role)}: {describe(layout)}")
+        worker: Any = getattr(getattr(config, role, None), "worker", None)
+        groups[role] = pools[role_pool(config, role)].play(
+            role, layout, worker=worker, config=config, updates=total_updates(config)
+        )
+    return Running(cls(config.algorithm, groups, config.run.seed), groups, supervisor)
+
+
+def total_updates(config: Config) -> int:
+    """Optimiser steps of a whole run."""
+    return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
+
+
+def describe(layout: Layout) -> str:
+    """A layout in words."""
+    text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
+    if layout.generation is None:
+        return text
+    t_g, p_g = layout.generation
+    return f"{text}; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
+
+
+def _start_pool(
+    config: Config, name: str, cls: type[Algorithm], supervisor: Supervisor, stack: ExitStack
+) -> ResourcePool:
+    light = all(roles.get(role).light for role in cls.roles if role_pool(config, role) == name)
+    pool = ResourcePool(
+        name,
+        config.placement.pools[name],
+        supervisor,
+        light=light,
+        timeout_s=config.trainer.collective_timeout_s,
+        plugins=config.plugins,
+    )
+    stack.callback(pool.close)
+    return pool

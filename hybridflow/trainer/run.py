@@ -1,0 +1,54 @@
+"""`run`: one run from its configuration to its table."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.schema import Config
+from hybridflow.observe.folder import RunFolder
+from hybridflow.observe.live import Live
+from hybridflow.registry import import_plugins
+from hybridflow.tasks import Task, tasks
+from hybridflow.tasks import build as build_task
+from hybridflow.trainer.build import build
+from hybridflow.trainer.loop import Outcome, train
+
+
+def run(config: Config) -> int:
+    """Carry out a run; the exit code. Raises HybridFlowError (RoleError with a rank's traceback) when it fails."""
+    import_plugins(config.plugins)
+    live = Live(every_step=config.trainer.print_every_step)
+    folder = RunFolder(Path(config.run.root) / config.run.name)
+    folder.write_config(resolved_yaml(config))
+    task = load_task(config)
+    with ExitStack() as stack:
+        running = build(config, stack, live.say)
+        outcome = train(config, running, task, folder, live)
+        running.groups["actor"].save_model(str(folder.model)).get()
+    _report(config, folder, live, outcome)
+    return 0
+
+
+def load_task(config: Config) -> Task:
+    """The configured task, with the tokenizer of the actor's model."""
+    from transformers import AutoTokenizer
+
+    assert config.task.name in tasks
+    return build_task(config.task.name, AutoTokenizer.from_pretrained(config.actor.model.path), config.task.options)
+
+
+def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+    measured = sorted(outcome.accuracy)
+    live.table(
+        config.run.name,
+        {
+            "accuracy before": f"{outcome.accuracy[measured[0]]:.3f}",
+            "accuracy after": f"{outcome.accuracy[measured[-1]]:.3f}  (held-out prompts)",
+            "steps": str(outcome.steps),
+            "wall time": f"{outcome.seconds:.0f} s",
+            "run folder": str(folder.path),
+            "model": str(folder.model),
+        },
+    )

@@ -1,0 +1,162 @@
+"""The actor: a Megatron engine that learns and a vLLM engine that generates, in one process (the 3D-HybridEngine)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.batch import Batch
+from hybridflow.engines.megatron.engine import TokenOutputs
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.vllm.engine import VllmEngine
+from hybridflow.engines.vllm.sampling import Sampling, row_seeds
+from hybridflow.losses.advantages import AdvantageInputs, estimator
+from hybridflow.losses.kl import kl_estimators
+from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.rewards import token_rewards
+from hybridflow.resharding.refit import Refit
+from hybridflow.roles import ActorRole
+from hybridflow.workers.base import Context, workers
+from hybridflow.workers.model import ModelWorker, tokens_of
+
+
+@workers.register("actor")
+class ActorWorker(ActorRole, ModelWorker):
+    """The policy on one rank.
+
+    Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version.
+    """
+
+    def __init__(self, context: Context) -> None:
+        config = context.config
+        super().__init__(context, config.actor, optimizer=config.actor.optimizer)
+        self.version = 0
+        self.generator = VllmEngine(
+            config.actor.model.path,
+            context.layout,
+            config.rollout,
+            dtype=config.actor.model.dtype.value,
+            seed=config.run.seed,
+            stop_ids=stop_ids(config.actor.model.path),
+        )
+        self.refit = Refit(self.engine.shape, self.groups, self.engine.weights, self.dtype)
+
+    def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
+        """See `ActorRole`."""
+        with self.context.timed("refit"):
+            self.refit(self.generator, self.version)
+        rollout, rows = self.context.config.rollout, len(prompts)
+        sampling = Sampling(
+            0.0 if greedy else rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens
+        )
+        copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
+        seeds = row_seeds(self.context.config.run.seed, step, prompts.dense("sample_id"), copies)
+        with self.context.timed("generate"):
+            found = self.generator.generate(prompts.ragged("prompt_ids"), sampling, seeds)
+        lengths, limit = found.tokens.lengths, rollout.max_response_tokens
+        self.context.metrics.mean("response_length/mean", lengths.sum(), rows)
+        self.context.metrics.mean("response_length/clip_ratio", (lengths >= limit).sum(), rows)
+        self.context.metrics.total("perf/response_tokens", lengths.sum())
+        version = np.full(rows, self.version, dtype=np.int64)
+        return Batch(response_ids=found.tokens, rollout_log_probs=found.log_probs, weight_version=version)
+
+    def compute_log_prob(self, rollout: Batch) -> Batch | None:
+        """See `ActorRole`. Also measures how far the two engines are apart."""
+        scores = self.engine.score(rollout)
+        if scores is None:
+            return None
+        log_probs, tokens = scores["log_probs"], len(scores["log_probs"].values)
+        apart = np.abs(log_probs.values - rollout.ragged("rollout_log_probs").values)
+        metrics = self.context.metrics
+        metrics.mean("actor/rollout_log_prob_diff_mean", apart.sum(), tokens)
+        metrics.largest("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
+        metrics.mean("actor/entropy", scores["entropy"].values.sum(), tokens)
+        return Batch(old_log_probs=log_probs)
+
+    def compute_advantage(self, rollout: Batch) -> Batch:
+        """See `ActorRole`. The penalty for leaving the reference, if any, is taken off the token rewards first."""
+        algorithm = self.context.config.algorithm
+        responses = rollout.ragged("response_ids")
+        lengths = torch.from_numpy(responses.lengths)
+
+        def column(name: str) -> Tensor | None:
+            return torch.from_numpy(rollout.ragged(name).values) if name in rollout else None
+
+        kl, old, ref = None, column("old_log_probs"), column("ref_log_probs")
+        if old is not None and ref is not None:
+            kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
+            self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
+        rewards = torch.from_numpy(rollout.dense("rewards"))
+        inputs = AdvantageInputs(
+            token_rewards=token_rewards(rewards, lengths, kl if algorithm.reward_kl_coef else None, algorithm.reward_kl_coef),
+            lengths=lengths,
+            values=column("values"),
+            group_id=torch.from_numpy(rollout.dense("group_id")) if "group_id" in rollout else None,
+            all_reduce=self._sum_over_ranks,
+        )
+        found, returns = estimator(algorithm.advantage.name, algorithm.advantage.options)(inputs)
+        self.context.metrics.mean("critic/advantages", float(found.sum()), len(found))
+        self.context.metrics.mean("critic/returns", float(returns.sum()), len(returns))
+        return Batch(advantages=responses.like(found.numpy()), returns=responses.like(returns.numpy()))
+
+    def update_actor(self, rollout: Batch) -> None:
+        """See `ActorRole`."""
+        settings = self.context.config.algorithm.policy_loss
+        loss_of, kl_of = policy_losses.get(settings.name), kl_estimators.get(settings.kl_estimator)
+        weights = self.token_weights(rollout, settings.aggregate)
+
+        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            old, advantages = (tokens_of(rollout.ragged(n), micro) for n in ("old_log_probs", "advantages"))
+            found = loss_of(outputs.log_probs, old, advantages, settings.clip_low, settings.clip_high)
+            self.record(found)
+            total = found.loss - settings.entropy_coef * outputs.entropy
+            if settings.kl_coef:
+                kl = kl_of(outputs.log_probs, tokens_of(rollout.ragged("ref_log_probs"), micro))
+                self.context.metrics.mean("actor/kl_loss", float(kl.detach().sum()), len(kl))
+                total = total + settings.kl_coef * kl
+            self.context.metrics.mean("actor/pg_loss", float(found.loss.detach().sum()), len(found.loss))
+            return (total * tokens_of(weights, micro)).sum()
+
+        self._update(rollout, loss)
+
+    def update_supervised(self, examples: Batch) -> None:
+        """See `ActorRole`."""
+        weights = self.token_weights(examples, "token_mean")
+
+        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            self.context.metrics.mean("actor/nll", -float(outputs.log_probs.detach().sum()), len(outputs.log_probs))
+            return -(outputs.log_probs * tokens_of(weights, micro)).sum()
+
+        self._update(examples, loss)
+
+    def save_model(self, folder: str) -> None:
+        """See `ActorRole`."""
+        self.engine.export(folder)
+
+    def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
+        result = self.engine.train(batch, loss)
+        self.version += 1
+        self.context.metrics.largest("actor/grad_norm", result.grad_norm)
+        self.context.metrics.largest("actor/lr", result.lr)
+        self.context.metrics.mean("actor/skipped_steps", float(not result.applied))
+        tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
+        self.context.metrics.total("perf/trained_tokens", tokens)
+
+    def _sum_over_ranks(self, vector: Tensor) -> Tensor:
+        dist.all_reduce(vector, group=self.groups.megatron.intra_dist_opt)
+        return vector
+
+
+def stop_ids(folder: str) -> list[int]:
+    """The end-of-sequence ids of a model folder."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    try:
+        eos = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:  # the folder has no generation config
+        eos = None
+    found = eos if isinstance(eos, list) else [eos]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return sorted({int(i) for i in [*found, tokenizer.eos_token_id] if i is not None})

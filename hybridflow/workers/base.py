@@ -1,0 +1,49 @@
+"""The base of workers, and what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from hybridflow.config.schema import Config
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import Registry
+
+
+@dataclass
+class Context:
+    """What a worker knows of its place.
+
+    Attributes:
+        layout, rank: of its role; ranks of a pool are the same in all its roles.
+        metrics: of the call that is being carried out; they travel with its result.
+        total_updates: optimiser steps that the run will take at most.
+    """
+
+    config: Config
+    layout: Layout
+    rank: int
+    total_updates: int = 1
+    metrics: Metrics = field(default_factory=Metrics)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record the seconds of a part of a call as `timing_s/<name>`."""
+        start = perf_counter()
+        yield
+        self.metrics.largest(f"timing_s/{name}", perf_counter() - start)
+
+
+class Worker:
+    """Base of workers."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+
+workers: Registry[type[Worker]] = Registry(
+    "worker", *(f"hybridflow.workers.{name}" for name in ("actor", "critic", "reference", "reward"))
+)

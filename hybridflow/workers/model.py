@@ -1,0 +1,64 @@
+"""What workers with a Megatron model share: building it, its dtype, and columns as tensors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer, Trained
+from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.losses.aggregate import aggregations
+from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.parallel.groups import Groups, make_groups
+from hybridflow.parallel.platform import platform
+from hybridflow.workers.base import Context, Worker
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`float32` or `bfloat16`."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+class ModelWorker(Worker):
+    """A worker with one model."""
+
+    def __init__(
+        self, context: Context, settings: Trained, *, head: str = "lm", optimizer: Optimizer | None = None
+    ) -> None:
+        super().__init__(context)
+        self.groups: Groups = make_groups(context.layout, context.config.trainer.collective_timeout_s)
+        self.dtype = torch_dtype(settings.model.dtype.value)
+        self.engine = MegatronEngine(
+            settings.model.path,
+            self.groups,
+            dtype=self.dtype,
+            budget=settings.max_tokens_per_rank,
+            head=head,
+            optimizer=optimizer,
+            total_steps=context.total_updates,
+            temperature=context.config.rollout.temperature,
+            seed=context.config.run.seed,
+        )
+
+    def scored(self, batch: Batch, name: str, column: str) -> Batch | None:
+        """A column of scores; None on ranks that have none to give."""
+        scores = self.engine.score(batch)
+        return None if scores is None else Batch(**{column: scores[name]})
+
+    def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
+        """The weight of each response token in the mean over all rows of this step, on all ranks."""
+        lengths = torch.from_numpy(batch.ragged("response_ids").lengths)
+        tokens, rows = self.engine.global_sums(float(lengths.sum()), float((lengths > 0).sum()))
+        return batch.ragged("response_ids").like(aggregations.get(aggregate)(lengths, tokens, rows).numpy())
+
+    def record(self, loss: TokenLoss) -> None:
+        """Report a loss's metrics as means over tokens."""
+        for name, total in loss.metrics.items():
+            self.context.metrics.mean(name, float(total), len(loss.loss))
+
+
+def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
+    """[N] values of a ragged column at the micro-batch's response tokens."""
+    return torch.from_numpy(column.select(micro.rows).values).to(platform().device)

@@ -1,0 +1,150 @@
+"""Registering protocols and declaring methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridflow import dispatch
+from hybridflow.batch import Batch, BatchRef
+from hybridflow.dispatch import Call, Method, Protocol, methods, protocols, register, using
+from hybridflow.parallel.layout import Layout
+
+
+@register("first_half")
+class FirstHalf(Protocol):
+    """What a user would write: the first half of the ranks gets the rows, the others none."""
+
+    def distribute(self, layout: Layout, call: Call) -> list[Call]:
+        half = max(1, layout.size // 2)
+        owners = np.arange(dispatch.count(call)) * half // max(1, dispatch.count(call))
+        return [dispatch.take(call, np.flatnonzero(owners == rank)) for rank in range(layout.size)]
+
+    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+        return dispatch.concat(outputs)
+
+
+def test_a_protocol_of_a_user() -> None:
+    found = protocols.get("first_half")()
+    calls = found.distribute(Layout(data=4), Call((Batch(x=np.arange(5)),)))
+    assert [len(call.args[0]) for call in calls] == [3, 2, 0, 0]
+    collected = found.collect(Layout(data=4), [call.args[0] for call in calls])
+    assert collected.dense("x").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_unknown_protocol_names_the_nearest() -> None:
+    with pytest.raises(KeyError, match=r"no dispatch protocol is named '3d_prot'; did you mean '3d_proto'\?"):
+        protocols.get("3d_prot")
+
+
+def test_a_name_belongs_to_one_protocol() -> None:
+    with pytest.raises(ValueError, match=r"'first_half' is registered twice.*FirstHalf.*Other"):
+
+        @register("first_half")
+        class Other(FirstHalf):
+            pass
+
+
+def test_a_method_left_out_is_named() -> None:
+    with pytest.raises(TypeError, match=r"'incomplete': Incomplete must define collect\(self, layout, outputs\)"):
+
+        @register("incomplete")
+        class Incomplete(Protocol):
+            def distribute(self, layout: Layout, call: Call) -> list[Call]:
+                return []
+
+    assert "incomplete" not in protocols
+
+
+def test_wrong_parameters_are_named() -> None:
+    with pytest.raises(TypeError, match=r"Swapped must define distribute\(self, layout, call\)"):
+
+        @register("swapped")
+        class Swapped(FirstHalf):
+            def distribute(self, call: Any, layout: Any) -> list[Call]:  # type: ignore[override]
+                return []
+
+
+@pytest.mark.parametrize("thing", [object, lambda layout, call: []])
+def test_only_protocols_are_registered(thing: Any) -> None:
+    with pytest.raises(TypeError, match="derived from Protocol"):
+        register("not_a_protocol")(thing)
+
+
+class Scorer:
+    @using("dp_proto", needs=["x"], gives=["score"])
+    def score(self, batch: Batch) -> Batch:
+        return Batch(score=batch.dense("x") * 2)
+
+    @using("one_to_all")
+    def reset(self) -> None: ...
+
+    def helper(self) -> None: ...
+
+
+class LoudScorer(Scorer):
+    def score(self, batch: Batch) -> Batch:
+        return super().score(batch)
+
+    @using("3d_proto")
+    def reset(self) -> None: ...
+
+
+def test_methods_are_those_declared() -> None:
+    assert methods(Scorer) == {
+        "score": Method("dp_proto", ("x",), ("score",), returns_rows=True),
+        "reset": Method("one_to_all"),
+    }
+
+
+def test_an_override_inherits_or_replaces_its_declaration() -> None:
+    assert methods(LoudScorer) == {
+        "score": Method("dp_proto", ("x",), ("score",), returns_rows=True),
+        "reset": Method("3d_proto"),
+    }
+
+
+def test_a_method_annotated_with_a_batch_returns_rows() -> None:
+    class Undeclared:
+        @using("dp_proto")
+        def rows(self, batch: Batch) -> Batch: ...
+
+        @using("dp_proto")
+        def number(self, batch: Batch) -> float: ...
+
+        @using("dp_proto", gives=["x"])
+        def bare(self, batch):  # type: ignore[no-untyped-def]
+            ...
+
+    found = {name: method.returns_rows for name, method in methods(Undeclared).items()}
+    assert found == {"rows": True, "number": False, "bare": True}
+
+
+def test_a_declared_method_is_called_as_ever() -> None:
+    assert LoudScorer().score(Batch(x=np.array([1, 2]))).dense("score").tolist() == [2, 4]
+
+
+def test_a_method_with_an_unknown_protocol_is_refused() -> None:
+    class Wrong:
+        @using("nowhere")
+        def go(self) -> None: ...
+
+    with pytest.raises(KeyError, match="nowhere"):
+        methods(Wrong)
+
+
+def test_take_touches_rows_only() -> None:
+    ref = BatchRef.of("handle", 3, ("y",))
+    call = dispatch.take(Call((Batch(x=np.arange(3)), [1, 2, 3]), {"ref": ref}), np.array([2, 0]))
+    assert call.args[0].dense("x").tolist() == [2, 0]
+    assert call.args[1] == [1, 2, 3]
+    assert call.kwargs["ref"].sources[0].where.tolist() == [[0, 2], [0, 0]]
+
+
+def test_concat_by_kind() -> None:
+    assert dispatch.concat([None, None]) is None
+    assert dispatch.concat([1, None]) == [1, None]
+    assert dispatch.concat([Batch(), Batch(x=np.ones(1)), Batch(x=np.ones(2))]).rows == 3
+    assert dispatch.concat([BatchRef.of("a", 1, ("x",)), BatchRef.of("b", 2, ("x",))]).rows == 3

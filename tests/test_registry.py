@@ -1,0 +1,101 @@
+"""Names → parts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hybridflow.registry import Registry, import_plugins
+
+
+@pytest.fixture
+def graders() -> Registry[Callable[[], int]]:
+    registry: Registry[Callable[[], int]] = Registry("grader")
+
+    @registry.register("exact")
+    def exact() -> int:
+        return 1
+
+    return registry
+
+
+def test_a_part_by_its_name(graders: Registry[Callable[[], int]]) -> None:
+    assert graders.get("exact")() == 1
+    assert "exact" in graders and "other" not in graders
+    assert list(graders) == ["exact"]
+
+
+def test_names_come_sorted(graders: Registry[Callable[[], int]]) -> None:
+    graders.register("at_least")(lambda: 2)
+    assert list(graders) == ["at_least", "exact"]
+
+
+def test_a_near_miss_names_the_nearest(graders: Registry[Callable[[], int]]) -> None:
+    with pytest.raises(KeyError, match=r"no grader is named 'exakt'; did you mean 'exact'\? Known: exact"):
+        graders.get("exakt")
+
+
+def test_a_far_miss_names_all(graders: Registry[Callable[[], int]]) -> None:
+    with pytest.raises(KeyError, match=r"no grader is named 'zzz'\. Known: exact"):
+        graders.get("zzz")
+    with pytest.raises(KeyError, match=r"no task is named 'zzz'\. Known: none"):
+        Registry("task").get("zzz")
+
+
+def test_a_name_is_given_once(graders: Registry[Callable[[], int]]) -> None:
+    with pytest.raises(ValueError, match=r"grader 'exact' is registered twice: .*graders.*exact and .*lambda"):
+        graders.register("exact")(lambda: 2)
+    assert graders.get("exact")() == 1
+
+
+def test_the_same_part_again_is_no_clash(graders: Registry[Callable[[], int]]) -> None:
+    graders.register("exact")(graders.get("exact"))
+    assert list(graders) == ["exact"]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+    """Write an importable module; forget it after the test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name: str, text: str) -> str:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return write
+
+
+def test_built_in_parts_load_when_a_look_up_needs_them(module: Callable[[str, str], str]) -> None:
+    module("things_of_a_test", "from hybridflow.registry import Registry\nthings = Registry('thing', 'light', 'heavy')")
+    text = "from things_of_a_test import things\nthings.register({!r})(object())"
+    light, heavy = module("light", text.format("light")), module("heavy", text.format("heavy"))
+    from things_of_a_test import things  # type: ignore[import-not-found]
+
+    things.register("mine")(object())
+    assert "mine" in things
+    assert light not in sys.modules and heavy not in sys.modules
+    assert "heavy" in things
+    assert light not in sys.modules and heavy in sys.modules  # the module of that name comes first
+    assert list(things) == ["heavy", "light", "mine"]
+    assert light in sys.modules
+
+
+def test_plugins_are_imported(module: Callable[[str, str], str]) -> None:
+    name = module("plugin_of_a_test", "LOADED = True")
+    import_plugins([name])
+    assert sys.modules[name].LOADED
+
+
+def test_a_plugin_that_is_missing_is_named() -> None:
+    with pytest.raises(ImportError, match="plugins: cannot import 'no_such_plugin'"):
+        import_plugins(["no_such_plugin"])
+
+
+def test_a_plugin_whose_import_is_missing_names_both(module: Callable[[str, str], str]) -> None:
+    name = module("broken_plugin_of_a_test", "import no_such_dependency")
+    with pytest.raises(ImportError, match=f"cannot import '{name}'.*no_such_dependency"):
+        import_plugins([name])
