@@ -1,7 +1,7 @@
 # hybridflow: `make help` lists what there is.
 #
-# Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it), PYTEST_ARGS="-k layout -x",
-# TRAIN_ARGS="algorithm=grpo" (overrides for the last command of `make train` and `make train-smollm2`).
+# Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it),
+# PYTEST_ARGS="-k layout -x", TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python)
 PYTEST_ARGS ?=
 TRAIN_ARGS ?=
 
-# One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No model hub is needed.
+# One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No hub is needed.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0

@@ -55,7 +55,11 @@ def _serve(rank: int, world: int, store: str, pipe: Connection) -> None:
     platform().start(rank)
     torch.manual_seed(0)
     dist.init_process_group(
-        platform().backend, store=dist.FileStore(store, world), rank=rank, world_size=world, timeout=timedelta(seconds=120)
+        platform().backend,
+        store=dist.FileStore(store, world),
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=120),
     )
     while True:
         function, args, kwargs = pipe.recv()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,16 +57,19 @@ def test_the_same_part_again_is_no_clash(graders: Registry[Callable[[], int]]) -
 
 
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], str]]:
     """Write an importable module; forget it after the test."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    written: list[str] = []
 
     def write(name: str, text: str) -> str:
         (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        written.append(name)
         return name
 
-    return write
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
 
 
 def test_built_in_parts_load_when_a_look_up_needs_them(module: Callable[[str, str], str]) -> None:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
+from hybridflow import __version__
 from hybridflow.errors import HybridFlowError
 
 SUBCOMMANDS = {
@@ -19,7 +19,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status: 0, 1 (a run failed), 2 (the command or its settings are wrong), 130 (Ctrl-C)."""
+    """Run the command; the exit status: 0, 1 (a run failed), 2 (command or settings are wrong), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
@@ -39,7 +39,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0 if arguments else 2
     first, rest = arguments[0], arguments[1:]
     if first == "--version":
-        print(f"hybridflow {_version()}")
+        print(f"hybridflow {__version__}")
         return 0
     if first in ("-sc", "--shell-completion"):
         return _complete(arguments)
@@ -72,10 +72,3 @@ def _usage() -> str:
             '  eval "$(hybridflow -sc install=bash)"    completion in this shell (also fish; zsh takes bash\'s)',
         ]
     )
-
-
-def _version() -> str:
-    try:
-        return version("hybridflow")
-    except PackageNotFoundError:
-        return "(not installed)"

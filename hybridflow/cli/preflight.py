@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hybridflow.config import Config, check
+from hybridflow.config import Config, check, fit
 from hybridflow.errors import ConfigError
 from hybridflow.registry import Registry, import_plugins
 
 
 def problems(config: Config) -> list[str]:
-    """Every problem of these settings, as `key: what is wrong and what to do`; names are looked up in the registries."""
+    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read."""
     from hybridflow.algorithms import algorithms
     from hybridflow.tasks.base import check_options, graders, tasks
 
@@ -37,16 +37,16 @@ def problems(config: Config) -> list[str]:
         return [*found, *check.problems(config)]
     roles = tuple(algorithms.get(config.algorithm.name).roles)
     models, unread = read_models(config, roles)
-    return [*found, *unread, *check.problems(config, check.Facts(roles, models))]
+    return [*found, *unread, *check.problems(config, fit.Facts(roles, models))]
 
 
-def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, check.Sizes], list[str]]:
+def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.Sizes], list[str]]:
     """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
     from hybridflow.models import read_shape
 
-    models: dict[str, check.Sizes] = {}
+    models: dict[str, fit.Sizes] = {}
     unread: dict[str, str] = {}
-    for role in check.MODEL_ROLES:
+    for role in fit.MODEL_ROLES:
         if role not in roles:
             continue
         path = getattr(config, role).model.path

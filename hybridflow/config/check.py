@@ -6,14 +6,13 @@ Every problem begins with the key to change and a colon.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Protocol, cast
+from dataclasses import fields
 
 from omegaconf import OmegaConf
 
-from hybridflow.config.schema import Config, Trained
-
-MODEL_ROLES = ("actor", "critic", "reference")
+from hybridflow.config import fit
+from hybridflow.config.fit import MODEL_ROLES, Facts, section, trained
+from hybridflow.config.schema import Config
 
 # The smallest value that means anything. Sections of roles that do not take part are not looked at.
 AT_LEAST: Mapping[str, float] = {
@@ -36,56 +35,26 @@ AT_LEAST: Mapping[str, float] = {
 FRACTIONS = ("rollout.top_p", "rollout.gpu_memory_fraction")
 
 
-class Sizes(Protocol):
-    """What is asked of a model."""
-
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def max_positions(self) -> int: ...
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the settings only name.
-
-    Attributes:
-        roles: the roles that the algorithm uses.
-        models: by role, the sizes of its model; a role whose model could not be read is left out.
-    """
-
-    roles: tuple[str, ...] = MODEL_ROLES
-    models: Mapping[str, Sizes] = field(default_factory=dict)
-
-
 def problems(config: Config, facts: Facts | None = None) -> list[str]:
-    """Everything that cannot work, as `key: what was found; what to do`. Without `facts`, what the numbers alone say."""
+    """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     found = [*_ranges(config), *_pools(config), *_roles(config, facts), *_data(config, facts)]
-    if not any(problem.startswith(("placement.", "rollout.parallel")) for problem in found):
-        found += [problem for role in _distinct(config, facts, "pool") for problem in _cut(config, role)]
-    for role in _distinct(config, facts, "model"):
-        found += _model(config, role, facts) if role in facts.models else []
-    return [*found, *_generation(config)]
+    if not any(problem.startswith("placement.") for problem in found):
+        found += fit.layouts(config, facts)
+    return [*found, *fit.models(config, facts), *fit.generation(config)]
 
 
 def warnings(config: Config, cpus: int) -> list[str]:
     """What will work, but not as the user may think. `cpus`: cores of this machine."""
-    slots = sum(config.placement.pools.values())
-    if config.ray.address != "local" or slots <= cpus:
-        return []
-    return [f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks wait for each other"]
-
-
-def pool_of(config: Config, role: str) -> str:
-    """The pool that a role runs on: the one it is given, else the first."""
-    return config.placement.roles.get(role) or next(iter(config.placement.pools))
+    found = []
+    slots, idle = sum(config.placement.pools.values()), config.algorithm.critic_warmup_steps
+    if config.ray.address == "local" and slots > cpus:
+        found.append(f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks take turns")
+    if idle >= config.trainer.steps:
+        found.append(
+            f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
+        )
+    return found
 
 
 def _ranges(config: Config) -> Iterator[str]:
@@ -138,84 +107,15 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
             f"algorithm.minibatches: {algorithm.minibatches} minibatches of {rows} rows "
             "(prompts_per_step x samples_per_prompt) would leave some empty; use fewer"
         )
-    if algorithm.critic_warmup_steps >= config.trainer.steps:
-        yield (
-            f"algorithm.critic_warmup_steps: {algorithm.critic_warmup_steps} of {config.trainer.steps} steps "
-            "(trainer.steps) would leave none to the actor"
-        )
     if rollout.max_response_tokens >= rollout.max_sequence_tokens:
         yield (
             f"rollout.max_response_tokens: {rollout.max_response_tokens} leaves no room for a prompt in "
             f"rollout.max_sequence_tokens = {rollout.max_sequence_tokens}"
         )
-    for role in _trained(facts):
-        most = _section(config, role).max_tokens_per_rank
+    for role in trained(facts):
+        most = section(config, role).max_tokens_per_rank
         if most < rollout.max_sequence_tokens:
             yield (
                 f"{role}.max_tokens_per_rank: {most} is less than one row may have "
                 f"(rollout.max_sequence_tokens = {rollout.max_sequence_tokens})"
             )
-
-
-def _cut(config: Config, role: str) -> Iterator[str]:
-    """Does the role's layout fill its pool?"""
-    cut, pool = _section(config, role).parallel, pool_of(config, role)
-    if min(cut.tensor, cut.pipeline) < 1:
-        yield f"{role}.parallel: tensor {cut.tensor} and pipeline {cut.pipeline} given, at least 1 expected"
-        return
-    ranks, slots = cut.tensor * cut.pipeline, config.placement.pools[pool]
-    if slots % ranks:
-        yield (
-            f"{role}.parallel: tensor {cut.tensor} x pipeline {cut.pipeline} = {ranks} ranks do not divide "
-            f"the {slots} slots of pool {pool}; change them or placement.pools.{pool}"
-        )
-
-
-def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
-    """Can the model be cut so, and does it fit the rows?"""
-    section, model = _section(config, role), facts.models[role]
-    tensor, pipeline = section.parallel.tensor, section.parallel.pipeline
-    if tensor > 0 and model.heads % tensor:
-        yield f"{role}.parallel.tensor: {tensor} does not divide the {model.heads} attention heads of {section.model.path}"
-    elif tensor > 0 and model.kv_heads % tensor and tensor % model.kv_heads:
-        yield f"{role}.parallel.tensor: {tensor} and the {model.kv_heads} key/value heads do not divide one another"
-    if pipeline > 0 and model.layers % pipeline:
-        yield f"{role}.parallel.pipeline: {pipeline} does not divide the {model.layers} layers of {section.model.path}"
-    if config.rollout.max_sequence_tokens > model.max_positions:
-        yield (
-            f"rollout.max_sequence_tokens: {config.rollout.max_sequence_tokens} is more than the "
-            f"{model.max_positions} positions of {section.model.path} ({role})"
-        )
-    actor = facts.models.get("actor")
-    if actor is not None and model.vocab != actor.vocab:
-        yield (
-            f"{role}.model.path: a vocabulary of {model.vocab} in {section.model.path}, but the actor's has "
-            f"{actor.vocab}; both must use one tokenizer"
-        )
-
-
-def _generation(config: Config) -> Iterator[str]:
-    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
-    train, generate = config.actor.parallel, config.rollout.parallel
-    for axis in ("tensor", "pipeline"):
-        whole, part = getattr(train, axis), getattr(generate, axis)
-        if part > 0 and whole % part:
-            yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
-
-
-def _trained(facts: Facts) -> list[str]:
-    return [role for role in MODEL_ROLES if role in facts.roles]
-
-
-def _distinct(config: Config, facts: Facts, by: str) -> list[str]:
-    """The trained roles, but only the first of those that are cut alike and share a pool or a model."""
-    first: dict[tuple[str, int, int], str] = {}
-    for role in _trained(facts):
-        section = _section(config, role)
-        shared = pool_of(config, role) if by == "pool" else section.model.path
-        first.setdefault((shared, section.parallel.tensor, section.parallel.pipeline), role)
-    return list(first.values())
-
-
-def _section(config: Config, role: str) -> Trained:
-    return cast(Trained, getattr(config, role))

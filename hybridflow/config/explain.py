@@ -97,5 +97,3 @@ def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
 def _first_line(error: BaseException) -> str:
     text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
     return re.split(r"\n", text, maxsplit=1)[0]
-
-

@@ -47,5 +47,7 @@ def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]
 
 def _checked(value: object, place: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(module, str) for module in value):
-        raise ConfigError(f"plugins: a list of module names was expected, as plugins=[my_module], not {value!r} ({place})")
+        raise ConfigError(
+            f"plugins: a list of module names was expected, as plugins=[my_module], not {value!r} ({place})"
+        )
     return value

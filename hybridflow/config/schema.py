@@ -7,20 +7,20 @@ name says what they count (rows, tokens, steps, slots). `MISSING` marks what a u
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from omegaconf import MISSING
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Number format of a model's weights and activations. Optimiser state is always float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
 
 
-class Decay(str, Enum):
+class Decay(StrEnum):
     """Shape of the learning rate after its warm-up."""
 
     constant = "constant"

@@ -56,4 +56,8 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
 def _python_path() -> list[str]:
     """Where the driver finds modules that are not installed: plugins beside the user's experiment."""
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return list(dict.fromkeys(path for path in [os.getcwd(), *known, *(p for p in sys.path if "site-packages" not in p)] if path))
+    return list(
+        dict.fromkeys(
+            path for path in [os.getcwd(), *known, *(p for p in sys.path if "site-packages" not in p)] if path
+        )
+    )

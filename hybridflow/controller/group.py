@@ -34,7 +34,9 @@ class Group:
     order in which they were made; calls on other pools start when their rows are there.
     """
 
-    def __init__(self, role: str, interface: type[Role], layout: Layout, ranks: list[Any], supervisor: Supervisor) -> None:
+    def __init__(
+        self, role: str, interface: type[Role], layout: Layout, ranks: list[Any], supervisor: Supervisor
+    ) -> None:
         self.role, self.layout = role, layout
         self._interface, self._ranks, self._supervisor = interface, ranks, supervisor
         for name, method in methods(interface).items():
@@ -59,7 +61,9 @@ class Group:
         reports, rows = [], []
         for rank, part in enumerate(protocol.distribute(self.layout, call)):
             message, objects = store.pack(part, method.reads)
-            report, data = self._ranks[rank].call.options(num_returns=2).remote(self.role, name, rank, message, *objects)
+            report, data = (
+                self._ranks[rank].call.options(num_returns=2).remote(self.role, name, rank, message, *objects)
+            )
             reports.append(report)
             rows.append((data, part.rows()))
         record = CallRecord(self.role, name, reports, functools.partial(protocol.collect, self.layout))
@@ -73,7 +77,9 @@ class Group:
         if method.gives is not None and all(given is not None for _, given in rows):
             return [BatchRef.of(data, len(given), method.gives) for data, given in rows]
         reports = self._supervisor.wait(record)
-        return [BatchRef.of(data, report.rows or 0, report.columns) for (data, _), report in zip(rows, reports, strict=True)]
+        return [
+            BatchRef.of(data, report.rows or 0, report.columns) for (data, _), report in zip(rows, reports, strict=True)
+        ]
 
     def _check_columns(self, name: str, method: Method, call: Call) -> None:
         rows = call.rows()
@@ -82,10 +88,14 @@ class Group:
         lacking = [column for column in method.needs if column not in rows.columns]
         if lacking:
             givers = {column: _givers(column) for column in lacking}
-            told = "; ".join(f"{column!r} is given by {found or 'no role that is known'}" for column, found in givers.items())
+            told = "; ".join(
+                f"{column!r} is given by {found or 'no role that is known'}" for column, found in givers.items()
+            )
             raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {told}")
 
 
 def _givers(column: str) -> str:
-    found = [f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())]
+    found = [
+        f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())
+    ]
     return ", ".join(found)

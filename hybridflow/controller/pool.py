@@ -68,7 +68,9 @@ class ResourcePool:
         if not light:
             self._join(places, timeout_s)
 
-    def play(self, role: str, layout: Layout, *, worker: str | None = None, config: Config | None = None, updates: int = 1) -> Group:
+    def play(
+        self, role: str, layout: Layout, *, worker: str | None = None, config: Config | None = None, updates: int = 1
+    ) -> Group:
         """Build a role on every rank of the pool.
 
         Args:
@@ -78,7 +80,9 @@ class ResourcePool:
         Raises ValueError if the layout does not fill the pool, RoleError with a rank's traceback if a build fails.
         """
         if layout.size != self.slots:
-            raise ValueError(f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots")
+            raise ValueError(
+                f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
+            )
         interface = roles.get(role)
         methods(interface)  # an unknown protocol is an error here, before the model is built
         calls = [

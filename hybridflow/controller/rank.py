@@ -56,7 +56,9 @@ class Rank:
 
     def join(self, rank: int, world: int, local_rank: int, init_method: str, timeout_s: float) -> None:
         """Enter the pool's torch.distributed world."""
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world))
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
+        )
         from datetime import timedelta
 
         import torch.distributed as dist
@@ -65,7 +67,11 @@ class Rank:
 
         platform().start(local_rank)
         dist.init_process_group(
-            platform().backend, init_method=init_method, rank=rank, world_size=world, timeout=timedelta(seconds=timeout_s)
+            platform().backend,
+            init_method=init_method,
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=timeout_s),
         )
 
     def build(self, role: str, worker: str, layout: Layout, rank: int, config: Config, updates: int) -> Report:
@@ -111,7 +117,7 @@ class Rank:
 
 def _check(declared: Method, value: Any, given: Call) -> None:
     """A worker keeps its role's promise about rows and columns, on the ranks that give any."""
-    if declared.gives is None or value is None:
+    if declared.gives is None or (isinstance(value, Batch) and not value.columns):
         return
     wanted = given.rows()
     if not isinstance(value, Batch) or set(value.columns) != set(declared.gives):

@@ -82,7 +82,9 @@ def _gather(piece: Piece, objects: Sequence[Batch]) -> Batch:
     order = np.argsort(chunks, kind="stable")
     used, starts = np.unique(chunks[order], return_index=True)
     runs = np.split(order, starts[1:])
-    parts = [objects[chunk].keep(piece.columns).select(piece.where[rows, 1]) for chunk, rows in zip(used, runs, strict=True)]
+    parts = [
+        objects[chunk].keep(piece.columns).select(piece.where[rows, 1]) for chunk, rows in zip(used, runs, strict=True)
+    ]
     if not parts:
         return Batch()
     joined = concat(parts)

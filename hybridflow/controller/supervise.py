@@ -87,7 +87,11 @@ class Supervisor:
             report = ray.get(reference)
         except ray.exceptions.RayError as error:
             cause = str(error).strip().splitlines()
-            self._fail(Failure(record.role, rank, "its process", record.method, f"{type(error).__name__}: {cause[0]}", str(error)))
+            self._fail(
+                Failure(
+                    record.role, rank, "its process", record.method, f"{type(error).__name__}: {cause[0]}", str(error)
+                )
+            )
         record.done[reference] = report
         if len(record.done) == len(record.reports):
             self._finished.append(record)
@@ -96,7 +100,11 @@ class Supervisor:
     def _fail(self, found: Failure) -> None:
         """Gather what else has failed by now, end the ranks, and raise the first failure."""
         failures = [found]
-        ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=GRACE_S) if self._under_way else ([], [])
+        ready, _ = (
+            ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=GRACE_S)
+            if self._under_way
+            else ([], [])
+        )
         for reference in ready:
             try:
                 report = ray.get(reference)

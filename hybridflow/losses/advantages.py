@@ -126,10 +126,8 @@ def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: float = 1e
         raise ValueError("advantage 'grpo' reads the column 'group_id': sample more than one response a prompt")
     _, group = torch.unique(inputs.group_id, return_inverse=True)
     present = (inputs.lengths > 0).double()
+    # In float64 sums of float32 are exact, so equal rewards leave 0 and not a rounding for eps to blow up.
     rewards = row_sums(inputs.token_rewards.double(), inputs.lengths)
-    # Measured from one of the group's own, equal rewards leave exactly 0, and no rounding for eps to blow up.
-    origin = torch.zeros_like(rewards).index_copy(0, group[present > 0], rewards[present > 0])
-    rewards = (rewards - origin[group]) * present
     size = _group_sums(present, group)
     centred = (rewards - (_group_sums(rewards, group) / size.clamp(min=1))[group]) * present
     if normalize_std:

@@ -92,7 +92,12 @@ def table(shape: Shape, tensor: int = 1, *, head: str = "lm") -> list[Weight]:
     vocab, hidden = shape.padded_vocab(tensor), shape.hidden
     found = [
         Weight(
-            "model.embed_tokens.weight", (shape.vocab, hidden), "embedding.word_embeddings.weight", FIRST, 0, padded=vocab
+            "model.embed_tokens.weight",
+            (shape.vocab, hidden),
+            "embedding.word_embeddings.weight",
+            FIRST,
+            0,
+            padded=vocab,
         )
     ]
     for layer in range(shape.layers):

@@ -39,8 +39,15 @@ class Live:
     @contextmanager
     def bar(self, name: str, steps: int) -> Iterator[None]:
         """While it is entered, `step` moves a bar."""
-        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
-        self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, disable=not sys.stdout.isatty())
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not sys.stdout.isatty(),
+        )
         with self._progress:
             self._task = self._progress.add_task(name, total=steps, shown="")
             yield

@@ -24,8 +24,9 @@ class ActorRole(Role):
     def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
         """Sample one response a row with the newest weights.
 
-        The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each
-        sampled token at the sampling temperature) and `weight_version` ([R] int).
+        The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. Gives `response_ids`
+        (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token at the sampling
+        temperature) and `weight_version` ([R] int).
         """
         raise NotImplementedError
 

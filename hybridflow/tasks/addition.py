@@ -22,6 +22,8 @@ class Addition(Task):
         held_out_fraction: of all sums; `a+b` and `b+a` are always in the same split.
         warmup_fraction: of the sums in `train`, those in `warmup`.
         reverse_answer: the answer's digits least significant first: `521`.
+        zero_pad: numbers as wide as the largest: `07+68=` is answered by `075`. With `reverse_answer`, every digit of
+            the answer then depends on the two above it and a carry, which a small model learns in a minute.
     """
 
     grader = "exact"
@@ -33,9 +35,11 @@ class Addition(Task):
         held_out_fraction: float = 0.1,
         warmup_fraction: float = 0.25,
         reverse_answer: bool = False,
+        zero_pad: bool = False,
     ) -> None:
         super().__init__(tokenizer)
         self.reverse_answer = reverse_answer
+        self._width = len(str(max_operand)) if zero_pad else 0
         self._pairs = split_pairs("addition", 0, max_operand, held_out_fraction, warmup_fraction)
 
     def size(self, split: str) -> int:
@@ -43,6 +47,7 @@ class Addition(Task):
 
     def example(self, split: str, index: int) -> Example:
         a, b = self._pairs[split][index].tolist()
-        answer = str(a + b)
+        width = self._width
+        answer = f"{a + b:0{width and width + 1}d}"
         sample_id = a * (MAX_OPERAND + 1) + b
-        return Example(f"{a}+{b}=", answer[::-1] if self.reverse_answer else answer, sample_id)
+        return Example(f"{a:0{width}d}+{b:0{width}d}=", answer[::-1] if self.reverse_answer else answer, sample_id)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.errors import ConfigError
 from hybridflow.registry import Registry
 
 if TYPE_CHECKING:
@@ -92,13 +93,29 @@ class Task(ABC):
         return batch | Batch(response_ids=Ragged.of(responses, np.int64))
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Token ids of a text, or of a chat up to where the assistant's turn begins."""
+        """Token ids of a text, or of a chat up to where the assistant's turn begins.
+
+        Raises ValueError for a character that the tokenizer has no token for, or a chat if it has no chat template.
+        """
         if isinstance(prompt, str):
-            return list(self.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+            return self._encode(prompt)
         if not self.tokenizer.chat_template:
-            raise ValueError("this task speaks in chat messages, but the tokenizer has no chat template: use a chat model")
-        text = self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            raise ValueError(
+                "this task speaks in chat messages, but the tokenizer has no chat template: use a chat model"
+            )
+        return self._encode(
+            self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # A vocabulary of this size does not hold every byte, and what it does not hold is left out in silence.
+        if len(self.tokenizer) < 256 and self.tokenizer.decode(ids) != text:
+            lost = sorted(set(text) - set(self.tokenizer.decode(ids)))
+            raise ValueError(
+                f"the tokenizer has no tokens for {lost} in {text!r}: use a model with a larger vocabulary"
+            )
+        return ids
 
     def _examples(self, split: str, indices: ArrayLike) -> list[Example]:
         if split not in SPLITS:
@@ -115,24 +132,45 @@ tasks: Registry[type[Task]] = Registry("task", "hybridflow.tasks.addition", "hyb
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Are these options of that task? Needs no tokenizer.
+    """Are these options of that task, all that it needs, and of the types of its defaults? Needs no tokenizer.
 
     Raises:
         KeyError: there is no such task.
-        ValueError: there is no such option; the message names the nearest and all.
+        ValueError: an option is unknown (the message names the nearest and all), missing or of another type.
     """
-    parameters = list(inspect.signature(tasks.get(name)).parameters.values())[1:]
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return
-    known = [p.name for p in parameters]
-    for option in options:
-        if option not in known:
+    known = dict(list(inspect.signature(tasks.get(name)).parameters.items())[1:])
+    for option, parameter in known.items():
+        if option not in options and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+            raise ValueError(f"task {name!r} needs the option {option!r}")
+    any_name = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    for option, value in options.items():
+        if option in known:
+            _check_type(name, option, value, known[option].default)
+        elif not any_name:
             near = get_close_matches(option, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"task {name!r} has no option {option!r}{hint} Its options: {', '.join(known) or 'none'}")
 
 
 def build(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> Task:
-    """The task of that name. Raises as `check_options`, and ValueError for an option out of its range."""
-    check_options(name, options)
-    return tasks.get(name)(tokenizer, **options)
+    """The task of that name. Raises KeyError if there is none, ConfigError if its options are not right."""
+    part = tasks.get(name)
+    try:
+        check_options(name, options)
+        return part(tokenizer, **options)
+    except ValueError as error:
+        raise ConfigError(f"task.options: {error}") from error
+
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _check_type(name: str, option: str, value: object, default: object) -> None:
+    expected = type(default)
+    if expected not in (bool, int, float, str) or type(value) is expected:
+        return
+    if expected is float and type(value) is int:
+        return
+    raise ValueError(
+        f"task {name!r}: {option} is {value!r}, of type {type(value).__name__}; {expected.__name__} was expected"
+    )

@@ -36,7 +36,9 @@ def split_pairs(name: str, low: int, high: int, held_out: float, warmup: float) 
     }
     for split, found in splits.items():
         if not len(found):
-            raise ValueError(f"{name}: no pair of numbers falls into split {split!r}: raise max_operand or {split}_fraction")
+            raise ValueError(
+                f"{name}: no pair of numbers falls into split {split!r}: raise max_operand or {split}_fraction"
+            )
     return splits
 
 

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# Transformers reads every folder of a Qwen2 model with Qwen2Tokenizer, which adds the token below where it is
-# missing: its id would lie outside the model's vocabulary. So it is the name of our end.
+# Transformers reads every folder of a Qwen2 model with Qwen2Tokenizer: byte-level BPE, whatever tokenizer.json says.
+# So ours is that too, without merges. Qwen2Tokenizer adds the token below where it is missing, with an id outside the
+# model's vocabulary. So it is the name of our end.
 PAD, EOS = "<pad>", "<|endoftext|>"
 
 
 def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizerFast:
     """A tokenizer with one token a character: ids 0 and 1 are padding and the end, then the alphabet in its order.
 
-    Decoding gives the text back unchanged. Text with any other character raises when it is encoded.
-    Raises ValueError if the alphabet is empty or names a character twice.
+    Decoding gives the text back unchanged. A character outside the alphabet is left out in silence, as in any BPE;
+    `Task.encode` refuses it. Raises ValueError if the alphabet is empty, not ASCII or names a character twice.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    if not alphabet or len(set(alphabet)) != len(alphabet):
-        raise ValueError(f"the alphabet {alphabet!r} must have characters, each of them once")
-    vocab = {token: number for number, token in enumerate((PAD, EOS, *alphabet))}
-    tokenizer = Tokenizer(models.WordLevel(vocab))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
+    if not alphabet or not alphabet.isascii() or len(set(alphabet)) != len(alphabet):
+        raise ValueError(f"the alphabet {alphabet!r} must have ASCII characters, each of them once")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    names = (byte_level.pre_tokenize_str(char)[0][0] for char in alphabet)
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate((PAD, EOS, *names))}, merges=[]))
+    tokenizer.pre_tokenizer = byte_level
+    tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -40,7 +42,7 @@ def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizer
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder. Raises FileNotFoundError if the folder has none; nothing is looked up elsewhere."""
+    """The tokenizer of a model folder, from nowhere else. Raises FileNotFoundError if the folder has none."""
     from transformers import AutoTokenizer
 
     _tokenizer_file(folder)
@@ -61,5 +63,7 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
 def _tokenizer_file(folder: str | Path) -> Path:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: a model folder holds its tokenizer; `hybridflow model` makes one")
+        raise FileNotFoundError(
+            f"{path} does not exist: a model folder holds its tokenizer; `hybridflow model` makes one"
+        )
     return path

@@ -47,8 +47,8 @@ class WordSums(Task):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        max_operand: int = 20,
-        held_out_fraction: float = 0.1,
+        max_operand: int = 10,
+        held_out_fraction: float = 0.2,
         train_rows: int = 10_000,
         held_out_rows: int = 1_000,
         warmup_rows: int = 1_000,

@@ -43,7 +43,7 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
             due = settings.validate_every and outcome.steps % settings.validate_every == 0
             if due or outcome.steps == settings.steps:
                 _validate(config, running, task, folder, live, outcome)
-                if settings.stop_at_accuracy is not None and outcome.accuracy[outcome.steps] >= settings.stop_at_accuracy:
+                if outcome.accuracy[outcome.steps] >= (settings.stop_at_accuracy or float("inf")):
                     break
     outcome.seconds = perf_counter() - start
     return outcome

@@ -62,11 +62,11 @@ class ActorWorker(ActorRole, ModelWorker):
         version = np.full(rows, self.version, dtype=np.int64)
         return Batch(response_ids=found.tokens, rollout_log_probs=found.log_probs, weight_version=version)
 
-    def compute_log_prob(self, rollout: Batch) -> Batch | None:
+    def compute_log_prob(self, rollout: Batch) -> Batch:
         """See `ActorRole`. Also measures how far the two engines are apart."""
         scores = self.engine.score(rollout)
         if scores is None:
-            return None
+            return Batch()
         log_probs, tokens = scores["log_probs"], len(scores["log_probs"].values)
         apart = np.abs(log_probs.values - rollout.ragged("rollout_log_probs").values)
         metrics = self.context.metrics
@@ -84,13 +84,14 @@ class ActorWorker(ActorRole, ModelWorker):
         def column(name: str) -> Tensor | None:
             return torch.from_numpy(rollout.ragged(name).values) if name in rollout else None
 
-        kl, old, ref = None, column("old_log_probs"), column("ref_log_probs")
+        kl, coef = None, algorithm.reward_kl_coef
+        old, ref = column("old_log_probs"), column("ref_log_probs")
         if old is not None and ref is not None:
             kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
             self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
         rewards = torch.from_numpy(rollout.dense("rewards"))
         inputs = AdvantageInputs(
-            token_rewards=token_rewards(rewards, lengths, kl if algorithm.reward_kl_coef else None, algorithm.reward_kl_coef),
+            token_rewards=token_rewards(rewards, lengths, kl if coef else None, coef),
             lengths=lengths,
             values=column("values"),
             group_id=torch.from_numpy(rollout.dense("group_id")) if "group_id" in rollout else None,

@@ -21,7 +21,7 @@ class CriticWorker(CriticRole, ModelWorker):
         settings = context.config.critic
         super().__init__(context, settings, head="value", optimizer=settings.optimizer)
 
-    def compute_values(self, rollout: Batch) -> Batch | None:
+    def compute_values(self, rollout: Batch) -> Batch:
         """See `CriticRole`."""
         return self.scored(rollout, "values", "values")
 

@@ -42,10 +42,10 @@ class ModelWorker(Worker):
             seed=context.config.run.seed,
         )
 
-    def scored(self, batch: Batch, name: str, column: str) -> Batch | None:
-        """A column of scores; None on ranks that have none to give."""
+    def scored(self, batch: Batch, name: str, column: str) -> Batch:
+        """A column of scores; an empty batch on ranks that have none to give."""
         scores = self.engine.score(batch)
-        return None if scores is None else Batch(**{column: scores[name]})
+        return Batch() if scores is None else Batch(**{column: scores[name]})
 
     def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
         """The weight of each response token in the mean over all rows of this step, on all ranks."""

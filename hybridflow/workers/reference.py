@@ -15,6 +15,6 @@ class ReferenceWorker(ReferenceRole, ModelWorker):
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.reference)
 
-    def compute_ref_log_prob(self, rollout: Batch) -> Batch | None:
+    def compute_ref_log_prob(self, rollout: Batch) -> Batch:
         """See `ReferenceRole`."""
         return self.scored(rollout, "log_probs", "ref_log_probs")

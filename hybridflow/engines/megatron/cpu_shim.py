@@ -57,9 +57,9 @@ def apply() -> None:
         raise RuntimeError(f"the CPU shim is for megatron-core {MEGATRON}; {megatron.core.__version__} is installed")
     _applied = True
     # 175 places ask for the current device; on a CPU there is one.
-    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
+    torch.cuda.current_device = lambda: torch.device("cpu")
     # Batched point-to-point calls synchronise the device; CPU tensors are always synchronised.
-    torch.cuda.synchronize = lambda device=None: None  # type: ignore[assignment]
+    torch.cuda.synchronize = lambda device=None: None
     _patch_rng()
     for spec in WITH_LITERALS:
         function = _function(spec)
@@ -123,11 +123,11 @@ def _ignore_cuda_calls(spec: str) -> None:
     @functools.wraps(original)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         moved = torch.Tensor.cuda
-        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign,assignment]
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor
         try:
             return original(*args, **kwargs)
         finally:
-            torch.Tensor.cuda = moved  # type: ignore[method-assign]
+            torch.Tensor.cuda = moved
 
     setattr(owner, name, wrapped)
 
@@ -136,7 +136,7 @@ def _patch_rng() -> None:
     """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods."""
     from megatron.core.tensor_parallel import random
 
-    class CpuRNGStatesTracker(random.CudaRNGStatesTracker):  # type: ignore[misc]
+    class CpuRNGStatesTracker(random.CudaRNGStatesTracker):
         def add(self, name: str, seed: int) -> None:
             if name in self.states_ or seed in self.seeds_:
                 raise ValueError(f"random state {name!r} with seed {seed} is there already")

@@ -87,7 +87,7 @@ class ValueHead(nn.Module):
     def __init__(self, hidden: int, config: TransformerConfig) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, hidden, dtype=config.params_dtype))
-        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        self.weight.sequence_parallel = config.sequence_parallel
         self.sequence_parallel = config.sequence_parallel
 
     def forward(self, hidden: Tensor, weight: Any = None, runtime_gather_output: Any = None) -> tuple[Tensor, None]:

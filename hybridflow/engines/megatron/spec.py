@@ -24,7 +24,7 @@ from hybridflow.parallel.platform import platform
 
 
 @dataclass
-class PackedRows(PackedSeqParams):  # type: ignore[misc]
+class PackedRows(PackedSeqParams):
     """How T packed tokens fall into rows. All layers of a forward share it.
 
     Attributes:
@@ -38,7 +38,7 @@ class PackedRows(PackedSeqParams):  # type: ignore[misc]
     order: Tensor | None = None
 
 
-class PackedAttention(MegatronModule):  # type: ignore[misc]
+class PackedAttention(MegatronModule):
     """Causal attention inside each row of a packed sequence.
 
     Rows of a bucket are padded on the right, inside this call only; a causal query never sees what follows it, so no
@@ -90,7 +90,7 @@ class RMSNorm(nn.RMSNorm):
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype, device=platform().device)
-        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+        self.weight.sequence_parallel = config.sequence_parallel
 
 
 def block_spec(config: TransformerConfig, pp_rank: int) -> TransformerBlockSubmodules:

@@ -59,7 +59,9 @@ class LocalWeights:
         with safe_open(files[weight.name], framework="pt") as reader:
             source = reader.get_slice(weight.name)
             if tuple(source.get_shape()) != weight.shape:
-                raise ValueError(f"{weight.name}: shape {source.get_shape()} in the folder, {weight.shape} by config.json")
+                raise ValueError(
+                    f"{weight.name}: shape {source.get_shape()} in the folder, {weight.shape} by config.json"
+                )
             a, b = weight.span(self.groups.layout.tensor, self.groups.at.tp)
             values = source[:, a:b] if weight.axis == 1 else source[a:b]
         target = self.shard(weight)
@@ -94,7 +96,10 @@ class LocalWeights:
             parts = [torch.empty_like(largest) for _ in range(tensor)]
             dist.all_gather(parts, largest, group=group)
             sizes = [weight.shard_shape(tensor, rank)[weight.axis] for rank in range(tensor)]
-            yield weight.name, torch.cat([p.narrow(weight.axis, 0, n) for p, n in zip(parts, sizes, strict=True)], weight.axis)
+            yield (
+                weight.name,
+                torch.cat([p.narrow(weight.axis, 0, n) for p, n in zip(parts, sizes, strict=True)], weight.axis),
+            )
 
     def export(self, folder: str | Path, source: str | Path) -> None:
         """Write a Hugging Face folder: one file a pipeline stage, config and tokenizer as in `source`.

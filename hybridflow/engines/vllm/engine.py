@@ -114,9 +114,7 @@ class VllmEngine:
         )
         best = [output.outputs[0] for output in outputs]
         log_probs = [[next(iter(token.values())).logprob for token in row.logprobs] for row in best]
-        return Generated(
-            Ragged.of([row.token_ids for row in best], np.int64), Ragged.of(log_probs, np.float32)
-        )
+        return Generated(Ragged.of([row.token_ids for row in best], np.int64), Ragged.of(log_probs, np.float32))
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         from vllm import SamplingParams

@@ -86,12 +86,13 @@ def _take_cut_vocabulary(model: torch.nn.Module) -> None:
                 parameter.weight_loader = _load_cut_vocabulary
 
 
-def _load_cut_vocabulary(parameter: Tensor, shard: Tensor) -> None:
-    rows = shard.shape[0]
-    if rows > parameter.shape[0]:
-        raise ValueError(f"a vocabulary shard of {rows} rows does not fit into {parameter.shape[0]}")
-    parameter.data[:rows].copy_(shard)
-    parameter.data[rows:].zero_()
+def _load_cut_vocabulary(param: Tensor, loaded_weight: Tensor) -> None:
+    """A weight loader; vLLM binds its arguments by these names."""
+    rows = loaded_weight.shape[0]
+    if rows > param.shape[0]:
+        raise ValueError(f"a vocabulary shard of {rows} rows does not fit into {param.shape[0]}")
+    param.data[:rows].copy_(loaded_weight)
+    param.data[rows:].zero_()
 
 
 def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
@@ -104,14 +105,14 @@ def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
             if isinstance(parameter, BasevLLMParameter):
                 parameter.tp_rank = 0
             elif parameter is not None:
-                parameter.is_sharded_weight = True  # type: ignore[attr-defined]
+                parameter.is_sharded_weight = True
                 marked.append(parameter)
     return marked
 
 
 def _pack_tied_head(model: Any) -> None:
     head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
-    if head is None or not getattr(model.config, "tie_word_embeddings", False) or not hasattr(inner, "embed_tokens"):
+    if head is None or inner is None or not getattr(model.config, "tie_word_embeddings", False):
         return
     head.weight = inner.embed_tokens.weight
     head.quant_method.process_weights_after_loading(head)

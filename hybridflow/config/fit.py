@@ -1,0 +1,123 @@
+"""Does every role's model, cut as the settings say, fit its pool and its rows? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, cast
+
+from hybridflow.config.schema import Config, Trained
+
+MODEL_ROLES = ("actor", "critic", "reference")
+
+
+class Sizes(Protocol):
+    """What is asked of a model."""
+
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def max_positions(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the settings only name.
+
+    Attributes:
+        roles: the roles that the algorithm uses.
+        models: by role, the sizes of its model; a role whose model could not be read is left out.
+    """
+
+    roles: tuple[str, ...] = MODEL_ROLES
+    models: Mapping[str, Sizes] = field(default_factory=dict)
+
+
+def layouts(config: Config, facts: Facts) -> Iterator[str]:
+    """Roles whose ranks do not divide the slots of their pool. Every role's pool must exist."""
+    for role in _distinct(config, facts, "pool"):
+        yield from _cut(config, role)
+
+
+def models(config: Config, facts: Facts) -> Iterator[str]:
+    """Models that cannot be cut as asked, or that do not fit the rows or the actor's tokens."""
+    for role in _distinct(config, facts, "model"):
+        if role in facts.models:
+            yield from _model(config, role, facts)
+
+
+def generation(config: Config) -> Iterator[str]:
+    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
+    train, generate = config.actor.parallel, config.rollout.parallel
+    for axis in ("tensor", "pipeline"):
+        whole, part = getattr(train, axis), getattr(generate, axis)
+        if part > 0 and whole % part:
+            yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
+
+
+def pool_of(config: Config, role: str) -> str:
+    """The pool that a role runs on: the one it is given, else the first."""
+    return config.placement.roles.get(role) or next(iter(config.placement.pools))
+
+
+def trained(facts: Facts) -> list[str]:
+    """The roles in use that have a Megatron model."""
+    return [role for role in MODEL_ROLES if role in facts.roles]
+
+
+def section(config: Config, role: str) -> Trained:
+    """The settings of a role with a model."""
+    return cast(Trained, getattr(config, role))
+
+
+def _cut(config: Config, role: str) -> Iterator[str]:
+    """Does the role's layout fill its pool?"""
+    cut, pool = section(config, role).parallel, pool_of(config, role)
+    if min(cut.tensor, cut.pipeline) < 1:
+        yield f"{role}.parallel: tensor {cut.tensor} and pipeline {cut.pipeline} given, at least 1 expected"
+        return
+    ranks, slots = cut.tensor * cut.pipeline, config.placement.pools[pool]
+    if slots % ranks:
+        yield (
+            f"{role}.parallel: tensor {cut.tensor} x pipeline {cut.pipeline} = {ranks} ranks do not divide "
+            f"the {slots} slots of pool {pool}; change them or placement.pools.{pool}"
+        )
+
+
+def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
+    """Can the model be cut so, and does it fit the rows?"""
+    own, model = section(config, role), facts.models[role]
+    tensor, pipeline = own.parallel.tensor, own.parallel.pipeline
+    if tensor > 0 and model.heads % tensor:
+        yield f"{role}.parallel.tensor: {tensor} does not divide the {model.heads} heads of {own.model.path}"
+    elif tensor > 0 and model.kv_heads % tensor and tensor % model.kv_heads:
+        yield f"{role}.parallel.tensor: {tensor} and the {model.kv_heads} key/value heads do not divide one another"
+    if pipeline > 0 and model.layers % pipeline:
+        yield f"{role}.parallel.pipeline: {pipeline} does not divide the {model.layers} layers of {own.model.path}"
+    if config.rollout.max_sequence_tokens > model.max_positions:
+        yield (
+            f"rollout.max_sequence_tokens: {config.rollout.max_sequence_tokens} is more than the "
+            f"{model.max_positions} positions of {own.model.path} ({role})"
+        )
+    actor = facts.models.get("actor")
+    if actor is not None and model.vocab != actor.vocab:
+        yield (
+            f"{role}.model.path: a vocabulary of {model.vocab} in {own.model.path}, but the actor's has "
+            f"{actor.vocab}; both must use one tokenizer"
+        )
+
+
+def _distinct(config: Config, facts: Facts, by: str) -> list[str]:
+    """The trained roles, but only the first of those that are cut alike and share a pool or a model."""
+    first: dict[tuple[str, int, int], str] = {}
+    for role in trained(facts):
+        own = section(config, role)
+        shared = pool_of(config, role) if by == "pool" else own.model.path
+        first.setdefault((shared, own.parallel.tensor, own.parallel.pipeline), role)
+    return list(first.values())

@@ -1,0 +1,1 @@
+"""Layouts, process groups and the platform."""

@@ -1,0 +1,51 @@
+"""A working directory with a model folder, and a trainer that only notes what it was given."""
+
+import json
+import sys
+import types
+
+import pytest
+
+QWEN2 = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "num_hidden_layers": 4,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 23,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty working directory but for `model/config.json`."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN2))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # plugins add the working directory
+    return tmp_path
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The configurations that reached the trainer; what is appended to `ran.raises` is raised by the next run."""
+
+    class Ran(list):
+        raises: list[BaseException]
+
+    found = Ran()
+    found.raises = []
+
+    def run(config):
+        found.append(config)
+        if found.raises:
+            raise found.raises.pop(0)
+        return 0
+
+    module = types.ModuleType("hybridflow.trainer.run")
+    module.run = run
+    monkeypatch.setitem(sys.modules, "hybridflow.trainer.run", module)
+    return found

@@ -1,0 +1,161 @@
+"""`hybridflow train` and `sft`, from arguments to the trainer, through Hydra's own application."""
+
+import sys
+
+import pytest
+
+from hybridflow.cli import main
+from hybridflow.errors import HybridFlowError
+
+TRAIN = ["train", "experiment=addition", "actor.model.path=model"]
+
+
+def written(folder) -> list[str]:
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_run_reaches_the_trainer_and_hydra_writes_only_its_own_folder(workplace, ran, capsys):
+    assert main([*TRAIN, "run.seed=5", "algorithm=grpo"]) == 0
+    assert [(config.run.seed, config.algorithm.name) for config in ran] == [(5, "grpo")]
+    hydras = [f"addition/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
+    assert written(workplace / "runs") == hydras
+    assert written(workplace) == ["model/config.json", *(f"runs/{name}" for name in hydras)]
+    assert capsys.readouterr().err == ""
+
+
+def test_sft_has_its_own_default(workplace, ran):
+    assert main(["sft", "experiment=addition_warmup", "actor.model.path=model"]) == 0
+    assert ran[0].algorithm.name == "sft" and ran[0].run.name == "addition_warmup"
+
+
+def test_flags_may_stand_anywhere(workplace, ran):
+    assert main([*TRAIN, "-m", "run.seed=1,2"]) == 0
+    assert [config.run.seed for config in ran] == [1, 2]
+
+
+def test_every_job_of_a_sweep_has_its_own_folder(workplace, ran, capsys):
+    assert main([*TRAIN, "-m", "run.seed=1,2", "algorithm=ppo,grpo"]) == 0
+    assert [config.run.name for config in ran] == [f"addition/{number}" for number in range(4)]
+    assert {config.algorithm.name for config in ran} == {"ppo", "grpo"}
+    assert all((workplace / "runs" / config.run.name / ".hydra").is_dir() for config in ran)
+    assert "job 3 (4 of 4): experiment=addition" in capsys.readouterr().out
+
+
+def test_a_sweep_over_experiments(workplace, ran):
+    names = ["-m", "experiment=addition,smollm2", "actor.model.path=model", "actor.parallel.tensor=1", "rollout=short"]
+    assert main(["train", *names]) == 0
+    assert [config.run.name for config in ran] == ["addition/0", "smollm2/1"]
+
+
+def test_no_job_starts_if_one_is_wrong(workplace, ran, capsys):
+    assert main([*TRAIN, "-m", "actor.parallel.tensor=1,3", "run.seed=1,2"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert ran == [] and not (workplace / "runs").exists()
+    assert [line for line in lines if "job 2: actor.parallel: tensor 3" in line]
+    assert len(lines) == len(set(lines)) == 3  # the head, the slots, the heads: not again for the other seed
+
+
+def test_a_failing_job_does_not_stop_the_sweep(workplace, ran, capsys):
+    ran.raises += [HybridFlowError("no more disk")]
+    assert main([*TRAIN, "-m", "run.seed=1,2"]) == 1
+    assert len(ran) == 2
+    assert capsys.readouterr().err.splitlines() == ["hybridflow: no more disk", "hybridflow: 1 of 2 jobs failed: 0"]
+
+
+def test_an_error_for_the_user_is_the_last_line_without_a_traceback(workplace, ran, capsys):
+    ran.raises += [HybridFlowError("rank 1 stopped: no more disk")]
+    assert main(TRAIN) == 1
+    assert capsys.readouterr().err == "hybridflow: rank 1 stopped: no more disk\n"
+
+
+def test_a_bug_shows_its_traceback_and_ends_with_its_cause(workplace, ran, capsys):
+    ran.raises += [RuntimeError("a bug")]
+    assert main(TRAIN) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "RuntimeError: a bug"
+
+
+def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
+    ran.raises += [KeyboardInterrupt()]
+    assert main([*TRAIN, "-m", "run.seed=1,2"]) == 130
+    assert len(ran) == 1
+    assert capsys.readouterr().err == "hybridflow: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "run.name: must be given"),
+        (["experiment=adition"], "did you mean addition?"),
+        ([*TRAIN[1:], "actor.paralel.tensor=2"], "actor.paralel: no such key; did you mean actor.parallel?"),
+        ([*TRAIN[1:], "actor.parallel.tensor=x"], "actor.parallel.tensor: wrong type"),
+        ([*TRAIN[1:], "actor.parallel.tensor=3"], "actor.parallel.tensor: 3 does not divide the 4 heads of model"),
+        ([*TRAIN[1:], "reward.grader=exakt"], "reward.grader: no grader is named 'exakt'; did you mean 'exact'?"),
+        ([*TRAIN[1:], "task.name=adition"], "task.name: no task is named 'adition'; did you mean 'addition'?"),
+        ([*TRAIN[1:], "algorithm.name=pppo"], "algorithm.name: no algorithm is named 'pppo'; did you mean 'ppo'?"),
+        ([*TRAIN[1:], "+task.options.digits=2"], "task.options: task 'addition' has no option 'digits'"),
+        (["experiment=addition"], "actor.model.path: runs/addition_warmup/model is not a model folder"),
+        ([*TRAIN[1:], "plugins=[not_there]"], "plugins: cannot import 'not_there'"),
+        ([*TRAIN[1:], "--experimental-rerun", "x.pickle"], "--experimental-rerun: not supported"),
+        ([*TRAIN[1:], "-cp", "elsewhere"], "-cp: not supported"),
+        (["--cfg", "job", "actor.paralel=1"], "did you mean actor.parallel?"),
+    ],
+)
+def test_a_mistake_ends_with_2_before_anything_starts(workplace, ran, capsys, arguments, part):
+    assert main(["train", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert part in err and err.startswith("hybridflow train:")
+    assert "Traceback" not in err and "HYDRA" not in err and out == ""
+    assert ran == [] and not (workplace / "runs").exists()
+
+
+def test_missing_model_folders_say_how_to_make_them(workplace, capsys):
+    assert main(["train", "experiment=addition"]) == 2
+    assert "hybridflow sft experiment=addition_warmup" in capsys.readouterr().err
+    assert main(["sft", "experiment=addition_warmup"]) == 2
+    assert "hybridflow model addition --out models/addition" in capsys.readouterr().err
+    assert main(["train", "experiment=smollm2"]) == 2
+    assert "hybridflow model smollm2 --out models/smollm2-135m-instruct" in capsys.readouterr().err
+
+
+def test_problems_name_the_users_file_and_line(workplace, ran, capsys):
+    folder = workplace / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - addition\nactor:\n  model:\n    path: model\nreward:\n  grader: exat\n"
+    (folder / "my_sums.yaml").write_text(text)
+    assert main(["train", "-cd", "mine", "experiment=my_sums"]) == 2
+    assert "(mine/experiment/my_sums.yaml:8)" in capsys.readouterr().err
+
+
+PLUGIN = """
+from hydra.core.config_store import ConfigStore
+from hybridflow.tasks.base import graders
+
+@graders.register("generous")
+def generous(response, answer):
+    return 1.0
+
+ConfigStore.instance().store(group="reward", name="generous", node={"grader": "generous"})
+"""
+
+
+def test_a_plugin_registers_a_part_and_a_schema_from_the_working_directory(workplace, ran):
+    (workplace / "generous_plugin.py").write_text(PLUGIN)
+    try:
+        assert main([*TRAIN, "plugins=[generous_plugin]", "reward=generous"]) == 0
+    finally:
+        sys.modules.pop("generous_plugin", None)
+    assert ran[0].reward.grader == "generous" and ran[0].plugins == ["generous_plugin"]
+
+
+def test_a_broken_plugin_is_named_with_its_line(workplace, ran, capsys):
+    (workplace / "broken_plugin.py").write_text("x = 1\ny = x / 0\n")
+    assert main([*TRAIN, "plugins=[broken_plugin]"]) == 2
+    err = capsys.readouterr().err
+    assert "plugins: broken_plugin fails at" in err and "broken_plugin.py:2: ZeroDivisionError" in err
+
+
+def test_cfg_prints_the_job_and_runs_nothing(workplace, ran, capsys):
+    assert main([*TRAIN, "--cfg", "job", "--package", "run"]) == 0
+    assert "name: addition" in capsys.readouterr().out
+    assert ran == [] and not (workplace / "runs").exists()

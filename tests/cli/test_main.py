@@ -1,0 +1,70 @@
+"""The command itself, and what it costs to ask it something."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from hybridflow.cli import SUBCOMMANDS, main
+
+HEAVY = ("torch", "vllm", "ray", "megatron", "transformers")
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert [name for name in SUBCOMMANDS if name not in out] == []
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("hybridflow 0.")
+
+
+def test_no_subcommand_and_an_unknown_one_are_mistakes(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("usage: hybridflow")
+    assert main(["trian"]) == 2
+    assert "no subcommand is named 'trian'; did you mean train?" in capsys.readouterr().err
+
+
+def test_help_of_train_lists_the_groups(capsys):
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "experiment: addition, addition_warmup, smollm2" in out and "algorithm: grpo, ppo, sft" in out
+
+
+SCRIPT = f"""
+import sys
+from hybridflow.cli import main
+status = main(sys.argv[1:])
+print([name for name in {HEAVY!r} if name in sys.modules], status, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["train", "--help"], 0),
+        (["train", "--cfg", "job", "experiment=addition"], 0),
+        (["train", "experiment=addition", "actor.paralel=1"], 2),
+        (["train", "experiment=addition", "actor.model.path=nowhere"], 2),
+    ],
+)
+def test_asking_is_cheap(arguments, status, tmp_path):
+    """Less than 1.5 s of processor time (other work on the machine must not fail this), and nothing heavy imported."""
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stderr.splitlines()[-1] == f"[] {status}"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5

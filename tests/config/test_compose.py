@@ -1,0 +1,149 @@
+"""Composition over our own configuration groups."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from hybridflow.config import Config, compose
+from hybridflow.config.schema import DType
+from hybridflow.errors import ConfigError
+
+GROUPS = (
+    "experiment",
+    "algorithm",
+    "actor",
+    "critic",
+    "reference",
+    "reward",
+    "rollout",
+    "placement",
+    "task",
+    "trainer",
+)
+BASE = ["experiment=addition"]
+
+
+def fails(*overrides: str, **kwargs) -> str:
+    with pytest.raises(ConfigError) as caught:
+        compose.load(overrides=list(overrides), **kwargs)
+    return str(caught.value)
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (compose.configs_dir() / group).glob("*.yaml"))
+
+
+def test_every_group_has_options():
+    assert all(options(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_composes(group):
+    for option in options(group):
+        base = [] if group == "experiment" else BASE
+        assert isinstance(compose.load(overrides=[*base, f"{group}={option}"]), Config)
+
+
+def test_addition_is_ppo_that_reshards():
+    config = compose.load(overrides=BASE)
+    assert config.algorithm.name == "ppo"
+    cuts = [config.actor.parallel.tensor, config.critic.parallel.tensor, config.reference.parallel.tensor]
+    assert cuts == [2, 2, 2] and config.rollout.parallel.tensor == 1
+    assert config.placement.pools == {"main": 2}
+    assert config.actor.model.path == "runs/addition_warmup/model"
+
+
+def test_the_command_line_wins_over_the_experiment():
+    config = compose.load(overrides=[*BASE, "algorithm=grpo", "run.seed=7", "trainer=smoke"])
+    assert (config.algorithm.name, config.algorithm.samples_per_prompt) == ("grpo", 8)
+    assert config.run.seed == 7 and config.trainer.steps == 2
+
+
+def test_critic_and_reference_follow_the_actor():
+    config = compose.load(overrides=[*BASE, "actor.model.path=m", "actor.model.dtype=bfloat16"])
+    assert config.critic.model.path == config.reference.model.path == "m"
+    assert config.critic.model.dtype is DType.bfloat16
+    assert compose.load(overrides=[*BASE, "critic.model.path=c"]).critic.model.path == "c"
+
+
+def test_a_split_placement_has_only_its_own_pools():
+    placement = compose.load(overrides=[*BASE, "placement=split"]).placement
+    assert placement.pools == {"policy": 2, "judges": 2}
+    assert placement.roles == {"actor": "policy", "critic": "judges", "reference": "judges"}
+
+
+def test_sft_is_the_default_of_its_command():
+    assert compose.load("sft", ["experiment=addition_warmup"]).algorithm.name == "sft"
+    assert compose.load("sft", ["experiment=addition"]).algorithm.name == "sft"  # whatever the experiment names
+    assert compose.compose("sft").tree.algorithm.name == "sft"
+
+
+def test_yaml_repeats_no_default_of_the_schema():
+    defaults = OmegaConf.structured(Config)
+    for group in set(GROUPS) - {"experiment", "placement"}:
+        for option in options(group):
+            tree = OmegaConf.load(compose.configs_dir() / group / f"{option}.yaml")
+            for key, value in leaves(OmegaConf.to_container(tree, resolve=False), group):
+                default = OmegaConf.select(defaults, key)
+                assert default is None or default != value, f"{group}/{option}.yaml repeats {key}"
+
+
+def leaves(tree: dict, above: str):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{above}.{name}")
+        else:
+            yield f"{above}.{name}", value
+
+
+def test_resolved_yaml_reads_back_to_the_same_config():
+    config = compose.load(overrides=[*BASE, "+task.options.held_out_fraction=0.2", "trainer.stop_at_accuracy=null"])
+    text = compose.resolved_yaml(config)
+    assert "${" not in text
+    again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("actor.paralel.tensor=2", ["actor.paralel: no such key; did you mean actor.parallel?"]),
+        ("+actor.paralel.tensor=2", ["actor.paralel: no such key; did you mean actor.parallel?"]),
+        ("++run.sed=2", ["run.sed: no such key; did you mean run.seed?"]),
+        ("actor.parallel.tensor=two", ["actor.parallel.tensor: wrong type", "'two'", "Integer", "command line"]),
+        ("actor.model.dtype=fp16", ["actor.model.dtype: wrong type", "'fp16'", "[float32, bfloat16]"]),
+        ("trainer.steps=null", ["trainer.steps: wrong type"]),
+        ("plugins=mine", ["plugins: wrong type"]),
+        ("algorithm=grppo", ["algorithm=grppo", "did you mean grpo?", "Options: grpo, ppo, sft"]),
+        ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
+        ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
+        ("run.name=[1", ["run.name=[1: not understood"]),
+        ("run.name=${runs.name}", ["run.name: Interpolation key 'runs.name' not found"]),
+    ],
+)
+def test_a_wrong_override_is_one_line_that_names_its_key(override, parts):
+    message = fails(*BASE, override)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_missing_values_are_listed_together_with_the_experiments():
+    lines = fails().splitlines()
+    assert lines[:-1] == [f"{k}: must be given" for k in ("actor.model.path", "reward.grader", "run.name", "task.name")]
+    assert lines[-1].endswith("one of addition, addition_warmup, smollm2")
+
+
+def test_a_users_folder_adds_options_and_errors_name_file_and_line(tmp_path):
+    folder = tmp_path / "it's mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - addition\nrun:\n  name: mine\n")
+    config = compose.load(overrides=["experiment=mine"], config_dir=folder.parent)
+    assert config.run.name == "mine" and config.task.name == "addition"
+
+    (folder / "typo.yaml").write_text("# @package _global_\nactor:\n  paralel:\n    tensor: 2\n")
+    message = fails("experiment=typo", config_dir=folder.parent)
+    assert "actor.paralel: no such key; did you mean actor.parallel?" in message and "typo.yaml:3)" in message
+
+    (folder / "kind.yaml").write_text("# @package _global_\nrun:\n  seed: one\n")
+    assert "run.seed: wrong type" in (message := fails("experiment=kind", config_dir=folder.parent))
+    assert "kind.yaml:3)" in message
+    assert "no such folder" in fails(config_dir=tmp_path / "nowhere")

@@ -1,0 +1,27 @@
+import pytest
+
+from hybridflow.config import plugins
+from hybridflow.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nplugins: [a, b]\n")
+    (tmp_path / "experiment" / "bad.yaml").write_text("# @package _global_\nplugins: a\n")
+    return tmp_path
+
+
+def test_plugins_are_read_from_the_chosen_experiment(folder):
+    assert plugins.named("train", ["experiment=mine", "run.seed=2"], folder) == ["a", "b"]
+    assert plugins.named("train", ["experiment=addition"], folder) == []
+
+
+def test_the_command_line_replaces_them(folder):
+    assert plugins.named("train", ["experiment=mine", "plugins=[c]"], folder) == ["c"]
+
+
+@pytest.mark.parametrize("overrides", [["experiment=bad"], ["plugins=a"], ["plugins=[1]"]])
+def test_anything_but_a_list_of_names_is_refused(folder, overrides):
+    with pytest.raises(ConfigError, match="plugins: a list of module names was expected"):
+        plugins.named("train", overrides, folder)

@@ -1,0 +1,162 @@
+"""What every task gives: columns, errors, options; and what importing tasks costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from hybridflow.batch import Ragged
+from hybridflow.errors import ConfigError
+from hybridflow.tasks import SPLITS, Example, Task, build, check_options, graders, tasks
+from hybridflow.tasks.addition import ALPHABET
+from hybridflow.tasks.tokenizer import char_tokenizer
+
+
+class Echo(Task):
+    """Says the row's number again."""
+
+    grader = "exact"
+
+    def __init__(self, tokenizer, rows: int, scale: float = 1.0, shout: bool = False) -> None:
+        super().__init__(tokenizer)
+        self.count = rows
+
+    def size(self, split: str) -> int:
+        return self.count
+
+    def example(self, split: str, index: int) -> Example:
+        return Example(f"{index}=", str(index), 100 + index)
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tasks._parts, "echo", Echo)
+
+
+def test_rows_come_in_the_order_asked_for(digits: PreTrainedTokenizerFast) -> None:
+    batch = Echo(digits, rows=20).rows("train", np.array([12, 3, 12]))
+    assert batch.columns == ("prompt_ids", "answer", "sample_id")
+    assert digits.batch_decode([r.tolist() for r in batch.ragged("prompt_ids")]) == ["12=", "3=", "12="]
+    assert batch.dense("answer").tolist() == ["12", "3", "12"]
+    assert batch.dense("sample_id").tolist() == [112, 103, 112]
+    assert batch.ragged("prompt_ids").values.dtype == batch.dense("sample_id").dtype == np.int64
+
+
+def test_supervised_rows_end_in_eos(digits: PreTrainedTokenizerFast) -> None:
+    task = Echo(digits, rows=20)
+    batch = task.supervised("warmup", [7, 15])
+    responses = batch.ragged("response_ids")
+    assert [r[-1] for r in responses] == [digits.eos_token_id] * 2
+    assert digits.batch_decode([r[:-1].tolist() for r in responses]) == ["7", "15"]
+    assert batch.columns == (*task.rows("warmup", [7]).columns, "response_ids")
+
+
+def test_no_rows_have_the_same_columns_and_types(digits: PreTrainedTokenizerFast) -> None:
+    some, none = Echo(digits, rows=20).supervised("train", [1]), Echo(digits, rows=20).supervised("train", [])
+    assert none.rows == 0 and none.columns == some.columns
+    for name in some:
+        a, b = some[name], none[name]
+        assert type(a) is type(b)
+        assert (a.values if isinstance(a, Ragged) else a).dtype == (b.values if isinstance(b, Ragged) else b).dtype
+
+
+def test_a_split_or_row_that_is_not_there(digits: PreTrainedTokenizerFast) -> None:
+    task = Echo(digits, rows=20)
+    with pytest.raises(ValueError, match=r"'test'.*train, held_out, warmup"):
+        task.rows("test", [0])
+    for outside in (20, -1):
+        with pytest.raises(IndexError, match=rf"row {outside} .* 0 to 19"):
+            task.rows("train", [0, outside])
+
+
+def test_chats_need_a_chat_template(digits: PreTrainedTokenizerFast, chat: PreTrainedTokenizerFast) -> None:
+    messages = [{"role": "user", "content": "hello"}]
+    with pytest.raises(ValueError, match="no chat template"):
+        Echo(digits, rows=1).encode(messages)
+    assert chat.decode(Echo(chat, rows=1).encode(messages)) == "<user>hello\n<assistant>"
+
+
+def test_a_character_without_a_token_is_not_lost_in_silence(digits: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match=r"no tokens for \['a', 'é'\] in '1\+aé='"):
+        Echo(digits, rows=1).encode("1+aé=")
+
+
+def test_a_tokenizer_without_an_end(digits: PreTrainedTokenizerFast) -> None:
+    endless = char_tokenizer(ALPHABET)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="no eos_token"):
+        Echo(endless, rows=1).supervised("train", [0])
+
+
+@pytest.mark.usefixtures("echo")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs the option 'rows'"),
+        ({"rows": 3, "scales": 2.0}, "no option 'scales'; did you mean 'scale'.*rows, scale, shout"),
+        ({"rows": 3, "scale": "big"}, "scale is 'big', of type str; float was expected"),
+        ({"rows": 3, "shout": 1}, "shout is 1, of type int; bool was expected"),
+    ],
+)
+def test_options_are_checked(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options("echo", options)
+    with pytest.raises(ConfigError, match=f"task.options: .*{message}"):
+        build("echo", char_tokenizer(ALPHABET), options)
+
+
+@pytest.mark.usefixtures("echo")
+def test_options_that_are_right() -> None:
+    check_options("echo", {"rows": 3, "scale": 2, "shout": True})
+    assert build("echo", char_tokenizer(ALPHABET), {"rows": 3}).size("train") == 3
+
+
+def test_an_unknown_task_names_the_nearest() -> None:
+    with pytest.raises(KeyError, match="did you mean 'addition'"):
+        build("adition", char_tokenizer(ALPHABET), {})
+
+
+@pytest.mark.parametrize("name", list(tasks))
+def test_our_tasks(name: str, chat: PreTrainedTokenizerFast) -> None:
+    """The invariants of `Task` for all that we ship."""
+    task, again = build(name, chat, {}), build(name, chat, {})
+    grader = graders.get(task.grader)
+    for split in SPLITS:
+        size = task.size(split)
+        assert size > 0
+        for index in {0, size // 2, size - 1}:
+            example = task.example(split, index)
+            assert example == again.example(split, index)
+            assert grader(example.answer, example.answer) == 1.0
+            assert grader("", example.answer) == 0.0
+
+
+@pytest.mark.parametrize("name", list(tasks))
+def test_sample_ids_name_questions(name: str, chat: PreTrainedTokenizerFast) -> None:
+    """One question, one number, over all splits; and what is held out is nowhere else."""
+    task = build(name, chat, {})
+    by_id: dict[int, str] = {}
+    ids: dict[str, set[int]] = {}
+    for split in SPLITS:
+        examples = [task.example(split, i) for i in range(task.size(split))]
+        ids[split] = {e.sample_id for e in examples}
+        assert len(ids[split]) == len(examples)
+        for e in examples:
+            assert by_id.setdefault(e.sample_id, str(e.prompt)) == str(e.prompt)
+    assert ids["warmup"] < ids["train"]
+    assert not ids["held_out"] & ids["train"]
+
+
+def test_light_workers_stay_light() -> None:
+    code = """
+import sys
+from hybridflow.tasks import graders, tasks
+assert {"exact", "last_number"} <= set(graders) and {"addition", "word_sums"} <= set(tasks)
+print([m for m in ("torch", "transformers", "vllm", "ray", "megatron") if m in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.stdout.strip(), found.returncode) == ("[]", 0), found.stderr
