@@ -67,6 +67,16 @@ def test_reversed_answers(digits: PreTrainedTokenizerFast) -> None:
         assert turned.example("train", index).answer == plain.example("train", index).answer[::-1]
 
 
+@pytest.mark.parametrize(("max_operand", "width"), [(9, 1), (50, 2), (100, 3)])
+def test_padded_sums_have_one_width(max_operand: int, width: int, digits: PreTrainedTokenizerFast) -> None:
+    plain, padded = Addition(digits, max_operand), Addition(digits, max_operand, zero_pad=True)
+    for index in range(plain.size("held_out")):
+        bare, wide = plain.example("held_out", index), padded.example("held_out", index)
+        a, b = str(wide.prompt).removesuffix("=").split("+")
+        assert (len(a), len(b), len(wide.answer)) == (width, width, width + 1)
+        assert f"{int(a)}+{int(b)}=" == bare.prompt and str(int(wide.answer)) == bare.answer
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
