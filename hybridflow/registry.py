@@ -14,7 +14,7 @@ class Registry(Generic[T]):
     """The parts of one kind, by name.
 
     Example:
-        graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.graders")
+        graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders")
 
         @graders.register("exact")
         class Exact(Grader): ...

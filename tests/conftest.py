@@ -1,9 +1,66 @@
-"""What all tests share."""
+"""What all tests share: hypothesis' settings, ranks (processes that start at their first call) and tiny models."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from tests.spmd import Ranks
+from tests.tiny import tiny_model
 
 # The first call of a torch operation takes long, and the machine may be busy: time is not what these tests judge.
 settings.register_profile("hybridflow", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("hybridflow")
+
+GetRanks = Callable[[int], Ranks]
+GetModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[GetRanks]:
+    """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module."""
+    made: dict[int, Ranks] = {}
+
+    def get(world: int) -> Ranks:
+        if world not in made:
+            made[world] = Ranks(world)
+        return made[world]
+
+    yield get
+    for found in made.values():
+        found.stop()
+
+
+@pytest.fixture(scope="session")
+def ranks1(ranks: GetRanks) -> Ranks:
+    """One rank."""
+    return ranks(1)
+
+
+@pytest.fixture(scope="session")
+def ranks2(ranks: GetRanks) -> Ranks:
+    """Two ranks."""
+    return ranks(2)
+
+
+@pytest.fixture(scope="session")
+def ranks4(ranks: GetRanks) -> Ranks:
+    """Four ranks."""
+    return ranks(4)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> GetModel:
+    """`tiny(**options)`: the folder of a `tests.tiny.tiny_model`, made once a session. Nobody writes to it."""
+    made: dict[tuple[tuple[str, object], ...], Path] = {}
+
+    def get(**options: object) -> Path:
+        key = tuple(sorted(options.items()))
+        if key not in made:
+            made[key] = tiny_model(tmp_path_factory.mktemp("tiny"), **options)  # type: ignore[arg-type]
+        return made[key]
+
+    return get

@@ -1,45 +1,98 @@
-"""Ranks for tests: real processes on gloo (or NCCL), started once a session and shared by the tests of a size."""
+"""Ranks for tests: real processes on gloo (or NCCL), started at their first call and shared by the tests of a size."""
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing as mp
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+
+# A rank that fails leaves its neighbours in a collective; they get this long to fail as well before all are ended.
+GRACE_S = 5.0
 
 
 class Ranks:
-    """`world` processes in one torch.distributed world; each call runs a function on all of them at once."""
+    """`world` processes in one torch.distributed world; each call runs a function on all of them at once.
+
+    What a function keeps in its module stays for later calls. After a call in which a rank died or did not come back
+    in time all ranks are ended, and the next call starts new ones: such a failure never spreads to another test.
+    """
 
     def __init__(self, world: int) -> None:
-        context = mp.get_context("spawn")
-        store = tempfile.mktemp(prefix="hybridflow-store-")
+        self.world = world
         self._pipes: list[Connection] = []
-        self._processes = []
-        for rank in range(world):
+        self._processes: list[BaseProcess] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def run(self, function: Callable[..., Any], *args: Any, timeout_s: float = 180, **kwargs: Any) -> list[Any]:
+        """`function(*args, **kwargs)` on every rank; what each gave. The function is one of an importable module.
+
+        Raises AssertionError with the first traceback of a rank, or saying which rank died or gave no answer in time.
+        """
+        if not self._processes:
+            self._start()
+        for pipe in self._pipes:
+            pipe.send((function, args, kwargs, timeout_s))
+        return self._collect(f"{function.__module__}.{function.__qualname__}", timeout_s)
+
+    def stop(self) -> None:
+        """End the processes."""
+        for process, pipe in zip(self._processes, self._pipes, strict=True):
+            process.kill()
+            process.join()
+            pipe.close()
+        self._processes, self._pipes = [], []
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _start(self) -> None:
+        context = mp.get_context("spawn")
+        self._folder = tempfile.TemporaryDirectory(prefix="hybridflow-ranks-")
+        store = str(Path(self._folder.name) / "store")
+        for rank in range(self.world):
             mine, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, world, store, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self.world, store, theirs), daemon=True)
             process.start()
+            theirs.close()  # so that the end of the process ends the pipe
             self._pipes.append(mine)
             self._processes.append(process)
 
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """`function(*args, **kwargs)` on every rank; what each gave. Raises AssertionError with a rank's traceback."""
-        for pipe in self._pipes:
-            pipe.send((function, args, kwargs))
-        results = [pipe.recv() for pipe in self._pipes]
-        failed = [error for error, _ in results if error]
-        assert not failed, failed[0]
-        return [value for _, value in results]
+    def _collect(self, name: str, timeout_s: float) -> list[Any]:
+        answers: dict[int, Any] = {}
+        first: str | None = None
+        deadline = time.monotonic() + timeout_s
+        while len(answers) < self.world:
+            waiting = {pipe: rank for rank, pipe in enumerate(self._pipes) if rank not in answers}
+            ready = wait(list(waiting), max(deadline - time.monotonic(), 0.0))
+            if not ready:
+                self.stop()
+                late = ", ".join(map(str, sorted(waiting.values())))
+                raise AssertionError(first or f"{name}: no answer from rank {late} in {timeout_s:g} s")
+            for pipe in ready:
+                rank = waiting[pipe]  # type: ignore[index]
+                error, answers[rank] = self._answer(rank, name)
+                if error and first is None:
+                    first, deadline = error, min(deadline, time.monotonic() + GRACE_S)
+        assert first is None, first
+        return [answers[rank] for rank in range(self.world)]
 
-    def stop(self) -> None:
-        for process in self._processes:
-            process.kill()
-            process.join()
+    def _answer(self, rank: int, name: str) -> tuple[str | None, Any]:
+        try:
+            return self._pipes[rank].recv()
+        except (EOFError, ConnectionError):
+            self._processes[rank].join()
+            code = self._processes[rank].exitcode
+            self.stop()
+            raise AssertionError(f"{name}: rank {rank} died with exit code {code}") from None
 
 
 def _serve(rank: int, world: int, store: str, pipe: Connection) -> None:
@@ -62,8 +115,14 @@ def _serve(rank: int, world: int, store: str, pipe: Connection) -> None:
         timeout=timedelta(seconds=120),
     )
     while True:
-        function, args, kwargs = pipe.recv()
         try:
-            pipe.send((None, function(*args, **kwargs)))
+            function, args, kwargs, timeout_s = pipe.recv()
+        except EOFError:  # the tests are over
+            return
+        faulthandler.dump_traceback_later(max(timeout_s - 1, 1))  # where a rank hangs, before it is ended
+        try:
+            answer = (None, function(*args, **kwargs))
         except Exception:
-            pipe.send((f"rank {rank}: {traceback.format_exc()}", None))
+            answer = (f"rank {rank}: {traceback.format_exc()}", None)
+        faulthandler.cancel_dump_traceback_later()
+        pipe.send(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
+KNOCK_TIMEOUT_S = 5.0
 LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
@@ -38,6 +40,8 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
     try:
+        if address not in ("local", "auto"):
+            _knock(address)
         ray.init(
             address=address,
             runtime_env={"env_vars": environment},
@@ -45,12 +49,21 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
             logging_level="ERROR",
             **options,
         )
-    except ConnectionError as error:
+    except OSError as error:  # ConnectionError, Ray's own for this, is one
         raise HybridFlowError(f"ray.address: no Ray cluster at {address!r} ({error}); use ray.address=local") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise OSError("an address is host:port")
+    with socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S):
+        pass
 
 
 def _python_path() -> list[str]:

@@ -58,9 +58,15 @@ class Group:
     def _call(self, name: str, method: Method, call: Call) -> Any:
         self._check_columns(name, method, call)
         protocol = protocols.get(method.protocol)()
+        parts = protocol.distribute(self.layout, call)
+        if len(parts) != self.layout.size:
+            raise HybridFlowError(
+                f"{self.role}.{name}: distribute of protocol {method.protocol!r} gave {len(parts)} calls "
+                f"for {self.layout.size} ranks; it must give one a rank, without rows to a rank that gets none"
+            )
         reports, rows = [], []
-        for rank, part in enumerate(protocol.distribute(self.layout, call)):
-            message, objects = store.pack(part, method.reads)
+        for rank, part in enumerate(parts):
+            message, objects = store.pack(part, method.reads, call)
             report, data = (
                 self._ranks[rank].call.options(num_returns=2).remote(self.role, name, rank, message, *objects)
             )

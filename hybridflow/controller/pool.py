@@ -64,7 +64,7 @@ class ResourcePool:
             for slot in range(slots)
         ]
         supervisor.guard(self.ranks)
-        places: list[tuple[str, str]] = ray.get([rank.place.remote() for rank in self.ranks])
+        places = self._started()
         if not light:
             self._join(places, timeout_s)
 
@@ -97,6 +97,17 @@ class ResourcePool:
         for handle in self.ranks:
             ray.kill(handle)
         remove_placement_group(self._reserved)
+
+    def _started(self) -> list[tuple[str, str]]:
+        """(node id, node address) of every rank, once its process has imported the plugins."""
+        try:
+            return ray.get([rank.place.remote() for rank in self.ranks])
+        except ray.exceptions.RayActorError as error:
+            self.close()
+            lines = str(error).strip().splitlines()
+            raise HybridFlowError(
+                f"{error}\nplacement.pools.{self.name}: a process did not start: {lines[-1].strip()}"
+            ) from None
 
     def _join(self, places: list[tuple[str, str]], timeout_s: float) -> None:
         nodes = [node for node, _ in places]

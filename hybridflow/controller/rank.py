@@ -76,11 +76,10 @@ class Rank:
 
     def build(self, role: str, worker: str, layout: Layout, rank: int, config: Config, updates: int) -> Report:
         """Make the worker that plays a role."""
-        from hybridflow.workers import Context, workers
+        from hybridflow.workers import Context
 
         try:
-            cls: Any = workers.get(worker) if worker in workers else roles.get(worker)
-            self._workers[role] = cls(Context(config, layout, rank, updates))
+            self._workers[role] = _worker(worker)(Context(config, layout, rank, updates, peers=self._workers))
             return Report()
         except Exception as error:
             return Report(failure=self._failure(role, rank, "build", error))
@@ -115,8 +114,22 @@ class Rank:
         return Failure(role, rank, self._node, method, line, trace)
 
 
+def _worker(name: str) -> Any:
+    """The class that plays a role: the role's own if it is a worker too, else the worker of that name.
+
+    In this order, since to look a name up among the workers may import our own, and with them torch.
+    """
+    from hybridflow.workers import Worker, workers
+
+    own = roles.get(name) if name in roles else None
+    return own if own is not None and issubclass(own, Worker) else workers.get(name)
+
+
 def _check(declared: Method, value: Any, given: Call) -> None:
     """A worker keeps its role's promise about rows and columns, on the ranks that give any."""
+    if isinstance(value, Batch) != declared.returns_rows and declared.gives is None:
+        said = "rows (its return is annotated as Batch)" if declared.returns_rows else "no rows (no `gives`, no Batch)"
+        raise TypeError(f"the method declares that it gives {said}, it returned {type(value).__name__}")
     if declared.gives is None or (isinstance(value, Batch) and not value.columns):
         return
     wanted = given.rows()

@@ -28,13 +28,15 @@ class CallRecord:
 class Supervisor:
     """Watches calls. `wait` and `drain` raise as soon as any call fails, whichever they are waiting for.
 
-    On a failure the ranks are killed: the others of its group may wait for it in a collective.
+    On a failure the ranks are killed: the others of its group may wait for it in a collective. Whatever is waited for
+    after that raises the same failure.
     """
 
     def __init__(self) -> None:
         self._under_way: dict[Any, CallRecord] = {}
         self._finished: list[CallRecord] = []
         self._ranks: list[Any] = []
+        self._failed: RoleError | None = None
 
     def guard(self, ranks: Sequence[Any]) -> None:
         """Count these actors among those to end after a failure."""
@@ -54,11 +56,13 @@ class Supervisor:
     def wait(self, record: CallRecord) -> list[Any]:
         """The reports of one call, by rank."""
         while len(record.done) < len(record.reports):
+            self._raise_again()
             self._next()
         return [record.done[report] for report in record.reports]
 
     def drain(self) -> dict[str, float]:
         """Wait for every call, and give the metrics of all that ended since the last time."""
+        self._raise_again()
         while self._under_way:
             self._next()
         finished, self._finished = self._finished, []
@@ -86,12 +90,7 @@ class Supervisor:
         try:
             report = ray.get(reference)
         except ray.exceptions.RayError as error:
-            cause = str(error).strip().splitlines()
-            self._fail(
-                Failure(
-                    record.role, rank, "its process", record.method, f"{type(error).__name__}: {cause[0]}", str(error)
-                )
-            )
+            self._fail(_lost(record, rank, error))
         record.done[reference] = report
         if len(record.done) == len(record.reports):
             self._finished.append(record)
@@ -106,9 +105,11 @@ class Supervisor:
             else ([], [])
         )
         for reference in ready:
+            record = self._under_way[reference]
             try:
                 report = ray.get(reference)
-            except ray.exceptions.RayError:
+            except ray.exceptions.RayError as error:
+                failures.append(_lost(record, record.reports.index(reference), error))
                 continue
             if report.failure is not None:
                 failures.append(report.failure)
@@ -116,4 +117,18 @@ class Supervisor:
             ray.kill(rank)
         self._under_way.clear()
         first = min(failures, key=lambda failure: (failure.follows, failure.at))
-        raise RoleError(first, len(failures) - 1)
+        self._failed = RoleError(first, len(failures) - 1)
+        raise self._failed
+
+    def _raise_again(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
+    """A call whose process has died.
+
+    It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
+    """
+    line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return Failure(record.role, rank, "its process", record.method, line, str(error), at=0.0)

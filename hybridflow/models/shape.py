@@ -81,11 +81,13 @@ def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
 
 def _refuse_unknown(config: dict[str, Any], where: str) -> None:
     """Settings that change the computation and that we do not carry out."""
-    rope = {**(config.get("rope_scaling") or {}), **(config.get("rope_parameters") or {})}
+    ropes = [config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    kinds = {rope.get("rope_type") or rope.get("type") or "default" for rope in ropes} - {"default"}
     wanted = {
         "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "rope type": (rope.get("rope_type", rope.get("type", "default")) or "default", "default"),
+        "rope type": (", ".join(sorted(kinds)) or "default", "default"),
         "use_sliding_window": (bool(config.get("use_sliding_window", False)), False),
+        "layer_types": (sorted({"full_attention", *(config.get("layer_types") or [])}), ["full_attention"]),
         "attention_bias": (bool(config.get("attention_bias", False)), False),
         "mlp_bias": (bool(config.get("mlp_bias", False)), False),
         "attention_dropout": (float(config.get("attention_dropout", 0.0)), 0.0),

@@ -27,7 +27,7 @@ Message = dict[str, str]
 
 SPLITS = ("train", "held_out", "warmup")
 
-graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.graders")
+graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders")
 
 
 @dataclass(frozen=True)

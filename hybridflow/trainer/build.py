@@ -20,6 +20,7 @@ class Running:
 
     algorithm: Algorithm
     groups: dict[str, Group]
+    pools: dict[str, ResourcePool]
     supervisor: Supervisor
 
 
@@ -67,7 +68,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
         groups[role] = pools[role_pool(config, role)].play(
             role, layout, worker=worker, config=config, updates=total_updates(config)
         )
-    return Running(cls(config.algorithm, groups, config.run.seed), groups, supervisor)
+    return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
 
 
 def total_updates(config: Config) -> int:

@@ -10,8 +10,9 @@ from hybridflow.config.schema import Config
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.registry import import_plugins
-from hybridflow.tasks import Task, tasks
+from hybridflow.tasks import Task
 from hybridflow.tasks import build as build_task
+from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.trainer.build import build
 from hybridflow.trainer.loop import Outcome, train
 
@@ -33,10 +34,7 @@ def run(config: Config) -> int:
 
 def load_task(config: Config) -> Task:
     """The configured task, with the tokenizer of the actor's model."""
-    from transformers import AutoTokenizer
-
-    assert config.task.name in tasks
-    return build_task(config.task.name, AutoTokenizer.from_pretrained(config.actor.model.path), config.task.options)
+    return build_task(config.task.name, load_tokenizer(config.actor.model.path), config.task.options)
 
 
 def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -21,6 +21,7 @@ class Context:
         layout, rank: of its role; ranks of a pool are the same in all its roles.
         metrics: of the call that is being carried out; they travel with its result.
         total_updates: optimiser steps that the run will take at most.
+        peers: the workers of the other roles in this process, by role, as they are built.
     """
 
     config: Config
@@ -28,6 +29,7 @@ class Context:
     rank: int
     total_updates: int = 1
     metrics: Metrics = field(default_factory=Metrics)
+    peers: Mapping[str, Worker] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

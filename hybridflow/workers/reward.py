@@ -10,6 +10,7 @@ import numpy as np
 from hybridflow.batch import Batch
 from hybridflow.roles import RewardRole
 from hybridflow.tasks import graders
+from hybridflow.tasks.tokenizer import load_decoder
 from hybridflow.workers.base import Context, Worker, workers
 
 
@@ -18,11 +19,9 @@ class RewardWorker(RewardRole, Worker):
     """Grades this rank's rows. An exception in a grader stops the run: it is never a reward."""
 
     def __init__(self, context: Context) -> None:
-        from transformers import AutoTokenizer
-
         super().__init__(context)
         self.grader = graders.get(context.config.reward.grader)
-        self.tokenizer = AutoTokenizer.from_pretrained(context.config.actor.model.path)
+        self.decode = load_decoder(context.config.actor.model.path)
 
     def compute_reward(self, rollout: Batch) -> Batch:
         """See `RewardRole`."""
@@ -36,16 +35,15 @@ class RewardWorker(RewardRole, Worker):
         """See `RewardRole`."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
-        prompts, responses = self._texts(rollout, "prompt_ids", skip=False), self._texts(rollout, "response_ids")
+        prompts, responses = self._texts(rollout, "prompt_ids"), self._texts(rollout, "response_ids")
         with (path / f"rank{self.context.rank}.jsonl").open("a", encoding="utf-8") as file:
             for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
                 line = {"step": step, "prompt": prompt, "response": response}
                 line |= {name: _plain(rollout.dense(name)[row]) for name in LOGGED if name in rollout}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def _texts(self, rollout: Batch, column: str, *, skip: bool = True) -> list[str]:
-        ids = [row.tolist() for row in rollout.ragged(column)]
-        return self.tokenizer.batch_decode(ids, skip_special_tokens=skip) if ids else []
+    def _texts(self, rollout: Batch, column: str) -> list[str]:
+        return [self.decode(row.tolist()) for row in rollout.ragged(column)]
 
 
 LOGGED = ("answer", "rewards", "sample_id", "group_id", "weight_version")

@@ -85,9 +85,9 @@ class MegatronEngine:
         Returns:
             Ragged columns over the responses by the names of `TokenOutputs`; None on ranks before the last stage.
         """
-        micros = self._pack(batch)
+        micros = self.pack(batch)
         with torch.no_grad():
-            found = self._run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
+            found = self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
         if not self.groups.last_stage:
             return None
         responses = batch.ragged("response_ids")
@@ -102,9 +102,9 @@ class MegatronEngine:
         """
         assert self.optimiser is not None, "this engine was made without an optimiser"
         self.optimiser.clear()
-        micros = self._pack(batch)
+        micros = self.pack(batch)
         if micros:
-            self._run(micros, loss, train=True)
+            self.run(micros, loss, train=True)
         else:
             self.optimiser.finish_empty(self.groups)
         return self.optimiser.step()
@@ -119,10 +119,11 @@ class MegatronEngine:
         """Write the weights as a Hugging Face folder; all ranks call it."""
         self.weights.export(folder, self.folder)
 
-    def _pack(self, batch: Batch) -> list[MicroBatch]:
+    def pack(self, batch: Batch) -> list[MicroBatch]:
+        """The rows as micro-batches within the budget."""
         return micro_batches(batch, self.budget, platform().device) if len(batch) else []
 
-    def _run(self, micros: list[MicroBatch], loss: Loss, *, train: bool) -> list[TokenOutputs]:
+    def run(self, micros: list[MicroBatch], loss: Loss, *, train: bool) -> list[TokenOutputs]:
         """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
         if not micros:
             return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.transformer_config import TransformerConfig
 
@@ -55,6 +57,7 @@ class Optimiser:
             use_gloo_process_groups=False,
             pg_collection=groups.megatron,
         )
+        self._clip = settings.clip_grad
         self._schedule = _schedule(self._inner, settings, total_steps)
         config.grad_scale_func = self._inner.scale_loss
         config.finalize_model_grads_func = _finalize
@@ -65,11 +68,18 @@ class Optimiser:
         self._inner.zero_grad()
 
     def step(self) -> StepResult:
-        """Clip, update, move the schedule on. A gradient that is not finite leaves the weights as they were."""
+        """Clip, update, move the schedule on. A gradient that is not finite leaves weights and state as they were."""
         lr = self._inner.param_groups[0]["lr"]
-        applied, norm, _ = self._inner.step()
+        # The parts of Megatron's own step, which looks for such a gradient only where it scales a loss in fp16.
+        self._inner.prepare_grads()
+        norm = float(self._inner.get_grad_norm())
+        applied = math.isfinite(norm)  # on all ranks alike: the norm is that of the whole model
+        if applied:
+            if self._clip > 0:
+                clip_grad_by_total_norm_fp32(self._inner.get_parameters(), self._clip, norm)
+            self._inner.step_with_ready_grads()
         self._schedule.step(1)
-        return StepResult(bool(applied), float(norm or 0.0), float(lr))
+        return StepResult(applied, norm, float(lr))
 
     def finish_empty(self, groups: Groups) -> None:
         """Join the gradient reduction of a step for which this data-parallel rank has no rows."""

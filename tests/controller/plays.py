@@ -1,0 +1,139 @@
+"""Light roles for tests of the controller; the ranks import this module as a plugin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.dispatch import Call, Protocol, register, using
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Context, Worker
+
+
+@register("one_too_few")
+class OneTooFew(Protocol):
+    """A protocol that forgets the last rank."""
+
+    def distribute(self, layout: Layout, call: Call) -> list[Call]:
+        return [call] * (layout.size - 1)
+
+    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+        return outputs
+
+
+@roles.register("scribe")
+class Scribe(Role, Worker):
+    """Small true work on rows `n` ([R] int) and `words` (ragged int), and reports on what a rank was given."""
+
+    light = True
+
+    @using("dp_proto", needs=["n"], gives=["double", "by"])
+    def double(self, rows: Batch) -> Batch:
+        n = rows.dense("n")
+        return Batch(double=n * 2, by=np.full(len(rows), self.context.rank))
+
+    @using("3d_proto", needs=["words"], gives=["sums"])
+    def sum_words(self, rows: Batch) -> Batch:
+        words = rows.ragged("words")
+        return Batch(sums=np.array([row.sum() for row in words], dtype=np.int64))
+
+    @using("dp_proto", needs=["n", "words"], gives=["longer"])
+    def lengthen(self, rows: Batch) -> Batch:
+        """Every row's words and its n after them; ragged, and typed also where there are no rows."""
+        pairs = zip(rows.ragged("words"), rows.dense("n"), strict=True)
+        return Batch(longer=Ragged.of([[*words, n] for words, n in pairs], np.int64))
+
+    @using("dp_proto")
+    def columns(self, rows: Batch) -> Any:
+        return sorted(rows.columns)
+
+    @using("dp_proto", needs=["n"], may=["double"])
+    def columns_needed(self, rows: Batch) -> Any:
+        return sorted(rows.columns)
+
+    @using("dp_proto")
+    def undeclared(self, rows: Batch) -> Batch:
+        """Its columns are learnt from the ranks."""
+        return Batch(found=rows.dense("n") + 1)
+
+    @using("one_to_all")
+    def loaded(self, module: str) -> Any:
+        return module in sys.modules
+
+    @using("one_to_all")
+    def leak(self, rows: Batch) -> Any:
+        """Rows inside a value: what a role must not do."""
+        return {"rows": rows}
+
+    @using("dp_proto", needs=["n"])
+    def measure(self, rows: Batch) -> None:
+        n, metrics = rows.dense("n"), self.context.metrics
+        metrics.mean("n/mean", n.sum(), len(n))
+        metrics.total("n/total", n.sum())
+        metrics.largest("n/max", n.max(initial=0))
+
+    @using("3d_proto", needs=["n"])
+    def measure_once_a_replica(self, rows: Batch) -> None:
+        self.context.metrics.total("replicas/total", rows.dense("n").sum())
+
+    @using("one_to_all")
+    def measure_everywhere(self) -> None:
+        self.context.metrics.total("ranks/total", 1)
+
+    @using("one_too_few")
+    def forget_one(self) -> None:
+        raise AssertionError("no rank is called")
+
+    @using("dp_proto", needs=["n"], gives=["started", "ended"])
+    def slow(self, rows: Batch, *, seconds: float) -> Batch:
+        """When this rank began and ended, beside every row."""
+        started = time.time()
+        time.sleep(seconds)
+        return Batch(started=np.full(len(rows), started), ended=np.full(len(rows), time.time()))
+
+
+@roles.register("vandal")
+class Vandal(Role, Worker):
+    """Breaks in the way that it is told."""
+
+    light = True
+
+    @using("dp_proto", needs=["n"], gives=["good"])
+    def wrong_rows(self, rows: Batch) -> Batch:
+        return Batch(good=rows.dense("n")[1:])
+
+    @using("dp_proto", needs=["n"], gives=["good"])
+    def fail_in_turn(self, rows: Batch, *, first: int, wait_s: float = 0.2) -> Batch:
+        """One rank finds a broken row, the others then find it gone."""
+        if self.context.rank == first:
+            raise ZeroDivisionError(f"row {rows.dense('n')[0]} is broken")
+        time.sleep(wait_s)
+        raise ConnectionError("connection closed by peer")
+
+    @using("one_to_all")
+    def die(self, *, rank: int, peers_raise: bool) -> None:
+        """The process of one rank ends; the others wait for it, or notice at once."""
+        if self.context.rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if peers_raise:
+            raise ConnectionError("connection closed by peer")
+        time.sleep(60)
+
+
+@roles.register("stillborn")
+class Stillborn(Role, Worker):
+    """Cannot be built on rank 1."""
+
+    light = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        if context.rank == 1:
+            raise FileNotFoundError("no such model: nowhere")

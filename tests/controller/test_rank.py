@@ -1,0 +1,54 @@
+"""What a rank checks of a method's result, without Ray."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hybridflow.batch import Batch
+from hybridflow.controller.rank import _check
+from hybridflow.dispatch import Call, Method
+
+DECLARED = Method("dp_proto", gives=("good", "also"), returns_rows=True)
+THREE = Call((Batch(n=np.arange(3)),))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Batch(good=np.zeros(3)), r"declares the columns \('good', 'also'\), it returned \('good',\)"),
+        (Batch(good=np.zeros(3), also=np.zeros(3), more=np.zeros(3)), "'more'"),
+        (None, "it returned NoneType"),
+        ([1, 2, 3], "it returned list"),
+    ],
+)
+def test_other_columns_than_declared(value: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        _check(DECLARED, value, THREE)
+
+
+def test_rows_where_none_are_declared_and_none_where_they_are() -> None:
+    with pytest.raises(TypeError, match="declares that it gives no rows .*it returned Batch"):
+        _check(Method("dp_proto"), Batch(good=np.zeros(3)), THREE)
+    with pytest.raises(TypeError, match="declares that it gives rows .*it returned NoneType"):
+        _check(Method("dp_proto", returns_rows=True), None, THREE)
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_other_rows_than_given(rows: int) -> None:
+    with pytest.raises(ValueError, match=f"given 3 rows and returned {rows}"):
+        _check(DECLARED, Batch(good=np.zeros(rows), also=np.zeros(rows)), THREE)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "given"),
+    [
+        (DECLARED, Batch(also=np.zeros(3), good=np.zeros(3)), THREE),
+        (DECLARED, Batch(), THREE),  # a rank whose output is not chosen
+        (DECLARED, Batch(also=np.zeros(5), good=np.zeros(5)), Call()),  # no rows were given
+        (Method("dp_proto"), 5, THREE),  # a value
+        (Method("dp_proto", returns_rows=True), Batch(any=np.zeros(2)), THREE),  # rows of which nothing was said
+    ],
+)
+def test_what_is_right(declared: Method, value: object, given: Call) -> None:
+    _check(declared, value, given)

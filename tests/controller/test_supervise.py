@@ -1,0 +1,102 @@
+"""Failures: the first is what the user sees, soon, with its cause at the end. Metrics: joined by what they are."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridflow.batch import Batch
+from hybridflow.controller import put
+from hybridflow.controller.failure import RoleError
+from hybridflow.parallel.layout import Layout
+from tests.controller.stage import Stage
+
+pytestmark = pytest.mark.ranks
+
+
+def numbers(count: int) -> Any:
+    return put(Batch(n=np.arange(count)))
+
+
+def failing(call: Callable[[], Any], within_s: float = 5.0) -> RoleError:
+    """The RoleError of a call; it must come soon."""
+    start = time.time()
+    with pytest.raises(RoleError) as found:
+        call()
+    assert time.time() - start < within_s
+    return found.value
+
+
+def test_what_a_method_returns_is_checked_on_its_rank(new_stage: Callable[..., Stage]) -> None:
+    stage = new_stage(1)
+    stage.play("vandal").wrong_rows(numbers(3))
+    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    wanted = r"vandal\.wrong_rows failed on rank 0 \(.*\): ValueError: the method was given 3 rows and returned 2"
+    assert re.fullmatch(wanted, last)
+
+
+def test_the_first_failing_rank_is_shown(new_stage: Callable[..., Stage]) -> None:
+    """Rank 1 fails; rank 0 fails after it, for another reason; a role that wants their rows fails because of both."""
+    stage = new_stage(2)
+    vandal, scribe = stage.play("vandal"), stage.play("scribe")
+    broken = vandal.fail_in_turn(numbers(4), first=1)
+    result = scribe.measure(numbers(4) | broken)
+    error = failing(result.get)
+    lines = str(error).splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and "raise ZeroDivisionError" in str(error)
+    assert re.fullmatch(r"vandal\.fail_in_turn failed on rank 1 \(.*\): ZeroDivisionError: row 2 is broken", lines[-1])
+    assert "connection closed" not in str(error) and "calls failed after it" in lines[-2]
+    assert (error.failure.role, error.failure.rank, error.failure.follows) == ("vandal", 1, False)
+
+
+def test_a_failure_reaches_whoever_waits_on_another_pool(new_stage: Callable[..., Stage]) -> None:
+    upstream = new_stage(1)
+    downstream = new_stage(1, upstream.supervisor)
+    broken = upstream.play("vandal").fail_in_turn(numbers(2), first=0)
+    result = downstream.play("scribe").measure(broken | numbers(2))
+    assert failing(result.get).failure.role == "vandal"
+    again = failing(upstream.supervisor.drain)  # and it stays the answer
+    assert again.failure.error == "ZeroDivisionError: row 0 is broken"
+
+
+@pytest.mark.parametrize("peers_raise", [False, True])
+def test_a_process_that_dies_is_named(new_stage: Callable[..., Stage], peers_raise: bool) -> None:
+    stage = new_stage(2)
+    vandal = stage.play("vandal")
+    error = failing(vandal.die(rank=1, peers_raise=peers_raise).get)
+    assert re.match(r"vandal\.die failed on rank 1 .*ActorDiedError", str(error).splitlines()[-1])
+    assert (error.failure.role, error.failure.rank, error.failure.method) == ("vandal", 1, "die")
+
+
+def test_a_role_that_cannot_be_built(new_stage: Callable[..., Stage]) -> None:
+    error = failing(lambda: new_stage(2).play("stillborn"), within_s=20.0)
+    assert re.fullmatch(
+        r"stillborn\.build failed on rank 1 \(.*\): FileNotFoundError: no such model: nowhere",
+        str(error).splitlines()[-1],
+    )
+
+
+def test_metrics_of_uneven_parts(stage: Stage) -> None:
+    """Eleven rows over four ranks, in two calls: the mean is that of the rows, not of the ranks."""
+    scribe = stage.play("scribe")
+    stage.supervisor.drain()
+    scribe.measure(numbers(11))
+    scribe.measure(numbers(3))
+    found = stage.supervisor.drain()
+    assert found["n/mean"] == pytest.approx((55 + 3) / 14)
+    assert found["n/total"] == 58 and found["n/max"] == 10
+    assert 0 < found["timing_s/measure"] < 5
+    assert stage.supervisor.drain() == {}
+
+
+def test_metrics_count_once_what_replicas_share(stage: Stage) -> None:
+    scribe = stage.play("scribe", Layout(tensor=2, data=2))
+    scribe.measure_once_a_replica(numbers(5))
+    scribe.measure_everywhere()
+    found = stage.supervisor.drain()
+    assert found["replicas/total"] == 10 and found["ranks/total"] == 4

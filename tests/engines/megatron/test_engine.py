@@ -1,0 +1,160 @@
+"""The Megatron engine on every kind of layout against transformers and plain torch, in float32."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from hybridflow.batch import Ragged
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
+from tests.engines import play, reference
+from tests.spmd import Ranks
+
+pytestmark = pytest.mark.ranks
+
+# The vocabularies need padding: 250 to 256, 70 to 128 (of two parts, the second has 6 rows that are real).
+MODELS = {
+    "qwen2": {"architecture": "qwen2", "vocab": 250},
+    "qwen2-tied": {"architecture": "qwen2", "vocab": 70, "tied": True},
+    "llama": {"architecture": "llama", "vocab": 70},
+    "llama-tied": {"architecture": "llama", "vocab": 250, "tied": True},
+}
+LAYOUTS = {"one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2-pp2": Layout(2, 2)}
+
+pytestmark = [pytest.mark.ranks]
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest, tiny: GetModel) -> Path:
+    return tiny(**MODELS[request.param])
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    return LAYOUTS[request.param]
+
+
+@cache
+def expected_logits(folder: Path) -> list[Tensor]:
+    with torch.no_grad():
+        return reference.row_logits(reference.load(folder), reference.rows(70))
+
+
+@cache
+def expected_steps(folder: Path) -> tuple[dict[str, Tensor], list[float]]:
+    return reference.steps(folder, reference.rows(70), 2, reference.SETTINGS)
+
+
+def source(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_logits_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
+    found = ranks(layout.size).run(play.logits, model, layout, reference.rows(70))
+    last = [rows for rows in found if rows is not None]
+    assert len(last) == layout.tensor
+    for rows in last:
+        for row, expected in zip(rows, expected_logits(model), strict=True):
+            np.testing.assert_allclose(row, expected, atol=1e-4)
+
+
+def test_log_probs_and_entropies_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
+    batch = reference.rows(70)
+    expected = reference.statistics(expected_logits(model), batch, temperature=0.8)
+    found = ranks(layout.size).run(play.score, model, layout, batch, temperature=0.8)
+    assert sum(scores is None for scores in found) == layout.tensor * (layout.pipeline - 1)
+    for scores in filter(None, found):
+        for name, values in zip(("log_probs", "entropy"), expected, strict=True):
+            assert scores[name].offsets.tolist() == batch.ragged("response_ids").offsets.tolist()
+            assert scores[name].values.dtype == np.float32
+            np.testing.assert_allclose(scores[name].values, values, atol=1e-4)
+
+
+def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks: GetRanks, tmp_path: Path) -> None:
+    ranks(layout.size).run(play.export, model, layout, tmp_path / "out")
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
+    expected = reference.load(model).state_dict()
+    assert set(written) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(written[name], tensor), name
+    files = [load_file(file) for file in sorted((tmp_path / "out").glob("*.safetensors"))]
+    assert len(files) == layout.pipeline
+    assert sorted(name for file in files for name in file) == sorted(source(model))
+    for name in ("config.json", "tokenizer.json"):
+        assert (tmp_path / "out" / name).read_text() == (model / name).read_text()
+
+
+def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRanks) -> None:
+    expected, norms = expected_steps(model)
+    assert min(norms) > reference.SETTINGS.clip_grad
+    found = ranks(layout.size).run(play.learn, model, layout, reference.rows(70), reference.SETTINGS)
+    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected, source(model)) < 1e-4
+    for _, grad_norms in found:
+        np.testing.assert_allclose(grad_norms, norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [8, 20, 10**6])
+def test_micro_batches_do_not_change_an_update(budget: int, ranks1: Ranks, tiny: GetModel) -> None:
+    folder = tiny(**MODELS["qwen2"])
+    [(found, _)] = ranks1.run(play.learn, folder, Layout(), reference.rows(70), reference.SETTINGS, budget=budget)
+    assert reference.apart(play.merged([found]), expected_steps(folder)[0], source(folder)) < 1e-4
+
+
+@pytest.mark.parametrize("parts", [[[4, 0, 2, 6, 1, 3], [5]], [[], [0, 1, 2, 3, 4, 5, 6]], [[0, 1, 3, 4, 5, 6], [2]]])
+def test_data_parallel_ranks_with_uneven_rows_are_one_rank(
+    parts: list[list[int]], ranks2: Ranks, tiny: GetModel
+) -> None:
+    """Also when a rank has no row, and when it has only one whose response is empty."""
+    folder, batch = tiny(**MODELS["qwen2"]), reference.rows(70)
+    found = ranks2.run(play.learn, folder, Layout(data=2), batch, reference.SETTINGS, parts=parts)
+    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)) < 1e-4
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 1, 2), Layout(1, 2, 2)])
+def test_a_pipeline_or_tensor_group_without_rows_joins_the_step(
+    layout: Layout, ranks4: Ranks, tiny: GetModel
+) -> None:
+    """With tied embeddings: then the stages of the idle pipeline have a gradient to share too."""
+    folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
+    parts = [[0, 1, 2, 3, 4, 5, 6], []]
+    found = ranks4.run(play.learn, folder, layout, batch, reference.SETTINGS, parts=parts)
+    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)) < 1e-4
+
+
+def test_no_rows_are_scored_as_no_rows(ranks2: Ranks, tiny: GetModel) -> None:
+    nothing = reference.rows(70).select([])
+    for scores in ranks2.run(play.score, tiny(**MODELS["qwen2"]), Layout(2), nothing):
+        assert scores is not None and {name: len(column) for name, column in scores.items()} == {
+            "log_probs": 0,
+            "entropy": 0,
+        }
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(1, 2)])
+def test_a_gradient_that_is_no_number_leaves_the_weights(layout: Layout, ranks2: Ranks, tiny: GetModel) -> None:
+    found = ranks2.run(play.no_gradient, tiny(**MODELS["qwen2-tied"]), layout, reference.rows(70))
+    assert found == [(False, True)] * 2
+
+
+def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: GetRanks, tiny: GetModel) -> None:
+    folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
+    responses = batch.ragged("response_ids")
+    returns = responses.like(np.random.default_rng(1).normal(1.0, 1.0, len(responses.values)).astype(np.float32))
+    learnt: list[list[Ragged]] = []
+    for layout in LAYOUTS.values():
+        found = ranks(layout.size).run(play.values, folder, layout, batch | play.Batch(returns=returns), reference.SETTINGS, 6)
+        learnt += [values for values in found if values is not None]
+    assert len(learnt) == 1 + 2 + 1 + 2
+    for values in learnt:
+        assert not values[0].values.any() and values[0].offsets.tolist() == responses.offsets.tolist()
+        errors = [float(np.square(v.values - returns.values).mean()) for v in values]
+        assert errors == sorted(errors, reverse=True) and errors[-1] < 0.8 * errors[0], errors
+        np.testing.assert_allclose(values[-1].values, learnt[0][-1].values, atol=1e-4)

@@ -1,0 +1,136 @@
+"""What ranks run: engines on a layout of this world, kept from call to call where making them takes long."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer
+from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.parallel.groups import Groups, make_groups
+from hybridflow.parallel.layout import Layout
+from tests.engines import reference
+
+Arrays = dict[str, np.ndarray]
+
+
+@cache
+def groups_of(layout: Layout) -> Groups:
+    """A layout's process groups; made once."""
+    return make_groups(layout, timeout_s=60)
+
+
+def engine(folder: Path, layout: Layout, **options: Any) -> MegatronEngine:
+    """A new engine in float32."""
+    return MegatronEngine(folder, groups_of(layout), **{"dtype": torch.float32, "budget": 30, **options})
+
+
+def trainer(folder: Path, layout: Layout, settings: Optimizer, **options: Any) -> MegatronEngine:
+    """A new engine that can learn."""
+    return engine(folder, layout, optimizer=settings, total_steps=100, **options)
+
+
+def weights(made: MegatronEngine) -> Arrays:
+    """The weights of this rank's stage, whole."""
+    return {name: tensor.numpy().copy() for name, tensor in made.weights.gathered()}
+
+
+def merged(found: list[Arrays]) -> dict[str, Tensor]:
+    """Every stage's weights together. Asserts that ranks with the same weight have the same numbers."""
+    whole: dict[str, Tensor] = {}
+    for arrays in found:
+        for name, array in arrays.items():
+            tensor = torch.from_numpy(array)
+            assert torch.equal(whole.setdefault(name, tensor), tensor), f"ranks differ in {name}"
+    return whole
+
+
+def score(folder: Path, layout: Layout, batch: Batch, **options: Any) -> dict[str, Ragged] | None:
+    """`MegatronEngine.score` of a new engine."""
+    return engine(folder, layout, **options).score(batch)
+
+
+def logits(folder: Path, layout: Layout, batch: Batch) -> list[np.ndarray] | None:
+    """[L, V] of each row, from what the output layers of the tensor ranks give; None before the last stage."""
+    made = engine(folder, layout, budget=10**6)
+    caught: list[Tensor] = []
+    if made.groups.last_stage:
+        made.model.output_layer.register_forward_hook(lambda *call: caught.append(call[-1][0][:, 0]))
+    made.score(batch)
+    if not made.groups.last_stage:
+        return None
+    parts = [torch.empty_like(caught[0]) for _ in range(layout.tensor)]
+    dist.all_gather(parts, caught[0].contiguous(), group=made.groups.megatron.tp)
+    whole = torch.cat(parts, -1)[:, : made.shape.vocab].numpy()
+    order = made.pack(batch)[0].rows
+    lengths = (batch.ragged("prompt_ids").lengths + batch.ragged("response_ids").lengths)[order]
+    rows = dict(zip(order.tolist(), np.split(whole, np.cumsum(lengths)[:-1]), strict=True))
+    return [rows[row] for row in range(len(batch))]
+
+
+def export(folder: Path, layout: Layout, out: Path) -> None:
+    """Load and write."""
+    engine(folder, layout).export(out)
+
+
+def learn(
+    folder: Path, layout: Layout, batch: Batch, settings: Optimizer, *, count: int = 2,
+    parts: list[list[int]] | None = None, **options: Any,
+) -> tuple[Arrays, list[float]]:  # fmt: skip
+    """`count` steps on the rows, or on `parts[d]` of them for each data parallel rank; weights and gradient norms."""
+    made = trainer(folder, layout, settings, **options)
+    mine = batch if parts is None else batch.select(parts[made.groups.at.dp])
+
+    def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+        weights = torch.from_numpy(mine.ragged("weights").select(micro.rows).values)
+        return reference.loss(outputs.log_probs, outputs.entropy, weights)
+
+    results = [made.train(mine, loss) for _ in range(count)]
+    assert all(result.applied and result.lr == settings.lr for result in results)
+    return weights(made), [result.grad_norm for result in results]
+
+
+def values(folder: Path, layout: Layout, batch: Batch, settings: Optimizer, count: int) -> list[Ragged] | None:
+    """A value model's values before and after each of `count` steps towards `returns`; None before the last stage."""
+    made = trainer(folder, layout, settings, head="value")
+
+    def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+        returns = torch.from_numpy(batch.ragged("returns").select(micro.rows).values)
+        return (outputs.values - returns).square().sum() / len(batch.ragged("returns").values)
+
+    found = [made.score(batch)]
+    for _ in range(count):
+        made.train(batch, loss)
+        found.append(made.score(batch))
+    return [scores["values"] for scores in found if scores] or None
+
+
+def no_gradient(folder: Path, layout: Layout, batch: Batch) -> tuple[bool, bool]:
+    """A step whose loss is not a number: whether it was applied, and whether the weights are still the same."""
+    made = trainer(folder, layout, reference.SETTINGS)
+    before = weights(made)
+    result = made.train(batch, lambda outputs, _: outputs.log_probs.sum() * torch.nan)
+    after = weights(made)
+    return result.applied, all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def statistics(
+    logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: float, layout: Layout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`token_statistics` of [T, padded V] logits cut over the tensor ranks: the two results, this rank's gradient."""
+    from hybridflow.engines.megatron.vocab_parallel import token_statistics
+
+    group = groups_of(layout).megatron.tp
+    part = torch.from_numpy(logits).chunk(layout.tensor, -1)[dist.get_rank(group)].clone().requires_grad_()
+    found = token_statistics(part, torch.from_numpy(tokens), group, vocab, temperature=temperature)
+    torch.autograd.backward(found, tuple(torch.from_numpy(grads)))
+    assert part.grad is not None
+    return found[0].detach().numpy(), found[1].detach().numpy(), part.grad.numpy()
