@@ -28,9 +28,9 @@ def test_other_columns_than_declared(value: object, message: str) -> None:
 
 
 def test_rows_where_none_are_declared_and_none_where_they_are() -> None:
-    with pytest.raises(TypeError, match="declares that it gives no rows .*it returned Batch"):
+    with pytest.raises(TypeError, match=r"declares that it gives no rows .*it returned Batch"):
         _check(Method("dp_proto"), Batch(good=np.zeros(3)), THREE)
-    with pytest.raises(TypeError, match="declares that it gives rows .*it returned NoneType"):
+    with pytest.raises(TypeError, match=r"declares that it gives rows .*it returned NoneType"):
         _check(Method("dp_proto", returns_rows=True), None, THREE)
 
 

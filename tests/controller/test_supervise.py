@@ -23,7 +23,7 @@ def numbers(count: int) -> Any:
     return put(Batch(n=np.arange(count)))
 
 
-def failing(call: Callable[[], Any], within_s: float = 5.0) -> RoleError:
+def failing(call: Callable[[], Any], within_s: float = 10.0) -> RoleError:
     """The RoleError of a call; it must come soon."""
     start = time.time()
     with pytest.raises(RoleError) as found:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,10 +37,21 @@ class LocalWeights:
         self._first_layer = groups.at.pp * shape.layers // layout.pipeline
         weights = table(shape, layout.tensor, head=head)
         self.entries = [w for w in weights if w.stage(shape.layers, layout.pipeline) == groups.at.pp]
+        self._mark_cut()
 
     def shard(self, weight: Weight) -> Tensor:
         """This rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
         return hf_view(self._param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
+
+    def _mark_cut(self) -> None:
+        """Tell Megatron which parameters are cut: it does so itself only where it also initialises them.
+
+        Without the mark the gradient norm counts the parts of tensor rank 0 alone.
+        """
+        for weight in [*self.entries, *self._tied_copy()]:
+            param = self._param(weight)
+            if weight.axis is not None and not hasattr(param, "tensor_model_parallel"):
+                set_tensor_model_parallel_attributes(param, True, weight.axis, 1)
 
     def load(self, folder: str | Path) -> None:
         """Fill the parameters. A critic's head, which a causal model does not have, starts at zero.

@@ -12,13 +12,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hybridflow.batch import Ragged
+from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import play, reference
 from tests.spmd import Ranks
-
-pytestmark = pytest.mark.ranks
 
 # The vocabularies need padding: 250 to 256, 70 to 128 (of two parts, the second has 6 rows that are real).
 MODELS = {
@@ -29,7 +27,7 @@ MODELS = {
 }
 LAYOUTS = {"one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2-pp2": Layout(2, 2)}
 
-pytestmark = [pytest.mark.ranks]
+pytestmark = pytest.mark.ranks
 
 
 @pytest.fixture(params=MODELS)
@@ -55,6 +53,11 @@ def expected_steps(folder: Path) -> tuple[dict[str, Tensor], list[float]]:
 
 def source(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
+
+
+def apart(found: list[tuple[play.Arrays, list[float]]], folder: Path) -> float:
+    """How far what ranks learnt is from torch's two steps, in sizes of the update."""
+    return reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder))
 
 
 def test_logits_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
@@ -93,10 +96,10 @@ def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks:
 
 
 def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRanks) -> None:
-    expected, norms = expected_steps(model)
+    _, norms = expected_steps(model)
     assert min(norms) > reference.SETTINGS.clip_grad
     found = ranks(layout.size).run(play.learn, model, layout, reference.rows(70), reference.SETTINGS)
-    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected, source(model)) < 1e-4
+    assert apart(found, model) < 1e-4
     for _, grad_norms in found:
         np.testing.assert_allclose(grad_norms, norms, rtol=1e-5)
 
@@ -104,8 +107,8 @@ def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRan
 @pytest.mark.parametrize("budget", [8, 20, 10**6])
 def test_micro_batches_do_not_change_an_update(budget: int, ranks1: Ranks, tiny: GetModel) -> None:
     folder = tiny(**MODELS["qwen2"])
-    [(found, _)] = ranks1.run(play.learn, folder, Layout(), reference.rows(70), reference.SETTINGS, budget=budget)
-    assert reference.apart(play.merged([found]), expected_steps(folder)[0], source(folder)) < 1e-4
+    found = ranks1.run(play.learn, folder, Layout(), reference.rows(70), reference.SETTINGS, budget=budget)
+    assert apart(found, folder) < 1e-4
 
 
 @pytest.mark.parametrize("parts", [[[4, 0, 2, 6, 1, 3], [5]], [[], [0, 1, 2, 3, 4, 5, 6]], [[0, 1, 3, 4, 5, 6], [2]]])
@@ -115,7 +118,7 @@ def test_data_parallel_ranks_with_uneven_rows_are_one_rank(
     """Also when a rank has no row, and when it has only one whose response is empty."""
     folder, batch = tiny(**MODELS["qwen2"]), reference.rows(70)
     found = ranks2.run(play.learn, folder, Layout(data=2), batch, reference.SETTINGS, parts=parts)
-    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)) < 1e-4
+    assert apart(found, folder) < 1e-4
 
 
 @pytest.mark.parametrize("layout", [Layout(2, 1, 2), Layout(1, 2, 2)])
@@ -126,7 +129,7 @@ def test_a_pipeline_or_tensor_group_without_rows_joins_the_step(
     folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
     parts = [[0, 1, 2, 3, 4, 5, 6], []]
     found = ranks4.run(play.learn, folder, layout, batch, reference.SETTINGS, parts=parts)
-    assert reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)) < 1e-4
+    assert apart(found, folder) < 1e-4
 
 
 def test_no_rows_are_scored_as_no_rows(ranks2: Ranks, tiny: GetModel) -> None:
@@ -150,7 +153,9 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
     returns = responses.like(np.random.default_rng(1).normal(1.0, 1.0, len(responses.values)).astype(np.float32))
     learnt: list[list[Ragged]] = []
     for layout in LAYOUTS.values():
-        found = ranks(layout.size).run(play.values, folder, layout, batch | play.Batch(returns=returns), reference.SETTINGS, 6)
+        found = ranks(layout.size).run(
+            play.values, folder, layout, batch | Batch(returns=returns), reference.SETTINGS, 6
+        )
         learnt += [values for values in found if values is not None]
     assert len(learnt) == 1 + 2 + 1 + 2
     for values in learnt:

@@ -1,0 +1,58 @@
+"""The platform: decided once, by what torch sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from hybridflow.parallel.platform import Platform, platform
+
+
+@pytest.fixture(autouse=True)
+def undecided() -> Iterator[None]:
+    platform.cache_clear()
+    yield
+    platform.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("sees", "expected"), [(False, Platform("cpu", "gloo", True)), (True, Platform("cuda", "nccl", False))]
+)
+def test_it_is_what_torch_sees_and_stays_so(sees: bool, expected: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sees)
+    assert platform() == expected
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not sees)
+    assert platform() == expected
+
+
+def test_a_cpu_slot_has_the_threads_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    cpu = Platform("cpu", "gloo", True)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cpu.start(3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    cpu.start(3)
+    assert given == [1, 2]
+    assert cpu.device == torch.device("cpu")
+    cpu.synchronize()
+
+
+def test_a_gpu_slot_takes_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1])
+    cuda = Platform("cuda", "nccl", False)
+    cuda.start(6)
+    assert taken == [2] and cuda.device == torch.device("cuda", 2)
+
+
+def test_engines_get_the_options_of_their_hardware_only() -> None:
+    cpu, cuda = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
+    assert cpu.megatron_options() == {"use_cpu_initialization": True}
+    assert cuda.megatron_options() == {"use_cpu_initialization": False}
+    assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
+    assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"gpu_memory_utilization": 0.4}

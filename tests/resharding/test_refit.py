@@ -1,0 +1,25 @@
+"""A refit brings a version once, and a broken one leaves none."""
+
+from __future__ import annotations
+
+import pytest
+
+from hybridflow.models import read_shape, table
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel
+from tests.resharding import play
+from tests.spmd import Ranks
+
+
+@pytest.mark.ranks
+def test_versions(ranks1: Ranks, tiny: GetModel) -> None:
+    folder = tiny(vocab=250)
+    n = len(table(read_shape(folder)))
+    [said] = ranks1.run(play.refits, folder, Layout())
+    assert said == [
+        ("new", True, 0, n),
+        ("same", False, 0, n),
+        ("next", True, 1, n),
+        ("broken", None, None, 2),
+        ("again", True, 2, n),
+    ]

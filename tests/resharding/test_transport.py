@@ -1,0 +1,65 @@
+"""The transition on real ranks: what arrives is exactly the slice of the whole weight, by every way of cutting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hybridflow.models import read_shape, table
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
+from tests.resharding import play
+
+pytestmark = pytest.mark.ranks
+
+STRIDED = "cp-ep-dp-tp-pp"
+LAYOUTS = [
+    Layout(),
+    Layout(2, generation=(1, 1)),
+    Layout(1, 2, generation=(1, 1)),
+    Layout(2),
+    Layout(2, 2, generation=(1, 1)),
+    Layout(2, 2, generation=(2, 1)),
+    Layout(2, 2, generation=(1, 2)),
+    Layout(2, 1, 2, generation=(1, 1)),
+    Layout(2, 1, 2, generation=(1, 1), order=STRIDED),
+]
+
+
+def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtype: torch.dtype) -> None:
+    """Each rank has all weights of its generation stage, and no other, cut as its place in generation says."""
+    full, shape = load_file(folder / "model.safetensors"), read_shape(folder)
+    t_g, p_g = layout.generation_sizes
+    for rank, arrays in enumerate(found):
+        at = layout.generation_coordinate(rank)
+        expected = {w.name: w for w in table(shape, layout.tensor) if w.stage(shape.layers, p_g) == at.pp}
+        assert set(arrays) == set(expected)
+        for name, weight in expected.items():
+            a, b = weight.span(t_g, at.tp)
+            part = full[name].narrow(weight.axis or 0, a, b - a).to(dtype).float().numpy()
+            assert arrays[name].shape == part.shape and np.array_equal(arrays[name], part), (rank, name)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}-{x.order[:2]}")
+@pytest.mark.parametrize("options", [{"vocab": 250}, {"vocab": 70, "tied": True}], ids=["untied", "tied"])
+def test_shards_are_slices_of_the_whole(
+    layout: Layout, options: dict[str, object], ranks: GetRanks, tiny: GetModel
+) -> None:
+    """250 rows are uneven on two ranks once padded, 70 more so: their parts are of two sizes."""
+    folder = tiny(**options)
+    check(ranks(layout.size).run(play.shards, folder, layout, 20_000), folder, layout, torch.float32)
+
+
+@pytest.mark.parametrize("bucket", [1, 10**9])
+def test_buckets_do_not_change_what_arrives(bucket: int, ranks: GetRanks, tiny: GetModel) -> None:
+    folder, layout = tiny(vocab=70, tied=True), Layout(2, generation=(1, 1))
+    check(ranks(2).run(play.shards, folder, layout, bucket), folder, layout, torch.float32)
+
+
+def test_shards_travel_in_the_format_of_generation(ranks: GetRanks, tiny: GetModel) -> None:
+    folder, layout = tiny(vocab=250), Layout(2, generation=(1, 1))
+    check(ranks(2).run(play.shards, folder, layout, 10**6, "bfloat16"), folder, layout, torch.bfloat16)

@@ -1,0 +1,102 @@
+"""The main job, short: warm up, then PPO and GRPO from there, and what they leave in the run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hybridflow.tasks.addition import Addition
+from tests.trainer.conftest import Launch, Ran
+
+pytestmark = pytest.mark.ranks
+
+SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1")
+
+
+@pytest.fixture(scope="module")
+def ppo(launch: Launch, warm: Ran) -> Ran:
+    assert warm.status == 0, warm.output
+    return launch("train", "ppo", "experiment=addition", "algorithm.prompts_per_step=129", *SIZES)
+
+
+def test_the_warm_up_learns(warm: Ran) -> None:
+    assert warm.status == 0, warm.output
+    first, last = warm.steps[0]["actor/nll"], warm.steps[-1]["actor/nll"]
+    assert last < 0.6 * first
+    assert warm.accuracy[-1] > 0
+
+
+def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
+    """Every step reshards tensor 2 to tensor 1; a stale or misplaced weight would show here."""
+    assert ppo.status == 0, ppo.output
+    assert len(ppo.steps) == 3
+    for step in ppo.steps:
+        assert step["actor/rollout_log_prob_diff_max"] < 1e-5
+        assert step["actor/skipped_steps"] == 0
+    assert [("actor/grad_norm" in step, "critic/grad_norm" in step) for step in ppo.steps] == [
+        (False, True),
+        (True, True),
+        (True, True),
+    ]
+
+
+def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
+    config = OmegaConf.load(ppo.folder / "config.yaml")
+    assert config.actor.parallel.tensor == 2
+    assert config.algorithm.prompts_per_step == 129
+    files = sorted((ppo.folder / "rollouts").glob("*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert len(rows) == 3 * 129, "an odd number of rows, none lost and none made up"
+    assert {row["step"] for row in rows} == {0, 1, 2}
+    assert [row["weight_version"] for row in rows if row["step"] == 1] == [0] * 129  # the critic's head start
+    for row in rows:
+        assert row["rewards"] == float(row["response"] == row["answer"])
+    assert "accuracy after" in ppo.output
+    assert str(ppo.folder) in ppo.output
+
+
+def test_plain_transformers_gets_the_same_accuracy(ppo: Ran) -> None:
+    folder = ppo.folder / "model"
+    assert greedy_accuracy(folder, 64) == ppo.accuracy[-1]
+
+
+def test_grpo_runs_without_a_critic(launch: Launch, warm: Ran) -> None:
+    sizes = ("algorithm.prompts_per_step=16", "trainer.steps=2")
+    ran = launch("train", "grpo", "experiment=addition", "algorithm=grpo", *sizes)
+    assert ran.status == 0, ran.output
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
+    assert not any(name.startswith("critic/value") for step in ran.steps for name in step)
+
+
+def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> None:
+    """The critic and the reference on a pool of one slot, the actor on one of two: rows cross between layouts."""
+    places = ("placement=split", "placement.pools.judges=1", "critic.parallel.tensor=1", "reference.parallel.tensor=1")
+    ran = launch("train", "split", "experiment=addition", "algorithm.prompts_per_step=33", *places, *SIZES)
+    assert ran.status == 0, ran.output
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
+
+
+def test_a_second_run_of_a_name_sets_the_first_aside(ppo: Ran, launch: Launch) -> None:
+    before = (ppo.folder / "metrics.jsonl").read_text()
+    again = launch("train", "ppo", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4")
+    assert again.status == 0, again.output
+    assert (ppo.folder / "earlier-1" / "metrics.jsonl").read_text() == before
+    assert len(again.steps) == 1
+
+
+def greedy_accuracy(folder: Path, rows: int) -> float:
+    """Accuracy on the first held-out sums, by transformers' own generate."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    batch = Addition(tokenizer, zero_pad=True, reverse_answer=True).rows("held_out", np.arange(rows))
+    right = 0
+    for prompt, answer in zip(batch.ragged("prompt_ids"), batch.dense("answer"), strict=True):
+        out = model.generate(torch.tensor(prompt)[None], max_new_tokens=8, do_sample=False)[0, len(prompt) :]
+        right += tokenizer.decode(out, skip_special_tokens=True) == answer
+    return right / rows
