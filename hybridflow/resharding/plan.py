@@ -76,6 +76,7 @@ def make_plan(shape: Shape, layout: Layout, rank: int, bucket_elements: int) -> 
     Raises:
         ValueError: a weight's shards do not nest (its split does not divide, or the vocabulary is padded otherwise).
     """
+    _refuse_uneven(shape, layout.tensor)
     t_g, _ = layout.generation_sizes
     if shape.padded_vocab(layout.tensor) != shape.padded_vocab(t_g):
         raise ValueError(
@@ -85,6 +86,16 @@ def make_plan(shape: Shape, layout: Layout, rank: int, bucket_elements: int) -> 
     ranks = tuple(position(layout.micro_dp_groups(), rank))
     items = [_item(weight, shape, layout, ranks) for weight in _needed(shape, layout, rank)]
     return Plan(ranks, tuple(_buckets(items, bucket_elements)))
+
+
+def _refuse_uneven(shape: Shape, tensor: int) -> None:
+    for weight in table(shape, tensor):
+        if weight.axis is None or weight.padded is not None:
+            continue
+        whole = weight.blocks or weight.shape[weight.axis]
+        if whole % tensor:
+            kind = "key/value heads" if weight.blocks else "rows" if weight.axis == 0 else "columns"
+            raise ValueError(f"{weight.name} has {whole} {kind}, which do not divide over tensor size {tensor}")
 
 
 def _needed(shape: Shape, layout: Layout, rank: int) -> list[Weight]:

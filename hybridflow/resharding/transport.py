@@ -24,7 +24,7 @@ class Shards(Protocol):
 def generation_shards(
     plan: Plan, local: Shards, group: dist.ProcessGroup | None, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
-    """This rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
+    """This rank's generation shard in `dtype`, by Hugging Face name. All ranks of the group iterate it in step.
 
     Args:
         group: the micro-DP group; None when it is this rank alone.
@@ -35,7 +35,8 @@ def generation_shards(
         _fill(bucket, local, given[rank], rank)
         if group is not None:
             _exchange(given, group)
-        yield from _assemble(bucket, local, given)
+        for name, shard in _assemble(bucket, local, given):
+            yield name, shard.to(dtype)  # what the rank holds already is in the format of training
 
 
 def _fill(bucket: Bucket, local: Shards, out: Tensor, rank: int) -> None:

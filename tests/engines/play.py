@@ -40,7 +40,7 @@ def trainer(folder: Path, layout: Layout, settings: Optimizer, **options: Any) -
 
 def weights(made: MegatronEngine) -> Arrays:
     """The weights of this rank's stage, whole."""
-    return {name: tensor.numpy().copy() for name, tensor in made.weights.gathered()}
+    return {name: tensor.float().numpy().copy() for name, tensor in made.weights.gathered()}
 
 
 def merged(found: list[Arrays]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,14 @@ def load(folder: str | Path) -> torch.nn.Module:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.get_input_embeddings().padding_idx = None  # it would take the gradient from the padding token, as a token
     return model
+
+
+def cut_vocabulary(folder: Path, vocab: int, out: Path) -> Path:
+    """The same model with the first `vocab` tokens only, in `out`."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.resize_token_embeddings(vocab)
+    model.save_pretrained(out)
+    return out
 
 
 def row_logits(model: torch.nn.Module, batch: Batch) -> list[Tensor]:

@@ -35,7 +35,9 @@ def config(architecture: str = "Qwen2ForCausalLM", **settings: Any) -> dict[str,
 )
 @pytest.mark.parametrize("tied", [False, True])
 def test_what_transformers_writes_is_read(architecture: str, family: str, bias: bool, tied: bool) -> None:
-    written = config(architecture, tie_word_embeddings=tied, rope_parameters={"rope_theta": 5e5, "rope_type": "default"})
+    written = config(
+        architecture, tie_word_embeddings=tied, rope_parameters={"rope_theta": 5e5, "rope_type": "default"}
+    )
     assert shape_of(written) == Shape(
         family=family, layers=3, hidden=96, ffn=112, heads=6, kv_heads=2, head_dim=16, vocab=97, tied=tied,
         qkv_bias=bias, norm_eps=1e-5, rope_theta=5e5, max_positions=77,

@@ -21,9 +21,7 @@ def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "flo
     made = engine(folder, layout)
     plan = make_plan(made.shape, layout, made.groups.rank, bucket_elements)
     found: dict[str, np.ndarray] = {}
-    stream = generation_shards(
-        plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), torch.device("cpu")
-    )
+    stream = generation_shards(plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), torch.device("cpu"))
     for name, shard in stream:
         assert name not in found
         found[name] = shard.float().numpy().copy()

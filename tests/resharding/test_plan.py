@@ -133,6 +133,19 @@ def test_the_evidence_by_hand() -> None:
     assert [make_plan(SHAPE, layout, rank, 10**9).received(rank) * 4 for rank in range(4)] == [whole] * 4
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"kv_heads": 2}, "layers.0.self_attn.q_proj.weight has 2 key/value heads"),
+        ({"ffn": 30}, "layers.0.mlp.gate_proj.weight has 30 rows"),
+    ],
+)
+def test_what_does_not_divide_is_refused(sizes: dict[str, int], said: str) -> None:
+    with pytest.raises(ValueError, match="do not divide over tensor size 4") as refused:
+        make_plan(replace(SHAPE, **sizes), Layout(4, generation=(1, 1)), 0, 10**9)
+    assert said in str(refused.value)
+
+
 def test_what_does_not_nest_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a vocabulary of 100 is padded to 192 for tensor size 3 and to 128 for 1"):
-        make_plan(replace(SHAPE, vocab=100), Layout(3, generation=(1, 1)), 0, 10**9)
+        make_plan(replace(SHAPE, vocab=100, heads=6, kv_heads=3, ffn=48), Layout(3, generation=(1, 1)), 0, 10**9)

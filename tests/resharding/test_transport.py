@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from hybridflow.models import read_shape, table
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
+from tests.engines import reference
 from tests.resharding import play
 
 pytestmark = pytest.mark.ranks
@@ -44,7 +45,9 @@ def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtyp
             assert arrays[name].shape == part.shape and np.array_equal(arrays[name], part), (rank, name)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}-{x.order[:2]}")
+@pytest.mark.parametrize(
+    "layout", LAYOUTS, ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}-{x.order[:2]}"
+)
 @pytest.mark.parametrize("options", [{"vocab": 250}, {"vocab": 70, "tied": True}], ids=["untied", "tied"])
 def test_shards_are_slices_of_the_whole(
     layout: Layout, options: dict[str, object], ranks: GetRanks, tiny: GetModel
@@ -58,6 +61,11 @@ def test_shards_are_slices_of_the_whole(
 def test_buckets_do_not_change_what_arrives(bucket: int, ranks: GetRanks, tiny: GetModel) -> None:
     folder, layout = tiny(vocab=70, tied=True), Layout(2, generation=(1, 1))
     check(ranks(2).run(play.shards, folder, layout, bucket), folder, layout, torch.float32)
+
+
+def test_a_rank_without_a_row_of_the_vocabulary_gives_none(ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
+    folder, layout = reference.cut_vocabulary(tiny(vocab=70, tied=True), 14, tmp_path), Layout(2, generation=(1, 1))
+    check(ranks(2).run(play.shards, folder, layout, 20_000), folder, layout, torch.float32)
 
 
 def test_shards_travel_in_the_format_of_generation(ranks: GetRanks, tiny: GetModel) -> None:

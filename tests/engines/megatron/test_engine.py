@@ -104,6 +104,31 @@ def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRan
         np.testing.assert_allclose(grad_norms, norms, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["qwen2", "qwen2-tied"])
+def test_a_tensor_rank_may_have_padding_only(name: str, ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
+    """A vocabulary of 14 in two parts of 32, as small tasks have it."""
+    folder = reference.cut_vocabulary(tiny(**MODELS[name]), 14, tmp_path / "source")
+    batch = reference.rows(14)
+    expected, norms = reference.steps(folder, batch, 2, reference.SETTINGS)
+    found = ranks2.run(play.learn, folder, Layout(2), batch, reference.SETTINGS)
+    arrays = play.merged([arrays for arrays, _ in found])
+    assert reference.apart(arrays, expected, source(folder)) < 1e-4
+    np.testing.assert_allclose(found[1][1], norms, rtol=1e-5)
+    ranks2.run(play.export, folder, Layout(2), tmp_path / "out")
+    written = source(tmp_path / "out")
+    assert all(torch.equal(written[name], tensor) for name, tensor in source(folder).items())
+
+
+def test_bf16_has_nearly_the_gradients_of_float32(ranks2: Ranks, tiny: GetModel) -> None:
+    """Optimiser state is float32 then, in parameters of its own, which must be known to be cut as well."""
+    folder = tiny(**MODELS["qwen2"])
+    found = ranks2.run(
+        play.learn, folder, Layout(2), reference.rows(70), reference.SETTINGS, count=1, dtype=torch.bfloat16
+    )
+    for _, grad_norms in found:
+        np.testing.assert_allclose(grad_norms, expected_steps(folder)[1][:1], rtol=0.03)
+
+
 @pytest.mark.parametrize("budget", [8, 20, 10**6])
 def test_micro_batches_do_not_change_an_update(budget: int, ranks1: Ranks, tiny: GetModel) -> None:
     folder = tiny(**MODELS["qwen2"])
@@ -122,9 +147,7 @@ def test_data_parallel_ranks_with_uneven_rows_are_one_rank(
 
 
 @pytest.mark.parametrize("layout", [Layout(2, 1, 2), Layout(1, 2, 2)])
-def test_a_pipeline_or_tensor_group_without_rows_joins_the_step(
-    layout: Layout, ranks4: Ranks, tiny: GetModel
-) -> None:
+def test_a_pipeline_or_tensor_group_without_rows_joins_the_step(layout: Layout, ranks4: Ranks, tiny: GetModel) -> None:
     """With tied embeddings: then the stages of the idle pipeline have a gradient to share too."""
     folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
     parts = [[0, 1, 2, 3, 4, 5, 6], []]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def test_every_row_is_in_one_micro_batch_within_the_budget(batch: Batch, budget:
     for m in micros:
         assert m.tokens.shape[1] <= budget or len(m.rows) == 1
     # Longest first, each as full as its next row allows: two neighbours never fit into one.
-    for a, b in zip(micros, micros[1:], strict=False):
+    for a, b in pairwise(micros):
         first = b.rows[0]
         assert a.tokens.shape[1] + sum(len(batch.ragged(c)[first]) for c in ("prompt_ids", "response_ids")) > budget
 

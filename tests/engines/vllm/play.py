@@ -1,0 +1,119 @@
+"""What ranks run: one pair of engines a model, kept, because vLLM takes seconds to start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer, Rollout
+from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.vllm.engine import Generated, VllmEngine
+from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.refit import Refit
+from tests.engines.play import trainer
+
+LAYOUT = Layout(2, generation=(1, 1))
+LEARN = Optimizer(lr=3e-4)
+
+
+@dataclass
+class Pair:
+    """The engines of one model in this process."""
+
+    megatron: MegatronEngine
+    vllm: VllmEngine
+    refit: Refit
+
+
+_pairs: dict[Path, Pair] = {}
+
+
+def pair(folder: Path) -> Pair:
+    """The pair of a model: TP 2 in training, and two replicas that generate."""
+    if folder not in _pairs:
+        megatron = trainer(folder, LAYOUT, LEARN, budget=2000)
+        rollout = Rollout(max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1)
+        vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
+        refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32)
+        _pairs[folder] = Pair(megatron, vllm, refit)
+    return _pairs[folder]
+
+
+def refusal(folder: Path, prompts: Ragged) -> str:
+    """What an engine that has no weights says when it is asked for tokens."""
+    try:
+        pair(folder).vllm.generate(prompts, Sampling(max_tokens=2), list(range(len(prompts))))
+    except RuntimeError as error:
+        return str(error)
+    return "it generated"
+
+
+def version(folder: Path) -> int | None:
+    """Of the weights that generate."""
+    return pair(folder).vllm.version
+
+
+def refit(folder: Path, version: int) -> bool:
+    """Give generation the newest weights."""
+    made = pair(folder)
+    return made.refit(made.vllm, version)
+
+
+def broken_refit(folder: Path, version: int) -> str:
+    """A stream that ends with an error after half of the shards: what comes out, at once on all ranks."""
+    made = pair(folder)
+
+    class Breaks:
+        def __init__(self) -> None:
+            self.version = made.vllm.version
+
+        def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
+            made.vllm.receive(half(shards), version)
+
+    def half(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for number, shard in enumerate(shards):
+            if number == 25:
+                raise OSError("the stream broke")
+            yield shard
+
+    try:
+        made.refit(Breaks(), version)
+    except OSError as error:
+        return str(error)
+    return "it went through"
+
+
+def generate(folder: Path, parts: list[Ragged], sampling: Sampling, seeds: list[list[int]]) -> Generated:
+    """Each replica's responses to its own prompts."""
+    rank = dist.get_rank()
+    return pair(folder).vllm.generate(parts[rank], sampling, seeds[rank])
+
+
+def score(folder: Path, batch: Batch) -> np.ndarray:
+    """Megatron's log-probs of the response tokens, end to end."""
+    scores = pair(folder).megatron.score(batch)
+    assert scores is not None
+    return scores["log_probs"].values
+
+
+def learn(folder: Path, batch: Batch) -> None:
+    """One step: even tokens become likelier, odd ones less so. The model stays far from saying one thing only."""
+
+    def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+        return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
+
+    assert pair(folder).megatron.train(batch, loss).applied
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write the weights."""
+    pair(folder).megatron.export(out)

@@ -1,0 +1,171 @@
+"""vLLM inside our ranks: Megatron at TP 2, two replicas of TP 1, and the transition between them after each step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import concat as join
+from hybridflow.engines.vllm.engine import Generated
+from hybridflow.engines.vllm.sampling import Sampling
+from tests.conftest import GetModel
+from tests.engines import reference
+from tests.engines.vllm import play
+from tests.spmd import Ranks
+
+pytestmark = pytest.mark.ranks
+
+VOCAB = 70
+SAMPLED, GREEDY = Sampling(1.0, max_tokens=12), Sampling(0.0, max_tokens=12)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def folder(request: pytest.FixtureRequest, tiny: GetModel) -> Path:
+    return tiny(vocab=VOCAB, tied=request.param)
+
+
+def prompts(seed: int = 0) -> list[Ragged]:
+    """The two replicas' prompts: 9 and 6, of 1 to 9 tokens."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(1, VOCAB, 1 + n % 9) for n in range(15)]
+    return [Ragged.of(rows[:9]), Ragged.of(rows[9:])]
+
+
+def seeds(parts: list[Ragged]) -> list[list[int]]:
+    return [[1000 * replica + row for row in range(len(part))] for replica, part in enumerate(parts)]
+
+
+def rollout(ranks: Ranks, folder: Path, sampling: Sampling = SAMPLED, seed: int = 0) -> tuple[Batch, np.ndarray]:
+    """All replicas' rows, and vLLM's log-probs of their tokens."""
+    parts = prompts(seed)
+    found: list[Generated] = ranks.run(play.generate, folder, parts, sampling, seeds(parts))
+    rows = join([Batch(prompt_ids=p, response_ids=g.tokens) for p, g in zip(parts, found, strict=True)])
+    return rows, np.concatenate([g.log_probs.values for g in found])
+
+
+def apart(ranks: Ranks, folder: Path) -> float:
+    """How far Megatron's log-probs of freshly sampled tokens are from vLLM's."""
+    rows, log_probs = rollout(ranks, folder)
+    scored = ranks.run(play.score, folder, rows)
+    assert np.array_equal(scored[0], scored[1])
+    return float(np.abs(scored[0] - log_probs).max())
+
+
+def refit(ranks: Ranks, folder: Path) -> None:
+    """Bring generation to what is trained, whatever it had."""
+    version = ranks.run(play.version, folder)[0]
+    assert ranks.run(play.refit, folder, 100 if version is None else version + 1) == [True, True]
+
+
+def ready(ranks: Ranks, folder: Path) -> None:
+    """Weights are needed, of any version."""
+    if ranks.run(play.version, folder)[0] is None:
+        refit(ranks, folder)
+
+
+def likeliest(folder: Path, rows: Batch) -> list[list[int]]:
+    """transformers' greedy responses to the prompts, each ended by token 0."""
+    model, found = reference.load(folder), []
+    for prompt in rows.ragged("prompt_ids"):
+        ids = prompt.tolist()
+        for _ in range(GREEDY.max_tokens):
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == 0:
+                break
+        found.append(ids[len(prompt) :])
+    return found
+
+
+def test_generation_before_any_refit_is_refused(folder: Path, ranks2: Ranks) -> None:
+    if ranks2.run(play.version, folder)[0] is not None:
+        pytest.skip("an earlier test has refitted this engine already")
+    assert (
+        ranks2.run(play.refusal, folder, prompts()[0])
+        == ["generation was asked for before a refit gave the engine its weights"] * 2
+    )
+
+
+def test_the_engines_agree_after_each_refit_and_not_without_one(folder: Path, ranks2: Ranks) -> None:
+    """The check of the refit must be able to see one that is left out."""
+    refit(ranks2, folder)
+    assert apart(ranks2, folder) < 1e-5
+    for step in (1, 2):
+        rows, _ = rollout(ranks2, folder, seed=step)
+        ranks2.run(play.learn, folder, rows)
+        assert apart(ranks2, folder) > 1e-3, "vLLM already has weights that no refit gave it"
+        refit(ranks2, folder)
+        assert apart(ranks2, folder) < 1e-5
+
+
+def test_greedy_tokens_are_those_of_transformers_after_a_step(folder: Path, ranks2: Ranks, tmp_path: Path) -> None:
+    ready(ranks2, folder)
+    before, _ = rollout(ranks2, folder, GREEDY)
+    ranks2.run(play.learn, folder, before)
+    refit(ranks2, folder)
+    after, _ = rollout(ranks2, folder, GREEDY)
+    ranks2.run(play.export, folder, tmp_path / "out")
+    found = [response.tolist() for response in after.ragged("response_ids")]
+    assert found == likeliest(tmp_path / "out", after)
+    assert len(set(after.ragged("response_ids").values.tolist())) > 5, "the model says one thing only"
+
+
+def test_the_same_seeds_repeat_bit_for_bit_and_others_do_not(folder: Path, ranks2: Ranks) -> None:
+    ready(ranks2, folder)
+    (rows, log_probs), (again, log_probs_again) = rollout(ranks2, folder), rollout(ranks2, folder)
+    assert np.array_equal(rows.ragged("response_ids").values, again.ragged("response_ids").values)
+    assert np.array_equal(log_probs, log_probs_again)
+    parts = prompts()
+    others = ranks2.run(play.generate, folder, parts, SAMPLED, [[seed + 7 for seed in part] for part in seeds(parts)])
+    assert others[0].tokens.values.tolist() != rows.select(np.arange(9)).ragged("response_ids").values.tolist()
+
+
+def test_a_rows_tokens_do_not_depend_on_its_company(folder: Path, ranks2: Ranks) -> None:
+    ready(ranks2, folder)
+    parts = prompts()
+    together = ranks2.run(play.generate, folder, parts, SAMPLED, seeds(parts))
+    for row in (0, 3, 5):
+        alone = ranks2.run(
+            play.generate,
+            folder,
+            [part.select(np.array([row])) for part in parts],
+            SAMPLED,
+            [[numbers[row]] for numbers in seeds(parts)],
+        )
+        for whole, one in zip(together, alone, strict=True):
+            assert one.tokens[0].tolist() == whole.tokens[row].tolist()
+            np.testing.assert_allclose(one.log_probs[0], whole.log_probs[row], atol=1e-4)
+
+
+def test_responses_end_with_the_stop_token_or_at_the_limit(folder: Path, ranks2: Ranks) -> None:
+    ready(ranks2, folder)
+    hot = Sampling(2.0, max_tokens=40)
+    rows, log_probs = rollout(ranks2, folder, hot)
+    responses = rows.ragged("response_ids")
+    ended = [response for response in responses if response[-1] == 0]
+    assert ended, "no row drew the stop token: the test shows nothing"
+    for response in responses:
+        assert 0 not in response[:-1].tolist() and (response[-1] == 0 or len(response) == 40)
+    assert len(log_probs) == len(responses.values)
+
+
+def test_a_replica_without_rows_gives_none(folder: Path, ranks2: Ranks) -> None:
+    ready(ranks2, folder)
+    parts = [prompts()[0], Ragged.of([])]
+    found = ranks2.run(play.generate, folder, parts, SAMPLED, seeds(parts))
+    assert [len(generated.tokens) for generated in found] == [9, 0]
+    assert found[1].tokens.values.dtype == np.int64 and found[1].log_probs.values.dtype == np.float32
+
+
+def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(folder: Path, ranks2: Ranks) -> None:
+    ready(ranks2, folder)
+    assert ranks2.run(play.broken_refit, folder, 50) == ["the stream broke"] * 2
+    assert ranks2.run(play.version, folder) == [None, None]
+    said = ranks2.run(play.refusal, folder, prompts()[0])
+    assert all("before a refit" in one for one in said)
+    refit(ranks2, folder)
+    assert apart(ranks2, folder) < 1e-5

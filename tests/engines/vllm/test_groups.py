@@ -1,0 +1,35 @@
+"""vLLM's ranks on ours: the order in which it counts, by coordinates."""
+
+from __future__ import annotations
+
+import pytest
+
+from hybridflow.engines.vllm.groups import rank_map
+from hybridflow.parallel.layout import Layout
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(2, generation=(1, 1)),
+        Layout(4, 1, 2, generation=(2, 1)),
+        Layout(2, 2, 2, generation=(1, 2)),
+        Layout(4, 2, 1, generation=(2, 1), order="cp-ep-dp-tp-pp"),
+    ],
+)
+def test_vllms_consecutive_numbers_are_our_generation_groups(layout: Layout) -> None:
+    """vLLM takes consecutive numbers for a tensor group, and strides of its size inside a replica for a pipeline."""
+    ours, (t_g, p_g) = rank_map(layout), layout.generation_sizes
+    assert sorted(ours) == list(range(layout.size))
+    tensor = [ours[start : start + t_g] for start in range(0, layout.size, t_g)]
+    pipeline = [
+        ours[first + offset : first + t_g * p_g : t_g]
+        for first in range(0, layout.size, t_g * p_g)
+        for offset in range(t_g)
+    ]
+    assert sorted(tensor) == sorted(layout.generation_groups("tp"))
+    assert sorted(pipeline) == sorted(layout.generation_groups("pp"))
+
+
+def test_the_papers_example() -> None:
+    assert rank_map(Layout(4, 1, 2, generation=(2, 1))) == [0, 2, 1, 3, 4, 6, 5, 7]

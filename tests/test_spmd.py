@@ -1,0 +1,64 @@
+"""The tests' own ranks: a failure on them is told in words, soon, and the next call has new ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests import spmd
+from tests.spmd import Ranks
+
+pytestmark = pytest.mark.ranks
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Ranks]:
+    made = Ranks(2)
+    yield made
+    made.stop()
+
+
+def add(a: int, *, b: int) -> tuple[int, int, int]:
+    import torch.distributed as dist
+
+    return dist.get_rank(), dist.get_world_size(), a + b
+
+
+def fail_on(rank: int, *, how: str) -> None:
+    """One rank fails; the others wait for it in a collective."""
+    import torch.distributed as dist
+
+    if dist.get_rank() == rank:
+        if how == "raise":
+            raise ValueError("no good")
+        if how == "exit":
+            os._exit(7)
+        time.sleep(600)
+    dist.barrier()
+
+
+def test_every_rank_answers_in_order(pair: Ranks) -> None:
+    assert pair.run(add, 2, b=3) == [(0, 2, 5), (1, 2, 5)]
+
+
+@pytest.mark.parametrize(
+    ("how", "timeout_s", "said"),
+    [
+        ("raise", 60, r"rank 1: Traceback(.|\n)*ValueError: no good"),
+        ("exit", 60, r"tests\.test_spmd\.fail_on: rank 1 died with exit code 7"),
+        ("sleep", 2, r"tests\.test_spmd\.fail_on: no answer from rank 0, 1 in 2 s"),
+    ],
+)
+def test_a_failure_is_told_soon_and_stays_in_its_test(
+    how: str, timeout_s: float, said: str, pair: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spmd, "GRACE_S", 1.0)
+    pair.run(add, 0, b=0)
+    started = time.monotonic()
+    with pytest.raises(AssertionError, match=said):
+        pair.run(fail_on, 1, how=how, timeout_s=timeout_s)
+    assert time.monotonic() - started < 20
+    assert pair.run(add, 2, b=3) == [(0, 2, 5), (1, 2, 5)]
