@@ -39,6 +39,7 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
+    _stay_on_loopback(local)
     try:
         if address not in ("local", "auto"):
             _knock(address)
@@ -55,6 +56,20 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
         yield
     finally:
         ray.shutdown()
+
+
+def _stay_on_loopback(local: bool) -> None:
+    """Let Ray 2.60 take 127.0.0.1 for an answer.
+
+    It replaces the loopback address by one that other machines can reach, on systems where it can form a cluster of
+    several, and then listens on all interfaces. This switch of its own says that there is one machine only. Ray reads
+    it when it is imported; the processes that it starts read the environment.
+    """
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = not local
+    if local:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    else:
+        os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
 
 
 def _knock(address: str) -> None:

@@ -1,46 +1,47 @@
 """bfloat16 matrix products on a CPU without bfloat16 instructions.
 
-There torch computes them without vector instructions, 8 times slower than in float32 (measured: 9 against 77 GFLOP/s on
-an AVX2 core, torch 2.13). This mode computes them in float32 and rounds the result once, which is what hardware with
-such instructions does too: bfloat16 factors, float32 sums.
+There torch 2.13 computes them without vector instructions, 8 times slower than in float32 (9 against 77 GFLOP/s on one
+AVX2 core). `apply` makes them float32 products that are rounded once, which is what hardware with such instructions does
+too: bfloat16 factors, float32 sums. It replaces four Python names of torch, so it reaches Megatron's layers and their
+hand-written backward passes; it goes away when torch's own products are as fast (`needed` says whether they can be).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-PRODUCTS = {
-    torch.matmul,
-    torch.mm,
-    torch.bmm,
-    torch.Tensor.matmul,
-    torch.Tensor.__matmul__,
-    torch.Tensor.mm,
-    torch.Tensor.bmm,
-    F.linear,
-}
+PRODUCTS = ((torch, "matmul"), (Tensor, "matmul"), (Tensor, "__matmul__"), (F, "linear"))
 
 
-class Float32Products(TorchFunctionMode):
-    """While it is entered, products of bfloat16 CPU tensors are computed in float32."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Hand every call on, those to products with float32 factors."""
-        if func in PRODUCTS and args[0].dtype is torch.bfloat16 and args[0].device.type == "cpu":
-            return func(*map(_wide, args), **{name: _wide(value) for name, value in (kwargs or {}).items()}).bfloat16()
-        return func(*args, **(kwargs or {}))
+def needed() -> bool:
+    """Whether this CPU lacks what torch's fast bfloat16 products are written for."""
+    return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _wide(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) else value
+def apply() -> None:
+    """Replace the products in this process; a second call changes nothing."""
+    for owner, name in PRODUCTS:
+        product = getattr(owner, name)
+        if not hasattr(product, "__wide__"):
+            setattr(owner, name, widened(product))
+
+
+def widened(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The product, computed in float32 when its first factor is a bfloat16 tensor on the CPU."""
+
+    @functools.wraps(product)
+    def wide(first: Tensor, *rest: Any, **named: Any) -> Tensor:
+        if first.dtype is not torch.bfloat16 or first.device.type != "cpu":
+            return product(first, *rest, **named)
+        factors = (value.float() if isinstance(value, Tensor) else value for value in rest)
+        options = {name: value.float() if isinstance(value, Tensor) else value for name, value in named.items()}
+        return product(first.float(), *factors, **options).bfloat16()
+
+    wide.__wide__ = True  # type: ignore[attr-defined]
+    return wide

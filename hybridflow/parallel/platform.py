@@ -11,6 +11,8 @@ from functools import cache
 
 import torch
 
+from hybridflow.parallel import bf16
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -37,6 +39,8 @@ class Platform:
             torch.cuda.set_device(local_rank % torch.cuda.device_count())
         else:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+            if bf16.needed():
+                bf16.apply()
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock reads the truth."""

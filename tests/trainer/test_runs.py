@@ -84,7 +84,9 @@ def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> Non
 
 def test_a_second_run_of_a_name_sets_the_first_aside(ppo: Ran, launch: Launch) -> None:
     before = (ppo.folder / "metrics.jsonl").read_text()
-    again = launch("train", "ppo", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4")
+    again = launch(
+        "train", "ppo", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4"
+    )
     assert again.status == 0, again.output
     assert (ppo.folder / "earlier-1" / "metrics.jsonl").read_text() == before
     assert len(again.steps) == 1

@@ -69,6 +69,7 @@ class Optimiser:
 
     def step(self) -> StepResult:
         """Clip, update, move the schedule on. A gradient that is not finite leaves weights and state as they were."""
+        self._schedule.step(1)  # first, so that the first step of a warm-up does not have a rate of 0
         lr = self._inner.param_groups[0]["lr"]
         # The parts of Megatron's own step, which looks for such a gradient only where it scales a loss in fp16.
         self._inner.prepare_grads()
@@ -78,7 +79,6 @@ class Optimiser:
             if self._clip > 0:
                 clip_grad_by_total_norm_fp32(self._inner.get_parameters(), self._clip, norm)
             self._inner.step_with_ready_grads()
-        self._schedule.step(1)
         return StepResult(applied, norm, float(lr))
 
     def finish_empty(self, groups: Groups) -> None:
