@@ -1,9 +1,9 @@
 """bfloat16 matrix products on a CPU without bfloat16 instructions.
 
 There torch 2.13 computes them without vector instructions, 8 times slower than in float32 (9 against 77 GFLOP/s on one
-AVX2 core). `apply` makes them float32 products that are rounded once, which is what hardware with such instructions does
-too: bfloat16 factors, float32 sums. It replaces four Python names of torch, so it reaches Megatron's layers and their
-hand-written backward passes; it goes away when torch's own products are as fast (`needed` says whether they can be).
+AVX2 core). `apply` makes them float32 products that are rounded once, which is what hardware with such instructions
+does too: bfloat16 factors, float32 sums. It replaces four Python names of torch, so it reaches Megatron's layers and
+their hand-written backward passes; it goes away when torch's own products are as fast.
 """
 
 from __future__ import annotations

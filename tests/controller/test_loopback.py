@@ -12,14 +12,10 @@ from hybridflow.controller import cluster
 with cluster(slots=1):
     me = psutil.Process()
     session = [me, *me.children(recursive=True)]
-    open_to_all = [
-        (process.name(), connection.laddr)
-        for process in session
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-    ]
-    listening = [c for p in session for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    print(len(listening) > 3, open_to_all)
+    found = [(process.name(), c) for process in session for c in process.net_connections("inet")]
+    listening = [(name, c.laddr) for name, c in found if c.status == psutil.CONN_LISTEN]
+    local = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    print(len(listening) > 3, [(name, address) for name, address in listening if address.ip not in local])
 """
 
 

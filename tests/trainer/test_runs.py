@@ -38,7 +38,7 @@ def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
     assert len(ppo.steps) == 3
     for step in ppo.steps:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
-        assert step["actor/skipped_steps"] == 0
+        assert step.get("actor/skipped_steps", 0) == 0
     assert [("actor/grad_norm" in step, "critic/grad_norm" in step) for step in ppo.steps] == [
         (False, True),
         (True, True),
