@@ -18,7 +18,6 @@ from hybridflow.config.schema import Config
 AT_LEAST: Mapping[str, float] = {
     "rollout.parallel.tensor": 1,
     "rollout.parallel.pipeline": 1,
-    "rollout.temperature": 0,
     "rollout.max_response_tokens": 1,
     "rollout.max_concurrent_rows": 1,
     "algorithm.prompts_per_step": 1,

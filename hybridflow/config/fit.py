@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from hybridflow.config.schema import Config, Trained
 
+LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
 MODEL_ROLES = ("actor", "critic", "reference")
 
 
@@ -53,7 +54,14 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def generation(config: Config) -> Iterator[str]:
-    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
+    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3); and what vLLM takes."""
+    if config.rollout.parallel.pipeline > 1:
+        yield "rollout.parallel.pipeline: pipelines in generation are not supported yet; set it to 1"
+    if not 0 < config.rollout.temperature <= LARGEST_TEMPERATURE:
+        yield (
+            f"rollout.temperature: {config.rollout.temperature} given, expected more than 0 (validation is greedy "
+            f"anyway) and at most {LARGEST_TEMPERATURE}"
+        )
     train, generate = config.actor.parallel, config.rollout.parallel
     for axis in ("tensor", "pipeline"):
         whole, part = getattr(train, axis), getattr(generate, axis)
@@ -96,8 +104,8 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
     tensor, pipeline = own.parallel.tensor, own.parallel.pipeline
     if tensor > 0 and model.heads % tensor:
         yield f"{role}.parallel.tensor: {tensor} does not divide the {model.heads} heads of {own.model.path}"
-    elif tensor > 0 and model.kv_heads % tensor and tensor % model.kv_heads:
-        yield f"{role}.parallel.tensor: {tensor} and the {model.kv_heads} key/value heads do not divide one another"
+    elif tensor > 0 and model.kv_heads % tensor:
+        yield f"{role}.parallel.tensor: {tensor} does not divide the {model.kv_heads} key/value heads of {own.model.path}"
     if pipeline > 0 and model.layers % pipeline:
         yield f"{role}.parallel.pipeline: {pipeline} does not divide the {model.layers} layers of {own.model.path}"
     if config.rollout.max_sequence_tokens > model.max_positions:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.config.fit import pool_of
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.parallel.layout import Layout
@@ -24,17 +25,12 @@ class Running:
     supervisor: Supervisor
 
 
-def role_pool(config: Config, role: str) -> str:
-    """The pool that a role is placed on: the first, unless `placement.roles` says."""
-    return config.placement.roles.get(role) or next(iter(config.placement.pools))
-
-
 def layout_of(config: Config, role: str) -> Layout:
     """A role's layout: its own tensor and pipeline sizes, data parallelism over the slots that are left.
 
     Raises ValueError if they do not fill the pool.
     """
-    slots = config.placement.pools[role_pool(config, role)]
+    slots = config.placement.pools[pool_of(config, role)]
     parallel = getattr(getattr(config, role, None), "parallel", None)
     if parallel is None:
         return Layout(data=slots)
@@ -56,16 +52,16 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
     """
     cls = algorithms.get(config.algorithm.name)
-    used = list(dict.fromkeys(role_pool(config, role) for role in cls.roles))
+    used = list(dict.fromkeys(pool_of(config, role) for role in cls.roles))
     stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
     supervisor = Supervisor()
     pools = {name: _start_pool(config, name, cls, supervisor, stack) for name in used}
     groups: dict[str, Group] = {}
     for role in cls.roles:
         layout = layout_of(config, role)
-        say(f"starting {role} on pool {role_pool(config, role)}: {describe(layout)}")
+        say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
         worker: Any = getattr(getattr(config, role, None), "worker", None)
-        groups[role] = pools[role_pool(config, role)].play(
+        groups[role] = pools[pool_of(config, role)].play(
             role, layout, worker=worker, config=config, updates=total_updates(config)
         )
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
@@ -88,7 +84,7 @@ def describe(layout: Layout) -> str:
 def _start_pool(
     config: Config, name: str, cls: type[Algorithm], supervisor: Supervisor, stack: ExitStack
 ) -> ResourcePool:
-    light = all(roles.get(role).light for role in cls.roles if role_pool(config, role) == name)
+    light = all(roles.get(role).light for role in cls.roles if pool_of(config, role) == name)
     pool = ResourcePool(
         name,
         config.placement.pools[name],

@@ -1,0 +1,45 @@
+"""bfloat16 products in float32: the same numbers as an exact product rounded once, and gradients to match."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hybridflow.parallel import bf16
+
+PRODUCTS = {"matmul": torch.matmul, "linear": lambda a, b: F.linear(a, b.t())}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_rounded_once(name: str) -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(7, 300).bfloat16(), torch.randn(300, 5).bfloat16()
+    exact = a.double() @ b.double()
+    found = bf16.widened(PRODUCTS[name])(a, b)
+    assert found.dtype is torch.bfloat16
+    # Half a unit in the last of bfloat16's 8 places, and float32's own rounding.
+    assert ((found.double() - exact).abs() <= exact.abs() * 2.0**-9 + 1e-4).all()
+
+
+def test_gradients_flow_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    a = torch.randn(4, 8).bfloat16().requires_grad_()
+    b = torch.randn(8, 3).bfloat16().requires_grad_()
+    bf16.widened(torch.matmul)(a, b).sum().backward()
+    assert a.grad is not None and a.grad.dtype is torch.bfloat16
+    assert torch.equal(a.grad, b.detach().float().sum(1).bfloat16().expand(4, 8))
+
+
+def test_other_formats_are_left_alone() -> None:
+    a, b = torch.randn(3, 4), torch.randn(4, 2)
+    assert torch.equal(bf16.widened(torch.matmul)(a, b), a @ b)
+
+
+def test_a_second_apply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for owner, name in bf16.PRODUCTS:
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    bf16.apply()
+    once = [getattr(owner, name) for owner, name in bf16.PRODUCTS]
+    bf16.apply()
+    assert [getattr(owner, name) for owner, name in bf16.PRODUCTS] == once
