@@ -62,11 +62,9 @@ def generation(config: Config) -> Iterator[str]:
             f"rollout.temperature: {config.rollout.temperature} given, expected more than 0 (validation is greedy "
             f"anyway) and at most {LARGEST_TEMPERATURE}"
         )
-    train, generate = config.actor.parallel, config.rollout.parallel
-    for axis in ("tensor", "pipeline"):
-        whole, part = getattr(train, axis), getattr(generate, axis)
-        if part > 0 and whole % part:
-            yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
+    whole, part = config.actor.parallel.tensor, config.rollout.parallel.tensor
+    if part > 0 and whole % part:
+        yield f"rollout.parallel.tensor: {part} does not divide actor.parallel.tensor = {whole}"
 
 
 def pool_of(config: Config, role: str) -> str:
@@ -105,7 +103,9 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
     if tensor > 0 and model.heads % tensor:
         yield f"{role}.parallel.tensor: {tensor} does not divide the {model.heads} heads of {own.model.path}"
     elif tensor > 0 and model.kv_heads % tensor:
-        yield f"{role}.parallel.tensor: {tensor} does not divide the {model.kv_heads} key/value heads of {own.model.path}"
+        yield (
+            f"{role}.parallel.tensor: {tensor} does not divide the {model.kv_heads} key/value heads of {own.model.path}"
+        )
     if pipeline > 0 and model.layers % pipeline:
         yield f"{role}.parallel.pipeline: {pipeline} does not divide the {model.layers} layers of {own.model.path}"
     if config.rollout.max_sequence_tokens > model.max_positions:
