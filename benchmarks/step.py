@@ -23,6 +23,7 @@ from hybridflow.cli import model
 from hybridflow.config import compose
 from hybridflow.controller import put
 from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import build
 from hybridflow.trainer.run import load_task
@@ -46,6 +47,7 @@ def measure(folder: str, steps: int, warmup: int = 3) -> dict[str, Any]:
     """Alternate steps and their bare twins."""
     overrides = ["experiment=addition", f"actor.model.path={folder}", "algorithm.critic_warmup_steps=0"]
     config = compose.load("train", [*overrides, "plugins=[benchmarks.bare]"])
+    import_plugins(config.plugins)
     whole: list[float] = []
     parts: list[dict[str, float]] = []
     bare: list[dict[str, float]] = []
