@@ -12,9 +12,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hybridflow.config.schema import Config
-from hybridflow.controller.failure import RoleError
 from hybridflow.controller.group import Group
-from hybridflow.controller.rank import Rank, Report
+from hybridflow.controller.rank import Rank
 from hybridflow.controller.supervise import Supervisor
 from hybridflow.dispatch import methods
 from hybridflow.errors import HybridFlowError
@@ -134,6 +133,3 @@ def _reserve(name: str, slots: int, bundle: dict[str, float]) -> Any:
             f"the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
         )
     return reserved
-
-
-__all__ = ["Report", "ResourcePool", "RoleError"]

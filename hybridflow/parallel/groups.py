@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch.distributed as dist
 from megatron.core.process_groups_config import ProcessGroupCollection
 
-from hybridflow.parallel.layout import Coordinate, Layout, position
+from hybridflow.parallel.layout import Coordinate, Layout
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,3 @@ def _ends_group(ends: list[list[int]], rank: int, timeout: timedelta) -> dist.Pr
         if rank in ranks:
             mine = made
     return mine
-
-
-__all__ = ["Groups", "make_groups", "position"]

@@ -138,9 +138,12 @@ class Layout:
 
 
 def describe(layout: Layout) -> str:
-    """`t2·p1·d1 → t1·p1` for logs."""
-    text = f"t{layout.tensor}·p{layout.pipeline}·d{layout.data}"
-    return text if layout.generation is None else f"{text} → t{layout.generation[0]}·p{layout.generation[1]}"
+    """A layout in words."""
+    text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
+    if layout.generation is None:
+        return text
+    t_g, p_g = layout.generation
+    return f"{text}; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
 
 
 def position(groups: Sequence[Sequence[int]], rank: int) -> list[int]:

@@ -11,7 +11,7 @@ from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.fit import pool_of
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
-from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import roles
 
 
@@ -70,15 +70,6 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
 def total_updates(config: Config) -> int:
     """Optimiser steps of a whole run."""
     return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
-
-
-def describe(layout: Layout) -> str:
-    """A layout in words."""
-    text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
-    if layout.generation is None:
-        return text
-    t_g, p_g = layout.generation
-    return f"{text}; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
 
 
 def _start_pool(
