@@ -38,7 +38,7 @@ def write_task_files(folder: Path) -> None:
 
 @pytest.fixture
 def model(tiny: Callable[..., Path]) -> Path:
-    return tiny(layers=2, hidden=64, heads=2, kv_heads=1)
+    return tiny(layers=2, hidden=64, heads=2, kv_heads=2)
 
 
 @pytest.mark.ranks
