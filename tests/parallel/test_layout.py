@@ -151,8 +151,9 @@ def test_an_order_names_every_axis_once(order: str) -> None:
 
 
 def test_a_layout_in_words() -> None:
-    assert describe(Layout(2, 1, 3)) == "t2·p1·d3"
-    assert describe(Layout(2, 1, 1, (1, 1))) == "t2·p1·d1 → t1·p1"
+    assert describe(Layout(2, 1, 3)) == "6 ranks, tensor 2 × pipeline 1 × data 3"
+    generates = describe(Layout(2, 2, 1, generation=(1, 1)))
+    assert generates.endswith("; generates as 4 replicas of tensor 1 × pipeline 1")
 
 
 def test_the_group_of_a_rank() -> None:
