@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import ray
 
+from hybridflow.controller import interrupt
 from hybridflow.errors import HybridFlowError
 
 # Every process of the cluster: one thread a slot; traffic of a local cluster stays on the loopback interface.
@@ -53,7 +54,8 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
     except OSError as error:  # ConnectionError, Ray's own for this, is one
         raise HybridFlowError(f"ray.address: no Ray cluster at {address!r} ({error}); use ray.address=local") from error
     try:
-        yield
+        with interrupt.heeded():  # after ray.init, which sets handlers of its own
+            yield
     finally:
         ray.shutdown()
 

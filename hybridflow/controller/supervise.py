@@ -8,9 +8,11 @@ from typing import Any
 
 import ray
 
+from hybridflow.controller import interrupt
 from hybridflow.controller.failure import Failure, RoleError
 from hybridflow.observe.metrics import Metrics
 
+LOOK_UP_S = 1.0  # a wait is no longer than this without a look at whether the user wants to stop
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
@@ -78,7 +80,10 @@ class Supervisor:
 
     def _next(self) -> None:
         """Take in at least one report."""
-        ready, _ = ray.wait(list(self._under_way), num_returns=1, fetch_local=True)
+        ready: list[Any] = []
+        while not ready:
+            interrupt.check()
+            ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=LOOK_UP_S, fetch_local=True)
         for reference in ready:
             report = self._take(reference)
             if report.failure is not None:

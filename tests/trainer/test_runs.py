@@ -92,6 +92,15 @@ def test_a_second_run_of_a_name_sets_the_first_aside(ppo: Ran, launch: Launch) -
     assert len(again.steps) == 1
 
 
+def test_a_sweep_runs_one_job_after_the_other(launch: Launch, warm: Ran) -> None:
+    sizes = ("algorithm.prompts_per_step=4", "trainer.steps=1", "trainer.validation_prompts=8")
+    ran = launch("train", "sweep", "experiment=addition", "algorithm=grpo", *sizes, "-m", "run.seed=1,2")
+    assert ran.status == 0, ran.output
+    for job in ("0", "1"):
+        assert len(Ran(0, "", ran.folder / job).steps) == 1
+        assert (ran.folder / job / "model" / "model.safetensors").is_file()
+
+
 def greedy_accuracy(folder: Path, rows: int) -> float:
     """Accuracy on the first held-out sums, by transformers' own generate."""
     tokenizer = AutoTokenizer.from_pretrained(folder)

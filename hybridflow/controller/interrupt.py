@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM end a run wherever they arrive.
+
+Python raises KeyboardInterrupt in whatever the main thread happens to run. If that is a finaliser or a callback from
+Ray's C++ code, the exception is reported as ignored and lost. So the signal is also remembered, and `check`, which the
+supervisor calls around every wait, raises it again.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_arrived = threading.Event()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """While it is entered, on the main thread, the signals raise KeyboardInterrupt and are remembered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _arrived.clear()
+    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _arrived.clear()
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt if a signal has arrived, also if it was raised before and got lost."""
+    if _arrived.is_set():
+        raise KeyboardInterrupt
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    _arrived.set()
+    raise KeyboardInterrupt

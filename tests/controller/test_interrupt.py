@@ -1,0 +1,41 @@
+"""A signal whose exception is lost is raised again at the next check."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from hybridflow.controller import interrupt
+
+
+class Swallows:
+    """Its finaliser is where the signal arrives: Python ignores what is raised there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        for _ in range(1000):  # the signal is heeded between two bytecodes
+            pass
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_lost_interrupt_is_raised_again(number: int) -> None:
+    with interrupt.heeded():
+        interrupt.check()
+        lost = Swallows(number)
+        del lost
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+
+
+def test_handlers_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
+    with interrupt.heeded():
+        assert [signal.getsignal(number) for number in interrupt.SIGNALS] != before
+    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
+    interrupt.check()
