@@ -40,17 +40,17 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
-    _stay_on_loopback(local)
     try:
         if address not in ("local", "auto"):
             _knock(address)
-        ray.init(
-            address=address,
-            runtime_env={"env_vars": environment},
-            log_to_driver=False,
-            logging_level="ERROR",
-            **options,
-        )
+        with _on_loopback(local):
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": environment},
+                log_to_driver=False,
+                logging_level="ERROR",
+                **options,
+            )
     except OSError as error:  # ConnectionError, Ray's own for this, is one
         raise HybridFlowError(f"ray.address: no Ray cluster at {address!r} ({error}); use ray.address=local") from error
     try:
@@ -60,18 +60,25 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
         ray.shutdown()
 
 
-def _stay_on_loopback(local: bool) -> None:
-    """Let Ray 2.60 take 127.0.0.1 for an answer.
+@contextmanager
+def _on_loopback(local: bool) -> Iterator[None]:
+    """While a local cluster starts: let Ray 2.60 take 127.0.0.1 for an answer.
 
     It replaces the loopback address by one that other machines can reach, on systems where it can form a cluster of
     several, and then listens on all interfaces. This switch of its own says that there is one machine only. Ray reads
     it when it is imported; the processes that it starts read the environment.
     """
-    ray._private.ray_constants.ENABLE_RAY_CLUSTER = not local
+    constants, name = ray._private.ray_constants, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = not local
     if local:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    else:
-        os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)
+        os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        if local:
+            del os.environ[name]
 
 
 def _knock(address: str) -> None:

@@ -34,8 +34,11 @@ def test_a_lost_interrupt_is_raised_again(number: int) -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in interrupt.SIGNALS]
-    with interrupt.heeded():
-        assert [signal.getsignal(number) for number in interrupt.SIGNALS] != before
-    assert [signal.getsignal(number) for number in interrupt.SIGNALS] == before
-    interrupt.check()
+    outer = {number: signal.signal(number, signal.default_int_handler) for number in interrupt.SIGNALS}
+    try:
+        with interrupt.heeded():
+            assert signal.getsignal(signal.SIGTERM) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        for number, handler in outer.items():
+            signal.signal(number, handler)
