@@ -18,6 +18,7 @@ from hybridflow.losses.policy import policy_losses
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
+from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import ModelWorker, tokens_of
 
@@ -152,12 +153,11 @@ class ActorWorker(ActorRole, ModelWorker):
 
 def stop_ids(folder: str) -> list[int]:
     """The end-of-sequence ids of a model folder."""
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
     try:
         eos = GenerationConfig.from_pretrained(folder).eos_token_id
     except OSError:  # the folder has no generation config
         eos = None
     found = eos if isinstance(eos, list) else [eos]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return sorted({int(i) for i in [*found, tokenizer.eos_token_id] if i is not None})
+    return sorted({int(i) for i in [*found, load_tokenizer(folder).eos_token_id] if i is not None})
