@@ -10,6 +10,7 @@ import numpy as np
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.registry import Registry
+from hybridflow.roles import ActorRole, CriticRole, ReferenceRole, RewardRole
 
 
 class Algorithm:
@@ -27,10 +28,10 @@ class Algorithm:
 
     roles: ClassVar[tuple[str, ...]] = ()
     supervised: ClassVar[bool] = False
-    actor: Any
-    critic: Any
-    reference: Any
-    reward: Any
+    actor: ActorRole[BatchRef]
+    critic: CriticRole[BatchRef]
+    reference: ReferenceRole[BatchRef]
+    reward: RewardRole[BatchRef]
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config, self.number, self._seed = config, 0, seed

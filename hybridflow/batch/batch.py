@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import columns as col
 from hybridflow.batch.columns import Column, Ragged
+from hybridflow.batch.rows import Rows
+
+_NUMBERS = (bool, int, float, np.number, np.bool_)
 
 
-class Batch(Mapping[str, Column]):
-    """R rows with named columns; immutable.
+class Batch(Rows, Mapping[str, Column]):
+    """R rows with named columns; immutable, equal by content (see `columns.equal`).
 
     Example:
         batch = Batch(prompt_ids=Ragged.of([[1, 2], [3]]), rewards=np.zeros(2))
         batch |= Batch(values=...)          # union of columns over the same rows
         best = batch.select([1, 0])         # rows, by number
 
-    Lists given as columns become arrays; strings and dicts become arrays of objects.
+    Lists of numbers given as columns become arrays, as do tensors; other lists become arrays of objects. An array is
+    not copied but looked at: do not write to it any more.
     Raises ValueError if the columns disagree about the number of rows.
     """
 
     def __init__(self, **columns: Column | Sequence[object]) -> None:
-        self._columns: dict[str, Column] = {name: _column(values) for name, values in columns.items()}
+        self._columns: dict[str, Column] = {name: _column(name, values) for name, values in columns.items()}
         counts = {name: len(column) for name, column in self._columns.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"columns have different numbers of rows: {counts}")
@@ -39,6 +44,18 @@ class Batch(Mapping[str, Column]):
     def rows(self) -> int:
         """How many rows there are (`len(batch)` too)."""
         return self._rows
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """What each column is like; see `columns.kind_of`."""
+        return {name: col.kind_of(column) for name, column in self._columns.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and offsets. Entries of an object column count as 0: their size is not known here."""
+        ragged = [column.offsets for column in self._columns.values() if isinstance(column, Ragged)]
+        values = [col.values_of(column) for column in self._columns.values()]
+        return sum(array.nbytes for array in (*ragged, *values) if array.dtype != object)
 
     def __len__(self) -> int:
         return self._rows
@@ -69,8 +86,12 @@ class Batch(Mapping[str, Column]):
             raise TypeError(f"column {name!r} is dense, a ragged one was expected")
         return column
 
+    def lengths(self, name: str) -> np.ndarray:
+        """[R] int64, of a ragged column. Raises TypeError if it is dense."""
+        return self.ragged(name).lengths
+
     def select(self, rows: ArrayLike) -> Batch:
-        """The rows of those numbers, in that order; a number may come twice."""
+        """The rows of those numbers, in that order; a number may come twice. See `columns.select`."""
         index = col.row_numbers(rows)
         return Batch(**{name: col.select(column, index) for name, column in self._columns.items()})
 
@@ -83,14 +104,35 @@ class Batch(Mapping[str, Column]):
         twice = sorted(set(self.columns) & set(other.columns))
         if twice:
             raise ValueError(f"columns given twice: {', '.join(twice)}")
+        if self.columns and other.columns and len(self) != len(other):
+            raise ValueError(f"union of {len(self)} rows {self.columns} with {len(other)} rows {other.columns}")
         return Batch(**self._columns, **other._columns)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Batch):
+            return NotImplemented
+        return set(self) == set(other) and all(col.equal(column, other[name]) for name, column in self.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Pickling an array forgets that it is read-only; these have no other owner to ask."""
+        self.__dict__.update(state)
+        for column in self._columns.values():
+            col.values_of(column).setflags(write=False)
 
     def __repr__(self) -> str:
         return f"Batch({self._rows} rows: {', '.join(self._columns)})"
 
+    def _key(self, name: str) -> np.ndarray:
+        return self.dense(name)
+
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Rows end to end; empty parts without columns are left out. Raises ValueError if the columns differ."""
+    """Rows end to end; empty parts without columns are left out.
+
+    Raises ValueError if the columns differ, naming one that is of another kind in another part.
+    """
     parts = [b for b in batches if b.columns]
     if not parts:
         return Batch()
@@ -98,15 +140,40 @@ def concat(batches: Sequence[Batch]) -> Batch:
     for part in parts[1:]:
         if set(part.columns) != set(names):
             raise ValueError(f"cannot join rows with columns {sorted(part.columns)} to rows with {sorted(names)}")
-    return Batch(**{name: col.concat([part[name] for part in parts]) for name in names})
+    return gather(parts, np.array([[number, 0, len(part)] for number, part in enumerate(parts)]), names)
 
 
-def _column(values: Column | Sequence[object]) -> Column:
-    if isinstance(values, (np.ndarray, Ragged)):
+def gather(chunks: Sequence[Batch], runs: np.ndarray, columns: Sequence[str]) -> Batch:
+    """Those columns of rows that lie in several batches, by one copy; by none if they are one run.
+
+    Args:
+        runs: [K, 3] int64: (chunk, start, stop), in the order of the rows. K = 0 gives no rows, with columns as they
+            are in the first chunk that has them.
+
+    Raises ValueError naming a column that is of another kind in another chunk.
+    """
+    used, renumbered = np.unique(runs[:, 0], return_inverse=True)
+    named = np.concatenate([renumbered.reshape(-1, 1), runs[:, 1:]], axis=1)
+    parts = [chunks[chunk] for chunk in used] if len(used) else [c for c in chunks if c.columns][:1]
+    return Batch(**{name: _gathered(name, [part[name] for part in parts], named) for name in columns if parts})
+
+
+def _gathered(name: str, parts: Sequence[Column], runs: np.ndarray) -> Column:
+    try:
+        return col.gather(parts, runs)
+    except ValueError as error:
+        raise ValueError(f"column {name!r}: {error}") from error
+
+
+def _column(name: str, values: Column | Sequence[object]) -> Column:
+    if isinstance(values, Ragged):
         return values
-    if values and isinstance(values[0], (bool, int, float, np.number)):
-        return np.asarray(values)
+    if hasattr(values, "__array__") or (values and all(isinstance(value, _NUMBERS) for value in values)):
+        array = np.asarray(values)
+        if not array.ndim:
+            raise ValueError(f"column {name!r} wants an entry for each row, found the one value {array}")
+        return col.held(array)
     objects = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):  # one by one: numpy would unpack a list of lists
         objects[row] = value
-    return objects
+    return col.held(objects)

@@ -1,29 +1,48 @@
 """One column of a batch: dense (a numpy array, one entry a row) or ragged (values and offsets).
 
-Invariant: a column never changes after it is made; row operations give new columns. The arrays may be read-only
-views of shared memory, so an engine that writes copies first.
+Invariant: a column never changes after it is made. The arrays that it holds are read-only, often views of somebody
+else's memory; row operations give new columns, and copy no more than once. Who wants to write copies first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+_NUMBERS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's dtype.kind
+_ENTRIES = ("bool", "int", "float", "object")
+KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
+"""What `kind_of` can say."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Ragged:
-    """R rows of different lengths, packed: row i is `values[offsets[i]:offsets[i + 1]]`.
+    """R rows of different lengths, packed: row i is `values[offsets[i]:offsets[i + 1]]`. Equal by content.
 
     Attributes:
-        values: [T, ...] the rows, end to end; any trailing shape and dtype.
-        offsets: [R + 1] int64, from 0 to T, never falling.
+        values: [T, ...] the rows, end to end; any trailing shape and dtype. Read-only.
+        offsets: [R + 1] int64, from 0 to T, never falling. Read-only.
+
+    Raises ValueError for other offsets.
     """
 
     values: np.ndarray
     offsets: np.ndarray
+
+    def __post_init__(self) -> None:
+        values, offsets = held(self.values), held(self.offsets)
+        if offsets.ndim != 1 or offsets.dtype != np.int64 or not len(offsets):
+            raise ValueError(f"offsets are [rows + 1] int64, found {list(offsets.shape)} {offsets.dtype}")
+        if offsets[0] != 0 or offsets[-1] != len(values):
+            raise ValueError(f"offsets of {len(values)} values go from {offsets[0]} to {offsets[-1]}")
+        falling = np.flatnonzero(offsets[1:] < offsets[:-1])
+        if len(falling):
+            row = falling[0]
+            raise ValueError(f"offsets fall at row {row}: from {offsets[row]} to {offsets[row + 1]}")
+        self.__dict__.update(values=values, offsets=offsets)
 
     @staticmethod
     def of(rows: Sequence[ArrayLike], dtype: np.dtype | type | None = None) -> Ragged:
@@ -33,18 +52,18 @@ class Ragged:
         # numpy calls an empty list float64, which would turn token numbers beside it into floats.
         telling = [a for a, row in zip(arrays, rows, strict=True) if len(a) or isinstance(row, np.ndarray)]
         values = np.concatenate(telling) if telling else np.zeros(0, dtype=dtype or np.int64)
-        return Ragged(values, offsets_of(lengths))
+        return _ragged(values, offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
         """Other values over the same rows. Raises ValueError if there are more or fewer of them."""
         if len(values) != self.offsets[-1]:
             raise ValueError(f"{len(values)} values for rows that hold {self.offsets[-1]}")
-        return Ragged(values, self.offsets)
+        return _ragged(values, self.offsets)
 
     @property
     def lengths(self) -> np.ndarray:
         """[R] int64, the length of each row."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,46 +75,197 @@ class Ragged:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[row] for row in range(len(self)))
 
-    def select(self, rows: np.ndarray) -> Ragged:
-        """The rows of those numbers, in that order."""
-        lengths = self.lengths[rows]
-        offsets = offsets_of(lengths)
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return Ragged(self.values[np.repeat(self.offsets[:-1][rows], lengths) + within], offsets)
+    def __eq__(self, other: object) -> bool:
+        return equal(self, other) if isinstance(other, Ragged) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __setstate__(self, state: Mapping[str, np.ndarray]) -> None:
+        """What was checked before it was pickled is not checked again. These arrays have no other owner to ask."""
+        for array in state.values():
+            array.setflags(write=False)
+        self.__dict__.update(state)
+
+    def select(self, rows: ArrayLike) -> Ragged:
+        """The rows of those numbers, in that order; a view if they are consecutive."""
+        found = select(self, rows)
+        assert isinstance(found, Ragged)
+        return found
 
 
 Column = np.ndarray | Ragged
 
 
-def offsets_of(lengths: np.ndarray) -> np.ndarray:
+def kind_of(column: Column) -> str:
+    """bool, int, float or object (all the rest, strings too); with "ragged " before it for a ragged column."""
+    kind = _NUMBERS.get(values_of(column).dtype.kind, "object")
+    return f"ragged {kind}" if isinstance(column, Ragged) else kind
+
+
+def values_of(column: Column) -> np.ndarray:
+    """The values of a ragged column, [T, ...], or a dense one itself, [R, ...]."""
+    return column.values if isinstance(column, Ragged) else column
+
+
+def held(values: ArrayLike) -> np.ndarray:
+    """The array as a column holds it: a read-only view; strings are objects, as their width is no part of a kind.
+
+    Raises ValueError for an array without rows to count.
+    """
+    array = np.asarray(values)
+    if not array.ndim:
+        raise ValueError(f"an entry for each row is wanted, found the one value {array}")
+    if array.dtype.kind in "US":
+        array = array.astype(object)
+    if array.flags.writeable:
+        array = array.view()
+        array.setflags(write=False)
+    return array
+
+
+def equal(one: Column, other: Column) -> bool:
+    """Whether kind, shape and every value are the same. NaN equals NaN; entries may be arrays."""
+    if kind_of(one) != kind_of(other):
+        return False
+    if isinstance(one, Ragged) and isinstance(other, Ragged) and not np.array_equal(one.offsets, other.offsets):
+        return False
+    a, b = values_of(one), values_of(other)
+    if a.dtype == object or b.dtype == object:
+        return a.shape == b.shape and all(map(_equal_objects, a.ravel(), b.ravel()))
+    return np.array_equal(a, b, equal_nan=True)
+
+
+def offsets_of(lengths: ArrayLike) -> np.ndarray:
     """[R] lengths to [R + 1] offsets."""
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
+    counts = np.asarray(lengths, dtype=np.int64)
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
 
 
 def row_numbers(rows: ArrayLike) -> np.ndarray:
     """[n] int64. Raises TypeError for anything but whole numbers: a mask would be read as rows 0 and 1."""
     found = np.asarray(rows)
+    if found.ndim != 1:
+        raise TypeError(f"a list of row numbers is wanted, an array of shape {list(found.shape)} was given")
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"row numbers are wanted, {found.dtype} was given; for a mask use np.flatnonzero(mask)")
     return found.astype(np.int64, copy=False)
 
 
-def select(column: Column, rows: np.ndarray) -> Column:
-    """The rows of those numbers, in that order."""
-    return column.select(rows) if isinstance(column, Ragged) else column[rows]
+def runs(rows: np.ndarray) -> np.ndarray:
+    """[n] row numbers to [K, 2] int64: (start, stop) of each run of consecutive numbers, as few as there can be."""
+    if not len(rows):
+        return np.zeros((0, 2), dtype=np.int64)
+    last = np.concatenate([np.flatnonzero(rows[1:] != rows[:-1] + 1), [len(rows) - 1]])
+    first = np.concatenate([[0], last[:-1] + 1])
+    return np.column_stack([rows[first], rows[last] + 1])
+
+
+def select(column: Column, rows: ArrayLike) -> Column:
+    """The rows of those numbers, in that order; a view if they are consecutive. Negative numbers count from the end.
+
+    Raises IndexError for a number that no row has, and TypeError as `row_numbers` does.
+    """
+    index, count = row_numbers(rows), len(column)
+    missing = index[(index < -count) | (index >= count)]
+    if len(missing):
+        raise IndexError(f"no row {missing[0]}; there are {count}")
+    index = np.where(index < 0, index + count, index)
+    pieces = runs(index)
+    if len(pieces) < 2:
+        return _slice(column, *(pieces.tolist() or [(0, 0)])[0])
+    if not isinstance(column, Ragged):
+        return held(column[index])
+    return gather([column], np.column_stack([np.zeros(len(pieces), dtype=np.int64), pieces]))
 
 
 def concat(columns: Sequence[Column]) -> Column:
-    """Columns end to end. Raises ValueError if some are ragged and some dense, or their dtypes differ.
+    """Columns end to end, by one copy. Takes and raises what `gather` does."""
+    return gather(columns, np.array([[chunk, 0, len(column)] for chunk, column in enumerate(columns)]))
 
-    What is empty does not know its dtype (a rank may have had no rows) and is not asked.
+
+def gather(chunks: Sequence[Column], runs: np.ndarray) -> Column:
+    """Runs of rows of several columns, end to end, by one copy; a view if they are one run.
+
+    Args:
+        chunks: at least one. What is empty does not know its dtype (a rank may have had no rows) and is not asked.
+        runs: [K, 3] int64: (number of the chunk, start, stop), in the order of the rows. K may be 0.
+
+    Raises ValueError if some chunks are ragged and some dense, or their dtypes or trailing shapes differ, and
+    IndexError for rows that a chunk does not have.
     """
-    parts = [c for c in columns if len(c)] or list(columns[:1])
-    telling = [c for c in parts if not isinstance(c, Ragged) or len(c.values)] or parts[:1]
-    kinds = {type(c).__name__ for c in parts}, {str((c.values if isinstance(c, Ragged) else c).dtype) for c in telling}
-    if any(len(kind) > 1 for kind in kinds):
-        raise ValueError(f"cannot join columns of different kinds: {', '.join(sorted(set.union(*kinds)))}")
-    if isinstance(parts[0], Ragged):
-        values = np.concatenate([c.values for c in telling if isinstance(c, Ragged)])
-        return Ragged(values, offsets_of(np.concatenate([c.lengths for c in parts if isinstance(c, Ragged)])))
-    return np.concatenate([c for c in parts if not isinstance(c, Ragged)])
+    like = _agreed(chunks)
+    sizes = np.array([len(chunk) for chunk in chunks])
+    outside = (runs[:, 1] < 0) | (runs[:, 1] > runs[:, 2]) | (runs[:, 2] > sizes[runs[:, 0]])
+    if outside.any():  # numpy would give the rows that there are, and say nothing
+        chunk, start, stop = runs[outside][0]
+        raise IndexError(f"no rows {start}:{stop} in chunk {chunk}, which has {sizes[chunk]}")
+    if len(runs) == 1:
+        chunk, start, stop = runs[0].tolist()
+        return _slice(chunks[chunk], start, stop)
+    if isinstance(like, Ragged):
+        return _gather_ragged(chunks, runs, like)
+    return _joined([values_of(chunks[chunk])[start:stop] for chunk, start, stop in runs.tolist()], like)
+
+
+def _slice(column: Column, start: int, stop: int) -> Column:
+    """Rows of one column as a view. Offsets are a view too where they can be."""
+    if not isinstance(column, Ragged):
+        return held(column[start:stop])
+    if (start, stop) == (0, len(column)):
+        return column
+    offsets = column.offsets[start : stop + 1]
+    values = column.values[offsets[0] : offsets[-1]]
+    return _ragged(values, offsets - offsets[0] if offsets[0] else offsets)
+
+
+def _gather_ragged(chunks: Sequence[Column], runs: np.ndarray, like: Ragged) -> Ragged:
+    # Only a chunk without rows can be dense here.
+    offsets = [c.offsets if isinstance(c, Ragged) else np.zeros(1, dtype=np.int64) for c in chunks]
+    bounds = np.concatenate(offsets)
+    chunk, starts, stops = runs.T
+    first = offsets_of([len(o) for o in offsets])[chunk]  # where the offsets of a run's chunk are in `bounds`
+    taken = zip(chunk.tolist(), bounds[first + starts].tolist(), bounds[first + stops].tolist(), strict=True)
+    values = _joined([values_of(chunks[c])[start:stop] for c, start, stop in taken], like.values)
+    before = offsets_of(stops - starts)
+    rows = np.repeat(first + starts - before[:-1], stops - starts) + np.arange(before[-1])
+    return _ragged(values, offsets_of(bounds[rows + 1] - bounds[rows]))
+
+
+def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
+    filled = [piece for piece in pieces if len(piece)] or [like[:0]]
+    return held(filled[0] if len(filled) == 1 else np.concatenate(filled))
+
+
+def _agreed(columns: Sequence[Column]) -> Column:
+    """A column that all the others are like. Raises ValueError if there is none."""
+    if not columns:
+        raise ValueError("there are no columns to join")
+    filled = [c for c in columns if len(c)] or columns[:1]
+    telling = [c for c in filled if len(values_of(c))] or filled[:1]
+    ragged = {isinstance(c, Ragged) for c in filled}
+    entries = {(v.dtype, v.shape[1:]) for v in map(values_of, telling)}
+    if len(ragged) > 1 or len(entries) > 1:
+        found = ", ".join(sorted({_described(c) for c in filled}))
+        raise ValueError(f"cannot join columns of different kinds: {found}")
+    return telling[0]
+
+
+def _described(column: Column) -> str:
+    values = values_of(column)
+    trailing = f" {list(values.shape[1:])}" if values.ndim > 1 else ""
+    return f"{'ragged' if isinstance(column, Ragged) else 'dense'} {values.dtype}{trailing}"
+
+
+def _ragged(values: np.ndarray, offsets: np.ndarray) -> Ragged:
+    """Without the check of offsets that are right by the way in which they were made."""
+    column: Ragged = object.__new__(Ragged)
+    column.__dict__.update(values=held(values), offsets=held(offsets))
+    return column
+
+
+def _equal_objects(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return np.array_equal(one, other)  # type: ignore[arg-type]
+    return bool(one == other) or bool(one != one and other != other)

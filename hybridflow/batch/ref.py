@@ -1,62 +1,70 @@
 """BatchRef: the controller's handle on rows that live elsewhere.
 
-Row operations touch row numbers only. What a handle is, and where its rows are, is for the controller's store to
-know; this module treats it as opaque.
+Row operations touch row numbers only. Where rows are, and how one gets at them, is the business of their `Chunk`s;
+this module asks a chunk for nothing unless it is asked for rows (`get`) or for what is known about them (`metadata`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
+from hybridflow.batch.rows import Rows
+from hybridflow.batch.source import Held, Metadata, Source
+
+TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 
-@dataclass(frozen=True)
-class Source:
-    """Some columns of every row of a BatchRef.
-
-    Attributes:
-        columns: their names.
-        handles: the chunks they lie in.
-        where: [R, 2] int64: the chunk and the row in that chunk, for each row.
-    """
-
-    columns: tuple[str, ...]
-    handles: tuple[Any, ...]
-    where: np.ndarray
-
-    def select(self, rows: np.ndarray) -> Source:
-        """The rows of those numbers; chunks that no row names any more are let go."""
-        where = self.where[rows]
-        used, renumbered = np.unique(where[:, 0], return_inverse=True)
-        handles = tuple(self.handles[chunk] for chunk in used)
-        return Source(self.columns, handles, np.stack([renumbered.reshape(-1), where[:, 1]], axis=1))
-
-
-@dataclass(frozen=True)
-class BatchRef:
+@dataclass(frozen=True, eq=False)
+class BatchRef(Rows):
     """R rows by reference, with the same row operations as `Batch`.
 
     Attributes:
+        rows: R.
         sources: where each column is.
         marks: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
             the same number are samples of one prompt) and `copy_id` (which of them a row is).
+        origin: [R] int64 while a call is under way: which of the caller's rows each one is; else None.
     """
 
     rows: int
     sources: tuple[Source, ...] = field(repr=False)
-    marks: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+    marks: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    origin: np.ndarray | None = field(default_factory=lambda: None, repr=False)
 
     @staticmethod
-    def of(handle: Any, rows: int, columns: Sequence[str]) -> BatchRef:
+    def of(chunk: Any, rows: int, columns: Iterable[str]) -> BatchRef:
         """All rows of one chunk."""
         where = np.stack([np.zeros(rows, dtype=np.int64), np.arange(rows, dtype=np.int64)], axis=1)
-        return BatchRef(rows, (Source(tuple(columns), (handle,), where),))
+        return BatchRef(rows, (Source(tuple(columns), (chunk,), where),))
+
+    @staticmethod
+    def here(batch: Batch) -> BatchRef:
+        """A reference to rows of this process."""
+        return BatchRef.of(Held(batch), len(batch), batch.columns)
+
+    @staticmethod
+    def later(find: Callable[[], BatchRef]) -> BatchRef:
+        """A reference of which nothing is known yet: the first question about it calls `find`, which may wait."""
+        ref: BatchRef = object.__new__(BatchRef)
+        ref.__dict__["_find"] = find
+        return ref
+
+    def __getattr__(self, name: str) -> Any:
+        """Only asked for what is not there: the fields of a reference made by `later`."""
+        if name.startswith("_") or "_find" not in self.__dict__:
+            raise AttributeError(f"BatchRef has no {name!r}")
+        found = self.__dict__["_find"]()
+        self.__dict__.update({field.name: getattr(found, field.name) for field in fields(BatchRef)})
+        self.__dict__.pop("_find", None)
+        return self.__dict__[name]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,22 +78,27 @@ class BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
         index = row_numbers(rows)
         marks = {name: values[index] for name, values in self.marks.items()}
-        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks)
+        origin = None if self.origin is None else self.origin[index]
+        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin)
 
-    def keep(self, names: Sequence[str]) -> BatchRef:
-        """Only the sources that hold one of those columns."""
+    def numbered(self, origin: np.ndarray | None) -> BatchRef:
+        """The same rows as part of a call; see `origin`."""
+        return BatchRef(self.rows, self.sources, self.marks, origin)
+
+    def keep(self, names: Iterable[str]) -> BatchRef:
+        """Only those columns, and the marks."""
         wanted = set(names)
-        return BatchRef(self.rows, tuple(s for s in self.sources if wanted & set(s.columns)), self.marks)
+        kept = ((s, tuple(c for c in s.columns if c in wanted)) for s in self.sources)
+        sources = tuple(Source(columns, s.chunks, s.where) for s, columns in kept if columns)
+        return BatchRef(self.rows, sources, self.marks, self.origin)
 
-    def repeat(self, times: int) -> BatchRef:
-        """Each row `times` times, one after the other; the copies of a row become one group."""
-        rows = np.repeat(np.arange(self.rows), times)
-        marks = {"group_id": rows, "copy_id": np.tile(np.arange(times), self.rows)}
-        return BatchRef(self.rows * times, self.select(rows).sources, marks)
-
-    def split(self, parts: int) -> list[BatchRef]:
-        """That many runs of rows, as even as whole rows allow; groups may be split."""
-        return [self.select(rows) for rows in np.array_split(np.arange(self.rows), parts)]
+    def repeat(self, times: int, *, interleave: bool = True) -> BatchRef:
+        """Each row `times` times; the copies of a row become one group."""
+        index = np.arange(self.rows)
+        copies = super().repeat(times, interleave=interleave)
+        group, copy = (np.repeat(index, times), np.tile(np.arange(times), self.rows)) if interleave else (
+            np.tile(index, times), np.repeat(np.arange(times), self.rows))  # fmt: skip
+        return BatchRef(copies.rows, copies.sources, {"group_id": group, "copy_id": copy}, copies.origin)
 
     def __or__(self, other: BatchRef) -> BatchRef:
         """Union of columns. Raises ValueError for a column given twice, or other rows by their number or marks."""
@@ -98,7 +111,53 @@ class BatchRef:
         differing = sorted(name for name in shared if not np.array_equal(self.marks[name], other.marks[name]))
         if differing:
             raise ValueError(f"union of rows that are not the same: they differ in {', '.join(differing)}")
-        return BatchRef(self.rows, self.sources + other.sources, {**other.marks, **self.marks})
+        return BatchRef(self.rows, self.sources + other.sources, {**other.marks, **self.marks}, self.origin)
+
+    # What these wait for are the reports of the ranks, which are small; only `get` moves rows.
+
+    @property
+    def schema(self) -> dict[str, str]:
+        """What each column is like; see `columns.kind_of`. Waits until the rows have been made."""
+        found = {name: "int" for name in self.marks}
+        for source in self.sources:
+            for chunk in source.chunks:
+                found |= {name: kind for name, kind in chunk.metadata().kinds.items() if name in source.columns}
+        return found
+
+    def lengths(self, column: str) -> np.ndarray:
+        """[R] int64, of a ragged column. Waits until the rows have been made. Raises KeyError for any other column."""
+        source = next((s for s in self.sources if column in s.columns), None)
+        if source is None:
+            raise KeyError(f"no column {column!r} whose lengths could be known; there are {', '.join(self.columns)}")
+        return source.of_each(lambda chunk: _lengths(chunk.metadata(), column))
+
+    def tokens(self, columns: Sequence[str] = TOKEN_COLUMNS) -> np.ndarray:
+        """[R] int64, prompt and response together. Waits until both have been made. Raises KeyError if neither is."""
+        found = [self.lengths(column) for column in columns if column in self.columns]
+        if not found:
+            raise KeyError(
+                f"rows have tokens if they have {' or '.join(columns)}; these have {', '.join(self.columns)}"
+            )
+        return np.sum(found, axis=0)
+
+    def metadata(self) -> Metadata:
+        """What is known of the rows without moving them. Waits until they have been made."""
+        kinds = self.schema
+        return Metadata(
+            self.rows, kinds, {name: self.lengths(name) for name, kind in kinds.items() if kind.startswith("ragged")}
+        )
+
+    def get(self) -> Batch:
+        """Move the rows here. Waits until they have been made. For looking at a result, not for a training step."""
+        here = (gather([c.get() for c in s.chunks], s.runs(), s.columns) for s in self.sources)
+        return Batch(**dict(chain.from_iterable(batch.items() for batch in here)), **self.marks)
+
+    def _key(self, name: str) -> np.ndarray:
+        if name not in self.marks:
+            raise KeyError(
+                f"the controller knows the values of {', '.join(self.marks) or 'no column'}, not of {name!r}"
+            )
+        return self.marks[name]
 
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
@@ -107,16 +166,33 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
         return BatchRef(0, ())
     if len({frozenset(ref.columns) for ref in refs}) > 1:
         raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
-    rows = sum(ref.rows for ref in refs)
-    layouts = {tuple(source.columns for source in ref.sources) for ref in refs}
-    if len(layouts) > 1:
-        raise ValueError("cannot join rows whose columns came in different calls; join before the union")
-    sources = tuple(_concat_sources(parts) for parts in zip(*(ref.sources for ref in refs), strict=True))
+    together: dict[tuple[int, ...], list[str]] = {}  # columns that share a source in every one of them
+    places = [{name: number for number, s in enumerate(ref.sources) for name in s.columns} for ref in refs]
+    for name in places[0]:
+        together.setdefault(tuple(place[name] for place in places), []).append(name)
+    sources = tuple(
+        _end_to_end(columns, [ref.sources[number] for ref, number in zip(refs, numbers, strict=True)])
+        for numbers, columns in together.items()
+    )
     marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    return BatchRef(rows, sources, marks)
+    numbered = [ref.origin for ref in refs if ref.origin is not None]
+    origin = np.concatenate(numbered) if len(numbered) == len(refs) else None
+    return BatchRef(sum(ref.rows for ref in refs), sources, marks, origin)
 
 
-def _concat_sources(sources: Sequence[Source]) -> Source:
-    starts = np.cumsum([0, *(len(s.handles) for s in sources)])[:-1]
-    shifted = [s.where + np.array([start, 0]) for s, start in zip(sources, starts, strict=True)]
-    return Source(sources[0].columns, tuple(h for s in sources for h in s.handles), np.concatenate(shifted))
+def _end_to_end(columns: Sequence[str], sources: Sequence[Source]) -> Source:
+    sources = [source for source in sources if len(source.where)] or sources[:1]
+    numbers: dict[Any, int] = {}
+    for chunk in chain.from_iterable(source.chunks for source in sources):
+        numbers.setdefault(chunk, len(numbers))
+    where = []
+    for source in sources:
+        renumbered = np.array([numbers[chunk] for chunk in source.chunks], dtype=np.int64)
+        where.append(np.stack([renumbered[source.where[:, 0]], source.where[:, 1]], axis=1))
+    return Source(tuple(columns), tuple(numbers), np.concatenate(where))
+
+
+def _lengths(known: Metadata, column: str) -> np.ndarray:
+    if known.rows and column not in known.lengths:
+        raise KeyError(f"column {column!r} is {known.kinds.get(column, 'not there')}; only ragged columns have lengths")
+    return known.lengths.get(column, np.zeros(0, dtype=np.int64))

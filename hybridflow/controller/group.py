@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hybridflow.batch import BatchRef
-from hybridflow.controller import store
+from hybridflow.batch import Batch, BatchRef
+from hybridflow.controller.report import Report
+from hybridflow.controller.sent import Sender
+from hybridflow.controller.store import put
 from hybridflow.controller.supervise import CallRecord, Supervisor
-from hybridflow.dispatch import Call, Method, methods, protocols
+from hybridflow.dispatch import Call, Method, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
 
 
-class Result:
-    """The result of a call that gives no rows; it may still be under way."""
+class PendingResult(Result):
+    """The result of a call that gives no rows."""
 
     def __init__(self, supervisor: Supervisor, record: CallRecord) -> None:
         self._supervisor, self._record = supervisor, record
 
     def get(self) -> Any:
-        """Wait for the ranks; what the protocol collects of their values. Raises RoleError if a call failed."""
-        reports = self._supervisor.wait(self._record)
-        return self._record.collect([report.value for report in reports])
+        """See `Result`."""
+        self._supervisor.wait(self._record)
+        return self._record.joined(lambda report: report.value)
+
+    def metadata(self) -> list[Report]:
+        """See `Result`."""
+        return [report for report in self._supervisor.wait(self._record) if report is not None]
 
 
 class Group:
@@ -35,57 +42,41 @@ class Group:
     """
 
     def __init__(
-        self, role: str, interface: type[Role], layout: Layout, ranks: list[Any], supervisor: Supervisor
+        self,
+        role: str,
+        interface: type[Role],
+        layout: Layout,
+        ranks: Sequence[Any],
+        supervisor: Supervisor,
+        chunk_rows: int | None = None,
     ) -> None:
         self.role, self.layout = role, layout
-        self._interface, self._ranks, self._supervisor = interface, ranks, supervisor
-        for name, method in methods(interface).items():
-            setattr(self, name, self._bound(name, method))
+        self._interface, self._supervisor = interface, supervisor
+        self._send = Sender(role, ranks, supervisor, chunk_rows)
 
     def __getattr__(self, name: str) -> Any:
         known = ", ".join(methods(self._interface)) if "_interface" in self.__dict__ else ""
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
-    def _bound(self, name: str, method: Method) -> Callable[..., Any]:
-        function = getattr(self._interface, name)
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._call(name, method, Call(args, kwargs))
-
-        return call
-
-    def _call(self, name: str, method: Method, call: Call) -> Any:
+    def _make(self, name: str, method: Method, call: Call) -> Any:
+        call = call.map(_fresh)
         self._check_columns(name, method, call)
         protocol = protocols.get(method.protocol)()
         parts = protocol.distribute(self.layout, call)
         if len(parts) != self.layout.size:
             raise HybridFlowError(
                 f"{self.role}.{name}: distribute of protocol {method.protocol!r} gave {len(parts)} calls "
-                f"for {self.layout.size} ranks; it must give one a rank, without rows to a rank that gets none"
+                f"for {self.layout.size} ranks; it must give one a rank, or None for a rank that is not called"
             )
-        reports, rows = [], []
-        for rank, part in enumerate(parts):
-            message, objects = store.pack(part, method.reads, call)
-            report, data = (
-                self._ranks[rank].call.options(num_returns=2).remote(self.role, name, rank, message, *objects)
-            )
-            reports.append(report)
-            rows.append((data, part.rows()))
-        record = CallRecord(self.role, name, reports, functools.partial(protocol.collect, self.layout))
-        self._supervisor.watch(record)
+        collect = functools.partial(protocol.collect, self.layout)
+        sent = self._send(name, method, parts, collect)
+        if method.blocking:
+            self._supervisor.wait(sent.record)
         if not method.returns_rows:
-            return Result(self._supervisor, record)
-        return protocol.collect(self.layout, self._references(method, record, rows))
-
-    def _references(self, method: Method, record: CallRecord, rows: list[tuple[Any, Any]]) -> list[BatchRef]:
-        """What each rank gives: as many rows as it was given if the columns are declared, else as it reports."""
-        if method.gives is not None and all(given is not None for _, given in rows):
-            return [BatchRef.of(data, len(given), method.gives) for data, given in rows]
-        reports = self._supervisor.wait(record)
-        return [
-            BatchRef.of(data, report.rows or 0, report.columns) for (data, _), report in zip(rows, reports, strict=True)
-        ]
+            return PendingResult(self._supervisor, sent.record)
+        if method.gives is not None and all(part is None or part.rows() for part in parts):
+            return _unnumbered(collect(sent.promised(method.gives)))
+        return BatchRef.later(lambda: _unnumbered(collect(sent.found())))
 
     def _check_columns(self, name: str, method: Method, call: Call) -> None:
         rows = call.rows()
@@ -98,6 +89,41 @@ class Group:
                 f"{column!r} is given by {found or 'no role that is known'}" for column, found in givers.items()
             )
             raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {told}")
+
+
+def group_class(interface: type[Role]) -> type[Group]:
+    """A class of groups with the methods of a role, their signatures and docstrings. Raises KeyError as `methods`."""
+    made = {name: _bound(name, method, getattr(interface, name)) for name, method in methods(interface).items()}
+    return type(f"{interface.__name__}Group", (Group,), {"__doc__": interface.__doc__, **made})
+
+
+def _bound(name: str, method: Method, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(self: Group, *args: Any, **kwargs: Any) -> Any:
+        return self._make(name, method, Call(args, kwargs))
+
+    given = "BatchRef" if method.returns_rows else "Result"
+    signature = inspect.signature(function)
+    parameters = [p.replace(annotation=_referred(p.annotation)) for p in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=given)  # type: ignore[attr-defined]
+    return call
+
+
+def _referred(annotation: Any) -> Any:
+    return "BatchRef" if str(annotation) in ("Batch", "RowsT", str(Batch)) else annotation
+
+
+def _fresh(value: Any) -> Any:
+    """An argument as a protocol gets it: rows that are here go to the store, rows of a former call have no number."""
+    if isinstance(value, Batch):
+        return put(value)
+    return value.numbered(None) if isinstance(value, BatchRef) else value
+
+
+def _unnumbered(result: Any) -> Any:
+    if isinstance(result, list):
+        return [_unnumbered(value) for value in result]
+    return result.numbered(None) if isinstance(result, BatchRef) else result
 
 
 def _givers(column: str) -> str:

@@ -12,10 +12,9 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hybridflow.config.schema import Config
-from hybridflow.controller.group import Group
+from hybridflow.controller.group import group_class
 from hybridflow.controller.rank import Rank
 from hybridflow.controller.supervise import Supervisor
-from hybridflow.dispatch import methods
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
@@ -59,7 +58,7 @@ class ResourcePool:
                 num_gpus=1 if gpu else 0,
                 max_restarts=0,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
-            ).remote(list(plugins))
+            ).remote(slot, list(plugins))
             for slot in range(slots)
         ]
         supervisor.guard(self.ranks)
@@ -68,28 +67,38 @@ class ResourcePool:
             self._join(places, timeout_s)
 
     def play(
-        self, role: str, layout: Layout, *, worker: str | None = None, config: Config | None = None, updates: int = 1
-    ) -> Group:
+        self,
+        role: str,
+        layout: Layout,
+        *,
+        worker: str | None = None,
+        config: Config | None = None,
+        updates: int = 1,
+        chunk_rows: int | None = None,
+    ) -> Any:
         """Build a role on every rank of the pool.
 
         Args:
             worker: the registered name of its worker class; None: the role's own name.
             updates: optimiser steps that the run will take at most.
+            chunk_rows: at most so many rows in one object of the store; see `put`.
 
-        Raises ValueError if the layout does not fill the pool, RoleError with a rank's traceback if a build fails.
+        Returns:
+            A `Group` with the role's methods. Annotate it as the role over references, as in
+            `actor: ActorRole[BatchRef] = pool.play("actor", …)`, and a type checker knows them.
+
+        Raises ValueError if the layout does not fill the pool, KeyError for a role or a protocol that does not exist,
+        RoleError with a rank's traceback if a build fails.
         """
         if layout.size != self.slots:
             raise ValueError(
                 f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
             )
         interface = roles.get(role)
-        methods(interface)  # an unknown protocol is an error here, before the model is built
-        calls = [
-            handle.build.remote(role, worker or role, layout, rank, config or Config(), updates)
-            for rank, handle in enumerate(self.ranks)
-        ]
-        self._supervisor.settle(calls, role, "build")
-        return Group(role, interface, layout, self.ranks, self._supervisor)
+        made = group_class(interface)  # an unknown protocol is an error here, before the model is built
+        calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
+        self._supervisor.settle(role, "build", calls)
+        return made(role, interface, layout, self.ranks, self._supervisor, chunk_rows)
 
     def close(self) -> None:
         """End its processes and give its slots back."""
@@ -117,7 +126,7 @@ class ResourcePool:
         local = [nodes[:rank].count(node) for rank, node in enumerate(nodes)]
         ray.get(
             [
-                handle.join.remote(rank, self.slots, local[rank], init_method, timeout_s)
+                handle.join.remote(self.slots, local[rank], init_method, timeout_s)
                 for rank, handle in enumerate(self.ranks)
             ]
         )

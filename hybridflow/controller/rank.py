@@ -5,19 +5,25 @@ Torch, and what needs it, is imported only when a role is built that is not ligh
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import inspect
 import os
 import socket
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import ray
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Metadata
 from hybridflow.config.schema import Config
 from hybridflow.controller.failure import Failure, describe
-from hybridflow.controller.store import unpack
+from hybridflow.controller.report import Report, decode, encode
 from hybridflow.dispatch import Call, Method, methods
+from hybridflow.dispatch.check import check_given, check_returned
+from hybridflow.dispatch.message import unpack
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
@@ -25,23 +31,28 @@ from hybridflow.roles import roles
 
 
 @dataclass(frozen=True)
-class Report:
-    """The small part of a call's result: it goes to the controller, the rows stay."""
+class Order:
+    """One call as a rank gets it.
 
-    rows: int | None = None
-    columns: tuple[str, ...] = ()
-    value: Any = None
-    metrics: Metrics = field(default_factory=Metrics)
-    seconds: float = 0.0
-    failure: Failure | None = None
+    Attributes:
+        chunks: in how many its rows are to be given.
+    """
+
+    role: str
+    method: str
+    call: Call
+    chunks: int = 1
 
 
 class Rank:
     """One process of a pool."""
 
-    def __init__(self, plugins: list[str]) -> None:
+    def __init__(self, rank: int, plugins: list[str]) -> None:
         import_plugins(plugins)
+        self._rank = rank
         self._workers: dict[str, Any] = {}
+        self._declared: dict[str, dict[str, Method]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._node = ray.util.get_node_ip_address()
 
     def place(self) -> tuple[str, str]:
@@ -54,10 +65,10 @@ class Rank:
             probe.bind((self._node, 0))
             return int(probe.getsockname()[1])
 
-    def join(self, rank: int, world: int, local_rank: int, init_method: str, timeout_s: float) -> None:
+    def join(self, world: int, local_rank: int, init_method: str, timeout_s: float) -> None:
         """Enter the pool's torch.distributed world."""
         os.environ.update(
-            RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
+            RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
         )
         from datetime import timedelta
 
@@ -69,49 +80,71 @@ class Rank:
         dist.init_process_group(
             platform().backend,
             init_method=init_method,
-            rank=rank,
+            rank=self._rank,
             world_size=world,
             timeout=timedelta(seconds=timeout_s),
         )
 
-    def build(self, role: str, worker: str, layout: Layout, rank: int, config: Config, updates: int) -> Report:
-        """Make the worker that plays a role."""
+    def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int) -> bytes:
+        """Make the worker that plays a role; the report on it."""
         from hybridflow.workers import Context
 
         try:
-            self._workers[role] = _worker(worker)(Context(config, layout, rank, updates, peers=self._workers))
-            return Report()
+            self._workers[role] = _worker(worker)(Context(config, layout, self._rank, updates, peers=self._workers))
+            self._declared[role] = methods(type(self._workers[role]))
+            return encode(Report())
         except Exception as error:
-            return Report(failure=self._failure(role, rank, "build", error))
+            return encode(Report(failure=self._failure(role, "build", error)))
 
-    def call(self, role: str, method: str, rank: int, call: Call, *objects: Batch | Failure) -> tuple[Report, Any]:
-        """Carry out one call; the rows of its result, and the report on it."""
-        upstream = next((o for o in objects if isinstance(o, Failure)), None)
+    def call(self, order: bytes, *chunks: Batch | Failure) -> bytes:
+        """Carry out a call that gives no rows; the report on it."""
+        return encode(self._carry_out(decode(order), chunks)[0])
+
+    @ray.method(num_returns=2)
+    def call_rows(self, order: bytes, *chunks: Batch | Failure) -> tuple[Any, ...]:
+        """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
+        decoded: Order = decode(order)
+        report, given = self._carry_out(decoded, chunks)
+        return encode(report), *given
+
+    def _carry_out(self, order: Order, chunks: Sequence[Batch | Failure]) -> tuple[Report, list[Any]]:
+        upstream = next((chunk for chunk in chunks if isinstance(chunk, Failure)), None)
         if upstream is not None:
-            failure = Failure(role, rank, self._node, method, str(upstream), upstream.traceback, follows=True)
-            return Report(failure=failure), failure
-        worker = self._workers[role]
-        context = getattr(worker, "context", None)
+            failure = dataclasses.replace(
+                upstream, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(upstream),
+                follows=True,
+            )  # fmt: skip
+            return Report(failure=failure), [failure] * order.chunks
+        worker = self._workers[order.role]
+        declared = self._declared[order.role][order.method]
         metrics = Metrics()
-        if context is not None:
-            context.metrics = metrics
+        if getattr(worker, "context", None) is not None:
+            worker.context.metrics = metrics
         start = perf_counter()
         try:
-            given = unpack(call, objects)  # type: ignore[arg-type]
-            value = getattr(worker, method)(*given.args, **given.kwargs)
-            declared = methods(type(worker))[method]
-            _check(declared, value, given)
+            given = unpack(order.call, chunks)  # type: ignore[arg-type]
+            check_given(declared, given)
+            value = getattr(worker, order.method)(*given.args, **given.kwargs)
+            if inspect.isawaitable(value):
+                value = self._wait_for(value)
+            check_returned(declared, value, given)
         except Exception as error:
-            failure = self._failure(role, rank, method, error)
-            return Report(failure=failure), failure
+            failure = self._failure(order.role, order.method, error)
+            return Report(failure=failure), [failure] * order.chunks
         seconds = perf_counter() - start
-        if isinstance(value, Batch):
-            return Report(len(value), value.columns, None, metrics, seconds), value
-        return Report(0 if declared.returns_rows else None, (), value, metrics, seconds), None
+        if not declared.returns_rows:
+            return Report(value=value, metrics=metrics, seconds=seconds), []
+        parts = value.split(order.chunks)
+        return Report(tuple(map(Metadata.of, parts)), metrics=metrics, seconds=seconds), parts
 
-    def _failure(self, role: str, rank: int, method: str, error: Exception) -> Failure:
+    def _wait_for(self, coroutine: Any) -> Any:
+        """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""
+        self._loop = self._loop or asyncio.new_event_loop()
+        return self._loop.run_until_complete(coroutine)
+
+    def _failure(self, role: str, method: str, error: Exception) -> Failure:
         line, trace = describe(error)
-        return Failure(role, rank, self._node, method, line, trace)
+        return Failure(role, self._rank, self._node, method, line, trace)
 
 
 def _worker(name: str) -> Any:
@@ -123,18 +156,3 @@ def _worker(name: str) -> Any:
 
     own = roles.get(name) if name in roles else None
     return own if own is not None and issubclass(own, Worker) else workers.get(name)
-
-
-def _check(declared: Method, value: Any, given: Call) -> None:
-    """A worker keeps its role's promise about rows and columns, on the ranks that give any."""
-    if isinstance(value, Batch) != declared.returns_rows and declared.gives is None:
-        said = "rows (its return is annotated as Batch)" if declared.returns_rows else "no rows (no `gives`, no Batch)"
-        raise TypeError(f"the method declares that it gives {said}, it returned {type(value).__name__}")
-    if declared.gives is None or (isinstance(value, Batch) and not value.columns):
-        return
-    wanted = given.rows()
-    if not isinstance(value, Batch) or set(value.columns) != set(declared.gives):
-        found = value.columns if isinstance(value, Batch) else type(value).__name__
-        raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
-    if wanted is not None and len(value) != len(wanted):
-        raise ValueError(f"the method was given {len(wanted)} rows and returned {len(value)}")

@@ -1,115 +1,52 @@
-"""The store: put rows in, name a part of them in a call, fetch that part on a rank.
+"""The store: rows in Ray's object store, and who knows about them.
 
-A handle of a `BatchRef` is a Ray object reference here, and only here. The controller never looks inside an object;
-a rank is sent references to the chunks that hold its rows, and which rows those are.
+A `StoredChunk` is what a `BatchRef` of the controller is made of. The object lives as long as any chunk names it, and
+a chunk as long as any `BatchRef` names that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import ray
 
-from hybridflow.batch import Batch, BatchRef, concat
-from hybridflow.dispatch import Call
+from hybridflow.batch import Batch, BatchRef, Metadata
+from hybridflow.batch.ref import concat
 
 
-def put(batch: Batch) -> BatchRef:
-    """Put rows into the store."""
-    return BatchRef.of(ray.put(batch), len(batch), batch.columns)
+class StoredChunk:
+    """Rows in one object of the store; see `hybridflow.batch.source.Chunk`."""
+
+    def __init__(self, data: Any, metadata: Callable[[], Metadata]) -> None:
+        self.data, self._metadata = data, metadata
+
+    def metadata(self) -> Metadata:
+        """What is known of the rows; waits for the ranks. Raises RoleError if they failed."""
+        return self._metadata()
+
+    def get(self) -> Batch:
+        """The rows. Raises RoleError if they were not made."""
+        self.metadata()
+        found: Batch = ray.get(self.data)
+        return found
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Some columns of the rows.
-
-    Attributes:
-        where: [R, 2] chunk (a number among the call's objects) and row.
-        like: a chunk that has these columns, for a rank that gets no rows; None: nobody has any.
-    """
-
-    columns: tuple[str, ...]
-    where: np.ndarray
-    like: int | None = None
-
-
-@dataclass(frozen=True)
-class RowsMessage:
-    """A BatchRef as a call carries it."""
-
-    rows: int
-    pieces: tuple[Piece, ...]
-    marks: dict[str, np.ndarray]
-
-
-def pack(call: Call, needs: Sequence[str] | None, whole: Call | None = None) -> tuple[Call, list[Any]]:
-    """A call with its rows as messages, and the objects that they refer to. Only columns in `needs` travel.
+def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
+    """Put rows into the store.
 
     Args:
-        whole: the call that this one is a part of. A part without rows learns from it what its columns are like.
+        chunk_rows: at most so many rows in one object; None: one object. Between machines whole objects travel, so
+            smaller ones bring fewer rows that are not wanted there, at a cost for each.
     """
-    objects: list[Any] = []
-    places: dict[Any, int] = {}
-    samples = _samples(whole or call)
-
-    def place(handle: Any) -> int:
-        if handle not in places:
-            places[handle] = len(objects)
-            objects.append(handle)
-        return places[handle]
-
-    def message(value: Any) -> Any:
-        if not isinstance(value, BatchRef):
-            return value
-        ref = value if needs is None else value.keep(needs)
-        pieces = []
-        for source in ref.sources:
-            columns = source.columns if needs is None else tuple(c for c in source.columns if c in needs)
-            if not len(source.where):
-                sample = samples.get(source.columns)
-                pieces.append(Piece(columns, source.where, None if sample is None else place(sample)))
-                continue
-            numbers = np.array([place(handle) for handle in source.handles], dtype=np.int64)
-            where = source.where.copy()
-            where[:, 0] = numbers[where[:, 0]]
-            pieces.append(Piece(columns, where))
-        return RowsMessage(ref.rows, tuple(pieces), ref.marks)
-
-    return call.map(message), objects
+    return concat([_put(part) for part in batch.split(parts_of(len(batch), chunk_rows))])
 
 
-def unpack(call: Call, objects: Sequence[Batch]) -> Call:
-    """On a rank: the call with its rows fetched."""
-
-    def fetch(value: Any) -> Any:
-        if not isinstance(value, RowsMessage):
-            return value
-        columns = {name: column for piece in value.pieces for name, column in _gather(piece, objects).items()}
-        return Batch(**columns, **value.marks)
-
-    return call.map(fetch)
+def parts_of(rows: int, chunk_rows: int | None) -> int:
+    """In how many chunks rows are cut; see `put`."""
+    return max(1, -(-rows // chunk_rows)) if chunk_rows else 1
 
 
-def _samples(call: Call) -> dict[tuple[str, ...], Any]:
-    """By the columns of a source, a chunk that has them: one with a row, if there is any."""
-    refs = [value for value in (*call.args, *call.kwargs.values()) if isinstance(value, BatchRef)]
-    sources = sorted((s for ref in refs for s in ref.sources if s.handles), key=lambda s: len(s.where))
-    return {s.columns: s.handles[s.where[0, 0] if len(s.where) else 0] for s in sources}
-
-
-def _gather(piece: Piece, objects: Sequence[Batch]) -> Batch:
-    if not len(piece.where):
-        like = Batch() if piece.like is None else objects[piece.like]
-        return like.keep([name for name in piece.columns if name in like]).select([])
-    chunks = piece.where[:, 0]
-    order = np.argsort(chunks, kind="stable")
-    used, starts = np.unique(chunks[order], return_index=True)
-    runs = np.split(order, starts[1:])
-    parts = [
-        objects[chunk].keep(piece.columns).select(piece.where[rows, 1]) for chunk, rows in zip(used, runs, strict=True)
-    ]
-    joined = concat(parts)
-    return joined if np.all(np.diff(order) > 0) else joined.select(np.argsort(order))
+def _put(batch: Batch) -> BatchRef:
+    known = Metadata.of(batch)
+    return BatchRef.of(StoredChunk(ray.put(batch), lambda: known), len(batch), batch.columns)

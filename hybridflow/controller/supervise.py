@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,32 +11,56 @@ import ray
 
 from hybridflow.controller import interrupt
 from hybridflow.controller.failure import Failure, RoleError
+from hybridflow.controller.report import Report, decode
 from hybridflow.observe.metrics import Metrics
 
-LOOK_UP_S = 1.0  # a wait is no longer than this without a look at whether the user wants to stop
+LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
-@dataclass
+@dataclass(eq=False)
 class CallRecord:
-    """One call on a group: a report to come from each rank."""
+    """One call on a group.
+
+    Attributes:
+        ranks: that were called.
+        pending: the report to come from each of them.
+        size: the ranks of the group.
+        step: of the algorithm, in which it was made.
+        reports: by rank; None until it is there, or if the rank is not called.
+    """
 
     role: str
     method: str
-    reports: list[Any]
+    ranks: Sequence[int]
+    pending: Sequence[Any]
+    size: int
     collect: Callable[[list[Any]], Any]
-    done: dict[Any, Any] = field(default_factory=dict)
+    step: int | None = None
+    missing: int = 0
+    reports: list[Report | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.missing, self.reports = len(self.pending), [None] * self.size
+
+    def joined(self, part: Callable[[Report], Any]) -> Any:
+        """What the protocol collects of a part of every report."""
+        return self.collect([None if report is None else part(report) for report in self.reports])
 
 
 class Supervisor:
-    """Watches calls. `wait` and `drain` raise as soon as any call fails, whichever they are waiting for.
+    """Watches calls. While `wait` and `drain` wait, they raise as soon as any call fails, whichever it is.
 
     On a failure the ranks are killed: the others of its group may wait for it in a collective. Whatever is waited for
     after that raises the same failure.
+
+    Attributes:
+        step: of the algorithm, for the errors of calls that are made in it; the trainer sets it.
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[Any, CallRecord] = {}
+        self.step: int | None = None
+        self._under_way: dict[Any, tuple[CallRecord, int]] = {}
         self._finished: list[CallRecord] = []
         self._ranks: list[Any] = []
         self._failed: RoleError | None = None
@@ -46,88 +71,93 @@ class Supervisor:
 
     def watch(self, record: CallRecord) -> None:
         """A call has been made."""
-        for report in record.reports:
-            self._under_way[report] = record
+        record.step = self.step
+        self._under_way.update(
+            (pending, (record, rank)) for pending, rank in zip(record.pending, record.ranks, strict=True)
+        )
 
-    def settle(self, reports: list[Any], role: str, method: str) -> list[Any]:
-        """Watch and wait for one call whose metrics nobody wants."""
-        record = CallRecord(role, method, reports, lambda _: None)
+    def settle(self, role: str, method: str, pending: Sequence[Any]) -> list[Any]:
+        """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values."""
+        record = CallRecord(role, method, range(len(pending)), pending, len(pending), lambda _: None)
         self.watch(record)
-        return self.wait(record)
+        return [report.value for report in self.wait(record) if report is not None]
 
-    def wait(self, record: CallRecord) -> list[Any]:
+    def wait(self, record: CallRecord) -> list[Report | None]:
         """The reports of one call, by rank."""
-        while len(record.done) < len(record.reports):
+        while record.missing:
             self._raise_again()
-            self._next()
-        return [record.done[report] for report in record.reports]
+            self._receive([pending for pending in record.pending if pending in self._under_way])
+        return record.reports
 
     def drain(self) -> dict[str, float]:
         """Wait for every call, and give the metrics of all that ended since the last time."""
         self._raise_again()
         while self._under_way:
-            self._next()
+            self._receive(list(self._under_way))
         finished, self._finished = self._finished, []
         joined, seconds = Metrics(), Metrics()
         for record in finished:
-            reports = [record.done[report] for report in record.reports]
-            found = record.collect([report.metrics for report in reports])
+            found = record.joined(lambda report: report.metrics)
             for metrics in found if isinstance(found, list) else [found]:
                 if metrics is not None:
                     joined.add(metrics)
-            seconds.total(f"timing_s/{record.method}", max(report.seconds for report in reports))
+            times = [report.seconds for report in record.reports if report is not None]
+            seconds.total(f"timing_s/{record.method}", max(times))
         return {**seconds.result(), **joined.result()}
 
-    def _next(self) -> None:
-        """Take in at least one report."""
-        ready: list[Any] = []
-        while not ready:
-            interrupt.check()
-            ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=LOOK_UP_S, fetch_local=True)
-        for reference in ready:
-            report = self._take(reference)
-            if report.failure is not None:
-                self._fail(report.failure)
-
-    def _take(self, reference: Any) -> Any:
-        record = self._under_way.pop(reference)
-        rank = record.reports.index(reference)
+    def _receive(self, wanted: list[Any]) -> None:
+        """Take these reports in, all at once if they come soon; else those that have come, of any call."""
+        interrupt.check()
         try:
-            report = ray.get(reference)
+            found = ray.get(wanted, timeout=LOOK_UP_S)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):  # one is late, or its process has died
+            ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
+            for pending in ready:
+                self._take_in(pending, self._outcome(pending))
+            return
+        for pending, encoded in zip(wanted, found, strict=True):
+            self._take_in(pending, decode(encoded))
+
+    def _outcome(self, pending: Any) -> Report:
+        """The report of a call that has ended in any way."""
+        record, rank = self._under_way[pending]
+        try:
+            report: Report = decode(ray.get(pending))
         except ray.exceptions.RayError as error:
-            self._fail(_lost(record, rank, error))
-        record.done[reference] = report
-        if len(record.done) == len(record.reports):
-            self._finished.append(record)
+            return Report(failure=_lost(record, rank, error))
         return report
+
+    def _take_in(self, pending: Any, report: Report) -> None:
+        record, rank = self._under_way.pop(pending)
+        if report.failure is not None:
+            self._fail(_in_step(report.failure, record))
+        record.reports[rank] = report
+        record.missing -= 1
+        if not record.missing:
+            self._finished.append(record)
 
     def _fail(self, found: Failure) -> None:
         """Gather what else has failed by now, end the ranks, and raise the first failure."""
-        failures = [found]
-        ready, _ = (
-            ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=GRACE_S)
-            if self._under_way
-            else ([], [])
-        )
-        for reference in ready:
-            record = self._under_way[reference]
-            try:
-                report = ray.get(reference)
-            except ray.exceptions.RayError as error:
-                failures.append(_lost(record, record.reports.index(reference), error))
-                continue
-            if report.failure is not None:
-                failures.append(report.failure)
+        failures, others = [found], list(self._under_way)
+        ready, _ = ray.wait(others, num_returns=len(others), timeout=GRACE_S) if others else ([], [])
+        for pending in ready:
+            failure = self._outcome(pending).failure
+            if failure is not None:
+                failures.append(_in_step(failure, self._under_way[pending][0]))
         for rank in self._ranks:
             ray.kill(rank)
         self._under_way.clear()
-        first = min(failures, key=lambda failure: (failure.follows, failure.at))
-        self._failed = RoleError(first, len(failures) - 1)
+        first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
+        self._failed = RoleError(first, after)
         raise self._failed
 
     def _raise_again(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+
+def _in_step(failure: Failure, record: CallRecord) -> Failure:
+    return dataclasses.replace(failure, step=record.step)
 
 
 def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:

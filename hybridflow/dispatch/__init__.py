@@ -1,16 +1,11 @@
 """Dispatch: how a call on a role becomes calls on its ranks, and their outputs one result."""
 
-from hybridflow.dispatch.protocol import (
-    Call,
-    Method,
-    Protocol,
-    concat,
-    count,
-    methods,
-    protocols,
-    register,
-    take,
-    using,
-)
+from hybridflow.dispatch.interface import Interface, Result, RowsT
+from hybridflow.dispatch.method import Method, methods, using
+from hybridflow.dispatch.protocol import Call, Protocol, protocols, register
+from hybridflow.dispatch.rows import concat, count, join, split, take
 
-__all__ = ["Call", "Method", "Protocol", "concat", "count", "methods", "protocols", "register", "take", "using"]
+__all__ = [
+    "Call", "Interface", "Method", "Protocol", "Result", "RowsT", "concat", "count", "join", "methods", "protocols",
+    "register", "split", "take", "using",
+]  # fmt: skip

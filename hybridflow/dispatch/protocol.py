@@ -1,7 +1,7 @@
-"""A protocol: two pure functions over a layout, and the decorator that gives a method its protocol.
+"""A protocol: two pure functions over a layout.
 
 `distribute` turns one call on a role into one call a rank; `collect` turns what the ranks gave into one result.
-Neither sees Ray, a tensor or a clock: rows are anything with `len`, `select` and a `concat` (a `Batch`, a `BatchRef`).
+Neither sees Ray, a tensor or a clock: rows are `BatchRef`s.
 """
 
 from __future__ import annotations
@@ -9,23 +9,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import singledispatch
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
-from hybridflow.batch import Batch, BatchRef
-from hybridflow.batch import batch as batches
-from hybridflow.batch import ref as refs
+from hybridflow.batch import BatchRef
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import Registry
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class Call:
-    """The arguments of one call."""
+    """The arguments of one call. A `BatchRef` among them is rows; everything else is passed as it is."""
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -34,20 +27,26 @@ class Call:
         """The same call with every argument changed."""
         return Call(tuple(map(change, self.args)), {name: change(value) for name, value in self.kwargs.items()})
 
-    def rows(self) -> BatchRef | Batch | None:
-        """The first argument that has rows, or None."""
-        return next((value for value in (*self.args, *self.kwargs.values()) if is_rows(value)), None)
+    @property
+    def refs(self) -> list[BatchRef]:
+        """The arguments that are rows, in order."""
+        return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, BatchRef)]
+
+    def rows(self) -> BatchRef | None:
+        """The first argument that is rows, or None."""
+        return next(iter(self.refs), None)
 
 
 class Protocol:
     """Base of all protocols.
 
-    Both methods are pure. `distribute` gives one `Call` for every rank of the layout, by rank. `collect` is given one
-    output for every rank, by rank, and is also used for what else a rank reports (metrics), so it must treat outputs
-    as values to choose from and to join with `concat`.
+    Both methods are pure. `distribute` gives, by rank, one `Call` for every rank of the layout, or None for a rank
+    that is not called. `collect` is given one output for every rank, by rank (None from one that was not called). It
+    is also used for what else a rank reports (metrics), so it must treat outputs as values to choose from and to join
+    with `concat`.
     """
 
-    def distribute(self, layout: Layout, call: Call) -> list[Call]:
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
         """One call a rank."""
         raise NotImplementedError
 
@@ -72,104 +71,3 @@ def register(name: str) -> Callable[[type[Protocol]], type[Protocol]]:
         return protocols.register(name)(cls)
 
     return add
-
-
-@dataclass(frozen=True)
-class Method:
-    """What a role's method declares.
-
-    Attributes:
-        protocol: the name of its protocol.
-        needs: the columns that it reads; only these travel. None: all columns.
-        may: columns that it reads too where they are there.
-        gives: the columns that it adds, one row for each row it was given. None: not said; if it is annotated to
-            return a Batch, a call waits for the ranks to learn them.
-        returns_rows: whether it returns a Batch.
-    """
-
-    protocol: str
-    needs: tuple[str, ...] | None = None
-    gives: tuple[str, ...] | None = None
-    returns_rows: bool = False
-    may: tuple[str, ...] = ()
-
-    @property
-    def reads(self) -> tuple[str, ...] | None:
-        """The columns that travel; None: all."""
-        return None if self.needs is None else (*self.needs, *self.may)
-
-
-def using(
-    protocol: str, *, needs: Sequence[str] | None = None, may: Sequence[str] = (), gives: Sequence[str] | None = None
-) -> Callable[[F], F]:
-    """Declare a method's protocol and columns; see `Method`."""
-
-    def mark(function: F) -> F:
-        annotation = getattr(function, "__annotations__", {}).get("return")
-        function.__dispatch__ = Method(  # type: ignore[attr-defined]
-            protocol,
-            needs=None if needs is None else tuple(needs),
-            gives=None if gives is None else tuple(gives),
-            returns_rows=gives is not None or "Batch" in str(getattr(annotation, "__name__", annotation)),
-            may=tuple(may),
-        )
-        return function
-
-    return mark
-
-
-def methods(cls: type) -> dict[str, Method]:
-    """The declared methods of a class, its bases' included; an override inherits its base's declaration.
-
-    Raises KeyError if one names a protocol that does not exist.
-    """
-    found: dict[str, Method] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if hasattr(value, "__dispatch__"):
-                found[name] = value.__dispatch__
-    for method in found.values():
-        protocols.get(method.protocol)
-    return found
-
-
-# What distribute and collect are written with.
-
-
-def is_rows(value: object) -> bool:
-    """Whether an argument is split by rows; everything else is passed to all."""
-    return isinstance(value, (Batch, BatchRef))
-
-
-def take(call: Call, rows: np.ndarray) -> Call:
-    """The call with those rows of every argument that has rows."""
-    return call.map(lambda value: value.select(rows) if is_rows(value) else value)
-
-
-def count(call: Call) -> int:
-    """How many rows a call has; 0 if none of its arguments has rows. Raises ValueError if two disagree."""
-    counts = {len(value) for value in (*call.args, *call.kwargs.values()) if is_rows(value)}
-    if len(counts) > 1:
-        raise ValueError(f"arguments of one call have different numbers of rows: {sorted(counts)}")
-    return counts.pop() if counts else 0
-
-
-@singledispatch
-def join(first: Any, outputs: Sequence[Any]) -> Any:
-    """Outputs of ranks as one: rows end to end; values that are not rows as a list (None if all are None)."""
-    return None if all(output is None for output in outputs) else list(outputs)
-
-
-@join.register
-def _(first: Batch, outputs: Sequence[Any]) -> Batch:
-    return batches.concat(outputs)
-
-
-@join.register
-def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
-    return refs.concat(outputs)
-
-
-def concat(outputs: Sequence[Any]) -> Any:
-    """Outputs of ranks as one result; see `join`."""
-    return join(outputs[0], outputs)

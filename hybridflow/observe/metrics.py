@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybridflow.dispatch.protocol import join
+from hybridflow.dispatch import join
 
 
 @dataclass
-class Metrics:
+class Metrics(Mapping[str, float]):
     """Scalars by name. A mean keeps its weight, so that joining uneven parts stays exact.
+
+    Read as a mapping it gives one number a name.
 
     Example:
         metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
         metrics.largest("actor/grad_norm", norm)
         metrics.total("perf/response_tokens", tokens)
+        metrics["actor/kl"]                                 # the mean
     """
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -47,6 +50,15 @@ class Metrics:
         for name, value in other.maxima.items():
             self.largest(name, value)
 
+    def __getitem__(self, name: str) -> float:
+        return self.result()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.result())
+
+    def __len__(self) -> int:
+        return len(self.result())
+
     def result(self) -> dict[str, float]:
         """One number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
@@ -54,8 +66,9 @@ class Metrics:
 
 
 @join.register
-def _(first: Metrics, outputs: Sequence[Metrics]) -> Metrics:
+def _(first: Metrics, outputs: Sequence[Metrics | None]) -> Metrics:
     joined = Metrics()
     for metrics in outputs:
-        joined.add(metrics)
+        if metrics is not None:  # of a rank that was not called
+            joined.add(metrics)
     return joined

@@ -26,6 +26,7 @@ class Coordinate:
     tp: int = 0
     pp: int = 0
     dp: int = 0
+    cp: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Layout:
 
     Attributes:
         tensor, pipeline, data: t, p, d.
+        context: c; the ranks of a context group share rows and weights. In generation each is a replica of its own.
         generation: (t_g, p_g), the sizes in generation; (t, p) when the role does not generate.
         order: axes from the one that varies fastest with the rank; Megatron's default.
 
@@ -45,9 +47,10 @@ class Layout:
     data: int = 1
     generation: tuple[int, int] | None = None
     order: str = "tp-cp-ep-dp-pp"
+    context: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.tensor, self.pipeline, self.data) < 1:
+        if min(self.tensor, self.pipeline, self.data, self.context) < 1:
             raise ValueError(f"parallel sizes must be at least 1: {self}")
         if sorted(self.order.split("-")) != sorted(AXES):
             raise ValueError(f"order {self.order!r} must name each of {', '.join(AXES)} once")
@@ -58,7 +61,7 @@ class Layout:
     @property
     def size(self) -> int:
         """The number of ranks."""
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.data * self.context
 
     @property
     def generation_sizes(self) -> tuple[int, int]:
@@ -67,14 +70,14 @@ class Layout:
 
     @property
     def replicas(self) -> int:
-        """d · d_g, the number of replicas in generation."""
+        """d · c · d_g, the number of replicas in generation."""
         t_g, p_g = self.generation_sizes
         return self.size // (t_g * p_g)
 
     @cached_property
     def coordinates(self) -> tuple[Coordinate, ...]:
         """The coordinates of every rank, by rank."""
-        sizes = {"tp": self.tensor, "pp": self.pipeline, "dp": self.data}
+        sizes = {"tp": self.tensor, "pp": self.pipeline, "dp": self.data, "cp": self.context}
         found = []
         for rank in range(self.size):
             at: dict[str, int] = {}
@@ -90,24 +93,53 @@ class Layout:
 
     def groups(self, *axes: str) -> list[list[int]]:
         """Ranks that differ only along those axes: one list a group, each in rank order; groups by lowest rank."""
-        fixed = [axis for axis in ("tp", "pp", "dp") if axis not in axes]
+        fixed = [axis for axis in ("tp", "cp", "pp", "dp") if axis not in axes]
         found: dict[tuple[int, ...], list[int]] = {}
         for rank, at in enumerate(self.coordinates):
             found.setdefault(tuple(getattr(at, axis) for axis in fixed), []).append(rank)
         return list(found.values())
 
+    # One rank for each part of a result.
+
+    @cached_property
+    def heads(self) -> tuple[int, ...]:
+        """(tensor 0, context 0, last stage) of each replica, by replica: where a model's outputs are."""
+        return self._chosen(lambda at: at.tp == at.cp == 0 and at.pp == self.pipeline - 1, lambda at: at.dp)
+
+    @cached_property
+    def stages(self) -> tuple[int, ...]:
+        """(tensor 0, context 0, data 0) of each pipeline stage, by stage."""
+        return self._chosen(lambda at: at.tp == at.cp == at.dp == 0, lambda at: at.pp)
+
+    @cached_property
+    def generation_heads(self) -> tuple[int, ...]:
+        """(tensor 0, last stage) of each generation replica, by replica."""
+        last = self.generation_sizes[1] - 1
+        at = self.generation_coordinates
+        return tuple(sorted((r for r, a in enumerate(at) if a.tp == 0 and a.pp == last), key=lambda r: at[r].dp))
+
+    def _chosen(self, wanted: Callable[[Coordinate], bool], by: Callable[[Coordinate], int]) -> tuple[int, ...]:
+        ranks = (rank for rank, at in enumerate(self.coordinates) if wanted(at))
+        return tuple(sorted(ranks, key=lambda rank: by(self.coordinates[rank])))
+
     # The generation view.
+
+    @cached_property
+    def generation_coordinates(self) -> tuple[Coordinate, ...]:
+        """Where every rank stands in generation, by rank; `dp` is its replica's number."""
+        return tuple(map(self.generation_coordinate, range(self.size)))
 
     def generation_coordinate(self, rank: int) -> Coordinate:
         """Where a rank stands in generation; `dp` is its replica's number."""
         at, (t_g, p_g) = self.coordinates[rank], self.generation_sizes
         per_t, per_p = self.tensor // t_g, self.pipeline // p_g
         micro = (at.pp % per_p) * per_t + at.tp % per_t
-        return Coordinate(at.tp // per_t, at.pp // per_p, at.dp * per_t * per_p + micro)
+        return Coordinate(at.tp // per_t, at.pp // per_p, (at.dp * self.context + at.cp) * per_t * per_p + micro)
 
     def micro_dp_groups(self) -> list[list[int]]:
         """The ranks that together hold one generation shard, and exchange theirs to make it whole."""
-        return self._generation_groups(lambda rank: (self.coordinates[rank].dp, *self._generation_shard(rank)))
+        at = self.coordinates
+        return self._generation_groups(lambda rank: (at[rank].dp, at[rank].cp, *self._generation_shard(rank)))
 
     def generation_groups(self, axis: str) -> list[list[int]]:
         """The `tp` or `pp` groups of the generation view, in the order of their position."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hybridflow.dispatch import Interface, RowsT
 from hybridflow.registry import Registry
 
 
-class Role:
+class Role(Interface[RowsT]):
     """Something that the algorithm calls by name; see `hybridflow.roles.builtin` for examples.
+
+    `Role[Batch]` is how a rank sees it, `Role[BatchRef]` how the controller does.
 
     A `light` role uses no torch and no process group, so the processes of a pool with light roles only need neither.
     """

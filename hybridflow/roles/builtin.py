@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridflow.batch import Batch
-from hybridflow.dispatch import using
+from hybridflow.dispatch import RowsT, using
 from hybridflow.roles.base import Role, roles
+from hybridflow.roles.columns import kinds
 
-PROMPT = ("prompt_ids", "sample_id")
-RESPONSE = ("prompt_ids", "response_ids")
+PROMPT = kinds("prompt_ids", "sample_id")
+RESPONSE = kinds("prompt_ids", "response_ids")
 
 
 @roles.register("actor")
-class ActorRole(Role):
+class ActorRole(Role[RowsT]):
     """The policy."""
 
-    @using("3d_all_micro_dp", needs=PROMPT, gives=("response_ids", "rollout_log_probs", "weight_version"))
-    def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
+    @using("3d_all_micro_dp", needs=PROMPT, gives=kinds("response_ids", "rollout_log_probs", "weight_version"))
+    def generate_sequences(self, prompts: RowsT, *, step: int = 0, greedy: bool = False) -> RowsT:
         """Sample one response a row with the newest weights.
 
         The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. Gives `response_ids`
@@ -30,23 +30,23 @@ class ActorRole(Role):
         """
         raise NotImplementedError
 
-    @using("3d_proto", needs=(*RESPONSE, "rollout_log_probs"), gives=("old_log_probs",))
-    def compute_log_prob(self, rollout: Batch) -> Batch:
+    @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs"), gives=kinds("old_log_probs"))
+    def compute_log_prob(self, rollout: RowsT) -> RowsT:
         """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights."""
         raise NotImplementedError
 
-    @using("dp_proto", gives=("advantages", "returns"))
-    def compute_advantage(self, rollout: Batch) -> Batch:
+    @using("dp_proto", gives=kinds("advantages", "returns"))
+    def compute_advantage(self, rollout: RowsT) -> RowsT:
         """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=(*RESPONSE, "old_log_probs", "advantages"), may=("ref_log_probs",))
-    def update_actor(self, rollout: Batch) -> None:
+    @using("3d_proto", needs=RESPONSE | kinds("old_log_probs", "advantages"), may=kinds("ref_log_probs"))
+    def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
         raise NotImplementedError
 
     @using("3d_proto", needs=RESPONSE)
-    def update_supervised(self, examples: Batch) -> None:
+    def update_supervised(self, examples: RowsT) -> None:
         """One optimiser step on the mean negative log-likelihood of the response tokens."""
         raise NotImplementedError
 
@@ -57,42 +57,42 @@ class ActorRole(Role):
 
 
 @roles.register("critic")
-class CriticRole(Role):
+class CriticRole(Role[RowsT]):
     """The value function."""
 
-    @using("3d_proto", needs=RESPONSE, gives=("values",))
-    def compute_values(self, rollout: Batch) -> Batch:
+    @using("3d_proto", needs=RESPONSE, gives=kinds("values"))
+    def compute_values(self, rollout: RowsT) -> RowsT:
         """`values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=(*RESPONSE, "values", "returns"))
-    def update_critic(self, rollout: Batch) -> None:
+    @using("3d_proto", needs=RESPONSE | kinds("values", "returns"))
+    def update_critic(self, rollout: RowsT) -> None:
         """One optimiser step on the value loss of these rows."""
         raise NotImplementedError
 
 
 @roles.register("reference")
-class ReferenceRole(Role):
+class ReferenceRole(Role[RowsT]):
     """The frozen policy."""
 
-    @using("3d_proto", needs=RESPONSE, gives=("ref_log_probs",))
-    def compute_ref_log_prob(self, rollout: Batch) -> Batch:
+    @using("3d_proto", needs=RESPONSE, gives=kinds("ref_log_probs"))
+    def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
         """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
         raise NotImplementedError
 
 
 @roles.register("reward")
-class RewardRole(Role):
+class RewardRole(Role[RowsT]):
     """A grader."""
 
     light = True
 
-    @using("dp_proto", needs=("response_ids", "answer"), gives=("rewards",))
-    def compute_reward(self, rollout: Batch) -> Batch:
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
+    def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the grade of each response."""
         raise NotImplementedError
 
     @using("dp_proto")
-    def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
+    def log_rollouts(self, rollout: RowsT, *, step: int, folder: str) -> None:
         """Append every row as a line of JSON to `folder/rank<i>.jsonl`."""
         raise NotImplementedError

@@ -54,12 +54,13 @@ def _step(config: Config, running: Running, prompts: Prompts, step: int, folder:
     begin, algorithm = perf_counter(), running.algorithm
     numbers = prompts.at(step)
     rows = prompts.task.supervised if algorithm.supervised else prompts.task.rows
-    algorithm.number = step
+    algorithm.number = running.supervisor.step = step
     rollout = algorithm.step(put(rows(prompts.split, numbers)))
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["reward"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
     metrics = running.supervisor.drain()
+    running.supervisor.step = None
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics.get("perf/trained_tokens", 0.0) / seconds

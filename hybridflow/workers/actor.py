@@ -20,11 +20,11 @@ from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, tokens_of
+from hybridflow.workers.model import ModelWorker, tensor, tokens_of
 
 
 @workers.register("actor")
-class ActorWorker(ActorRole, ModelWorker):
+class ActorWorker(ActorRole[Batch], ModelWorker):
     """The policy on one rank.
 
     Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version.
@@ -83,19 +83,19 @@ class ActorWorker(ActorRole, ModelWorker):
         lengths = torch.from_numpy(responses.lengths)
 
         def column(name: str) -> Tensor | None:
-            return torch.from_numpy(rollout.ragged(name).values) if name in rollout else None
+            return tensor(rollout.ragged(name).values) if name in rollout else None
 
         kl, coef = None, algorithm.reward_kl_coef
         old, ref = column("old_log_probs"), column("ref_log_probs")
         if old is not None and ref is not None:
             kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
             self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
-        rewards = torch.from_numpy(rollout.dense("rewards"))
+        rewards = tensor(rollout.dense("rewards"))
         inputs = AdvantageInputs(
             token_rewards=token_rewards(rewards, lengths, kl if coef else None, coef),
             lengths=lengths,
             values=column("values"),
-            group_id=torch.from_numpy(rollout.dense("group_id")) if "group_id" in rollout else None,
+            group_id=tensor(rollout.dense("group_id")) if "group_id" in rollout else None,
             all_reduce=self._sum_over_ranks,
         )
         found, returns = estimator(algorithm.advantage.name, algorithm.advantage.options)(inputs)

@@ -14,7 +14,7 @@ from hybridflow.workers.model import ModelWorker, tokens_of
 
 
 @workers.register("critic")
-class CriticWorker(CriticRole, ModelWorker):
+class CriticWorker(CriticRole[Batch], ModelWorker):
     """The value function on one rank."""
 
     def __init__(self, context: Context) -> None:

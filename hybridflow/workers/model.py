@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,4 +62,9 @@ class ModelWorker(Worker):
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
     """[N] values of a ragged column at the micro-batch's response tokens."""
-    return torch.from_numpy(column.select(micro.rows).values).to(platform().device)
+    return tensor(column.select(micro.rows).values).to(platform().device)
+
+
+def tensor(column: np.ndarray) -> Tensor:
+    """The values of a column as a tensor of its own: columns are read-only memory that others share."""
+    return torch.tensor(column)

@@ -9,7 +9,7 @@ from hybridflow.workers.model import ModelWorker
 
 
 @workers.register("reference")
-class ReferenceWorker(ReferenceRole, ModelWorker):
+class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
     """The frozen policy on one rank."""
 
     def __init__(self, context: Context) -> None:

@@ -15,7 +15,7 @@ from hybridflow.workers.base import Context, Worker, workers
 
 
 @workers.register("reward")
-class RewardWorker(RewardRole, Worker):
+class RewardWorker(RewardRole[Batch], Worker):
     """Grades this rank's rows. An exception in a grader stops the run: it is never a reward."""
 
     def __init__(self, context: Context) -> None:

@@ -12,16 +12,6 @@ from hybridflow.batch import concat as concat_batches
 from hybridflow.batch.ref import Source, concat
 
 
-def resolve(ref: BatchRef) -> Batch:
-    """The rows of a reference whose handles are batches."""
-    found = Batch(**ref.marks)
-    for source in ref.sources:
-        starts = np.cumsum([0, *(len(chunk) for chunk in source.handles)])
-        rows = starts[source.where[:, 0]] + source.where[:, 1]
-        found |= concat_batches([chunk.keep(source.columns) for chunk in source.handles]).select(rows)
-    return found
-
-
 def plain(batch: Batch) -> dict[str, list[object]]:
     return {name: [np.asarray(value).tolist() for value in batch[name]] for name in sorted(batch.columns)}
 
@@ -34,8 +24,7 @@ def chunk(first: int, rows: int) -> Batch:
     )
 
 
-def referred(batch: Batch) -> BatchRef:
-    return BatchRef.of(batch, len(batch), batch.columns)
+referred = BatchRef.here
 
 
 @st.composite
@@ -54,7 +43,7 @@ def same(ref: BatchRef, batch: Batch) -> None:
     assert len(ref) == ref.rows == len(batch)
     assert sorted(ref.columns) == sorted(batch.columns)
     if len(batch):
-        assert plain(resolve(ref)) == plain(batch)
+        assert plain(ref.get()) == plain(batch)
 
 
 @given(pairs())
@@ -98,7 +87,7 @@ def test_split_is_even_and_concat_undoes_it(pair: tuple[Batch, BatchRef], parts:
     assert len(cut) == parts
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
     if len(batch):
-        same(concat(cut), resolve(ref.repeat(2)))
+        same(concat(cut), ref.repeat(2).get())
 
 
 def test_marks_travel_with_rows_and_with_columns() -> None:
@@ -113,18 +102,21 @@ def test_marks_travel_with_rows_and_with_columns() -> None:
 def test_keep_leaves_out_what_no_column_needs() -> None:
     ref = referred(chunk(0, 2)) | referred(Batch(values=np.zeros(2)))
     assert ref.keep(["values"]).columns == ("values",)
-    assert ref.keep(["score"]).columns == ("ids", "score")  # a chunk is fetched whole or not at all
+    assert ref.keep(["score"]).columns == ("score",)
+    assert ref.keep([]).columns == () and len(ref.keep([])) == 2
 
 
 def test_chunks_that_no_row_names_are_let_go() -> None:
     ref = concat([referred(chunk(10 * i, 2)) for i in range(3)])
     (source,) = ref.select([5, 0, 4]).sources
-    assert [handle.dense("score")[0] for handle in source.handles] == [0.0, 20.0]
+    assert [chunk.get().dense("score")[0] for chunk in source.chunks] == [0.0, 20.0]
     assert source.where.tolist() == [[1, 1], [0, 0], [1, 0]]
-    assert ref.select([]).sources[0].handles == ()
+    assert len(ref.select([]).sources[0].chunks) == 1  # it tells what the columns are like
+    assert concat([ref.select([]), ref.select([4])]).sources[0].chunks == (source.chunks[1],)
+    assert ref.select([]).get().schema == chunk(0, 1).schema
 
 
-def test_operations_never_look_into_a_handle() -> None:
+def test_operations_never_look_into_a_chunk() -> None:
     opaque = BatchRef(3, (Source(("x",), (object(), object()), np.array([[0, 0], [1, 0], [1, 1]])),))
     for ref in (opaque.select([2, 0]), opaque.repeat(2), concat([opaque, opaque]), opaque.split(2)[0]):
         assert ref.columns[0] == "x"
@@ -154,9 +146,57 @@ def test_concat_refuses_other_columns() -> None:
         concat([ref, values])
     with pytest.raises(ValueError, match="different columns"):
         concat([ref, ref.repeat(1)])
-    with pytest.raises(ValueError, match="join before the union"):
-        concat([ref | values, values | ref])
     assert concat([]).rows == 0
+
+
+@given(pairs(), pairs())
+def test_concat_of_columns_that_came_in_different_calls(
+    one: tuple[Batch, BatchRef], two: tuple[Batch, BatchRef]
+) -> None:
+    (a, ref_a), (b, ref_b) = one, two
+    more_a, more_b = Batch(values=np.arange(len(a)) * 2.0), Batch(values=np.arange(len(b)) * 3.0)
+    same(concat([ref_a | referred(more_a), referred(more_b) | ref_b]), concat_batches([a | more_a, b | more_b]))
+
+
+@given(pairs())
+def test_metadata_is_that_of_the_rows(pair: tuple[Batch, BatchRef]) -> None:
+    batch, ref = pair
+    known = ref.repeat(2).metadata()
+    assert known.rows == 2 * len(batch)
+    if len(batch):
+        assert known.kinds == {"ids": "ragged int", "score": "float", "group_id": "int", "copy_id": "int"}
+        assert known.lengths["ids"].tolist() == np.repeat(batch.ragged("ids").lengths, 2).tolist()
+        assert set(known.lengths) == {"ids"}
+
+
+def test_lengths_of_a_dense_column_are_refused() -> None:
+    with pytest.raises(KeyError, match=r"'score' is float; only ragged columns have lengths"):
+        referred(chunk(0, 2)).lengths("score")
+    with pytest.raises(KeyError, match=r"no column 'no'"):
+        referred(chunk(0, 2)).lengths("no")
+
+
+def test_a_later_reference_is_asked_for_once_and_only_when_needed() -> None:
+    asked: list[int] = []
+
+    def find() -> BatchRef:
+        asked.append(1)
+        return referred(chunk(0, 3))
+
+    ref = BatchRef.later(find)
+    assert asked == []
+    assert ref.rows == 3 and ref.columns == ("ids", "score") and ref.origin is None and ref.marks == {}
+    assert plain(ref.select([2]).get()) == plain(chunk(2, 1))
+    assert asked == [1]
+    with pytest.raises(AttributeError, match="no 'nothing'"):
+        _ = ref.nothing
+
+
+def test_rows_by_a_mark() -> None:
+    groups = referred(chunk(0, 2)).repeat(2, interleave=False).group_by("group_id")
+    assert {group: ref.get().dense("score").tolist() for group, ref in groups.items()} == {0: [0.0, 0.0], 1: [1.0, 1.0]}
+    with pytest.raises(KeyError, match=r"the controller knows the values of group_id, copy_id, not of 'score'"):
+        referred(chunk(0, 2)).repeat(1).group_by("score")
 
 
 @pytest.mark.parametrize("rows", [[True, False], [0.5]])

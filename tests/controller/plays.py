@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.dispatch import Call, Protocol, register, using
+from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
 from hybridflow.workers import Context, Worker
@@ -63,6 +65,50 @@ class Scribe(Role, Worker):
         """Its columns are learnt from the ranks."""
         return Batch(found=rows.dense("n") + 1)
 
+    @using("dp_proto", needs=["n"])
+    def odd(self, rows: Batch) -> Batch:
+        """Fewer rows than it was given, and columns that are learnt from the ranks."""
+        n = rows.dense("n")
+        return Batch(odd=n[n % 2 == 1])
+
+    @using("dp_tokens", needs=["response_ids"], gives=["by", "tokens"])
+    def weigh(self, rows: Batch) -> Batch:
+        """Beside every row the rank, and the tokens of all rows that this rank was given."""
+        tokens = rows.lengths("response_ids").sum()
+        return Batch(by=np.full(len(rows), self.context.rank), tokens=np.full(len(rows), tokens))
+
+    @using("3d_proto", needs=["n"], gives=["response_ids"])
+    def respond(self, rows: Batch) -> Batch:
+        """n tokens for each n, after a while."""
+        time.sleep(0.3)
+        return Batch(response_ids=Ragged.of([[0] * n for n in rows.dense("n")], np.int64))
+
+    @using("metrics", needs=["n"])
+    def reduce(self, rows: Batch) -> Metrics:
+        n, metrics = rows.dense("n"), Metrics()
+        metrics.mean("n/mean", n.sum(), len(n))
+        metrics.total("n/total", n.sum())
+        metrics.largest("n/max", n.max(initial=0))
+        return metrics
+
+    @using("dp_proto", needs=["n"], gives=["double"])
+    async def double_async(self, rows: Batch) -> Batch:
+        """Every row at once: all of them sleep together."""
+
+        async def one(n: int) -> int:
+            await asyncio.sleep(0.3)
+            return 2 * n
+
+        return Batch(double=np.array(await asyncio.gather(*map(one, rows.dense("n").tolist())), dtype=np.int64))
+
+    @using("rank_zero")
+    def who(self, *names: str) -> str:
+        return f"{self.context.rank}: {' '.join(names)}"
+
+    @using("one_to_all", blocking=True)
+    def nap(self, *, seconds: float) -> None:
+        time.sleep(seconds)
+
     @using("one_to_all")
     def loaded(self, module: str) -> Any:
         return module in sys.modules
@@ -108,6 +154,10 @@ class Vandal(Role, Worker):
     @using("dp_proto", needs=["n"], gives=["good"])
     def wrong_rows(self, rows: Batch) -> Batch:
         return Batch(good=rows.dense("n")[1:])
+
+    @using("dp_proto", needs={"n": "int"}, gives={"good": "float"})
+    def wrong_kind(self, rows: Batch) -> Batch:
+        return Batch(good=rows.dense("n"))
 
     @using("dp_proto", needs=["n"], gives=["good"])
     def fail_in_turn(self, rows: Batch, *, first: int, wait_s: float = 0.2) -> Batch:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import ray
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.controller import Group, Result, put
+from hybridflow.controller import Group, put
+from hybridflow.dispatch import Result
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
-from tests.controller.stage import Stage, fetch
+from tests.controller.stage import Stage
 
 pytestmark = pytest.mark.ranks
 
@@ -34,25 +34,25 @@ def test_any_number_of_rows_comes_back_in_order(scribe: Group, count: int) -> No
     found = scribe.double(put(rows_of(count)))
     assert len(found) == count and found.columns == ("double", "by")
     if count:
-        assert fetch(found).dense("double").tolist() == [2 * n for n in range(count)]
-        assert len(set(fetch(found).dense("by").tolist())) == min(count, 4)
+        assert found.get().dense("double").tolist() == [2 * n for n in range(count)]
+        assert len(set(found.get().dense("by").tolist())) == min(count, 4)
 
 
 def test_a_rank_without_rows_knows_what_its_columns_are_like(scribe: Group) -> None:
     rows = put(rows_of(2))
     longer = scribe.lengthen(rows)
-    assert [row.tolist() for row in fetch(longer).ragged("longer")] == [[0], [1, 1]]
+    assert [row.tolist() for row in longer.get().ragged("longer")] == [[0], [1, 1]]
     # Again from a column of which some chunks have no rows at all, and with rows that lie in one chunk only.
     last = rows.select([1])
     last |= scribe.double(last)
-    assert [row.tolist() for row in fetch(scribe.lengthen(last)).ragged("longer")] == [[1, 1]]
+    assert [row.tolist() for row in scribe.lengthen(last).get().ragged("longer")] == [[1, 1]]
     assert scribe.columns(last | longer.select([1])).get() == [["by", "double", "longer", "n", "words"]] * 4
 
 
 def test_permuted_and_repeated_rows(scribe: Group) -> None:
     order = np.random.default_rng(0).permutation(11)
     rows = put(rows_of(11)).select(order).repeat(3).select(np.arange(33)[::-1])
-    found = fetch(rows | scribe.double(rows))
+    found = (rows | scribe.double(rows)).get()
     wanted = np.repeat(order, 3)[::-1]
     assert found.dense("n").tolist() == wanted.tolist()
     assert found.dense("double").tolist() == (2 * wanted).tolist()
@@ -60,7 +60,7 @@ def test_permuted_and_repeated_rows(scribe: Group) -> None:
 
 def test_groups_are_not_split(scribe: Group) -> None:
     rows = put(rows_of(5)).repeat(3)
-    found = fetch(rows | scribe.double(rows))
+    found = (rows | scribe.double(rows)).get()
     owners = found.dense("by").reshape(5, 3)
     assert (owners == owners[:, :1]).all() and len(np.unique(owners)) == 4
 
@@ -72,7 +72,7 @@ def test_a_union_of_columns_in_different_chunks(stage: Stage, scribe: Group) -> 
     rows |= two_replicas.sum_words(rows)  # in two
     rows = rows.select([8, 1, 1, 5, 0, 7])
     rows |= scribe.lengthen(rows)
-    found = fetch(rows)
+    found = rows.get()
     n = np.array([8, 1, 1, 5, 0, 7])
     assert found.dense("double").tolist() == (2 * n).tolist()
     assert found.dense("sums").tolist() == (n * (n % 3)).tolist()
@@ -89,7 +89,7 @@ def test_only_what_a_method_reads_travels(scribe: Group) -> None:
 
 def test_columns_that_are_not_declared_are_learnt_from_the_ranks(scribe: Group) -> None:
     found = scribe.undeclared(put(rows_of(6)))
-    assert found.columns == ("found",) and fetch(found).dense("found").tolist() == [1, 2, 3, 4, 5, 6]
+    assert found.columns == ("found",) and found.get().dense("found").tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_missing_column_names_who_gives_it(scribe: Group) -> None:
@@ -137,8 +137,8 @@ def test_a_pool_starts_when_its_rows_are_there(stage: Stage, new_stage: Callable
     free = b.slow(rows, seconds=0.1)
     bound = b.columns(rows | from_a)
     assert bound.get() == [["ended", "n", "started", "words"]]
-    ended = fetch(from_a).dense("ended").max()
-    assert fetch(free).dense("ended").max() < ended < time.time()
+    ended = from_a.get().dense("ended").max()
+    assert free.get().dense("ended").max() < ended < time.time()
 
 
 @contextmanager
@@ -177,5 +177,5 @@ def test_rows_that_reach_the_driver_are_noticed(stage: Stage, scribe: Group, mon
         scribe.leak(rows).get()
         assert seen.count("Batch") == 4 and "Ragged" in seen
     with deserialised(monkeypatch) as seen:
-        ray.get(rows.sources[0].handles[0])
+        rows.get()
         assert seen == ["Ragged", "Batch"]

@@ -40,25 +40,43 @@ def test_what_a_method_returns_is_checked_on_its_rank(new_stage: Callable[..., S
     assert re.fullmatch(wanted, last)
 
 
+def test_a_column_of_another_kind_is_named(new_stage: Callable[..., Stage]) -> None:
+    stage = new_stage(1)
+    stage.supervisor.step = 7
+    stage.play("vandal").wrong_kind(numbers(3))
+    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    wanted = (
+        r"vandal\.wrong_kind failed on rank 0 \(.*\) in step 7: TypeError: column 'good' is declared as float, .* int"
+    )
+    assert re.fullmatch(wanted, last)
+
+
+def test_rows_that_were_not_made_raise_what_went_wrong(new_stage: Callable[..., Stage]) -> None:
+    broken = new_stage(2).play("vandal").fail_in_turn(numbers(2), first=1)
+    assert failing(broken.get).failure.error == "ZeroDivisionError: row 1 is broken"
+    assert failing(broken.metadata).failure.rank == 1
+
+
 def test_the_first_failing_rank_is_shown(new_stage: Callable[..., Stage]) -> None:
     """Rank 1 fails; rank 0 fails after it, for another reason; a role that wants their rows fails because of both."""
     stage = new_stage(2)
     vandal, scribe = stage.play("vandal"), stage.play("scribe")
     broken = vandal.fail_in_turn(numbers(4), first=1)
-    result = scribe.measure(numbers(4) | broken)
+    result = scribe.columns(numbers(4) | broken)
     error = failing(result.get)
     lines = str(error).splitlines()
     assert lines[0] == "Traceback (most recent call last):" and "raise ZeroDivisionError" in str(error)
     assert re.fullmatch(r"vandal\.fail_in_turn failed on rank 1 \(.*\): ZeroDivisionError: row 2 is broken", lines[-1])
-    assert "connection closed" not in str(error) and "calls failed after it" in lines[-2]
+    assert "connection closed" not in str(error) and "more failed after it: vandal.fail_in_turn on rank 0" in lines[-2]
     assert (error.failure.role, error.failure.rank, error.failure.follows) == ("vandal", 1, False)
 
 
 def test_a_failure_reaches_whoever_waits_on_another_pool(new_stage: Callable[..., Stage]) -> None:
     upstream = new_stage(1)
     downstream = new_stage(1, upstream.supervisor)
-    broken = upstream.play("vandal").fail_in_turn(numbers(2), first=0)
-    result = downstream.play("scribe").measure(broken | numbers(2))
+    vandal, scribe = upstream.play("vandal"), downstream.play("scribe")
+    broken = vandal.fail_in_turn(numbers(2), first=0)
+    result = scribe.columns(broken | numbers(2))
     assert failing(result.get).failure.role == "vandal"
     again = failing(upstream.supervisor.drain)  # and it stays the answer
     assert again.failure.error == "ZeroDivisionError: row 0 is broken"

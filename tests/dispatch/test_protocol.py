@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridflow import dispatch
 from hybridflow.batch import Batch, BatchRef
@@ -28,10 +30,10 @@ class FirstHalf(Protocol):
 
 def test_a_protocol_of_a_user() -> None:
     found = protocols.get("first_half")()
-    calls = found.distribute(Layout(data=4), Call((Batch(x=np.arange(5)),)))
+    calls = found.distribute(Layout(data=4), Call((BatchRef.here(Batch(x=np.arange(5))),)))
     assert [len(call.args[0]) for call in calls] == [3, 2, 0, 0]
     collected = found.collect(Layout(data=4), [call.args[0] for call in calls])
-    assert collected.dense("x").tolist() == [0, 1, 2, 3, 4]
+    assert collected.get().dense("x").tolist() == [0, 1, 2, 3, 4]
 
 
 def test_an_unknown_protocol_names_the_nearest() -> None:
@@ -131,14 +133,32 @@ def test_a_method_with_an_unknown_protocol_is_refused() -> None:
         @using("nowhere")
         def go(self) -> None: ...
 
-    with pytest.raises(KeyError, match="nowhere"):
+    with pytest.raises(
+        KeyError, match=r"Wrong\.go: no dispatch protocol is named 'nowhere'. Known: .*3d_proto, .*dp_proto"
+    ):
         methods(Wrong)
 
 
+@pytest.mark.parametrize("columns", [{"needs": {"x": "flaot"}}, {"may": {"x": "flaot"}}, {"gives": {"x": "flaot"}}])
+def test_a_kind_that_does_not_exist_is_refused(columns: dict[str, dict[str, str]]) -> None:
+    with pytest.raises(ValueError, match=r"no kind of column is 'flaot'; there are bool, int, float"):
+        using("dp_proto", **columns)  # type: ignore[arg-type]
+
+
+def test_kinds_of_columns_are_declared_with_them() -> None:
+    class Kinds:
+        @using("dp_proto", needs={"ids": "ragged int"}, gives={"score": "float"}, blocking=True)
+        def score(self, rows: Batch) -> Batch: ...
+
+    found = methods(Kinds)["score"]
+    assert found.needs == ("ids",) and found.gives == ("score",) and found.blocking
+    assert found.kinds == {"ids": "ragged int", "score": "float"}
+
+
 def test_take_touches_rows_only() -> None:
-    ref = BatchRef.of("handle", 3, ("y",))
-    call = dispatch.take(Call((Batch(x=np.arange(3)), [1, 2, 3]), {"ref": ref}), np.array([2, 0]))
-    assert call.args[0].dense("x").tolist() == [2, 0]
+    ref = BatchRef.here(Batch(y=np.arange(3) * 10))
+    call = dispatch.take(Call((ref, [1, 2, 3]), {"ref": ref}), np.array([2, 0]))
+    assert call.args[0].get().dense("y").tolist() == [20, 0]
     assert call.args[1] == [1, 2, 3]
     assert call.kwargs["ref"].sources[0].where.tolist() == [[0, 2], [0, 0]]
 
@@ -146,5 +166,26 @@ def test_take_touches_rows_only() -> None:
 def test_concat_by_kind() -> None:
     assert dispatch.concat([None, None]) is None
     assert dispatch.concat([1, None]) == [1, None]
-    assert dispatch.concat([Batch(), Batch(x=np.ones(1)), Batch(x=np.ones(2))]).rows == 3
-    assert dispatch.concat([BatchRef.of("a", 1, ("x",)), BatchRef.of("b", 2, ("x",))]).rows == 3
+    assert dispatch.concat([BatchRef.of("a", 1, ("x",)), None, BatchRef.of("b", 2, ("x",))]).rows == 3
+
+
+@given(st.permutations(range(7)), st.integers(1, 4))
+def test_rows_come_back_in_the_order_of_the_call(order: list[int], parts: int) -> None:
+    """Whatever way they were dealt, and joined in whatever order."""
+    call = Call((BatchRef.here(Batch(x=np.arange(7))),))
+    dealt = [dispatch.take(call, rows).args[0] for rows in np.array_split(np.array(order), parts)]
+    assert dispatch.concat(dealt[::-1]).get().dense("x").tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_parts_of_parts_come_back_too() -> None:
+    call = Call((BatchRef.here(Batch(x=np.arange(6))),))
+    odd = dispatch.take(call, np.array([5, 3, 1]))
+    parts = [dispatch.take(odd, np.array([2])), dispatch.take(odd, np.array([0, 1]))]
+    assert dispatch.concat([part.args[0] for part in parts]).get().dense("x").tolist() == [1, 3, 5]
+
+
+def test_a_row_that_comes_twice_is_an_error() -> None:
+    call = Call((BatchRef.here(Batch(x=np.arange(4))),))
+    parts = [dispatch.take(call, np.array(rows)).args[0] for rows in ([0, 1], [1, 2])]
+    with pytest.raises(ValueError, match="row 1 is in several of the outputs"):
+        dispatch.concat(parts)

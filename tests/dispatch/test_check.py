@@ -1,4 +1,4 @@
-"""What a rank checks of a method's result, without Ray."""
+"""What is checked of a method's arguments and result."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hybridflow.batch import Batch
-from hybridflow.controller.rank import _check
 from hybridflow.dispatch import Call, Method
+from hybridflow.dispatch.check import check_given, check_returned
 
 DECLARED = Method("dp_proto", gives=("good", "also"), returns_rows=True)
 THREE = Call((Batch(n=np.arange(3)),))
@@ -24,20 +24,20 @@ THREE = Call((Batch(n=np.arange(3)),))
 )
 def test_other_columns_than_declared(value: object, message: str) -> None:
     with pytest.raises(TypeError, match=message):
-        _check(DECLARED, value, THREE)
+        check_returned(DECLARED, value, THREE)
 
 
 def test_rows_where_none_are_declared_and_none_where_they_are() -> None:
     with pytest.raises(TypeError, match=r"declares that it gives no rows .*it returned Batch"):
-        _check(Method("dp_proto"), Batch(good=np.zeros(3)), THREE)
+        check_returned(Method("dp_proto"), Batch(good=np.zeros(3)), THREE)
     with pytest.raises(TypeError, match=r"declares that it gives rows .*it returned NoneType"):
-        _check(Method("dp_proto", returns_rows=True), None, THREE)
+        check_returned(Method("dp_proto", returns_rows=True), None, THREE)
 
 
 @pytest.mark.parametrize("rows", [2, 4])
 def test_other_rows_than_given(rows: int) -> None:
     with pytest.raises(ValueError, match=f"given 3 rows and returned {rows}"):
-        _check(DECLARED, Batch(good=np.zeros(rows), also=np.zeros(rows)), THREE)
+        check_returned(DECLARED, Batch(good=np.zeros(rows), also=np.zeros(rows)), THREE)
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,21 @@ def test_other_rows_than_given(rows: int) -> None:
     ],
 )
 def test_what_is_right(declared: Method, value: object, given: Call) -> None:
-    _check(declared, value, given)
+    check_returned(declared, value, given)
+
+
+KINDS = Method("dp_proto", gives=("good",), returns_rows=True, kinds={"n": "int", "good": "float"})
+
+
+def test_other_kinds_than_declared() -> None:
+    with pytest.raises(TypeError, match="column 'n' is declared as int, the method was given float"):
+        check_given(KINDS, Call((Batch(n=np.zeros(2)),)))
+    with pytest.raises(TypeError, match="column 'n' is declared as int, the method was given object"):
+        check_given(KINDS, Call((), {"rows": Batch(n=["a", "b"])}))
+    with pytest.raises(TypeError, match="column 'good' is declared as float, the method returned int"):
+        check_returned(KINDS, Batch(good=np.arange(3)), THREE)
+
+
+def test_what_is_empty_is_of_any_kind() -> None:
+    check_given(KINDS, Call((Batch(n=np.zeros(0)), "text")))
+    check_returned(KINDS, Batch(good=np.zeros(0, dtype=np.int64)), Call((Batch(n=np.arange(0)),)))

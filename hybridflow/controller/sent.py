@@ -1,0 +1,117 @@
+"""A call that has been sent: what each rank was asked, and references to the rows that it will give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybridflow.batch import BatchRef, Metadata
+from hybridflow.batch.ref import concat
+from hybridflow.batch.rows import even_sizes
+from hybridflow.controller.rank import Order
+from hybridflow.controller.report import encode
+from hybridflow.controller.store import StoredChunk, parts_of
+from hybridflow.controller.supervise import CallRecord, Supervisor
+from hybridflow.dispatch import Call, Method
+from hybridflow.dispatch.message import pack
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One call on its way.
+
+    Attributes:
+        parts: by rank, what it was asked; None: nothing.
+        chunks: by rank, the objects that its rows will be.
+    """
+
+    record: CallRecord
+    parts: Sequence[Call | None]
+    chunks: Sequence[Sequence[Any]]
+    supervisor: Supervisor
+
+    def promised(self, columns: Sequence[str]) -> list[BatchRef | None]:
+        """By rank, what it will give: those columns for as many rows as it was given."""
+        found: list[BatchRef | None] = []
+        for rank, part in enumerate(self.parts):
+            rows = None if part is None else part.rows()
+            if rows is None:
+                found.append(None)
+                continue
+            sizes = even_sizes(len(rows), len(self.chunks[rank]))
+            given = [BatchRef.of(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
+            found.append(concat(given).numbered(rows.origin))
+        return found
+
+    def found(self) -> list[BatchRef | None]:
+        """By rank, what it has given, in one chunk; waits for it."""
+        found: list[BatchRef | None] = []
+        for rank, report in enumerate(self.supervisor.wait(self.record)):
+            part = self.parts[rank]
+            if report is None or part is None:
+                found.append(None)
+                continue
+            (known,), rows = report.chunks, part.rows()
+            origin = rows.origin if rows is not None and len(rows) == known.rows else None
+            found.append(BatchRef.of(self._chunk(rank, 0), known.rows, known.kinds).numbered(origin))
+        return found
+
+    def _chunk(self, rank: int, number: int) -> StoredChunk:
+        supervisor, record = self.supervisor, self.record  # and not all that was sent: it names the rows of the call
+
+        def metadata() -> Metadata:
+            report = supervisor.wait(record)[rank]
+            assert report is not None  # it was called
+            return report.chunks[number]
+
+        return StoredChunk(self.chunks[rank][number], metadata)
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends calls to the ranks that play a role.
+
+    Attributes:
+        chunk_rows: of the chunks in which rows are to be given; see `store.put`.
+    """
+
+    role: str
+    ranks: Sequence[Any]
+    supervisor: Supervisor
+    chunk_rows: int | None = None
+
+    def __call__(self, name: str, method: Method, parts: Sequence[Call | None], collect: Any) -> Sent:
+        """Send every rank its part. Ranks often share one; it is packed once."""
+        packed: dict[int, tuple[bytes, list[Any], int]] = {}
+        reports: list[Any] = []
+        chunks: list[list[Any]] = []
+        for rank, part in zip(self.ranks, parts, strict=True):
+            if part is None:
+                chunks.append([])
+                continue
+            if id(part) not in packed:
+                packed[id(part)] = self._pack(name, method, part)
+            report, *rows = _send(rank, method, *packed[id(part)])
+            reports.append(report)
+            chunks.append(rows)
+        called = [number for number, part in enumerate(parts) if part is not None]
+        record = CallRecord(self.role, name, called, reports, len(parts), collect)
+        self.supervisor.watch(record)
+        return Sent(record, parts, chunks, self.supervisor)
+
+    def _pack(self, name: str, method: Method, part: Call) -> tuple[bytes, list[Any], int]:
+        """The order, the objects that it names, and in how many chunks it will be answered."""
+        message, chunks = pack(part, method.reads)
+        rows = part.rows()
+        answered = 1 if method.gives is None or rows is None else parts_of(len(rows), self.chunk_rows)
+        return encode(Order(self.role, name, message, answered)), [chunk.data for chunk in chunks], answered
+
+
+def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered: int) -> Sequence[Any]:
+    """The report to come, and the rows."""
+    if not method.returns_rows:
+        return [rank.call.remote(order, *objects)]
+    send = rank.call_rows if answered == 1 else rank.call_rows.options(num_returns=1 + answered)
+    found: Sequence[Any] = send.remote(order, *objects)
+    return found

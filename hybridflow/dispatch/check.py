@@ -1,0 +1,44 @@
+"""A method's promises about columns and rows, checked where it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridflow.batch import Batch
+from hybridflow.batch.columns import kind_of
+from hybridflow.dispatch.method import Method
+from hybridflow.dispatch.protocol import Call
+
+
+def check_given(declared: Method, given: Call) -> None:
+    """Columns come as they are declared. Raises TypeError naming one that does not."""
+    for value in (*given.args, *given.kwargs.values()):
+        if isinstance(value, Batch):
+            _check_kinds(declared, value, "was given")
+
+
+def check_returned(declared: Method, value: Any, given: Call) -> None:
+    """A worker keeps its role's promise, on the ranks that give anything.
+
+    Raises TypeError for rows where none are declared (or none where they are), for other columns or other kinds of
+    columns than are declared, ValueError for another number of rows than were given.
+    """
+    if isinstance(value, Batch) != declared.returns_rows and declared.gives is None:
+        said = "rows (its return is annotated as Batch)" if declared.returns_rows else "no rows (no `gives`, no Batch)"
+        raise TypeError(f"the method declares that it gives {said}, it returned {type(value).__name__}")
+    if declared.gives is None or (isinstance(value, Batch) and not value.columns):
+        return
+    if not isinstance(value, Batch) or set(value.columns) != set(declared.gives):
+        found = value.columns if isinstance(value, Batch) else type(value).__name__
+        raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
+    wanted = next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
+    if wanted is not None and len(value) != len(wanted):
+        raise ValueError(f"the method was given {len(wanted)} rows and returned {len(value)}")
+    _check_kinds(declared, value, "returned")
+
+
+def _check_kinds(declared: Method, rows: Batch, said: str) -> None:
+    """What is empty does not know its dtype and is not asked."""
+    for name, kind in declared.kinds.items():
+        if name in rows and len(rows) and kind_of(rows[name]) != kind:
+            raise TypeError(f"column {name!r} is declared as {kind}, the method {said} {kind_of(rows[name])}")

@@ -1,0 +1,104 @@
+"""The decorator that gives a role's method its protocol, and what it declares."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from hybridflow.batch.columns import KINDS
+from hybridflow.dispatch.interface import Declared
+from hybridflow.dispatch.protocol import protocols
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+Columns = Iterable[str] | Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a role's method declares.
+
+    Attributes:
+        protocol: the name of its protocol.
+        needs: the columns that it reads; only these travel. None: all columns.
+        may: columns that it reads too where they are there.
+        gives: the columns that it adds, one row for each row it was given. None: not said; if it is annotated to
+            return a Batch, they become known when the ranks have made them.
+        kinds: what some of these columns must be like (`ragged int`); a rank checks it.
+        returns_rows: whether it returns a Batch.
+        blocking: whether a call waits for its ranks.
+    """
+
+    protocol: str
+    needs: tuple[str, ...] | None = None
+    gives: tuple[str, ...] | None = None
+    returns_rows: bool = False
+    may: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    blocking: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The columns that travel; None: all."""
+        return None if self.needs is None else (*self.needs, *self.may)
+
+
+def using(
+    protocol: str,
+    *,
+    needs: Columns | None = None,
+    may: Columns = (),
+    gives: Columns | None = None,
+    blocking: bool = False,
+) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
+    """Declare a method's protocol and columns; see `Method`.
+
+    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`. Raises ValueError for a kind that does
+    not exist.
+    """
+    kinds = {
+        name: kind for columns in (needs, may, gives) if isinstance(columns, Mapping) for name, kind in columns.items()
+    }
+    wrong = sorted(set(kinds.values()) - set(KINDS))
+    if wrong:
+        raise ValueError(f"no kind of column is {wrong[0]!r}; there are {', '.join(KINDS)}")
+
+    def mark(function: Callable[Concatenate[S, P], R]) -> Declared[P, R]:
+        annotation = getattr(function, "__annotations__", {}).get("return")
+        function.__dispatch__ = Method(  # type: ignore[attr-defined]
+            protocol,
+            needs=None if needs is None else tuple(needs),
+            gives=None if gives is None else tuple(gives),
+            returns_rows=gives is not None or _is_rows(annotation),
+            may=tuple(may),
+            kinds=kinds,
+            blocking=blocking,
+        )
+        return cast(Declared[P, R], function)
+
+    return mark
+
+
+def methods(cls: type) -> dict[str, Method]:
+    """The declared methods of a class, its bases' included; an override inherits its base's declaration.
+
+    Raises KeyError, listing what there is, if one names a protocol that does not exist.
+    """
+    found: dict[str, Method] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if hasattr(value, "__dispatch__"):
+                found[name] = value.__dispatch__
+    for name, method in found.items():
+        if method.protocol not in protocols:
+            known = ", ".join(protocols)
+            raise KeyError(f"{cls.__name__}.{name}: no dispatch protocol is named {method.protocol!r}. Known: {known}")
+    return found
+
+
+def _is_rows(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return text.rpartition(".")[2] in ("Batch", "RowsT")

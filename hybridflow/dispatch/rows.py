@@ -1,0 +1,95 @@
+"""What `distribute` and `collect` are written with.
+
+`take` and `split` number the rows that they hand out; `concat` puts rows that were so numbered back into the caller's
+order, whatever order and whatever ranks they went to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from hybridflow.batch import BatchRef, partition
+from hybridflow.batch import ref as refs
+from hybridflow.dispatch.protocol import Call
+
+
+def count(call: Call) -> int:
+    """How many rows a call has; 0 if none of its arguments is rows. Raises ValueError if two disagree."""
+    counts = {len(ref) for ref in call.refs}
+    if len(counts) > 1:
+        raise ValueError(f"arguments of one call have different numbers of rows: {sorted(counts)}")
+    return counts.pop() if counts else 0
+
+
+def take(call: Call, rows: np.ndarray) -> Call:
+    """The call with those rows of every argument that is rows."""
+    return call.map(lambda value: _numbered(value).select(rows) if isinstance(value, BatchRef) else value)
+
+
+def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool = False) -> list[Call]:
+    """That many calls, which have the rows of this one between them; a part may be empty.
+
+    Args:
+        balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow. `tokens`: rows wherever they make
+            the parts' tokens (prompt and response) even; waits until their lengths are known.
+        whole_groups: rows of one `group_id` stay together.
+    """
+    rows, first = count(call), call.rows()
+    if balance == "tokens" and first is not None:
+        return [take(call, part) for part in partition(first.tokens(), parts)]
+    groups = first.marks.get("group_id") if first is not None and whole_groups else None
+    starts = np.arange(rows) if groups is None else _block_starts(groups)
+    cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts]
+    return [take(call, np.arange(a, b)) for a, b in pairwise(cuts)]
+
+
+def _block_starts(groups: np.ndarray) -> np.ndarray:
+    """Where a cut splits no group. Rows stay in order, so groups that lie in each other's rows make one block."""
+    rows = np.arange(len(groups))
+    _, number = np.unique(groups, return_inverse=True)
+    last = np.zeros(len(groups), dtype=np.int64)
+    last[number] = rows  # numpy keeps the last of several writes
+    reach = np.maximum.accumulate(last[number])
+    return rows[np.append(-1, reach[:-1])[: len(rows)] < rows]
+
+
+def _numbered(ref: BatchRef) -> BatchRef:
+    return ref if ref.origin is not None else ref.numbered(np.arange(ref.rows))
+
+
+@singledispatch
+def join(first: Any, outputs: Sequence[Any]) -> Any:
+    """Outputs of ranks as one, by the type of the first: here values that are not rows, as a list."""
+    return list(outputs)
+
+
+@join.register
+def _(first: None, outputs: Sequence[Any]) -> None:
+    return None
+
+
+@join.register
+def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
+    joined = refs.concat([output for output in outputs if output is not None])
+    if joined.origin is None:
+        return joined
+    order = np.argsort(joined.origin, kind="stable")
+    twice = np.flatnonzero(np.diff(joined.origin[order]) == 0)
+    if len(twice):
+        row = joined.origin[order][twice[0]]
+        raise ValueError(f"row {row} is in several of the outputs that were joined; collect must choose one of them")
+    in_order = joined if np.all(order[:-1] < order[1:]) else joined.select(order)
+    return in_order.numbered(None)
+
+
+def concat(outputs: Sequence[Any]) -> Any:
+    """Outputs of ranks as one result: rows in the caller's order, metrics joined, other values as a list.
+
+    None if there is nothing but None. Raises ValueError if a row is in two outputs.
+    """
+    return join(next((output for output in outputs if output is not None), None), outputs)

@@ -1,0 +1,23 @@
+"""The columns of the roles that come with hybridflow, and what each must be like."""
+
+from __future__ import annotations
+
+KINDS = {
+    "prompt_ids": "ragged int",
+    "response_ids": "ragged int",
+    "rollout_log_probs": "ragged float",
+    "old_log_probs": "ragged float",
+    "ref_log_probs": "ragged float",
+    "values": "ragged float",
+    "advantages": "ragged float",
+    "returns": "ragged float",
+    "rewards": "float",
+    "answer": "object",
+    "sample_id": "int",
+    "weight_version": "int",
+}
+
+
+def kinds(*names: str) -> dict[str, str]:
+    """Those columns with their kinds. Raises KeyError for a column that is not in the table."""
+    return {name: KINDS[name] for name in names}
