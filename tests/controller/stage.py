@@ -14,7 +14,14 @@ class Stage:
 
     def __init__(self, slots: int, supervisor: Supervisor | None = None) -> None:
         self.supervisor = supervisor or Supervisor()
+        self._playing: dict[tuple[str, Layout | None], Any] = {}
         self.pool = ResourcePool("stage", slots, self.supervisor, plugins=[plays.__name__])
 
     def play(self, role: str, layout: Layout | None = None, **options: Any) -> Any:
         return self.pool.play(role, layout or Layout(data=self.pool.slots), **options)
+
+    def play_once(self, role: str, layout: Layout | None = None) -> Any:
+        """The group that plays a role, built at the first call."""
+        if (role, layout) not in self._playing:
+            self._playing[role, layout] = self.play(role, layout)
+        return self._playing[role, layout]
