@@ -11,7 +11,6 @@ import inspect
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -20,28 +19,14 @@ import ray
 from hybridflow.batch import Batch, Metadata
 from hybridflow.config.schema import Config
 from hybridflow.controller.failure import Failure, describe
-from hybridflow.controller.report import Report, decode, encode
-from hybridflow.dispatch import Call, Method, methods
+from hybridflow.controller.report import Order, Report
+from hybridflow.dispatch import Method, methods
 from hybridflow.dispatch.check import check_given, check_returned
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
-
-
-@dataclass(frozen=True)
-class Order:
-    """One call as a rank gets it.
-
-    Attributes:
-        chunks: in how many its rows are to be given.
-    """
-
-    role: str
-    method: str
-    call: Call
-    chunks: int = 1
 
 
 class Rank:
@@ -92,20 +77,19 @@ class Rank:
         try:
             self._workers[role] = _worker(worker)(Context(config, layout, self._rank, updates, peers=self._workers))
             self._declared[role] = methods(type(self._workers[role]))
-            return encode(Report())
+            return Report().encode()
         except Exception as error:
-            return encode(Report(failure=self._failure(role, "build", error)))
+            return Report(failure=self._failure(role, "build", error)).encode()
 
     def call(self, order: bytes, *chunks: Batch | Failure) -> bytes:
         """Carry out a call that gives no rows; the report on it."""
-        return encode(self._carry_out(decode(order), chunks)[0])
+        return self._carry_out(Order.decode(order), chunks)[0].encode()
 
     @ray.method(num_returns=2)
     def call_rows(self, order: bytes, *chunks: Batch | Failure) -> tuple[Any, ...]:
         """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
-        decoded: Order = decode(order)
-        report, given = self._carry_out(decoded, chunks)
-        return encode(report), *given
+        report, given = self._carry_out(Order.decode(order), chunks)
+        return report.encode(), *given
 
     def _carry_out(self, order: Order, chunks: Sequence[Batch | Failure]) -> tuple[Report, list[Any]]:
         upstream = next((chunk for chunk in chunks if isinstance(chunk, Failure)), None)

@@ -1,7 +1,7 @@
-"""What a rank reports of a call, and the bytes in which both travel.
+"""What a rank is asked, and what it reports: the bytes in which both travel.
 
-Calls and reports are turned into bytes here, once for all ranks that get the same, since Ray passes bytes on as they
-are.
+They are made here and not by Ray, which passes bytes on as they are: once for all ranks that are asked the same. Plain
+tuples keep them short, for a call's cost is the cost of many small messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,33 @@ from ray import cloudpickle
 
 from hybridflow.batch import Metadata
 from hybridflow.controller.failure import Failure
+from hybridflow.dispatch import Call
 from hybridflow.observe.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Order:
+    """One call as a rank gets it.
+
+    Attributes:
+        chunks: in how many its rows are to be given.
+    """
+
+    role: str
+    method: str
+    call: Call
+    chunks: int = 1
+
+    def encode(self) -> bytes:
+        """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
+        encoded: bytes = cloudpickle.dumps((self.role, self.method, self.call.args, self.call.kwargs, self.chunks))
+        return encoded
+
+    @staticmethod
+    def decode(encoded: bytes) -> Order:
+        """From bytes that this run's controller made."""
+        role, method, args, kwargs, chunks = pickle.loads(encoded)
+        return Order(role, method, Call(args, kwargs), chunks)
 
 
 @dataclass(frozen=True)
@@ -33,13 +59,16 @@ class Report:
     seconds: float = 0.0
     failure: Failure | None = None
 
+    def encode(self) -> bytes:
+        """To bytes; see `Order`."""
+        value = None if self.value is None else cloudpickle.dumps(self.value)
+        known = [(chunk.rows, chunk.kinds, chunk.lengths) for chunk in self.chunks]
+        numbers = self.metrics.sums, self.metrics.totals, self.metrics.maxima
+        return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
 
-def encode(thing: Any) -> bytes:
-    """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
-    encoded: bytes = cloudpickle.dumps(thing)
-    return encoded
-
-
-def decode(encoded: bytes) -> Any:
-    """From bytes that this run's own processes made."""
-    return pickle.loads(encoded)
+    @staticmethod
+    def decode(encoded: bytes) -> Report:
+        """From bytes that a rank of this run made."""
+        known, value, numbers, seconds, failure = pickle.loads(encoded)
+        chunks = tuple(Metadata(*chunk) for chunk in known)
+        return Report(chunks, None if value is None else pickle.loads(value), Metrics(*numbers), seconds, failure)

@@ -9,8 +9,7 @@ from typing import Any
 from hybridflow.batch import BatchRef, Metadata
 from hybridflow.batch.ref import concat
 from hybridflow.batch.rows import even_sizes
-from hybridflow.controller.rank import Order
-from hybridflow.controller.report import encode
+from hybridflow.controller.report import Order
 from hybridflow.controller.store import StoredChunk, parts_of
 from hybridflow.controller.supervise import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method
@@ -105,7 +104,7 @@ class Sender:
         message, chunks = pack(part, method.reads)
         rows = part.rows()
         answered = 1 if method.gives is None or rows is None else parts_of(len(rows), self.chunk_rows)
-        return encode(Order(self.role, name, message, answered)), [chunk.data for chunk in chunks], answered
+        return Order(self.role, name, message, answered).encode(), [chunk.data for chunk in chunks], answered
 
 
 def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered: int) -> Sequence[Any]:

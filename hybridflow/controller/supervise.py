@@ -11,7 +11,7 @@ import ray
 
 from hybridflow.controller import interrupt
 from hybridflow.controller.failure import Failure, RoleError
-from hybridflow.controller.report import Report, decode
+from hybridflow.controller.report import Report
 from hybridflow.observe.metrics import Metrics
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
@@ -116,16 +116,15 @@ class Supervisor:
                 self._take_in(pending, self._outcome(pending))
             return
         for pending, encoded in zip(wanted, found, strict=True):
-            self._take_in(pending, decode(encoded))
+            self._take_in(pending, Report.decode(encoded))
 
     def _outcome(self, pending: Any) -> Report:
         """The report of a call that has ended in any way."""
         record, rank = self._under_way[pending]
         try:
-            report: Report = decode(ray.get(pending))
+            return Report.decode(ray.get(pending))
         except ray.exceptions.RayError as error:
             return Report(failure=_lost(record, rank, error))
-        return report
 
     def _take_in(self, pending: Any, report: Report) -> None:
         record, rank = self._under_way.pop(pending)

@@ -105,6 +105,10 @@ class Scribe(Role, Worker):
     def who(self, *names: str) -> str:
         return f"{self.context.rank}: {' '.join(names)}"
 
+    @using("one_to_all")
+    def ping(self) -> None:
+        """Nothing: what is left is the cost of a call."""
+
     @using("one_to_all", blocking=True)
     def nap(self, *, seconds: float) -> None:
         time.sleep(seconds)

@@ -36,7 +36,7 @@ def test_both_sides_of_a_method_are_typed(tmp_path: Path) -> None:
     program.write_text(PROGRAM)
     out, err, _ = api.run([str(program), "--cache-dir", ".mypy_cache"])
     assert not err
-    said = [re.sub(r'.*?(program\.py:\d+: \w+: .*?)(  \[.*)?$', r"\1", line) for line in out.splitlines()]
+    said = [re.sub(r".*?(program\.py:\d+: \w+: .*?)(  \[.*)?$", r"\1", line) for line in out.splitlines()]
     said = [line.removeprefix("program.py:") for line in said if line.startswith("program.py:")]
     assert [line for line in said if "Liskov" not in line and "See https" not in line] == [
         '9: note: Revealed type is "hybridflow.batch.ref.BatchRef"',
