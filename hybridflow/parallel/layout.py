@@ -172,6 +172,7 @@ class Layout:
 def describe(layout: Layout) -> str:
     """A layout in words."""
     text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
+    text += f" × context {layout.context}" if layout.context > 1 else ""
     if layout.generation is None:
         return text
     t_g, p_g = layout.generation

@@ -22,9 +22,10 @@ def divisors(n: int) -> list[int]:
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
     tensor, pipeline, data = draw(st.integers(1, 8)), draw(st.integers(1, 6)), draw(st.integers(1, 3))
+    context = draw(st.sampled_from([1, 1, 2, 3]))
     view = st.tuples(st.sampled_from(divisors(tensor)), st.sampled_from(divisors(pipeline)))
     order = st.sampled_from([MEGATRON, STRIDED, PIPELINE_FIRST])
-    return Layout(tensor, pipeline, data, draw(st.none() | view), draw(order))
+    return Layout(tensor, pipeline, data, draw(st.none() | view), draw(order), context)
 
 
 def from_1(groups: list[list[int]]) -> list[list[int]]:
@@ -72,7 +73,8 @@ def test_the_generation_view_in_another_order() -> None:
 @given(layouts())
 def test_coordinates_and_ranks_are_one_to_one(layout: Layout) -> None:
     assert [layout.rank(at) for at in layout.coordinates] == list(range(layout.size))
-    assert len(set(layout.coordinates)) == layout.size == layout.tensor * layout.pipeline * layout.data
+    assert len(set(layout.coordinates)) == layout.size
+    assert layout.size == layout.tensor * layout.pipeline * layout.data * layout.context
 
 
 @given(layouts())
@@ -100,13 +102,13 @@ def test_a_micro_dp_group_holds_its_generation_shard_exactly_once(layout: Layout
         made = {(layout.generation_coordinate(rank).tp, layout.generation_coordinate(rank).pp) for rank in group}
         assert len(held) == len(group) == layout.tensor * layout.pipeline // (t_g * p_g)
         assert len(made) == 1
-        assert len({layout.coordinates[rank].dp for rank in group}) == 1
+        assert len({(layout.coordinates[rank].dp, layout.coordinates[rank].cp) for rank in group}) == 1
         assert len({layout.generation_coordinate(rank).dp for rank in group}) == len(group)
 
 
 @given(layouts())
 def test_all_groups_are_partitions(layout: Layout) -> None:
-    partitions = [layout.groups("tp"), layout.groups("pp"), layout.groups("dp"), layout.groups("tp", "pp")]
+    partitions = [layout.groups("tp"), layout.groups("pp"), layout.groups("dp"), layout.groups("cp"), layout.groups("tp", "pp")]
     partitions += [layout.generation_groups("tp"), layout.generation_groups("pp")]
     for groups in [*partitions, layout.micro_dp_groups(), layout.replica_ranks()]:
         assert sorted(rank for group in groups for rank in group) == list(range(layout.size))
@@ -122,20 +124,37 @@ def test_generation_groups_are_in_the_order_of_their_position(layout: Layout) ->
 @given(layouts())
 def test_a_generation_replica_stays_inside_its_training_replica(layout: Layout) -> None:
     for ranks in layout.replica_ranks():
-        assert len({layout.coordinates[rank].dp for rank in ranks}) == 1
+        assert len({(layout.coordinates[rank].dp, layout.coordinates[rank].cp) for rank in ranks}) == 1
+
+
+@given(layouts())
+def test_heads_and_stages_are_one_rank_for_each(layout: Layout) -> None:
+    heads = [layout.coordinates[rank] for rank in layout.heads]
+    assert heads == [Coordinate(pp=layout.pipeline - 1, dp=dp) for dp in range(layout.data)]
+    assert [layout.coordinates[rank] for rank in layout.stages] == [Coordinate(pp=p) for p in range(layout.pipeline)]
+    made = [layout.generation_coordinate(rank) for rank in layout.generation_heads]
+    last = layout.generation_sizes[1] - 1
+    assert made == [Coordinate(pp=last, dp=replica) for replica in range(layout.replicas)]
 
 
 @given(layouts())
 def test_without_other_sizes_both_views_are_the_same(layout: Layout) -> None:
     same = Layout(layout.tensor, layout.pipeline, layout.data, order=layout.order)
-    assert [same.generation_coordinate(rank) for rank in range(same.size)] == list(same.coordinates)
+    assert list(same.generation_coordinates) == list(same.coordinates)
     assert all(len(group) == 1 for group in same.micro_dp_groups())
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 1), (1, -1, 1), (1, 1, 0)])
-def test_sizes_start_at_1(sizes: tuple[int, int, int]) -> None:
+def test_the_ranks_of_a_context_group_are_replicas_in_generation() -> None:
+    layout = Layout(tensor=2, context=2, data=1)
+    assert layout.groups("cp") == [[0, 2], [1, 3]] and layout.micro_dp_groups() == [[0], [1], [2], [3]]
+    assert layout.replicas == 2 and layout.replica_ranks() == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)])
+def test_sizes_start_at_1(sizes: tuple[int, int, int, int]) -> None:
+    tensor, pipeline, data, context = sizes
     with pytest.raises(ValueError, match="at least 1"):
-        Layout(*sizes)
+        Layout(tensor, pipeline, data, context=context)
 
 
 @pytest.mark.parametrize("generation", [(3, 1), (1, 3), (8, 1), (0, 1), (1, 0), (-1, 1)])
