@@ -108,7 +108,7 @@ def test_a_micro_dp_group_holds_its_generation_shard_exactly_once(layout: Layout
 
 @given(layouts())
 def test_all_groups_are_partitions(layout: Layout) -> None:
-    partitions = [layout.groups("tp"), layout.groups("pp"), layout.groups("dp"), layout.groups("cp"), layout.groups("tp", "pp")]
+    partitions = [layout.groups(*axes) for axes in (("tp",), ("pp",), ("dp",), ("cp",), ("tp", "pp"))]
     partitions += [layout.generation_groups("tp"), layout.generation_groups("pp")]
     for groups in [*partitions, layout.micro_dp_groups(), layout.replica_ranks()]:
         assert sorted(rank for group in groups for rank in group) == list(range(layout.size))
