@@ -126,6 +126,9 @@ def _layer(shape: Shape, layer: int) -> list[Weight]:
         for letter, (size, rows) in qkv.items():
             name, param = f"{hf}self_attn.{letter}_proj.{kind}", f"{mg}self_attention.linear_qkv.{kind}"
             found.append(Weight(name, (size, *tail), param, layer, 0, shape.kv_heads, rows))
+    for letter in "qk" if shape.qk_norm else "":
+        name, param = f"{hf}self_attn.{letter}_norm.weight", f"{mg}self_attention.{letter}_layernorm.weight"
+        found.append(Weight(name, (dim,), param, layer))
     out = Weight(
         f"{hf}self_attn.o_proj.weight", (hidden, shape.heads * dim), f"{mg}self_attention.linear_proj.weight", layer, 1
     )
