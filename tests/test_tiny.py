@@ -12,7 +12,7 @@ from hybridflow.models import read_shape
 from tests.tiny import tiny_model
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_weight_shows(architecture: str, tied: bool, tmp_path: Path) -> None:
     folder = tiny_model(

@@ -7,6 +7,15 @@ from typing import Any
 
 ALPHABET = "0123456789+=-*/ .?abcdefghijklmnopqrstuvwxyz"
 
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
 
 def tiny_model(
     folder: str | Path,
@@ -19,17 +28,22 @@ def tiny_model(
     tied: bool = False,
     seed: int = 0,
     architecture: str = "qwen2",
+    llama3_rope: bool = False,
 ) -> Path:
-    """Write a float32 model of the `qwen2` or `llama` architecture with a char tokenizer over `ALPHABET`.
+    """Write a float32 model of the `llama`, `mistral`, `qwen2` or `qwen3` kind with a char tokenizer over `ALPHABET`.
+
+    Heads of a `qwen3` are twice as large as hidden / heads, as that architecture allows.
 
     Norms and biases are moved off 1 and 0, and weights are large enough that logits are not flat; so a weight that
     is lost, stale or in the wrong place changes the logits visibly.
 
     Args:
         vocab: rows of the embedding, at least the tokenizer's; None: as many.
+        llama3_rope: stretch the rotary frequencies as Llama 3.1 does, from a context of 32 tokens, so that some
+            frequencies stay, some are divided and some are in between.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from hybridflow.tasks.tokenizer import char_tokenizer
 
@@ -49,13 +63,15 @@ def tiny_model(
         dtype=torch.float32,
     )
     assert sizes["vocab_size"] >= len(tokenizer) and hidden % heads == 0 and hidden // heads >= 32
+    if architecture == "qwen3":
+        sizes["head_dim"] = 2 * hidden // heads
+    if architecture == "mistral":
+        sizes["sliding_window"] = None
+    if llama3_rope:
+        sizes["rope_parameters"] = LLAMA3_ROPE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if architecture == "qwen2":
-            model: Any = Qwen2ForCausalLM(Qwen2Config(**sizes))
-        else:
-            assert architecture == "llama", architecture
-            model = LlamaForCausalLM(LlamaConfig(**sizes))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes))
         _perturb(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -3,11 +3,57 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FAMILIES = {"Qwen2ForCausalLM": "qwen2", "LlamaForCausalLM": "llama"}
+from hybridflow.models.fields import refuse_unsupported
+from hybridflow.models.rope import Llama3Rope, read_rope
+
+
+@dataclass(frozen=True)
+class Family:
+    """What an architecture is, beyond the sizes in its config.
+
+    Attributes:
+        architecture, name: transformers' `architectures` and `model_type`.
+        qkv_bias: whether the query, key and value projections have biases.
+        qk_norm: whether each head's queries and keys are normalised before the rotation.
+        free_head_dim: whether heads may have another size than hidden / heads.
+        window_switch: whether `sliding_window` counts only if `use_sliding_window` is set (which we refuse).
+        defaults: what transformers takes for a field that is left out (null is not left out).
+    """
+
+    architecture: str
+    name: str
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    free_head_dim: bool = True
+    window_switch: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FAMILIES = (
+    Family("LlamaForCausalLM", "llama", defaults={"num_key_value_heads": None}),
+    Family("MistralForCausalLM", "mistral", defaults={"num_key_value_heads": 8, "sliding_window": 4096}),
+    Family(
+        "Qwen2ForCausalLM",
+        "qwen2",
+        qkv_bias=True,
+        free_head_dim=False,  # vLLM takes hidden / heads whatever the config says
+        window_switch=True,
+        defaults={"num_key_value_heads": 32},
+    ),
+    Family(
+        "Qwen3ForCausalLM",
+        "qwen3",
+        qk_norm=True,
+        window_switch=True,
+        defaults={"num_key_value_heads": 32, "head_dim": 128},
+    ),
+)
+FAMILIES = {family.architecture: family for family in _FAMILIES}
 
 
 @dataclass(frozen=True)
@@ -15,9 +61,10 @@ class Shape:
     """The sizes of a decoder-only model.
 
     Attributes:
-        qkv_bias: whether the query, key and value projections have biases.
+        qkv_bias, qk_norm: as in `Family`.
         tied: whether the output layer is the embedding.
         rope_theta: base of the rotary position embedding.
+        rope_scaling: how its frequencies are stretched; None: not at all.
     """
 
     family: str
@@ -33,6 +80,8 @@ class Shape:
     norm_eps: float
     rope_theta: float
     max_positions: int
+    qk_norm: bool = False
+    rope_scaling: Llama3Rope | None = None
 
     def padded_vocab(self, tensor: int) -> int:
         """The vocabulary rounded up to what both engines can cut: a multiple of 64 (vLLM's) and of `tensor`."""
@@ -60,38 +109,47 @@ def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
     architecture = (config.get("architectures") or ["none"])[0]
     if architecture not in FAMILIES:
         raise ValueError(f"{where}: architecture {architecture} is not supported; supported: {', '.join(FAMILIES)}")
-    _refuse_unknown(config, where)
-    rope = config.get("rope_parameters") or {}
+    family = FAMILIES[architecture]
+    refuse_unsupported(config, family.name, where)
+    config = {**family.defaults, **config}
+    theta, scaling = read_rope(config, where)
+    if not family.window_switch:
+        _refuse_window(config, where)
+    heads = _size(config, "num_attention_heads", where)
+    hidden = _size(config, "hidden_size", where)
+    head_dim = config.get("head_dim") or hidden // heads
+    if head_dim * heads != hidden and not family.free_head_dim:
+        raise ValueError(f"{where}: head_dim = {head_dim} is not supported for {family.name}, only {hidden // heads}")
     return Shape(
-        family=FAMILIES[architecture],
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        ffn=config["intermediate_size"],
-        heads=config["num_attention_heads"],
-        kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
-        head_dim=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
-        vocab=config["vocab_size"],
+        family=family.name,
+        layers=_size(config, "num_hidden_layers", where),
+        hidden=hidden,
+        ffn=_size(config, "intermediate_size", where),
+        heads=heads,
+        kv_heads=config["num_key_value_heads"] or heads,
+        head_dim=head_dim,
+        vocab=_size(config, "vocab_size", where),
         tied=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=FAMILIES[architecture] == "qwen2",
-        norm_eps=config["rms_norm_eps"],
-        rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10000.0),
-        max_positions=config["max_position_embeddings"],
+        qkv_bias=family.qkv_bias,
+        norm_eps=_size(config, "rms_norm_eps", where),
+        rope_theta=theta,
+        max_positions=_size(config, "max_position_embeddings", where),
+        qk_norm=family.qk_norm,
+        rope_scaling=scaling,
     )
 
 
-def _refuse_unknown(config: dict[str, Any], where: str) -> None:
-    """Settings that change the computation and that we do not carry out."""
-    ropes = [config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
-    kinds = {rope.get("rope_type") or rope.get("type") or "default" for rope in ropes} - {"default"}
-    wanted = {
-        "hidden_act": (config.get("hidden_act", "silu"), "silu"),
-        "rope type": (", ".join(sorted(kinds)) or "default", "default"),
-        "use_sliding_window": (bool(config.get("use_sliding_window", False)), False),
-        "layer_types": (sorted({"full_attention", *(config.get("layer_types") or [])}), ["full_attention"]),
-        "attention_bias": (bool(config.get("attention_bias", False)), False),
-        "mlp_bias": (bool(config.get("mlp_bias", False)), False),
-        "attention_dropout": (float(config.get("attention_dropout", 0.0)), 0.0),
-    }
-    for name, (found, supported) in wanted.items():
-        if found != supported:
-            raise ValueError(f"{where}: {name} = {found!r} is not supported, only {supported!r}")
+def _size(config: dict[str, Any], name: str, where: str) -> Any:
+    if config.get(name) is None:
+        raise ValueError(f"{where}: {name} is missing, so the model's shape is not known")
+    return config[name]
+
+
+def _refuse_window(config: dict[str, Any], where: str) -> None:
+    """A window that no row can outgrow changes nothing."""
+    window, positions = config.get("sliding_window"), _size(config, "max_position_embeddings", where)
+    if window is not None and window < positions:
+        raise ValueError(
+            f"{where}: sliding_window = {window!r} is not supported below max_position_embeddings = {positions}; "
+            f"if no row of yours is longer than {window} tokens, set it to null in config.json"
+        )

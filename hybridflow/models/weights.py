@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 FIRST, LAST = "first", "last"
+VALUE_HEAD = "value_head.weight"
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,13 @@ def table(shape: Shape, tensor: int = 1, *, head: str = "lm") -> list[Weight]:
     if head == "lm" and not shape.tied:
         found.append(Weight("lm_head.weight", (shape.vocab, hidden), "output_layer.weight", LAST, 0, padded=vocab))
     if head == "value":
-        found.append(Weight("value_head.weight", (1, hidden), "output_layer.weight", LAST))
+        found.append(Weight(VALUE_HEAD, (1, hidden), "output_layer.weight", LAST))
     return found
+
+
+def stage_table(shape: Shape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
+    """The weights of one of `pipeline` stages."""
+    return [w for w in table(shape, tensor, head=head) if w.stage(shape.layers, pipeline) == stage]
 
 
 def _layer(shape: Shape, layer: int) -> list[Weight]:
@@ -126,6 +132,9 @@ def _layer(shape: Shape, layer: int) -> list[Weight]:
         for letter, (size, rows) in qkv.items():
             name, param = f"{hf}self_attn.{letter}_proj.{kind}", f"{mg}self_attention.linear_qkv.{kind}"
             found.append(Weight(name, (size, *tail), param, layer, 0, shape.kv_heads, rows))
+    for letter in "qk" if shape.qk_norm else "":
+        name, param = f"{hf}self_attn.{letter}_norm.weight", f"{mg}self_attention.{letter}_layernorm.weight"
+        found.append(Weight(name, (dim,), param, layer))
     out = Weight(
         f"{hf}self_attn.o_proj.weight", (hidden, shape.heads * dim), f"{mg}self_attention.linear_proj.weight", layer, 1
     )

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from hybridflow.models import Shape, Weight, hf_view, table
 from hybridflow.models.shape import shape_of
@@ -20,9 +20,8 @@ from hybridflow.models.shape import shape_of
 def shapes(draw: st.DrawFn) -> Shape:
     """Shapes that 4 tensor ranks can cut."""
     kv_heads, per_group, head_dim = 4 * draw(st.integers(1, 2)), draw(st.integers(1, 3)), 2 * draw(st.integers(1, 2))
-    bias = draw(st.booleans())
     return Shape(
-        family="qwen2" if bias else "llama",
+        family="any",
         layers=draw(st.integers(1, 2)),
         hidden=draw(st.integers(1, 6)),
         ffn=4 * draw(st.integers(1, 3)),
@@ -31,10 +30,11 @@ def shapes(draw: st.DrawFn) -> Shape:
         head_dim=head_dim,
         vocab=draw(st.integers(1, 200)),
         tied=draw(st.booleans()),
-        qkv_bias=bias,
+        qkv_bias=draw(st.booleans()),
         norm_eps=1e-6,
         rope_theta=1e4,
         max_positions=16,
+        qk_norm=draw(st.booleans()),
     )
 
 
@@ -49,6 +49,8 @@ def megatron_shape(shape: Shape, param: str, tensor: int) -> tuple[int, ...]:
         "linear_proj.weight": (shape.hidden, shape.heads * shape.head_dim // tensor),
         "linear_fc1.weight": (2 * shape.ffn // tensor, shape.hidden),
         "linear_fc2.weight": (shape.hidden, shape.ffn // tensor),
+        "q_layernorm.weight": (shape.head_dim,),
+        "k_layernorm.weight": (shape.head_dim,),
         "layernorm.weight": (shape.hidden,),
     }.items():
         if param.endswith(ending):
@@ -56,13 +58,13 @@ def megatron_shape(shape: Shape, param: str, tensor: int) -> tuple[int, ...]:
     raise AssertionError(param)
 
 
-@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_names_and_shapes_are_those_that_transformers_saves(architecture: str, tied: bool, tmp_path: Path) -> None:
-    made = Qwen2Config if architecture == "qwen2" else LlamaConfig
-    config = made(
-        vocab_size=70, hidden_size=24, intermediate_size=36, num_hidden_layers=3, num_attention_heads=6,
-        num_key_value_heads=3, tie_word_embeddings=tied,
+    config = AutoConfig.for_model(
+        architecture, vocab_size=70, hidden_size=24, intermediate_size=36, num_hidden_layers=3, num_attention_heads=6,
+        num_key_value_heads=3, tie_word_embeddings=tied, max_position_embeddings=64,
+        **({} if architecture == "qwen2" else {"head_dim": 8}),
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config)
     model.save_pretrained(tmp_path)

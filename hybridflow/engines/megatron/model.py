@@ -37,6 +37,7 @@ def transformer_config(shape: Shape, groups: Groups, dtype: torch.dtype) -> Tran
         activation_func=F.silu,
         add_bias_linear=False,
         add_qkv_bias=shape.qkv_bias,
+        qk_layernorm=shape.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         mrope_section=[shape.head_dim // 2, 0, 0],
@@ -77,6 +78,8 @@ def build_model(shape: Shape, groups: Groups, config: TransformerConfig, *, head
         parallel_output=True,
         pg_collection=groups.megatron,
     )
+    if shape.rope_scaling is not None:  # Megatron has this stretch for another embedding, and with fixed settings
+        model.rotary_pos_emb.inv_freq = shape.rope_scaling.stretch(model.rotary_pos_emb.inv_freq)
     if groups.last_stage:
         if head == "value":
             model.output_layer = ValueHead(shape.hidden, config)

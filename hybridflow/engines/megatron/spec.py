@@ -95,9 +95,11 @@ class RMSNorm(nn.RMSNorm):
 
 def block_spec(config: TransformerConfig, pp_rank: int) -> TransformerBlockSubmodules:
     """The decoder of one pipeline stage: Megatron's local layers with our attention and norms."""
-    layer: ModuleSpec = get_gpt_layer_local_spec(normalization="RMSNorm", qk_layernorm=config.qk_layernorm)
+    layer: ModuleSpec = get_gpt_layer_local_spec(normalization="RMSNorm")
     parts = layer.submodules
     parts.self_attention.submodules.core_attention = PackedAttention
     parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
+    if config.qk_layernorm:
+        parts.self_attention.submodules.q_layernorm = parts.self_attention.submodules.k_layernorm = RMSNorm
     layers = get_num_layers_to_build(config, pp_rank=pp_rank)
     return TransformerBlockSubmodules(layer_specs=[layer] * layers, layer_norm=RMSNorm)

@@ -11,15 +11,13 @@ import torch
 import torch.distributed as dist
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridflow.models import Shape, Weight, hf_view, table
-from hybridflow.models.weights import LAST
+from hybridflow.models.folder import INDEX, SINGLE, load_plan, read_slices, refuse_unread
+from hybridflow.models.weights import stage_table
 from hybridflow.parallel.groups import Groups
-
-INDEX = "model.safetensors.index.json"
 
 
 class LocalWeights:
@@ -28,6 +26,7 @@ class LocalWeights:
     Attributes:
         shape: of the whole model.
         entries: the weights that this rank's pipeline stage holds, in the table's order.
+        plan: the slices that this rank loads.
     """
 
     def __init__(self, model: GPTModel, shape: Shape, groups: Groups, *, head: str = "lm") -> None:
@@ -35,8 +34,8 @@ class LocalWeights:
         self._params = dict(model.named_parameters())
         layout = groups.layout
         self._first_layer = groups.at.pp * shape.layers // layout.pipeline
-        weights = table(shape, layout.tensor, head=head)
-        self.entries = [w for w in weights if w.stage(shape.layers, layout.pipeline) == groups.at.pp]
+        self.plan = load_plan(shape, layout, groups.rank, head=head)
+        self.entries = stage_table(shape, layout.tensor, layout.pipeline, groups.at.pp, head=head)
         self._mark_cut()
 
     def shard(self, weight: Weight) -> Tensor:
@@ -48,46 +47,23 @@ class LocalWeights:
 
         Without the mark the gradient norm counts the parts of tensor rank 0 alone.
         """
-        for weight in [*self.entries, *self._tied_copy()]:
+        for weight in (part.weight for part in self.plan):
             param = self._param(weight)
             if weight.axis is not None and not hasattr(param, "tensor_model_parallel"):
                 set_tensor_model_parallel_attributes(param, True, weight.axis, 1)
 
+    @torch.no_grad()
     def load(self, folder: str | Path) -> None:
-        """Fill the parameters. A critic's head, which a causal model does not have, starts at zero.
+        """Fill the parameters, a slice at a time. A critic's head that the folder lacks stays as it is, zero.
 
-        Raises KeyError naming a tensor that the folder lacks, ValueError for one of another shape.
+        Raises as `refuse_unread` and `read_slices`.
         """
-        files = _files(Path(folder))
-        with torch.no_grad():
-            for weight in [*self.entries, *self._tied_copy()]:
-                if weight.name == "value_head.weight" and weight.name not in files:
-                    continue
-                self._load_one(weight, files)
-
-    def _load_one(self, weight: Weight, files: dict[str, Path]) -> None:
-        if weight.name not in files:
-            raise KeyError(f"the model folder has no tensor {weight.name!r}")
-        with safe_open(files[weight.name], framework="pt") as reader:
-            source = reader.get_slice(weight.name)
-            if tuple(source.get_shape()) != weight.shape:
-                raise ValueError(
-                    f"{weight.name}: shape {source.get_shape()} in the folder, {weight.shape} by config.json"
-                )
-            a, b = weight.span(self.groups.layout.tensor, self.groups.at.tp)
-            values = source[:, a:b] if weight.axis == 1 else source[a:b]
-        target = self.shard(weight)
-        target.copy_(values.reshape(target.shape))
-        if weight.padded is not None:  # rows past the vocabulary
-            self._param(weight).data[b - a :].zero_()
-
-    def _tied_copy(self) -> list[Weight]:
-        """With tied embeddings the last stage of a pipeline has a copy for its output layer."""
-        stages = self.groups.layout.pipeline
-        if not self.shape.tied or self.head != "lm" or stages == 1 or not self.groups.last_stage:
-            return []
-        first = table(self.shape, self.groups.layout.tensor)[0]
-        return [Weight(first.name, first.shape, "output_layer.weight", LAST, first.axis, padded=first.padded)]
+        refuse_unread(folder, self.shape, head=self.head)
+        for part, values in read_slices(folder, self.plan):
+            target = self.shard(part.weight)
+            target.copy_(values.reshape(target.shape))
+            if part.weight.padded is not None:  # rows past the vocabulary
+                self._param(part.weight)[values.shape[0] :].zero_()
 
     def _param(self, weight: Weight) -> torch.nn.Parameter:
         name = weight.param
@@ -137,16 +113,7 @@ class LocalWeights:
 
 
 def _file(stage: int, stages: int) -> str:
-    return "model.safetensors" if stages == 1 else f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
-
-
-def _files(folder: Path) -> dict[str, Path]:
-    """Tensor name to its file."""
-    if (folder / INDEX).is_file():
-        named = json.loads((folder / INDEX).read_text())["weight_map"]
-        return {name: folder / file for name, file in named.items()}
-    with safe_open(folder / "model.safetensors", framework="pt") as reader:
-        return dict.fromkeys(reader.keys(), folder / "model.safetensors")
+    return SINGLE if stages == 1 else f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
 
 
 def _copy_extras(source: Path, out: Path) -> None:

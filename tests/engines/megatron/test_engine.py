@@ -23,7 +23,11 @@ MODELS = {
     "qwen2": {"architecture": "qwen2", "vocab": 250},
     "qwen2-tied": {"architecture": "qwen2", "vocab": 70, "tied": True},
     "llama": {"architecture": "llama", "vocab": 70},
-    "llama-tied": {"architecture": "llama", "vocab": 250, "tied": True},
+    "llama3-tied": {"architecture": "llama", "vocab": 250, "tied": True, "llama3_rope": True},
+    "mistral": {"architecture": "mistral", "vocab": 250},
+    "mistral-tied": {"architecture": "mistral", "vocab": 70, "tied": True},
+    "qwen3": {"architecture": "qwen3", "vocab": 70},
+    "qwen3-tied": {"architecture": "qwen3", "vocab": 250, "tied": True},
 }
 LAYOUTS = {"one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2-pp2": Layout(2, 2)}
 

@@ -67,6 +67,18 @@ def ready(ranks: Ranks, folder: Path) -> None:
         refit(ranks, folder)
 
 
+def assert_agreement(ranks: Ranks, folder: Path, steps: int) -> None:
+    """After a refit, and after each step and its refit; and not in between."""
+    refit(ranks, folder)
+    assert apart(ranks, folder) < 1e-5
+    for step in range(1, steps + 1):
+        rows, _ = rollout(ranks, folder, seed=step)
+        ranks.run(play.learn, folder, rows)
+        assert apart(ranks, folder) > 1e-3, "vLLM already has weights that no refit gave it"
+        refit(ranks, folder)
+        assert apart(ranks, folder) < 1e-5
+
+
 def likeliest(folder: Path, rows: Batch) -> list[list[int]]:
     """transformers' greedy responses to the prompts, each ended by token 0."""
     model, found = reference.load(folder), []
@@ -92,14 +104,15 @@ def test_generation_before_any_refit_is_refused(folder: Path, ranks2: Ranks) -> 
 
 def test_the_engines_agree_after_each_refit_and_not_without_one(folder: Path, ranks2: Ranks) -> None:
     """The check of the refit must be able to see one that is left out."""
-    refit(ranks2, folder)
-    assert apart(ranks2, folder) < 1e-5
-    for step in (1, 2):
-        rows, _ = rollout(ranks2, folder, seed=step)
-        ranks2.run(play.learn, folder, rows)
-        assert apart(ranks2, folder) > 1e-3, "vLLM already has weights that no refit gave it"
-        refit(ranks2, folder)
-        assert apart(ranks2, folder) < 1e-5
+    assert_agreement(ranks2, folder, steps=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"architecture": "qwen3"}, {"architecture": "llama", "llama3_rope": True}], ids=["qwen3", "llama3"]
+)
+def test_the_engines_agree_on_other_architectures(options: dict[str, object], ranks2: Ranks, tiny: GetModel) -> None:
+    """Norms of queries and keys, heads of their own size; stretched frequencies."""
+    assert_agreement(ranks2, tiny(vocab=VOCAB, **options), steps=1)
 
 
 def test_greedy_tokens_are_those_of_transformers_after_a_step(folder: Path, ranks2: Ranks, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Which fields of a config.json may be there. A field that is in none of these lists may change the numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What `shape_of` carries out or checks.
+READ = """
+    architectures model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
+    num_key_value_heads head_dim max_position_embeddings rms_norm_eps tie_word_embeddings rope_theta rope_scaling
+    rope_parameters sliding_window layer_types
+"""
+
+# What has no part in a forward of the weights, by the reason: any value will do.
+HARMLESS = {
+    "where the folder comes from, and the format of its weights": """
+        transformers_version _name_or_path name_or_path _model_name_or_path _commit_hash dtype torch_dtype
+        tokenizer_class unsloth_fixed unsloth_version transformers.js_config is_llama_config use_bfloat16
+    """,
+    "how weights were initialised, and how a forward may be cut, cached or carried out": """
+        initializer_range pretraining_tp use_cache chunk_size_feed_forward attn_implementation torchscript
+        _attn_implementation_autoset
+    """,
+    "from which layer on there would be a sliding window, if it were used": "max_window_layers",
+    "tokens with a meaning: the tokenizer tells": """
+        bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
+    """,
+    "what a forward returns besides logits": "return_dict output_hidden_states output_attentions",
+    "heads of other tasks": "id2label label2id num_labels problem_type finetuning_task task_specific_params prefix",
+    "encoder-decoders, which none of ours is, and other frameworks": """
+        is_decoder cross_attention_hidden_size tie_encoder_decoder tf_legacy_loss
+    """,
+    "how transformers' generate() samples if it is not told; we always say": """
+        max_length max_new_tokens min_length do_sample early_stopping num_beams temperature top_k top_p typical_p
+        repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+        num_return_sequences output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id
+        remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens num_beam_groups
+        diversity_penalty
+    """,
+}
+
+# What may be there with one value, the one that we carry out.
+FIXED: dict[str, Any] = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "mlp_bias": False,
+    "use_sliding_window": False,
+    "partial_rotary_factor": 1.0,
+    "rope_interleaved": False,
+    "use_mrope": False,
+    "is_encoder_decoder": False,
+    "add_cross_attention": False,
+    "pruned_heads": {},
+    "quantization_config": None,
+}
+
+_KNOWN = {*READ.split(), *FIXED, *(name for names in HARMLESS.values() for name in names.split())}
+
+
+def refuse_unsupported(config: dict[str, Any], family: str, where: str) -> None:
+    """Raise ValueError naming a field that would change the numbers, its value, and what is supported.
+
+    A field without a value (null) counts as left out.
+    """
+    found = {name: value for name, value in config.items() if value is not None}
+    for name, only in {**FIXED, "model_type": family}.items():
+        if found.get(name, only) != only:
+            raise ValueError(f"{where}: {name} = {found[name]!r} is not supported, only {only!r}")
+    kinds = sorted(set(found.get("layer_types", [])) - {"full_attention"})
+    if kinds:
+        raise ValueError(f"{where}: layer_types with {', '.join(kinds)} is not supported, only full_attention")
+    unknown = sorted(found.keys() - _KNOWN)
+    if unknown:
+        raise ValueError(
+            f"{where}: {unknown[0]} = {found[unknown[0]]!r} is not supported: this field is not known, and may change "
+            "what the model computes; if it does not, set it to null in config.json"
+        )

@@ -1,0 +1,107 @@
+"""A Hugging Face folder's weights: which slices a rank reads (from shapes alone), and the reading of those slices.
+
+A slice is cut out of the mapped file, so a process holds one slice at a time, whatever the model's size. What the
+system keeps of the file's pages is its own affair; of a tensor whose rows are cut these may be most.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import safe_open
+
+from hybridflow.models.shape import Shape
+from hybridflow.models.weights import LAST, VALUE_HEAD, Weight, stage_table, table
+from hybridflow.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What a rank reads of one weight: the part `span` of its split axis; all of it if it is not cut."""
+
+    weight: Weight
+    span: tuple[int, int]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers that is."""
+        if self.weight.axis is None:
+            return math.prod(self.weight.shape)
+        a, b = self.span
+        return math.prod(self.weight.shape) // self.weight.shape[self.weight.axis] * (b - a)
+
+
+def load_plan(shape: Shape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
+    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer."""
+    at = layout.coordinates[rank]
+    weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
+    weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
+    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights]
+
+
+def tied_copy(shape: Shape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
+    """With tied embeddings the last of several stages has a copy of the embedding for its output layer."""
+    if not shape.tied or head != "lm" or pipeline == 1 or stage != pipeline - 1:
+        return []
+    first = table(shape, tensor)[0]
+    return [Weight(first.name, first.shape, "output_layer.weight", LAST, first.axis, padded=first.padded)]
+
+
+def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Slice, Tensor]]:
+    """Read the slices one by one, in the format of the folder; a critic's head may be missing and is left out.
+
+    Raises:
+        FileNotFoundError: the folder has no safetensors.
+        KeyError: a tensor is missing; the message names it.
+        ValueError: a tensor has another shape than config.json says.
+    """
+    files = tensor_files(Path(folder))
+    for item in plan:
+        weight = item.weight
+        if weight.name not in files:
+            if weight.name == VALUE_HEAD:
+                continue
+            raise KeyError(f"{folder} has no tensor {weight.name!r}")
+        with safe_open(files[weight.name], framework="pt") as reader:
+            source = reader.get_slice(weight.name)
+            found = tuple(source.get_shape())
+            if found != weight.shape:
+                raise ValueError(f"{folder}: {weight.name} has shape {found}; by config.json it is {weight.shape}")
+            a, b = item.span
+            yield item, source[:, a:b] if weight.axis == 1 else source[a:b]
+
+
+def refuse_unread(folder: str | Path, shape: Shape, *, head: str = "lm") -> None:
+    """Raise ValueError naming a tensor that the folder has and a model of this shape does not.
+
+    An output layer beside a tied embedding or a critic's head, and frequencies, which are computed, are left unread.
+    """
+    known = {weight.name for weight in table(shape, head=head)} | {"lm_head.weight"}
+    extra = [name for name in tensor_files(Path(folder)) if name not in known and not name.endswith(".inv_freq")]
+    if extra:
+        raise ValueError(
+            f"{folder} has tensors that a {shape.family} model of its config.json does not have, such as {extra[0]!r} "
+            f"({len(extra)} in all): they would be ignored"
+        )
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor. Raises FileNotFoundError if the folder has no safetensors."""
+    if (folder / INDEX).is_file():
+        named = json.loads((folder / INDEX).read_text())["weight_map"]
+        return {name: folder / file for name, file in named.items()}
+    if not (folder / SINGLE).is_file():
+        raise FileNotFoundError(f"{folder} has neither {INDEX} nor {SINGLE}: only safetensors are read")
+    with safe_open(folder / SINGLE, framework="pt") as reader:
+        return dict.fromkeys(reader.keys(), folder / SINGLE)

@@ -1,0 +1,29 @@
+"""What ranks run: an engine whose reading is counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybridflow.models import folder as model_folder
+from hybridflow.parallel.layout import Layout
+from tests.engines.play import engine
+from tests.models.counting import Counting
+
+
+def load_counted(folder: Path, layout: Layout, out: Path) -> tuple[int, int, int]:
+    """Load, and write to `out`: bytes that were read, bytes of this rank's parameters, bytes of padding in them."""
+    original = model_folder.safe_open
+    counting = Counting(original)
+    model_folder.safe_open = counting  # type: ignore[assignment]
+    try:
+        made = engine(folder, layout)
+    finally:
+        model_folder.safe_open = original
+    params = dict(made.model.named_parameters())
+    padding = 0
+    for part in made.weights.plan:
+        if part.weight.padded is not None:
+            rows = part.weight.padded // layout.tensor - (part.span[1] - part.span[0])
+            padding += rows * 4 * part.weight.shape[1]
+    made.export(out)
+    return counting.taken(), sum(param.nbytes for param in params.values()), padding
