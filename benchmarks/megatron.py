@@ -1,0 +1,254 @@
+"""What the training engine makes of a CPU's cores. `python -m benchmarks.megatron --json megatron.json`
+
+Claims, each on 64 ragged rows (log-normal lengths, mu 5, sigma 0.8, at most 512 tokens; half of a row is the prompt),
+for a 20M Llama and the shape of SmolLM2-135M, in float32 and bfloat16:
+
+* `train_ratio`: tokens/s of forward and backward / those of plain transformers with SDPA on random batches of 8 rows,
+  padded, which is what a user would write. Both start from rows and end with gradients.
+* `score_ratio`: the same for log-probs without gradients.
+* `overhead`: seconds of our forward and backward / those of the same Megatron model called bare: tokens packed before
+  the clock starts, cross entropy of the response tokens, `backward`.
+
+The three take turns in one process with the same threads, and medians over seeds of the pairwise ratios are given. On a
+CPU without bfloat16 instructions all three get the same products (`parallel/bf16.py`), else transformers would wait for
+torch's slow ones. Peak memory is the resident set of a process that loads the model and takes one pass, no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from rich.progress import Progress
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer
+from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.parallel.groups import make_groups
+from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
+
+ROWS, LONGEST, PADDED_ROWS, BUDGET = 64, 512, 8, 2048
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama_20m": dict(
+        vocab_size=8192, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
+        num_key_value_heads=6,
+    ),
+    "smollm2_135m": dict(
+        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def main() -> None:
+    """Run the benchmark and write its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--peak", nargs=3, metavar=("FOLDER", "DTYPE", "WHO"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(json.dumps(peak(*options.peak)))
+        return
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "rows": ROWS, "seeds": options.seeds, "cases": {}}
+    with tempfile.TemporaryDirectory() as root, Progress() as progress:
+        start(root)
+        bar = progress.add_task("cases", total=len(options.shapes) * len(options.dtypes) * options.seeds)
+        for shape in options.shapes:
+            folder = random_model(Path(root) / shape, SHAPES[shape])
+            for dtype in options.dtypes:
+                case = measure(folder, dtype, options.seeds, lambda: progress.advance(bar))
+                result["cases"][f"{shape} {dtype}"] = case
+                progress.print(f"{shape} {dtype}: {json.dumps(case)}")
+    for name in ("train_ratio", "score_ratio"):
+        result[name] = min(case[name] for case in result["cases"].values())
+    result["overhead"] = max(case["overhead"] for case in result["cases"].values())
+    print(json.dumps(result, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def start(root: str) -> None:
+    """A world of one rank."""
+    platform().start(0)
+    dist.init_process_group(platform().backend, init_method=f"file://{root}/meet", rank=0, world_size=1)
+
+
+def random_model(folder: Path, sizes: dict[str, Any]) -> Path:
+    """A Hugging Face folder of random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(max_position_embeddings=LONGEST, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def ragged_rows(seed: int, vocab: int) -> Batch:
+    """Prompts and responses of random tokens."""
+    draw = np.random.default_rng(seed)
+    lengths = np.clip(draw.lognormal(5.0, 0.8, ROWS).astype(int), 4, LONGEST)
+    prompts = Ragged.of([draw.integers(0, vocab, n // 2) for n in lengths])
+    return Batch(prompt_ids=prompts, response_ids=Ragged.of([draw.integers(0, vocab, n - n // 2) for n in lengths]))
+
+
+class Ours:
+    """The engine as a role uses it."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        self.engine = MegatronEngine(
+            folder, make_groups(Layout(), 600.0), dtype=DTYPES[dtype], budget=BUDGET, optimizer=Optimizer()
+        )
+
+    def train(self, rows: Batch, seed: int) -> None:
+        """Gradients of the mean log-prob of the response tokens."""
+        assert self.engine.optimiser is not None
+        self.engine.optimiser.clear()
+        tokens = int(rows.lengths("response_ids").sum())
+        self.engine.run(self.engine.pack(rows), lambda outputs, _: -outputs.log_probs.sum() / tokens, train=True)
+
+    def score(self, rows: Batch, seed: int) -> None:
+        """Log-probs of the response tokens."""
+        self.engine.score(rows)
+
+
+class Bare:
+    """The same Megatron model without the engine."""
+
+    def __init__(self, ours: Ours) -> None:
+        self.ours = ours
+
+    def train(self, micros: list[MicroBatch], tokens: int) -> None:
+        """The same gradients."""
+        optimiser = self.ours.engine.optimiser
+        assert optimiser is not None
+        optimiser.clear()
+        model = optimiser.model.train()
+        for micro in micros:
+            logits = model(micro.tokens, micro.positions, None, packed_seq_params=micro.packed)[0]
+            (F.cross_entropy(logits[micro.predicts], micro.targets, reduction="sum") / tokens).backward()
+        model.finish_grad_sync()
+
+
+class Plain:
+    """transformers with SDPA on padded batches."""
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa")
+
+    def train(self, rows: Batch, seed: int) -> None:
+        """The same gradients."""
+        self.model.train().zero_grad()
+        tokens = int(rows.lengths("response_ids").sum())
+        for batch in self._batches(rows, seed):
+            (-self._log_probs(batch).sum() / tokens).backward()
+
+    def score(self, rows: Batch, seed: int) -> None:
+        """The same log-probs."""
+        self.model.eval()
+        with torch.no_grad():
+            for batch in self._batches(rows, seed):
+                self._log_probs(batch)
+
+    def _batches(self, rows: Batch, seed: int) -> list[Batch]:
+        return rows.permute(np.random.default_rng(seed).permutation(ROWS)).split(ROWS // PADDED_ROWS)
+
+    def _log_probs(self, rows: Batch) -> Tensor:
+        pairs = [np.concatenate(p) for p in zip(rows.ragged("prompt_ids"), rows.ragged("response_ids"), strict=True)]
+        longest = max(map(len, pairs))
+        ids, real = torch.zeros(len(pairs), longest, dtype=torch.long), torch.zeros(len(pairs), longest)
+        scored = torch.zeros(len(pairs), longest, dtype=torch.bool)
+        for row, (pair, prompt) in enumerate(zip(pairs, rows.lengths("prompt_ids").tolist(), strict=True)):
+            ids[row, : len(pair)], real[row, : len(pair)] = torch.from_numpy(pair), 1
+            scored[row, prompt : len(pair)] = True
+        logits = self.model(input_ids=ids, attention_mask=real).logits[:, :-1]
+        targets = ids[:, 1:][scored[:, 1:]]
+        return -F.cross_entropy(logits[scored[:, 1:]].float(), targets, reduction="none")
+
+
+def measure(folder: Path, dtype: str, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
+    """The three in turn, a set of rows for each seed."""
+    ours, plain = Ours(folder, dtype), Plain(folder, dtype)
+    bare = Bare(ours)
+    seconds: dict[str, list[float]] = {name: [] for name in ("ours", "bare", "plain", "ours_score", "plain_score")}
+    counted = []
+    for seed in range(-1, seeds):  # the first is a warm-up
+        rows = ragged_rows(seed + 1, ours.engine.shape.vocab)
+        micros, tokens = ours.engine.pack(rows), int(rows.lengths("response_ids").sum())
+        work: dict[str, Callable[[], None]] = {
+            "ours": lambda rows=rows, seed=seed: ours.train(rows, seed),
+            "bare": lambda micros=micros, tokens=tokens: bare.train(micros, tokens),
+            "plain": lambda rows=rows, seed=seed: plain.train(rows, seed + 1),
+            "ours_score": lambda rows=rows, seed=seed: ours.score(rows, seed),
+            "plain_score": lambda rows=rows, seed=seed: plain.score(rows, seed + 1),
+        }
+        turns = {name: timed(work[name]) for name in (list(work) if seed % 2 else list(work)[::-1])}
+        if seed >= 0:
+            counted.append(int(rows.lengths("prompt_ids").sum()) + tokens)
+            for name, taken in turns.items():
+                seconds[name].append(taken)
+            advance()
+    return {
+        "train_ratio": ratio(seconds["plain"], seconds["ours"]),
+        "score_ratio": ratio(seconds["plain_score"], seconds["ours_score"]),
+        "overhead": ratio(seconds["ours"], seconds["bare"]),
+        "tokens_per_s": {
+            name: round(median(t / s for t, s in zip(counted, taken, strict=True))) for name, taken in seconds.items()
+        },
+        "peak_gib": {who: alone(folder, dtype, who) for who in ("ours", "plain")},
+    }
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds."""
+    platform().synchronize()
+    begin = perf_counter()
+    work()
+    platform().synchronize()
+    return perf_counter() - begin
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """The median of the pairwise ratios."""
+    return round(median(a / b for a, b in zip(above, below, strict=True)), 3)
+
+
+def alone(folder: Path, dtype: str, who: str) -> float:
+    """Peak memory of one of them in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.megatron", "--peak", str(folder), dtype, who]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def peak(folder: str, dtype: str, who: str) -> float:
+    """GiB that this process holds at most: one of the two, loaded, and one forward and backward."""
+    with tempfile.TemporaryDirectory() as root:
+        start(root)
+        subject: Any = Ours(Path(folder), dtype) if who == "ours" else Plain(Path(folder), dtype)
+        vocab = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
+        subject.train(ragged_rows(1, vocab), 1)
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+if __name__ == "__main__":
+    main()
