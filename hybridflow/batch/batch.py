@@ -152,9 +152,10 @@ def gather(chunks: Sequence[Batch], runs: np.ndarray, columns: Sequence[str]) ->
 
     Raises ValueError naming a column that is of another kind in another chunk.
     """
-    used, renumbered = np.unique(runs[:, 0], return_inverse=True)
-    named = np.concatenate([renumbered.reshape(-1, 1), runs[:, 1:]], axis=1)
-    parts = [chunks[chunk] for chunk in used] if len(used) else [c for c in chunks if c.columns][:1]
+    used = {chunk: number for number, chunk in enumerate(dict.fromkeys(runs[:, 0].tolist()))}
+    named = runs.copy()
+    named[:, 0] = [used[chunk] for chunk in runs[:, 0].tolist()]
+    parts = [chunks[chunk] for chunk in used] if used else [c for c in chunks if c.columns][:1]
     return Batch(**{name: _gathered(name, [part[name] for part in parts], named) for name in columns if parts})
 
 

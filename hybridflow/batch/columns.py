@@ -242,6 +242,8 @@ def _agreed(columns: Sequence[Column]) -> Column:
     """A column that all the others are like. Raises ValueError if there is none."""
     if not columns:
         raise ValueError("there are no columns to join")
+    if len(columns) == 1:
+        return columns[0]
     filled = [c for c in columns if len(c)] or columns[:1]
     telling = [c for c in filled if len(values_of(c))] or filled[:1]
     ragged = {isinstance(c, Ragged) for c in filled}

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
 from hybridflow.batch.rows import Rows
-from hybridflow.batch.source import Held, Metadata, Source
+from hybridflow.batch.source import Held, Metadata, Source, pairs
 
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
@@ -42,7 +42,7 @@ class BatchRef(Rows):
     @staticmethod
     def of(chunk: Any, rows: int, columns: Iterable[str]) -> BatchRef:
         """All rows of one chunk."""
-        where = np.stack([np.zeros(rows, dtype=np.int64), np.arange(rows, dtype=np.int64)], axis=1)
+        where = pairs(np.zeros(rows, dtype=np.int64), np.arange(rows))
         return BatchRef(rows, (Source(tuple(columns), (chunk,), where),))
 
     @staticmethod
@@ -80,6 +80,13 @@ class BatchRef(Rows):
         marks = {name: values[index] for name, values in self.marks.items()}
         origin = None if self.origin is None else self.origin[index]
         return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin)
+
+    def slice(self, start: int, stop: int) -> BatchRef:
+        """See `Rows`."""
+        self._check_slice(start, stop)
+        marks = {name: values[start:stop] for name, values in self.marks.items()}
+        origin = None if self.origin is None else self.origin[start:stop]
+        return BatchRef(stop - start, tuple(source.slice(start, stop) for source in self.sources), marks, origin)
 
     def numbered(self, origin: np.ndarray | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
@@ -188,7 +195,7 @@ def _end_to_end(columns: Sequence[str], sources: Sequence[Source]) -> Source:
     where = []
     for source in sources:
         renumbered = np.array([numbers[chunk] for chunk in source.chunks], dtype=np.int64)
-        where.append(np.stack([renumbered[source.where[:, 0]], source.where[:, 1]], axis=1))
+        where.append(pairs(renumbered[source.where[:, 0]], source.where[:, 1]))
     return Source(tuple(columns), tuple(numbers), np.concatenate(where))
 
 

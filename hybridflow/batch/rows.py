@@ -27,9 +27,12 @@ class Rows(ABC):
 
     def slice(self, start: int, stop: int) -> Self:
         """Rows `start` to `stop`, without `stop`. Raises ValueError unless 0 ≤ start ≤ stop ≤ R."""
+        self._check_slice(start, stop)
+        return self.select(np.arange(start, stop))
+
+    def _check_slice(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= len(self):
             raise ValueError(f"no rows {start}:{stop}; there are {len(self)}")
-        return self.select(np.arange(start, stop))
 
     def permute(self, order: ArrayLike) -> Self:
         """The rows in another order. Raises ValueError unless each number from 0 to R - 1 comes once."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.columns import Ragged, runs
+from hybridflow.batch.columns import Ragged
 
 
 @dataclass(frozen=True)
@@ -78,23 +78,31 @@ class Source:
 
         Chunks that no row names any more are let go; without rows one stays, to tell what the columns are like.
         """
-        where = self.where[rows]
+        return self._named(self.where[rows])
+
+    def slice(self, start: int, stop: int) -> Source:
+        """Those rows, as `select` gives them."""
+        return self._named(self.where[start:stop])
+
+    def _named(self, where: np.ndarray) -> Source:
         if not len(where):
             like = self.where[0, 0] if len(self.where) else 0
             return Source(self.columns, self.chunks[like : like + 1], where)
-        if len(self.chunks) == 1:
+        named = np.bincount(where[:, 0], minlength=len(self.chunks)) > 0
+        if named.all():
             return Source(self.columns, self.chunks, where)
-        used, renumbered = np.unique(where[:, 0], return_inverse=True)
-        chunks = tuple(self.chunks[chunk] for chunk in used)
-        return Source(self.columns, chunks, np.stack([renumbered.reshape(-1), where[:, 1]], axis=1))
+        chunks = tuple(chunk for chunk, is_named in zip(self.chunks, named.tolist(), strict=True) if is_named)
+        return Source(self.columns, chunks, pairs((np.cumsum(named) - 1)[where[:, 0]], where[:, 1]))
 
     def runs(self) -> np.ndarray:
         """[K, 3] int64: (chunk, start, stop) of the rows, as few runs as there can be."""
         chunk, row = self.where[:, 0], self.where[:, 1]
-        spread = row + chunk * (row.max(initial=0) + 2)  # runs in different chunks do not meet
-        pieces = runs(spread)
-        first = np.cumsum(np.append(0, pieces[:, 1] - pieces[:, 0]))[:-1]
-        return np.stack([chunk[first], row[first], row[first] + pieces[:, 1] - pieces[:, 0]], axis=1)
+        breaks = np.flatnonzero((row[1:] != row[:-1] + 1) | (chunk[1:] != chunk[:-1])) + 1
+        first = np.concatenate([[0], breaks]) if len(row) else breaks
+        found = np.empty((len(first), 3), dtype=np.int64)
+        found[:, 0], found[:, 1] = chunk[first], row[first]
+        found[:-1, 2], found[-1:, 2] = row[breaks - 1] + 1, row[-1:] + 1
+        return found
 
     def of_each(self, value: Callable[[Any], np.ndarray]) -> np.ndarray:
         """[R] what `value` gives for a chunk's rows, for each row."""
@@ -103,3 +111,10 @@ class Source:
         if not found:
             return np.zeros(0, dtype=np.int64)
         return np.concatenate(found)[starts[self.where[:, 0]] + self.where[:, 1]]
+
+
+def pairs(chunk: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """[R, 2] int64 of two columns."""
+    where = np.empty((len(row), 2), dtype=np.int64)
+    where[:, 0], where[:, 1] = chunk, row
+    return where

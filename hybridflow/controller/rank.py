@@ -118,7 +118,7 @@ class Rank:
         seconds = perf_counter() - start
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
-        parts = value.split(order.chunks)
+        parts = [value] if order.chunks == 1 else value.split(order.chunks)
         return Report(tuple(map(Metadata.of, parts)), metrics=metrics, seconds=seconds), parts
 
     def _wait_for(self, coroutine: Any) -> Any:

@@ -15,7 +15,10 @@ from ray import cloudpickle
 from hybridflow.batch import Metadata
 from hybridflow.controller.failure import Failure
 from hybridflow.dispatch import Call
+from hybridflow.dispatch.message import RowsMessage
 from hybridflow.observe.metrics import Metrics
+
+PLAIN = (RowsMessage, str, bytes, int, float, type(None))  # pickle does these faster, and needs no help with them
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,10 @@ class Order:
 
     def encode(self) -> bytes:
         """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
-        encoded: bytes = cloudpickle.dumps((self.role, self.method, self.call.args, self.call.kwargs, self.chunks))
+        parts = (self.role, self.method, self.call.args, self.call.kwargs, self.chunks)
+        if all(isinstance(value, PLAIN) for value in (*self.call.args, *self.call.kwargs.values())):
+            return pickle.dumps(parts, protocol=5)
+        encoded: bytes = cloudpickle.dumps(parts)
         return encoded
 
     @staticmethod

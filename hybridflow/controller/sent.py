@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,17 +32,22 @@ class Sent:
     supervisor: Supervisor
 
     def promised(self, columns: Sequence[str]) -> list[BatchRef | None]:
-        """By rank, what it will give: those columns for as many rows as it was given."""
-        found: list[BatchRef | None] = []
-        for rank, part in enumerate(self.parts):
-            rows = None if part is None else part.rows()
-            if rows is None:
-                found.append(None)
-                continue
-            sizes = even_sizes(len(rows), len(self.chunks[rank]))
-            given = [BatchRef.of(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
-            found.append(concat(given).numbered(rows.origin))
-        return found
+        """By rank, what it will give: those columns for as many rows as it was given.
+
+        Put together when it is looked at, for a protocol looks at few of many ranks.
+        """
+        return [
+            None if part is None else BatchRef.later(functools.partial(self._promised, rank, columns))
+            for rank, part in enumerate(self.parts)
+        ]
+
+    def _promised(self, rank: int, columns: Sequence[str]) -> BatchRef:
+        part = self.parts[rank]
+        rows = None if part is None else part.rows()
+        assert rows is not None  # or it would not be known how many it gives
+        sizes = even_sizes(len(rows), len(self.chunks[rank]))
+        given = [BatchRef.of(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
+        return (given[0] if len(given) == 1 else concat(given)).numbered(rows.origin)
 
     def found(self) -> list[BatchRef | None]:
         """By rank, what it has given, in one chunk; waits for it."""

@@ -7,7 +7,7 @@ order, whatever order and whatever ranks they went to.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import singledispatch
+from functools import partial, singledispatch
 from itertools import pairwise
 from typing import Any
 
@@ -45,7 +45,12 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
     starts = np.arange(rows) if groups is None else _block_starts(groups)
     cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts]
-    return [take(call, np.arange(a, b)) for a, b in pairwise(cuts)]
+    numbered = call.map(_numbered)
+    return [numbered.map(partial(_sliced, a, b)) for a, b in pairwise(cuts)]
+
+
+def _sliced(start: int, stop: int, value: Any) -> Any:
+    return value.slice(start, stop) if isinstance(value, BatchRef) else value
 
 
 def _block_starts(groups: np.ndarray) -> np.ndarray:
@@ -58,8 +63,10 @@ def _block_starts(groups: np.ndarray) -> np.ndarray:
     return rows[np.append(-1, reach[:-1])[: len(rows)] < rows]
 
 
-def _numbered(ref: BatchRef) -> BatchRef:
-    return ref if ref.origin is not None else ref.numbered(np.arange(ref.rows))
+def _numbered(value: Any) -> Any:
+    if not isinstance(value, BatchRef) or value.origin is not None:
+        return value
+    return value.numbered(np.arange(value.rows))
 
 
 @singledispatch
@@ -78,13 +85,14 @@ def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
     joined = refs.concat([output for output in outputs if output is not None])
     if joined.origin is None:
         return joined
+    if np.all(joined.origin[1:] > joined.origin[:-1]):
+        return joined.numbered(None)
     order = np.argsort(joined.origin, kind="stable")
     twice = np.flatnonzero(np.diff(joined.origin[order]) == 0)
     if len(twice):
         row = joined.origin[order][twice[0]]
         raise ValueError(f"row {row} is in several of the outputs that were joined; collect must choose one of them")
-    in_order = joined if np.all(order[:-1] < order[1:]) else joined.select(order)
-    return in_order.numbered(None)
+    return joined.select(order).numbered(None)
 
 
 def concat(outputs: Sequence[Any]) -> Any:

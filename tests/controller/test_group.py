@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -139,43 +138,3 @@ def test_a_pool_starts_when_its_rows_are_there(stage: Stage, new_stage: Callable
     assert bound.get() == [["ended", "n", "started", "words"]]
     ended = from_a.get().dense("ended").max()
     assert free.get().dense("ended").max() < ended < time.time()
-
-
-@contextmanager
-def deserialised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What rows this process makes from bytes meanwhile: `Batch` or `Ragged`, an entry each time."""
-    seen: list[str] = []
-
-    def counting(kind: type) -> Callable[[object, dict[str, object]], None]:
-        def set_state(made: object, state: dict[str, object]) -> None:
-            seen.append(kind.__name__)
-            made.__dict__.update(state)
-
-        return set_state
-
-    with monkeypatch.context() as patch:
-        for kind in (Batch, Ragged):
-            patch.setattr(kind, "__setstate__", counting(kind), raising=False)
-        yield seen
-
-
-def test_the_driver_deserialises_no_row(stage: Stage, scribe: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    with deserialised(monkeypatch) as seen:
-        rows = put(rows_of(10)).repeat(2)
-        rows |= scribe.double(rows)
-        rows |= stage.play("scribe", Layout(tensor=2, data=2)).sum_words(rows)
-        for part in rows.select(np.random.default_rng(0).permutation(20)).split(3):
-            scribe.measure(part)
-        scribe.columns(scribe.undeclared(rows)).get()
-        stage.supervisor.drain()
-        assert seen == []
-
-
-def test_rows_that_reach_the_driver_are_noticed(stage: Stage, scribe: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = put(rows_of(3))
-    with deserialised(monkeypatch) as seen:
-        scribe.leak(rows).get()
-        assert seen.count("Batch") == 4 and "Ragged" in seen
-    with deserialised(monkeypatch) as seen:
-        rows.get()
-        assert seen == ["Ragged", "Batch"]

@@ -1,0 +1,99 @@
+"""What the benchmark of dispatch runs on light ranks: the same functions as a role of ours and as plain Ray actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import columns as col
+from hybridflow.dispatch import using
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Context, Worker
+
+
+def row_sums(rows: Ragged) -> np.ndarray:
+    """[R] of rows that all have a value."""
+    return np.add.reduceat(rows.values, rows.offsets[:-1])
+
+
+@roles.register("bench")
+class Bench(Role, Worker):
+    """Calls that do little, so that what is left is dispatch."""
+
+    light = True
+
+    @using("one_to_all")
+    def noop(self) -> None:
+        """Nothing."""
+
+    @using("3d_proto", needs=["x"], gives=["y"])
+    def add(self, rows: Batch) -> Batch:
+        """As many bytes as came."""
+        x = rows.ragged("x")
+        return Batch(y=x.like(x.values + 1))
+
+    @using("3d_proto", needs=["y"], gives=["z"])
+    def add_again(self, rows: Batch) -> Batch:
+        """As many bytes as came."""
+        y = rows.ragged("y")
+        return Batch(z=y.like(y.values + 1))
+
+    @using("3d_proto", needs=["z"], gives=["sum"])
+    def sums(self, rows: Batch) -> Batch:
+        """A number a row."""
+        return Batch(sum=row_sums(rows.ragged("z")))
+
+
+@roles.register("counting_bench")
+class CountingBench(Bench):
+    """Also counts what its process copies out of chunks. Everything that takes rows out of them is `columns.gather`."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._copied, gather = 0, col.gather
+
+        def counting(chunks: Any, runs: np.ndarray) -> col.Column:
+            found = gather(chunks, runs)
+            values = col.values_of(found)
+            if not any(np.may_share_memory(values, col.values_of(chunk)) for chunk in chunks):
+                self._copied += values.nbytes
+            if isinstance(found, Ragged):
+                self._copied += found.offsets.nbytes
+            return found
+
+        col.gather = counting  # type: ignore[assignment]
+
+    @using("one_to_all")
+    def copied(self) -> int:
+        """Bytes since the last time."""
+        copied, self._copied = self._copied, 0
+        return copied
+
+
+class PlainActor:
+    """The same by hand: chunks and ranges of rows come as arguments."""
+
+    def noop(self, *_: Any) -> None:
+        """Nothing."""
+
+    def add(self, ranges: list[tuple[int, int]], *chunks: tuple[np.ndarray, np.ndarray]) -> Any:
+        """See `Bench`."""
+        rows = taken(ranges, chunks)
+        return rows.values + 1, rows.offsets
+
+    def sums(self, ranges: list[tuple[int, int]], *chunks: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """See `Bench`."""
+        return row_sums(taken(ranges, chunks))
+
+
+def taken(ranges: list[tuple[int, int]], chunks: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Ragged:
+    """Rows of some chunks in one piece: a view if they are in one chunk, else one copy."""
+    values, lengths = [], []
+    for (start, stop), (held, offsets) in zip(ranges, chunks, strict=True):
+        values.append(held[offsets[start] : offsets[stop]])
+        lengths.append(np.diff(offsets[start : stop + 1]))
+    if len(values) == 1:
+        return Ragged(values[0], col.offsets_of(lengths[0]))
+    return Ragged(np.concatenate(values), col.offsets_of(np.concatenate(lengths)))
