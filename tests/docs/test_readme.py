@@ -10,16 +10,16 @@ from tests.docs.blocks import ROOT, blocks
 from tests.docs.conftest import Run
 
 CHECKS = """
-from hybridflow import Batch
+from hybridflow import Batch, BatchRef
 from hybridflow.algorithms import algorithms as known
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
 
 halves, layout = dispatch.protocols.get("halves")(), Layout(data=5)
-calls = halves.distribute(layout, dispatch.Call((Batch(n=np.arange(7)),)))
+calls = halves.distribute(layout, dispatch.Call((BatchRef.here(Batch(n=np.arange(7))),)))
 parts = [call.args[0] for call in calls]
 assert [len(part) for part in parts] == [4, 3, 0, 0, 0]
-assert halves.collect(layout, parts).dense("n").tolist() == list(range(7))
+assert halves.collect(layout, parts).get().dense("n").tolist() == list(range(7))
 assert known.get("my_grpo") is MyGRPO and all(role in roles for role in MyGRPO.roles)
 """
 
