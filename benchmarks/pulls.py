@@ -20,7 +20,7 @@ CHUNK_ROWS = (None, 128, 32, 8)
 
 
 def on_one_node() -> dict[str, float]:
-    """Amplification of uneven parts in order, and of permuted rows."""
+    """Amplification, by which rows are wanted: uneven parts in order, few, half of them or all permuted."""
     with cluster(slots=5), _groups() as (maker, reader):
         return {name: _amplification(maker, reader, rows) for name, rows in _wanted().items()}
 
@@ -43,7 +43,12 @@ def on_two_nodes() -> dict[str, dict[str, float]]:
 
 def _wanted() -> dict[str, np.ndarray]:
     order = np.random.default_rng(0).permutation(ROWS)
-    return {"uneven": np.arange(5, ROWS), "half_permuted": order[: ROWS // 2], "permuted": order}
+    return {
+        "uneven": np.arange(5, ROWS),
+        "a_tenth": np.arange(ROWS // 10),
+        "half_permuted": order[: ROWS // 2],
+        "permuted": order,
+    }
 
 
 @contextmanager
