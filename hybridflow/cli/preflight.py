@@ -37,14 +37,11 @@ def problems(config: Config) -> list[str]:
     if config.algorithm.name not in algorithms:
         return [*found, *check.problems(config)]
     algorithm = algorithms.get(config.algorithm.name)
-    if (
-        algorithm.preferences
-        and config.task.name in tasks
-        and not issubclass(tasks.get(config.task.name), PreferenceTask)
-    ):
+    task = tasks.get(config.task.name) if config.task.name in tasks else PreferenceTask
+    if algorithm.preferences and not issubclass(task, PreferenceTask):
         found.append(
-            f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: give it a "
-            "method `rejected` (hybridflow.tasks.PreferenceTask), or choose another, such as addition_pairs"
+            f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: make it a "
+            "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
         )
     roles = tuple(algorithm.roles)
     models, unread = read_models(config, roles)
@@ -78,6 +75,8 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
+    if subcommand == "train-reward":
+        return f"give the folder of a reward model; hybridflow {subcommand} makes one"
     recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
 

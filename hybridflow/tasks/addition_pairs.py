@@ -53,7 +53,7 @@ class AdditionPairs(Addition, PreferenceTask):
 
 
 def wrong_answer(right: str, rng: np.random.Generator) -> str:
-    """Digits that are not `right`: in half of all cases with one digit changed, else random ones, one more or fewer too.
+    """Digits that are not `right`: with one of them changed in half of all cases, else new ones, one more or less too.
 
     Args:
         right: digits, at least one.

@@ -1,4 +1,4 @@
-"""Tasks with preferences: two responses to each question, one better than the other. A reward model learns from them."""
+"""Tasks with preferences: two responses to each question, one better than the other, as a reward model needs them."""
 
 from __future__ import annotations
 
