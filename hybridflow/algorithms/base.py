@@ -10,7 +10,7 @@ import numpy as np
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.registry import Registry
-from hybridflow.roles import ActorRole, CriticRole, ReferenceRole, RewardRole
+from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, ReferenceRole, RewardModelRole, RewardRole
 
 
 class Algorithm:
@@ -21,17 +21,22 @@ class Algorithm:
 
     Attributes:
         roles: the roles that it calls; each becomes an attribute.
+        learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
+        preferences: its prompts come with two responses each, one preferred to the other.
         config: its settings.
         number: the number of the step that is being taken, from 0.
     """
 
     roles: ClassVar[tuple[str, ...]] = ()
+    learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False
+    preferences: ClassVar[bool] = False
     actor: ActorRole[BatchRef]
     critic: CriticRole[BatchRef]
     reference: ReferenceRole[BatchRef]
-    reward: RewardRole[BatchRef]
+    reward: RewardRole[BatchRef] | ModelRewardRole[BatchRef]
+    reward_model: RewardModelRole[BatchRef]
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config, self.number, self._seed = config, 0, seed
@@ -64,5 +69,5 @@ class Algorithm:
 
 
 algorithms: Registry[type[Algorithm]] = Registry(
-    "algorithm", *(f"hybridflow.algorithms.{name}" for name in ("ppo", "grpo", "sft"))
+    "algorithm", *(f"hybridflow.algorithms.{name}" for name in ("ppo", "grpo", "sft", "reward_model"))
 )

@@ -13,6 +13,7 @@ from hybridflow.errors import HybridFlowError
 SUBCOMMANDS = {
     "train": "reinforcement learning: hybridflow train experiment=NAME [key=value ...]",
     "sft": "supervised training: hybridflow sft experiment=NAME [key=value ...]",
+    "train-reward": "training of a reward model: hybridflow train-reward experiment=NAME [key=value ...]",
     "model": "make a model folder: hybridflow model --help",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -48,7 +49,7 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         print(f"hybridflow: no subcommand is named {first!r}{hint}\n\n{_usage()}", file=sys.stderr)
         return 2
-    status = import_module(f"hybridflow.cli.{first}").run(rest)
+    status = import_module(f"hybridflow.cli.{first.replace('-', '_')}").run(rest)
     return int(status)
 
 
@@ -60,7 +61,7 @@ def _complete(arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    rows = [f"  {name:<7}{text}" for name, text in SUBCOMMANDS.items()]
+    rows = [f"  {name:<14}{text}" for name, text in SUBCOMMANDS.items()]
     return "\n".join(
         [
             "usage: hybridflow SUBCOMMAND ...",

@@ -30,7 +30,7 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[st
     if not space:
         print(" ".join(name for name in subcommands if name.startswith(subcommand)))
         return 0
-    if subcommand not in ("train", "sft"):
+    if subcommand not in ("train", "sft", "train-reward"):
         return 0
     os.environ["COMP_LINE"] = f"{program} {arguments}"
     try:

@@ -1,4 +1,4 @@
-"""From the arguments of `train` or `sft` to running jobs: plugins, checks of every job, then Hydra's application.
+"""From the arguments of a subcommand that trains to running jobs: plugins, checks of all jobs, Hydra's application.
 
 Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first
 job starts, and no job starts before all of them are known to be sound.
@@ -32,7 +32,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     """Carry out `hybridflow SUBCOMMAND ARGV`; the exit status.
 
     Args:
-        subcommand: `train` or `sft`, also the name of its primary configuration.
+        subcommand: `train`, `sft` or `train-reward`, also the name of its primary configuration.
         argv: what follows it: Hydra's flags and overrides.
 
     Raises:

@@ -22,6 +22,7 @@ def problems(config: Config) -> list[str]:
     """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read."""
     from hybridflow.algorithms import algorithms
     from hybridflow.tasks.base import check_options, graders, tasks
+    from hybridflow.tasks.preferences import PreferenceTask
 
     found = [
         *_unknown("algorithm.name", algorithms, config.algorithm.name),
@@ -35,7 +36,14 @@ def problems(config: Config) -> list[str]:
             found.append(f"task.options: {error}")
     if config.algorithm.name not in algorithms:
         return [*found, *check.problems(config)]
-    roles = tuple(algorithms.get(config.algorithm.name).roles)
+    algorithm = algorithms.get(config.algorithm.name)
+    task = tasks.get(config.task.name) if config.task.name in tasks else PreferenceTask
+    if algorithm.preferences and not issubclass(task, PreferenceTask):
+        found.append(
+            f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: make it a "
+            "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
+        )
+    roles = tuple(algorithm.roles)
     models, unread = read_models(config, roles)
     return [*found, *unread, *check.problems(config, fit.Facts(roles, models))]
 
@@ -46,26 +54,29 @@ def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.S
 
     models: dict[str, fit.Sizes] = {}
     unread: dict[str, str] = {}
-    for role in fit.MODEL_ROLES:
-        if role not in roles:
+    for role in fit.trained(config, fit.Facts(roles)):
+        path = fit.section(config, role).model.path
+        if not path:
+            unread[path] = f"{role}.model.path: none is given; {role}.worker = model needs the folder of a reward model"
             continue
-        path = getattr(config, role).model.path
         try:
             models[role] = read_shape(path)
         except FileNotFoundError:
-            hint = how_to_make(path, config.run.root)
+            hint = how_to_make(path, config.run.root, "train-reward" if role == "reward" else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")
     return models, list(unread.values())
 
 
-def how_to_make(path: str, root: str) -> str:
-    """The command that makes a model folder, told from where it should be."""
+def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
+    """The command that makes a model folder, told from where it should be; `subcommand` makes those of runs."""
     folder = Path(path)
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
-        return f"the run {run} leaves it there at its end: hybridflow sft experiment={run}"
+        return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
+    if subcommand == "train-reward":
+        return f"give the folder of a reward model; hybridflow {subcommand} makes one"
     recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
 

@@ -111,10 +111,11 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
             f"rollout.max_response_tokens: {rollout.max_response_tokens} leaves no room for a prompt in "
             f"rollout.max_sequence_tokens = {rollout.max_sequence_tokens}"
         )
-    for role in trained(facts):
+    for role in trained(config, facts):
         most = section(config, role).max_tokens_per_rank
-        if most < rollout.max_sequence_tokens:
+        times, unit = (2, "pair") if role == "reward_model" else (1, "row")
+        if most < times * rollout.max_sequence_tokens:
             yield (
-                f"{role}.max_tokens_per_rank: {most} is less than one row may have "
-                f"(rollout.max_sequence_tokens = {rollout.max_sequence_tokens})"
+                f"{role}.max_tokens_per_rank: {most} is less than one {unit} may have "
+                f"({times} x rollout.max_sequence_tokens = {rollout.max_sequence_tokens})"
             )

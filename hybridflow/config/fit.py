@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from hybridflow.config.schema import Config, Trained
 
 LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
-MODEL_ROLES = ("actor", "critic", "reference")
+MODEL_ROLES = ("actor", "critic", "reference", "reward_model")
 
 
 class Sizes(Protocol):
@@ -25,6 +25,8 @@ class Sizes(Protocol):
     def vocab(self) -> int: ...
     @property
     def max_positions(self) -> int: ...
+    @property
+    def head(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
     for role in _distinct(config, facts, "model"):
         if role in facts.models:
             yield from _model(config, role, facts)
+    for role in trained(config, facts):
+        if role in facts.models:
+            yield from _head(config, role, facts.models[role].head)
 
 
 def generation(config: Config) -> Iterator[str]:
@@ -72,9 +77,14 @@ def pool_of(config: Config, role: str) -> str:
     return config.placement.roles.get(role) or next(iter(config.placement.pools))
 
 
-def trained(facts: Facts) -> list[str]:
+def trained(config: Config, facts: Facts) -> list[str]:
     """The roles in use that have a Megatron model."""
-    return [role for role in MODEL_ROLES if role in facts.roles]
+    return [role for role in (*MODEL_ROLES, "reward") if role in facts.roles and has_model(config, role)]
+
+
+def has_model(config: Config, role: str) -> bool:
+    """Whether a role has a Megatron model; the reward does if its worker is `model`, and not if it is a grader."""
+    return role in MODEL_ROLES or (role == "reward" and config.reward.worker == "model")
 
 
 def section(config: Config, role: str) -> Trained:
@@ -121,10 +131,19 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
         )
 
 
+def _head(config: Config, role: str, found: str) -> Iterator[str]:
+    """Does the model have what the role reads off it? What learns a scalar head of its own may start from either."""
+    path = section(config, role).model.path
+    if role == "reward" and found != "reward":
+        yield f"reward.model.path: {path} has no score head; hybridflow train-reward makes a reward model of it"
+    if role in ("actor", "reference") and found != "lm":
+        yield f"{role}.model.path: {path} is a reward model; a language model was expected"
+
+
 def _distinct(config: Config, facts: Facts, by: str) -> list[str]:
     """The trained roles, but only the first of those that are cut alike and share a pool or a model."""
     first: dict[tuple[str, int, int], str] = {}
-    for role in trained(facts):
+    for role in trained(config, facts):
         own = section(config, role)
         shared = pool_of(config, role) if by == "pool" else own.model.path
         first.setdefault((shared, own.parallel.tensor, own.parallel.pipeline), role)

@@ -93,11 +93,20 @@ class Reference(Trained):
 
 
 @dataclass
-class Reward:
-    """A grader applied to every response."""
+class Reward(Trained):
+    """A grader applied to every response; or, with `worker: model`, a reward model, while the grader validates."""
 
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
+    model: Model = field(default_factory=lambda: Model(path=""))  # of the reward model
+
+
+@dataclass
+class RewardModel(Trained):
+    """A reward model that learns, started from `model.path`: from a language model with a fresh score head."""
+
+    worker: str = "reward_model"
+    optimizer: Optimizer = field(default_factory=Optimizer)
 
 
 @dataclass
@@ -216,6 +225,7 @@ class Config:
     critic: Critic = field(default_factory=Critic)
     reference: Reference = field(default_factory=Reference)
     reward: Reward = field(default_factory=Reward)
+    reward_model: RewardModel = field(default_factory=RewardModel)
     rollout: Rollout = field(default_factory=Rollout)
     placement: Placement = field(default_factory=Placement)
     task: Task = field(default_factory=Task)

@@ -17,7 +17,7 @@ from hybridflow.controller.rank import Rank
 from hybridflow.controller.supervise import Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
-from hybridflow.roles import roles
+from hybridflow.roles import Role, roles
 
 START_TIMEOUT_S = 120.0
 
@@ -75,6 +75,7 @@ class ResourcePool:
         config: Config | None = None,
         updates: int = 1,
         chunk_rows: int | None = None,
+        interface: type[Role] | None = None,
     ) -> Any:
         """Build a role on every rank of the pool.
 
@@ -82,6 +83,7 @@ class ResourcePool:
             worker: the registered name of its worker class; None: the role's own name.
             updates: optimiser steps that the run will take at most.
             chunk_rows: at most so many rows in one object of the store; see `put`.
+            interface: the methods of the group; None: those of the role of that name.
 
         Returns:
             A `Group` with the role's methods. Annotate it as the role over references, as in
@@ -94,7 +96,7 @@ class ResourcePool:
             raise ValueError(
                 f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
             )
-        interface = roles.get(role)
+        interface = interface or roles.get(role)
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
         calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
         self._supervisor.settle(role, "build", calls)

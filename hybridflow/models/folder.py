@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from safetensors import safe_open
 
 from hybridflow.models.shape import Shape
-from hybridflow.models.weights import LAST, VALUE_HEAD, Weight, stage_table, table
+from hybridflow.models.weights import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
 from hybridflow.parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -43,11 +43,15 @@ class Slice:
 
 
 def load_plan(shape: Shape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
-    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer."""
+    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer.
+
+    A reward model that starts from a language model (`shape.head`) finds no score to read there.
+    """
     at = layout.coordinates[rank]
     weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
     weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
-    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights]
+    absent = SCORE_HEAD if shape.head == "lm" else None
+    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights if weight.name != absent]
 
 
 def tied_copy(shape: Shape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
@@ -85,9 +89,11 @@ def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Sli
 def refuse_unread(folder: str | Path, shape: Shape, *, head: str = "lm") -> None:
     """Raise ValueError naming a tensor that the folder has and a model of this shape does not.
 
-    An output layer beside a tied embedding or a critic's head, and frequencies, which are computed, are left unread.
+    An output layer beside a tied embedding or another head, the score of a reward model that a critic starts from, and
+    frequencies, which are computed, are left unread.
     """
     known = {weight.name for weight in table(shape, head=head)} | {"lm_head.weight"}
+    known |= {SCORE_HEAD} if head == "value" else set()
     extra = [name for name in tensor_files(Path(folder)) if name not in known and not name.endswith(".inv_freq")]
     if extra:
         raise ValueError(

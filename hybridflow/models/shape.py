@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridflow.models.fields import refuse_unsupported
 from hybridflow.models.rope import Llama3Rope, read_rope
+from hybridflow.models.score import as_language_model, is_scorer
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Shape:
         tied: whether the output layer is the embedding.
         rope_theta: base of the rotary position embedding.
         rope_scaling: how its frequencies are stretched; None: not at all.
+        head: what the folder has on top: "lm", or "reward" for the one score of a reward model.
     """
 
     family: str
@@ -82,6 +84,7 @@ class Shape:
     max_positions: int
     qk_norm: bool = False
     rope_scaling: Llama3Rope | None = None
+    head: str = "lm"
 
     def padded_vocab(self, tensor: int) -> int:
         """The vocabulary rounded up to what both engines can cut: a multiple of 64 (vLLM's) and of `tensor`."""
@@ -106,7 +109,9 @@ def read_shape(folder: str | Path) -> Shape:
 
 def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
     """The shape that a parsed config.json describes; see `read_shape`."""
-    architecture = (config.get("architectures") or ["none"])[0]
+    head = "reward" if is_scorer(config, where) else "lm"
+    config = as_language_model(config)
+    architecture = config["architectures"][0]
     if architecture not in FAMILIES:
         raise ValueError(f"{where}: architecture {architecture} is not supported; supported: {', '.join(FAMILIES)}")
     family = FAMILIES[architecture]
@@ -136,6 +141,7 @@ def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
         max_positions=_size(config, "max_position_embeddings", where),
         qk_norm=family.qk_norm,
         rope_scaling=scaling,
+        head=head,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 FIRST, LAST = "first", "last"
-VALUE_HEAD = "value_head.weight"
+VALUE_HEAD, SCORE_HEAD = "value_head.weight", "score.weight"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def table(shape: Shape, tensor: int = 1, *, head: str = "lm") -> list[Weight]:
 
     Args:
         tensor: the largest tensor parallel size that will cut it; it fixes the vocabulary's padding.
-        head: "lm", or "value" for a critic, whose scalar head is not in a Hugging Face causal model.
+        head: "lm"; "value" for a critic, whose scalar head is not in a Hugging Face causal model; "reward" for a
+            reward model, whose scalar head has the name that transformers' sequence classifiers give it.
     """
     vocab, hidden = shape.padded_vocab(tensor), shape.hidden
     found = [
@@ -106,8 +107,9 @@ def table(shape: Shape, tensor: int = 1, *, head: str = "lm") -> list[Weight]:
     found.append(Weight("model.norm.weight", (hidden,), "decoder.final_layernorm.weight", LAST))
     if head == "lm" and not shape.tied:
         found.append(Weight("lm_head.weight", (shape.vocab, hidden), "output_layer.weight", LAST, 0, padded=vocab))
-    if head == "value":
-        found.append(Weight(VALUE_HEAD, (1, hidden), "output_layer.weight", LAST))
+    if head in ("value", "reward"):
+        name = VALUE_HEAD if head == "value" else SCORE_HEAD
+        found.append(Weight(name, (1, hidden), "output_layer.weight", LAST))
     return found
 
 

@@ -15,6 +15,8 @@ SHOWN = {
     "reward/mean": "reward {:.3f}",
     "actor/kl": "KL {:.4f}",
     "actor/nll": "nll {:.3f}",
+    "reward_model/loss": "loss {:.3f}",
+    "reward_model/accuracy": "accuracy {:.3f}",
     "response_length/mean": "length {:.1f}",
     "actor/rollout_log_prob_diff_mean": "vLLM-Megatron {:.1e}",
     "perf/tokens_per_s": "{:.0f} tokens/s",

@@ -1,4 +1,4 @@
-"""The paper's roles (HybridFlow, section 4.1): actor, critic, reference and reward.
+"""The paper's roles (HybridFlow, section 4.1): actor, critic, reference and reward; and a reward model to be trained.
 
 Columns are named in docstrings with their shapes: R rows; a ragged column over responses has one value a response
 token.
@@ -14,6 +14,7 @@ from hybridflow.roles.columns import kinds
 
 PROMPT = kinds("prompt_ids", "sample_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
+PAIR = RESPONSE | kinds("rejected_ids")
 
 
 @roles.register("actor")
@@ -95,4 +96,33 @@ class RewardRole(Role[RowsT]):
     @using("dp_proto")
     def log_rollouts(self, rollout: RowsT, *, step: int, folder: str) -> None:
         """Append every row as a line of JSON to `folder/rank<i>.jsonl`."""
+        raise NotImplementedError
+
+
+class ModelRewardRole(Role[RowsT]):
+    """A reward model: what the role `reward` can do where a model plays it."""
+
+    @using("3d_proto", needs=RESPONSE, gives=kinds("rewards"))
+    def compute_reward(self, rollout: RowsT) -> RowsT:
+        """`rewards` ([R] float): the model's score of each row, at its last token."""
+        raise NotImplementedError
+
+
+@roles.register("reward_model")
+class RewardModelRole(Role[RowsT]):
+    """A reward model that learns from preferences. A row is a pair: the chosen response, and the rejected one."""
+
+    @using("3d_proto", needs=PAIR)
+    def update_reward_model(self, pairs: RowsT) -> None:
+        """One optimiser step on the mean Bradley-Terry loss of these pairs."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR)
+    def compare(self, pairs: RowsT) -> None:
+        """Report loss and accuracy of these pairs, and learn nothing."""
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def save_model(self, folder: str) -> Any:
+        """Write the weights as a Hugging Face folder of a sequence classifier with one label."""
         raise NotImplementedError

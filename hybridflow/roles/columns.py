@@ -5,6 +5,7 @@ from __future__ import annotations
 KINDS = {
     "prompt_ids": "ragged int",
     "response_ids": "ragged int",
+    "rejected_ids": "ragged int",
     "rollout_log_probs": "ragged float",
     "old_log_probs": "ragged float",
     "ref_log_probs": "ragged float",

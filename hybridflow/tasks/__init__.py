@@ -1,6 +1,7 @@
 """Tasks: prompts with known answers, the graders that compare, and the tokenizers that stand between text and model."""
 
 from hybridflow.tasks.base import SPLITS, Example, Grader, Message, Task, build, check_options, graders, tasks
+from hybridflow.tasks.preferences import PreferenceTask
 from hybridflow.tasks.prompts import Prompts
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "Example",
     "Grader",
     "Message",
+    "PreferenceTask",
     "Prompts",
     "Task",
     "build",

@@ -86,11 +86,15 @@ class Task(ABC):
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
         """`rows` with `response_ids` (ragged int64): the answer and the end-of-sequence token."""
         batch = self.rows(split, indices)
+        responses = [self.ended(answer) for answer in batch.dense("answer")]
+        return batch | Batch(response_ids=Ragged.of(responses, np.int64))
+
+    def ended(self, answer: str) -> list[int]:
+        """Token ids of a whole response: the text and the end. Raises ValueError if the tokenizer has no end."""
         eos = self.tokenizer.eos_token_id
         if eos is None:
             raise ValueError("the tokenizer has no eos_token: a supervised response cannot be ended; give it one")
-        responses = [[*self.encode(answer), eos] for answer in batch.dense("answer")]
-        return batch | Batch(response_ids=Ragged.of(responses, np.int64))
+        return [*self.encode(answer), eos]
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
         """Token ids of a text, or of a chat up to where the assistant's turn begins.
@@ -128,7 +132,9 @@ class Task(ABC):
         return [self.example(split, n) for n in numbers]
 
 
-tasks: Registry[type[Task]] = Registry("task", "hybridflow.tasks.addition", "hybridflow.tasks.word_sums")
+tasks: Registry[type[Task]] = Registry(
+    "task", *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "word_sums"))
+)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import pool_of
+from hybridflow.config.fit import has_model, pool_of
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.parallel.layout import Layout, describe
-from hybridflow.roles import roles
+from hybridflow.roles import ModelRewardRole, Role, roles
 
 
 @dataclass(frozen=True)
 class Running:
-    """A run's roles, ready to be called."""
+    """A run's roles, ready to be called.
+
+    Attributes:
+        groups: by role; and `grader`, which validates and writes rows out: the reward itself where it is a grader.
+    """
 
     algorithm: Algorithm
     groups: dict[str, Group]
@@ -32,7 +36,7 @@ def layout_of(config: Config, role: str) -> Layout:
     """
     slots = config.placement.pools[pool_of(config, role)]
     parallel = getattr(getattr(config, role, None), "parallel", None)
-    if parallel is None:
+    if parallel is None or not has_model(config, role):
         return Layout(data=slots)
     size = parallel.tensor * parallel.pipeline
     if slots % size:
@@ -46,13 +50,18 @@ def layout_of(config: Config, role: str) -> Layout:
     )
 
 
+def interface_of(config: Config, role: str) -> type[Role]:
+    """What a role can do. That of the reward depends on who plays it."""
+    return ModelRewardRole if role == "reward" and has_model(config, role) else roles.get(role)
+
+
 def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Running:
     """Start everything that the algorithm calls; what is entered on `stack` ends it.
 
     Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
     """
     cls = algorithms.get(config.algorithm.name)
-    used = list(dict.fromkeys(pool_of(config, role) for role in cls.roles))
+    used = list(dict.fromkeys(pool_of(config, role) for role in (*cls.roles, "reward")))
     stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
     supervisor = Supervisor()
     pools = {name: _start_pool(config, name, cls, supervisor, stack) for name in used}
@@ -62,8 +71,14 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
         say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
         worker: Any = getattr(getattr(config, role, None), "worker", None)
         groups[role] = pools[pool_of(config, role)].play(
-            role, layout, worker=worker, config=config, updates=total_updates(config)
+            role,
+            layout,
+            worker=worker,
+            config=config,
+            updates=total_updates(config),
+            interface=interface_of(config, role),
         )
+    groups["grader"] = groups["reward"] if _graded(config, cls) else _grader(config, pools[pool_of(config, "reward")])
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
 
 
@@ -72,10 +87,23 @@ def total_updates(config: Config) -> int:
     return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
 
 
+def _graded(config: Config, cls: type[Algorithm]) -> bool:
+    """Whether the algorithm's own reward is a grader."""
+    return "reward" in cls.roles and not has_model(config, "reward")
+
+
+def _grader(config: Config, pool: ResourcePool) -> Group:
+    """A grader where the algorithm has none of its own."""
+    found: Group = pool.play(
+        "grader", Layout(data=pool.slots), worker="reward", config=config, interface=roles.get("reward")
+    )
+    return found
+
+
 def _start_pool(
     config: Config, name: str, cls: type[Algorithm], supervisor: Supervisor, stack: ExitStack
 ) -> ResourcePool:
-    light = all(roles.get(role).light for role in cls.roles if pool_of(config, role) == name)
+    light = all(interface_of(config, role).light for role in cls.roles if pool_of(config, role) == name)
     pool = ResourcePool(
         name,
         config.placement.pools[name],

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import numpy as np
+
+from hybridflow.algorithms import Algorithm
+from hybridflow.batch import Batch
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.validate import validate
+from hybridflow.trainer.validate import validate, with_preferences
 
 
 @dataclass
@@ -19,7 +23,7 @@ class Outcome:
     """How a run went.
 
     Attributes:
-        accuracy: on held-out prompts, by the number of steps after which it was measured.
+        accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
     """
 
     steps: int = 0
@@ -53,12 +57,11 @@ def _step(config: Config, running: Running, prompts: Prompts, step: int, folder:
     """One step, and its metrics."""
     begin, algorithm = perf_counter(), running.algorithm
     numbers = prompts.at(step)
-    rows = prompts.task.supervised if algorithm.supervised else prompts.task.rows
     algorithm.number = running.supervisor.step = step
-    rollout = algorithm.step(put(rows(prompts.split, numbers)))
+    rollout = algorithm.step(put(_rows(algorithm, prompts.task, prompts.split, numbers)))
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
-        running.groups["reward"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
+        running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
     metrics = running.supervisor.drain()
     running.supervisor.step = None
     seconds = perf_counter() - begin
@@ -67,8 +70,16 @@ def _step(config: Config, running: Running, prompts: Prompts, step: int, folder:
     return metrics
 
 
+def _rows(algorithm: Algorithm, task: Task, split: str, numbers: np.ndarray) -> Batch:
+    """What a step of the algorithm is given."""
+    if algorithm.preferences:
+        return with_preferences(task).preferences(split, numbers)
+    return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
+
+
 def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
-    accuracy = validate(running, task, config.trainer.validation_prompts)
-    outcome.accuracy[outcome.steps] = accuracy
-    folder.log({"step": outcome.steps, "validation/accuracy": accuracy})
-    live.say(f"after {outcome.steps} steps: accuracy {accuracy:.3f} on held-out prompts")
+    found = validate(running, task, config.trainer.validation_prompts)
+    accuracy = outcome.accuracy[outcome.steps] = found["accuracy"]
+    folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in found.items()}})
+    rows = "pairs" if running.algorithm.preferences else "prompts"
+    live.say(f"after {outcome.steps} steps: accuracy {accuracy:.3f} on held-out {rows}")

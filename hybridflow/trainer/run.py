@@ -27,8 +27,8 @@ def run(config: Config) -> int:
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         outcome = train(config, running, task, folder, live)
-        running.groups["actor"].save_model(str(folder.model)).get()
-    _report(config, folder, live, outcome)
+        running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
+    _report(config, folder, live, outcome, "pairs" if running.algorithm.preferences else "prompts")
     return 0
 
 
@@ -37,13 +37,13 @@ def load_task(config: Config) -> Task:
     return build_task(config.task.name, load_tokenizer(config.actor.model.path), config.task.options)
 
 
-def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome, rows: str) -> None:
     measured = sorted(outcome.accuracy)
     live.table(
         config.run.name,
         {
             "accuracy before": f"{outcome.accuracy[measured[0]]:.3f}",
-            "accuracy after": f"{outcome.accuracy[measured[-1]]:.3f}  (held-out prompts)",
+            "accuracy after": f"{outcome.accuracy[measured[-1]]:.3f}  (held-out {rows})",
             "steps": str(outcome.steps),
             "wall time": f"{outcome.seconds:.0f} s",
             "run folder": str(folder.path),

@@ -1,18 +1,33 @@
-"""Validation: greedy answers to questions that no training ever sees."""
+"""Validation: on questions that no training ever sees, greedy answers or, of a reward model, its preferences."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hybridflow.controller import put
-from hybridflow.tasks import Task
+from hybridflow.tasks import PreferenceTask, Task
 from hybridflow.trainer.build import Running
 
 
-def validate(running: Running, task: Task, rows: int) -> float:
-    """Accuracy (mean grade) on the first `rows` held-out prompts. Raises RoleError if a role fails."""
+def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
+    """`accuracy` on the first `rows` held-out rows: the mean grade, or the share of pairs whose chosen side wins.
+
+    The grade is the grader's, also where a model gives the rewards. Of pairs there is the `loss` too.
+    Raises RoleError if a role fails.
+    """
     running.supervisor.drain()
-    prompts = put(task.rows("held_out", np.arange(min(rows, task.size("held_out")))))
+    numbers = np.arange(min(rows, task.size("held_out")))
+    if running.algorithm.preferences:
+        running.groups["reward_model"].compare(put(with_preferences(task).preferences("held_out", numbers)))
+        found = running.supervisor.drain()
+        return {name: found[f"reward_model/{name}"] for name in ("accuracy", "loss")}
+    prompts = put(task.rows("held_out", numbers))
     prompts |= running.groups["actor"].generate_sequences(prompts, greedy=True)
-    running.groups["reward"].compute_reward(prompts)
-    return running.supervisor.drain()["reward/mean"]
+    running.groups["grader"].compute_reward(prompts)
+    return {"accuracy": running.supervisor.drain()["reward/mean"]}
+
+
+def with_preferences(task: Task) -> PreferenceTask:
+    """The task of an algorithm that learns from preferences; that it has them was checked with the configuration."""
+    assert isinstance(task, PreferenceTask), f"{type(task).__name__} is no PreferenceTask"
+    return task

@@ -46,6 +46,8 @@ class Worker:
         self.context = context
 
 
+# The reward model's module comes first: it also has the worker `model`, and the actor's would import vLLM to find it.
 workers: Registry[type[Worker]] = Registry(
-    "worker", *(f"hybridflow.workers.{name}" for name in ("actor", "critic", "reference", "reward"))
+    "worker",
+    *(f"hybridflow.workers.{name}" for name in ("reward_model", "actor", "critic", "reference", "reward")),
 )

@@ -39,6 +39,8 @@ class RewardWorker(RewardRole[Batch], Worker):
         with (path / f"rank{self.context.rank}.jsonl").open("a", encoding="utf-8") as file:
             for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
                 line = {"step": step, "prompt": prompt, "response": response}
+                if "rejected_ids" in rollout:
+                    line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
                 line |= {name: _plain(rollout.dense(name)[row]) for name in LOGGED if name in rollout}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

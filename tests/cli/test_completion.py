@@ -24,20 +24,21 @@ def complete(monkeypatch, capsys):
 
 
 def test_subcommands(complete):
-    assert complete("hybridflow ") == ["train", "sft", "model"]
-    assert complete("hybridflow tr") == ["train"]
+    assert complete("hybridflow ") == ["train", "sft", "train-reward", "model"]
+    assert complete("hybridflow tr") == ["train", "train-reward"]
 
 
 @pytest.mark.parametrize("program", ["hybridflow", "./.venv/bin/hybridflow", "/usr/bin/hybridflow"])
 def test_a_group_and_its_options(complete, program):
     assert complete(f"{program} train experi") == ["experiment="]
-    assert complete(f"{program} train experiment=addition_") == ["experiment=addition_warmup"]
+    assert complete(f"{program} train experiment=addition_w") == ["experiment=addition_warmup"]
 
 
 def test_keys_and_flags(complete):
     assert complete("hybridflow train experiment=addition actor.par") == ["actor.parallel."]
     assert complete("hybridflow sft -m actor.parallel.ten") == ["actor.parallel.tensor="]
     assert complete("hybridflow train algorithm=gr", shell="fish") == ["algorithm=grpo"]
+    assert complete("hybridflow train-reward reward_model.opt") == ["reward_model.optimizer."]
 
 
 def test_what_cannot_be_completed_gives_nothing(complete):

@@ -28,6 +28,11 @@ def test_sft_has_its_own_default(workplace, ran):
     assert ran[0].algorithm.name == "sft" and ran[0].run.name == "addition_warmup"
 
 
+def test_train_reward_has_its_own_default(workplace, ran):
+    assert main(["train-reward", "experiment=addition_reward", "actor.model.path=model"]) == 0
+    assert (ran[0].algorithm.name, ran[0].reward_model.model.path) == ("reward_model", "model")
+
+
 def test_flags_may_stand_anywhere(workplace, ran):
     assert main([*TRAIN, "-m", "run.seed=1,2"]) == 0
     assert [config.run.seed for config in ran] == [1, 2]
@@ -99,6 +104,17 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "--experimental-rerun", "x.pickle"], "--experimental-rerun: not supported"),
         ([*TRAIN[1:], "-cp", "elsewhere"], "-cp: not supported"),
         (["--cfg", "job", "actor.paralel=1"], "did you mean actor.parallel?"),
+        ([*TRAIN[1:], "reward.worker=model"], "reward.model.path: none is given; reward.worker = model needs"),
+        ([*TRAIN[1:], "reward.worker=model", "reward.model.path=model"], "reward.model.path: model has no score head"),
+        ([*TRAIN[1:], "reward.worker=model", "reward.model.path=x"], "x is not a model folder (no config.json); give"),
+        (
+            [*TRAIN[1:], "reward.worker=model", "reward.model.path=runs/a/model"],
+            "the run a leaves it there at its end: hybridflow train-reward experiment=a",
+        ),
+        (
+            [*TRAIN[1:], "algorithm=reward_model"],
+            "task.name: reward_model learns from preferences",
+        ),
     ],
 )
 def test_a_mistake_ends_with_2_before_anything_starts(workplace, ran, capsys, arguments, part):

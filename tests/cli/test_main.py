@@ -31,7 +31,8 @@ def test_no_subcommand_and_an_unknown_one_are_mistakes(capsys):
 def test_help_of_train_lists_the_groups(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "experiment: addition, addition_warmup, smollm2" in out and "algorithm: grpo, ppo, sft" in out
+    assert "experiment: addition, addition_model_reward, addition_reward, addition_warmup, smollm2" in out
+    assert "algorithm: grpo, ppo, reward_model, sft" in out
 
 
 SCRIPT = f"""

@@ -17,6 +17,7 @@ class Sizes:
     kv_heads: int = 2
     vocab: int = 23
     max_positions: int = 64
+    head: str = "lm"
 
 
 def facts(**models: Sizes) -> Facts:
@@ -48,6 +49,7 @@ def test_a_sound_configuration_has_no_problem():
         (["algorithm.minibatches=600"], "algorithm.minibatches: 600 minibatches of 512 rows"),
         (["rollout.max_response_tokens=32"], "rollout.max_response_tokens: 32 leaves no room"),
         (["critic.max_tokens_per_rank=16"], "critic.max_tokens_per_rank: 16 is less than one row"),
+        (["reward_model.max_tokens_per_rank=48"], "reward_model.max_tokens_per_rank: 48 is less than one pair"),
         (["rollout.max_sequence_tokens=65"], "rollout.max_sequence_tokens: 65 is more than the 64 positions"),
         (["trainer.steps=0"], "trainer.steps: 0 given, at least 1 expected"),
         (["rollout.top_p=0"], "rollout.top_p: 0.0 given, expected more than 0 and at most 1"),
@@ -80,6 +82,44 @@ def test_layers_must_divide_into_stages():
 def test_roles_must_share_a_vocabulary():
     found = check.problems(load("critic.model.path=other"), facts(critic=Sizes(vocab=24)))
     assert len(found) == 1 and found[0].startswith("critic.model.path: a vocabulary of 24")
+
+
+MODEL_REWARD = ("experiment=addition_model_reward", "reward.model.path=scores")
+SCORES = Facts(
+    roles=("actor", "critic", "reference", "reward"),
+    models={**dict.fromkeys(MODEL_ROLES, Sizes()), "reward": Sizes(head="reward")},
+)
+
+
+def test_a_reward_by_a_model_is_checked_as_a_model():
+    def found(model: Sizes, *overrides: str) -> list[str]:
+        facts = Facts(SCORES.roles, {**SCORES.models, "reward": model})
+        return check.problems(load(*MODEL_REWARD, *overrides), facts)
+
+    scorer = Sizes(head="reward")
+    assert found(scorer) == []
+    [problem] = found(Sizes())
+    assert problem.startswith("reward.model.path: scores has no score head; hybridflow train-reward")
+    [problem] = found(scorer, "reward.parallel.pipeline=2")
+    assert problem.startswith("reward.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots of pool main")
+    [problem] = found(Sizes(head="reward", kv_heads=1))
+    assert problem.startswith("reward.parallel.tensor: 2 does not divide the 1 key/value heads of scores")
+    [problem] = found(Sizes(head="reward", vocab=24))
+    assert problem.startswith("reward.model.path: a vocabulary of 24")
+    [problem] = found(scorer, "reward.max_tokens_per_rank=16")
+    assert problem.startswith("reward.max_tokens_per_rank: 16 is less than one row")
+
+
+def test_a_grader_is_not_checked_as_a_model():
+    config = load("reward.parallel.tensor=5", "reward.max_tokens_per_rank=1", "reward.model.path=nowhere")
+    assert check.problems(config, SCORES) == []
+
+
+def test_a_reward_model_is_no_policy_but_a_critic_may_start_from_it():
+    scorer = Sizes(head="reward")
+    found = check.problems(load(), facts(actor=scorer, critic=scorer, reference=scorer, reward_model=scorer))
+    assert [line.partition(":")[0] for line in found] == ["actor.model.path", "reference.model.path"]
+    assert all("is a reward model; a language model was expected" in line for line in found)
 
 
 def test_problems_come_all_at_once():

@@ -14,6 +14,7 @@ GROUPS = (
     "critic",
     "reference",
     "reward",
+    "reward_model",
     "rollout",
     "placement",
     "task",
@@ -77,6 +78,13 @@ def test_sft_is_the_default_of_its_command():
     assert compose.compose("sft").tree.algorithm.name == "sft"
 
 
+def test_train_reward_starts_from_the_actors_model():
+    config = compose.load("train-reward", ["experiment=addition_reward", "actor.model.path=m"])
+    assert (config.algorithm.name, config.task.name) == ("reward_model", "addition_pairs")
+    assert (config.reward_model.model.path, config.reward_model.parallel.tensor) == ("m", 2)
+    assert compose.load("train-reward", ["experiment=addition"]).algorithm.name == "reward_model"
+
+
 def test_yaml_repeats_no_default_of_the_schema():
     defaults = OmegaConf.structured(Config)
     for group in set(GROUPS) - {"experiment", "placement"}:
@@ -113,7 +121,7 @@ def test_resolved_yaml_reads_back_to_the_same_config():
         ("actor.model.dtype=fp16", ["actor.model.dtype: wrong type", "'fp16'", "[float32, bfloat16]"]),
         ("trainer.steps=null", ["trainer.steps: wrong type"]),
         ("plugins=mine", ["plugins: wrong type"]),
-        ("algorithm=grppo", ["algorithm=grppo", "did you mean grpo?", "Options: grpo, ppo, sft"]),
+        ("algorithm=grppo", ["algorithm=grppo", "did you mean grpo?", "Options: grpo, ppo, reward_model, sft"]),
         ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
         ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
         ("run.name=[1", ["run.name=[1: not understood"]),
@@ -129,7 +137,7 @@ def test_a_wrong_override_is_one_line_that_names_its_key(override, parts):
 def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
     assert lines[:-1] == [f"{k}: must be given" for k in ("actor.model.path", "reward.grader", "run.name", "task.name")]
-    assert lines[-1].endswith("one of addition, addition_warmup, smollm2")
+    assert lines[-1].endswith("one of addition, addition_model_reward, addition_reward, addition_warmup, smollm2")
 
 
 def test_a_users_folder_adds_options_and_errors_name_file_and_line(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,9 +80,10 @@ def test_names_and_shapes_are_those_that_transformers_saves(architecture: str, t
 def test_a_value_head_takes_the_place_of_the_output_layer(tied: bool) -> None:
     config = Qwen2Config(architectures=["Qwen2ForCausalLM"], num_hidden_layers=1, tie_word_embeddings=tied)
     shape = shape_of(config.to_dict())
-    lm, value = (table(shape, head=head) for head in ("lm", "value"))
-    assert [w for w in lm if w.name != "lm_head.weight"] == value[:-1]
+    lm, value, reward = (table(shape, head=head) for head in ("lm", "value", "reward"))
+    assert [w for w in lm if w.name != "lm_head.weight"] == value[:-1] == reward[:-1]
     assert (value[-1].name, value[-1].shape, value[-1].axis) == ("value_head.weight", (1, shape.hidden), None)
+    assert reward[-1] == replace(value[-1], name="score.weight")
 
 
 @given(shapes(), st.sampled_from([1, 2, 4]))

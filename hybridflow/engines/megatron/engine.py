@@ -27,16 +27,18 @@ from hybridflow.parallel.platform import platform
 
 
 class TokenOutputs(NamedTuple):
-    """What the model says of N response tokens.
+    """What the model says of N response tokens, or of R rows.
 
     Attributes:
         log_probs, entropy: [N] float32, of a language model.
         values: [N] float32, of a value model: the value of the state before each token.
+        scores: [R] float32, of a reward model: what it says at each row's last token.
     """
 
     log_probs: Tensor
     entropy: Tensor
     values: Tensor
+    scores: Tensor
 
 
 Loss = Callable[[TokenOutputs, MicroBatch], Tensor]
@@ -47,11 +49,13 @@ class MegatronEngine:
 
     Args:
         folder: Hugging Face folder of the weights to start from.
-        head: "lm" or "value".
+        head: "lm", "value" or "reward".
         budget: tokens of a micro-batch.
         optimizer: None for a model that only scores.
         total_steps: optimiser steps that the learning-rate schedule spans.
         temperature: at which log-probs are taken; that of sampling.
+
+    Raises ValueError if a reward model is only to score, but the folder has none.
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class MegatronEngine:
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.temperature = temperature
         self.shape = read_shape(folder)
+        if head == "reward" and optimizer is None and self.shape.head != "reward":
+            raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")
         self.config = transformer_config(self.shape, groups, dtype)
         self.model = build_model(self.shape, groups, self.config, head=head)
         self.weights = LocalWeights(self.model, self.shape, groups, head=head)
@@ -86,23 +92,34 @@ class MegatronEngine:
             Ragged columns over the responses by the names of `TokenOutputs`; None on ranks before the last stage.
         """
         micros = self.pack(batch)
-        with torch.no_grad():
-            found = self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
+        found = self._look(micros)
         if not self.groups.last_stage:
             return None
         responses = batch.ragged("response_ids")
         names = ("values",) if self.head == "value" else ("log_probs", "entropy")
         return {name: _in_order(responses, micros, [getattr(out, name) for out in found]) for name in names}
 
-    def train(self, batch: Batch, loss: Loss) -> StepResult:
+    def score_rows(self, batch: Batch) -> np.ndarray | None:
+        """[R] float32: a reward model's score of each row, without gradients; None on ranks before the last stage."""
+        micros = self.pack(batch)
+        found = self._look(micros)
+        if not self.groups.last_stage:
+            return None
+        scores = np.zeros(len(batch), dtype=np.float32)
+        for micro, outputs in zip(micros, found, strict=True):
+            scores[micro.rows] = outputs.scores.cpu().numpy()
+        return scores
+
+    def train(self, batch: Batch, loss: Loss, *, together: int = 1) -> StepResult:
         """One optimiser step.
 
         Args:
             loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
+            together: rows that `loss` must see side by side; see `micro_batches`.
         """
         assert self.optimiser is not None, "this engine was made without an optimiser"
         self.optimiser.clear()
-        micros = self.pack(batch)
+        micros = self.pack(batch, together)
         if micros:
             self.run(micros, loss, train=True)
         else:
@@ -119,9 +136,14 @@ class MegatronEngine:
         """Write the weights as a Hugging Face folder; all ranks call it."""
         self.weights.export(folder, self.folder)
 
-    def pack(self, batch: Batch) -> list[MicroBatch]:
-        """The rows as micro-batches within the budget."""
-        return micro_batches(batch, self.budget, platform().device) if len(batch) else []
+    def pack(self, batch: Batch, together: int = 1) -> list[MicroBatch]:
+        """The rows as micro-batches within the budget; see `micro_batches`."""
+        return micro_batches(batch, self.budget, platform().device, together=together) if len(batch) else []
+
+    def _look(self, micros: list[MicroBatch]) -> list[TokenOutputs]:
+        """`run` without gradients."""
+        with torch.no_grad():
+            return self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
 
     def run(self, micros: list[MicroBatch], loss: Loss, *, train: bool) -> list[TokenOutputs]:
         """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
@@ -157,15 +179,17 @@ class MegatronEngine:
         return forward
 
     def _outputs(self, output: Tensor, micro: MicroBatch) -> TokenOutputs:
-        """From the last layer's [1, T, ·] to what is said of the response tokens."""
-        at_tokens = output[0][micro.predicts]
+        """From the last layer's [1, T, ·] to what is said of the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
+        if self.head == "reward":
+            return TokenOutputs(none, none, none, output[0, micro.ends, 0].float())
+        at_tokens = output[0][micro.predicts]
         if self.head == "value":
-            return TokenOutputs(none, none, at_tokens[:, 0].float())
+            return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
         statistics = token_statistics(
             at_tokens, micro.targets, self.groups.megatron.tp, self.shape.vocab, temperature=self.temperature
         )
-        return TokenOutputs(*statistics, none)
+        return TokenOutputs(*statistics, none, none)
 
 
 def _in_order(like: Ragged, micros: list[MicroBatch], parts: list[Tensor]) -> Ragged:

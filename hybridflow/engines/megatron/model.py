@@ -1,4 +1,4 @@
-"""A GPTModel of our shape on a role's groups, and the scalar head of a critic."""
+"""A GPTModel of our shape on a role's groups, and the scalar head of a critic or a reward model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def transformer_config(shape: Shape, groups: Groups, dtype: torch.dtype) -> Tran
 
 
 def build_model(shape: Shape, groups: Groups, config: TransformerConfig, *, head: str = "lm") -> GPTModel:
-    """This rank's part of the model; weights are not set. `head` is "lm" or "value"."""
+    """This rank's part of the model; weights are not set. `head` is "lm", "value" or "reward"."""
     model = GPTModel(
         config,
         block_spec(config, groups.at.pp),
@@ -81,8 +81,8 @@ def build_model(shape: Shape, groups: Groups, config: TransformerConfig, *, head
     if shape.rope_scaling is not None:  # Megatron has this stretch for another embedding, and with fixed settings
         model.rotary_pos_emb.inv_freq = shape.rope_scaling.stretch(model.rotary_pos_emb.inv_freq)
     if groups.last_stage:
-        if head == "value":
-            model.output_layer = ValueHead(shape.hidden, config)
+        if head in ("value", "reward"):
+            model.output_layer = ScalarHead(shape.hidden, config)
         else:
             model.output_layer.__class__ = Float32Output  # the same parameter under the same name
     return model.to(platform().device)
@@ -103,7 +103,7 @@ class Float32Output(ColumnParallelLinear):
         return super().forward(input_.float(), weight.float(), runtime_gather_output)
 
 
-class ValueHead(nn.Module):
+class ScalarHead(nn.Module):
     """Hidden states to one number a token, in place of Megatron's output layer; the same on all tensor ranks."""
 
     def __init__(self, hidden: int, config: TransformerConfig) -> None:

@@ -32,6 +32,7 @@ class MicroBatch:
         lengths: [R] response tokens of each row.
         predicts: [N] for each response token, end to end, the place in T of the token before it.
         targets: [N] int64 the response tokens.
+        ends: [R] the place in T of each row's last token.
     """
 
     rows: np.ndarray
@@ -41,28 +42,35 @@ class MicroBatch:
     lengths: Tensor
     predicts: Tensor
     targets: Tensor
+    ends: Tensor
 
 
-def micro_batches(batch: Batch, budget: int, device: torch.device) -> list[MicroBatch]:
+def micro_batches(batch: Batch, budget: int, device: torch.device, *, together: int = 1) -> list[MicroBatch]:
     """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` tokens, or one row.
 
     Rows are taken longest first, so that a micro-batch holds rows of like length.
+
+    Args:
+        together: so many rows that follow one another are never parted, as the two of a preference; the number of rows
+            must be a multiple of it. They keep their order, and count as one row above.
+
     Raises ValueError if a row has an empty prompt: its first response token would have nothing before it.
     """
     prompts, responses = batch.ragged("prompt_ids"), batch.ragged("response_ids")
     if len(batch) and prompts.lengths.min() < 1:
         raise ValueError(f"row {int(prompts.lengths.argmin())} has an empty prompt")
-    lengths = prompts.lengths + responses.lengths
+    lengths = (prompts.lengths + responses.lengths).reshape(-1, together).sum(axis=1)
     order = np.argsort(-lengths, kind="stable")
     groups: list[list[int]] = []
     room = 0
-    for row in order.tolist():
-        if lengths[row] > room:
+    for unit in order.tolist():
+        if lengths[unit] > room:
             groups.append([])
             room = budget
-        groups[-1].append(row)
-        room -= int(lengths[row])
-    return [_pack(np.array(rows), prompts, responses, device) for rows in groups]
+        groups[-1].append(unit)
+        room -= int(lengths[unit])
+    parted = [(np.array(units)[:, None] * together + np.arange(together)).reshape(-1) for units in groups]
+    return [_pack(rows, prompts, responses, device) for rows in parted]
 
 
 def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.device) -> MicroBatch:
@@ -81,6 +89,7 @@ def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.de
         lengths=torch.from_numpy(after.lengths).to(device),
         predicts=torch.from_numpy(np.flatnonzero(response) - 1).to(device),
         targets=torch.from_numpy(tokens[response]).to(device),
+        ends=torch.from_numpy(starts[1:] - 1).to(device),
     )
 
 

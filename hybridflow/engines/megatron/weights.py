@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hybridflow.models import Shape, Weight, hf_view, table
 from hybridflow.models.folder import INDEX, SINGLE, load_plan, read_slices, refuse_unread
+from hybridflow.models.score import as_scorer
 from hybridflow.models.weights import stage_table
 from hybridflow.parallel.groups import Groups
 
@@ -54,7 +55,7 @@ class LocalWeights:
 
     @torch.no_grad()
     def load(self, folder: str | Path) -> None:
-        """Fill the parameters, a slice at a time. A critic's head that the folder lacks stays as it is, zero.
+        """Fill the parameters, a slice at a time. A scalar head that the folder lacks stays as it is, zero.
 
         Raises as `refuse_unread` and `read_slices`.
         """
@@ -92,6 +93,8 @@ class LocalWeights:
     def export(self, folder: str | Path, source: str | Path) -> None:
         """Write a Hugging Face folder: one file a pipeline stage, config and tokenizer as in `source`.
 
+        A reward model's config names the sequence classifier that it is.
+
         All ranks call it; (tensor 0, data 0) of each stage writes. Ranks of several nodes need a shared file system.
         """
         out, at, stages = Path(folder), self.groups.at, self.groups.layout.pipeline
@@ -102,6 +105,9 @@ class LocalWeights:
             save_file({k: v for k, v in tensors.items() if v is not None}, out / _file(at.pp, stages), {"format": "pt"})
         if self.groups.rank == 0:
             _copy_extras(Path(source), out)
+            if self.head == "reward":
+                config = json.loads((out / "config.json").read_text())
+                (out / "config.json").write_text(json.dumps(as_scorer(config), indent=2) + "\n")
             if stages > 1:
                 self._write_index(out, stages)
         dist.barrier(group=self.groups.megatron.intra_dist_opt)

@@ -82,3 +82,24 @@ def test_an_empty_prompt_is_refused() -> None:
     batch = Batch(prompt_ids=Ragged.of([[1], []]), response_ids=Ragged.of([[1], [2]]))
     with pytest.raises(ValueError, match="row 1 has an empty prompt"):
         micro_batches(batch, 8, CPU)
+
+
+@given(batches(), st.integers(1, 60))
+def test_rows_that_stay_together_are_never_parted(batch: Batch, budget: int) -> None:
+    pairs = batch.select(np.repeat(np.arange(len(batch)), 2))
+    whole = 2 * (batch.lengths("prompt_ids") + batch.lengths("response_ids"))
+    micros = micro_batches(pairs, budget, CPU, together=2)
+    assert sorted(row for m in micros for row in m.rows.tolist()) == list(range(len(pairs)))
+    for m in micros:
+        assert (m.rows[::2] % 2 == 0).all() and (m.rows[1::2] == m.rows[::2] + 1).all()
+        assert m.tokens.shape[1] <= budget or len(m.rows) == 2
+        assert m.tokens.shape[1] == whole[m.rows[::2] // 2].sum()
+
+
+@given(batches(), st.integers(1, 60))
+def test_ends_are_the_last_tokens_of_the_rows(batch: Batch, budget: int) -> None:
+    prompts, responses = batch.ragged("prompt_ids"), batch.ragged("response_ids")
+    for m in micro_batches(batch, budget, CPU):
+        last = [np.concatenate([prompts[row], responses[row]])[-1] for row in m.rows]
+        assert m.tokens[0][m.ends].tolist() == last
+        assert m.positions[0, 0][m.ends].tolist() == [len(prompts[row]) + len(responses[row]) - 1 for row in m.rows]

@@ -1,0 +1,24 @@
+"""Training a reward model: the stage between supervised fine-tuning and reinforcement learning."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+
+
+@algorithms.register("reward_model")
+class RewardModel(Algorithm):
+    """Minimise the Bradley-Terry loss over preferences: the mean of -log σ(r_chosen - r_rejected).
+
+    Source: arXiv 2203.02155, equation 1, with one pair a question.
+    """
+
+    roles = ("reward_model",)
+    learner = "reward_model"
+    preferences = True
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Learn from the pairs."""
+        for pairs in self.minibatches(prompts):
+            self.reward_model.update_reward_model(pairs)
+        return prompts

@@ -1,0 +1,67 @@
+"""Task `addition_pairs`: the sums of `addition`, each answer beside a wrong one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hybridflow.tasks.addition import Addition
+from hybridflow.tasks.base import Example, tasks
+from hybridflow.tasks.preferences import PreferenceTask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@tasks.register("addition_pairs")
+class AdditionPairs(Addition, PreferenceTask):
+    """Preferences over answers to sums: the right one is chosen, and `wrong_answer` makes the other.
+
+    A split is that of `addition`, `wrong_answers` times over: the same sums, each time with another wrong answer.
+
+    Args:
+        wrong_answers: to each sum.
+        max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad: as in `addition`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        wrong_answers: int = 8,
+        max_operand: int = 99,
+        held_out_fraction: float = 0.1,
+        warmup_fraction: float = 0.25,
+        reverse_answer: bool = False,
+        zero_pad: bool = False,
+    ) -> None:
+        super().__init__(tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad)
+        if wrong_answers < 1:
+            raise ValueError(f"addition_pairs: wrong_answers is {wrong_answers}, at least 1 was expected")
+        self.wrong_answers = wrong_answers
+
+    def size(self, split: str) -> int:
+        return super().size(split) * self.wrong_answers
+
+    def example(self, split: str, index: int) -> Example:
+        return super().example(split, index % super().size(split))
+
+    def rejected(self, split: str, index: int) -> str:
+        right = self.example(split, index)
+        turn = index // super().size(split)
+        return wrong_answer(right.answer, np.random.default_rng((right.sample_id, turn)))
+
+
+def wrong_answer(right: str, rng: np.random.Generator) -> str:
+    """Digits that are not `right`: with one of them changed in half of all cases, else new ones, one more or less too.
+
+    Args:
+        right: digits, at least one.
+    """
+    if rng.random() < 0.5:
+        place = int(rng.integers(len(right)))
+        other = (int(right[place]) + int(rng.integers(1, 10))) % 10
+        return f"{right[:place]}{other}{right[place + 1 :]}"
+    length = max(1, len(right) + int(rng.integers(-1, 2)))
+    found = "".join(map(str, rng.integers(0, 10, length)))
+    return found if found != right else wrong_answer(right, rng)

@@ -1,0 +1,28 @@
+"""Tasks with preferences: two responses to each question, one better than the other, as a reward model needs them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.tasks.base import Task
+
+
+class PreferenceTask(Task):
+    """A task whose every example also has a worse answer; `example(...).answer` is the better one."""
+
+    @abstractmethod
+    def rejected(self, split: str, index: int) -> str:
+        """The worse answer to `example(split, index)`; as that, a pure function of its arguments."""
+
+    def preferences(self, split: str, indices: ArrayLike) -> Batch:
+        """`supervised`, whose responses are the better ones, with `rejected_ids` (ragged int64): the worse ones.
+
+        A row is a pair, so nothing that moves rows can part its two sides. Raises as `supervised`.
+        """
+        batch = self.supervised(split, indices)
+        texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
+        return batch | Batch(rejected_ids=Ragged.of([self.ended(text) for text in texts], np.int64))

@@ -1,0 +1,61 @@
+"""Pairs of right and wrong answers to sums."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from hybridflow.tasks import SPLITS, PreferenceTask, build
+from hybridflow.tasks.addition import Addition
+from hybridflow.tasks.addition_pairs import AdditionPairs, wrong_answer
+
+
+@given(st.text("0123456789", min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_a_wrong_answer_is_wrong_and_looks_like_one(right: str, seed: int) -> None:
+    wrong = wrong_answer(right, np.random.default_rng(seed))
+    assert wrong != right and wrong.isdecimal() and abs(len(wrong) - len(right)) <= 1
+    assert wrong == wrong_answer(right, np.random.default_rng(seed))
+
+
+def test_half_of_the_wrong_answers_are_near_misses() -> None:
+    found = [wrong_answer("1234", np.random.default_rng(seed)) for seed in range(2000)]
+    near = [
+        wrong for wrong in found if len(wrong) == 4 and sum(a != b for a, b in zip(wrong, "1234", strict=True)) == 1
+    ]
+    assert 0.45 < len(near) / len(found) < 0.55
+    assert {len(wrong) for wrong in found} == {3, 4, 5}
+
+
+@pytest.mark.parametrize("options", [{}, {"zero_pad": True, "reverse_answer": True}])
+def test_the_sums_are_those_of_addition(options: dict[str, bool], digits: PreTrainedTokenizerFast) -> None:
+    pairs, sums = AdditionPairs(digits, wrong_answers=3, max_operand=20, **options), Addition(digits, 20, **options)
+    for split in SPLITS:
+        size = sums.size(split)
+        assert pairs.size(split) == 3 * size
+        assert [pairs.example(split, i) for i in range(3 * size)] == [sums.example(split, i) for i in range(size)] * 3
+
+
+def test_every_turn_has_a_wrong_answer_of_its_own(digits: PreTrainedTokenizerFast) -> None:
+    task = AdditionPairs(digits, wrong_answers=2)
+    size = task.size("held_out") // 2
+    assert np.mean([task.rejected("held_out", i) == task.rejected("held_out", i + size) for i in range(size)]) < 0.15
+
+
+def test_rows_have_both_sides_and_their_end(digits: PreTrainedTokenizerFast) -> None:
+    task = build("addition_pairs", digits, {"zero_pad": True})
+    assert isinstance(task, PreferenceTask)
+    batch = task.preferences("train", [5, 0])
+    assert batch.columns == ("prompt_ids", "answer", "sample_id", "response_ids", "rejected_ids")
+    for row, index in enumerate([5, 0]):
+        texts = task.example("train", index).answer, task.rejected("train", index)
+        for name, text in zip(("response_ids", "rejected_ids"), texts, strict=True):
+            ids = batch.ragged(name)[row].tolist()
+            assert ids[-1] == digits.eos_token_id and digits.decode(ids[:-1]) == text
+
+
+def test_no_wrong_answers_are_an_error(digits: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="wrong_answers is 0, at least 1"):
+        AdditionPairs(digits, wrong_answers=0)

@@ -1,0 +1,80 @@
+"""A reward model by the command line: trained on pairs, then the reward of PPO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.trainer.conftest import Launch, Ran
+
+pytestmark = pytest.mark.ranks
+
+LONGEST = 8  # rollout=short
+
+
+@pytest.fixture(scope="module")
+def trained(launch: Launch, warm: Ran) -> Ran:
+    """Under the name that experiment=addition_model_reward takes its rewards from."""
+    sizes = (
+        "trainer.steps=40",
+        "trainer.validate_every=0",
+        "algorithm.prompts_per_step=129",
+        "algorithm.minibatches=2",
+    )
+    return launch("train-reward", "addition_reward", "experiment=addition_reward", *sizes)
+
+
+def test_it_learns_to_tell_right_from_wrong(trained: Ran) -> None:
+    """Better than chance on pairs that it never saw. An untrained head gives every row the score 0."""
+    assert trained.status == 0, trained.output
+    assert len(trained.steps) == 40
+    assert trained.steps[0]["reward_model/accuracy"] < trained.steps[-1]["reward_model/accuracy"]
+    assert trained.steps[-1]["reward_model/loss"] < 0.6
+    assert trained.accuracy[0] == 0.0 and trained.accuracy[1] > 0.65
+    losses = [line["validation/loss"] for line in lines(trained.folder) if "validation/loss" in line]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-4) and losses[1] < 0.6
+    assert "on held-out pairs" in trained.output and "(held-out pairs)" in trained.output
+    [row, *_] = rollouts(trained.folder)
+    assert row["response"] == row["answer"] != row["rejected"]
+
+
+def test_ppo_takes_its_rewards_from_the_model(trained: Ran, launch: Launch) -> None:
+    """Every reward is transformers' score of the row, while validation asks the grader."""
+    assert trained.status == 0, trained.output
+    sizes = ("algorithm.prompts_per_step=65", "trainer.steps=3", "trainer.log_rollouts_every=1")
+    cuts = ("reward.parallel.tensor=1", "reward.max_tokens_per_rank=64", "algorithm.critic_warmup_steps=1")
+    ran = launch("train", "rewarded", "experiment=addition_model_reward", *sizes, *cuts)
+    assert ran.status == 0, ran.output
+    assert len(ran.steps) == 3 and all("reward/mean" in step for step in ran.steps)
+    assert "reward on pool main: 2 ranks, tensor 1 × pipeline 1 × data 2" in ran.output
+    assert ran.accuracy and all((accuracy * 64).is_integer() for accuracy in ran.accuracy)
+    rows = rollouts(ran.folder)
+    assert len(rows) == 3 * 65
+    expected = scores(trained.folder / "model", rows)
+    assert [row["rewards"] for row in rows] == pytest.approx(expected, abs=1e-4)
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def rollouts(folder: Path) -> list[dict[str, object]]:
+    files = sorted((folder / "rollouts").glob("*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@torch.no_grad()
+def scores(folder: Path, rows: list[dict[str, object]]) -> list[float]:
+    """By transformers; a response that is shorter than the limit has ended."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    found = []
+    for row in rows:
+        tokens = tokenizer(f"{row['prompt']}{row['response']}", add_special_tokens=False)["input_ids"]
+        end = [tokenizer.eos_token_id] if len(str(row["response"])) < LONGEST else []
+        found.append(float(model(torch.tensor([[*tokens, *end]])).logits))
+    return found

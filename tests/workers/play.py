@@ -1,0 +1,66 @@
+"""What ranks run: the workers of reward models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from hybridflow.batch import Batch
+from hybridflow.config.schema import Config
+from hybridflow.engines.megatron.optimizer import StepResult
+from hybridflow.parallel.layout import Layout
+from hybridflow.workers import Context
+from hybridflow.workers.reward_model import ModelRewardWorker, RewardModelWorker
+
+Arrays = dict[str, np.ndarray]
+
+
+def context(folder: Path, layout: Layout, budget: int) -> Context:
+    """A place for either worker, with the model of this folder."""
+    config = Config()
+    for settings in (config.reward, config.reward_model):
+        settings.model.path, settings.max_tokens_per_rank = str(folder), budget
+    config.reward_model.optimizer.lr = 3e-3
+    return Context(config, layout, dist.get_rank())
+
+
+def mine(worker: RewardModelWorker | ModelRewardWorker, batch: Batch) -> Batch:
+    """The rows of this data parallel rank, the first rank having fewer."""
+    at, data = worker.groups.at.dp, worker.groups.layout.data
+    cuts = [0, *(len(batch) // 3 + part for part in range(data - 1)), len(batch)]
+    return batch.slice(cuts[at], cuts[at + 1])
+
+
+def gradients(folder: Path, layout: Layout, pairs: Batch, budget: int) -> tuple[Arrays, dict[str, float]]:
+    """What an update would follow, by the names of the weights; and its metrics."""
+    worker = RewardModelWorker(context(folder, layout, budget))
+    optimiser = worker.engine.optimiser
+    assert optimiser is not None
+    optimiser.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]
+    worker.update_reward_model(mine(worker, pairs))
+    for param in worker.engine.model.parameters():
+        param.data.copy_(param.main_grad)  # so that what gathers weights gathers gradients
+    found = {name: tensor.numpy().copy() for name, tensor in worker.engine.weights.gathered()}
+    return found, worker.context.metrics.result()
+
+
+def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
+    """`compute_reward` of this rank's rows."""
+    worker = ModelRewardWorker(context(folder, layout, budget))
+    return worker.compute_reward(mine(worker, batch))
+
+
+def learn(folder: Path, layout: Layout, pairs: Batch, steps: int, out: Path) -> list[dict[str, float]]:
+    """The metrics of comparing before and after each of so many updates; the model is left in `out`."""
+    worker = RewardModelWorker(context(folder, layout, 60))
+    found = []
+    for step in range(steps + 1):
+        worker.context.metrics = type(worker.context.metrics)()
+        worker.compare(mine(worker, pairs))
+        found.append(worker.context.metrics.result())
+        if step < steps:
+            worker.update_reward_model(mine(worker, pairs))
+    worker.save_model(str(out))
+    return found

@@ -1,0 +1,155 @@
+"""Reward models on every kind of layout against transformers and plain torch."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
+from tests.engines.play import merged
+from tests.spmd import Ranks
+from tests.workers import play
+
+pytestmark = pytest.mark.ranks
+
+MODELS = {"qwen2": {"architecture": "qwen2"}, "llama-tied": {"architecture": "llama", "tied": True}}
+LAYOUTS = {
+    "one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "dp2": Layout(data=2), "tp2-dp2": Layout(2, 1, 2),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def scorer(request: pytest.FixtureRequest, tiny: GetModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model as transformers writes it."""
+    source, folder = tiny(**MODELS[request.param]), tmp_path_factory.mktemp("scorer")
+    model = load(source, torch.float32)
+    with torch.no_grad():
+        model.score.weight.copy_(torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 128))))
+    model.save_pretrained(folder)
+    shutil.copy2(source / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    return LAYOUTS[request.param]
+
+
+def load(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=dtype)
+
+
+def some_pairs() -> Batch:
+    """7 pairs with sides of different lengths, one of them empty. Token 0 is padding to transformers: none has it."""
+    rng = np.random.default_rng(2)
+
+    def rows(*lengths: int) -> Ragged:
+        return Ragged.of([rng.integers(1, 40, n) for n in lengths])
+
+    return Batch(
+        prompt_ids=rows(3, 1, 6, 4, 2, 5, 1),
+        response_ids=rows(5, 1, 0, 7, 2, 9, 3),
+        rejected_ids=rows(2, 4, 3, 7, 1, 6, 8),
+    )
+
+
+def naive_scores(model: Any, pairs: Batch, side: str) -> list[Tensor]:
+    """Each row by itself."""
+    rows = zip(pairs.ragged("prompt_ids"), pairs.ragged(side), strict=True)
+    return [model(torch.from_numpy(np.concatenate(row))[None]).logits[0, 0] for row in rows]
+
+
+@cache
+def naive(folder: Path) -> tuple[dict[str, Tensor], float, float]:
+    """In float64: the gradients of the mean loss, the loss, and the accuracy."""
+    model, pairs = load(folder, torch.float64), some_pairs()
+    chosen, rejected = (naive_scores(model, pairs, side) for side in ("response_ids", "rejected_ids"))
+    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
+    loss = sum((-torch.log(torch.sigmoid(margin)) for margin in margins), torch.zeros((), dtype=torch.float64)) / 7
+    loss.backward()
+    found = {name: param.grad for name, param in model.named_parameters()}
+    return found, float(loss), sum(float(margin) > 0 for margin in margins) / 7
+
+
+@pytest.mark.parametrize("budget", [10, 10**6])
+def test_gradients_are_those_of_plain_torch(scorer: Path, layout: Layout, budget: int, ranks: GetRanks) -> None:
+    """Whether each pair is a micro-batch of its own or all are one; ranks have uneven rows."""
+    expected, loss, accuracy = naive(scorer)
+    found = ranks(layout.size).run(play.gradients, scorer, layout, some_pairs(), budget)
+    gradients = merged([arrays for arrays, _ in found])
+    assert set(gradients) == set(expected)
+    for name, gradient in gradients.items():
+        assert float((gradient - expected[name]).norm() / expected[name].norm()) < 1e-5, name
+    heads = [found[rank][1] for rank in layout.heads]
+    shares = [len_of(layout, at) for at in range(layout.data)]
+    for name, value in (("loss", loss), ("accuracy", accuracy)):
+        mean = sum(metrics[f"reward_model/{name}"] * share for metrics, share in zip(heads, shares, strict=True)) / 7
+        assert mean == pytest.approx(value, rel=1e-5)
+
+
+def len_of(layout: Layout, at: int) -> int:
+    """Pairs of a data parallel rank; see `play.mine`."""
+    return 7 if layout.data == 1 else (2, 5)[at]
+
+
+def test_rewards_are_the_scores_of_transformers(scorer: Path, layout: Layout, ranks: GetRanks) -> None:
+    with torch.no_grad():
+        expected = torch.stack(naive_scores(load(scorer, torch.float32), some_pairs(), "response_ids")).numpy()
+    found = ranks(layout.size).run(play.rewards, scorer, layout, some_pairs(), 20)
+    rewards = np.concatenate([found[rank].dense("rewards") for rank in layout.heads])
+    assert rewards.dtype == np.float32 and np.ptp(expected) > 0.1
+    np.testing.assert_allclose(rewards, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(1, 2)], ids=["tp2", "pp2"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_trained_model_is_a_folder_that_transformers_scores_alike(
+    name: str, layout: Layout, ranks2: Ranks, ranks1: Ranks, tiny: GetModel, tmp_path: Path
+) -> None:
+    """From a language model with a fresh head, which is zero; and our own engine loads it again, on another layout."""
+    found = ranks2.run(play.learn, tiny(**MODELS[name]), layout, some_pairs(), 8, tmp_path / "out")
+    compared = found[layout.heads[0]]
+    assert (compared[0]["reward_model/loss"], compared[0]["reward_model/accuracy"]) == (pytest.approx(math.log(2)), 0)
+    assert compared[-1]["reward_model/loss"] < 0.5 * math.log(2) and compared[-1]["reward_model/accuracy"] == 1
+    model = load(tmp_path / "out", torch.float32).eval()
+    assert type(model).__name__.endswith("ForSequenceClassification") and model.config.num_labels == 1
+    files = [load_file(file) for file in (tmp_path / "out").glob("*.safetensors")]
+    assert {key: value.shape for file in files for key, value in file.items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    with torch.no_grad():
+        expected = torch.stack(naive_scores(model, some_pairs(), "rejected_ids"))
+        torch.testing.assert_close(padded_scores(model, some_pairs(), "rejected_ids"), expected, atol=1e-4, rtol=0)
+    sides = some_pairs().keep(["prompt_ids"]) | Batch(response_ids=some_pairs()["rejected_ids"])
+    [rewards] = ranks1.run(play.rewards, tmp_path / "out", Layout(), sides, 20)
+    np.testing.assert_allclose(rewards.dense("rewards"), expected.numpy(), atol=1e-4)
+
+
+def padded_scores(model: Any, pairs: Batch, side: str) -> Tensor:
+    """All rows at once, padded on the right."""
+    rows = zip(pairs.ragged("prompt_ids"), pairs.ragged(side), strict=True)
+    tokens = [torch.from_numpy(np.concatenate(row)) for row in rows]
+    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=model.config.pad_token_id)
+    return model(padded, attention_mask=padded != model.config.pad_token_id).logits[:, 0]
+
+
+def test_a_language_model_gives_no_rewards(ranks1: Ranks, tiny: GetModel) -> None:
+    with pytest.raises(AssertionError, match="is no reward model: it has no score head"):
+        ranks1.run(play.rewards, tiny(**MODELS["qwen2"]), Layout(), some_pairs(), 20)
+
+
+def test_no_rows_have_no_rewards(scorer: Path, ranks1: Ranks) -> None:
+    [found] = ranks1.run(play.rewards, scorer, Layout(), some_pairs().slice(0, 0), 20)
+    assert found.dense("rewards").shape == (0,)
