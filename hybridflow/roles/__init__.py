@@ -5,6 +5,6 @@ ranks. Its methods take a `Batch` on a rank; on the controller the same call tak
 """
 
 from hybridflow.roles.base import Role, roles
-from hybridflow.roles.builtin import ActorRole, CriticRole, ReferenceRole, RewardRole
+from hybridflow.roles.builtin import ActorRole, CriticRole, ReferenceRole, RewardRole, TrainedRole
 
-__all__ = ["ActorRole", "CriticRole", "ReferenceRole", "RewardRole", "Role", "roles"]
+__all__ = ["ActorRole", "CriticRole", "ReferenceRole", "RewardRole", "Role", "TrainedRole", "roles"]
