@@ -47,6 +47,13 @@ class Algorithm:
         """Take one step on these prompts; the rows that it made."""
         raise NotImplementedError
 
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to know beside weights, optimisers and `number`: plain JSON. Nothing, mostly."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take in what `state` gave."""
+
     def generate(self, prompts: BatchRef) -> BatchRef:
         """`samples_per_prompt` responses to each prompt, beside the prompts."""
         prompts = prompts.repeat(self.config.samples_per_prompt)

@@ -30,6 +30,8 @@ AT_LEAST: Mapping[str, float] = {
     "trainer.validation_prompts": 1,
     "trainer.log_rollouts_every": 0,
     "trainer.collective_timeout_s": 1,
+    "trainer.save_every": 0,
+    "trainer.keep_last": 1,
 }
 FRACTIONS = ("rollout.top_p", "rollout.gpu_memory_fraction")
 

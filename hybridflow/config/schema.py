@@ -197,6 +197,9 @@ class Trainer:
     log_rollouts_every: int = 10  # steps between the steps whose rows are written out; 0: never
     print_every_step: bool = False  # a line for every step, also on a terminal
     collective_timeout_s: float = 600.0
+    save_every: int = 0  # steps between checkpoints, and one at the end; 0: none
+    keep_last: int = 2  # checkpoints that are kept
+    resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 
 
 @dataclass

@@ -50,12 +50,12 @@ class Group:
         supervisor: Supervisor,
         chunk_rows: int | None = None,
     ) -> None:
-        self.role, self.layout = role, layout
-        self._interface, self._supervisor = interface, supervisor
+        self.role, self.interface, self.layout = role, interface, layout
+        self._supervisor = supervisor
         self._send = Sender(role, ranks, supervisor, chunk_rows)
 
     def __getattr__(self, name: str) -> Any:
-        known = ", ".join(methods(self._interface)) if "_interface" in self.__dict__ else ""
+        known = ", ".join(methods(self.interface)) if "interface" in self.__dict__ else ""
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
     def _make(self, name: str, method: Method, call: Call) -> Any:

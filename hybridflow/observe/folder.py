@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model")
+from hybridflow.errors import HybridFlowError
+
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
 
 
 class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `rollouts/` and `model/` of one run.
+    """`config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
 
-    What an earlier run of the same name left is moved to `earlier-<n>/`, never overwritten.
+    A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self.path.mkdir(parents=True, exist_ok=True)
-        self._set_aside()
 
     @property
     def rollouts(self) -> Path:
@@ -29,6 +32,11 @@ class RunFolder:
         """The trained model, a Hugging Face folder."""
         return self.path / "model"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's state is saved."""
+        return self.path / "checkpoints"
+
     def write_config(self, text: str) -> None:
         """The resolved configuration, as YAML."""
         (self.path / "config.yaml").write_text(text, encoding="utf-8")
@@ -38,7 +46,8 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
-    def _set_aside(self) -> None:
+    def set_aside(self) -> None:
+        """Move what an earlier run of the same name left to `earlier-<n>/`; nothing is overwritten."""
         left = [self.path / part for part in PARTS if (self.path / part).exists()]
         if not left:
             return
@@ -47,3 +56,36 @@ class RunFolder:
         aside.mkdir()
         for part in left:
             part.rename(aside / part.name)
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes that each file which grows line by line has now. They have reached the disk."""
+        return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Take these files back to what `sizes` gave then: later lines go.
+
+        Raises HybridFlowError, before anything is changed, if a file has become shorter.
+        """
+        for name, size in sizes.items():
+            file = self.path / name
+            found = file.stat().st_size if file.exists() else 0
+            if found < size:
+                raise HybridFlowError(
+                    f"{file} has {found} bytes, and had {size} when the checkpoint was made: put it back, or go on "
+                    "under another run.name with trainer.resume=PATH of the checkpoint"
+                )
+        for file in self._growing():
+            name = file.relative_to(self.path).as_posix()
+            if name in sizes:
+                os.truncate(file, sizes[name])
+            else:
+                file.unlink()
+
+    def _growing(self) -> list[Path]:
+        return sorted([*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl")])
+
+
+def _flushed_size(file: Path) -> int:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return os.fstat(stream.fileno()).st_size

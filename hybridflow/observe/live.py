@@ -39,8 +39,8 @@ class Live:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, name: str, steps: int) -> Iterator[None]:
-        """While it is entered, `step` moves a bar."""
+    def bar(self, name: str, steps: int, *, done: int = 0) -> Iterator[None]:
+        """While it is entered, `step` moves a bar; `done` steps were taken before."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(24),
@@ -51,7 +51,7 @@ class Live:
             disable=not sys.stdout.isatty(),
         )
         with self._progress:
-            self._task = self._progress.add_task(name, total=steps, shown="")
+            self._task = self._progress.add_task(name, total=steps, completed=done, shown="")
             yield
 
     def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:

@@ -12,6 +12,7 @@ from hybridflow.roles.builtin import (
     ReferenceRole,
     RewardModelRole,
     RewardRole,
+    TrainedRole,
 )
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "RewardModelRole",
     "RewardRole",
     "Role",
+    "TrainedRole",
     "roles",
 ]

@@ -17,8 +17,22 @@ RESPONSE = kinds("prompt_ids", "response_ids")
 PAIR = RESPONSE | kinds("rejected_ids")
 
 
+class TrainedRole(Role[RowsT]):
+    """A role that learns, and so has a state to save."""
+
+    @using("one_to_all")
+    def save_checkpoint(self, folder: str) -> Any:
+        """Write weights, optimiser, schedule and random states to a new folder; every rank writes its part."""
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def load_checkpoint(self, folder: str) -> Any:
+        """Go on from what `save_checkpoint` wrote, under any layout."""
+        raise NotImplementedError
+
+
 @roles.register("actor")
-class ActorRole(Role[RowsT]):
+class ActorRole(TrainedRole[RowsT]):
     """The policy."""
 
     @using("3d_all_micro_dp", needs=PROMPT, gives=kinds("response_ids", "rollout_log_probs", "weight_version"))
@@ -58,7 +72,7 @@ class ActorRole(Role[RowsT]):
 
 
 @roles.register("critic")
-class CriticRole(Role[RowsT]):
+class CriticRole(TrainedRole[RowsT]):
     """The value function."""
 
     @using("3d_proto", needs=RESPONSE, gives=kinds("values"))
@@ -109,7 +123,7 @@ class ModelRewardRole(Role[RowsT]):
 
 
 @roles.register("reward_model")
-class RewardModelRole(Role[RowsT]):
+class RewardModelRole(TrainedRole[RowsT]):
     """A reward model that learns from preferences. A row is a pair: the chosen response, and the rejected one."""
 
     @using("3d_proto", needs=PAIR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -14,43 +13,46 @@ from hybridflow.controller import put
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.tasks import Prompts, Task
+from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
+from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.validate import validate, with_preferences
 
 
-@dataclass
-class Outcome:
-    """How a run went.
-
-    Attributes:
-        accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
-    """
-
-    steps: int = 0
-    seconds: float = 0.0
-    accuracy: dict[int, float] = field(default_factory=dict)
-
-
-def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live) -> Outcome:
-    """Take the configured steps; stop early at `trainer.stop_at_accuracy`."""
-    settings, outcome, start = config.trainer, Outcome(), perf_counter()
+def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+    """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
+    settings, start, before = config.trainer, perf_counter(), outcome.steps
     split = "warmup" if running.algorithm.supervised else "train"
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
-    _validate(config, running, task, folder, live, outcome)
-    with live.bar(config.run.name, settings.steps):
-        for step in range(settings.steps):
-            metrics = _step(config, running, prompts, step, folder)
-            folder.log({"step": step, **metrics})
-            outcome.steps = step + 1
-            left = (perf_counter() - start) / outcome.steps * (settings.steps - outcome.steps)
+    earlier = outcome.seconds
+    if not outcome.accuracy:
+        _validate(config, running, task, folder, live, outcome)
+    with live.bar(config.run.name, settings.steps, done=before):
+        while not outcome.ended(settings.steps, settings.stop_at_accuracy):
+            metrics = _step(config, running, prompts, outcome.steps, folder)
+            folder.log({"step": outcome.steps, **metrics})
+            outcome.steps += 1
+            elapsed = perf_counter() - start
+            outcome.seconds = earlier + elapsed
+            left = elapsed / (outcome.steps - before) * (settings.steps - outcome.steps)
             live.step(outcome.steps, settings.steps, metrics, left)
-            due = settings.validate_every and outcome.steps % settings.validate_every == 0
-            if due or outcome.steps == settings.steps:
+            if outcome.steps == settings.steps or _due(settings.validate_every, outcome.steps):
                 _validate(config, running, task, folder, live, outcome)
-                if outcome.accuracy[outcome.steps] >= (settings.stop_at_accuracy or float("inf")):
-                    break
-    outcome.seconds = perf_counter() - start
-    return outcome
+            if settings.save_every:
+                _save(config, running, folder, live, outcome)
+    outcome.seconds = earlier + perf_counter() - start
+
+
+def _due(every: int, steps: int) -> bool:
+    return every > 0 and steps % every == 0
+
+
+def _save(config: Config, running: Running, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+    """Every so often, and at the end."""
+    settings = config.trainer
+    if _due(settings.save_every, outcome.steps) or outcome.ended(settings.steps, settings.stop_at_accuracy):
+        seconds = checkpoint.save(config, running, folder, outcome)
+        live.say(f"saved step {outcome.steps} in {seconds:.1f} s")
 
 
 def _step(config: Config, running: Running, prompts: Prompts, step: int, folder: RunFolder) -> dict[str, float]:

@@ -13,8 +13,11 @@ from hybridflow.registry import import_plugins
 from hybridflow.tasks import Task
 from hybridflow.tasks import build as build_task
 from hybridflow.tasks.tokenizer import load_tokenizer
+from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
-from hybridflow.trainer.loop import Outcome, train
+from hybridflow.trainer.loop import train
+from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.resume import choose
 
 
 def run(config: Config) -> int:
@@ -22,11 +25,17 @@ def run(config: Config) -> int:
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
     folder = RunFolder(Path(config.run.root) / config.run.name)
+    source = choose(config, folder.checkpoints, live.say)
+    if source is not None and source.parent == folder.checkpoints:
+        folder.cut(checkpoint.sizes(source))
+    else:
+        folder.set_aside()
     folder.write_config(resolved_yaml(config))
     task = load_task(config)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
-        outcome = train(config, running, task, folder, live)
+        outcome = checkpoint.load(running, source) if source else Outcome()
+        train(config, running, task, folder, live, outcome)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
     _report(config, folder, live, outcome, "pairs" if running.algorithm.preferences else "prompts")
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -20,11 +22,11 @@ from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, tensor, tokens_of
+from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
 
 
 @workers.register("actor")
-class ActorWorker(ActorRole[Batch], ModelWorker):
+class ActorWorker(ActorRole[Batch], TrainedWorker):
     """The policy on one rank.
 
     Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version.
@@ -136,6 +138,14 @@ class ActorWorker(ActorRole[Batch], ModelWorker):
     def save_model(self, folder: str) -> None:
         """See `ActorRole`."""
         self.engine.export(folder)
+
+    def state(self) -> dict[str, Any]:
+        """The weight version."""
+        return {"weight_version": self.version}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `TrainedWorker`. Generation has no weights yet, so the next call of it refits."""
+        self.version = state["weight_version"]
 
     def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
         result = self.engine.train(batch, loss)

@@ -10,11 +10,11 @@ from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.value import clipped_value_loss
 from hybridflow.roles import CriticRole
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, tokens_of
+from hybridflow.workers.model import TrainedWorker, tokens_of
 
 
 @workers.register("critic")
-class CriticWorker(CriticRole[Batch], ModelWorker):
+class CriticWorker(CriticRole[Batch], TrainedWorker):
     """The value function on one rank."""
 
     def __init__(self, context: Context) -> None:

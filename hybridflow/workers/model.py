@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer, Trained
+from hybridflow.engines.megatron import checkpoint
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.aggregate import aggregations
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.parallel.groups import Groups, make_groups
 from hybridflow.parallel.platform import platform
+from hybridflow.roles import TrainedRole
 from hybridflow.workers.base import Context, Worker
 
 
@@ -58,6 +63,25 @@ class ModelWorker(Worker):
         """Report a loss's metrics as means over tokens."""
         for name, total in loss.metrics.items():
             self.context.metrics.mean(name, float(total), len(loss.loss))
+
+
+class TrainedWorker(TrainedRole[Batch], ModelWorker):
+    """A worker whose model learns."""
+
+    def state(self) -> dict[str, Any]:
+        """What belongs to the role beside its engine; plain JSON, alike on all ranks."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take in what `state` gave."""
+
+    def save_checkpoint(self, folder: str) -> None:
+        """See `TrainedRole`."""
+        checkpoint.save(self.engine, Path(folder), self.state())
+
+    def load_checkpoint(self, folder: str) -> None:
+        """See `TrainedRole`."""
+        self.restore(checkpoint.load(self.engine, Path(folder)))
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:

@@ -13,11 +13,11 @@ from hybridflow.losses.preference import bradley_terry
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.roles import ModelRewardRole, RewardModelRole
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker
+from hybridflow.workers.model import ModelWorker, TrainedWorker
 
 
 @workers.register("reward_model")
-class RewardModelWorker(RewardModelRole[Batch], ModelWorker):
+class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
     """A reward model that learns, on one rank."""
 
     def __init__(self, context: Context) -> None:

@@ -32,6 +32,8 @@ class Optimiser:
 
     Attributes:
         model: the wrapped model; train with this one.
+        inner: Megatron's optimiser.
+        schedule: of the learning rate and of weight decay; it counts the steps that were tried.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Optimiser:
         self.model = DistributedDataParallel(
             config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model, pg_collection=groups.megatron
         )
-        self._inner = get_megatron_optimizer(
+        self.inner = get_megatron_optimizer(
             OptimizerConfig(
                 optimizer="adam",
                 lr=settings.lr,
@@ -58,27 +60,27 @@ class Optimiser:
             pg_collection=groups.megatron,
         )
         self._clip = settings.clip_grad
-        self._schedule = _schedule(self._inner, settings, total_steps)
-        config.grad_scale_func = self._inner.scale_loss
+        self.schedule = _schedule(self.inner, settings, total_steps)
+        config.grad_scale_func = self.inner.scale_loss
         config.finalize_model_grads_func = _finalize
 
     def clear(self) -> None:
         """Set all gradients to zero."""
         self.model.zero_grad_buffer()
-        self._inner.zero_grad()
+        self.inner.zero_grad()
 
     def step(self) -> StepResult:
         """Clip, update, move the schedule on. A gradient that is not finite leaves weights and state as they were."""
-        self._schedule.step(1)  # first, so that the first step of a warm-up does not have a rate of 0
-        lr = self._inner.param_groups[0]["lr"]
+        self.schedule.step(1)  # first, so that the first step of a warm-up does not have a rate of 0
+        lr = self.inner.param_groups[0]["lr"]
         # The parts of Megatron's own step, which looks for such a gradient only where it scales a loss in fp16.
-        self._inner.prepare_grads()
-        norm = float(self._inner.get_grad_norm())
+        self.inner.prepare_grads()
+        norm = float(self.inner.get_grad_norm())
         applied = math.isfinite(norm)  # on all ranks alike: the norm is that of the whole model
         if applied:
             if self._clip > 0:
-                clip_grad_by_total_norm_fp32(self._inner.get_parameters(), self._clip, norm)
-            self._inner.step_with_ready_grads()
+                clip_grad_by_total_norm_fp32(self.inner.get_parameters(), self._clip, norm)
+            self.inner.step_with_ready_grads()
         return StepResult(applied, norm, float(lr))
 
     def finish_empty(self, groups: Groups) -> None:

@@ -41,7 +41,7 @@ class LocalWeights:
 
     def shard(self, weight: Weight) -> Tensor:
         """This rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
-        return hf_view(self._param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
+        return hf_view(self.param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
 
     def _mark_cut(self) -> None:
         """Tell Megatron which parameters are cut: it does so itself only where it also initialises them.
@@ -49,7 +49,7 @@ class LocalWeights:
         Without the mark the gradient norm counts the parts of tensor rank 0 alone.
         """
         for weight in (part.weight for part in self.plan):
-            param = self._param(weight)
+            param = self.param(weight)
             if weight.axis is not None and not hasattr(param, "tensor_model_parallel"):
                 set_tensor_model_parallel_attributes(param, True, weight.axis, 1)
 
@@ -64,9 +64,10 @@ class LocalWeights:
             target = self.shard(part.weight)
             target.copy_(values.reshape(target.shape))
             if part.weight.padded is not None:  # rows past the vocabulary
-                self._param(part.weight)[values.shape[0] :].zero_()
+                self.param(part.weight)[values.shape[0] :].zero_()
 
-    def _param(self, weight: Weight) -> torch.nn.Parameter:
+    def param(self, weight: Weight) -> torch.nn.Parameter:
+        """Megatron's parameter that a weight of this stage lives in."""
         name = weight.param
         if isinstance(weight.place, int):
             name = name.replace(f"layers.{weight.place}.", f"layers.{weight.place - self._first_layer}.", 1)

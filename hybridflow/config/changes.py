@@ -1,0 +1,72 @@
+"""What a resumed run has set otherwise than the interrupted one, and whether that changes its numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+import yaml
+
+from hybridflow.config.schema import Config, Decay
+
+# What a run is called, where it runs, and how long and how much it tells: no number depends on it.
+FREE = ("run.name", "run.root", "ray.*", "trainer.*")
+# How the work is cut: numbers change by their rounding only.
+CUT = (
+    "*.parallel.*",
+    "placement.*",
+    "*.max_tokens_per_rank",
+    "rollout.max_concurrent_rows",
+    "rollout.kv_cache_gib",
+    "rollout.gpu_memory_fraction",
+    "rollout.enforce_eager",
+)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Settings that differ, each as `key: a in the checkpoint, b now`.
+
+    Attributes:
+        numbers: they change what is computed.
+        cut: they change how the work is cut up, and so only the rounding.
+    """
+
+    numbers: list[str]
+    cut: list[str]
+
+
+def changes(before: str, now: str, config: Config) -> Changes:
+    """Compare two resolved configurations.
+
+    Args:
+        before, now: as YAML, see `compose.resolved_yaml`; `now` is that of `config`.
+    """
+    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
+    found = Changes([], [])
+    for key in sorted({*old, *new}):
+        free = _matches(key, FREE) and not (key == "trainer.steps" and _decays(config))
+        if free or old.get(key) == new.get(key):
+            continue
+        told = f"{key}: {old.get(key, 'nothing')} in the checkpoint, {new.get(key, 'nothing')} now"
+        (found.cut if _matches(key, CUT) else found.numbers).append(told)
+    return found
+
+
+def _decays(config: Config) -> bool:
+    """Whether a learning rate decays over all the steps of the run, so that their number matters."""
+    return any(role.optimizer.decay != Decay.constant for role in (config.actor, config.critic))
+
+
+def _matches(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(key, pattern) for pattern in patterns)
+
+
+def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value

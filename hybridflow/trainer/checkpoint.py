@@ -1,0 +1,70 @@
+"""Saving a running experiment and bringing a freshly built one to where a saved one was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.schema import Config
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.folder import RunFolder
+from hybridflow.roles import TrainedRole
+from hybridflow.trainer.build import Running
+from hybridflow.trainer.commit import Checkpoints
+from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.resume import CONFIG
+from hybridflow.trainer.versions import versions
+
+STATE = "trainer.json"
+
+
+def save(config: Config, running: Running, folder: RunFolder, outcome: Outcome) -> float:
+    """Save after a step; the seconds that it took. Raises RoleError if a role fails; then nothing was committed.
+
+    The ranks and this process must see one file system.
+    """
+    start, checkpoints = perf_counter(), Checkpoints(folder.checkpoints)
+    path = checkpoints.begin(outcome.steps)
+    for role in trained(running):
+        running.groups[role].save_checkpoint(str(path / role))
+    running.supervisor.drain()  # all have written; and their times do not show up in the next step's metrics
+    state = asdict(outcome) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
+    (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
+    checkpoints.commit(outcome.steps, versions())
+    checkpoints.keep(config.trainer.keep_last)
+    return perf_counter() - start
+
+
+def load(running: Running, path: Path) -> Outcome:
+    """Bring the roles and the algorithm to where they were; what had been measured by then.
+
+    Raises HybridFlowError if a role is not in the checkpoint.
+    """
+    for role in trained(running):
+        if not (path / role).is_dir():
+            raise HybridFlowError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
+        running.groups[role].load_checkpoint(str(path / role))
+    running.supervisor.drain()
+    state = _read(path)
+    running.algorithm.restore(state["algorithm"])
+    accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
+    return Outcome(state["steps"], state["seconds"], accuracy)
+
+
+def sizes(path: Path) -> dict[str, int]:
+    """The sizes that the run folder's growing files had, see `RunFolder.sizes`."""
+    return dict(_read(path)["files"])
+
+
+def trained(running: Running) -> list[str]:
+    """The roles that have something to save."""
+    return [role for role, group in running.groups.items() if issubclass(group.interface, TrainedRole)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads((path / STATE).read_text(encoding="utf-8")))

@@ -1,0 +1,184 @@
+"""A run's checkpoints on disk: each is there whole or not at all, whenever and however the process ends.
+
+    checkpoints/
+      step-000010/          `manifest.json` names every file in it with size and sha256
+      step-000020/
+      LATEST                the name of the newest, for people and scripts
+      .tmp-step-000030/     one that is being written
+
+A folder gets its name `step-…` by a rename, after everything in it and its manifest have reached the disk; that is the
+commit. So whatever bears such a name is whole, `LATEST` or not. What else is there, an interrupted commit
+left; the next one sweeps it away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridflow.errors import HybridFlowError
+
+MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
+NAME = re.compile(r"step-(\d{6,})")
+
+
+class CheckpointError(HybridFlowError):
+    """A checkpoint that cannot be used; the message names it, and the file."""
+
+
+class Disk:
+    """The operations that a commit is made of. What one did has reached the disk when it returns."""
+
+    def make(self, folder: Path) -> None:
+        """Make a folder, and those above it."""
+        folder.mkdir(parents=True)
+
+    def write(self, file: Path, text: str) -> None:
+        """Write a file; it may be there half written if the process dies meanwhile."""
+        file.write_text(text, encoding="utf-8")
+        self.flush(file)
+        self.flush(file.parent)
+
+    def flush(self, path: Path) -> None:
+        """See to it that what was written to a file, or the names in a folder, outlive a loss of power."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file or folder its new name, at once; another file of that name is replaced."""
+        os.replace(old, new)
+        self.flush(new.parent)
+
+    def remove(self, folder: Path) -> None:
+        """Remove a folder, file by file."""
+        shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a checkpoint."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint consists of.
+
+    Attributes:
+        step: steps that had been taken.
+        versions: of the packages that wrote it.
+        files: by path inside the folder.
+    """
+
+    step: int
+    versions: Mapping[str, str]
+    files: Mapping[str, Entry]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        files = {name: vars(entry) for name, entry in sorted(self.files.items())}
+        whole = {"format": FORMAT, "step": self.step, "versions": dict(self.versions), "files": files}
+        return json.dumps(whole, indent=1) + "\n"
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Of a checkpoint. Raises CheckpointError if it has none that can be read."""
+        try:
+            whole = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
+        if whole["format"] != FORMAT:
+            raise CheckpointError(f"{folder}: its format is {whole['format']}, this version reads {FORMAT}")
+        files = {name: Entry(**entry) for name, entry in whole["files"].items()}
+        return Manifest(whole["step"], whole["versions"], files)
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
+        self.path, self._disk = path, disk or Disk()
+
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint, oldest first."""
+        names = [NAME.fullmatch(entry.name) for entry in self.path.iterdir()] if self.path.is_dir() else []
+        return sorted(int(name.group(1)) for name in names if name)
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint, if there is any."""
+        steps = self.steps()
+        return self.at(steps[-1]) if steps else None
+
+    def at(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.path / f"step-{step:06d}"
+
+    def begin(self, step: int) -> Path:
+        """An empty folder to write that step's checkpoint into. What interrupted commits left is swept away."""
+        for left in [*self.path.glob(".tmp-step-*"), *self.path.glob(".old-step-*")]:
+            self._disk.remove(left)
+        folder = self.path / f".tmp-{self.at(step).name}"
+        self._disk.make(folder)
+        return folder
+
+    def commit(self, step: int, versions: Mapping[str, str]) -> Path:
+        """Make what is in the folder of `begin` the newest checkpoint; where it is now."""
+        folder, final = self.path / f".tmp-{self.at(step).name}", self.at(step)
+        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+            self._disk.flush(path)
+        self._disk.write(folder / MANIFEST, Manifest(step, versions, entries(folder)).to_json())
+        self._disk.rename(folder, final)
+        self._disk.write(self.path / f"{LATEST}.tmp", final.name + "\n")
+        self._disk.rename(self.path / f"{LATEST}.tmp", self.path / LATEST)
+        return final
+
+    def keep(self, last: int) -> None:
+        """Remove all but the newest `last`."""
+        for step in self.steps()[:-last]:
+            doomed = self.path / f".old-{self.at(step).name}"
+            self._disk.rename(self.at(step), doomed)  # at once, so that none is ever seen half removed
+            self._disk.remove(doomed)
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """Every file below a folder but its manifest."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST]
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter's lock
+        found = threads.map(_entry, files)
+        return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, found, strict=True)}
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest of a checkpoint whose files are what it says. Raises CheckpointError naming one that is not."""
+    manifest = Manifest.read(folder)
+    found = entries(folder)
+    for name, expected in manifest.files.items():
+        if name not in found:
+            problem = "is missing"
+        elif found[name].size != expected.size:
+            problem = f"has {found[name].size} bytes, {expected.size} expected"
+        elif found[name].sha256 != expected.sha256:
+            problem = "is not what was written: its sha256 differs"
+        else:
+            continue
+        raise CheckpointError(
+            f"{folder}: {name} {problem}; nothing was loaded. Remove the folder to go on from another"
+        )
+    return manifest
+
+
+def _entry(file: Path) -> Entry:
+    with file.open("rb") as stream:
+        return Entry(os.fstat(stream.fileno()).st_size, hashlib.file_digest(stream, "sha256").hexdigest())

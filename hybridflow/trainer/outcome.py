@@ -1,0 +1,25 @@
+"""How a run has gone so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Outcome:
+    """How a run has gone so far.
+
+    Attributes:
+        steps: that have been taken; the data cursor is the next step's number, see `tasks.prompts`.
+        seconds: that the loop has run, before interruptions too.
+        accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    accuracy: dict[int, float] = field(default_factory=dict)
+
+    def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
+        """Whether there is nothing left to do: all steps are taken, or the last one reached the accuracy."""
+        reached = self.steps > 0 and self.accuracy.get(self.steps, 0.0) >= (stop_at_accuracy or float("inf"))
+        return self.steps >= steps or reached

@@ -1,0 +1,70 @@
+"""Which checkpoint a run goes on from, if any, and whether it may. Before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hybridflow.config.changes import changes
+from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
+from hybridflow.trainer.commit import MANIFEST, Checkpoints, verify
+from hybridflow.trainer.versions import versions
+
+CONFIG = "config.yaml"
+
+
+def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint to go on from, whole and fit for these settings; None to start afresh.
+
+    Args:
+        own: the `checkpoints` folder of this run.
+
+    Raises:
+        CheckpointError: a file of it is not what its manifest says.
+        ConfigError: there is none at the path given; or `auto` found one that was made with other settings.
+    """
+    wanted = config.trainer.resume
+    found = None if wanted == "never" else Checkpoints(own).newest() if wanted == "auto" else _at(Path(wanted), own)
+    if found is None:
+        return None
+    manifest = verify(found)
+    say(f"resuming from step {manifest.step}: {found}")
+    _compare(config, found, say)
+    for name, version in versions().items():
+        if manifest.versions.get(name) != version:
+            say(f"warning: {name} is {version} now and was {manifest.versions.get(name)}: numbers may differ")
+    return found
+
+
+def _at(path: Path, own: Path) -> Path:
+    """The checkpoint at a path: itself, or the newest of a run."""
+    options = [path, Checkpoints(path).newest(), Checkpoints(path / "checkpoints").newest()]
+    found = next((option.absolute() for option in options if option and (option / MANIFEST).is_file()), None)
+    if found is None:
+        raise ConfigError(
+            f"trainer.resume: {path} is no checkpoint; give a folder step-…, a run folder that has some, auto or never"
+        )
+    newest = Checkpoints(own).newest()
+    if found.parent == own and found != newest:
+        raise ConfigError(
+            f"trainer.resume: {found.name} is not the newest checkpoint of this run, {newest.name if newest else None} "
+            "is; give the run that goes back to it another run.name"
+        )
+    return found
+
+
+def _compare(config: Config, found: Path, say: Callable[[str], None]) -> None:
+    differ = changes((found / CONFIG).read_text(encoding="utf-8"), resolved_yaml(config), config)
+    if differ.numbers and config.trainer.resume == "auto":
+        lines = "\n  ".join(differ.numbers)
+        raise ConfigError(
+            f"trainer.resume: {found} was made with other settings:\n  {lines}\nGive trainer.resume=never to start "
+            f"afresh (what is there is set aside), trainer.resume={found} to go on with the new ones, or another "
+            "run.name"
+        )
+    for told in differ.numbers:
+        say(f"warning: {told}")
+    for told in differ.cut:
+        say(f"{told}: results agree within rounding, not bit for bit")

