@@ -24,7 +24,8 @@ def killed_after(
     process, mark = start_marked(arguments, place, monkeypatch)
     checkpoints, end = place / "runs" / name / "checkpoints", time.monotonic() + 200
     while not (checkpoints / f"step-{step:06d}").exists():
-        assert process.poll() is None and time.monotonic() < end, "the run did not get so far"
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "the run did not get so far"
         time.sleep(0.05)
     kill(mark)
     output, _ = process.communicate(timeout=60)
