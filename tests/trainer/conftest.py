@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
+SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
+PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *SIZES)
+GRPO = ("experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", *SIZES[1:])
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,17 @@ def warm(launch: Launch) -> Ran:
     """A short warm-up of the addition model; under the name that experiment=addition starts from."""
     overrides = ("experiment=addition_warmup", "trainer.steps=110", "trainer.validate_every=0")
     return launch("sft", "addition_warmup", *overrides)
+
+
+@pytest.fixture(scope="session")
+def ppo(launch: Launch, warm: Ran) -> Ran:
+    """Three steps of PPO, saved after the last; in the first of them only the critic learns."""
+    assert warm.status == 0, warm.output
+    return launch("train", "ppo", *PPO)
+
+
+@pytest.fixture(scope="session")
+def grpo(launch: Launch, warm: Ran) -> Ran:
+    """Three steps of GRPO, saved after the last."""
+    assert warm.status == 0, warm.output
+    return launch("train", "grpo", *GRPO)

@@ -7,10 +7,10 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.trainer.conftest import SMALL, Ran, start
+from tests.trainer.conftest import SMALL, Ran
+from tests.trainer.processes import gone_within, left_of, start_marked
 
 pytestmark = pytest.mark.ranks
 
@@ -30,35 +30,6 @@ def wait_for_steps(folder: Path, process, deadline_s: float = 200.0) -> None:
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < end, "the run did not start"
         time.sleep(0.2)
-
-
-def left_of(session: int) -> list[str]:
-    """Processes that a run's session still has, or that were started by it and have moved to one of their own."""
-    mark = f"HYBRIDFLOW_TEST_RUN={session}"
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if f"HYBRIDFLOW_TEST_RUN={process.environ().get('HYBRIDFLOW_TEST_RUN')}" == mark:
-                found.append(" ".join(process.cmdline())[:80])
-        except psutil.Error:
-            continue
-    return found
-
-
-def start_marked(arguments: list[str], cwd: Path, monkeypatch: pytest.MonkeyPatch):
-    """Start a run whose processes all carry a mark of their own in their environment."""
-    mark = time.monotonic_ns()
-    monkeypatch.setenv("HYBRIDFLOW_TEST_RUN", str(mark))
-    process = start(arguments, cwd)
-    monkeypatch.delenv("HYBRIDFLOW_TEST_RUN")
-    return process, mark
-
-
-def gone_within(mark: int, seconds: float) -> list[str]:
-    end = time.monotonic() + seconds
-    while left_of(mark) and time.monotonic() < end:
-        time.sleep(0.2)
-    return left_of(mark)
 
 
 def test_ctrl_c(place: Path, warm: Ran, monkeypatch: pytest.MonkeyPatch) -> None:

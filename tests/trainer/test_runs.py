@@ -12,17 +12,9 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybridflow.tasks.addition import Addition
-from tests.trainer.conftest import Launch, Ran
+from tests.trainer.conftest import SIZES, Launch, Ran
 
 pytestmark = pytest.mark.ranks
-
-SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1")
-
-
-@pytest.fixture(scope="module")
-def ppo(launch: Launch, warm: Ran) -> Ran:
-    assert warm.status == 0, warm.output
-    return launch("train", "ppo", "experiment=addition", "algorithm.prompts_per_step=129", *SIZES)
 
 
 def test_the_warm_up_learns(warm: Ran) -> None:
@@ -66,12 +58,10 @@ def test_plain_transformers_gets_the_same_accuracy(ppo: Ran) -> None:
     assert greedy_accuracy(folder, 64) == ppo.accuracy[-1]
 
 
-def test_grpo_runs_without_a_critic(launch: Launch, warm: Ran) -> None:
-    sizes = ("algorithm.prompts_per_step=16", "trainer.steps=2")
-    ran = launch("train", "grpo", "experiment=addition", "algorithm=grpo", *sizes)
-    assert ran.status == 0, ran.output
-    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
-    assert not any(name.startswith("critic/value") for step in ran.steps for name in step)
+def test_grpo_runs_without_a_critic(grpo: Ran) -> None:
+    assert grpo.status == 0, grpo.output
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in grpo.steps)
+    assert not any(name.startswith("critic/value") for step in grpo.steps for name in step)
 
 
 def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> None:
@@ -82,13 +72,14 @@ def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> Non
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
 
 
-def test_a_second_run_of_a_name_sets_the_first_aside(ppo: Ran, launch: Launch) -> None:
-    before = (ppo.folder / "metrics.jsonl").read_text()
+def test_a_second_run_of_a_name_sets_the_first_aside(place: Path, launch: Launch, warm: Ran) -> None:
+    (place / "runs" / "second").mkdir()
+    (place / "runs" / "second" / "metrics.jsonl").write_text("{}\n")
     again = launch(
-        "train", "ppo", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4"
+        "train", "second", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4"
     )
     assert again.status == 0, again.output
-    assert (ppo.folder / "earlier-1" / "metrics.jsonl").read_text() == before
+    assert (again.folder / "earlier-1" / "metrics.jsonl").read_text() == "{}\n"
     assert len(again.steps) == 1
 
 

@@ -1,0 +1,79 @@
+"""A run that is killed and resumed leaves what one that was never interrupted leaves, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.conftest import GRPO, PPO, SMALL, Launch, Ran
+from tests.trainer.processes import gone_within, kill, start_marked
+
+pytestmark = pytest.mark.ranks
+
+
+def killed_after(
+    step: int, name: str, overrides: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A run of which all processes are killed as soon as that step is saved; its checkpoints."""
+    arguments = ["train", *SMALL, *overrides, f"run.name={name}", "trainer.save_every=1"]
+    process, mark = start_marked(arguments, place, monkeypatch)
+    checkpoints, end = place / "runs" / name / "checkpoints", time.monotonic() + 200
+    while not (checkpoints / f"step-{step:06d}").exists():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end, "the run did not get so far"
+        time.sleep(0.05)
+    kill(mark)
+    output, _ = process.communicate(timeout=60)
+    assert gone_within(mark, 10) == []
+    assert process.returncode == -9, output
+    return checkpoints
+
+
+def metrics(ran: Ran) -> list[dict[str, float]]:
+    """Every line, without what a clock says."""
+    lines = [json.loads(line) for line in (ran.folder / "metrics.jsonl").read_text().splitlines()]
+    timed = ("timing_s/", "perf/tokens_per_s")
+    return [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
+
+
+def saved(ran: Ran) -> dict[str, Any]:
+    """What the roles' files of the last checkpoint contain: weights, moments, random states, weight version."""
+    newest = (ran.folder / "checkpoints" / "LATEST").read_text().strip()
+    files = json.loads((ran.folder / "checkpoints" / newest / "manifest.json").read_text())["files"]
+    return {name: entry for name, entry in files.items() if "/" in name}
+
+
+def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
+    assert uninterrupted.status == 0, uninterrupted.output
+    assert resumed.status == 0, resumed.output
+    assert metrics(resumed) == metrics(uninterrupted)
+    for file in ("model/model.safetensors", "rollouts/rank0.jsonl", "rollouts/rank1.jsonl"):
+        assert (resumed.folder / file).read_bytes() == (uninterrupted.folder / file).read_bytes(), file
+    assert saved(resumed) == saved(uninterrupted)
+
+
+def test_ppo_killed_in_its_second_step(ppo: Ran, place: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The actor has not learnt yet, and has no moments; the critic has."""
+    killed_after(1, "ppo_killed", PPO, place, monkeypatch)
+    resumed = launch("train", "ppo_killed", *PPO, "trainer.save_every=1", "trainer.keep_last=1")
+    assert "resuming from step " in resumed.output and "saved step 3 in " in resumed.output
+    assert len(list((resumed.folder / "checkpoints").glob("step-*"))) == 1
+    assert {name.split("/")[0] for name in saved(resumed)} == {"actor", "critic"}
+    assert_alike(resumed, ppo)
+
+
+def test_grpo_loses_a_step_that_was_not_saved(
+    grpo: Ran, place: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second checkpoint is gone: the lines of its second step are cut off and written again."""
+    checkpoints = killed_after(2, "grpo_killed", GRPO, place, monkeypatch)
+    shutil.rmtree(checkpoints / "step-000002")
+    shutil.rmtree(checkpoints / "step-000003", ignore_errors=True)
+    resumed = launch("train", "grpo_killed", *GRPO)
+    assert "resuming from step 1: " in resumed.output
+    assert_alike(resumed, grpo)
