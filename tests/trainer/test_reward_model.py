@@ -25,7 +25,7 @@ def trained(launch: Launch, warm: Ran) -> Ran:
         "algorithm.prompts_per_step=129",
         "algorithm.minibatches=2",
     )
-    return launch("train-reward", "addition_reward", "experiment=addition_reward", *steps, *sizes)
+    return launch("train-reward", "addition_reward", "experiment=addition_reward", *sizes)
 
 
 def test_it_learns_to_tell_right_from_wrong(trained: Ran) -> None:
