@@ -43,15 +43,16 @@ class Slice:
 
 
 def load_plan(shape: Shape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
-    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer.
-
-    A reward model that starts from a language model (`shape.head`) finds no score to read there.
-    """
+    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer."""
     at = layout.coordinates[rank]
     weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
     weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
-    absent = SCORE_HEAD if shape.head == "lm" else None
-    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights if weight.name != absent]
+    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights]
+
+
+def in_folder(shape: Shape, plan: Sequence[Slice]) -> list[Slice]:
+    """The slices that are to be read of a folder: a reward model that starts from a language model finds no score."""
+    return [part for part in plan if shape.head != "lm" or part.weight.name != SCORE_HEAD]
 
 
 def tied_copy(shape: Shape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hybridflow.models import Shape, read_shape, table
-from hybridflow.models.folder import load_plan, refuse_unread
+from hybridflow.models.folder import in_folder, load_plan, read_slices, refuse_unread
 from hybridflow.models.score import as_language_model, as_scorer
 from hybridflow.models.shape import FAMILIES, shape_of
 from hybridflow.parallel.layout import Layout
@@ -74,19 +74,18 @@ def test_padding_that_is_an_end_is_left_out(end: Any, padding: Any, written: Any
     assert as_scorer(config(eos_token_id=end, pad_token_id=padding))["pad_token_id"] == written
 
 
-def test_only_a_reward_model_has_a_score_to_read() -> None:
-    from_lm, from_scorer = (
-        load_plan(replace(shape(), head=head), Layout(), 0, head="reward") for head in ("lm", "reward")
-    )
-    assert [part.weight.name for part in from_scorer[len(from_lm) :]] == ["score.weight"]
-    assert from_scorer[: len(from_lm)] == from_lm
+def test_only_a_reward_models_folder_has_a_score_to_read() -> None:
+    """Its place is in either plan, as a checkpoint has it whatever the run started from."""
+    shapes = [replace(shape(), head=head) for head in ("lm", "reward")]
+    language_model, scorer = (load_plan(own, Layout(), 0, head="reward") for own in shapes)
+    assert language_model == scorer == in_folder(shapes[1], scorer)
+    assert scorer[-1].weight.name == "score.weight"
+    assert in_folder(shapes[0], language_model) == scorer[:-1]
 
 
 def test_a_reward_model_without_its_score_is_an_error(tmp_path: Path) -> None:
-    from hybridflow.models.folder import read_slices
-
     own = replace(shape(), head="reward")
     weights = [weight for weight in table(own, head="reward") if weight.name != "score.weight"]
     save_file({weight.name: torch.zeros(weight.shape) for weight in weights}, tmp_path / "model.safetensors")
     with pytest.raises(KeyError, match=r"no tensor 'score\.weight'"):
-        list(read_slices(tmp_path, load_plan(own, Layout(), 0, head="reward")))
+        list(read_slices(tmp_path, in_folder(own, load_plan(own, Layout(), 0, head="reward"))))

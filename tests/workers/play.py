@@ -52,6 +52,22 @@ def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
     return worker.compute_reward(mine(worker, batch))
 
 
+def resumed(folder: Path, layout: Layout, pairs: Batch, saved: Path) -> tuple[list[dict[str, float]], ...]:
+    """The metrics of two updates after two others: of the worker itself, and of one that takes up its checkpoint."""
+    one, other = (RewardModelWorker(context(folder, layout, 60)) for _ in range(2))
+    for _ in range(2):
+        one.update_reward_model(mine(one, pairs))
+    one.save_checkpoint(str(saved))
+    other.load_checkpoint(str(saved))
+    found: tuple[list[dict[str, float]], ...] = ([], [])
+    for worker, metrics in zip((one, other), found, strict=True):
+        for _ in range(2):
+            worker.context.metrics = type(worker.context.metrics)()
+            worker.update_reward_model(mine(worker, pairs))
+            metrics.append(worker.context.metrics.result())
+    return found
+
+
 def learn(folder: Path, layout: Layout, pairs: Batch, steps: int, out: Path) -> list[dict[str, float]]:
     """The metrics of comparing before and after each of so many updates; the model is left in `out`."""
     worker = RewardModelWorker(context(folder, layout, 60))

@@ -145,6 +145,13 @@ def padded_scores(model: Any, pairs: Batch, side: str) -> Tensor:
     return model(padded, attention_mask=padded != model.config.pad_token_id).logits[:, 0]
 
 
+def test_a_checkpoint_has_the_score_too(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
+    """Of a model whose head was not in the folder that it started from."""
+    for one, other in ranks2.run(play.resumed, tiny(**MODELS["qwen2"]), Layout(2), some_pairs(), tmp_path / "saved"):
+        assert one == other
+        assert one[0]["reward_model/loss"] != pytest.approx(math.log(2), abs=1e-3)
+
+
 def test_a_language_model_gives_no_rewards(ranks1: Ranks, tiny: GetModel) -> None:
     with pytest.raises(AssertionError, match="is no reward model: it has no score head"):
         ranks1.run(play.rewards, tiny(**MODELS["qwen2"]), Layout(), some_pairs(), 20)

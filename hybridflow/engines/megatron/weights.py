@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hybridflow.models import Shape, Weight, hf_view, table
-from hybridflow.models.folder import INDEX, SINGLE, load_plan, read_slices, refuse_unread
+from hybridflow.models.folder import INDEX, SINGLE, in_folder, load_plan, read_slices, refuse_unread
 from hybridflow.models.score import as_scorer
 from hybridflow.models.weights import stage_table
 from hybridflow.parallel.groups import Groups
@@ -60,7 +60,7 @@ class LocalWeights:
         Raises as `refuse_unread` and `read_slices`.
         """
         refuse_unread(folder, self.shape, head=self.head)
-        for part, values in read_slices(folder, self.plan):
+        for part, values in read_slices(folder, in_folder(self.shape, self.plan)):
             target = self.shard(part.weight)
             target.copy_(values.reshape(target.shape))
             if part.weight.padded is not None:  # rows past the vocabulary
