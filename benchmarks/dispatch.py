@@ -11,8 +11,10 @@ Claims, on light ranks (no engine), each against plain Ray in the same run, the 
 * `pull_amplification`: bytes moved / bytes wanted, on one node and on two (see `pulls`).
 * `balance`: the heaviest part's tokens / the mean, by `dp_tokens`: 512 rows of log-normal lengths (mu 5, sigma 1, at
   most 4,096 tokens) over 8 replicas, the mean over 20 seeds. `balance_by_count`: by `3d_proto`.
-* `call_cost_us`: a call on 2 to 128 ranks, a plain fan-out on the same processes, and the slope of each by the rank;
-  `simulated_10240`: the driver's own part at 10,240 ranks, with everything but Ray's transport real.
+* `call_cost_us`, `plain_cost_us`: a call on 2 to 128 ranks, a plain fan-out without arguments on the same processes,
+  and the slope of each by the rank; `…_driver_cpu_us`: CPU time of the driver, Ray's threads included, for the same.
+  `simulated_10240`: the driver's own part at 10,240 ranks, with everything but Ray's transport real; `ray_share`: what
+  the plain slope would be of the two together.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ def main() -> None:
         found = PARTS[name]()
         print(json.dumps(found, indent=1), flush=True)
         result |= found
+    if {"cost", "simulated"} <= set(options.only):
+        result["ray_share"] = dispatch_calls.ray_share(result)
+        print(json.dumps({"ray_share": result["ray_share"]}), flush=True)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
+from time import process_time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -13,8 +13,8 @@ import ray
 
 from benchmarks import dispatch_roles
 from benchmarks.dispatch_roles import Bench, PlainActor
-from benchmarks.pairs import Work, paired, seconds
-from hybridflow.batch import Batch, BatchRef, Ragged
+from benchmarks.pairs import Work, paired
+from hybridflow.batch import Batch, BatchRef, Metadata, Ragged
 from hybridflow.batch.rows import even_sizes
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put, supervise
 from hybridflow.controller.group import group_class
@@ -24,6 +24,7 @@ from hybridflow.parallel.layout import Layout
 
 PLUGINS = [dispatch_roles.__name__]
 ROWS = 1024
+RANKS = (2, 8, 32, 128)
 SIMULATED = Layout(tensor=8, pipeline=8, data=160)
 
 
@@ -53,9 +54,14 @@ def chain() -> dict[str, Any]:
         couple, trio = plain_actors(2), plain_actors(3)
         found: dict[str, Any] = {}
         for name, size, times in (("chain_ratio", 64 * 2**20, 40), ("chain_ratio_64KiB", 64 * 2**10, 400)):
-            made = two.add(put(Batch(x=ragged_rows(size))))
+            rows = ragged_rows(size)
+            made = two.add(put(Batch(x=rows)))
             made.metadata()
-            sent = [ray.put((part.ragged("y").values, part.ragged("y").offsets)) for part in made.get().split(2)]
+            sent = [  # made by actors as ours were: Ray sends a small result inside of a message, but not what is put
+                a.add.remote([(0, len(part))], (part.ragged("x").values, part.ragged("x").offsets))
+                for a, part in zip(couple, Batch(x=rows).split(2), strict=True)
+            ]
+            ray.wait(sent, num_returns=2, fetch_local=False)
 
             def ours(made: BatchRef = made) -> BatchRef:
                 back = two.sums(three.add_again(made))
@@ -100,9 +106,13 @@ def ranges(chunks: Sequence[Any], runs: list[tuple[int, int, int]]) -> list[Any]
 
 
 def cost() -> dict[str, Any]:
-    """By the number of ranks. The plain fan-out goes to the same processes, so that 128 of them fit."""
-    found: dict[str, Any] = {}
-    for ranks in (2, 8, 32, 128):
+    """By the number of ranks. The plain fan-out goes to the same processes, so that 128 of them fit.
+
+    On few cores the time is mostly the ranks' own, who share them with the driver; beside it the driver's CPU time.
+    """
+    names = ("call_cost_us", "plain_cost_us", "call_driver_cpu_us", "plain_driver_cpu_us")
+    found: dict[str, dict[int | str, float]] = {name: {} for name in names}
+    for ranks in RANKS:
         with cluster(slots=ranks):
             supervisor = Supervisor()
             pool = ResourcePool("ours", ranks, supervisor, plugins=PLUGINS)
@@ -112,59 +122,83 @@ def cost() -> dict[str, Any]:
                 group.noop().get()
 
             def plain(pool: ResourcePool = pool) -> None:
-                ray.get([rank.place.remote() for rank in pool.ranks])
+                ray.get([rank.__ray_ready__.remote() for rank in pool.ranks])  # it returns True and does nothing
 
-            found |= paired(f"ratio_{ranks}", ours, plain, 3000 // ranks)
+            times = 3000 // ranks
+            us = paired("cost", ours, plain, times)["cost_us"]
+            costs = (us["ours"], us["theirs"], cpu_us(ours, times), cpu_us(plain, times))
+            for name, value in zip(names, costs, strict=True):
+                found[name][ranks] = value
             supervisor.drain()
-    ours_us = {ranks: found[f"ratio_{ranks}_us"]["ours"] for ranks in (2, 8, 32, 128)}
-    plain_us = {ranks: found[f"ratio_{ranks}_us"]["theirs"] for ranks in ours_us}
-    return {
-        "call_cost_us": ours_us,
-        "call_cost_us_a_rank": slope(ours_us),
-        "plain_cost_us": plain_us,
-        "plain_cost_us_a_rank": slope(plain_us),
-    }
+    return {name: by_ranks | {"slope": slope(by_ranks)} for name, by_ranks in found.items()}
 
 
-def slope(cost_us: dict[int, float]) -> float:
+def cpu_us(work: Work, times: int) -> float:
+    """CPU time of this process, Ray's threads included, in µs a time."""
+    begin = process_time()
+    for _ in range(times):
+        work()
+    return round(1e6 * (process_time() - begin) / times, 1)
+
+
+def slope(cost_us: dict[Any, float]) -> float:
     """Least squares, in µs a rank."""
     return round(float(np.polyfit(list(cost_us), list(cost_us.values()), 1)[0]), 2)
 
 
-class Stub:
-    """A rank whose reports are there at once; it counts what it is sent."""
+class Coming:
+    """A report that is there at once."""
 
-    def __init__(self) -> None:
-        self.call = SimpleNamespace(remote=lambda order, *objects: object())
-        self.call_rows = SimpleNamespace(remote=lambda order, *objects: (object(), object()))
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+
+
+class Stub:
+    """A rank that reports at once what a real one would, on as many rows as there are for a replica."""
+
+    def __init__(self, rows: Ragged) -> None:
+        nothing, known = Report().encode(), Report((Metadata.of(Batch(y=rows)),), seconds=0.1).encode()
+        self.call = SimpleNamespace(remote=lambda order, *objects: Coming(nothing))
+        self.call_rows = SimpleNamespace(remote=lambda order, *objects: (Coming(known), object()))
 
 
 def simulated() -> dict[str, Any]:
-    """The driver's own part of a call at 10,240 ranks."""
-    report = Report().encode()
-    transport = SimpleNamespace(get=lambda wanted, timeout: [report] * len(wanted), exceptions=ray.exceptions)
-    supervisor, ranks = Supervisor(), [Stub() for _ in range(SIMULATED.size)]
+    """The driver's own part of a call at 10,240 ranks: CPU time, for it waits for nothing."""
+    transport = SimpleNamespace(get=lambda wanted, timeout: [w.encoded for w in wanted], exceptions=ray.exceptions)
+    column = Ragged.of([np.zeros(8, np.float32)] * SIMULATED.size)
+    replica = Ragged.of([np.zeros(8, np.float32)] * (SIMULATED.size // SIMULATED.data))
+    supervisor, ranks = Supervisor(), [Stub(replica) for _ in range(SIMULATED.size)]
     group: Any = group_class(Bench)("bench", Bench, SIMULATED, ranks, supervisor)
-    rows = BatchRef.here(Batch(x=Ragged.of([np.zeros(8, np.float32)] * SIMULATED.size)))
+    rows = BatchRef.here(Batch(x=column))
     for source in rows.sources:
         source.chunks[0].__dict__["data"] = object()  # what it is in the store
 
+    def nothing() -> None:
+        group.noop().get()
+        supervisor.drain()
+
     def with_rows() -> None:
-        group.add(rows)
+        group.add(rows).metadata()
         supervisor.drain()
 
     with patch.object(supervise, "ray", transport):
-        group.noop().get()  # the layout's coordinates are known from now on
-        taken = {"noop": median_us(lambda: group.noop().get()), "rows": median_us(with_rows)}
+        nothing()  # the layout's coordinates are known from now on
+        taken = {"noop": cpu_us(nothing, 20), "rows": cpu_us(with_rows, 20)}
     return {
         "simulated_10240_us": taken,
         "simulated_10240_us_a_rank": {name: round(us / SIMULATED.size, 3) for name, us in taken.items()},
     }
 
 
-def median_us(work: Work, times: int = 20) -> float:
-    """Of some times, in µs."""
-    return round(1e6 * median(seconds(work) for _ in range(times)), 1)
+def ray_share(found: dict[str, Any]) -> dict[str, float]:
+    """Ray's part of a call with rows at 10,240 ranks, as the plain fan-out's cost by the rank foretells it.
+
+    `driver_cpu` is what the driver itself needs, on however many machines the ranks are; `time` has in it the work of
+    ranks that share this machine's cores.
+    """
+    ours = found["simulated_10240_us_a_rank"]["rows"]
+    rays = {"time": found["plain_cost_us"]["slope"], "driver_cpu": found["plain_driver_cpu_us"]["slope"]}
+    return {name: round(us / (us + ours), 4) for name, us in rays.items()}
 
 
 def plain_actors(count: int) -> list[Any]:

@@ -80,20 +80,21 @@ class PlainActor:
 
     def add(self, ranges: list[tuple[int, int]], *chunks: tuple[np.ndarray, np.ndarray]) -> Any:
         """See `Bench`."""
-        rows = taken(ranges, chunks)
-        return rows.values + 1, rows.offsets
+        values, offsets = taken(ranges, chunks)
+        return values + 1, offsets
 
     def sums(self, ranges: list[tuple[int, int]], *chunks: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         """See `Bench`."""
-        return row_sums(taken(ranges, chunks))
+        values, offsets = taken(ranges, chunks)
+        return np.add.reduceat(values, offsets[:-1])
 
 
-def taken(ranges: list[tuple[int, int]], chunks: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Ragged:
-    """Rows of some chunks in one piece: a view if they are in one chunk, else one copy."""
-    values, lengths = [], []
-    for (start, stop), (held, offsets) in zip(ranges, chunks, strict=True):
-        values.append(held[offsets[start] : offsets[stop]])
-        lengths.append(np.diff(offsets[start : stop + 1]))
-    if len(values) == 1:
-        return Ragged(values[0], col.offsets_of(lengths[0]))
-    return Ragged(np.concatenate(values), col.offsets_of(np.concatenate(lengths)))
+def taken(ranges: list[tuple[int, int]], chunks: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Values and offsets of some chunks' rows in one piece: a view if they are in one chunk, else one copy."""
+    values, offsets, before = [], [np.zeros(1, np.int64)], 0
+    for (start, stop), (held, bounds) in zip(ranges, chunks, strict=True):
+        first, last = bounds[start], bounds[stop]
+        values.append(held[first:last])
+        offsets.append(bounds[start + 1 : stop + 1] + (before - first))
+        before += last - first
+    return values[0] if len(values) == 1 else np.concatenate(values), np.concatenate(offsets)
