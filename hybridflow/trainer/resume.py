@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridflow.config.changes import changes
+from hybridflow.config.changes import Changes, changes
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
@@ -30,8 +30,12 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     if found is None:
         return None
     manifest = verify(found)
+    differ = _differences(config, found)
     say(f"resuming from step {manifest.step}: {found}")
-    _compare(config, found, say)
+    for told in differ.numbers:
+        say(f"warning: {told}")
+    for told in differ.cut:
+        say(f"{told}: results agree within rounding, not bit for bit")
     for name, version in versions().items():
         if manifest.versions.get(name) != version:
             say(f"warning: {name} is {version} now and was {manifest.versions.get(name)}: numbers may differ")
@@ -55,7 +59,8 @@ def _at(path: Path, own: Path) -> Path:
     return found
 
 
-def _compare(config: Config, found: Path, say: Callable[[str], None]) -> None:
+def _differences(config: Config, found: Path) -> Changes:
+    """The settings that differ. Raises ConfigError if they change numbers and nobody named this checkpoint."""
     differ = changes((found / CONFIG).read_text(encoding="utf-8"), resolved_yaml(config), config)
     if differ.numbers and config.trainer.resume == "auto":
         lines = "\n  ".join(differ.numbers)
@@ -64,7 +69,4 @@ def _compare(config: Config, found: Path, say: Callable[[str], None]) -> None:
             f"afresh (what is there is set aside), trainer.resume={found} to go on with the new ones, or another "
             "run.name"
         )
-    for told in differ.numbers:
-        say(f"warning: {told}")
-    for told in differ.cut:
-        say(f"{told}: results agree within rounding, not bit for bit")
+    return differ

@@ -42,10 +42,13 @@ def metrics(ran: Ran) -> list[dict[str, float]]:
 
 
 def saved(ran: Ran) -> dict[str, Any]:
-    """What the roles' files of the last checkpoint contain: weights, moments, random states, weight version."""
+    """What the roles' files of the last checkpoint contain: weights, moments, random states, weight version.
+
+    But for torch_dist's index, which names the folder that it was written in.
+    """
     newest = (ran.folder / "checkpoints" / "LATEST").read_text().strip()
     files = json.loads((ran.folder / "checkpoints" / newest / "manifest.json").read_text())["files"]
-    return {name: entry for name, entry in files.items() if "/" in name}
+    return {name: entry for name, entry in files.items() if "/" in name and not name.endswith(".metadata")}
 
 
 def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
