@@ -13,7 +13,7 @@ import pytest
 from tests.trainer.conftest import GRPO, PPO, SMALL, Launch, Ran
 from tests.trainer.processes import gone_within, kill, start_marked
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # each test is two or three runs
 
 
 def killed_after(
