@@ -9,9 +9,11 @@ import pytest
 
 from hybridflow.algorithms import Algorithm
 from hybridflow.config.compose import load
-from hybridflow.controller import Supervisor
+from hybridflow.controller import Group, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.folder import RunFolder
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import CriticRole
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.commit import Checkpoints, verify
@@ -55,6 +57,6 @@ def test_a_role_that_the_checkpoint_lacks_is_named(tmp_path: Path) -> None:
     config, folder = load("train", ["experiment=addition"]), RunFolder(tmp_path)
     checkpoint.save(config, running(), folder, Outcome(1))
     other = running()
-    other.groups["critic"] = None  # type: ignore[assignment]
+    other.groups["critic"] = Group("critic", CriticRole, Layout(), [], other.supervisor)
     with pytest.raises(HybridFlowError, match="step-000001 has no critic"):
         checkpoint.load(other, folder.checkpoints / "step-000001")
