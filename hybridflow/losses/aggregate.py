@@ -14,7 +14,7 @@ from torch import Tensor
 from hybridflow.losses.segments import row_sums, to_tokens
 from hybridflow.registry import Registry
 
-# (lengths [R], total_tokens, total_rows, mask [T] bool or None) -> weights [T] float32
+# (lengths [R], total_tokens, total_rows, mask [T] bool or None, limit=) -> weights [T] float32
 Aggregation = Callable[..., Tensor]
 aggregations: Registry[Aggregation] = Registry("loss aggregation")
 
@@ -30,7 +30,12 @@ def totals(lengths: Tensor, mask: Tensor | None = None) -> Tensor:
 
 @aggregations.register("token_mean")
 def token_mean(
-    lengths: Tensor, total_tokens: float | Tensor, total_rows: float | Tensor, mask: Tensor | None = None
+    lengths: Tensor,
+    total_tokens: float | Tensor,
+    total_rows: float | Tensor,
+    mask: Tensor | None = None,
+    *,
+    limit: int = 1,
 ) -> Tensor:
     """Every token weighs the same: 1 / `total_tokens`. Long rows count for more (arXiv 2503.14476, section 3.3).
 
@@ -38,13 +43,19 @@ def token_mean(
         lengths: [R] int64, the rows at hand.
         total_tokens, total_rows: `totals`, summed over the whole step.
         mask: [T] bool, tokens that count; None: all. The others weigh exactly 0.
+        limit: the most tokens that a row may have.
     """
     return _masked(to_tokens(1.0 / _at_least_one(total_tokens, lengths).expand(len(lengths)), lengths), mask)
 
 
 @aggregations.register("sequence_mean")
 def sequence_mean(
-    lengths: Tensor, total_tokens: float | Tensor, total_rows: float | Tensor, mask: Tensor | None = None
+    lengths: Tensor,
+    total_tokens: float | Tensor,
+    total_rows: float | Tensor,
+    mask: Tensor | None = None,
+    *,
+    limit: int = 1,
 ) -> Tensor:
     """The mean over rows of each row's mean over its tokens (arXiv 2402.03300, equation 3). Arguments as `token_mean`.
 
@@ -52,6 +63,23 @@ def sequence_mean(
     """
     counts = _counts(lengths, mask).clamp(min=1)
     return _masked(to_tokens(1.0 / (counts * _at_least_one(total_rows, lengths)), lengths), mask)
+
+
+@aggregations.register("fixed_length_mean")
+def fixed_length_mean(
+    lengths: Tensor,
+    total_tokens: float | Tensor,
+    total_rows: float | Tensor,
+    mask: Tensor | None = None,
+    *,
+    limit: int = 1,
+) -> Tensor:
+    """The mean over rows of each row's sum / `limit`: how long a row is does not change what its tokens weigh.
+
+    Source: Dr. GRPO (arXiv 2503.20783, section 3.2), whose constant is the generation budget.
+    Arguments as `token_mean`.
+    """
+    return _masked(to_tokens(1.0 / (limit * _at_least_one(total_rows, lengths)).expand(len(lengths)), lengths), mask)
 
 
 def _counts(lengths: Tensor, mask: Tensor | None) -> Tensor:

@@ -32,7 +32,13 @@ def _sequence_mean(rows: Rows) -> float:
     return sum(means) / len(means) if means else 0.0
 
 
-EXPECTED = {"token_mean": _token_mean, "sequence_mean": _sequence_mean}
+def _fixed_length_mean(rows: Rows) -> float:
+    sums = [sum(loss for loss, counts in row if counts) / LIMIT for row in rows if any(counts for _, counts in row)]
+    return sum(sums) / len(sums) if sums else 0.0
+
+
+LIMIT = 7
+EXPECTED = {"token_mean": _token_mean, "sequence_mean": _sequence_mean, "fixed_length_mean": _fixed_length_mean}
 
 
 def test_the_names_are_known() -> None:
@@ -43,7 +49,7 @@ def test_the_names_are_known() -> None:
 @given(rows=ROWS)
 def test_against_a_loop(name: str, rows: Rows) -> None:
     losses, lengths, mask = _pack(rows)
-    weights = aggregations.get(name)(lengths, *totals(lengths, mask), mask)
+    weights = aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)
     assert float((losses * weights).sum()) == pytest.approx(EXPECTED[name](rows), abs=1e-5)
     assert (weights[~mask] == 0).all()
 
@@ -66,7 +72,7 @@ def test_any_cut_into_parts_gives_the_same_sum(name: str, rows: Rows, data: st.D
     cut = [_pack([row for row, at in zip(rows, owner, strict=True) if at == part]) for part in range(parts)]
     tokens, counted = sum(totals(lengths, mask) for _, lengths, mask in cut)
     weigh = aggregations.get(name)
-    summed = sum(float((losses * weigh(n, tokens, counted, mask)).sum()) for losses, n, mask in cut)
+    summed = sum(float((losses * weigh(n, tokens, counted, mask, limit=LIMIT)).sum()) for losses, n, mask in cut)
     assert summed == pytest.approx(EXPECTED[name](rows), abs=1e-5)
 
 
@@ -79,3 +85,4 @@ def test_a_step_without_any_token_weighs_nothing() -> None:
 def test_plain_numbers_serve_as_totals() -> None:
     assert aggregations.get("token_mean")(torch.tensor([1, 1]), 4, 3).tolist() == [0.25, 0.25]
     assert aggregations.get("sequence_mean")(torch.tensor([2, 1]), 9, 2).tolist() == [0.25, 0.25, 0.5]
+    assert aggregations.get("fixed_length_mean")(torch.tensor([2, 1]), 9, 2, limit=4).tolist() == [0.125] * 3
