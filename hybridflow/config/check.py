@@ -42,7 +42,7 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     found = [*_ranges(config), *_pools(config), *_roles(config, facts), *_data(config, facts)]
     if not any(problem.startswith("placement.") for problem in found):
         found += fit.layouts(config, facts)
-    return [*found, *fit.models(config, facts), *fit.generation(config)]
+    return [*found, *fit.not_supported(config, facts), *fit.models(config, facts), *fit.generation(config)]
 
 
 def warnings(config: Config, cpus: int) -> list[str]:

@@ -58,6 +58,15 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
             yield from _head(config, role, facts.models[role].head)
 
 
+def not_supported(config: Config, facts: Facts) -> Iterator[str]:
+    """Kinds of parallelism that have a setting but no engine yet."""
+    for role in trained(config, facts):
+        cut = section(config, role).parallel
+        for name, value in (("context", cut.context), ("expert", cut.expert)):
+            if value != 1:
+                yield f"{role}.parallel.{name}: {value} given, but {name} parallelism is not supported yet; set it to 1"
+
+
 def generation(config: Config) -> Iterator[str]:
     """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3); and what vLLM takes."""
     if config.rollout.parallel.pipeline > 1:

@@ -28,12 +28,37 @@ class Decay(StrEnum):
     cosine = "cosine"
 
 
+class Recompute(StrEnum):
+    """Activations that are computed again in the backward pass instead of being kept (arXiv 2205.05198, section 5)."""
+
+    none = "none"
+    selective = "selective"  # the attention of each layer
+    full = "full"  # each layer, from its input
+
+
 @dataclass
 class Parallel:
     """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
 
     tensor: int = 1
     pipeline: int = 1
+
+
+@dataclass
+class TrainParallel(Parallel):
+    """The same for a role with a Megatron model."""
+
+    sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
+    context: int = 1  # not supported yet
+    expert: int = 1  # not supported yet
+
+
+@dataclass
+class Offload:
+    """What waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
+
+    weights: bool = False
+    optimizer: bool = False  # master weights, moments and the memory of gradients
 
 
 @dataclass
@@ -46,7 +71,7 @@ class Model:
 
 @dataclass
 class Optimizer:
-    """AdamW with a warm-up and one of three decays."""
+    """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
 
     lr: float = 1e-4
     min_lr: float = 0.0
@@ -56,7 +81,8 @@ class Optimizer:
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.0
-    clip_grad: float = 1.0
+    clip_grad: float = 1.0  # the largest norm of the whole model's gradient; 0: any
+    distributed: bool = False  # data parallel ranks share out master weights, moments and updates (ZeRO 1)
 
 
 @dataclass
@@ -65,8 +91,10 @@ class Trained:
 
     worker: str = MISSING  # the registered name of the worker class
     model: Model = field(default_factory=Model)
-    parallel: Parallel = field(default_factory=Parallel)
+    parallel: TrainParallel = field(default_factory=TrainParallel)
     max_tokens_per_rank: int = 8192  # tokens of one micro-batch on one data-parallel rank
+    recompute: Recompute = Recompute.none
+    offload: Offload = field(default_factory=Offload)
 
 
 @dataclass
@@ -156,7 +184,7 @@ class PolicyLoss:
     name: str = "ppo_clip"
     clip_low: float = 0.2
     clip_high: float = 0.2
-    aggregate: str = "token_mean"
+    aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
     entropy_coef: float = 0.0
     kl_coef: float = 0.0  # of the KL to the reference inside the loss
     kl_estimator: str = "k3"

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from hybridflow.parallel import bf16
+from hybridflow.parallel.parked import Parked
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Platform:
         """Wait for the device, so that a clock reads the truth."""
         if self.name == "cuda":
             torch.cuda.synchronize()
+
+    def park(self, tensors: Iterable[Tensor], *, keep: bool = True) -> Parked:
+        """Let tensors wait in host memory, so that others have their memory on the device; see `Parked`.
+
+        A CPU has one memory, so nothing is moved there.
+        """
+        return Parked(tensors if self.name == "cuda" else (), keep=keep)
 
     def megatron_options(self) -> dict[str, bool]:
         """Settings of Megatron's TransformerConfig that only one kind of hardware has."""

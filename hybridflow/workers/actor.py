@@ -48,7 +48,7 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
         """See `ActorRole`."""
-        with self.context.timed("refit"):
+        with self.context.timed("refit"), self.turn():
             self.refit(self.generator, self.version)
         rollout, rows = self.context.config.rollout, len(prompts)
         sampling = Sampling(
@@ -67,7 +67,8 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
         """See `ActorRole`. Also measures how far the two engines are apart."""
-        scores = self.engine.score(rollout)
+        with self.turn() as engine:
+            scores = engine.score(rollout)
         if scores is None:
             return Batch()
         log_probs, tokens = scores["log_probs"], len(scores["log_probs"].values)
@@ -137,7 +138,8 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
 
     def save_model(self, folder: str) -> None:
         """See `ActorRole`."""
-        self.engine.export(folder)
+        with self.turn() as engine:
+            engine.export(folder)
 
     def state(self) -> dict[str, Any]:
         """The weight version."""
@@ -148,7 +150,8 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         self.version = state["weight_version"]
 
     def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
-        result = self.engine.train(batch, loss)
+        with self.turn(learns=True) as engine:
+            result = engine.train(batch, loss)
         self.version += 1
         self.context.metrics.largest("actor/grad_norm", result.grad_norm)
         self.context.metrics.largest("actor/lr", result.lr)

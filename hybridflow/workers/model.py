@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +48,39 @@ class ModelWorker(Worker):
             total_steps=context.total_updates,
             temperature=context.config.rollout.temperature,
             seed=context.config.run.seed,
+            sequence=settings.parallel.sequence,
+            recompute=settings.recompute,
         )
+        self._offload = settings.offload
+        self._rest()
+
+    @contextmanager
+    def turn(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
+        """One call of the role that needs its model: `offload` says what waits in host memory outside of turns.
+
+        Args:
+            learns: the optimiser's state is needed too.
+        """
+        self.engine.onload(optimizer=learns)
+        yield self.engine
+        self._rest()
+
+    def _rest(self) -> None:
+        self.engine.offload(weights=self._offload.weights, optimizer=self._offload.optimizer)
 
     def scored(self, batch: Batch, name: str, column: str) -> Batch:
         """A column of scores; an empty batch on ranks that have none to give."""
-        scores = self.engine.score(batch)
+        with self.turn() as engine:
+            scores = engine.score(batch)
         return Batch() if scores is None else Batch(**{column: scores[name]})
 
     def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
         """The weight of each response token in the mean over all rows of this step, on all ranks."""
         lengths = torch.from_numpy(batch.ragged("response_ids").lengths)
         tokens, rows = self.engine.global_sums(float(lengths.sum()), float((lengths > 0).sum()))
-        return batch.ragged("response_ids").like(aggregations.get(aggregate)(lengths, tokens, rows).numpy())
+        limit = self.context.config.rollout.max_response_tokens
+        weights = aggregations.get(aggregate)(lengths, tokens, rows, limit=limit)
+        return batch.ragged("response_ids").like(weights.numpy())
 
     def record(self, loss: TokenLoss) -> None:
         """Report a loss's metrics as means over tokens."""
@@ -77,11 +100,13 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
     def save_checkpoint(self, folder: str) -> None:
         """See `TrainedRole`."""
-        checkpoint.save(self.engine, Path(folder), self.state())
+        with self.turn(learns=True) as engine:
+            checkpoint.save(engine, Path(folder), self.state())
 
     def load_checkpoint(self, folder: str) -> None:
         """See `TrainedRole`."""
-        self.restore(checkpoint.load(self.engine, Path(folder)))
+        with self.turn(learns=True) as engine:
+            self.restore(checkpoint.load(engine, Path(folder)))
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:

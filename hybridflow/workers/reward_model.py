@@ -33,7 +33,8 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             self.record(found)
             return found.loss.sum() / total
 
-        result = self.engine.train(rows, loss, together=2)
+        with self.turn(learns=True) as engine:
+            result = engine.train(rows, loss, together=2)
         self.context.metrics.largest("reward_model/grad_norm", result.grad_norm)
         self.context.metrics.largest("reward_model/lr", result.lr)
         self.context.metrics.mean("reward_model/skipped_steps", float(not result.applied))
@@ -42,13 +43,15 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
 
     def compare(self, pairs: Batch) -> None:
         """See `RewardModelRole`."""
-        scores = self.engine.score_rows(sides(pairs))
+        with self.turn() as engine:
+            scores = engine.score_rows(sides(pairs))
         if scores is not None:
             self.record(compared(torch.from_numpy(scores)))
 
     def save_model(self, folder: str) -> None:
         """See `RewardModelRole`."""
-        self.engine.export(folder)
+        with self.turn() as engine:
+            engine.export(folder)
 
 
 @workers.register("model")
@@ -60,7 +63,8 @@ class ModelRewardWorker(ModelRewardRole[Batch], ModelWorker):
 
     def compute_reward(self, rollout: Batch) -> Batch:
         """See `ModelRewardRole`."""
-        scores = self.engine.score_rows(rollout)
+        with self.turn() as engine:
+            scores = engine.score_rows(rollout)
         if scores is None:
             return Batch()
         self.context.metrics.mean("reward/mean", scores.sum(), len(scores))

@@ -14,6 +14,7 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer
 from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.model import output_weight
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.parallel.groups import Groups, make_groups
 from hybridflow.parallel.layout import Layout
@@ -60,19 +61,24 @@ def score(folder: Path, layout: Layout, batch: Batch, **options: Any) -> dict[st
 
 def logits(folder: Path, layout: Layout, batch: Batch) -> list[np.ndarray] | None:
     """[L, V] of each row, from what the output layers of the tensor ranks give; None before the last stage."""
-    made = engine(folder, layout, budget=10**6)
+    return row_logits(engine(folder, layout, budget=10**6), batch)
+
+
+def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
+    """[L, V] of each row of one micro-batch, by the output layers of the tensor ranks; None before the last stage."""
+    [micro] = made.pack(batch)
     caught: list[Tensor] = []
     if made.groups.last_stage:
-        made.model.output_layer.register_forward_hook(lambda *call: caught.append(call[-1][0][:, 0]))
+        hook = made.model.output_layer.register_forward_hook(lambda *call: caught.append(call[-1][0][:, 0]))
     made.score(batch)
     if not made.groups.last_stage:
         return None
-    parts = [torch.empty_like(caught[0]) for _ in range(layout.tensor)]
-    dist.all_gather(parts, caught[0].contiguous(), group=made.groups.megatron.tp)
+    hook.remove()
+    mine = (caught[0] @ output_weight(made.model).float().t()).detach()
+    parts = [torch.empty_like(mine) for _ in range(made.groups.layout.tensor)]
+    dist.all_gather(parts, mine, group=made.groups.megatron.tp)
     whole = torch.cat(parts, -1)[:, : made.shape.vocab].numpy()
-    order = made.pack(batch)[0].rows
-    lengths = (batch.ragged("prompt_ids").lengths + batch.ragged("response_ids").lengths)[order]
-    rows = dict(zip(order.tolist(), np.split(whole, np.cumsum(lengths)[:-1]), strict=True))
+    rows = dict(zip(micro.rows.tolist(), np.split(whole, micro.ends.numpy() + 1), strict=False))
     return [rows[row] for row in range(len(batch))]
 
 
@@ -123,14 +129,22 @@ def no_gradient(folder: Path, layout: Layout, batch: Batch) -> tuple[bool, bool]
 
 
 def statistics(
-    logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: float, layout: Layout
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`token_statistics` of [T, padded V] logits cut over the tensor ranks: the two results, this rank's gradient."""
-    from hybridflow.engines.megatron.vocab_parallel import token_statistics
+    logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: float, layout: Layout,
+    chunk: int | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """`token_statistics` through an output layer that gives [T, padded V] `logits`, cut over the tensor ranks.
+
+    The two results, and this rank's gradients of the hidden states and of its weights. The hidden states are the
+    logits themselves, and the weights are the identity.
+    """
+    from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
 
     group = groups_of(layout).megatron.tp
-    part = torch.from_numpy(logits).chunk(layout.tensor, -1)[dist.get_rank(group)].clone().requires_grad_()
-    found = token_statistics(part, torch.from_numpy(tokens), group, vocab, temperature=temperature)
+    hidden = torch.from_numpy(logits).clone().requires_grad_()
+    weight = torch.eye(logits.shape[-1]).chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
+    found = token_statistics(
+        hidden, weight, torch.from_numpy(tokens), Vocabulary(vocab, group, temperature), chunk=chunk
+    )
     torch.autograd.backward(found, tuple(torch.from_numpy(grads)))
-    assert part.grad is not None
-    return found[0].detach().numpy(), found[1].detach().numpy(), part.grad.numpy()
+    assert hidden.grad is not None and weight.grad is not None
+    return found[0].detach().numpy(), found[1].detach().numpy(), hidden.grad.numpy(), weight.grad.numpy()

@@ -14,15 +14,16 @@ from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Optimizer
+from hybridflow.config.schema import Optimizer, Recompute
 from hybridflow.engines.megatron import cpu_shim
-from hybridflow.engines.megatron.model import build_model, transformer_config
+from hybridflow.engines.megatron.model import build_model, output_weight, transformer_config
 from hybridflow.engines.megatron.optimizer import Optimiser, StepResult
 from hybridflow.engines.megatron.packing import MicroBatch, micro_batches
-from hybridflow.engines.megatron.vocab_parallel import token_statistics
+from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
 from hybridflow.engines.megatron.weights import LocalWeights
 from hybridflow.models import read_shape
 from hybridflow.parallel.groups import Groups
+from hybridflow.parallel.parked import Parked, without
 from hybridflow.parallel.platform import platform
 
 
@@ -54,6 +55,8 @@ class MegatronEngine:
         optimizer: None for a model that only scores.
         total_steps: optimiser steps that the learning-rate schedule spans.
         temperature: at which log-probs are taken; that of sampling.
+        sequence: sequence parallelism between the tensor ranks.
+        recompute: which activations are computed again in the backward pass.
 
     Raises ValueError if a reward model is only to score, but the folder has none.
     """
@@ -70,20 +73,38 @@ class MegatronEngine:
         total_steps: int = 1,
         temperature: float = 1.0,
         seed: int = 1,
+        sequence: bool = False,
+        recompute: Recompute = Recompute.none,
     ) -> None:
         if platform().shimmed:
             cpu_shim.apply()
         cpu_shim.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
-        self.temperature = temperature
         self.shape = read_shape(folder)
+        self.vocabulary = Vocabulary(self.shape.vocab, groups.megatron.tp, temperature)
         if head == "reward" and optimizer is None and self.shape.head != "reward":
             raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")
-        self.config = transformer_config(self.shape, groups, dtype)
+        self.config = transformer_config(self.shape, groups, dtype, sequence=sequence, recompute=recompute)
         self.model = build_model(self.shape, groups, self.config, head=head)
         self.weights = LocalWeights(self.model, self.shape, groups, head=head)
         self.weights.load(folder)
         self.optimiser = Optimiser(self.model, self.config, optimizer, groups, total_steps) if optimizer else None
+        self._parked: dict[str, list[Parked]] = {}
+
+    def offload(self, *, weights: bool, optimizer: bool) -> None:
+        """Let the weights, or what only an optimiser step needs, wait in host memory. What waits already, stays."""
+        if optimizer and self.optimiser and "optimizer" not in self._parked:
+            own = without(self.optimiser.state(), self._weights())
+            gone = platform().park(self.optimiser.gradients(), keep=False)
+            self._parked["optimizer"] = [platform().park(own), gone]
+        if weights and "weights" not in self._parked:
+            self._parked["weights"] = [platform().park(self._weights())]
+
+    def onload(self, *, optimizer: bool) -> None:
+        """Bring back the weights, and for an optimiser step the rest."""
+        for name in ("weights", "optimizer") if optimizer else ("weights",):
+            for parked in self._parked.pop(name, []):
+                parked.restore()
 
     def score(self, batch: Batch) -> dict[str, Ragged] | None:
         """Log-probs and entropy, or values, of every response token, without gradients.
@@ -138,7 +159,10 @@ class MegatronEngine:
 
     def pack(self, batch: Batch, together: int = 1) -> list[MicroBatch]:
         """The rows as micro-batches within the budget; see `micro_batches`."""
-        return micro_batches(batch, self.budget, platform().device, together=together) if len(batch) else []
+        if not len(batch):
+            return []
+        multiple = self.groups.layout.tensor if self.config.sequence_parallel else 1
+        return micro_batches(batch, self.budget, platform().device, together=together, multiple=multiple)
 
     def _look(self, micros: list[MicroBatch]) -> list[TokenOutputs]:
         """`run` without gradients."""
@@ -178,6 +202,9 @@ class MegatronEngine:
 
         return forward
 
+    def _weights(self) -> list[Tensor]:
+        return [param.data for param in self.model.parameters()]
+
     def _outputs(self, output: Tensor, micro: MicroBatch) -> TokenOutputs:
         """From the last layer's [1, T, ·] to what is said of the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
@@ -186,9 +213,7 @@ class MegatronEngine:
         at_tokens = output[0][micro.predicts]
         if self.head == "value":
             return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
-        statistics = token_statistics(
-            at_tokens, micro.targets, self.groups.megatron.tp, self.shape.vocab, temperature=self.temperature
-        )
+        statistics = token_statistics(at_tokens, output_weight(self.model), micro.targets, self.vocabulary)
         return TokenOutputs(*statistics, none, none)
 
 

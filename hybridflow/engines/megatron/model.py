@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from hybridflow.config.schema import Recompute
 from hybridflow.engines.megatron.spec import block_spec
 from hybridflow.models import Shape
 from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.platform import platform
 
+# What is computed again in the backward pass, not kept: nothing, the attention of each layer, or each layer.
+RECOMPUTE: Mapping[Recompute, dict[str, Any]] = {
+    Recompute.none: {},
+    Recompute.selective: {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+    Recompute.full: {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+}
 
-def transformer_config(shape: Shape, groups: Groups, dtype: torch.dtype) -> TransformerConfig:
+
+def transformer_config(
+    shape: Shape,
+    groups: Groups,
+    dtype: torch.dtype,
+    *,
+    sequence: bool = False,
+    recompute: Recompute = Recompute.none,
+) -> TransformerConfig:
     """Megatron's configuration of a shape.
+
+    With `sequence`, what lies between the cut layers is cut over the tensor ranks along the tokens (sequence
+    parallelism, arXiv 2205.05198); with one tensor rank there is nothing to cut.
 
     The fusions are off because they are CUDA kernels or, for the cross entropy, cast gradients to bf16.
     `calculate_per_token_loss` makes gradients a plain sum over micro-batches and data parallelism: our losses carry
@@ -43,6 +68,8 @@ def transformer_config(shape: Shape, groups: Groups, dtype: torch.dtype) -> Tran
         mrope_section=[shape.head_dim // 2, 0, 0],
         tensor_model_parallel_size=groups.layout.tensor,
         pipeline_model_parallel_size=groups.layout.pipeline,
+        sequence_parallel=sequence and groups.layout.tensor > 1,
+        **RECOMPUTE[recompute],
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
@@ -65,6 +92,8 @@ def transformer_config(shape: Shape, groups: Groups, dtype: torch.dtype) -> Tran
 
 def build_model(shape: Shape, groups: Groups, config: TransformerConfig, *, head: str = "lm") -> GPTModel:
     """This rank's part of the model; weights are not set. `head` is "lm", "value" or "reward"."""
+    if config.sequence_parallel and parallel_state._GLOBAL_MEMORY_BUFFER is None:
+        parallel_state._set_global_memory_buffer()  # made by Megatron only with its global groups
     model = GPTModel(
         config,
         block_spec(config, groups.at.pp),
@@ -82,36 +111,46 @@ def build_model(shape: Shape, groups: Groups, config: TransformerConfig, *, head
         model.rotary_pos_emb.inv_freq = shape.rope_scaling.stretch(model.rotary_pos_emb.inv_freq)
     if groups.last_stage:
         if head in ("value", "reward"):
-            model.output_layer = ScalarHead(shape.hidden, config)
+            model.output_layer = ScalarHead(shape.hidden, config, groups.megatron.tp)
         else:
-            model.output_layer.__class__ = Float32Output  # the same parameter under the same name
+            model.output_layer.__class__ = HiddenOutput  # the same parameter under the same name
     return model.to(platform().device)
 
 
-class Float32Output(ColumnParallelLinear):
-    """Megatron's output layer with float32 logits, whatever the model's format.
+def output_weight(model: GPTModel) -> Tensor:
+    """This rank's part [V / t, H] of the output layer, on the last stage; it may be the embedding's."""
+    tied = model.share_embeddings_and_output_weights
+    return model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
 
-    Logits rounded to bfloat16 set the log-probs of two engines further apart: 0.032 against 0.029 nats in the mean,
-    vLLM against this engine on SmolLM2-135M. MiniMax-M1 (arXiv 2506.13585) keeps its output layer in float32 too.
+
+class HiddenOutput(ColumnParallelLinear):
+    """Megatron's output layer, which gives the hidden states of all tokens: logits are made in chunks of them.
+
+    `token_statistics` does so, with this layer's weight.
     """
 
     def forward(
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """[T, 1, H] to [T, 1, V / t] float32."""
-        weight = self.weight if weight is None else weight
-        return super().forward(input_.float(), weight.float(), runtime_gather_output)
+    ) -> tuple[Tensor, None]:
+        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, H] float32."""
+        if self.sequence_parallel:
+            return gather_from_sequence_parallel_region(input_.float(), group=self.tp_group), None
+        return copy_to_tensor_model_parallel_region(input_.float(), group=self.tp_group), None
 
 
 class ScalarHead(nn.Module):
     """Hidden states to one number a token, in place of Megatron's output layer; the same on all tensor ranks."""
 
-    def __init__(self, hidden: int, config: TransformerConfig) -> None:
+    def __init__(self, hidden: int, config: TransformerConfig, tp_group: dist.ProcessGroup) -> None:
         super().__init__()
+        self.tp_group = tp_group
         self.weight = nn.Parameter(torch.zeros(1, hidden, dtype=config.params_dtype))
         self.weight.sequence_parallel = config.sequence_parallel
         self.sequence_parallel = config.sequence_parallel
 
     def forward(self, hidden: Tensor, weight: Any = None, runtime_gather_output: Any = None) -> tuple[Tensor, None]:
-        """[T, 1, H] to [T, 1, 1]."""
-        return F.linear(hidden, self.weight), None
+        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, 1]."""
+        found = F.linear(hidden, self.weight)
+        if self.sequence_parallel:  # what follows is done by all ranks alike, so each takes its part of the gradient
+            found = gather_from_sequence_parallel_region(found, tensor_parallel_output_grad=False, group=self.tp_group)
+        return found, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor
 
 from hybridflow.config.schema import Optimizer
 from hybridflow.parallel.groups import Groups
@@ -40,7 +42,10 @@ class Optimiser:
         self, model: GPTModel, config: TransformerConfig, settings: Optimizer, groups: Groups, total_steps: int
     ) -> None:
         self.model = DistributedDataParallel(
-            config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), model, pg_collection=groups.megatron
+            config,
+            DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=settings.distributed),
+            model,
+            pg_collection=groups.megatron,
         )
         self.inner = get_megatron_optimizer(
             OptimizerConfig(
@@ -54,6 +59,7 @@ class Optimiser:
                 clip_grad=settings.clip_grad,
                 bf16=config.bf16,
                 params_dtype=config.params_dtype,
+                use_distributed_optimizer=settings.distributed,
             ),
             [self.model],
             use_gloo_process_groups=False,
@@ -82,6 +88,18 @@ class Optimiser:
                 clip_grad_by_total_norm_fp32(self.inner.get_parameters(), self._clip, norm)
             self.inner.step_with_ready_grads()
         return StepResult(applied, norm, float(lr))
+
+    def state(self) -> Iterator[Tensor]:
+        """Master weights and moments of this rank; with a model in float32, the weights themselves are among them."""
+        for optimizer in self.inner.chained_optimizers:
+            for group in optimizer.optimizer.param_groups:
+                yield from group["params"]
+            for moments in optimizer.optimizer.state.values():
+                yield from (value for value in moments.values() if isinstance(value, Tensor))
+
+    def gradients(self) -> list[Tensor]:
+        """The memory of gradients. Between `step` and `clear` nobody reads it."""
+        return [buffer.grad_data for buffer in (*self.model.buffers, *self.model.expert_parallel_buffers)]
 
     def finish_empty(self, groups: Groups) -> None:
         """Join the gradient reduction of a step for which this data-parallel rank has no rows."""

@@ -25,7 +25,7 @@ class MicroBatch:
 
     Attributes:
         rows: which rows of the batch these are.
-        tokens: [1, T] int64, rows end to end.
+        tokens: [1, T] int64, rows end to end, then a last row of zeros where T must be a multiple of something.
         positions: [3, 1, T] int64, each token's place in its row (three alike: Megatron's multimodal rotary embedding
             with one section is the one that takes a position for every token).
         packed: how T falls into rows.
@@ -45,7 +45,9 @@ class MicroBatch:
     ends: Tensor
 
 
-def micro_batches(batch: Batch, budget: int, device: torch.device, *, together: int = 1) -> list[MicroBatch]:
+def micro_batches(
+    batch: Batch, budget: int, device: torch.device, *, together: int = 1, multiple: int = 1
+) -> list[MicroBatch]:
     """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` tokens, or one row.
 
     Rows are taken longest first, so that a micro-batch holds rows of like length.
@@ -53,6 +55,8 @@ def micro_batches(batch: Batch, budget: int, device: torch.device, *, together: 
     Args:
         together: so many rows that follow one another are never parted, as the two of a preference; the number of rows
             must be a multiple of it. They keep their order, and count as one row above.
+        multiple: what T must be a multiple of: sequence parallelism cuts T over the tensor ranks. What is added to
+            reach it is not counted in the budget.
 
     Raises ValueError if a row has an empty prompt: its first response token would have nothing before it.
     """
@@ -70,16 +74,19 @@ def micro_batches(batch: Batch, budget: int, device: torch.device, *, together: 
         groups[-1].append(unit)
         room -= int(lengths[unit])
     parted = [(np.array(units)[:, None] * together + np.arange(together)).reshape(-1) for units in groups]
-    return [_pack(rows, prompts, responses, device) for rows in parted]
+    return [_pack(rows, prompts, responses, device, multiple) for rows in parted]
 
 
-def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.device) -> MicroBatch:
+def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.device, multiple: int) -> MicroBatch:
     before, after = prompts.select(rows), responses.select(rows)
-    starts = offsets_of(before.lengths + after.lengths)
-    tokens = np.empty(starts[-1], dtype=np.int64)
+    ends = offsets_of(before.lengths + after.lengths)[1:]
+    padding = -ends[-1] % multiple
+    before_end = np.append(before.lengths, padding) if padding else before.lengths
+    starts = offsets_of(before_end + (np.append(after.lengths, 0) if padding else after.lengths))
     in_row = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
-    response = in_row >= np.repeat(before.lengths, np.diff(starts))
-    tokens[~response], tokens[response] = before.values, after.values
+    response = in_row >= np.repeat(before_end, np.diff(starts))
+    tokens = np.zeros(starts[-1], dtype=np.int64)
+    tokens[: ends[-1]][~response[: ends[-1]]], tokens[response] = before.values, after.values
     positions = torch.from_numpy(in_row).to(device).expand(3, 1, -1)
     return MicroBatch(
         rows=rows,
@@ -89,7 +96,7 @@ def _pack(rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.de
         lengths=torch.from_numpy(after.lengths).to(device),
         predicts=torch.from_numpy(np.flatnonzero(response) - 1).to(device),
         targets=torch.from_numpy(tokens[response]).to(device),
-        ends=torch.from_numpy(starts[1:] - 1).to(device),
+        ends=torch.from_numpy(ends - 1).to(device),
     )
 
 

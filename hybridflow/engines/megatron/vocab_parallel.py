@@ -1,34 +1,59 @@
-"""Log-probs and entropy from logits that are cut along the vocabulary, without gathering them.
+"""Log-probs and entropy of tokens from their hidden states, through an output layer that is cut along the vocabulary.
 
-Each rank holds `logits` [T, V / t]. The largest logit and the sums over the vocabulary are all-reduced, so what crosses
-ranks is a few numbers a token. Columns past the true vocabulary are padding and count as −inf.
+Each rank holds `weight` [V / t, H]. Logits are made for a chunk of tokens at a time, in the forward and again in the
+backward pass, so [T, V] logits never exist. A rank reduces its own part of the vocabulary to three numbers a token
+(as one would a softmax that is read in parts: arXiv 1805.02867), and only those cross ranks, once for all tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+LOGITS_BYTES = 256 * 2**20  # of one chunk's float32 logits; a chunk takes twice that
+LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be no number
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How logits are to be read.
+
+    Attributes:
+        size: of the true vocabulary; columns past it are padding and count as −inf.
+        group: the tensor parallel group.
+        temperature: logits are divided by it, as in sampling.
+    """
+
+    size: int
+    group: dist.ProcessGroup
+    temperature: float = 1.0
+
 
 def token_statistics(
-    logits: Tensor, tokens: Tensor, group: dist.ProcessGroup, vocab: int, *, temperature: float = 1.0
+    hidden: Tensor, weight: Tensor, tokens: Tensor, vocabulary: Vocabulary, *, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of each token and the entropy of each distribution.
 
+    Logits are float32, whatever the model's format: rounded to bfloat16 they set the log-probs of two engines further
+    apart, 0.032 against 0.029 nats in the mean, vLLM against this engine on SmolLM2-135M. MiniMax-M1
+    (arXiv 2506.13585) keeps its output layer in float32 too.
+
     Args:
-        logits: [T, V / t], this rank's part of the vocabulary, in any float format; computed in float32.
-        tokens: [T] int64, numbers in the whole vocabulary.
-        group: the tensor parallel group.
-        vocab: the true size of the vocabulary, without padding.
-        temperature: logits are divided by it, as in sampling.
+        hidden: [N, H] float32, the same on all ranks. Each rank's gradient is of its part of the vocabulary only.
+        weight: [V / t, H], this rank's part of the output layer, in any float format.
+        tokens: [N] int64, numbers in the whole vocabulary.
+        chunk: tokens whose logits exist at a time; by default as many as fill `LOGITS_BYTES`.
 
     Returns:
-        ([T] float32 log-probs, [T] float32 entropies), in nats, the same on all ranks. Both are differentiable.
+        ([N] float32 log-probs, [N] float32 entropies), in nats, the same on all ranks. Both are differentiable.
     """
-    return _TokenStatistics.apply(logits, tokens, group, vocab, temperature)
+    chunk = chunk or max(1, LOGITS_BYTES // (4 * len(weight)))
+    return _TokenStatistics.apply(hidden, weight, tokens, vocabulary, chunk)
 
 
 class _TokenStatistics(torch.autograd.Function):
@@ -36,38 +61,58 @@ class _TokenStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, tokens: Tensor, group: dist.ProcessGroup, vocab: int, temperature: float
+        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, vocabulary: Vocabulary, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        columns = logits.shape[-1]
-        start = dist.get_rank(group) * columns
-        scaled = logits.float() / temperature
-        if start + columns > vocab:
-            scaled[:, max(vocab - start, 0) :] = -torch.inf
-        largest = scaled.amax(-1)
-        _reduce(largest, group, dist.ReduceOp.MAX)
-        scaled -= largest[:, None]
-        mine = (tokens >= start) & (tokens < start + columns)
+        start = dist.get_rank(vocabulary.group) * len(weight)
+        mine = (tokens >= start) & (tokens < start + len(weight))
         local = torch.where(mine, tokens - start, 0)
-        at_token = torch.where(mine, scaled.gather(-1, local[:, None])[:, 0], 0.0)
-        weights = scaled.exp()
-        expected = (weights * scaled.clamp(min=-1e30)).sum(-1)  # 0 · −inf is 0 here
-        sums = torch.stack([weights.sum(-1), at_token, expected])
-        _reduce(sums, group, dist.ReduceOp.SUM)
-        total, at_token, expected = sums
+        largest, total, expected, at_token = hidden.new_empty(4, len(hidden)).unbind()
+        for part, logits in _chunks(hidden, weight, vocabulary, chunk):
+            at_token[part] = logits.gather(-1, local[part, None])[:, 0]
+            largest[part] = logits.amax(-1).clamp_(min=LOWEST)
+            weights = logits.sub_(largest[part, None]).exp()
+            total[part] = weights.sum(-1)
+            expected[part] = weights.mul_(logits.clamp_(min=LOWEST)).sum(-1)
+        top = largest.clone()
+        _reduce(top, vocabulary.group, dist.ReduceOp.MAX)
+        below = largest - top
+        share = below.exp()
+        sums = torch.stack([total * share, (expected + total * below) * share, torch.where(mine, at_token - top, 0.0)])
+        _reduce(sums, vocabulary.group, dist.ReduceOp.SUM)
+        total, expected, at_token = sums
         log_total = total.log()
-        log_probs, entropy = at_token - log_total, log_total - expected / total
-        ctx.save_for_backward(scaled, log_total, entropy, local, mine)
-        ctx.temperature, ctx.dtype = temperature, logits.dtype
-        return log_probs, entropy
+        entropy = log_total - expected / total
+        ctx.save_for_backward(hidden, weight, top, log_total, entropy, local, mine)
+        ctx.vocabulary, ctx.chunk = vocabulary, chunk
+        return at_token - log_total, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_log_probs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        scaled, log_total, entropy, local, mine = ctx.saved_tensors
-        log_p = scaled - log_total[:, None]
-        p = log_p.exp()
-        grad = p * (-grad_log_probs[:, None] - grad_entropy[:, None] * (log_p.clamp(min=-1e30) + entropy[:, None]))
-        grad.scatter_add_(-1, local[:, None], torch.where(mine, grad_log_probs, 0.0)[:, None])
-        return (grad / ctx.temperature).to(ctx.dtype), None, None, None, None
+        hidden, weight, top, log_total, entropy, local, mine = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        wide = weight.float()
+        at_token = torch.where(mine, grad_log_probs, 0.0)
+        for part, logits in _chunks(hidden, weight, ctx.vocabulary, ctx.chunk):
+            log_p = logits.sub_(top[part, None]).sub_(log_total[part, None])
+            p = log_p.exp()
+            grad = log_p.clamp_(min=LOWEST).add_(entropy[part, None]).mul_(-grad_entropy[part, None])
+            grad.sub_(grad_log_probs[part, None]).mul_(p)
+            grad.scatter_add_(-1, local[part, None], at_token[part, None]).div_(ctx.vocabulary.temperature)
+            torch.mm(grad, wide, out=grad_hidden[part])
+            grad_weight.addmm_(grad.t(), hidden[part])
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _chunks(hidden: Tensor, weight: Tensor, vocabulary: Vocabulary, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens, and their [n, V / t] logits over the temperature, −inf where there is padding; the caller's to change."""
+    wide = weight.float()
+    real = max(vocabulary.size - dist.get_rank(vocabulary.group) * len(weight), 0)
+    for first in range(0, len(hidden), chunk):
+        part = slice(first, first + chunk)
+        logits = (hidden[part] @ wide.t()).div_(vocabulary.temperature)
+        logits[:, real:] = -torch.inf
+        yield part, logits
 
 
 def _reduce(values: Tensor, group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType) -> None:

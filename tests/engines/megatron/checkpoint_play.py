@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,7 +17,8 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 from torch import Tensor
 
 from hybridflow.batch import Batch
-from hybridflow.engines.megatron import checkpoint, optimizer
+from hybridflow.config.schema import Optimizer
+from hybridflow.engines.megatron import checkpoint
 from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.held import held, is_distributed
 from hybridflow.engines.megatron.packing import MicroBatch
@@ -27,16 +26,9 @@ from hybridflow.parallel.layout import Layout
 from tests.engines import play, reference
 
 
-@contextmanager
-def distributed(on: bool) -> Iterator[None]:
-    """Engines that are built inside have Megatron's distributed optimiser."""
-    names = ("OptimizerConfig", "DistributedDataParallelConfig")
-    before = {name: getattr(optimizer, name) for name in names}
-    for name in names if on else ():
-        setattr(optimizer, name, partial(before[name], use_distributed_optimizer=True))
-    yield
-    for name in names:
-        setattr(optimizer, name, before[name])
+def settings(sharded: bool) -> Optimizer:
+    """Those of all tests; sharded: with Megatron's distributed optimiser."""
+    return dataclasses.replace(reference.SETTINGS, distributed=sharded)
 
 
 def step(made: MegatronEngine, batch: Batch, parts: list[list[int]] | None = None) -> None:
@@ -59,8 +51,7 @@ def learn_and_save(
     folder: Path, layout: Layout, batch: Batch, out: Path, count: int, sharded: bool = False, **options: Any
 ) -> tuple[play.Arrays, float]:
     """Save after `count` steps, take one more; the weights then, and the seconds that the save took."""
-    with distributed(sharded):
-        made = play.trainer(folder, layout, reference.SETTINGS, **options)
+    made = play.trainer(folder, layout, settings(sharded), **options)
     assert made.optimiser is not None and is_distributed(made.optimiser.inner) == sharded
     for _ in range(count):
         step(made, batch, rows_of(layout))
@@ -75,8 +66,7 @@ def load_and_learn(
     folder: Path, layout: Layout, batch: Batch, source: Path, again: Path, sharded: bool = False, **options: Any
 ) -> tuple[play.Arrays, dict[str, Any], float]:
     """Load into a new engine, save it again, take one more step; the weights, what was extra, the learning rate."""
-    with distributed(sharded):
-        made = play.trainer(folder, layout, reference.SETTINGS, **options)
+    made = play.trainer(folder, layout, settings(sharded), **options)
     extra = checkpoint.load(made, source)
     checkpoint.save(made, again, extra)
     assert made.optimiser is not None

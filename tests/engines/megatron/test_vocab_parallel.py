@@ -12,33 +12,40 @@ from tests.engines import play
 from tests.spmd import Ranks
 
 
+@pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("tensor", [1, 2])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("vocab", [64, 50, 32, 14])  # no padding, in the last part, all of the last part, and more
 def test_values_and_gradients_are_those_of_log_softmax(
-    ranks: GetRanks, tensor: int, temperature: float, vocab: int
+    ranks: GetRanks, tensor: int, temperature: float, vocab: int, chunk: int | None
 ) -> None:
+    """9 tokens: in chunks of 2 the last is not full."""
     rng = np.random.default_rng(vocab)
     logits = rng.normal(0, 5, (9, 64)).astype(np.float32)
     logits[:, vocab:] = 1e4  # what stands in the padding must not matter
     logits[3] += 100.0  # would overflow without the largest taken off
     tokens, grads = rng.integers(0, vocab, 9), rng.normal(0, 1, (2, 9)).astype(np.float32)
     tokens[:2] = 0, vocab - 1
-    found = ranks(tensor).run(play.statistics, logits, tokens, grads, vocab, temperature, Layout(tensor))
+    found = ranks(tensor).run(play.statistics, logits, tokens, grads, vocab, temperature, Layout(tensor), chunk)
 
-    whole = torch.from_numpy(logits).double().requires_grad_()
-    log_p = (whole[:, :vocab] / temperature).log_softmax(-1)
+    hidden = torch.from_numpy(logits).double().requires_grad_()
+    weight = torch.eye(64, dtype=torch.float64, requires_grad=True)
+    log_p = ((hidden @ weight.t())[:, :vocab] / temperature).log_softmax(-1)
     expected = log_p.gather(-1, torch.from_numpy(tokens)[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
     torch.autograd.backward(expected, tuple(torch.from_numpy(grads).double()))
-    for log_probs, entropy, _ in found:
+    for log_probs, entropy, *_ in found:
         np.testing.assert_allclose(log_probs, expected[0].detach(), atol=5e-5, rtol=2e-6)
         np.testing.assert_allclose(entropy, expected[1].detach(), atol=5e-5, rtol=2e-6)
-    gradient = np.concatenate([part for *_, part in found], -1)
-    np.testing.assert_allclose(gradient, whole.grad, atol=2e-5)
-    assert not gradient[:, vocab:].any()
+    of_hidden = sum(part for *_, part, _ in found)
+    np.testing.assert_allclose(of_hidden, hidden.grad, atol=2e-5)
+    assert not of_hidden[:, vocab:].any()
+    of_weight = np.concatenate([part for *_, part in found])
+    np.testing.assert_allclose(of_weight, weight.grad, atol=2e-5 * float(np.abs(logits).max()))
+    assert not of_weight[vocab:].any()
 
 
 def test_no_token_is_no_trouble(ranks2: Ranks) -> None:
     nothing = np.zeros((0, 64), np.float32), np.zeros(0, np.int64), np.zeros((2, 0), np.float32)
-    for log_probs, entropy, gradient in ranks2.run(play.statistics, *nothing, 50, 1.0, Layout(2)):
-        assert (len(log_probs), len(entropy), gradient.shape) == (0, 0, (0, 32))
+    for log_probs, entropy, gradient, of_weight in ranks2.run(play.statistics, *nothing, 50, 1.0, Layout(2)):
+        assert (len(log_probs), len(entropy), gradient.shape) == (0, 0, (0, 64))
+        assert not of_weight.any()
