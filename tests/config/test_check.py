@@ -42,6 +42,8 @@ def test_a_sound_configuration_has_no_problem():
         (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
         (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),
         (["actor.parallel.tensor=0"], "actor.parallel: tensor 0"),
+        (["actor.parallel.context=2"], "actor.parallel.context: 2 given, but context parallelism is not supported yet"),
+        (["critic.parallel.expert=2"], "critic.parallel.expert: 2 given, but expert parallelism is not supported yet"),
         (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: pipelines in generation are not supported yet"),
         (["rollout.temperature=0"], "rollout.temperature: 0.0 given, expected more than 0"),
         (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),

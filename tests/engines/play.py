@@ -104,9 +104,11 @@ def learn(
     return weights(made), [result.grad_norm for result in results]
 
 
-def values(folder: Path, layout: Layout, batch: Batch, settings: Optimizer, count: int) -> list[Ragged] | None:
+def values(
+    folder: Path, layout: Layout, batch: Batch, settings: Optimizer, count: int, *, sequence: bool
+) -> list[Ragged] | None:
     """A value model's values before and after each of `count` steps towards `returns`; None before the last stage."""
-    made = trainer(folder, layout, settings, head="value")
+    made = trainer(folder, layout, settings, head="value", sequence=sequence)
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
         returns = torch.from_numpy(batch.ragged("returns").select(micro.rows).values)

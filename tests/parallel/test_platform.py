@@ -56,3 +56,12 @@ def test_engines_get_the_options_of_their_hardware_only() -> None:
     assert cuda.megatron_options() == {"use_cpu_initialization": False}
     assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
     assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"gpu_memory_utilization": 0.4}
+
+
+def test_a_cpu_has_nowhere_to_park_tensors() -> None:
+    tensor = torch.arange(6.0)
+    parked = Platform("cpu", "gloo", True).park([tensor])
+    assert parked.nbytes == 0 and tensor.tolist() == [0, 1, 2, 3, 4, 5]
+    parked.restore()
+    assert tensor.tolist() == [0, 1, 2, 3, 4, 5]
+    assert Platform("cuda", "nccl", False).park([tensor]).nbytes == 24

@@ -35,6 +35,7 @@ class Optimiser:
     Attributes:
         model: the wrapped model; train with this one.
         inner: Megatron's optimiser.
+        distributed: whether data parallel ranks share out its state.
         schedule: of the learning rate and of weight decay; it counts the steps that were tried.
     """
 
@@ -65,7 +66,7 @@ class Optimiser:
             use_gloo_process_groups=False,
             pg_collection=groups.megatron,
         )
-        self._clip = settings.clip_grad
+        self._clip, self.distributed = settings.clip_grad, settings.distributed
         self.schedule = _schedule(self.inner, settings, total_steps)
         config.grad_scale_func = self.inner.scale_loss
         config.finalize_model_grads_func = _finalize

@@ -103,3 +103,19 @@ def test_ends_are_the_last_tokens_of_the_rows(batch: Batch, budget: int) -> None
         last = [np.concatenate([prompts[row], responses[row]])[-1] for row in m.rows]
         assert m.tokens[0][m.ends].tolist() == last
         assert m.positions[0, 0][m.ends].tolist() == [len(prompts[row]) + len(responses[row]) - 1 for row in m.rows]
+
+
+@given(batches(), st.integers(1, 60), st.sampled_from([2, 3, 4]))
+def test_tokens_are_filled_up_by_a_row_of_their_own(batch: Batch, budget: int, multiple: int) -> None:
+    """As sequence parallelism needs it; nothing else is different."""
+    for m, plain in zip(
+        micro_batches(batch, budget, CPU, multiple=multiple), micro_batches(batch, budget, CPU), strict=True
+    ):
+        total, true = m.tokens.shape[1], plain.tokens.shape[1]
+        assert total % multiple == 0 and 0 <= total - true < multiple
+        assert torch.equal(m.tokens[:, :true], plain.tokens) and not m.tokens[:, true:].any()
+        assert torch.equal(m.positions[..., :true], plain.positions)
+        assert m.positions[0, 0, true:].tolist() == list(range(total - true))
+        assert np.diff(m.packed.cu_seqlens_q)[: len(m.rows)].tolist() == np.diff(plain.packed.cu_seqlens_q).tolist()
+        for name in ("lengths", "predicts", "targets", "ends"):
+            assert torch.equal(getattr(m, name), getattr(plain, name)), name
