@@ -106,19 +106,22 @@ def learn(
 
 def values(
     folder: Path, layout: Layout, batch: Batch, settings: Optimizer, count: int, *, sequence: bool
-) -> list[Ragged] | None:
-    """A value model's values before and after each of `count` steps towards `returns`; None before the last stage."""
+) -> tuple[list[Ragged], list[float]]:
+    """A value model's values before and after each of `count` steps towards `returns`, and the gradients' norms.
+
+    There are no values before the last stage.
+    """
     made = trainer(folder, layout, settings, head="value", sequence=sequence)
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
         returns = torch.from_numpy(batch.ragged("returns").select(micro.rows).values)
         return (outputs.values - returns).square().sum() / len(batch.ragged("returns").values)
 
-    found = [made.score(batch)]
+    found, norms = [made.score(batch)], []
     for _ in range(count):
-        made.train(batch, loss)
+        norms.append(made.train(batch, loss).grad_norm)
         found.append(made.score(batch))
-    return [scores["values"] for scores in found if scores] or None
+    return [scores["values"] for scores in found if scores], norms
 
 
 def no_gradient(folder: Path, layout: Layout, batch: Batch) -> tuple[bool, bool]:

@@ -179,12 +179,15 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
     responses = batch.ragged("response_ids")
     returns = responses.like(np.random.default_rng(1).normal(1.0, 1.0, len(responses.values)).astype(np.float32))
     learnt: list[list[Ragged]] = []
+    norms: list[list[float]] = []
     for layout, sequence in [*((layout, False) for layout in LAYOUTS.values()), (Layout(2), True)]:
         found = ranks(layout.size).run(
             play.values, folder, layout, batch | Batch(returns=returns), reference.SETTINGS, 6, sequence=sequence
         )
-        learnt += [values for values in found if values is not None]
+        learnt += [values for values, _ in found if values]
+        norms += [each for _, each in found]
     assert len(learnt) == 1 + 2 + 1 + 2 + 2
+    np.testing.assert_allclose(norms, norms[:1] * len(norms), rtol=1e-4)
     for values in learnt:
         assert not values[0].values.any() and values[0].offsets.tolist() == responses.offsets.tolist()
         errors = [float(np.square(v.values - returns.values).mean()) for v in values]
