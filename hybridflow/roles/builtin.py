@@ -55,12 +55,12 @@ class ActorRole(TrainedRole[RowsT]):
         """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=RESPONSE | kinds("old_log_probs", "advantages"), may=kinds("ref_log_probs"))
+    @using("dp_tokens", needs=RESPONSE | kinds("old_log_probs", "advantages"), may=kinds("ref_log_probs"))
     def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=RESPONSE)
+    @using("dp_tokens", needs=RESPONSE)
     def update_supervised(self, examples: RowsT) -> None:
         """One optimiser step on the mean negative log-likelihood of the response tokens."""
         raise NotImplementedError
@@ -75,12 +75,12 @@ class ActorRole(TrainedRole[RowsT]):
 class CriticRole(TrainedRole[RowsT]):
     """The value function."""
 
-    @using("3d_proto", needs=RESPONSE, gives=kinds("values"))
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("values"))
     def compute_values(self, rollout: RowsT) -> RowsT:
         """`values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=RESPONSE | kinds("values", "returns"))
+    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"))
     def update_critic(self, rollout: RowsT) -> None:
         """One optimiser step on the value loss of these rows."""
         raise NotImplementedError
@@ -90,7 +90,7 @@ class CriticRole(TrainedRole[RowsT]):
 class ReferenceRole(Role[RowsT]):
     """The frozen policy."""
 
-    @using("3d_proto", needs=RESPONSE, gives=kinds("ref_log_probs"))
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("ref_log_probs"))
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
         """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
         raise NotImplementedError
@@ -116,7 +116,7 @@ class RewardRole(Role[RowsT]):
 class ModelRewardRole(Role[RowsT]):
     """A reward model: what the role `reward` can do where a model plays it."""
 
-    @using("3d_proto", needs=RESPONSE, gives=kinds("rewards"))
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the model's score of each row, at its last token."""
         raise NotImplementedError

@@ -14,7 +14,16 @@ import pytest
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
 SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
-PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *SIZES)
+# On the same two ranks: the actor as tensor 2 × data 1, the critic as tensor 1 × data 2, the reference as pipeline 2.
+LAYOUTS = (
+    "actor.parallel.sequence=true",
+    "actor.recompute=full",
+    "critic.parallel.tensor=1",
+    "critic.optimizer.distributed=true",
+    "reference.parallel.tensor=1",
+    "reference.parallel.pipeline=2",
+)
+PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *LAYOUTS, *SIZES)
 GRPO = ("experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", *SIZES[1:])
 
 

@@ -38,6 +38,12 @@ def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
     ]
 
 
+def test_colocated_roles_have_layouts_of_their_own(ppo: Ran) -> None:
+    for role, cut in (("actor", "2 × pipeline 1 × data 1"), ("critic", "1 × pipeline 1 × data 2")):
+        assert f"starting {role} on pool main: 2 ranks, tensor {cut}" in ppo.output
+    assert "starting reference on pool main: 2 ranks, tensor 1 × pipeline 2 × data 1" in ppo.output
+
+
 def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
     config = OmegaConf.load(ppo.folder / "config.yaml")
     assert config.actor.parallel.tensor == 2

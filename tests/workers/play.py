@@ -8,11 +8,13 @@ import numpy as np
 import torch.distributed as dist
 
 from hybridflow.batch import Batch
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, Offload
+from hybridflow.engines.megatron import engine as engine_module
 from hybridflow.engines.megatron.optimizer import StepResult
 from hybridflow.parallel.layout import Layout
 from hybridflow.workers import Context
 from hybridflow.workers.reward_model import ModelRewardWorker, RewardModelWorker
+from tests.engines.megatron.proof import Moving, in_memory
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,6 +46,25 @@ def gradients(folder: Path, layout: Layout, pairs: Batch, budget: int) -> tuple[
         param.data.copy_(param.main_grad)  # so that what gathers weights gathers gradients
     found = {name: tensor.numpy().copy() for name, tensor in worker.engine.weights.gathered()}
     return found, worker.context.metrics.result()
+
+
+def offloading(
+    folder: Path, layout: Layout, pairs: Batch, weights: bool, optimizer: bool
+) -> tuple[list[int], list[dict[str, float]]]:
+    """Turns of a worker on a platform that moves: what memory is held after each, by kind; the metrics of each."""
+    place = context(folder, layout, 60)
+    place.config.reward_model.offload = Offload(weights, optimizer)
+    platform_was = engine_module.platform
+    engine_module.platform = lambda: Moving("cpu", "gloo", True)  # type: ignore[assignment]
+    worker = RewardModelWorker(place)
+    held, metrics = in_memory(worker.engine), []
+    for turn in (worker.compare, worker.update_reward_model, worker.compare, worker.update_reward_model):
+        worker.context.metrics = type(worker.context.metrics)()
+        turn(mine(worker, pairs))
+        held += in_memory(worker.engine)
+        metrics.append(worker.context.metrics.result())
+    engine_module.platform = platform_was
+    return held, metrics
 
 
 def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:

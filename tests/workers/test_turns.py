@@ -1,0 +1,34 @@
+"""A role's turn: what waits in host memory between the calls of a role, and that it changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel
+from tests.spmd import Ranks
+from tests.workers import play
+from tests.workers.test_reward_model import some_pairs
+
+pytestmark = pytest.mark.ranks
+
+
+def test_between_turns_a_role_holds_what_it_was_told_to(ranks2: Ranks, tiny: GetModel) -> None:
+    folder, layout, pairs = tiny(architecture="qwen2"), Layout(2), some_pairs()
+
+    def run(weights: bool, optimizer: bool) -> list[tuple[list[int], list[dict[str, float]]]]:
+        return ranks2.run(play.offloading, folder, layout, pairs, weights, optimizer)
+
+    (plain, _), kept = run(False, False), {}
+    for weights, optimizer in ((True, False), (False, True), (True, True)):
+        kept[weights, optimizer], _ = run(weights, optimizer)
+        assert kept[weights, optimizer][1] == plain[1], "the same metrics, bit for bit"
+    of_weights, gradients, state = (plain[0][kind::3] for kind in range(3))
+    assert min(of_weights) > 0 and min(gradients) > 0 and state[-1] > 2 * of_weights[-1]
+    everything, _ = kept[True, True]
+    assert everything == [0] * 15
+    only_optimizer, _ = kept[False, True]
+    assert only_optimizer[0::3] == of_weights and only_optimizer[1::3] == [0] * 5
+    assert only_optimizer[2::3] == of_weights, "in float32 the weights are their own masters"
+    only_weights, _ = kept[True, False]
+    assert only_weights[0::3] == [0] * 5 and only_weights[1::3] == gradients
