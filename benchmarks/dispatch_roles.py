@@ -54,10 +54,10 @@ class CountingBench(Bench):
         super().__init__(context)
         self._copied, gather = 0, col.gather
 
-        def counting(chunks: Any, runs: np.ndarray) -> col.Column:
-            found = gather(chunks, runs)
+        def counting(runs: Any) -> col.Column:
+            found = gather(runs)
             values = col.values_of(found)
-            if not any(np.may_share_memory(values, col.values_of(chunk)) for chunk in chunks):
+            if not any(np.may_share_memory(values, col.values_of(column)) for column, _, _ in runs):
                 self._copied += values.nbytes
             if isinstance(found, Ragged):
                 self._copied += found.offsets.nbytes

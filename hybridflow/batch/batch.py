@@ -30,10 +30,11 @@ class Batch(Rows, Mapping[str, Column]):
 
     def __init__(self, **columns: Column | Sequence[object]) -> None:
         self._columns: dict[str, Column] = {name: _column(name, values) for name, values in columns.items()}
-        counts = {name: len(column) for name, column in self._columns.items()}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"columns have different numbers of rows: {counts}")
-        self._rows = next(iter(counts.values()), 0)
+        counts = {len(column) for column in self._columns.values()}
+        if len(counts) > 1:
+            found = {name: len(column) for name, column in self._columns.items()}
+            raise ValueError(f"columns have different numbers of rows: {found}")
+        self._rows = counts.pop() if counts else 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -92,7 +93,7 @@ class Batch(Rows, Mapping[str, Column]):
 
     def select(self, rows: ArrayLike) -> Batch:
         """The rows of those numbers, in that order; a number may come twice. See `columns.select`."""
-        index = col.row_numbers(rows)
+        index = col.row_numbers(rows, len(self))
         return Batch(**{name: col.select(column, index) for name, column in self._columns.items()})
 
     def keep(self, names: Sequence[str]) -> Batch:
@@ -140,28 +141,23 @@ def concat(batches: Sequence[Batch]) -> Batch:
     for part in parts[1:]:
         if set(part.columns) != set(names):
             raise ValueError(f"cannot join rows with columns {sorted(part.columns)} to rows with {sorted(names)}")
-    return gather(parts, np.array([[number, 0, len(part)] for number, part in enumerate(parts)]), names)
+    return Batch(**gather([(part, 0, len(part)) for part in parts], names))
 
 
-def gather(chunks: Sequence[Batch], runs: np.ndarray, columns: Sequence[str]) -> Batch:
-    """Those columns of rows that lie in several batches, by one copy; by none if they are one run.
+def gather(runs: Sequence[tuple[Batch, int, int]], columns: Sequence[str]) -> dict[str, Column]:
+    """Those columns of runs of rows (batch, start, stop), end to end, by one copy; by none if there is one run.
 
-    Args:
-        runs: [K, 3] int64: (chunk, start, stop), in the order of the rows. K = 0 gives no rows, with columns as they
-            are in the first chunk that has them.
-
-    Raises ValueError naming a column that is of another kind in another chunk.
+    If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not
+    know them. Raises ValueError naming a column that is of another kind in another batch.
     """
-    used = {chunk: number for number, chunk in enumerate(dict.fromkeys(runs[:, 0].tolist()))}
-    named = runs.copy()
-    named[:, 0] = [used[chunk] for chunk in runs[:, 0].tolist()]
-    parts = [chunks[chunk] for chunk in used] if used else [c for c in chunks if c.columns][:1]
-    return Batch(**{name: _gathered(name, [part[name] for part in parts], named) for name in columns if parts})
+    if len(runs) <= 1 and all(start == stop for _, start, stop in runs):
+        columns = [name for name in columns if runs and name in runs[0][0]]
+    return {name: _gathered(name, runs) for name in columns}
 
 
-def _gathered(name: str, parts: Sequence[Column], runs: np.ndarray) -> Column:
+def _gathered(name: str, runs: Sequence[tuple[Batch, int, int]]) -> Column:
     try:
-        return col.gather(parts, runs)
+        return col.gather([(batch[name], start, stop) for batch, start, stop in runs])
     except ValueError as error:
         raise ValueError(f"column {name!r}: {error}") from error
 

@@ -143,14 +143,21 @@ def offsets_of(lengths: ArrayLike) -> np.ndarray:
     return offsets
 
 
-def row_numbers(rows: ArrayLike) -> np.ndarray:
-    """[n] int64. Raises TypeError for anything but whole numbers: a mask would be read as rows 0 and 1."""
+def row_numbers(rows: ArrayLike, count: int) -> np.ndarray:
+    """[n] int64 numbers of rows, of which there are `count`; negative ones count from the end.
+
+    Raises TypeError for anything but whole numbers (a mask would be read as rows 0 and 1), and IndexError for a number
+    that no row has.
+    """
     found = np.asarray(rows)
     if found.ndim != 1:
         raise TypeError(f"a list of row numbers is wanted, an array of shape {list(found.shape)} was given")
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"row numbers are wanted, {found.dtype} was given; for a mask use np.flatnonzero(mask)")
-    return found.astype(np.int64, copy=False)
+    missing = found[(found < -count) | (found >= count)]
+    if len(missing):
+        raise IndexError(f"no row {missing[0]}; there are {count}")
+    return np.where(found < 0, found + count, found).astype(np.int64, copy=False)
 
 
 def runs(rows: np.ndarray) -> np.ndarray:
@@ -163,50 +170,35 @@ def runs(rows: np.ndarray) -> np.ndarray:
 
 
 def select(column: Column, rows: ArrayLike) -> Column:
-    """The rows of those numbers, in that order; a view if they are consecutive. Negative numbers count from the end.
-
-    Raises IndexError for a number that no row has, and TypeError as `row_numbers` does.
-    """
-    index, count = row_numbers(rows), len(column)
-    missing = index[(index < -count) | (index >= count)]
-    if len(missing):
-        raise IndexError(f"no row {missing[0]}; there are {count}")
-    index = np.where(index < 0, index + count, index)
-    pieces = runs(index)
-    if len(pieces) < 2:
-        return _slice(column, *(pieces.tolist() or [(0, 0)])[0])
-    if not isinstance(column, Ragged):
+    """The rows of those numbers, in that order; a view if they are consecutive. Raises what `row_numbers` does."""
+    index = row_numbers(rows, len(column))
+    pieces = runs(index).tolist()
+    if len(pieces) > 1 and not isinstance(column, Ragged):
         return held(column[index])
-    return gather([column], np.column_stack([np.zeros(len(pieces), dtype=np.int64), pieces]))
+    return gather([(column, start, stop) for start, stop in pieces or [(0, 0)]])
 
 
 def concat(columns: Sequence[Column]) -> Column:
     """Columns end to end, by one copy. Takes and raises what `gather` does."""
-    return gather(columns, np.array([[chunk, 0, len(column)] for chunk, column in enumerate(columns)]))
+    return gather([(column, 0, len(column)) for column in columns])
 
 
-def gather(chunks: Sequence[Column], runs: np.ndarray) -> Column:
-    """Runs of rows of several columns, end to end, by one copy; a view if they are one run.
+def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
+    """Runs of rows (column, start, stop), end to end, by one copy; a view if there is one run.
 
-    Args:
-        chunks: at least one. What is empty does not know its dtype (a rank may have had no rows) and is not asked.
-        runs: [K, 3] int64: (number of the chunk, start, stop), in the order of the rows. K may be 0.
-
-    Raises ValueError if some chunks are ragged and some dense, or their dtypes or trailing shapes differ, and
-    IndexError for rows that a chunk does not have.
+    What is empty does not know its dtype (a rank may have had no rows) and is not asked.
+    Raises ValueError if there is no run, if some columns are ragged and some dense, or if their dtypes or trailing
+    shapes differ, and IndexError for rows that a column does not have.
     """
-    like = _agreed(chunks)
-    sizes = np.array([len(chunk) for chunk in chunks])
-    outside = (runs[:, 1] < 0) | (runs[:, 1] > runs[:, 2]) | (runs[:, 2] > sizes[runs[:, 0]])
-    if outside.any():  # numpy would give the rows that there are, and say nothing
-        chunk, start, stop = runs[outside][0]
-        raise IndexError(f"no rows {start}:{stop} in chunk {chunk}, which has {sizes[chunk]}")
+    like = _agreed(list({id(column): column for column, _, _ in runs}.values()))
+    for number, (column, start, stop) in enumerate(runs):
+        if not 0 <= start <= stop <= len(column):  # numpy would give the rows that there are, and say nothing
+            raise IndexError(f"no rows {start}:{stop} in run {number}, of {len(column)} rows")
     if len(runs) == 1:
-        chunk, start, stop = runs[0].tolist()
-        return _slice(chunks[chunk], start, stop)
+        return _slice(*runs[0])
     if isinstance(like, Ragged):
-        return _gather_ragged(chunks, runs, like)
-    return _joined([values_of(chunks[chunk])[start:stop] for chunk, start, stop in runs.tolist()], like)
+        return _gather_ragged([(c, start, stop) for c, start, stop in runs if isinstance(c, Ragged)], like)
+    return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
 
 
 def _slice(column: Column, start: int, stop: int) -> Column:
@@ -220,17 +212,11 @@ def _slice(column: Column, start: int, stop: int) -> Column:
     return _ragged(values, offsets - offsets[0] if offsets[0] else offsets)
 
 
-def _gather_ragged(chunks: Sequence[Column], runs: np.ndarray, like: Ragged) -> Ragged:
-    # Only a chunk without rows can be dense here.
-    offsets = [c.offsets if isinstance(c, Ragged) else np.zeros(1, dtype=np.int64) for c in chunks]
-    bounds = np.concatenate(offsets)
-    chunk, starts, stops = runs.T
-    first = offsets_of([len(o) for o in offsets])[chunk]  # where the offsets of a run's chunk are in `bounds`
-    taken = zip(chunk.tolist(), bounds[first + starts].tolist(), bounds[first + stops].tolist(), strict=True)
-    values = _joined([values_of(chunks[c])[start:stop] for c, start, stop in taken], like.values)
-    before = offsets_of(stops - starts)
-    rows = np.repeat(first + starts - before[:-1], stops - starts) + np.arange(before[-1])
-    return _ragged(values, offsets_of(bounds[rows + 1] - bounds[rows]))
+def _gather_ragged(runs: Sequence[tuple[Ragged, int, int]], like: Ragged) -> Ragged:
+    pieces = [column.values[column.offsets[start] : column.offsets[stop]] for column, start, stop in runs]
+    starts = np.concatenate([column.offsets[start:stop] for column, start, stop in runs])
+    stops = np.concatenate([column.offsets[start + 1 : stop + 1] for column, start, stop in runs])
+    return _ragged(_joined(pieces, like.values), offsets_of(stops - starts))
 
 
 def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
 from hybridflow.batch.rows import Rows
-from hybridflow.batch.source import Held, Metadata, Source, pairs
+from hybridflow.batch.source import Held, Metadata, Source, end_to_end
 
+Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 
@@ -31,19 +32,18 @@ class BatchRef(Rows):
         sources: where each column is.
         marks: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
             the same number are samples of one prompt) and `copy_id` (which of them a row is).
-        origin: [R] int64 while a call is under way: which of the caller's rows each one is; else None.
+        origin: while a call is under way, which of the caller's rows each one is: [R] int64, or a range; else None.
     """
 
     rows: int
     sources: tuple[Source, ...] = field(repr=False)
     marks: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    origin: np.ndarray | None = field(default_factory=lambda: None, repr=False)
+    origin: Origin | None = field(default_factory=lambda: None, repr=False)
 
     @staticmethod
     def of(chunk: Any, rows: int, columns: Iterable[str]) -> BatchRef:
         """All rows of one chunk."""
-        where = pairs(np.zeros(rows, dtype=np.int64), np.arange(rows))
-        return BatchRef(rows, (Source(tuple(columns), (chunk,), where),))
+        return BatchRef(rows, (Source(tuple(columns), ((chunk, 0, rows),)),))
 
     @staticmethod
     def here(batch: Batch) -> BatchRef:
@@ -76,9 +76,9 @@ class BatchRef(Rows):
 
     def select(self, rows: ArrayLike) -> BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
-        index = row_numbers(rows)
+        index = row_numbers(rows, self.rows)
         marks = {name: values[index] for name, values in self.marks.items()}
-        origin = None if self.origin is None else self.origin[index]
+        origin = None if self.origin is None else np.asarray(self.origin)[index]
         return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin)
 
     def slice(self, start: int, stop: int) -> BatchRef:
@@ -88,15 +88,17 @@ class BatchRef(Rows):
         origin = None if self.origin is None else self.origin[start:stop]
         return BatchRef(stop - start, tuple(source.slice(start, stop) for source in self.sources), marks, origin)
 
-    def numbered(self, origin: np.ndarray | None) -> BatchRef:
+    def numbered(self, origin: Origin | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
         return BatchRef(self.rows, self.sources, self.marks, origin)
 
     def keep(self, names: Iterable[str]) -> BatchRef:
         """Only those columns, and the marks."""
         wanted = set(names)
+        if wanted.issuperset(self.columns):
+            return self
         kept = ((s, tuple(c for c in s.columns if c in wanted)) for s in self.sources)
-        sources = tuple(Source(columns, s.chunks, s.where) for s, columns in kept if columns)
+        sources = tuple(Source(columns, s.runs) for s, columns in kept if columns)
         return BatchRef(self.rows, sources, self.marks, self.origin)
 
     def repeat(self, times: int, *, interleave: bool = True) -> BatchRef:
@@ -156,8 +158,9 @@ class BatchRef(Rows):
 
     def get(self) -> Batch:
         """Move the rows here. Waits until they have been made. For looking at a result, not for a training step."""
-        here = (gather([c.get() for c in s.chunks], s.runs(), s.columns) for s in self.sources)
-        return Batch(**dict(chain.from_iterable(batch.items() for batch in here)), **self.marks)
+        here = {chunk: chunk.get() for source in self.sources for chunk in source.chunks}
+        rows = (gather([(here[c], a, b) for c, a, b in s.runs], s.columns) for s in self.sources)
+        return Batch(**dict(chain.from_iterable(columns.items() for columns in rows)), **self.marks)
 
     def _key(self, name: str) -> np.ndarray:
         if name not in self.marks:
@@ -178,25 +181,24 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
     for name in places[0]:
         together.setdefault(tuple(place[name] for place in places), []).append(name)
     sources = tuple(
-        _end_to_end(columns, [ref.sources[number] for ref, number in zip(refs, numbers, strict=True)])
+        end_to_end(
+            columns,
+            chain.from_iterable(ref.sources[number].runs for ref, number in zip(refs, numbers, strict=True)),
+        )
         for numbers, columns in together.items()
     )
     marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    numbered = [ref.origin for ref in refs if ref.origin is not None]
-    origin = np.concatenate(numbered) if len(numbered) == len(refs) else None
-    return BatchRef(sum(ref.rows for ref in refs), sources, marks, origin)
+    return BatchRef(sum(ref.rows for ref in refs), sources, marks, _origin([ref.origin for ref in refs]))
 
 
-def _end_to_end(columns: Sequence[str], sources: Sequence[Source]) -> Source:
-    sources = [source for source in sources if len(source.where)] or sources[:1]
-    numbers: dict[Any, int] = {}
-    for chunk in chain.from_iterable(source.chunks for source in sources):
-        numbers.setdefault(chunk, len(numbers))
-    where = []
-    for source in sources:
-        renumbered = np.array([numbers[chunk] for chunk in source.chunks], dtype=np.int64)
-        where.append(pairs(renumbered[source.where[:, 0]], source.where[:, 1]))
-    return Source(tuple(columns), tuple(numbers), np.concatenate(where))
+def _origin(parts: Sequence[Origin | None]) -> Origin | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    filled = [part for part in known if len(part)]
+    if all(isinstance(part, range) for part in filled) and all(a[-1] + 1 == b[0] for a, b in pairwise(filled)):
+        return range(filled[0][0], filled[-1][-1] + 1) if filled else range(0)
+    return np.concatenate([np.asarray(part, dtype=np.int64) for part in known])
 
 
 def _lengths(known: Metadata, column: str) -> np.ndarray:

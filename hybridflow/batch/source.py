@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
 
 from hybridflow.batch.batch import Batch
 from hybridflow.batch.columns import Ragged
+
+Run = tuple[Any, int, int]
+"""Rows of a chunk, from `start` to `stop`, without it."""
 
 
 @dataclass(frozen=True)
@@ -65,56 +71,67 @@ class Source:
 
     Attributes:
         columns: their names.
-        chunks: where they lie; a chunk may have more columns than these.
-        where: [R, 2] int64: the chunk and the row in that chunk, for each row.
+        runs: where the rows lie, in their order: (chunk, start, stop), as few runs as there can be. Where there are no
+            rows, one run of none says what the columns are like, or no run, if nobody knows. A chunk may have more
+            columns than these.
     """
 
     columns: tuple[str, ...]
-    chunks: tuple[Any, ...]
-    where: np.ndarray
+    runs: tuple[Run, ...]
 
-    def select(self, rows: np.ndarray) -> Source:
-        """The rows of those numbers.
+    @property
+    def chunks(self) -> tuple[Any, ...]:
+        """Those that the runs name, each once."""
+        return tuple(dict.fromkeys(chunk for chunk, _, _ in self.runs))
 
-        Chunks that no row names any more are let go; without rows one stays, to tell what the columns are like.
-        """
-        return self._named(self.where[rows])
+    @cached_property
+    def _ends(self) -> list[int]:
+        """How many rows there are up to the end of each run."""
+        return list(accumulate(stop - start for _, start, stop in self.runs))
 
     def slice(self, start: int, stop: int) -> Source:
-        """Those rows, as `select` gives them."""
-        return self._named(self.where[start:stop])
+        """Those rows."""
+        if start == stop:
+            return Source(self.columns, tuple((chunk, row, row) for chunk, row, _ in self.runs[:1]))
+        ends = self._ends
+        first, last = bisect_right(ends, start), bisect_left(ends, stop)
+        taken = [*self.runs[first : last + 1]]
+        chunk, _, end = taken[0]
+        taken[0] = chunk, end - (ends[first] - start), end
+        chunk, begin, end = taken[-1]
+        taken[-1] = chunk, begin, end - (ends[last] - stop)
+        return Source(self.columns, tuple(taken))
 
-    def _named(self, where: np.ndarray) -> Source:
-        if not len(where):
-            like = self.where[0, 0] if len(self.where) else 0
-            return Source(self.columns, self.chunks[like : like + 1], where)
-        named = np.bincount(where[:, 0], minlength=len(self.chunks)) > 0
-        if named.all():
-            return Source(self.columns, self.chunks, where)
-        chunks = tuple(chunk for chunk, is_named in zip(self.chunks, named.tolist(), strict=True) if is_named)
-        return Source(self.columns, chunks, pairs((np.cumsum(named) - 1)[where[:, 0]], where[:, 1]))
-
-    def runs(self) -> np.ndarray:
-        """[K, 3] int64: (chunk, start, stop) of the rows, as few runs as there can be."""
-        chunk, row = self.where[:, 0], self.where[:, 1]
+    def select(self, rows: np.ndarray) -> Source:
+        """The rows of those numbers, [n] int64, from 0 up."""
+        if not len(rows):
+            return self.slice(0, 0)
+        number = {chunk: n for n, chunk in enumerate(self.chunks)}
+        runs = np.array([(number[chunk], start, stop) for chunk, start, stop in self.runs])
+        ends = np.array(self._ends)
+        of = np.searchsorted(ends, rows, side="right")
+        chunk, row = runs[of, 0], runs[of, 2] - ends[of] + rows
         breaks = np.flatnonzero((row[1:] != row[:-1] + 1) | (chunk[1:] != chunk[:-1])) + 1
-        first = np.concatenate([[0], breaks]) if len(row) else breaks
-        found = np.empty((len(first), 3), dtype=np.int64)
-        found[:, 0], found[:, 1] = chunk[first], row[first]
-        found[:-1, 2], found[-1:, 2] = row[breaks - 1] + 1, row[-1:] + 1
-        return found
+        first, last = np.append(0, breaks), np.append(breaks, len(rows)) - 1
+        chunks = list(number)
+        taken = zip(chunk[first].tolist(), row[first].tolist(), (row[last] + 1).tolist(), strict=True)
+        return Source(self.columns, tuple((chunks[n], start, stop) for n, start, stop in taken))
 
     def of_each(self, value: Callable[[Any], np.ndarray]) -> np.ndarray:
         """[R] what `value` gives for a chunk's rows, for each row."""
-        found = [np.asarray(value(chunk)) for chunk in self.chunks]
-        starts = np.cumsum([0, *map(len, found)])[:-1]
-        if not found:
-            return np.zeros(0, dtype=np.int64)
-        return np.concatenate(found)[starts[self.where[:, 0]] + self.where[:, 1]]
+        found = {chunk: np.asarray(value(chunk)) for chunk in self.chunks}
+        pieces = [found[chunk][start:stop] for chunk, start, stop in self.runs]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def pairs(chunk: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """[R, 2] int64 of two columns."""
-    where = np.empty((len(row), 2), dtype=np.int64)
-    where[:, 0], where[:, 1] = chunk, row
-    return where
+def end_to_end(columns: Sequence[str], runs: Iterable[Run]) -> Source:
+    """Runs of rows as one source; those that follow one another in a chunk become one."""
+    given, joined = list(runs), list[Run]()
+    for chunk, start, stop in given:
+        if start == stop:
+            continue
+        if joined and joined[-1][0] is chunk and joined[-1][2] == start:
+            joined[-1] = chunk, joined[-1][1], stop
+        else:
+            joined.append((chunk, start, stop))
+    return Source(tuple(columns), tuple(joined or given[:1]))

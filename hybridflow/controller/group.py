@@ -74,7 +74,7 @@ class Group:
             self._supervisor.wait(sent.record)
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
-        if method.gives is not None and all(part is None or part.rows() for part in parts):
+        if method.gives is not None and all(part is None or part.rows() is not None for part in parts):
             return _unnumbered(collect(sent.promised(method.gives)))
         return BatchRef.later(lambda: _unnumbered(collect(sent.found())))
 
@@ -121,7 +121,7 @@ def _fresh(value: Any) -> Any:
 
 
 def _unnumbered(result: Any) -> Any:
-    if isinstance(result, list):
+    if isinstance(result, Sequence):
         return [_unnumbered(value) for value in result]
     return result.numbered(None) if isinstance(result, BatchRef) else result
 

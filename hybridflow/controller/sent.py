@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,19 +30,16 @@ class Sent:
     chunks: Sequence[Sequence[Any]]
     supervisor: Supervisor
 
-    def promised(self, columns: Sequence[str]) -> list[BatchRef | None]:
-        """By rank, what it will give: those columns for as many rows as it was given.
+    def promised(self, columns: Sequence[str]) -> Sequence[BatchRef | None]:
+        """By rank, what it will give: those columns for as many rows as it was given."""
+        return Promised(self, columns)
 
-        Put together when it is looked at, for a protocol looks at few of many ranks.
-        """
-        return [
-            None if part is None else BatchRef.later(functools.partial(self._promised, rank, columns))
-            for rank, part in enumerate(self.parts)
-        ]
-
-    def _promised(self, rank: int, columns: Sequence[str]) -> BatchRef:
+    def promised_by(self, rank: int, columns: Sequence[str]) -> BatchRef | None:
+        """What one rank will give; None if it is not called."""
         part = self.parts[rank]
-        rows = None if part is None else part.rows()
+        if part is None:
+            return None
+        rows = part.rows()
         assert rows is not None  # or it would not be known how many it gives
         sizes = even_sizes(len(rows), len(self.chunks[rank]))
         given = [BatchRef.of(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
@@ -71,6 +67,21 @@ class Sent:
             return report.chunks[number]
 
         return StoredChunk(self.chunks[rank][number], metadata)
+
+
+class Promised(Sequence[BatchRef | None]):
+    """Put together where it is looked at, for a protocol looks at few of many ranks."""
+
+    def __init__(self, sent: Sent, columns: Sequence[str]) -> None:
+        self._sent, self._columns = sent, columns
+
+    def __len__(self) -> int:
+        return len(self._sent.parts)
+
+    def __getitem__(self, rank: Any) -> Any:
+        if isinstance(rank, slice):
+            return [self[number] for number in range(len(self))[rank]]
+        return self._sent.promised_by(range(len(self))[rank], self._columns)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ class OneToAll(Protocol):
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return [call] * layout.size
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
-        return outputs
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
+        return list(outputs)
 
 
 @register("rank_zero")
@@ -29,7 +29,7 @@ class RankZero(Protocol):
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
         return [call, *[None] * (layout.size - 1)]
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         return outputs[0]
 
 
@@ -44,8 +44,8 @@ class AllToAll(Protocol):
                 raise ValueError(f"all_to_all wants a list of {layout.size} values, one a rank; it was given {size}")
         return [call.map(itemgetter(rank)) for rank in range(layout.size)]
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
-        return outputs
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
+        return list(outputs)
 
 
 @register("3d_proto")
@@ -58,7 +58,7 @@ class ThreeD(Protocol):
         parts = split(call, layout.data, balance=self.balance)
         return [parts[at.dp] for at in layout.coordinates]
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         return concat([outputs[rank] for rank in layout.heads])
 
 
@@ -76,7 +76,7 @@ class DPTokens(ThreeD):
 class MetricsOut(ThreeD):
     """As `3d_proto`; each rank returns `Metrics`, and the result is one: means by their weights, sums, maxima."""
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         found = super().collect(layout, outputs)
         if isinstance(found, list):
             raise TypeError(f"metrics wants every rank to return Metrics; one returned {type(found[0]).__name__}")
@@ -91,7 +91,7 @@ class ThreeDAllMicroDP(Protocol):
         parts = split(call, layout.replicas)
         return [parts[at.dp] for at in layout.generation_coordinates]
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         return concat([outputs[rank] for rank in layout.generation_heads])
 
 
@@ -105,7 +105,7 @@ class ThreeDPPOnly(Protocol):
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return [call] * layout.size
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         found = [outputs[rank] for rank in layout.stages]
         return [item for part in found for item in part] if all(isinstance(p, list) for p in found) else concat(found)
 
@@ -117,5 +117,5 @@ class DP(Protocol):
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return split(call, layout.size, whole_groups=True)
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         return concat(outputs)

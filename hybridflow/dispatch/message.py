@@ -5,64 +5,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch import Batch, BatchRef, Column
 from hybridflow.batch.batch import gather
 from hybridflow.batch.source import Source
 from hybridflow.dispatch.protocol import Call
 
-
-@dataclass(frozen=True)
-class Piece:
-    """Some columns of the rows.
-
-    Attributes:
-        runs: [K, 3] int64 (chunk, start, stop); a chunk is a number among the call's chunks.
-        like: a chunk that has these columns, for a rank that gets no rows; None: nobody has any.
-    """
-
-    columns: tuple[str, ...]
-    runs: np.ndarray
-    like: int | None = None
+Piece = tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]
+"""Some columns of the rows, and their runs as in `Source`, with chunks by their numbers among the call's."""
 
 
-@dataclass(frozen=True)
-class RowsMessage:
+class RowsMessage(NamedTuple):
     """A BatchRef as a call carries it."""
 
     pieces: tuple[Piece, ...]
-    marks: dict[str, np.ndarray]
+    marks: Mapping[str, np.ndarray]
 
 
 def pack(call: Call, reads: Sequence[str] | None) -> tuple[Call, list[Any]]:
     """A call with its rows as messages, and the chunks that they name, each once. Only columns in `reads` travel."""
     chunks: dict[Any, int] = {}
 
-    def number(chunk: Any) -> int:
-        return chunks.setdefault(chunk, len(chunks))
+    def piece(source: Source) -> Piece:
+        number = chunks.setdefault
+        return source.columns, tuple((number(c, len(chunks)), start, stop) for c, start, stop in source.runs)
 
     def message(value: Any) -> Any:
         if not isinstance(value, BatchRef):
             return value
         ref = value if reads is None else value.keep(reads)
-        return RowsMessage(tuple(_piece(source, number) for source in ref.sources), dict(ref.marks))
+        return RowsMessage(tuple(map(piece, ref.sources)), ref.marks)
 
     return call.map(message), list(chunks)
-
-
-def _piece(source: Source, number: Callable[[Any], int]) -> Piece:
-    runs = source.runs()
-    if not len(runs):
-        return Piece(source.columns, runs, number(source.chunks[0]) if source.chunks else None)
-    numbers = np.array([number(chunk) for chunk in source.chunks], dtype=np.int64)
-    runs[:, 0] = numbers[runs[:, 0]]
-    return Piece(source.columns, runs)
 
 
 def unpack(call: Call, chunks: Sequence[Batch]) -> Call:
@@ -71,13 +49,9 @@ def unpack(call: Call, chunks: Sequence[Batch]) -> Call:
     def fetch(value: Any) -> Any:
         if not isinstance(value, RowsMessage):
             return value
-        return Batch(**dict(chain.from_iterable(_taken(p, chunks).items() for p in value.pieces)), **value.marks)
+        taken: dict[str, Column] = {}
+        for columns, runs in value.pieces:
+            taken |= gather([(chunks[number], start, stop) for number, start, stop in runs], columns)
+        return Batch(**taken, **value.marks)
 
     return call.map(fetch)
-
-
-def _taken(piece: Piece, chunks: Sequence[Batch]) -> Batch:
-    if len(piece.runs):
-        return gather(chunks, piece.runs, piece.columns)
-    like = Batch() if piece.like is None else chunks[piece.like]
-    return gather([like], piece.runs, [name for name in piece.columns if name in like])

@@ -34,7 +34,7 @@ class Call:
 
     def rows(self) -> BatchRef | None:
         """The first argument that is rows, or None."""
-        return next(iter(self.refs), None)
+        return next((v for v in (*self.args, *self.kwargs.values()) if isinstance(v, BatchRef)), None)
 
 
 class Protocol:
@@ -50,7 +50,7 @@ class Protocol:
         """One call a rank."""
         raise NotImplementedError
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         """One result."""
         raise NotImplementedError
 

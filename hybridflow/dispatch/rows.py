@@ -44,7 +44,7 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
         return [take(call, part) for part in partition(first.tokens(), parts)]
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
     starts = np.arange(rows) if groups is None else _block_starts(groups)
-    cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts]
+    cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts].tolist()
     numbered = call.map(_numbered)
     return [numbered.map(partial(_sliced, a, b)) for a, b in pairwise(cuts)]
 
@@ -66,7 +66,7 @@ def _block_starts(groups: np.ndarray) -> np.ndarray:
 def _numbered(value: Any) -> Any:
     if not isinstance(value, BatchRef) or value.origin is not None:
         return value
-    return value.numbered(np.arange(value.rows))
+    return value.numbered(range(value.rows))
 
 
 @singledispatch
@@ -83,8 +83,8 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
     joined = refs.concat([output for output in outputs if output is not None])
-    if joined.origin is None:
-        return joined
+    if joined.origin is None or isinstance(joined.origin, range):
+        return joined.numbered(None)
     if np.all(joined.origin[1:] > joined.origin[:-1]):
         return joined.numbered(None)
     order = np.argsort(joined.origin, kind="stable")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class OneTooFew(Protocol):
     def distribute(self, layout: Layout, call: Call) -> list[Call]:
         return [call] * (layout.size - 1)
 
-    def collect(self, layout: Layout, outputs: list[Any]) -> Any:
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
         return outputs
 
 

@@ -32,5 +32,5 @@ def test_the_picture_shows_what_a_protocol_does() -> None:
     shown = " ".join("".join(ElementTree.parse(ROOT / "docs/images/data-plane.svg").getroot().itertext()).split())
     for rank, call in enumerate(filter(None, calls)):
         (source,) = call.args[0].sources
-        runs = [f"{names[id(source.chunks[chunk])]}[{a}:{b}]" for chunk, a, b in source.runs().tolist()]
+        runs = [f"{names[id(chunk)]}[{a}:{b}]" for chunk, a, b in source.runs]
         assert f"rank {rank} {' '.join(runs)}" in shown
