@@ -1,9 +1,9 @@
 """Rows and columns: held here (`Batch`) or elsewhere (`BatchRef`)."""
 
 from hybridflow.batch.balance import partition
-from hybridflow.batch.batch import Batch, concat
+from hybridflow.batch.batch import Batch, Plain, concat
 from hybridflow.batch.columns import Column, Ragged
 from hybridflow.batch.ref import BatchRef
 from hybridflow.batch.source import Metadata
 
-__all__ = ["Batch", "BatchRef", "Column", "Metadata", "Ragged", "concat", "partition"]
+__all__ = ["Batch", "BatchRef", "Column", "Metadata", "Plain", "Ragged", "concat", "partition"]

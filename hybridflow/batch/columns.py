@@ -6,8 +6,9 @@ else's memory; row operations give new columns, and copy no more than once. Who 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,13 +53,13 @@ class Ragged:
         # numpy calls an empty list float64, which would turn token numbers beside it into floats.
         telling = [a for a, row in zip(arrays, rows, strict=True) if len(a) or isinstance(row, np.ndarray)]
         values = np.concatenate(telling) if telling else np.zeros(0, dtype=dtype or np.int64)
-        return _ragged(values, offsets_of(lengths))
+        return trusted(values, offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
         """Other values over the same rows. Raises ValueError if there are more or fewer of them."""
         if len(values) != self.offsets[-1]:
             raise ValueError(f"{len(values)} values for rows that hold {self.offsets[-1]}")
-        return _ragged(values, self.offsets)
+        return trusted(values, self.offsets)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -80,11 +81,8 @@ class Ragged:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __setstate__(self, state: Mapping[str, np.ndarray]) -> None:
-        """What was checked before it was pickled is not checked again. These arrays have no other owner to ask."""
-        for array in state.values():
-            array.setflags(write=False)
-        self.__dict__.update(state)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return trusted, (self.values, self.offsets)
 
     def select(self, rows: ArrayLike) -> Ragged:
         """The rows of those numbers, in that order; a view if they are consecutive."""
@@ -209,14 +207,14 @@ def _slice(column: Column, start: int, stop: int) -> Column:
         return column
     offsets = column.offsets[start : stop + 1]
     values = column.values[offsets[0] : offsets[-1]]
-    return _ragged(values, offsets - offsets[0] if offsets[0] else offsets)
+    return trusted(values, offsets - offsets[0] if offsets[0] else offsets)
 
 
 def _gather_ragged(runs: Sequence[tuple[Ragged, int, int]], like: Ragged) -> Ragged:
     pieces = [column.values[column.offsets[start] : column.offsets[stop]] for column, start, stop in runs]
     starts = np.concatenate([column.offsets[start:stop] for column, start, stop in runs])
     stops = np.concatenate([column.offsets[start + 1 : stop + 1] for column, start, stop in runs])
-    return _ragged(_joined(pieces, like.values), offsets_of(stops - starts))
+    return trusted(_joined(pieces, like.values), offsets_of(stops - starts))
 
 
 def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
@@ -246,8 +244,8 @@ def _described(column: Column) -> str:
     return f"{'ragged' if isinstance(column, Ragged) else 'dense'} {values.dtype}{trailing}"
 
 
-def _ragged(values: np.ndarray, offsets: np.ndarray) -> Ragged:
-    """Without the check of offsets that are right by the way in which they were made."""
+def trusted(values: np.ndarray, offsets: np.ndarray) -> Ragged:
+    """A ragged column without the check of offsets that are right by the way in which they were made."""
     column: Ragged = object.__new__(Ragged)
     column.__dict__.update(values=held(values), offsets=held(offsets))
     return column

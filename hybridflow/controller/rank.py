@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from hybridflow.batch import Batch, Metadata
+from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
 from hybridflow.controller.failure import Failure, describe
 from hybridflow.controller.report import Order, Report
@@ -81,17 +81,17 @@ class Rank:
         except Exception as error:
             return Report(failure=self._failure(role, "build", error)).encode()
 
-    def call(self, order: bytes, *chunks: Batch | Failure) -> bytes:
+    def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
         """Carry out a call that gives no rows; the report on it."""
         return self._carry_out(Order.decode(order), chunks)[0].encode()
 
     @ray.method(num_returns=2)
-    def call_rows(self, order: bytes, *chunks: Batch | Failure) -> tuple[Any, ...]:
+    def call_rows(self, order: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
         """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
         report, given = self._carry_out(Order.decode(order), chunks)
         return report.encode(), *given
 
-    def _carry_out(self, order: Order, chunks: Sequence[Batch | Failure]) -> tuple[Report, list[Any]]:
+    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, list[Any]]:
         upstream = next((chunk for chunk in chunks if isinstance(chunk, Failure)), None)
         if upstream is not None:
             failure = dataclasses.replace(
@@ -106,7 +106,7 @@ class Rank:
             worker.context.metrics = metrics
         start = perf_counter()
         try:
-            given = unpack(order.call, chunks)  # type: ignore[arg-type]
+            given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
             check_given(declared, given)
             value = getattr(worker, order.method)(*given.args, **given.kwargs)
             if inspect.isawaitable(value):
@@ -119,7 +119,8 @@ class Rank:
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
-        return Report(tuple(map(Metadata.of, parts)), metrics=metrics, seconds=seconds), parts
+        known = tuple(map(Metadata.of, parts))
+        return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

@@ -28,8 +28,7 @@ class StoredChunk:
     def get(self) -> Batch:
         """The rows. Raises RoleError if they were not made."""
         self.metadata()
-        found: Batch = ray.get(self.data)
-        return found
+        return Batch.of_plain(ray.get(self.data))
 
 
 def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
@@ -49,4 +48,4 @@ def parts_of(rows: int, chunk_rows: int | None) -> int:
 
 def _put(batch: Batch) -> BatchRef:
     known = Metadata.of(batch)
-    return BatchRef.of(StoredChunk(ray.put(batch), lambda: known), len(batch), batch.columns)
+    return BatchRef.of(StoredChunk(ray.put(batch.plain()), lambda: known), len(batch), batch.columns)
