@@ -32,6 +32,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from rich.progress import Progress
 from torch import Tensor
 
@@ -142,10 +143,13 @@ class Bare:
         assert optimiser is not None
         optimiser.clear()
         model = optimiser.model.train()
+        head = self.ours.engine.model.output_layer
+        own, head.__class__ = head.__class__, ColumnParallelLinear  # Megatron's own: logits of all tokens
         for micro in micros:
             logits = model(micro.tokens, micro.positions, None, packed_seq_params=micro.packed)[0]
-            (F.cross_entropy(logits[micro.predicts], micro.targets, reduction="sum") / tokens).backward()
+            (F.cross_entropy(logits[micro.predicts].float(), micro.targets, reduction="sum") / tokens).backward()
         model.finish_grad_sync()
+        head.__class__ = own
 
 
 class Plain:

@@ -66,7 +66,7 @@ class ThreeD(Protocol):
 class DPTokens(ThreeD):
     """As `3d_proto`, but the rows go where they make the replicas' tokens even. For work that costs by the token.
 
-    The call waits until the lengths of its rows are known: until they have been generated.
+    With several replicas the call waits until the lengths of its rows are known: until they have been generated.
     """
 
     balance = "tokens"

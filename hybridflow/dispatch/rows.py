@@ -36,11 +36,11 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
 
     Args:
         balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow. `tokens`: rows wherever they make
-            the parts' tokens (prompt and response) even; waits until their lengths are known.
+            the parts' tokens (prompt and response) even; if there are several, it waits until lengths are known.
         whole_groups: rows of one `group_id` stay together.
     """
     rows, first = count(call), call.rows()
-    if balance == "tokens" and first is not None:
+    if balance == "tokens" and first is not None and parts > 1:
         return [take(call, part) for part in partition(first.tokens(), parts)]
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
     starts = np.arange(rows) if groups is None else _block_starts(groups)

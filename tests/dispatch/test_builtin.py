@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.batch import Batch, BatchRef, Metadata, Ragged
 from hybridflow.dispatch import Call, Protocol, protocols
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -127,6 +127,17 @@ def test_dp_tokens_is_better_than_runs_of_rows() -> None:
         return sorted(int(c.args[0].tokens().sum()) for c in protocol(name).distribute(Layout(data=2), Call((rows,))))
 
     assert shares("3d_proto") == [10, 340] and shares("dp_tokens") == [175, 175]
+
+
+def test_dp_tokens_asks_one_replica_for_no_lengths() -> None:
+    class Unmade:
+        def metadata(self) -> Metadata:
+            raise AssertionError("the call waited")
+
+    rows = BatchRef.of(Unmade(), 3, ["response_ids"])
+    assert [len(call.args[0]) for call in protocol("dp_tokens").distribute(Layout(tensor=2), Call((rows,)))] == [3, 3]
+    with pytest.raises(AssertionError, match="waited"):
+        protocol("dp_tokens").distribute(Layout(data=2), Call((rows,)))
 
 
 def test_dp_tokens_wants_rows_with_tokens() -> None:
