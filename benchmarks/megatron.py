@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -175,7 +174,7 @@ class Plain:
                 self._log_probs(batch)
 
     def _batches(self, rows: Batch, seed: int) -> list[Batch]:
-        return rows.permute(np.random.default_rng(seed).permutation(ROWS)).split(ROWS // PADDED_ROWS)
+        return rows.permute(np.random.default_rng(seed).permutation(len(rows))).split(len(rows) // PADDED_ROWS)
 
     def _log_probs(self, rows: Batch) -> Tensor:
         pairs = [np.concatenate(p) for p in zip(rows.ragged("prompt_ids"), rows.ragged("response_ids"), strict=True)]
@@ -196,8 +195,8 @@ def measure(folder: Path, dtype: str, seeds: int, advance: Callable[[], None]) -
     bare = Bare(ours)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", "bare", "plain", "ours_score", "plain_score")}
     counted = []
-    for seed in range(-1, seeds):  # the first is a warm-up
-        rows = ragged_rows(seed + 1, ours.engine.shape.vocab)
+    for seed in range(-1, seeds):  # the first is a warm-up, and short
+        rows = ragged_rows(seed + 1, ours.engine.shape.vocab).slice(0, ROWS if seed >= 0 else PADDED_ROWS)
         micros, tokens = ours.engine.pack(rows), int(rows.lengths("response_ids").sum())
         work: dict[str, Callable[[], None]] = {
             "ours": lambda rows=rows, seed=seed: ours.train(rows, seed),
@@ -251,7 +250,13 @@ def peak(folder: str, dtype: str, who: str) -> float:
         subject: Any = Ours(Path(folder), dtype) if who == "ours" else Plain(Path(folder), dtype)
         vocab = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
         subject.train(ragged_rows(1, vocab), 1)
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+        return round(high_water() / 2**30, 3)
+
+
+def high_water() -> int:
+    """The most bytes that this process has held. (`getrusage` would count what its parent held when it was forked.)"""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
 if __name__ == "__main__":
