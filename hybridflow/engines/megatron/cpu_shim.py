@@ -74,7 +74,7 @@ def pending() -> dict[str, bool]:
     from megatron.core.tensor_parallel import random
 
     needs["CudaRNGStatesTracker"] = "cuda" in random.CudaRNGStatesTracker.add.__code__.co_names
-    for function in (random._get_cuda_rng_state, random._set_cuda_rng_state):  # for recomputation
+    for function in (random._get_cuda_rng_state, random._set_cuda_rng_state):
         needs[function.__name__] = _without_cuda(function.__code__) != function.__code__
     for name in ("current_device", "synchronize"):
         try:
@@ -126,7 +126,10 @@ def _ignore_cuda_calls(spec: str) -> None:
 
 
 def _patch_rng() -> None:
-    """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods."""
+    """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods.
+
+    Recomputation of activations reads and sets such states too; without CUDA torch would put off each setting for ever.
+    """
     from megatron.core.tensor_parallel import random
 
     class CpuRNGStatesTracker(random.CudaRNGStatesTracker):
