@@ -33,7 +33,11 @@ raise SystemExit(cuda and "error: the package index gave a CUDA build of torch; 
 "  make clean && PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup")
 endef
 
-.PHONY: help setup train train-smollm2 test test-all lint format clean
+GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
+NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
+  "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
+
+.PHONY: help setup train train-smollm2 test test-all test-gpu lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -81,6 +85,11 @@ test: lint ## lint and all tests but the slow ones
 
 test-all: lint ## lint and every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# No setup: the lock is of CPU builds. PYTHON is that of an environment made as docs/install.md says.
+test-gpu: ## on GPUs and NCCL, the tests of what runs on ranks: make test-gpu PYTHON=env/bin/python
+	@$(or $(PYTHON),$(BIN)/python) -c '$(NEED_GPU)'
+	$(or $(PYTHON),$(BIN)/python) -m pytest -m ranks $(GPU_TESTS) $(PYTEST_ARGS)
 
 format: setup ## put the code into its form
 	$(BIN)/ruff check --fix

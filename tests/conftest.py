@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
-from tests.spmd import Ranks
+from tests.spmd import Ranks, lacking
 from tests.tiny import tiny_model
 
 # The first call of a torch operation takes long, and the machine may be busy: time is not what these tests judge.
@@ -21,10 +22,15 @@ GetModel = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def ranks() -> Iterator[GetRanks]:
-    """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module."""
+    """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module.
+
+    Where there are GPUs, but not so many, the test is skipped.
+    """
     made: dict[int, Ranks] = {}
 
     def get(world: int) -> Ranks:
+        if reason := lacking(world, torch.cuda.device_count()):
+            pytest.skip(reason)
         if world not in made:
             made[world] = Ranks(world)
         return made[world]

@@ -19,6 +19,11 @@ from typing import Any
 GRACE_S = 5.0
 
 
+def lacking(world: int, gpus: int) -> str | None:
+    """Why so many ranks cannot run here: on NCCL each has a GPU of its own. Without any GPU there is gloo."""
+    return f"needs {world} GPUs, there are {gpus}" if 0 < gpus < world else None
+
+
 class Ranks:
     """`world` processes in one torch.distributed world; each call runs a function on all of them at once.
 

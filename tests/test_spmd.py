@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import spmd
-from tests.spmd import Ranks
+from tests.spmd import Ranks, lacking
 
 pytestmark = pytest.mark.ranks
 
@@ -38,6 +38,11 @@ def fail_on(rank: int, *, how: str) -> None:
             os._exit(7)
         time.sleep(600)
     dist.barrier()
+
+
+def test_a_rank_has_a_gpu_of_its_own_where_there_are_any() -> None:
+    assert lacking(4, gpus=2) == "needs 4 GPUs, there are 2"
+    assert lacking(2, gpus=2) is None and lacking(4, gpus=0) is None
 
 
 def test_every_rank_answers_in_order(pair: Ranks) -> None:

@@ -75,7 +75,8 @@ class Rank:
         from hybridflow.workers import Context
 
         try:
-            self._workers[role] = _worker(worker)(Context(config, layout, self._rank, updates, peers=self._workers))
+            context = Context(config, layout, self._rank, role, updates, peers=self._workers)
+            self._workers[role] = _worker(worker)(context)
             self._declared[role] = methods(type(self._workers[role]))
             return Report().encode()
         except Exception as error:

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +42,10 @@ class Platform:
     def start(self, local_rank: int) -> None:
         """Take this process's device, once, before any tensor is made."""
         if self.name == "cuda":
-            torch.cuda.set_device(local_rank % torch.cuda.device_count())
+            index = local_rank % torch.cuda.device_count()  # Ray shows each process its own GPU only
+            torch.cuda.set_device(index)
+            os.environ["LOCAL_RANK"] = str(index)  # by this name vLLM takes its device
+            torch.set_float32_matmul_precision("highest")  # no TF32, also where an image makes it the default
         else:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
             if bf16.needed():
@@ -57,9 +63,33 @@ class Platform:
         """
         return Parked(tensors if self.name == "cuda" else (), keep=keep)
 
+    def reset_memory_peak(self) -> None:
+        """Begin to watch for a new peak. A CPU only has that of the process's whole life."""
+        if self.name == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def memory_peak(self) -> int:
+        """The most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
+        if self.name == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    @property
+    def transformer_engine(self) -> bool:
+        """Whether TransformerEngine is installed for this hardware."""
+        return self.name == "cuda" and find_spec("transformer_engine") is not None
+
     def megatron_options(self) -> dict[str, bool]:
         """Settings of Megatron's TransformerConfig that only one kind of hardware has."""
         return {"use_cpu_initialization": self.name == "cpu"}
+
+    def ddp_options(self) -> dict[str, Any]:
+        """Settings of Megatron's DistributedDataParallelConfig that only one kind of hardware has.
+
+        `overlap_param_gather` is off everywhere: after a step the next to read the weights is a refit, an export or
+        the move to host memory, which want all of them at once, and no forward pass to gather them behind.
+        """
+        return {"overlap_grad_reduce": self.name == "cuda"}
 
     def vllm_options(self, *, kv_cache_gib: float, gpu_memory_fraction: float) -> dict[str, object]:
         """Engine arguments that only one kind of hardware has."""

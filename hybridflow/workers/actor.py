@@ -18,6 +18,7 @@ from hybridflow.losses.advantages import AdvantageInputs, estimator
 from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import policy_losses
 from hybridflow.losses.rewards import token_rewards
+from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.tasks.tokenizer import load_tokenizer
@@ -160,8 +161,9 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         self.context.metrics.total("perf/trained_tokens", tokens)
 
     def _sum_over_ranks(self, vector: Tensor) -> Tensor:
-        dist.all_reduce(vector, group=self.groups.megatron.intra_dist_opt)
-        return vector
+        total = vector.to(platform().device)
+        dist.all_reduce(total, group=self.groups.megatron.intra_dist_opt)
+        return total.to(vector.device)
 
 
 def stop_ids(folder: str) -> list[int]:

@@ -19,6 +19,7 @@ class Context:
 
     Attributes:
         layout, rank: of its role; ranks of a pool are the same in all its roles.
+        role: its name.
         metrics: of the call that is being carried out; they travel with its result.
         total_updates: optimiser steps that the run will take at most.
         peers: the workers of the other roles in this process, by role, as they are built.
@@ -27,6 +28,7 @@ class Context:
     config: Config
     layout: Layout
     rank: int
+    role: str
     total_updates: int = 1
     metrics: Metrics = field(default_factory=Metrics)
     peers: Mapping[str, Worker] = field(default_factory=dict)

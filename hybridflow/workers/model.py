@@ -58,11 +58,15 @@ class ModelWorker(Worker):
     def turn(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
         """One call of the role that needs its model: `offload` says what waits in host memory outside of turns.
 
+        Reports the most memory that the process used meanwhile, in GiB.
+
         Args:
             learns: the optimiser's state is needed too.
         """
+        platform().reset_memory_peak()
         self.engine.onload(optimizer=learns)
         yield self.engine
+        self.context.metrics.largest(f"{self.context.role}/memory_peak_gib", platform().memory_peak() / 2**30)
         self._rest()
 
     def _rest(self) -> None:

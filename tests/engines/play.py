@@ -18,6 +18,7 @@ from hybridflow.engines.megatron.model import output_weight
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.parallel.groups import Groups, make_groups
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from tests.engines import reference
 
 Arrays = dict[str, np.ndarray]
@@ -39,9 +40,21 @@ def trainer(folder: Path, layout: Layout, settings: Optimizer, **options: Any) -
     return engine(folder, layout, optimizer=settings, total_steps=100, **options)
 
 
+def at_tokens(column: Ragged, micro: MicroBatch) -> Tensor:
+    """[N] what a column has for the response tokens of a micro-batch, beside them."""
+    return torch.tensor(column.select(micro.rows).values, device=micro.targets.device)
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Bit for bit on a CPU; on a GPU, whose kernels may add in another order, within the rounding of float32."""
+    if platform().name == "cpu":
+        return found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+    return np.allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def weights(made: MegatronEngine) -> Arrays:
     """The weights of this rank's stage, whole."""
-    return {name: tensor.float().numpy().copy() for name, tensor in made.weights.gathered()}
+    return {name: tensor.float().cpu().numpy().copy() for name, tensor in made.weights.gathered()}
 
 
 def merged(found: list[Arrays]) -> dict[str, Tensor]:
@@ -77,8 +90,8 @@ def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
     mine = (caught[0] @ output_weight(made.model).float().t()).detach()
     parts = [torch.empty_like(mine) for _ in range(made.groups.layout.tensor)]
     dist.all_gather(parts, mine, group=made.groups.megatron.tp)
-    whole = torch.cat(parts, -1)[:, : made.shape.vocab].numpy()
-    rows = dict(zip(micro.rows.tolist(), np.split(whole, micro.ends.numpy() + 1), strict=False))
+    whole = torch.cat(parts, -1)[:, : made.shape.vocab].cpu().numpy()
+    rows = dict(zip(micro.rows.tolist(), np.split(whole, micro.ends.cpu().numpy() + 1), strict=False))
     return [rows[row] for row in range(len(batch))]
 
 
@@ -96,8 +109,7 @@ def learn(
     mine = batch if parts is None else batch.select(parts[made.groups.at.dp])
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-        weights = torch.from_numpy(mine.ragged("weights").select(micro.rows).values)
-        return reference.loss(outputs.log_probs, outputs.entropy, weights)
+        return reference.loss(outputs.log_probs, outputs.entropy, at_tokens(mine.ragged("weights"), micro))
 
     results = [made.train(mine, loss) for _ in range(count)]
     assert all(result.applied and result.lr == settings.lr for result in results)
@@ -114,7 +126,7 @@ def values(
     made = trainer(folder, layout, settings, head="value", sequence=sequence)
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-        returns = torch.from_numpy(batch.ragged("returns").select(micro.rows).values)
+        returns = at_tokens(batch.ragged("returns"), micro)
         return (outputs.values - returns).square().sum() / len(batch.ragged("returns").values)
 
     found, norms = [made.score(batch)], []
@@ -144,12 +156,15 @@ def statistics(
     """
     from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
 
-    group = groups_of(layout).megatron.tp
-    hidden = torch.from_numpy(logits).clone().requires_grad_()
-    weight = torch.eye(logits.shape[-1]).chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
-    found = token_statistics(
-        hidden, weight, torch.from_numpy(tokens), Vocabulary(vocab, group, temperature), chunk=chunk
-    )
-    torch.autograd.backward(found, tuple(torch.from_numpy(grads)))
+    group, device = groups_of(layout).megatron.tp, platform().device
+    hidden = torch.tensor(logits, device=device, requires_grad=True)
+    whole = torch.eye(logits.shape[-1], device=device)
+    weight = whole.chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
+    targets = torch.tensor(tokens, device=device)
+    found = token_statistics(hidden, weight, targets, Vocabulary(vocab, group, temperature), chunk=chunk)
+    torch.autograd.backward(found, tuple(torch.tensor(grads, device=device)))
     assert hidden.grad is not None and weight.grad is not None
-    return found[0].detach().numpy(), found[1].detach().numpy(), hidden.grad.numpy(), weight.grad.numpy()
+    log_probs, entropy, of_hidden, of_weight = (
+        tensor.detach().cpu().numpy() for tensor in (*found, hidden.grad, weight.grad)
+    )
+    return log_probs, entropy, of_hidden, of_weight

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from megatron.core.distributed import DistributedDataParallelConfig
 
+from hybridflow.parallel import bf16
 from hybridflow.parallel.platform import Platform, platform
 
 
@@ -41,21 +45,46 @@ def test_a_cpu_slot_has_the_threads_of_its_environment(monkeypatch: pytest.Monke
 
 
 def test_a_gpu_slot_takes_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is given none of what a CPU needs."""
     taken: list[int] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1])
+    monkeypatch.setattr(torch, "set_num_threads", None)
+    monkeypatch.setattr(bf16, "apply", None)
+    monkeypatch.setenv("LOCAL_RANK", "6")
+    torch.set_float32_matmul_precision("high")
     cuda = Platform("cuda", "nccl", False)
     cuda.start(6)
     assert taken == [2] and cuda.device == torch.device("cuda", 2)
+    assert os.environ["LOCAL_RANK"] == "2", "Ray may show a process its own GPU only"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_engines_get_the_options_of_their_hardware_only() -> None:
     cpu, cuda = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
     assert cpu.megatron_options() == {"use_cpu_initialization": True}
     assert cuda.megatron_options() == {"use_cpu_initialization": False}
+    assert cpu.ddp_options() == {"overlap_grad_reduce": False}
+    assert cuda.ddp_options() == {"overlap_grad_reduce": True}
+    assert not DistributedDataParallelConfig(**cuda.ddp_options()).overlap_param_gather
     assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
     assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"gpu_memory_utilization": 0.4}
+
+
+def test_transformer_engine_is_for_a_gpu_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
+    assert not cuda.transformer_engine and not cpu.transformer_engine
+    (tmp_path / "transformer_engine").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cuda.transformer_engine and not cpu.transformer_engine
+
+
+def test_the_memory_of_a_cpu_is_that_of_the_process() -> None:
+    cpu = Platform("cpu", "gloo", True)
+    cpu.reset_memory_peak()
+    [of_kernel] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
+    assert cpu.memory_peak() == pytest.approx(int(of_kernel) * 1024, rel=0.05)
 
 
 def test_a_cpu_has_nowhere_to_park_tensors() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.refit import Refit
 from hybridflow.resharding.transport import generation_shards
@@ -21,10 +22,10 @@ def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "flo
     made = engine(folder, layout)
     plan = make_plan(made.shape, layout, made.groups.rank, bucket_elements)
     found: dict[str, np.ndarray] = {}
-    stream = generation_shards(plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), torch.device("cpu"))
+    stream = generation_shards(plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), platform().device)
     for name, shard in stream:
         assert name not in found
-        found[name] = shard.float().numpy().copy()
+        found[name] = shard.float().cpu().numpy().copy()
     return found
 
 

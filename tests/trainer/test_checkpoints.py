@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -35,10 +36,10 @@ def killed_after(
 
 
 def metrics(ran: Ran) -> list[dict[str, float]]:
-    """Every line, without what a clock says."""
+    """Every line, without what a clock says, and what memory the process ever used."""
     lines = [json.loads(line) for line in (ran.folder / "metrics.jsonl").read_text().splitlines()]
-    timed = ("timing_s/", "perf/tokens_per_s")
-    return [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
+    own = re.compile(r"timing_s/|perf/tokens_per_s$|.*/memory_peak_gib$")
+    return [{name: value for name, value in line.items() if not own.match(name)} for line in lines]
 
 
 def saved(ran: Ran) -> dict[str, Any]:

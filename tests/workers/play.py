@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def context(folder: Path, layout: Layout, budget: int) -> Context:
     for settings in (config.reward, config.reward_model):
         settings.model.path, settings.max_tokens_per_rank = str(folder), budget
     config.reward_model.optimizer.lr = 3e-3
-    return Context(config, layout, dist.get_rank())
+    return Context(config, layout, dist.get_rank(), "reward_model")
 
 
 def mine(worker: RewardModelWorker | ModelRewardWorker, batch: Batch) -> Batch:
@@ -33,6 +34,13 @@ def mine(worker: RewardModelWorker | ModelRewardWorker, batch: Batch) -> Batch:
     at, data = worker.groups.at.dp, worker.groups.layout.data
     cuts = [0, *(len(batch) // 3 + part for part in range(data - 1)), len(batch)]
     return batch.slice(cuts[at], cuts[at + 1])
+
+
+def figures(worker: RewardModelWorker) -> dict[str, float]:
+    """What its last call measured, but for what depends on all that the process did before."""
+    found = worker.context.metrics.result()
+    assert found.pop("reward_model/memory_peak_gib") > 0
+    return found
 
 
 def gradients(folder: Path, layout: Layout, pairs: Batch, budget: int) -> tuple[Arrays, dict[str, float]]:
@@ -44,7 +52,7 @@ def gradients(folder: Path, layout: Layout, pairs: Batch, budget: int) -> tuple[
     worker.update_reward_model(mine(worker, pairs))
     for param in worker.engine.model.parameters():
         param.data.copy_(param.main_grad)  # so that what gathers weights gathers gradients
-    found = {name: tensor.numpy().copy() for name, tensor in worker.engine.weights.gathered()}
+    found = {name: tensor.cpu().numpy().copy() for name, tensor in worker.engine.weights.gathered()}
     return found, worker.context.metrics.result()
 
 
@@ -55,14 +63,14 @@ def offloading(
     place = context(folder, layout, 60)
     place.config.reward_model.offload = Offload(weights, optimizer)
     platform_was = engine_module.platform
-    engine_module.platform = lambda: Moving("cpu", "gloo", True)  # type: ignore[assignment]
+    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
     worker = RewardModelWorker(place)
     held, metrics = in_memory(worker.engine), []
     for turn in (worker.compare, worker.update_reward_model, worker.compare, worker.update_reward_model):
         worker.context.metrics = type(worker.context.metrics)()
         turn(mine(worker, pairs))
         held += in_memory(worker.engine)
-        metrics.append(worker.context.metrics.result())
+        metrics.append(figures(worker))
     engine_module.platform = platform_was
     return held, metrics
 
@@ -85,7 +93,7 @@ def resumed(folder: Path, layout: Layout, pairs: Batch, saved: Path) -> tuple[li
         for _ in range(2):
             worker.context.metrics = type(worker.context.metrics)()
             worker.update_reward_model(mine(worker, pairs))
-            metrics.append(worker.context.metrics.result())
+            metrics.append(figures(worker))
     return found
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
-from tests.engines.play import merged
+from tests.engines.play import merged, same
 from tests.spmd import Ranks
 from tests.workers import play
 
@@ -148,7 +148,7 @@ def padded_scores(model: Any, pairs: Batch, side: str) -> Tensor:
 def test_a_checkpoint_has_the_score_too(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
     """Of a model whose head was not in the folder that it started from."""
     for one, other in ranks2.run(play.resumed, tiny(**MODELS["qwen2"]), Layout(2), some_pairs(), tmp_path / "saved"):
-        assert one == other
+        assert all(same(np.array([*a.values()]), np.array([*b.values()])) for a, b in zip(one, other, strict=True))
         assert one[0]["reward_model/loss"] != pytest.approx(math.log(2), abs=1e-3)
 
 

@@ -37,7 +37,6 @@ WITH_LITERALS = (
     "optimizer.optimizer:MixedPrecisionOptimizer.__init__",
     "optimizer.optimizer:Float16OptimizerWithFloat16Params.__init__",
     "optimizer.distrib_optimizer:DistributedOptimizer._build_model_and_main_param_groups",
-    "optimizer.distrib_optimizer:DistributedOptimizer.__init__",
 )
 
 # Functions that move a tensor with `.cuda()` whatever the device.
@@ -74,7 +73,9 @@ def pending() -> dict[str, bool]:
     needs |= {spec: "cuda" in _function(spec).__code__.co_names for spec in WITH_CUDA_CALLS}
     from megatron.core.tensor_parallel import random
 
-    needs["rng"] = "cuda" in random.CudaRNGStatesTracker.add.__code__.co_names
+    needs["CudaRNGStatesTracker"] = "cuda" in random.CudaRNGStatesTracker.add.__code__.co_names
+    for function in (random._get_cuda_rng_state, random._set_cuda_rng_state):
+        needs[function.__name__] = _without_cuda(function.__code__) != function.__code__
     for name in ("current_device", "synchronize"):
         try:
             getattr(torch.cuda, name)()
@@ -82,14 +83,6 @@ def pending() -> dict[str, bool]:
         except (AssertionError, RuntimeError):
             needs[f"torch.cuda.{name}"] = True
     return needs
-
-
-def seed(value: int, tp_rank: int) -> None:
-    """Seed the default generator and Megatron's tracker of tensor-parallel random states."""
-    from megatron.core.tensor_parallel import random
-
-    torch.manual_seed(value)
-    random.model_parallel_cuda_manual_seed(value, tp_rank=tp_rank, ep_rank=0, etp_rank=0, force_reset_rng=True)
 
 
 def _function(spec: str) -> Any:
@@ -133,7 +126,10 @@ def _ignore_cuda_calls(spec: str) -> None:
 
 
 def _patch_rng() -> None:
-    """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods."""
+    """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods.
+
+    Recomputation of activations reads and sets such states too; without CUDA torch would put off each setting for ever.
+    """
     from megatron.core.tensor_parallel import random
 
     class CpuRNGStatesTracker(random.CudaRNGStatesTracker):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer, Recompute
-from hybridflow.engines.megatron import cpu_shim
+from hybridflow.engines.megatron import cpu_shim, rng
 from hybridflow.engines.megatron.model import build_model, output_weight, transformer_config
 from hybridflow.engines.megatron.optimizer import Optimiser, StepResult
 from hybridflow.engines.megatron.packing import MicroBatch, micro_batches
@@ -78,7 +78,7 @@ class MegatronEngine:
     ) -> None:
         if platform().shimmed:
             cpu_shim.apply()
-        cpu_shim.seed(seed, groups.at.tp)
+        rng.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
         self.vocabulary = Vocabulary(self.shape.vocab, groups.megatron.tp, temperature)
@@ -141,6 +141,8 @@ class MegatronEngine:
         assert self.optimiser is not None, "this engine was made without an optimiser"
         self.optimiser.clear()
         micros = self.pack(batch, together)
+        if self.optimiser.overlaps:
+            self.optimiser.overlap(self.global_sums(float(not micros)) == [0.0])
         if micros:
             self.run(micros, loss, train=True)
         else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import megatron.core.optimizer as megatron_optimizer
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from hybridflow.config.schema import Optimizer
 from hybridflow.parallel.groups import Groups
+from hybridflow.parallel.platform import platform
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Optimiser:
         model: the wrapped model; train with this one.
         inner: Megatron's optimiser.
         distributed: whether data parallel ranks share out its state.
+        overlaps: whether gradients can be reduced while a backward pass still makes others.
         schedule: of the learning rate and of weight decay; it counts the steps that were tried.
     """
 
@@ -44,10 +47,14 @@ class Optimiser:
     ) -> None:
         self.model = DistributedDataParallel(
             config,
-            DistributedDataParallelConfig(grad_reduce_in_fp32=True, use_distributed_optimizer=settings.distributed),
+            DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True, use_distributed_optimizer=settings.distributed, **platform().ddp_options()
+            ),
             model,
             pg_collection=groups.megatron,
         )
+        # Beside TransformerEngine or Apex Megatron would take their Adam, whose state checkpoints do not know.
+        megatron_optimizer.USING_PYTORCH_OPTIMIZER = True
         self.inner = get_megatron_optimizer(
             OptimizerConfig(
                 optimizer="adam",
@@ -67,14 +74,24 @@ class Optimiser:
             pg_collection=groups.megatron,
         )
         self._clip, self.distributed = settings.clip_grad, settings.distributed
+        self.overlaps = self.model.ddp_config.overlap_grad_reduce
         self.schedule = _schedule(self.inner, settings, total_steps)
         config.grad_scale_func = self.inner.scale_loss
         config.finalize_model_grads_func = _finalize
+        config.no_sync_func = self.model.no_sync
 
     def clear(self) -> None:
         """Set all gradients to zero."""
         self.model.zero_grad_buffer()
         self.inner.zero_grad()
+
+    def overlap(self, allowed: bool) -> None:
+        """Say of the step to come whether its gradients may be reduced during its last backward pass.
+
+        All data parallel ranks must have rows in it. Buckets are reduced in the order in which a backward pass
+        finishes them, which it remembers from the first such step; a rank that has none does not know the order.
+        """
+        self.model.ddp_config.overlap_grad_reduce = self.overlaps and allowed
 
     def step(self) -> StepResult:
         """Clip, update, move the schedule on. A gradient that is not finite leaves weights and state as they were."""
@@ -103,7 +120,7 @@ class Optimiser:
         return [buffer.grad_data for buffer in (*self.model.buffers, *self.model.expert_parallel_buffers)]
 
     def finish_empty(self, groups: Groups) -> None:
-        """Join the gradient reduction of a step for which this data-parallel rank has no rows."""
+        """Join the gradient reduction, not overlapped, of a step for which this data-parallel rank has no rows."""
         finalize_model_grads([self.model], None, pg_collection=groups.megatron)
 
 

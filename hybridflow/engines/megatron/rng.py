@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+from megatron.core.tensor_parallel.random import get_cuda_rng_tracker, model_parallel_cuda_manual_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hybridflow.parallel.platform import platform
+
 TRACKER = "tracker."
+
+
+def seed(value: int, tp_rank: int) -> None:
+    """Seed torch's generators and Megatron's tracker, which has a state of its own for each tensor rank."""
+    torch.manual_seed(value)
+    model_parallel_cuda_manual_seed(value, tp_rank=tp_rank, ep_rank=0, etp_rank=0, force_reset_rng=True)
 
 
 def save(file: Path) -> None:
@@ -27,7 +35,7 @@ def save(file: Path) -> None:
         "python": torch.tensor([version, *words]),
         "python_gauss": torch.tensor([] if spare is None else [spare], dtype=torch.float64),
     }
-    if torch.cuda.is_available():
+    if platform().name == "cuda":
         states["cuda"] = torch.cuda.get_rng_state()
     tracked = get_cuda_rng_tracker().get_states()
     save_file(states | {TRACKER + name: state.clone() for name, state in tracked.items()}, file)

@@ -1,11 +1,14 @@
 """Our own layers for Megatron's spec: attention over packed rows, and an RMSNorm that knows sequence parallelism.
 
-They are plain classes passed by `ModuleSpec`, and run the same on a CPU and on CUDA.
+They are plain classes passed by `ModuleSpec`. All but `FusedAttention` run the same on a CPU and on CUDA. The rest is
+Megatron's local spec everywhere: in TransformerEngine's, a norm's weight belongs to the linear layer after it, under
+another name, and what its attention gives is most of what it is for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +23,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import divide
 from torch import Tensor, nn
 
-from hybridflow.parallel.platform import platform
+from hybridflow.parallel.platform import Platform, platform
 
 
 @dataclass
@@ -85,6 +88,43 @@ class PackedAttention(MegatronModule):
         return out.transpose(1, 2).flatten(2).flatten(0, 1)[real]
 
 
+class FusedAttention(MegatronModule):
+    """The same by TransformerEngine, whose kernels (flash attention or cuDNN's) take rows end to end as they are."""
+
+    def __init__(self, config: TransformerConfig, pg_collection: ProcessGroupCollection, **options: Any) -> None:
+        super().__init__(config=config)
+        import transformer_engine.pytorch  # noqa: F401  Megatron would go on without it if it were broken
+        from megatron.core.extensions.transformer_engine import TEDotProductAttention
+
+        self.tp_group = pg_collection.tp
+        self.kernel = TEDotProductAttention(config=config, pg_collection=pg_collection, **options)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        attn_mask_type: AttnMaskType | None = None,
+        attention_bias: Tensor | None = None,
+        packed_seq_params: PackedRows | None = None,
+    ) -> Tensor:
+        """[T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
+        assert packed_seq_params is not None
+        starts, longest = packed_seq_params.cu_seqlens_q, packed_seq_params.max_seqlen_q
+        rows = PackedSeqParams(
+            qkv_format="thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest
+        )
+        qkv = (x.squeeze(1) for x in (query, key, value))
+        found = self.kernel(*qkv, None, attn_mask_type=AttnMaskType.causal, packed_seq_params=rows)
+        return found.reshape(len(found), 1, -1)
+
+
+def core_attention(dtype: torch.dtype, platform: Platform) -> type[MegatronModule]:
+    """Which attention: TransformerEngine's where there is one; for packed rows it has kernels of 16 bits only."""
+    return FusedAttention if platform.transformer_engine and dtype != torch.float32 else PackedAttention
+
+
 class RMSNorm(nn.RMSNorm):
     """torch's RMSNorm with the mark that makes Megatron all-reduce its gradient under sequence parallelism."""
 
@@ -94,10 +134,13 @@ class RMSNorm(nn.RMSNorm):
 
 
 def block_spec(config: TransformerConfig, pp_rank: int) -> TransformerBlockSubmodules:
-    """The decoder of one pipeline stage: Megatron's local layers with our attention and norms."""
+    """The decoder of one pipeline stage: Megatron's local layers with our attention and norms.
+
+    Whatever the hardware, parameters have the same names.
+    """
     layer: ModuleSpec = get_gpt_layer_local_spec(normalization="RMSNorm")
     parts = layer.submodules
-    parts.self_attention.submodules.core_attention = PackedAttention
+    parts.self_attention.submodules.core_attention = core_attention(config.params_dtype, platform())
     parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
     if config.qk_layernorm:
         parts.self_attention.submodules.q_layernorm = parts.self_attention.submodules.k_layernorm = RMSNorm

@@ -23,6 +23,7 @@ from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.held import held, is_distributed
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from tests.engines import play, reference
 
 
@@ -36,7 +37,7 @@ def step(made: MegatronEngine, batch: Batch, parts: list[list[int]] | None = Non
     mine = batch if parts is None else batch.select(parts[made.groups.at.dp])
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-        weights = torch.from_numpy(mine.ragged("weights").select(micro.rows).values)
+        weights = play.at_tokens(mine.ragged("weights"), micro)
         return reference.loss(outputs.log_probs, outputs.entropy, weights)
 
     assert made.train(mine, loss).applied
@@ -88,9 +89,11 @@ def tensors(folder: Path) -> dict[str, np.ndarray] | None:
 
 def draws() -> list[Any]:
     """What every random number generator of this process gives next."""
+    device = platform().device
     with get_cuda_rng_tracker().fork():
-        inside = torch.rand(2).tolist()
-    return [torch.rand(2).tolist(), inside, np.random.randn(), random.random(), random.gauss(0, 1)]
+        inside = torch.rand(2, device=device).tolist()
+    on_device = torch.rand(2, device=device).tolist()
+    return [torch.rand(2).tolist(), on_device, inside, np.random.randn(), random.random(), random.gauss(0, 1)]
 
 
 def random_states(folder: Path, layout: Layout, out: Path) -> tuple[list[Any], list[Any]]:

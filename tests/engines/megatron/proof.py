@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import megatron.core.optimizer
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer
 from hybridflow.engines.megatron import engine as engine_module
+from hybridflow.engines.megatron import optimizer as optimizer_module
 from hybridflow.engines.megatron import vocab_parallel
 from hybridflow.engines.megatron.engine import Loss, MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.held import held, is_distributed
@@ -87,7 +89,7 @@ def weighted(batch: Batch, losses: list[float]) -> Loss:
     """The loss of `reference`; its shares are added to the list."""
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-        weights = torch.from_numpy(batch.ragged("weights").select(micro.rows).values)
+        weights = play.at_tokens(batch.ragged("weights"), micro)
         share = reference.loss(outputs.log_probs, outputs.entropy, weights)
         losses.append(float(share.detach()))
         return share
@@ -152,11 +154,52 @@ def poisoned(folder: Path, layout: Layout, batch: Batch, settings: Optimizer, ra
 
 
 class Moving(Platform):
-    """A CPU that parks as a GPU does: storages are emptied, and filled again."""
+    """This platform, which parks even on a CPU as on a GPU: storages are emptied, and filled again."""
 
     def park(self, tensors: Any, *, keep: bool = True) -> Parked:
         """See `Platform`."""
         return Parked(tensors, keep=keep)
+
+
+class Overlapping(Platform):
+    """This platform, which reduces gradients during the backward pass as a GPU does, in small buckets."""
+
+    def ddp_options(self) -> dict[str, Any]:
+        """See `Platform`."""
+        return Platform("cuda", "nccl", False).ddp_options() | {"bucket_size": 20_000}
+
+
+# Which data parallel ranks of two have rows, step by step.
+BUSY = ((0,), (0, 1), (0, 1), (1,), (0, 1))
+
+
+def busy_steps(
+    folder: Path, layout: Layout, batch: Batch, settings: Optimizer, *, overlap: bool, **options: Any
+) -> tuple[play.Arrays, list[float], list[tuple[int, int]]]:
+    """A step for each of `BUSY`; weights, norms, and for each step of this rank how many of its buckets are under way.
+
+    That is counted when the last backward pass has ended and nobody waits for the reductions yet: (under way, all).
+    """
+    platform_was = optimizer_module.platform
+    if overlap:
+        optimizer_module.platform = lambda: Overlapping(*astuple(platform_was()))  # type: ignore[assignment]
+    made = play.trainer(folder, layout, settings, **options)
+    optimizer_module.platform = platform_was
+    assert made.optimiser is not None
+    buckets, finalize = made.optimiser.model.bucket_groups, made.config.finalize_model_grads_func
+    started: list[tuple[int, int]] = []
+
+    def counted(*given: Any, **named: Any) -> None:
+        started.append((sum(bucket.grad_reduce_handle is not None for bucket in buckets), len(buckets)))
+        finalize(*given, **named)
+
+    made.config.finalize_model_grads_func = counted
+    norms = []
+    for busy in BUSY:
+        shares = {dp: rows_of(Layout(data=len(busy)), place, len(batch)) for place, dp in enumerate(busy)}
+        mine = batch.select(shares.get(made.groups.at.dp, []))
+        norms.append(made.train(mine, weighted(mine, [])).grad_norm)
+    return play.weights(made), norms, started
 
 
 def offloaded(
@@ -167,7 +210,7 @@ def offloaded(
     Gives the weights, the bytes that are still held while all is parked, by kind, and those of the weights.
     """
     platform_was = engine_module.platform
-    engine_module.platform = lambda: Moving("cpu", "gloo", True)  # type: ignore[assignment]
+    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
     made = play.trainer(folder, layout, settings, **options)
     mine = batch.select(rows_of(layout, made.groups.at.dp, len(batch)))
     size = sum(param.nbytes for param in made.model.parameters())
@@ -261,6 +304,15 @@ def masters(folder: Path, layout: Layout, batch: Batch, settings: Optimizer, cou
             moved = not torch.equal(main, old.flatten()[span].float())
             found.append((main.dtype == torch.float32 and rounded, moved))
     return found
+
+
+def adam_beside_another(folder: Path) -> str:
+    """The class of the optimiser where Megatron has found one that is not torch's."""
+    megatron.core.optimizer.USING_PYTORCH_OPTIMIZER = False
+    made = play.trainer(folder, Layout(), reference.SETTINGS)
+    assert made.optimiser is not None
+    found = type(made.optimiser.inner.chained_optimizers[0].optimizer)
+    return f"{found.__module__}.{found.__name__}"
 
 
 @dataclass

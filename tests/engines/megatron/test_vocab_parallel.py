@@ -11,6 +11,8 @@ from tests.conftest import GetRanks
 from tests.engines import play
 from tests.spmd import Ranks
 
+pytestmark = pytest.mark.ranks
+
 
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("tensor", [1, 2])

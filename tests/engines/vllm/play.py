@@ -41,7 +41,7 @@ def pair(folder: Path) -> Pair:
     """The pair of a model: TP 2 in training, and two replicas that generate."""
     if folder not in _pairs:
         megatron = trainer(folder, LAYOUT, LEARN, budget=2000)
-        rollout = Rollout(max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1)
+        rollout = Rollout(max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1, gpu_memory_fraction=0.1)
         vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
         refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32)
         _pairs[folder] = Pair(megatron, vllm, refit)
