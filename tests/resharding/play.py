@@ -19,9 +19,11 @@ from tests.engines.play import engine
 def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "float32") -> dict[str, np.ndarray]:
     """This rank's generation shards as float32 arrays."""
     made = engine(folder, layout)
-    plan = make_plan(made.shape, layout, made.groups.rank, bucket_elements)
+    plan = make_plan(made.shape, layout, itemsize=1, bucket_bytes=bucket_elements)
     found: dict[str, np.ndarray] = {}
-    stream = generation_shards(plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), torch.device("cpu"))
+    stream = generation_shards(
+        plan.exchange(made.groups.rank), made.weights, made.groups.micro_dp, getattr(torch, dtype), torch.device("cpu")
+    )
     for name, shard in stream:
         assert name not in found
         found[name] = shard.float().numpy().copy()

@@ -1,0 +1,132 @@
+"""Plans where training and generation have pools of their own: each generation rank is sent only its slices.
+
+Each data parallel replica in training holds all that is asked for, and they share the work evenly: all that the
+generation replicas need of one training shard is one long row of numbers, replica after replica, and each holder of
+that shard sends an equal piece of it. No rank ever has a full tensor.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hybridflow.models import Shape, Weight, table
+from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.resharding.plan.cut import Cut, Span, generation_cut, line, training_cut
+from hybridflow.resharding.plan.plan import Exchange, Plan
+from hybridflow.resharding.plan.program import Item, Part, Program, program
+
+Giver = tuple[int, int, int]  # replica, stage and tensor rank in training
+
+
+def make_pool_plan(shape: Shape, training: Layout, generation: Layout, *, itemsize: int, bucket_bytes: int) -> Plan:
+    """The transition from an actor's pool to a rollout pool. A rank of the latter is numbered after all of the former.
+
+    Args:
+        generation: of the rollout pool, by its own tensor, pipeline and data sizes.
+        itemsize, bucket_bytes: as in `make_plan`.
+
+    Raises ValueError as `make_plan`, except that shards need not nest.
+    """
+    train = training_cut(shape, training.tensor, training.pipeline)
+    target = generation_cut(shape, generation.tensor, generation.pipeline)
+    sizes = _Replicas(training.data * training.context, generation.data * generation.context)
+    ranks = {(at.dp * training.context + at.cp, at.pp, at.tp): rank for rank, at in enumerate(training.coordinates)}
+    made: dict[tuple[int, int, int], tuple[list[Giver], Program]] = {}
+    exchanges = []
+    for rank, at in enumerate(generation.coordinates):
+        first, phase = sizes.start(at.dp * generation.context + at.cp)
+        if (key := (at.pp, at.tp, phase)) not in made:
+            made[key] = _program(train, target, at, sizes, phase, bucket_bytes // itemsize)
+        givers, what = made[key]
+        found = tuple(ranks[first + replica, stage, tp] for replica, stage, tp in givers)
+        exchanges.append(Exchange(found, (training.size + rank,), what))
+    return Plan(
+        method="pools",
+        layouts=(training, generation),
+        itemsize=itemsize,
+        bucket_bytes=bucket_bytes,
+        exchanges=tuple(exchanges),
+    )
+
+
+@dataclass(frozen=True)
+class _Replicas:
+    """Replicas that give and replicas that take."""
+
+    give: int
+    take: int
+
+    def start(self, taker: int) -> tuple[int, int]:
+        """The first giver of a taker, and by how many parts in `take` of its numbers it was in use before."""
+        return divmod(taker * self.give, self.take)
+
+    def shares(self, phase: int, whole: int, span: Span, start: int, width: int) -> Iterator[tuple[int, Span]]:
+        """Who gives which lines of a piece, counted from the taker's first giver.
+
+        Args:
+            phase: see `start`.
+            whole: the numbers that the taker needs of this training shard.
+            span: the piece's lines.
+            start: how many of those numbers come before the piece.
+            width: numbers of a line.
+        """
+        a, b = span
+        while a < b:
+            giver = (phase * whole + start * self.give) // (self.take * whole)
+            end = -(-((giver + 1) * self.take - phase) * whole // self.give)  # the next giver's first number
+            lines = min(b - a, -(-(end - start) // width))
+            yield giver, (a, a + lines)
+            a, start = a + lines, start + lines * width
+
+
+def _program(
+    train: Cut, target: Cut, at: Coordinate, sizes: _Replicas, phase: int, limit: int
+) -> tuple[list[Giver], Program]:
+    """What a generation rank takes, and from whom: replicas are counted from its first giver."""
+    pieces = {weight: list(_pieces(train, target, weight, at.tp)) for weight in _weights(train, target, at.pp)}
+    whole: Counter[tuple[int, int]] = Counter()
+    for weight, found in pieces.items():
+        for shard, (a, b) in found:
+            whole[shard] += (b - a) * line(weight)
+    before: Counter[tuple[int, int]] = Counter()
+    taken: dict[Weight, list[tuple[Giver, Span]]] = {}
+    for weight, found in pieces.items():
+        taken[weight] = []
+        for shard, span in found:
+            shares = sizes.shares(phase, whole[shard], span, before[shard], line(weight))
+            taken[weight] += (((giver, *shard), part) for giver, part in shares)
+            before[shard] += (span[1] - span[0]) * line(weight)
+    givers = sorted({giver for parts in taken.values() for giver, _ in parts})
+    number = {giver: i for i, giver in enumerate(givers)}
+    items = (
+        Item(
+            weight,
+            target.elements(weight, at.tp),
+            tuple(Part(number[giver], (a, b), (b - a) * line(weight)) for giver, (a, b) in parts),
+        )
+        for weight, parts in taken.items()
+    )
+    return givers, program(items, train.shape.layers // train.pipeline, limit)
+
+
+def _weights(train: Cut, target: Cut, stage: int) -> Iterator[Weight]:
+    """A generation stage's weights, as training has them: one stage has no copy of a tied embedding."""
+    embedding = table(train.shape, train.tensor)[0]
+    for weight in target.stages[stage]:
+        yield embedding if train.pipeline == 1 and weight.name == embedding.name else weight
+
+
+def _pieces(train: Cut, target: Cut, weight: Weight, tp: int) -> Iterator[tuple[tuple[int, int], Span]]:
+    """((stage, tensor rank) in training, the part of what is wanted that it holds), along the split axis."""
+    stage = weight.stage(train.shape.layers, train.pipeline)
+    want = target.span(weight, tp)
+    if weight.axis is None:  # all of them hold it
+        yield (stage, tp % train.tensor), want
+        return
+    for holder in range(train.tensor):
+        have = train.span(weight, holder)
+        a, b = max(have[0], want[0]), min(have[1], want[1])
+        if a < b:
+            yield (stage, holder), (a, b)
