@@ -53,11 +53,6 @@ class Cut:
         share = whole * copies // self.tensor
         return tp // copies * share, (tp // copies + 1) * share
 
-    def elements(self, weight: Weight, tp: int) -> int:
-        """How many numbers that part has."""
-        a, b = self.span(weight, tp)
-        return (b - a) * line(weight)
-
     def _is_head(self, weight: Weight) -> bool:
         """Keys and values have one head a block of the fused parameter."""
         return weight.blocks is not None and weight.rows is not None and weight.rows[1] == self.shape.head_dim

@@ -17,7 +17,7 @@ class Exchange:
     """A group of ranks and its program. Each taker ends with all that the program says.
 
     Attributes:
-        givers: ranks, by their number in the program.
+        givers: ranks, by their number in the program; none twice.
         takers: the same ranks if they share out what they hold, by collectives; else one rank that is sent to.
     """
 

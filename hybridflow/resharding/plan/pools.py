@@ -17,6 +17,7 @@ from hybridflow.resharding.plan.cut import Cut, Span, generation_cut, line, trai
 from hybridflow.resharding.plan.plan import Exchange, Plan
 from hybridflow.resharding.plan.program import Item, Part, Program, program
 
+Shard = tuple[int, int]  # stage and tensor rank in training
 Giver = tuple[int, int, int]  # replica, stage and tensor rank in training
 
 
@@ -33,12 +34,16 @@ def make_pool_plan(shape: Shape, training: Layout, generation: Layout, *, itemsi
     target = generation_cut(shape, generation.tensor, generation.pipeline)
     sizes = _Replicas(training.data * training.context, generation.data * generation.context)
     ranks = {(at.dp * training.context + at.cp, at.pp, at.tp): rank for rank, at in enumerate(training.coordinates)}
+    wants: dict[tuple[int, int], list[_Wanted]] = {}
+    layers = shape.layers // training.pipeline
     made: dict[tuple[int, int, int], tuple[list[Giver], Program]] = {}
     exchanges = []
     for rank, at in enumerate(generation.coordinates):
         first, phase = sizes.start(at.dp * generation.context + at.cp)
+        if (at.pp, at.tp) not in wants:
+            wants[at.pp, at.tp] = _wanted(train, target, at)
         if (key := (at.pp, at.tp, phase)) not in made:
-            made[key] = _program(train, target, at, sizes, phase, bucket_bytes // itemsize)
+            made[key] = _program(wants[at.pp, at.tp], sizes, phase, layers, bucket_bytes // itemsize)
         givers, what = made[key]
         found = tuple(ranks[first + replica, stage, tp] for replica, stage, tp in givers)
         exchanges.append(Exchange(found, (training.size + rank,), what))
@@ -49,6 +54,15 @@ def make_pool_plan(shape: Shape, training: Layout, generation: Layout, *, itemsi
         bucket_bytes=bucket_bytes,
         exchanges=tuple(exchanges),
     )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A weight of a generation rank: the numbers of a line, and the lines by the training shard that has them."""
+
+    weight: Weight
+    width: int
+    pieces: tuple[tuple[Shard, Span], ...]
 
 
 @dataclass(frozen=True)
@@ -82,48 +96,45 @@ class _Replicas:
 
 
 def _program(
-    train: Cut, target: Cut, at: Coordinate, sizes: _Replicas, phase: int, limit: int
+    wants: list[_Wanted], sizes: _Replicas, phase: int, layers: int, limit: int
 ) -> tuple[list[Giver], Program]:
     """What a generation rank takes, and from whom: replicas are counted from its first giver."""
-    pieces = {weight: list(_pieces(train, target, weight, at.tp)) for weight in _weights(train, target, at.pp)}
-    whole: Counter[tuple[int, int]] = Counter()
-    for weight, found in pieces.items():
-        for shard, (a, b) in found:
-            whole[shard] += (b - a) * line(weight)
-    before: Counter[tuple[int, int]] = Counter()
-    taken: dict[Weight, list[tuple[Giver, Span]]] = {}
-    for weight, found in pieces.items():
-        taken[weight] = []
-        for shard, span in found:
-            shares = sizes.shares(phase, whole[shard], span, before[shard], line(weight))
-            taken[weight] += (((giver, *shard), part) for giver, part in shares)
-            before[shard] += (span[1] - span[0]) * line(weight)
-    givers = sorted({giver for parts in taken.values() for giver, _ in parts})
-    number = {giver: i for i, giver in enumerate(givers)}
-    items = (
-        Item(
-            weight,
-            target.elements(weight, at.tp),
-            tuple(Part(number[giver], (a, b), (b - a) * line(weight)) for giver, (a, b) in parts),
-        )
-        for weight, parts in taken.items()
-    )
-    return givers, program(items, train.shape.layers // train.pipeline, limit)
+    whole: Counter[Shard] = Counter()
+    for want in wants:
+        for shard, (a, b) in want.pieces:
+            whole[shard] += (b - a) * want.width
+    before: Counter[Shard] = Counter()
+    givers: dict[Giver, int] = {}
+    items = []
+    for want in wants:
+        parts = []
+        for shard, span in want.pieces:
+            start, width = before[shard], want.width
+            for replica, (a, b) in sizes.shares(phase, whole[shard], span, start, width):
+                giver = givers.setdefault((replica, *shard), len(givers))
+                parts.append(Part(giver, (a, b), (b - a) * width))
+            before[shard] = start + (span[1] - span[0]) * width
+        items.append(Item(want.weight, sum([part.elements for part in parts]), tuple(parts)))
+    return list(givers), program(items, layers, limit)
 
 
-def _weights(train: Cut, target: Cut, stage: int) -> Iterator[Weight]:
-    """A generation stage's weights, as training has them: one stage has no copy of a tied embedding."""
+def _wanted(train: Cut, target: Cut, at: Coordinate) -> list[_Wanted]:
+    """The weights of a generation rank. One training stage has no copy of a tied embedding, but the embedding."""
     embedding = table(train.shape, train.tensor)[0]
-    for weight in target.stages[stage]:
-        yield embedding if train.pipeline == 1 and weight.name == embedding.name else weight
+    found = []
+    for weight in target.stages[at.pp]:
+        if train.pipeline == 1 and weight.name == embedding.name:
+            weight = embedding
+        found.append(_Wanted(weight, line(weight), tuple(_pieces(train, target, weight, at.tp))))
+    return found
 
 
-def _pieces(train: Cut, target: Cut, weight: Weight, tp: int) -> Iterator[tuple[tuple[int, int], Span]]:
-    """((stage, tensor rank) in training, the part of what is wanted that it holds), along the split axis."""
+def _pieces(train: Cut, target: Cut, weight: Weight, tp: int) -> Iterator[tuple[Shard, Span]]:
+    """The training shards that what is wanted lies in, along the split axis."""
     stage = weight.stage(train.shape.layers, train.pipeline)
     want = target.span(weight, tp)
     if weight.axis is None:  # all of them hold it
-        yield (stage, tp % train.tensor), want
+        yield (stage, tp * train.tensor // target.tensor), want
         return
     for holder in range(train.tensor):
         have = train.span(weight, holder)

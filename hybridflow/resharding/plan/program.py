@@ -31,12 +31,17 @@ class Item:
 
     Attributes:
         elements: of all that arrives.
-        parts: none: every taker has it already.
+        parts: none: nothing travels, because every taker has it already or there is nothing of it on them.
     """
 
     weight: Weight
     elements: int
     parts: tuple[Part, ...] = ()
+
+    @property
+    def moved(self) -> int:
+        """Elements that travel."""
+        return self.elements if self.parts else 0
 
     @property
     def apart(self) -> bool:
@@ -68,7 +73,7 @@ class Bucket:
     @cached_property
     def size(self) -> int:
         """Elements that travel."""
-        return self.sizes.total()
+        return sum(item.moved for item in self.items)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def program(items: Iterable[Item], layers: int, limit: int) -> Program:
 def _units(rounds: Iterable[list[Item]], limit: int) -> Iterator[list[Item]]:
     """What stays in one bucket."""
     for items in rounds:
-        if _given(items).total() <= limit:
+        if sum(item.moved for item in items) <= limit:
             yield items
         else:
             yield from ([item] for item in items)
@@ -144,7 +149,7 @@ def _buckets(units: Sequence[list[Item]], limit: int) -> Iterator[Bucket]:
     bucket: list[Item] = []
     size = 0
     for unit in units:
-        more = _given(unit).total()
+        more = sum(item.moved for item in unit)
         if bucket and size + more > limit:
             yield Bucket(tuple(bucket))
             bucket, size = [], 0

@@ -1,12 +1,11 @@
-"""A plan carried out on numbers: what each rank ends up with, found from the exchanges and the training shards alone.
+"""A plan carried out on spans of lines: what ranks end up with, from the exchanges and the training shards alone.
 
-A line (an index of a weight's split axis) stands for all its numbers, which always travel together.
+A line is an index of a weight's split axis; its numbers always travel together.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from hybridflow.models.folder import tied_copy
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Exchange
 
+Span = tuple[int, int]
 ORDERS = ["tp-cp-ep-dp-pp", "cp-ep-dp-tp-pp", "pp-dp-tp-cp-ep"]
 SHAPE = Shape(
     family="qwen2", layers=8, hidden=12, ffn=32, heads=16, kv_heads=8, head_dim=4, vocab=512, tied=False,
@@ -63,50 +63,53 @@ def generation_span(shape: Shape, weight: Weight, tensor: int, tp: int) -> tuple
     return whole // tensor * tp, whole // tensor * (tp + 1)
 
 
-def holds(shape: Shape, layout: Layout, rank: int) -> dict[tuple[str, str], set[int]]:
-    """The lines of each weight that a rank has in training, by name and parameter."""
-    at, weights = layout.coordinates[rank], table(shape, layout.tensor)
-    mine = [w for w in weights if w.stage(shape.layers, layout.pipeline) == at.pp]
-    mine += tied_copy(shape, layout.tensor, layout.pipeline, at.pp)
-    return {(w.name, w.param): set(range(*w.span(layout.tensor, at.tp))) for w in mine}
+class Ranks:
+    """What the ranks of a training layout hold: [a, b) of each weight, by name and parameter."""
+
+    def __init__(self, shape: Shape, layout: Layout) -> None:
+        self.shape, self.layout = shape, layout
+        self._made: dict[tuple[int, int], dict[tuple[str, str], Span]] = {}
+
+    def __getitem__(self, rank: int) -> dict[tuple[str, str], Span]:
+        at, layers = self.layout.coordinates[rank], self.shape.layers
+        if (at.pp, at.tp) not in self._made:
+            mine = [w for w in table(self.shape, self.layout.tensor) if w.stage(layers, self.layout.pipeline) == at.pp]
+            mine += tied_copy(self.shape, self.layout.tensor, self.layout.pipeline, at.pp)
+            self._made[at.pp, at.tp] = {(w.name, w.param): w.span(self.layout.tensor, at.tp) for w in mine}
+        return self._made[at.pp, at.tp]
 
 
-def arrives(
-    exchange: Exchange, taker: int, shape: Shape, training: Layout, held: dict[tuple[int, int], dict]
-) -> dict[str, Counter[int]]:
-    """How often each line of each weight is produced at a taker. Asserts that givers have what they give.
+def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
+    """The lines of each weight that every taker ends up with: one [a, b), if each line is there once and in order.
 
-    Args:
-        held: what training ranks hold, by (pp, tp); filled as it goes.
+    Asserts that givers have what they give, and takers what nobody gives.
     """
-
-    def have(rank: int) -> dict[tuple[str, str], set[int]]:
-        at = training.coordinates[rank]
-        if (at.pp, at.tp) not in held:
-            held[at.pp, at.tp] = holds(shape, training, rank)
-        return held[at.pp, at.tp]
-
-    found: dict[str, Counter[int]] = {}
-    for bucket in exchange.buckets:
-        for item in bucket.items:
-            weight, key = item.weight, (item.weight.name, item.weight.param)
-            assert weight.name not in found, "a weight twice"
-            lines = found[weight.name] = Counter()
-            if not item.parts:
-                lines.update(have(taker)[key])
-            for giver, (a, b), elements in item.parts:
-                assert set(range(a, b)) <= have(exchange.givers[giver])[key], f"{weight.name} is not there"
-                assert elements == (b - a) * math.prod(weight.shape) // weight.shape[weight.axis or 0] > 0
-                assert not lines or max(lines) < a, "parts are in order"
-                lines.update(range(a, b))
-            assert item.elements == sum(lines.values()) * math.prod(weight.shape) // weight.shape[weight.axis or 0]
+    found: dict[str, list[Span]] = {}
+    for item in exchange.program.items:
+        weight, key = item.weight, (item.weight.name, item.weight.param)
+        assert weight.name not in found, "a weight twice"
+        width = math.prod(weight.shape) // weight.shape[weight.axis or 0]
+        spans = found[weight.name] = []
+        if not item.parts and item.elements:
+            [own] = {held[taker][key] for taker in exchange.takers}
+            spans.append(own)
+        for giver, (a, b), elements in item.parts:
+            has = held[exchange.givers[giver]][key]
+            assert has[0] <= a < b <= has[1], f"{weight.name} is not there"
+            assert elements == (b - a) * width
+            if spans and spans[-1][1] == a:
+                spans[-1] = spans[-1][0], b
+            else:
+                spans.append((a, b))
+        assert item.elements == sum(b - a for a, b in spans) * width
     return found
 
 
-def wanted(shape: Shape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, Counter[int]]:
-    """Each line of a generation shard, once."""
+def wanted(shape: Shape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, list[Span]]:
+    """A generation shard."""
     weights = generation_weights(shape, pipeline, at.pp)
-    return {w.name: Counter(range(*generation_span(shape, w, tensor, at.tp))) for w in weights}
+    spans = {w.name: generation_span(shape, w, tensor, at.tp) for w in weights}
+    return {name: [span] if span[0] < span[1] else [] for name, span in spans.items()}
 
 
 def numbers(shape: Shape, *, cut: bool | None = None) -> int:

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridflow.models import Shape, table
-from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Plan, make_plan
-from tests.resharding.plan.simulate import LLAMA_70B, SHAPE, arrives, layouts, numbers, wanted
+from tests.resharding.plan.simulate import LLAMA_70B, SHAPE, Ranks, arrives, layouts, numbers, wanted
 
 PAPER = Layout(4, 1, 2, (2, 1))  # p-t-d = 1-4-2, generation 1-2-2-2 (HybridFlow, section 5.3)
 
@@ -36,23 +36,21 @@ def mean(layout: Layout, received: dict[int, int], apart: dict[int, int]) -> Fra
 @given(shapes(), layouts(), st.sampled_from([1, 700, 10**9]))
 @example(replace(SHAPE, tied=True), Layout(4, 4, 2, (2, 2)), 10**9)
 def test_each_line_of_each_generation_shard_is_produced_once(shape: Shape, layout: Layout, limit: int) -> None:
-    plan, held = plan_of(shape, layout, limit=limit), {}
+    plan, held = plan_of(shape, layout, limit=limit), Ranks(shape, layout)
     assert sorted(rank for exchange in plan.exchanges for rank in exchange.takers) == list(range(layout.size))
-    for rank, at in enumerate(layout.generation_coordinates):
-        exchange = plan.exchange(rank)
-        assert rank in exchange.takers and exchange.givers == exchange.takers
-        assert arrives(exchange, rank, shape, layout, held) == wanted(shape, at, *layout.generation_sizes)
+    for exchange in plan.exchanges:
+        assert exchange.givers == exchange.takers and all(plan.exchange(rank) is exchange for rank in exchange.takers)
+        [at] = {replace(layout.generation_coordinates[rank], dp=0) for rank in exchange.takers}
+        assert arrives(exchange, held) == wanted(shape, at, *layout.generation_sizes)
 
 
 @given(shapes(), layouts(largest=16), st.sampled_from(["hybrid_v", "full_gather"]))
 def test_the_compared_methods_produce_the_whole_model_once(shape: Shape, layout: Layout, method: str) -> None:
     """What a rank generates with is a slice of it."""
-    layout, held = replace(layout, nested=method != "hybrid_v"), {}
-    plan = plan_of(shape, layout, method)
-    for rank in range(layout.size):
-        found = arrives(plan.exchange(rank), rank, shape, layout, held)
-        whole = next(iter(layout.coordinates))
-        assert found == wanted(shape, whole, 1, 1)
+    layout = replace(layout, nested=method != "hybrid_v")
+    held, whole = Ranks(shape, layout), wanted(shape, Coordinate(), 1, 1)
+    for exchange in plan_of(shape, layout, method).exchanges:
+        assert arrives(exchange, held) == whole
 
 
 @given(layouts(), st.booleans())
@@ -178,9 +176,9 @@ def test_what_does_not_fit_is_refused(sizes: dict[str, int], layout: Layout, sai
 
 def test_other_paddings_do_not_matter_where_all_rows_meet() -> None:
     shape = replace(SHAPE, vocab=100, heads=12, kv_heads=6, ffn=48)
-    layout, held = Layout(6, generation=(1, 1)), {}
-    found = arrives(plan_of(shape, layout).exchange(0), 0, shape, layout, held)
-    assert found == wanted(shape, layout.generation_coordinates[0], 1, 1)
+    layout = Layout(6, generation=(1, 1))
+    found = arrives(plan_of(shape, layout).exchange(0), Ranks(shape, layout))
+    assert found == wanted(shape, Coordinate(), 1, 1)
     naive = Layout(6, generation=(2, 1), nested=False)
     assert plan_of(shape, naive, "hybrid_v").received
 
