@@ -18,9 +18,11 @@ from functools import cache
 
 from hybridflow.models import Shape, Weight, table
 from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.resharding.plan.buckets import program
 from hybridflow.resharding.plan.cut import Cut, generation_cut, line, training_cut
-from hybridflow.resharding.plan.plan import Exchange, Plan
-from hybridflow.resharding.plan.program import Item, Part, Program, program
+from hybridflow.resharding.plan.exchange import Exchange
+from hybridflow.resharding.plan.plan import Plan
+from hybridflow.resharding.plan.program import Item, Part, Program
 
 METHODS = ("hybrid", "hybrid_v", "full_gather", "ds_chat")
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from hybridflow.models import Shape, Weight, table
 from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.resharding.plan.buckets import program
 from hybridflow.resharding.plan.cut import Cut, Span, generation_cut, line, training_cut
-from hybridflow.resharding.plan.plan import Exchange, Plan
-from hybridflow.resharding.plan.program import Item, Part, Program, program
+from hybridflow.resharding.plan.exchange import Exchange
+from hybridflow.resharding.plan.plan import Plan
+from hybridflow.resharding.plan.program import Item, Part, Program
 
 Shard = tuple[int, int]  # stage and tensor rank in training
 Giver = tuple[int, int, int]  # replica, stage and tensor rank in training

@@ -121,6 +121,7 @@ def test_all_ranks_make_the_same_plan_and_others_another(shape: Shape, layout: L
     assert digest == plan_of(replace(shape), replace(layout)).digest
     others = [
         plan_of(replace(shape, layers=16), layout),
+        plan_of(replace(shape, hidden=16), layout),
         plan_of(shape, replace(layout, data=layout.data + 1)),
         plan_of(shape, layout, limit=500),
         plan_of(shape, layout, "full_gather"),
