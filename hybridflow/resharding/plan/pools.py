@@ -75,11 +75,14 @@ class _Replicas:
     take: int
 
     def start(self, taker: int) -> tuple[int, int]:
-        """The first giver of a taker, and by how many parts in `take` of its numbers it was in use before."""
+        """The first giver of a taker, and how much of that giver's run, in parts of `take`, lies before the taker."""
         return divmod(taker * self.give, self.take)
 
     def shares(self, phase: int, whole: int, span: Span, start: int, width: int) -> Iterator[tuple[int, Span]]:
         """Who gives which lines of a piece, counted from the taker's first giver.
+
+        In the row of take · whole numbers, number x of taker j is at j · whole + x, and giver k has those from
+        k · take · whole / give on.
 
         Args:
             phase: see `start`.

@@ -43,6 +43,11 @@ def layouts(draw: st.DrawFn, *, largest: int = 64, nested: bool = True) -> Layou
     return Layout(tensor, pipeline, data, view, draw(st.sampled_from(ORDERS)), context, nested)
 
 
+def line(weight: Weight) -> int:
+    """Numbers of a line."""
+    return math.prod(weight.shape) // weight.shape[weight.axis or 0]
+
+
 def generation_weights(shape: Shape, pipeline: int, stage: int) -> list[Weight]:
     """The weights that vLLM has on a stage."""
     found = [w for w in table(shape) if w.stage(shape.layers, pipeline) == stage]
@@ -88,7 +93,7 @@ def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
     for item in exchange.program.items:
         weight, key = item.weight, (item.weight.name, item.weight.param)
         assert weight.name not in found, "a weight twice"
-        width = math.prod(weight.shape) // weight.shape[weight.axis or 0]
+        width = line(weight)
         spans = found[weight.name] = []
         if not item.parts and item.elements:
             [own] = {held[taker][key] for taker in exchange.takers}

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from hybridflow.models import Shape, table
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Plan, make_plan
-from tests.resharding.plan.simulate import LLAMA_70B, SHAPE, Ranks, arrives, layouts, numbers, wanted
+from tests.resharding.plan.simulate import (
+    LLAMA_70B,
+    SHAPE,
+    Ranks,
+    arrives,
+    generation_span,
+    generation_weights,
+    layouts,
+    line,
+    numbers,
+    wanted,
+)
 
 PAPER = Layout(4, 1, 2, (2, 1))  # p-t-d = 1-4-2, generation 1-2-2-2 (HybridFlow, section 5.3)
 
@@ -70,23 +81,31 @@ def test_bytes_are_those_of_table_2(layout: Layout, tied: bool) -> None:
     assert sum(chat.redundant) == everything == chat.peak
 
 
-@given(layouts())
-def test_the_peak_is_a_shard_and_two_buckets(layout: Layout) -> None:
-    shape = replace(SHAPE, tied=False)
-    limit, replica = 700, math.prod(layout.generation_sizes)
-    plan = plan_of(shape, layout, limit=limit)
-    largest_shard = max(
-        sum(math.prod(w.shape) // (layout.generation_sizes[0] if w.axis is not None else 1) for w in stage)
-        for stage in (
-            [w for w in table(shape) if w.stage(shape.layers, layout.generation_sizes[1]) == s]
-            for s in range(layout.generation_sizes[1])
-        )
-    )
-    assert plan.peak <= largest_shard + 2 * plan.largest_bucket
-    assert plan.peak >= largest_shard and plan.peak * replica >= numbers(shape, cut=True)
+@given(shapes(), layouts())
+def test_the_peak_is_a_shard_and_two_buckets(shape: Shape, layout: Layout) -> None:
+    limit, (t_g, p_g) = 700, layout.generation_sizes
+    plan, peaks = plan_of(shape, layout, limit=limit), []
     for exchange in plan.exchanges:
-        for bucket in exchange.buckets:
-            assert bucket.size <= limit or sum(bool(item.parts) for item in bucket.items) == 1
+        at = layout.generation_coordinates[exchange.takers[0]]
+        weights = generation_weights(shape, p_g, at.pp)
+        shard = sum(line(w) * len(range(*generation_span(shape, w, t_g, at.tp))) for w in weights)
+        sizes = [sum(p.elements for item in bucket.items for p in item.parts) for bucket in exchange.buckets]
+        peaks.append(shard + 2 * max(sizes))
+        for bucket, size in zip(exchange.buckets, sizes, strict=True):
+            assert size <= limit or sum(bool(item.parts) for item in bucket.items) == 1
+    assert plan.peak == max(peaks)
+
+
+@given(layouts(nested=False))
+@example(Layout(8, 1, 1, (2, 1), nested=False))
+def test_naive_places_keep_what_generation_does_not_use(layout: Layout) -> None:
+    """At most M / (tp), the paper's figure: a rank whose two shards have nothing in common."""
+    plan, held = plan_of(SHAPE, layout, "hybrid_v"), Ranks(SHAPE, layout)
+    widths = {weight.name: line(weight) for weight in table(SHAPE)}
+    for rank, at in enumerate(layout.generation_coordinates):
+        used = {name: set(range(*spans[0])) for name, spans in wanted(SHAPE, at, *layout.generation_sizes).items()}
+        have = {name: set(range(*span)) for (name, _), span in held[rank].items()}
+        assert plan.redundant[rank] == sum(widths[name] * len(have[name] - used.get(name, set())) for name in have)
 
 
 @pytest.mark.parametrize("layout", [Layout(8, 4, 2, (4, 1)), Layout(8, 4, 2, (8, 2)), Layout(1, 4, 2, (1, 2))])
@@ -128,6 +147,18 @@ def test_all_ranks_make_the_same_plan_and_others_another(shape: Shape, layout: L
         make_plan(shape, layout, itemsize=2, bucket_bytes=10**9),
     ]
     assert digest not in {plan.digest for plan in others}
+
+
+def test_a_digest_says_who_gives() -> None:
+    plan = plan_of(SHAPE, PAPER)
+    first, *rest = plan.exchanges
+    turned = replace(plan, exchanges=(replace(first, givers=first.givers[::-1]), *rest))
+    assert plan.digest != turned.digest
+
+
+def test_a_programs_digest_says_where_buckets_end() -> None:
+    small, large = (plan_of(SHAPE, PAPER, limit=limit).exchanges[0].program for limit in (500, 10**9))
+    assert list(small.items) == list(large.items) and small.digest != large.digest
 
 
 def test_the_papers_example() -> None:
