@@ -8,6 +8,9 @@ holds for any rank order):
 
 so the shard that a rank generates with contains the shard that it trains. The ranks of one training replica that
 share both numbers are a *micro-DP group*: together they hold that generation shard once.
+
+For comparison there is the paper's HybridFlow-V, which does not nest: generation numbers the ranks of a training
+replica anew, tensor ranks first, so its groups are neighbours and a rank's two shards may have nothing in common.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ class Layout:
         context: c; the ranks of a context group share rows and weights. In generation each is a replica of its own.
         generation: (t_g, p_g), the sizes in generation; (t, p) when the role does not generate.
         order: axes from the one that varies fastest with the rank; Megatron's default.
+        nested: whether a rank's generation shard contains its training shard; False is HybridFlow-V.
 
     Raises ValueError if a generation size does not divide its training size.
     """
@@ -48,6 +52,7 @@ class Layout:
     generation: tuple[int, int] | None = None
     order: str = "tp-cp-ep-dp-pp"
     context: int = 1
+    nested: bool = True
 
     def __post_init__(self) -> None:
         if min(self.tensor, self.pipeline, self.data, self.context) < 1:
@@ -133,11 +138,14 @@ class Layout:
         """Where a rank stands in generation; `dp` is its replica's number."""
         at, (t_g, p_g) = self.coordinates[rank], self.generation_sizes
         per_t, per_p = self.tensor // t_g, self.pipeline // p_g
-        micro = (at.pp % per_p) * per_t + at.tp % per_t
-        return Coordinate(at.tp // per_t, at.pp // per_p, (at.dp * self.context + at.cp) * per_t * per_p + micro)
+        replica = (at.dp * self.context + at.cp) * per_t * per_p
+        if not self.nested:
+            micro, place = divmod(at.pp * self.tensor + at.tp, t_g * p_g)
+            return Coordinate(place % t_g, place // t_g, replica + micro)
+        return Coordinate(at.tp // per_t, at.pp // per_p, replica + (at.pp % per_p) * per_t + at.tp % per_t)
 
     def micro_dp_groups(self) -> list[list[int]]:
-        """The ranks that together hold one generation shard, and exchange theirs to make it whole."""
+        """The ranks of a training replica that need one generation shard; if it nests, together they hold it."""
         at = self.coordinates
         return self._generation_groups(lambda rank: (at[rank].dp, at[rank].cp, *self._generation_shard(rank)))
 
@@ -176,7 +184,8 @@ def describe(layout: Layout) -> str:
     if layout.generation is None:
         return text
     t_g, p_g = layout.generation
-    return f"{text}; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
+    text += f"; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
+    return text if layout.nested else f"{text}, not nested"
 
 
 def position(groups: Sequence[Sequence[int]], rank: int) -> list[int]:

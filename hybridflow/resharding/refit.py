@@ -32,12 +32,13 @@ class Refit:
 
     def __init__(self, shape: Shape, groups: Groups, local: Shards, dtype: torch.dtype) -> None:
         self._groups, self._local, self._dtype = groups, local, dtype
-        self.plan = make_plan(shape, groups.layout, groups.rank, BUCKET_BYTES // dtype.itemsize)
+        self.plan = make_plan(shape, groups.layout, itemsize=dtype.itemsize, bucket_bytes=BUCKET_BYTES)
 
     def __call__(self, receiver: Receiver, version: int) -> bool:
         """Bring the receiver to `version`; all ranks call it. Returns whether there was anything to do."""
         if receiver.version == version:
             return False
-        shards = generation_shards(self.plan, self._local, self._groups.micro_dp, self._dtype, platform().device)
+        exchange = self.plan.exchange(self._groups.rank)
+        shards = generation_shards(exchange, self._local, self._groups.micro_dp, self._dtype, platform().device)
         receiver.receive(shards, version)
         return True

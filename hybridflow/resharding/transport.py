@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.models import Weight
-from hybridflow.resharding.plan import Bucket, Item, Plan
+from hybridflow.resharding.plan import Bucket, Exchange, Item
 
 
 class Shards(Protocol):
@@ -22,59 +22,65 @@ class Shards(Protocol):
 
 
 def generation_shards(
-    plan: Plan, local: Shards, group: dist.ProcessGroup | None, dtype: torch.dtype, device: torch.device
+    exchange: Exchange, local: Shards, group: dist.ProcessGroup | None, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, Tensor]]:
     """This rank's generation shard in `dtype`, by Hugging Face name. All ranks of the group iterate it in step.
 
     Args:
-        group: the micro-DP group; None when it is this rank alone.
+        exchange: this rank's, where givers and takers are one micro-DP group.
+        group: that group; None when it is this rank alone.
     """
-    rank = dist.get_rank()
-    for bucket in plan.buckets:
-        given = {owner: torch.empty(bucket.size(owner), dtype=dtype, device=device) for owner in plan.ranks}
-        _fill(bucket, local, given[rank], rank)
+    mine = exchange.givers.index(dist.get_rank())
+    for bucket in exchange.buckets:
+        given = [torch.empty(bucket.sizes[i], dtype=dtype, device=device) for i in range(len(exchange.givers))]
+        _fill(bucket, local, given[mine], mine)
         if group is not None:
-            _exchange(given, group)
+            _exchange(given, mine, exchange.givers, group)
         for name, shard in _assemble(bucket, local, given):
             yield name, shard.to(dtype)  # what the rank holds already is in the format of training
 
 
-def _fill(bucket: Bucket, local: Shards, out: Tensor, rank: int) -> None:
+def _fill(bucket: Bucket, local: Shards, out: Tensor, giver: int) -> None:
     start = 0
-    for item, part in bucket.given_by(rank):
+    for item, part in bucket.given_by(giver):
         shard = local.shard(item.weight)
+        if item.weight.axis is None:  # its holders each give a part
+            shard = shard[slice(*part.span)]
         out[start : start + part.elements].view(shard.shape).copy_(shard)
         start += part.elements
 
 
-def _exchange(given: dict[int, Tensor], group: dist.ProcessGroup) -> None:
-    """Everyone gets what everyone gives. Parts of one size go in one all-gather, others owner by owner."""
-    sizes = {len(buffer) for buffer in given.values()}
+def _exchange(given: Sequence[Tensor], mine: int, ranks: Sequence[int], group: dist.ProcessGroup) -> None:
+    """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
+    sizes = {len(buffer) for buffer in given}
     if sizes == {0}:
         return
-    mine = given[dist.get_rank()]
     if len(sizes) == 1:
-        dist.all_gather(list(given.values()), mine, group=group)
+        dist.all_gather(list(given), given[mine], group=group)
         return
-    works = [dist.broadcast(b, owner, group=group, async_op=True) for owner, b in given.items() if len(b)]
+    works = [
+        dist.broadcast(buffer, rank, group=group, async_op=True)
+        for rank, buffer in zip(ranks, given, strict=True)
+        if len(buffer)
+    ]
     for work in works:
         work.wait()
 
 
-def _assemble(bucket: Bucket, local: Shards, given: dict[int, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    starts = dict.fromkeys(given, 0)
+def _assemble(bucket: Bucket, local: Shards, given: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    starts = [0] * len(given)
     for item in bucket.items:
         weight = item.weight
         if not item.parts:
             yield weight.name, _own(local.shard(weight), item)
             continue
         pieces = []
-        for part in item.parts:
-            flat = given[part.owner][starts[part.owner] : starts[part.owner] + part.elements]
-            starts[part.owner] += part.elements
-            axis = weight.axis or 0
-            pieces.append(flat.view(*weight.shape[:axis], part.span[1] - part.span[0], *weight.shape[axis + 1 :]))
-        yield weight.name, pieces[0] if len(pieces) == 1 else torch.cat(pieces, weight.axis or 0)
+        axis = weight.axis or 0
+        for giver, (a, b), elements in item.parts:
+            flat = given[giver][starts[giver] : starts[giver] + elements]
+            starts[giver] += elements
+            pieces.append(flat.view(*weight.shape[:axis], b - a, *weight.shape[axis + 1 :]))
+        yield weight.name, pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)
 
 
 def _own(shard: Tensor, item: Item) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -179,3 +180,24 @@ def test_the_group_of_a_rank() -> None:
     assert position([[0, 2], [1, 3]], 3) == [1, 3]
     with pytest.raises(ValueError, match="rank 4"):
         position([[0, 2], [1, 3]], 4)
+
+
+def test_the_papers_naive_example() -> None:
+    """HybridFlow-V on the same 8 devices: generation groups are neighbours."""
+    layout = Layout(tensor=4, pipeline=1, data=2, generation=(2, 1), nested=False)
+    assert from_1(layout.generation_groups("tp")) == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert layout.replica_ranks() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert layout.generation_heads == (0, 2, 4, 6)
+    assert describe(layout).endswith("generates as 4 replicas of tensor 2 × pipeline 1, not nested")
+
+
+@given(layouts())
+def test_naive_replicas_are_neighbours_in_the_training_replica_and_whole(layout: Layout) -> None:
+    naive = replace(layout, nested=False)
+    t_g, p_g = naive.generation_sizes
+    for ranks in naive.replica_ranks():
+        at = [naive.generation_coordinate(rank) for rank in ranks]
+        assert sorted((a.pp, a.tp) for a in at) == [(pp, tp) for pp in range(p_g) for tp in range(t_g)]
+        places = sorted(naive.coordinates[rank].pp * naive.tensor + naive.coordinates[rank].tp for rank in ranks)
+        assert places == list(range(places[0], places[0] + t_g * p_g))
+        assert len({(naive.coordinates[rank].dp, naive.coordinates[rank].cp) for rank in ranks}) == 1

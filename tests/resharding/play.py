@@ -20,9 +20,10 @@ from tests.engines.play import engine
 def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "float32") -> dict[str, np.ndarray]:
     """This rank's generation shards as float32 arrays."""
     made = engine(folder, layout)
-    plan = make_plan(made.shape, layout, made.groups.rank, bucket_elements)
+    plan = make_plan(made.shape, layout, itemsize=1, bucket_bytes=bucket_elements)
     found: dict[str, np.ndarray] = {}
-    stream = generation_shards(plan, made.weights, made.groups.micro_dp, getattr(torch, dtype), platform().device)
+    exchange, device = plan.exchange(made.groups.rank), platform().device
+    stream = generation_shards(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
     for name, shard in stream:
         assert name not in found
         found[name] = shard.float().cpu().numpy().copy()

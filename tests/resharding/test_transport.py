@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hybridflow.models import read_shape, table
+from hybridflow.models.folder import tied_copy
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
@@ -38,6 +39,7 @@ def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtyp
     for rank, arrays in enumerate(found):
         at = layout.generation_coordinate(rank)
         expected = {w.name: w for w in table(shape, layout.tensor) if w.stage(shape.layers, p_g) == at.pp}
+        expected |= {w.name: w for w in tied_copy(shape, layout.tensor, p_g, at.pp)}
         assert set(arrays) == set(expected)
         for name, weight in expected.items():
             a, b = weight.span(t_g, at.tp)

@@ -1,0 +1,98 @@
+"""A model as an engine cuts it: which weights a stage has, and which part of each a tensor rank has.
+
+Megatron and vLLM agree but for two things. The vocabulary: Megatron pads it to a multiple of 64 and of its tensor size,
+vLLM to a multiple of 64. Key/value heads that are fewer than the tensor ranks: vLLM gives each head to several
+neighbours. Parts are counted in the rows that the Hugging Face tensor has, so padding is in none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from hybridflow.models import Shape, Weight, table
+from hybridflow.models.folder import tied_copy
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model over tensor ranks and pipeline stages.
+
+    Attributes:
+        tensor, pipeline: into how many.
+        padded: rows of the vocabulary with its padding.
+    """
+
+    shape: Shape
+    tensor: int
+    pipeline: int
+    padded: int
+
+    @cached_property
+    def stages(self) -> tuple[tuple[Weight, ...], ...]:
+        """The weights of each stage; with tied embeddings the last of several has a copy of the embedding."""
+        found: list[list[Weight]] = [[] for _ in range(self.pipeline)]
+        for weight in table(self.shape, self.tensor):
+            found[weight.stage(self.shape.layers, self.pipeline)].append(weight)
+        found[-1] += tied_copy(self.shape, self.tensor, self.pipeline, self.pipeline - 1)
+        return tuple(map(tuple, found))
+
+    def span(self, weight: Weight, tp: int) -> Span:
+        """The part [a, b) of the weight's split axis that a tensor rank has; all rows if the weight is not cut."""
+        if weight.axis is None:
+            return 0, weight.shape[0]
+        whole = weight.shape[weight.axis]
+        if weight.padded is not None:
+            share = self.padded // self.tensor
+            return min(tp * share, whole), min((tp + 1) * share, whole)
+        copies = self.tensor // self.shape.kv_heads if self._is_head(weight) else 1
+        copies = max(copies, 1)
+        share = whole * copies // self.tensor
+        return tp // copies * share, (tp // copies + 1) * share
+
+    def _is_head(self, weight: Weight) -> bool:
+        """Keys and values have one head a block of the fused parameter."""
+        return weight.blocks is not None and weight.rows is not None and weight.rows[1] == self.shape.head_dim
+
+
+def line(weight: Weight) -> int:
+    """The numbers at one index of the split axis (of the rows, if the weight is not cut)."""
+    return math.prod(weight.shape) // weight.shape[weight.axis or 0]
+
+
+def training_cut(shape: Shape, tensor: int, pipeline: int) -> Cut:
+    """As Megatron cuts it. Raises ValueError, naming it, for what does not divide."""
+    _refuse_uneven(shape, tensor, pipeline, "training")
+    if shape.kv_heads % tensor:
+        raise ValueError(
+            f"{shape.kv_heads} key/value heads do not divide over tensor size {tensor} of training: Megatron-core "
+            "0.16.1 shares a head among ranks only in its global process groups, and a role has groups of its own"
+        )
+    return Cut(shape, tensor, pipeline, shape.padded_vocab(tensor))
+
+
+def generation_cut(shape: Shape, tensor: int, pipeline: int) -> Cut:
+    """As vLLM cuts it. Raises ValueError, naming it, for what does not divide."""
+    _refuse_uneven(shape, tensor, pipeline, "generation")
+    if shape.kv_heads % tensor and tensor % shape.kv_heads:
+        raise ValueError(f"{shape.kv_heads} key/value heads neither divide nor fill tensor size {tensor} of generation")
+    padded = shape.padded_vocab(1)
+    if padded % tensor:
+        raise ValueError(
+            f"a vocabulary of {shape.vocab}, which vLLM pads to {padded}, does not divide over tensor size {tensor} "
+            "of generation"
+        )
+    return Cut(shape, tensor, pipeline, padded)
+
+
+def _refuse_uneven(shape: Shape, tensor: int, pipeline: int, where: str) -> None:
+    for whole, what, parts, kind in (
+        (shape.heads, "attention heads", tensor, "tensor size"),
+        (shape.ffn, "feed-forward rows", tensor, "tensor size"),
+        (shape.layers, "layers", pipeline, "pipeline size"),
+    ):
+        if whole % parts:
+            raise ValueError(f"{whole} {what} do not divide over {kind} {parts} of {where}")

@@ -1,0 +1,122 @@
+"""A plan carried out on spans of lines: what ranks end up with, from the exchanges and the training shards alone.
+
+A line is an index of a weight's split axis; its numbers always travel together.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+
+from hybridflow.models import Shape, Weight, table
+from hybridflow.models.folder import tied_copy
+from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.resharding.plan import Exchange
+
+Span = tuple[int, int]
+ORDERS = ["tp-cp-ep-dp-pp", "cp-ep-dp-tp-pp", "pp-dp-tp-cp-ep"]
+SHAPE = Shape(
+    family="qwen2", layers=8, hidden=12, ffn=32, heads=16, kv_heads=8, head_dim=4, vocab=512, tied=False,
+    qkv_bias=True, norm_eps=1e-6, rope_theta=1e4, max_positions=64,
+)  # fmt: skip
+LLAMA_70B = Shape(
+    family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
+    qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
+)  # fmt: skip
+
+
+def divisors(n: int) -> list[int]:
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+@st.composite
+def layouts(draw: st.DrawFn, *, largest: int = 64, nested: bool = True) -> Layout:
+    """Up to `largest` ranks, any view of them in generation, any order."""
+    sizes = [1, 2, 4, 8]
+    tensor = draw(st.sampled_from(sizes))
+    pipeline = draw(st.sampled_from([p for p in sizes if tensor * p <= largest]))
+    data, context = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 1, 2]))
+    if tensor * pipeline * data * context > largest:
+        data = context = 1
+    view = draw(st.sampled_from(divisors(tensor))), draw(st.sampled_from(divisors(pipeline)))
+    return Layout(tensor, pipeline, data, view, draw(st.sampled_from(ORDERS)), context, nested)
+
+
+def line(weight: Weight) -> int:
+    """Numbers of a line."""
+    return math.prod(weight.shape) // weight.shape[weight.axis or 0]
+
+
+def generation_weights(shape: Shape, pipeline: int, stage: int) -> list[Weight]:
+    """The weights that vLLM has on a stage."""
+    found = [w for w in table(shape) if w.stage(shape.layers, pipeline) == stage]
+    return found + tied_copy(shape, 1, pipeline, stage)
+
+
+def generation_span(shape: Shape, weight: Weight, tensor: int, tp: int) -> tuple[int, int]:
+    """The lines that vLLM has on a tensor rank: its rules, restated."""
+    if weight.axis is None:
+        return 0, weight.shape[0]
+    whole = weight.shape[weight.axis]
+    if weight.padded is not None:
+        share = -(-whole // 64) * 64 // tensor
+        return min(tp * share, whole), min((tp + 1) * share, whole)
+    if (".k_proj." in weight.name or ".v_proj." in weight.name) and tensor > shape.kv_heads:
+        head = tp // (tensor // shape.kv_heads)
+        return head * shape.head_dim, (head + 1) * shape.head_dim
+    return whole // tensor * tp, whole // tensor * (tp + 1)
+
+
+class Ranks:
+    """What the ranks of a training layout hold: [a, b) of each weight, by name and parameter."""
+
+    def __init__(self, shape: Shape, layout: Layout) -> None:
+        self.shape, self.layout = shape, layout
+        self._made: dict[tuple[int, int], dict[tuple[str, str], Span]] = {}
+
+    def __getitem__(self, rank: int) -> dict[tuple[str, str], Span]:
+        at, layers = self.layout.coordinates[rank], self.shape.layers
+        if (at.pp, at.tp) not in self._made:
+            mine = [w for w in table(self.shape, self.layout.tensor) if w.stage(layers, self.layout.pipeline) == at.pp]
+            mine += tied_copy(self.shape, self.layout.tensor, self.layout.pipeline, at.pp)
+            self._made[at.pp, at.tp] = {(w.name, w.param): w.span(self.layout.tensor, at.tp) for w in mine}
+        return self._made[at.pp, at.tp]
+
+
+def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
+    """The lines of each weight that every taker ends up with: one [a, b), if each line is there once and in order.
+
+    Asserts that givers have what they give, and takers what nobody gives.
+    """
+    found: dict[str, list[Span]] = {}
+    for item in exchange.program.items:
+        weight, key = item.weight, (item.weight.name, item.weight.param)
+        assert weight.name not in found, "a weight twice"
+        width = line(weight)
+        spans = found[weight.name] = []
+        if not item.parts and item.elements:
+            [own] = {held[taker][key] for taker in exchange.takers}
+            spans.append(own)
+        for giver, (a, b), elements in item.parts:
+            has = held[exchange.givers[giver]][key]
+            assert has[0] <= a < b <= has[1], f"{weight.name} is not there"
+            assert elements == (b - a) * width
+            if spans and spans[-1][1] == a:
+                spans[-1] = spans[-1][0], b
+            else:
+                spans.append((a, b))
+        assert item.elements == sum(b - a for a, b in spans) * width
+    return found
+
+
+def wanted(shape: Shape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, list[Span]]:
+    """A generation shard."""
+    weights = generation_weights(shape, pipeline, at.pp)
+    spans = {w.name: generation_span(shape, w, tensor, at.tp) for w in weights}
+    return {name: [span] if span[0] < span[1] else [] for name, span in spans.items()}
+
+
+def numbers(shape: Shape, *, cut: bool | None = None) -> int:
+    """Numbers in a model: of the weights that are cut, of the others, or of all."""
+    return sum(math.prod(w.shape) for w in table(shape) if cut is None or (w.axis is not None) == cut)
