@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import timeit
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,17 +36,9 @@ def test_other_formats_are_left_alone() -> None:
     assert torch.equal(bf16.widened(torch.matmul)(a, b), a @ b)
 
 
-@pytest.mark.skipif(not bf16.needed(), reason="this CPU has bfloat16 instructions")
-@pytest.mark.parametrize("name", [f"{owner.__name__}.{name}" for owner, name in bf16.PRODUCTS])
-def test_torchs_own_products_are_still_slow(name: str) -> None:
-    """When this fails, take `bf16` out: 8 times as long when it was written."""
-    owner, own = next((o, n) for o, n in bf16.PRODUCTS if f"{o.__name__}.{n}" == name)
-    product = getattr(owner, own)
-    product = getattr(product, "__wrapped__", product)  # another test may have applied it to this process
-    a, b = torch.randn(256, 256).bfloat16(), torch.randn(256, 256).bfloat16()
-    wide = bf16.widened(product)
-    theirs, ours = (min(timeit.repeat(lambda f=f: f(a, b), number=1, repeat=7)) for f in (product, wide))
-    assert theirs > 2 * ours
+def test_it_is_for_the_torch_it_was_measured_with() -> None:
+    """Another version may be fast by itself: time a product with and without `widened`, and take `bf16` out if it is."""
+    assert torch.__version__.startswith("2.13.")
 
 
 def test_a_second_apply_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
