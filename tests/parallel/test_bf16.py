@@ -37,7 +37,7 @@ def test_other_formats_are_left_alone() -> None:
 
 
 def test_it_is_for_the_torch_it_was_measured_with() -> None:
-    """Another version may be fast by itself: time a product with and without `widened`, and take `bf16` out if it is."""
+    """Another may be fast by itself: time a product with and without `widened`, and take `bf16` out if it is."""
     assert torch.__version__.startswith("2.13.")
 
 
