@@ -40,11 +40,12 @@ class Groups:
 def make_groups(layout: Layout, timeout_s: float) -> Groups:
     """Make every process group of a layout. All ranks call it, in the same order.
 
-    Raises ValueError if torch.distributed has another number of ranks than the layout, or for context parallelism,
-    which the engine does not support yet.
+    Raises ValueError if torch.distributed has another number of ranks than the layout, or for context or expert
+    parallelism, which the engine does not support yet.
     """
-    if layout.context > 1:
-        raise ValueError(f"context parallelism is not supported yet: the layout has {layout.context}, 1 is possible")
+    for kind, size in (("context", layout.context), ("expert", layout.expert)):
+        if size > 1:
+            raise ValueError(f"{kind} parallelism is not supported yet: the layout has {size}, 1 is possible")
     rank, world = dist.get_rank(), dist.get_world_size()
     if world != layout.size:
         raise ValueError(f"the layout has {layout.size} ranks, torch.distributed has {world}")

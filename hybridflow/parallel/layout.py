@@ -39,11 +39,13 @@ class Layout:
     Attributes:
         tensor, pipeline, data: t, p, d.
         context: c; the ranks of a context group share rows and weights. In generation each is a replica of its own.
+        expert: e; a mixture's experts are shared out over e of the t·c·d ranks of a stage: no more ranks. No engine takes
+            more than 1 yet.
         generation: (t_g, p_g), the sizes in generation; (t, p) when the role does not generate.
         order: axes from the one that varies fastest with the rank; Megatron's default.
         nested: whether a rank's generation shard contains its training shard; False is HybridFlow-V.
 
-    Raises ValueError if a generation size does not divide its training size.
+    Raises ValueError if a generation size does not divide its training size, or e the ranks that it is made of.
     """
 
     tensor: int = 1
@@ -53,12 +55,15 @@ class Layout:
     order: str = "tp-cp-ep-dp-pp"
     context: int = 1
     nested: bool = True
+    expert: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.tensor, self.pipeline, self.data, self.context) < 1:
+        if min(self.tensor, self.pipeline, self.data, self.context, self.expert) < 1:
             raise ValueError(f"parallel sizes must be at least 1: {self}")
         if sorted(self.order.split("-")) != sorted(AXES):
             raise ValueError(f"order {self.order!r} must name each of {', '.join(AXES)} once")
+        if self.tensor * self.context * self.data % self.expert:
+            raise ValueError(f"expert size {self.expert} must divide the ranks of a stage: {self}")
         t_g, p_g = self.generation_sizes
         if min(t_g, p_g) < 1 or self.tensor % t_g or self.pipeline % p_g:
             raise ValueError(f"generation sizes {(t_g, p_g)} must divide training sizes {(self.tensor, self.pipeline)}")

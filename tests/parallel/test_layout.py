@@ -145,6 +145,12 @@ def test_without_other_sizes_both_views_are_the_same(layout: Layout) -> None:
     assert all(len(group) == 1 for group in same.micro_dp_groups())
 
 
+def test_experts_are_shared_out_over_the_ranks_of_a_stage() -> None:
+    assert Layout(2, 2, 3, expert=6).size == 12
+    with pytest.raises(ValueError, match="expert size 4 must divide the ranks of a stage"):
+        Layout(2, 2, 3, expert=4)
+
+
 def test_the_ranks_of_a_context_group_are_replicas_in_generation() -> None:
     layout = Layout(tensor=2, context=2, data=1)
     assert layout.groups("cp") == [[0, 2], [1, 3]] and layout.micro_dp_groups() == [[0], [1], [2], [3]]
