@@ -39,8 +39,8 @@ class Layout:
     Attributes:
         tensor, pipeline, data: t, p, d.
         context: c; the ranks of a context group share rows and weights. In generation each is a replica of its own.
-        expert: e; a mixture's experts are shared out over e of the t·c·d ranks of a stage: no more ranks. No engine takes
-            more than 1 yet.
+        expert: e; a mixture's experts are shared out over e of the t·c·d ranks of a stage: no more ranks. No
+            engine takes more than 1 yet.
         generation: (t_g, p_g), the sizes in generation; (t, p) when the role does not generate.
         order: axes from the one that varies fastest with the rank; Megatron's default.
         nested: whether a rank's generation shard contains its training shard; False is HybridFlow-V.
