@@ -74,8 +74,17 @@ def chain() -> dict[str, Any]:
                 ray.wait(back, num_returns=2, fetch_local=False)
                 return back
 
+            def known(sent: list[Any] = sent) -> list[Any]:
+                there = [a.add_known.remote(*ranges(sent, r)) for a, r in zip(trio, spans(2, 3), strict=True)]
+                rows = [chunk for _, chunk in there]
+                back = [a.sums_known.remote(*ranges(rows, r)) for a, r in zip(couple, spans(3, 2), strict=True)]
+                ray.get([count for count, _ in back])
+                return [there, back]
+
             assert np.array_equal(ours().get().dense("sum"), np.concatenate(ray.get(theirs())))
             found |= paired(name, ours, theirs, times)
+            found |= paired(f"{name}_known", ours, known, times)
+            found |= paired(f"{name}_known_or_not", known, theirs, times)
             supervisor.drain()
         return found
 
