@@ -51,10 +51,11 @@ class Registry(Generic[T]):
         raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts)) or 'none'}")
 
     def __contains__(self, name: str) -> bool:
-        for module in sorted(self._builtin, key=lambda module: module.rpartition(".")[2] != name):
-            if name in self._parts:
-                break
-            import_module(module)
+        if name not in self._parts:
+            for module in sorted(self._builtin, key=lambda module: module.rpartition(".")[2] != name):
+                import_module(module)
+                if name in self._parts:
+                    break
         return name in self._parts
 
     def __iter__(self) -> Iterator[str]:

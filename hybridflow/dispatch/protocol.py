@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from hybridflow.batch import BatchRef
@@ -27,14 +28,14 @@ class Call:
         """The same call with every argument changed."""
         return Call(tuple(map(change, self.args)), {name: change(value) for name, value in self.kwargs.items()})
 
-    @property
+    @cached_property
     def refs(self) -> list[BatchRef]:
         """The arguments that are rows, in order."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, BatchRef)]
 
     def rows(self) -> BatchRef | None:
         """The first argument that is rows, or None."""
-        return next((v for v in (*self.args, *self.kwargs.values()) if isinstance(v, BatchRef)), None)
+        return self.refs[0] if self.refs else None
 
 
 class Protocol:

@@ -43,8 +43,9 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     if balance == "tokens" and first is not None and parts > 1:
         return [take(call, part) for part in partition(first.tokens(), parts)]
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
-    starts = np.arange(rows) if groups is None else _block_starts(groups)
-    cuts = np.append(starts, rows)[len(starts) * np.arange(parts + 1) // parts].tolist()
+    starts = range(rows) if groups is None else _block_starts(groups)
+    blocks = (len(starts) * part // parts for part in range(parts + 1))
+    cuts = [int(starts[block]) if block < len(starts) else rows for block in blocks]
     numbered = call.map(_numbered)
     return [numbered.map(partial(_sliced, a, b)) for a, b in pairwise(cuts)]
 
