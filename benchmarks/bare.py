@@ -56,14 +56,15 @@ class Bare(Role, Worker):
         rank, replicas = self.context.rank, self.context.layout.size
         mine = rollout.select(np.array_split(np.arange(len(rollout)), replicas)[rank])
         settings = self.context.config.rollout
+        from hybridflow.engines.vllm.requests import parameters
         from hybridflow.engines.vllm.sampling import Sampling
 
-        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k, settings.max_response_tokens)
+        sampling = Sampling.of(settings, {})
         generator = actor.generator
         prompts = [{"prompt_token_ids": p.tolist()} for p in mine.ragged("prompt_ids")]
-        parameters = [generator._parameters(sampling, seed) for seed in range(len(mine))]
+        sampled = [parameters(sampling, seed, generator._stop_ids) for seed in range(len(mine))]
         with self._timed("generate"):
-            generator._llm.generate(prompts, parameters, use_tqdm=False)
+            generator._llm.generate(prompts, sampled, use_tqdm=False)
 
     def _score(self, name: str, engine: Any, rollout: Batch) -> None:
         import torch

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.registry import Registry
-from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, ReferenceRole, RewardModelRole, RewardRole
+from hybridflow.roles import (
+    ActorRole,
+    CriticRole,
+    ModelRewardRole,
+    ReferenceRole,
+    RewardModelRole,
+    RewardRole,
+    SamplingChanges,
+)
 
 
 class Algorithm:
@@ -54,10 +62,10 @@ class Algorithm:
     def restore(self, state: dict[str, Any]) -> None:
         """Take in what `state` gave."""
 
-    def generate(self, prompts: BatchRef) -> BatchRef:
-        """`samples_per_prompt` responses to each prompt, beside the prompts."""
+    def generate(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> BatchRef:
+        """`samples_per_prompt` responses to each prompt, beside the prompts; as `rollout` says but for `sampling`."""
         prompts = prompts.repeat(self.config.samples_per_prompt)
-        return prompts | self.actor.generate_sequences(prompts, step=self.number)
+        return prompts | self.actor.generate_sequences(prompts, step=self.number, **sampling)
 
     def advantage(self, rollout: BatchRef) -> BatchRef:
         """`advantages` and `returns` of the configured estimator; it runs on the actor's ranks."""

@@ -76,6 +76,10 @@ def generation(config: Config) -> Iterator[str]:
             f"rollout.temperature: {config.rollout.temperature} given, expected more than 0 (validation is greedy "
             f"anyway) and at most {LARGEST_TEMPERATURE}"
         )
+    if "" in config.rollout.stop:
+        yield "rollout.stop: an empty string given, which every response ends with; take it out"
+    if config.rollout.top_k < 1 and config.rollout.top_k != -1:
+        yield f"rollout.top_k: {config.rollout.top_k} given, expected at least 1, or -1 for all tokens"
     whole, part = config.actor.parallel.tensor, config.rollout.parallel.tensor
     if part > 0 and whole % part:
         yield f"rollout.parallel.tensor: {part} does not divide actor.parallel.tensor = {whole}"
@@ -133,6 +137,9 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
             f"{model.max_positions} positions of {own.model.path} ({role})"
         )
     actor = facts.models.get("actor")
+    strange = [token for token in config.rollout.stop_token_ids if not 0 <= token < model.vocab]
+    if role == "actor" and strange:
+        yield f"rollout.stop_token_ids: {strange[0]} is no token of the vocabulary of {model.vocab} in {own.model.path}"
     if actor is not None and model.vocab != actor.vocab:
         yield (
             f"{role}.model.path: a vocabulary of {model.vocab} in {own.model.path}, but the actor's has "

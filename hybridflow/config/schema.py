@@ -145,6 +145,8 @@ class Rollout:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
+    stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it
+    stop_token_ids: list[int] = field(default_factory=list)  # beside the model's own end
     max_response_tokens: int = 64
     max_sequence_tokens: int = 128  # prompt and response together
     max_concurrent_rows: int = 256  # rows that one replica decodes together

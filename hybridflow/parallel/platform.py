@@ -94,8 +94,22 @@ class Platform:
     def vllm_options(self, *, kv_cache_gib: float, gpu_memory_fraction: float) -> dict[str, object]:
         """Engine arguments that only one kind of hardware has."""
         if self.name == "cuda":
-            return {"gpu_memory_utilization": gpu_memory_fraction}
+            return {"gpu_memory_utilization": gpu_memory_fraction, "enable_sleep_mode": True}
         return {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
+
+    def sleep_vllm(self, llm: Any) -> bool:
+        """Free the memory of a `vllm.LLM`'s weights and KV cache; returns whether their contents are lost.
+
+        A CPU has one memory, so everything stays there. Level 2 keeps no copy: a refit gives new weights anyway.
+        """
+        if self.name == "cuda":
+            llm.sleep(level=2)
+        return self.name == "cuda"
+
+    def wake_vllm(self, llm: Any, part: str) -> None:
+        """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet."""
+        if self.name == "cuda":
+            llm.wake_up(tags=[part])
 
 
 @cache

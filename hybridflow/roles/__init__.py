@@ -12,6 +12,7 @@ from hybridflow.roles.builtin import (
     ReferenceRole,
     RewardModelRole,
     RewardRole,
+    SamplingChanges,
     TrainedRole,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "RewardModelRole",
     "RewardRole",
     "Role",
+    "SamplingChanges",
     "TrainedRole",
     "roles",
 ]

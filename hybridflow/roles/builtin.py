@@ -6,7 +6,8 @@ token.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
 
 from hybridflow.dispatch import RowsT, using
 from hybridflow.roles.base import Role, roles
@@ -14,7 +15,19 @@ from hybridflow.roles.columns import kinds
 
 PROMPT = kinds("prompt_ids", "sample_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
+SAMPLED = kinds("response_ids", "rollout_log_probs", "truncated", "weight_version")
 PAIR = RESPONSE | kinds("rejected_ids")
+
+
+class SamplingChanges(TypedDict, total=False):
+    """Settings of `rollout` that a call of `generate_sequences` may change for itself; see `config.schema.Rollout`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_response_tokens: int
+    stop: Sequence[str]
+    stop_token_ids: Sequence[int]
 
 
 class TrainedRole(Role[RowsT]):
@@ -35,17 +48,21 @@ class TrainedRole(Role[RowsT]):
 class ActorRole(TrainedRole[RowsT]):
     """The policy."""
 
-    @using("3d_all_micro_dp", needs=PROMPT, gives=kinds("response_ids", "rollout_log_probs", "weight_version"))
-    def generate_sequences(self, prompts: RowsT, *, step: int = 0, greedy: bool = False) -> RowsT:
-        """Sample one response a row with the newest weights.
+    @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED)
+    def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
+        """Sample one response a row with the newest weights, as `rollout` says but for `sampling`.
 
-        The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. Gives `response_ids`
-        (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token at the sampling
-        temperature) and `weight_version` ([R] int).
+        The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. `temperature=0.0` takes
+        the likeliest tokens. Rows to learn from are sampled at `rollout.temperature`, at which they are scored too.
+
+        Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
+        under the distribution it was drawn from), `truncated` ([R] bool: it reached `max_response_tokens` before
+        anything ended it) and `weight_version` ([R] int). Raises ValueError for a prompt that leaves less than
+        `max_response_tokens` of `rollout.max_sequence_tokens`.
         """
         raise NotImplementedError
 
-    @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs"), gives=kinds("old_log_probs"))
+    @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs", "weight_version"), gives=kinds("old_log_probs"))
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
         """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights."""
         raise NotImplementedError

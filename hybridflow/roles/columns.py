@@ -15,6 +15,7 @@ KINDS = {
     "rewards": "float",
     "answer": "object",
     "sample_id": "int",
+    "truncated": "bool",
     "weight_version": "int",
 }
 

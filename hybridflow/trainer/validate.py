@@ -22,7 +22,7 @@ def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
         found = running.supervisor.drain()
         return {name: found[f"reward_model/{name}"] for name in ("accuracy", "loss")}
     prompts = put(task.rows("held_out", numbers))
-    prompts |= running.groups["actor"].generate_sequences(prompts, greedy=True)
+    prompts |= running.groups["actor"].generate_sequences(prompts, temperature=0.0)
     running.groups["grader"].compute_reward(prompts)
     return {"accuracy": running.supervisor.drain()["reward/mean"]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from hybridflow.batch import Batch
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import VllmEngine
+from hybridflow.engines.vllm.requests import Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.advantages import AdvantageInputs, estimator
 from hybridflow.losses.kl import kl_estimators
@@ -20,7 +21,7 @@ from hybridflow.losses.policy import policy_losses
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
-from hybridflow.roles import ActorRole
+from hybridflow.roles import ActorRole, SamplingChanges
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
@@ -47,27 +48,39 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         )
         self.refit = Refit(self.engine.shape, self.groups, self.engine.weights, self.dtype)
 
-    def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
-        """See `ActorRole`."""
+    def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
+        """See `ActorRole`. Generation's memory is there during the call only."""
         with self.context.timed("refit"), self.turn():
             self.refit(self.generator, self.version)
-        rollout, rows = self.context.config.rollout, len(prompts)
-        sampling = Sampling(
-            0.0 if greedy else rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens
-        )
+        rows, config = len(prompts), self.context.config
         copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
-        seeds = row_seeds(self.context.config.run.seed, step, prompts.dense("sample_id"), copies)
+        seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)
+        version = np.full(rows, self.generator.version, dtype=np.int64)
         with self.context.timed("generate"):
-            found = self.generator.generate(prompts.ragged("prompt_ids"), sampling, seeds)
-        lengths, limit = found.tokens.lengths, rollout.max_response_tokens
-        self.context.metrics.mean("response_length/mean", lengths.sum(), rows)
-        self.context.metrics.mean("response_length/clip_ratio", (lengths >= limit).sum(), rows)
-        self.context.metrics.total("perf/response_tokens", lengths.sum())
-        version = np.full(rows, self.version, dtype=np.int64)
-        return Batch(response_ids=found.tokens, rollout_log_probs=found.log_probs, weight_version=version)
+            found = self.generator.generate(
+                prompts.ragged("prompt_ids"), Sampling.of(config.rollout, {**sampling}), seeds
+            )
+        self.generator.sleep()
+        self._measure(prompts, found)
+        return Batch(
+            response_ids=found.tokens,
+            rollout_log_probs=found.log_probs,
+            truncated=found.truncated,
+            weight_version=version,
+        )
+
+    def _measure(self, prompts: Batch, found: Generated) -> None:
+        metrics, rows, lengths = self.context.metrics, len(prompts), found.tokens.lengths
+        metrics.mean("response_length/mean", lengths.sum(), rows)
+        metrics.largest("response_length/max", lengths.max(initial=0))
+        metrics.mean("rollout/truncated_fraction", found.truncated.sum(), rows)
+        cached, prompted = found.cached_tokens.sum(), prompts.ragged("prompt_ids").lengths.sum()
+        metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
+        metrics.total("perf/response_tokens", lengths.sum())
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
-        """See `ActorRole`. Also measures how far the two engines are apart."""
+        """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are
+        ahead of those that sampled."""
         with self.turn() as engine:
             scores = engine.score(rollout)
         if scores is None:
@@ -77,6 +90,9 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         metrics = self.context.metrics
         metrics.mean("actor/rollout_log_prob_diff_mean", apart.sum(), tokens)
         metrics.largest("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
+        behind = self.version - rollout.dense("weight_version")
+        metrics.mean("rollout/version_lag_mean", behind.sum(), len(behind))
+        metrics.largest("rollout/version_lag_max", behind.max(initial=0))
         metrics.mean("actor/entropy", scores["entropy"].values.sum(), tokens)
         return Batch(old_log_probs=log_probs)
 

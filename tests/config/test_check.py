@@ -54,6 +54,9 @@ def test_a_sound_configuration_has_no_problem():
         (["reward_model.max_tokens_per_rank=48"], "reward_model.max_tokens_per_rank: 48 is less than one pair"),
         (["rollout.max_sequence_tokens=65"], "rollout.max_sequence_tokens: 65 is more than the 64 positions"),
         (["trainer.steps=0"], "trainer.steps: 0 given, at least 1 expected"),
+        (["rollout.stop=[a,'']"], "rollout.stop: an empty string given"),
+        (["rollout.stop_token_ids=[22,23]"], "rollout.stop_token_ids: 23 is no token of the vocabulary of 23"),
+        (["rollout.top_k=0"], "rollout.top_k: 0 given, expected at least 1, or -1 for all tokens"),
         (["rollout.top_p=0"], "rollout.top_p: 0.0 given, expected more than 0 and at most 1"),
     ],
 )

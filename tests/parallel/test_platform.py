@@ -69,7 +69,10 @@ def test_engines_get_the_options_of_their_hardware_only() -> None:
     assert cuda.ddp_options() == {"overlap_grad_reduce": True}
     assert not DistributedDataParallelConfig(**cuda.ddp_options()).overlap_param_gather
     assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
-    assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"gpu_memory_utilization": 0.4}
+    assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {
+        "gpu_memory_utilization": 0.4,
+        "enable_sleep_mode": True,
+    }
 
 
 def test_transformer_engine_is_for_a_gpu_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

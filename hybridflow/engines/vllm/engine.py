@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import Rollout
 from hybridflow.engines.vllm.groups import strided_groups
+from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
 from hybridflow.engines.vllm.sampling import Sampling
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
@@ -27,27 +27,20 @@ ENVIRONMENT = {
 }
 
 
-class Generated(NamedTuple):
-    """Responses to R prompts.
-
-    Attributes:
-        tokens: ragged int64.
-        log_probs: ragged float32, natural logarithm, of each token under the distribution it was drawn from.
-    """
-
-    tokens: Ragged
-    log_probs: Ragged
-
-
 class VllmEngine:
     """vLLM in this process; its weights come only through `receive`.
 
+    It sleeps when it is made and after `sleep`: on a GPU it then has neither weights nor a KV cache. `receive` brings
+    back the memory of the weights, and only then `generate` or `stream` that of the KV cache, so that while weights are
+    on their way there is none.
+
     Args:
-        folder: Hugging Face folder, for the configuration; no weight is read from it.
+        folder: Hugging Face folder, for the configuration and the tokenizer; no weight is read from it.
         stop_ids: token ids that end a response (the end is part of it).
 
     Attributes:
-        version: of the weights it has; None before the first `receive`, and after one that did not finish.
+        version: of the weights it has; None before the first `receive`, after one that did not finish, and after a
+            sleep in which they were lost.
     """
 
     def __init__(
@@ -62,6 +55,7 @@ class VllmEngine:
         receive.register()
         self.version: int | None = None
         self._stop_ids = list(stop_ids)
+        self._limit = rollout.max_sequence_tokens
         tensor, pipeline = layout.generation_sizes
         with strided_groups(layout):
             self._llm = LLM(
@@ -69,7 +63,6 @@ class VllmEngine:
                 load_format="dummy",
                 dtype=dtype,
                 seed=seed,
-                skip_tokenizer_init=True,
                 trust_remote_code=False,
                 tensor_parallel_size=tensor,
                 pipeline_parallel_size=pipeline,
@@ -77,6 +70,7 @@ class VllmEngine:
                 max_model_len=rollout.max_sequence_tokens,
                 max_num_seqs=rollout.max_concurrent_rows,
                 enforce_eager=rollout.enforce_eager,
+                enable_prefix_caching=True,
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=receive.NAME),
@@ -85,51 +79,57 @@ class VllmEngine:
                 ),
             )
         self._call("init_weight_transfer_engine", init_info={})
+        self.sleep()
 
     def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
         """Take this rank's generation shards and forget what was cached under the old weights."""
         self.version = None
+        platform().wake_vllm(self._llm, "weights")
         self._call("start_weight_update")
         self._call("update_weights", update_info={"shards": shards})
         self._call("finish_weight_update")
         self._llm.reset_prefix_cache()
         self.version = version
 
+    def sleep(self) -> None:
+        """Leave the device's memory to others until the next `receive`. No row may be under way."""
+        if platform().sleep_vllm(self._llm):
+            self.version = None
+
     def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
-        """One response a prompt; all ranks of a replica call it with the same prompts.
+        """One response a prompt, in the order of the prompts; see `stream`."""
+        return Generated.of(self.stream(prompts, sampling, seeds))
+
+    def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[FinishedRow]:
+        """One response a prompt, as they finish; all ranks of a replica call it with the same prompts.
+
+        They must also take equally many rows of it: whoever stops early ends what is under way. Only one stream runs
+        at a time. A prefix that rows of this call share is computed once, and nothing is left of earlier calls: what
+        came before a call must not show in its results, not even in their last bits.
 
         Args:
             seeds: one a row, of its random stream.
 
-        Raises RuntimeError if the engine has no weights.
+        Raises RuntimeError if the engine has no weights, and ValueError if a prompt leaves no room for its response.
         """
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
-        if not len(prompts):
-            return Generated(Ragged.of([], np.int64), Ragged.of([], np.float32))
-        outputs = self._llm.generate(
-            [{"prompt_token_ids": prompt.tolist()} for prompt in prompts],
-            [self._parameters(sampling, seed) for seed in seeds],
-            use_tqdm=False,
-        )
-        best = [output.outputs[0] for output in outputs]
-        log_probs = [[next(iter(token.values())).logprob for token in row.logprobs] for row in best]
-        return Generated(Ragged.of([row.token_ids for row in best], np.int64), Ragged.of(log_probs, np.float32))
+        check_lengths(prompts, sampling.max_tokens, self._limit)
+        return self._run(prompts, [parameters(sampling, seed, self._stop_ids) for seed in seeds])
 
-    def _parameters(self, sampling: Sampling, seed: int) -> Any:
-        from vllm import SamplingParams
+    def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[FinishedRow]:
+        from vllm.inputs import tokens_input
 
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
-            seed=seed,
-            logprobs=0,
-            detokenize=False,
-            ignore_eos=True,
-            stop_token_ids=self._stop_ids,
-        )
+        platform().wake_vllm(self._llm, "kv_cache")
+        self._llm.reset_prefix_cache()
+        engine, names = self._llm.llm_engine, []
+        try:
+            for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
+                names.append(engine.add_request(str(row), tokens_input(prompt.tolist()), one))
+            while engine.has_unfinished_requests():
+                yield from map(finished_row, engine.step())
+        finally:
+            engine.abort_request(names, internal=True)
 
     def _call(self, method: str, **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+from hybridflow.config.schema import Rollout
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn; temperature 0 takes the likeliest."""
+    """How tokens are drawn, and what ends a response; what ends it is part of it.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        stop: a response ends with the token that completes one of these strings.
+        stop_token_ids: a response ends with one of these tokens, or with the model's own end.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
     max_tokens: int = 64
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+
+    @staticmethod
+    def of(rollout: Rollout, changes: dict[str, Any]) -> Sampling:
+        """The settings of `rollout`, some of them changed. Raises TypeError for a change of what it does not have."""
+        given = replace(rollout, **changes)
+        return Sampling(
+            given.temperature, given.top_p, given.top_k, given.max_response_tokens, given.stop, given.stop_token_ids
+        )
 
 
 def row_seeds(run_seed: int, step: int, sample_ids: np.ndarray, copy_ids: np.ndarray) -> list[int]:

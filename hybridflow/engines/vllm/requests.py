@@ -1,0 +1,103 @@
+"""A row as vLLM takes it and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hybridflow.batch import Ragged
+from hybridflow.engines.vllm.sampling import Sampling
+
+
+class FinishedRow(NamedTuple):
+    """One response.
+
+    Attributes:
+        row: the number of its prompt.
+        tokens: [N] int64; with the token that ended it.
+        log_probs: [N] float32, natural logarithm, of each token under the distribution it was drawn from.
+        truncated: it reached the limit of tokens before anything ended it.
+        cached_tokens: of the prompt, that were not computed because another row had computed them.
+    """
+
+    row: int
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    truncated: bool
+    cached_tokens: int
+
+
+class Generated(NamedTuple):
+    """Responses to R prompts; see `FinishedRow`.
+
+    Attributes:
+        tokens: ragged int64.
+        log_probs: ragged float32.
+        truncated: [R] bool.
+        cached_tokens: [R] int64.
+    """
+
+    tokens: Ragged
+    log_probs: Ragged
+    truncated: np.ndarray
+    cached_tokens: np.ndarray
+
+    @staticmethod
+    def of(finished: Iterable[FinishedRow]) -> Generated:
+        """Rows in the order of their prompts, whatever the order in which they finished."""
+        rows = sorted(finished, key=lambda found: found.row)
+        return Generated(
+            Ragged.of([found.tokens for found in rows], np.int64),
+            Ragged.of([found.log_probs for found in rows], np.float32),
+            np.array([found.truncated for found in rows], dtype=bool),
+            np.array([found.cached_tokens for found in rows], dtype=np.int64),
+        )
+
+
+def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> Any:
+    """vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        max_tokens=sampling.max_tokens,
+        seed=seed,
+        logprobs=0,
+        ignore_eos=True,  # of vLLM's idea of it; `stop_ids` has ours
+        stop_token_ids=[*stop_ids, *sampling.stop_token_ids],
+        stop=list(sampling.stop),
+        detokenize=bool(sampling.stop),
+        include_stop_str_in_output=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def finished_row(output: Any) -> FinishedRow:
+    """From vLLM's RequestOutput of a request that is named by its row."""
+    [best] = output.outputs
+    assert best.finish_reason in ("stop", "length"), f"row {output.request_id} ended by {best.finish_reason}"
+    log_probs = [next(iter(token.values())).logprob for token in best.logprobs]
+    return FinishedRow(
+        int(output.request_id),
+        np.array(best.token_ids, dtype=np.int64),
+        np.array(log_probs, dtype=np.float32),
+        best.finish_reason == "length",
+        output.num_cached_tokens,
+    )
+
+
+def check_lengths(prompts: Ragged, max_tokens: int, limit: int) -> None:
+    """Raises ValueError if a prompt leaves less than `max_tokens` of a sequence's `limit` for its response."""
+    room = limit - max_tokens
+    long = np.flatnonzero(prompts.lengths > room)
+    if len(long):
+        raise ValueError(
+            f"{len(long)} of {len(prompts)} prompts are too long, the longest with {prompts.lengths.max()} tokens: "
+            f"rollout.max_sequence_tokens = {limit} less {max_tokens} of a response leaves {room}; raise the one, "
+            "lower rollout.max_response_tokens, or leave these prompts out of the task"
+        )

@@ -1,0 +1,207 @@
+"""The actor's generation: what a call may change, what its rows say, and that layouts and caches do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import concat as join
+from hybridflow.parallel.layout import Layout
+from hybridflow.tasks.tokenizer import load_decoder
+from tests.conftest import GetModel
+from tests.engines.play import same
+from tests.spmd import Ranks
+from tests.workers import actor_play as play
+
+pytestmark = pytest.mark.ranks
+
+END = 0  # of the tiny model, whose tokenizer says 1: both end a response
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: GetModel) -> Path:
+    return tiny(vocab=70)
+
+
+@pytest.fixture(scope="module")
+def tensor_ranks() -> Iterator[Ranks]:
+    """Two ranks that generate together: vLLM keeps one tensor parallel size for the life of a process."""
+    made = Ranks(2)
+    yield made
+    made.stop()
+
+
+def prompts(count: int = 10) -> Batch:
+    """Prompts of 1 to 9 tokens."""
+    rng = np.random.default_rng(3)
+    return asking([rng.integers(2, 44, 1 + row % 9) for row in range(count)])
+
+
+def asking(tokens: list[Any]) -> Batch:
+    """Rows with these prompts."""
+    return Batch(prompt_ids=Ragged.of(tokens), sample_id=np.arange(len(tokens)) + 100)
+
+
+def generate(ranks: Ranks, folder: Path, rows: Batch, layout: Layout | None = None, **options: Any) -> Batch:
+    """All replicas' rows, in order."""
+    layout = layout or Layout()
+    found = ranks.run(play.generate, folder, layout, rows, **options)
+    heads = [rank for rank in range(layout.size) if layout.generation_coordinate(rank).tp == 0]
+    return join([found[rank][0] for rank in sorted(heads, key=lambda rank: layout.generation_coordinate(rank).dp)])
+
+
+def assert_alike(found: Batch, expected: Batch) -> None:
+    """The same tokens, and log-probs within the rounding of float32."""
+    assert found.ragged("response_ids") == expected.ragged("response_ids")
+    np.testing.assert_allclose(
+        found.ragged("rollout_log_probs").values, expected.ragged("rollout_log_probs").values, rtol=0, atol=1e-5
+    )
+
+
+def test_rows_are_the_same_on_any_layout_and_in_any_company(
+    folder: Path, ranks1: Ranks, ranks2: Ranks, tensor_ranks: Ranks
+) -> None:
+    rows = prompts()
+    one = generate(ranks1, folder, rows, step=4)
+    assert_alike(generate(ranks2, folder, rows, Layout(2, generation=(1, 1)), step=4), one)
+    both = tensor_ranks.run(play.generate, folder, Layout(2), rows, step=4)
+    assert_alike(both[0][0], one)
+    assert both[0][0].ragged("response_ids") == both[1][0].ragged("response_ids"), "both ranks have the replica's rows"
+    order = np.array([7, 2, 5])
+    assert_alike(generate(ranks1, folder, rows.select(order), step=4), one.select(order))
+    again = generate(ranks1, folder, rows, step=4)
+    for column in ("response_ids", "rollout_log_probs"):
+        assert same(again.ragged(column).values, one.ragged(column).values)
+    assert generate(ranks1, folder, rows, step=5).ragged("response_ids") != one.ragged("response_ids")
+
+
+def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts()
+    free = generate(ranks1, folder, rows)
+    greedy = [generate(ranks1, folder, rows, step=step, temperature=0.0) for step in (0, 1)]
+    assert greedy[0].ragged("response_ids") == greedy[1].ragged("response_ids") != free.ragged("response_ids")
+    short = generate(ranks1, folder, rows, max_response_tokens=3)
+    assert [r.tolist() for r in short.ragged("response_ids")] == [r[:3].tolist() for r in free.ragged("response_ids")]
+    assert generate(ranks1, folder, rows, top_k=1).ragged("response_ids") == greedy[0].ragged("response_ids")
+    assert generate(ranks1, folder, rows).ragged("response_ids") == free.ragged("response_ids"), "for one call only"
+
+
+def test_a_change_of_what_there_is_not_is_refused(folder: Path, ranks1: Ranks) -> None:
+    with pytest.raises(AssertionError, match="unexpected keyword argument 'temprature'"):
+        generate(ranks1, folder, prompts(), temprature=0.5)
+
+
+def test_a_prompt_without_room_for_its_response_is_refused_before_anything_is_sampled(
+    folder: Path, ranks1: Ranks
+) -> None:
+    with pytest.raises(AssertionError, match=r"1 of 2 prompts are too long, the longest with 189 .* leaves 188"):
+        generate(ranks1, folder, asking([[5] * 4, [5] * 189]))
+    assert generate(ranks1, folder, asking([[5] * 4, [5] * 188])).ragged("response_ids").lengths[1] >= 1
+
+
+def cut(free: Batch, ends: list[int | None]) -> Batch:
+    """Rows of `free` up to and with the token of that number."""
+    stops = [None if end is None else end + 1 for end in ends]
+
+    def column(name: str) -> Ragged:
+        return Ragged.of([row[:stop] for row, stop in zip(free.ragged(name), stops, strict=True)])
+
+    return Batch(response_ids=column("response_ids"), rollout_log_probs=column("rollout_log_probs"))
+
+
+def test_stop_tokens_end_a_response_and_change_no_token_before(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts()
+    free = generate(ranks1, folder, rows)
+    responses = [response.tolist() for response in free.ragged("response_ids")]
+    token = responses[0][5]
+    ends = [response.index(token) if token in response else None for response in responses]
+    found = generate(ranks1, folder, rows, stop_token_ids=[token])
+    assert_alike(found, cut(free, ends))
+    assert not found.dense("truncated")[0] and free.dense("truncated")[0]
+
+
+def test_stop_strings_end_a_response_with_the_token_that_completes_them(folder: Path, ranks1: Ranks) -> None:
+    """Two characters, which are two tokens here; some tokens of the model have no text."""
+    rows, decode = prompts(), load_decoder(folder)
+    free = generate(ranks1, folder, rows)
+    texts = [[decode(r[: end + 1]) for end in range(len(r))] for r in free.ragged("response_ids")]
+    longest = max((text[-1] for text in texts), key=len)
+    stop = longest[2:4]
+    ends = [next((end for end, text in enumerate(text) if stop in text), None) for text in texts]
+    found = generate(ranks1, folder, rows, stop=[stop, "no such text"])
+    assert_alike(found, cut(free, ends))
+    ended = [row for row, end in enumerate(ends) if end is not None]
+    assert ended and found.ragged("response_ids").lengths.sum() < free.ragged("response_ids").lengths.sum()
+    assert not found.dense("truncated")[ended].any()
+
+
+def test_a_row_that_ends_at_the_limit_was_not_truncated(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts(40)
+    [(free, metrics)] = ranks1.run(play.generate, folder, Layout(), rows, temperature=2.0)
+    responses, truncated = free.ragged("response_ids"), free.dense("truncated")
+    assert truncated.dtype == bool and 0 < truncated.sum() < 40
+    for response, was in zip(responses, truncated, strict=True):
+        assert was == (response[-1] not in (END, 1)) and (len(response) == 12 or not was)
+    assert metrics["rollout/truncated_fraction"] == truncated.mean()
+    assert metrics["response_length/max"] == 12 and metrics["response_length/mean"] == responses.lengths.mean()
+    row = int(np.flatnonzero(~truncated)[0])
+    limit = int(responses.lengths[row])
+    short = generate(ranks1, folder, rows.select([row]), temperature=2.0, max_response_tokens=limit)
+    assert short.ragged("response_ids").lengths.tolist() == [limit] and not short.dense("truncated")[0]
+
+
+def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts()
+    old = rows | generate(ranks1, folder, rows)
+    [version] = set(old.dense("weight_version").tolist())
+    assert ranks1.run(play.lag, folder, old) == [{"rollout/version_lag_max": 0.0, "rollout/version_lag_mean": 0.0}]
+    ranks1.run(play.learn, folder, old)
+    assert ranks1.run(play.lag, folder, old) == [{"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 1.0}]
+    new = rows | generate(ranks1, folder, rows)
+    assert set(new.dense("weight_version").tolist()) == {version + 1}
+    mixed = join([new.select(np.arange(5)), old.select(np.arange(5))])
+    assert ranks1.run(play.lag, folder, mixed) == [{"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 0.5}]
+
+
+def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
+    """vLLM keeps whole blocks of a prompt, on a CPU of 128 tokens."""
+    rng = np.random.default_rng(5)
+    group = Ragged.of([rng.integers(2, 44, 170)] * 4)
+    rows = Batch(prompt_ids=group, sample_id=np.full(4, 9), copy_id=np.arange(4))
+    [(shared, metrics)] = ranks1.run(play.generate, folder, Layout(), rows)
+    assert metrics["rollout/prefix_cache_hit_fraction"] == pytest.approx(3 * 128 / (4 * 170))
+    for row in range(4):
+        [(alone, metrics)] = ranks1.run(play.generate, folder, Layout(), rows.select([row]))
+        assert metrics["rollout/prefix_cache_hit_fraction"] == 0, "nothing is left of the call before"
+        assert_alike(alone, shared.select([row]))
+
+
+def test_rows_are_streamed_as_they_finish(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts(40)
+    [(streamed, _)] = ranks1.run(play.streamed, folder, rows)
+    lengths = [len(found.tokens) for found in streamed]
+    assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
+    assert sorted(found.row for found in streamed) == list(range(40)) != [found.row for found in streamed]
+
+
+def test_a_stream_that_is_left_early_leaves_nothing_behind(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts(40)
+    [(all_rows, _)] = ranks1.run(play.streamed, folder, rows)
+    [(some, left)] = ranks1.run(play.streamed, folder, rows, take=2)
+    assert left == 0 and [found.row for found in some] == [found.row for found in all_rows[:2]]
+    [(again, _)] = ranks1.run(play.streamed, folder, rows)
+    assert [found.tokens.tolist() for found in again] == [found.tokens.tolist() for found in all_rows]
+
+
+def test_memory_comes_back_for_weights_then_for_the_cache_and_goes_after_generation(
+    folder: Path, ranks1: Ranks
+) -> None:
+    """Where a sleep loses the weights, the next call refits even if they are of the same version."""
+    whole = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
+    assert ranks1.run(play.turns, folder, prompts(), forgets=True) == [[whole, whole]]
+    assert ranks1.run(play.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
