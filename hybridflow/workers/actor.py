@@ -45,12 +45,20 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
             seed=config.run.seed,
             stop_ids=stop_ids(config.actor.model.path),
         )
-        self.refit = Refit(self.engine.shape, self.groups, self.engine.weights, self.dtype)
+        self.refit = Refit(
+            self.engine.shape,
+            self.groups,
+            self.engine.weights,
+            self.dtype,
+            method=config.rollout.resharding.value,
+            verify=config.rollout.verify_refit,
+        )
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, greedy: bool = False) -> Batch:
         """See `ActorRole`."""
         with self.context.timed("refit"), self.turn():
-            self.refit(self.generator, self.version)
+            if self.refit(self.generator, self.version):
+                self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
         rollout, rows = self.context.config.rollout, len(prompts)
         sampling = Sampling(
             0.0 if greedy else rollout.temperature, rollout.top_p, rollout.top_k, rollout.max_response_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
+from hybridflow.resharding.alive import Alive
 from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.refit import Refit
-from hybridflow.resharding.transport import generation_shards
+from hybridflow.resharding.transport import Transport
 from tests.engines.play import engine
 
 
@@ -23,8 +24,8 @@ def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "flo
     plan = make_plan(made.shape, layout, itemsize=1, bucket_bytes=bucket_elements)
     found: dict[str, np.ndarray] = {}
     exchange, device = plan.exchange(made.groups.rank), platform().device
-    stream = generation_shards(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
-    for name, shard in stream:
+    transport = Transport(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
+    for name, shard in transport.shards(Alive()):
         assert name not in found
         found[name] = shard.float().cpu().numpy().copy()
     return found
@@ -38,13 +39,20 @@ class Receiver:
         self.fails = False
         self.taken: list[str] = []
 
-    def receive(self, stream: Iterator[tuple[str, Tensor]], version: int) -> None:
+    def receive(
+        self,
+        stream: Iterator[tuple[str, Tensor]],
+        version: int,
+        *,
+        checksum: Callable[[Tensor], int] | None = None,
+    ) -> dict[tuple[str, ...], int]:
         self.version, self.taken = None, []
         for name, _ in stream:
             if self.fails and len(self.taken) == 2:
                 raise OSError("the receiver broke")
             self.taken.append(name)
         self.version = version
+        return {}
 
 
 def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | None, int]]:

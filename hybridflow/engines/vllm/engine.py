@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,14 +86,22 @@ class VllmEngine:
             )
         self._call("init_weight_transfer_engine", init_info={})
 
-    def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
-        """Take this rank's generation shards and forget what was cached under the old weights."""
+    def receive(
+        self,
+        shards: Iterator[tuple[str, Tensor]],
+        version: int,
+        *,
+        checksum: Callable[[Tensor], int] | None = None,
+    ) -> dict[tuple[str, ...], int]:
+        """Take this rank's generation shards and forget what was cached under the old weights; see `Receiver`."""
         self.version = None
+        found: dict[tuple[str, ...], int] = {}
         self._call("start_weight_update")
-        self._call("update_weights", update_info={"shards": shards})
+        self._call("update_weights", update_info={"shards": shards, "checksums": found, "checksum": checksum})
         self._call("finish_weight_update")
         self._llm.reset_prefix_cache()
         self.version = version
+        return found
 
     def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
         """One response a prompt; all ranks of a replica call it with the same prompts.
