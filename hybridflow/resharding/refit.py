@@ -51,6 +51,7 @@ class Refit:
 
     Attributes:
         plan: of all ranks.
+        weights: of this rank in generation, by name: the part [a, b) of the split axis that it is to have.
         peak_bytes: the most bytes of the last refit's buffers, with what the receiver had not taken in yet.
 
     Raises:
@@ -76,14 +77,14 @@ class Refit:
         self._refuse_other_plans()
         place = layout.generation_coordinate(groups.rank)
         self._cut, self._place = generation_cut(shape, *layout.generation_sizes), place.tp
-        self._weights = {weight.name: self._cut.span(weight, place.tp) for weight in self._cut.stages[place.pp]}
+        self.weights = {weight.name: self._cut.span(weight, place.tp) for weight in self._cut.stages[place.pp]}
         self.transport = Transport(
             self.plan.exchange(groups.rank),
             local,
             groups.micro_dp if method == "hybrid" else groups.megatron.mp,
             dtype,
             platform().device,
-            None if method == "hybrid" else self._weights,
+            None if method == "hybrid" else self.weights,
         )
 
     def __call__(self, receiver: Receiver, version: int) -> bool:
@@ -106,7 +107,7 @@ class Refit:
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
         """All ranks' weights that are not as given, in words."""
         sources = source_checksums(self.transport, self._cut, self._place)
-        mine = differing({name: sources[name] for name in self._weights}, held)
+        mine = differing({name: sources[name] for name in self.weights}, held)
         return "; ".join(
             f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: "
             + ", ".join(names[:8])

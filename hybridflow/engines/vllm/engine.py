@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import Rollout
-from hybridflow.engines.vllm.groups import strided_groups
+from hybridflow.engines.vllm.groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.sampling import Sampling
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
@@ -85,6 +85,7 @@ class VllmEngine:
                 ),
             )
         self._call("init_weight_transfer_engine", init_info={})
+        self._call(give_stage_inputs)
 
     def receive(
         self,
@@ -139,5 +140,5 @@ class VllmEngine:
             stop_token_ids=self._stop_ids,
         )
 
-    def _call(self, method: str, **arguments: Any) -> None:
+    def _call(self, method: str | Callable[..., None], **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)
