@@ -12,7 +12,7 @@ import yaml
 from hybridflow.config.schema import Config, Decay
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
-FREE = ("run.name", "run.root", "ray.*", "trainer.*")
+FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit")
 # How the work is cut: numbers change by their rounding only.
 CUT = (
     "*.parallel.*",
@@ -25,6 +25,7 @@ CUT = (
     "rollout.kv_cache_gib",
     "rollout.gpu_memory_fraction",
     "rollout.enforce_eager",
+    "rollout.resharding",
 )
 
 

@@ -69,8 +69,6 @@ def not_supported(config: Config, facts: Facts) -> Iterator[str]:
 
 def generation(config: Config) -> Iterator[str]:
     """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3); and what vLLM takes."""
-    if config.rollout.parallel.pipeline > 1:
-        yield "rollout.parallel.pipeline: pipelines in generation are not supported yet; set it to 1"
     if not 0 < config.rollout.temperature <= LARGEST_TEMPERATURE:
         yield (
             f"rollout.temperature: {config.rollout.temperature} given, expected more than 0 (validation is greedy "
@@ -80,9 +78,10 @@ def generation(config: Config) -> Iterator[str]:
         yield "rollout.stop: an empty string given, which every response ends with; take it out"
     if config.rollout.top_k < 1 and config.rollout.top_k != -1:
         yield f"rollout.top_k: {config.rollout.top_k} given, expected at least 1, or -1 for all tokens"
-    whole, part = config.actor.parallel.tensor, config.rollout.parallel.tensor
-    if part > 0 and whole % part:
-        yield f"rollout.parallel.tensor: {part} does not divide actor.parallel.tensor = {whole}"
+    for axis in ("tensor", "pipeline"):
+        whole, part = getattr(config.actor.parallel, axis), getattr(config.rollout.parallel, axis)
+        if part > 0 and whole % part:
+            yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
 
 
 def pool_of(config: Config, role: str) -> str:

@@ -36,6 +36,14 @@ class Recompute(StrEnum):
     full = "full"  # each layer, from its input
 
 
+class Resharding(StrEnum):
+    """How weights get from training's layout to generation's. All but the first are there to be compared with it."""
+
+    hybrid = "hybrid"  # each rank gathers its generation shard, which contains its training shard
+    hybrid_v = "hybrid_v"  # each gathers the whole model; generation's places are neighbours
+    full_gather = "full_gather"  # each gathers the whole model; places as in hybrid
+
+
 @dataclass
 class Parallel:
     """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
@@ -153,6 +161,8 @@ class Rollout:
     kv_cache_gib: float = 1.0  # a replica's cache on a CPU
     gpu_memory_fraction: float = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
+    resharding: Resharding = Resharding.hybrid
+    verify_refit: bool = False  # compare checksums of generation's weights with training's after every refit
 
 
 @dataclass

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.models import Shape
 from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.platform import platform
+from hybridflow.resharding.alive import Alive
 from hybridflow.resharding.plan import make_plan
-from hybridflow.resharding.transport import Shards, generation_shards
+from hybridflow.resharding.plan.cut import generation_cut
+from hybridflow.resharding.transport import Shards, Transport
+from hybridflow.resharding.verify import checksum, differing, source_checksums
 
 BUCKET_BYTES = 64 * 2**20
 
@@ -22,23 +26,109 @@ class Receiver(Protocol):
 
     version: int | None
 
-    def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
-        """Take the weights of that version. Until it returns, the engine has no usable weights."""
+    def receive(
+        self,
+        shards: Iterator[tuple[str, Tensor]],
+        version: int,
+        *,
+        checksum: Callable[[Tensor], int] | None = None,
+    ) -> Mapping[tuple[str, ...], int]:
+        """Take the weights of that version. Until it returns, the engine has no usable weights.
+
+        Returns:
+            Of each of the engine's parameters the `checksum`, by the names of the weights that are in it; nothing
+            where none is given.
+        """
         ...
 
 
 class Refit:
-    """The transition from one training engine to the generation engine in the same process."""
+    """The transition from one training engine to the generation engine in the same process.
 
-    def __init__(self, shape: Shape, groups: Groups, local: Shards, dtype: torch.dtype) -> None:
-        self._groups, self._local, self._dtype = groups, local, dtype
-        self.plan = make_plan(shape, groups.layout, itemsize=dtype.itemsize, bucket_bytes=BUCKET_BYTES)
+    Args:
+        method: who gathers what; `hybrid`, or for comparison `hybrid_v` or `full_gather` (`resharding.plan`).
+        verify: compare checksums of what the receiver holds with the training shards, after each refit.
+
+    Attributes:
+        plan: of all ranks.
+        weights: of this rank in generation, by name: the part [a, b) of the split axis that it is to have.
+        peak_bytes: the most bytes of the last refit's buffers, with what the receiver had not taken in yet.
+
+    Raises:
+        ValueError: the plan cannot be made.
+        RuntimeError: ranks have made different plans; the message says which.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        groups: Groups,
+        local: Shards,
+        dtype: torch.dtype,
+        *,
+        method: str = "hybrid",
+        verify: bool = False,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        layout = groups.layout
+        self._groups, self._verify = groups, verify
+        self.plan = make_plan(shape, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
+        self.peak_bytes = 0
+        self._refuse_other_plans()
+        place = layout.generation_coordinate(groups.rank)
+        self._cut, self._place = generation_cut(shape, *layout.generation_sizes), place.tp
+        self.weights = {weight.name: self._cut.span(weight, place.tp) for weight in self._cut.stages[place.pp]}
+        self.transport = Transport(
+            self.plan.exchange(groups.rank),
+            local,
+            groups.micro_dp if method == "hybrid" else groups.megatron.mp,
+            dtype,
+            platform().device,
+            None if method == "hybrid" else self.weights,
+        )
 
     def __call__(self, receiver: Receiver, version: int) -> bool:
-        """Bring the receiver to `version`; all ranks call it. Returns whether there was anything to do."""
+        """Bring the receiver to `version`; all ranks call it. Returns whether there was anything to do.
+
+        Raises RuntimeError, on all ranks, if it verifies and a rank does not hold what it was given.
+        """
         if receiver.version == version:
             return False
-        exchange = self.plan.exchange(self._groups.rank)
-        shards = generation_shards(exchange, self._local, self._groups.micro_dp, self._dtype, platform().device)
-        receiver.receive(shards, version)
+        alive = Alive()
+        held = receiver.receive(self.transport.shards(alive), version, checksum=checksum if self._verify else None)
+        self.peak_bytes = alive.peak
+        if self._verify and (said := self._differing(held)):
+            receiver.version = None
+            raise RuntimeError(
+                f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
+            )
         return True
+
+    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+        """All ranks' weights that are not as given, in words."""
+        sources = source_checksums(self.transport, self._cut, self._place)
+        mine = differing({name: sources[name] for name in self.weights}, held)
+        return "; ".join(
+            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: "
+            + ", ".join(names[:8])
+            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            for rank, names in enumerate(self._from_all(mine))
+            if names
+        )
+
+    def _refuse_other_plans(self) -> None:
+        digests = self._from_all(self.plan.digest)
+        most = max(digests, key=digests.count)
+        others = [f"{rank} ({digest[:12]})" for rank, digest in enumerate(digests) if digest != most]
+        if others:
+            raise RuntimeError(
+                f"the plan of a refit has sha256 {most[:12]} on {digests.count(most)} ranks and another on rank "
+                f"{', '.join(others)}: model, layout, number format, bucket size and method must be the same on all"
+            )
+
+    def _from_all(self, value: Any) -> list[Any]:
+        """Each rank's value, by rank."""
+        group = self._groups.megatron.intra_dist_opt
+        found: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(found, value, group=group)
+        return found

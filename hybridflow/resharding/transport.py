@@ -1,15 +1,22 @@
-"""Carry out a plan: bucketed collectives in the micro-DP group. What comes out are generation shards, one at a time."""
+"""Carry out a plan: bucketed collectives in a group of ranks. What comes out are generation shards, one at a time.
+
+While a bucket is handed over the next one arrives, and no third is alive. What a receiver may still hold when a bucket
+is done (it collects the parts of a layer) is therefore never a view of that bucket.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.models import Weight
+from hybridflow.resharding.alive import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Item
 
 
@@ -21,71 +28,140 @@ class Shards(Protocol):
         ...
 
 
-def generation_shards(
-    exchange: Exchange, local: Shards, group: dist.ProcessGroup | None, dtype: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, Tensor]]:
-    """This rank's generation shard in `dtype`, by Hugging Face name. All ranks of the group iterate it in step.
+class _Arriving(NamedTuple):
+    """A bucket on its way: the numbers of the first giver, of the second, and so on."""
 
-    Args:
-        exchange: this rank's, where givers and takers are one micro-DP group.
-        group: that group; None when it is this rank alone.
+    buffer: Tensor
+    works: Sequence[dist.Work]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """This rank's part of an exchange whose givers and takers are one group.
+
+    Attributes:
+        group: its process group; None when it is this rank alone.
+        dtype: of what travels and comes out.
+        wanted: by name, the part [a, b) of its split axis that comes out of each weight, and no other weight does;
+            None: all that is gathered.
     """
-    mine = exchange.givers.index(dist.get_rank())
-    for bucket in exchange.buckets:
-        given = [torch.empty(bucket.sizes[i], dtype=dtype, device=device) for i in range(len(exchange.givers))]
-        _fill(bucket, local, given[mine], mine)
-        if group is not None:
-            _exchange(given, mine, exchange.givers, group)
-        for name, shard in _assemble(bucket, local, given):
-            yield name, shard.to(dtype)  # what the rank holds already is in the format of training
 
+    exchange: Exchange
+    local: Shards
+    group: dist.ProcessGroup | None
+    dtype: torch.dtype
+    device: torch.device
+    wanted: Mapping[str, tuple[int, int]] | None = None
 
-def _fill(bucket: Bucket, local: Shards, out: Tensor, giver: int) -> None:
-    start = 0
-    for item, part in bucket.given_by(giver):
-        shard = local.shard(item.weight)
-        if item.weight.axis is None:  # its holders each give a part
-            shard = shard[slice(*part.span)]
-        out[start : start + part.elements].view(shard.shape).copy_(shard)
-        start += part.elements
+    @property
+    def mine(self) -> int:
+        """This rank's number among the givers."""
+        return self.exchange.givers.index(dist.get_rank())
 
+    def shards(self, alive: Alive) -> Iterator[tuple[str, Tensor]]:
+        """This rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
 
-def _exchange(given: Sequence[Tensor], mine: int, ranks: Sequence[int], group: dist.ProcessGroup) -> None:
-    """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
-    sizes = {len(buffer) for buffer in given}
-    if sizes == {0}:
-        return
-    if len(sizes) == 1:
-        dist.all_gather(list(given), given[mine], group=group)
-        return
-    works = [
-        dist.broadcast(buffer, rank, group=group, async_op=True)
-        for rank, buffer in zip(ranks, given, strict=True)
-        if len(buffer)
-    ]
-    for work in works:
-        work.wait()
+        Args:
+            alive: counts the buffers.
+        """
+        split = _split_layers(self.exchange)
+        arriving = iter(self.exchange.buckets)
+        bucket = next(arriving)
+        started = self._start(bucket, alive)
+        while bucket is not None:
+            for work in started.works:
+                work.wait()
+            buffer, following = started.buffer, next(arriving, None)
+            if following is not None:
+                started = self._start(following, alive)
+            yield from self._hand_over(bucket, buffer, split, alive)
+            bucket = following
+            del buffer
 
+    def _start(self, bucket: Bucket, alive: Alive) -> _Arriving:
+        """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
+        buffer = alive.watch(torch.empty(bucket.size, dtype=self.dtype, device=self.device))
+        self._fill(bucket, buffer)
+        sizes = [bucket.sizes[giver] for giver in range(len(self.exchange.givers))]
+        given = buffer.split(sizes)
+        if not bucket.size:
+            return _Arriving(buffer, [])
+        if len(set(sizes)) == 1:
+            return _Arriving(
+                buffer, [dist.all_gather_into_tensor(buffer, given[self.mine], group=self.group, async_op=True)]
+            )
+        works = [
+            dist.broadcast(part, group_src=giver, group=self.group, async_op=True)
+            for giver, part in enumerate(given)
+            if len(part)
+        ]
+        return _Arriving(buffer, works)
 
-def _assemble(bucket: Bucket, local: Shards, given: Sequence[Tensor]) -> Iterator[tuple[str, Tensor]]:
-    starts = [0] * len(given)
-    for item in bucket.items:
+    def _fill(self, bucket: Bucket, buffer: Tensor) -> None:
+        mine = self.mine
+        for item, places in _places(bucket):
+            for part, place in zip(item.parts, places, strict=True):
+                if part.giver == mine:
+                    shard = self.local.shard(item.weight)
+                    if item.weight.axis is None:  # its holders each give a part
+                        shard = shard[slice(*part.span)]
+                    buffer[place].view(shard.shape).copy_(shard)
+
+    def _hand_over(self, bucket: Bucket, buffer: Tensor, split: set[str], alive: Alive) -> Iterator[tuple[str, Tensor]]:
+        """Layer by layer, so that a receiver has few unfinished ones."""
+        layers: dict[str, list[tuple[Item, list[slice]]]] = {}
+        for item, places in _places(bucket):
+            if self.wanted is None or item.weight.name in self.wanted:
+                layers.setdefault(_layer(item), []).append((item, places))
+        order = [entry for entries in layers.values() for entry in entries]
+        for number, (item, places) in enumerate(order, 1):
+            outlives = number == len(order) or _layer(item) in split
+            yield item.weight.name, self._assemble(item, [buffer[place] for place in places], outlives, alive)
+
+    def _assemble(self, item: Item, given: Sequence[Tensor], outlives: bool, alive: Alive) -> Tensor:
+        """One weight of its parts; `outlives`: it may be held for longer than the bucket."""
         weight = item.weight
-        if not item.parts:
-            yield weight.name, _own(local.shard(weight), item)
-            continue
-        pieces = []
+        if not given:  # what the rank holds already is in the format of training
+            own = in_hf_shape(self.local.shard(weight), weight)
+            return own if own.dtype == self.dtype else alive.watch(own.to(self.dtype))
         axis = weight.axis or 0
-        for giver, (a, b), elements in item.parts:
-            flat = given[giver][starts[giver] : starts[giver] + elements]
+        tail = weight.shape[axis + 1 :]
+        pieces = [
+            flat.view(*weight.shape[:axis], b - a, *tail)
+            for flat, (_, (a, b), _) in zip(given, item.parts, strict=True)
+        ]
+        found = pieces[0] if len(pieces) == 1 else alive.watch(torch.cat(pieces, axis))
+        if self.wanted is not None:
+            a, b = self.wanted[weight.name]
+            found = found.narrow(axis, a, b - a)
+        return alive.watch(found.clone()) if len(pieces) == 1 and outlives else found
+
+
+def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
+    """A training shard in the shape that the Hugging Face tensor has but for the split axis."""
+    return shard if weight.axis is None or weight.rows is None else shard.reshape(-1, *weight.shape[1:])
+
+
+def _places(bucket: Bucket) -> Iterator[tuple[Item, list[slice]]]:
+    """Where in the bucket's buffer the parts of each item lie: giver after giver."""
+    starts, start = {}, 0
+    for giver in sorted(bucket.sizes):
+        starts[giver] = start
+        start += bucket.sizes[giver]
+    for item in bucket.items:
+        places = []
+        for giver, _, elements in item.parts:
+            places.append(slice(starts[giver], starts[giver] + elements))
             starts[giver] += elements
-            pieces.append(flat.view(*weight.shape[:axis], b - a, *weight.shape[axis + 1 :]))
-        yield weight.name, pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)
+        yield item, places
 
 
-def _own(shard: Tensor, item: Item) -> Tensor:
-    """A shard that this rank holds already, in the Hugging Face shape."""
-    weight = item.weight
-    if weight.axis is None or weight.rows is None:
-        return shard
-    return shard.reshape(-1, *weight.shape[1:])
+def _layer(item: Item) -> str:
+    """The linear layer (or norm, or embedding) that a weight belongs to; engines fuse the same weights as Megatron."""
+    return item.weight.param.rpartition(".")[0]
+
+
+def _split_layers(exchange: Exchange) -> set[str]:
+    """Those whose weights come in more than one bucket."""
+    count = Counter(layer for bucket in exchange.buckets for layer in {_layer(item) for item in bucket.items})
+    return {layer for layer, buckets in count.items() if buckets > 1}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.fit import has_model, pool_of
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, Resharding
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelRewardRole, Role, roles
@@ -47,6 +47,7 @@ def layout_of(config: Config, role: str) -> Layout:
         parallel.pipeline,
         slots // size,
         generation=(generation.tensor, generation.pipeline) if role == "actor" else None,
+        nested=role != "actor" or config.rollout.resharding is not Resharding.hybrid_v,
     )
 
 

@@ -46,12 +46,20 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
             seed=config.run.seed,
             stop_ids=stop_ids(config.actor.model.path),
         )
-        self.refit = Refit(self.engine.shape, self.groups, self.engine.weights, self.dtype)
+        self.refit = Refit(
+            self.engine.shape,
+            self.groups,
+            self.engine.weights,
+            self.dtype,
+            method=config.rollout.resharding.value,
+            verify=config.rollout.verify_refit,
+        )
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
         """See `ActorRole`. Generation's memory is there during the call only."""
         with self.context.timed("refit"), self.turn():
-            self.refit(self.generator, self.version)
+            if self.refit(self.generator, self.version):
+                self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
         rows, config = len(prompts), self.context.config
         copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
         seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)

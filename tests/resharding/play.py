@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hybridflow.models import table
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
-from hybridflow.resharding.plan import make_plan
+from hybridflow.resharding.alive import Alive
+from hybridflow.resharding.plan import Plan, make_plan
 from hybridflow.resharding.refit import Refit
-from hybridflow.resharding.transport import generation_shards
+from hybridflow.resharding.transport import Transport
 from tests.engines.play import engine
+from tests.resharding.counting import CountingGroup
 
 
 def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "float32") -> dict[str, np.ndarray]:
@@ -23,28 +28,63 @@ def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "flo
     plan = make_plan(made.shape, layout, itemsize=1, bucket_bytes=bucket_elements)
     found: dict[str, np.ndarray] = {}
     exchange, device = plan.exchange(made.groups.rank), platform().device
-    stream = generation_shards(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
-    for name, shard in stream:
+    transport = Transport(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
+    for name, shard in transport.shards(Alive()):
         assert name not in found
         found[name] = shard.float().cpu().numpy().copy()
     return found
 
 
 class Receiver:
-    """Takes what it is given, and fails at the third shard while `fails` is set."""
+    """Takes in a layer once all weights of it have come, as vLLM does.
 
-    def __init__(self) -> None:
+    Attributes:
+        breaks: fail at the third shard.
+        spoils: change one number of this weight before it is taken in.
+        loses: do not take this weight in.
+    """
+
+    def __init__(self, layer: Callable[[str], str] = str) -> None:
         self.version: int | None = None
-        self.fails = False
-        self.taken: list[str] = []
+        self.breaks, self.spoils, self.loses = False, "", ""
+        self.taken: dict[str, np.ndarray] = {}
+        self.largest = 0  # bytes of a layer
+        self._layer, self._missing = layer, Counter[str]()
+        self._waiting: dict[str, dict[str, Tensor]] = {}
 
-    def receive(self, stream: Iterator[tuple[str, Tensor]], version: int) -> None:
-        self.version, self.taken = None, []
-        for name, _ in stream:
-            if self.fails and len(self.taken) == 2:
+    def receive(
+        self,
+        stream: Iterator[tuple[str, Tensor]],
+        version: int,
+        *,
+        checksum: Callable[[Tensor], int] | None = None,
+    ) -> dict[tuple[str, ...], int]:
+        self.version, self.taken = None, {}
+        found: dict[tuple[str, ...], int] = {}
+        for name, shard in stream:
+            if self.breaks and len(self.taken) == 2:
                 raise OSError("the receiver broke")
-            self.taken.append(name)
+            if name == self.spoils:
+                shard = shard.clone()
+                shard.flatten()[0] += 1
+            if checksum and name != self.loses:
+                found[name,] = checksum(shard)
+            self._take(name, shard)
+        assert not self._waiting
         self.version = version
+        return found
+
+    def expect(self, names: list[str]) -> None:
+        """The weights that will come, by which a layer is known to be whole."""
+        self._missing = Counter(map(self._layer, names))
+
+    def _take(self, name: str, shard: Tensor) -> None:
+        layer = self._layer(name)
+        self._waiting.setdefault(layer, {})[name] = shard
+        if len(self._waiting[layer]) >= self._missing[layer]:
+            whole = self._waiting.pop(layer)
+            self.largest = max(self.largest, sum(tensor.nbytes for tensor in whole.values()))
+            self.taken |= {key: tensor.float().cpu().numpy().copy() for key, tensor in whole.items()}
 
 
 def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | None, int]]:
@@ -53,10 +93,68 @@ def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | N
     refit = Refit(made.shape, made.groups, made.weights, torch.float32)
     said: list[tuple[str, bool | None, int | None, int]] = []
     for what, version in (("new", 0), ("same", 0), ("next", 1), ("broken", 2), ("again", 2)):
-        receiver.fails = what == "broken"
+        receiver.breaks = what == "broken"
         try:
             done: bool | None = refit(receiver, version)
         except OSError:
             done = None
         said.append((what, done, receiver.version, len(receiver.taken)))
     return said
+
+
+@dataclass
+class Carried:
+    """A refit on one rank: what came out, what it moved and what was alive, in bytes.
+
+    Attributes:
+        layer: of the receiver's largest layer.
+    """
+
+    plan: Plan
+    taken: dict[str, np.ndarray]
+    received: int
+    sent: int
+    messages: int
+    peak: int
+    layer: int
+
+
+def carried_out(folder: Path, layout: Layout, method: str, bucket_bytes: int) -> Carried:
+    """A verified refit of a receiver that fuses what vLLM fuses, over an instrumented process group."""
+    made = engine(folder, layout)
+    refit = Refit(
+        made.shape, made.groups, made.weights, torch.float32, method=method, verify=True, bucket_bytes=bucket_bytes
+    )
+    counting = CountingGroup(refit.transport.group) if refit.transport.group is not None else None
+    refit.transport = replace(refit.transport, group=counting)
+    layers = {weight.name: weight.param.rpartition(".")[0] for weight in table(made.shape)}
+    receiver = Receiver(layers.__getitem__)
+    receiver.expect(list(refit.weights))
+    assert refit(receiver, 1) and receiver.version == 1
+    count = (counting.received, counting.sent, counting.messages) if counting else (0, 0, 0)
+    return Carried(refit.plan, receiver.taken, *count, refit.peak_bytes, receiver.largest)
+
+
+def unlike(folder: Path, layout: Layout, odd: int) -> str:
+    """What ranks are told when one of them has buckets of another size."""
+    made = engine(folder, layout)
+    size = 2**20 if made.groups.rank == odd else 2**21
+    try:
+        Refit(made.shape, made.groups, made.weights, torch.float32, bucket_bytes=size)
+    except RuntimeError as error:
+        return str(error)
+    return "they agree"
+
+
+def spoiled(folder: Path, layout: Layout, rank: int, **fault: str) -> tuple[str, int | None]:
+    """A verified refit in which one rank's receiver has a fault: what is said, and the version then."""
+    made, receiver = engine(folder, layout), Receiver()
+    if made.groups.rank == rank:
+        for name, value in fault.items():
+            setattr(receiver, name, value)
+    refit = Refit(made.shape, made.groups, made.weights, torch.float32, verify=True)
+    try:
+        refit(receiver, 4)
+    except RuntimeError as error:
+        return str(error), receiver.version
+    return "it went through", receiver.version

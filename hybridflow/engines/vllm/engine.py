@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import Rollout
-from hybridflow.engines.vllm.groups import strided_groups
+from hybridflow.engines.vllm.groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
 from hybridflow.engines.vllm.sampling import Sampling
 from hybridflow.parallel.layout import Layout
@@ -79,17 +79,26 @@ class VllmEngine:
                 ),
             )
         self._call("init_weight_transfer_engine", init_info={})
+        self._call(give_stage_inputs)
         self.sleep()
 
-    def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
-        """Take this rank's generation shards and forget what was cached under the old weights."""
+    def receive(
+        self,
+        shards: Iterator[tuple[str, Tensor]],
+        version: int,
+        *,
+        checksum: Callable[[Tensor], int] | None = None,
+    ) -> dict[tuple[str, ...], int]:
+        """Take this rank's generation shards and forget what was cached under the old weights; see `Receiver`."""
         self.version = None
         platform().wake_vllm(self._llm, "weights")
+        found: dict[tuple[str, ...], int] = {}
         self._call("start_weight_update")
-        self._call("update_weights", update_info={"shards": shards})
+        self._call("update_weights", update_info={"shards": shards, "checksums": found, "checksum": checksum})
         self._call("finish_weight_update")
         self._llm.reset_prefix_cache()
         self.version = version
+        return found
 
     def sleep(self) -> None:
         """Leave the device's memory to others until the next `receive`. No row may be under way."""
@@ -131,5 +140,5 @@ class VllmEngine:
         finally:
             engine.abort_request(names, internal=True)
 
-    def _call(self, method: str, **arguments: Any) -> None:
+    def _call(self, method: str | Callable[..., None], **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)

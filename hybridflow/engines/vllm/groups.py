@@ -38,3 +38,17 @@ def strided_groups(layout: Layout) -> Iterator[None]:
         yield
     finally:
         parallel_state.init_model_parallel_group = original
+
+
+def give_stage_inputs(worker: Any) -> None:
+    """Make the buffers in which a later pipeline stage takes what the one before it computed; run it on each worker.
+
+    vLLM 0.32 makes them in a warm-up run that it leaves out without CUDA graphs; this goes away when it does not.
+    """
+    from vllm.distributed import parallel_state
+
+    runner = worker.model_runner
+    if not parallel_state.get_pp_group().is_first_rank and runner.intermediate_tensors is None:
+        runner.intermediate_tensors = runner.model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=runner.dtype, device=runner.device
+        )

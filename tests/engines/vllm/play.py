@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def pair(folder: Path) -> Pair:
         megatron = trainer(folder, LAYOUT, LEARN, budget=2000)
         rollout = Rollout(max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1, gpu_memory_fraction=0.1)
         vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
-        refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32)
+        refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32, verify=True)
         _pairs[folder] = Pair(megatron, vllm, refit)
     return _pairs[folder]
 
@@ -68,20 +69,22 @@ def refit(folder: Path, version: int) -> bool:
     return made.refit(made.vllm, version)
 
 
-def broken_refit(folder: Path, version: int) -> str:
-    """A stream that ends with an error after half of the shards: what comes out, at once on all ranks."""
+def broken_refit(folder: Path, version: int, after: int) -> str:
+    """A stream that ends with an error after so many of the shards: what comes out, at once on all ranks."""
     made = pair(folder)
 
     class Breaks:
         def __init__(self) -> None:
             self.version = made.vllm.version
 
-        def receive(self, shards: Iterator[tuple[str, Tensor]], version: int) -> None:
-            made.vllm.receive(half(shards), version)
+        def receive(
+            self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
+        ) -> dict[tuple[str, ...], int]:
+            return made.vllm.receive(first(shards), version, **options)
 
-    def half(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    def first(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         for number, shard in enumerate(shards):
-            if number == 25:
+            if number == after:
                 raise OSError("the stream broke")
             yield shard
 

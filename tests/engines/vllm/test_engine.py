@@ -174,9 +174,13 @@ def test_a_replica_without_rows_gives_none(folder: Path, ranks2: Ranks) -> None:
     assert found[1].tokens.values.dtype == np.int64 and found[1].log_probs.values.dtype == np.float32
 
 
-def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(folder: Path, ranks2: Ranks) -> None:
+@pytest.mark.parametrize("after", [3, 25])
+def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(
+    folder: Path, ranks2: Ranks, after: int
+) -> None:
+    """Once between a layer's queries and its keys."""
     ready(ranks2, folder)
-    assert ranks2.run(play.broken_refit, folder, 50) == ["the stream broke"] * 2
+    assert ranks2.run(play.broken_refit, folder, 50, after) == ["the stream broke"] * 2
     assert ranks2.run(play.version, folder) == [None, None]
     said = ranks2.run(play.refusal, folder, prompts()[0])
     assert all("before a refit" in one for one in said)

@@ -1,0 +1,30 @@
+"""How many bytes of a transition's buffers are alive, and how many were at most."""
+
+from __future__ import annotations
+
+import weakref
+
+from torch import Tensor
+
+
+class Alive:
+    """Counts a buffer from `watch` until nobody holds any view of it, here or in an engine.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+
+    def watch(self, buffer: Tensor) -> Tensor:
+        """The buffer, counted."""
+        storage = buffer.untyped_storage()
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, size)
+        return buffer
+
+    def _gone(self, size: int) -> None:
+        self.now -= size

@@ -1,0 +1,83 @@
+"""From each layout of training to each of generation: what vLLM says after a step is what transformers says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
+from tests.engines import reference
+from tests.engines.vllm import transitions
+from tests.engines.vllm.transitions import Transition
+
+pytestmark = pytest.mark.ranks
+
+VOCAB = 70  # is padded
+
+
+def case(t: int, p: int, d: int, t_g: int, p_g: int, tied: bool, method: str = "hybrid", slow: bool = True) -> object:
+    """A case of `test_transitions`."""
+    layout = Layout(t, p, d, (t_g, p_g), nested=method != "hybrid_v")
+    kind = "tied" if tied else "untied"
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param(layout, tied, method, id=f"{t}{p}{d}-{t_g}{p_g}-{method}-{kind}", marks=marks)
+
+
+CASES = [
+    case(1, 2, 1, 1, 2, tied=True, slow=False),
+    case(2, 2, 1, 1, 2, tied=True, slow=False),
+    case(2, 1, 1, 1, 1, tied=True),
+    case(2, 1, 1, 2, 1, tied=True),
+    case(1, 2, 1, 1, 1, tied=True),
+    case(1, 2, 1, 1, 2, tied=False),
+    case(2, 1, 1, 1, 1, tied=False, method="full_gather"),
+    case(2, 1, 2, 1, 1, tied=False),
+    case(2, 2, 1, 1, 1, tied=True),
+    case(2, 2, 1, 1, 1, tied=False),
+    case(2, 2, 1, 2, 1, tied=True),
+    case(2, 2, 1, 2, 1, tied=False, method="hybrid_v"),
+    case(2, 2, 1, 1, 2, tied=False, method="hybrid_v"),
+    case(2, 2, 1, 2, 2, tied=True),
+    case(1, 2, 2, 1, 1, tied=False),
+    case(1, 4, 1, 1, 2, tied=True),
+    case(1, 4, 1, 1, 2, tied=False),
+    case(4, 1, 1, 2, 1, tied=False),
+]
+
+
+def prompts(replicas: int) -> list[Ragged]:
+    rng = np.random.default_rng(0)
+    return [Ragged.of([rng.integers(1, VOCAB, n) for n in (1, 4, 9)]) for _ in range(replicas)]
+
+
+@pytest.mark.parametrize(("layout", "tied", "method"), CASES)
+def test_transitions(
+    layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
+) -> None:
+    folder = tiny(vocab=VOCAB, tied=tied, kv_heads=4)
+    parts, rows = prompts(layout.replicas), reference.rows(VOCAB)
+    found: list[Transition] = ranks(layout.size).run(
+        transitions.transition, folder, layout, method, parts, rows, 150_000, tmp_path / "out"
+    )
+    for rank, (one, at) in enumerate(zip(found, layout.generation_coordinates, strict=True)):
+        assert_said(one.after, parts[at.dp], tmp_path / "out")
+        assert one.before.tokens.values.tolist() != one.after.tokens.values.tolist(), "the step changed nothing"
+        assert one.received == one.planned, rank
+        assert one.peak <= one.bound, rank
+
+
+def assert_said(found: transitions.Generated, asked: Ragged, folder: Path) -> None:
+    """Each token is transformers' likeliest, with its log-prob."""
+    model = reference.load(folder)
+    rows = Batch(prompt_ids=asked, response_ids=found.tokens)
+    with torch.no_grad():
+        logits = reference.row_logits(model, rows)
+        log_probs, _ = reference.statistics(logits, rows)
+    likeliest = [row[len(p) - 1 : -1].argmax(-1).tolist() for row, p in zip(logits, asked, strict=True)]
+    assert [response.tolist() for response in found.tokens] == likeliest
+    np.testing.assert_allclose(found.log_probs.values, log_probs.numpy(), atol=1e-4)

@@ -1,0 +1,99 @@
+"""What ranks run: a training step, a refit and greedy tokens, on any layout."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Optimizer, Rollout
+from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.vllm.engine import Generated, VllmEngine
+from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.refit import Refit
+from tests.engines.play import trainer
+from tests.resharding.counting import CountingGroup
+
+
+@dataclass
+class Transition:
+    """What a rank has seen: bytes that came, as counted and as planned, and its replica's greedy tokens."""
+
+    before: Generated
+    after: Generated
+    received: int
+    planned: int
+    peak: int
+    bound: int
+
+
+def transition(
+    folder: Path, layout: Layout, method: str, parts: list[Ragged], rows: Batch, limit: int, out: Path
+) -> Transition:
+    """Generate, take a step, refit and generate again; write what was trained.
+
+    Args:
+        parts: the prompts of each replica.
+        limit: bytes of a bucket.
+    """
+    megatron = trainer(folder, layout, Optimizer(lr=3e-3), budget=2000)
+    vllm = VllmEngine(
+        folder,
+        layout,
+        Rollout(max_sequence_tokens=64, max_concurrent_rows=16, kv_cache_gib=0.05, gpu_memory_fraction=0.1),
+        dtype="float32",
+        seed=0,
+        stop_ids=[0],
+    )
+    refit = Refit(
+        megatron.shape, megatron.groups, megatron.weights, torch.float32,
+        method=method, verify=True, bucket_bytes=limit,
+    )  # fmt: skip
+    mine = parts[layout.generation_coordinate(megatron.groups.rank).dp]
+    greedy, seeds = Sampling(0.0, max_tokens=8), list(range(len(mine)))
+    refit(vllm, 0)
+    before = vllm.generate(mine, greedy, seeds)
+    _learn(megatron, rows)
+    counting = CountingGroup(refit.transport.group) if refit.transport.group else None
+    refit.transport = replace(refit.transport, group=counting)
+    refit(vllm, 1)
+    after = vllm.generate(mine, greedy, seeds)
+    megatron.export(out)
+    rank = megatron.groups.rank
+    program, layer = refit.plan.exchange(rank).program, _largest_layer(vllm)
+    bound = 4 * 2 * program.largest + layout.pipeline // layout.generation_sizes[1] * layer
+    received = counting.received if counting else 0
+    del vllm
+    _forget()
+    return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound)
+
+
+def _learn(megatron: MegatronEngine, rows: Batch) -> None:
+    def loss(outputs: TokenOutputs, micro: MicroBatch) -> torch.Tensor:
+        return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
+
+    assert megatron.train(rows, loss).applied
+
+
+def _largest_layer(vllm: VllmEngine) -> int:
+    """In bytes, of a layer of vLLM's."""
+    from vllm.model_executor.layers.linear import LinearBase
+
+    def sizes(model: torch.nn.Module) -> list[int]:
+        linears = (module for module in model.modules() if isinstance(module, LinearBase))
+        return [4 * module.input_size_per_partition * module.output_size_per_partition for module in linears]
+
+    return max(vllm._llm.apply_model(sizes)[0])
+
+
+def _forget() -> None:
+    """vLLM keeps its groups for the process's life; the next layout has others."""
+    from vllm.distributed import parallel_state
+
+    gc.collect()
+    parallel_state.destroy_model_parallel()

@@ -1,0 +1,94 @@
+"""A refit on real ranks: what comes out, what travels and what is alive, by every method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from hybridflow.models import read_shape
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
+from tests.resharding import play
+from tests.resharding.play import Carried
+from tests.resharding.plan.simulate import generation_span, generation_weights, numbers
+
+pytestmark = pytest.mark.ranks
+
+STRIDED = "cp-ep-dp-tp-pp"
+LAYOUTS = [
+    Layout(2, generation=(1, 1)),
+    Layout(1, 2, generation=(1, 1)),
+    Layout(2),
+    Layout(2, 2, generation=(1, 1)),
+    Layout(2, 2, generation=(2, 1)),
+    Layout(2, 2, generation=(1, 2)),
+    Layout(1, 4, generation=(1, 2)),
+    Layout(2, 1, 2, generation=(1, 1), order=STRIDED),
+]
+
+
+def layout_of(layout: Layout, method: str) -> Layout:
+    """The layout with the places that a method wants."""
+    return Layout(layout.tensor, layout.pipeline, layout.data, layout.generation, layout.order, nested=method != "hybrid_v")
+
+
+def assert_taken(found: list[Carried], folder: Path, layout: Layout) -> None:
+    """Each rank has what vLLM has at its place, and nothing else."""
+    full, shape, (t_g, p_g) = load_file(folder / "model.safetensors"), read_shape(folder), layout.generation_sizes
+    for carried, at in zip(found, layout.generation_coordinates, strict=True):
+        weights = {w.name: w for w in generation_weights(shape, p_g, at.pp)}
+        assert set(carried.taken) == set(weights)
+        for name, weight in weights.items():
+            a, b = generation_span(shape, weight, t_g, at.tp)
+            assert np.array_equal(carried.taken[name], full[name].narrow(weight.axis or 0, a, b - a).numpy()), name
+
+
+def received_by_formula(folder: Path, layout: Layout, method: str) -> float:
+    """Table 2 of HybridFlow (arXiv 2409.19256), in bytes, of what tensor parallelism cuts."""
+    model = 4 * numbers(read_shape(folder), cut=True)
+    ranks, (t_g, p_g) = layout.tensor * layout.pipeline, layout.generation_sizes
+    if method == "hybrid":
+        return model * (ranks - t_g * p_g) / (t_g * p_g * ranks)
+    return model * (ranks - 1) / ranks
+
+
+@pytest.mark.parametrize("method", ["hybrid", "hybrid_v", "full_gather"])
+@pytest.mark.parametrize(
+    ("layout", "tied"),
+    [(layout, bool(number % 2)) for number, layout in enumerate(LAYOUTS)],
+    ids=lambda x: x if isinstance(x, bool) else f"{x.tensor}{x.pipeline}{x.data}-{x.generation}",
+)
+def test_what_travels_is_planned_and_by_the_formula(
+    layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel
+) -> None:
+    folder, layout = tiny(vocab=128, tied=tied), layout_of(layout, method)
+    found: list[Carried] = ranks(layout.size).run(play.carried_out, folder, layout, method, 400_000)
+    assert_taken(found, folder, layout)
+    plan = found[0].plan
+    assert [carried.received for carried in found] == [plan.received[rank] for rank in range(layout.size)]
+    assert [carried.sent for carried in found] == [plan.sent[rank] for rank in range(layout.size)]
+    mean = sum(carried.received - plan.apart[rank] for rank, carried in enumerate(found)) / layout.size
+    assert mean == received_by_formula(folder, layout, method)
+    assert max(carried.messages for carried in found) == plan.messages
+    assert sum(plan.redundant) == 0 or method == "hybrid_v"
+
+
+@pytest.mark.parametrize("bucket", [1, 150_000, 10**9])
+@pytest.mark.parametrize("layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}")
+def test_two_buckets_and_unfinished_layers_are_alive_at_most(
+    layout: Layout, bucket: int, ranks: GetRanks, tiny: GetModel
+) -> None:
+    """Where the stages of a pipeline take turns and a layer does not fit a bucket, one of each stage is unfinished."""
+    folder = tiny(vocab=128, tied=False)
+    found: list[Carried] = ranks(layout.size).run(play.carried_out, folder, layout, "hybrid", bucket)
+    assert_taken(found, folder, layout)
+    turns = layout.pipeline // layout.generation_sizes[1]
+    for rank, carried in enumerate(found):
+        program = carried.plan.exchange(rank).program
+        assert 4 * (program.elements + 2 * program.largest) <= carried.plan.peak
+        assert carried.peak <= 4 * 2 * program.largest + turns * carried.layer
+    if layout.tensor * layout.pipeline > layout.generation_sizes[0] * layout.generation_sizes[1]:
+        assert all(carried.peak > 0 for carried in found)
