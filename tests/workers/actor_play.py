@@ -97,7 +97,7 @@ def turns(folder: Path, prompts: Batch, *, forgets: bool) -> list[list[str]]:
     if forgets:
         engine_module.platform = lambda: watched
     receive, stream = worker.generator.receive, worker.generator.stream
-    worker.generator.receive = lambda shards, version: receive(noted(shards, "shard"), version)  # type: ignore[method-assign]
+    worker.generator.receive = lambda shards, version, **rest: receive(noted(shards, "shard"), version, **rest)  # type: ignore[method-assign]
     worker.generator.stream = lambda *args: noted(stream(*args), "row")  # type: ignore[method-assign]
 
     def noted(things: Iterator[Any], name: str) -> Iterator[Any]:
