@@ -48,7 +48,7 @@ class RewardWorker(RewardRole[Batch], Worker):
         return [self.decode(row.tolist()) for row in rollout.ragged(column)]
 
 
-LOGGED = ("answer", "rewards", "sample_id", "group_id", "weight_version")
+LOGGED = ("answer", "rewards", "sample_id", "group_id", "weight_version", "truncated")
 
 
 def _plain(value: object) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +74,21 @@ def test_engines_get_the_options_of_their_hardware_only() -> None:
         "gpu_memory_utilization": 0.4,
         "enable_sleep_mode": True,
     }
+
+
+def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost() -> None:
+    said: list[tuple[str, object]] = []
+    llm = SimpleNamespace(
+        sleep=lambda level: said.append(("sleep", level)), wake_up=lambda tags: said.append(("wake", tags))
+    )
+    lost = []
+    for name, backend in (("cuda", "nccl"), ("cpu", "gloo")):
+        here = Platform(name, backend, name == "cpu")
+        lost.append(here.sleep_vllm(llm))
+        here.wake_vllm(llm, "weights")
+        here.wake_vllm(llm, "kv_cache")
+    assert lost == [True, False]
+    assert said == [("sleep", 2), ("wake", ["weights"]), ("wake", ["kv_cache"])]
 
 
 def test_transformer_engine_is_for_a_gpu_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

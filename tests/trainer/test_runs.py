@@ -31,6 +31,7 @@ def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
     for step in ppo.steps:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step.get("actor/skipped_steps", 0) == 0
+        assert step["rollout/version_lag_max"] == 0
     assert [("actor/grad_norm" in step, "critic/grad_norm" in step) for step in ppo.steps] == [
         (False, True),
         (True, True),
@@ -54,6 +55,7 @@ def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
     assert {row["step"] for row in rows} == {0, 1, 2}
     assert [row["weight_version"] for row in rows if row["step"] == 1] == [0] * 129  # the critic's head start
     for row in rows:
+        assert row["truncated"] in (True, False)
         assert row["rewards"] == float(row["response"] == row["answer"])
     assert "accuracy after" in ppo.output
     assert str(ppo.folder) in ppo.output

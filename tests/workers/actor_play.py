@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ def generate(
     mine = prompts.select(np.array_split(np.arange(len(prompts)), replicas)[at.dp])
     found = worker.generate_sequences(mine, step=step, **sampling)
     return found, dict(worker.context.metrics)
+
+
+def sleeping() -> tuple[list[str], list[str], set[str], bool]:
+    """What vLLM calls by the names that the platform uses: of arguments, of parts; and of its setting."""
+    from vllm import LLM, EngineArgs
+    from vllm.v1.executor.abstract import SLEEP_TAGS
+
+    sleep, wake = (list(signature(method).parameters) for method in (LLM.sleep, LLM.wake_up))
+    return sleep, wake, set(SLEEP_TAGS), hasattr(EngineArgs, "enable_sleep_mode")
 
 
 def lag(folder: Path, rollout: Batch) -> dict[str, float]:

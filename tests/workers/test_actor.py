@@ -205,3 +205,9 @@ def test_memory_comes_back_for_weights_then_for_the_cache_and_goes_after_generat
     whole = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
     assert ranks1.run(play.turns, folder, prompts(), forgets=True) == [[whole, whole]]
     assert ranks1.run(play.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
+
+
+def test_vllm_sleeps_by_the_names_that_the_platform_uses(ranks1: Ranks) -> None:
+    """What a GPU is asked (`tests/parallel/test_platform.py`) exists in the vLLM that is installed."""
+    [(sleep, wake, parts, setting)] = ranks1.run(play.sleeping)
+    assert "level" in sleep and "tags" in wake and parts == {"weights", "kv_cache"} and setting
