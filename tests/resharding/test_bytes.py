@@ -32,7 +32,9 @@ LAYOUTS = [
 
 def layout_of(layout: Layout, method: str) -> Layout:
     """The layout with the places that a method wants."""
-    return Layout(layout.tensor, layout.pipeline, layout.data, layout.generation, layout.order, nested=method != "hybrid_v")
+    return Layout(
+        layout.tensor, layout.pipeline, layout.data, layout.generation, layout.order, nested=method != "hybrid_v"
+    )
 
 
 def assert_taken(found: list[Carried], folder: Path, layout: Layout) -> None:
@@ -77,7 +79,9 @@ def test_what_travels_is_planned_and_by_the_formula(
 
 
 @pytest.mark.parametrize("bucket", [1, 150_000, 10**9])
-@pytest.mark.parametrize("layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}")
+@pytest.mark.parametrize(
+    "layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}"
+)
 def test_two_buckets_and_unfinished_layers_are_alive_at_most(
     layout: Layout, bucket: int, ranks: GetRanks, tiny: GetModel
 ) -> None:

@@ -169,7 +169,7 @@ def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
 
 def _pack_tied_head(model: Any) -> None:
     head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
-    if head is None or inner is None or not getattr(model.config, "tie_word_embeddings", False):
-        return
-    head.weight = inner.embed_tokens.weight
-    head.quant_method.process_weights_after_loading(head)
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
+        head.weight = inner.embed_tokens.weight
+        head.quant_method.process_weights_after_loading(head)
