@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ GetRanks = Callable[[int], Ranks]
 GetModel = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def ranks() -> Iterator[GetRanks]:
-    """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module.
+@contextmanager
+def starting_ranks() -> Iterator[GetRanks]:
+    """`get(world)`: processes of that number, started at the first call and ended on leaving.
 
     Where there are GPUs, but not so many, the test is skipped.
     """
@@ -38,6 +39,13 @@ def ranks() -> Iterator[GetRanks]:
     yield get
     for found in made.values():
         found.stop()
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[GetRanks]:
+    """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module."""
+    with starting_ranks() as get:
+        yield get
 
 
 @pytest.fixture(scope="session")

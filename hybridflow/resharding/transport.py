@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 import torch
@@ -65,17 +66,15 @@ class Transport:
             alive: counts the buffers.
         """
         split = _split_layers(self.exchange)
-        arriving = iter(self.exchange.buckets)
-        bucket = next(arriving)
-        started = self._start(bucket, alive)
-        while bucket is not None:
+        buckets = self.exchange.buckets
+        started = self._start(buckets[0], alive)
+        for bucket, following in zip_longest(buckets, buckets[1:]):
             for work in started.works:
                 work.wait()
-            buffer, following = started.buffer, next(arriving, None)
+            buffer = started.buffer
             if following is not None:
                 started = self._start(following, alive)
             yield from self._hand_over(bucket, buffer, split, alive)
-            bucket = following
             del buffer
 
     def _start(self, bucket: Bucket, alive: Alive) -> _Arriving:

@@ -44,7 +44,7 @@ def test_a_sound_configuration_has_no_problem():
         (["actor.parallel.tensor=0"], "actor.parallel: tensor 0"),
         (["actor.parallel.context=2"], "actor.parallel.context: 2 given, but context parallelism is not supported yet"),
         (["critic.parallel.expert=2"], "critic.parallel.expert: 2 given, but expert parallelism is not supported yet"),
-        (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: pipelines in generation are not supported yet"),
+        (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: 2 does not divide actor.parallel.pipeline = 1"),
         (["rollout.temperature=0"], "rollout.temperature: 0.0 given, expected more than 0"),
         (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),
         (["rollout.parallel.tensor=4"], "rollout.parallel.tensor: 4 does not divide actor.parallel.tensor = 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.resharding import play
-from tests.resharding.play import Carried
 from tests.resharding.plan.simulate import generation_span, generation_weights, numbers
+from tests.resharding.play import Carried
 
 pytestmark = pytest.mark.ranks
 
@@ -30,9 +31,16 @@ LAYOUTS = [
 ]
 
 
+def case_name(value: Layout | bool) -> str:
+    """Of a parameter."""
+    if isinstance(value, bool):
+        return "tied" if value else "untied"
+    return f"{value.tensor}{value.pipeline}{value.data}-{value.generation}"
+
+
 def layout_of(layout: Layout, method: str) -> Layout:
     """The layout with the places that a method wants."""
-    return Layout(layout.tensor, layout.pipeline, layout.data, layout.generation, layout.order, nested=method != "hybrid_v")
+    return replace(layout, nested=method != "hybrid_v")
 
 
 def assert_taken(found: list[Carried], folder: Path, layout: Layout) -> None:
@@ -59,7 +67,7 @@ def received_by_formula(folder: Path, layout: Layout, method: str) -> float:
 @pytest.mark.parametrize(
     ("layout", "tied"),
     [(layout, bool(number % 2)) for number, layout in enumerate(LAYOUTS)],
-    ids=lambda x: x if isinstance(x, bool) else f"{x.tensor}{x.pipeline}{x.data}-{x.generation}",
+    ids=case_name,
 )
 def test_what_travels_is_planned_and_by_the_formula(
     layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel
@@ -77,7 +85,7 @@ def test_what_travels_is_planned_and_by_the_formula(
 
 
 @pytest.mark.parametrize("bucket", [1, 150_000, 10**9])
-@pytest.mark.parametrize("layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}")
+@pytest.mark.parametrize("layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=case_name)
 def test_two_buckets_and_unfinished_layers_are_alive_at_most(
     layout: Layout, bucket: int, ranks: GetRanks, tiny: GetModel
 ) -> None:

@@ -1,4 +1,4 @@
-"""Checksums: exact, of any order, of the sum of parts; and what a refit says of a weight that is not as it was given."""
+"""Checksums: exact, of any order, of the sum of parts; and what a refit says of a weight that is not as given."""
 
 from __future__ import annotations
 

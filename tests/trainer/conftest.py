@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
+SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64", "rollout.verify_refit=true"]
 SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
 # On the same two ranks: the actor as tensor 2 × data 1, the critic as tensor 1 × data 2, the reference as pipeline 2.
 LAYOUTS = (

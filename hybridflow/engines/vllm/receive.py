@@ -60,7 +60,9 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
 
     def init_transfer_engine(self, init_info: Nothing) -> None:
         """Watch the layers; the shards come from this process, so nothing else is to be set up."""
-        self._stream, self._names, self._sums = ShardStream(), [], {}
+        self._stream = ShardStream()
+        self._names: list[str] = []
+        self._sums: dict[tuple[torch.nn.Module, str], int] = {}
         for module in self.model.modules():
             if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase):
                 method.process_weights_after_loading = partial(self._whole, method.process_weights_after_loading)
@@ -169,7 +171,7 @@ def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
 
 def _pack_tied_head(model: Any) -> None:
     head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
-    if head is None or inner is None or not getattr(model.config, "tie_word_embeddings", False):
-        return
-    head.weight = inner.embed_tokens.weight
-    head.quant_method.process_weights_after_loading(head)
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
+        head.weight = inner.embed_tokens.weight
+        head.quant_method.process_weights_after_loading(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.layout import Layout
-from tests.conftest import GetModel, GetRanks
+from tests.conftest import GetModel, GetRanks, starting_ranks
 from tests.engines import reference
 from tests.engines.vllm import transitions
 from tests.engines.vllm.transitions import Transition
@@ -20,17 +21,17 @@ pytestmark = pytest.mark.ranks
 VOCAB = 70  # is padded
 
 
-def case(t: int, p: int, d: int, t_g: int, p_g: int, tied: bool, method: str = "hybrid", slow: bool = True) -> object:
-    """A case of `test_transitions`."""
+def case(t: int, p: int, d: int, t_g: int, p_g: int, tied: bool, method: str = "hybrid") -> object:
+    """A case of `test_transitions`. Four ranks on two cores take a minute to start."""
     layout = Layout(t, p, d, (t_g, p_g), nested=method != "hybrid_v")
     kind = "tied" if tied else "untied"
-    marks = [pytest.mark.slow] if slow else []
+    marks = [pytest.mark.slow] if layout.size > 2 else []
     return pytest.param(layout, tied, method, id=f"{t}{p}{d}-{t_g}{p_g}-{method}-{kind}", marks=marks)
 
 
 CASES = [
-    case(1, 2, 1, 1, 2, tied=True, slow=False),
-    case(2, 2, 1, 1, 2, tied=True, slow=False),
+    case(1, 2, 1, 1, 2, tied=True),
+    case(2, 2, 1, 1, 2, tied=True),
     case(2, 1, 1, 1, 1, tied=True),
     case(2, 1, 1, 2, 1, tied=True),
     case(1, 2, 1, 1, 1, tied=True),
@@ -50,15 +51,20 @@ CASES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[GetRanks]:
+    """Processes of their own: in them vLLM's groups are made anew for each layout."""
+    with starting_ranks() as get:
+        yield get
+
+
 def prompts(replicas: int) -> list[Ragged]:
     rng = np.random.default_rng(0)
     return [Ragged.of([rng.integers(1, VOCAB, n) for n in (1, 4, 9)]) for _ in range(replicas)]
 
 
 @pytest.mark.parametrize(("layout", "tied", "method"), CASES)
-def test_transitions(
-    layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
-) -> None:
+def test_transitions(layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
     folder = tiny(vocab=VOCAB, tied=tied, kv_heads=4)
     parts, rows = prompts(layout.replicas), reference.rows(VOCAB)
     found: list[Transition] = ranks(layout.size).run(

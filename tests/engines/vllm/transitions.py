@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
 from tests.engines.play import trainer
 from tests.resharding.counting import CountingGroup
+
+_kept: list[VllmEngine] = []
 
 
 @dataclass
@@ -68,8 +69,7 @@ def transition(
     program, layer = refit.plan.exchange(rank).program, _largest_layer(vllm)
     bound = 4 * 2 * program.largest + layout.pipeline // layout.generation_sizes[1] * layer
     received = counting.received if counting else 0
-    del vllm
-    _forget()
+    _forget(vllm)
     return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound)
 
 
@@ -91,9 +91,9 @@ def _largest_layer(vllm: VllmEngine) -> int:
     return max(vllm._llm.apply_model(sizes)[0])
 
 
-def _forget() -> None:
-    """vLLM keeps its groups for the process's life; the next layout has others."""
+def _forget(vllm: VllmEngine) -> None:
+    """vLLM has one set of groups a process, and the next layout wants others. An engine that goes ends torch's too."""
     from vllm.distributed import parallel_state
 
-    gc.collect()
+    _kept.append(vllm)
     parallel_state.destroy_model_parallel()
