@@ -60,7 +60,9 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
 
     def init_transfer_engine(self, init_info: Nothing) -> None:
         """Watch the layers; the shards come from this process, so nothing else is to be set up."""
-        self._stream, self._names, self._sums = ShardStream(), [], {}
+        self._stream = ShardStream()
+        self._names: list[str] = []
+        self._sums: dict[tuple[torch.nn.Module, str], int] = {}
         for module in self.model.modules():
             if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase):
                 method.process_weights_after_loading = partial(self._whole, method.process_weights_after_loading)
