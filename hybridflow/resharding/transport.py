@@ -35,6 +35,12 @@ class _Arriving(NamedTuple):
     buffer: Tensor
     works: Sequence[dist.Work]
 
+    def wait(self) -> Tensor:
+        """The numbers, once all are there."""
+        for work in self.works:
+            work.wait()
+        return self.buffer
+
 
 @dataclass(frozen=True)
 class Transport:
@@ -67,15 +73,12 @@ class Transport:
         """
         split = _split_layers(self.exchange)
         buckets = self.exchange.buckets
-        started = self._start(buckets[0], alive)
+        arriving = self._start(buckets[0], alive)
         for bucket, following in zip_longest(buckets, buckets[1:]):
-            for work in started.works:
-                work.wait()
-            buffer = started.buffer
+            buffer = arriving.wait()
             if following is not None:
-                started = self._start(following, alive)
+                arriving = self._start(following, alive)
             yield from self._hand_over(bucket, buffer, split, alive)
-            del buffer
 
     def _start(self, bucket: Bucket, alive: Alive) -> _Arriving:
         """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
@@ -124,16 +127,16 @@ class Transport:
             own = in_hf_shape(self.local.shard(weight), weight)
             return own if own.dtype == self.dtype else alive.watch(own.to(self.dtype))
         axis = weight.axis or 0
-        tail = weight.shape[axis + 1 :]
-        pieces = [
-            flat.view(*weight.shape[:axis], b - a, *tail)
-            for flat, (_, (a, b), _) in zip(given, item.parts, strict=True)
-        ]
-        found = pieces[0] if len(pieces) == 1 else alive.watch(torch.cat(pieces, axis))
-        if self.wanted is not None:
-            a, b = self.wanted[weight.name]
-            found = found.narrow(axis, a, b - a)
-        return alive.watch(found.clone()) if len(pieces) == 1 and outlives else found
+        first, end = self.wanted[weight.name] if self.wanted is not None else (0, weight.shape[axis])
+        pieces = []
+        for flat, (_, (a, b), _) in zip(given, item.parts, strict=True):
+            part = flat.view(*weight.shape[:axis], b - a, *weight.shape[axis + 1 :])
+            start, stop = min(max(a, first), b), max(min(b, end), a)
+            pieces.append(part.narrow(axis, start - a, max(stop - start, 0)))
+        some = [piece for piece in pieces if piece.shape[axis]] or pieces[:1]
+        if len(some) > 1:
+            return alive.watch(torch.cat(some, axis))
+        return alive.watch(some[0].clone()) if outlives else some[0]
 
 
 def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
