@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_tests_for_gpus_say_so() -> None:
-    done = subprocess.run(["make", "test-gpu", f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True)
+    command = ["make", "--no-print-directory", "test-gpu", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.splitlines()[0].startswith("error: torch sees no GPU here, so nothing was run")
 
