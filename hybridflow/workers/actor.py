@@ -175,12 +175,8 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         self.version = state["weight_version"]
 
     def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
-        with self.turn(learns=True) as engine:
-            result = engine.train(batch, loss)
+        self.learn(batch, loss)
         self.version += 1
-        self.context.metrics.largest("actor/grad_norm", result.grad_norm)
-        self.context.metrics.largest("actor/lr", result.lr)
-        self.context.metrics.mean("actor/skipped_steps", float(not result.applied))
         tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
         self.context.metrics.total("perf/trained_tokens", tokens)
 

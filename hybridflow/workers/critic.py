@@ -36,8 +36,4 @@ class CriticWorker(CriticRole[Batch], TrainedWorker):
             self.record(found)
             return (found.loss * tokens_of(weights, micro)).sum()
 
-        with self.turn(learns=True) as engine:
-            result = engine.train(rollout, loss)
-        self.context.metrics.largest("critic/grad_norm", result.grad_norm)
-        self.context.metrics.largest("critic/lr", result.lr)
-        self.context.metrics.mean("critic/skipped_steps", float(not result.applied))
+        self.learn(rollout, loss)

@@ -14,7 +14,7 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer, Trained
 from hybridflow.engines.megatron import checkpoint
-from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.megatron.engine import Loss, MegatronEngine
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.aggregate import aggregations
 from hybridflow.losses.token_loss import TokenLoss
@@ -94,6 +94,14 @@ class ModelWorker(Worker):
 
 class TrainedWorker(TrainedRole[Batch], ModelWorker):
     """A worker whose model learns."""
+
+    def learn(self, batch: Batch, loss: Loss, **options: Any) -> None:
+        """One optimiser step of the engine, with `options` of its `train`; reports how it went."""
+        with self.turn(learns=True) as engine:
+            result = engine.train(batch, loss, **options)
+        self.context.metrics.largest(f"{self.context.role}/grad_norm", result.grad_norm)
+        self.context.metrics.largest(f"{self.context.role}/lr", result.lr)
+        self.context.metrics.mean(f"{self.context.role}/skipped_steps", float(not result.applied))
 
     def state(self) -> dict[str, Any]:
         """What belongs to the role beside its engine; plain JSON, alike on all ranks."""

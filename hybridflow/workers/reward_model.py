@@ -33,11 +33,7 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             self.record(found)
             return found.loss.sum() / total
 
-        with self.turn(learns=True) as engine:
-            result = engine.train(rows, loss, together=2)
-        self.context.metrics.largest("reward_model/grad_norm", result.grad_norm)
-        self.context.metrics.largest("reward_model/lr", result.lr)
-        self.context.metrics.mean("reward_model/skipped_steps", float(not result.applied))
+        self.learn(rows, loss, together=2)
         tokens = rows.ragged("prompt_ids").lengths.sum() + rows.ragged("response_ids").lengths.sum()
         self.context.metrics.total("perf/trained_tokens", tokens)
 
