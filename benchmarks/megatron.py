@@ -12,6 +12,7 @@ for a 20M Llama and the shape of SmolLM2-135M, in float32 and bfloat16:
 The three take turns in one process with the same threads, and medians over seeds of the pairwise ratios are given. On a
 CPU without bfloat16 instructions all three get the same products (`parallel/bf16.py`), else transformers would wait for
 torch's slow ones. Peak memory is the resident set of a process that loads the model and takes one pass, no more.
+Cases that the JSON file has from a run with the same settings are not run again: remove the file to measure them anew.
 """
 
 from __future__ import annotations
@@ -69,22 +70,33 @@ def main() -> None:
     if options.peak:
         print(json.dumps(peak(*options.peak)))
         return
-    result: dict[str, Any] = {"threads": torch.get_num_threads(), "rows": ROWS, "seeds": options.seeds, "cases": {}}
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "rows": ROWS, "seeds": options.seeds}
+    cases = earlier(options.json, result)
+    wanted = [(shape, dtype) for shape in options.shapes for dtype in options.dtypes if f"{shape} {dtype}" not in cases]
     with tempfile.TemporaryDirectory() as root, Progress() as progress:
         start(root)
-        bar = progress.add_task("cases", total=len(options.shapes) * len(options.dtypes) * options.seeds)
-        for shape in options.shapes:
+        bar = progress.add_task("cases", total=len(wanted) * options.seeds)
+        for shape, dtype in wanted:
             folder = random_model(Path(root) / shape, SHAPES[shape])
-            for dtype in options.dtypes:
-                case = measure(folder, dtype, options.seeds, lambda: progress.advance(bar))
-                result["cases"][f"{shape} {dtype}"] = case
-                progress.print(f"{shape} {dtype}: {json.dumps(case)}")
-    for name in ("train_ratio", "score_ratio"):
-        result[name] = min(case[name] for case in result["cases"].values())
-    result["overhead"] = max(case["overhead"] for case in result["cases"].values())
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+            case = cases[f"{shape} {dtype}"] = measure(folder, dtype, options.seeds, lambda: progress.advance(bar))
+            progress.print(f"{shape} {dtype}: {json.dumps(case)}")
+            if options.json:
+                options.json.write_text(json.dumps(result | {"cases": cases} | worst(cases), indent=1) + "\n")
+    print(json.dumps(result | {"cases": cases} | worst(cases), indent=1))
+
+
+def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """The cases that a stopped run with the same settings has left in `path`: a case takes up to an hour."""
+    if not path or not path.exists():
+        return {}
+    past: dict[str, Any] = json.loads(path.read_text())
+    return past["cases"] if settings.items() <= past.items() else {}
+
+
+def worst(cases: dict[str, Any]) -> dict[str, float]:
+    """The least favourable case of each ratio."""
+    least = {name: min(case[name] for case in cases.values()) for name in ("train_ratio", "score_ratio")}
+    return least | {"overhead": max(case["overhead"] for case in cases.values())}
 
 
 def start(root: str) -> None:
