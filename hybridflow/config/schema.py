@@ -181,9 +181,8 @@ class Advantage:
 class PolicyLoss:
     """A policy loss and how its tokens are averaged."""
 
-    name: str = "ppo_clip"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
+    name: str = "ppo_clip"  # or gspo, cispo, pg
+    options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
     entropy_coef: float = 0.0
     kl_coef: float = 0.0  # of the KL to the reference inside the loss

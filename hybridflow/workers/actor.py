@@ -16,7 +16,7 @@ from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.advantages import AdvantageInputs, estimator
 from hybridflow.losses.kl import kl_estimators
-from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.policy import PolicyInputs, policy_loss
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
@@ -100,6 +100,7 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
             lengths=lengths,
             values=column("values"),
             group_id=tensor(rollout.dense("group_id")) if "group_id" in rollout else None,
+            baseline_rewards=tensor(rollout.dense("baseline_rewards")) if "baseline_rewards" in rollout else None,
             all_reduce=self._sum_over_ranks,
         )
         found, returns = estimator(algorithm.advantage.name, algorithm.advantage.options)(inputs)
@@ -110,12 +111,12 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
     def update_actor(self, rollout: Batch) -> None:
         """See `ActorRole`."""
         settings = self.context.config.algorithm.policy_loss
-        loss_of, kl_of = policy_losses.get(settings.name), kl_estimators.get(settings.kl_estimator)
+        loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             old, advantages = (tokens_of(rollout.ragged(n), micro) for n in ("old_log_probs", "advantages"))
-            found = loss_of(outputs.log_probs, old, advantages, settings.clip_low, settings.clip_high)
+            found = loss_of(PolicyInputs(outputs.log_probs, old, advantages, micro.lengths))
             self.record(found)
             total = found.loss - settings.entropy_coef * outputs.entropy
             if settings.kl_coef:
