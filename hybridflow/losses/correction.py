@@ -73,12 +73,6 @@ def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInp
     return with_options(corrections, name, options)
 
 
-@corrections.register("none")
-def none(inputs: CorrectionInputs) -> Tensor:
-    """Every weight is 1."""
-    return torch.ones_like(inputs.token_ratios())
-
-
 @corrections.register("token_truncated")
 def token_truncated(inputs: CorrectionInputs, *, most: float = 2.0) -> Tensor:
     """min(w_t, `most`): truncated importance sampling (TIS), a token at a time."""
@@ -104,6 +98,11 @@ def row_masked(inputs: CorrectionInputs, *, least: float = 0.5, most: float = 2.
     The bounds are ours, a factor of two each way.
     """
     return _masked(inputs.row_ratios(), least, most)
+
+
+def changed(inputs: CorrectionInputs, weights: Tensor) -> Tensor:
+    """[T] bool: tokens whose weight was truncated or thrown away: it is neither the token's ratio nor its row's."""
+    return (weights != inputs.token_ratios()) & (weights != inputs.row_ratios())
 
 
 def effective_share(total: float, total_of_squares: float, count: float) -> float:

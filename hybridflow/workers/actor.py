@@ -9,15 +9,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.advantages import AdvantageInputs, estimator
+from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import PolicyInputs, policy_loss
 from hybridflow.losses.rewards import token_rewards
+from hybridflow.losses.shaping import ShapingInputs, shaping
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
@@ -94,7 +96,9 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         if old is not None and ref is not None:
             kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
             self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
-        rewards = tensor(rollout.dense("rewards"))
+        limit = self.context.config.rollout.max_response_tokens
+        shaped = shaping(algorithm.reward_shaping.name, algorithm.reward_shaping.options)
+        rewards = shaped(ShapingInputs(tensor(rollout.dense("rewards")), lengths, limit))
         inputs = AdvantageInputs(
             token_rewards=token_rewards(rewards, lengths, kl if coef else None, coef),
             lengths=lengths,
@@ -113,12 +117,13 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         settings = self.context.config.algorithm.policy_loss
         loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
+        corrections = self._corrections(rollout)
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             old, advantages = (tokens_of(rollout.ragged(n), micro) for n in ("old_log_probs", "advantages"))
             found = loss_of(PolicyInputs(outputs.log_probs, old, advantages, micro.lengths))
             self.record(found)
-            total = found.loss - settings.entropy_coef * outputs.entropy
+            total = found.loss * tokens_of(corrections, micro) - settings.entropy_coef * outputs.entropy
             if settings.kl_coef:
                 kl = kl_of(outputs.log_probs, tokens_of(rollout.ragged("ref_log_probs"), micro))
                 self.context.metrics.mean("actor/kl_loss", float(kl.detach().sum()), len(kl))
@@ -150,6 +155,21 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
     def restore(self, state: dict[str, Any]) -> None:
         """See `TrainedWorker`. Generation has no weights yet, so the next call of it refits."""
         self.version = state["weight_version"]
+
+    def _corrections(self, rollout: Batch) -> Ragged:
+        """What the policy loss of each token is multiplied by, as its sampler was not quite the old policy."""
+        part, responses = self.context.config.algorithm.policy_loss.correction, rollout.ragged("response_ids")
+        if part.name == "none":
+            return responses.like(np.ones(len(responses.values), dtype=np.float32))
+        old, sampler = (tensor(rollout.ragged(name).values) for name in ("old_log_probs", "rollout_log_probs"))
+        inputs = CorrectionInputs(old, sampler, torch.from_numpy(responses.lengths))
+        found = correction(part.name, part.options)(inputs)
+        exact, metrics = found.double(), self.context.metrics
+        sums = float(exact.sum()), float(exact.square().sum()), float(len(found))
+        metrics.mean("rollout_correction/effective_share", effective_share(*self.engine.global_sums(*sums)))
+        metrics.mean("rollout_correction/weight", sums[0], len(found))
+        metrics.mean("rollout_correction/changed", float(changed(inputs, found).sum()), len(found))
+        return responses.like(found.numpy())
 
     def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
         with self.turn(learns=True) as engine:
