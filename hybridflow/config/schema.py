@@ -190,13 +190,21 @@ class Advantage:
 
 
 @dataclass
+class Part:
+    """A registered part that may be left out, and its options."""
+
+    name: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class PolicyLoss:
     """A policy loss and how its tokens are averaged."""
 
-    name: str = "ppo_clip"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
+    name: str = "ppo_clip"  # or gspo, cispo, pg
+    options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
+    correction: Part = field(default_factory=Part)  # of generation's log-probs against training's: token_truncated, ...
     entropy_coef: float = 0.0
     kl_coef: float = 0.0  # of the KL to the reference inside the loss
     kl_estimator: str = "k3"
@@ -220,6 +228,7 @@ class Algorithm:
     epochs: int = 1  # passes over a step's rows
     reward_kl_coef: float = 0.0  # of the KL to the reference, taken off the token rewards
     reward_kl_estimator: str = "k1"
+    reward_shaping: Part = field(default_factory=Part)  # of a row's reward, before the KL is taken off: overlong
     critic_warmup_steps: int = 0  # steps in which only the critic learns
     advantage: Advantage = field(default_factory=Advantage)
     policy_loss: PolicyLoss = field(default_factory=PolicyLoss)

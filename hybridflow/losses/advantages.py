@@ -11,16 +11,15 @@ It sees whole groups but only this rank's part of the batch; what has to be glob
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from hybridflow.losses.segments import last_tokens, row_sums, to_tokens
+from hybridflow.losses.options import with_options
+from hybridflow.losses.segments import discounted, group_sums, last_tokens, row_sums, to_tokens
 from hybridflow.registry import Registry
 
 
@@ -37,6 +36,7 @@ class AdvantageInputs:
         lengths: [R] int64, tokens of each row.
         values: [T], the critic's value of the state before each token, or None.
         group_id: [R] int64, equal for samples of one prompt, or None. A group is never split over ranks.
+        baseline_rewards: [R], the reward of another response to the row's prompt to compare with, or None.
         all_reduce: gives the sum of a small float64 vector over all ranks that hold part of the batch. An estimator
             must call it equally often on every rank, one without rows included.
 
@@ -47,11 +47,13 @@ class AdvantageInputs:
     lengths: Tensor
     values: Tensor | None = None
     group_id: Tensor | None = None
+    baseline_rewards: Tensor | None = None
     all_reduce: Callable[[Tensor], Tensor] = _alone
 
     def __post_init__(self) -> None:
         rows, tokens = len(self.lengths), int(self.lengths.sum())
-        for name, wanted in (("token_rewards", tokens), ("values", tokens), ("group_id", rows)):
+        wants = {"token_rewards": tokens, "values": tokens, "group_id": rows, "baseline_rewards": rows}
+        for name, wanted in wants.items():
             column = getattr(self, name)
             if column is not None and len(column) != wanted:
                 raise ValueError(f"{name} has {len(column)} entries; {rows} rows of {tokens} tokens want {wanted}")
@@ -59,11 +61,11 @@ class AdvantageInputs:
 
 Estimator = Callable[..., tuple[Tensor, Tensor]]
 F = TypeVar("F", bound=Estimator)
-advantages: Registry[Estimator] = Registry("advantage estimator")
+advantages: Registry[Estimator] = Registry("advantage estimator", "hybridflow.losses.baselines")
 
 
 def needing(*columns: str) -> Callable[[F], F]:
-    """Declare the columns that an estimator reads besides the rewards: `values`, `group_id`."""
+    """Declare the columns that an estimator reads besides the rewards: `values`, `group_id`, `baseline_rewards`."""
 
     def mark(function: F) -> F:
         function.__needs__ = columns  # type: ignore[attr-defined]
@@ -82,14 +84,7 @@ def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInput
 
     Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
     """
-    function = advantages.get(name)
-    signature = inspect.signature(function)
-    try:
-        signature.bind(None, **options)
-    except TypeError as error:
-        takes = ", ".join(map(str, list(signature.parameters.values())[1:])) or "none"
-        raise ValueError(f"options of advantage {name!r}: {error}; it takes {takes}") from None
-    return partial(function, **options)
+    return with_options(advantages, name, options)
 
 
 @advantages.register("gae")
@@ -108,7 +103,7 @@ def gae(
     lengths, values = inputs.lengths, inputs.values.float()
     following = torch.roll(values, -1)
     following[last_tokens(lengths)] = 0.0
-    found = _discounted(inputs.token_rewards.float() + gamma * following - values, lengths, gamma * lam)
+    found = discounted(inputs.token_rewards.float() + gamma * following - values, lengths, gamma * lam)
     return (whitened(found, inputs.all_reduce) if whiten else found), found + values
 
 
@@ -122,19 +117,29 @@ def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: float = 1e
     sum of a row's token rewards. The deviation is the sample's (n - 1), as in other trainers, so that curves compare;
     the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group.
     """
+    centred, size, group = centred_rewards(inputs, "grpo")
+    if normalize_std:
+        deviation = (group_sums(centred.square(), group) / (size - 1).clamp(min=1)).sqrt()
+        centred = centred / (deviation[group] + eps)
+    found = to_tokens(centred, inputs.lengths).float()
+    return found, found.clone()
+
+
+def centred_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """What estimators of groups share: ([R] float64 reward - its group's mean, [R] a group's size, [R] its number).
+
+    Empty rows are no members and get 0. Size is given at the group's number. `name`: who asks, for the error.
+    Raises ValueError if there are no groups.
+    """
     if inputs.group_id is None:
-        raise ValueError("advantage 'grpo' reads the column 'group_id': sample more than one response a prompt")
+        raise ValueError(f"advantage {name!r} reads the column 'group_id': sample more than one response a prompt")
     _, group = torch.unique(inputs.group_id, return_inverse=True)
     present = (inputs.lengths > 0).double()
     # In float64 sums of float32 are exact, so equal rewards leave 0 and not a rounding for eps to blow up.
     rewards = row_sums(inputs.token_rewards.double(), inputs.lengths)
-    size = _group_sums(present, group)
-    centred = (rewards - (_group_sums(rewards, group) / size.clamp(min=1))[group]) * present
-    if normalize_std:
-        deviation = (_group_sums(centred.square(), group) / (size - 1).clamp(min=1)).sqrt()
-        centred = centred / (deviation[group] + eps)
-    found = to_tokens(centred, inputs.lengths).float()
-    return found, found.clone()
+    size = group_sums(present, group)
+    mean = group_sums(rewards, group) / size.clamp(min=1)
+    return (rewards - mean[group]) * present, size, group
 
 
 def whitened(values: Tensor, all_reduce: Callable[[Tensor], Tensor] = _alone) -> Tensor:
@@ -144,20 +149,3 @@ def whitened(values: Tensor, all_reduce: Callable[[Tensor], Tensor] = _alone) ->
     centred = exact - total / count.clamp(min=1)
     variance = all_reduce(centred.square().sum().reshape(1)) / (count - 1).clamp(min=1)
     return (centred * torch.rsqrt(variance + 1e-8)).to(values.dtype)
-
-
-def _discounted(deltas: Tensor, lengths: Tensor, discount: float) -> Tensor:
-    """[T]: Σ_k discount^k δ_{t+k} to the end of the row. One turn for a position from the end, all rows at once."""
-    order = torch.argsort(lengths, descending=True)
-    ends = torch.cumsum(lengths, 0)[order]
-    longer = torch.flip(torch.cumsum(torch.flip(torch.bincount(lengths), [0]), 0), [0])[1:].tolist()
-    found, running = torch.empty_like(deltas), deltas.new_zeros(len(lengths))
-    for back, rows in enumerate(longer, start=1):  # the first `rows` of `order` have a token so far from their end
-        at = ends[:rows] - back
-        running = deltas[at] + discount * running[:rows]
-        found[at] = running
-    return found
-
-
-def _group_sums(values: Tensor, group: Tensor) -> Tensor:
-    return torch.zeros_like(values).index_add(0, group, values)

@@ -24,3 +24,26 @@ def row_sums(token_values: Tensor, lengths: Tensor) -> Tensor:
 def last_tokens(lengths: Tensor) -> Tensor:
     """[rows that have tokens] int64: the place in [T] of each such row's last token."""
     return (torch.cumsum(lengths, 0) - 1)[lengths > 0]
+
+
+def row_means(token_values: Tensor, lengths: Tensor) -> Tensor:
+    """[T] to [R]: the mean of each row; 0 for an empty one."""
+    return row_sums(token_values, lengths) / lengths.clamp(min=1)
+
+
+def group_sums(row_values: Tensor, group: Tensor) -> Tensor:
+    """[R] to [R]: the sum over the rows of a group, at the group's number; `group` [R] counts groups from 0."""
+    return torch.zeros_like(row_values).index_add(0, group, row_values)
+
+
+def discounted(token_values: Tensor, lengths: Tensor, discount: float) -> Tensor:
+    """[T]: Σ_k discount^k v_{t+k} to the end of the row. One turn for a position from the end, all rows at once."""
+    order = torch.argsort(lengths, descending=True)
+    ends = torch.cumsum(lengths, 0)[order]
+    longer = torch.flip(torch.cumsum(torch.flip(torch.bincount(lengths), [0]), 0), [0])[1:].tolist()
+    found, running = torch.empty_like(token_values), token_values.new_zeros(len(lengths))
+    for back, rows in enumerate(longer, start=1):  # the first `rows` of `order` have a token so far from their end
+        at = ends[:rows] - back
+        running = token_values[at] + discount * running[:rows]
+        found[at] = running
+    return found

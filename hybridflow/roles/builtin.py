@@ -72,7 +72,11 @@ class ActorRole(TrainedRole[RowsT]):
         """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("old_log_probs", "advantages"), may=kinds("ref_log_probs"))
+    @using(
+        "dp_tokens",
+        needs=RESPONSE | kinds("old_log_probs", "advantages"),
+        may=kinds("ref_log_probs", "rollout_log_probs"),
+    )
     def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
         raise NotImplementedError

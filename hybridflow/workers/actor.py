@@ -9,16 +9,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.requests import Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.advantages import AdvantageInputs, estimator
+from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
-from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.policy import PolicyInputs, policy_loss
 from hybridflow.losses.rewards import token_rewards
+from hybridflow.losses.shaping import ShapingInputs, shaping
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole, SamplingChanges
@@ -118,12 +120,15 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         if old is not None and ref is not None:
             kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
             self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
-        rewards = tensor(rollout.dense("rewards"))
+        limit = self.context.config.rollout.max_response_tokens
+        shaped = shaping(algorithm.reward_shaping.name, algorithm.reward_shaping.options)
+        rewards = shaped(ShapingInputs(tensor(rollout.dense("rewards")), lengths, limit))
         inputs = AdvantageInputs(
             token_rewards=token_rewards(rewards, lengths, kl if coef else None, coef),
             lengths=lengths,
             values=column("values"),
             group_id=tensor(rollout.dense("group_id")) if "group_id" in rollout else None,
+            baseline_rewards=tensor(rollout.dense("baseline_rewards")) if "baseline_rewards" in rollout else None,
             all_reduce=self._sum_over_ranks,
         )
         found, returns = estimator(algorithm.advantage.name, algorithm.advantage.options)(inputs)
@@ -134,14 +139,15 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
     def update_actor(self, rollout: Batch) -> None:
         """See `ActorRole`."""
         settings = self.context.config.algorithm.policy_loss
-        loss_of, kl_of = policy_losses.get(settings.name), kl_estimators.get(settings.kl_estimator)
+        loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
+        corrections = self._corrections(rollout)
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             old, advantages = (tokens_of(rollout.ragged(n), micro) for n in ("old_log_probs", "advantages"))
-            found = loss_of(outputs.log_probs, old, advantages, settings.clip_low, settings.clip_high)
+            found = loss_of(PolicyInputs(outputs.log_probs, old, advantages, micro.lengths))
             self.record(found)
-            total = found.loss - settings.entropy_coef * outputs.entropy
+            total = found.loss * tokens_of(corrections, micro) - settings.entropy_coef * outputs.entropy
             if settings.kl_coef:
                 kl = kl_of(outputs.log_probs, tokens_of(rollout.ragged("ref_log_probs"), micro))
                 self.context.metrics.mean("actor/kl_loss", float(kl.detach().sum()), len(kl))
@@ -173,6 +179,21 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
     def restore(self, state: dict[str, Any]) -> None:
         """See `TrainedWorker`. Generation has no weights yet, so the next call of it refits."""
         self.version = state["weight_version"]
+
+    def _corrections(self, rollout: Batch) -> Ragged:
+        """What the policy loss of each token is multiplied by, as its sampler was not quite the old policy."""
+        part, responses = self.context.config.algorithm.policy_loss.correction, rollout.ragged("response_ids")
+        if part.name == "none":
+            return responses.like(np.ones(len(responses.values), dtype=np.float32))
+        old, sampler = (tensor(rollout.ragged(name).values) for name in ("old_log_probs", "rollout_log_probs"))
+        inputs = CorrectionInputs(old, sampler, torch.from_numpy(responses.lengths))
+        found = correction(part.name, part.options)(inputs)
+        exact, metrics = found.double(), self.context.metrics
+        sums = float(exact.sum()), float(exact.square().sum()), float(len(found))
+        metrics.mean("rollout_correction/effective_share", effective_share(*self.engine.global_sums(*sums)))
+        metrics.mean("rollout_correction/weight", sums[0], len(found))
+        metrics.mean("rollout_correction/changed", float(changed(inputs, found).sum()), len(found))
+        return responses.like(found.numpy())
 
     def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
         self.learn(batch, loss)

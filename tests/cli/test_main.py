@@ -31,7 +31,7 @@ def test_help_of_train_lists_the_groups(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     assert "experiment: addition, addition_model_reward, addition_reward, addition_warmup, smollm2" in out
-    assert "algorithm: grpo, ppo, reward_model, sft" in out
+    assert "algorithm: cispo, dapo, dr_grpo, grpo, gspo, ppo, reinforce_plus_plus, reward_model, rloo, sft" in out
 
 
 SCRIPT = f"""

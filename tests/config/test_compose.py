@@ -121,7 +121,10 @@ def test_resolved_yaml_reads_back_to_the_same_config():
         ("actor.model.dtype=fp16", ["actor.model.dtype: wrong type", "'fp16'", "[float32, bfloat16]"]),
         ("trainer.steps=null", ["trainer.steps: wrong type"]),
         ("plugins=mine", ["plugins: wrong type"]),
-        ("algorithm=grppo", ["algorithm=grppo", "did you mean grpo?", "Options: grpo, ppo, reward_model, sft"]),
+        (
+            "algorithm=grppo",
+            ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, reward_model"],
+        ),
         ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
         ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
         ("run.name=[1", ["run.name=[1: not understood"]),

@@ -148,7 +148,14 @@ def test_grpo_leaves_empty_rows_out_of_their_group() -> None:
 
 
 def test_needs_are_declared() -> None:
-    assert {name: needs(name) for name in advantages} == {"gae": ("values",), "grpo": ("group_id",)}
+    assert {name: needs(name) for name in advantages} == {
+        "gae": ("values",),
+        "grpo": ("group_id",),
+        "reinforce_plus_plus": (),
+        "reinforce_plus_plus_baseline": ("group_id",),
+        "remax": ("baseline_rewards",),
+        "rloo": ("group_id",),
+    }
 
 
 @pytest.mark.parametrize(("name", "column"), [("gae", "values"), ("grpo", "group_id")])
@@ -174,6 +181,7 @@ def test_an_unknown_option_is_named_beside_the_known_ones() -> None:
         ({"token_rewards": torch.zeros(2)}, "token_rewards"),
         ({"values": torch.zeros(4)}, "values"),
         ({"group_id": torch.zeros(1)}, "group_id"),
+        ({"baseline_rewards": torch.zeros(3)}, "baseline_rewards"),
     ],
 )
 def test_disagreeing_shapes_are_named(columns: dict[str, Tensor], name: str) -> None:

@@ -1,0 +1,21 @@
+"""Reward and cost in one advantage."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def constrained_advantages(rewards: Tensor, costs: Tensor, multiplier: float) -> Tensor:
+    """[T]: (A_r - λ A_c) / (1 + λ), so that the size of a step does not grow with λ.
+
+    Source: Safe-RLHF, arXiv 2310.12773, its appendix on the policy's loss.
+
+    Args:
+        rewards, costs: [T], the advantages of reward and of cost.
+        multiplier: λ, at least 0; see `hybridflow.losses.controllers.Lagrange`.
+
+    Raises ValueError if the shapes disagree.
+    """
+    if rewards.shape != costs.shape:
+        raise ValueError(f"{len(rewards)} advantages of reward and {len(costs)} of cost; give as many of each")
+    return (rewards - multiplier * costs) / (1 + multiplier)

@@ -1,0 +1,107 @@
+"""Coefficients that move during a run: state machines without clocks or ranks; `state` is plain JSON."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+
+class KLController(Protocol):
+    """Holds the coefficient of the KL penalty."""
+
+    @property
+    def coef(self) -> float:
+        """The coefficient of the coming step."""
+
+    def update(self, kl: float) -> None:
+        """Take in the mean KL to the reference that a step measured."""
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run needs."""
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take in what `state` gave."""
+
+
+class FixedKL:
+    """The same coefficient for the whole run, whatever is measured."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def update(self, kl: float) -> None:
+        """See `KLController`."""
+
+    def state(self) -> dict[str, float]:
+        """Nothing: the coefficient is the configuration's."""
+        return {}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """See `KLController`."""
+
+
+class AdaptiveKL:
+    """Steers the KL towards a target: β ← β (1 + gain · clip(KL / target - 1, -0.2, 0.2)).
+
+    Source: arXiv 1909.08593, section 2.2, with its gain of 0.1. A KL of exactly the target leaves β as it is.
+
+    Raises ValueError if the coefficient, the target or the gain is not above 0, or a measured KL is not finite.
+    """
+
+    BOUND = 0.2
+
+    def __init__(self, coef: float, target: float, gain: float = 0.1) -> None:
+        for name, value in (("coef", coef), ("target", target), ("gain", gain)):
+            if not value > 0:
+                raise ValueError(f"adaptive KL: {name} is {value}; give more than 0")
+        self.coef, self.target, self.gain = coef, target, gain
+
+    def update(self, kl: float) -> None:
+        """See `KLController`."""
+        if not math.isfinite(kl):
+            raise ValueError(f"adaptive KL: the measured KL is {kl}; look for log-probs that are not finite")
+        error = min(max(kl / self.target - 1, -self.BOUND), self.BOUND)
+        self.coef *= 1 + self.gain * error
+
+    def state(self) -> dict[str, float]:
+        """The coefficient."""
+        return {"coef": self.coef}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """See `KLController`."""
+        self.coef = state["coef"]
+
+
+class Lagrange:
+    """The multiplier λ of a limit on the mean cost: ln λ ← ln λ + lr · λ · (mean cost - limit).
+
+    Source: Safe-RLHF, arXiv 2310.12773, its appendix on the update of the multiplier: gradient ascent in ln λ, so λ
+    stays above 0. It grows while the cost is above the limit and shrinks below it.
+
+    Args:
+        multiplier: λ to begin with; above 0.
+        limit: what the mean cost of a response may be; 0 in the paper's setting, where harmless answers cost less.
+        lr: the size of a step, above 0.
+        most: λ is held here, so that a limit out of reach does not drown the reward for good.
+    """
+
+    def __init__(self, multiplier: float = 1.0, limit: float = 0.0, lr: float = 0.1, most: float = 100.0) -> None:
+        for name, value in (("multiplier", multiplier), ("lr", lr), ("most", most)):
+            if not value > 0:
+                raise ValueError(f"Lagrange multiplier: {name} is {value}; give more than 0")
+        self.multiplier, self.limit, self.lr, self.most = multiplier, limit, lr, most
+
+    def update(self, cost: float) -> None:
+        """Take in the mean cost of a step's responses. Raises ValueError if it is not finite."""
+        if not math.isfinite(cost):
+            raise ValueError(f"Lagrange multiplier: the mean cost is {cost}; look at what the cost role gave")
+        moved = math.log(self.multiplier) + self.lr * self.multiplier * (cost - self.limit)
+        self.multiplier = math.exp(min(moved, math.log(self.most)))
+
+    def state(self) -> dict[str, float]:
+        """The multiplier."""
+        return {"multiplier": self.multiplier}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Take in what `state` gave."""
+        self.multiplier = state["multiplier"]

@@ -1,0 +1,60 @@
+"""Rollout filters: which rows are worth learning from. They read small columns only and need no torch.
+
+A filter is a function `(rows, **options) -> [K] int64`, the numbers of the rows that stay, in their order, in the
+registry `rollout_filters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hybridflow.registry import Registry
+
+
+@dataclass(frozen=True)
+class FilterInputs:
+    """What a filter reads.
+
+    Attributes:
+        rewards: [R] float.
+        group_id: [R] int64, equal for samples of one prompt.
+        lengths: [R] int64, tokens of each response.
+        limit: the most tokens that a response may have.
+    """
+
+    rewards: np.ndarray
+    group_id: np.ndarray
+    lengths: np.ndarray
+    limit: int
+
+
+RolloutFilter = Callable[..., np.ndarray]
+rollout_filters: Registry[RolloutFilter] = Registry("rollout filter")
+
+
+@rollout_filters.register("unequal_groups")
+def unequal_groups(rows: FilterInputs) -> np.ndarray:
+    """Leave out groups whose rewards are all equal: their advantages are 0, and they only thin out the mean.
+
+    Source: DAPO's dynamic sampling, arXiv 2503.14476, section 3.2, equation 11 (there for right and wrong answers). A
+    group of one is left out too.
+    """
+    _, group = np.unique(rows.group_id, return_inverse=True)
+    groups = group.max(initial=-1) + 1
+    least, most = np.full(groups, np.inf), np.full(groups, -np.inf)
+    np.minimum.at(least, group, rows.rewards)
+    np.maximum.at(most, group, rows.rewards)
+    return np.flatnonzero(most[group] > least[group])
+
+
+@rollout_filters.register("overlong")
+def overlong(rows: FilterInputs) -> np.ndarray:
+    """Leave out responses that reached the limit: whether they would have been right is not known.
+
+    Source: DAPO's overlong filtering, arXiv 2503.14476, section 3.4. A response that ends by itself with its last
+    allowed token is left out too.
+    """
+    return np.flatnonzero(rows.lengths < rows.limit)

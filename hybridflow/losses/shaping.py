@@ -1,0 +1,67 @@
+"""Reward shaping: what a row's reward becomes before it is compared with others.
+
+A shaping is a function `(inputs, **options) -> [R] rewards` in the registry `reward_shapings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from hybridflow.losses.options import with_options
+from hybridflow.registry import Registry
+
+
+@dataclass(frozen=True)
+class ShapingInputs:
+    """What a shaping reads.
+
+    Attributes:
+        rewards: [R].
+        lengths: [R] int64, tokens of each response.
+        limit: the most tokens that a response may have.
+    """
+
+    rewards: Tensor
+    lengths: Tensor
+    limit: int
+
+
+RewardShaping = Callable[..., Tensor]
+reward_shapings: Registry[RewardShaping] = Registry("reward shaping")
+
+
+def shaping(name: str, options: Mapping[str, Any]) -> Callable[[ShapingInputs], Tensor]:
+    """The shaping of that name with its options set.
+
+    Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
+    """
+    return with_options(reward_shapings, name, options)
+
+
+@reward_shapings.register("none")
+def none(inputs: ShapingInputs) -> Tensor:
+    """The rewards as they are."""
+    return inputs.rewards
+
+
+@reward_shapings.register("overlong")
+def overlong(inputs: ShapingInputs, *, buffer: float = 0.2, penalty: float = 1.0) -> Tensor:
+    """Rewards less a penalty that grows over the last tokens before the limit: 0 up to L - c, 1 at L.
+
+    Source: DAPO's soft overlong punishment, arXiv 2503.14476, equation 13: (L - c - |y|) / c in between, -1 beyond L.
+
+    Args:
+        inputs: `limit` is L.
+        buffer: c / L; the paper has 4096 of 20480 tokens.
+        penalty: what the punishment is multiplied by; the paper has 1, with rewards of -1 and 1.
+
+    Raises ValueError if the buffer is no share of the limit.
+    """
+    if not 0 < buffer <= 1:
+        raise ValueError(f"reward shaping 'overlong': buffer is {buffer}; give more than 0 and at most 1")
+    cache = buffer * inputs.limit
+    return inputs.rewards - penalty * ((inputs.lengths - (inputs.limit - cache)) / cache).clamp(0, 1)

@@ -1,0 +1,107 @@
+"""Advantages without a critic against loops over rows and tokens."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hybridflow.losses.advantages import AdvantageInputs, advantages, estimator
+
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 2)), max_size=10)  # length, group
+SEED = st.integers(0, 2**31)
+Rows = list[tuple[int, int]]
+
+
+def _inputs(rows: Rows, seed: int) -> tuple[AdvantageInputs, list[list[float]]]:
+    lengths, groups = [n for n, _ in rows], [g for _, g in rows]
+    random = torch.Generator().manual_seed(seed)
+    rewards, baseline = torch.randn(sum(lengths), generator=random), torch.randn(len(rows), generator=random)
+    inputs = AdvantageInputs(
+        rewards, torch.tensor(lengths).long(), group_id=torch.tensor(groups).long(), baseline_rewards=baseline
+    )
+    return inputs, [part.tolist() for part in rewards.split(lengths)] if lengths else []
+
+
+def _white(values: list[float]) -> list[float]:
+    if len(values) < 2:
+        return [0.0] * len(values)
+    return [(v - statistics.mean(values)) / (statistics.variance(values) + 1e-8) ** 0.5 for v in values]
+
+
+def _peers(rewards: list[list[float]], rows: Rows, row: int, itself: bool) -> list[float]:
+    return [
+        sum(r)
+        for at, (r, (length, group)) in enumerate(zip(rewards, rows, strict=True))
+        if length and group == rows[row][1] and (itself or at != row)
+    ]
+
+
+def _close(found: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-4)
+
+
+@given(ROWS, SEED)
+def test_rloo_against_a_loop(rows: Rows, seed: int) -> None:
+    inputs, rewards = _inputs(rows, seed)
+    expected: list[float] = []
+    for row, own in enumerate(rewards):
+        others = _peers(rewards, rows, row, itself=False)
+        expected += [sum(own) - statistics.mean(others) if others else 0.0] * len(own)
+    found, returns = estimator("rloo", {})(inputs)
+    _close(found, expected)
+    assert found.tolist() == returns.tolist()
+
+
+@given(ROWS, SEED)
+def test_remax_against_a_loop(rows: Rows, seed: int) -> None:
+    inputs, rewards = _inputs(rows, seed)
+    to_come = [[sum(own[t:]) for t in range(len(own))] for own in rewards]
+    assert inputs.baseline_rewards is not None
+    greedy = inputs.baseline_rewards.tolist()
+    found, returns = estimator("remax", {})(inputs)
+    _close(found, [r - b for own, b in zip(to_come, greedy, strict=True) for r in own])
+    _close(returns, [r for own in to_come for r in own])
+
+
+@given(ROWS, SEED, st.floats(0, 1, width=32))
+def test_reinforce_plus_plus_against_a_loop(rows: Rows, seed: int, gamma: float) -> None:
+    inputs, rewards = _inputs(rows, seed)
+    to_come = [sum(gamma**k * r for k, r in enumerate(own[t:])) for own in rewards for t in range(len(own))]
+    found, returns = estimator("reinforce_plus_plus", {"gamma": gamma})(inputs)
+    _close(returns, to_come)
+    _close(found, _white(to_come))
+
+
+@given(ROWS, SEED)
+def test_reinforce_plus_plus_with_baseline_against_a_loop(rows: Rows, seed: int) -> None:
+    inputs, rewards = _inputs(rows, seed)
+    centred: list[float] = []
+    for row, own in enumerate(rewards):
+        if own:
+            centred += [sum(own) - statistics.mean(_peers(rewards, rows, row, itself=True))] * len(own)
+    found, returns = estimator("reinforce_plus_plus_baseline", {})(inputs)
+    if len(set(centred)) > 1 or not any(centred):
+        _close(found, _white(centred))
+    _close(returns, [sum(own) for own in rewards for _ in own])
+
+
+@pytest.mark.parametrize("name", ["rloo", "reinforce_plus_plus_baseline"])
+@pytest.mark.parametrize("reward", [0.1, 0.0, -1e6])
+def test_equal_rewards_and_lone_rows_give_exactly_nothing(name: str, reward: float) -> None:
+    group_id = torch.tensor([size for size in range(1, 20) for _ in range(size)])
+    inputs = AdvantageInputs(torch.full(group_id.shape, reward), torch.ones_like(group_id), group_id=group_id)
+    assert (advantages.get(name)(inputs)[0] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("rloo", "group_id"), ("remax", "baseline_rewards"), ("reinforce_plus_plus_baseline", "group_id")],
+)
+def test_a_missing_column_is_named(name: str, column: str) -> None:
+    with pytest.raises(ValueError, match=f"'{name}'.*{column}"):
+        advantages.get(name)(AdvantageInputs(torch.zeros(1), torch.tensor([1])))

@@ -1,0 +1,66 @@
+"""Overlong rewards, and which rows are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridflow.losses.filters import FilterInputs, rollout_filters
+from hybridflow.losses.shaping import ShapingInputs, overlong, shaping
+
+LIMIT = 20
+ROWS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.1, 1.0]), st.integers(-2, 2), st.integers(0, LIMIT)), max_size=12
+)  # reward, group, length
+
+
+def _punishment(length: int, cache: float) -> float:
+    """Equation 13, case by case."""
+    if length <= LIMIT - cache:
+        return 0.0
+    if length <= LIMIT:
+        return (LIMIT - cache - length) / cache
+    return -1.0
+
+
+@given(ROWS, st.sampled_from([0.2, 0.5, 1.0]), st.sampled_from([1.0, 0.5]))
+def test_overlong_shaping_against_a_loop(rows: list[tuple[float, int, int]], buffer: float, penalty: float) -> None:
+    inputs = ShapingInputs(torch.tensor([r for r, _, _ in rows]), torch.tensor([n for *_, n in rows]).long(), LIMIT)
+    found = shaping("overlong", {"buffer": buffer, "penalty": penalty})(inputs)
+    expected = [r + penalty * _punishment(n, buffer * LIMIT) for r, _, n in rows]
+    assert found.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_beyond_the_limit_the_punishment_is_whole() -> None:
+    inputs = ShapingInputs(torch.ones(2), torch.tensor([LIMIT, LIMIT + 9]), LIMIT)
+    assert overlong(inputs).tolist() == pytest.approx([0.0, 0.0])
+
+
+def test_a_buffer_that_is_no_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="buffer is 4096"):
+        overlong(ShapingInputs(torch.ones(1), torch.tensor([1]), LIMIT), buffer=4096)
+
+
+def test_no_shaping_leaves_rewards() -> None:
+    rewards = torch.tensor([1.0, 2.0])
+    assert shaping("none", {})(ShapingInputs(rewards, torch.tensor([1, LIMIT]), LIMIT)) is rewards
+
+
+def _filter_inputs(rows: list[tuple[float, int, int]]) -> FilterInputs:
+    rewards, groups, lengths = (np.array([row[at] for row in rows]) for at in range(3))
+    return FilterInputs(rewards.astype(np.float32), groups.astype(np.int64), lengths.astype(np.int64), LIMIT)
+
+
+@given(ROWS)
+def test_unequal_groups_against_a_loop(rows: list[tuple[float, int, int]]) -> None:
+    kept = [i for i, (_, group, _) in enumerate(rows) if len({r for r, g, _ in rows if g == group}) > 1]
+    assert rollout_filters.get("unequal_groups")(_filter_inputs(rows)).tolist() == kept
+
+
+@given(ROWS)
+def test_overlong_filter_against_a_loop(rows: list[tuple[float, int, int]]) -> None:
+    kept = [i for i, (*_, length) in enumerate(rows) if length < LIMIT]
+    assert rollout_filters.get("overlong")(_filter_inputs(rows)).tolist() == kept
