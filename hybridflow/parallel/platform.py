@@ -19,6 +19,8 @@ from torch import Tensor
 from hybridflow.parallel import bf16
 from hybridflow.parallel.parked import Parked
 
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -64,11 +66,11 @@ class Platform:
         return Parked(tensors if self.name == "cuda" else (), keep=keep)
 
     def reset_memory_peak(self) -> None:
-        """Begin to watch for a new peak."""
+        """Begin to watch for a new peak. Where a kernel lets no process do so, that of its whole life stays."""
         if self.name == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # proc_pid_clear_refs(5): the high-water mark is now's
+        elif os.access(CLEAR_REFS, os.W_OK):
+            CLEAR_REFS.write_text("5")  # proc_pid_clear_refs(5): the high-water mark is now's
 
     def memory_peak(self) -> int:
         """The most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
