@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from hybridflow.config.schema import Config, Trained
+from hybridflow.config.schema import Config, Resharding, Trained
 
 LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
 MODEL_ROLES = ("actor", "critic", "reference", "reward_model")
@@ -46,6 +46,8 @@ def layouts(config: Config, facts: Facts) -> Iterator[str]:
     """Roles whose ranks do not divide the slots of their pool. Every role's pool must exist."""
     for role in _distinct(config, facts, "pool"):
         yield from _cut(config, role)
+    if "actor" in facts.roles and generates_apart(config):
+        yield from _cut(config, "rollout")
 
 
 def models(config: Config, facts: Facts) -> Iterator[str]:
@@ -53,6 +55,8 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
     for role in _distinct(config, facts, "model"):
         if role in facts.models:
             yield from _model(config, role, facts)
+    if "actor" in facts.models and generates_apart(config):
+        yield from _generated(config, facts.models["actor"])
     for role in trained(config, facts):
         if role in facts.models:
             yield from _head(config, role, facts.models[role].head)
@@ -78,6 +82,13 @@ def generation(config: Config) -> Iterator[str]:
         yield "rollout.stop: an empty string given, which every response ends with; take it out"
     if config.rollout.top_k < 1 and config.rollout.top_k != -1:
         yield f"rollout.top_k: {config.rollout.top_k} given, expected at least 1, or -1 for all tokens"
+    if generates_apart(config):
+        if config.rollout.resharding is not Resharding.hybrid:
+            yield (
+                f"rollout.resharding: {config.rollout.resharding.value} gathers in the actor's processes, but "
+                "placement.roles.rollout gives generation a pool of its own; leave one of them out"
+            )
+        return
     for axis in ("tensor", "pipeline"):
         whole, part = getattr(config.actor.parallel, axis), getattr(config.rollout.parallel, axis)
         if part > 0 and whole % part:
@@ -87,6 +98,12 @@ def generation(config: Config) -> Iterator[str]:
 def pool_of(config: Config, role: str) -> str:
     """The pool that a role runs on: the one it is given, else the first."""
     return config.placement.roles.get(role) or next(iter(config.placement.pools))
+
+
+def generates_apart(config: Config) -> bool:
+    """Whether generation has a pool of its own, away from the actor's processes."""
+    pool = config.placement.roles.get("rollout")
+    return pool is not None and pool != pool_of(config, "actor")
 
 
 def trained(config: Config, facts: Facts) -> list[str]:
@@ -144,6 +161,22 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
             f"{role}.model.path: a vocabulary of {model.vocab} in {own.model.path}, but the actor's has "
             f"{actor.vocab}; both must use one tokenizer"
         )
+
+
+def _generated(config: Config, model: Sizes) -> Iterator[str]:
+    """Can vLLM cut the actor's model so? On the actor's own ranks the actor's sizes say so."""
+    cut, path = config.rollout.parallel, config.actor.model.path
+    if min(cut.tensor, cut.pipeline) < 1:
+        return
+    if model.heads % cut.tensor:
+        yield f"rollout.parallel.tensor: {cut.tensor} does not divide the {model.heads} heads of {path}"
+    elif model.kv_heads % cut.tensor and cut.tensor % model.kv_heads:
+        yield (
+            f"rollout.parallel.tensor: {cut.tensor} neither divides the {model.kv_heads} key/value heads of {path} nor "
+            "is a multiple of them"
+        )
+    if model.layers % cut.pipeline:
+        yield f"rollout.parallel.pipeline: {cut.pipeline} does not divide the {model.layers} layers of {path}"
 
 
 def _head(config: Config, role: str, found: str) -> Iterator[str]:

@@ -147,7 +147,7 @@ class RewardModel(Trained):
 
 @dataclass
 class Rollout:
-    """Generation by vLLM in the actor's processes."""
+    """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
     parallel: Parallel = field(default_factory=Parallel)
     temperature: float = 1.0
@@ -170,7 +170,9 @@ class Placement:
     """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
     pools: dict[str, int] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
-    roles: dict[str, str] = field(default_factory=dict)  # role -> pool; a role left out goes to the first pool
+    roles: dict[str, str] = field(
+        default_factory=dict
+    )  # role -> pool; a role left out goes to the first, rollout to the actor's
 
 
 @dataclass

@@ -35,6 +35,9 @@ class ResourcePool:
         slots: how many; a slot is a GPU where the cluster has GPUs, else a CPU.
         light: no torch in its processes.
 
+    Attributes:
+        places: (node id, node address) of each rank.
+
     Raises HybridFlowError if the cluster has no room for them.
     """
 
@@ -62,9 +65,9 @@ class ResourcePool:
             for slot in range(slots)
         ]
         supervisor.guard(self.ranks)
-        places = self._started()
+        self.places = self._started()
         if not light:
-            self._join(places, timeout_s)
+            self._join(self.places, timeout_s)
 
     def play(
         self,
@@ -120,11 +123,7 @@ class ResourcePool:
             ) from None
 
     def _join(self, places: list[tuple[str, str]], timeout_s: float) -> None:
-        nodes = [node for node, _ in places]
-        if len(set(nodes)) == 1:  # a file, so that nothing listens for the ranks to meet
-            init_method = f"file://{tempfile.gettempdir()}/hybridflow-{uuid4().hex}"
-        else:
-            init_method = f"tcp://{places[0][1]}:{ray.get(self.ranks[0].free_port.remote())}"
+        nodes, init_method = [node for node, _ in places], meeting_point(self.ranks, places)
         local = [nodes[:rank].count(node) for rank, node in enumerate(nodes)]
         ray.get(
             [
@@ -132,6 +131,17 @@ class ResourcePool:
                 for rank, handle in enumerate(self.ranks)
             ]
         )
+
+
+def meeting_point(ranks: Sequence[Any], places: Sequence[tuple[str, str]]) -> str:
+    """Where those ranks can meet, as torch.distributed takes it; the first of them is host.
+
+    Args:
+        places: (node id, node address) of each.
+    """
+    if len({node for node, _ in places}) == 1:  # a file, so that nothing listens
+        return f"file://{tempfile.gettempdir()}/hybridflow-{uuid4().hex}"
+    return f"tcp://{places[0][1]}:{ray.get(ranks[0].free_port.remote())}"
 
 
 def _reserve(name: str, slots: int, bundle: dict[str, float]) -> Any:

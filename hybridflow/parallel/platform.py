@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.parallel import bf16
@@ -52,6 +54,14 @@ class Platform:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
             if bf16.needed():
                 bf16.apply()
+
+    def process_group(self, store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.ProcessGroup:
+        """A process group beside the default one, of processes that meet in that store."""
+        if self.name == "cuda":
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = timeout
+            return dist.ProcessGroupNCCL(store, rank, size, options)
+        return dist.ProcessGroupGloo(store, rank, size, timeout)
 
     def synchronize(self) -> None:
         """Wait for the device, so that a clock reads the truth."""

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import has_model, pool_of
+from hybridflow.config.fit import generates_apart, has_model, pool_of
 from hybridflow.config.schema import Config, Resharding
-from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
+from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, meeting_point
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelRewardRole, Role, roles
+from hybridflow.roles.rollout import GivingActorRole
+from hybridflow.trainer.apart import ApartActor
 
 
 @dataclass(frozen=True)
@@ -36,23 +38,25 @@ def layout_of(config: Config, role: str) -> Layout:
     """
     slots = config.placement.pools[pool_of(config, role)]
     parallel = getattr(getattr(config, role, None), "parallel", None)
-    if parallel is None or not has_model(config, role):
+    if parallel is None or not (role == "rollout" or has_model(config, role)):
         return Layout(data=slots)
     size = parallel.tensor * parallel.pipeline
     if slots % size:
         raise ValueError(f"{role}: {slots} slots cannot be cut into replicas of {size} ranks")
-    generation = config.rollout.parallel
+    generation, colocated = config.rollout.parallel, role == "actor" and not generates_apart(config)
     return Layout(
         parallel.tensor,
         parallel.pipeline,
         slots // size,
-        generation=(generation.tensor, generation.pipeline) if role == "actor" else None,
-        nested=role != "actor" or config.rollout.resharding is not Resharding.hybrid_v,
+        generation=(generation.tensor, generation.pipeline) if colocated else None,
+        nested=not colocated or config.rollout.resharding is not Resharding.hybrid_v,
     )
 
 
 def interface_of(config: Config, role: str) -> type[Role]:
-    """What a role can do. That of the reward depends on who plays it."""
+    """What a role can do. That of the reward depends on who plays it, the actor's on who generates."""
+    if role == "actor" and generates_apart(config):
+        return GivingActorRole
     return ModelRewardRole if role == "reward" and has_model(config, role) else roles.get(role)
 
 
@@ -62,25 +66,47 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
     """
     cls = algorithms.get(config.algorithm.name)
-    used = list(dict.fromkeys(pool_of(config, role) for role in (*cls.roles, "reward")))
+    played = played_roles(config, cls)
+    used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
     stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
     supervisor = Supervisor()
-    pools = {name: _start_pool(config, name, cls, supervisor, stack) for name in used}
+    pools = {name: _start_pool(config, name, played, supervisor, stack) for name in used}
     groups: dict[str, Group] = {}
-    for role in cls.roles:
+    for role in played:
         layout = layout_of(config, role)
         say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
-        worker: Any = getattr(getattr(config, role, None), "worker", None)
         groups[role] = pools[pool_of(config, role)].play(
             role,
             layout,
-            worker=worker,
+            worker=worker_of(config, role),
             config=config,
             updates=total_updates(config),
             interface=interface_of(config, role),
         )
+    if "rollout" in played:
+        groups["actor"] = _joined(groups, *(pools[pool_of(config, role)] for role in ("actor", "rollout")))
     groups["grader"] = groups["reward"] if _graded(config, cls) else _grader(config, pools[pool_of(config, "reward")])
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
+
+
+def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
+    """The algorithm's roles, and the rollout if the actor does not generate itself."""
+    return (*cls.roles, *(["rollout"] if "actor" in cls.roles and generates_apart(config) else []))
+
+
+def worker_of(config: Config, role: str) -> str | None:
+    """The registered name of the worker; None: the role's own."""
+    if role == "actor" and config.actor.worker == "actor" and generates_apart(config):
+        return "giving_actor"
+    found: str | None = getattr(getattr(config, role, None), "worker", None)
+    return found
+
+
+def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:
+    """Actor and rollout as one role, once their pools have met."""
+    actor = ApartActor(groups["actor"], groups["rollout"])
+    actor.connect(meeting_point(training.ranks, [*training.places, *rollout.places]))
+    return actor
 
 
 def total_updates(config: Config) -> int:
@@ -102,9 +128,9 @@ def _grader(config: Config, pool: ResourcePool) -> Group:
 
 
 def _start_pool(
-    config: Config, name: str, cls: type[Algorithm], supervisor: Supervisor, stack: ExitStack
+    config: Config, name: str, played: tuple[str, ...], supervisor: Supervisor, stack: ExitStack
 ) -> ResourcePool:
-    light = all(interface_of(config, role).light for role in cls.roles if pool_of(config, role) == name)
+    light = all(interface_of(config, role).light for role in played if pool_of(config, role) == name)
     pool = ResourcePool(
         name,
         config.placement.pools[name],

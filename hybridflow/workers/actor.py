@@ -12,9 +12,6 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
-from hybridflow.engines.vllm.engine import VllmEngine
-from hybridflow.engines.vllm.requests import Generated
-from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.advantages import AdvantageInputs, estimator
 from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
@@ -24,8 +21,8 @@ from hybridflow.losses.shaping import ShapingInputs, shaping
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole, SamplingChanges
-from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context, workers
+from hybridflow.workers.generation import generated, make_generator
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
 
 
@@ -40,14 +37,12 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         config = context.config
         super().__init__(context, config.actor, optimizer=config.actor.optimizer)
         self.version = 0
-        self.generator = VllmEngine(
-            config.actor.model.path,
-            context.layout,
-            config.rollout,
-            dtype=config.actor.model.dtype.value,
-            seed=config.run.seed,
-            stop_ids=stop_ids(config.actor.model.path),
-        )
+        self.start_generation()
+
+    def start_generation(self) -> None:
+        """Make vLLM and the way of its weights."""
+        config = self.context.config
+        self.generator = make_generator(self.context)
         self.refit = Refit(
             self.engine.shape,
             self.groups,
@@ -62,31 +57,9 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         with self.context.timed("refit"), self.turn():
             if self.refit(self.generator, self.version):
                 self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
-        rows, config = len(prompts), self.context.config
-        copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
-        seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)
-        version = np.full(rows, self.generator.version, dtype=np.int64)
-        with self.context.timed("generate"):
-            found = self.generator.generate(
-                prompts.ragged("prompt_ids"), Sampling.of(config.rollout, {**sampling}), seeds
-            )
+        found = generated(self.context, self.generator, prompts, step, {**sampling})
         self.generator.sleep()
-        self._measure(prompts, found)
-        return Batch(
-            response_ids=found.tokens,
-            rollout_log_probs=found.log_probs,
-            truncated=found.truncated,
-            weight_version=version,
-        )
-
-    def _measure(self, prompts: Batch, found: Generated) -> None:
-        metrics, rows, lengths = self.context.metrics, len(prompts), found.tokens.lengths
-        metrics.mean("response_length/mean", lengths.sum(), rows)
-        metrics.largest("response_length/max", lengths.max(initial=0))
-        metrics.mean("rollout/truncated_fraction", found.truncated.sum(), rows)
-        cached, prompted = found.cached_tokens.sum(), prompts.ragged("prompt_ids").lengths.sum()
-        metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
-        metrics.total("perf/response_tokens", lengths.sum())
+        return found
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
         """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are
@@ -205,15 +178,3 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         total = vector.to(platform().device)
         dist.all_reduce(total, group=self.groups.megatron.intra_dist_opt)
         return total.to(vector.device)
-
-
-def stop_ids(folder: str) -> list[int]:
-    """The end-of-sequence ids of a model folder."""
-    from transformers import GenerationConfig
-
-    try:
-        eos = GenerationConfig.from_pretrained(folder).eos_token_id
-    except OSError:  # the folder has no generation config
-        eos = None
-    found = eos if isinstance(eos, list) else [eos]
-    return sorted({int(i) for i in [*found, load_tokenizer(folder).eos_token_id] if i is not None})

@@ -51,5 +51,5 @@ class Worker:
 # The reward model's module comes first: it also has the worker `model`, and the actor's would import vLLM to find it.
 workers: Registry[type[Worker]] = Registry(
     "worker",
-    *(f"hybridflow.workers.{name}" for name in ("reward_model", "actor", "critic", "reference", "reward")),
+    *(f"hybridflow.workers.{name}" for name in ("reward_model", "actor", "rollout", "critic", "reference", "reward")),
 )

@@ -1,0 +1,49 @@
+"""Generation on a pool of its own, and the actor that gives it weights (docs/resharding.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridflow.dispatch import RowsT, using
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles.base import Role, roles
+from hybridflow.roles.builtin import ActorRole
+
+
+class LinkedRole(Role[RowsT]):
+    """One side of a refit between two pools.
+
+    A refit is four calls: each side says its version, one row a rank, and each then starts its part when both have
+    said so. So neither waits for a message before the other is there to send it.
+    """
+
+    @using("one_to_all")
+    def connect(self, meeting: str, training: Layout, generation: Layout) -> Any:
+        """Meet the ranks of the other pool, which are called at the same time; see `resharding.link.connect`."""
+        raise NotImplementedError
+
+    @using("dp_proto", needs=("ticket",), gives=("version",))
+    def say_version(self, tickets: RowsT) -> RowsT:
+        """`version` ([R] int): of this rank's weights, -1 if it has none. One row a rank."""
+        raise NotImplementedError
+
+
+class GivingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
+    """The actor where generation has a pool of its own."""
+
+    @using("one_to_all", needs=("version",))
+    def give_weights(self, held: RowsT) -> Any:
+        """Send this rank's slices to the rollout ranks that have another version; `held` has theirs, by rank."""
+        raise NotImplementedError
+
+
+@roles.register("rollout")
+class RolloutRole(LinkedRole[RowsT]):
+    """Generation with the actor's weights."""
+
+    generate_sequences = ActorRole.generate_sequences
+
+    @using("one_to_all", needs=("version",))
+    def take_weights(self, offered: RowsT) -> Any:
+        """Take this rank's slices if the actor has another version; `offered` has its ranks'."""
+        raise NotImplementedError

@@ -1,0 +1,77 @@
+"""Generation on a pool of its own, and the actor whose weights it generates with."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import numpy as np
+
+from hybridflow.batch import Batch
+from hybridflow.models import read_shape
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.link import connect
+from hybridflow.resharding.pools import Giving, PoolRefit
+from hybridflow.roles import SamplingChanges
+from hybridflow.roles.rollout import GivingActorRole, RolloutRole
+from hybridflow.workers.actor import ActorWorker
+from hybridflow.workers.base import Context, Worker, workers
+from hybridflow.workers.generation import generated, make_generator
+from hybridflow.workers.model import torch_dtype
+
+
+@workers.register("giving_actor")
+class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
+    """The actor without a vLLM of its own."""
+
+    def start_generation(self) -> None:
+        """It has none."""
+
+    def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
+        """See `LinkedRole`."""
+        config = self.context.config
+        link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
+        self.giving = Giving(
+            self.engine.shape, link, self.engine.weights, self.dtype, verify=config.rollout.verify_refit
+        )
+
+    def say_version(self, tickets: Batch) -> Batch:
+        """See `LinkedRole`."""
+        return Batch(version=np.full(len(tickets), self.version, dtype=np.int64))
+
+    def give_weights(self, held: Batch) -> None:
+        """See `GivingActorRole`."""
+        first = self.giving.link.training.size
+        with self.context.timed("refit"), self.turn():
+            self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version)
+        self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
+
+
+@workers.register("rollout")
+class RolloutWorker(RolloutRole[Batch], Worker):
+    """vLLM on one rank. Its memory is its own, so it never sleeps after its first weights."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.generator = make_generator(context)
+
+    def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
+        """See `LinkedRole`."""
+        config, rank = self.context.config, training.size + self.context.rank
+        link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
+        dtype = torch_dtype(config.actor.model.dtype.value)
+        self.refit = PoolRefit(read_shape(config.actor.model.path), link, dtype, verify=config.rollout.verify_refit)
+
+    def say_version(self, tickets: Batch) -> Batch:
+        """See `LinkedRole`."""
+        held = self.generator.version
+        return Batch(version=np.full(len(tickets), -1 if held is None else held, dtype=np.int64))
+
+    def take_weights(self, offered: Batch) -> None:
+        """See `RolloutRole`."""
+        with self.context.timed("refit"):
+            if self.refit(self.generator, int(offered.dense("version")[0])):
+                self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
+
+    def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
+        """See `ActorRole`."""
+        return generated(self.context, self.generator, prompts, step, {**sampling})
