@@ -31,6 +31,8 @@ def load(*overrides: str):
 def test_a_sound_configuration_has_no_problem():
     assert check.problems(load(), facts()) == []
     assert check.problems(load("placement=split"), facts()) == []
+    apart = load("placement=rollout_pool", "placement.pools.rollout=4", "rollout.parallel.tensor=4")
+    assert check.problems(apart, facts()) == [], "two ranks share a key/value head, and 4 does not divide 2"
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,22 @@ def test_a_sound_configuration_has_no_problem():
         (["actor.parallel.context=2"], "actor.parallel.context: 2 given, but context parallelism is not supported yet"),
         (["critic.parallel.expert=2"], "critic.parallel.expert: 2 given, but expert parallelism is not supported yet"),
         (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: 2 does not divide actor.parallel.pipeline = 1"),
+        (
+            ["placement=rollout_pool", "rollout.parallel.tensor=2"],
+            "rollout.parallel: tensor 2 x pipeline 1 = 2 ranks do",
+        ),
+        (
+            ["placement=rollout_pool", "placement.pools.rollout=3", "rollout.parallel.tensor=3"],
+            "rollout.parallel.tensor: 3 d",
+        ),
+        (
+            ["placement=rollout_pool", "placement.pools.rollout=3", "rollout.parallel.pipeline=3"],
+            "rollout.parallel.pipeline: 3",
+        ),
+        (
+            ["placement=rollout_pool", "rollout.resharding=full_gather"],
+            "rollout.resharding: full_gather gathers in the",
+        ),
         (["rollout.temperature=0"], "rollout.temperature: 0.0 given, expected more than 0"),
         (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),
         (["rollout.parallel.tensor=4"], "rollout.parallel.tensor: 4 does not divide actor.parallel.tensor = 2"),
