@@ -94,8 +94,9 @@ ANY = (
 
 def test_generation_on_a_pool_of_its_own(launch: Launch, warm: Ran) -> None:
     """Two training ranks, one rollout rank: an old or misplaced weight would show in the log-probs."""
-    sizes = ("algorithm=grpo", "algorithm.prompts_per_step=8", "trainer.steps=2", "trainer.validation_prompts=8", "algorithm.policy_loss.entropy_coef=0.01")
-    ran = launch("train", "apart", "experiment=addition", "placement=rollout_pool", *sizes)
+    sizes = ("algorithm.prompts_per_step=8", "trainer.steps=2", "trainer.validation_prompts=8")
+    learns = ("algorithm=grpo", "algorithm.policy_loss.entropy_coef=0.01")  # whatever the rewards are
+    ran = launch("train", "apart", "experiment=addition", "placement=rollout_pool", *sizes, *learns)
     assert ran.status == 0, ran.output
     assert "starting rollout on pool rollout: 1 ranks, tensor 1" in ran.output
     assert [step["rollout/version_lag_max"] for step in ran.steps] == [0, 0]
