@@ -43,7 +43,7 @@ def problems(config: Config) -> list[str]:
             f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: make it a "
             "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
         )
-    roles = tuple(algorithm.roles)
+    roles = algorithm.roles_of(config.algorithm)
     models, unread = read_models(config, roles)
     return [*found, *unread, *check.problems(config, fit.Facts(roles, models))]
 
