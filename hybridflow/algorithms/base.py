@@ -51,7 +51,7 @@ class Algorithm:
     paper: ClassVar[str] = ""
     roles: ClassVar[tuple[str, ...]] = ()
     only_for_kl: ClassVar[tuple[str, ...]] = ()
-    parts: ClassVar[tuple[str, ...]] = ("reward_shaping", "advantage", "policy_loss")
+    parts: ClassVar[tuple[str, ...]] = ("reward_shaping", "reward_kl_control", "advantage", "policy_loss")
     columns: ClassVar[tuple[str, ...]] = ("group_id",)
     learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False
