@@ -5,9 +5,10 @@ where something captured them (CUDA graphs). vLLM's loaders cut a full tensor by
 a tensor that is cut already (vLLM 0.32; they go away when its loaders accept shards):
 * parameters of linear layers: tensor rank 0, so that the cut starts at 0;
 * biases: `is_sharded_weight`;
-* vocabulary: a loader of ours, because vLLM's insists on the whole vocabulary.
-With tied embeddings the reload leaves the output layer's packed weight behind, so it is packed again. Of a reload that
-broke, it would count the first shards of the next as the last of a layer, so what that one left is dropped.
+* vocabulary: a loader of ours, because vLLM's insists on the whole vocabulary. It writes in place: these are the
+  largest weights, and the reload would have two more copies of them.
+With tied embeddings the output layer has a packed weight of its own, which is packed last. Of a reload that broke, vLLM
+would count the first shards of the next as the last of a layer, so what that one left is dropped.
 
 Checksums are of a layer's parameters when they are whole, before a backend packs them.
 """
@@ -27,7 +28,7 @@ from vllm.model_executor.layers.linear import LinearBase
 from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
 from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+from vllm.model_executor.model_loader.reload.layerwise import _place_kernel_tensors, get_layerwise_info
 from vllm.model_executor.parameter import BasevLLMParameter
 
 NAME = "hybridflow_shards"
@@ -70,8 +71,8 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
     def start_weight_update(self) -> None:
         """Make the model ready to take shards."""
         _drop_broken_reload(self.model)
-        _take_cut_vocabulary(self.model)
         initialize_layerwise_reload(self.model)
+        _take_cut_vocabulary(self.model)
         self._marked = _take_cut_linears(self.model)
 
     def receive_weights(self, update_info: ShardStream) -> None:
@@ -141,17 +142,20 @@ def _fused(model: Any, path: str) -> str:
 def _take_cut_vocabulary(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, VocabParallelEmbedding):
-            for parameter in get_layerwise_info(module).restore_metadata[0].values():
-                parameter.weight_loader = _load_cut_vocabulary
+            info = get_layerwise_info(module)
+            _place_kernel_tensors(module, info)
+            info.reset()
+            module.weight.weight_loader = partial(_load_cut_vocabulary, module)
 
 
-def _load_cut_vocabulary(param: Tensor, loaded_weight: Tensor) -> None:
-    """A weight loader; vLLM binds its arguments by these names."""
-    rows = loaded_weight.shape[0]
+def _load_cut_vocabulary(layer: torch.nn.Module, param: Tensor, shard: Tensor) -> None:
+    """A weight loader of `layer`, which has no other weight."""
+    rows = shard.shape[0]
     if rows > param.shape[0]:
         raise ValueError(f"a vocabulary shard of {rows} rows does not fit into {param.shape[0]}")
-    param.data[:rows].copy_(loaded_weight)
-    param.data[rows:].copy_(torch.zeros_like(param.data[rows:]))  # a copy, because vLLM waits until all is copied
+    param.data[:rows].copy_(shard)
+    param.data[rows:].zero_()
+    layer.quant_method.process_weights_after_loading(layer)
 
 
 def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
@@ -173,5 +177,4 @@ def _pack_tied_head(model: Any) -> None:
     head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
     tied = getattr(model.config, "tie_word_embeddings", False)
     if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
-        head.weight = inner.embed_tokens.weight
         head.quant_method.process_weights_after_loading(head)
