@@ -262,13 +262,7 @@ def peak(folder: str, dtype: str, who: str) -> float:
         subject: Any = Ours(Path(folder), dtype) if who == "ours" else Plain(Path(folder), dtype)
         vocab = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
         subject.train(ragged_rows(1, vocab), 1)
-        return round(high_water() / 2**30, 3)
-
-
-def high_water() -> int:
-    """The most bytes that this process has held. (`getrusage` would count what its parent held when it was forked.)"""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+        return round(platform().memory_peak() / 2**30, 3)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hybridflow.parallel import bf16
 from hybridflow.parallel.parked import Parked
+
+CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,18 @@ class Platform:
         return Parked(tensors if self.name == "cuda" else (), keep=keep)
 
     def reset_memory_peak(self) -> None:
-        """Begin to watch for a new peak. A CPU only has that of the process's whole life."""
+        """Begin to watch for a new peak. Where a kernel lets no process do so, that of its whole life stays."""
         if self.name == "cuda":
             torch.cuda.reset_peak_memory_stats()
+        elif os.access(CLEAR_REFS, os.W_OK):
+            CLEAR_REFS.write_text("5")  # proc_pid_clear_refs(5): the high-water mark is now's
 
     def memory_peak(self) -> int:
         """The most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
         if self.name == "cuda":
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        status = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
     @property
     def transformer_engine(self) -> bool:

@@ -80,20 +80,29 @@ def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> Non
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
 
 
-def test_a_second_run_of_a_name_sets_the_first_aside(place: Path, launch: Launch, warm: Ran) -> None:
-    (place / "runs" / "second").mkdir()
+# The shortest of all runs, on one rank and without vLLM, for what is the same for every run.
+ANY = (
+    "experiment=addition_reward",
+    "actor.model.path=models/addition",
+    "actor.parallel.tensor=1",
+    "placement.pools.main=1",
+    "trainer.steps=1",
+    "trainer.validation_prompts=8",
+    "algorithm.prompts_per_step=4",
+)
+
+
+def test_a_second_run_of_a_name_sets_the_first_aside(place: Path, launch: Launch) -> None:
+    (place / "runs" / "second").mkdir(parents=True)
     (place / "runs" / "second" / "metrics.jsonl").write_text("{}\n")
-    again = launch(
-        "train", "second", "experiment=addition", "algorithm=grpo", "trainer.steps=1", "algorithm.prompts_per_step=4"
-    )
+    again = launch("train-reward", "second", *ANY)
     assert again.status == 0, again.output
     assert (again.folder / "earlier-1" / "metrics.jsonl").read_text() == "{}\n"
     assert len(again.steps) == 1
 
 
-def test_a_sweep_runs_one_job_after_the_other(launch: Launch, warm: Ran) -> None:
-    sizes = ("algorithm.prompts_per_step=4", "trainer.steps=1", "trainer.validation_prompts=8")
-    ran = launch("train", "sweep", "experiment=addition", "algorithm=grpo", *sizes, "-m", "run.seed=1,2")
+def test_a_sweep_runs_one_job_after_the_other(launch: Launch) -> None:
+    ran = launch("train-reward", "sweep", *ANY, "-m", "run.seed=1,2")
     assert ran.status == 0, ran.output
     for job in ("0", "1"):
         assert len(Ran(0, "", ran.folder / job).steps) == 1
