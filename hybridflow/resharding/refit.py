@@ -18,7 +18,7 @@ from hybridflow.resharding.plan.cut import generation_cut
 from hybridflow.resharding.transport import Shards, Transport
 from hybridflow.resharding.verify import checksum, differing, source_checksums
 
-BUCKET_BYTES = 64 * 2**20
+BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
 
 
 class Receiver(Protocol):
