@@ -80,7 +80,8 @@ class Ways:
     def reload(self) -> None:
         """The training replica gathers the model, and vLLM's own reload takes full tensors.
 
-        In an engine of its own: ours has loaders that take shards.
+        It is an engine of its own, and its weights are not looked at: a bucket of a pipeline's can be overwritten
+        before vLLM, which waits for all of a layer, has read it.
         """
         self._reloaded._call("reload_weights", weights_iterator=self._whole.shards(Alive()))
         self._reloaded._llm.reset_prefix_cache()

@@ -52,7 +52,7 @@ class Refit:
     Attributes:
         plan: of all ranks.
         weights: of this rank in generation, by name: the part [a, b) of the split axis that it is to have.
-        peak_bytes: the most bytes of the last refit's buffers, with what the receiver had not taken in yet.
+        peak_bytes: the most bytes that the last refit's buffers and copies were at once.
 
     Raises:
         ValueError: the plan cannot be made.

@@ -1,16 +1,14 @@
 """Carry out a plan: bucketed collectives in a group of ranks. What comes out are generation shards, one at a time.
 
 While a bucket is handed over the next one arrives in a second buffer, and these two take turns. What comes out is a
-view of one where that is possible, and good until its bucket is done. A receiver that collects the parts of a layer
-would hold some for longer where they come in several buckets, so such a layer is handed over in copies.
+view of one where that is possible, and the receiver's until it asks for the next.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -69,13 +67,11 @@ class Transport:
     def shards(self, alive: Alive) -> Iterator[tuple[str, Tensor]]:
         """This rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
 
-        A shard is the receiver's until it asks for the next one. If it wants the weights of a layer together, it may
-        keep those until it has the last of them.
+        A shard is good until the next one is asked for.
 
         Args:
             alive: counts the buffers.
         """
-        split = _split_layers(self.exchange)
         buckets = self.exchange.buckets
         buffers = [alive.watch(self._buffer(buckets[turn::2])) for turn in (0, 1)]
         arriving = self._start(buckets[0], buffers[0])
@@ -83,7 +79,7 @@ class Transport:
             buffer = arriving.wait()
             if number + 1 < len(buckets):
                 arriving = self._start(buckets[number + 1], buffers[(number + 1) % 2])
-            yield from self._hand_over(bucket, buffer, split, alive)
+            yield from self._hand_over(bucket, buffer, alive)
 
     def _buffer(self, buckets: Sequence[Bucket]) -> Tensor:
         """Large enough for any of them."""
@@ -118,18 +114,17 @@ class Transport:
                         shard = shard[slice(*part.span)]
                     buffer[place].view(shard.shape).copy_(shard)
 
-    def _hand_over(self, bucket: Bucket, buffer: Tensor, split: set[str], alive: Alive) -> Iterator[tuple[str, Tensor]]:
+    def _hand_over(self, bucket: Bucket, buffer: Tensor, alive: Alive) -> Iterator[tuple[str, Tensor]]:
         """Layer by layer, so that a receiver has few unfinished ones."""
         layers: dict[str, list[tuple[Item, list[slice]]]] = {}
         for item, places in _places(bucket):
             if self.wanted is None or item.weight.name in self.wanted:
-                layers.setdefault(_layer(item), []).append((item, places))
-        for layer, entries in layers.items():
-            for item, places in entries:
-                yield item.weight.name, self._assemble(item, places, buffer, layer in split, alive)
+                layers.setdefault(item.weight.param.rpartition(".")[0], []).append((item, places))
+        for item, places in chain.from_iterable(layers.values()):
+            yield item.weight.name, self._assemble(item, places, buffer, alive)
 
-    def _assemble(self, item: Item, places: Sequence[slice], buffer: Tensor, outlives: bool, alive: Alive) -> Tensor:
-        """One weight of its parts; `outlives`: it may be held for longer than the bucket."""
+    def _assemble(self, item: Item, places: Sequence[slice], buffer: Tensor, alive: Alive) -> Tensor:
+        """One weight of its parts."""
         weight = item.weight
         if not places:  # what the rank holds already is in the format of training
             own = in_hf_shape(self.local.shard(weight), weight)
@@ -144,7 +139,7 @@ class Transport:
         some = [piece for piece in pieces if piece.shape[axis]] or pieces[:1]
         if len(some) > 1:
             return alive.watch(torch.cat(some, axis))
-        return alive.watch(some[0].clone()) if outlives else some[0]
+        return some[0]
 
 
 def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
@@ -173,14 +168,3 @@ def _stretches(item: Item, places: Sequence[slice], axis: int) -> Iterator[tuple
         yield slice(places[0].start, places[-1].stop), (joined[0][1][0], joined[-1][1][1])
     else:
         yield from joined
-
-
-def _layer(item: Item) -> str:
-    """The linear layer (or norm, or embedding) that a weight belongs to; engines fuse the same weights as Megatron."""
-    return item.weight.param.rpartition(".")[0]
-
-
-def _split_layers(exchange: Exchange) -> set[str]:
-    """Those whose weights come in more than one bucket."""
-    count = Counter(layer for bucket in exchange.buckets for layer in {_layer(item) for item in bucket.items})
-    return {layer for layer, buckets in count.items() if buckets > 1}

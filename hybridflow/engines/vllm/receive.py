@@ -80,7 +80,10 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
 
     @torch.no_grad()
     def receive_weights(self, update_info: ShardStream) -> None:
-        """Load every shard of the stream."""
+        """Load every shard of the stream, which brings all weights of each of its layers.
+
+        Raises RuntimeError if it does not, ValueError for a shard that does not fit.
+        """
         for name, shard in update_info.shards:
             place = self._places.get(name) or self._places.setdefault(name, _place(self.model, name))
             _write(place, name, shard)
@@ -88,13 +91,13 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
             came.append(name)
             if len(came) == place.together:
                 self._whole(self._came.pop(place.layer), update_info)
-
-    @torch.no_grad()
-    def finish_weight_update(self) -> None:
-        """Pack a tied output layer. Raises RuntimeError if a layer has come in part only."""
         if self._came:
             came = ", ".join(name for names in self._came.values() for name in names)
             raise RuntimeError(f"of the layers of {came} not all weights have come")
+
+    @torch.no_grad()
+    def finish_weight_update(self) -> None:
+        """Pack a tied output layer."""
         _pack_tied_head(self.model)
 
     def shutdown(self) -> None:
