@@ -102,6 +102,15 @@ class Algorithm:
         prompts = prompts.repeat(self.config.samples_per_prompt)
         return prompts | self.actor.generate_sequences(prompts, step=self.number, **sampling)
 
+    def stream(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> Iterator[BatchRef]:
+        """The rows of `generate`, some at a time, as they finish: other roles can start on them.
+
+        `dispatch.concat` puts them, with what was added to them, into the order of `generate`.
+        """
+        prompts = prompts.repeat(self.config.samples_per_prompt)
+        for rows, part in self.actor.stream_sequences(prompts, step=self.number, **sampling):
+            yield (prompts.select(rows) | part).numbered(rows)
+
     def advantage(self, rollout: BatchRef) -> BatchRef:
         """`advantages` and `returns` of the configured estimator; it runs on the actor's ranks."""
         return self.actor.compute_advantage(rollout, kl_coef=self.kl.coef)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
-from hybridflow.dispatch import RowsT, using
+from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.roles.base import Role, roles
 from hybridflow.roles.columns import kinds
 
@@ -59,6 +59,16 @@ class ActorRole(TrainedRole[RowsT]):
         under the distribution it was drawn from), `truncated` ([R] bool: it reached `max_response_tokens` before
         anything ended it) and `weight_version` ([R] int). Raises ValueError for a prompt that leaves less than
         `max_response_tokens` of `rollout.max_sequence_tokens`.
+        """
+        raise NotImplementedError
+
+    @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED, streams=True)
+    def stream_sequences(
+        self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[RowsT]:
+        """As `generate_sequences`, but rows can be used as soon as they are finished.
+
+        Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
         """
         raise NotImplementedError
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.dispatch import Streamed
 from hybridflow.engines.megatron.engine import Loss, TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import VllmEngine
-from hybridflow.engines.vllm.requests import Generated
+from hybridflow.engines.vllm.requests import FinishedRow, Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
@@ -59,25 +62,41 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         )
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
-        """See `ActorRole`. Generation's memory is there during the call only."""
+        """See `ActorRole`."""
+        return self._sampled(Generated.of(chain.from_iterable(self._generate(prompts, step, {**sampling}))))
+
+    def stream_sequences(
+        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[Batch]:
+        """See `ActorRole`."""
+        for rows in self._generate(prompts, step, {**sampling}):
+            found = sorted(rows, key=lambda one: one.row)
+            yield np.array([one.row for one in found]), self._sampled(Generated.of(found))
+
+    def _generate(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
+        """Rows as they finish, with the newest weights. Generation's memory is there until the last one only."""
         with self.context.timed("refit"), self.turn():
             if self.refit(self.generator, self.version):
                 self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
-        rows, config = len(prompts), self.context.config
-        copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
+        config = self.context.config
+        copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(len(prompts), dtype=np.int64)
         seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)
-        version = np.full(rows, self.generator.version, dtype=np.int64)
+        finished: list[FinishedRow] = []
         with self.context.timed("generate"):
-            found = self.generator.generate(
-                prompts.ragged("prompt_ids"), Sampling.of(config.rollout, {**sampling}), seeds
-            )
+            for rows in self.generator.stream(
+                prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds
+            ):
+                finished += rows
+                yield rows
         self.generator.sleep()
-        self._measure(prompts, found)
+        self._measure(prompts, Generated.of(finished))
+
+    def _sampled(self, found: Generated) -> Batch:
         return Batch(
             response_ids=found.tokens,
             rollout_log_probs=found.log_probs,
             truncated=found.truncated,
-            weight_version=version,
+            weight_version=np.full(len(found.tokens), self.version, dtype=np.int64),
         )
 
     def _measure(self, prompts: Batch, found: Generated) -> None:
