@@ -92,8 +92,8 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
             if len(came) == place.together:
                 self._whole(self._came.pop(place.layer), update_info)
         if self._came:
-            came = ", ".join(name for names in self._came.values() for name in names)
-            raise RuntimeError(f"of the layers of {came} not all weights have come")
+            alone = ", ".join(name for names in self._came.values() for name in names)
+            raise RuntimeError(f"of the layers of {alone} not all weights have come")
 
     @torch.no_grad()
     def finish_weight_update(self) -> None:
