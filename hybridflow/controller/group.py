@@ -11,6 +11,7 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.controller.report import Report
 from hybridflow.controller.sent import Sender
 from hybridflow.controller.store import put
+from hybridflow.controller.stream import finished
 from hybridflow.controller.supervise import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
@@ -37,7 +38,8 @@ class PendingResult(Result):
 class Group:
     """The ranks that play one role.
 
-    A call returns at once: a `BatchRef` if the method gives rows, a `Result` if not. Calls on one rank run in the
+    A call returns at once: a `BatchRef` if the method gives rows, an iterator of them if it streams, a `Result` if it
+    gives none. Calls on one rank run in the
     order in which they were made; calls on other pools start when their rows are there.
     """
 
@@ -68,10 +70,14 @@ class Group:
                 f"{self.role}.{name}: distribute of protocol {method.protocol!r} gave {len(parts)} calls "
                 f"for {self.layout.size} ranks; it must give one a rank, or None for a rank that is not called"
             )
+        if method.streams and any(part is not None and part.rows() is None for part in parts):
+            raise HybridFlowError(f"{self.role}.{name} gives rows as they finish; it must be called with rows")
         collect = functools.partial(protocol.collect, self.layout)
         sent = self._send(name, method, parts, collect)
         if method.blocking:
             self._supervisor.wait(sent.record)
+        if method.streams:
+            return finished(sent, collect, method.gives or ())
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
         if method.gives is not None and all(part is None or part.rows() is not None for part in parts):
@@ -102,7 +108,7 @@ def _bound(name: str, method: Method, function: Callable[..., Any]) -> Callable[
     def call(self: Group, *args: Any, **kwargs: Any) -> Any:
         return self._make(name, method, Call(args, kwargs))
 
-    given = "BatchRef" if method.returns_rows else "Result"
+    given = "Streamed" if method.streams else "BatchRef" if method.returns_rows else "Result"
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=_referred(p.annotation)) for p in signature.parameters.values()]
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=given)  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +21,7 @@ from hybridflow.config.schema import Config
 from hybridflow.controller.failure import Failure, describe
 from hybridflow.controller.report import Order, Report
 from hybridflow.dispatch import Method, methods
-from hybridflow.dispatch.check import check_given, check_returned
+from hybridflow.dispatch.check import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -37,6 +37,7 @@ class Rank:
         self._rank = rank
         self._workers: dict[str, Any] = {}
         self._declared: dict[str, dict[str, Method]] = {}
+        self._streamed = Report()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = ray.util.get_node_ip_address()
 
@@ -92,19 +93,52 @@ class Rank:
         report, given = self._carry_out(Order.decode(order), chunks)
         return report.encode(), *given
 
-    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, list[Any]]:
+    @ray.method(num_returns="streaming")
+    def stream_rows(self, order: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
+        """Carry out a call that gives rows as they finish: a report on some of them, whose value is their numbers, then
+        these rows, and so on."""
+        self._streamed = yield from self._stream(Order.decode(order), chunks)
+
+    def streamed(self) -> bytes:
+        """The report on the call of `stream_rows` before this."""
+        return self._streamed.encode()
+
+    def _stream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
+        if failure := self._upstream(order, chunks):
+            return Report(failure=failure)
+        worker, declared, metrics = self._begin(order)
+        start = perf_counter()
+        try:
+            given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
+            check_given(declared, given)
+            pieces = getattr(worker, order.method)(*given.args, **given.kwargs)
+            for rows, part in check_streamed(declared, pieces, given):
+                yield Report((Metadata.of(part),), value=rows).encode()
+                yield part.plain()
+        except Exception as error:
+            return Report(failure=self._failure(order.role, order.method, error))
+        return Report(metrics=metrics, seconds=perf_counter() - start)
+
+    def _upstream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Failure | None:
+        """The failure because of which rows of a call were not made."""
         upstream = next((chunk for chunk in chunks if isinstance(chunk, Failure)), None)
-        if upstream is not None:
-            failure = dataclasses.replace(
-                upstream, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(upstream),
-                follows=True,
-            )  # fmt: skip
-            return Report(failure=failure), [failure] * order.chunks
-        worker = self._workers[order.role]
-        declared = self._declared[order.role][order.method]
-        metrics = Metrics()
+        if upstream is None:
+            return None
+        return dataclasses.replace(
+            upstream, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(upstream),
+            follows=True,
+        )  # fmt: skip
+
+    def _begin(self, order: Order) -> tuple[Any, Method, Metrics]:
+        worker, metrics = self._workers[order.role], Metrics()
         if getattr(worker, "context", None) is not None:
             worker.context.metrics = metrics
+        return worker, self._declared[order.role][order.method], metrics
+
+    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, list[Any]]:
+        if failure := self._upstream(order, chunks):
+            return Report(failure=failure), [failure] * order.chunks
+        worker, declared, metrics = self._begin(order)
         start = perf_counter()
         try:
             given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]

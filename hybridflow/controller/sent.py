@@ -22,7 +22,7 @@ class Sent:
 
     Attributes:
         parts: by rank, what it was asked; None: nothing.
-        chunks: by rank, the objects that its rows will be.
+        chunks: by rank, the objects that its rows will be; or the one stream of them.
     """
 
     record: CallRecord
@@ -125,7 +125,10 @@ class Sender:
 
 
 def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered: int) -> Sequence[Any]:
-    """The report to come, and the rows."""
+    """The report to come, and the rows; of a method that streams, the stream of them."""
+    if method.streams:
+        stream = rank.stream_rows.remote(order, *objects)
+        return [rank.streamed.remote(), stream]
     if not method.returns_rows:
         return [rank.call.remote(order, *objects)]
     send = rank.call_rows if answered == 1 else rank.call_rows.options(num_returns=1 + answered)

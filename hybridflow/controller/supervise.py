@@ -105,15 +105,21 @@ class Supervisor:
             seconds.total(f"timing_s/{record.method}", max(times))
         return {**seconds.result(), **joined.result()}
 
+    def look(self) -> None:
+        """Take in the reports that have come, of any call. Raises as `wait`."""
+        interrupt.check()
+        self._raise_again()
+        ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
+        for pending in ready:
+            self._take_in(pending, self._outcome(pending))
+
     def _receive(self, wanted: list[Any]) -> None:
         """Take these reports in, all at once if they come soon; else those that have come, of any call."""
         interrupt.check()
         try:
             found = ray.get(wanted, timeout=LOOK_UP_S)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):  # one is late, or its process has died
-            ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
-            for pending in ready:
-                self._take_in(pending, self._outcome(pending))
+            self.look()
             return
         for pending, encoded in zip(wanted, found, strict=True):
             self._take_in(pending, Report.decode(encoded))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.batch.columns import kind_of
@@ -28,12 +31,41 @@ def check_returned(declared: Method, value: Any, given: Call) -> None:
         raise TypeError(f"the method declares that it gives {said}, it returned {type(value).__name__}")
     if declared.gives is None or (isinstance(value, Batch) and not value.columns):
         return
+    _check_columns(declared, value)
+    wanted = _rows(given)
+    if wanted is not None and len(value) != len(wanted):
+        raise ValueError(f"the method was given {len(wanted)} rows and returned {len(value)}")
+
+
+def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iterator[tuple[np.ndarray, Batch]]:
+    """The pieces of a method that streams, each checked as `check_returned` does.
+
+    Raises ValueError if a row is given twice, or is missing in the end.
+    """
+    wanted = _rows(given)
+    assert wanted is not None  # a group refuses a call without rows
+    times = np.zeros(len(wanted), dtype=np.int64)
+    for rows, part in pieces:
+        _check_columns(declared, part)
+        if len(rows) != len(part):
+            raise ValueError(f"the method gave {len(part)} rows for {len(rows)} row numbers")
+        np.add.at(times, rows, 1)
+        if times.max(initial=0) > 1:
+            raise ValueError(f"the method gave row {int(times.argmax())} twice")
+        yield rows, part
+    if not times.all():
+        raise ValueError(f"the method was given {len(wanted)} rows and gave {times.sum()}")
+
+
+def _rows(given: Call) -> Batch | None:
+    return next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
+
+
+def _check_columns(declared: Method, value: Any) -> None:
+    assert declared.gives is not None
     if not isinstance(value, Batch) or set(value.columns) != set(declared.gives):
         found = value.columns if isinstance(value, Batch) else type(value).__name__
         raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
-    wanted = next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
-    if wanted is not None and len(value) != len(wanted):
-        raise ValueError(f"the method was given {len(wanted)} rows and returned {len(value)}")
     _check_kinds(declared, value, "returned")
 
 

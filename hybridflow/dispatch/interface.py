@@ -6,14 +6,18 @@ an `ActorRole[BatchRef]`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import numpy as np
 
 from hybridflow.batch import Batch, BatchRef
 
 RowsT = TypeVar("RowsT", Batch, BatchRef)
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+R = TypeVar("R")
+Streamed = Iterator[tuple[np.ndarray, RowsT]]
+"""Rows as they finish: their numbers among the rows of the call, and what is new of them."""
 
 
 class Interface(Generic[RowsT]):
@@ -37,6 +41,10 @@ class Declared(Protocol[P, R]):
 
     @overload
     def __get__(self: Declared[P, BatchRef], instance: Interface[BatchRef], owner: type) -> Callable[P, BatchRef]: ...
+    @overload
+    def __get__(
+        self: Declared[P, Streamed[BatchRef]], instance: Interface[BatchRef], owner: type
+    ) -> Callable[P, Streamed[BatchRef]]: ...
     @overload
     def __get__(self, instance: Interface[BatchRef], owner: type) -> Callable[P, Result]: ...
     @overload

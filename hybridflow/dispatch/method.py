@@ -30,6 +30,7 @@ class Method:
         kinds: what some of these columns must be like (`ragged int`); a rank checks it.
         returns_rows: whether it returns a Batch.
         blocking: whether a call waits for its ranks.
+        streams: whether it gives its rows a few at a time, as they finish.
     """
 
     protocol: str
@@ -39,6 +40,7 @@ class Method:
     may: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     blocking: bool = False
+    streams: bool = False
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -53,12 +55,19 @@ def using(
     may: Columns = (),
     gives: Columns | None = None,
     blocking: bool = False,
+    streams: bool = False,
 ) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
     """Declare a method's protocol and columns; see `Method`.
 
-    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`. Raises ValueError for a kind that does
-    not exist.
+    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`.
+
+    A method that `streams` is a generator of (row numbers, Batch): some of the rows that it was given, from 0, and the
+    columns that it adds to them. It gives each row once, in any order.
+
+    Raises ValueError for a kind that does not exist, and for a method that streams and does not say what it gives.
     """
+    if streams and gives is None:
+        raise ValueError("a method that streams must declare the columns that it gives")
     kinds = {
         name: kind for columns in (needs, may, gives) if isinstance(columns, Mapping) for name, kind in columns.items()
     }
@@ -76,6 +85,7 @@ def using(
             may=tuple(may),
             kinds=kinds,
             blocking=blocking,
+            streams=streams,
         )
         return cast(Declared[P, R], function)
 

@@ -18,7 +18,7 @@ from hybridflow.resharding.plan.cut import generation_cut
 from hybridflow.resharding.transport import Shards, Transport
 from hybridflow.resharding.verify import checksum, differing, source_checksums
 
-BUCKET_BYTES = 64 * 2**20
+BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
 
 
 class Receiver(Protocol):
@@ -52,7 +52,7 @@ class Refit:
     Attributes:
         plan: of all ranks.
         weights: of this rank in generation, by name: the part [a, b) of the split axis that it is to have.
-        peak_bytes: the most bytes of the last refit's buffers, with what the receiver had not taken in yet.
+        peak_bytes: the most bytes that the last refit's buffers and copies were at once.
 
     Raises:
         ValueError: the plan cannot be made.

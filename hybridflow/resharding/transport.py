@@ -1,15 +1,14 @@
 """Carry out a plan: bucketed collectives in a group of ranks. What comes out are generation shards, one at a time.
 
-While a bucket is handed over the next one arrives, and no third is alive. What a receiver may still hold when a bucket
-is done (it collects the parts of a layer) is therefore never a view of that bucket.
+While a bucket is handed over the next one arrives in a second buffer, and these two take turns. What comes out is a
+view of one where that is possible, and the receiver's until it asks for the next.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -68,21 +67,27 @@ class Transport:
     def shards(self, alive: Alive) -> Iterator[tuple[str, Tensor]]:
         """This rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
 
+        A shard is good until the next one is asked for.
+
         Args:
             alive: counts the buffers.
         """
-        split = _split_layers(self.exchange)
         buckets = self.exchange.buckets
-        arriving = self._start(buckets[0], alive)
-        for bucket, following in zip_longest(buckets, buckets[1:]):
+        buffers = [alive.watch(self._buffer(buckets[turn::2])) for turn in (0, 1)]
+        arriving = self._start(buckets[0], buffers[0])
+        for number, bucket in enumerate(buckets):
             buffer = arriving.wait()
-            if following is not None:
-                arriving = self._start(following, alive)
-            yield from self._hand_over(bucket, buffer, split, alive)
+            if number + 1 < len(buckets):
+                arriving = self._start(buckets[number + 1], buffers[(number + 1) % 2])
+            yield from self._hand_over(bucket, buffer, alive)
 
-    def _start(self, bucket: Bucket, alive: Alive) -> _Arriving:
+    def _buffer(self, buckets: Sequence[Bucket]) -> Tensor:
+        """Large enough for any of them."""
+        return torch.empty(max((b.size for b in buckets), default=0), dtype=self.dtype, device=self.device)
+
+    def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
         """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
-        buffer = alive.watch(torch.empty(bucket.size, dtype=self.dtype, device=self.device))
+        buffer = room[: bucket.size]
         self._fill(bucket, buffer)
         sizes = [bucket.sizes[giver] for giver in range(len(self.exchange.givers))]
         given = buffer.split(sizes)
@@ -109,34 +114,32 @@ class Transport:
                         shard = shard[slice(*part.span)]
                     buffer[place].view(shard.shape).copy_(shard)
 
-    def _hand_over(self, bucket: Bucket, buffer: Tensor, split: set[str], alive: Alive) -> Iterator[tuple[str, Tensor]]:
+    def _hand_over(self, bucket: Bucket, buffer: Tensor, alive: Alive) -> Iterator[tuple[str, Tensor]]:
         """Layer by layer, so that a receiver has few unfinished ones."""
         layers: dict[str, list[tuple[Item, list[slice]]]] = {}
         for item, places in _places(bucket):
             if self.wanted is None or item.weight.name in self.wanted:
-                layers.setdefault(_layer(item), []).append((item, places))
-        order = [entry for entries in layers.values() for entry in entries]
-        for number, (item, places) in enumerate(order, 1):
-            outlives = number == len(order) or _layer(item) in split
-            yield item.weight.name, self._assemble(item, [buffer[place] for place in places], outlives, alive)
+                layers.setdefault(item.weight.param.rpartition(".")[0], []).append((item, places))
+        for item, places in chain.from_iterable(layers.values()):
+            yield item.weight.name, self._assemble(item, places, buffer, alive)
 
-    def _assemble(self, item: Item, given: Sequence[Tensor], outlives: bool, alive: Alive) -> Tensor:
-        """One weight of its parts; `outlives`: it may be held for longer than the bucket."""
+    def _assemble(self, item: Item, places: Sequence[slice], buffer: Tensor, alive: Alive) -> Tensor:
+        """One weight of its parts."""
         weight = item.weight
-        if not given:  # what the rank holds already is in the format of training
+        if not places:  # what the rank holds already is in the format of training
             own = in_hf_shape(self.local.shard(weight), weight)
             return own if own.dtype == self.dtype else alive.watch(own.to(self.dtype))
         axis = weight.axis or 0
         first, end = self.wanted[weight.name] if self.wanted is not None else (0, weight.shape[axis])
         pieces = []
-        for flat, (_, (a, b), _) in zip(given, item.parts, strict=True):
-            part = flat.view(*weight.shape[:axis], b - a, *weight.shape[axis + 1 :])
+        for place, (a, b) in _stretches(item, places, axis):
+            part = buffer[place].view(*weight.shape[:axis], b - a, *weight.shape[axis + 1 :])
             start, stop = min(max(a, first), b), max(min(b, end), a)
             pieces.append(part.narrow(axis, start - a, max(stop - start, 0)))
         some = [piece for piece in pieces if piece.shape[axis]] or pieces[:1]
         if len(some) > 1:
             return alive.watch(torch.cat(some, axis))
-        return alive.watch(some[0].clone()) if outlives else some[0]
+        return some[0]
 
 
 def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
@@ -158,12 +161,10 @@ def _places(bucket: Bucket) -> Iterator[tuple[Item, list[slice]]]:
         yield item, places
 
 
-def _layer(item: Item) -> str:
-    """The linear layer (or norm, or embedding) that a weight belongs to; engines fuse the same weights as Megatron."""
-    return item.weight.param.rpartition(".")[0]
-
-
-def _split_layers(exchange: Exchange) -> set[str]:
-    """Those whose weights come in more than one bucket."""
-    count = Counter(layer for bucket in exchange.buckets for layer in {_layer(item) for item in bucket.items})
-    return {layer for layer, buckets in count.items() if buckets > 1}
+def _stretches(item: Item, places: Sequence[slice], axis: int) -> Iterator[tuple[slice, tuple[int, int]]]:
+    """The parts' places and spans; as one where they lie end to end in the weight's order: in a bucket of one item."""
+    joined = [(place, part.span) for place, part in zip(places, item.parts, strict=True)]
+    if axis == 0 and all(p.stop == q.start and a[1] == b[0] for (p, a), (q, b) in pairwise(joined)):
+        yield slice(places[0].start, places[-1].stop), (joined[0][1][0], joined[-1][1][1])
+    else:
+        yield from joined

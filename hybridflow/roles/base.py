@@ -19,4 +19,6 @@ class Role(Interface[RowsT]):
     light: ClassVar[bool] = False
 
 
-roles: Registry[type[Role]] = Registry("role", "hybridflow.roles.builtin", "hybridflow.roles.rollout")
+roles: Registry[type[Role]] = Registry(
+    "role", *(f"hybridflow.roles.{name}" for name in ("builtin", "constrained", "rollout"))
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
-from hybridflow.dispatch import RowsT, using
+from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.roles.base import Role, roles
 from hybridflow.roles.columns import kinds
 
@@ -62,14 +62,35 @@ class ActorRole(TrainedRole[RowsT]):
         """
         raise NotImplementedError
 
+    @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED, streams=True)
+    def stream_sequences(
+        self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[RowsT]:
+        """As `generate_sequences`, but rows can be used as soon as they are finished.
+
+        Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
+        """
+        raise NotImplementedError
+
     @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs", "weight_version"), gives=kinds("old_log_probs"))
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
         """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights."""
         raise NotImplementedError
 
     @using("dp_proto", gives=kinds("advantages", "returns"))
-    def compute_advantage(self, rollout: RowsT) -> RowsT:
-        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
+    def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
+        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
+
+        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
+    def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
+        """As `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
+
+        Reads `costs` and, if the estimator reads values, `cost_values` too.
+        """
         raise NotImplementedError
 
     @using(
@@ -79,6 +100,11 @@ class ActorRole(TrainedRole[RowsT]):
     )
     def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
+    def update_preferred(self, pairs: RowsT) -> None:
+        """One optimiser step on the mean DPO loss of these pairs."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=RESPONSE)
@@ -116,6 +142,11 @@ class ReferenceRole(Role[RowsT]):
         """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
         raise NotImplementedError
 
+    @using("3d_proto", needs=PAIR, gives=kinds("ref_chosen", "ref_rejected"))
+    def compute_ref_pair(self, pairs: RowsT) -> RowsT:
+        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens."""
+        raise NotImplementedError
+
 
 @roles.register("reward")
 class RewardRole(Role[RowsT]):
@@ -126,6 +157,11 @@ class RewardRole(Role[RowsT]):
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the grade of each response."""
+        raise NotImplementedError
+
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
         raise NotImplementedError
 
     @using("dp_proto")
@@ -140,6 +176,11 @@ class ModelRewardRole(Role[RowsT]):
     @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the model's score of each row, at its last token."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
         raise NotImplementedError
 
 

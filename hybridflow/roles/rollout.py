@@ -42,6 +42,7 @@ class RolloutRole(LinkedRole[RowsT]):
     """Generation with the actor's weights."""
 
     generate_sequences = ActorRole.generate_sequences
+    stream_sequences = ActorRole.stream_sequences
 
     @using("one_to_all", needs=("version",))
     def take_weights(self, offered: RowsT) -> Any:

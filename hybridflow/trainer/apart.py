@@ -11,7 +11,7 @@ from hybridflow.controller import put
 
 
 class ApartActor:
-    """The actor's group, but for `generate_sequences`: that is the rollout's, after a refit.
+    """The actor's group, but for what generates: that is the rollout's, after a refit.
 
     The calls of a refit return at once, like all others.
     """
@@ -40,3 +40,8 @@ class ApartActor:
         self.refit()
         rows: BatchRef = self._rollout.generate_sequences(prompts, **options)
         return rows
+
+    def stream_sequences(self, prompts: BatchRef, **options: Any) -> Any:
+        """See `ActorRole`."""
+        self.refit()
+        return self._rollout.stream_sequences(prompts, **options)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import generates_apart, has_model, pool_of
+from hybridflow.config.fit import BY_MODEL, generates_apart, has_model, pool_of
 from hybridflow.config.schema import Config, Resharding
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, meeting_point
 from hybridflow.parallel.layout import Layout, describe
-from hybridflow.roles import ModelRewardRole, Role, roles
+from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import GivingActorRole
 from hybridflow.trainer.apart import ApartActor
 
@@ -54,10 +54,11 @@ def layout_of(config: Config, role: str) -> Layout:
 
 
 def interface_of(config: Config, role: str) -> type[Role]:
-    """What a role can do. That of the reward depends on who plays it, the actor's on who generates."""
+    """What a role can do. That of reward and cost depends on who plays it, the actor's on who generates."""
     if role == "actor" and generates_apart(config):
         return GivingActorRole
-    return ModelRewardRole if role == "reward" and has_model(config, role) else roles.get(role)
+    by_model: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
+    return by_model[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
 
 def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Running:
@@ -85,13 +86,15 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
         )
     if "rollout" in played:
         groups["actor"] = _joined(groups, *(pools[pool_of(config, role)] for role in ("actor", "rollout")))
-    groups["grader"] = groups["reward"] if _graded(config, cls) else _grader(config, pools[pool_of(config, "reward")])
+    judge = pools[pool_of(config, "reward")]
+    groups["grader"] = groups["reward"] if _graded(config, played) else _grader(config, judge)
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
 
 
 def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
     """The algorithm's roles, and the rollout if the actor does not generate itself."""
-    return (*cls.roles, *(["rollout"] if "actor" in cls.roles and generates_apart(config) else []))
+    called = cls.roles_of(config.algorithm)
+    return (*called, "rollout") if "actor" in called and generates_apart(config) else called
 
 
 def worker_of(config: Config, role: str) -> str | None:
@@ -114,9 +117,9 @@ def total_updates(config: Config) -> int:
     return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
 
 
-def _graded(config: Config, cls: type[Algorithm]) -> bool:
+def _graded(config: Config, played: tuple[str, ...]) -> bool:
     """Whether the algorithm's own reward is a grader."""
-    return "reward" in cls.roles and not has_model(config, "reward")
+    return "reward" in played and not has_model(config, "reward")
 
 
 def _grader(config: Config, pool: ResourcePool) -> Group:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.engines.vllm.engine import VllmEngine
-from hybridflow.engines.vllm.requests import Generated
+from hybridflow.engines.vllm.requests import FinishedRow, Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.workers.base import Context
@@ -27,20 +28,28 @@ def make_generator(context: Context) -> VllmEngine:
     )
 
 
-def generated(context: Context, generator: VllmEngine, prompts: Batch, step: int, changes: dict[str, Any]) -> Batch:
-    """The columns of `ActorRole.generate_sequences`, with the weights that the generator has."""
-    rows, config = len(prompts), context.config
-    copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(rows, dtype=np.int64)
+def stream(
+    context: Context, generator: VllmEngine, prompts: Batch, step: int, changes: dict[str, Any]
+) -> Iterator[list[FinishedRow]]:
+    """Rows as they finish, with the weights that the generator has."""
+    config = context.config
+    copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(len(prompts), dtype=np.int64)
     seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)
-    version = np.full(rows, -1 if generator.version is None else generator.version, dtype=np.int64)
+    finished: list[FinishedRow] = []
     with context.timed("generate"):
-        found = generator.generate(prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds)
-    _measure(context, prompts, found)
+        for rows in generator.stream(prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds):
+            finished += rows
+            yield rows
+    _measure(context, prompts, Generated.of(finished))
+
+
+def sampled(version: int, found: Generated) -> Batch:
+    """The columns of `ActorRole.generate_sequences`; `version`: of the weights."""
     return Batch(
         response_ids=found.tokens,
         rollout_log_probs=found.log_probs,
         truncated=found.truncated,
-        weight_version=version,
+        weight_version=np.full(len(found.tokens), version, dtype=np.int64),
     )
 
 

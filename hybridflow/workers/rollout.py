@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Unpack
 
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.dispatch import Streamed
+from hybridflow.engines.vllm.requests import Generated
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.link import connect
@@ -15,7 +18,7 @@ from hybridflow.roles import SamplingChanges
 from hybridflow.roles.rollout import GivingActorRole, RolloutRole
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.base import Context, Worker, workers
-from hybridflow.workers.generation import generated, make_generator
+from hybridflow.workers.generation import make_generator, sampled, stream
 from hybridflow.workers.model import torch_dtype
 
 
@@ -63,8 +66,7 @@ class RolloutWorker(RolloutRole[Batch], Worker):
 
     def say_version(self, tickets: Batch) -> Batch:
         """See `LinkedRole`."""
-        held = self.generator.version
-        return Batch(version=np.full(len(tickets), -1 if held is None else held, dtype=np.int64))
+        return Batch(version=np.full(len(tickets), self._version, dtype=np.int64))
 
     def take_weights(self, offered: Batch) -> None:
         """See `RolloutRole`."""
@@ -74,4 +76,18 @@ class RolloutWorker(RolloutRole[Batch], Worker):
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
         """See `ActorRole`."""
-        return generated(self.context, self.generator, prompts, step, {**sampling})
+        rows = stream(self.context, self.generator, prompts, step, {**sampling})
+        return sampled(self._version, Generated.of(chain.from_iterable(rows)))
+
+    def stream_sequences(
+        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[Batch]:
+        """See `ActorRole`."""
+        for rows in stream(self.context, self.generator, prompts, step, {**sampling}):
+            found = sorted(rows, key=lambda one: one.row)
+            yield np.array([one.row for one in found]), sampled(self._version, Generated.of(found))
+
+    @property
+    def _version(self) -> int:
+        """Of the weights; -1: there are none, and generation refuses to start."""
+        return -1 if self.generator.version is None else self.generator.version

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.dispatch import Call, Protocol, register, using
+from hybridflow.dispatch import Call, Protocol, Streamed, register, using
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
@@ -123,6 +123,16 @@ class Scribe(Role, Worker):
         """Rows inside a value: what a role must not do."""
         return {"rows": rows}
 
+    @using("3d_proto", needs=["n"], gives=["double"], streams=True)
+    def double_one_by_one(self, rows: Batch, *, wait_for: str = "") -> Streamed[Batch]:
+        """The last row first. Before the first row of the call, n = 0, it waits until a file is there."""
+        n = rows.dense("n")
+        for row in range(len(rows))[::-1]:
+            while n[row] == 0 and wait_for and not os.path.exists(wait_for):
+                time.sleep(0.01)
+            yield np.array([row]), Batch(double=2 * n[[row]])
+        self.context.metrics.total("rows/total", len(rows))
+
     @using("dp_proto", needs=["n"])
     def measure(self, rows: Batch) -> None:
         n, metrics = rows.dense("n"), self.context.metrics
@@ -163,6 +173,18 @@ class Vandal(Role, Worker):
     @using("dp_proto", needs={"n": "int"}, gives={"good": "float"})
     def wrong_kind(self, rows: Batch) -> Batch:
         return Batch(good=rows.dense("n"))
+
+    @using("dp_proto", needs=["n"], gives=["good"], streams=True)
+    def stream_wrongly(self, rows: Batch, *, how: str) -> Streamed[Batch]:
+        """Good rows first, then something else on rank 0."""
+        n = rows.dense("n")
+        yield np.arange(len(rows) - 1), Batch(good=n[:-1])
+        if self.context.rank == 0 and how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.context.rank == 0 and how == "raises":
+            raise ZeroDivisionError("the last row is broken")
+        if self.context.rank or how != "forgets":
+            yield np.array([0 if how == "repeats" else len(rows) - 1]), Batch(good=n[-1:])
 
     @using("dp_proto", needs=["n"], gives=["good"])
     def fail_in_turn(self, rows: Batch, *, first: int, wait_s: float = 0.2) -> Batch:

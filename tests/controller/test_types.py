@@ -17,6 +17,7 @@ def flow(pool: ResourcePool, prompts: BatchRef, rows: Batch) -> None:
     actor: ActorRole[BatchRef] = pool.play("actor", Layout())
     reveal_type(actor.generate_sequences(prompts, step=1))
     reveal_type(actor.update_actor(prompts))
+    reveal_type(next(actor.stream_sequences(prompts, step=1))[1])
     actor.generate_sequences(prompts, steps=1)
     actor.update_actor(rows)
 
@@ -41,9 +42,10 @@ def test_both_sides_of_a_method_are_typed(tmp_path: Path) -> None:
     assert [line for line in said if "Liskov" not in line and "See https" not in line] == [
         '9: note: Revealed type is "hybridflow.batch.ref.BatchRef"',
         '10: note: Revealed type is "hybridflow.dispatch.interface.Result"',
-        '11: error: Unexpected keyword argument "steps"; did you mean "step"?',
-        '12: error: Argument 1 has incompatible type "Batch"; expected "BatchRef"',
-        '18: error: Argument 1 of "update_actor" is incompatible with supertype '
+        '11: note: Revealed type is "hybridflow.batch.ref.BatchRef"',
+        '12: error: Unexpected keyword argument "steps"; did you mean "step"?',
+        '13: error: Argument 1 has incompatible type "Batch"; expected "BatchRef"',
+        '19: error: Argument 1 of "update_actor" is incompatible with supertype '
         '"hybridflow.roles.builtin.ActorRole"; supertype defines the argument type as "Batch"',
-        '21: note: Revealed type is "hybridflow.batch.batch.Batch"',
+        '22: note: Revealed type is "hybridflow.batch.batch.Batch"',
     ]

@@ -1,13 +1,15 @@
-"""docs/resharding.md: its program prints what it says."""
+"""docs/resharding.md: its program prints what it says, and its picture is of the plan."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import runpy
 
-from tests.docs.blocks import blocks
+from tests.docs.blocks import ROOT, blocks
 
 PAGE = "docs/resharding.md"
+SCRIPT = ROOT / "docs/images/resharding.py"
 
 
 def test_the_page_runs() -> None:
@@ -22,3 +24,8 @@ def test_the_page_runs() -> None:
         return [line for line in text.splitlines() if not line.startswith("  sha256")]
 
     assert lines(printed.getvalue()) == lines(shown)
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    drawn = runpy.run_path(str(SCRIPT))["picture"]()
+    assert drawn == SCRIPT.with_suffix(".svg").read_text(), f"it is out of date: python {SCRIPT}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hybridflow.models import table
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.alive import Alive
@@ -36,7 +34,7 @@ def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "flo
 
 
 class Receiver:
-    """Takes in a layer once all weights of it have come, as vLLM does.
+    """Takes in shards one by one, as our vLLM does.
 
     Attributes:
         breaks: fail at the third shard.
@@ -44,13 +42,10 @@ class Receiver:
         loses: do not take this weight in.
     """
 
-    def __init__(self, layer: Callable[[str], str] = str) -> None:
+    def __init__(self) -> None:
         self.version: int | None = None
         self.breaks, self.spoils, self.loses = False, "", ""
         self.taken: dict[str, np.ndarray] = {}
-        self.largest = 0  # bytes of a layer
-        self._layer, self._missing = layer, Counter[str]()
-        self._waiting: dict[str, dict[str, Tensor]] = {}
 
     def receive(
         self,
@@ -69,22 +64,9 @@ class Receiver:
                 shard.flatten()[0] += 1
             if checksum and name != self.loses:
                 found[name,] = checksum(shard)
-            self._take(name, shard)
-        assert not self._waiting
+            self.taken[name] = shard.float().cpu().numpy().copy()
         self.version = version
         return found
-
-    def expect(self, names: list[str]) -> None:
-        """The weights that will come, by which a layer is known to be whole."""
-        self._missing = Counter(map(self._layer, names))
-
-    def _take(self, name: str, shard: Tensor) -> None:
-        layer = self._layer(name)
-        self._waiting.setdefault(layer, {})[name] = shard
-        if len(self._waiting[layer]) >= self._missing[layer]:
-            whole = self._waiting.pop(layer)
-            self.largest = max(self.largest, sum(tensor.nbytes for tensor in whole.values()))
-            self.taken |= {key: tensor.float().cpu().numpy().copy() for key, tensor in whole.items()}
 
 
 def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | None, int]]:
@@ -104,11 +86,7 @@ def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | N
 
 @dataclass
 class Carried:
-    """A refit on one rank: what came out, what it moved and what was alive, in bytes.
-
-    Attributes:
-        layer: of the receiver's largest layer.
-    """
+    """A refit on one rank: what came out, what it moved and what was alive, in bytes."""
 
     plan: Plan
     taken: dict[str, np.ndarray]
@@ -116,23 +94,20 @@ class Carried:
     sent: int
     messages: int
     peak: int
-    layer: int
 
 
 def carried_out(folder: Path, layout: Layout, method: str, bucket_bytes: int) -> Carried:
-    """A verified refit of a receiver that fuses what vLLM fuses, over an instrumented process group."""
+    """A verified refit over an instrumented process group."""
     made = engine(folder, layout)
     refit = Refit(
         made.shape, made.groups, made.weights, torch.float32, method=method, verify=True, bucket_bytes=bucket_bytes
     )
     counting = CountingGroup(refit.transport.group) if refit.transport.group is not None else None
     refit.transport = replace(refit.transport, group=counting)
-    layers = {weight.name: weight.param.rpartition(".")[0] for weight in table(made.shape)}
-    receiver = Receiver(layers.__getitem__)
-    receiver.expect(list(refit.weights))
+    receiver = Receiver()
     assert refit(receiver, 1) and receiver.version == 1
     count = (counting.received, counting.sent, counting.messages) if counting else (0, 0, 0)
-    return Carried(refit.plan, receiver.taken, *count, refit.peak_bytes, receiver.largest)
+    return Carried(refit.plan, receiver.taken, *count, refit.peak_bytes)
 
 
 def unlike(folder: Path, layout: Layout, odd: int) -> str:

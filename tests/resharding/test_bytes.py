@@ -13,29 +13,11 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.resharding import play
+from tests.resharding.layouts import LAYOUTS, LONG, PIPELINE, TENSOR, TURNS, name
 from tests.resharding.plan.simulate import generation_span, generation_weights, numbers
 from tests.resharding.play import Carried
 
 pytestmark = pytest.mark.ranks
-
-STRIDED = "cp-ep-dp-tp-pp"
-LAYOUTS = [
-    Layout(2, generation=(1, 1)),
-    Layout(1, 2, generation=(1, 1)),
-    Layout(2),
-    Layout(2, 2, generation=(1, 1)),
-    Layout(2, 2, generation=(2, 1)),
-    Layout(2, 2, generation=(1, 2)),
-    Layout(1, 4, generation=(1, 2)),
-    Layout(2, 1, 2, generation=(1, 1), order=STRIDED),
-]
-
-
-def case_name(value: Layout | bool) -> str:
-    """Of a parameter."""
-    if isinstance(value, bool):
-        return "tied" if value else "untied"
-    return f"{value.tensor}{value.pipeline}{value.data}-{value.generation}"
 
 
 def layout_of(layout: Layout, method: str) -> Layout:
@@ -49,9 +31,9 @@ def assert_taken(found: list[Carried], folder: Path, layout: Layout) -> None:
     for carried, at in zip(found, layout.generation_coordinates, strict=True):
         weights = {w.name: w for w in generation_weights(shape, p_g, at.pp)}
         assert set(carried.taken) == set(weights)
-        for name, weight in weights.items():
+        for key, weight in weights.items():
             a, b = generation_span(shape, weight, t_g, at.tp)
-            assert np.array_equal(carried.taken[name], full[name].narrow(weight.axis or 0, a, b - a).numpy()), name
+            assert np.array_equal(carried.taken[key], full[key].narrow(weight.axis or 0, a, b - a).numpy()), key
 
 
 def received_by_formula(folder: Path, layout: Layout, method: str) -> float:
@@ -67,7 +49,7 @@ def received_by_formula(folder: Path, layout: Layout, method: str) -> float:
 @pytest.mark.parametrize(
     ("layout", "tied"),
     [(layout, bool(number % 2)) for number, layout in enumerate(LAYOUTS)],
-    ids=case_name,
+    ids=name,
 )
 def test_what_travels_is_planned_and_by_the_formula(
     layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel
@@ -85,18 +67,15 @@ def test_what_travels_is_planned_and_by_the_formula(
 
 
 @pytest.mark.parametrize("bucket", [1, 150_000, 10**9])
-@pytest.mark.parametrize("layout", [LAYOUTS[i] for i in (0, 1, 5, 6)], ids=case_name)
-def test_two_buckets_and_unfinished_layers_are_alive_at_most(
+@pytest.mark.parametrize("layout", [TENSOR, PIPELINE, TURNS, LONG], ids=name)
+def test_two_buckets_and_a_weight_of_several_parts_are_alive_at_most(
     layout: Layout, bucket: int, ranks: GetRanks, tiny: GetModel
 ) -> None:
-    """Where the stages of a pipeline take turns and a layer does not fit a bucket, one of each stage is unfinished."""
     folder = tiny(vocab=128, tied=False)
     found: list[Carried] = ranks(layout.size).run(play.carried_out, folder, layout, "hybrid", bucket)
     assert_taken(found, folder, layout)
-    turns = layout.pipeline // layout.generation_sizes[1]
     for rank, carried in enumerate(found):
         program = carried.plan.exchange(rank).program
         assert 4 * (program.elements + 2 * program.largest) <= carried.plan.peak
-        assert carried.peak <= 4 * 2 * program.largest + turns * carried.layer
-    if layout.tensor * layout.pipeline > layout.generation_sizes[0] * layout.generation_sizes[1]:
-        assert all(carried.peak > 0 for carried in found)
+        parted = max((item.elements for item in program.items if len(item.parts) > 1), default=0)
+        assert 0 < carried.peak <= 4 * (2 * program.largest + parted)

@@ -15,21 +15,9 @@ from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
 from tests.resharding import play
+from tests.resharding.layouts import LAYOUTS, TENSOR, name
 
 pytestmark = pytest.mark.ranks
-
-STRIDED = "cp-ep-dp-tp-pp"
-LAYOUTS = [
-    Layout(),
-    Layout(2, generation=(1, 1)),
-    Layout(1, 2, generation=(1, 1)),
-    Layout(2),
-    Layout(2, 2, generation=(1, 1)),
-    Layout(2, 2, generation=(2, 1)),
-    Layout(2, 2, generation=(1, 2)),
-    Layout(2, 1, 2, generation=(1, 1)),
-    Layout(2, 1, 2, generation=(1, 1), order=STRIDED),
-]
 
 
 def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtype: torch.dtype) -> None:
@@ -41,15 +29,13 @@ def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtyp
         expected = {w.name: w for w in table(shape, layout.tensor) if w.stage(shape.layers, p_g) == at.pp}
         expected |= {w.name: w for w in tied_copy(shape, layout.tensor, p_g, at.pp)}
         assert set(arrays) == set(expected)
-        for name, weight in expected.items():
+        for key, weight in expected.items():
             a, b = weight.span(t_g, at.tp)
-            part = full[name].narrow(weight.axis or 0, a, b - a).to(dtype).float().numpy()
-            assert arrays[name].shape == part.shape and np.array_equal(arrays[name], part), (rank, name)
+            part = full[key].narrow(weight.axis or 0, a, b - a).to(dtype).float().numpy()
+            assert arrays[key].shape == part.shape and np.array_equal(arrays[key], part), (rank, key)
 
 
-@pytest.mark.parametrize(
-    "layout", LAYOUTS, ids=lambda x: f"{x.tensor}{x.pipeline}{x.data}-{x.generation}-{x.order[:2]}"
-)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=name)
 @pytest.mark.parametrize("options", [{"vocab": 250}, {"vocab": 70, "tied": True}], ids=["untied", "tied"])
 def test_shards_are_slices_of_the_whole(
     layout: Layout, options: dict[str, object], ranks: GetRanks, tiny: GetModel
@@ -61,15 +47,15 @@ def test_shards_are_slices_of_the_whole(
 
 @pytest.mark.parametrize("bucket", [1, 10**9])
 def test_buckets_do_not_change_what_arrives(bucket: int, ranks: GetRanks, tiny: GetModel) -> None:
-    folder, layout = tiny(vocab=70, tied=True), Layout(2, generation=(1, 1))
+    folder, layout = tiny(vocab=70, tied=True), TENSOR
     check(ranks(2).run(play.shards, folder, layout, bucket), folder, layout, torch.float32)
 
 
 def test_a_rank_without_a_row_of_the_vocabulary_gives_none(ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
-    folder, layout = reference.cut_vocabulary(tiny(vocab=70, tied=True), 14, tmp_path), Layout(2, generation=(1, 1))
+    folder, layout = reference.cut_vocabulary(tiny(vocab=70, tied=True), 14, tmp_path), TENSOR
     check(ranks(2).run(play.shards, folder, layout, 20_000), folder, layout, torch.float32)
 
 
 def test_shards_travel_in_the_format_of_generation(ranks: GetRanks, tiny: GetModel) -> None:
-    folder, layout = tiny(vocab=250), Layout(2, generation=(1, 1))
+    folder, layout = tiny(vocab=250), TENSOR
     check(ranks(2).run(play.shards, folder, layout, 10**6, "bfloat16"), folder, layout, torch.bfloat16)

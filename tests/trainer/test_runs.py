@@ -80,6 +80,43 @@ def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> Non
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
 
 
+STREAMING = """
+from hybridflow import dispatch
+from hybridflow.algorithms import algorithms
+from hybridflow.algorithms.grpo import GRPO
+
+@algorithms.register("streaming_grpo")
+class StreamingGRPO(GRPO):
+    def step(self, prompts):
+        graded = [part | self.reward.compute_reward(part) for part in self.stream(prompts)]
+        print("in", len(graded), "parts")
+        rollout = dispatch.concat(graded)
+        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(rollout):
+            self.actor.update_actor(rows)
+        return rollout
+"""
+
+
+@pytest.mark.slow
+def test_a_pipeline_generates_and_rows_are_graded_as_they_finish(place: Path, launch: Launch, warm: Ran) -> None:
+    (place / "streaming.py").write_text(STREAMING)
+    algorithm = ("algorithm=grpo", "plugins=[streaming]", "algorithm.name=streaming_grpo")
+    cut = ("actor.parallel.tensor=1", "actor.parallel.pipeline=2", "rollout.parallel.pipeline=2")
+    sizes = ("algorithm.prompts_per_step=16", *SIZES[1:])
+    ran = launch("train", "pipeline", "experiment=addition", *algorithm, *cut, *sizes)
+    assert ran.status == 0, ran.output
+    assert len(ran.steps) == 3 and all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
+    parts = [int(line.split()[1]) for line in ran.output.splitlines() if line.endswith(" parts")]
+    assert len(parts) == 3 and min(parts) > 1
+    files = sorted((ran.folder / "rollouts").glob("*.jsonl"))
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert len(rows) == 3 * 16 * 8 and all(row["rewards"] == float(row["response"] == row["answer"]) for row in rows)
+    assert 0 < sum(row["rewards"] for row in rows) < len(rows)
+
+
 # The shortest of all runs, on one rank and without vLLM, for what is the same for every run.
 ANY = (
     "experiment=addition_reward",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def generate(
     return found, dict(worker.context.metrics)
 
 
+def stream(folder: Path, prompts: Batch, **sampling: Any) -> tuple[list[tuple[np.ndarray, Batch]], dict[str, float]]:
+    """`stream_sequences` on one rank, and what it measured."""
+    worker = actor(folder, Layout())
+    return list(worker.stream_sequences(prompts, **sampling)), dict(worker.context.metrics)
+
+
 def sleeping() -> tuple[list[str], list[str], set[str], bool]:
     """What vLLM calls by the names that the platform uses: of arguments, of parts; and of its setting."""
     from vllm import LLM, EngineArgs
@@ -78,7 +85,7 @@ def streamed(folder: Path, prompts: Batch, take: int | None = None) -> tuple[lis
     worker.refit(worker.generator, worker.version)
     generator = worker.generator
     stream = generator.stream(prompts.ragged("prompt_ids"), Sampling(2.0, max_tokens=12), list(range(len(prompts))))
-    rows = [row for row, _ in zip(stream, range(take or len(prompts)), strict=False)]
+    rows = [row for row, _ in zip(chain.from_iterable(stream), range(take or len(prompts)), strict=False)]
     stream.close()  # type: ignore[attr-defined]
     return rows, generator._llm.llm_engine.get_num_unfinished_requests()
 
@@ -89,7 +96,7 @@ def interrupted(folder: Path, prompts: Batch) -> list[str]:
     worker.refit(worker.generator, worker.version)
     generator, tokens, seeds = worker.generator, prompts.ragged("prompt_ids"), list(range(len(prompts)))
     stream = generator.stream(tokens, Sampling(2.0, max_tokens=12), seeds)
-    next(stream)
+    first = next(stream)
     tries: tuple[Callable[[], object], ...] = (
         lambda: generator.receive(iter(()), 99),
         generator.sleep,
@@ -101,7 +108,7 @@ def interrupted(folder: Path, prompts: Batch) -> list[str]:
         except RuntimeError as error:
             said.append(str(error))
     assert generator.version == worker.version, "the weights are still good"
-    assert len(list(stream)) == len(prompts) - 1
+    assert len(list(chain.from_iterable(stream))) == len(prompts) - len(first)
     return said
 
 

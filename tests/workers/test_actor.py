@@ -191,6 +191,24 @@ def test_rows_are_streamed_as_they_finish(folder: Path, ranks1: Ranks) -> None:
     assert sorted(found.row for found in streamed) == list(range(40)) != [found.row for found in streamed]
 
 
+def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks) -> None:
+    rows = prompts(40)
+    [(pieces, said)] = ranks1.run(play.stream, folder, rows, step=4, temperature=2.0)
+    [(whole, expected)] = ranks1.run(play.generate, folder, Layout(), rows, step=4, temperature=2.0)
+    lengths = [part.lengths("response_ids").tolist() for _, part in pieces]
+    assert len(pieces) > 2 and all(len(set(together)) == 1 for together in lengths), "those that finish together"
+    assert [one[0] for one in lengths] == sorted({n for together in lengths for n in together})
+    order = np.argsort(np.concatenate([numbers for numbers, _ in pieces]))
+    streamed = join([part for _, part in pieces]).select(order)
+    assert streamed.columns == whole.columns
+    assert streamed.ragged("response_ids") == whole.ragged("response_ids")
+    assert same(streamed.ragged("rollout_log_probs").values, whole.ragged("rollout_log_probs").values)
+    for column in ("truncated", "weight_version"):
+        assert streamed.dense(column).tolist() == whole.dense(column).tolist()
+    of_rows = [name for name in expected if name.startswith(("rollout/", "response_length/", "perf/"))]
+    assert len(of_rows) == 5 and [said[name] for name in of_rows] == [expected[name] for name in of_rows]
+
+
 def test_a_stream_that_is_left_early_leaves_nothing_behind(folder: Path, ranks1: Ranks) -> None:
     rows = prompts(40)
     [(all_rows, _)] = ranks1.run(play.streamed, folder, rows)

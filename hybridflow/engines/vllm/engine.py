@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class VllmEngine:
         *,
         checksum: Callable[[Tensor], int] | None = None,
     ) -> dict[tuple[str, ...], int]:
-        """Take this rank's generation shards and forget what was cached under the old weights; see `Receiver`."""
+        """Take this rank's generation shards; see `Receiver`. No call sees what caches have of the old ones."""
         self._check_idle("new weights were given")
         self.version = None
         platform().wake_vllm(self._llm, "weights")
@@ -97,7 +98,6 @@ class VllmEngine:
         self._call("start_weight_update")
         self._call("update_weights", update_info={"shards": shards, "checksums": found, "checksum": checksum})
         self._call("finish_weight_update")
-        self._llm.reset_prefix_cache()
         self.version = version
         return found
 
@@ -109,12 +109,12 @@ class VllmEngine:
 
     def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
         """One response a prompt, in the order of the prompts; see `stream`."""
-        return Generated.of(self.stream(prompts, sampling, seeds))
+        return Generated.of(chain.from_iterable(self.stream(prompts, sampling, seeds)))
 
-    def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[FinishedRow]:
-        """One response a prompt, as they finish; all ranks of a replica call it with the same prompts.
+    def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
+        """One response a prompt, as they finish, some together; all ranks of a replica call it with the same prompts.
 
-        They must also take equally many rows of it: whoever closes it early ends what is under way. A prefix that rows
+        They must also take equally much of it: whoever closes it early ends what is under way. A prefix that rows
         of this call share is computed once, and nothing is left of earlier calls: what came before a call must not show
         in its results, not even in their last bits.
 
@@ -129,7 +129,7 @@ class VllmEngine:
         check_lengths(prompts, sampling.max_tokens, self._limit)
         return self._run(prompts, [parameters(sampling, seed, self._stop_ids) for seed in seeds])
 
-    def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[FinishedRow]:
+    def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
         from vllm.inputs import tokens_input
 
         self._check_idle("generation was asked for")
@@ -140,7 +140,8 @@ class VllmEngine:
             for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
                 names.append(engine.add_request(str(row), tokens_input(prompt.tolist()), one))
             while engine.has_unfinished_requests():
-                yield from map(finished_row, engine.step())
+                if rows := list(map(finished_row, engine.step())):
+                    yield rows
         finally:
             engine.abort_request(names, internal=True)
 

@@ -1,34 +1,26 @@
 """A weight-transfer engine, registered with vLLM, that takes this rank's own shards. No full tensor is ever needed.
 
-It uses vLLM's layerwise reload, which also repacks weights where a backend keeps them packed (CPU) and keeps addresses
-where something captured them (CUDA graphs). vLLM's loaders cut a full tensor by tensor rank; three notes make them take
-a tensor that is cut already (vLLM 0.32; they go away when its loaders accept shards):
-* parameters of linear layers: tensor rank 0, so that the cut starts at 0;
-* biases: `is_sharded_weight`;
-* vocabulary: a loader of ours, because vLLM's insists on the whole vocabulary.
-With tied embeddings the reload leaves the output layer's packed weight behind, so it is packed again. Of a reload that
-broke, it would count the first shards of the next as the last of a layer, so what that one left is dropped.
+vLLM's loaders cut a full tensor by tensor rank, and copy what they cut once more; a shard is written to where it
+belongs at once. That is in place, so that addresses stay (CUDA graphs), but for what vLLM packs and keeps packed only
+(linear layers on a CPU, vLLM 0.32): there it goes into a fresh parameter, which is packed when all of its layer has
+come. With tied embeddings the output layer has a packed weight of its own, which is packed last.
 
-Checksums are of a layer's parameters when they are whole, before a backend packs them.
+Checksums are of a layer's parameters when they are whole, before they are packed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo, WeightTransferUpdateInfo
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
-from vllm.model_executor.layers.linear import LinearBase
-from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBase
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
-from vllm.model_executor.parameter import BasevLLMParameter
 
 NAME = "hybridflow_shards"
 
@@ -52,6 +44,24 @@ class ShardStream(WeightTransferUpdateInfo):
     checksums: dict[tuple[str, ...], int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a shard belongs.
+
+    Attributes:
+        kind: of the layer's parameters: weight or bias.
+        shape: of the parameter when it is not packed.
+        rows: of it that are the shard's.
+        together: the weights of the layer.
+    """
+
+    layer: torch.nn.Module
+    kind: str
+    shape: torch.Size
+    rows: slice
+    together: int
+
+
 class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
     """Takes a stream of shards into the local worker's model."""
 
@@ -59,61 +69,49 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
     update_info_cls = ShardStream
 
     def init_transfer_engine(self, init_info: Nothing) -> None:
-        """Watch the layers; the shards come from this process, so nothing else is to be set up."""
-        self._stream = ShardStream()
-        self._names: list[str] = []
-        self._sums: dict[tuple[torch.nn.Module, str], int] = {}
-        for module in self.model.modules():
-            if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase):
-                method.process_weights_after_loading = partial(self._whole, method.process_weights_after_loading)
+        """Look at the layers; the shards come from this process, so nothing else is to be set up."""
+        _refuse_quantized(self.model)
+        self._places: dict[str, Place] = {}
+        self._came: dict[torch.nn.Module, list[str]] = {}  # of layers that are not whole yet
 
     def start_weight_update(self) -> None:
-        """Make the model ready to take shards."""
-        _drop_broken_reload(self.model)
-        _take_cut_vocabulary(self.model)
-        initialize_layerwise_reload(self.model)
-        self._marked = _take_cut_linears(self.model)
+        """Forget what came of an update that broke."""
+        self._came.clear()
 
+    @torch.no_grad()
     def receive_weights(self, update_info: ShardStream) -> None:
-        """Load every shard of the stream."""
-        self._stream, self._names, self._sums = update_info, [], {}
-        with torch.no_grad():
-            self.model.load_weights(self._named(update_info.shards))
+        """Load every shard of the stream, which brings all weights of each of its layers.
 
+        Raises RuntimeError if it does not, ValueError for a shard that does not fit.
+        """
+        for name, shard in update_info.shards:
+            place = self._places.get(name) or self._places.setdefault(name, _place(self.model, name))
+            _write(place, name, shard)
+            came = self._came.setdefault(place.layer, [])
+            came.append(name)
+            if len(came) == place.together:
+                self._whole(self._came.pop(place.layer), update_info)
+        if self._came:
+            alone = ", ".join(name for names in self._came.values() for name in names)
+            raise RuntimeError(f"of the layers of {alone} not all weights have come")
+
+    @torch.no_grad()
     def finish_weight_update(self) -> None:
-        """Pack what has to be packed."""
-        with torch.no_grad():
-            finalize_layerwise_reload(self.model, self.vllm_config.model_config)
-            for parameter in self._marked:
-                parameter.is_sharded_weight = False
-            if self._stream.checksum:
-                self._stream.checksums.update(self._checksums(self._stream.checksum))
-            self._stream = ShardStream()
-            _pack_tied_head(self.model)
+        """Pack a tied output layer."""
+        _pack_tied_head(self.model)
 
     def shutdown(self) -> None:
         """Nothing is held."""
 
-    def _named(self, shards: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        for name, shard in shards:
-            self._names.append(name)
-            yield name, shard
-
-    def _whole(self, process: Callable[[torch.nn.Module], None], layer: torch.nn.Module) -> None:
-        """A layer has all its weights: in vLLM's own format, for the last time."""
-        if checksum := self._stream.checksum:
-            self._sums |= {(layer, name): checksum(value) for name, value in layer.named_parameters(recurse=False)}
-        process(layer)
-
-    def _checksums(self, checksum: Callable[[Tensor], int]) -> Iterator[tuple[tuple[str, ...], int]]:
-        fused: dict[tuple[str, str], list[str]] = {}
-        for name in self._names:
-            path, _, kind = name.rpartition(".")
-            fused.setdefault((_fused(self.model, path), kind), []).append(name)
-        for (path, kind), names in fused.items():
-            layer = self.model.get_submodule(path)
-            found = self._sums.get((layer, kind))  # None: a norm, which is kept as it is loaded
-            yield tuple(names), checksum(layer.get_parameter(kind)) if found is None else found
+    def _whole(self, names: list[str], stream: ShardStream) -> None:
+        """A layer has all its weights."""
+        layer = self._places[names[0]].layer
+        if stream.checksum:
+            for kind, parameter in layer.named_parameters(recurse=False):
+                of = tuple(name for name in names if self._places[name].kind == kind)
+                stream.checksums[of] = stream.checksum(parameter)
+        if method := getattr(layer, "quant_method", None):  # a norm has none
+            method.process_weights_after_loading(layer)
 
 
 def register() -> None:
@@ -122,56 +120,54 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(NAME, ShardReceiver)
 
 
-def _drop_broken_reload(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        info = get_layerwise_info(module)
-        info.loaded_weights.clear()
-        info.load_numel = 0
+def _refuse_quantized(model: torch.nn.Module) -> None:
+    plain = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
+    for name, module in model.named_modules():
+        if isinstance(module, (LinearBase, VocabParallelEmbedding)) and not isinstance(module.quant_method, plain):
+            raise TypeError(f"{name} is quantised ({module.quant_method}); a refit brings plain numbers only")
 
 
-def _fused(model: Any, path: str) -> str:
-    """The layer that vLLM has a Hugging Face layer in."""
+def _place(model: Any, name: str) -> Place:
+    """Of a weight; vLLM has some layers of a Hugging Face model together in one."""
+    path, _, kind = name.rpartition(".")
     head, _, last = path.rpartition(".")
-    for layer, parts in model.packed_modules_mapping.items():
+    for fused, parts in model.packed_modules_mapping.items():
         if last in parts:
-            return f"{head}.{layer}"
-    return path
+            layer = model.get_submodule(f"{head}.{fused}")
+            sizes, number = layer.output_partition_sizes, parts.index(last)
+            rows = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
+            return Place(layer, kind, _shape(layer, kind), rows, len(parts) * _kinds(layer))
+    layer = model.get_submodule(path)
+    shape = _shape(layer, kind)
+    return Place(layer, kind, shape, slice(0, shape[0]), _kinds(layer))
 
 
-def _take_cut_vocabulary(model: torch.nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, VocabParallelEmbedding):
-            for parameter in get_layerwise_info(module).restore_metadata[0].values():
-                parameter.weight_loader = _load_cut_vocabulary
+def _kinds(layer: torch.nn.Module) -> int:
+    return len(list(layer.parameters(recurse=False)))
 
 
-def _load_cut_vocabulary(param: Tensor, loaded_weight: Tensor) -> None:
-    """A weight loader; vLLM binds its arguments by these names."""
-    rows = loaded_weight.shape[0]
-    if rows > param.shape[0]:
-        raise ValueError(f"a vocabulary shard of {rows} rows does not fit into {param.shape[0]}")
-    param.data[:rows].copy_(loaded_weight)
-    param.data[rows:].copy_(torch.zeros_like(param.data[rows:]))  # a copy, because vLLM waits until all is copied
+def _shape(layer: torch.nn.Module, kind: str) -> torch.Size:
+    """Of a parameter before it was packed."""
+    unpacked = get_layerwise_info(layer).restore_metadata[0]
+    return unpacked.get(kind, layer.get_parameter(kind)).shape
 
 
-def _take_cut_linears(model: torch.nn.Module) -> list[Any]:
-    """Returns the parameters whose mark outlives the reload and has to be taken off."""
-    marked: list[Any] = []
-    for module in model.modules():
-        if not isinstance(module, LinearBase):
-            continue
-        for parameter in module._parameters.values():
-            if isinstance(parameter, BasevLLMParameter):
-                parameter.tp_rank = 0
-            elif parameter is not None:
-                parameter.is_sharded_weight = True
-                marked.append(parameter)
-    return marked
+def _write(place: Place, name: str, shard: Tensor) -> None:
+    """Rows past those of a vocabulary are padding."""
+    layer, parameter = place.layer, place.layer.get_parameter(place.kind)
+    if parameter.shape != place.shape:
+        parameter = torch.nn.Parameter(shard.new_empty(place.shape), requires_grad=False)
+        setattr(layer, place.kind, parameter)
+    target = parameter[place.rows]
+    padded = isinstance(layer, VocabParallelEmbedding) and len(shard) < len(target)
+    if shard.shape != (target[: len(shard)] if padded else target).shape:
+        raise ValueError(f"{name}: a shard of {tuple(shard.shape)} does not fit into {tuple(target.shape)}")
+    target[: len(shard)].copy_(shard)
+    target[len(shard) :].zero_()
 
 
 def _pack_tied_head(model: Any) -> None:
     head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
     tied = getattr(model.config, "tie_word_embeddings", False)
     if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
-        head.weight = inner.embed_tokens.weight
         head.quant_method.process_weights_after_loading(head)

@@ -69,8 +69,8 @@ def refit(folder: Path, version: int) -> bool:
     return made.refit(made.vllm, version)
 
 
-def broken_refit(folder: Path, version: int, after: int) -> str:
-    """A stream that ends with an error after so many of the shards: what comes out, at once on all ranks."""
+def broken_refit(folder: Path, version: int, number: int, how: str) -> str:
+    """A stream that breaks at a shard, lacks it or has it too small: what comes out, at once on all ranks."""
     made = pair(folder)
 
     class Breaks:
@@ -80,17 +80,20 @@ def broken_refit(folder: Path, version: int, after: int) -> str:
         def receive(
             self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
         ) -> dict[tuple[str, ...], int]:
-            return made.vllm.receive(first(shards), version, **options)
+            return made.vllm.receive(broken(shards), version, **options)
 
-    def first(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        for number, shard in enumerate(shards):
-            if number == after:
+    def broken(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for place, (name, shard) in enumerate(shards):
+            if place == number and how == "breaks":
                 raise OSError("the stream broke")
-            yield shard
+            if place != number:
+                yield name, shard
+            elif how == "is small":
+                yield name, shard[:-1]
 
     try:
         made.refit(Breaks(), version)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:
         return str(error)
     return "it went through"
 

@@ -66,8 +66,8 @@ def transition(
     after = vllm.generate(mine, greedy, seeds)
     megatron.export(out)
     rank = megatron.groups.rank
-    program, layer = refit.plan.exchange(rank).program, _largest_layer(vllm)
-    bound = 4 * 2 * program.largest + layout.pipeline // layout.generation_sizes[1] * layer
+    program = refit.plan.exchange(rank).program
+    bound = 4 * (2 * program.largest + max(item.elements for item in program.items))
     received = counting.received if counting else 0
     _forget(vllm)
     return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound)
@@ -78,17 +78,6 @@ def _learn(megatron: MegatronEngine, rows: Batch) -> None:
         return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
 
     assert megatron.train(rows, loss).applied
-
-
-def _largest_layer(vllm: VllmEngine) -> int:
-    """In bytes, of a layer of vLLM's."""
-    from vllm.model_executor.layers.linear import LinearBase
-
-    def sizes(model: torch.nn.Module) -> list[int]:
-        linears = (module for module in model.modules() if isinstance(module, LinearBase))
-        return [4 * module.input_size_per_partition * module.output_size_per_partition for module in linears]
-
-    return max(vllm._llm.apply_model(sizes)[0])
 
 
 def _forget(vllm: VllmEngine) -> None:

@@ -1,0 +1,55 @@
+"""The rows of a call that streams, as the controller sees them: by reference, as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from hybridflow.batch import BatchRef
+from hybridflow.controller.report import Report
+from hybridflow.controller.sent import Sent
+from hybridflow.controller.store import StoredChunk
+from hybridflow.controller.supervise import LOOK_UP_S
+from hybridflow.dispatch import Streamed
+
+
+def finished(sent: Sent, collect: Callable[[Sequence[Any]], Any], columns: Sequence[str]) -> Streamed[BatchRef]:
+    """Rows of any rank that the protocol collects, with their numbers, which they also have as their `origin`.
+
+    Raises RoleError if a call fails, this one or another.
+    """
+    streams = {chunks[0]: rank for rank, chunks in enumerate(sent.chunks) if chunks}
+    while streams:
+        ready, _ = ray.wait(list(streams), timeout=LOOK_UP_S, fetch_local=False)
+        if not ready:
+            sent.supervisor.look()
+        for stream in ready:
+            known = next(stream, None)
+            if known is None:
+                del streams[stream]
+                continue
+            outputs: list[BatchRef | None] = [None] * len(sent.parts)
+            piece = outputs[streams[stream]] = _piece(sent, streams[stream], known, stream, columns)
+            found = collect(outputs)
+            if found is not None:  # a rank that gives what others give too
+                rows = np.sort(np.asarray(piece.origin))
+                yield rows, found.numbered(rows)
+    sent.supervisor.wait(sent.record)
+
+
+def _piece(sent: Sent, rank: int, known: Any, stream: Any, columns: Sequence[str]) -> BatchRef:
+    """The next rows of a rank; that they were made is known, what they are like too."""
+    try:
+        report = Report.decode(ray.get(known))
+    except ray.exceptions.RayError:  # its process has died, which the report on the call says better
+        sent.supervisor.wait(sent.record)
+        raise
+    part = sent.parts[rank]
+    given = part.rows() if part is not None else None
+    assert given is not None and given.origin is not None
+    (metadata,) = report.chunks
+    chunk = StoredChunk(next(stream), lambda: metadata)
+    return BatchRef.of(chunk, metadata.rows, columns).numbered(np.asarray(given.origin)[report.value])
