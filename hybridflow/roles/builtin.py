@@ -44,9 +44,8 @@ class TrainedRole(Role[RowsT]):
         raise NotImplementedError
 
 
-@roles.register("actor")
-class ActorRole(TrainedRole[RowsT]):
-    """The policy."""
+class GeneratingRole(Role[RowsT]):
+    """A role that samples responses from the policy."""
 
     @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED)
     def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
@@ -71,6 +70,11 @@ class ActorRole(TrainedRole[RowsT]):
         Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
         """
         raise NotImplementedError
+
+
+@roles.register("actor")
+class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
+    """The policy."""
 
     @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs", "weight_version"), gives=kinds("old_log_probs"))
     def compute_log_prob(self, rollout: RowsT) -> RowsT:

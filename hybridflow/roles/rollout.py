@@ -7,7 +7,7 @@ from typing import Any
 from hybridflow.dispatch import RowsT, using
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles.base import Role, roles
-from hybridflow.roles.builtin import ActorRole
+from hybridflow.roles.builtin import ActorRole, GeneratingRole
 
 
 class LinkedRole(Role[RowsT]):
@@ -38,11 +38,8 @@ class GivingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
 
 
 @roles.register("rollout")
-class RolloutRole(LinkedRole[RowsT]):
+class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
     """Generation with the actor's weights."""
-
-    generate_sequences = ActorRole.generate_sequences
-    stream_sequences = ActorRole.stream_sequences
 
     @using("one_to_all", needs=("version",))
     def take_weights(self, offered: RowsT) -> Any:
