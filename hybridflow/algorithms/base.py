@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
+from hybridflow.algorithms.filtering import kept_rows
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.losses.controllers import KLController, kl_controllers
+from hybridflow.losses.options import with_options
 from hybridflow.registry import Registry
 from hybridflow.roles import (
     ActorRole,
+    CostCriticRole,
+    CostRole,
     CriticRole,
+    ModelCostRole,
     ModelRewardRole,
     ReferenceRole,
     RewardModelRole,
@@ -28,15 +34,25 @@ class Algorithm:
     done, and a role starts when its rows are there.
 
     Attributes:
+        paper: where it comes from.
         roles: the roles that it calls; each becomes an attribute.
+        only_for_kl: those of them that it calls only if `penalises_kl`; without, they are not started.
+        parts: the settings of `algorithm` that name a part and that it heeds; a part set elsewhere is a mistake.
+        columns: what its flow gives beside `rewards` for an estimator to read.
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
         preferences: its prompts come with two responses each, one preferred to the other.
         config: its settings.
         number: the number of the step that is being taken, from 0.
+        draw: gives as many new prompts as a step begins with; the trainer sets it.
+        kl: holds the coefficient of the KL inside the rewards.
     """
 
+    paper: ClassVar[str] = ""
     roles: ClassVar[tuple[str, ...]] = ()
+    only_for_kl: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[str, ...]] = ("reward_shaping", "reward_kl_control", "advantage", "policy_loss")
+    columns: ClassVar[tuple[str, ...]] = ("group_id",)
     learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False
     preferences: ClassVar[bool] = False
@@ -45,22 +61,41 @@ class Algorithm:
     reference: ReferenceRole[BatchRef]
     reward: RewardRole[BatchRef] | ModelRewardRole[BatchRef]
     reward_model: RewardModelRole[BatchRef]
+    cost: CostRole[BatchRef] | ModelCostRole[BatchRef]
+    cost_critic: CostCriticRole[BatchRef]
+    draw: Callable[[], BatchRef]
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config, self.number, self._seed = config, 0, seed
-        for role in self.roles:
+        control = config.reward_kl_control
+        self.kl: KLController = with_options(kl_controllers, control.name, control.options)(config.reward_kl_coef)
+        for role in self.roles_of(config):
             setattr(self, role, groups[role])
+
+    @classmethod
+    def roles_of(cls, config: Settings) -> tuple[str, ...]:
+        """The roles that it calls under these settings."""
+        return tuple(role for role in cls.roles if role not in cls.only_for_kl or penalises_kl(config))
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Take one step on these prompts; the rows that it made."""
         raise NotImplementedError
 
+    def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Take in what the calls of a step measured, before the next one; what there is to report besides."""
+        if not self.config.reward_kl_coef or "actor/kl" not in metrics:
+            return {}
+        used = self.kl.coef
+        self.kl.update(metrics["actor/kl"])
+        return {"actor/kl_coef": used}
+
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to know beside weights, optimisers and `number`: plain JSON. Nothing, mostly."""
-        return {}
+        """What a resumed run needs to know beside weights, optimisers and `number`: plain JSON."""
+        return {"kl": self.kl.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take in what `state` gave."""
+        self.kl.restore(state["kl"])
 
     def generate(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> BatchRef:
         """`samples_per_prompt` responses to each prompt, beside the prompts; as `rollout` says but for `sampling`."""
@@ -78,20 +113,37 @@ class Algorithm:
 
     def advantage(self, rollout: BatchRef) -> BatchRef:
         """`advantages` and `returns` of the configured estimator; it runs on the actor's ranks."""
-        return self.actor.compute_advantage(rollout)
+        return self.actor.compute_advantage(rollout, kl_coef=self.kl.coef)
+
+    def filtered(self, rollout: BatchRef) -> BatchRef:
+        """The rows that `rollout_filter` finds worth learning from. Unless that is `none`, it waits for the rewards."""
+        return rollout.select(kept_rows(rollout, self.config)) if self.config.rollout_filter.name != "none" else rollout
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
         """The rows in another order each epoch, cut into `minibatches` parts; one optimiser step a part."""
         for epoch in range(self.config.epochs):
             order = np.random.default_rng((self._seed, self.number, epoch)).permutation(len(rollout))
-            yield from rollout.select(order).split(self.config.minibatches)
+            parts = rollout.select(order).split(self.config.minibatches)
+            yield from (part for part in parts if len(part))  # a filter may have left fewer rows than parts
 
     @property
     def actor_learns(self) -> bool:
         """Whether the critic's head start is over."""
         return self.number >= self.config.critic_warmup_steps
 
+    @property
+    def penalises_kl(self) -> bool:
+        """Whether leaving the reference costs anything, be it in the rewards or in the loss."""
+        return penalises_kl(self.config)
 
-algorithms: Registry[type[Algorithm]] = Registry(
-    "algorithm", *(f"hybridflow.algorithms.{name}" for name in ("ppo", "grpo", "sft", "reward_model"))
-)
+
+def penalises_kl(config: Settings) -> bool:
+    """Whether leaving the reference costs anything under these settings."""
+    return bool(config.reward_kl_coef or config.policy_loss.kl_coef)
+
+
+MODULES = (
+    "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_plus_plus", "safe_rlhf",
+    "sft", "reward_model", "dpo",
+)  # fmt: skip
+algorithms: Registry[type[Algorithm]] = Registry("algorithm", *(f"hybridflow.algorithms.{name}" for name in MODULES))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hybridflow.algorithms.base import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
@@ -14,17 +16,24 @@ class PPO(Algorithm):
     the rewards less β·KL(π ‖ reference) and the critic's values.
     """
 
-    roles = ("actor", "critic", "reference", "reward")
+    paper = "arXiv 1707.06347"
+    roles: ClassVar[tuple[str, ...]] = ("actor", "critic", "reference", "reward")
+    only_for_kl = ("reference",)
+    parts: ClassVar[tuple[str, ...]] = (
+        "reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss", "value_loss",
+    )  # fmt: skip
+    columns = ("group_id", "values")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate, score, estimate advantages, learn."""
         rollout = self.generate(prompts)
         rollout |= self.actor.compute_log_prob(rollout)
-        rollout |= self.reference.compute_ref_log_prob(rollout)
+        if self.penalises_kl:
+            rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.reward.compute_reward(rollout)
         rollout |= self.advantage(rollout)
-        for rows in self.minibatches(rollout):
+        for rows in self.minibatches(self.filtered(rollout)):
             self.critic.update_critic(rows)
             if self.actor_learns:
                 self.actor.update_actor(rows)

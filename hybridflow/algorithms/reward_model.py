@@ -13,7 +13,10 @@ class RewardModel(Algorithm):
     Source: arXiv 2203.02155, equation 1, with one pair a question.
     """
 
+    paper = "arXiv 2203.02155"
     roles = ("reward_model",)
+    parts = ()
+    columns = ()
     learner = "reward_model"
     preferences = True
 

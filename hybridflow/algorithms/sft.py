@@ -14,6 +14,8 @@ class SFT(Algorithm):
     """
 
     roles = ("actor", "reward")
+    parts = ()
+    columns = ()
     supervised = True
 
     def step(self, prompts: BatchRef) -> BatchRef:

@@ -7,7 +7,7 @@ this module asks a chunk for nothing unless it is asked for rows (`get`) or for 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain, pairwise
 from typing import Any
 
@@ -189,6 +189,19 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
     )
     marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
     return BatchRef(sum(ref.rows for ref in refs), sources, marks, _origin([ref.origin for ref in refs]))
+
+
+def stacked(refs: Sequence[BatchRef]) -> BatchRef:
+    """`concat` of rows in groups that are strangers to each other: groups are numbered anew, 0, 1, … from end to end.
+
+    Raises KeyError if the rows are in no groups.
+    """
+    numbered, groups = [], 0
+    for ref in refs:
+        _, group = np.unique(ref._key("group_id"), return_inverse=True)
+        numbered.append(replace(ref, marks={**ref.marks, "group_id": group + groups}))
+        groups += int(group.max(initial=-1)) + 1
+    return concat(numbered)
 
 
 def _origin(parts: Sequence[Origin | None]) -> Origin | None:

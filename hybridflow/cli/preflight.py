@@ -1,6 +1,6 @@
 """Everything that can be known to be wrong before a cluster starts: names, model folders, combinations.
 
-Imports neither torch, vLLM nor Ray, unless a plugin does.
+Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, after all else; unless a plugin does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hybridflow.config import Config, check, fit
+from hybridflow.config import Config, check, fit, parts
 from hybridflow.errors import ConfigError
 from hybridflow.registry import Registry, import_plugins
 
@@ -43,9 +43,12 @@ def problems(config: Config) -> list[str]:
             f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: make it a "
             "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
         )
-    roles = tuple(algorithm.roles)
+    roles = algorithm.roles_of(config.algorithm)
+    if "cost" in roles and not fit.has_model(config, "cost"):
+        found += _unknown("cost.grader", graders, config.cost.grader)
     models, unread = read_models(config, roles)
-    return [*found, *unread, *check.problems(config, fit.Facts(roles, models))]
+    found += [*unread, *check.problems(config, fit.Facts(roles, models))]
+    return found or parts.problems(config, algorithm)
 
 
 def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.Sizes], list[str]]:
@@ -55,14 +58,16 @@ def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.S
     models: dict[str, fit.Sizes] = {}
     unread: dict[str, str] = {}
     for role in fit.trained(config, fit.Facts(roles)):
-        path = fit.section(config, role).model.path
+        path, worker = fit.section(config, role).model.path, fit.section(config, role).worker
         if not path:
-            unread[path] = f"{role}.model.path: none is given; {role}.worker = model needs the folder of a reward model"
+            unread[path] = (
+                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a reward model"
+            )
             continue
         try:
             models[role] = read_shape(path)
         except FileNotFoundError:
-            hint = how_to_make(path, config.run.root, "train-reward" if role == "reward" else "sft")
+            hint = how_to_make(path, config.run.root, "train-reward" if role in fit.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")

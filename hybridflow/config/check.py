@@ -24,6 +24,7 @@ AT_LEAST: Mapping[str, float] = {
     "algorithm.samples_per_prompt": 1,
     "algorithm.minibatches": 1,
     "algorithm.epochs": 1,
+    "algorithm.most_draws": 1,
     "algorithm.critic_warmup_steps": 0,
     "trainer.steps": 1,
     "trainer.validate_every": 0,
@@ -54,6 +55,12 @@ def warnings(config: Config, cpus: int) -> list[str]:
     if idle >= config.trainer.steps:
         found.append(
             f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
+        )
+    updates = config.algorithm.minibatches * config.algorithm.epochs
+    if config.algorithm.policy_loss.name == "pg" and updates > 1:
+        found.append(
+            f"algorithm.policy_loss.name: pg has no ratio, so of the {updates} optimiser steps on a rollout only the "
+            "first is unbiased; set algorithm.minibatches and algorithm.epochs to 1, or use ppo_clip"
         )
     return found
 

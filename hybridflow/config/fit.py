@@ -9,7 +9,8 @@ from typing import Protocol, cast
 from hybridflow.config.schema import Config, Trained
 
 LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
-MODEL_ROLES = ("actor", "critic", "reference", "reward_model")
+MODEL_ROLES = ("actor", "critic", "cost_critic", "reference", "reward_model")
+BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles that a grader or a model may play, and the latter's worker
 
 
 class Sizes(Protocol):
@@ -91,12 +92,12 @@ def pool_of(config: Config, role: str) -> str:
 
 def trained(config: Config, facts: Facts) -> list[str]:
     """The roles in use that have a Megatron model."""
-    return [role for role in (*MODEL_ROLES, "reward") if role in facts.roles and has_model(config, role)]
+    return [role for role in (*MODEL_ROLES, *BY_MODEL) if role in facts.roles and has_model(config, role)]
 
 
 def has_model(config: Config, role: str) -> bool:
-    """Whether a role has a Megatron model; the reward does if its worker is `model`, and not if it is a grader."""
-    return role in MODEL_ROLES or (role == "reward" and config.reward.worker == "model")
+    """Whether a role has a Megatron model; reward and cost do if their worker says so, and not if it is a grader."""
+    return role in MODEL_ROLES or (role in BY_MODEL and section(config, role).worker == BY_MODEL[role])
 
 
 def section(config: Config, role: str) -> Trained:
@@ -149,8 +150,8 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
 def _head(config: Config, role: str, found: str) -> Iterator[str]:
     """Does the model have what the role reads off it? What learns a scalar head of its own may start from either."""
     path = section(config, role).model.path
-    if role == "reward" and found != "reward":
-        yield f"reward.model.path: {path} has no score head; hybridflow train-reward makes a reward model of it"
+    if role in BY_MODEL and found != "reward":
+        yield f"{role}.model.path: {path} has no score head; hybridflow train-reward makes a reward model of it"
     if role in ("actor", "reference") and found != "lm":
         yield f"{role}.model.path: {path} is a reward model; a language model was expected"
 

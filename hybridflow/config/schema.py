@@ -138,6 +138,22 @@ class Reward(Trained):
 
 
 @dataclass
+class Cost(Trained):
+    """A grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
+
+    worker: str = "cost"
+    grader: str = ""  # the registered name of the grader; its grade is the cost
+    model: Model = field(default_factory=lambda: Model(path=""))  # of the cost model
+
+
+@dataclass
+class CostCritic(Critic):
+    """The value function of costs, started from `model.path` with a fresh scalar head."""
+
+    worker: str = "cost_critic"
+
+
+@dataclass
 class RewardModel(Trained):
     """A reward model that learns, started from `model.path`: from a language model with a fresh score head."""
 
@@ -218,6 +234,23 @@ class ValueLoss:
 
 
 @dataclass
+class PreferenceLoss:
+    """The loss of DPO."""
+
+    beta: float = 0.1  # how strongly the policy is held to the reference
+
+
+@dataclass
+class Lagrange:
+    """The multiplier of a limit on the mean cost of responses (Safe-RLHF)."""
+
+    limit: float = 0.0  # what the mean cost may be
+    multiplier: float = 1.0  # to begin with
+    lr: float = 0.1  # of its logarithm
+    most: float = 100.0  # it is held here
+
+
+@dataclass
 class Algorithm:
     """An algorithm, its data sizes and its parts."""
 
@@ -228,11 +261,16 @@ class Algorithm:
     epochs: int = 1  # passes over a step's rows
     reward_kl_coef: float = 0.0  # of the KL to the reference, taken off the token rewards
     reward_kl_estimator: str = "k1"
+    reward_kl_control: Part = field(default_factory=lambda: Part("fixed"))  # how that coefficient moves: or adaptive
     reward_shaping: Part = field(default_factory=Part)  # of a row's reward, before the KL is taken off: overlong
+    rollout_filter: Part = field(default_factory=Part)  # of rows to learn from: unequal_groups, overlong
+    most_draws: int = 10  # of prompts for one step, where a step samples until enough of them teach something
     critic_warmup_steps: int = 0  # steps in which only the critic learns
     advantage: Advantage = field(default_factory=Advantage)
     policy_loss: PolicyLoss = field(default_factory=PolicyLoss)
     value_loss: ValueLoss = field(default_factory=ValueLoss)
+    preference_loss: PreferenceLoss = field(default_factory=PreferenceLoss)
+    lagrange: Lagrange = field(default_factory=Lagrange)
 
 
 @dataclass
@@ -277,6 +315,8 @@ class Config:
     critic: Critic = field(default_factory=Critic)
     reference: Reference = field(default_factory=Reference)
     reward: Reward = field(default_factory=Reward)
+    cost: Cost = field(default_factory=Cost)
+    cost_critic: CostCritic = field(default_factory=CostCritic)
     reward_model: RewardModel = field(default_factory=RewardModel)
     rollout: Rollout = field(default_factory=Rollout)
     placement: Placement = field(default_factory=Placement)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
+
+from hybridflow.registry import Registry
 
 
 class KLController(Protocol):
@@ -23,6 +26,10 @@ class KLController(Protocol):
         """Take in what `state` gave."""
 
 
+kl_controllers: Registry[Callable[..., KLController]] = Registry("KL controller")  # (coef, **options)
+
+
+@kl_controllers.register("fixed")
 class FixedKL:
     """The same coefficient for the whole run, whatever is measured."""
 
@@ -40,6 +47,7 @@ class FixedKL:
         """See `KLController`."""
 
 
+@kl_controllers.register("adaptive")
 class AdaptiveKL:
     """Steers the KL towards a target: β ← β (1 + gain · clip(KL / target - 1, -0.2, 0.2)).
 

@@ -22,13 +22,13 @@ class FilterInputs:
         rewards: [R] float.
         group_id: [R] int64, equal for samples of one prompt.
         lengths: [R] int64, tokens of each response.
-        limit: the most tokens that a response may have.
+        truncated: [R] bool: the response reached the limit before anything ended it.
     """
 
     rewards: np.ndarray
     group_id: np.ndarray
     lengths: np.ndarray
-    limit: int
+    truncated: np.ndarray
 
 
 RolloutFilter = Callable[..., np.ndarray]
@@ -52,9 +52,8 @@ def unequal_groups(rows: FilterInputs) -> np.ndarray:
 
 @rollout_filters.register("overlong")
 def overlong(rows: FilterInputs) -> np.ndarray:
-    """Leave out responses that reached the limit: whether they would have been right is not known.
+    """Leave out responses that were cut off at the limit: whether they would have been right is not known.
 
-    Source: DAPO's overlong filtering, arXiv 2503.14476, section 3.4. A response that ends by itself with its last
-    allowed token is left out too.
+    Source: DAPO's overlong filtering, arXiv 2503.14476, section 3.4.
     """
-    return np.flatnonzero(rows.lengths < rows.limit)
+    return np.flatnonzero(~rows.truncated)

@@ -22,6 +22,7 @@ def with_options(parts: Registry[Callable[..., T]], name: str, options: Mapping[
     try:
         signature.bind(None, **options)
     except TypeError as error:
-        takes = ", ".join(map(str, list(signature.parameters.values())[1:])) or "none"
+        known = list(signature.parameters.values())[1:]
+        takes = ", ".join(str(option.replace(annotation=option.empty)) for option in known) or "none"
         raise ValueError(f"options of {parts.kind} {name!r}: {error}; it takes {takes}") from None
     return partial(function, **options)

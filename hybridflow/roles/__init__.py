@@ -15,10 +15,14 @@ from hybridflow.roles.builtin import (
     SamplingChanges,
     TrainedRole,
 )
+from hybridflow.roles.constrained import CostCriticRole, CostRole, ModelCostRole
 
 __all__ = [
     "ActorRole",
+    "CostCriticRole",
+    "CostRole",
     "CriticRole",
+    "ModelCostRole",
     "ModelRewardRole",
     "ReferenceRole",
     "RewardModelRole",

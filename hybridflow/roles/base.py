@@ -19,4 +19,4 @@ class Role(Interface[RowsT]):
     light: ClassVar[bool] = False
 
 
-roles: Registry[type[Role]] = Registry("role", "hybridflow.roles.builtin")
+roles: Registry[type[Role]] = Registry("role", "hybridflow.roles.builtin", "hybridflow.roles.constrained")

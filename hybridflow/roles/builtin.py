@@ -78,8 +78,19 @@ class ActorRole(TrainedRole[RowsT]):
         raise NotImplementedError
 
     @using("dp_proto", gives=kinds("advantages", "returns"))
-    def compute_advantage(self, rollout: RowsT) -> RowsT:
-        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run."""
+    def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
+        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
+
+        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
+    def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
+        """As `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
+
+        Reads `costs` and, if the estimator reads values, `cost_values` too.
+        """
         raise NotImplementedError
 
     @using(
@@ -89,6 +100,11 @@ class ActorRole(TrainedRole[RowsT]):
     )
     def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
+    def update_preferred(self, pairs: RowsT) -> None:
+        """One optimiser step on the mean DPO loss of these pairs."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=RESPONSE)
@@ -126,6 +142,11 @@ class ReferenceRole(Role[RowsT]):
         """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
         raise NotImplementedError
 
+    @using("3d_proto", needs=PAIR, gives=kinds("ref_chosen", "ref_rejected"))
+    def compute_ref_pair(self, pairs: RowsT) -> RowsT:
+        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens."""
+        raise NotImplementedError
+
 
 @roles.register("reward")
 class RewardRole(Role[RowsT]):
@@ -136,6 +157,11 @@ class RewardRole(Role[RowsT]):
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the grade of each response."""
+        raise NotImplementedError
+
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
         raise NotImplementedError
 
     @using("dp_proto")
@@ -150,6 +176,11 @@ class ModelRewardRole(Role[RowsT]):
     @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """`rewards` ([R] float): the model's score of each row, at its last token."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
         raise NotImplementedError
 
 

@@ -29,3 +29,9 @@ def last_number(response: str, answer: str) -> float:
         raise ValueError(f"grader last_number: the answer is {answer!r}, a number was expected; use `exact`") from None
     found = _NUMBER.findall(response)
     return float(bool(found) and Decimal(found[-1].replace(",", "")) == wanted)
+
+
+@graders.register("has_seven")
+def has_seven(response: str, answer: str) -> float:
+    """1.0 if the response has the digit 7, whatever the answer is; else 0.0. A cost to try a limit with."""
+    return float("7" in response)

@@ -11,12 +11,12 @@ from hybridflow.tasks.base import Task
 class Prompts:
     """The order in which training walks through a split: a new permutation each epoch, without a gap between epochs.
 
-    Invariant: `at(step)` depends on the seed, the sizes and `step` only. There is no cursor, so a resumed run goes on
-    in the same order by asking for its next step.
+    Invariant: `at(draw)` depends on the seed, the sizes and `draw` only. There is no state, so a resumed run goes on in
+    the same order by asking for its next draw. A step takes one draw, or more if its algorithm asks for more.
 
     Example:
         prompts = Prompts(task, "train", rows_per_step=64, seed=1)
-        batch = prompts.batch(step=0)
+        batch = prompts.batch(0)
 
     Raises:
         ValueError: the split is empty, or a step would have no rows.
@@ -30,18 +30,18 @@ class Prompts:
         if rows_per_step < 1:
             raise ValueError(f"{rows_per_step} rows per step: at least 1 is needed")
 
-    def at(self, step: int) -> np.ndarray:
-        """[rows_per_step] int64 row numbers for step 0, 1, 2, …"""
-        if step < 0:
-            raise ValueError(f"step {step}: steps count from 0")
-        places = step * self.rows_per_step + np.arange(self.rows_per_step)
+    def at(self, draw: int) -> np.ndarray:
+        """[rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
+        if draw < 0:
+            raise ValueError(f"draw {draw}: draws count from 0")
+        places = draw * self.rows_per_step + np.arange(self.rows_per_step)
         epochs = places // self.size
         rows = [self._epoch(epoch)[places[epochs == epoch] % self.size] for epoch in np.unique(epochs).tolist()]
         return np.concatenate(rows)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, draw: int) -> Batch:
         """Those rows of the task, as `Task.rows` gives them."""
-        return self.task.rows(self.split, self.at(step))
+        return self.task.rows(self.split, self.at(draw))
 
     def _epoch(self, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.seed, epoch]).permutation(self.size)

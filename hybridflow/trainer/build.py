@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import has_model, pool_of
+from hybridflow.config.fit import BY_MODEL, has_model, pool_of
 from hybridflow.config.schema import Config, Resharding
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.parallel.layout import Layout, describe
-from hybridflow.roles import ModelRewardRole, Role, roles
+from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def layout_of(config: Config, role: str) -> Layout:
 
 
 def interface_of(config: Config, role: str) -> type[Role]:
-    """What a role can do. That of the reward depends on who plays it."""
-    return ModelRewardRole if role == "reward" and has_model(config, role) else roles.get(role)
+    """What a role can do. That of reward and cost depends on who plays it."""
+    by_model: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
+    return by_model[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
 
 def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Running:
@@ -62,12 +63,13 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
     """
     cls = algorithms.get(config.algorithm.name)
-    used = list(dict.fromkeys(pool_of(config, role) for role in (*cls.roles, "reward")))
+    played = cls.roles_of(config.algorithm)
+    used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
     stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
     supervisor = Supervisor()
-    pools = {name: _start_pool(config, name, cls, supervisor, stack) for name in used}
+    pools = {name: _start_pool(config, name, played, supervisor, stack) for name in used}
     groups: dict[str, Group] = {}
-    for role in cls.roles:
+    for role in played:
         layout = layout_of(config, role)
         say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
         worker: Any = getattr(getattr(config, role, None), "worker", None)
@@ -79,7 +81,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
             updates=total_updates(config),
             interface=interface_of(config, role),
         )
-    groups["grader"] = groups["reward"] if _graded(config, cls) else _grader(config, pools[pool_of(config, "reward")])
+    judge = pools[pool_of(config, "reward")]
+    groups["grader"] = groups["reward"] if _graded(config, played) else _grader(config, judge)
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
 
 
@@ -88,9 +91,9 @@ def total_updates(config: Config) -> int:
     return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
 
 
-def _graded(config: Config, cls: type[Algorithm]) -> bool:
+def _graded(config: Config, played: tuple[str, ...]) -> bool:
     """Whether the algorithm's own reward is a grader."""
-    return "reward" in cls.roles and not has_model(config, "reward")
+    return "reward" in played and not has_model(config, "reward")
 
 
 def _grader(config: Config, pool: ResourcePool) -> Group:
@@ -102,9 +105,9 @@ def _grader(config: Config, pool: ResourcePool) -> Group:
 
 
 def _start_pool(
-    config: Config, name: str, cls: type[Algorithm], supervisor: Supervisor, stack: ExitStack
+    config: Config, name: str, played: tuple[str, ...], supervisor: Supervisor, stack: ExitStack
 ) -> ResourcePool:
-    light = all(interface_of(config, role).light for role in cls.roles if pool_of(config, role) == name)
+    light = all(interface_of(config, role).light for role in played if pool_of(config, role) == name)
     pool = ResourcePool(
         name,
         config.placement.pools[name],

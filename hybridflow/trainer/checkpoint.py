@@ -53,7 +53,7 @@ def load(running: Running, path: Path) -> Outcome:
     state = _read(path)
     running.algorithm.restore(state["algorithm"])
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
-    return Outcome(state["steps"], state["seconds"], accuracy)
+    return Outcome(state["steps"], state["seconds"], accuracy, state["draws"])
 
 
 def sizes(path: Path) -> dict[str, int]:

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.observe.folder import RunFolder
@@ -16,7 +16,7 @@ from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.outcome import Outcome
-from hybridflow.trainer.validate import validate, with_preferences
+from hybridflow.trainer.validate import judged, validate, with_preferences
 
 
 def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
@@ -25,11 +25,12 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
     split = "warmup" if running.algorithm.supervised else "train"
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = outcome.seconds
+    running.algorithm.draw = lambda: _draw(running.algorithm, prompts, outcome)
     if not outcome.accuracy:
         _validate(config, running, task, folder, live, outcome)
     with live.bar(config.run.name, settings.steps, done=before):
         while not outcome.ended(settings.steps, settings.stop_at_accuracy):
-            metrics = _step(config, running, prompts, outcome.steps, folder)
+            metrics = _step(config, running, outcome.steps, folder)
             folder.log({"step": outcome.steps, **metrics})
             outcome.steps += 1
             elapsed = perf_counter() - start
@@ -55,25 +56,32 @@ def _save(config: Config, running: Running, folder: RunFolder, live: Live, outco
         live.say(f"saved step {outcome.steps} in {seconds:.1f} s")
 
 
-def _step(config: Config, running: Running, prompts: Prompts, step: int, folder: RunFolder) -> dict[str, float]:
+def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dict[str, float]:
     """One step, and its metrics."""
     begin, algorithm = perf_counter(), running.algorithm
-    numbers = prompts.at(step)
     algorithm.number = running.supervisor.step = step
-    rollout = algorithm.step(put(_rows(algorithm, prompts.task, prompts.split, numbers)))
+    rollout = algorithm.step(algorithm.draw())
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
     metrics = running.supervisor.drain()
     running.supervisor.step = None
+    metrics |= algorithm.measured(metrics)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics.get("perf/trained_tokens", 0.0) / seconds
     return metrics
 
 
+def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
+    """The next prompts, as many as a step begins with."""
+    numbers = prompts.at(outcome.draws)
+    outcome.draws += 1
+    return put(_rows(algorithm, prompts.task, prompts.split, numbers))
+
+
 def _rows(algorithm: Algorithm, task: Task, split: str, numbers: np.ndarray) -> Batch:
-    """What a step of the algorithm is given."""
+    """What the algorithm is given of those rows."""
     if algorithm.preferences:
         return with_preferences(task).preferences(split, numbers)
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
@@ -83,5 +91,4 @@ def _validate(config: Config, running: Running, task: Task, folder: RunFolder, l
     found = validate(running, task, config.trainer.validation_prompts)
     accuracy = outcome.accuracy[outcome.steps] = found["accuracy"]
     folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in found.items()}})
-    rows = "pairs" if running.algorithm.preferences else "prompts"
-    live.say(f"after {outcome.steps} steps: accuracy {accuracy:.3f} on held-out {rows}")
+    live.say(f"after {outcome.steps} steps: accuracy {accuracy:.3f} on held-out {judged(running.algorithm)}")

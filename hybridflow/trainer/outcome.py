@@ -10,14 +10,16 @@ class Outcome:
     """How a run has gone so far.
 
     Attributes:
-        steps: that have been taken; the data cursor is the next step's number, see `tasks.prompts`.
+        steps: that have been taken.
         seconds: that the loop has run, before interruptions too.
         accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
+        draws: of prompts that the steps took, one each unless the algorithm drew more: the data cursor.
     """
 
     steps: int = 0
     seconds: float = 0.0
     accuracy: dict[int, float] = field(default_factory=dict)
+    draws: int = 0
 
     def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
         """Whether there is nothing left to do: all steps are taken, or the last one reached the accuracy."""

@@ -18,6 +18,7 @@ from hybridflow.trainer.build import build
 from hybridflow.trainer.loop import train
 from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.resume import choose
+from hybridflow.trainer.validate import judged
 
 
 def run(config: Config) -> int:
@@ -37,7 +38,7 @@ def run(config: Config) -> int:
         outcome = checkpoint.load(running, source) if source else Outcome()
         train(config, running, task, folder, live, outcome)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
-    _report(config, folder, live, outcome, "pairs" if running.algorithm.preferences else "prompts")
+    _report(config, folder, live, outcome, judged(running.algorithm))
     return 0
 
 

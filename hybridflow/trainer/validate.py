@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from hybridflow.algorithms import Algorithm
 from hybridflow.controller import put
 from hybridflow.tasks import PreferenceTask, Task
 from hybridflow.trainer.build import Running
@@ -17,7 +18,7 @@ def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
     """
     running.supervisor.drain()
     numbers = np.arange(min(rows, task.size("held_out")))
-    if running.algorithm.preferences:
+    if judged(running.algorithm) == "pairs":
         running.groups["reward_model"].compare(put(with_preferences(task).preferences("held_out", numbers)))
         found = running.supervisor.drain()
         return {name: found[f"reward_model/{name}"] for name in ("accuracy", "loss")}
@@ -25,6 +26,11 @@ def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
     prompts |= running.groups["actor"].generate_sequences(prompts, temperature=0.0)
     running.groups["grader"].compute_reward(prompts)
     return {"accuracy": running.supervisor.drain()["reward/mean"]}
+
+
+def judged(algorithm: Algorithm) -> str:
+    """What accuracy is of: a reward model's `pairs`, or a policy's answers to `prompts`."""
+    return "pairs" if algorithm.learner == "reward_model" else "prompts"
 
 
 def with_preferences(task: Task) -> PreferenceTask:

@@ -13,23 +13,24 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.dispatch import Streamed
-from hybridflow.engines.megatron.engine import TokenOutputs
+from hybridflow.engines.megatron.engine import Loss, TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.requests import FinishedRow, Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
-from hybridflow.losses.advantages import AdvantageInputs, estimator
 from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import PolicyInputs, policy_loss
-from hybridflow.losses.rewards import token_rewards
-from hybridflow.losses.shaping import ShapingInputs, shaping
+from hybridflow.losses.preference import dpo
+from hybridflow.losses.segments import row_sums
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole, SamplingChanges
 from hybridflow.tasks.tokenizer import load_tokenizer
+from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
+from hybridflow.workers.pairs import sides
 
 
 @workers.register("actor")
@@ -125,35 +126,13 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         metrics.mean("actor/entropy", scores["entropy"].values.sum(), tokens)
         return Batch(old_log_probs=log_probs)
 
-    def compute_advantage(self, rollout: Batch) -> Batch:
-        """See `ActorRole`. The penalty for leaving the reference, if any, is taken off the token rewards first."""
-        algorithm = self.context.config.algorithm
-        responses = rollout.ragged("response_ids")
-        lengths = torch.from_numpy(responses.lengths)
+    def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
+        """See `ActorRole`."""
+        return Estimation(rollout, self.context, self._sum_over_ranks).plain(kl_coef)
 
-        def column(name: str) -> Tensor | None:
-            return tensor(rollout.ragged(name).values) if name in rollout else None
-
-        kl, coef = None, algorithm.reward_kl_coef
-        old, ref = column("old_log_probs"), column("ref_log_probs")
-        if old is not None and ref is not None:
-            kl = kl_estimators.get(algorithm.reward_kl_estimator)(old, ref)
-            self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
-        limit = self.context.config.rollout.max_response_tokens
-        shaped = shaping(algorithm.reward_shaping.name, algorithm.reward_shaping.options)
-        rewards = shaped(ShapingInputs(tensor(rollout.dense("rewards")), lengths, limit))
-        inputs = AdvantageInputs(
-            token_rewards=token_rewards(rewards, lengths, kl if coef else None, coef),
-            lengths=lengths,
-            values=column("values"),
-            group_id=tensor(rollout.dense("group_id")) if "group_id" in rollout else None,
-            baseline_rewards=tensor(rollout.dense("baseline_rewards")) if "baseline_rewards" in rollout else None,
-            all_reduce=self._sum_over_ranks,
-        )
-        found, returns = estimator(algorithm.advantage.name, algorithm.advantage.options)(inputs)
-        self.context.metrics.mean("critic/advantages", float(found.sum()), len(found))
-        self.context.metrics.mean("critic/returns", float(returns.sum()), len(returns))
-        return Batch(advantages=responses.like(found.numpy()), returns=responses.like(returns.numpy()))
+    def compute_constrained_advantage(self, rollout: Batch, *, kl_coef: float, multiplier: float) -> Batch:
+        """See `ActorRole`."""
+        return Estimation(rollout, self.context, self._sum_over_ranks).constrained(kl_coef, multiplier)
 
     def update_actor(self, rollout: Batch) -> None:
         """See `ActorRole`."""
@@ -175,6 +154,21 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
             return (total * tokens_of(weights, micro)).sum()
 
         self._update(rollout, loss)
+
+    def update_preferred(self, pairs: Batch) -> None:
+        """See `ActorRole`. Both sides of a pair are in one micro-batch, so its gradient is exact."""
+        total, rows = self.engine.global_sums(float(len(pairs)))[0], sides(pairs)
+        ref_chosen, ref_rejected = (tensor(pairs.dense(name)) for name in ("ref_chosen", "ref_rejected"))
+        beta = self.context.config.algorithm.preference_loss.beta
+
+        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            sums, at = row_sums(outputs.log_probs, micro.lengths), torch.from_numpy(micro.rows[::2] // 2)
+            reference = ref_chosen[at].to(sums.device), ref_rejected[at].to(sums.device)
+            found = dpo(sums[::2], sums[1::2], *reference, beta)
+            self.record(found)
+            return found.loss.sum() / total
+
+        self._update(rows, loss, together=2)
 
     def update_supervised(self, examples: Batch) -> None:
         """See `ActorRole`."""
@@ -214,8 +208,8 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
         metrics.mean("rollout_correction/changed", float(changed(inputs, found).sum()), len(found))
         return responses.like(found.numpy())
 
-    def _update(self, batch: Batch, loss) -> None:  # type: ignore[no-untyped-def]
-        self.learn(batch, loss)
+    def _update(self, batch: Batch, loss: Loss, **options: Any) -> None:
+        self.learn(batch, loss, **options)
         self.version += 1
         tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
         self.context.metrics.total("perf/trained_tokens", tokens)

@@ -48,8 +48,10 @@ class Worker:
         self.context = context
 
 
-# The reward model's module comes first: it also has the worker `model`, and the actor's would import vLLM to find it.
+# The reward model's module comes first: it also has the workers `model` and `cost_model`, and the actor's would import
+# vLLM to find them.
+MODULES = ("reward_model", "actor", "critic", "cost_critic", "reference", "reward", "cost")
 workers: Registry[type[Worker]] = Registry(
     "worker",
-    *(f"hybridflow.workers.{name}" for name in ("reward_model", "actor", "critic", "reference", "reward")),
+    *(f"hybridflow.workers.{name}" for name in MODULES),
 )

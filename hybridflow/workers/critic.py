@@ -1,39 +1,52 @@
-"""The critic: a Megatron engine with a scalar head."""
+"""Critics: a Megatron engine with a scalar head."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from hybridflow.batch import Batch
+from hybridflow.config.schema import Critic
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.losses.value import clipped_value_loss
 from hybridflow.roles import CriticRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import TrainedWorker, tokens_of
 
 
+class ValueWorker(TrainedWorker):
+    """A value function on one rank."""
+
+    def __init__(self, context: Context, settings: Critic) -> None:
+        super().__init__(context, settings, head="value", optimizer=settings.optimizer)
+
+    def learn_values(self, rollout: Batch, old: str, returns: str) -> None:
+        """One optimiser step on the value loss, averaged over tokens; `old` and `returns` name its columns."""
+        weights = self.token_weights(rollout, "token_mean")
+        clip, role = self.context.config.algorithm.value_loss.clip, self.context.role
+
+        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            before, targets = (tokens_of(rollout.ragged(name), micro) for name in (old, returns))
+            found = clipped_value_loss(outputs.values, before, targets, clip)
+            named = {name.replace("critic/", f"{role}/", 1): value for name, value in found.metrics.items()}
+            self.record(TokenLoss(found.loss, named))
+            return (found.loss * tokens_of(weights, micro)).sum()
+
+        self.learn(rollout, loss)
+
+
 @workers.register("critic")
-class CriticWorker(CriticRole[Batch], TrainedWorker):
-    """The value function on one rank."""
+class CriticWorker(CriticRole[Batch], ValueWorker):
+    """The value function of rewards."""
 
     def __init__(self, context: Context) -> None:
-        settings = context.config.critic
-        super().__init__(context, settings, head="value", optimizer=settings.optimizer)
+        super().__init__(context, context.config.critic)
 
     def compute_values(self, rollout: Batch) -> Batch:
         """See `CriticRole`."""
         return self.scored(rollout, "values", "values")
 
     def update_critic(self, rollout: Batch) -> None:
-        """See `CriticRole`. The loss is averaged over tokens."""
-        weights = self.token_weights(rollout, "token_mean")
-        clip = self.context.config.algorithm.value_loss.clip
-
-        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-            old, returns = (tokens_of(rollout.ragged(name), micro) for name in ("values", "returns"))
-            found = clipped_value_loss(outputs.values, old, returns, clip)
-            self.record(found)
-            return (found.loss * tokens_of(weights, micro)).sum()
-
-        self.learn(rollout, loss)
+        """See `CriticRole`."""
+        self.learn_values(rollout, "values", "returns")

@@ -6,6 +6,7 @@ from hybridflow.batch import Batch
 from hybridflow.roles import ReferenceRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import ModelWorker
+from hybridflow.workers.pairs import row_totals, sides
 
 
 @workers.register("reference")
@@ -18,3 +19,12 @@ class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
     def compute_ref_log_prob(self, rollout: Batch) -> Batch:
         """See `ReferenceRole`."""
         return self.scored(rollout, "log_probs", "ref_log_probs")
+
+    def compute_ref_pair(self, pairs: Batch) -> Batch:
+        """See `ReferenceRole`."""
+        with self.turn() as engine:
+            scores = engine.score(sides(pairs))
+        if scores is None:
+            return Batch()
+        totals = row_totals(scores["log_probs"])
+        return Batch(ref_chosen=totals[::2], ref_rejected=totals[1::2])

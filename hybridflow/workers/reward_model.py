@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import Batch
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.preference import bradley_terry
 from hybridflow.losses.token_loss import TokenLoss
-from hybridflow.roles import ModelRewardRole, RewardModelRole
+from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import ModelWorker, TrainedWorker
+from hybridflow.workers.pairs import sides
 
 
 @workers.register("reward_model")
@@ -50,29 +50,45 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             engine.export(folder)
 
 
+class ScoringWorker(ModelWorker):
+    """A frozen reward model, on one rank."""
+
+    def scores(self, rollout: Batch, column: str, metric: str) -> Batch:
+        """The score of each row as a column, on the ranks that have it; reports their mean."""
+        with self.turn() as engine:
+            found = engine.score_rows(rollout)
+        if found is None:
+            return Batch()
+        self.context.metrics.mean(metric, found.sum(), len(found))
+        return Batch(**{column: found})
+
+
 @workers.register("model")
-class ModelRewardWorker(ModelRewardRole[Batch], ModelWorker):
-    """A frozen reward model as the role `reward`, on one rank."""
+class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
+    """A frozen reward model as the role `reward`."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.reward, head="reward")
 
     def compute_reward(self, rollout: Batch) -> Batch:
         """See `ModelRewardRole`."""
-        with self.turn() as engine:
-            scores = engine.score_rows(rollout)
-        if scores is None:
-            return Batch()
-        self.context.metrics.mean("reward/mean", scores.sum(), len(scores))
-        return Batch(rewards=scores)
+        return self.scores(rollout, "rewards", "reward/mean")
+
+    def compute_baseline(self, greedy: Batch) -> Batch:
+        """See `ModelRewardRole`."""
+        return self.scores(greedy, "baseline_rewards", "reward/baseline_mean")
 
 
-def sides(pairs: Batch) -> Batch:
-    """[P] pairs as [2 P] rows: of each pair the chosen response, then the rejected one."""
-    chosen, rejected = pairs.ragged("response_ids"), pairs.ragged("rejected_ids")
-    responses = [side for pair in zip(chosen, rejected, strict=True) for side in pair]
-    prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
-    return Batch(prompt_ids=prompts, response_ids=Ragged.of(responses, np.int64))
+@workers.register("cost_model")
+class ModelCostWorker(ModelCostRole[Batch], ScoringWorker):
+    """A frozen cost model as the role `cost`."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, context.config.cost, head="reward")
+
+    def compute_cost(self, rollout: Batch) -> Batch:
+        """See `ModelCostRole`."""
+        return self.scores(rollout, "costs", "cost/mean")
 
 
 def compared(scores: Tensor) -> TokenLoss:

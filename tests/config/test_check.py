@@ -139,8 +139,8 @@ def test_a_coefficient_needs_its_role():
 
 
 def test_a_role_without_a_section_is_named():
-    found = check.problems(load(), Facts(roles=(*MODEL_ROLES, "cost")))
-    assert found == ["algorithm.name: ppo needs the role cost, for which the configuration has no section"]
+    found = check.problems(load(), Facts(roles=(*MODEL_ROLES, "judge")))
+    assert found == ["algorithm.name: ppo needs the role judge, for which the configuration has no section"]
 
 
 def test_roles_that_take_no_part_are_not_looked_at():

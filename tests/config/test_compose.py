@@ -123,7 +123,7 @@ def test_resolved_yaml_reads_back_to_the_same_config():
         ("plugins=mine", ["plugins: wrong type"]),
         (
             "algorithm=grppo",
-            ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, reward_model"],
+            ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, "],
         ),
         ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
         ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
@@ -140,7 +140,9 @@ def test_a_wrong_override_is_one_line_that_names_its_key(override, parts):
 def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
     assert lines[:-1] == [f"{k}: must be given" for k in ("actor.model.path", "reward.grader", "run.name", "task.name")]
-    assert lines[-1].endswith("one of addition, addition_model_reward, addition_reward, addition_warmup, smollm2")
+    assert lines[-1].endswith(
+        "one of addition, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2"
+    )
 
 
 def test_a_users_folder_adds_options_and_errors_name_file_and_line(tmp_path):

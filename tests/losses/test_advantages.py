@@ -171,7 +171,7 @@ def test_an_estimator_takes_its_options() -> None:
 
 
 def test_an_unknown_option_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'gae'.*'lamda'.*lam: "):
+    with pytest.raises(ValueError, match=r"'gae'.*'lamda'.*lam="):
         estimator("gae", {"lamda": 0.9})
 
 

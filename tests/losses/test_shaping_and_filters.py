@@ -51,7 +51,8 @@ def test_no_shaping_leaves_rewards() -> None:
 
 def _filter_inputs(rows: list[tuple[float, int, int]]) -> FilterInputs:
     rewards, groups, lengths = (np.array([row[at] for row in rows]) for at in range(3))
-    return FilterInputs(rewards.astype(np.float32), groups.astype(np.int64), lengths.astype(np.int64), LIMIT)
+    truncated = lengths >= LIMIT
+    return FilterInputs(rewards.astype(np.float32), groups.astype(np.int64), lengths.astype(np.int64), truncated)
 
 
 @given(ROWS)

@@ -58,5 +58,5 @@ def test_what_cannot_be_walked() -> None:
         Prompts(Sized(5), "warmup", 1, seed=1)
     with pytest.raises(ValueError, match="0 rows per step"):
         Prompts(Sized(5), "train", 0, seed=1)
-    with pytest.raises(ValueError, match="step -1"):
+    with pytest.raises(ValueError, match="draw -1"):
         Prompts(Sized(5), "train", 1, seed=1).at(-1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
@@ -93,8 +92,8 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
             if len(came) == place.together:
                 self._whole(self._came.pop(place.layer), update_info)
         if self._came:
-            there = ", ".join(chain.from_iterable(self._came.values()))
-            raise RuntimeError(f"of the layers of {there} not all weights have come")
+            alone = ", ".join(name for names in self._came.values() for name in names)
+            raise RuntimeError(f"of the layers of {alone} not all weights have come")
 
     @torch.no_grad()
     def finish_weight_update(self) -> None:

@@ -1,0 +1,67 @@
+"""DAPO: GRPO that samples until enough groups teach something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef, stacked
+from hybridflow.errors import HybridFlowError
+
+
+@algorithms.register("dapo")
+class DAPO(Algorithm):
+    """Decoupled clip and dynamic sampling policy optimisation (arXiv 2503.14476).
+
+    GRPO's advantage in PPO's objective with two bounds (`clip_low`, `clip_high`), averaged over all tokens, with
+    overlong responses punished (`reward_shaping: overlong`) and no KL. Dynamic sampling, its equation 11: groups of
+    equal rewards teach nothing (`rollout_filter: unequal_groups`), so further prompts are drawn until
+    `prompts_per_step` groups are left, `most_draws` times at most; then it learns from those that there are.
+    """
+
+    paper = "arXiv 2503.14476"
+    roles = ("actor", "reference", "reward")
+    only_for_kl = ("reference",)
+    parts = ("reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss")
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Sample until there are enough groups; compare inside each, learn."""
+        rollout = self.sampled_until_enough(prompts)
+        rollout |= self.actor.compute_log_prob(rollout)
+        if self.penalises_kl:
+            rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(rollout):
+            self.actor.update_actor(rows)
+        return rollout
+
+    def sampled_until_enough(self, prompts: BatchRef) -> BatchRef:
+        """`prompts_per_step` groups that the filter keeps, or all that `most_draws` gave. Raises if there are none."""
+        wanted, self._draws, self._groups = self.config.prompts_per_step, 1, 0
+        kept = stacked([self.scored(prompts)])
+        while groups_of(kept) < wanted and self._draws < self.config.most_draws:
+            self._draws += 1
+            kept = stacked([kept, self.scored(self.draw())])
+        self._groups = groups_of(kept)
+        if not self._groups:
+            raise HybridFlowError(
+                f"dapo: of {self._draws} x {wanted} prompts none has samples that rollout_filter keeps "
+                f"({self.config.rollout_filter.name}): they are all right or all wrong. Give easier or harder prompts, "
+                "a warmer start, or more algorithm.samples_per_prompt; algorithm.most_draws says how often to try"
+            )
+        return kept.select((kept.marks["group_id"] < wanted).nonzero()[0])
+
+    def scored(self, prompts: BatchRef) -> BatchRef:
+        """Responses with their rewards, those that the filter keeps."""
+        rollout = self.generate(prompts)
+        return self.filtered(rollout | self.reward.compute_reward(rollout))
+
+    def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """How many draws of prompts the step took, and the share of their groups that was kept."""
+        share = self._groups / (self._draws * self.config.prompts_per_step)
+        return {**super().measured(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
+
+
+def groups_of(rollout: BatchRef) -> int:
+    """How many groups there are in `stacked` rows."""
+    return int(rollout.marks["group_id"].max(initial=-1)) + 1

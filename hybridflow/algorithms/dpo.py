@@ -1,0 +1,28 @@
+"""Direct preference optimisation: from pairs to a policy, without a reward model or generation."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+
+
+@algorithms.register("dpo")
+class DPO(Algorithm):
+    """Offline DPO (arXiv 2305.18290, equation 7), one pair a row.
+
+    The mean of  -log σ(β (log π(chosen) / reference(chosen) - log π(rejected) / reference(rejected))),  with
+    `preference_loss.beta`. The reward role only validates.
+    """
+
+    paper = "arXiv 2305.18290"
+    roles = ("actor", "reference", "reward")
+    parts = ("preference_loss",)
+    columns = ()
+    preferences = True
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Score both sides of the pairs by the reference, learn."""
+        pairs = prompts | self.reference.compute_ref_pair(prompts)
+        for rows in self.minibatches(pairs):
+            self.actor.update_preferred(rows)
+        return pairs

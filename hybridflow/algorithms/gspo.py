@@ -1,0 +1,17 @@
+"""GSPO: GRPO with the ratios of whole rows."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.grpo import GRPO
+
+
+@algorithms.register("gspo")
+class GSPO(GRPO):
+    """Group sequence policy optimisation (arXiv 2507.18071): one importance ratio a row.
+
+    The flow is GRPO's. The loss `gspo` clips s_i = (π(y_i) / π_old(y_i))^(1 / |y_i|), its equations 5 and 7; the mean
+    is over rows.
+    """
+
+    paper = "arXiv 2507.18071"

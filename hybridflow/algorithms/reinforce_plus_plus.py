@@ -1,0 +1,18 @@
+"""REINFORCE++: PPO's loss without a critic."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.grpo import GRPO
+
+
+@algorithms.register("reinforce_plus_plus")
+class ReinforcePlusPlus(GRPO):
+    """REINFORCE++ (arXiv 2501.03262): the reward to come, brought to scale over the whole batch, in PPO's clipped loss.
+
+    The flow is GRPO's. A_t = (r - β Σ_{s≥t} KL_s), then (A - mean(A)) / std(A) over all tokens of the batch; one sample
+    a prompt will do. With baseline (`advantage.name: reinforce_plus_plus_baseline`): r_i - mean(r) of its group in
+    place of r, and the KL in the loss by k2 (`policy_loss.kl_coef`, `kl_estimator: k2`).
+    """
+
+    paper = "arXiv 2501.03262"

@@ -1,0 +1,35 @@
+"""ReMax: a greedy response in place of a critic."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+
+
+@algorithms.register("remax")
+class ReMax(Algorithm):
+    """ReMax (arXiv 2310.10505, algorithm 1): REINFORCE whose baseline is the reward of the greedy response.
+
+    A = r(y) - r(greedy y) at every token, r less β log(π / reference) still to come (`reward_kl_coef`); the loss is
+    -A log π (`pg`), so one minibatch and one epoch.
+    """
+
+    paper = "arXiv 2310.10505"
+    roles = ("actor", "reference", "reward")
+    only_for_kl = ("reference",)
+    parts = ("reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss")
+    columns = ("group_id", "baseline_rewards")
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Generate, and once more greedily; score both; learn from the difference."""
+        rollout = self.generate(prompts)
+        greedy = prompts | self.actor.generate_sequences(prompts, temperature=0.0)
+        rollout |= self.actor.compute_log_prob(rollout)
+        if self.penalises_kl:
+            rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.reward.compute_reward(rollout)
+        rollout |= self.reward.compute_baseline(greedy).repeat(self.config.samples_per_prompt)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(self.filtered(rollout)):
+            self.actor.update_actor(rows)
+        return rollout

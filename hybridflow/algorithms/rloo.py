@@ -1,0 +1,17 @@
+"""RLOO: REINFORCE without a critic."""
+
+from __future__ import annotations
+
+from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.grpo import GRPO
+
+
+@algorithms.register("rloo")
+class RLOO(GRPO):
+    """REINFORCE leave-one-out (arXiv 2402.14740): the other samples of a prompt are the baseline.
+
+    The flow is GRPO's. A = r_i - Σ_{j≠i} r_j / (k - 1) of k samples, with r less β log(π / reference) of the row
+    (`reward_kl_coef`); the loss is -A log π (`pg`), so one minibatch and one epoch.
+    """
+
+    paper = "arXiv 2402.14740"

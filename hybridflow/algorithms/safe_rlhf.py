@@ -1,0 +1,69 @@
+"""Safe-RLHF: PPO under a limit on costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.ppo import PPO
+from hybridflow.batch import BatchRef
+from hybridflow.losses.controllers import Lagrange
+
+
+@algorithms.register("safe_rlhf")
+class SafeRLHF(PPO):
+    """PPO-Lagrangian (Safe-RLHF, arXiv 2310.12773): the most reward whose mean cost stays under a limit.
+
+    min over λ ≥ 0 of max over π of  E[r] - λ (E[c] - limit):  PPO on the advantages (A_r - λ A_c) / (1 + λ), with a
+    critic of rewards and one of costs; after each step  ln λ ← ln λ + lr · λ · (mean cost - limit)  (`lagrange`).
+    """
+
+    paper = "arXiv 2310.12773"
+    roles = ("actor", "critic", "cost_critic", "reference", "reward", "cost")
+    parts = (*PPO.parts, "lagrange")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = self.config.lagrange
+        self.lagrange = Lagrange(settings.multiplier, settings.limit, settings.lr, settings.most)
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        """Generate, score rewards and costs, estimate advantages, learn."""
+        rollout = self.generate(prompts)
+        rollout |= self.actor.compute_log_prob(rollout)
+        if self.penalises_kl:
+            rollout |= self.reference.compute_ref_log_prob(rollout)
+        rollout |= self.critic.compute_values(rollout)
+        rollout |= self.cost_critic.compute_cost_values(rollout)
+        rollout |= self.reward.compute_reward(rollout)
+        rollout |= self.cost.compute_cost(rollout)
+        rollout |= self.advantage(rollout)
+        for rows in self.minibatches(self.filtered(rollout)):
+            self.critic.update_critic(rows)
+            self.cost_critic.update_cost_critic(rows)
+            if self.actor_learns:
+                self.actor.update_actor(rows)
+        return rollout
+
+    def advantage(self, rollout: BatchRef) -> BatchRef:
+        """`advantages` of reward and cost in one, `returns` and `cost_returns`."""
+        return self.actor.compute_constrained_advantage(
+            rollout, kl_coef=self.kl.coef, multiplier=self.lagrange.multiplier
+        )
+
+    def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The multiplier that the step used, which moves by the mean cost that it found."""
+        used = self.lagrange.multiplier
+        if self.actor_learns:
+            self.lagrange.update(metrics["cost/mean"])
+        return {**super().measured(metrics), "cost/multiplier": used}
+
+    def state(self) -> dict[str, Any]:
+        """The multiplier too."""
+        return super().state() | {"lagrange": self.lagrange.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take in what `state` gave."""
+        super().restore(state)
+        self.lagrange.restore(state["lagrange"])

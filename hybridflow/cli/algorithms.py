@@ -1,0 +1,79 @@
+"""`hybridflow algorithms`: what there is to choose from, as a table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from omegaconf import MISSING, OmegaConf
+
+from hybridflow.cli.preflight import load_plugins
+from hybridflow.config.compose import configs_dir
+from hybridflow.config.schema import Algorithm as Settings
+
+if TYPE_CHECKING:
+    from hybridflow.algorithms import Algorithm
+
+HEAD = ("algorithm", "paper", "roles", "parts")
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow algorithms ARGV`; the exit status. Raises ConfigError if a module cannot be imported."""
+    parser = argparse.ArgumentParser(prog="hybridflow algorithms", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules of yours that register more")
+    load_plugins(parser.parse_args(argv).modules)
+    show(rows())
+    return 0
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """For each option of the group `algorithm`, and each algorithm without one: name, paper, roles, parts."""
+    from hybridflow.algorithms import algorithms
+    from hybridflow.roles import TrainedRole, roles
+
+    found = {}
+    for file in sorted((configs_dir() / "algorithm").glob("*.yaml")):
+        tree = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(file))
+        found[file.stem] = cast(Settings, OmegaConf.to_object(tree))
+    named = {settings.name for settings in found.values()}
+    found |= {name: Settings(name=name) for name in algorithms if name not in named}
+    learns = {name for name in roles if issubclass(roles.get(name), TrainedRole)}
+    table = []
+    for option, settings in found.items():
+        cls = algorithms.get(settings.name)
+        played = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
+        table.append((option, cls.paper, ", ".join(played), ", ".join(parts_of(settings, cls))))
+    return table
+
+
+def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
+    """In words, the parts that these settings put together."""
+    loss, found = settings.policy_loss, []
+    optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
+    found += [f"{key.partition('_')[2]} {part.name}" for key, part in optional if part.name != "none"]
+    if "advantage" in cls.parts and settings.advantage.name != MISSING:
+        found.append(f"advantage {settings.advantage.name}")
+    if "policy_loss" in cls.parts:
+        found.append(f"loss {loss.name} by {loss.aggregate}")
+    if settings.reward_kl_coef:
+        found.append(f"{settings.reward_kl_control.name} KL {settings.reward_kl_estimator} in rewards")
+    if loss.kl_coef:
+        found.append(f"KL {loss.kl_estimator} in loss")
+    return found + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.parts]
+
+
+def show(table: Sequence[tuple[str, ...]]) -> None:
+    """On a terminal a table with lines; elsewhere columns with tabs between them, a line a row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        for row in (HEAD, *table):
+            print("\t".join(row))
+        return
+    lined = Table(*HEAD, caption="* learns", caption_justify="left")
+    for row in table:
+        lined.add_row(*row)
+    console.print(lined)

@@ -1,0 +1,122 @@
+"""The parts that `algorithm` names: do they exist, do they take these options, does the flow give what they read?
+
+Losses are written with torch, which is imported to ask them; so this is asked last, of settings that are sound else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hybridflow.config.schema import Config, Part
+from hybridflow.registry import Registry
+
+if TYPE_CHECKING:
+    from hybridflow.algorithms import Algorithm
+
+GIVERS = {
+    "values": "critic.compute_values",
+    "group_id": "the sampling of several responses a prompt",
+    "baseline_rewards": "reward.compute_baseline, as in the algorithm remax",
+}
+
+
+def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
+    """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
+    return [*_unheeded(config, algorithm), *_known(config, algorithm), *_read(config, algorithm)]
+
+
+def _unheeded(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Parts that are set, but that the flow has no use for."""
+    settings = config.algorithm
+    for key, part, idle in (
+        ("reward_shaping", settings.reward_shaping, "none"),
+        ("rollout_filter", settings.rollout_filter, "none"),
+        ("reward_kl_control", settings.reward_kl_control, "fixed"),
+    ):
+        if part.name != idle and key not in algorithm.parts:
+            yield f"algorithm.{key}.name: {part.name} given, but {settings.name} has no use for it; set it to {idle}"
+
+
+def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Names that are not registered, and options that a part does not take."""
+    from hybridflow.losses.advantages import advantages
+    from hybridflow.losses.aggregate import aggregations
+    from hybridflow.losses.controllers import Lagrange, kl_controllers
+    from hybridflow.losses.correction import corrections
+    from hybridflow.losses.filters import rollout_filters
+    from hybridflow.losses.kl import kl_estimators
+    from hybridflow.losses.policy import policy_losses
+    from hybridflow.losses.shaping import reward_shapings
+
+    own, loss = config.algorithm, config.algorithm.policy_loss
+    if "advantage" in algorithm.parts:
+        yield from _part("advantage", advantages, own.advantage.name, own.advantage.options)
+    if "policy_loss" in algorithm.parts:
+        yield from _part("policy_loss", policy_losses, loss.name, loss.options)
+        yield from _part("policy_loss", aggregations, loss.aggregate, None, "aggregate")
+        yield from _part("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
+        yield from _optional("policy_loss.correction", corrections, loss.correction)
+    yield from _part("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
+    yield from _part("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
+    yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
+    control = own.reward_kl_control
+    wrong = list(_part("reward_kl_control", kl_controllers, control.name, control.options))
+    if not wrong and own.reward_kl_coef:
+        wrong = list(
+            _made("reward_kl_control", lambda: kl_controllers.get(control.name)(own.reward_kl_coef, **control.options))
+        )
+    yield from wrong
+    if "lagrange" in algorithm.parts:
+        limits = own.lagrange
+        yield from _made("lagrange", lambda: Lagrange(limits.multiplier, limits.limit, limits.lr, limits.most))
+
+
+def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Columns that the estimator reads and nobody gives."""
+    from hybridflow.losses.advantages import advantages, needs
+
+    settings = config.algorithm
+    name, played = settings.advantage.name, algorithm.roles_of(settings)
+    if "advantage" not in algorithm.parts or name not in advantages:
+        return
+    given = {*algorithm.columns, *(("values",) if "critic" in played else ())}
+    for column in needs(name):
+        if column not in given:
+            yield (
+                f"algorithm.advantage.name: {name!r} reads the column {column!r}, which is given by "
+                f"{GIVERS.get(column, 'no role')}; {settings.name} does not call it"
+            )
+    if "group_id" in needs(name) and settings.samples_per_prompt < 2:
+        yield (
+            f"algorithm.samples_per_prompt: {settings.samples_per_prompt} given, but advantage {name!r} compares the "
+            "samples of a prompt; give 2 or more"
+        )
+
+
+def _optional(key: str, registry: Registry[Any], part: Part) -> Iterator[str]:
+    if part.name != "none":
+        yield from _part(key, registry, part.name, part.options)
+
+
+def _part(
+    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
+) -> Iterator[str]:
+    """Is there a part of that name, and does it take these options? None: it takes none from the configuration."""
+    from hybridflow.losses.options import with_options
+
+    above = f"algorithm.{key}".rstrip(".")
+    try:
+        with_options(registry, name, options or {}) if options is not None else registry.get(name)
+    except KeyError as error:
+        yield f"{above}.{entry}: {error.args[0]}"
+    except ValueError as error:
+        yield f"{above}.options: {error}"
+
+
+def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
+    """Can it be made with these values?"""
+    try:
+        make()
+    except ValueError as error:
+        yield f"algorithm.{key}: {error}"

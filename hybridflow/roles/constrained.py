@@ -1,0 +1,44 @@
+"""The roles of a limit on costs (HybridFlow, section 4.1: cost; Safe-RLHF, arXiv 2310.12773: its critic)."""
+
+from __future__ import annotations
+
+from hybridflow.dispatch import RowsT, using
+from hybridflow.roles.base import Role, roles
+from hybridflow.roles.builtin import RESPONSE, TrainedRole
+from hybridflow.roles.columns import kinds
+
+
+@roles.register("cost")
+class CostRole(Role[RowsT]):
+    """A grader of what responses should not be."""
+
+    light = True
+
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("costs"))
+    def compute_cost(self, rollout: RowsT) -> RowsT:
+        """`costs` ([R] float): the grade of each response; less is better."""
+        raise NotImplementedError
+
+
+class ModelCostRole(Role[RowsT]):
+    """A cost model: what the role `cost` can do where a model plays it."""
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("costs"))
+    def compute_cost(self, rollout: RowsT) -> RowsT:
+        """`costs` ([R] float): the model's score of each row, at its last token; less is better."""
+        raise NotImplementedError
+
+
+@roles.register("cost_critic")
+class CostCriticRole(TrainedRole[RowsT]):
+    """The value function of costs."""
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("cost_values"))
+    def compute_cost_values(self, rollout: RowsT) -> RowsT:
+        """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"))
+    def update_cost_critic(self, rollout: RowsT) -> None:
+        """One optimiser step on the value loss of these rows."""
+        raise NotImplementedError

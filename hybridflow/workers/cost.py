@@ -1,0 +1,20 @@
+"""The cost: a grader of what responses should not be. Light: no model, no torch."""
+
+from __future__ import annotations
+
+from hybridflow.batch import Batch
+from hybridflow.roles import CostRole
+from hybridflow.workers.base import Context, workers
+from hybridflow.workers.grading import GradingWorker
+
+
+@workers.register("cost")
+class CostWorker(CostRole[Batch], GradingWorker):
+    """Grades this rank's rows."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, context.config.cost.grader)
+
+    def compute_cost(self, rollout: Batch) -> Batch:
+        """See `CostRole`."""
+        return Batch(costs=self.graded(rollout, "cost/mean"))

@@ -1,0 +1,24 @@
+"""The critic of costs."""
+
+from __future__ import annotations
+
+from hybridflow.batch import Batch
+from hybridflow.roles import CostCriticRole
+from hybridflow.workers.base import Context, workers
+from hybridflow.workers.critic import ValueWorker
+
+
+@workers.register("cost_critic")
+class CostCriticWorker(CostCriticRole[Batch], ValueWorker):
+    """The value function of costs."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, context.config.cost_critic)
+
+    def compute_cost_values(self, rollout: Batch) -> Batch:
+        """See `CostCriticRole`."""
+        return self.scored(rollout, "values", "cost_values")
+
+    def update_cost_critic(self, rollout: Batch) -> None:
+        """See `CostCriticRole`."""
+        self.learn_values(rollout, "cost_values", "cost_returns")

@@ -1,0 +1,73 @@
+"""What flows share, without any role."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.batch import Batch, BatchRef, stacked
+from hybridflow.config.compose import load
+from hybridflow.config.schema import Algorithm as Settings
+
+
+def settings(*overrides: str) -> Settings:
+    return load("train", ["experiment=addition", *overrides]).algorithm
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pays"),
+    [
+        ((), True),
+        (("algorithm.reward_kl_coef=0",), False),
+        (("algorithm.reward_kl_coef=0", "algorithm.policy_loss.kl_coef=0.1"), True),
+    ],
+)
+def test_a_reference_is_there_only_if_leaving_it_costs(overrides: tuple[str, ...], pays: bool) -> None:
+    for name in ("ppo", "grpo", "remax", "dapo", "safe_rlhf", "rloo"):
+        assert ("reference" in algorithms.get(name).roles_of(settings(*overrides))) is pays
+    assert "reference" in algorithms.get("dpo").roles_of(settings(*overrides))
+
+
+def test_the_adaptive_coefficient_is_state() -> None:
+    adaptive = ("algorithm.reward_kl_control.name=adaptive", "+algorithm.reward_kl_control.options.target=0.1")
+    one, other = (Algorithm(settings(*adaptive), {}) for _ in range(2))
+    assert one.measured({"actor/kl": 0.3}) == {"actor/kl_coef": 0.001}
+    assert one.kl.coef == pytest.approx(0.001 * 1.02)
+    other.restore(one.state())
+    assert other.kl.coef == one.kl.coef
+    assert other.measured({}) == {} and other.kl.coef == one.kl.coef
+
+
+def test_the_multiplier_moves_by_the_cost_that_was_measured() -> None:
+    made = algorithms.get("safe_rlhf").__new__(algorithms.get("safe_rlhf"))
+    type(made).roles, roles = (), type(made).roles
+    try:
+        made.__init__(settings("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1"), {})  # type: ignore[misc]
+    finally:
+        type(made).roles = roles
+    assert made.measured({"cost/mean": 0.5})["cost/multiplier"] == 1.0
+    assert made.lagrange.multiplier == 1.0, "the actor does not learn yet"  # type: ignore[attr-defined]
+    made.number = 1
+    made.measured({"cost/mean": 0.5})
+    assert made.lagrange.multiplier == pytest.approx(math.exp(0.1 * (0.5 - 0.1)))  # type: ignore[attr-defined]
+
+
+def test_minibatches_of_few_rows_are_fewer() -> None:
+    algorithm = Algorithm(settings("algorithm.minibatches=4", "algorithm.epochs=2"), {})
+    rows = BatchRef.here(Batch(n=np.arange(3)))
+    parts = list(algorithm.minibatches(rows))
+    assert [len(part) for part in parts] == [1] * 6
+    assert sorted(int(part.get().dense("n")[0]) for part in parts[:3]) == [0, 1, 2]
+    assert list(algorithm.minibatches(rows.slice(0, 0))) == []
+
+
+def test_stacked_rows_share_no_group() -> None:
+    rows = BatchRef.here(Batch(n=np.arange(3))).repeat(2)
+    some, others = rows.select([2, 3, 4, 5]), rows.select([0, 1, 4])
+    found = stacked([some, others])
+    assert found.marks["group_id"].tolist() == [0, 0, 1, 1, 2, 2, 3]
+    assert found.get().dense("n").tolist() == [1, 1, 2, 2, 0, 0, 2]
+    assert stacked([some.slice(0, 0), others]).marks["group_id"].tolist() == [0, 0, 1]

@@ -1,0 +1,36 @@
+"""`hybridflow algorithms`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybridflow.cli import algorithms, main
+from hybridflow.config.compose import configs_dir
+
+
+def test_where_it_is_piped_it_is_a_line_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["algorithms"]) == 0
+    head, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert head == ["algorithm", "paper", "roles", "parts"]
+    assert {line[0] for line in lines} >= {file.stem for file in (configs_dir() / "algorithm").glob("*.yaml")}
+    ppo = next(line for line in lines if line[0] == "ppo")
+    assert ppo[1:3] == ["arXiv 1707.06347", "actor*, critic*, reference, reward"]
+    assert ppo[3] == "advantage gae, loss ppo_clip by token_mean, fixed KL k1 in rewards"
+
+
+def test_a_module_adds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybridflow.algorithms import Algorithm
+    from hybridflow.algorithms import algorithms as registry
+
+    class Mine(Algorithm):
+        roles = ("actor", "cost")
+
+    monkeypatch.setitem(registry._parts, "mine", Mine)
+    assert ("mine", "", "actor*, cost", "loss ppo_clip by token_mean") in algorithms.rows()
+
+
+def test_a_module_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["algorithms", "no_such_module"]) == 2
+    assert "plugins: cannot import 'no_such_module'" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Parts of algorithms that cannot be put together. Each case changes one thing in settings that are sound."""
+
+from __future__ import annotations
+
+import pytest
+
+from hybridflow.algorithms import algorithms
+from hybridflow.config import check, compose, parts
+
+OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
+
+
+def found(*overrides: str) -> list[str]:
+    config = compose.load(overrides=["experiment=addition", *overrides])
+    return parts.problems(config, algorithms.get(config.algorithm.name))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_comes_with_hybridflow_is_sound(option: str) -> None:
+    assert found(f"algorithm={option}") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "start", "also"),
+    [
+        (["algorithm.policy_loss.name=ppo_clpi"], "algorithm.policy_loss.name: no policy loss is named", "'ppo_clip'"),
+        (["+algorithm.policy_loss.options.clip_hihg=1"], "algorithm.policy_loss.options: ", "clip_high=0.2"),
+        (["algorithm.policy_loss.aggregate=mean"], "algorithm.policy_loss.aggregate: no loss", "sequence_mean"),
+        (["algorithm.policy_loss.kl_estimator=k4"], "algorithm.policy_loss.kl_estimator: no KL", "k1, k2, k3"),
+        (["algorithm.policy_loss.correction.name=tis"], "algorithm.policy_loss.correction.name: no", "token_truncated"),
+        (["algorithm.reward_kl_estimator=k4"], "algorithm.reward_kl_estimator: no KL estimator", "k1, k2, k3"),
+        (["algorithm.reward_shaping.name=long"], "algorithm.reward_shaping.name: no reward shaping", "overlong"),
+        (["algorithm.rollout_filter.name=equal"], "algorithm.rollout_filter.name: no rollout", "unequal_groups"),
+        (["algorithm.reward_kl_control.name=adaptive"], "algorithm.reward_kl_control.options: ", "'target'"),
+        (
+            ["algorithm.reward_kl_control.name=adaptive", "+algorithm.reward_kl_control.options.target=-1"],
+            "algorithm.reward_kl_control: adaptive KL: target is -1",
+            "more than 0",
+        ),
+        (["algorithm.advantage.name=gea"], "algorithm.advantage.name: no advantage estimator", "did you mean 'gae'"),
+        (["+algorithm.advantage.options.lamda=1"], "algorithm.advantage.options: ", "lam=0.95"),
+        (
+            ["algorithm=rloo", "algorithm.advantage.name=gae"],
+            "algorithm.advantage.name: 'gae' reads the column 'values', which is given by critic.compute_values",
+            "rloo does not call it",
+        ),
+        (
+            ["algorithm=rloo", "algorithm.advantage.name=remax"],
+            "algorithm.advantage.name: 'remax' reads the column 'baseline_rewards'",
+            "reward.compute_baseline",
+        ),
+        (["algorithm=grpo", "algorithm.samples_per_prompt=1"], "algorithm.samples_per_prompt: 1 given", "2 or more"),
+        (["algorithm=sft", "algorithm.rollout_filter.name=overlong"], "algorithm.rollout_filter.name: overlong", "sft"),
+        (
+            ["algorithm=safe_rlhf", "algorithm.lagrange.lr=0"],
+            "algorithm.lagrange: Lagrange multiplier: lr is",
+            "than 0",
+        ),
+    ],
+)
+def test_what_cannot_work_is_the_one_problem(overrides: list[str], start: str, also: str) -> None:
+    (problem,) = found(*overrides)
+    assert problem.startswith(start) and also in problem
+
+
+def test_a_loss_without_ratio_warns_of_a_second_step() -> None:
+    assert check.warnings(compose.load(overrides=["experiment=addition", "algorithm=rloo"]), cpus=2) == []
+    second = compose.load(overrides=["experiment=addition", "algorithm=rloo", "algorithm.minibatches=2"])
+    assert [line.partition(":")[0] for line in check.warnings(second, cpus=2)] == ["algorithm.policy_loss.name"]

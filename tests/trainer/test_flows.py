@@ -1,0 +1,153 @@
+"""Two steps of every algorithm on the same two ranks, with the settings that come with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+from hybridflow.config import compose
+from hybridflow.config.schema import Config
+from hybridflow.controller import Group, put
+from hybridflow.errors import HybridFlowError
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
+from hybridflow.tasks import Prompts
+from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.run import load_task
+from hybridflow.trainer.validate import with_preferences
+
+pytestmark = pytest.mark.ranks
+OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
+ON_THEIR_OWN = ("reward_model",)  # has a test of its own
+TRAINED = {"ppo": {"actor", "critic"}, "safe_rlhf": {"actor", "critic", "cost_critic"}}
+Step = dict[str, float]
+
+
+def config_of(model: Path, option: str, *overrides: str) -> Config:
+    pairs = option == "dpo"
+    sizes = ("algorithm.prompts_per_step=9", "algorithm.critic_warmup_steps=0", "rollout.max_concurrent_rows=72")
+    own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
+    cut = ("actor.parallel.tensor=1", "plugins=[tests.trainer.flows_play]", "reward.grader=even", "cost.grader=vowels")
+    return compose.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
+
+
+@dataclass
+class Shared:
+    """Roles that any algorithm may call."""
+
+    running: Running
+    settings: Group
+    model: Path
+
+    def algorithm(self, option: str, *overrides: str) -> Algorithm:
+        """The algorithm of that option, over the shared roles."""
+        config = config_of(self.model, option, *overrides)
+        self.settings.use(asdict(config.algorithm)).get()
+        algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
+        task, draws = load_task(config), iter(range(1000))
+        prompts = Prompts(task, "train", config.algorithm.prompts_per_step, 1)
+
+        def draw() -> BatchRef:
+            rows = prompts.at(next(draws))
+            if algorithm.preferences:
+                return put(with_preferences(task).preferences("train", rows))
+            return put(task.supervised("train", rows) if algorithm.supervised else task.rows("train", rows))
+
+        algorithm.draw = draw
+        return algorithm
+
+    def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, Step]:
+        """One step, as the trainer takes it."""
+        self.running.supervisor.drain()
+        algorithm.number = number
+        rollout = algorithm.step(algorithm.draw())
+        metrics = self.running.supervisor.drain()
+        return rollout, metrics | algorithm.measured(metrics)
+
+
+@pytest.fixture(scope="module")
+def shared(tiny: Callable[..., Path]) -> Iterator[Shared]:
+    """The roles of Safe-RLHF, which are those of all the others."""
+    model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
+    config = config_of(model, "safe_rlhf")
+    import_plugins(config.plugins)
+    with ExitStack() as stack:
+        running = build(config, stack, print)
+        (pool,) = running.pools.values()
+        yield Shared(running, pool.play("settings", Layout(data=pool.slots), config=config), model)
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in ON_THEIR_OWN])
+def test_two_steps(shared: Shared, option: str) -> None:
+    """Its trained roles learn, no other does, nothing is infinite, and generation has the weights of training."""
+    algorithm = shared.algorithm(option)
+    for number in range(2):
+        _, metrics = shared.step(algorithm, number)
+        assert all(math.isfinite(value) for value in metrics.values())
+        learnt = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
+        assert learnt == TRAINED.get(option, {"actor"})
+        assert all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
+        assert metrics.get("actor/rollout_log_prob_diff_max", 0.0) < 1e-5
+        assert ("actor/kl" in metrics or "actor/kl_loss" in metrics) == (algorithm.penalises_kl and option != "dpo")
+
+
+def test_remax_compares_with_the_greedy_response(shared: Shared) -> None:
+    rollout, _ = shared.step(shared.algorithm("remax", "algorithm.reward_kl_coef=0"), 0)
+    rows = rollout.get()
+    expected = rows.dense("rewards") - rows.dense("baseline_rewards")
+    found = [row[-1] for row in rows.ragged("advantages")]
+    assert len(rows) == 9 and np.allclose(found, expected) and set(expected.tolist()) > {0.0}
+
+
+def test_dapo_draws_until_there_are_enough_groups(shared: Shared) -> None:
+    """Of two samples half of the groups are equal, so nine groups take two draws or three."""
+    small = ("algorithm.samples_per_prompt=2", "algorithm.minibatches=1")
+    rollout, metrics = shared.step(shared.algorithm("dapo", *small), 0)
+    rewards = rollout.keep(["rewards"]).get().dense("rewards").reshape(9, 2)
+    assert (rewards[:, 0] != rewards[:, 1]).all()
+    assert rollout.marks["group_id"].tolist() == np.repeat(np.arange(9), 2).tolist()
+    assert 2 <= metrics["rollout/draws"] <= 6 and 0 < metrics["rollout/groups_kept"] < 1
+    few, metrics = shared.step(shared.algorithm("dapo", *small, "algorithm.most_draws=1"), 0)
+    assert 0 < len(few) < 18 and metrics["rollout/draws"] == 1
+
+
+def test_dapo_says_if_no_group_teaches_anything(shared: Shared) -> None:
+    algorithm = shared.algorithm("dapo", "algorithm.samples_per_prompt=1", "algorithm.most_draws=2")
+    with pytest.raises(HybridFlowError, match=r"of 2 x 9 prompts none has samples that rollout_filter keeps"):
+        algorithm.step(algorithm.draw())
+
+
+def test_a_filter_only_keeps_rows_from_being_learnt_from(shared: Shared) -> None:
+    overlong = shared.algorithm("grpo", "algorithm.rollout_filter.name=overlong", "algorithm.epochs=2")
+    rollout, metrics = shared.step(overlong, 0)
+    ended = int((~rollout.keep(["truncated"]).get().dense("truncated")).sum())
+    assert len(rollout) == 72 and 0 < ended < 72
+    lengths, rows = rollout.lengths("response_ids") + rollout.lengths("prompt_ids"), rollout.get()
+    assert metrics["perf/trained_tokens"] == 2 * lengths[~rows.dense("truncated")].sum()
+
+
+def test_the_coefficient_of_the_kl_moves_and_is_saved(shared: Shared) -> None:
+    adaptive = ("+algorithm.reward_kl_control.options.target=1e-9", "algorithm.reward_kl_control.name=adaptive")
+    algorithm = shared.algorithm("ppo", *adaptive)
+    used = [shared.step(algorithm, number)[1]["actor/kl_coef"] for number in range(2)]
+    assert used[0] == 0.001 and used[1] != used[0]
+    other = shared.algorithm("ppo", *adaptive)
+    other.restore(algorithm.state())
+    assert other.kl.coef == algorithm.kl.coef != used[1]
+
+
+def test_the_multiplier_grows_while_the_cost_is_above_its_limit(shared: Shared) -> None:
+    algorithm = shared.algorithm("safe_rlhf")
+    used = [shared.step(algorithm, number)[1]["cost/multiplier"] for number in range(2)]
+    assert used[0] == 1.0 < used[1]
+    other = shared.algorithm("safe_rlhf")
+    other.restore(algorithm.state())
+    assert other.state() == algorithm.state() and other.state()["lagrange"]["multiplier"] > used[1]
