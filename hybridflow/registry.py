@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
@@ -69,9 +70,22 @@ def _place(part: object) -> str:
 
 
 def import_plugins(modules: list[str]) -> None:
-    """Import a user's modules so that their parts register. Raises ImportError naming the module and `plugins`."""
+    """Import a user's modules so that their parts register.
+
+    Raises ImportError naming the module and, if it was found, the file and line that failed.
+    """
     for module in modules:
         try:
             import_module(module)
-        except ImportError as error:
-            raise ImportError(f"plugins: cannot import {module!r}: {error}") from error
+        except Exception as error:
+            raise ImportError(f"plugins: cannot import {module!r}: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, and on which line of the modules that were being imported (none if none was found)."""
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
+    text = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+    # The last line at the level of a module: where it names a part twice, not where our registry finds that out.
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    return f"{text} ({lines[-1].filename}:{lines[-1].lineno})" if lines else text

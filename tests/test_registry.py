@@ -98,7 +98,23 @@ def test_a_plugin_that_is_missing_is_named() -> None:
         import_plugins(["no_such_plugin"])
 
 
-def test_a_plugin_whose_import_is_missing_names_both(module: Callable[[str, str], str]) -> None:
-    name = module("broken_plugin_of_a_test", "import no_such_dependency")
-    with pytest.raises(ImportError, match=f"cannot import '{name}'.*no_such_dependency"):
+BROKEN = {
+    "import": ("x = 1\nimport no_such_dependency", "No module named 'no_such_dependency'", 2),
+    "syntax": ("x = 1\n\ny = (", "SyntaxError: '(' was never closed", 3),
+    "call": ("def f():\n    return 1 / 0\n\nf()", "ZeroDivisionError: division by zero", 4),
+    "twice": (
+        "from hybridflow.losses.kl import kl_estimators\n\nkl_estimators.register('k1')(print)",
+        "ValueError: KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_plugin_that_fails_is_named_with_its_file_and_line(module: Callable[[str, str], str], kind: str) -> None:
+    text, cause, line = BROKEN[kind]
+    name = module(f"broken_{kind}_of_a_test", text)
+    with pytest.raises(ImportError) as found:
         import_plugins([name])
+    told = str(found.value)
+    assert told.startswith(f"plugins: cannot import {name!r}: {cause}") and told.endswith(f"{name}.py:{line})")

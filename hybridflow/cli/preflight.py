@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hybridflow.config import Config, check, fit, parts
@@ -90,14 +88,10 @@ def load_plugins(modules: list[str]) -> None:
     """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    for module in modules:
-        try:
-            import_plugins([module])
-        except ImportError as error:
-            raise ConfigError(str(error)) from error
-        except Exception as error:
-            place = _last_place(error.__traceback__)
-            raise ConfigError(f"plugins: {module} fails at {place}: {type(error).__name__}: {error}") from error
+    try:
+        import_plugins(modules)
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _unknown(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
@@ -106,8 +100,3 @@ def _unknown(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
             registry.get(name)
         except KeyError as error:
             yield f"{key}: {error.args[0]}"
-
-
-def _last_place(trace: TracebackType | None) -> str:
-    frame = traceback.extract_tb(trace)[-1]
-    return f"{frame.filename}:{frame.lineno}"

@@ -168,7 +168,8 @@ def test_a_broken_plugin_is_named_with_its_line(workplace, ran, capsys):
     (workplace / "broken_plugin.py").write_text("x = 1\ny = x / 0\n")
     assert main([*TRAIN, "plugins=[broken_plugin]"]) == 2
     err = capsys.readouterr().err
-    assert "plugins: broken_plugin fails at" in err and "broken_plugin.py:2: ZeroDivisionError" in err
+    assert "plugins: cannot import 'broken_plugin': ZeroDivisionError: division by zero (" in err
+    assert "broken_plugin.py:2)" in err and len(err.splitlines()) == 1
 
 
 def test_cfg_prints_the_job_and_runs_nothing(workplace, ran, capsys):

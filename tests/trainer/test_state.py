@@ -44,11 +44,11 @@ def test_the_algorithm_and_what_was_measured_come_back(tmp_path: Path) -> None:
     assert isinstance(first.algorithm, Adaptive) and isinstance(second.algorithm, Adaptive)
     for steps in (2, 4):
         first.algorithm.coefficient = steps / 3
-        checkpoint.save(config, first, folder, Outcome(steps, 1.5, {0: 0.1, steps: 1 / 3}))
+        checkpoint.save(config, first, folder, Outcome(steps, 1.5, {0: 0.1, steps: 1 / 3}, draws=3 * steps))
     newest = Checkpoints(folder.checkpoints).newest()
     assert newest is not None and newest.name == "step-000004" and verify(newest).step == 4
     assert len(list(folder.checkpoints.glob("step-*"))) == 1
-    assert checkpoint.load(second, newest) == Outcome(4, 1.5, {0: 0.1, 4: 1 / 3})
+    assert checkpoint.load(second, newest) == Outcome(4, 1.5, {0: 0.1, 4: 1 / 3}, draws=12)
     assert second.algorithm.coefficient == 4 / 3
     assert checkpoint.sizes(newest) == folder.sizes()
 
