@@ -87,6 +87,7 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
         for name, shard in update_info.shards:
             place = self._places.get(name) or self._places.setdefault(name, _place(self.model, name))
             _write(place, name, shard)
+            del shard  # before the next one is made
             came = self._came.setdefault(place.layer, [])
             came.append(name)
             if len(came) == place.together:
