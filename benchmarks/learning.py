@@ -30,11 +30,11 @@ CASES: dict[str, tuple[str, ...]] = {
     "gspo": (),
     "cispo": (),
     "rloo": (),
-    "remax": ("algorithm.prompts_per_step=512", "actor.optimizer.lr=1e-4"),
+    "remax": ("algorithm.prompts_per_step=512", "actor.optimizer.lr=1e-4", "trainer.steps=200"),
     "reinforce_plus_plus": ("algorithm.prompts_per_step=512",),
     "reinforce_plus_plus_baseline": (),
     "safe_rlhf": ("trainer.stop_at_accuracy=null",),
-    "dpo": ("experiment=addition_dpo", "algorithm.prompts_per_step=512"),
+    "dpo": ("experiment=addition_dpo", "algorithm.prompts_per_step=512", "trainer.steps=200"),
 }
 GAIN, COST_OVER = 0.25, 10  # the least gain in accuracy; the last steps over which a cost is averaged
 
