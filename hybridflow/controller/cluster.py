@@ -43,7 +43,8 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
     environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), "PYTHONPATH": os.pathsep.join(_python_path())}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    carried = {} if local else {"py_modules": _not_installed(plugins)}
+    own = [] if local else _not_installed(plugins)
+    carried = {"py_modules": own} if own else {}  # Ray 2.60 starts no process if the list is empty
     options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
     try:
         if address not in ("local", "auto"):
