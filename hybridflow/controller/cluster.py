@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
 import ray
 
@@ -27,11 +29,13 @@ LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
 @contextmanager
-def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[None]:
+def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequence[str] = ()) -> Iterator[None]:
     """Start (`local`) or join (`auto`, an address) a cluster, and leave it at the end.
 
     Args:
         slots: processes that a local cluster must have room for; a slot may share a CPU with another.
+        plugins: modules of the user that ranks import. A cluster that is joined may have nodes that do not see the
+            driver's folders: what is not installed goes there as Ray's `py_modules`, its whole package.
 
     Raises HybridFlowError if there is no cluster to join.
     """
@@ -39,6 +43,8 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
     environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), "PYTHONPATH": os.pathsep.join(_python_path())}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    own = [] if local else _not_installed(plugins)
+    carried = {"py_modules": own} if own else {}  # Ray 2.60 starts no process if the list is empty
     options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
     try:
         if address not in ("local", "auto"):
@@ -46,7 +52,7 @@ def cluster(address: str = "local", *, slots: int | None = None) -> Iterator[Non
         with _on_loopback(local):
             ray.init(
                 address=address,
-                runtime_env={"env_vars": environment},
+                runtime_env={"env_vars": environment, **carried},
                 log_to_driver=False,
                 logging_level="ERROR",
                 **options,
@@ -88,6 +94,12 @@ def _knock(address: str) -> None:
         raise OSError("an address is host:port")
     with socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S):
         pass
+
+
+def _not_installed(plugins: Sequence[str]) -> list[ModuleType]:
+    """The packages of these modules that stand beside the driver, not among its installed ones."""
+    packages = [import_module(name) for name in dict.fromkeys(plugin.partition(".")[0] for plugin in plugins)]
+    return [package for package in packages if "site-packages" not in str(package.__file__ or list(package.__path__))]
 
 
 def _python_path() -> list[str]:

@@ -69,7 +69,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     cls = algorithms.get(config.algorithm.name)
     played = played_roles(config, cls)
     used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
-    stack.enter_context(cluster(config.ray.address, slots=sum(config.placement.pools[name] for name in used)))
+    slots = sum(config.placement.pools[name] for name in used)
+    stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
     supervisor = Supervisor()
     pools = {name: _start_pool(config, name, played, supervisor, stack) for name in used}
     groups: dict[str, Group] = {}
