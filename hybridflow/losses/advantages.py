@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hybridflow.losses.options import with_options
-from hybridflow.losses.segments import discounted, group_sums, last_tokens, row_sums, to_tokens
+from hybridflow.losses.segments import discounted, group_sums, last_tokens, refuse_other_sizes, row_sums, to_tokens
 from hybridflow.registry import Registry
 
 
@@ -51,12 +51,7 @@ class AdvantageInputs:
     all_reduce: Callable[[Tensor], Tensor] = _alone
 
     def __post_init__(self) -> None:
-        rows, tokens = len(self.lengths), int(self.lengths.sum())
-        wants = {"token_rewards": tokens, "values": tokens, "group_id": rows, "baseline_rewards": rows}
-        for name, wanted in wants.items():
-            column = getattr(self, name)
-            if column is not None and len(column) != wanted:
-                raise ValueError(f"{name} has {len(column)} entries; {rows} rows of {tokens} tokens want {wanted}")
+        refuse_other_sizes(self, tokens=("token_rewards", "values"), rows=("group_id", "baseline_rewards"))
 
 
 Estimator = Callable[..., tuple[Tensor, Tensor]]

@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from hybridflow.losses.options import with_options
-from hybridflow.losses.segments import row_sums, to_tokens
+from hybridflow.losses.ratios import held_exp
+from hybridflow.losses.segments import refuse_other_sizes, row_sums, to_tokens
 from hybridflow.registry import Registry
-
-LARGEST_LOG_RATIO = 20.0  # beyond it float32's exp soon overflows, and every weight is held or thrown away anyway
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,16 @@ class CorrectionInputs:
     lengths: Tensor
 
     def __post_init__(self) -> None:
-        rows, tokens = len(self.lengths), int(self.lengths.sum())
-        for name in ("old_log_probs", "rollout_log_probs"):
-            found = len(getattr(self, name))
-            if found != tokens:
-                raise ValueError(f"{name} has {found} entries; {rows} rows of {tokens} tokens want {tokens}")
+        refuse_other_sizes(self, tokens=("old_log_probs", "rollout_log_probs"))
 
     def token_ratios(self) -> Tensor:
         """[T] float32: old policy / sampler."""
-        return _exp(self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float())
+        return held_exp(self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float())
 
     def row_ratios(self) -> Tensor:
         """[T] float32: the product of the row's token ratios, at each of its tokens."""
         apart = self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float()
-        return to_tokens(_exp(row_sums(apart, self.lengths)), self.lengths)
+        return to_tokens(held_exp(row_sums(apart, self.lengths)), self.lengths)
 
 
 Correction = Callable[..., Tensor]
@@ -115,7 +110,3 @@ def effective_share(total: float, total_of_squares: float, count: float) -> floa
 
 def _masked(ratios: Tensor, least: float, most: float) -> Tensor:
     return torch.where((ratios >= least) & (ratios <= most), ratios, 0.0)
-
-
-def _exp(log_ratio: Tensor) -> Tensor:
-    return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()

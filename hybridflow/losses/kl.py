@@ -16,10 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hybridflow.losses.ratios import LARGEST_LOG_RATIO
 from hybridflow.registry import Registry
-
-# exp(20) is 5e8: beyond it an estimate says no more than "far away", and float32 overflows at exp(89).
-LARGEST_LOG_RATIO = 20.0
 
 KLEstimator = Callable[[Tensor, Tensor], Tensor]
 kl_estimators: Registry[KLEstimator] = Registry("KL estimator")

@@ -20,12 +20,10 @@ import torch
 from torch import Tensor
 
 from hybridflow.losses.options import with_options
-from hybridflow.losses.segments import row_means, to_tokens
+from hybridflow.losses.ratios import held_exp
+from hybridflow.losses.segments import refuse_other_sizes, row_means, to_tokens
 from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.registry import Registry
-
-# A ratio that overflows makes the gradient of the branch not taken 0 · inf = NaN.
-LARGEST_LOG_RATIO = 20.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,7 @@ class PolicyInputs:
     lengths: Tensor
 
     def __post_init__(self) -> None:
-        rows, tokens = len(self.lengths), int(self.lengths.sum())
-        for name in ("log_probs", "old_log_probs", "advantages"):
-            found = len(getattr(self, name))
-            if found != tokens:
-                raise ValueError(f"{name} has {found} entries; {rows} rows of {tokens} tokens want {tokens}")
+        refuse_other_sizes(self, tokens=("log_probs", "old_log_probs", "advantages"))
 
     @property
     def log_ratio(self) -> Tensor:
@@ -84,7 +78,7 @@ def ppo_clip(
     """
     if dual_clip is not None and dual_clip <= 1:
         raise ValueError(f"policy loss 'ppo_clip': dual_clip is {dual_clip}; give more than 1, or null for none")
-    ratio = _exp(inputs.log_ratio)
+    ratio = held_exp(inputs.log_ratio)
     return _clipped(inputs, ratio, clip_low, clip_high, dual_clip)
 
 
@@ -98,7 +92,7 @@ def gspo(inputs: PolicyInputs, *, clip_low: float = 3e-4, clip_high: float = 4e-
     takes the mean over rows: aggregate by `sequence_mean`. A mean log ratio beyond ±20 counts as ±20.
     """
     of_row = to_tokens(row_means(inputs.log_ratio.detach(), inputs.lengths), inputs.lengths)
-    ratio = _exp(of_row + inputs.log_probs - inputs.log_probs.detach())
+    ratio = held_exp(of_row + inputs.log_probs - inputs.log_probs.detach())
     return _clipped(inputs, ratio, clip_low, clip_high)
 
 
@@ -110,7 +104,7 @@ def cispo(inputs: PolicyInputs, *, clip_low: float = 1.0, clip_high: float = 4.0
     how much it may weigh. As in the paper there is no lower bound (a ratio is never below 1 - 1); the paper gives no
     number for the upper one, ours lets a ratio grow to 5. The paper averages over all tokens of a group: `token_mean`.
     """
-    ratio = _exp(inputs.log_ratio.detach())
+    ratio = held_exp(inputs.log_ratio.detach())
     held = ratio.clamp(1 - clip_low, 1 + clip_high)
     metrics = {"actor/clip_fraction": held != ratio, "actor/approx_kl": -inputs.log_ratio, "actor/ratio": ratio}
     return TokenLoss(-held * inputs.advantages.detach() * inputs.log_probs, sums(metrics))
@@ -124,7 +118,7 @@ def pg(inputs: PolicyInputs) -> TokenLoss:
     learning" (Machine Learning, 1992). Unbiased for the first optimiser step on a rollout only: use one minibatch and
     one epoch.
     """
-    metrics = {"actor/approx_kl": -inputs.log_ratio, "actor/ratio": _exp(inputs.log_ratio)}
+    metrics = {"actor/approx_kl": -inputs.log_ratio, "actor/ratio": held_exp(inputs.log_ratio)}
     return TokenLoss(-inputs.advantages.detach() * inputs.log_probs, sums(metrics))
 
 
@@ -136,7 +130,3 @@ def _clipped(inputs: PolicyInputs, ratio: Tensor, low: float, high: float, dual:
         loss = torch.where(advantages < 0, torch.minimum(loss, -dual * advantages), loss)
     metrics = {"actor/clip_fraction": loss != free, "actor/approx_kl": -inputs.log_ratio, "actor/ratio": ratio}
     return TokenLoss(loss, sums(metrics))
-
-
-def _exp(log_ratio: Tensor) -> Tensor:
-    return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def refuse_other_sizes(inputs: Any, *, tokens: Sequence[str] = (), rows: Sequence[str] = ()) -> None:
+    """Raises ValueError unless these fields are [T] or [R], as `inputs.lengths` has it. One that is None is passed."""
+    counted, wanted = len(inputs.lengths), int(inputs.lengths.sum())
+    for size, names in ((wanted, tokens), (counted, rows)):
+        for name in names:
+            column = getattr(inputs, name)
+            if column is not None and len(column) != size:
+                raise ValueError(f"{name} has {len(column)} entries; {counted} rows of {wanted} tokens want {size}")
 
 
 def row_numbers(lengths: Tensor) -> Tensor:
