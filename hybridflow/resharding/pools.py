@@ -22,7 +22,7 @@ from hybridflow.resharding.alive import Alive
 from hybridflow.resharding.link import Link
 from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
 from hybridflow.resharding.plan.cut import training_cut
-from hybridflow.resharding.refit import BUCKET_BYTES, Receiver
+from hybridflow.resharding.refit import BUCKET_BYTES, Bringing, in_short
 from hybridflow.resharding.transport import Shards, Transport, _Arriving, in_hf_shape
 from hybridflow.resharding.verify import checksum, differing
 
@@ -149,12 +149,11 @@ class _Nothing:
         return torch.empty(shape, dtype=self._dtype, device=platform().device)
 
 
-class PoolRefit:
+class PoolRefit(Bringing):
     """A rollout rank's side.
 
     Attributes:
         plan: of all ranks.
-        peak_bytes: the most bytes of the last refit's buffers, with what the receiver had not taken in yet.
     """
 
     def __init__(
@@ -166,31 +165,14 @@ class PoolRefit:
         verify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        self.plan, self.link, self._verify = plan_for(shape, link, dtype, bucket_bytes), link, verify
-        self.peak_bytes = 0
+        super().__init__(verify=verify)
+        self.plan, self.link = plan_for(shape, link, dtype, bucket_bytes), link
         self.transport = Taking(
             self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link
         )
 
-    def __call__(self, receiver: Receiver, version: int) -> bool:
-        """Bring the receiver to `version`; all ranks of the pool call it. Returns whether there was anything to do.
-
-        Raises RuntimeError, on all ranks of the pool, if it verifies and one of them does not hold what it was given.
-        """
-        if receiver.version == version:
-            return False
-        alive = Alive()
-        held = receiver.receive(self.transport.shards(alive), version, checksum=checksum if self._verify else None)
-        self.peak_bytes = alive.peak
-        if self._verify and (said := self._differing(held)):
-            receiver.version = None
-            raise RuntimeError(
-                f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
-            )
-        return True
-
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """All rollout ranks' weights that are not as given, in words."""
+        """See `Bringing`; of the rollout ranks."""
         exchange = self.transport.exchange
         names = [item.weight.name for item in exchange.program.items]
         total = torch.zeros(len(names), dtype=torch.int64, device=platform().device)
@@ -204,8 +186,7 @@ class PoolRefit:
         return "; ".join(
             f"rollout rank {rank}, of training ranks "
             + ", ".join(map(str, self.plan.exchange(self.link.training.size + rank).givers))
-            + f": {', '.join(wrong[:8])}"
-            + (f" and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+            + f": {in_short(wrong)}"
             for rank, wrong in enumerate(found)
             if wrong
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +42,47 @@ class Receiver(Protocol):
         ...
 
 
-class Refit:
+class Bringing:
+    """Brings a receiver to a weight version; what is left to a kind of refit is where the truth of a proof comes from.
+
+    Attributes:
+        transport: gives this rank's shards.
+        peak_bytes: the most bytes that the last refit's buffers and copies were at once.
+    """
+
+    transport: Transport
+
+    def __init__(self, *, verify: bool) -> None:
+        self._verify, self.peak_bytes = verify, 0
+
+    def __call__(self, receiver: Receiver, version: int) -> bool:
+        """Bring the receiver to `version`; all ranks that generate call it. Returns whether there was anything to do.
+
+        Raises RuntimeError, on all of them, if it verifies and one does not hold what it was given.
+        """
+        if receiver.version == version:
+            return False
+        alive = Alive()
+        held = receiver.receive(self.transport.shards(alive), version, checksum=checksum if self._verify else None)
+        self.peak_bytes = alive.peak
+        if self._verify and (said := self._differing(held)):
+            receiver.version = None
+            raise RuntimeError(
+                f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
+            )
+        return True
+
+    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+        """All ranks' weights that are not as given, in words."""
+        raise NotImplementedError
+
+
+def in_short(names: Sequence[str]) -> str:
+    """The first of many weights."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+class Refit(Bringing):
     """The transition from one training engine to the generation engine in the same process.
 
     Args:
@@ -52,7 +92,6 @@ class Refit:
     Attributes:
         plan: of all ranks.
         weights: of this rank in generation, by name: the part [a, b) of the split axis that it is to have.
-        peak_bytes: the most bytes that the last refit's buffers and copies were at once.
 
     Raises:
         ValueError: the plan cannot be made.
@@ -70,10 +109,9 @@ class Refit:
         verify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        layout = groups.layout
-        self._groups, self._verify = groups, verify
+        super().__init__(verify=verify)
+        layout, self._groups = groups.layout, groups
         self.plan = make_plan(shape, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
-        self.peak_bytes = 0
         self._refuse_other_plans()
         place = layout.generation_coordinate(groups.rank)
         self._cut, self._place = generation_cut(shape, *layout.generation_sizes), place.tp
@@ -87,31 +125,12 @@ class Refit:
             None if method == "hybrid" else self.weights,
         )
 
-    def __call__(self, receiver: Receiver, version: int) -> bool:
-        """Bring the receiver to `version`; all ranks call it. Returns whether there was anything to do.
-
-        Raises RuntimeError, on all ranks, if it verifies and a rank does not hold what it was given.
-        """
-        if receiver.version == version:
-            return False
-        alive = Alive()
-        held = receiver.receive(self.transport.shards(alive), version, checksum=checksum if self._verify else None)
-        self.peak_bytes = alive.peak
-        if self._verify and (said := self._differing(held)):
-            receiver.version = None
-            raise RuntimeError(
-                f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
-            )
-        return True
-
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """All ranks' weights that are not as given, in words."""
+        """See `Bringing`."""
         sources = source_checksums(self.transport, self._cut, self._place)
         mine = differing({name: sources[name] for name in self.weights}, held)
         return "; ".join(
-            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: "
-            + ", ".join(names[:8])
-            + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(names)}"
             for rank, names in enumerate(self._from_all(mine))
             if names
         )
