@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.dispatch import Streamed
 from hybridflow.engines.megatron.engine import Loss, TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
-from hybridflow.engines.vllm.requests import FinishedRow, Generated
+from hybridflow.engines.vllm.requests import FinishedRow
 from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
 from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import PolicyInputs, policy_loss
@@ -23,16 +21,16 @@ from hybridflow.losses.preference import dpo
 from hybridflow.losses.segments import row_sums
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
-from hybridflow.roles import ActorRole, SamplingChanges
+from hybridflow.roles import ActorRole
 from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.generation import make_generator, sampled, stream
+from hybridflow.workers.generation import GeneratingWorker, make_generator, stream
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
 from hybridflow.workers.pairs import sides
 
 
 @workers.register("actor")
-class ActorWorker(ActorRole[Batch], TrainedWorker):
+class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     """The policy on one rank.
 
     Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version.
@@ -57,20 +55,13 @@ class ActorWorker(ActorRole[Batch], TrainedWorker):
             verify=config.rollout.verify_refit,
         )
 
-    def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
-        """See `ActorRole`."""
-        return sampled(self.version, Generated.of(chain.from_iterable(self._generate(prompts, step, {**sampling}))))
+    @property
+    def sampling_version(self) -> int:
+        """See `GeneratingWorker`."""
+        return self.version
 
-    def stream_sequences(
-        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
-    ) -> Streamed[Batch]:
-        """See `ActorRole`."""
-        for rows in self._generate(prompts, step, {**sampling}):
-            found = sorted(rows, key=lambda one: one.row)
-            yield np.array([one.row for one in found]), sampled(self.version, Generated.of(found))
-
-    def _generate(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        """Rows as they finish, with the newest weights. Generation's memory is there until the last one only."""
+    def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
+        """See `GeneratingWorker`. Generation's memory is there until the last row only."""
         with self.context.timed("refit"), self.turn():
             if self.refit(self.generator, self.version):
                 self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)

@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import Any, Unpack
 
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.dispatch import Streamed
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.requests import FinishedRow, Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
+from hybridflow.roles import SamplingChanges
+from hybridflow.roles.builtin import GeneratingRole
 from hybridflow.tasks.tokenizer import load_tokenizer
-from hybridflow.workers.base import Context
+from hybridflow.workers.base import Context, Worker
+
+
+class GeneratingWorker(GeneratingRole[Batch], Worker):
+    """Responses at once or as they finish, of the rows that `finished` gives."""
+
+    def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
+        """Rows as they finish, some together, with the newest weights."""
+        raise NotImplementedError
+
+    @property
+    def sampling_version(self) -> int:
+        """Of the weights that sample."""
+        raise NotImplementedError
+
+    def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
+        """See `GeneratingRole`."""
+        rows = chain.from_iterable(self.finished(prompts, step, {**sampling}))
+        return sampled(self.sampling_version, Generated.of(rows))
+
+    def stream_sequences(
+        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[Batch]:
+        """See `GeneratingRole`."""
+        for rows in self.finished(prompts, step, {**sampling}):
+            found = sorted(rows, key=lambda one: one.row)
+            yield np.array([one.row for one in found]), sampled(self.sampling_version, Generated.of(found))
 
 
 def make_generator(context: Context) -> VllmEngine:

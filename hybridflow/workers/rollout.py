@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import Unpack
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from hybridflow.batch import Batch
-from hybridflow.dispatch import Streamed
-from hybridflow.engines.vllm.requests import Generated
+from hybridflow.engines.vllm.requests import FinishedRow
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.link import connect
 from hybridflow.resharding.pools import Giving, PoolRefit
-from hybridflow.roles import SamplingChanges
 from hybridflow.roles.rollout import GivingActorRole, RolloutRole
 from hybridflow.workers.actor import ActorWorker
-from hybridflow.workers.base import Context, Worker, workers
-from hybridflow.workers.generation import make_generator, sampled, stream
+from hybridflow.workers.base import Context, workers
+from hybridflow.workers.generation import GeneratingWorker, make_generator, stream
 from hybridflow.workers.model import torch_dtype
 
 
@@ -50,7 +48,7 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
 
 
 @workers.register("rollout")
-class RolloutWorker(RolloutRole[Batch], Worker):
+class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
     """vLLM on one rank. Its memory is its own, so it never sleeps after its first weights."""
 
     def __init__(self, context: Context) -> None:
@@ -66,7 +64,7 @@ class RolloutWorker(RolloutRole[Batch], Worker):
 
     def say_version(self, tickets: Batch) -> Batch:
         """See `LinkedRole`."""
-        return Batch(version=np.full(len(tickets), self._version, dtype=np.int64))
+        return Batch(version=np.full(len(tickets), self.sampling_version, dtype=np.int64))
 
     def take_weights(self, offered: Batch) -> None:
         """See `RolloutRole`."""
@@ -74,20 +72,11 @@ class RolloutWorker(RolloutRole[Batch], Worker):
             if self.refit(self.generator, int(offered.dense("version")[0])):
                 self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
 
-    def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
-        """See `ActorRole`."""
-        rows = stream(self.context, self.generator, prompts, step, {**sampling})
-        return sampled(self._version, Generated.of(chain.from_iterable(rows)))
-
-    def stream_sequences(
-        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
-    ) -> Streamed[Batch]:
-        """See `ActorRole`."""
-        for rows in stream(self.context, self.generator, prompts, step, {**sampling}):
-            found = sorted(rows, key=lambda one: one.row)
-            yield np.array([one.row for one in found]), sampled(self._version, Generated.of(found))
+    def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
+        """See `GeneratingWorker`."""
+        return stream(self.context, self.generator, prompts, step, changes)
 
     @property
-    def _version(self) -> int:
-        """Of the weights; -1: there are none, and generation refuses to start."""
+    def sampling_version(self) -> int:
+        """See `GeneratingWorker`; -1: there are none, and generation refuses to start."""
         return -1 if self.generator.version is None else self.generator.version
