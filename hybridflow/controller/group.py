@@ -39,8 +39,8 @@ class Group:
     """The ranks that play one role.
 
     A call returns at once: a `BatchRef` if the method gives rows, an iterator of them if it streams, a `Result` if it
-    gives none. Calls on one rank run in the
-    order in which they were made; calls on other pools start when their rows are there.
+    gives none. Calls on one rank run in the order in which they were made; calls on other pools start when their rows
+    are there.
     """
 
     def __init__(

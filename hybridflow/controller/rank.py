@@ -20,7 +20,7 @@ from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
 from hybridflow.controller.failure import Failure, describe
 from hybridflow.controller.report import Order, Report
-from hybridflow.dispatch import Method, methods
+from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.check import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe.metrics import Metrics
@@ -109,9 +109,7 @@ class Rank:
         worker, declared, metrics = self._begin(order)
         start = perf_counter()
         try:
-            given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
-            check_given(declared, given)
-            pieces = getattr(worker, order.method)(*given.args, **given.kwargs)
+            given, pieces = self._called(order, worker, declared, chunks)
             for rows, part in check_streamed(declared, pieces, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.plain()
@@ -135,15 +133,21 @@ class Rank:
             worker.context.metrics = metrics
         return worker, self._declared[order.role][order.method], metrics
 
+    def _called(
+        self, order: Order, worker: Any, declared: Method, chunks: Sequence[Plain | Failure]
+    ) -> tuple[Call, Any]:
+        """The call with its rows, and what the method gave for it."""
+        given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
+        check_given(declared, given)
+        return given, getattr(worker, order.method)(*given.args, **given.kwargs)
+
     def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, list[Any]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
         worker, declared, metrics = self._begin(order)
         start = perf_counter()
         try:
-            given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
-            check_given(declared, given)
-            value = getattr(worker, order.method)(*given.args, **given.kwargs)
+            given, value = self._called(order, worker, declared, chunks)
             if inspect.isawaitable(value):
                 value = self._wait_for(value)
             check_returned(declared, value, given)
