@@ -36,6 +36,8 @@ from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from rich.progress import Progress
 from torch import Tensor
 
+from benchmarks.models import SMOLLM2_135M, random_model
+from benchmarks.pairs import pairwise
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Optimizer
 from hybridflow.engines.megatron.engine import MegatronEngine
@@ -50,10 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         vocab_size=8192, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
         num_key_value_heads=6,
     ),
-    "smollm2_135m": dict(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True,
-    ),
+    "smollm2_135m": SMOLLM2_135M,
 }  # fmt: skip
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -77,7 +76,7 @@ def main() -> None:
         start(root)
         bar = progress.add_task("cases", total=len(wanted) * options.seeds)
         for shape, dtype in wanted:
-            folder = random_model(Path(root) / shape, SHAPES[shape])
+            folder = random_model(Path(root) / shape, SHAPES[shape], LONGEST)
             case = cases[f"{shape} {dtype}"] = measure(folder, dtype, options.seeds, lambda: progress.advance(bar))
             progress.print(f"{shape} {dtype}: {json.dumps(case)}")
             if options.json:
@@ -103,15 +102,6 @@ def start(root: str) -> None:
     """A world of one rank."""
     platform().start(0)
     dist.init_process_group(platform().backend, init_method=f"file://{root}/meet", rank=0, world_size=1)
-
-
-def random_model(folder: Path, sizes: dict[str, Any]) -> Path:
-    """A Hugging Face folder of random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(max_position_embeddings=LONGEST, **sizes)).save_pretrained(folder)
-    return folder
 
 
 def ragged_rows(seed: int, vocab: int) -> Batch:
@@ -224,9 +214,9 @@ def measure(folder: Path, dtype: str, seeds: int, advance: Callable[[], None]) -
                 seconds[name].append(taken)
             advance()
     return {
-        "train_ratio": ratio(seconds["plain"], seconds["ours"]),
-        "score_ratio": ratio(seconds["plain_score"], seconds["ours_score"]),
-        "overhead": ratio(seconds["ours"], seconds["bare"]),
+        "train_ratio": pairwise(seconds["plain"], seconds["ours"]),
+        "score_ratio": pairwise(seconds["plain_score"], seconds["ours_score"]),
+        "overhead": pairwise(seconds["ours"], seconds["bare"]),
         "tokens_per_s": {
             name: round(median(t / s for t, s in zip(counted, taken, strict=True))) for name, taken in seconds.items()
         },
@@ -241,11 +231,6 @@ def timed(work: Callable[[], None]) -> float:
     work()
     platform().synchronize()
     return perf_counter() - begin
-
-
-def ratio(above: list[float], below: list[float]) -> float:
-    """The median of the pairwise ratios."""
-    return round(median(a / b for a, b in zip(above, below, strict=True)), 3)
 
 
 def alone(folder: Path, dtype: str, who: str) -> float:

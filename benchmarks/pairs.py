@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
@@ -28,6 +28,11 @@ def paired(name: str, ours: Work, theirs: Work, times: int) -> dict[str, Any]:
         f"{name}_quartiles": [round(low, 4), round(high, 4)],
         f"{name}_us": {"ours": ours_us, "theirs": theirs_us},
     }
+
+
+def pairwise(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median of the pairs' ratios."""
+    return round(median(a / b for a, b in zip(above, below, strict=True)), 3)
 
 
 def seconds(work: Work) -> float:

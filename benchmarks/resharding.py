@@ -34,6 +34,8 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 
 from benchmarks import transition
+from benchmarks.models import SMOLLM2_135M, random_model
+from benchmarks.pairs import pairwise
 from hybridflow.models import Shape, read_shape, table
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import make_plan
@@ -44,15 +46,13 @@ LLAMA = dict(num_attention_heads=8, num_key_value_heads=4)
 SHAPES: dict[str, dict[str, Any]] = {
     "llama_20m": dict(vocab_size=8192, hidden_size=512, intermediate_size=1408, num_hidden_layers=4, **LLAMA),
     "llama_130m": dict(vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, **LLAMA),
-    "smollm2_135m": dict(
-        vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-        num_key_value_heads=3, tie_word_embeddings=True,
-    ),
-}  # fmt: skip
+    "smollm2_135m": SMOLLM2_135M,
+}
 LLAMA_70B = Shape(
     family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
     qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
 )  # fmt: skip
+POSITIONS = 256
 RATIOS = ("time_vs_bare", "speedup_vs_v", "speedup_vs_dschat", "time_vs_reload")
 
 
@@ -111,7 +111,7 @@ def main() -> None:
         for world, cases in groupby(wanted, lambda case: case.layout.size):
             with ranks_of(world) as ranks:
                 for case in cases:
-                    folder = random_model(Path(root) / case.model, SHAPES[case.model])
+                    folder = model_of(Path(root) / case.model, SHAPES[case.model])
                     result["cases"].append(measured(case, folder, ranks, options.rounds))
                     progress.print(f"{case.name}: {brief(result['cases'][-1])}", soft_wrap=True)
                     progress.advance(bar)
@@ -130,15 +130,11 @@ def ranks_of(world: int) -> Iterator[Ranks]:
         ranks.stop()
 
 
-def random_model(folder: Path, sizes: dict[str, Any]) -> Path:
-    """A Hugging Face folder of random weights; made once."""
+def model_of(folder: Path, sizes: dict[str, Any]) -> Path:
+    """A folder for both engines; made once."""
     if not folder.exists():
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(max_position_embeddings=256, **sizes)).save_pretrained(folder)
-        char_tokenizer("0123456789", max_tokens=256).save_pretrained(folder)
+        random_model(folder, sizes, POSITIONS)
+        char_tokenizer("0123456789", max_tokens=POSITIONS).save_pretrained(folder)
     return folder
 
 
@@ -186,11 +182,6 @@ def ratio_or_none(seen: float, formula: float) -> float | None:
     if formula:
         return round(seen / formula, 6)
     return math.inf if seen else None
-
-
-def pairwise(above: list[float], below: list[float]) -> float:
-    """The median of the pairs' ratios."""
-    return round(median(a / b for a, b in zip(above, below, strict=True)), 3)
 
 
 def plan_seconds() -> float:
