@@ -77,10 +77,10 @@ def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
     """The next prompts, as many as a step begins with."""
     numbers = prompts.at(outcome.draws)
     outcome.draws += 1
-    return put(_rows(algorithm, prompts.task, prompts.split, numbers))
+    return put(rows_for(algorithm, prompts.task, prompts.split, numbers))
 
 
-def _rows(algorithm: Algorithm, task: Task, split: str, numbers: np.ndarray) -> Batch:
+def rows_for(algorithm: Algorithm, task: Task, split: str, numbers: np.ndarray) -> Batch:
     """What the algorithm is given of those rows."""
     if algorithm.preferences:
         return with_preferences(task).preferences(split, numbers)

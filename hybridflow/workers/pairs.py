@@ -13,9 +13,3 @@ def sides(pairs: Batch) -> Batch:
     responses = [side for pair in zip(chosen, rejected, strict=True) for side in pair]
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
     return Batch(prompt_ids=prompts, response_ids=Ragged.of(responses, np.int64))
-
-
-def row_totals(column: Ragged) -> np.ndarray:
-    """[R] float32: the sum of each row; 0 for an empty one."""
-    before = np.concatenate([[0.0], np.cumsum(column.values, dtype=np.float64)])
-    return (before[column.offsets[1:]] - before[column.offsets[:-1]]).astype(np.float32)

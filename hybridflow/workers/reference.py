@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hybridflow.batch import Batch
+from hybridflow.losses.segments import row_sums
 from hybridflow.roles import ReferenceRole
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker
-from hybridflow.workers.pairs import row_totals, sides
+from hybridflow.workers.model import ModelWorker, tensor
+from hybridflow.workers.pairs import sides
 
 
 @workers.register("reference")
@@ -26,5 +27,6 @@ class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
             scores = engine.score(sides(pairs))
         if scores is None:
             return Batch()
-        totals = row_totals(scores["log_probs"])
+        log_probs = scores["log_probs"]
+        totals = row_sums(tensor(log_probs.values).double(), tensor(log_probs.lengths)).float().numpy()
         return Batch(ref_chosen=totals[::2], ref_rejected=totals[1::2])

@@ -21,8 +21,8 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.loop import rows_for
 from hybridflow.trainer.run import load_task
-from hybridflow.trainer.validate import with_preferences
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
@@ -56,10 +56,7 @@ class Shared:
         prompts = Prompts(task, "train", config.algorithm.prompts_per_step, 1)
 
         def draw() -> BatchRef:
-            rows = prompts.at(next(draws))
-            if algorithm.preferences:
-                return put(with_preferences(task).preferences("train", rows))
-            return put(task.supervised("train", rows) if algorithm.supervised else task.rows("train", rows))
+            return put(rows_for(algorithm, task, "train", prompts.at(next(draws))))
 
         algorithm.draw = draw
         return algorithm
