@@ -22,7 +22,7 @@ class DAPO(Algorithm):
     paper = "arXiv 2503.14476"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = ("reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss")
+    parts = (*Algorithm.parts, "rollout_filter")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Sample until there are enough groups; compare inside each, learn."""

@@ -17,7 +17,7 @@ class GRPO(Algorithm):
     paper = "arXiv 2402.03300"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = ("reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss")
+    parts = (*Algorithm.parts, "rollout_filter")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate groups, score, compare inside each group, learn."""

@@ -19,9 +19,7 @@ class PPO(Algorithm):
     paper = "arXiv 1707.06347"
     roles: ClassVar[tuple[str, ...]] = ("actor", "critic", "reference", "reward")
     only_for_kl = ("reference",)
-    parts: ClassVar[tuple[str, ...]] = (
-        "reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss", "value_loss",
-    )  # fmt: skip
+    parts: ClassVar[tuple[str, ...]] = (*Algorithm.parts, "rollout_filter", "value_loss")
     columns = ("group_id", "values")
 
     def step(self, prompts: BatchRef) -> BatchRef:

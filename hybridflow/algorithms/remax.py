@@ -17,7 +17,7 @@ class ReMax(Algorithm):
     paper = "arXiv 2310.10505"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = ("reward_shaping", "reward_kl_control", "advantage", "rollout_filter", "policy_loss")
+    parts = (*Algorithm.parts, "rollout_filter")
     columns = ("group_id", "baseline_rewards")
 
     def step(self, prompts: BatchRef) -> BatchRef:

@@ -107,7 +107,7 @@ def _part(
 
     above = f"algorithm.{key}".rstrip(".")
     try:
-        with_options(registry, name, options or {}) if options is not None else registry.get(name)
+        with_options(registry, name, options) if options is not None else registry.get(name)
     except KeyError as error:
         yield f"{above}.{entry}: {error.args[0]}"
     except ValueError as error:
