@@ -129,12 +129,18 @@ class Batch(Rows, Mapping[str, Column]):
     @staticmethod
     def of_plain(columns: Plain) -> Batch:
         """The batch whose `plain` it is. It is not checked again."""
+        return Batch.trusted(
+            {
+                name: col.trusted(*column) if isinstance(column, tuple) else col.held(column)
+                for name, column in columns.items()
+            }
+        )
+
+    @staticmethod
+    def trusted(columns: dict[str, Column]) -> Batch:
+        """A batch without the checks, of columns that agree by the way in which they were made."""
         batch = object.__new__(Batch)
-        batch._columns = {
-            name: col.trusted(*column) if isinstance(column, tuple) else col.held(column)
-            for name, column in columns.items()
-        }
-        batch._rows = next(map(len, batch._columns.values()), 0)
+        batch._columns, batch._rows = columns, next(map(len, columns.values()), 0)
         return batch
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class BatchRef(Rows):
     """R rows by reference, with the same row operations as `Batch`.
 
@@ -40,10 +40,19 @@ class BatchRef(Rows):
     marks: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     origin: Origin | None = field(default_factory=lambda: None, repr=False)
 
+    def __init__(
+        self,
+        rows: int,
+        sources: tuple[Source, ...],
+        marks: Mapping[str, np.ndarray] | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        self.__dict__.update(rows=rows, sources=sources, marks=marks or {}, origin=origin)  # a call makes many of them
+
     @staticmethod
-    def of(chunk: Any, rows: int, columns: Iterable[str]) -> BatchRef:
+    def of(chunk: Any, rows: int, columns: Iterable[str], origin: Origin | None = None) -> BatchRef:
         """All rows of one chunk."""
-        return BatchRef(rows, (Source(tuple(columns), ((chunk, 0, rows),)),))
+        return BatchRef(rows, (Source(tuple(columns), ((chunk, 0, rows),)),), None, origin)
 
     @staticmethod
     def here(batch: Batch) -> BatchRef:
@@ -69,7 +78,7 @@ class BatchRef(Rows):
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
-        return (*(name for source in self.sources for name in source.columns), *self.marks)
+        return (*[name for source in self.sources for name in source.columns], *self.marks)
 
     def __len__(self) -> int:
         return self.rows
@@ -90,15 +99,15 @@ class BatchRef(Rows):
 
     def numbered(self, origin: Origin | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
-        return BatchRef(self.rows, self.sources, self.marks, origin)
+        return self if origin is self.origin else BatchRef(self.rows, self.sources, self.marks, origin)
 
     def keep(self, names: Iterable[str]) -> BatchRef:
         """Only those columns, and the marks."""
         wanted = set(names)
         if wanted.issuperset(self.columns):
             return self
-        kept = ((s, tuple(c for c in s.columns if c in wanted)) for s in self.sources)
-        sources = tuple(Source(columns, s.runs) for s, columns in kept if columns)
+        kept = ((s.those(wanted), s.runs) for s in self.sources)
+        sources = tuple(Source(columns, runs) for columns, runs in kept if columns)
         return BatchRef(self.rows, sources, self.marks, self.origin)
 
     def repeat(self, times: int, *, interleave: bool = True) -> BatchRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
@@ -36,7 +36,7 @@ class Metadata:
     def of(batch: Batch) -> Metadata:
         """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
         ragged = {name: column.offsets for name, column in batch.items() if isinstance(column, Ragged)}
-        shared = {id(offsets): np.diff(offsets) for offsets in ragged.values()}
+        shared = {id(offsets): offsets[1:] - offsets[:-1] for offsets in ragged.values()}
         return Metadata(len(batch), batch.schema, {name: shared[id(offsets)] for name, offsets in ragged.items()})
 
 
@@ -89,8 +89,15 @@ class Source:
         """How many rows there are up to the end of each run."""
         return list(accumulate(stop - start for _, start, stop in self.runs))
 
+    def those(self, names: Container[str]) -> tuple[str, ...]:
+        """Its columns among these."""
+        return tuple([column for column in self.columns if column in names])
+
     def slice(self, start: int, stop: int) -> Source:
         """Those rows."""
+        if len(self.runs) == 1:
+            ((chunk, first, _),) = self.runs
+            return Source(self.columns, ((chunk, first + start, first + stop),))
         if start == stop:
             return Source(self.columns, tuple((chunk, row, row) for chunk, row, _ in self.runs[:1]))
         ends = self._ends

@@ -13,7 +13,7 @@ from hybridflow.controller.sent import Sender
 from hybridflow.controller.store import put
 from hybridflow.controller.stream import finished
 from hybridflow.controller.supervise import CallRecord, Supervisor
-from hybridflow.dispatch import Call, Method, Result, methods, protocols
+from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
@@ -60,10 +60,9 @@ class Group:
         known = ", ".join(methods(self.interface)) if "interface" in self.__dict__ else ""
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
-    def _make(self, name: str, method: Method, call: Call) -> Any:
+    def _make(self, name: str, method: Method, protocol: Protocol, call: Call) -> Any:
         call = call.map(_fresh)
         self._check_columns(name, method, call)
-        protocol = protocols.get(method.protocol)()
         parts = protocol.distribute(self.layout, call)
         if len(parts) != self.layout.size:
             raise HybridFlowError(
@@ -88,7 +87,8 @@ class Group:
         rows = call.rows()
         if method.needs is None or rows is None:
             return
-        lacking = [column for column in method.needs if column not in rows.columns]
+        given = rows.columns
+        lacking = [column for column in method.needs if column not in given]
         if lacking:
             givers = {column: _givers(column) for column in lacking}
             told = "; ".join(
@@ -99,14 +99,18 @@ class Group:
 
 def group_class(interface: type[Role]) -> type[Group]:
     """A class of groups with the methods of a role, their signatures and docstrings. Raises KeyError as `methods`."""
-    made = {name: _bound(name, method, getattr(interface, name)) for name, method in methods(interface).items()}
+    declared = methods(interface).items()
+    made = {
+        name: _bound(name, method, protocols.get(method.protocol)(), getattr(interface, name))
+        for name, method in declared
+    }
     return type(f"{interface.__name__}Group", (Group,), {"__doc__": interface.__doc__, **made})
 
 
-def _bound(name: str, method: Method, function: Callable[..., Any]) -> Callable[..., Any]:
+def _bound(name: str, method: Method, protocol: Protocol, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(self: Group, *args: Any, **kwargs: Any) -> Any:
-        return self._make(name, method, Call(args, kwargs))
+        return self._make(name, method, protocol, Call(args, kwargs))
 
     given = "Streamed" if method.streams else "BatchRef" if method.returns_rows else "Result"
     signature = inspect.signature(function)

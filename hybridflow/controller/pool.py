@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -103,6 +104,8 @@ class ResourcePool:
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
         calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
         self._supervisor.settle(role, "build", calls)
+        gc.collect()
+        gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
         return made(role, interface, layout, self.ranks, self._supervisor, chunk_rows)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import inspect
 import os
 import socket
@@ -79,6 +80,8 @@ class Rank:
             context = Context(config, layout, self._rank, role, updates, peers=self._workers)
             self._workers[role] = _worker(worker)(context)
             self._declared[role] = methods(type(self._workers[role]))
+            gc.collect()
+            gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
             return Report().encode()
         except Exception as error:
             return Report(failure=self._failure(role, "build", error)).encode()

@@ -41,9 +41,11 @@ class Sent:
             return None
         rows = part.rows()
         assert rows is not None  # or it would not be known how many it gives
-        sizes = even_sizes(len(rows), len(self.chunks[rank]))
+        if len(self.chunks[rank]) == 1:
+            return BatchRef.of(self._chunk(rank, 0), rows.rows, columns, rows.origin)
+        sizes = even_sizes(rows.rows, len(self.chunks[rank]))
         given = [BatchRef.of(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
-        return (given[0] if len(given) == 1 else concat(given)).numbered(rows.origin)
+        return concat(given).numbered(rows.origin)
 
     def found(self) -> list[BatchRef | None]:
         """By rank, what it has given, in one chunk; waits for it."""
@@ -55,7 +57,7 @@ class Sent:
                 continue
             (known,), rows = report.chunks, part.rows()
             origin = rows.origin if rows is not None and len(rows) == known.rows else None
-            found.append(BatchRef.of(self._chunk(rank, 0), known.rows, known.kinds).numbered(origin))
+            found.append(BatchRef.of(self._chunk(rank, 0), known.rows, known.kinds, origin))
         return found
 
     def _chunk(self, rank: int, number: int) -> StoredChunk:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Column
 from hybridflow.batch.batch import gather
+from hybridflow.batch.columns import held
 from hybridflow.batch.source import Source
 from hybridflow.dispatch.protocol import Call
 
@@ -30,15 +31,15 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Call, list[Any]]:
     """A call with its rows as messages, and the chunks that they name, each once. Only columns in `reads` travel."""
     chunks: dict[Any, int] = {}
 
-    def piece(source: Source) -> Piece:
+    def piece(source: Source, columns: tuple[str, ...]) -> Piece:
         number = chunks.setdefault
-        return source.columns, tuple((number(c, len(chunks)), start, stop) for c, start, stop in source.runs)
+        return columns, tuple([(number(c, len(chunks)), start, stop) for c, start, stop in source.runs])
 
     def message(value: Any) -> Any:
         if not isinstance(value, BatchRef):
             return value
-        ref = value if reads is None else value.keep(reads)
-        return RowsMessage(tuple(map(piece, ref.sources)), ref.marks)
+        sources = [(s, s.columns if reads is None else s.those(reads)) for s in value.sources]
+        return RowsMessage(tuple([piece(s, columns) for s, columns in sources if columns]), value.marks)
 
     return call.map(message), list(chunks)
 
@@ -52,6 +53,6 @@ def unpack(call: Call, chunks: Sequence[Batch]) -> Call:
         taken: dict[str, Column] = {}
         for columns, runs in value.pieces:
             taken |= gather([(chunks[number], start, stop) for number, start, stop in runs], columns)
-        return Batch(**taken, **value.marks)
+        return Batch.trusted(taken | {name: held(mark) for name, mark in value.marks.items()})
 
     return call.map(fetch)

@@ -7,35 +7,35 @@ Neither sees Ray, a tensor or a clock: rows are `BatchRef`s.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hybridflow.batch import BatchRef
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import Registry
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """The arguments of one call. A `BatchRef` among them is rows; everything else is passed as it is."""
 
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = {}
 
     def map(self, change: Callable[[Any], Any]) -> Call:
         """The same call with every argument changed."""
         return Call(tuple(map(change, self.args)), {name: change(value) for name, value in self.kwargs.items()})
 
-    @cached_property
+    @property
     def refs(self) -> list[BatchRef]:
         """The arguments that are rows, in order."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, BatchRef)]
 
     def rows(self) -> BatchRef | None:
         """The first argument that is rows, or None."""
-        return self.refs[0] if self.refs else None
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, BatchRef):
+                return value
+        return None
 
 
 class Protocol:
