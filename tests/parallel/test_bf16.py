@@ -31,6 +31,23 @@ def test_gradients_flow_in_bfloat16() -> None:
     assert torch.equal(a.grad, b.detach().float().sum(1).bfloat16().expand(4, 8))
 
 
+def test_attention_is_rounded_once_under_a_mask() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 9, 8).bfloat16() for _ in range(3))
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    found = bf16.widened(F.scaled_dot_product_attention)(query, key, value, attn_mask=mask)
+    exact = F.scaled_dot_product_attention(query.double(), key.double(), value.double(), attn_mask=mask)
+    assert found.dtype is torch.bfloat16
+    assert ((found.double() - exact).abs() <= exact.abs() * 2.0**-8 + 1e-4).all()
+
+
+def test_needed_where_a_cpu_has_no_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    can = torch.cpu.get_capabilities()
+    for found, wanted in (({"avx512_bf16": False, "amx_bf16": False}, True), ({"avx512_bf16": True}, False)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: can | {"architecture": "x86_64"} | found)
+        assert bf16.needed() is wanted
+
+
 def test_other_formats_are_left_alone() -> None:
     a, b = torch.randn(3, 4), torch.randn(4, 2)
     assert torch.equal(bf16.widened(torch.matmul)(a, b), a @ b)
