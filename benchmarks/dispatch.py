@@ -6,8 +6,9 @@ Claims, on light ranks (no engine), each against plain Ray in the same run, the 
   actors; the blob has the bytes of our call's own message. `noop_ratio_no_argument`: the same without the blob.
 * `chain_ratio`: ragged rows (64 MiB, 64 KiB) of a group of 2 go to a group of 3, which adds 1, and back to the 2, which
   add up each row / the best that we can write by hand: references and ranges of rows passed straight from producer to
-  consumer, zero-copy reads, one copy where a rank's rows straddle two producers. Both wait until the rows are there.
-  `…_known`: the same when both drivers also learn the lengths of the rows; `…_known_or_not`: what that costs plain Ray.
+  consumer, zero-copy reads, one copy where a rank's rows straddle two producers. In both the driver ends up with what a
+  `BatchRef` is: references to the rows, and how long each of them is. `…_blind`: both drivers wait for the rows alone,
+  though our ranks still report on them; `…_known_or_blind`: what knowing the lengths costs plain Ray.
 * `driver_tensor_bytes`: what the driver deserialises in 20 steps of the addition PPO (see `driver_bytes`).
 * `pull_amplification`: bytes moved / bytes wanted, on one node and on two (see `pulls`).
 * `balance`: the heaviest part's tokens / the mean, by `dp_tokens`: 512 rows of log-normal lengths (mu 5, sigma 1, at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,9 @@ class Batch(Rows, Mapping[str, Column]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._columns)
+
+    def items(self) -> ItemsView[str, Column]:
+        return self._columns.items()
 
     def __contains__(self, name: object) -> bool:
         return name in self._columns

@@ -226,8 +226,9 @@ def _agreed(columns: Sequence[Column]) -> Column:
     """A column that all the others are like. Raises ValueError if there is none."""
     if not columns:
         raise ValueError("there are no columns to join")
-    if len(columns) == 1:
-        return columns[0]
+    first, *others = columns
+    if all(_alike(first, other) for other in others):
+        return first
     filled = [c for c in columns if len(c)] or columns[:1]
     telling = [c for c in filled if len(values_of(c))] or filled[:1]
     ragged = {isinstance(c, Ragged) for c in filled}
@@ -236,6 +237,11 @@ def _agreed(columns: Sequence[Column]) -> Column:
         found = ", ".join(sorted({_described(c) for c in filled}))
         raise ValueError(f"cannot join columns of different kinds: {found}")
     return telling[0]
+
+
+def _alike(one: Column, other: Column) -> bool:
+    a, b = values_of(one), values_of(other)
+    return type(one) is type(other) and a.dtype == b.dtype and a.shape[1:] == b.shape[1:]
 
 
 def _described(column: Column) -> str:

@@ -35,9 +35,9 @@ class Metadata:
     @staticmethod
     def of(batch: Batch) -> Metadata:
         """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
-        ragged = {name: column.offsets for name, column in batch.items() if isinstance(column, Ragged)}
-        shared = {id(offsets): offsets[1:] - offsets[:-1] for offsets in ragged.values()}
-        return Metadata(len(batch), batch.schema, {name: shared[id(offsets)] for name, offsets in ragged.items()})
+        ragged = {name: column for name, column in batch.items() if isinstance(column, Ragged)}
+        shared = {id(column.offsets): column.lengths for column in ragged.values()}
+        return Metadata(batch.rows, batch.schema, {name: shared[id(c.offsets)] for name, c in ragged.items()})
 
 
 class Chunk(Protocol):
