@@ -1,8 +1,8 @@
 """The same tensors through our losses and through released code: TRL's trainers, and RLlib's GAE.
 
-Both sides start at padded log-probs [B, C]; the loss and its gradient there must agree. What cannot be compared: the
-clipped value loss (no release that we know has it in a function of its own; `test_value` has it against a loop), and
-rows without tokens (TRL counts them as rows with a loss of 0, we leave them out).
+Both sides start at padded log-probs [B, C]; the loss and its gradient there must agree. What is not compared: the
+clipped value loss (this TRL has no PPO of its own, and RLlib clips the error in place of the value; `test_value` has it
+against a loop), and rows without tokens (TRL counts them as rows with a loss of 0, we leave them out).
 """
 
 from __future__ import annotations
