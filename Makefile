@@ -9,6 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 LOCK ?= requirements/cpu.lock
+PARITY := requirements/parity.lock
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -44,7 +45,7 @@ help: ## this list
 
 setup: $(STAMP) ## .venv with everything pinned in the lock file, and hybridflow itself, editable
 
-$(STAMP): $(LOCK) pyproject.toml
+$(STAMP): $(LOCK) $(PARITY) pyproject.toml
 	@if ! $(BIN)/python -c '$(RIGHT_PYTHON)' 2>/dev/null; then \
 	  found=; \
 	  for python in $(CANDIDATES); do \
@@ -61,6 +62,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	fi
 	@echo "setup: installing $(LOCK) (the first time: some minutes and 4 GB)"
 	@$(PIP) --no-deps -r $(LOCK)
+	@$(PIP) --no-deps --upgrade --target $(VENV)/parity -r $(PARITY)
 	@$(BIN)/python -c '$(NEED_CPU_TORCH)'
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)

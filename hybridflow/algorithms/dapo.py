@@ -11,12 +11,16 @@ from hybridflow.errors import HybridFlowError
 
 @algorithms.register("dapo")
 class DAPO(Algorithm):
-    """Decoupled clip and dynamic sampling policy optimisation (arXiv 2503.14476).
+    """Decoupled clip and dynamic sampling policy optimisation (arXiv 2503.14476, section 3).
 
-    GRPO's advantage in PPO's objective with two bounds (`clip_low`, `clip_high`), averaged over all tokens, with
-    overlong responses punished (`reward_shaping: overlong`) and no KL. Dynamic sampling, its equation 11: groups of
-    equal rewards teach nothing (`rollout_filter: unequal_groups`), so further prompts are drawn until
-    `prompts_per_step` groups are left, `most_draws` times at most; then it learns from those that there are.
+    GRPO's advantage in PPO's objective with two bounds (`clip_low`, `clip_high`; equation 10), averaged over all tokens
+    (equation 12), with overlong responses punished (`reward_shaping: overlong`; equation 13) and no KL. Dynamic
+    sampling, equation 11: groups of equal rewards teach nothing (`rollout_filter: unequal_groups`), so further prompts
+    are drawn until `prompts_per_step` groups are left, `most_draws` times at most; then it learns from those that there
+    are.
+
+    Defaults: the bounds 0.2 and 0.28 and a buffer of a fifth of the budget are its section 4.1's; 8 samples a prompt
+    (there 16) and at most 10 draws (there no limit) are ours.
     """
 
     paper = "arXiv 2503.14476"

@@ -11,7 +11,7 @@ class DPO(Algorithm):
     """Offline DPO (arXiv 2305.18290, equation 7), one pair a row.
 
     The mean of  -log σ(β (log π(chosen) / reference(chosen) - log π(rejected) / reference(rejected))),  with
-    `preference_loss.beta`. The reward role only validates.
+    `preference_loss.beta`, by default 0.1 as in its appendix B. The reward role only validates.
     """
 
     paper = "arXiv 2305.18290"

@@ -10,10 +10,14 @@ from hybridflow.batch import BatchRef
 
 @algorithms.register("ppo")
 class PPO(Algorithm):
-    """Proximal policy optimisation with a critic (arXiv 1707.06347; as RLHF, arXiv 2203.02155).
+    """Proximal policy optimisation with a critic (arXiv 1707.06347, equation 7; as RLHF, arXiv 2203.02155).
 
-    Per token, with r = π/π_old:  max over π of  min(r·A, clip(r, 1 − ε, 1 + ε)·A),  A by GAE (arXiv 1506.02438) from
-    the rewards less β·KL(π ‖ reference) and the critic's values.
+    Per token, with r = π/π_old:  max over π of  min(r·A, clip(r, 1 − ε, 1 + ε)·A),  A by GAE (arXiv 1506.02438,
+    equation 16) from the rewards less β·KL(π ‖ reference) (arXiv 1909.08593, equation 2) and the critic's values.
+
+    Defaults: ε = 0.2 is PPO's (section 6.1); γ = 1, λ = 0.95, whitened advantages and a value clip of 0.2 are those of
+    the code released with arXiv 1909.08593. Four minibatches, β = 0.001 and four steps in which only the critic learns
+    are ours, for rewards that are graded and a critic that starts from nothing.
     """
 
     paper = "arXiv 1707.06347"

@@ -11,7 +11,7 @@ class ReMax(Algorithm):
     """ReMax (arXiv 2310.10505, algorithm 1): REINFORCE whose baseline is the reward of the greedy response.
 
     A = r(y) - r(greedy y) at every token, r less β log(π / reference) still to come (`reward_kl_coef`); the loss is
-    -A log π (`pg`), so one minibatch and one epoch.
+    -A log π (`pg`), so one minibatch and one epoch. Default: one sample a prompt, as there; β = 0.001 is ours.
     """
 
     paper = "arXiv 2310.10505"

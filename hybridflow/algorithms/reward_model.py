@@ -10,7 +10,8 @@ from hybridflow.batch import BatchRef
 class RewardModel(Algorithm):
     """Minimise the Bradley-Terry loss over preferences: the mean of -log σ(r_chosen - r_rejected).
 
-    Source: arXiv 2203.02155, equation 1, with one pair a question.
+    Source: arXiv 2203.02155, equation 1, with one pair a question. It has no settings of its own. A cost model is
+    trained in the same way, on pairs whose chosen side is the one to be avoided.
     """
 
     paper = "arXiv 2203.02155"

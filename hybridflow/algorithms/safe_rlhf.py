@@ -13,10 +13,11 @@ from hybridflow.losses.controllers import Lagrange
 
 @algorithms.register("safe_rlhf")
 class SafeRLHF(PPO):
-    """PPO-Lagrangian (Safe-RLHF, arXiv 2310.12773): the most reward whose mean cost stays under a limit.
+    """PPO-Lagrangian (Safe-RLHF, arXiv 2310.12773, section 3.3): the most reward whose mean cost stays under a limit.
 
     min over λ ≥ 0 of max over π of  E[r] - λ (E[c] - limit):  PPO on the advantages (A_r - λ A_c) / (1 + λ), with a
-    critic of rewards and one of costs; after each step  ln λ ← ln λ + lr · λ · (mean cost - limit)  (`lagrange`).
+    critic of rewards and one of costs (equation 30); after each step  ln λ ← ln λ + lr · λ · (mean cost - limit)
+    (`lagrange`, equation 31). Defaults: PPO's, and those of `hybridflow.losses.controllers.Lagrange`.
     """
 
     paper = "arXiv 2310.12773"

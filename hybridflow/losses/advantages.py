@@ -92,6 +92,9 @@ def gae(
 
     Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal,
     its value 0. `whiten` brings the advantages (not the returns) of all ranks together to mean 0 and deviation 1.
+
+    Defaults: those of the code released with arXiv 1909.08593 (lm-human-preferences). No discount, since an answer is
+    worth as much late as early.
     """
     if inputs.values is None:
         raise ValueError("advantage 'gae' reads the column 'values': give the algorithm a critic, or choose 'grpo'")
@@ -111,6 +114,7 @@ def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: float = 1e
     Source: arXiv 2402.03300, section 4.1.2 (outcome supervision); without `normalize_std`, arXiv 2503.20783. r is the
     sum of a row's token rewards. The deviation is the sample's (n - 1), as in other trainers, so that curves compare;
     the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group.
+    `eps` is ours: it only keeps the quotient finite.
     """
     centred, size, group = centred_rewards(inputs, "grpo")
     if normalize_std:

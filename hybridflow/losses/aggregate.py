@@ -37,7 +37,7 @@ def token_mean(
     *,
     limit: int = 1,
 ) -> Tensor:
-    """Every token weighs the same: 1 / `total_tokens`. Long rows count for more (arXiv 2503.14476, section 3.3).
+    """Every token weighs the same: 1 / `total_tokens`. Long rows count for more (DAPO, arXiv 2503.14476, equation 12).
 
     Args:
         lengths: [R] int64, the rows at hand.

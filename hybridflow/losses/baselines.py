@@ -15,9 +15,9 @@ from hybridflow.losses.segments import discounted, row_sums, to_tokens
 def rloo(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
     """The row's reward less the mean of the others of its group, at every token: r_i - Σ_{j≠i} r_j / (k - 1).
 
-    Source: arXiv 2402.14740 (the estimator RLOO). It equals k / (k - 1) times the reward less the group's mean; returns
-    are the same. r is the sum of a row's token rewards. A group of one has nobody to compare with and gets 0; empty
-    rows are no members.
+    Source: arXiv 2402.14740 (the estimator RLOO; first in Kool et al., "Buy 4 REINFORCE samples, get a baseline for
+    free!", 2019). It equals k / (k - 1) times the reward less the group's mean; returns are the same. r is the sum of a
+    row's token rewards. A group of one has nobody to compare with and gets 0; empty rows are no members.
     """
     centred, size, group = centred_rewards(inputs, "rloo")
     found = to_tokens(centred * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()

@@ -8,7 +8,7 @@ from torch import Tensor
 def constrained_advantages(rewards: Tensor, costs: Tensor, multiplier: float) -> Tensor:
     """[T]: (A_r - λ A_c) / (1 + λ), so that the size of a step does not grow with λ.
 
-    Source: Safe-RLHF, arXiv 2310.12773, its appendix on the policy's loss.
+    Source: Safe-RLHF, arXiv 2310.12773, equation 30.
 
     Args:
         rewards, costs: [T], the advantages of reward and of cost.

@@ -83,8 +83,8 @@ class AdaptiveKL:
 class Lagrange:
     """The multiplier λ of a limit on the mean cost: ln λ ← ln λ + lr · λ · (mean cost - limit).
 
-    Source: Safe-RLHF, arXiv 2310.12773, its appendix on the update of the multiplier: gradient ascent in ln λ, so λ
-    stays above 0. It grows while the cost is above the limit and shrinks below it.
+    Source: Safe-RLHF, arXiv 2310.12773, equation 31: gradient ascent in ln λ, so λ stays above 0. It grows while the
+    cost is above the limit and shrinks below it. But for the limit the defaults are ours.
 
     Args:
         multiplier: λ to begin with; above 0.

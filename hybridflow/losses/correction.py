@@ -9,7 +9,8 @@ token is multiplied by its weight, which has no gradient. With w_t = old policy 
   throws away what is not to be trusted.
 
 Sources: Yao et al., "Your efficient RL framework secretly brings you off-policy RL training" (2025), for the token's
-weight truncated, with `most` = 2; masking by tokens, arXiv 2510.18855 (IcePop), whose bounds are 0.5 and 5.
+weight truncated; IcePop, arXiv 2510.18855, for masking by tokens; Liu et al., "When speed kills stability" (2025), for
+both by rows.
 """
 
 from __future__ import annotations
@@ -70,19 +71,19 @@ def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInp
 
 @corrections.register("token_truncated")
 def token_truncated(inputs: CorrectionInputs, *, most: float = 2.0) -> Tensor:
-    """min(w_t, `most`): truncated importance sampling (TIS), a token at a time."""
+    """min(w_t, `most`): truncated importance sampling, a token at a time. Source: Yao et al., whose bound is 2."""
     return inputs.token_ratios().clamp(max=most)
 
 
 @corrections.register("token_masked")
 def token_masked(inputs: CorrectionInputs, *, least: float = 0.5, most: float = 5.0) -> Tensor:
-    """w_t where it lies between `least` and `most`, else 0."""
+    """w_t where it lies between `least` and `most`, else 0. Source: IcePop, whose bounds are 0.5 and 5."""
     return _masked(inputs.token_ratios(), least, most)
 
 
 @corrections.register("row_truncated")
 def row_truncated(inputs: CorrectionInputs, *, most: float = 2.0) -> Tensor:
-    """min(Π w_t, `most`) at every token of the row."""
+    """min(Π w_t, `most`) at every token of the row. The bound is that of tokens, for want of a published one."""
     return inputs.row_ratios().clamp(max=most)
 
 

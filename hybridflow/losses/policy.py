@@ -73,7 +73,7 @@ def ppo_clip(
 
     Source: arXiv 1707.06347, equation 7, whose section 6.1 found 0.2 best; a bound of its own on each side as in
     arXiv 2503.14476, section 3.1. With `dual_clip` c > 1, where A < 0 the loss is at most -c A (arXiv 1912.09729,
-    equation 5, with c = 3): a token that became far more likely does not outweigh all others.
+    equation 5, with c = 3): a token that became far more likely does not outweigh all others. PPO has no such bound.
     A log ratio beyond ±20 counts as ±20.
     """
     if dual_clip is not None and dual_clip <= 1:

@@ -17,6 +17,7 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
         values: [T], with gradients.
         old_values: [T], what the critic said before this step's updates.
         returns: [T], the targets.
+        clip: `algorithm.value_loss.clip`; its default of 0.2 is that of the code released with arXiv 1909.08593.
 
     Metrics: `critic/value_loss`, `critic/value_clip_fraction` (tokens where clipping changed the loss),
     `critic/value_mean`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hybridflow.losses.advantages import AdvantageInputs, Estimator, advantages, estimator, gae, grpo, needs, whitened
+from hybridflow.losses.advantages import AdvantageInputs, advantages, estimator, gae, grpo, needs, whitened
+from tests.losses.replay import Ranks
 
 LENGTHS = st.lists(st.integers(0, 7), max_size=8)
 UNIT = st.floats(0, 1, width=32)
@@ -69,34 +69,6 @@ def test_gae_is_vectorised_over_rows() -> None:
     began = time.process_time()
     gae(inputs)
     assert time.process_time() - began < 1.0  # a loop over the rows takes several
-
-
-class Ranks:
-    """An all_reduce for parts that are run one after the other: replay until every part has given its vectors."""
-
-    def __init__(self) -> None:
-        self.sums: list[Tensor] = []
-
-    def run(self, estimate: Estimator, parts: list[AdvantageInputs]) -> list[tuple[Tensor, Tensor]]:
-        while True:
-            asked: list[list[Tensor]] = []
-            results = [self._one(estimate, part, asked) for part in parts]
-            calls = [len(vectors) for vectors in asked]
-            assert len(set(calls)) == 1, f"ranks call all_reduce differently often: {calls}"
-            if calls[0] == len(self.sums):
-                return results
-            self.sums.append(torch.stack([vectors[len(self.sums)] for vectors in asked]).sum(0))
-
-    def _one(self, estimate: Estimator, part: AdvantageInputs, asked: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-        vectors: list[Tensor] = []
-        asked.append(vectors)
-
-        def all_reduce(vector: Tensor) -> Tensor:
-            vectors.append(vector)
-            known = len(vectors) <= len(self.sums)
-            return self.sums[len(vectors) - 1] if known else vector
-
-        return estimate(replace(part, all_reduce=all_reduce))
 
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4), st.integers(0, 2**31))

@@ -56,6 +56,24 @@ def test_against_a_loop(name: str, rows: Rows) -> None:
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 @given(rows=ROWS)
+def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
+    """The loop runs over scalars that autograd follows; a token that does not count has none."""
+    losses, lengths, mask = _pack(rows)
+    given, looped = losses.clone().requires_grad_(), losses.clone().requires_grad_()
+    tokens = iter(looped)
+    scalars = [[(next(tokens), counts) for _, counts in row] for row in rows]
+    mean = EXPECTED[name](scalars)  # type: ignore[arg-type]
+    (given * aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)).sum().backward()
+    assert given.grad is not None
+    if isinstance(mean, Tensor):
+        mean.backward()
+        torch.testing.assert_close(given.grad, looped.grad, rtol=1e-6, atol=1e-9)
+    else:
+        assert not given.grad.any(), "nothing counts"
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@given(rows=ROWS)
 def test_no_mask_is_a_mask_of_all(name: str, rows: Rows) -> None:
     _, lengths, mask = _pack(rows)
     every = torch.ones_like(mask)

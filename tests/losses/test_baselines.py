@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hybridflow.losses.advantages import AdvantageInputs, advantages, estimator
+from tests.losses.replay import Ranks
 
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 2)), max_size=10)  # length, group
 SEED = st.integers(0, 2**31)
@@ -88,6 +90,39 @@ def test_reinforce_plus_plus_with_baseline_against_a_loop(rows: Rows, seed: int)
     if len(set(centred)) > 1 or not any(centred):
         _close(found, _white(centred))
     _close(returns, [sum(own) for own in rewards for _ in own])
+
+
+@pytest.mark.parametrize("name", sorted(advantages))
+@given(rows=ROWS, seed=SEED, data=st.data())
+def test_groups_may_lie_on_any_rank(name: str, rows: Rows, seed: int, data: st.DataObject) -> None:
+    """What a rank finds for its groups is what one rank finds that has all rows."""
+    inputs, _ = _inputs(rows, seed)
+    inputs = replace(inputs, values=torch.sin(torch.arange(len(inputs.token_rewards)).float()))
+    owner = data.draw(st.fixed_dictionaries({group: st.integers(0, 2) for group in range(-2, 3)}))
+    rank = torch.tensor([owner[group] for _, group in rows], dtype=torch.int64)
+    at_tokens = torch.repeat_interleave(rank, inputs.lengths)
+    parts = [
+        AdvantageInputs(
+            inputs.token_rewards[at_tokens == part], inputs.lengths[rank == part], inputs.values[at_tokens == part],
+            inputs.group_id[rank == part], inputs.baseline_rewards[rank == part],
+        )
+        for part in range(3)
+    ]  # fmt: skip
+    whole = estimator(name, {})(inputs)
+    for part, found in enumerate(Ranks().run(advantages.get(name), parts)):
+        for column, expected in zip(found, whole, strict=True):
+            torch.testing.assert_close(column, expected[at_tokens == part], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(advantages))
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0], [1], [1, 0], [1, 1, 4]])
+def test_few_and_empty_rows_give_finite_numbers_without_gradient(name: str, lengths: list[int]) -> None:
+    rewards, values = (torch.ones(sum(lengths), requires_grad=True) for _ in range(2))
+    rows = torch.arange(len(lengths))
+    inputs = AdvantageInputs(rewards, torch.tensor(lengths).long(), values, rows, rows.float())
+    for found in advantages.get(name)(inputs):
+        assert found.shape == rewards.shape and found.dtype == torch.float32
+        assert found.isfinite().all() and not found.requires_grad
 
 
 @pytest.mark.parametrize("name", ["rloo", "reinforce_plus_plus_baseline"])

@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.losses.constrained import constrained_advantages
-from hybridflow.losses.controllers import AdaptiveKL, FixedKL, KLController, Lagrange
+from hybridflow.losses.controllers import AdaptiveKL, FixedKL, KLController, Lagrange, kl_controllers
 
 MEASURED = st.lists(st.floats(0, 3), max_size=8)
+
+
+def test_the_names_are_known() -> None:
+    assert {name: kl_controllers.get(name) for name in kl_controllers} == {"adaptive": AdaptiveKL, "fixed": FixedKL}
 
 
 @given(MEASURED)

@@ -35,6 +35,10 @@ def test_truncated_against_a_loop(by: str, rows: Rows) -> None:
     assert found.tolist() == pytest.approx([min(ratio, MOST) for ratio in _ratios(rows, by)], rel=1e-4)
 
 
+def test_the_names_are_known() -> None:
+    assert sorted(corrections) == ["row_masked", "row_truncated", "token_masked", "token_truncated"]
+
+
 def test_changed_weights_are_counted() -> None:
     inputs = CorrectionInputs(torch.tensor([0.0, 1.0, 0.1]), torch.zeros(3), torch.tensor([1, 2]))
     assert changed(inputs, correction("token_truncated", {"most": 2.0})(inputs)).tolist() == [False, True, False]

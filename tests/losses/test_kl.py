@@ -28,6 +28,19 @@ def test_against_their_definitions(pairs: list[tuple[float, float]]) -> None:
         torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
+@given(st.lists(st.tuples(LOG_PROB, LOG_PROB), min_size=1, max_size=8))
+def test_the_slope_at_each_token(pairs: list[tuple[float, float]]) -> None:
+    expected = {
+        "k1": [1.0 for _ in pairs],
+        "k2": [policy - reference for policy, reference in pairs],
+        "k3": [1 - math.exp(reference - policy) for policy, reference in pairs],
+    }
+    for name, slopes in expected.items():
+        policy, reference = (column.contiguous() for column in torch.tensor(pairs, dtype=torch.float64).unbind(1))
+        kl_estimators.get(name)(policy.requires_grad_(), reference).sum().backward()
+        torch.testing.assert_close(policy.grad, torch.tensor(slopes, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
 def test_the_names_are_known() -> None:
     assert list(kl_estimators) == ["k1", "k2", "k3"]
 

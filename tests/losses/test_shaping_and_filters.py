@@ -9,12 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.losses.filters import FilterInputs, rollout_filters
-from hybridflow.losses.shaping import ShapingInputs, overlong, shaping
+from hybridflow.losses.shaping import ShapingInputs, overlong, reward_shapings, shaping
 
 LIMIT = 20
 ROWS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 1.0]), st.integers(-2, 2), st.integers(0, LIMIT)), max_size=12
 )  # reward, group, length
+
+
+def test_the_names_are_known() -> None:
+    assert sorted(reward_shapings) == ["none", "overlong"] and sorted(rollout_filters) == ["overlong", "unequal_groups"]
 
 
 def _punishment(length: int, cache: float) -> float:

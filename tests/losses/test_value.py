@@ -29,6 +29,25 @@ def test_against_a_loop(tokens: list[tuple[float, float, float]], clip: float) -
     assert float(found.metrics["critic/value_mean"]) == pytest.approx(sum(value for value, _, _ in tokens))
 
 
+@given(TOKENS, st.sampled_from([0.25, 0.5, 1.0]))
+def test_slopes_against_a_loop(tokens: list[tuple[float, float, float]], clip: float) -> None:
+    """Where both sides of the maximum are equal the slope is their mean, and that of the clipped side is 0."""
+    expected = []
+    for value, old, wanted in tokens:
+        held = min(max(value, old - clip), old + clip)
+        free = abs(value - wanted) - abs(held - wanted)
+        share = 1.0 if held == value or free > 0 else 0.5 if free == 0 else 0.0
+        expected.append(share * (value - wanted))
+    values, old_values, returns = (column.contiguous() for column in torch.tensor(tokens).unbind(1))
+    clipped_value_loss(values.requires_grad_(), old_values, returns, clip).loss.sum().backward()
+    assert values.grad is not None and values.grad.tolist() == expected
+
+
+def test_no_tokens_give_no_loss() -> None:
+    found = clipped_value_loss(*torch.zeros(3, 0), clip=0.2)
+    assert found.loss.shape == (0,) and all(float(value) == 0 for value in found.metrics.values())
+
+
 def _slope(value: float, old: float, wanted: float) -> float:
     values = torch.tensor([value], requires_grad=True)
     clipped_value_loss(values, torch.tensor([old]), torch.tensor([wanted]), 0.2).loss.sum().backward()

@@ -1,0 +1,207 @@
+"""A step of PPO and of GRPO, from given rows to the gradients, on every kind of layout of one rank and two.
+
+What runs is the algorithm's own `step`, the protocols that its roles declare, and the roles' workers; only Ray and
+sampling are left out. Of the two updates of a step the second has ratios that are not 1, some of them clipped.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybridflow.algorithms import algorithms
+from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.config import compose
+from hybridflow.config.schema import Config
+from hybridflow.dispatch import Call, methods, protocols
+from hybridflow.models.weights import VALUE_HEAD
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import roles
+from tests.conftest import GetModel, GetRanks
+from tests.engines import reference
+from tests.engines.play import merged
+from tests.spmd import Ranks
+from tests.workers import steps_play as play
+
+pytestmark = pytest.mark.ranks
+
+WHOLE = 10**6  # a budget of tokens that leaves all rows of a rank in one micro-batch
+ORDER = (7, 2, 10, 5, 0, 11, 8, 1, 3, 9, 6, 4)  # groups are no longer neighbours
+AS_THEY_ARE = tuple(range(12))
+SHAPE = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "vocab": 70}
+Case = tuple[Layout, int, tuple[int, ...]]
+ALONE: Case = (Layout(), WHOLE, AS_THEY_ARE)
+CASES: dict[str, Case] = {
+    "budget": (Layout(), 25, AS_THEY_ARE),
+    "order": (Layout(), WHOLE, ORDER),
+    "dp2": (Layout(data=2), 25, AS_THEY_ARE),
+    "dp2-order": (Layout(data=2), WHOLE, ORDER),
+    "tp2": (Layout(2), WHOLE, AS_THEY_ARE),
+    "pp2": (Layout(1, 2), 25, AS_THEY_ARE),
+}
+LEARNT = {"ppo": ("actor", "critic"), "grpo": ("actor",)}
+# What a KL weighs shows, a critic learns at once, and of its second values some are clipped.
+OWN = {
+    "ppo": ("algorithm.reward_kl_coef=0.1", "algorithm.critic_warmup_steps=0", "algorithm.value_loss.clip=0.05"),
+    "grpo": ("algorithm.policy_loss.kl_coef=0.1",),
+}
+
+
+class Group:
+    """A role on ranks, as an algorithm has it: distribute, call, collect."""
+
+    def __init__(self, role: str, layout: Layout, ranks: Ranks) -> None:
+        self.role, self.layout, self.ranks = role, layout, ranks
+        self.metrics: list[Metrics] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return partial(self._call, name)
+
+    def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        method = methods(roles.get(self.role))[name]
+        protocol = protocols.get(method.protocol)()
+        parts = protocol.distribute(self.layout, Call(args, kwargs))
+        found = self.ranks.run(play.call, self.role, name, [part.map(here) for part in parts])
+        self.metrics.append(protocol.collect(self.layout, [measured for _, measured in found]))
+        if not method.returns_rows:
+            return None
+        given = zip((part.refs[0] for part in parts), (rows for rows, _ in found), strict=True)
+        return protocol.collect(self.layout, [BatchRef.here(rows).numbered(of.origin) for of, rows in given])
+
+
+def here(value: Any) -> Any:
+    """Rows, with their marks, as a rank gets them."""
+    return value.get() if isinstance(value, BatchRef) else value
+
+
+class Scores:
+    """The role that grades: each row has its grade already."""
+
+    def compute_reward(self, rollout: BatchRef) -> BatchRef:
+        return BatchRef.here(Batch(rewards=rollout.keep(["score"]).get().dense("score")))
+
+
+def rows() -> BatchRef:
+    """Four prompts with three responses each: one of no token, some of one, a group of equal rewards."""
+    rng = np.random.default_rng(4)
+    prompts = Batch(prompt_ids=Ragged.of([rng.integers(2, 44, n) for n in (3, 1, 6, 4)]), sample_id=np.arange(4))
+    responses = Ragged.of([rng.integers(2, 44, n) for n in (5, 1, 0, 7, 2, 9, 3, 1, 8, 4, 6, 2)])
+    score = rng.normal(size=12).astype(np.float32)
+    score[3:6] = 1.0
+    sampled = Batch(
+        response_ids=responses,
+        rollout_log_probs=responses.like(rng.normal(-3, 1, len(responses.values)).astype(np.float32)),
+        weight_version=np.zeros(12, dtype=np.int64),
+        score=score,
+    )
+    return BatchRef.here(prompts).repeat(3) | BatchRef.here(sampled)
+
+
+def config_of(name: str, model: Path, other: Path, budget: int) -> Config:
+    """The settings that come with the algorithm; one minibatch, twice."""
+    sizes = ("algorithm.minibatches=1", "algorithm.epochs=2", "algorithm.samples_per_prompt=3")
+    paths = (f"actor.model.path={model}", f"critic.model.path={model}", f"reference.model.path={other}")
+    cut = (
+        "actor.parallel.tensor=1",
+        *(f"{role}.max_tokens_per_rank={budget}" for role in ("actor", "critic", "reference")),
+    )
+    config = compose.load("train", ["experiment=addition", f"algorithm={name}", *sizes, *paths, *cut, *OWN[name]])
+    config.actor.optimizer = config.critic.optimizer = replace(reference.SETTINGS, lr=2e-3)
+    return config
+
+
+Step = tuple[dict[str, list[dict[str, Tensor]]], dict[str, Metrics]]
+
+
+@pytest.fixture(scope="module")
+def models(tiny: GetModel) -> tuple[Path, Path]:
+    """The policy, which the critic starts from too, and the reference."""
+    return tiny(**SHAPE, seed=0), tiny(**SHAPE, seed=1)
+
+
+@pytest.fixture(scope="module")
+def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case], Step]:
+    """`step_of(algorithm, case)`: by the roles that learn, the gradients of both updates and what the last measured."""
+
+    @cache
+    def get(name: str, case: Case) -> Step:
+        layout, budget, order = case
+        config, on = config_of(name, *models, budget), ranks(layout.size)
+        made = {role: Group(role, layout, on) for role in (*LEARNT[name], "reference")}
+        on.run(play.build, config, layout, tuple(made))
+        algorithm = algorithms.get(name)(config.algorithm, {**made, "reward": Scores()})
+        algorithm.generate = lambda prompts, **_: prompts
+        algorithm.step(rows().select(order))
+        found = {}
+        for role in LEARNT[name]:
+            first, second = zip(*on.run(play.steps, role), strict=True)
+            found[role] = [merged(list(stages)) for stages in (first, second)]
+        return found, {role: made[role].metrics[-1] for role in found}
+
+    return get
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", LEARNT)
+def test_the_gradient_is_that_of_one_rank(name: str, case: str, step_of: Callable[[str, Case], Step]) -> None:
+    """In the 2-norm, tensor by tensor; before the second update there was a step of AdamW, which spreads roundings."""
+    found, expected = step_of(name, CASES[case])[0], step_of(name, ALONE)[0]
+    for role, updates in expected.items():
+        for update, bound, got in zip(updates, (1e-5, 1e-4), found[role], strict=True):
+            assert set(got) == set(update)
+            off = {weight: apart(got[weight], gradient) for weight, gradient in update.items()}
+            worst = max(off, key=off.__getitem__)
+            assert off[worst] < bound, (role, worst, off[worst])
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """Relative to what is expected; what should be 0 must be."""
+    difference, size = float((found - expected).norm()), float(expected.norm())
+    return difference / size if size else difference
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_the_second_update_clips(name: str, step_of: Callable[[str, Case], Step]) -> None:
+    gradients, measured = step_of(name, ALONE)
+    assert 0 < measured["actor"]["actor/clip_fraction"] < 1
+    if "critic" in measured:
+        assert 0 < measured["critic"]["critic/value_clip_fraction"] < 1
+    for role, (first, second) in gradients.items():
+        flat = {weight for weight, gradient in first.items() if not gradient.any()}
+        below = set(first) - {VALUE_HEAD} if role == "critic" else set()
+        assert flat == below, "a critic's new head is 0, so at first it has no gradient to give to the layers below"
+        assert all(apart(second[weight], first[weight]) > 0.01 for weight in first)
+
+
+def test_grpos_gradient_is_that_of_its_words(models: tuple[Path, Path], step_of: Callable[[str, Case], Step]) -> None:
+    """By transformers and a loop over the rows. At the first update all ratios are 1 and nothing is clipped."""
+    batch = rows().get()
+    policy, other = (reference.load(folder) for folder in models)
+    lengths = batch.lengths("response_ids").tolist()
+    log_probs, ref = (
+        reference.statistics(reference.row_logits(m, batch), batch)[0].split(lengths) for m in (policy, other)
+    )
+    scores, groups = batch.dense("score").tolist(), batch.dense("group_id").tolist()
+    losses: list[Tensor] = []
+    for row, length in enumerate(lengths):
+        peers = [score for score, group, n in zip(scores, groups, lengths, strict=True) if n and group == groups[row]]
+        advantage = (scores[row] - statistics.mean(peers)) / (statistics.stdev(peers) + 1e-6)
+        for token in range(length):
+            log_prob = log_probs[row][token]
+            away = ref[row][token].detach() - log_prob
+            losses.append(-advantage * (log_prob - log_prob.detach()).exp() + 0.1 * (away.exp() - away - 1))
+    torch.stack(losses).mean().backward()
+    found = step_of("grpo", ALONE)[0]["actor"][0]
+    assert set(found) == {name for name, _ in policy.named_parameters()}
+    for name, param in policy.named_parameters():
+        assert apart(found[name], param.grad) < 1e-4, name
