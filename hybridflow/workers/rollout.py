@@ -43,8 +43,8 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
         """See `GivingActorRole`."""
         first = self.giving.link.training.size
         with self.context.timed("refit"), self.turn():
-            self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version)
-        self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
+            if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
+                self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
 
 
 @workers.register("rollout")
