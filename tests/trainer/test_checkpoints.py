@@ -38,7 +38,7 @@ def killed_after(
 def metrics(ran: Ran) -> list[dict[str, float]]:
     """Every line, without what a clock says, and what memory was used (a resumed run begins with a refit)."""
     lines = [json.loads(line) for line in (ran.folder / "metrics.jsonl").read_text().splitlines()]
-    own = re.compile(r"timing_s/|perf/tokens_per_s$|.*/memory_peak_gib$|refit/peak_bytes")
+    own = re.compile(r"timing_s/|perf/tokens_per_s$|.*/memory_peak_gib$|refit/")
     return [{name: value for name, value in line.items() if not own.match(name)} for line in lines]
 
 
