@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -47,6 +48,7 @@ class Mortal(Role, Worker):
 
     def reach(self, place: str) -> None:
         if self.end == (place, self.context.rank):
+            time.sleep(0.2)  # for the reports of calls that have ended to get away
             os.kill(os.getpid(), signal.SIGKILL)
 
 

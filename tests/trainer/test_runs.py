@@ -77,18 +77,6 @@ def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
         assert not any(name.startswith("critic/value") for name in step), "GRPO has no critic"
 
 
-def test_roles_on_two_pools_of_different_sizes(launch: Launch, warm: Ran) -> None:
-    """The critic and the reference on a pool of one slot, the actor on one of two: rows cross between layouts.
-
-    Generation's places are those of the naive layout, which only that way of resharding can serve.
-    """
-    places = ("placement=split", "placement.pools.judges=1", "critic.parallel.tensor=1", "reference.parallel.tensor=1")
-    cut = ("algorithm.prompts_per_step=33", "rollout.resharding=hybrid_v")
-    ran = launch("train", "split", "experiment=addition", *cut, *places, *SIZES)
-    assert ran.status == 0, ran.output
-    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
-
-
 STREAMING = """
 from hybridflow import dispatch
 from hybridflow.algorithms import algorithms
@@ -138,21 +126,16 @@ ANY = (
 )
 
 
-def test_a_second_run_of_a_name_sets_the_first_aside(place: Path, launch: Launch) -> None:
-    (place / "runs" / "second").mkdir(parents=True)
-    (place / "runs" / "second" / "metrics.jsonl").write_text("{}\n")
-    again = launch("train-reward", "second", *ANY)
-    assert again.status == 0, again.output
-    assert (again.folder / "earlier-1" / "metrics.jsonl").read_text() == "{}\n"
-    assert len(again.steps) == 1
-
-
-def test_a_sweep_runs_one_job_after_the_other(launch: Launch) -> None:
+def test_a_sweep_runs_one_job_after_the_other(place: Path, launch: Launch) -> None:
+    """What an earlier run of that name has left is set aside."""
+    (place / "runs/sweep/0").mkdir(parents=True)
+    (place / "runs/sweep/0/metrics.jsonl").write_text("{}\n")
     ran = launch("train-reward", "sweep", *ANY, "-m", "run.seed=1,2")
     assert ran.status == 0, ran.output
     for job in ("0", "1"):
         assert len(Ran(0, "", ran.folder / job).steps) == 1
         assert (ran.folder / job / "model" / "model.safetensors").is_file()
+    assert (ran.folder / "0/earlier-1/metrics.jsonl").read_text() == "{}\n"
 
 
 def greedy_accuracy(folder: Path, rows: int) -> float:
