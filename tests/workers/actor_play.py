@@ -53,6 +53,13 @@ def generate(
     return found, dict(worker.context.metrics)
 
 
+def compiled() -> dict[str, int]:
+    """What torch.compile has looked at in this process."""
+    from torch._dynamo.utils import counters
+
+    return dict(counters["frames"])
+
+
 def stream(folder: Path, prompts: Batch, **sampling: Any) -> tuple[list[tuple[np.ndarray, Batch]], dict[str, float]]:
     """`stream_sequences` on one rank, and what it measured."""
     worker = actor(folder, Layout())

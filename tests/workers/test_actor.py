@@ -95,6 +95,12 @@ def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
     assert generate(ranks1, folder, rows).ragged("response_ids") == free.ragged("response_ids"), "for one call only"
 
 
+@pytest.mark.skipif(platform().name != "cpu", reason="on a GPU vLLM's small functions are compiled")
+def test_nothing_is_compiled(folder: Path, ranks1: Ranks) -> None:
+    generate(ranks1, folder, prompts())
+    assert ranks1.run(play.compiled) == [{}]
+
+
 def test_a_change_of_what_there_is_not_is_refused(folder: Path, ranks1: Ranks) -> None:
     with pytest.raises(AssertionError, match="unexpected keyword argument 'temprature'"):
         generate(ranks1, folder, prompts(), temprature=0.5)

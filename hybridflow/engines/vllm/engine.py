@@ -59,6 +59,8 @@ class VllmEngine:
         self._stop_ids = list(stop_ids)
         self._limit = rollout.max_sequence_tokens
         tensor, pipeline = layout.generation_sizes
+        if rollout.enforce_eager:
+            platform().compile_nothing()
         with strided_groups(layout):
             self._llm = LLM(
                 model=str(folder),
