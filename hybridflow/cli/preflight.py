@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.config import Config, check, fit, parts
+from hybridflow.config.cut import Sizes
 from hybridflow.errors import ConfigError
 from hybridflow.registry import Registry, import_plugins
 
@@ -49,11 +50,11 @@ def problems(config: Config) -> list[str]:
     return found or parts.problems(config, algorithm)
 
 
-def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.Sizes], list[str]]:
+def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, Sizes], list[str]]:
     """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
     from hybridflow.models import read_shape
 
-    models: dict[str, fit.Sizes] = {}
+    models: dict[str, Sizes] = {}
     unread: dict[str, str] = {}
     for role in fit.trained(config, fit.Facts(roles)):
         path, worker = fit.section(config, role).model.path, fit.section(config, role).worker

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import cast
 
+from hybridflow.config import cut
+from hybridflow.config.cut import Sizes
 from hybridflow.config.schema import Config, Resharding, Trained
 
 LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
 MODEL_ROLES = ("actor", "critic", "cost_critic", "reference", "reward_model")
 BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles that a grader or a model may play, and the latter's worker
-
-
-class Sizes(Protocol):
-    """What is asked of a model."""
-
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def max_positions(self) -> int: ...
-    @property
-    def head(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -56,8 +41,8 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
     for role in _distinct(config, facts, "model"):
         if role in facts.models:
             yield from _model(config, role, facts)
-    if "actor" in facts.models and generates_apart(config):
-        yield from _generated(config, facts.models["actor"])
+    if "actor" in facts.models:
+        yield from cut.generation(config, facts.models["actor"], apart=generates_apart(config))
     for role in trained(config, facts):
         if role in facts.models:
             yield from _head(config, role, facts.models[role].head)
@@ -66,8 +51,8 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
 def not_supported(config: Config, facts: Facts) -> Iterator[str]:
     """Kinds of parallelism that have a setting but no engine yet."""
     for role in trained(config, facts):
-        cut = section(config, role).parallel
-        for name, value in (("context", cut.context), ("expert", cut.expert)):
+        given = section(config, role).parallel
+        for name, value in (("context", given.context), ("expert", given.expert)):
             if value != 1:
                 yield f"{role}.parallel.{name}: {value} given, but {name} parallelism is not supported yet; set it to 1"
 
@@ -124,14 +109,14 @@ def section(config: Config, role: str) -> Trained:
 
 def _cut(config: Config, role: str) -> Iterator[str]:
     """Does the role's layout fill its pool?"""
-    cut, pool = section(config, role).parallel, pool_of(config, role)
-    if min(cut.tensor, cut.pipeline) < 1:
-        yield f"{role}.parallel: tensor {cut.tensor} and pipeline {cut.pipeline} given, at least 1 expected"
+    own, pool = section(config, role).parallel, pool_of(config, role)
+    if min(own.tensor, own.pipeline) < 1:
+        yield f"{role}.parallel: tensor {own.tensor} and pipeline {own.pipeline} given, at least 1 expected"
         return
-    ranks, slots = cut.tensor * cut.pipeline, config.placement.pools[pool]
+    ranks, slots = own.tensor * own.pipeline, config.placement.pools[pool]
     if slots % ranks:
         yield (
-            f"{role}.parallel: tensor {cut.tensor} x pipeline {cut.pipeline} = {ranks} ranks do not divide "
+            f"{role}.parallel: tensor {own.tensor} x pipeline {own.pipeline} = {ranks} ranks do not divide "
             f"the {slots} slots of pool {pool}; change them or placement.pools.{pool}"
         )
 
@@ -139,15 +124,7 @@ def _cut(config: Config, role: str) -> Iterator[str]:
 def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
     """Can the model be cut so, and does it fit the rows?"""
     own, model = section(config, role), facts.models[role]
-    tensor, pipeline = own.parallel.tensor, own.parallel.pipeline
-    if tensor > 0 and model.heads % tensor:
-        yield f"{role}.parallel.tensor: {tensor} does not divide the {model.heads} heads of {own.model.path}"
-    elif tensor > 0 and model.kv_heads % tensor:
-        yield (
-            f"{role}.parallel.tensor: {tensor} does not divide the {model.kv_heads} key/value heads of {own.model.path}"
-        )
-    if pipeline > 0 and model.layers % pipeline:
-        yield f"{role}.parallel.pipeline: {pipeline} does not divide the {model.layers} layers of {own.model.path}"
+    yield from cut.training(role, own, model)
     if config.rollout.max_sequence_tokens > model.max_positions:
         yield (
             f"rollout.max_sequence_tokens: {config.rollout.max_sequence_tokens} is more than the "
@@ -162,22 +139,6 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
             f"{role}.model.path: a vocabulary of {model.vocab} in {own.model.path}, but the actor's has "
             f"{actor.vocab}; both must use one tokenizer"
         )
-
-
-def _generated(config: Config, model: Sizes) -> Iterator[str]:
-    """Can vLLM cut the actor's model so? On the actor's own ranks the actor's sizes say so."""
-    cut, path = config.rollout.parallel, config.actor.model.path
-    if min(cut.tensor, cut.pipeline) < 1:
-        return
-    if model.heads % cut.tensor:
-        yield f"rollout.parallel.tensor: {cut.tensor} does not divide the {model.heads} heads of {path}"
-    elif model.kv_heads % cut.tensor and cut.tensor % model.kv_heads:
-        yield (
-            f"rollout.parallel.tensor: {cut.tensor} neither divides the {model.kv_heads} key/value heads of {path} nor "
-            "is a multiple of them"
-        )
-    if model.layers % cut.pipeline:
-        yield f"rollout.parallel.pipeline: {cut.pipeline} does not divide the {model.layers} layers of {path}"
 
 
 def _head(config: Config, role: str, found: str) -> Iterator[str]:

@@ -64,27 +64,26 @@ class Giving:
         self._own = {(w.name, w.param): (w, cut.span(w, at.tp)[0]) for w in cut.stages[at.pp]}
         self._exchanges = [e for e in self.plan.exchanges if link.rank in e.givers]
 
-    def __call__(self, held: Mapping[int, int], version: int) -> None:
-        """Send this rank's parts to all that have another version.
+    def __call__(self, held: Mapping[int, int], version: int) -> bool:
+        """Send this rank's parts to all that have another version. Returns whether any has.
 
         Args:
             held: the version of each rollout rank, by its number.
         """
+        stale = [exchange for exchange in self._exchanges if held[exchange.takers[0]] != version]
         alive, under_way = Alive(), deque[dist.Work]()
-        for exchange, bucket in self._in_order(held, version):
+        for exchange, bucket in self._in_order(stale):
             if len(under_way) == 2:
                 under_way.popleft().wait()
             under_way.append(self.link.send(self._filled(exchange, bucket, alive), exchange.takers[0]))
         for work in under_way:
             work.wait()
         self.peak_bytes = alive.peak
-        if self._verify:
-            for exchange in self._exchanges:
-                if held[exchange.takers[0]] != version:
-                    self.link.send(self._sums(exchange).to(platform().device), exchange.takers[0]).wait()
+        for exchange in stale if self._verify else ():
+            self.link.send(self._sums(exchange).to(platform().device), exchange.takers[0]).wait()
+        return bool(stale)
 
-    def _in_order(self, held: Mapping[int, int], version: int) -> Iterator[tuple[Exchange, Bucket]]:
-        stale = [exchange for exchange in self._exchanges if held[exchange.takers[0]] != version]
+    def _in_order(self, stale: list[Exchange]) -> Iterator[tuple[Exchange, Bucket]]:
         for number in range(max((len(exchange.buckets) for exchange in stale), default=0)):
             for exchange in stale:
                 mine = exchange.givers.index(self.link.rank)

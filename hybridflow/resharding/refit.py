@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.models import Shape
-from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.alive import Alive
 from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.plan.cut import generation_cut
 from hybridflow.resharding.transport import Shards, Transport
 from hybridflow.resharding.verify import checksum, differing, source_checksums
+
+if TYPE_CHECKING:
+    from hybridflow.parallel.groups import Groups  # imports Megatron, which ranks that only generate have no use for
 
 BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
 

@@ -24,7 +24,7 @@ from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.generation import GeneratingWorker, make_generator, stream
+from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
 from hybridflow.workers.pairs import sides
 
@@ -64,7 +64,8 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         """See `GeneratingWorker`. Generation's memory is there until the last row only."""
         with self.context.timed("refit"), self.turn():
             if self.refit(self.generator, self.version):
-                self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
+                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes())
+                report_taken(self.context.metrics, self.generator, self.refit)
         yield from stream(self.context, self.generator, prompts, step, changes)
         self.generator.sleep()
 

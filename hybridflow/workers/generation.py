@@ -13,6 +13,8 @@ from hybridflow.dispatch import Streamed
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.requests import FinishedRow, Generated
 from hybridflow.engines.vllm.sampling import Sampling, row_seeds
+from hybridflow.observe.metrics import Metrics
+from hybridflow.resharding.refit import Bringing
 from hybridflow.roles import SamplingChanges
 from hybridflow.roles.builtin import GeneratingRole
 from hybridflow.tasks.tokenizer import load_tokenizer
@@ -56,6 +58,12 @@ def make_generator(context: Context) -> VllmEngine:
         seed=config.run.seed,
         stop_ids=stop_ids(config.actor.model.path),
     )
+
+
+def report_taken(metrics: Metrics, generator: VllmEngine, refit: Bringing) -> None:
+    """What a refit held at most beside the weights, and what vLLM's take."""
+    metrics.largest("refit/peak_bytes", refit.peak_bytes)
+    metrics.largest("refit/generation_bytes", generator.weight_bytes())
 
 
 def stream(

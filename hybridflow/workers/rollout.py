@@ -16,7 +16,7 @@ from hybridflow.resharding.pools import Giving, PoolRefit
 from hybridflow.roles.rollout import GivingActorRole, RolloutRole
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.generation import GeneratingWorker, make_generator, stream
+from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
 from hybridflow.workers.model import torch_dtype
 
 
@@ -43,8 +43,9 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
         """See `GivingActorRole`."""
         first = self.giving.link.training.size
         with self.context.timed("refit"), self.turn():
-            self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version)
-        self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
+            if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
+                self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
+                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes())
 
 
 @workers.register("rollout")
@@ -70,7 +71,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         """See `RolloutRole`."""
         with self.context.timed("refit"):
             if self.refit(self.generator, int(offered.dense("version")[0])):
-                self.context.metrics.largest("refit/peak_bytes", self.refit.peak_bytes)
+                report_taken(self.context.metrics, self.generator, self.refit)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         """See `GeneratingWorker`."""

@@ -1,27 +1,27 @@
 """Impossible combinations. Each case changes one thing in a configuration that is sound."""
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.config import check, compose
+from hybridflow.config import check, compose, fit
 from hybridflow.config.fit import MODEL_ROLES, Facts
+from hybridflow.config.schema import Resharding
+from hybridflow.models import Shape
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.plan import make_plan, make_pool_plan
+from tests.resharding.plan.simulate import SHAPE
 
 
-@dataclass(frozen=True)
-class Sizes:
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    vocab: int = 23
-    max_positions: int = 64
-    head: str = "lm"
+def sizes(**changes: object) -> Shape:
+    return replace(SHAPE, **{"layers": 4, "heads": 4, "kv_heads": 2, "vocab": 23} | changes)
 
 
-def facts(**models: Sizes) -> Facts:
-    return Facts(models={role: models.get(role, Sizes()) for role in MODEL_ROLES})
+def facts(**models: Shape) -> Facts:
+    return Facts(models={role: models.get(role, sizes()) for role in MODEL_ROLES})
 
 
 def load(*overrides: str):
@@ -86,8 +86,9 @@ def test_an_impossible_setting_is_the_one_problem(overrides, problem):
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        (Sizes(heads=9, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 9 heads"),
-        (Sizes(heads=6, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 3 key/value heads"),
+        (sizes(heads=9, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 9 heads"),
+        (sizes(heads=6, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 3 key/value heads"),
+        (sizes(ffn=33), "actor.parallel.tensor: 2 does not divide the 33 feed-forward rows"),
     ],
 )
 def test_a_model_that_cannot_be_cut_is_told_once_for_roles_cut_alike(model, problem):
@@ -96,38 +97,128 @@ def test_a_model_that_cannot_be_cut_is_told_once_for_roles_cut_alike(model, prob
 
 
 def test_layers_must_divide_into_stages():
-    three = Sizes(layers=3)
+    three = sizes(layers=3)
     config = load("actor.parallel.tensor=1", "actor.parallel.pipeline=2")
     found = check.problems(config, facts(actor=three, critic=three, reference=three))
     assert [line.partition(":")[0] for line in found] == ["actor.parallel.pipeline"]
 
 
+APART = ("placement=rollout_pool", "placement.pools.rollout=6")
+SIX = ("actor.parallel.tensor=6", "placement.pools.main=6")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "model", "problem"),
+    [
+        ((*APART, "rollout.parallel.tensor=3"), sizes(), "rollout.parallel.tensor: 3 does not divide the 4 heads"),
+        (
+            (*APART, "placement.pools.rollout=4", "rollout.parallel.tensor=4"),
+            sizes(heads=12, kv_heads=6),
+            "rollout.parallel.tensor: 4 neither divides the 6 key/value heads of",
+        ),
+        (
+            (*APART, "rollout.parallel.tensor=3"),
+            sizes(heads=12, kv_heads=6),
+            "rollout.parallel.tensor: 3 does not divide the 32 feed-forward rows of",
+        ),
+        (
+            (*APART, "rollout.parallel.tensor=3"),
+            sizes(heads=12, kv_heads=6, ffn=48),
+            "rollout.parallel.tensor: 3 does not divide the 64 rows to which vLLM pads the vocabulary of 23 of",
+        ),
+        ((*APART, "rollout.parallel.pipeline=3"), sizes(), "rollout.parallel.pipeline: 3 does not divide the 4 layers"),
+        (
+            (*SIX, "rollout.parallel.tensor=3"),
+            sizes(heads=12, kv_heads=6, ffn=48),
+            "rollout.parallel.tensor: 3 does not divide the 64 rows to which vLLM pads the vocabulary of 23 of",
+        ),
+        (
+            (*SIX, "rollout.parallel.tensor=2"),
+            sizes(heads=12, kv_heads=6, ffn=48, vocab=100),
+            "rollout.parallel.tensor: 2 cuts the vocabulary of 100 in runs/addition_warmup/model at other rows than "
+            "actor.parallel.tensor = 6, for which it is padded to 192, and for vLLM to 128;",
+        ),
+    ],
+)
+def test_a_model_that_generation_cannot_have_is_told_before_anything_starts(overrides, model, problem):
+    found = check.problems(load(*overrides), Facts(roles=ACTOR, models={"actor": model}))
+    assert len(found) == 1 and found[0].startswith(problem)
+
+
+ACTOR = ("actor", "critic", "reference")
+TENSOR, PIPELINE = st.sampled_from([1, 1, 2, 3, 4, 6]), st.sampled_from([1, 1, 2, 3])
+
+
+SOUND = load()
+
+
+@settings(max_examples=500)
+@given(
+    model=st.builds(
+        sizes,
+        layers=st.sampled_from([2, 6, 6]),
+        heads=st.sampled_from([4, 12, 12]),
+        kv_heads=st.sampled_from([1, 2, 4, 12, 12]),
+        ffn=st.sampled_from([32, 48, 48]),
+        vocab=st.sampled_from([14, 100, 180]),
+    ),
+    actor=st.tuples(TENSOR, PIPELINE),
+    rollout=st.tuples(TENSOR, PIPELINE),
+    method=st.sampled_from(["pools", "hybrid", "hybrid_v", "full_gather"]),
+)
+def test_no_plan_of_a_refit_is_refused_that_has_passed(model, actor, rollout, method):
+    """And none is kept from being made that could be."""
+    config = deepcopy(SOUND)
+    config.placement.pools = {"main": actor[0] * actor[1], "rollout": rollout[0] * rollout[1]}
+    config.actor.parallel.tensor, config.actor.parallel.pipeline = actor
+    config.rollout.parallel.tensor, config.rollout.parallel.pipeline = rollout
+    if method == "pools":
+        config.placement.roles["rollout"] = "rollout"
+    else:
+        config.rollout.resharding = Resharding(method)
+    known = Facts(roles=("actor",), models={"actor": model})
+    found = [*fit.models(config, known), *fit.generation(config)]
+    bytes_of = {"itemsize": 4, "bucket_bytes": 2**20}
+    try:
+        if method == "pools":
+            make_pool_plan(model, Layout(*actor), Layout(*rollout), **bytes_of)
+        else:
+            layout = Layout(*actor, generation=rollout, nested=method != "hybrid_v")
+            make_plan(model, layout, method=method, **bytes_of)
+    except ValueError:
+        assert found
+    else:
+        assert found == []
+    for problem in found:
+        assert problem.partition(":")[0].rpartition(".")[0] in ("actor.parallel", "rollout.parallel"), problem
+
+
 def test_roles_must_share_a_vocabulary():
-    found = check.problems(load("critic.model.path=other"), facts(critic=Sizes(vocab=24)))
+    found = check.problems(load("critic.model.path=other"), facts(critic=sizes(vocab=24)))
     assert len(found) == 1 and found[0].startswith("critic.model.path: a vocabulary of 24")
 
 
 MODEL_REWARD = ("experiment=addition_model_reward", "reward.model.path=scores")
 SCORES = Facts(
     roles=("actor", "critic", "reference", "reward"),
-    models={**dict.fromkeys(MODEL_ROLES, Sizes()), "reward": Sizes(head="reward")},
+    models={**dict.fromkeys(MODEL_ROLES, sizes()), "reward": sizes(head="reward")},
 )
 
 
 def test_a_reward_by_a_model_is_checked_as_a_model():
-    def found(model: Sizes, *overrides: str) -> list[str]:
+    def found(model: Shape, *overrides: str) -> list[str]:
         facts = Facts(SCORES.roles, {**SCORES.models, "reward": model})
         return check.problems(load(*MODEL_REWARD, *overrides), facts)
 
-    scorer = Sizes(head="reward")
+    scorer = sizes(head="reward")
     assert found(scorer) == []
-    [problem] = found(Sizes())
+    [problem] = found(sizes())
     assert problem.startswith("reward.model.path: scores has no score head; hybridflow train-reward")
     [problem] = found(scorer, "reward.parallel.pipeline=2")
     assert problem.startswith("reward.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots of pool main")
-    [problem] = found(Sizes(head="reward", kv_heads=1))
+    [problem] = found(sizes(head="reward", kv_heads=1))
     assert problem.startswith("reward.parallel.tensor: 2 does not divide the 1 key/value heads of scores")
-    [problem] = found(Sizes(head="reward", vocab=24))
+    [problem] = found(sizes(head="reward", vocab=24))
     assert problem.startswith("reward.model.path: a vocabulary of 24")
     [problem] = found(scorer, "reward.max_tokens_per_rank=16")
     assert problem.startswith("reward.max_tokens_per_rank: 16 is less than one row")
@@ -139,7 +230,7 @@ def test_a_grader_is_not_checked_as_a_model():
 
 
 def test_a_reward_model_is_no_policy_but_a_critic_may_start_from_it():
-    scorer = Sizes(head="reward")
+    scorer = sizes(head="reward")
     found = check.problems(load(), facts(actor=scorer, critic=scorer, reference=scorer, reward_model=scorer))
     assert [line.partition(":")[0] for line in found] == ["actor.model.path", "reference.model.path"]
     assert all("is a reward model; a language model was expected" in line for line in found)
@@ -177,7 +268,6 @@ def test_warnings_are_no_problems():
     assert check.warnings(load("placement.pools.main=4", "ray.address=auto"), cpus=2) == []
 
 
-SOUND = load()
 SIZES = st.integers(min_value=1, max_value=8)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,25 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Problems = Callable[[list[list[str]]], list[list[str]]]
+
+# Torch is imported once, and each command is checked in a process that knows nothing of the others' plugins.
+CHECK = """
+import json, multiprocessing, sys
+import hybridflow.losses.advantages, hybridflow.losses.policy
+from hybridflow.cli import preflight
+from hybridflow.config import compose, plugins
+
+def check(command):
+    subcommand, *overrides = command[1:]
+    folder = overrides.pop(overrides.index("-cd") + 1) if "-cd" in overrides else None
+    overrides = [argument for argument in overrides if argument != "-cd"]
+    preflight.load_plugins(plugins.named(subcommand, overrides, folder))
+    return preflight.problems(compose.compose(subcommand, overrides, folder).to_config())
+
+with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+    print(json.dumps(pool.map(check, json.loads(sys.argv[1]), chunksize=1)))
+"""
 
 
 @pytest.fixture
@@ -27,3 +47,9 @@ def run(tmp_path: Path) -> Run:
         return done
 
     return start
+
+
+@pytest.fixture
+def problems(run: Run) -> Problems:
+    """`problems(commands)`: of each `hybridflow …`, what is wrong with it before anything starts."""
+    return lambda commands: json.loads(run("python", "-c", CHECK, json.dumps(commands)).stdout)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import commands, write_files
-from tests.docs.conftest import Run
+from tests.docs.conftest import Problems, Run
 
 PAGE = "docs/reward-models.md"
 
@@ -24,13 +24,6 @@ texts = [tokenizer.decode(pairs.ragged(side)[0][:-1]) for side in ("response_ids
 assert texts == ["5, dear", "5"], texts
 """
 
-CHECK = """
-import sys
-from hybridflow.cli import preflight
-from hybridflow.config import compose
-print(preflight.problems(compose.compose(sys.argv[1], sys.argv[2:]).to_config()))
-"""
-
 
 def test_its_task_has_pairs(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert write_files(PAGE, tmp_path) == ["my_preferences.py"]
@@ -38,20 +31,17 @@ def test_its_task_has_pairs(tmp_path: Path, run: Run, monkeypatch: pytest.Monkey
     run("python", "-c", TRIAL)
 
 
-def test_its_training_commands_pass_every_check(tmp_path: Path, run: Run, tiny: Callable[..., Path]) -> None:
-    [sft], [train] = commands(PAGE, "hybridflow sft"), commands(PAGE, "hybridflow train-reward")
+def test_its_commands_are_checked(problems: Problems, tiny: Callable[..., Path]) -> None:
+    """Its use fails only for want of a score: in place of a run's `reward.model.path` there is a language model."""
     folder = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    for command in (sft, train):
-        assert run("python", "-c", CHECK, *command[1:], f"actor.model.path={folder}").stdout == "[]\n"
-
-
-def test_its_use_fails_only_for_want_of_a_score(tmp_path: Path, run: Run, tiny: Callable[..., Path]) -> None:
-    """`reward.model.path` of the page is a run's; in its place a language model, for the error that the page shows."""
+    training = [*commands(PAGE, "hybridflow sft"), *commands(PAGE, "hybridflow train-reward")]
     [use] = commands(PAGE, "hybridflow train experiment")
-    folder = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    paths = [f"{role}.model.path={folder}" for role in ("actor", "reward")]
-    found = run("python", "-c", CHECK, *use[1:], *paths).stdout
-    assert found == repr([f"reward.model.path: {folder} {SCORELESS}"]) + "\n"
+    told = problems([*([*c, f"actor.model.path={folder}"] for c in training), [*use, *paths(folder)]])
+    assert len(training) == 2 and told == [[], [], [f"reward.model.path: {folder} {SCORELESS}"]]
+
+
+def paths(folder: Path) -> list[str]:
+    return [f"{role}.model.path={folder}" for role in ("actor", "reward")]
 
 
 SCORELESS = "has no score head; hybridflow train-reward makes a reward model of it"

@@ -110,6 +110,19 @@ def carried_out(folder: Path, layout: Layout, method: str, bucket_bytes: int) ->
     return Carried(refit.plan, receiver.taken, *count, refit.peak_bytes)
 
 
+def under_way(folder: Path, layout: Layout, bucket_bytes: int) -> tuple[int, int]:
+    """The collectives that a rank has begun when it is given its first shard, and those of the whole refit."""
+    made = engine(folder, layout)
+    refit = Refit(made.shape, made.groups, made.weights, torch.float32, bucket_bytes=bucket_bytes)
+    counting = CountingGroup(refit.transport.group)
+    shards = replace(refit.transport, group=counting).shards(Alive())
+    next(shards)
+    begun = counting.messages
+    for _ in shards:
+        pass
+    return begun, counting.messages
+
+
 def unlike(folder: Path, layout: Layout, odd: int) -> str:
     """What ranks are told when one of them has buckets of another size."""
     made = engine(folder, layout)

@@ -79,3 +79,9 @@ def test_two_buckets_and_a_weight_of_several_parts_are_alive_at_most(
         assert 4 * (program.elements + 2 * program.largest) <= carried.plan.peak
         parted = max((item.elements for item in program.items if len(item.parts) > 1), default=0)
         assert 0 < carried.peak <= 4 * (2 * program.largest + parted)
+
+
+def test_the_next_bucket_travels_while_one_is_taken_in(ranks: GetRanks, tiny: GetModel) -> None:
+    """The first shard comes when the first bucket is there; by then the second is on its way, and no other."""
+    for begun, in_all in ranks(2).run(play.under_way, tiny(vocab=128, tied=False), TENSOR, 150_000):
+        assert begun == 2 < in_all

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.trainer.processes import gone_within, left_of, start, start_marked, wait_until_saved
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64", "rollout.verify_refit=true"]
 SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
@@ -24,7 +26,15 @@ LAYOUTS = (
     "reference.parallel.pipeline=2",
 )
 PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *LAYOUTS, *SIZES)
-GRPO = ("experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", *SIZES[1:])
+# Two training ranks and a rollout rank. The entropy lets every step learn, whatever the rewards are.
+APART = (
+    "experiment=addition",
+    "placement=rollout_pool",
+    "algorithm=grpo",
+    "algorithm.prompts_per_step=8",
+    "algorithm.policy_loss.entropy_coef=0.01",
+    *SIZES[1:],
+)
 
 
 @dataclass(frozen=True)
@@ -51,17 +61,14 @@ class Ran:
 Launch = Callable[..., Ran]
 
 
-def start(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """`hybridflow ARGUMENTS` in a session of its own, so that a signal reaches it and what it started."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "hybridflow", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+@dataclass(frozen=True)
+class Ended:
+    """A run that was ended: how, the seconds until no process of it was left, and those that were."""
+
+    status: int
+    output: str
+    seconds: float
+    left: list[str]
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +108,21 @@ def ppo(launch: Launch, warm: Ran) -> Ran:
 
 
 @pytest.fixture(scope="session")
-def grpo(launch: Launch, warm: Ran) -> Ran:
-    """Three steps of GRPO, saved after the last."""
+def interrupted(place: Path, warm: Ran) -> Ended:
+    """The run of `ppo`, ended by Ctrl-C in its second step or soon after; every step is saved."""
     assert warm.status == 0, warm.output
-    return launch("train", "grpo", *GRPO)
+    process, mark = start_marked(["train", *SMALL, *PPO, "run.name=interrupted", "trainer.save_every=1"], place)
+    wait_until_saved(process, place / "runs/interrupted", 1)
+    assert left_of(mark), "the mark must find the processes of a running job"
+    begin = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    output, _ = process.communicate(timeout=60)
+    left = gone_within(mark, 20.0)
+    return Ended(process.returncode, output, time.monotonic() - begin, left)
+
+
+@pytest.fixture(scope="session")
+def apart(launch: Launch, warm: Ran) -> Ran:
+    """Three steps of GRPO that generates on a pool of its own, saved after the last."""
+    assert warm.status == 0, warm.output
+    return launch("train", "apart", *APART)

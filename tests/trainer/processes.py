@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
-import pytest
-
-from tests.trainer.conftest import start
 
 NAME = "HYBRIDFLOW_TEST_RUN"
 
@@ -45,13 +45,36 @@ def kill(mark: int) -> None:
             continue
 
 
-def start_marked(arguments: list[str], cwd: Path, monkeypatch: pytest.MonkeyPatch):
+def start(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """`hybridflow ARGUMENTS` in a session of its own, so that a signal reaches it and what it started.
+
+    Args:
+        environment: beside ours.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", "hybridflow", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+    )
+
+
+def start_marked(arguments: list[str], cwd: Path) -> tuple[subprocess.Popen[str], int]:
     """Start a run whose processes all carry a mark of their own in their environment."""
     mark = time.monotonic_ns()
-    monkeypatch.setenv(NAME, str(mark))
-    process = start(arguments, cwd)
-    monkeypatch.delenv(NAME)
-    return process, mark
+    return start(arguments, cwd, **{NAME: str(mark)}), mark
+
+
+def wait_until_saved(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the run has saved that step."""
+    saved, end = folder / "checkpoints" / f"step-{step:06d}", time.monotonic() + 200
+    while not saved.exists():
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        assert time.monotonic() < end, "the run did not get so far"
+        time.sleep(0.05)
 
 
 def gone_within(mark: int, seconds: float) -> list[str]:

@@ -34,6 +34,7 @@ Step = dict[str, float]
 def config_of(model: Path, option: str, *overrides: str) -> Config:
     pairs = option == "dpo"
     sizes = ("algorithm.prompts_per_step=9", "algorithm.critic_warmup_steps=0", "rollout.max_concurrent_rows=72")
+    overrides = ("rollout.verify_refit=true", *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
     cut = ("actor.parallel.tensor=1", "plugins=[tests.trainer.flows_play]", "reward.grader=even", "cost.grader=vowels")
     return compose.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])

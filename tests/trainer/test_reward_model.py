@@ -43,17 +43,24 @@ def test_it_learns_to_tell_right_from_wrong(trained: Ran) -> None:
 
 
 def test_ppo_takes_its_rewards_from_the_model(trained: Ran, launch: Launch) -> None:
-    """Every reward is transformers' score of the row, while validation asks the grader."""
+    """Every reward is transformers' score of the row, while validation asks the grader.
+
+    All roles but the actor are on a pool of one slot, the actor on one of two: rows cross between layouts. Generation's
+    places are those of the naive layout, which only that way of resharding can serve.
+    """
     assert trained.status == 0, trained.output
-    sizes = ("algorithm.prompts_per_step=65", "trainer.steps=3", "trainer.log_rollouts_every=1")
-    cuts = ("reward.parallel.tensor=1", "reward.max_tokens_per_rank=64", "algorithm.critic_warmup_steps=1")
-    ran = launch("train", "rewarded", "experiment=addition_model_reward", *sizes, *cuts)
+    sizes = ("algorithm.prompts_per_step=33", "trainer.steps=3", "trainer.log_rollouts_every=1")
+    cuts = ("reward.max_tokens_per_rank=64", "algorithm.critic_warmup_steps=1", "rollout.resharding=hybrid_v")
+    places = ("placement=split", "placement.pools.judges=1", "+placement.roles.reward=judges")
+    alone = [f"{role}.parallel.tensor=1" for role in ("critic", "reference", "reward")]
+    ran = launch("train", "rewarded", "experiment=addition_model_reward", *sizes, *cuts, *places, *alone)
     assert ran.status == 0, ran.output
     assert len(ran.steps) == 3 and all("reward/mean" in step for step in ran.steps)
-    assert "reward on pool main: 2 ranks, tensor 1 × pipeline 1 × data 2" in ran.output
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
+    assert "reward on pool judges: 1 ranks, tensor 1 × pipeline 1 × data 1" in ran.output
     assert ran.accuracy and all((accuracy * 64).is_integer() for accuracy in ran.accuracy)
     rows = rollouts(ran.folder)
-    assert len(rows) == 3 * 65
+    assert len(rows) == 3 * 33
     expected = scores(trained.folder / "model", rows)
     assert [row["rewards"] for row in rows] == pytest.approx(expected, abs=1e-4)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.conftest import Ran, start
+from tests.trainer.conftest import Ran
+from tests.trainer.processes import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.ranks, pytest.mark.timeout(1200)]
 

@@ -34,6 +34,7 @@ def actor(folder: Path, layout: Layout) -> ActorWorker:
         config.actor.optimizer.lr = 1e-3
         rollout = config.rollout
         rollout.max_sequence_tokens, rollout.max_response_tokens = 200, 12
+        rollout.verify_refit = True
         rollout.max_concurrent_rows, rollout.kv_cache_gib, rollout.gpu_memory_fraction = 64, 0.1, 0.1
         _workers[folder, layout] = ActorWorker(Context(config, layout, dist.get_rank(), "actor"))
     worker = _workers[folder, layout]
@@ -50,6 +51,13 @@ def generate(
     mine = prompts.select(np.array_split(np.arange(len(prompts)), replicas)[at.dp])
     found = worker.generate_sequences(mine, step=step, **sampling)
     return found, dict(worker.context.metrics)
+
+
+def compiled() -> dict[str, int]:
+    """What torch.compile has looked at in this process."""
+    from torch._dynamo.utils import counters
+
+    return dict(counters["frames"])
 
 
 def stream(folder: Path, prompts: Batch, **sampling: Any) -> tuple[list[tuple[np.ndarray, Batch]], dict[str, float]]:

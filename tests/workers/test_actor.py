@@ -88,8 +88,17 @@ def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
     assert greedy[0].ragged("response_ids") == greedy[1].ragged("response_ids") != free.ragged("response_ids")
     short = generate(ranks1, folder, rows, max_response_tokens=3)
     assert [r.tolist() for r in short.ragged("response_ids")] == [r[:3].tolist() for r in free.ragged("response_ids")]
-    assert generate(ranks1, folder, rows, top_k=1).ragged("response_ids") == greedy[0].ragged("response_ids")
+    for only_the_likeliest in ({"top_k": 1}, {"top_p": 1e-6}):
+        found = generate(ranks1, folder, rows, **only_the_likeliest)
+        assert found.ragged("response_ids") == greedy[0].ragged("response_ids")
+        assert not found.ragged("rollout_log_probs").values.any(), "of the distribution that is drawn from"
     assert generate(ranks1, folder, rows).ragged("response_ids") == free.ragged("response_ids"), "for one call only"
+
+
+@pytest.mark.skipif(platform().name != "cpu", reason="on a GPU vLLM's small functions are compiled")
+def test_nothing_is_compiled(folder: Path, ranks1: Ranks) -> None:
+    generate(ranks1, folder, prompts())
+    assert ranks1.run(play.compiled) == [{}]
 
 
 def test_a_change_of_what_there_is_not_is_refused(folder: Path, ranks1: Ranks) -> None:

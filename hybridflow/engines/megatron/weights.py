@@ -43,6 +43,10 @@ class LocalWeights:
         """This rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
         return hf_view(self.param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
 
+    def nbytes(self) -> int:
+        """What they take, padding included; not their gradients, nor what an optimiser holds."""
+        return sum(param.nbytes for param in self._params.values())
+
     def _mark_cut(self) -> None:
         """Tell Megatron which parameters are cut: it does so itself only where it also initialises them.
 

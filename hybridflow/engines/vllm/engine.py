@@ -54,10 +54,13 @@ class VllmEngine:
         from hybridflow.engines.vllm import receive
 
         receive.register()
+        self._weight_bytes = receive.weight_bytes
         self.version: int | None = None
         self._stop_ids = list(stop_ids)
         self._limit = rollout.max_sequence_tokens
         tensor, pipeline = layout.generation_sizes
+        if rollout.enforce_eager:
+            platform().compile_nothing()
         with strided_groups(layout):
             self._llm = LLM(
                 model=str(folder),
@@ -100,6 +103,11 @@ class VllmEngine:
         self._call("finish_weight_update")
         self.version = version
         return found
+
+    def weight_bytes(self) -> int:
+        """What this rank's weights take while it is awake, as they were loaded."""
+        [found] = self._llm.apply_model(self._weight_bytes)
+        return int(found)
 
     def sleep(self) -> None:
         """Leave the device's memory to others until the next `receive`."""

@@ -121,6 +121,16 @@ def register() -> None:
         WeightTransferEngineFactory.register_engine(NAME, ShardReceiver)
 
 
+def weight_bytes(model: torch.nn.Module) -> int:
+    """What a model's parameters take as they were loaded, also where a packed form has taken their place."""
+    sizes = {
+        id(parameter): _shape(layer, kind).numel() * parameter.itemsize
+        for layer in model.modules()
+        for kind, parameter in layer.named_parameters(recurse=False)
+    }
+    return sum(sizes.values())
+
+
 def _refuse_quantized(model: torch.nn.Module) -> None:
     plain = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     for name, module in model.named_modules():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from hybridflow.engines.vllm.groups import rank_map
@@ -33,3 +36,10 @@ def test_vllms_consecutive_numbers_are_our_generation_groups(layout: Layout) -> 
 
 def test_the_papers_example() -> None:
     assert rank_map(Layout(4, 1, 2, generation=(2, 1))) == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_vllm_would_name_its_shared_memory_alike_in_all_processes() -> None:
+    """After `env://`, the external launcher's way to meet. Where it does not, `groups` need not name it."""
+    source = Path(find_spec("vllm").submodule_search_locations[0]) / "v1/worker/cpu_worker.py"
+    told = source.read_text().partition('os.environ["VLLM_DIST_IDENT"] = ')[2][:200]
+    assert 'init_method.split(":")[-1]' in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pytest
 import torch
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.models import Shape, read_shape
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from tests.conftest import GetModel, GetRanks, starting_ranks
 from tests.engines import reference
 from tests.engines.vllm import transitions
 from tests.engines.vllm.transitions import Transition
+from tests.resharding.plan.simulate import generation_weights
 
 pytestmark = pytest.mark.ranks
 
@@ -68,13 +72,31 @@ def test_transitions(layout: Layout, tied: bool, method: str, ranks: GetRanks, t
     folder = tiny(vocab=VOCAB, tied=tied, kv_heads=4)
     parts, rows = prompts(layout.replicas), reference.rows(VOCAB)
     found: list[Transition] = ranks(layout.size).run(
-        transitions.transition, folder, layout, method, parts, rows, 150_000, tmp_path / "out"
+        transitions.transition, folder, layout, method, parts, rows, 150_000, tmp_path / "out", timeout_s=280
     )
     for rank, (one, at) in enumerate(zip(found, layout.generation_coordinates, strict=True)):
         assert_said(one.after, parts[at.dp], tmp_path / "out")
         assert one.before.tokens.values.tolist() != one.after.tokens.values.tolist(), "the step changed nothing"
         assert one.received == one.planned, rank
         assert one.peak <= one.bound, rank
+        assert one.stored == tuple(stored(read_shape(folder), *sizes) for sizes in stages(layout, rank)), rank
+        if platform().name == "cpu":
+            assert len(one.shared) == sum(size > 1 for size in layout.generation_sizes)
+        assert all(name.startswith("hybridflow-") and not there for name, there in one.shared.items())
+
+
+def stages(layout: Layout, rank: int) -> list[tuple[int, int, int]]:
+    """Of a rank in training and in generation: tensor size, pipeline size, stage."""
+    here, there = layout.coordinates[rank], layout.generation_coordinates[rank]
+    t_g, p_g = layout.generation_sizes
+    return [(layout.tensor, layout.pipeline, here.pp), (t_g, p_g, there.pp)]
+
+
+def stored(shape: Shape, tensor: int, pipeline: int, stage: int) -> int:
+    """Bytes of a rank's float32 weights. A weight's rows are cut or not, and a vocabulary's are padded before."""
+    weights = generation_weights(shape, pipeline, stage)
+    whole = [math.prod(((w.padded or w.shape[0]), *w.shape[1:])) for w in weights]
+    return 4 * sum(size if w.axis is None else size // tensor for w, size in zip(weights, whole, strict=True))
 
 
 def assert_said(found: transitions.Generated, asked: Ragged, folder: Path) -> None:

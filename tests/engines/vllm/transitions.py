@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hybridflow.config.schema import Optimizer, Rollout
 from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.engine import Generated, VllmEngine
+from hybridflow.engines.vllm.groups import SHARED_MEMORY
 from hybridflow.engines.vllm.sampling import Sampling
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
@@ -23,7 +25,12 @@ _kept: list[VllmEngine] = []
 
 @dataclass
 class Transition:
-    """What a rank has seen: bytes that came, as counted and as planned, and its replica's greedy tokens."""
+    """What a rank has seen: bytes that came, as counted and as planned, and its replica's greedy tokens.
+
+    Attributes:
+        stored: the bytes of Megatron's weights and of vLLM's.
+        shared: the shared memory of its groups in vLLM, by name, and whether that name is still there.
+    """
 
     before: Generated
     after: Generated
@@ -31,6 +38,8 @@ class Transition:
     planned: int
     peak: int
     bound: int
+    stored: tuple[int, int]
+    shared: dict[str, bool]
 
 
 def transition(
@@ -69,8 +78,9 @@ def transition(
     program = refit.plan.exchange(rank).program
     bound = 4 * (2 * program.largest + max(item.elements for item in program.items))
     received = counting.received if counting else 0
+    stored, shared = (megatron.weights.nbytes(), vllm.weight_bytes()), _shared_memory()
     _forget(vllm)
-    return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound)
+    return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound, stored, shared)
 
 
 def _learn(megatron: MegatronEngine, rows: Batch) -> None:
@@ -78,6 +88,14 @@ def _learn(megatron: MegatronEngine, rows: Batch) -> None:
         return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
 
     assert megatron.train(rows, loss).applied
+
+
+def _shared_memory() -> dict[str, bool]:
+    from vllm.distributed.parallel_state import get_pp_group, get_tp_group
+
+    groups = [group for group in (get_tp_group(), get_pp_group()) if group.world_size > 1]
+    named = [getattr(group.device_communicator.dist_module, "group_name", None) for group in groups]  # on a CPU
+    return {name: any(file.startswith(name) for file in os.listdir(SHARED_MEMORY)) for name in named if name}
 
 
 def _forget(vllm: VllmEngine) -> None:

@@ -1,0 +1,87 @@
+"""Generation on a pool of its own: when one side dies, all of both ends at once, and what is said is that side's cause.
+
+The calls, the transport and the supervision are the real ones; no engine is needed to see them (`apart_play`).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.controller import ResourcePool, Supervisor, cluster, meeting_point, put
+from hybridflow.controller.failure import RoleError
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
+from hybridflow.trainer.apart import ApartActor
+from tests.trainer import apart_play
+
+pytestmark = pytest.mark.ranks
+
+DEADLINE_S = 10.0
+PLUGINS = [apart_play.__name__]
+
+
+@dataclass
+class Apart:
+    """Two training ranks and a rollout rank that have met."""
+
+    supervisor: Supervisor
+    groups: list[Any]
+    actor: ApartActor
+
+    def generate(self) -> BatchRef:
+        """The refit and the call of a step."""
+        rows = Batch(prompt_ids=Ragged.of([[1], [2, 3]], np.int64), sample_id=np.arange(2))
+        return self.actor.generate_sequences(put(rows))
+
+
+@pytest.fixture(scope="module")
+def local_cluster() -> Iterator[None]:
+    import_plugins(PLUGINS)
+    with cluster(slots=3):
+        yield
+
+
+@pytest.fixture
+def apart(local_cluster: None) -> Iterator[Apart]:
+    supervisor = Supervisor()
+    pools = [ResourcePool(name, slots, supervisor, plugins=PLUGINS) for name, slots in (("train", 2), ("rollout", 1))]
+    groups = [pools[0].play("giver", Layout(2)), pools[1].play("taker", Layout())]
+    actor = ApartActor(*groups)
+    actor.connect(meeting_point(pools[0].ranks, [*pools[0].places, *pools[1].places]))
+    yield Apart(supervisor, groups, actor)
+    for pool in pools:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("at", "rank", "said"),
+    [
+        ("take", 0, r"taker\.take_weights failed on rank 0 \(its process\) in step 3: ActorDiedError: .*"),
+        ("generate", 0, r"taker\.generate_sequences failed on rank 0 \(its process\) in step 3: ActorDiedError: .*"),
+        ("give", 1, r"giver\.give_weights failed on rank 1 \(its process\) in step 3: ActorDiedError: .*"),
+    ],
+    ids=["rollout-in-refit", "rollout-in-generation", "training-in-refit"],
+)
+def test_a_side_that_dies_is_the_cause_and_nobody_is_left(apart: Apart, at: str, rank: int, said: str) -> None:
+    assert apart.generate().get().dense("weight_version").tolist() == [0, 0]
+    pids = [pid for group in apart.groups for pid in group.pid().get()]
+    apart.supervisor.step, begin = 3, time.monotonic()
+    for group in apart.groups:
+        group.learn(at, rank)
+    apart.generate()
+    with pytest.raises(RoleError) as found:
+        apart.supervisor.drain()
+    assert re.fullmatch(said, str(found.value).splitlines()[-1])
+    while any(map(psutil.pid_exists, pids)) and time.monotonic() - begin < DEADLINE_S:
+        time.sleep(0.1)
+    assert len(pids) == 3 and not any(map(psutil.pid_exists, pids))
+    assert time.monotonic() - begin < DEADLINE_S
