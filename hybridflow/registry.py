@@ -51,6 +51,11 @@ class Registry(Generic[T]):
         hint = f"; did you mean {near[0]!r}?" if near else "."
         raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts)) or 'none'}")
 
+    @property
+    def registered(self) -> dict[str, T]:
+        """Those that are registered by now; nothing is imported to find more."""
+        return dict(self._parts)
+
     def __contains__(self, name: str) -> bool:
         if name not in self._parts:
             for module in sorted(self._builtin, key=lambda module: module.rpartition(".")[2] != name):

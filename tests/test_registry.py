@@ -118,3 +118,9 @@ def test_a_plugin_that_fails_is_named_with_its_file_and_line(module: Callable[[s
         import_plugins([name])
     told = str(found.value)
     assert told.startswith(f"plugins: cannot import {name!r}: {cause}") and told.endswith(f"{name}.py:{line})")
+
+
+def test_what_is_registered_by_now_imports_nothing() -> None:
+    registry: Registry[int] = Registry("number", "tests.no_such_module")
+    registry.register("one")(1)
+    assert registry.registered == {"one": 1}

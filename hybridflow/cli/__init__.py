@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "sft": "supervised training: hybridflow sft experiment=NAME [key=value ...]",
     "train-reward": "training of a reward model: hybridflow train-reward experiment=NAME [key=value ...]",
     "algorithms": "the algorithms, their papers, roles and parts: hybridflow algorithms [MODULE ...]",
+    "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ...",
     "model": "make a model folder: hybridflow model --help",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

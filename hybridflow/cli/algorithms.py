@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
 from hybridflow.cli.preflight import load_plugins
-from hybridflow.config.compose import configs_dir
+from hybridflow.config import compose
 from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -19,23 +21,33 @@ HEAD = ("algorithm", "paper", "roles", "parts")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow algorithms ARGV`; the exit status. Raises ConfigError if a module cannot be imported."""
+    """Carry out `hybridflow algorithms ARGV`; the exit status.
+
+    Raises ConfigError if a module cannot be imported, or an option names an algorithm that is not there.
+    """
     parser = argparse.ArgumentParser(prog="hybridflow algorithms", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules of yours that register more")
-    load_plugins(parser.parse_args(argv).modules)
-    show(rows())
+    parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
+    options = parser.parse_args(argv)
+    load_plugins(options.modules)
+    show(rows(options.folder))
     return 0
 
 
-def rows() -> list[tuple[str, str, str, str]]:
+def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
     """For each option of the group `algorithm`, and each algorithm without one: name, paper, roles, parts."""
     from hybridflow.algorithms import algorithms
     from hybridflow.roles import TrainedRole, roles
 
+    ours = {file.stem: file for file in sorted((compose.configs_dir() / "algorithm").glob("*.yaml"))}
     found = {}
-    for file in sorted((configs_dir() / "algorithm").glob("*.yaml")):
-        tree = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.load(file))
-        found[file.stem] = cast(Settings, OmegaConf.to_object(tree))
+    for option in (*ours, *(name for name in compose.options("algorithm", folder) if name not in ours)):
+        tree = OmegaConf.merge(OmegaConf.structured(Settings), _written(option, ours, folder))
+        if absent := sorted(OmegaConf.missing_keys(tree)):
+            raise ConfigError(f"algorithm={option}: {', '.join(absent)} must be given")
+        found[option] = cast(Settings, OmegaConf.to_object(tree))
+        if found[option].name not in algorithms:
+            raise ConfigError(f"algorithm={option}: no algorithm is named {found[option].name!r}; name its module too")
     named = {settings.name for settings in found.values()}
     found |= {name: Settings(name=name) for name in algorithms if name not in named}
     learns = {name for name in roles if issubclass(roles.get(name), TrainedRole)}
@@ -45,6 +57,13 @@ def rows() -> list[tuple[str, str, str, str]]:
         played = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
         table.append((option, cls.paper, ", ".join(played), ", ".join(parts_of(settings, cls))))
     return table
+
+
+def _written(option: str, ours: Mapping[str, Path], folder: Path | None) -> Any:
+    """An option as a tree. Ours are read as they stand: to compose takes long, and only those of others need it."""
+    if option in ours:
+        return OmegaConf.load(ours[option])
+    return compose.compose("train", [f"algorithm={option}"], folder).tree.algorithm
 
 
 def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,17 @@ def problems(config: Config) -> list[str]:
     if "cost" in roles and not fit.has_model(config, "cost"):
         found += _unknown("cost.grader", graders, config.cost.grader)
     models, unread = read_models(config, roles)
-    found += [*unread, *check.problems(config, fit.Facts(roles, models))]
+    found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles)))]
     return found or parts.problems(config, algorithm)
+
+
+def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these roles that are none of ours, and for which there is a worker."""
+    from hybridflow.roles import roles
+    from hybridflow.workers import Worker, workers
+
+    others = [role for role in played if role not in {entry.name for entry in fields(Config)} and role in roles]
+    return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers)
 
 
 def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, Sizes], list[str]]:

@@ -40,7 +40,7 @@ FRACTIONS = ("rollout.top_p", "rollout.gpu_memory_fraction")
 def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
-    found = [*_ranges(config), *_pools(config), *_roles(config, facts), *_data(config, facts)]
+    found = [*_ranges(config), *_pools(config, facts), *_roles(config, facts), *_data(config, facts)]
     if not any(problem.startswith("placement.") for problem in found):
         found += fit.layouts(config, facts)
     return [*found, *fit.not_supported(config, facts), *fit.models(config, facts), *fit.generation(config)]
@@ -77,26 +77,30 @@ def _ranges(config: Config) -> Iterator[str]:
             yield f"{key}: {value} given, expected more than 0 and at most 1"
 
 
-def _pools(config: Config) -> Iterator[str]:
+def _pools(config: Config, facts: Facts) -> Iterator[str]:
     pools = config.placement.pools
     if not pools:
         yield "placement.pools: there is no pool; choose placement=colocated or add +placement.pools.main=2"
     for name, slots in pools.items():
         if slots < 1:
             yield f"placement.pools.{name}: {slots} slots given, at least 1 expected"
-    known = {entry.name for entry in fields(Config)}
+    known = {*(entry.name for entry in fields(Config)), *facts.own}
     for role, pool in config.placement.roles.items():
         if pool not in pools:
             yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"
         if role not in known:
-            yield f"placement.roles.{role}: no role is named {role!r}; the configuration has {', '.join(MODEL_ROLES)}"
+            named = ", ".join((*MODEL_ROLES, *facts.own))
+            yield f"placement.roles.{role}: no role is named {role!r}; the configuration has {named}"
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:
-    name, known = config.algorithm.name, {entry.name for entry in fields(Config)}
+    name, known = config.algorithm.name, {*(entry.name for entry in fields(Config)), *facts.own}
     for role in facts.roles:
         if role not in known:
-            yield f"algorithm.name: {name} needs the role {role}, for which the configuration has no section"
+            yield (
+                f"algorithm.name: {name} needs the role {role}, for which the configuration has no section; name the "
+                "module under plugins that registers it, by @roles.register and @workers.register"
+            )
     wants = {
         "algorithm.critic_warmup_steps": (config.algorithm.critic_warmup_steps, "critic"),
         "algorithm.reward_kl_coef": (config.algorithm.reward_kl_coef, "reference"),

@@ -93,6 +93,12 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         return Composed(tree, origins, experiments)
 
 
+def options(group: str, config_dir: str | Path | None = None) -> list[str]:
+    """The names to choose from in a group: ours, a folder's, and those that plugins have put into Hydra's store."""
+    with _session([], [], config_dir) as (loader, lines, _):
+        return loader.get_group_options(group, overrides=lines)
+
+
 def parse(overrides: Sequence[str]) -> list[Override]:
     """Hydra's reading of the overrides. Raises ConfigError if one cannot be read."""
     try:

@@ -22,10 +22,12 @@ class Facts:
     Attributes:
         roles: the roles that the algorithm uses.
         models: by role, the sizes of its model; a role whose model could not be read is left out.
+        own: the roles of those that a module of the user brings, with who plays them. They have no settings.
     """
 
     roles: tuple[str, ...] = MODEL_ROLES
     models: Mapping[str, Sizes] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
 
 
 def layouts(config: Config, facts: Facts) -> Iterator[str]:

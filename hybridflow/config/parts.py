@@ -14,12 +14,6 @@ from hybridflow.registry import Registry
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
 
-GIVERS = {
-    "values": "critic.compute_values",
-    "group_id": "the sampling of several responses a prompt",
-    "baseline_rewards": "reward.compute_baseline, as in the algorithm remax",
-}
-
 
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
     """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
@@ -75,6 +69,7 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     """Columns that the estimator reads and nobody gives."""
     from hybridflow.losses.advantages import advantages, needs
+    from hybridflow.roles import givers
 
     settings = config.algorithm
     name, played = settings.advantage.name, algorithm.roles_of(settings)
@@ -83,9 +78,10 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     given = {*algorithm.columns, *(("values",) if "critic" in played else ())}
     for column in needs(name):
         if column not in given:
+            by = "the sampling of several responses a prompt" if column == "group_id" else ", ".join(givers(column))
             yield (
                 f"algorithm.advantage.name: {name!r} reads the column {column!r}, which is given by "
-                f"{GIVERS.get(column, 'no role')}; {settings.name} does not call it"
+                f"{by or 'no role that is known'}; {settings.name} does not name it among its columns"
             )
     if "group_id" in needs(name) and settings.samples_per_prompt < 2:
         yield (

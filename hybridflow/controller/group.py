@@ -16,7 +16,7 @@ from hybridflow.controller.supervise import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
-from hybridflow.roles import Role, roles
+from hybridflow.roles import Role, givers
 
 
 class PendingResult(Result):
@@ -90,9 +90,8 @@ class Group:
         given = rows.columns
         lacking = [column for column in method.needs if column not in given]
         if lacking:
-            givers = {column: _givers(column) for column in lacking}
             told = "; ".join(
-                f"{column!r} is given by {found or 'no role that is known'}" for column, found in givers.items()
+                f"{column!r} is given by {', '.join(givers(column)) or 'no role that is known'}" for column in lacking
             )
             raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {told}")
 
@@ -134,10 +133,3 @@ def _unnumbered(result: Any) -> Any:
     if isinstance(result, Sequence):
         return [_unnumbered(value) for value in result]
     return result.numbered(None) if isinstance(result, BatchRef) else result
-
-
-def _givers(column: str) -> str:
-    found = [
-        f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())
-    ]
-    return ", ".join(found)

@@ -12,7 +12,7 @@ It sees whole groups but only this rank's part of the batch; what has to be glob
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +37,7 @@ class AdvantageInputs:
         values: [T], the critic's value of the state before each token, or None.
         group_id: [R] int64, equal for samples of one prompt, or None. A group is never split over ranks.
         baseline_rewards: [R], the reward of another response to the row's prompt to compare with, or None.
+        columns: whatever else the estimator declared, by name: [R], or [T] if the column is ragged over responses.
         all_reduce: gives the sum of a small float64 vector over all ranks that hold part of the batch. An estimator
             must call it equally often on every rank, one without rows included.
 
@@ -48,19 +49,29 @@ class AdvantageInputs:
     values: Tensor | None = None
     group_id: Tensor | None = None
     baseline_rewards: Tensor | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
     all_reduce: Callable[[Tensor], Tensor] = _alone
 
     def __post_init__(self) -> None:
         refuse_other_sizes(self, tokens=("token_rewards", "values"), rows=("group_id", "baseline_rewards"))
+        sizes = {len(self.lengths), len(self.token_rewards)}
+        for name, column in self.columns.items():
+            if len(column) not in sizes:
+                raise ValueError(f"column {name!r} has {len(column)} entries; one a row or one a token was expected")
 
 
+FIELDS = ("values", "group_id", "baseline_rewards")
 Estimator = Callable[..., tuple[Tensor, Tensor]]
 F = TypeVar("F", bound=Estimator)
 advantages: Registry[Estimator] = Registry("advantage estimator", "hybridflow.losses.baselines")
 
 
 def needing(*columns: str) -> Callable[[F], F]:
-    """Declare the columns that an estimator reads besides the rewards: `values`, `group_id`, `baseline_rewards`."""
+    """Declare the columns that an estimator reads besides the rewards.
+
+    `values`, `group_id` and `baseline_rewards` are fields of `AdvantageInputs`; any other, which the algorithm must
+    give, is in its `columns`.
+    """
 
     def mark(function: F) -> F:
         function.__needs__ = columns  # type: ignore[attr-defined]

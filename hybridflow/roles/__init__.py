@@ -4,7 +4,7 @@ A role class is both the interface that a group shows on the controller and the 
 ranks. Its methods take a `Batch` on a rank; on the controller the same call takes and gives a `BatchRef`.
 """
 
-from hybridflow.roles.base import Role, roles
+from hybridflow.roles.base import Role, givers, roles
 from hybridflow.roles.builtin import (
     ActorRole,
     CriticRole,
@@ -30,5 +30,6 @@ __all__ = [
     "Role",
     "SamplingChanges",
     "TrainedRole",
+    "givers",
     "roles",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hybridflow.dispatch import Interface, RowsT
+from hybridflow.dispatch import Interface, RowsT, methods
 from hybridflow.registry import Registry
 
 
@@ -22,3 +22,10 @@ class Role(Interface[RowsT]):
 roles: Registry[type[Role]] = Registry(
     "role", *(f"hybridflow.roles.{name}" for name in ("builtin", "constrained", "rollout"))
 )
+
+
+def givers(column: str) -> list[str]:
+    """The methods that give a column, as `critic.compute_values`; of all roles that are registered."""
+    return [
+        f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())
+    ]

@@ -34,3 +34,13 @@ def test_a_module_adds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_module_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["algorithms", "no_such_module"]) == 2
     assert "plugins: cannot import 'no_such_module'" in capsys.readouterr().err
+
+
+def test_an_option_without_its_module_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "algorithm").mkdir()
+    (tmp_path / "algorithm" / "fast.yaml").write_text("name: mine\nadvantage: {name: grpo}\n")
+    assert main(["algorithms", "-cd", str(tmp_path)]) == 2
+    assert "algorithm=fast: no algorithm is named 'mine'; name its module too" in capsys.readouterr().err
+    (tmp_path / "algorithm" / "fast.yaml").write_text("samples_per_prompt: 2\n")
+    assert main(["algorithms", "-cd", str(tmp_path)]) == 2
+    assert "algorithm=fast: advantage.name, name must be given" in capsys.readouterr().err

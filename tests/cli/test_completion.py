@@ -24,7 +24,7 @@ def complete(monkeypatch, capsys):
 
 
 def test_subcommands(complete):
-    assert complete("hybridflow ") == ["train", "sft", "train-reward", "algorithms", "model"]
+    assert complete("hybridflow ") == ["train", "sft", "train-reward", "algorithms", "check", "model"]
     assert complete("hybridflow tr") == ["train", "train-reward"]
 
 

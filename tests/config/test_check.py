@@ -249,7 +249,15 @@ def test_a_coefficient_needs_its_role():
 
 def test_a_role_without_a_section_is_named():
     found = check.problems(load(), Facts(roles=(*MODEL_ROLES, "judge")))
-    assert found == ["algorithm.name: ppo needs the role judge, for which the configuration has no section"]
+    (problem,) = found
+    assert problem.startswith("algorithm.name: ppo needs the role judge, for which the configuration has no section")
+
+
+def test_a_role_that_a_module_brings_needs_none():
+    brought = Facts(roles=(*MODEL_ROLES, "judge"), own=("judge",))
+    assert check.problems(load("+placement.roles.judge=main"), brought) == []
+    (problem,) = check.problems(load("+placement.roles.jugde=main"), brought)
+    assert problem.startswith("placement.roles.jugde: no role is named 'jugde'") and problem.endswith("judge")
 
 
 def test_roles_that_take_no_part_are_not_looked_at():

@@ -160,3 +160,10 @@ def test_a_users_folder_adds_options_and_errors_name_file_and_line(tmp_path):
     assert "run.seed: wrong type" in (message := fails("experiment=kind", config_dir=folder.parent))
     assert "kind.yaml:3)" in message
     assert "no such folder" in fails(config_dir=tmp_path / "nowhere")
+
+
+def test_the_options_of_a_group_are_ours_a_folders_and_those_in_hydras_store(tmp_path):
+    (tmp_path / "reward").mkdir()
+    (tmp_path / "reward" / "mine.yaml").write_text("grader: exact\n")
+    assert compose.options("reward") == ["exact", "last_number"]
+    assert compose.options("reward", tmp_path) == ["exact", "last_number", "mine"]

@@ -42,7 +42,7 @@ def test_what_comes_with_hybridflow_is_sound(option: str) -> None:
         (
             ["algorithm=rloo", "algorithm.advantage.name=gae"],
             "algorithm.advantage.name: 'gae' reads the column 'values', which is given by critic.compute_values",
-            "rloo does not call it",
+            "rloo does not name it",
         ),
         (
             ["algorithm=rloo", "algorithm.advantage.name=remax"],

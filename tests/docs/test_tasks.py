@@ -16,3 +16,12 @@ def test_the_page_runs(tmp_path: Path, run: Run) -> None:
     assert trial.count("assert ") == 2
     (tmp_path / "trial.py").write_text(f"{example}\n{trial}", encoding="utf-8")
     run("python", "trial.py")
+
+
+def test_its_check_finds_all_promises_kept(tmp_path: Path, run: Run) -> None:
+    write_files(PAGE, tmp_path)
+    lines = run("hybridflow", "check", "my_sums").stdout.splitlines()
+    assert lines == ["found: task 'chains', grader 'digits'", "  ok     task 'chains'", "  ok     grader 'digits'", END]
+
+
+END = "all promises are kept"

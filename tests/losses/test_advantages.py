@@ -142,6 +142,14 @@ def test_an_estimator_takes_its_options() -> None:
     assert found.tolist() == [2.0, 2.0]
 
 
+def test_another_column_has_one_entry_a_row_or_a_token() -> None:
+    good = {"token_rewards": torch.zeros(3), "lengths": torch.tensor([1, 2])}
+    for size in (2, 3):
+        assert len(AdvantageInputs(**good, columns={"style": torch.zeros(size)}).columns["style"]) == size
+    with pytest.raises(ValueError, match="column 'style' has 4 entries; one a row or one a token was expected"):
+        AdvantageInputs(**good, columns={"style": torch.zeros(4)})
+
+
 def test_an_unknown_option_is_named_beside_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'gae'.*'lamda'.*lam="):
         estimator("gae", {"lamda": 0.9})

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms import Algorithm
 from hybridflow.batch import BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
-from hybridflow.controller import Group, put
+from hybridflow.contract.stage import Stage, staged
 from hybridflow.errors import HybridFlowError
-from hybridflow.parallel.layout import Layout
-from hybridflow.registry import import_plugins
-from hybridflow.tasks import Prompts
-from hybridflow.trainer.build import Running, build
-from hybridflow.trainer.loop import rows_for
-from hybridflow.trainer.run import load_task
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
 ON_THEIR_OWN = ("reward_model",)  # has a test of its own
 TRAINED = {"ppo": {"actor", "critic"}, "safe_rlhf": {"actor", "critic", "cost_critic"}}
-Step = dict[str, float]
 
 
 def config_of(model: Path, option: str, *overrides: str) -> Config:
@@ -36,7 +28,7 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
     sizes = ("algorithm.prompts_per_step=9", "algorithm.critic_warmup_steps=0", "rollout.max_concurrent_rows=72")
     overrides = ("rollout.verify_refit=true", *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
-    cut = ("actor.parallel.tensor=1", "plugins=[tests.trainer.flows_play]", "reward.grader=even", "cost.grader=vowels")
+    cut = ("actor.parallel.tensor=1", "reward.grader=contract_even", "cost.grader=contract_count")
     return compose.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
 
 
@@ -44,43 +36,24 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
 class Shared:
     """Roles that any algorithm may call."""
 
-    running: Running
-    settings: Group
+    stage: Stage
     model: Path
 
     def algorithm(self, option: str, *overrides: str) -> Algorithm:
         """The algorithm of that option, over the shared roles."""
-        config = config_of(self.model, option, *overrides)
-        self.settings.use(asdict(config.algorithm)).get()
-        algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
-        task, draws = load_task(config), iter(range(1000))
-        prompts = Prompts(task, "train", config.algorithm.prompts_per_step, 1)
+        return self.stage.algorithm(config_of(self.model, option, *overrides))
 
-        def draw() -> BatchRef:
-            return put(rows_for(algorithm, task, "train", prompts.at(next(draws))))
-
-        algorithm.draw = draw
-        return algorithm
-
-    def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, Step]:
+    def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, dict[str, float]]:
         """One step, as the trainer takes it."""
-        self.running.supervisor.drain()
-        algorithm.number = number
-        rollout = algorithm.step(algorithm.draw())
-        metrics = self.running.supervisor.drain()
-        return rollout, metrics | algorithm.measured(metrics)
+        return self.stage.step(algorithm, number)
 
 
 @pytest.fixture(scope="module")
 def shared(tiny: Callable[..., Path]) -> Iterator[Shared]:
     """The roles of Safe-RLHF, which are those of all the others."""
     model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    config = config_of(model, "safe_rlhf")
-    import_plugins(config.plugins)
-    with ExitStack() as stack:
-        running = build(config, stack, print)
-        (pool,) = running.pools.values()
-        yield Shared(running, pool.play("settings", Layout(data=pool.slots), config=config), model)
+    with staged([config_of(model, "safe_rlhf")], print) as stage:
+        yield Shared(stage, model)
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option not in ON_THEIR_OWN])

@@ -1,4 +1,4 @@
-"""What the ranks of test_flows import: settings that change, and graders that a random model meets."""
+"""What ranks import to try several algorithms on the same engines. Light: no torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from omegaconf import OmegaConf
 from hybridflow.config.schema import Algorithm
 from hybridflow.dispatch import using
 from hybridflow.roles import Role, roles
-from hybridflow.tasks.base import graders
-from hybridflow.workers import Worker, workers
+from hybridflow.tasks import graders
+from hybridflow.workers import Worker
 
 
-@roles.register("settings")
-@workers.register("settings")
+@roles.register("contract_settings")
 class Settings(Role, Worker):
     """Gives the other roles of the process the settings of another algorithm, so that all share their engines."""
 
@@ -22,18 +21,19 @@ class Settings(Role, Worker):
 
     @using("one_to_all")
     def use(self, algorithm: dict[str, Any]) -> None:
+        """Settings as `dataclasses.asdict` gives them."""
         found = cast(Algorithm, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Algorithm), algorithm)))
         for worker in self.context.peers.values():
             worker.context.config.algorithm = found
 
 
-@graders.register("even")
+@graders.register("contract_even")
 def even(response: str, answer: str) -> float:
-    """Of any two responses one is as likely to be right as the other."""
+    """A random model is as often right as wrong."""
     return float(sum(map(ord, response)) % 2 == 0)
 
 
-@graders.register("vowels")
-def vowels(response: str, answer: str) -> float:
-    """How many there are."""
-    return float(sum(letter in "aeiou" for letter in response))
+@graders.register("contract_count")
+def count(response: str, answer: str) -> float:
+    """How many characters there are: a cost that always varies."""
+    return float(len(response))

@@ -1,0 +1,61 @@
+"""`hybridflow check`: try what modules of yours register, on random rows and for two steps of a tiny model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from hybridflow.cli import preflight
+from hybridflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hybridflow.contract.promise import Tried
+
+TINY = {"layers": 2, "hidden": 64, "ffn": 128, "heads": 2, "kv_heads": 2, "positions": 256, "seed": 0}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow check ARGV`; the exit status: 1 if a promise is not kept.
+
+    Raises ConfigError if a module cannot be imported or registers nothing, or an option cannot be read.
+    """
+    parser = argparse.ArgumentParser(prog="hybridflow check", description=__doc__)
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="what `plugins` names: my_pkg.rl")
+    parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
+    options = parser.parse_args(argv)
+    from hybridflow.contract import parts
+    from hybridflow.contract.found import names, registered
+
+    found = registered(lambda: preflight.load_plugins(options.modules))
+    if not names(found):
+        raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
+    print(f"found: {', '.join(names(found))}", flush=True)
+    wrong = shown(parts.results(found))
+    if not wrong:
+        from transformers.utils.logging import disable_progress_bar
+
+        from hybridflow.cli.model import addition_model, write_model
+        from hybridflow.contract.plays import Script
+        from hybridflow.contract.steps import results
+
+        disable_progress_bar()
+        with TemporaryDirectory() as place:
+            model = Path(place) / "model"
+            write_model(model, *addition_model(**TINY))
+            script = Script(found, model, options.modules, options.folder)
+            wrong = shown(results(script, preflight.problems, lambda text: print(text, flush=True)))
+    print(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
+    return int(wrong > 0)
+
+
+def shown(tried: Tried) -> int:
+    """Print each as it is done; the number of promises that are not kept."""
+    wrong = 0
+    for what, lines in tried:
+        for line in lines or [""]:
+            print(f"  wrong  {what}: {line}" if line else f"  ok     {what}", flush=True)
+        wrong += len(lines)
+    return wrong

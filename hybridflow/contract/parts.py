@@ -1,0 +1,145 @@
+"""Parts of algorithms, tried as the functions that they are: no ranks, no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridflow.contract.estimators import try_advantage
+from hybridflow.contract.found import Found
+from hybridflow.contract.promise import Tried, broken, expect, expect_defaults, expect_floats
+from hybridflow.contract.protocols import try_protocol
+from hybridflow.contract.rows import cases, policy_cases
+from hybridflow.contract.texts import answers_for, try_grader, try_task
+from hybridflow.losses.aggregate import totals
+from hybridflow.losses.correction import CorrectionInputs
+from hybridflow.losses.filters import FilterInputs
+from hybridflow.losses.policy import PolicyInputs
+from hybridflow.losses.shaping import ShapingInputs
+from hybridflow.losses.token_loss import TokenLoss
+
+LIMIT = 6  # tokens that a response of these rows may have
+
+
+def results(found: Found) -> Tried:
+    """Of each part that can be tried so, the promises that it does not keep."""
+    for kind, check in CHECKS.items():
+        for name, part in found.get(kind, {}).items():
+            own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
+            yield f"{kind} {name!r}", broken(partial(check, part, **own))
+
+
+def try_policy_loss(loss: Callable[..., Any]) -> None:
+    """[T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
+    expect_defaults(loss)
+    for case in policy_cases():
+        on, (old, current) = f"on {case.name}: ", case.log_probs()
+        current.requires_grad_()
+        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths))
+        expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
+        expect_floats(on, "the loss", given.loss, case.tokens, "token")
+        for name, total in given.metrics.items():
+            whole = isinstance(total, Tensor) and not total.shape and bool(torch.isfinite(total))
+            found = f"{total}" if not isinstance(total, Tensor) or not total.shape else f"of shape {tuple(total.shape)}"
+            expect(whole, f"{on}metric {name!r} must be a finite scalar tensor, the sum over tokens; it is {found}")
+        _expect_gradient(on, given.loss, current, flows=not case.apart)
+
+
+def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool) -> None:
+    lost = f"{on}gradient does not flow: the loss has none to log_probs (is there a detach, item or no_grad too many?)"
+    expect(loss.requires_grad, lost)
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs, allow_unused=True)
+    expect(gradient is not None, lost)
+    finite = bool(torch.isfinite(gradient).all())
+    expect(finite, f"{on}not finite: the gradient to log_probs (hybridflow.losses.ratios.held_exp bounds a ratio)")
+    expect(not flows or bool(gradient.any()), f"{on}gradient does not flow: it is 0 at every token")
+
+
+def try_shaping(shaping: Callable[..., Any]) -> None:
+    """[R] finite rewards."""
+    expect_defaults(shaping)
+    for case in cases():
+        given = shaping(ShapingInputs(case.rewards.clone(), case.lengths, LIMIT))
+        expect_floats(f"on {case.name}: ", "the result", given, len(case.lengths), "row")
+
+
+def try_filter(rows_that_stay: Callable[..., Any]) -> None:
+    """The numbers of the rows that stay: whole, inside the rows, in their order."""
+    expect_defaults(rows_that_stay)
+    for case in cases():
+        on, rewards, rows = f"on {case.name}: ", case.rewards.numpy(), len(case.lengths)
+        truncated = case.lengths.numpy() == LIMIT
+        kept = rows_that_stay(FilterInputs(rewards, case.group_id.numpy(), case.lengths.numpy(), truncated))
+        expect(isinstance(kept, np.ndarray), f"{on}wrong type: it gave a {type(kept).__name__}, not a numpy array")
+        expect(kept.ndim == 1, f"{on}wrong shape: it gave {kept.shape}; row numbers [K] were expected")
+        hint = "; np.flatnonzero makes them of a mask" if kept.dtype == bool else ""
+        expect(kept.dtype.kind in "iu", f"{on}wrong dtype: it gave {kept.dtype}; row numbers were expected{hint}")
+        inside = not len(kept) or bool(kept.min() >= 0 and kept.max() < rows)
+        expect(inside, f"{on}it gave row numbers outside of 0 to {rows - 1}: {kept.tolist()}")
+        expect(bool((np.diff(kept) > 0).all()), f"{on}the row numbers are not in order, each once: {kept.tolist()}")
+
+
+def try_correction(correction: Callable[..., Any]) -> None:
+    """[T] finite weights, also where training and generation are far apart."""
+    expect_defaults(correction)
+    for case in policy_cases():
+        given = correction(CorrectionInputs(*case.log_probs(), case.lengths))
+        expect_floats(f"on {case.name}: ", "the result", given, case.tokens, "token")
+
+
+def try_kl(estimate: Callable[..., Any]) -> None:
+    """[T] finite estimates with a finite gradient to the policy's log-probs."""
+    for case in policy_cases():
+        on, (reference, current) = f"on {case.name}: ", case.log_probs()
+        current.requires_grad_()
+        given = estimate(current, reference)
+        expect_floats(on, "the estimate", given, case.tokens, "token")
+        _expect_gradient(on, given, current, flows=0 < case.apart < 1)
+
+
+def try_aggregation(weights_of: Callable[..., Any]) -> None:
+    """[T] finite weights that do not depend on how a step's rows are cut; exactly 0 where the mask is."""
+    for case in policy_cases():
+        on, lengths = f"on {case.name}: ", case.lengths
+        mask = case.noise(case.tokens, 4) > 0
+        counts = totals(lengths, mask).tolist()
+        given = weights_of(lengths, *counts, mask, limit=LIMIT)
+        expect_floats(on, "the result", given, case.tokens, "token")
+        expect(not given[~mask].any(), f"{on}tokens outside of the mask must weigh exactly 0")
+        half = len(lengths) // 2
+        cut = int(lengths[:half].sum())
+        parts = ((lengths[:half], mask[:cut]), (lengths[half:], mask[cut:]))
+        apart = torch.cat([weights_of(rows, *counts, own, limit=LIMIT) for rows, own in parts])
+        expect(torch.allclose(apart, given), f"{on}the weights depend on how the rows are cut into micro-batches")
+
+
+def try_controller(make: Callable[..., Any]) -> None:
+    """A coefficient that stays finite, and a state that comes back from JSON."""
+    expect_defaults(make)
+    one, other = make(0.1), make(0.1)
+    for kl in (0.0, 0.01, 10.0):
+        one.update(kl)
+        expect(bool(np.isfinite(one.coef)), f"not finite: coef is {one.coef} after a KL of {kl}")
+    other.restore(json.loads(json.dumps(one.state())))
+    expect(other.coef == one.coef, f"restore(state()) gives a coef of {other.coef} in place of {one.coef}")
+
+
+CHECKS: Mapping[str, Callable[..., None]] = {
+    "task": try_task,
+    "grader": try_grader,
+    "dispatch protocol": try_protocol,
+    "reward shaping": try_shaping,
+    "advantage estimator": try_advantage,
+    "rollout filter": try_filter,
+    "rollout correction": try_correction,
+    "policy loss": try_policy_loss,
+    "loss aggregation": try_aggregation,
+    "KL estimator": try_kl,
+    "KL controller": try_controller,
+}

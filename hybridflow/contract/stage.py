@@ -1,0 +1,69 @@
+"""Roles on ranks that several algorithms take their steps with, one after the other: one start serves all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+from hybridflow.config.schema import Config
+from hybridflow.controller import Group, put
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
+from hybridflow.tasks import Prompts
+from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.loop import rows_for
+from hybridflow.trainer.run import load_task
+
+PLUGIN = "hybridflow.contract.ranks"
+EVERYONE = "contract_everyone"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Roles that any of some algorithms may call."""
+
+    running: Running
+    settings: Group
+
+    def algorithm(self, config: Config) -> Algorithm:
+        """The algorithm of these settings over the roles, which take up its part of them."""
+        self.settings.use(asdict(config.algorithm)).get()
+        algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
+        task, draws = load_task(config), iter(range(1000))
+        split = "warmup" if algorithm.supervised else "train"
+        prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
+
+        def draw() -> BatchRef:
+            return put(rows_for(algorithm, task, split, prompts.at(next(draws))))
+
+        algorithm.draw = draw
+        return algorithm
+
+    def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, dict[str, float]]:
+        """One step, as the trainer takes it: its rows, and what it measured."""
+        self.running.supervisor.drain()
+        algorithm.number = self.running.supervisor.step = number
+        rollout = algorithm.step(algorithm.draw())
+        metrics = self.running.supervisor.drain()
+        return rollout, metrics | algorithm.measured(metrics)
+
+
+@contextmanager
+def staged(configs: Sequence[Config], say: Callable[[str], None], extra: Sequence[str] = ()) -> Iterator[Stage]:
+    """Start what the algorithms of these settings call, each role once, by the first settings; and roles `extra`.
+
+    Raises as `trainer.build`.
+    """
+    first = configs[0]
+    config = replace(first, algorithm=replace(first.algorithm, name=EVERYONE), plugins=[*first.plugins, PLUGIN])
+    import_plugins(config.plugins)
+    called = [r for c in configs for r in algorithms.get(c.algorithm.name).roles_of(c.algorithm)]
+    everyone = type("Everyone", (Algorithm,), {"roles": tuple(dict.fromkeys([*called, *extra]))})
+    algorithms.register(EVERYONE)(everyone)
+    with ExitStack() as stack:
+        running = build(config, stack, say)
+        (pool,) = running.pools.values()
+        yield Stage(running, pool.play("contract_settings", Layout(data=pool.slots), config=config))

@@ -1,0 +1,58 @@
+"""`hybridflow check`: its exit statuses, and that ranks are not started for what is already known to be wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybridflow.cli import main
+from hybridflow.contract import steps
+from tests.contract.conftest import forgetting
+
+DETACHED = """
+from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.token_loss import TokenLoss
+
+@policy_losses.register("detached")
+def detached(inputs, *, scale=1.0):
+    return TokenLoss(-scale * (inputs.log_probs * inputs.advantages).detach(), {})
+"""
+
+
+@pytest.fixture
+def module(workplace: Path) -> Iterator[Path]:
+    """The file of the module `mine`, which registries forget afterwards."""
+    with forgetting("mine"):
+        yield workplace / "mine.py"
+
+
+def test_what_is_wrong_is_told_and_no_rank_is_started(
+    module: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(steps, "results")
+    module.write_text(DETACHED)
+    assert main(["check", "mine"]) == 1
+    out, err = capsys.readouterr()
+    found, wrong, end = out.splitlines()
+    assert found == "found: policy loss 'detached'" and end == "promises that are not kept: 1" and err == ""
+    assert wrong.startswith("  wrong  policy loss 'detached': on random rows: gradient does not flow: ")
+
+
+def test_a_module_that_registers_nothing_is_a_mistake(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module.write_text("x = 1\n")
+    assert main(["check", "mine"]) == 2
+    assert "mine: registers nothing" in capsys.readouterr().err
+
+
+def test_a_module_that_cannot_be_imported_is_a_mistake(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module.write_text("import nowhere\n")
+    assert main(["check", "mine"]) == 2
+    assert "plugins: cannot import 'mine': No module named 'nowhere' (" in capsys.readouterr().err
+
+
+def test_no_module_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["check"])
+    assert "MODULE" in capsys.readouterr().err

@@ -1,0 +1,188 @@
+"""Parts as functions: ours keep their promises, and each planted mistake is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybridflow.contract import parts
+from hybridflow.contract.found import REGISTRIES
+from hybridflow.contract.promise import broken
+from hybridflow.losses.advantages import AdvantageInputs, advantages, grpo, needing, whitened
+from hybridflow.losses.policy import PolicyInputs, policy_losses
+from hybridflow.losses.segments import row_sums, to_tokens
+from hybridflow.losses.token_loss import TokenLoss, sums
+
+OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in parts.CHECKS}
+# What keeps another promise on purpose: it needs an option; it joins what stages give, not rows.
+OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
+
+
+@pytest.mark.parametrize("kind", list(OURS))
+def test_ours_keep_their_promises(kind: str) -> None:
+    own = {name: OURS[kind].get(name) for name in OURS[kind] if (kind, name) not in OTHERWISE}
+    results = dict(parts.results({"task": {}, kind: own}))
+    assert len(results) == len(own) > 0
+    assert {what: lines for what, lines in results.items() if lines} == {}
+
+
+def told(kind: str, part: Callable[..., Any]) -> str:
+    """The one line about a part."""
+    (line,) = broken(partial(parts.CHECKS[kind], part))
+    assert "\n" not in line
+    return line
+
+
+def loss_of(change: Callable[[PolicyInputs, Tensor], Any]) -> Callable[[PolicyInputs], Any]:
+    """A policy loss with one change to -A log π."""
+
+    def loss(inputs: PolicyInputs) -> Any:
+        found = change(inputs, -inputs.advantages * inputs.log_probs)
+        return TokenLoss(found, sums({"actor/loss": found})) if isinstance(found, Tensor) else found
+
+    return loss
+
+
+LOSSES: dict[str, tuple[Callable[[PolicyInputs, Tensor], Any], str]] = {
+    "averaged": (lambda _, loss: loss.mean(), r"wrong shape: the loss is \(\); \(\d+,\) was expected, one for each"),
+    "detached": (lambda _, loss: loss.detach(), "gradient does not flow: the loss has none to log_probs"),
+    "of the old": (lambda i, _: i.old_log_probs.clone().requires_grad_(), "gradient does not flow: the loss has none"),
+    "times zero": (lambda _, loss: 0 * loss, "gradient does not flow: it is 0 at every token"),
+    "not finite": (lambda _, loss: loss / 0, "on random rows: not finite: the loss has -?inf at token 0"),
+    "bare exp": (
+        lambda i, _: i.log_ratio.exp() * i.advantages,
+        "on log-probs that differ by 100: not finite: the loss has -?inf",
+    ),
+    "roots": (lambda i, loss: loss + i.log_ratio.abs().sqrt(), "not finite: the gradient to log_probs .*held_exp"),
+    "no metrics": (lambda _, loss: (loss, {}), "wrong type: it gave a tuple, not a TokenLoss"),
+    "metrics a token": (lambda _, loss: TokenLoss(loss, {"actor/x": loss}), "metric 'actor/x' must be a finite scalar"),
+    "whole numbers": (lambda i, loss: loss.long(), "wrong dtype: the loss is torch.int64"),
+    "a bug": (lambda i, loss: loss[len(loss)], r"IndexError: .* \(.*test_parts.py:\d+\)"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mistake_in_a_policy_loss_is_told(name: str) -> None:
+    change, line = LOSSES[name]
+    assert re.search(line, told("policy loss", loss_of(change)))
+
+
+def by_row(inputs: AdvantageInputs) -> Any:
+    rewards = row_sums(inputs.token_rewards, inputs.lengths)
+    return rewards, rewards
+
+
+def alone(inputs: AdvantageInputs) -> Any:
+    return inputs.token_rewards
+
+
+@needing("group_id")
+def by_deviation(inputs: AdvantageInputs) -> Any:
+    rewards = row_sums(inputs.token_rewards, inputs.lengths)
+    found = to_tokens((rewards - rewards.mean()) / rewards.std(correction=0), inputs.lengths)
+    return found, found
+
+
+def undeclared(inputs: AdvantageInputs) -> Any:
+    return grpo(inputs)
+
+
+def in_place(inputs: AdvantageInputs) -> Any:
+    inputs.token_rewards.mul_(2)
+    return inputs.token_rewards, inputs.token_rewards
+
+
+def only_with_rows(inputs: AdvantageInputs) -> Any:
+    found = whitened(inputs.token_rewards, inputs.all_reduce) if len(inputs.lengths) else inputs.token_rewards
+    return found, found
+
+
+def without_default(inputs: AdvantageInputs, *, scale: float) -> Any:
+    return scale * inputs.token_rewards, inputs.token_rewards
+
+
+@needing("values", "style")
+def of_another_column(inputs: AdvantageInputs) -> Any:
+    found = inputs.values + to_tokens(inputs.columns["style"], inputs.lengths)
+    return found, inputs.columns["style"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "line"),
+    [
+        (by_row, r"on random rows: wrong shape: advantages is \(12,\)"),
+        (alone, "wrong type: it gave a Tensor; \\(advantages, returns\\) was expected"),
+        (by_deviation, "on (equal rewards|one row): not finite: advantages has nan"),
+        (undeclared, 'it reads group_id and does not say so: put @needing\\("group_id"\\) above it'),
+        (in_place, "it changes its inputs in place: token_rewards"),
+        (only_with_rows, "it sums over ranks 0 times for some rows and 2 times for others"),
+        (without_default, "its option scale has no default"),
+        (of_another_column, r"returns is \(12,\)"),
+    ],
+)
+def test_a_mistake_in_an_advantage_is_told(estimator: Callable[..., Any], line: str) -> None:
+    assert re.search(line, told("advantage estimator", estimator)), told("advantage estimator", estimator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "line"),
+    [
+        ("reward shaping", lambda i: i.rewards.sum(), r"wrong shape: the result is \(\); \(12,\)"),
+        ("reward shaping", lambda i: i.rewards / (i.lengths - i.lengths), "not finite: .* at row 0"),
+        ("rollout filter", lambda i: i.rewards > 0.5, "wrong dtype: it gave bool.*np.flatnonzero"),
+        ("rollout filter", lambda i: np.arange(len(i.rewards))[::-1], "row numbers are not in order"),
+        ("rollout filter", lambda i: np.arange(len(i.rewards) + 1), "outside of 0 to 11"),
+        ("rollout filter", lambda i: list(range(len(i.rewards))), "wrong type: it gave a list"),
+        ("rollout correction", lambda i: (i.old_log_probs - i.rollout_log_probs).exp(), "differ by 100.*not finite"),
+        ("KL estimator", lambda now, ref: (now - ref).detach(), "gradient does not flow"),
+        ("KL estimator", lambda now, ref: (now - ref).sum(), "wrong shape"),
+        ("loss aggregation", lambda n, *_, limit: torch.ones(int(n.sum())), "outside of the mask must weigh exactly 0"),
+        (
+            "loss aggregation",
+            lambda n, tokens, rows, mask, limit: mask / max(1, int(n.sum())),
+            "depend on how the rows are cut",
+        ),
+    ],
+)
+def test_a_mistake_in_another_part_is_told(kind: str, part: Callable[..., Any], line: str) -> None:
+    assert re.search(line, told(kind, part)), told(kind, part)
+
+
+def test_a_coefficient_that_does_not_come_back_is_told() -> None:
+    class Forgets:
+        def __init__(self, coef: float) -> None:
+            self.coef = coef
+
+        def update(self, kl: float) -> None:
+            self.coef *= 1.1
+
+        def state(self) -> dict[str, float]:
+            return {}
+
+        def restore(self, state: dict[str, float]) -> None:
+            pass
+
+    assert "restore(state()) gives a coef of 0.1 in place of" in told("KL controller", Forgets)
+
+
+def test_results_carry_the_kind_and_the_name() -> None:
+    found = {"policy loss": {"mine": policy_losses.get("pg")}, "advantage estimator": {"own": advantages.get("grpo")}}
+    assert dict(parts.results({"task": {}, **found})) == {"policy loss 'mine'": [], "advantage estimator 'own'": []}
+
+
+def test_inputs_of_a_subclass_can_be_replaced() -> None:
+    """An estimator may call others on changed inputs."""
+
+    @needing("group_id")
+    def twice(inputs: AdvantageInputs) -> Any:
+        return grpo(replace(inputs, token_rewards=2 * inputs.token_rewards))
+
+    assert broken(partial(parts.CHECKS["advantage estimator"], twice)) == []
