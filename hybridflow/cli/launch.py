@@ -32,7 +32,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     """Carry out `hybridflow SUBCOMMAND ARGV`; the exit status.
 
     Args:
-        subcommand: `train`, `sft` or `train-reward`, also the name of its primary configuration.
+        subcommand: `train`, `sft`, `train-reward` or `train-cost`, also the name of its primary configuration.
         argv: what follows it: Hydra's flags and overrides.
 
     Raises:

@@ -59,13 +59,13 @@ def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.S
         path, worker = fit.section(config, role).model.path, fit.section(config, role).worker
         if not path:
             unread[path] = (
-                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a reward model"
+                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
             )
             continue
         try:
             models[role] = read_shape(path)
         except FileNotFoundError:
-            hint = how_to_make(path, config.run.root, "train-reward" if role in fit.BY_MODEL else "sft")
+            hint = how_to_make(path, config.run.root, f"train-{role}" if role in fit.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")
@@ -78,8 +78,8 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
-    if subcommand == "train-reward":
-        return f"give the folder of a reward model; hybridflow {subcommand} makes one"
+    if subcommand != "sft":
+        return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
     recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
 
