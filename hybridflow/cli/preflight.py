@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hybridflow.config import Config, check, fit, parts
 from hybridflow.errors import ConfigError
+from hybridflow.models import Shape, read_shape
 from hybridflow.registry import Registry, import_plugins
 
+Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
-def problems(config: Config) -> list[str]:
-    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read."""
+
+def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]:
+    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
+
+    Args:
+        coming: model folders that will be there.
+    """
     from hybridflow.algorithms import algorithms
     from hybridflow.tasks.base import check_options, graders, tasks
     from hybridflow.tasks.preferences import PreferenceTask
@@ -44,16 +53,28 @@ def problems(config: Config) -> list[str]:
     roles = algorithm.roles_of(config.algorithm)
     if "cost" in roles and not fit.has_model(config, "cost"):
         found += _unknown("cost.grader", graders, config.cost.grader)
-    models, unread = read_models(config, roles)
+    models, unread = read_models(config, roles, coming)
     found += [*unread, *check.problems(config, fit.Facts(roles, models))]
     return found or parts.problems(config, algorithm)
 
 
-def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.Sizes], list[str]]:
-    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
-    from hybridflow.models import read_shape
+def left(config: Config, coming: Coming = MappingProxyType({})) -> dict[Path, Shape | None]:
+    """The model folder that a run with these settings leaves."""
+    from hybridflow.algorithms import algorithms
 
-    models: dict[str, fit.Sizes] = {}
+    found: Shape | None = None
+    if config.algorithm.name in algorithms:
+        learner = algorithms.get(config.algorithm.name).learner
+        source = read_models(config, (learner,), coming)[0].get(learner)
+        found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
+    return {(Path(config.run.root) / config.run.name / "model").resolve(): found}
+
+
+def read_models(
+    config: Config, roles: tuple[str, ...], coming: Coming = MappingProxyType({})
+) -> tuple[dict[str, Shape], list[str]]:
+    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
+    models: dict[str, Shape] = {}
     unread: dict[str, str] = {}
     for role in fit.trained(config, fit.Facts(roles)):
         path, worker = fit.section(config, role).model.path, fit.section(config, role).worker
@@ -63,7 +84,8 @@ def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, fit.S
             )
             continue
         try:
-            models[role] = read_shape(path)
+            shape = coming[Path(path).resolve()] if Path(path).resolve() in coming else read_shape(path)
+            models |= {role: shape} if shape else {}
         except FileNotFoundError:
             hint = how_to_make(path, config.run.root, f"train-{role}" if role in fit.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
