@@ -6,6 +6,7 @@ Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, aft
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -102,7 +103,10 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
     if subcommand != "sft":
         return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
-    recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
+    layers = re.search(r"(\d+)_layers$", folder.name)
+    recipe = (
+        "smollm2" if "smollm2" in folder.name.lower() else f"addition --layers {layers[1]}" if layers else "addition"
+    )
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     _refuse_sweeps(options)
     stages = read(options.config_name, options.overrides, options.config_dir)
     if options.show:
-        print("\n".join(" ".join(_command(stage, options.config_dir)) for stage in stages))
+        print("\n".join(shlex.join(_command(stage, options.config_dir)) for stage in stages))
         return 0
     jobs = checked(stages, options.config_dir)
     _carry_out(jobs, options.config_dir)
@@ -114,14 +115,14 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
         if verdict.afresh and job.config.trainer.resume == "auto":
             stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
         command = _command(stage, config_dir)
-        print(f"{head}: {' '.join(command)}{f'  # {verdict.why}' if verdict.why else ''}", flush=True)
+        print(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}", flush=True)
         Record(job.key).write(job.folder)
         start = perf_counter()
         status = launch.hand_over(stage.command, command[2:])
         if status:
             raise HybridFlowError(
-                f"stage {job.stage.name}, {number} of {len(jobs)}, failed; its error stands above, and the same command "
-                "goes on from there"
+                f"stage {job.stage.name}, {number} of {len(jobs)}, failed; its error stands above, and the same "
+                "command goes on from there"
             )
         Record(job.key, perf_counter() - start).write(job.folder)
 

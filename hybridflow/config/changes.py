@@ -68,7 +68,8 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
 
 def _decays(config: Config) -> bool:
     """Whether a learning rate decays over all the steps of the run, so that their number matters."""
-    return any(role.optimizer.decay != Decay.constant for role in (config.actor, config.critic))
+    learn = (config.actor, config.critic, config.cost_critic, config.reward_model)
+    return any(role.optimizer.decay != Decay.constant for role in learn)
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

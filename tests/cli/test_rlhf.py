@@ -11,8 +11,26 @@ from hybridflow.cli import main
 from hybridflow.config import Config, compose
 from hybridflow.errors import HybridFlowError
 
-RLHF = ["rlhf", "sft.actor.model.path=model"]
+RLHF = ["rlhf", "-cd", "cfg", "-cn", "three", "sft.actor.model.path=model"]
 NAMES = ["addition_warmup", "addition_reward", "addition_model_reward"]
+THREE = """
+settings: [run.root=runs/rlhf]
+stages:
+  sft:
+    settings: [experiment=addition_warmup]
+  train-reward:
+    settings: [experiment=addition_reward]
+  train:
+    settings: [experiment=addition_model_reward]
+"""
+
+
+@pytest.fixture
+def workplace(workplace):
+    """With a file of three stages."""
+    (workplace / "cfg").mkdir()
+    (workplace / "cfg/three.yaml").write_text(THREE)
+    return workplace
 
 
 @pytest.fixture
@@ -46,7 +64,7 @@ def test_stages_run_in_their_order_and_a_table_ends_them(workplace, ran, capsys)
     assert ran[1].reward_model.model.path == ran[2].actor.model.path == "runs/rlhf/addition_warmup/model"
     assert ran[2].reward.model.path == "runs/rlhf/addition_reward/model"
     out, err = capsys.readouterr()
-    assert "stage 2 of 3, train-reward: hybridflow train-reward run.root=runs/rlhf experiment=addition_reward" in out
+    assert "stage 2 of 3, train-reward: hybridflow train-reward -cd cfg run.root=runs/rlhf experiment=add" in out
     rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if "│" in line and "0.250" in line]
     assert [row[1:5] for row in rows] == [[name, "0.250", "0.750", "1"] for name in ("sft", "train-reward", "train")]
     assert err == ""
@@ -91,7 +109,7 @@ def test_every_stage_is_checked_before_the_first_starts(workplace, ran, capsys):
         ),
         (["train.reward.model.path=runs/rlhf/addition_warmup/model"], "addition_warmup/model has no score head"),
         (["sft.actor.model.path=nowhere"], "sft: actor.model.path: nowhere is not a model folder"),
-        (["-cn", "mine"], "-cn mine: there is no mine.yaml"),
+        (["-cn", "mine"], "-cn mine: there is no mine.yaml in "),
     ],
 )
 def test_a_mistake_ends_with_2_before_anything_starts(workplace, ran, capsys, arguments, part):
@@ -171,10 +189,22 @@ def test_ctrl_c_between_stages_does_not_make_old_ones_fit(workplace, ran, capsys
 
 
 def test_show_prints_the_commands_and_runs_nothing(workplace, ran, capsys):
-    assert main(["rlhf", "--show", "train.run.seed=3"]) == 0
+    assert main([*RLHF, "--show", "train.run.seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["hybridflow", name] for name in ("sft", "train-reward", "train")]
     assert ["run.seed=3" in line for line in lines] == [False, False, True] and ran == []
+
+
+def test_what_comes_with_hybridflow_passes_every_check_and_says_what_models_it_needs(workplace, ran, capsys):
+    models = ["sft.actor.model.path=model", "sft-judge.actor.model.path=model"]
+    assert main(["rlhf", *models]) == 0
+    assert names(ran) == ["addition_warmup", "addition_judge", "addition_reward", "addition_model_reward"]
+    capsys.readouterr()
+    assert main(["rlhf", "run.root=runs/again"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.strip().partition(": ")[0] for line in lines[1:]] == ["sft", "sft-judge"]
+    assert "hybridflow model addition --out models/addition)" in lines[1]
+    assert "hybridflow model addition --layers 4 --out models/addition_4_layers)" in lines[2]
 
 
 OWN = """

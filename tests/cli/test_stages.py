@@ -50,7 +50,10 @@ def test_what_is_more_particular_comes_later(write) -> None:
 
 def test_what_comes_with_hybridflow_is_full_rlhf() -> None:
     assert [(stage.name, stage.command) for stage in read("rlhf")] == [
-        (name, name) for name in ("sft", "train-reward", "train")
+        ("sft", "sft"),
+        ("sft-judge", "sft"),
+        ("train-reward", "train-reward"),
+        ("train", "train"),
     ]
 
 
