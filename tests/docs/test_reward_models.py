@@ -39,23 +39,23 @@ def test_its_task_has_pairs(tmp_path: Path, run: Run, monkeypatch: pytest.Monkey
 
 
 def test_its_training_commands_pass_every_check(tmp_path: Path, run: Run, tiny: Callable[..., Path]) -> None:
-    [sft], [train] = commands(PAGE, "hybridflow sft"), commands(PAGE, "hybridflow train-reward")
     folder = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    for command in (sft, train):
+    for name in ("sft", "train-reward", "train-cost"):
+        [command] = commands(PAGE, f"hybridflow {name}")
         assert run("python", "-c", CHECK, *command[1:], f"actor.model.path={folder}").stdout == "[]\n"
 
 
-def test_its_use_fails_only_for_want_of_a_score(tmp_path: Path, run: Run, tiny: Callable[..., Path]) -> None:
-    """`reward.model.path` of the page is a run's; in its place a language model, for the error that the page shows."""
-    [use] = commands(PAGE, "hybridflow train experiment")
-    folder = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    paths = [f"{role}.model.path={folder}" for role in ("actor", "reward")]
-    found = run("python", "-c", CHECK, *use[1:], *paths).stdout
-    assert found == repr([f"reward.model.path: {folder} {SCORELESS}"]) + "\n"
+def test_its_uses_fail_only_for_want_of_a_score(tmp_path: Path, run: Run, tiny: Callable[..., Path]) -> None:
+    """The models of the page are runs'; in their place a language model, for the error that the page shows."""
+    uses, folder = commands(PAGE, "hybridflow train experiment"), tiny(layers=2, hidden=64, heads=2, kv_heads=2)
+    for role, use in zip(("cost", "reward"), uses, strict=True):
+        paths = [f"{name}.model.path={folder}" for name in ("actor", role)]
+        found = run("python", "-c", CHECK, *use[1:], *paths).stdout
+        assert found == repr([f"{role}.model.path: {folder} {SCORELESS.format(role)}"]) + "\n"
 
 
-SCORELESS = "has no score head; hybridflow train-reward makes a reward model of it"
+SCORELESS = "has no score head; hybridflow train-{0} makes a {0} model of it"
 
 
 def test_the_page_shows_that_error() -> None:
-    assert SCORELESS in (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
+    assert SCORELESS.format("reward") in (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
