@@ -69,22 +69,24 @@ def judge(config: Config, key: str, folder: Path, follows_new: bool) -> Verdict:
     Args:
         follows_new: a stage before it runs again.
     """
-    found = read(folder)
+    found, told = read(folder), _differences(config, folder)
     if config.trainer.resume == "never":
         return Verdict(why="trainer.resume=never" if found else "")
-    if found is not None and found.key == key and not follows_new:
+    if found is not None and found.key == key and not told and not follows_new:
         if found.seconds is not None and (folder / "model").is_dir():
             return Verdict(complete=True)
         return Verdict(why="it had not ended")
     if found is None:
         return Verdict(afresh=True)
-    return Verdict(afresh=True, why="a stage before it runs again" if follows_new else _changed(config, folder))
+    if told and not follows_new:
+        return Verdict(afresh=True, why=f"other settings than before: {'; '.join(told)}")
+    return Verdict(afresh=True, why=f"a stage before it {'runs again' if follows_new else 'has changed'}")
 
 
-def _changed(config: Config, folder: Path) -> str:
+def _differences(config: Config, folder: Path) -> list[str]:
+    """From what the run in that folder was made with, by whatever command; where it resumed does not matter."""
     file = folder / "config.yaml"
-    told = (
-        changes.differences(file.read_text(encoding="utf-8"), compose.resolved_yaml(config)) if file.is_file() else {}
-    )
-    told.pop("trainer.resume", None)
-    return f"other settings than before: {'; '.join(told.values())}" if told else "a stage before it has changed"
+    if not file.is_file():
+        return []
+    told = changes.differences(file.read_text(encoding="utf-8"), compose.resolved_yaml(config))
+    return [text for key, text in told.items() if key != "trainer.resume"]

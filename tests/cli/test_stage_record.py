@@ -58,6 +58,13 @@ def test_other_settings_are_told(tmp_path: Path) -> None:
     assert found == Verdict(afresh=True, why="other settings than before: trainer.steps: 300 before, 9 now")
 
 
+def test_a_run_by_another_command_in_the_same_folder_is_seen(tmp_path: Path) -> None:
+    """It writes its settings there, and knows nothing of the record."""
+    ran(tmp_path)
+    (tmp_path / "config.yaml").write_text(compose.resolved_yaml(config_of("run.seed=2")))
+    assert judged(tmp_path) == Verdict(afresh=True, why="other settings than before: run.seed: 2 before, 1 now")
+
+
 def test_what_came_before_counts(tmp_path: Path) -> None:
     """Also where it was interrupted after the stage before it had changed and ended."""
     ran(tmp_path, "one")
