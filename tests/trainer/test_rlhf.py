@@ -9,7 +9,7 @@ import pytest
 
 from tests.trainer.conftest import SMALL, Ran, start
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SHORT = (
     "trainer.steps=2",
@@ -23,7 +23,7 @@ FEW = "train.trainer.log_rollouts_every=1"
 
 def rlhf(place: Path, *overrides: str) -> tuple[int, str]:
     process = start(["rlhf", *SMALL, *SHORT, FEW, *overrides], place)
-    output, _ = process.communicate(timeout=280)
+    output, _ = process.communicate(timeout=560)
     return process.returncode, output
 
 
