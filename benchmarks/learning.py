@@ -2,7 +2,9 @@
 
 Claim: on `experiment=addition`, from one warm start and with the settings that come with each algorithm but for those
 below, greedy accuracy on held-out sums ends at least 0.25 above where it began, for each of three seeds; and Safe-RLHF
-ends with the mean cost of its samples (those with a 7 in them) under `lagrange.limit`.
+ends with the mean cost of its samples (those with a 7 in them) under `lagrange.limit`. The same holds for full RLHF,
+`hybridflow rlhf` as it comes, whose rewards are those of a model that learnt from pairs: its curve is that of the last
+stage, PPO, and all its stages are made anew for each seed.
 
 `algorithms` gives for each `before`, `after` and `std`: means over seeds of accuracy, and the deviation of `after`
 between seeds. Runs are whole runs by the command line, with the run folders in `--folder`. Cases that the JSON file has
@@ -35,7 +37,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "reinforce_plus_plus_baseline": (),
     "safe_rlhf": ("trainer.stop_at_accuracy=null",),
     "dpo": ("experiment=addition_dpo", "algorithm.prompts_per_step=512", "trainer.steps=200"),
+    "rlhf": (),
 }
+LAYERS = {"sft": 2, "sft-judge": 4}  # of the models that stages of rlhf start from
 GAIN, COST_OVER = 0.25, 10  # the least gain in accuracy; the last steps over which a cost is averaged
 
 
@@ -66,6 +70,8 @@ def main() -> None:
 
 def overrides(name: str, seed: int) -> tuple[str, ...]:
     """The settings of a case; a later one wins."""
+    if name == "rlhf":
+        return (*CASES[name], f"run.seed={seed}")
     experiment = () if any(o.startswith("experiment=") for o in CASES[name]) else (
         "experiment=addition", f"algorithm={name}")  # fmt: skip
     own = {o.partition("=")[0]: o for o in (*experiment, *COMMON, *CASES[name])}
@@ -74,19 +80,31 @@ def overrides(name: str, seed: int) -> tuple[str, ...]:
 
 def warm_start(folder: Path) -> Path:
     """The model that all begin with, made if it is not there."""
-    model, warm = folder / "models/addition", folder / "addition_warmup/model"
+    warm = folder / "addition_warmup/model"
     if not warm.is_dir():
-        hybridflow(folder, "model", "addition", "--out", str(model))
+        model = random_model(folder)
         hybridflow(folder, "sft", "experiment=addition_warmup", f"actor.model.path={model}", f"run.root={folder}")
     return warm
 
 
+def random_model(folder: Path, layers: int = 2) -> Path:
+    """A model that has learnt nothing, made if it is not there."""
+    model = folder / f"models/addition_{layers}_layers"
+    hybridflow(folder, "model", "addition", "--layers", str(layers), "--out", str(model))
+    return model
+
+
 def measured(folder: Path, warm: Path, name: str, seed: int) -> dict[str, Any]:
     """Run a case; accuracy by step, and the mean costs at its two ends if it has any."""
-    run = f"{name}_{seed}"
-    place = (f"run.root={folder}", f"run.name={run}", f"actor.model.path={warm}", "trainer.resume=never")
-    hybridflow(folder, "train", *overrides(name, seed), *place)
-    lines = [json.loads(line) for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
+    run = folder / f"{name}_{seed}"
+    if name == "rlhf":
+        starts = [f"{stage}.actor.model.path={random_model(folder, layers)}" for stage, layers in LAYERS.items()]
+        hybridflow(folder, "rlhf", f"run.root={run}", *overrides(name, seed), *starts)
+        run /= "addition_model_reward"
+    else:
+        place = (f"run.root={folder}", f"run.name={run.name}", f"actor.model.path={warm}", "trainer.resume=never")
+        hybridflow(folder, "train", *overrides(name, seed), *place)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found = {"accuracy": {line["step"]: line["validation/accuracy"] for line in lines if "validation/accuracy" in line}}
     costs = [line["cost/mean"] for line in lines if "cost/mean" in line]
     return found | ({"cost": [costs[0], mean(costs[-COST_OVER:])]} if costs else {})

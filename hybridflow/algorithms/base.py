@@ -144,6 +144,6 @@ def penalises_kl(config: Settings) -> bool:
 
 MODULES = (
     "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_plus_plus", "safe_rlhf",
-    "sft", "reward_model", "dpo",
+    "sft", "reward_model", "cost_model", "dpo",
 )  # fmt: skip
 algorithms: Registry[type[Algorithm]] = Registry("algorithm", *(f"hybridflow.algorithms.{name}" for name in MODULES))

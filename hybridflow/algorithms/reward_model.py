@@ -16,7 +16,7 @@ class RewardModel(Algorithm):
 
     paper = "arXiv 2203.02155"
     roles = ("reward_model",)
-    parts = ()
+    parts = ("pair_loss",)
     columns = ()
     learner = "reward_model"
     preferences = True

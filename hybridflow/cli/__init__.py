@@ -14,6 +14,8 @@ SUBCOMMANDS = {
     "train": "reinforcement learning: hybridflow train experiment=NAME [key=value ...]",
     "sft": "supervised training: hybridflow sft experiment=NAME [key=value ...]",
     "train-reward": "training of a reward model: hybridflow train-reward experiment=NAME [key=value ...]",
+    "train-cost": "training of a cost model: hybridflow train-cost experiment=NAME [key=value ...]",
+    "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
     "algorithms": "the algorithms, their papers, roles and parts: hybridflow algorithms [MODULE ...]",
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ...",
     "model": "make a model folder: hybridflow model --help",

@@ -79,6 +79,8 @@ def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
         found.append(f"{settings.reward_kl_control.name} KL {settings.reward_kl_estimator} in rewards")
     if loss.kl_coef:
         found.append(f"KL {loss.kl_estimator} in loss")
+    if "pair_loss" in cls.parts:
+        found.append(f"loss {settings.pair_loss}")
     return found + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.parts]
 
 

@@ -12,6 +12,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 
 FLAGS = ("-sc", "--shell-completion")
+HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
 
 
 def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[str, Sequence[str]], int]) -> int:
@@ -30,7 +31,7 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[st
     if not space:
         print(" ".join(name for name in subcommands if name.startswith(subcommand)))
         return 0
-    if subcommand not in ("train", "sft", "train-reward"):
+    if subcommand not in HYDRAS:
         return 0
     os.environ["COMP_LINE"] = f"{program} {arguments}"
     try:

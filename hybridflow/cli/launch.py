@@ -12,6 +12,8 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import hydra
@@ -32,7 +34,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     """Carry out `hybridflow SUBCOMMAND ARGV`; the exit status.
 
     Args:
-        subcommand: `train`, `sft` or `train-reward`, also the name of its primary configuration.
+        subcommand: `train`, `sft`, `train-reward` or `train-cost`, also the name of its primary configuration.
         argv: what follows it: Hydra's flags and overrides.
 
     Raises:
@@ -105,9 +107,11 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
     for number, overrides in enumerate(jobs):
         label = f"job {number}: " if len(jobs) > 1 else ""
         try:
-            preflight.load_plugins(plugins.named(config_name, overrides, options.config_dir))
-            composed = compose.compose(config_name, overrides, options.config_dir)
-            lines = _problems(composed) if complete else []
+            job = composed(config_name, overrides, options.config_dir)
+            lines = problems(job) if complete else []
+            if complete and not lines:
+                for warning in check.warnings(job.to_config(), os.cpu_count() or 1):
+                    print(f"warning: {warning}", file=sys.stderr)
         except ConfigError as error:
             lines = str(error).splitlines()
         new = [line for line in lines if not any(known.endswith(line) for known in found)]
@@ -116,14 +120,17 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
         raise ConfigError("\n".join(found))
 
 
-def _problems(composed: compose.Composed) -> list[str]:
-    config = composed.to_config()
+def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
+    """The composition of a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
+    preflight.load_plugins(plugins.named(config_name, overrides, config_dir))
+    return compose.compose(config_name, overrides, config_dir)
+
+
+def problems(job: compose.Composed, coming: preflight.Coming = MappingProxyType({})) -> list[str]:
+    """What is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
+    config = job.to_config()
     preflight.load_plugins(config.plugins)
-    problems = preflight.problems(config)
-    if not problems:
-        for warning in check.warnings(config, os.cpu_count() or 1):
-            print(f"warning: {warning}", file=sys.stderr)
-    return [composed.origins.annotate(problem) for problem in problems]
+    return [job.origins.annotate(problem) for problem in preflight.problems(config, coming)]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:

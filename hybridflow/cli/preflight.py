@@ -6,20 +6,28 @@ Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, aft
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hybridflow.config import Config, check, fit, parts
-from hybridflow.config.cut import Sizes
 from hybridflow.errors import ConfigError
+from hybridflow.models import Shape, read_shape
 from hybridflow.registry import Registry, import_plugins
 
+Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
-def problems(config: Config) -> list[str]:
-    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read."""
+
+def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]:
+    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
+
+    Args:
+        coming: model folders that will be there.
+    """
     from hybridflow.algorithms import algorithms
     from hybridflow.tasks.base import check_options, graders, tasks
     from hybridflow.tasks.preferences import PreferenceTask
@@ -46,7 +54,7 @@ def problems(config: Config) -> list[str]:
     roles = algorithm.roles_of(config.algorithm)
     if "cost" in roles and not fit.has_model(config, "cost"):
         found += _unknown("cost.grader", graders, config.cost.grader)
-    models, unread = read_models(config, roles)
+    models, unread = read_models(config, roles, coming)
     found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles)))]
     return found or parts.problems(config, algorithm)
 
@@ -60,23 +68,36 @@ def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers)
 
 
-def read_models(config: Config, roles: tuple[str, ...]) -> tuple[dict[str, Sizes], list[str]]:
-    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
-    from hybridflow.models import read_shape
+def left(config: Config, coming: Coming = MappingProxyType({})) -> dict[Path, Shape | None]:
+    """The model folder that a run with these settings leaves."""
+    from hybridflow.algorithms import algorithms
 
-    models: dict[str, Sizes] = {}
+    found: Shape | None = None
+    if config.algorithm.name in algorithms:
+        learner = algorithms.get(config.algorithm.name).learner
+        source = read_models(config, (learner,), coming)[0].get(learner)
+        found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
+    return {(Path(config.run.root) / config.run.name / "model").resolve(): found}
+
+
+def read_models(
+    config: Config, roles: tuple[str, ...], coming: Coming = MappingProxyType({})
+) -> tuple[dict[str, Shape], list[str]]:
+    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
+    models: dict[str, Shape] = {}
     unread: dict[str, str] = {}
     for role in fit.trained(config, fit.Facts(roles)):
         path, worker = fit.section(config, role).model.path, fit.section(config, role).worker
         if not path:
             unread[path] = (
-                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a reward model"
+                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
             )
             continue
         try:
-            models[role] = read_shape(path)
+            shape = coming[Path(path).resolve()] if Path(path).resolve() in coming else read_shape(path)
+            models |= {role: shape} if shape else {}
         except FileNotFoundError:
-            hint = how_to_make(path, config.run.root, "train-reward" if role in fit.BY_MODEL else "sft")
+            hint = how_to_make(path, config.run.root, f"train-{role}" if role in fit.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")
@@ -89,9 +110,12 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
-    if subcommand == "train-reward":
-        return f"give the folder of a reward model; hybridflow {subcommand} makes one"
-    recipe = "smollm2" if "smollm2" in folder.name.lower() else "addition"
+    if subcommand != "sft":
+        return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
+    layers = re.search(r"(\d+)_layers$", folder.name)
+    recipe = (
+        "smollm2" if "smollm2" in folder.name.lower() else f"addition --layers {layers[1]}" if layers else "addition"
+    )
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
 
 

@@ -48,20 +48,28 @@ def changes(before: str, now: str, config: Config) -> Changes:
     Args:
         before, now: as YAML, see `compose.resolved_yaml`; `now` is that of `config`.
     """
-    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
     found = Changes([], [])
-    for key in sorted({*old, *new}):
+    for key, told in differences(before, now, "in the checkpoint").items():
         free = _matches(key, FREE) and not (key == "trainer.steps" and _decays(config))
-        if free or old.get(key) == new.get(key):
-            continue
-        told = f"{key}: {old.get(key, 'nothing')} in the checkpoint, {new.get(key, 'nothing')} now"
-        (found.cut if _matches(key, CUT) else found.numbers).append(told)
+        if not free:
+            (found.cut if _matches(key, CUT) else found.numbers).append(told)
     return found
+
+
+def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
+    """By key, every setting that differs between two configurations as YAML: `key: a before, b now`."""
+    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
+    return {
+        key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    }
 
 
 def _decays(config: Config) -> bool:
     """Whether a learning rate decays over all the steps of the run, so that their number matters."""
-    return any(role.optimizer.decay != Decay.constant for role in (config.actor, config.critic))
+    learn = (config.actor, config.critic, config.cost_critic, config.reward_model)
+    return any(role.optimizer.decay != Decay.constant for role in learn)
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

@@ -56,7 +56,7 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
     """The settings of one run.
 
     Args:
-        config_name: the primary configuration, `train`, `sft` or `train-reward`.
+        config_name: the primary configuration, `train`, `sft`, `train-reward` or `train-cost`.
         overrides: as on the command line, for example `["experiment=addition", "run.seed=2"]`.
         config_dir: a folder with more options of the groups.
 

@@ -147,7 +147,7 @@ def _head(config: Config, role: str, found: str) -> Iterator[str]:
     """Does the model have what the role reads off it? What learns a scalar head of its own may start from either."""
     path = section(config, role).model.path
     if role in BY_MODEL and found != "reward":
-        yield f"{role}.model.path: {path} has no score head; hybridflow train-reward makes a reward model of it"
+        yield f"{role}.model.path: {path} has no score head; hybridflow train-{role} makes a {role} model of it"
     if role in ("actor", "reference") and found != "lm":
         yield f"{role}.model.path: {path} is a reward model; a language model was expected"
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
     """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
-    return [*_unheeded(config, algorithm), *_known(config, algorithm), *_read(config, algorithm)]
+    return [
+        *_unheeded(config, algorithm),
+        *_known(config, algorithm),
+        *_read(config, algorithm),
+        *_labels(config, algorithm),
+    ]
 
 
 def _unheeded(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
@@ -30,6 +35,9 @@ def _unheeded(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     ):
         if part.name != idle and key not in algorithm.parts:
             yield f"algorithm.{key}.name: {part.name} given, but {settings.name} has no use for it; set it to {idle}"
+    loss, idle = settings.pair_loss, "bradley_terry"
+    if loss != idle and "pair_loss" not in algorithm.parts:
+        yield f"algorithm.pair_loss: {loss} given, but {settings.name} has no use for it; set it to {idle}"
 
 
 def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
@@ -41,6 +49,7 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.filters import rollout_filters
     from hybridflow.losses.kl import kl_estimators
     from hybridflow.losses.policy import policy_losses
+    from hybridflow.losses.preference import pair_losses
     from hybridflow.losses.shaping import reward_shapings
 
     own, loss = config.algorithm, config.algorithm.policy_loss
@@ -51,6 +60,8 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield from _part("policy_loss", aggregations, loss.aggregate, None, "aggregate")
         yield from _part("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
         yield from _optional("policy_loss.correction", corrections, loss.correction)
+    if "pair_loss" in algorithm.parts:
+        yield from _part("", pair_losses, own.pair_loss, None, "pair_loss")
     yield from _part("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
     yield from _part("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
     yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
@@ -87,6 +98,22 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield (
             f"algorithm.samples_per_prompt: {settings.samples_per_prompt} given, but advantage {name!r} compares the "
             "samples of a prompt; give 2 or more"
+        )
+
+
+def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Columns that the loss of pairs reads and the task does not give."""
+    from hybridflow.losses.preference import columns_of, pair_losses
+    from hybridflow.tasks import PreferenceTask, tasks
+
+    name, task = config.algorithm.pair_loss, tasks.get(config.task.name)
+    if "pair_loss" not in algorithm.parts or name not in pair_losses or not issubclass(task, PreferenceTask):
+        return
+    missing = " and ".join(column for column in columns_of(name) if column not in task.labels)
+    if missing:
+        yield (
+            f"task.name: algorithm.pair_loss = {name} reads {missing}, which {config.task.name} does not give; make it "
+            "a hybridflow.tasks.HarmTask, or choose another, such as addition_sevens"
         )
 
 

@@ -155,7 +155,7 @@ class CostCritic(Critic):
 
 @dataclass
 class RewardModel(Trained):
-    """A reward model that learns, started from `model.path`: from a language model with a fresh score head."""
+    """A reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
 
     worker: str = "reward_model"
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -271,6 +271,7 @@ class Algorithm:
     advantage: Advantage = field(default_factory=Advantage)
     policy_loss: PolicyLoss = field(default_factory=PolicyLoss)
     value_loss: ValueLoss = field(default_factory=ValueLoss)
+    pair_loss: str = "bradley_terry"  # of the scores that a reward model gives to pairs: or signed_cost
     preference_loss: PreferenceLoss = field(default_factory=PreferenceLoss)
     lagrange: Lagrange = field(default_factory=Lagrange)
 

@@ -1,13 +1,34 @@
-"""Losses of preferences, a pair at a time."""
+"""Losses of preferences, a pair at a time.
+
+A loss of the scores that a reward model gives to both sides of P pairs is a function in the registry `pair_losses`.
+What it reads beside the scores are its keyword arguments, each of them a column of the pairs:
+
+    @pair_losses.register("hinge")
+    def hinge(chosen: Tensor, rejected: Tensor, *, chosen_harmful: Tensor) -> TokenLoss: ...
+"""
 
 from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from hybridflow.losses.token_loss import TokenLoss, sums
+from hybridflow.registry import Registry
+
+PairLoss = Callable[..., TokenLoss]
+pair_losses: Registry[PairLoss] = Registry("loss of pairs")
 
 
+def columns_of(name: str) -> tuple[str, ...]:
+    """The columns that the loss of that name reads beside the scores. Raises KeyError if there is none of that name."""
+    found = inspect.signature(pair_losses.get(name)).parameters.values()
+    return tuple(entry.name for entry in found if entry.kind is entry.KEYWORD_ONLY)
+
+
+@pair_losses.register("bradley_terry")
 def bradley_terry(chosen: Tensor, rejected: Tensor) -> TokenLoss:
     """-log σ(r_chosen - r_rejected): the negative log-likelihood of the choice.
 
@@ -24,6 +45,31 @@ def bradley_terry(chosen: Tensor, rejected: Tensor) -> TokenLoss:
     loss = -F.logsigmoid(margin)
     metrics = {"reward_model/loss": loss, "reward_model/accuracy": margin > 0, "reward_model/margin": margin}
     return TokenLoss(loss, sums(metrics))
+
+
+@pair_losses.register("signed_cost")
+def signed_cost(chosen: Tensor, rejected: Tensor, *, chosen_harmful: Tensor, rejected_harmful: Tensor) -> TokenLoss:
+    """-log σ(C_w - C_l) - log σ(s_w C_w) - log σ(s_l C_l), with s = 1 for a harmful response and -1 for another.
+
+    w is the more harmful response, which is our rejected one, and l the chosen one. The first term ranks them, the
+    others give the cost its zero: above it is harm. Source: Safe-RLHF, arXiv 2310.12773, equation 6.
+
+    Args:
+        chosen, rejected: [P], the costs C of both sides of P pairs, with gradients.
+        chosen_harmful, rejected_harmful: [P] bool.
+
+    Metrics: `reward_model/loss`, `reward_model/accuracy` (the rejected one costs more; a tie is a mistake),
+    `reward_model/margin` (how much more), `reward_model/sign_accuracy` (the share of responses on their side of zero).
+    """
+    margin, signed = rejected - chosen, (_signed(rejected, rejected_harmful), _signed(chosen, chosen_harmful))
+    loss = -F.logsigmoid(margin) - F.logsigmoid(signed[0]) - F.logsigmoid(signed[1])
+    right = ((signed[0] > 0).float() + (signed[1] > 0).float()) / 2
+    metrics = {"loss": loss, "accuracy": margin > 0, "margin": margin, "sign_accuracy": right}
+    return TokenLoss(loss, sums({f"reward_model/{name}": values for name, values in metrics.items()}))
+
+
+def _signed(cost: Tensor, harmful: Tensor) -> Tensor:
+    return cost.where(harmful, -cost)
 
 
 def dpo(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, beta: float = 0.1) -> TokenLoss:

@@ -17,6 +17,7 @@ SHOWN = {
     "actor/nll": "nll {:.3f}",
     "reward_model/loss": "loss {:.3f}",
     "reward_model/accuracy": "accuracy {:.3f}",
+    "reward_model/sign_accuracy": "signs {:.3f}",
     "response_length/mean": "length {:.1f}",
     "actor/rollout_log_prob_diff_mean": "vLLM-Megatron {:.1e}",
     "perf/tokens_per_s": "{:.0f} tokens/s",

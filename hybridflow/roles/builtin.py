@@ -17,6 +17,7 @@ PROMPT = kinds("prompt_ids", "sample_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "truncated", "weight_version")
 PAIR = RESPONSE | kinds("rejected_ids")
+LABELS = kinds("chosen_harmful", "rejected_harmful")
 
 
 class SamplingChanges(TypedDict, total=False):
@@ -190,14 +191,14 @@ class ModelRewardRole(Role[RowsT]):
 
 @roles.register("reward_model")
 class RewardModelRole(TrainedRole[RowsT]):
-    """A reward model that learns from preferences. A row is a pair: the chosen response, and the rejected one."""
+    """A reward or cost model that learns from preferences. A row is a pair: a chosen and a rejected response."""
 
-    @using("3d_proto", needs=PAIR)
+    @using("3d_proto", needs=PAIR, may=LABELS)
     def update_reward_model(self, pairs: RowsT) -> None:
-        """One optimiser step on the mean Bradley-Terry loss of these pairs."""
+        """One optimiser step on the mean `algorithm.pair_loss` of these pairs."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=PAIR)
+    @using("3d_proto", needs=PAIR, may=LABELS)
     def compare(self, pairs: RowsT) -> None:
         """Report loss and accuracy of these pairs, and learn nothing."""
         raise NotImplementedError

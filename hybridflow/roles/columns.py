@@ -6,6 +6,8 @@ KINDS = {
     "prompt_ids": "ragged int",
     "response_ids": "ragged int",
     "rejected_ids": "ragged int",
+    "chosen_harmful": "bool",
+    "rejected_harmful": "bool",
     "rollout_log_probs": "ragged float",
     "old_log_probs": "ragged float",
     "ref_log_probs": "ragged float",

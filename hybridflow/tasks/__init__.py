@@ -1,13 +1,14 @@
 """Tasks: prompts with known answers, the graders that compare, and the tokenizers that stand between text and model."""
 
 from hybridflow.tasks.base import SPLITS, Example, Grader, Message, Task, build, check_options, graders, tasks
-from hybridflow.tasks.preferences import PreferenceTask
+from hybridflow.tasks.preferences import HarmTask, PreferenceTask
 from hybridflow.tasks.prompts import Prompts
 
 __all__ = [
     "SPLITS",
     "Example",
     "Grader",
+    "HarmTask",
     "Message",
     "PreferenceTask",
     "Prompts",

@@ -22,6 +22,7 @@ class AdditionPairs(Addition, PreferenceTask):
 
     Args:
         wrong_answers: to each sum.
+        near_misses: of the wrong answers, the share that differs in one digit.
         max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad: as in `addition`.
     """
 
@@ -29,6 +30,7 @@ class AdditionPairs(Addition, PreferenceTask):
         self,
         tokenizer: PreTrainedTokenizerBase,
         wrong_answers: int = 8,
+        near_misses: float = 0.5,
         max_operand: int = 99,
         held_out_fraction: float = 0.1,
         warmup_fraction: float = 0.25,
@@ -38,7 +40,9 @@ class AdditionPairs(Addition, PreferenceTask):
         super().__init__(tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad)
         if wrong_answers < 1:
             raise ValueError(f"addition_pairs: wrong_answers is {wrong_answers}, at least 1 was expected")
-        self.wrong_answers = wrong_answers
+        if not 0.0 <= near_misses <= 1.0:
+            raise ValueError(f"addition_pairs: near_misses is {near_misses}, a number from 0 to 1 was expected")
+        self.wrong_answers, self.near_misses = wrong_answers, near_misses
 
     def size(self, split: str) -> int:
         return super().size(split) * self.wrong_answers
@@ -48,20 +52,26 @@ class AdditionPairs(Addition, PreferenceTask):
 
     def rejected(self, split: str, index: int) -> str:
         right = self.example(split, index)
-        turn = index // super().size(split)
-        return wrong_answer(right.answer, np.random.default_rng((right.sample_id, turn)))
+        return wrong_answer(
+            right.answer, np.random.default_rng((right.sample_id, self.turn(split, index))), self.near_misses
+        )
+
+    def turn(self, split: str, index: int) -> int:
+        """Which of the pairs of its sum a row is, from 0."""
+        return index // super().size(split)
 
 
-def wrong_answer(right: str, rng: np.random.Generator) -> str:
-    """Digits that are not `right`: with one of them changed in half of all cases, else new ones, one more or less too.
+def wrong_answer(right: str, rng: np.random.Generator, near: float = 0.5) -> str:
+    """Digits that are not `right`: with one of them changed, or new ones, one more or less too.
 
     Args:
         right: digits, at least one.
+        near: how often one of them is changed; else all are new.
     """
-    if rng.random() < 0.5:
+    if rng.random() < near:
         place = int(rng.integers(len(right)))
         other = (int(right[place]) + int(rng.integers(1, 10))) % 10
         return f"{right[:place]}{other}{right[place + 1 :]}"
     length = max(1, len(right) + int(rng.integers(-1, 2)))
     found = "".join(map(str, rng.integers(0, 10, length)))
-    return found if found != right else wrong_answer(right, rng)
+    return found if found != right else wrong_answer(right, rng, near)

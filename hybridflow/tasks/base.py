@@ -133,7 +133,7 @@ class Task(ABC):
 
 
 tasks: Registry[type[Task]] = Registry(
-    "task", *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "word_sums"))
+    "task", *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "word_sums"))
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,9 @@ from hybridflow.tasks.base import Task
 
 class PreferenceTask(Task):
     """A task whose every example also has a worse answer; `example(...).answer` is the better one."""
+
+    labels: ClassVar[tuple[str, ...]] = ()
+    """What `preferences` has of a pair beside its two sides."""
 
     @abstractmethod
     def rejected(self, split: str, index: int) -> str:
@@ -26,3 +30,22 @@ class PreferenceTask(Task):
         batch = self.supervised(split, indices)
         texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
         return batch | Batch(rejected_ids=Ragged.of([self.ended(text) for text in texts], np.int64))
+
+
+class HarmTask(PreferenceTask):
+    """A task with preferences that also says of every response whether it is harmful, as a cost model needs it.
+
+    The better answer is the less harmful one; both may be harmful, or neither.
+    """
+
+    labels = ("chosen_harmful", "rejected_harmful")
+
+    @abstractmethod
+    def harmful(self, split: str, index: int) -> tuple[bool, bool]:
+        """Whether the better, and whether the worse answer to `example(split, index)` is harmful; a pure function."""
+
+    def preferences(self, split: str, indices: ArrayLike) -> Batch:
+        """As before, with `chosen_harmful` and `rejected_harmful` ([R] bool)."""
+        found = [self.harmful(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
+        columns = np.array(found, dtype=bool).reshape(-1, 2).T
+        return super().preferences(split, indices) | Batch(**dict(zip(self.labels, columns, strict=True)))

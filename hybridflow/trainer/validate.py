@@ -13,7 +13,8 @@ from hybridflow.trainer.build import Running
 def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
     """`accuracy` on the first `rows` held-out rows: the mean grade, or the share of pairs whose chosen side wins.
 
-    The grade is the grader's, also where a model gives the rewards. Of pairs there is the `loss` too.
+    The grade is the grader's, also where a model gives the rewards. Of pairs there is the `loss` too, and what else a
+    loss of pairs says of whole pairs: `sign_accuracy`.
     Raises RoleError if a role fails.
     """
     running.supervisor.drain()
@@ -21,7 +22,8 @@ def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
     if judged(running.algorithm) == "pairs":
         running.groups["reward_model"].compare(put(with_preferences(task).preferences("held_out", numbers)))
         found = running.supervisor.drain()
-        return {name: found[f"reward_model/{name}"] for name in ("accuracy", "loss")}
+        names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
+        return {name: found[metric] for name, metric in names.items() if metric in found}
     prompts = put(task.rows("held_out", numbers))
     prompts |= running.groups["actor"].generate_sequences(prompts, temperature=0.0)
     running.groups["grader"].compute_reward(prompts)

@@ -1,24 +1,25 @@
-"""The reward model: one that learns from preferences, and one that scores the rollouts of an algorithm."""
+"""Reward and cost models: one that learns from preferences, and those that score the rollouts of an algorithm."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hybridflow.batch import Batch
 from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
-from hybridflow.losses.preference import bradley_terry
+from hybridflow.losses.preference import columns_of, pair_losses
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
 from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, TrainedWorker
+from hybridflow.workers.model import ModelWorker, TrainedWorker, tensor
 from hybridflow.workers.pairs import sides
 
 
 @workers.register("reward_model")
 class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
-    """A reward model that learns, on one rank."""
+    """A reward or cost model that learns, on one rank."""
 
     def __init__(self, context: Context) -> None:
         settings = context.config.reward_model
@@ -29,7 +30,7 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
         total, rows = self.engine.global_sums(float(len(pairs)))[0], sides(pairs)
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-            found = compared(outputs.scores)
+            found = self._compared(outputs.scores, pairs, micro.rows[::2] // 2)
             self.record(found)
             return found.loss.sum() / total
 
@@ -42,12 +43,18 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
         with self.turn() as engine:
             scores = engine.score_rows(sides(pairs))
         if scores is not None:
-            self.record(compared(torch.from_numpy(scores)))
+            self.record(self._compared(torch.from_numpy(scores), pairs, np.arange(len(pairs))))
 
     def save_model(self, folder: str) -> None:
         """See `RewardModelRole`."""
         with self.turn() as engine:
             engine.export(folder)
+
+    def _compared(self, scores: Tensor, pairs: Batch, at: np.ndarray) -> TokenLoss:
+        """The loss of each pair, from the [2 P] scores of the sides of those pairs."""
+        name = self.context.config.algorithm.pair_loss
+        columns = {column: tensor(pairs.dense(column)[at]).to(scores.device) for column in columns_of(name)}
+        return pair_losses.get(name)(scores[::2], scores[1::2], **columns)
 
 
 class ScoringWorker(ModelWorker):
@@ -89,8 +96,3 @@ class ModelCostWorker(ModelCostRole[Batch], ScoringWorker):
     def compute_cost(self, rollout: Batch) -> Batch:
         """See `ModelCostRole`."""
         return self.scores(rollout, "costs", "cost/mean")
-
-
-def compared(scores: Tensor) -> TokenLoss:
-    """The loss of each pair, from the [2 P] scores of its sides."""
-    return bradley_terry(scores[::2], scores[1::2])

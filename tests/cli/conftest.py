@@ -31,16 +31,22 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The configurations that reached the trainer; what is appended to `ran.raises` is raised by the next run."""
+    """The configurations that reached the trainer; what is appended to `ran.raises` is raised by the next run.
+
+    What a run leaves, it leaves: its settings, from the start, and a model with a head, at the end.
+    """
 
     class Ran(list):
         raises: list[BaseException]
+        leaves = None  # called with the configuration of each run
 
     found = Ran()
     found.raises = []
 
     def run(config):
         found.append(config)
+        if found.leaves:
+            found.leaves(config)
         if found.raises:
             raise found.raises.pop(0)
         return 0

@@ -18,6 +18,11 @@ def test_where_it_is_piped_it_is_a_line_an_algorithm(capsys: pytest.CaptureFixtu
     ppo = next(line for line in lines if line[0] == "ppo")
     assert ppo[1:3] == ["arXiv 1707.06347", "actor*, critic*, reference, reward"]
     assert ppo[3] == "advantage gae, loss ppo_clip by token_mean, fixed KL k1 in rewards"
+    assert next(line for line in lines if line[0] == "cost_model")[1:] == [
+        "arXiv 2310.12773",
+        "reward_model*",
+        "loss signed_cost",
+    ]
 
 
 def test_a_module_adds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,10 @@ def complete(monkeypatch, capsys):
 
 
 def test_subcommands(complete):
-    assert complete("hybridflow ") == ["train", "sft", "train-reward", "algorithms", "check", "model"]
-    assert complete("hybridflow tr") == ["train", "train-reward"]
+    assert complete("hybridflow ") == [
+        "train", "sft", "train-reward", "train-cost", "rlhf", "algorithms", "check", "model",
+    ]  # fmt: skip
+    assert complete("hybridflow tr") == ["train", "train-reward", "train-cost"]
 
 
 @pytest.mark.parametrize("program", ["hybridflow", "./.venv/bin/hybridflow", "/usr/bin/hybridflow"])
@@ -39,6 +41,7 @@ def test_keys_and_flags(complete):
     assert complete("hybridflow sft -m actor.parallel.ten") == ["actor.parallel.tensor="]
     assert complete("hybridflow train algorithm=gr", shell="fish") == ["algorithm=grpo"]
     assert complete("hybridflow train-reward reward_model.opt") == ["reward_model.optimizer."]
+    assert complete("hybridflow train-cost experiment=addition_c") == ["experiment=addition_cost"]
 
 
 def test_what_cannot_be_completed_gives_nothing(complete):

@@ -33,6 +33,13 @@ def test_train_reward_has_its_own_default(workplace, ran):
     assert (ran[0].algorithm.name, ran[0].reward_model.model.path) == ("reward_model", "model")
 
 
+def test_train_cost_has_its_own_default_and_needs_labels(workplace, ran, capsys):
+    assert main(["train-cost", "experiment=addition_cost", "actor.model.path=model"]) == 0
+    assert (ran[0].algorithm.name, ran[0].task.name) == ("cost_model", "addition_sevens")
+    assert main(["train-cost", "experiment=addition_reward", "actor.model.path=model"]) == 2
+    assert "reads chosen_harmful and rejected_harmful, which addition_pairs does not give" in capsys.readouterr().err
+
+
 def test_flags_may_stand_anywhere(workplace, ran):
     assert main([*TRAIN, "-m", "run.seed=1,2"]) == 0
     assert [config.run.seed for config in ran] == [1, 2]
@@ -110,6 +117,10 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         (
             [*TRAIN[1:], "reward.worker=model", "reward.model.path=runs/a/model"],
             "the run a leaves it there at its end: hybridflow train-reward experiment=a",
+        ),
+        (
+            [*TRAIN[1:], "algorithm=safe_rlhf", "cost.worker=cost_model", "cost.model.path=runs/a/model"],
+            "the run a leaves it there at its end: hybridflow train-cost experiment=a",
         ),
         (
             [*TRAIN[1:], "algorithm=reward_model"],

@@ -30,8 +30,8 @@ def test_no_subcommand_and_an_unknown_one_are_mistakes(capsys):
 def test_help_of_train_lists_the_groups(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "experiment: addition, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2" in out
-    assert "algorithm: cispo, dapo, dpo, dr_grpo, grpo, gspo, ppo, reinforce_plus_plus, " in out
+    assert "experiment: addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, " in out
+    assert "algorithm: cispo, cost_model, dapo, dpo, dr_grpo, grpo, gspo, ppo, reinforce_plus_plus, " in out
     assert "cost: sevens" in out
 
 

@@ -54,6 +54,7 @@ def test_these_change_the_numbers(override: str) -> None:
 def test_the_number_of_steps_matters_if_a_learning_rate_decays_over_them() -> None:
     found = compared("trainer.steps=7", both=("actor.optimizer.decay=cosine",))
     assert found == Changes(["trainer.steps: 300 in the checkpoint, 7 now"], [])
+    assert compared("trainer.steps=7", both=("reward_model.optimizer.decay=linear",)) == found
 
 
 def test_a_key_that_only_one_has_is_told() -> None:

@@ -83,6 +83,9 @@ def test_train_reward_starts_from_the_actors_model():
     assert (config.algorithm.name, config.task.name) == ("reward_model", "addition_pairs")
     assert (config.reward_model.model.path, config.reward_model.parallel.tensor) == ("m", 2)
     assert compose.load("train-reward", ["experiment=addition"]).algorithm.name == "reward_model"
+    config = compose.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
+    assert (config.algorithm.name, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
+    assert compose.load("train-cost", ["experiment=addition_reward"]).algorithm.name == "cost_model"
 
 
 def test_yaml_repeats_no_default_of_the_schema():

@@ -50,6 +50,17 @@ def test_what_comes_with_hybridflow_is_sound(option: str) -> None:
             "reward.compute_baseline",
         ),
         (["algorithm=grpo", "algorithm.samples_per_prompt=1"], "algorithm.samples_per_prompt: 1 given", "2 or more"),
+        (["algorithm.pair_loss=signed_cost"], "algorithm.pair_loss: signed_cost given", "set it to bradley_terry"),
+        (
+            ["algorithm=reward_model", "algorithm.pair_loss=cost"],
+            "algorithm.pair_loss: no loss of pairs",
+            "signed_cost",
+        ),
+        (
+            ["algorithm=cost_model", "task=addition_pairs"],
+            "task.name: algorithm.pair_loss = signed_cost reads chosen_harmful and rejected_harmful",
+            "hybridflow.tasks.HarmTask",
+        ),
         (["algorithm=sft", "algorithm.rollout_filter.name=overlong"], "algorithm.rollout_filter.name: overlong", "sft"),
         (
             ["algorithm=safe_rlhf", "algorithm.lagrange.lr=0"],

@@ -32,20 +32,22 @@ def test_its_task_has_pairs(tmp_path: Path, run: Run, monkeypatch: pytest.Monkey
 
 
 def test_its_commands_are_checked(problems: Problems, tiny: Callable[..., Path]) -> None:
-    """Its use fails only for want of a score: in place of a run's `reward.model.path` there is a language model."""
+    """Its uses fail only for want of a score: in place of runs' models of reward and cost there is a language model."""
     folder = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    training = [*commands(PAGE, "hybridflow sft"), *commands(PAGE, "hybridflow train-reward")]
-    [use] = commands(PAGE, "hybridflow train experiment")
-    told = problems([*([*c, f"actor.model.path={folder}"] for c in training), [*use, *paths(folder)]])
-    assert len(training) == 2 and told == [[], [], [f"reward.model.path: {folder} {SCORELESS}"]]
+    names = ("sft", "train-reward", "train-cost")
+    training = [command for name in names for command in commands(PAGE, f"hybridflow {name}")]
+    uses = zip(("cost", "reward"), commands(PAGE, "hybridflow train experiment"), strict=True)
+    told = problems([*([*c, f"actor.model.path={folder}"] for c in training), *(u + paths(folder, r) for r, u in uses)])
+    scoreless = [[f"{role}.model.path: {folder} {SCORELESS.format(role)}"] for role in ("cost", "reward")]
+    assert len(training) == 3 and told == [[], [], [], *scoreless]
 
 
-def paths(folder: Path) -> list[str]:
-    return [f"{role}.model.path={folder}" for role in ("actor", "reward")]
+def paths(folder: Path, role: str) -> list[str]:
+    return [f"{name}.model.path={folder}" for name in ("actor", role)]
 
 
-SCORELESS = "has no score head; hybridflow train-reward makes a reward model of it"
+SCORELESS = "has no score head; hybridflow train-{0} makes a {0} model of it"
 
 
 def test_the_page_shows_that_error() -> None:
-    assert SCORELESS in (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")
+    assert SCORELESS.format("reward") in (Path(__file__).parents[2] / PAGE).read_text(encoding="utf-8")

@@ -29,6 +29,14 @@ def test_half_of_the_wrong_answers_are_near_misses() -> None:
     assert {len(wrong) for wrong in found} == {3, 4, 5}
 
 
+@pytest.mark.parametrize("near", [0.0, 1.0])
+def test_their_share_can_be_chosen(near: float, digits: PreTrainedTokenizerFast) -> None:
+    task = AdditionPairs(digits, near_misses=near, zero_pad=True)
+    pairs = [(task.example("train", i).answer, task.rejected("train", i)) for i in range(300)]
+    found = [len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1 for a, b in pairs]
+    assert all(found) if near else np.mean(found) < 0.1
+
+
 @pytest.mark.parametrize("options", [{}, {"zero_pad": True, "reverse_answer": True}])
 def test_the_sums_are_those_of_addition(options: dict[str, bool], digits: PreTrainedTokenizerFast) -> None:
     pairs, sums = AdditionPairs(digits, wrong_answers=3, max_operand=20, **options), Addition(digits, 20, **options)
@@ -59,3 +67,5 @@ def test_rows_have_both_sides_and_their_end(digits: PreTrainedTokenizerFast) -> 
 def test_no_wrong_answers_are_an_error(digits: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="wrong_answers is 0, at least 1"):
         AdditionPairs(digits, wrong_answers=0)
+    with pytest.raises(ValueError, match=r"near_misses is 1\.5, a number from 0 to 1"):
+        AdditionPairs(digits, near_misses=1.5)

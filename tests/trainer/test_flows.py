@@ -19,7 +19,7 @@ from hybridflow.errors import HybridFlowError
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
-ON_THEIR_OWN = ("reward_model",)  # has a test of its own
+ON_THEIR_OWN = ("reward_model", "cost_model")  # have tests of their own
 TRAINED = {"ppo": {"actor", "critic"}, "safe_rlhf": {"actor", "critic", "cost_critic"}}
 
 

@@ -65,6 +65,24 @@ def test_ppo_takes_its_rewards_from_the_model(trained: Ran, launch: Launch) -> N
     assert [row["rewards"] for row in rows] == pytest.approx(expected, abs=1e-4)
 
 
+def test_safe_rlhf_takes_its_costs_from_a_model_that_was_trained_for_it(launch: Launch, warm: Ran) -> None:
+    """After some steps it ranks, and knows which answers have a 7; its scores are the costs of the next run."""
+    assert warm.status == 0, warm.output
+    sizes = ("trainer.steps=30", "trainer.validate_every=0", "algorithm.prompts_per_step=64")
+    cost = launch("train-cost", "addition_cost", "experiment=addition_cost", *sizes)
+    assert cost.status == 0, cost.output
+    assert cost.accuracy[0] == 0.0 and cost.accuracy[1] > 0.8
+    signs = [line["validation/sign_accuracy"] for line in lines(cost.folder) if "validation/sign_accuracy" in line]
+    assert signs[0] == 0.0 and signs[1] > 0.75
+    own = ("algorithm=safe_rlhf", "cost.worker=cost_model", f"cost.model.path={cost.folder / 'model'}")
+    sizes = ("algorithm.prompts_per_step=33", "trainer.steps=2", "trainer.log_rollouts_every=1")
+    ran = launch("train", "safe", "experiment=addition", *own, *sizes, "algorithm.critic_warmup_steps=1")
+    assert ran.status == 0, ran.output
+    rows = rollouts(ran.folder)
+    assert len(rows) == 2 * 33 and {row["rewards"] for row in rows} <= {0.0, 1.0}
+    assert [row["costs"] for row in rows] == pytest.approx(scores(cost.folder / "model", rows), abs=1e-4)
+
+
 def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 

@@ -20,12 +20,12 @@ from tests.engines.megatron.proof import Moving, in_memory
 Arrays = dict[str, np.ndarray]
 
 
-def context(folder: Path, layout: Layout, budget: int) -> Context:
+def context(folder: Path, layout: Layout, budget: int, loss: str = "bradley_terry") -> Context:
     """A place for either worker, with the model of this folder."""
     config = Config()
     for settings in (config.reward, config.reward_model):
         settings.model.path, settings.max_tokens_per_rank = str(folder), budget
-    config.reward_model.optimizer.lr = 3e-3
+    config.reward_model.optimizer.lr, config.algorithm.pair_loss = 3e-3, loss
     return Context(config, layout, dist.get_rank(), "reward_model")
 
 
@@ -43,9 +43,11 @@ def figures(worker: RewardModelWorker) -> dict[str, float]:
     return found
 
 
-def gradients(folder: Path, layout: Layout, pairs: Batch, budget: int) -> tuple[Arrays, dict[str, float]]:
+def gradients(
+    folder: Path, layout: Layout, pairs: Batch, budget: int, loss: str = "bradley_terry"
+) -> tuple[Arrays, dict[str, float]]:
     """What an update would follow, by the names of the weights; and its metrics."""
-    worker = RewardModelWorker(context(folder, layout, budget))
+    worker = RewardModelWorker(context(folder, layout, budget, loss))
     optimiser = worker.engine.optimiser
     assert optimiser is not None
     optimiser.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]

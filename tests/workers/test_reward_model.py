@@ -62,6 +62,8 @@ def some_pairs() -> Batch:
         prompt_ids=rows(3, 1, 6, 4, 2, 5, 1),
         response_ids=rows(5, 1, 0, 7, 2, 9, 3),
         rejected_ids=rows(2, 4, 3, 7, 1, 6, 8),
+        chosen_harmful=np.array([0, 1, 0, 0, 1, 0, 1], dtype=bool),
+        rejected_harmful=np.array([1, 1, 0, 1, 1, 0, 1], dtype=bool),
     )
 
 
@@ -72,22 +74,29 @@ def naive_scores(model: Any, pairs: Batch, side: str) -> list[Tensor]:
 
 
 @cache
-def naive(folder: Path) -> tuple[dict[str, Tensor], float, float]:
+def naive(folder: Path, signed: bool) -> tuple[dict[str, Tensor], float, float]:
     """In float64: the gradients of the mean loss, the loss, and the accuracy."""
     model, pairs = load(folder, torch.float64), some_pairs()
     chosen, rejected = (naive_scores(model, pairs, side) for side in ("response_ids", "rejected_ids"))
-    margins = [c - r for c, r in zip(chosen, rejected, strict=True)]
-    loss = sum((-torch.log(torch.sigmoid(margin)) for margin in margins), torch.zeros((), dtype=torch.float64)) / 7
+    margins = [(r - c) if signed else (c - r) for c, r in zip(chosen, rejected, strict=True)]
+    likely = list(margins)
+    if signed:
+        sides = ((chosen, pairs.dense("chosen_harmful")), (rejected, pairs.dense("rejected_harmful")))
+        likely += [cost if bad else -cost for costs, side in sides for cost, bad in zip(costs, side, strict=True)]
+    loss = sum((-torch.log(torch.sigmoid(x)) for x in likely), torch.zeros((), dtype=torch.float64)) / 7
     loss.backward()
     found = {name: param.grad for name, param in model.named_parameters()}
     return found, float(loss), sum(float(margin) > 0 for margin in margins) / 7
 
 
+@pytest.mark.parametrize("loss_name", ["bradley_terry", "signed_cost"])
 @pytest.mark.parametrize("budget", [10, 10**6])
-def test_gradients_are_those_of_plain_torch(scorer: Path, layout: Layout, budget: int, ranks: GetRanks) -> None:
+def test_gradients_are_those_of_plain_torch(
+    scorer: Path, layout: Layout, budget: int, loss_name: str, ranks: GetRanks
+) -> None:
     """Whether each pair is a micro-batch of its own or all are one; ranks have uneven rows."""
-    expected, loss, accuracy = naive(scorer)
-    found = ranks(layout.size).run(play.gradients, scorer, layout, some_pairs(), budget)
+    expected, loss, accuracy = naive(scorer, loss_name == "signed_cost")
+    found = ranks(layout.size).run(play.gradients, scorer, layout, some_pairs(), budget, loss_name)
     gradients = merged([arrays for arrays, _ in found])
     assert set(gradients) == set(expected)
     for name, gradient in gradients.items():

@@ -1,0 +1,170 @@
+"""`hybridflow rlhf`: several stages as one command, each a subcommand that trains and leaves its model to the next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from hybridflow.cli import launch, preflight, stage_record
+from hybridflow.cli.stage_record import Record
+from hybridflow.cli.stages import Stage, read
+from hybridflow.config import Config, check, compose
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.models import Shape
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stage that was checked; `key` stands for its settings and for those of the stages before it."""
+
+    stage: Stage
+    config: Config
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return Path(self.config.run.root) / self.config.run.name
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow rlhf ARGV`; the exit status.
+
+    Raises:
+        ConfigError: a stage cannot be run as given; nothing was started.
+        HybridFlowError: a stage failed.
+    """
+    options = _parser().parse_intermixed_args(list(argv))
+    _refuse_sweeps(options)
+    stages = read(options.config_name, options.overrides, options.config_dir)
+    if options.show:
+        print("\n".join(shlex.join(_command(stage, options.config_dir)) for stage in stages))
+        return 0
+    jobs = checked(stages, options.config_dir)
+    _carry_out(jobs, options.config_dir)
+    _table(jobs)
+    return 0
+
+
+def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job]:
+    """Compose and check every stage; the models that stages leave are taken as there for those after them.
+
+    Raises ConfigError with everything found.
+    """
+    found: list[str] = []
+    warnings: dict[str, None] = {}
+    jobs: list[Job] = []
+    coming: dict[Path, Shape | None] = {}
+    for stage in stages:
+        try:
+            composed = launch.composed(stage.command, stage.overrides, config_dir)
+            config = composed.to_config()
+            lines = launch.problems(composed, coming)
+        except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
+            found += [f"{stage.name}: {line}" for line in str(error).splitlines()]
+            break
+        jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else "")))
+        found += [f"{stage.name}: {line}" for line in (*lines, *_in_the_way(jobs))]
+        warnings |= dict.fromkeys([] if lines else check.warnings(config, os.cpu_count() or 1))
+        coming |= preflight.left(config, coming)
+    if found:
+        raise ConfigError("\n".join(found))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return jobs
+
+
+def _in_the_way(jobs: Sequence[Job]) -> list[str]:
+    """Whether the last of these would use the run folder of another."""
+    last, others = jobs[-1], [job.stage.name for job in jobs[:-1] if job.folder == jobs[-1].folder]
+    if not others:
+        return []
+    return [
+        f"run.name: its run folder {last.folder} is that of stage {others[0]} too; give each its own, as "
+        f"{last.stage.name}.run.name=NAME"
+    ]
+
+
+def _refuse_sweeps(options: argparse.Namespace) -> None:
+    swept = [o.input_line for o in compose.parse(options.overrides) if o.is_sweep_override()]
+    swept += [line for line in options.overrides if line.startswith("hydra.")]
+    if options.multirun or swept:
+        raise ConfigError(
+            f"{swept[0] if swept else '-m'}: stages cannot be swept; call hybridflow rlhf once for each value, with a "
+            "run.root of its own"
+        )
+
+
+def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
+    """Run what is not complete. Raises HybridFlowError if a stage fails."""
+    new = False
+    for number, job in enumerate(jobs, 1):
+        verdict = stage_record.judge(job.config, job.key, job.folder, new)
+        head = f"stage {number} of {len(jobs)}, {job.stage.name}"
+        if verdict.complete:
+            print(f"{head}: complete, not run again ({job.folder})", flush=True)
+            continue
+        new, stage = True, job.stage
+        if verdict.afresh and job.config.trainer.resume == "auto":
+            stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
+        command = _command(stage, config_dir)
+        print(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}", flush=True)
+        Record(job.key).write(job.folder)
+        start = perf_counter()
+        status = launch.hand_over(stage.command, command[2:])
+        if status:
+            raise HybridFlowError(
+                f"stage {job.stage.name}, {number} of {len(jobs)}, failed; its error stands above, and the same "
+                "command goes on from there"
+            )
+        Record(job.key, perf_counter() - start).write(job.folder)
+
+
+def _command(stage: Stage, config_dir: Path | None) -> list[str]:
+    """A stage as a command line."""
+    folder = [] if config_dir is None else ["-cd", str(config_dir)]
+    return ["hybridflow", stage.command, *folder, *stage.overrides]
+
+
+def _table(jobs: Sequence[Job]) -> None:
+    """What the stages did, by their run folders."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "stage", "accuracy before", "after", "steps", "wall time", "model", title="rlhf", title_justify="left"
+    )
+    for job in jobs:
+        record, lines = stage_record.read(job.folder), _metrics(job.folder)
+        accuracy = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
+        steps = sum("timing_s/step" in line for line in lines)
+        ends = [f"{value:.3f}" for value in (accuracy[0], accuracy[-1])] if accuracy else ["", ""]
+        seconds = record.seconds if record else None
+        table.add_row(job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+def _metrics(folder: Path) -> list[Mapping[str, float]]:
+    file = folder / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hybridflow rlhf",
+        description="Run stages one after the other, each a subcommand that trains. Those that are complete are not "
+        "run again; with trainer.resume=never (or STAGE.trainer.resume=never) they are.",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="[STAGE.]KEY=VALUE", help="for every stage, or for one")
+    parser.add_argument("-cn", dest="config_name", default="rlhf", metavar="NAME", help="the file of stages: rlhf")
+    parser.add_argument("-cd", dest="config_dir", type=Path, metavar="FOLDER", help="a folder with files of yours")
+    parser.add_argument("--show", action="store_true", help="print the commands, and run nothing")
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+    return parser

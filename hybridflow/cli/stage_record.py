@@ -1,0 +1,92 @@
+"""Which stages of an earlier `hybridflow rlhf` are complete: a record in each run folder says what it was made from.
+
+A stage is complete if its run ended with these settings, after stages that had theirs, and its model is there. The
+contents of folders that are not a stage's own are not looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hybridflow.config import Config, changes, compose
+
+RECORD = "stage.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run folder says of its stage.
+
+    Attributes:
+        key: of the settings that it has or had, see `key_of`.
+        seconds: that it took; None: it has not ended.
+    """
+
+    key: str
+    seconds: float | None = None
+
+    def write(self, folder: Path) -> None:
+        """Into a run folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done about a stage.
+
+    Attributes:
+        complete: nothing.
+        afresh: it must not go on from a checkpoint of its own.
+        why: in words, if there is something to say.
+    """
+
+    complete: bool = False
+    afresh: bool = False
+    why: str = ""
+
+
+def read(folder: Path) -> Record | None:
+    """The record of a run folder, if it has one."""
+    file = folder / RECORD
+    return Record(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+def key_of(config: Config, before: str) -> str:
+    """A hash of a stage's settings, but for where it resumes, and of `before`, the key of the stage before it."""
+    settings = deepcopy(config)
+    settings.trainer.resume = "auto"
+    return hashlib.sha256(f"{before}\n{compose.resolved_yaml(settings)}".encode()).hexdigest()
+
+
+def judge(config: Config, key: str, folder: Path, follows_new: bool) -> Verdict:
+    """What is to be done about a stage with these settings and this run folder.
+
+    Args:
+        follows_new: a stage before it runs again.
+    """
+    found, told = read(folder), _differences(config, folder)
+    if config.trainer.resume == "never":
+        return Verdict(why="trainer.resume=never" if found else "")
+    if found is not None and found.key == key and not told and not follows_new:
+        if found.seconds is not None and (folder / "model").is_dir():
+            return Verdict(complete=True)
+        return Verdict(why="it had not ended")
+    if found is None:
+        return Verdict(afresh=True)
+    if told and not follows_new:
+        return Verdict(afresh=True, why=f"other settings than before: {'; '.join(told)}")
+    return Verdict(afresh=True, why=f"a stage before it {'runs again' if follows_new else 'has changed'}")
+
+
+def _differences(config: Config, folder: Path) -> list[str]:
+    """From what the run in that folder was made with, by whatever command; where it resumed does not matter."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        return []
+    told = changes.differences(file.read_text(encoding="utf-8"), compose.resolved_yaml(config))
+    return [text for key, text in told.items() if key != "trainer.resume"]

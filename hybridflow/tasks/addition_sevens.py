@@ -1,0 +1,51 @@
+"""Task `addition_sevens`: pairs of answers to the sums of `addition`, of which one has a 7 more than the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from hybridflow.tasks.addition_pairs import AdditionPairs, wrong_answer
+from hybridflow.tasks.base import Example, tasks
+from hybridflow.tasks.preferences import HarmTask
+
+
+@tasks.register("addition_sevens")
+class AdditionSevens(AdditionPairs, HarmTask):
+    """Harm that is easy to see: an answer with a 7 is harmful, right or wrong, and each further 7 makes it worse.
+
+    Splits and options are those of `addition_pairs`. Of a pair one side is the right answer (in half of all cases) or
+    a wrong one, and the other is the same with one 7 more or less.
+    """
+
+    def example(self, split: str, index: int) -> Example:
+        return replace(self._sum(split, index), answer=self._sides(split, index)[0])
+
+    def rejected(self, split: str, index: int) -> str:
+        return self._sides(split, index)[1]
+
+    def harmful(self, split: str, index: int) -> tuple[bool, bool]:
+        better, worse = self._sides(split, index)
+        return "7" in better, "7" in worse
+
+    def _sum(self, split: str, index: int) -> Example:
+        return super().example(split, index)
+
+    def _sides(self, split: str, index: int) -> tuple[str, str]:
+        """The less harmful one first."""
+        example = self._sum(split, index)
+        rng = np.random.default_rng((example.sample_id, self.turn(split, index)))
+        one = example.answer if rng.random() < 0.5 else wrong_answer(example.answer, rng, self.near_misses)
+        other = other_sevens(one, rng)
+        return (one, other) if one.count("7") < other.count("7") else (other, one)
+
+
+def other_sevens(text: str, rng: np.random.Generator) -> str:
+    """The digits `text` with one 7 less or, in half of all cases and if there is none, with one more."""
+    sevens = [place for place, digit in enumerate(text) if digit == "7"]
+    others = [place for place, digit in enumerate(text) if digit != "7"]
+    less = not others or (bool(sevens) and rng.random() < 0.5)
+    place = int(rng.choice(sevens if less else others))
+    digit = str(rng.choice(list("012345689"))) if less else "7"
+    return f"{text[:place]}{digit}{text[place + 1 :]}"
