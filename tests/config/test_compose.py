@@ -144,7 +144,7 @@ def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
     assert lines[:-1] == [f"{k}: must be given" for k in ("actor.model.path", "reward.grader", "run.name", "task.name")]
     assert lines[-1].endswith(
-        "one of addition, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2"
+        "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2"
     )
 
 
