@@ -54,9 +54,8 @@ def _values_of_ranks(protocol: Protocol, refused: str) -> None:
 
 
 def _round_trip(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Call | None], rows: int) -> None:
-    expect(
-        len(parts) == layout.size, f"{on}wrong row count: distribute gave {len(parts)} calls for {layout.size} ranks"
-    )
+    size = layout.size
+    expect(len(parts) == size, f"{on}wrong number of calls: distribute gave {len(parts)} for {size} ranks")
     outputs = [None if part is None else part.args[0] for part in parts]
     found = protocol.collect(layout, outputs)
     for whole in found if isinstance(found, list) else [found]:
