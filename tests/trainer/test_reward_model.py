@@ -56,7 +56,7 @@ def test_ppo_takes_its_rewards_from_the_model(trained: Ran, launch: Launch) -> N
     ran = launch("train", "rewarded", "experiment=addition_model_reward", *sizes, *cuts, *places, *alone)
     assert ran.status == 0, ran.output
     assert len(ran.steps) == 3 and all("reward/mean" in step for step in ran.steps)
-    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in ran.steps)
     assert "reward on pool judges: 1 ranks, tensor 1 × pipeline 1 × data 1" in ran.output
     assert ran.accuracy and all((accuracy * 64).is_integer() for accuracy in ran.accuracy)
     rows = rollouts(ran.folder)

@@ -17,7 +17,9 @@ TRACKER = "tracker."
 
 
 def seed(value: int, tp_rank: int) -> None:
-    """Seed torch's generators and Megatron's tracker, which has a state of its own for each tensor rank."""
+    """Seed every generator; Megatron's tracker has a state of its own for each tensor rank."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
     torch.manual_seed(value)
     model_parallel_cuda_manual_seed(value, tp_rank=tp_rank, ep_rank=0, etp_rank=0, force_reset_rng=True)
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from hybridflow.engines.megatron import cpu_shim, rng
 from hybridflow.models import folder as model_folder
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from tests.engines.play import engine
 from tests.models.counting import Counting
 
@@ -27,3 +34,14 @@ def load_counted(folder: Path, layout: Layout, out: Path) -> tuple[int, int, int
             padding += rows * 4 * part.weight.shape[1]
     made.export(out)
     return counting.taken(), sum(param.nbytes for param in params.values()), padding
+
+
+def seeded(folder: Path, value: int) -> dict[str, list[float]]:
+    """Every random state after that seed, whatever was drawn before."""
+    if platform().shimmed:
+        cpu_shim.apply()
+    for draw in (random.random, np.random.random, torch.rand(()).item):
+        draw()
+    rng.seed(value, 0)
+    rng.save(folder / "rng.safetensors")
+    return {name: state.tolist() for name, state in load_file(folder / "rng.safetensors").items()}

@@ -15,6 +15,7 @@ from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import play, reference
 from tests.engines.megatron import checkpoint_play
+from tests.engines.megatron import play as megatron_play
 from tests.spmd import Ranks
 
 pytestmark = pytest.mark.ranks
@@ -129,3 +130,10 @@ def test_both_ranks_write_and_in_their_own_process(ranks2: Ranks, tiny: GetModel
 def test_the_writer_of_our_own_is_still_needed(ranks1: Ranks, tmp_path: Path) -> None:
     """When the first is false, Megatron writes in one process: take `OneProcess` out."""
     assert ranks1.run(checkpoint_play.writes_without_a_manager, tmp_path) == [(True, False)]
+
+
+def test_a_seed_decides_every_random_state(ranks1: Ranks, tmp_path: Path) -> None:
+    """So that a run leaves the same states whichever roles share its processes."""
+    (first,), (again,), (other,) = (ranks1.run(megatron_play.seeded, tmp_path, value) for value in (5, 5, 6))
+    assert first == again
+    assert all(first[name] != other[name] for name in ("torch", "numpy", "python"))
