@@ -117,7 +117,7 @@ def _entries(file: Path) -> Mapping[str, Any]:
                 f"{place}: stage {stage}: {entry['command'] or stage!r} is no subcommand that trains; give `command:`, "
                 f"one of {', '.join(HYDRAS)}"
             )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _sections() -> set[str]:
