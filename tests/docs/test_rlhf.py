@@ -35,4 +35,4 @@ def test_its_commands_pass_every_check(command: list[str], place: Path) -> None:
 def test_its_error_is_ours(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rlhf", "train.reward.grader=exat"]) == 2
     text = (ROOT / PAGE).read_text(encoding="utf-8")
-    assert capsys.readouterr().err.strip().partition(" (")[0] in text
+    assert capsys.readouterr().err.strip().partition(" Known: ")[0] in text

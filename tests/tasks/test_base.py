@@ -138,7 +138,7 @@ def test_our_tasks(name: str, chat: PreTrainedTokenizerFast) -> None:
 @pytest.mark.parametrize("name", list(tasks))
 def test_sample_ids_name_questions(name: str, chat: PreTrainedTokenizerFast) -> None:
     """One question, one number, over all splits; and what is held out is nowhere else."""
-    task = build(name, chat, {"wrong_answers": 1} if name == "addition_pairs" else {})
+    task = build(name, chat, {"wrong_answers": 1} if name in ("addition_pairs", "addition_sevens") else {})
     by_id: dict[int, str] = {}
     ids: dict[str, set[int]] = {}
     for split in SPLITS:
