@@ -180,7 +180,7 @@ def test_the_second_update_clips(name: str, step_of: Callable[[str, Case], Step]
         flat = {weight for weight, gradient in first.items() if not gradient.any()}
         below = set(first) - {VALUE_HEAD} if role == "critic" else set()
         assert flat == below, "a critic's new head is 0, so at first it has no gradient to give to the layers below"
-        assert all(apart(second[weight], first[weight]) > 0.01 for weight in first)
+        assert all(gradient.any() for gradient in second.values())
 
 
 def test_grpos_gradient_is_that_of_its_words(models: tuple[Path, Path], step_of: Callable[[str, Case], Step]) -> None:
