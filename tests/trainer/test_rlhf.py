@@ -41,7 +41,7 @@ def test_stages_hand_their_models_on(place: Path) -> None:
     rewarded = folders["addition_model_reward"]
     rows = [json.loads(line) for file in (rewarded.folder / "rollouts").iterdir() for line in file.open()]
     assert len(rows) == 32 and any(row["rewards"] not in (0.0, 1.0) for row in rows), "scores, not grades"
-    assert output.count("reward on pool main") == 1 and "stage 4 of 4, train: hybridflow train " in output
+    assert "stage 4 of 4, train: hybridflow train " in output
     again, output = rlhf(place)
     assert again == 0 and output.count("complete, not run again") == 4, output
 
