@@ -138,9 +138,8 @@ def _table(jobs: Sequence[Job]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "stage", "accuracy before", "after", "steps", "wall time", "model", title="rlhf", title_justify="left"
-    )
+    table = Table("stage", "accuracy before", "after", "steps", "wall time", title="rlhf", title_justify="left")
+    table.add_column("model", overflow="fold")
     for job in jobs:
         record, lines = stage_record.read(job.folder), _metrics(job.folder)
         accuracy = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
