@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,13 @@ class Scribe(Role, Worker):
     @using("one_too_few")
     def forget_one(self) -> None:
         raise AssertionError("no rank is called")
+
+    @using("dp_proto", needs=["n"], gives=["waited"])
+    def patient(self, rows: Batch, *, file: str) -> Batch:
+        """Once there is such a file."""
+        while not Path(file).exists():
+            time.sleep(0.01)
+        return Batch(waited=np.ones(len(rows)))
 
     @using("dp_proto", needs=["n"], gives=["started", "ended"])
     def slow(self, rows: Batch, *, seconds: float) -> Batch:
