@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -63,6 +64,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
         with interrupt.heeded():  # after ray.init, which sets handlers of its own
             yield
     finally:
+        gc.unfreeze()  # what `ResourcePool.play` froze, so that the interpreter can take it down in order at its end
         ray.shutdown()
 
 
