@@ -100,9 +100,9 @@ def test_a_missing_column_names_who_gives_it(scribe: Group) -> None:
 
 
 def test_a_missing_column_of_ours_names_its_giver(stage: Stage) -> None:
-    from hybridflow.controller.group import _givers
+    from hybridflow.roles import givers
 
-    assert "reward.compute_reward" in _givers("rewards") and "actor.compute_log_prob" in _givers("old_log_probs")
+    assert "reward.compute_reward" in givers("rewards") and "actor.compute_log_prob" in givers("old_log_probs")
 
 
 def test_an_unknown_method_names_the_known(scribe: Group) -> None:
