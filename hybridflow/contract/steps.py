@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch.columns import values_of
 from hybridflow.config.schema import Config
 from hybridflow.contract.plays import Play, Script
 from hybridflow.contract.promise import Tried, described
@@ -92,8 +93,7 @@ def not_finite(metrics: dict[str, float], rows: Batch) -> Iterator[str]:
         if not math.isfinite(value):
             yield f"not finite: the metric {name} is {value}"
     for name in rows.columns:
-        column = rows[name]
-        values = column.values if isinstance(column, Ragged) else column
+        values = values_of(rows[name])
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             yield f"not finite: the column {name!r} has {float(values[~np.isfinite(values)][0])}"
 
@@ -114,8 +114,7 @@ def _why(rollout: BatchRef) -> str:
     known: Any = rollout.keep(["rewards", "advantages"]).get()
     for name in ("rewards", "advantages"):
         if name in known:
-            column = known[name]
-            values = column.values if isinstance(column, Ragged) else column
+            values = values_of(known[name])
             if len(values) and (values == values[0]).all():
                 return f"; all {name} are {float(values[0])}"
     return ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import Batch
+from hybridflow.batch.columns import values_of
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs
 from hybridflow.losses.constrained import constrained_advantages
 from hybridflow.losses.kl import kl_estimators
@@ -79,7 +79,7 @@ class Estimation:
             values=tensor(rows.ragged(values).values) if values in rows else None,
             group_id=tensor(rows.dense("group_id")) if "group_id" in rows else None,
             baseline_rewards=tensor(rows.dense("baseline_rewards")) if "baseline_rewards" in rows else None,
-            columns={name: _values(rows[name]) for name in needs(part.name) if name not in FIELDS},
+            columns={name: tensor(values_of(rows[name])) for name in needs(part.name) if name not in FIELDS},
             all_reduce=self.all_reduce,
         )
         return estimator(part.name, part.options)(inputs)
@@ -89,8 +89,3 @@ class Estimation:
         for name, values in columns.items():
             metrics.mean(f"critic/{name}", float(values.sum()), len(values))
         return Batch(**{name: responses.like(values.numpy()) for name, values in columns.items()})
-
-
-def _values(column: Ragged | np.ndarray) -> Tensor:
-    """[R], or [T] of a ragged column."""
-    return tensor(column.values if isinstance(column, Ragged) else column)
