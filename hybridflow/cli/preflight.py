@@ -9,12 +9,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hybridflow.config import Config, check, fit, parts
+from hybridflow.config.schema import SECTIONS
 from hybridflow.errors import ConfigError
 from hybridflow.models import Shape, read_shape
 from hybridflow.registry import Registry, import_plugins
@@ -64,7 +65,7 @@ def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
     from hybridflow.roles import roles
     from hybridflow.workers import Worker, workers
 
-    others = [role for role in played if role not in {entry.name for entry in fields(Config)} and role in roles]
+    others = [role for role in played if role not in SECTIONS and role in roles]
     return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers)
 
 

@@ -12,7 +12,7 @@ stages:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hybridflow.cli.completion import HYDRAS
-from hybridflow.config import Config, compose
+from hybridflow.config import compose
+from hybridflow.config.schema import SECTIONS
 from hybridflow.config.where import line_of
 from hybridflow.errors import ConfigError
 
@@ -85,7 +86,7 @@ def split(overrides: Iterable[str], stages: Iterable[str]) -> tuple[list[str], d
             own[first].append(override[: len(override) - len(body)] + rest)
             continue
         near = get_close_matches(first, own, n=1, cutoff=0.8)
-        if dot and near and first not in _sections():
+        if dot and near and first not in SECTIONS:
             raise ConfigError(f"{override}: no stage is named {first!r}; did you mean {near[0]}? {_all(own)}")
         shared.append(override)
     return shared, own
@@ -110,7 +111,7 @@ def _entries(file: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{file}: it has no stages; see docs/rlhf.md")
     for stage, entry in found["stages"].items():
         place = f"{file}:{line_of(file, ['stages', stage])}"
-        if stage in _sections():
+        if stage in SECTIONS:
             raise ConfigError(f"{place}: stage {stage}: a section of the settings has this name; choose another")
         if (entry["command"] or stage) not in HYDRAS:
             raise ConfigError(
@@ -118,10 +119,6 @@ def _entries(file: Path) -> Mapping[str, Any]:
                 f"one of {', '.join(HYDRAS)}"
             )
     return found
-
-
-def _sections() -> set[str]:
-    return {entry.name for entry in fields(Config)}
 
 
 def _all(stages: Iterable[str]) -> str:

@@ -6,13 +6,12 @@ Every problem begins with the key to change and a colon.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 
 from omegaconf import OmegaConf
 
 from hybridflow.config import fit
 from hybridflow.config.fit import MODEL_ROLES, Facts, section, trained
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import SECTIONS, Config
 
 # The smallest value that means anything. Sections of roles that do not take part are not looked at.
 AT_LEAST: Mapping[str, float] = {
@@ -84,7 +83,7 @@ def _pools(config: Config, facts: Facts) -> Iterator[str]:
     for name, slots in pools.items():
         if slots < 1:
             yield f"placement.pools.{name}: {slots} slots given, at least 1 expected"
-    known = {*(entry.name for entry in fields(Config)), *facts.own}
+    known = SECTIONS | {*facts.own}
     for role, pool in config.placement.roles.items():
         if pool not in pools:
             yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"
@@ -94,7 +93,7 @@ def _pools(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:
-    name, known = config.algorithm.name, {*(entry.name for entry in fields(Config)), *facts.own}
+    name, known = config.algorithm.name, SECTIONS | {*facts.own}
     for role in facts.roles:
         if role not in known:
             yield (

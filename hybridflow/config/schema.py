@@ -6,7 +6,7 @@ name says what they count (rows, tokens, steps, slots). `MISSING` marks what a u
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -327,3 +327,7 @@ class Config:
     algorithm: Algorithm = field(default_factory=Algorithm)
     trainer: Trainer = field(default_factory=Trainer)
     plugins: list[str] = field(default_factory=list)  # modules imported first, on the controller and on every rank
+
+
+SECTIONS = frozenset(entry.name for entry in fields(Config))
+"""The top-level keys of the settings."""
