@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _NUMBERS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's dtype.kind
+_ZERO = np.zeros(1, dtype=np.int64)
 _ENTRIES = ("bool", "int", "float", "object")
 KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
 """What `kind_of` can say."""
@@ -111,9 +112,12 @@ def held(values: ArrayLike) -> np.ndarray:
     Raises ValueError for an array without rows to count.
     """
     array = np.asarray(values)
+    kind = array.dtype.kind
+    if array.ndim and kind not in "US" and not array.flags.writeable:
+        return array  # as most are: they were held before
     if not array.ndim:
         raise ValueError(f"an entry for each row is wanted, found the one value {array}")
-    if array.dtype.kind in "US":
+    if kind in "US":
         array = array.astype(object)
     if array.flags.writeable:
         array = array.view()
@@ -212,9 +216,11 @@ def _slice(column: Column, start: int, stop: int) -> Column:
 
 def _gather_ragged(runs: Sequence[tuple[Ragged, int, int]], like: Ragged) -> Ragged:
     pieces = [column.values[column.offsets[start] : column.offsets[stop]] for column, start, stop in runs]
-    starts = np.concatenate([column.offsets[start:stop] for column, start, stop in runs])
-    stops = np.concatenate([column.offsets[start + 1 : stop + 1] for column, start, stop in runs])
-    return trusted(_joined(pieces, like.values), offsets_of(stops - starts))
+    offsets, end = [_ZERO], 0
+    for (column, start, stop), piece in zip(runs, pieces, strict=True):
+        offsets.append(column.offsets[start + 1 : stop + 1] + (end - column.offsets[start]))
+        end += len(piece)
+    return trusted(_joined(pieces, like.values), np.concatenate(offsets))
 
 
 def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from hybridflow.roles.columns import kinds
 
 PROMPT = kinds("prompt_ids", "sample_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
-SAMPLED = kinds("response_ids", "rollout_log_probs", "truncated", "weight_version")
+SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version")
 PAIR = RESPONSE | kinds("rejected_ids")
 LABELS = kinds("chosen_harmful", "rejected_harmful")
 
@@ -56,8 +56,9 @@ class GeneratingRole(Role[RowsT]):
         the likeliest tokens. Rows to learn from are sampled at `rollout.temperature`, at which they are scored too.
 
         Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
-        under the distribution it was drawn from), `truncated` ([R] bool: it reached `max_response_tokens` before
-        anything ended it) and `weight_version` ([R] int). Raises ValueError for a prompt that leaves less than
+        under the distribution it was drawn from), `finish_reason` ([R] strings: `end`, the model's own, `stop`, one of
+        `stop` or `stop_token_ids`, or `length`, it reached `max_response_tokens` before either), `truncated` ([R] bool:
+        that reason is `length`) and `weight_version` ([R] int). Raises ValueError for a prompt that leaves less than
         `max_response_tokens` of `rollout.max_sequence_tokens`.
         """
         raise NotImplementedError

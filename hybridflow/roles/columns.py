@@ -23,6 +23,7 @@ KINDS = {
     "ref_rejected": "float",
     "answer": "object",
     "sample_id": "int",
+    "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "int",
 }

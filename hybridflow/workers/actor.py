@@ -64,7 +64,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         """See `GeneratingWorker`. Generation's memory is there until the last row only."""
         with self.context.timed("refit"), self.turn():
             if self.refit(self.generator, self.version):
-                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes())
+                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes)
                 report_taken(self.context.metrics, self.generator, self.refit)
         yield from stream(self.context, self.generator, prompts, step, changes)
         self.generator.sleep()

@@ -63,7 +63,7 @@ def make_generator(context: Context) -> VllmEngine:
 def report_taken(metrics: Metrics, generator: VllmEngine, refit: Bringing) -> None:
     """What a refit held at most beside the weights, and what vLLM's take."""
     metrics.largest("refit/peak_bytes", refit.peak_bytes)
-    metrics.largest("refit/generation_bytes", generator.weight_bytes())
+    metrics.largest("refit/generation_bytes", generator.weight_bytes)
 
 
 def stream(
@@ -86,6 +86,7 @@ def sampled(version: int, found: Generated) -> Batch:
     return Batch(
         response_ids=found.tokens,
         rollout_log_probs=found.log_probs,
+        finish_reason=found.ended_by,
         truncated=found.truncated,
         weight_version=np.full(len(found.tokens), version, dtype=np.int64),
     )

@@ -42,7 +42,7 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "truncated")
+LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "finish_reason", "truncated")
 
 
 def _plain(value: object) -> object:

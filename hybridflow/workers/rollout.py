@@ -45,7 +45,7 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
         with self.context.timed("refit"), self.turn():
             if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
                 self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
-                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes())
+                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes)
 
 
 @workers.register("rollout")

@@ -105,6 +105,7 @@ class Taker(RolloutRole[Batch], Mortal):
         return Batch(
             response_ids=Ragged.of([[7]] * rows, np.int64),
             rollout_log_probs=Ragged.of([[-1.0]] * rows, np.float32),
+            finish_reason=np.array(["end"] * rows, dtype=object),
             truncated=np.zeros(rows, dtype=bool),
             weight_version=np.full(rows, self.version, dtype=np.int64),
         )

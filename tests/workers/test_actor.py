@@ -133,6 +133,7 @@ def test_stop_tokens_end_a_response_and_change_no_token_before(folder: Path, ran
     found = generate(ranks1, folder, rows, stop_token_ids=[token])
     assert_alike(found, cut(free, ends))
     assert not found.dense("truncated")[0] and free.dense("truncated")[0]
+    assert found.dense("finish_reason")[0] == "stop" and free.dense("finish_reason")[0] == "length"
 
 
 def test_stop_strings_end_a_response_with_the_token_that_completes_them(folder: Path, ranks1: Ranks) -> None:
@@ -148,6 +149,7 @@ def test_stop_strings_end_a_response_with_the_token_that_completes_them(folder: 
     ended = [row for row, end in enumerate(ends) if end is not None]
     assert ended and found.ragged("response_ids").lengths.sum() < free.ragged("response_ids").lengths.sum()
     assert not found.dense("truncated")[ended].any()
+    assert set(found.dense("finish_reason")[ended]) == {"stop"}
 
 
 def test_a_row_that_ends_at_the_limit_was_not_truncated(folder: Path, ranks1: Ranks) -> None:
@@ -157,6 +159,7 @@ def test_a_row_that_ends_at_the_limit_was_not_truncated(folder: Path, ranks1: Ra
     assert truncated.dtype == bool and 0 < truncated.sum() < 40
     for response, was in zip(responses, truncated, strict=True):
         assert was == (response[-1] not in (END, 1)) and (len(response) == 12 or not was)
+    assert free.dense("finish_reason").tolist() == ["length" if was else "end" for was in truncated]
     assert metrics["rollout/truncated_fraction"] == truncated.mean()
     assert metrics["response_length/max"] == 12 and metrics["response_length/mean"] == responses.lengths.mean()
     row = int(np.flatnonzero(~truncated)[0])
@@ -212,7 +215,7 @@ def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks
     assert streamed.columns == whole.columns
     assert streamed.ragged("response_ids") == whole.ragged("response_ids")
     assert same(streamed.ragged("rollout_log_probs").values, whole.ragged("rollout_log_probs").values)
-    for column in ("truncated", "weight_version"):
+    for column in ("finish_reason", "truncated", "weight_version"):
         assert streamed.dense(column).tolist() == whole.dense(column).tolist()
     of_rows = [name for name in expected if name.startswith(("rollout/", "response_length/", "perf/"))]
     assert len(of_rows) == 5 and [said[name] for name in of_rows] == [expected[name] for name in of_rows]

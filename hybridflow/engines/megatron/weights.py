@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ class LocalWeights:
         """This rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
         return hf_view(self.param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
 
+    @cached_property
     def nbytes(self) -> int:
         """What they take, padding included; not their gradients, nor what an optimiser holds."""
         return sum(param.nbytes for param in self._params.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,6 @@ class VllmEngine:
         from hybridflow.engines.vllm import receive
 
         receive.register()
-        self._weight_bytes = receive.weight_bytes
         self.version: int | None = None
         self._stop_ids = list(stop_ids)
         self._limit = rollout.max_sequence_tokens
@@ -104,9 +104,12 @@ class VllmEngine:
         self.version = version
         return found
 
+    @cached_property
     def weight_bytes(self) -> int:
-        """What this rank's weights take while it is awake, as they were loaded."""
-        [found] = self._llm.apply_model(self._weight_bytes)
+        """What this rank's weights take while it is awake, as loaded; counted once, after a `receive`."""
+        from hybridflow.engines.vllm.receive import weight_bytes
+
+        [found] = self._llm.apply_model(weight_bytes)
         return int(found)
 
     def sleep(self) -> None:
@@ -148,7 +151,7 @@ class VllmEngine:
             for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
                 names.append(engine.add_request(str(row), tokens_input(prompt.tolist()), one))
             while engine.has_unfinished_requests():
-                if rows := list(map(finished_row, engine.step())):
+                if rows := [finished_row(one, self._stop_ids) for one in engine.step()]:
                     yield rows
         finally:
             engine.abort_request(names, internal=True)

@@ -10,6 +10,8 @@ import numpy as np
 from hybridflow.batch import Ragged
 from hybridflow.engines.vllm.sampling import Sampling
 
+END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
+
 
 class FinishedRow(NamedTuple):
     """One response.
@@ -18,14 +20,15 @@ class FinishedRow(NamedTuple):
         row: the number of its prompt.
         tokens: [N] int64; with the token that ended it.
         log_probs: [N] float32, natural logarithm, of each token under the distribution it was drawn from.
-        truncated: it reached the limit of tokens before anything ended it.
+        ended_by: END, the model's own; STOP, a string or token that the sampling names; LENGTH, the limit of tokens was
+            reached before either.
         cached_tokens: of the prompt, that were not computed because another row had computed them.
     """
 
     row: int
     tokens: np.ndarray
     log_probs: np.ndarray
-    truncated: bool
+    ended_by: str
     cached_tokens: int
 
 
@@ -35,14 +38,19 @@ class Generated(NamedTuple):
     Attributes:
         tokens: ragged int64.
         log_probs: ragged float32.
-        truncated: [R] bool.
+        ended_by: [R] object.
         cached_tokens: [R] int64.
     """
 
     tokens: Ragged
     log_probs: Ragged
-    truncated: np.ndarray
+    ended_by: np.ndarray
     cached_tokens: np.ndarray
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """[R] bool: the limit of tokens ended it."""
+        return np.array(self.ended_by == LENGTH, dtype=bool)
 
     @staticmethod
     def of(finished: Iterable[FinishedRow]) -> Generated:
@@ -51,7 +59,7 @@ class Generated(NamedTuple):
         return Generated(
             Ragged.of([found.tokens for found in rows], np.int64),
             Ragged.of([found.log_probs for found in rows], np.float32),
-            np.array([found.truncated for found in rows], dtype=bool),
+            np.array([found.ended_by for found in rows], dtype=object),
             np.array([found.cached_tokens for found in rows], dtype=np.int64),
         )
 
@@ -77,16 +85,17 @@ def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> Any:
     )
 
 
-def finished_row(output: Any) -> FinishedRow:
-    """From vLLM's RequestOutput of a request that is named by its row."""
+def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:
+    """From vLLM's RequestOutput of a request that is named by its row; `stop_ids`: as in `parameters`."""
     [best] = output.outputs
     assert best.finish_reason in ("stop", "length"), f"row {output.request_id} ended by {best.finish_reason}"
+    stopped = END if best.stop_reason in stop_ids else STOP
     log_probs = [next(iter(token.values())).logprob for token in best.logprobs]
     return FinishedRow(
         int(output.request_id),
         np.array(best.token_ids, dtype=np.int64),
         np.array(log_probs, dtype=np.float32),
-        best.finish_reason == "length",
+        LENGTH if best.finish_reason == "length" else stopped,
         output.num_cached_tokens,
     )
 

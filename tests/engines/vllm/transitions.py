@@ -78,7 +78,7 @@ def transition(
     program = refit.plan.exchange(rank).program
     bound = 4 * (2 * program.largest + max(item.elements for item in program.items))
     received = counting.received if counting else 0
-    stored, shared = (megatron.weights.nbytes(), vllm.weight_bytes()), _shared_memory()
+    stored, shared = (megatron.weights.nbytes, vllm.weight_bytes), _shared_memory()
     _forget(vllm)
     return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound, stored, shared)
 
