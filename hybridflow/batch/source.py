@@ -35,9 +35,14 @@ class Metadata:
     @staticmethod
     def of(batch: Batch) -> Metadata:
         """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
-        ragged = {name: column for name, column in batch.items() if isinstance(column, Ragged)}
-        shared = {id(column.offsets): column.lengths for column in ragged.values()}
-        return Metadata(batch.rows, batch.schema, {name: shared[id(c.offsets)] for name, c in ragged.items()})
+        lengths, shared = dict[str, np.ndarray](), dict[int, np.ndarray]()
+        for name, column in batch.items():
+            if isinstance(column, Ragged):
+                offsets = id(column.offsets)
+                if offsets not in shared:
+                    shared[offsets] = column.lengths
+                lengths[name] = shared[offsets]
+        return Metadata(batch.rows, batch.schema, lengths)
 
 
 class Chunk(Protocol):

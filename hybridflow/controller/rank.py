@@ -122,13 +122,13 @@ class Rank:
 
     def _upstream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """The failure because of which rows of a call were not made."""
-        upstream = next((chunk for chunk in chunks if isinstance(chunk, Failure)), None)
-        if upstream is None:
-            return None
-        return dataclasses.replace(
-            upstream, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(upstream),
-            follows=True,
-        )  # fmt: skip
+        for chunk in chunks:
+            if isinstance(chunk, Failure):
+                return dataclasses.replace(
+                    chunk, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(chunk),
+                    follows=True,
+                )  # fmt: skip
+        return None
 
     def _begin(self, order: Order) -> tuple[Any, Method, Metrics]:
         worker, metrics = self._workers[order.role], Metrics()
@@ -140,7 +140,7 @@ class Rank:
         self, order: Order, worker: Any, declared: Method, chunks: Sequence[Plain | Failure]
     ) -> tuple[Call, Any]:
         """The call with its rows, and what the method gave for it."""
-        given = unpack(order.call, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
+        given = unpack(order.message, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
         check_given(declared, given)
         return given, getattr(worker, order.method)(*given.args, **given.kwargs)
 
@@ -151,7 +151,7 @@ class Rank:
         start = perf_counter()
         try:
             given, value = self._called(order, worker, declared, chunks)
-            if inspect.isawaitable(value):
+            if not isinstance(value, Batch) and inspect.isawaitable(value):
                 value = self._wait_for(value)
             check_returned(declared, value, given)
         except Exception as error:

@@ -9,22 +9,20 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ray import cloudpickle
 
 from hybridflow.batch import Metadata
 from hybridflow.controller.failure import Failure
-from hybridflow.dispatch import Call
-from hybridflow.dispatch.message import RowsMessage
+from hybridflow.dispatch.message import Message
 from hybridflow.observe.metrics import Metrics
 
-PLAIN = (RowsMessage, str, bytes, int, float, type(None))  # pickle does these faster, and needs no help with them
+PLAIN = (str, bytes, int, float, type(None))  # pickle does these faster, and needs no help with them
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """One call as a rank gets it.
 
     Attributes:
@@ -33,13 +31,14 @@ class Order:
 
     role: str
     method: str
-    call: Call
+    message: Message
     chunks: int = 1
 
     def encode(self) -> bytes:
         """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
-        parts = (self.role, self.method, self.call.args, self.call.kwargs, self.chunks)
-        if all(isinstance(value, PLAIN) for value in (*self.call.args, *self.call.kwargs.values())):
+        args, kwargs, rows = self.message
+        parts = (self.role, self.method, args, kwargs, rows, self.chunks)
+        if all(isinstance(value, PLAIN) for value in (*args, *kwargs.values())):
             return pickle.dumps(parts, protocol=5)
         encoded: bytes = cloudpickle.dumps(parts)
         return encoded
@@ -47,8 +46,8 @@ class Order:
     @staticmethod
     def decode(encoded: bytes) -> Order:
         """From bytes that this run's controller made."""
-        role, method, args, kwargs, chunks = pickle.loads(encoded)
-        return Order(role, method, Call(args, kwargs), chunks)
+        role, method, args, kwargs, rows, chunks = pickle.loads(encoded)
+        return Order(role, method, Message(args, kwargs, rows), chunks)
 
 
 @dataclass(frozen=True)

@@ -20,39 +20,50 @@ Piece = tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]
 """Some columns of the rows, and their runs as in `Source`, with chunks by their numbers among the call's."""
 
 
-class RowsMessage(NamedTuple):
-    """A BatchRef as a call carries it."""
+class Message(NamedTuple):
+    """A call as it travels: builtin types, and what a user passed, for pickle is quick with the former.
 
-    pieces: tuple[Piece, ...]
-    marks: Mapping[str, np.ndarray]
+    Attributes:
+        args, kwargs: what is not rows; None stands where rows were.
+        rows: of each argument that is rows, its place (a number among `args`, or a name), its pieces and its marks.
+    """
+
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    rows: tuple[tuple[int | str, tuple[Piece, ...], Mapping[str, np.ndarray]], ...] = ()
 
 
-def pack(call: Call, reads: Sequence[str] | None) -> tuple[Call, list[Any]]:
-    """A call with its rows as messages, and the chunks that they name, each once. Only columns in `reads` travel."""
+def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
+    """A call as a message, and the chunks that its rows name, each once. Only columns in `reads` travel."""
     chunks: dict[Any, int] = {}
 
     def piece(source: Source, columns: tuple[str, ...]) -> Piece:
         number = chunks.setdefault
         return columns, tuple([(number(c, len(chunks)), start, stop) for c, start, stop in source.runs])
 
-    def message(value: Any) -> Any:
-        if not isinstance(value, BatchRef):
-            return value
-        sources = [(s, s.columns if reads is None else s.those(reads)) for s in value.sources]
-        return RowsMessage(tuple([piece(s, columns) for s, columns in sources if columns]), value.marks)
+    def pieces(ref: BatchRef) -> tuple[Piece, ...]:
+        sources = [(s, s.columns if reads is None else s.those(reads)) for s in ref.sources]
+        return tuple([piece(s, columns) for s, columns in sources if columns])
 
-    return call.map(message), list(chunks)
+    args, kwargs = call
+    places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+    rows = [(place, pieces(value), value.marks) for place, value in places if isinstance(value, BatchRef)]
+    return Message(*call.map(_without_rows), tuple(rows)), list(chunks)
 
 
-def unpack(call: Call, chunks: Sequence[Batch]) -> Call:
+def unpack(message: Message, chunks: Sequence[Batch]) -> Call:
     """On a rank: the call with its rows taken out of the chunks."""
-
-    def fetch(value: Any) -> Any:
-        if not isinstance(value, RowsMessage):
-            return value
+    args, kwargs = [*message.args], {**message.kwargs}
+    for place, pieces, marks in message.rows:
         taken: dict[str, Column] = {}
-        for columns, runs in value.pieces:
+        for columns, runs in pieces:
             taken |= gather([(chunks[number], start, stop) for number, start, stop in runs], columns)
-        return Batch.trusted(taken | {name: held(mark) for name, mark in value.marks.items()})
+        for name, mark in marks.items():
+            taken[name] = held(mark)
+        into: Any = args if isinstance(place, int) else kwargs
+        into[place] = Batch.trusted(taken)
+    return Call(tuple(args), kwargs)
 
-    return call.map(fetch)
+
+def _without_rows(value: Any) -> Any:
+    return None if isinstance(value, BatchRef) else value

@@ -23,7 +23,9 @@ class Call(NamedTuple):
 
     def map(self, change: Callable[[Any], Any]) -> Call:
         """The same call with every argument changed."""
-        return Call(tuple(map(change, self.args)), {name: change(value) for name, value in self.kwargs.items()})
+        args, kwargs = self
+        changed = {name: change(value) for name, value in kwargs.items()} if kwargs else kwargs
+        return Call(tuple(map(change, args)), changed)
 
     @property
     def refs(self) -> list[BatchRef]:
@@ -32,9 +34,10 @@ class Call(NamedTuple):
 
     def rows(self) -> BatchRef | None:
         """The first argument that is rows, or None."""
-        for value in (*self.args, *self.kwargs.values()):
-            if isinstance(value, BatchRef):
-                return value
+        for values in (self.args, self.kwargs.values()):
+            for value in values:
+                if isinstance(value, BatchRef):
+                    return value
         return None
 
 
