@@ -22,7 +22,7 @@ class AdditionPairs(Addition, PreferenceTask):
 
     Args:
         wrong_answers: to each sum.
-        near_misses: of the wrong answers, the share that differs in one digit.
+        near_misses: of the wrong answers, the share that is as long as the right one and keeps some of its digits.
         max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad: as in `addition`.
     """
 
@@ -62,16 +62,17 @@ class AdditionPairs(Addition, PreferenceTask):
 
 
 def wrong_answer(right: str, rng: np.random.Generator, near: float = 0.5) -> str:
-    """Digits that are not `right`: with one of them changed, or new ones, one more or less too.
+    """Digits that are not `right`: with some of them changed, or new ones, one more or less too.
 
     Args:
         right: digits, at least one.
-        near: how often one of them is changed; else all are new.
+        near: how often some are changed, 1, 2, … or all of them, equally often; else all are new.
     """
     if rng.random() < near:
-        place = int(rng.integers(len(right)))
-        other = (int(right[place]) + int(rng.integers(1, 10))) % 10
-        return f"{right[:place]}{other}{right[place + 1 :]}"
+        places = rng.choice(len(right), int(rng.integers(1, len(right) + 1)), replace=False)
+        moved = np.zeros(len(right), dtype=np.int64)
+        moved[places] = rng.integers(1, 10, len(places))
+        return "".join(str((int(digit) + by) % 10) for digit, by in zip(right, moved.tolist(), strict=True))
     length = max(1, len(right) + int(rng.integers(-1, 2)))
     found = "".join(map(str, rng.integers(0, 10, length)))
     return found if found != right else wrong_answer(right, rng, near)
