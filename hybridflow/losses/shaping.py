@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hybridflow.losses.options import with_options
@@ -65,3 +66,14 @@ def overlong(inputs: ShapingInputs, *, buffer: float = 0.2, penalty: float = 1.0
         raise ValueError(f"reward shaping 'overlong': buffer is {buffer}; give more than 0 and at most 1")
     cache = buffer * inputs.limit
     return inputs.rewards - penalty * ((inputs.lengths - (inputs.limit - cache)) / cache).clamp(0, 1)
+
+
+@reward_shapings.register("sigmoid")
+def sigmoid(inputs: ShapingInputs, *, reference: float = 0.0) -> Tensor:
+    """σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too much.
+
+    Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry it is the probability that the response is preferred
+    to one whose score is `reference`. There that is the score of a response to the same prompt by the policy at the
+    start; here it is one number for all prompts.
+    """
+    return torch.sigmoid(inputs.rewards - reference)

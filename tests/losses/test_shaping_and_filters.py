@@ -1,6 +1,8 @@
-"""Overlong rewards, and which rows are left out."""
+"""Shaped rewards, and which rows are left out."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -18,7 +20,8 @@ ROWS = st.lists(
 
 
 def test_the_names_are_known() -> None:
-    assert sorted(reward_shapings) == ["none", "overlong"] and sorted(rollout_filters) == ["overlong", "unequal_groups"]
+    assert sorted(reward_shapings) == ["none", "overlong", "sigmoid"]
+    assert sorted(rollout_filters) == ["overlong", "unequal_groups"]
 
 
 def _punishment(length: int, cache: float) -> float:
@@ -41,6 +44,13 @@ def test_overlong_shaping_against_a_loop(rows: list[tuple[float, int, int]], buf
 def test_beyond_the_limit_the_punishment_is_whole() -> None:
     inputs = ShapingInputs(torch.ones(2), torch.tensor([LIMIT, LIMIT + 9]), LIMIT)
     assert overlong(inputs).tolist() == pytest.approx([0.0, 0.0])
+
+
+@given(st.lists(st.floats(-80, 80), min_size=1, max_size=5), st.floats(-5, 5))
+def test_sigmoid_shaping_against_a_loop(rewards: list[float], reference: float) -> None:
+    inputs = ShapingInputs(torch.tensor(rewards, dtype=torch.float64), torch.ones(len(rewards)).long(), LIMIT)
+    found = shaping("sigmoid", {"reference": reference})(inputs)
+    assert found.tolist() == pytest.approx([1 / (1 + math.exp(reference - reward)) for reward in rewards])
 
 
 def test_a_buffer_that_is_no_share_is_refused() -> None:
