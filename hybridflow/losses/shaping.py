@@ -72,7 +72,7 @@ def overlong(inputs: ShapingInputs, *, buffer: float = 0.2, penalty: float = 1.0
 def sigmoid(inputs: ShapingInputs, *, reference: float = 0.0) -> Tensor:
     """σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too much.
 
-    Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry it is the probability that the response is preferred
+    Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry, the probability that the response is preferred
     to one whose score is `reference`. There that is the score of a response to the same prompt by the policy at the
     start; here it is one number for all prompts.
     """
