@@ -7,23 +7,35 @@ ends with the mean cost of its samples (those with a 7 in them) under `lagrange.
 stage, PPO, and all its stages are made anew for each seed.
 
 `algorithms` gives for each `before`, `after` and `std`: means over seeds of accuracy, and the deviation of `after`
-between seeds. Runs are whole runs by the command line, with the run folders in `--folder`. Cases that the JSON file has
-from the same settings are not run again, so what was interrupted goes on; remove the file to measure anew.
+between seeds. Runs are whole runs by the command line, `--jobs` at a time, with the run folders in `--folder`. Cases
+that the JSON file has from the same settings are not run again, so what was interrupted goes on; remove the file to
+measure anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, pstdev
 from typing import Any
 
+from rich.progress import Progress
+
 from benchmarks.learning_plot import svg
 
-COMMON = ("trainer.steps=100", "trainer.validate_every=10", "trainer.log_rollouts_every=0")
+COMMON = (
+    "trainer.steps=100",
+    "trainer.validate_every=10",
+    "trainer.log_rollouts_every=0",
+    "trainer.stop_at_accuracy=0.6",  # far enough above the start; what an algorithm could still learn is not asked here
+    "placement.pools.main=1",  # one rank: two runs at a time need no more time than one run on two cores
+    "actor.parallel.tensor=1",
+)
 CASES: dict[str, tuple[str, ...]] = {
     "ppo": (),
     "grpo": (),
@@ -50,19 +62,23 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="where to draw the curves, as SVG")
     parser.add_argument("--folder", type=Path, default=Path("runs/learning"), help="where the runs are")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     options = parser.parse_args()
     folder = options.folder.absolute()
     cases: dict[str, Any] = json.loads(options.json.read_text())["cases"] if options.json.exists() else {}
-    warm = warm_start(folder)
-    for name in options.only:
-        for seed in options.seeds:
-            settings = list(overrides(name, seed))
-            if cases.get(f"{name} {seed}", {}).get("settings") == settings:
-                continue
-            cases[f"{name} {seed}"] = {"settings": settings, **measured(folder, warm, name, seed)}
+    warm, random = warm_start(folder), {stage: random_model(folder, layers) for stage, layers in LAYERS.items()}
+    wanted = [(name, seed) for name in options.only for seed in options.seeds]
+    missing = [of for of in wanted if cases.get("{} {}".format(*of), {}).get("settings") != list(overrides(*of))]
+    with ThreadPoolExecutor(options.jobs) as jobs, Progress() as progress:
+        bar = progress.add_task("runs", total=len(missing))
+        running = {jobs.submit(measured, folder, warm, random, *of): of for of in missing}
+        for done in as_completed(running):
+            name, seed = running[done]
+            cases[f"{name} {seed}"] = {"settings": list(overrides(name, seed)), **done.result()}
             options.json.write_text(json.dumps({"algorithms": summary(cases), "cases": cases}, indent=1) + "\n")
-            print(f"{name} {seed}: {cases[f'{name} {seed}']['accuracy']}", flush=True)
+            progress.print(f"{name} {seed}: {cases[f'{name} {seed}']['accuracy']}")
+            progress.advance(bar)
     print(json.dumps(summary(cases), indent=1))
     if options.plot:
         options.plot.write_text(svg({name: curves(cases, name) for name in CASES if curves(cases, name)}))
@@ -90,15 +106,21 @@ def warm_start(folder: Path) -> Path:
 def random_model(folder: Path, layers: int = 2) -> Path:
     """A model that has learnt nothing, made if it is not there."""
     model = folder / f"models/addition_{layers}_layers"
-    hybridflow(folder, "model", "addition", "--layers", str(layers), "--out", str(model))
+    if not model.is_dir():
+        hybridflow(folder, "model", "addition", "--layers", str(layers), "--out", str(model))
     return model
 
 
-def measured(folder: Path, warm: Path, name: str, seed: int) -> dict[str, Any]:
-    """Run a case; accuracy by step, and the mean costs at its two ends if it has any."""
+def measured(folder: Path, warm: Path, random: dict[str, Path], name: str, seed: int) -> dict[str, Any]:
+    """Run a case; accuracy by step, and the mean costs at its two ends if it has any.
+
+    Args:
+        warm: the model that all begin with, but for rlhf.
+        random: by stage of rlhf, the model that this begins with.
+    """
     run = folder / f"{name}_{seed}"
     if name == "rlhf":
-        starts = [f"{stage}.actor.model.path={random_model(folder, layers)}" for stage, layers in LAYERS.items()]
+        starts = [f"{stage}.actor.model.path={model}" for stage, model in random.items()]
         hybridflow(folder, "rlhf", f"run.root={run}", *overrides(name, seed), *starts)
         run /= "addition_model_reward"
     else:
@@ -111,10 +133,11 @@ def measured(folder: Path, warm: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def hybridflow(folder: Path, *arguments: str) -> None:
-    """A command to its end; what it printed goes to `folder/log.txt`."""
+    """A command to its end, on one core; what it printed goes to `folder/log.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
-        subprocess.run([sys.executable, "-m", "hybridflow", *arguments], stdout=log, stderr=log, check=True)
+        command = [sys.executable, "-m", "hybridflow", *arguments]
+        subprocess.run(command, stdout=log, stderr=log, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def curves(cases: dict[str, Any], name: str) -> list[dict[int, float]]:
