@@ -30,6 +30,7 @@ class Transition:
     Attributes:
         stored: the bytes of Megatron's weights and of vLLM's.
         shared: the shared memory of its groups in vLLM, by name, and whether that name is still there.
+        shares: whether vLLM has shared memory at all; its build for CPUs without AVX-512 has none.
     """
 
     before: Generated
@@ -40,6 +41,7 @@ class Transition:
     bound: int
     stored: tuple[int, int]
     shared: dict[str, bool]
+    shares: bool
 
 
 def transition(
@@ -80,7 +82,9 @@ def transition(
     received = counting.received if counting else 0
     stored, shared = (megatron.weights.nbytes, vllm.weight_bytes), _shared_memory()
     _forget(vllm)
-    return Transition(before, after, received, refit.plan.received[rank], refit.peak_bytes, bound, stored, shared)
+    shares = hasattr(torch.ops._C, "init_shm_manager")
+    peak = refit.peak_bytes
+    return Transition(before, after, received, refit.plan.received[rank], peak, bound, stored, shared, shares)
 
 
 def _learn(megatron: MegatronEngine, rows: Batch) -> None:
