@@ -24,6 +24,9 @@ class Addition(Task):
         reverse_answer: the answer's digits least significant first: `521`.
         zero_pad: numbers as wide as the largest: `07+68=` is answered by `075`. With `reverse_answer`, every digit of
             the answer then depends on the two above it and a carry, which a small model learns in a minute.
+        last_digits: of the sum, only so many of its last digits are asked for; 0: all of them.
+
+    Raises ValueError for fewer digits than none.
     """
 
     grader = "exact"
@@ -36,8 +39,12 @@ class Addition(Task):
         warmup_fraction: float = 0.25,
         reverse_answer: bool = False,
         zero_pad: bool = False,
+        last_digits: int = 0,
     ) -> None:
         super().__init__(tokenizer)
+        if last_digits < 0:
+            raise ValueError(f"addition: last_digits is {last_digits}, at least 0 was expected")
+        self._last_digits = last_digits
         self.reverse_answer = reverse_answer
         self._width = len(str(max_operand)) if zero_pad else 0
         self._pairs = split_pairs("addition", 0, max_operand, held_out_fraction, warmup_fraction)
@@ -48,6 +55,6 @@ class Addition(Task):
     def example(self, split: str, index: int) -> Example:
         a, b = self._pairs[split][index].tolist()
         width = self._width
-        answer = f"{a + b:0{width and width + 1}d}"
+        answer = f"{a + b:0{max(width and width + 1, self._last_digits)}d}"[-self._last_digits :]
         sample_id = a * (MAX_OPERAND + 1) + b
         return Example(f"{a:0{width}d}+{b:0{width}d}=", answer[::-1] if self.reverse_answer else answer, sample_id)

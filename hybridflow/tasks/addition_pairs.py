@@ -23,7 +23,7 @@ class AdditionPairs(Addition, PreferenceTask):
     Args:
         wrong_answers: to each sum.
         near_misses: of the wrong answers, the share that is as long as the right one and keeps some of its digits.
-        max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad: as in `addition`.
+        max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits: as in `addition`.
     """
 
     def __init__(
@@ -36,8 +36,11 @@ class AdditionPairs(Addition, PreferenceTask):
         warmup_fraction: float = 0.25,
         reverse_answer: bool = False,
         zero_pad: bool = False,
+        last_digits: int = 0,
     ) -> None:
-        super().__init__(tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad)
+        super().__init__(
+            tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits
+        )
         if wrong_answers < 1:
             raise ValueError(f"addition_pairs: wrong_answers is {wrong_answers}, at least 1 was expected")
         if not 0.0 <= near_misses <= 1.0:

@@ -67,6 +67,21 @@ def test_reversed_answers(digits: PreTrainedTokenizerFast) -> None:
         assert turned.example("train", index).answer == plain.example("train", index).answer[::-1]
 
 
+@pytest.mark.parametrize("zero_pad", [False, True])
+@pytest.mark.parametrize("last_digits", [1, 2, 4])
+def test_last_digits_are_the_sum_s_remainder(last_digits: int, zero_pad: bool, digits: PreTrainedTokenizerFast) -> None:
+    task = Addition(digits, 50, zero_pad=zero_pad, reverse_answer=True, last_digits=last_digits)
+    for index in range(50):
+        found = task.example("train", index)
+        a, b = map(int, str(found.prompt).removesuffix("=").split("+"))
+        assert found.answer == f"{(a + b) % 10**last_digits:0{last_digits}d}"[::-1]
+
+
+def test_fewer_digits_than_none_are_an_error(digits: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ValueError, match="last_digits is -1, at least 0"):
+        Addition(digits, last_digits=-1)
+
+
 @pytest.mark.parametrize(("max_operand", "width"), [(9, 1), (50, 2), (100, 3)])
 def test_padded_sums_have_one_width(max_operand: int, width: int, digits: PreTrainedTokenizerFast) -> None:
     plain, padded = Addition(digits, max_operand), Addition(digits, max_operand, zero_pad=True)
