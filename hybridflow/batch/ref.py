@@ -93,9 +93,9 @@ class BatchRef(Rows):
     def slice(self, start: int, stop: int) -> BatchRef:
         """See `Rows`."""
         self._check_slice(start, stop)
-        marks = {name: values[start:stop] for name, values in self.marks.items()}
+        marks = {name: values[start:stop] for name, values in self.marks.items()} if self.marks else self.marks
         origin = None if self.origin is None else self.origin[start:stop]
-        return BatchRef(stop - start, tuple(source.slice(start, stop) for source in self.sources), marks, origin)
+        return BatchRef(stop - start, tuple([source.slice(start, stop) for source in self.sources]), marks, origin)
 
     def numbered(self, origin: Origin | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
@@ -183,21 +183,29 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
     """Rows end to end. Raises ValueError if the columns differ."""
     if not refs:
         return BatchRef(0, ())
+    sources = _joined(refs)
+    marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
+    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin([ref.origin for ref in refs]))
+
+
+def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
+    """The sources of rows end to end. Raises ValueError if the columns differ."""
+    if len({(*[source.columns for source in ref.sources], *ref.marks) for ref in refs}) == 1:  # as ranks give them
+        parts = zip(*[ref.sources for ref in refs], strict=True)
+        return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
     if len({frozenset(ref.columns) for ref in refs}) > 1:
         raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
     together: dict[tuple[int, ...], list[str]] = {}  # columns that share a source in every one of them
     places = [{name: number for number, s in enumerate(ref.sources) for name in s.columns} for ref in refs]
     for name in places[0]:
         together.setdefault(tuple(place[name] for place in places), []).append(name)
-    sources = tuple(
+    return tuple(
         end_to_end(
             columns,
             chain.from_iterable(ref.sources[number].runs for ref, number in zip(refs, numbers, strict=True)),
         )
         for numbers, columns in together.items()
     )
-    marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    return BatchRef(sum(ref.rows for ref in refs), sources, marks, _origin([ref.origin for ref in refs]))
 
 
 def stacked(refs: Sequence[BatchRef]) -> BatchRef:
