@@ -68,16 +68,17 @@ def main() -> None:
     folder = options.folder.absolute()
     cases: dict[str, Any] = json.loads(options.json.read_text())["cases"] if options.json.exists() else {}
     warm, random = warm_start(folder), {stage: random_model(folder, layers) for stage, layers in LAYERS.items()}
-    wanted = [(name, seed) for name in options.only for seed in options.seeds]
-    missing = [of for of in wanted if cases.get("{} {}".format(*of), {}).get("settings") != list(overrides(*of))]
+    wanted = {f"{name} {seed}": (name, seed) for name in options.only for seed in options.seeds}
+    settings = {key: list(overrides(*of)) for key, of in wanted.items()}
+    missing = [key for key in wanted if cases.get(key, {}).get("settings") != settings[key]]
     with ThreadPoolExecutor(options.jobs) as jobs, Progress() as progress:
         bar = progress.add_task("runs", total=len(missing))
-        running = {jobs.submit(measured, folder, warm, random, *of): of for of in missing}
+        running = {jobs.submit(measured, folder, warm, random, *wanted[key]): key for key in missing}
         for done in as_completed(running):
-            name, seed = running[done]
-            cases[f"{name} {seed}"] = {"settings": list(overrides(name, seed)), **done.result()}
+            key = running[done]
+            cases[key] = {"settings": settings[key], **done.result()}
             options.json.write_text(json.dumps({"algorithms": summary(cases), "cases": cases}, indent=1) + "\n")
-            progress.print(f"{name} {seed}: {cases[f'{name} {seed}']['accuracy']}")
+            progress.print(f"{key}: {cases[key]['accuracy']}")
             progress.advance(bar)
     print(json.dumps(summary(cases), indent=1))
     if options.plot:
@@ -133,7 +134,7 @@ def measured(folder: Path, warm: Path, random: dict[str, Path], name: str, seed:
 
 
 def hybridflow(folder: Path, *arguments: str) -> None:
-    """A command to its end, on one core; what it printed goes to `folder/log.txt`."""
+    """A command to its end, a thread a process; what it printed goes to `folder/log.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
         command = [sys.executable, "-m", "hybridflow", *arguments]

@@ -112,12 +112,9 @@ def held(values: ArrayLike) -> np.ndarray:
     Raises ValueError for an array without rows to count.
     """
     array = np.asarray(values)
-    kind = array.dtype.kind
-    if array.ndim and kind not in "US" and not array.flags.writeable:
-        return array  # as most are: they were held before
     if not array.ndim:
         raise ValueError(f"an entry for each row is wanted, found the one value {array}")
-    if kind in "US":
+    if array.dtype.kind in "US":
         array = array.astype(object)
     if array.flags.writeable:
         array = array.view()
