@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +46,7 @@ def counted() -> Iterator[Found]:
         report = decode(encoded)
         found.reports += 1
         found.lengths += sum(tensor_bytes(chunk) for chunk in report.chunks)
-        found.tensors += tensor_bytes(dataclasses.replace(report, chunks=()))
+        found.tensors += tensor_bytes(report._replace(chunks=()))
         return report
 
     with (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class Batch(Rows, Mapping[str, Column]):
 
     def __init__(self, **columns: Column | Sequence[object]) -> None:
         self._columns: dict[str, Column] = {name: _column(name, values) for name, values in columns.items()}
-        counts = {len(column) for column in self._columns.values()}
+        counts = set(map(len, self._columns.values()))
         if len(counts) > 1:
             found = {name: len(column) for name, column in self._columns.items()}
             raise ValueError(f"columns have different numbers of rows: {found}")
@@ -132,12 +132,7 @@ class Batch(Rows, Mapping[str, Column]):
     @staticmethod
     def of_plain(columns: Plain) -> Batch:
         """The batch whose `plain` it is. It is not checked again."""
-        return Batch.trusted(
-            {
-                name: col.trusted(*column) if isinstance(column, tuple) else col.held(column)
-                for name, column in columns.items()
-            }
-        )
+        return Batch.trusted(of_plain(columns, columns))
 
     @staticmethod
     def trusted(columns: dict[str, Column]) -> Batch:
@@ -156,6 +151,16 @@ class Batch(Rows, Mapping[str, Column]):
         return self.dense(name)
 
 
+def of_plain(columns: Plain, names: Iterable[str]) -> dict[str, Column]:
+    """Those of the columns that are there, out of a batch's `plain`."""
+    found: dict[str, Column] = {}
+    for name in names:
+        column = columns.get(name)
+        if column is not None:
+            found[name] = col.trusted(*column) if isinstance(column, tuple) else col.held(column)
+    return found
+
+
 def concat(batches: Sequence[Batch]) -> Batch:
     """Rows end to end; empty parts without columns are left out.
 
@@ -171,22 +176,22 @@ def concat(batches: Sequence[Batch]) -> Batch:
     return Batch(**gather([(part, 0, len(part)) for part in parts], names))
 
 
-def gather(runs: Sequence[tuple[Batch, int, int]], columns: Sequence[str]) -> dict[str, Column]:
-    """Those columns of runs of rows (batch, start, stop), end to end, by one copy; by none if there is one run.
+def gather(runs: Sequence[tuple[Mapping[str, Column], int, int]], columns: Sequence[str]) -> dict[str, Column]:
+    """Those columns of runs of rows (a batch or its columns, start, stop), end to end, by one copy; by none if there
+    is one run.
 
     If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not
     know them. Raises ValueError naming a column that is of another kind in another batch.
     """
     if len(runs) <= 1 and all(start == stop for _, start, stop in runs):
         columns = [name for name in columns if runs and name in runs[0][0]]
-    return {name: _gathered(name, runs) for name in columns}
-
-
-def _gathered(name: str, runs: Sequence[tuple[Batch, int, int]]) -> Column:
-    try:
-        return col.gather([(batch[name], start, stop) for batch, start, stop in runs])
-    except ValueError as error:
-        raise ValueError(f"column {name!r}: {error}") from error
+    found: dict[str, Column] = {}
+    for name in columns:
+        try:
+            found[name] = col.gather([(batch[name], start, stop) for batch, start, stop in runs])
+        except ValueError as error:
+            raise ValueError(f"column {name!r}: {error}") from error
+    return found
 
 
 def _column(name: str, values: Column | Sequence[object]) -> Column:

@@ -189,14 +189,14 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
     Raises ValueError if there is no run, if some columns are ragged and some dense, or if their dtypes or trailing
     shapes differ, and IndexError for rows that a column does not have.
     """
-    like = _agreed(list({id(column): column for column, _, _ in runs}.values()))
     for number, (column, start, stop) in enumerate(runs):
         if not 0 <= start <= stop <= len(column):  # numpy would give the rows that there are, and say nothing
             raise IndexError(f"no rows {start}:{stop} in run {number}, of {len(column)} rows")
     if len(runs) == 1:
         return _slice(*runs[0])
+    like = _agreed(list({id(column): column for column, _, _ in runs}.values()))
     if isinstance(like, Ragged):
-        return _gather_ragged([(c, start, stop) for c, start, stop in runs if isinstance(c, Ragged)], like)
+        return _gather_ragged(runs, like)
     return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
 
 
@@ -211,12 +211,14 @@ def _slice(column: Column, start: int, stop: int) -> Column:
     return trusted(values, offsets - offsets[0] if offsets[0] else offsets)
 
 
-def _gather_ragged(runs: Sequence[tuple[Ragged, int, int]], like: Ragged) -> Ragged:
-    pieces = [column.values[column.offsets[start] : column.offsets[stop]] for column, start, stop in runs]
-    offsets, end = [_ZERO], 0
-    for (column, start, stop), piece in zip(runs, pieces, strict=True):
-        offsets.append(column.offsets[start + 1 : stop + 1] + (end - column.offsets[start]))
-        end += len(piece)
+def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Ragged:
+    pieces, offsets, end = list[np.ndarray](), [_ZERO], 0
+    for column, start, stop in runs:
+        if isinstance(column, Ragged):  # or it is empty
+            first = column.offsets[start]
+            pieces.append(column.values[first : column.offsets[stop]])
+            offsets.append(column.offsets[start + 1 : stop + 1] + (end - first))
+            end += len(pieces[-1])
     return trusted(_joined(pieces, like.values), np.concatenate(offsets))
 
 
@@ -230,7 +232,10 @@ def _agreed(columns: Sequence[Column]) -> Column:
     if not columns:
         raise ValueError("there are no columns to join")
     first, *others = columns
-    if all(_alike(first, other) for other in others):
+    for other in others:
+        if not _alike(first, other):
+            break
+    else:
         return first
     filled = [c for c in columns if len(c)] or columns[:1]
     telling = [c for c in filled if len(values_of(c))] or filled[:1]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.columns import Ragged
+from hybridflow.batch.columns import Ragged, kind_of
 
 Run = tuple[Any, int, int]
 """Rows of a chunk, from `start` to `stop`, without it."""
 
 
-@dataclass(frozen=True)
-class Metadata:
+class Metadata(NamedTuple):
     """What is known of rows without looking at them.
 
     Attributes:
@@ -29,20 +28,21 @@ class Metadata:
     """
 
     rows: int = 0
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    lengths: Mapping[str, np.ndarray] = field(default_factory=dict)
+    kinds: Mapping[str, str] = {}
+    lengths: Mapping[str, np.ndarray] = {}
 
     @staticmethod
     def of(batch: Batch) -> Metadata:
         """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
-        lengths, shared = dict[str, np.ndarray](), dict[int, np.ndarray]()
+        kinds, lengths, shared = {}, {}, {}
         for name, column in batch.items():
+            kinds[name] = kind_of(column)
             if isinstance(column, Ragged):
                 offsets = id(column.offsets)
                 if offsets not in shared:
                     shared[offsets] = column.lengths
                 lengths[name] = shared[offsets]
-        return Metadata(batch.rows, batch.schema, lengths)
+        return Metadata(batch.rows, kinds, lengths)
 
 
 class Chunk(Protocol):
@@ -70,7 +70,7 @@ class Held:
         return self.batch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Source:
     """Some columns of every row of a BatchRef.
 
@@ -83,6 +83,9 @@ class Source:
 
     columns: tuple[str, ...]
     runs: tuple[Run, ...]
+
+    def __init__(self, columns: tuple[str, ...], runs: tuple[Run, ...]) -> None:
+        self.__dict__.update(columns=columns, runs=runs)  # as `BatchRef` does
 
     @property
     def chunks(self) -> tuple[Any, ...]:

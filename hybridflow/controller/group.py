@@ -130,6 +130,6 @@ def _fresh(value: Any) -> Any:
 
 
 def _unnumbered(result: Any) -> Any:
-    if isinstance(result, Sequence):
-        return [_unnumbered(value) for value in result]
-    return result.numbered(None) if isinstance(result, BatchRef) else result
+    if isinstance(result, BatchRef):
+        return result.numbered(None)
+    return [_unnumbered(value) for value in result] if isinstance(result, Sequence) else result

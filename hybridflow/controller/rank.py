@@ -140,11 +140,11 @@ class Rank:
         self, order: Order, worker: Any, declared: Method, chunks: Sequence[Plain | Failure]
     ) -> tuple[Call, Any]:
         """The call with its rows, and what the method gave for it."""
-        given = unpack(order.message, [Batch.of_plain(chunk) for chunk in chunks])  # type: ignore[arg-type]
+        given = unpack(order.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
         return given, getattr(worker, order.method)(*given.args, **given.kwargs)
 
-    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, list[Any]]:
+    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
         worker, declared, metrics = self._begin(order)
@@ -161,8 +161,11 @@ class Rank:
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
-        known = tuple(map(Metadata.of, parts))
-        return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
+        known, rows = list[Metadata](), list[Plain]()
+        for part in parts:
+            known.append(Metadata.of(part))
+            rows.append(part.plain())
+        return Report(tuple(known), metrics=metrics, seconds=seconds), rows
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

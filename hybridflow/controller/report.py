@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from hybridflow.controller.failure import Failure
 from hybridflow.dispatch.message import Message
 from hybridflow.observe.metrics import Metrics
 
-PLAIN = (str, bytes, int, float, type(None))  # pickle does these faster, and needs no help with them
+PLAIN = frozenset({str, bytes, bool, int, float, type(None)})  # pickle does these faster, and needs no help with them
 
 
 class Order(NamedTuple):
@@ -38,7 +37,7 @@ class Order(NamedTuple):
         """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
         args, kwargs, rows = self.message
         parts = (self.role, self.method, args, kwargs, rows, self.chunks)
-        if all(isinstance(value, PLAIN) for value in (*args, *kwargs.values())):
+        if PLAIN.issuperset(map(type, (*args, *kwargs.values()))):
             return pickle.dumps(parts, protocol=5)
         encoded: bytes = cloudpickle.dumps(parts)
         return encoded
@@ -50,19 +49,19 @@ class Order(NamedTuple):
         return Order(role, method, Message(args, kwargs, rows), chunks)
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The small part of a call's result: it goes to the controller, the rows stay.
 
     Attributes:
         chunks: what is known of the rows that it gave, by chunk.
         value: what a method that gives no rows returned.
+        metrics: None, or nothing in them, if none were recorded.
         seconds: that the method ran.
     """
 
     chunks: tuple[Metadata, ...] = ()
     value: Any = None
-    metrics: Metrics = field(default_factory=Metrics)
+    metrics: Metrics | None = None
     seconds: float = 0.0
     failure: Failure | None = None
 
@@ -70,21 +69,26 @@ class Report:
         """To bytes; see `Order`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
-        numbers = self.metrics.sums, self.metrics.totals, self.metrics.maxima
+        numbers = (self.metrics.sums, self.metrics.totals, self.metrics.maxima) if self.metrics else None
         return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
 
     @staticmethod
     def decode(encoded: bytes) -> Report:
         """From bytes that a rank of this run made."""
         known, value, numbers, seconds, failure = pickle.loads(encoded)
-        chunks = tuple(Metadata(rows, kinds, _arrays(lengths)) for rows, kinds, lengths in known)
-        return Report(chunks, None if value is None else pickle.loads(value), Metrics(*numbers), seconds, failure)
+        chunks = tuple([Metadata(rows, kinds, _arrays(lengths)) for rows, kinds, lengths in known])
+        metrics = Metrics(*numbers) if numbers else None
+        return Report(chunks, None if value is None else pickle.loads(value), metrics, seconds, failure)
 
 
 def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """Bytes are a fraction of the work that arrays are for pickle. Columns that share lengths share them here too."""
-    shared = {id(array): array.tobytes() for array in lengths.values()}
-    return {name: shared[id(array)] for name, array in lengths.items()}
+    found, shared = dict[str, bytes](), dict[int, bytes]()
+    for name, array in lengths.items():
+        if id(array) not in shared:
+            shared[id(array)] = array.tobytes()
+        found[name] = shared[id(array)]
+    return found
 
 
 def _arrays(lengths: Mapping[str, bytes]) -> dict[str, np.ndarray]:

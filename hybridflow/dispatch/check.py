@@ -15,6 +15,8 @@ from hybridflow.dispatch.protocol import Call
 
 def check_given(declared: Method, given: Call) -> None:
     """Columns come as they are declared. Raises TypeError naming one that does not."""
+    if not declared.kinds:
+        return
     for value in (*given.args, *given.kwargs.values()):
         if isinstance(value, Batch):
             _check_kinds(declared, value, "was given")
@@ -58,7 +60,10 @@ def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iter
 
 
 def _rows(given: Call) -> Batch | None:
-    return next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
+    for value in (*given.args, *given.kwargs.values()):
+        if isinstance(value, Batch):
+            return value
+    return None
 
 
 def _check_columns(declared: Method, value: Any) -> None:

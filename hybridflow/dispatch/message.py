@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hybridflow.batch import Batch, BatchRef, Column
-from hybridflow.batch.batch import gather
+from hybridflow.batch import Batch, BatchRef, Column, Plain
+from hybridflow.batch.batch import gather, of_plain
 from hybridflow.batch.columns import held
 from hybridflow.batch.source import Source
 from hybridflow.dispatch.protocol import Call
@@ -51,13 +51,14 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
     return Message(*call.map(_without_rows), tuple(rows)), list(chunks)
 
 
-def unpack(message: Message, chunks: Sequence[Batch]) -> Call:
-    """On a rank: the call with its rows taken out of the chunks."""
+def unpack(message: Message, chunks: Sequence[Plain]) -> Call:
+    """On a rank: the call with its rows taken out of the chunks; columns that it does not name are not looked at."""
     args, kwargs = [*message.args], {**message.kwargs}
     for place, pieces, marks in message.rows:
         taken: dict[str, Column] = {}
         for columns, runs in pieces:
-            taken |= gather([(chunks[number], start, stop) for number, start, stop in runs], columns)
+            there = [of_plain(chunk, columns) for chunk in chunks]
+            taken |= gather([(there[number], start, stop) for number, start, stop in runs], columns)
         for name, mark in marks.items():
             taken[name] = held(mark)
         into: Any = args if isinstance(place, int) else kwargs

@@ -20,7 +20,7 @@ from hybridflow.dispatch.protocol import Call
 
 def count(call: Call) -> int:
     """How many rows a call has; 0 if none of its arguments is rows. Raises ValueError if two disagree."""
-    counts = {len(ref) for ref in call.refs}
+    counts = set(map(len, call.refs))
     if len(counts) > 1:
         raise ValueError(f"arguments of one call have different numbers of rows: {sorted(counts)}")
     return counts.pop() if counts else 0
@@ -43,9 +43,8 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     if balance == "tokens" and first is not None and parts > 1:
         return [take(call, part) for part in partition(first.tokens(), parts)]
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
-    starts = range(rows) if groups is None else _block_starts(groups)
-    blocks = (len(starts) * part // parts for part in range(parts + 1))
-    cuts = [int(starts[block]) if block < len(starts) else rows for block in blocks]
+    starts = range(rows + 1) if groups is None else [*_block_starts(groups).tolist(), rows]
+    cuts = [starts[(len(starts) - 1) * part // parts] for part in range(parts + 1)]
     numbered = call.map(_numbered)
     return [numbered.map(partial(_sliced, a, b)) for a, b in pairwise(cuts)]
 

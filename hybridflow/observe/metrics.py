@@ -50,6 +50,9 @@ class Metrics(Mapping[str, float]):
         for name, value in other.maxima.items():
             self.largest(name, value)
 
+    def __bool__(self) -> bool:
+        return bool(self.sums or self.totals or self.maxima)
+
     def __getitem__(self, name: str) -> float:
         return self.result()[name]
 
