@@ -53,7 +53,7 @@ def chain() -> dict[str, Any]:
         three = ResourcePool("three", 3, supervisor, plugins=PLUGINS).play("bench", Layout(data=3))
         couple, trio = plain_actors(2), plain_actors(3)
         found: dict[str, Any] = {}
-        for name, size, times in (("chain_ratio", 64 * 2**20, 40), ("chain_ratio_64KiB", 64 * 2**10, 400)):
+        for name, size, times in (("chain_ratio", 64 * 2**20, 160), ("chain_ratio_64KiB", 64 * 2**10, 1200)):
             rows = ragged_rows(size)
             made = two.add(put(Batch(x=rows)))
             made.metadata()

@@ -212,7 +212,8 @@ def _slice(column: Column, start: int, stop: int) -> Column:
 
 
 def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Ragged:
-    pieces, offsets, end = list[np.ndarray](), [_ZERO], 0
+    pieces: list[np.ndarray] = []
+    offsets, end = [_ZERO], 0
     for column, start, stop in runs:
         if isinstance(column, Ragged):  # or it is empty
             first = column.offsets[start]

@@ -161,11 +161,12 @@ class Rank:
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
-        known, rows = list[Metadata](), list[Plain]()
+        known: list[Metadata] = []
+        rows: list[Plain] = []
         for part in parts:
             known.append(Metadata.of(part))
             rows.append(part.plain())
-        return Report(tuple(known), metrics=metrics, seconds=seconds), rows
+        return Report(tuple(known), None, metrics, seconds), rows
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

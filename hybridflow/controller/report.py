@@ -83,7 +83,8 @@ class Report(NamedTuple):
 
 def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """Bytes are a fraction of the work that arrays are for pickle. Columns that share lengths share them here too."""
-    found, shared = dict[str, bytes](), dict[int, bytes]()
+    found: dict[str, bytes] = {}
+    shared: dict[int, bytes] = {}
     for name, array in lengths.items():
         if id(array) not in shared:
             shared[id(array)] = array.tobytes()
