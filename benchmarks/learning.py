@@ -82,7 +82,7 @@ def main() -> None:
             progress.advance(bar)
     print(json.dumps(summary(cases), indent=1))
     if options.plot:
-        options.plot.write_text(svg({name: curves(cases, name) for name in CASES if curves(cases, name)}))
+        options.plot.write_text(svg({name: curves(cases, name) for name in CASES if curves(cases, name)}, GAIN))
 
 
 def overrides(name: str, seed: int) -> tuple[str, ...]:

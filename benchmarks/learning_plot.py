@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 WIDTH, HEIGHT, COLUMNS, GAP = 200, 110, 4, 34
 COLOURS = ("#3b6ea5", "#c8702a", "#5a8f4e", "#8c5aa8", "#777777")
 Curve = Mapping[int, float]
 
 
-def svg(panels: Mapping[str, Sequence[Curve]]) -> str:
-    """The figure; every panel has the same axes: accuracy from 0 to 1 over steps from 0 to the most of any."""
+def svg(panels: Mapping[str, Sequence[Curve]], gain: float) -> str:
+    """The figure; every panel has the same axes: accuracy from 0 to 1 over steps from 0 to the most of any.
+
+    A dashed line is what is to be reached: `gain` above the mean of a panel's beginnings.
+    """
     most = max(max(curve) for curves in panels.values() for curve in curves)
     rows = -(-len(panels) // COLUMNS)
     size = (COLUMNS * (WIDTH + GAP) + GAP, rows * (HEIGHT + GAP) + GAP)
@@ -21,15 +25,16 @@ def svg(panels: Mapping[str, Sequence[Curve]]) -> str:
     ]
     for number, (name, curves) in enumerate(panels.items()):
         left, top = GAP + number % COLUMNS * (WIDTH + GAP), GAP + number // COLUMNS * (HEIGHT + GAP)
-        found.append(f'<g transform="translate({left} {top})">{_panel(name, curves, most)}</g>')
+        found.append(f'<g transform="translate({left} {top})">{_panel(name, curves, most, gain)}</g>')
     return "\n".join([*found, "</svg>", ""])
 
 
-def _panel(name: str, curves: Sequence[Curve], most: int) -> str:
+def _panel(name: str, curves: Sequence[Curve], most: int, gain: float) -> str:
+    wanted = HEIGHT * (1 - fmean(curve[0] for curve in curves) - gain)
     parts = [
         f'<text x="0" y="-6" font-weight="bold">{name}</text>',
         f'<path d="M0 0V{HEIGHT}H{WIDTH}" fill="none" stroke="#444"/>',
-        f'<path d="M0 {HEIGHT / 2}H{WIDTH}" stroke="#ddd"/>',
+        f'<path d="M0 {wanted:.1f}H{WIDTH}" stroke="#999" stroke-dasharray="3 3"/>',
         f'<text x="-4" y="4" text-anchor="end">1</text><text x="-4" y="{HEIGHT}" text-anchor="end">0</text>',
         f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{most} steps</text>',
     ]
