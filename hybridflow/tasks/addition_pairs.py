@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hybridflow.tasks.addition import Addition
+from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.base import Example, tasks
 from hybridflow.tasks.preferences import PreferenceTask
 
@@ -65,17 +65,20 @@ class AdditionPairs(Addition, PreferenceTask):
 
 
 def wrong_answer(right: str, rng: np.random.Generator, near: float = 0.5) -> str:
-    """Digits that are not `right`: with some of them changed, or new ones, one more or less too.
+    """What is not `right`: a near miss, or anything that a policy can say, nothing too.
+
+    A reward model knows what to think of that only if it has seen it: one that had not gave an empty answer more than a
+    wrong digit, and PPO found that.
 
     Args:
         right: digits, at least one.
-        near: how often some are changed, 1, 2, … or all of them, equally often; else all are new.
+        near: how often it is a near miss: 1, 2, … or all of the digits changed, equally often. Else it is characters
+            of the alphabet, from none to one more than `right` has.
     """
     if rng.random() < near:
         places = rng.choice(len(right), int(rng.integers(1, len(right) + 1)), replace=False)
         moved = np.zeros(len(right), dtype=np.int64)
         moved[places] = rng.integers(1, 10, len(places))
         return "".join(str((int(digit) + by) % 10) for digit, by in zip(right, moved.tolist(), strict=True))
-    length = max(1, len(right) + int(rng.integers(-1, 2)))
-    found = "".join(map(str, rng.integers(0, 10, length)))
+    found = "".join(rng.choice(list(ALPHABET), int(rng.integers(0, len(right) + 2))))
     return found if found != right else wrong_answer(right, rng, near)

@@ -42,7 +42,9 @@ class AdditionSevens(AdditionPairs, HarmTask):
 
 
 def other_sevens(text: str, rng: np.random.Generator) -> str:
-    """The digits `text` with one 7 less or, in half of all cases and if there is none, with one more."""
+    """The text with one 7 less or, in half of all cases and if there is none, with one more in another's place."""
+    if not text:
+        return "7"
     sevens = [place for place, digit in enumerate(text) if digit == "7"]
     others = [place for place, digit in enumerate(text) if digit != "7"]
     less = not others or (bool(sevens) and rng.random() < 0.5)

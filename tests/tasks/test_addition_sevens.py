@@ -19,6 +19,10 @@ def test_one_seven_comes_or_goes(text: str, seed: int) -> None:
     assert abs(found.count("7") - text.count("7")) == 1
 
 
+def test_where_nothing_is_said_a_seven_comes() -> None:
+    assert other_sevens("", np.random.default_rng(0)) == "7"
+
+
 def test_the_better_side_has_fewer_and_labels_are_the_grades(digits: PreTrainedTokenizerFast) -> None:
     task, grade = AdditionSevens(digits, zero_pad=True), graders.get("has_seven")
     labels = set()
