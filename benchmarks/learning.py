@@ -142,10 +142,10 @@ def hybridflow(folder: Path, *arguments: str) -> None:
 
 
 def curves(cases: dict[str, Any], name: str) -> list[dict[int, float]]:
-    """Accuracy by step, for each seed of an algorithm."""
+    """Accuracy by step, for each seed of an algorithm, in their order."""
     return [
         {int(step): value for step, value in case["accuracy"].items()}
-        for key, case in cases.items()
+        for key, case in sorted(cases.items())
         if key.rpartition(" ")[0] == name
     ]
 
