@@ -233,10 +233,7 @@ def _agreed(columns: Sequence[Column]) -> Column:
     if not columns:
         raise ValueError("there are no columns to join")
     first, *others = columns
-    for other in others:
-        if not _alike(first, other):
-            break
-    else:
+    if all(_alike(first, other) for other in others):
         return first
     filled = [c for c in columns if len(c)] or columns[:1]
     telling = [c for c in filled if len(values_of(c))] or filled[:1]

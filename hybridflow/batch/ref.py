@@ -226,10 +226,8 @@ def _origin(parts: Sequence[Origin | None]) -> Origin | None:
     if len(known) < len(parts):
         return None
     filled = [part for part in known if len(part)]
-    if not filled:
-        return range(0)
-    if {range}.issuperset(map(type, filled)) and all([a[-1] + 1 == b[0] for a, b in pairwise(filled)]):
-        return range(filled[0][0], filled[-1][-1] + 1)
+    if all(isinstance(part, range) for part in filled) and all(a[-1] + 1 == b[0] for a, b in pairwise(filled)):
+        return range(filled[0][0], filled[-1][-1] + 1) if filled else range(0)
     return np.concatenate([np.asarray(part, dtype=np.int64) for part in known])
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.columns import Ragged, kind_of
+from hybridflow.batch.columns import Ragged
 
 Run = tuple[Any, int, int]
 """Rows of a chunk, from `start` to `stop`, without it."""
@@ -34,15 +34,15 @@ class Metadata(NamedTuple):
     @staticmethod
     def of(batch: Batch) -> Metadata:
         """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
-        kinds, lengths, shared = {}, {}, {}
+        lengths: dict[str, np.ndarray] = {}
+        shared: dict[int, np.ndarray] = {}
         for name, column in batch.items():
-            kinds[name] = kind_of(column)
             if isinstance(column, Ragged):
                 offsets = id(column.offsets)
                 if offsets not in shared:
                     shared[offsets] = column.lengths
                 lengths[name] = shared[offsets]
-        return Metadata(batch.rows, kinds, lengths)
+        return Metadata(batch.rows, batch.schema, lengths)
 
 
 class Chunk(Protocol):
@@ -70,7 +70,7 @@ class Held:
         return self.batch
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False)
 class Source:
     """Some columns of every row of a BatchRef.
 
@@ -83,9 +83,6 @@ class Source:
 
     columns: tuple[str, ...]
     runs: tuple[Run, ...]
-
-    def __init__(self, columns: tuple[str, ...], runs: tuple[Run, ...]) -> None:
-        self.__dict__.update(columns=columns, runs=runs)  # as `BatchRef` does
 
     @property
     def chunks(self) -> tuple[Any, ...]:

@@ -161,12 +161,8 @@ class Rank:
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
-        known: list[Metadata] = []
-        rows: list[Plain] = []
-        for part in parts:
-            known.append(Metadata.of(part))
-            rows.append(part.plain())
-        return Report(tuple(known), None, metrics, seconds), rows
+        known = tuple(map(Metadata.of, parts))
+        return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

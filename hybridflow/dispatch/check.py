@@ -60,10 +60,7 @@ def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iter
 
 
 def _rows(given: Call) -> Batch | None:
-    for value in (*given.args, *given.kwargs.values()):
-        if isinstance(value, Batch):
-            return value
-    return None
+    return next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
 
 
 def _check_columns(declared: Method, value: Any) -> None:

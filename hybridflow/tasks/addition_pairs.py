@@ -22,7 +22,7 @@ class AdditionPairs(Addition, PreferenceTask):
 
     Args:
         wrong_answers: to each sum.
-        near_misses: of the wrong answers, the share that is as long as the right one and keeps some of its digits.
+        near_misses: of the wrong answers, the share that is the right one with digits changed; see `wrong_answer`.
         max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits: as in `addition`.
     """
 
