@@ -19,7 +19,6 @@ from hybridflow.batch.rows import even_sizes
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put, supervise
 from hybridflow.controller.group import group_class
 from hybridflow.controller.report import Order, Report
-from hybridflow.dispatch.message import Message
 from hybridflow.parallel.layout import Layout
 
 PLUGINS = [dispatch_roles.__name__]
@@ -34,7 +33,7 @@ def noop() -> dict[str, Any]:
         supervisor = Supervisor()
         group = ResourcePool("ours", 8, supervisor, plugins=PLUGINS).play("bench", Layout(data=8))
         actors = plain_actors(8)
-        blob = bytes(len(Order("bench", "noop", Message()).encode()))
+        blob = bytes(len(Order("bench", "noop", ((), {}, ())).encode()))
 
         def ours() -> None:
             group.noop().get()

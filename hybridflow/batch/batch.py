@@ -183,7 +183,7 @@ def gather(runs: Sequence[tuple[Mapping[str, Column], int, int]], columns: Seque
     If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not
     know them. Raises ValueError naming a column that is of another kind in another batch.
     """
-    if len(runs) <= 1 and all(start == stop for _, start, stop in runs):
+    if not runs or (len(runs) == 1 and runs[0][1] == runs[0][2]):
         columns = [name for name in columns if runs and name in runs[0][0]]
     found: dict[str, Column] = {}
     for name in columns:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_NUMBERS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's dtype.kind
+_DENSE = {"b": "bool", "i": "int", "u": "int", "f": "float", "O": "object"}  # by numpy's dtype.kind
+_RAGGED = {kind: f"ragged {entry}" for kind, entry in _DENSE.items()}
 _ZERO = np.zeros(1, dtype=np.int64)
-_ENTRIES = ("bool", "int", "float", "object")
-KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
+KINDS = tuple(dict.fromkeys((*_DENSE.values(), *_RAGGED.values())))
 """What `kind_of` can say."""
 
 
@@ -54,13 +54,13 @@ class Ragged:
         # numpy calls an empty list float64, which would turn token numbers beside it into floats.
         telling = [a for a, row in zip(arrays, rows, strict=True) if len(a) or isinstance(row, np.ndarray)]
         values = np.concatenate(telling) if telling else np.zeros(0, dtype=dtype or np.int64)
-        return trusted(values, offsets_of(lengths))
+        return trusted(held(values), offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
         """Other values over the same rows. Raises ValueError if there are more or fewer of them."""
         if len(values) != self.offsets[-1]:
             raise ValueError(f"{len(values)} values for rows that hold {self.offsets[-1]}")
-        return trusted(values, self.offsets)
+        return trusted(held(values), self.offsets)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -97,8 +97,9 @@ Column = np.ndarray | Ragged
 
 def kind_of(column: Column) -> str:
     """bool, int, float or object (all the rest, strings too); with "ragged " before it for a ragged column."""
-    kind = _NUMBERS.get(values_of(column).dtype.kind, "object")
-    return f"ragged {kind}" if isinstance(column, Ragged) else kind
+    if isinstance(column, Ragged):
+        return _RAGGED.get(column.values.dtype.kind, "ragged object")
+    return _DENSE.get(column.dtype.kind, "object")
 
 
 def values_of(column: Column) -> np.ndarray:
@@ -194,7 +195,7 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
             raise IndexError(f"no rows {start}:{stop} in run {number}, of {len(column)} rows")
     if len(runs) == 1:
         return _slice(*runs[0])
-    like = _agreed(list({id(column): column for column, _, _ in runs}.values()))
+    like = _agreed([column for column, _, _ in runs])
     if isinstance(like, Ragged):
         return _gather_ragged(runs, like)
     return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
@@ -207,8 +208,8 @@ def _slice(column: Column, start: int, stop: int) -> Column:
     if (start, stop) == (0, len(column)):
         return column
     offsets = column.offsets[start : stop + 1]
-    values = column.values[offsets[0] : offsets[-1]]
-    return trusted(values, offsets - offsets[0] if offsets[0] else offsets)
+    first, end = offsets.item(0), offsets.item(-1)
+    return trusted(column.values[first:end], offsets - first if first else offsets)
 
 
 def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Ragged:
@@ -216,24 +217,29 @@ def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Rag
     offsets, end = [_ZERO], 0
     for column, start, stop in runs:
         if isinstance(column, Ragged):  # or it is empty
-            first = column.offsets[start]
-            pieces.append(column.values[first : column.offsets[stop]])
+            first, last = column.offsets.item(start), column.offsets.item(stop)
+            pieces.append(column.values[first:last])
             offsets.append(column.offsets[start + 1 : stop + 1] + (end - first))
-            end += len(pieces[-1])
+            end += last - first
     return trusted(_joined(pieces, like.values), np.concatenate(offsets))
 
 
 def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
     filled = [piece for piece in pieces if len(piece)] or [like[:0]]
-    return held(filled[0] if len(filled) == 1 else np.concatenate(filled))
+    joined = filled[0] if len(filled) == 1 else np.concatenate(filled)
+    joined.setflags(write=False)
+    return joined
 
 
 def _agreed(columns: Sequence[Column]) -> Column:
     """A column that all the others are like. Raises ValueError if there is none."""
     if not columns:
         raise ValueError("there are no columns to join")
-    first, *others = columns
-    if all(_alike(first, other) for other in others):
+    first = columns[0]
+    for column in columns:
+        if column is not first and not _alike(first, column):
+            break
+    else:
         return first
     filled = [c for c in columns if len(c)] or columns[:1]
     telling = [c for c in filled if len(values_of(c))] or filled[:1]
@@ -257,9 +263,11 @@ def _described(column: Column) -> str:
 
 
 def trusted(values: np.ndarray, offsets: np.ndarray) -> Ragged:
-    """A ragged column without the check of offsets that are right by the way in which they were made."""
+    """A ragged column of arrays that are right by the way in which they were made. They are read-only from now on."""
+    values.setflags(write=False)
+    offsets.setflags(write=False)
     column: Ragged = object.__new__(Ragged)
-    column.__dict__.update(values=held(values), offsets=held(offsets))
+    column.__dict__.update(values=values, offsets=offsets)
     return column
 
 

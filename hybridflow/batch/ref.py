@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
 from hybridflow.batch.rows import Rows
-from hybridflow.batch.source import Held, Metadata, Source, end_to_end
+from hybridflow.batch.source import Held, Metadata, Source, joined
 
 Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
@@ -92,9 +92,15 @@ class BatchRef(Rows):
 
     def slice(self, start: int, stop: int) -> BatchRef:
         """See `Rows`."""
+        return self._cut(start, stop, None if self.origin is None else self.origin[start:stop])
+
+    def part(self, start: int, stop: int) -> BatchRef:
+        """`slice`, for a part of a call: its rows know which of the caller's they are; see `origin`."""
+        return self._cut(start, stop, range(start, stop) if self.origin is None else self.origin[start:stop])
+
+    def _cut(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
         self._check_slice(start, stop)
         marks = {name: values[start:stop] for name, values in self.marks.items()} if self.marks else self.marks
-        origin = None if self.origin is None else self.origin[start:stop]
         return BatchRef(stop - start, tuple([source.slice(start, stop) for source in self.sources]), marks, origin)
 
     def numbered(self, origin: Origin | None) -> BatchRef:
@@ -181,18 +187,21 @@ class BatchRef(Rows):
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
     """Rows end to end. Raises ValueError if the columns differ."""
-    if not refs:
-        return BatchRef(0, ())
+    return end_to_end(refs, origin(refs)) if refs else BatchRef(0, ())
+
+
+def end_to_end(refs: Sequence[BatchRef], origin: Origin | None) -> BatchRef:
+    """`concat` of at least one, with another `origin`."""
     sources = _joined(refs)
     marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin([ref.origin for ref in refs]))
+    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, origin)
 
 
 def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
     """The sources of rows end to end. Raises ValueError if the columns differ."""
     if len({(*[source.columns for source in ref.sources], *ref.marks) for ref in refs}) == 1:  # as ranks give them
         parts = zip(*[ref.sources for ref in refs], strict=True)
-        return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
+        return tuple([joined(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
     if len({frozenset(ref.columns) for ref in refs}) > 1:
         raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
     together: dict[tuple[int, ...], list[str]] = {}  # columns that share a source in every one of them
@@ -200,10 +209,7 @@ def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
     for name in places[0]:
         together.setdefault(tuple(place[name] for place in places), []).append(name)
     return tuple(
-        end_to_end(
-            columns,
-            chain.from_iterable(ref.sources[number].runs for ref, number in zip(refs, numbers, strict=True)),
-        )
+        joined(columns, [run for ref, number in zip(refs, numbers, strict=True) for run in ref.sources[number].runs])
         for numbers, columns in together.items()
     )
 
@@ -221,9 +227,10 @@ def stacked(refs: Sequence[BatchRef]) -> BatchRef:
     return concat(numbered)
 
 
-def _origin(parts: Sequence[Origin | None]) -> Origin | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+def origin(refs: Sequence[BatchRef]) -> Origin | None:
+    """Of rows end to end, if it is known of all of them; a range where it can be."""
+    known = [ref.origin for ref in refs if ref.origin is not None]
+    if len(known) < len(refs):
         return None
     filled = [part for part in known if len(part)]
     if all(isinstance(part, range) for part in filled) and all(a[-1] + 1 == b[0] for a, b in pairwise(filled)):

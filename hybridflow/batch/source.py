@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -136,14 +136,14 @@ class Source:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def end_to_end(columns: Sequence[str], runs: Iterable[Run]) -> Source:
-    """Runs of rows as one source; those that follow one another in a chunk become one."""
-    given, joined = list(runs), list[Run]()
-    for chunk, start, stop in given:
+def joined(columns: Sequence[str], runs: Sequence[Run]) -> Source:
+    """Runs of rows end to end, as one source; those that follow one another in a chunk become one."""
+    found: list[Run] = []
+    for chunk, start, stop in runs:
         if start == stop:
             continue
-        if joined and joined[-1][0] is chunk and joined[-1][2] == start:
-            joined[-1] = chunk, joined[-1][1], stop
+        if found and found[-1][0] is chunk and found[-1][2] == start:
+            found[-1] = chunk, found[-1][1], stop
         else:
-            joined.append((chunk, start, stop))
-    return Source(tuple(columns), tuple(joined or given[:1]))
+            found.append((chunk, start, stop))
+    return Source(tuple(columns), tuple(found or runs[:1]))

@@ -79,7 +79,7 @@ class Group:
             return finished(sent, collect, method.gives or ())
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
-        if method.gives is not None and all(part is None or part.rows() is not None for part in parts):
+        if method.gives is not None and all([sent.rows[rank] is not None for rank in sent.record.ranks]):
             return _unnumbered(collect(sent.promised(method.gives)))
         return BatchRef.later(lambda: _unnumbered(collect(sent.found())))
 

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Generator, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -29,6 +29,9 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
 
+if TYPE_CHECKING:
+    from hybridflow.workers import Context
+
 
 class Rank:
     """One process of a pool."""
@@ -37,6 +40,7 @@ class Rank:
         import_plugins(plugins)
         self._rank = rank
         self._workers: dict[str, Any] = {}
+        self._contexts: dict[str, Context] = {}
         self._declared: dict[str, dict[str, Method]] = {}
         self._streamed = Report()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +82,7 @@ class Rank:
 
         try:
             context = Context(config, layout, self._rank, role, updates, peers=self._workers)
-            self._workers[role] = _worker(worker)(context)
+            self._workers[role], self._contexts[role] = _worker(worker)(context), context
             self._declared[role] = methods(type(self._workers[role]))
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
@@ -109,7 +113,7 @@ class Rank:
     def _stream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure)
-        worker, declared, metrics = self._begin(order)
+        worker, declared = self._workers[order.role], self._declared[order.role][order.method]
         start = perf_counter()
         try:
             given, pieces = self._called(order, worker, declared, chunks)
@@ -118,7 +122,7 @@ class Rank:
                 yield part.plain()
         except Exception as error:
             return Report(failure=self._failure(order.role, order.method, error))
-        return Report(metrics=metrics, seconds=perf_counter() - start)
+        return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
 
     def _upstream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """The failure because of which rows of a call were not made."""
@@ -129,12 +133,6 @@ class Rank:
                     follows=True,
                 )  # fmt: skip
         return None
-
-    def _begin(self, order: Order) -> tuple[Any, Method, Metrics]:
-        worker, metrics = self._workers[order.role], Metrics()
-        if getattr(worker, "context", None) is not None:
-            worker.context.metrics = metrics
-        return worker, self._declared[order.role][order.method], metrics
 
     def _called(
         self, order: Order, worker: Any, declared: Method, chunks: Sequence[Plain | Failure]
@@ -147,7 +145,7 @@ class Rank:
     def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
-        worker, declared, metrics = self._begin(order)
+        worker, declared = self._workers[order.role], self._declared[order.role][order.method]
         start = perf_counter()
         try:
             given, value = self._called(order, worker, declared, chunks)
@@ -157,12 +155,21 @@ class Rank:
         except Exception as error:
             failure = self._failure(order.role, order.method, error)
             return Report(failure=failure), [failure] * order.chunks
-        seconds = perf_counter() - start
+        seconds, metrics = perf_counter() - start, self._recorded(order.role)
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
         known = tuple(map(Metadata.of, parts))
         return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
+
+    def _recorded(self, role: str) -> Metrics | None:
+        """The metrics of the call that has been carried out, if there are any."""
+        context = self._contexts[role]
+        metrics = context.metrics
+        if not metrics:
+            return None
+        context.metrics = Metrics()
+        return metrics
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

@@ -35,18 +35,15 @@ class Order(NamedTuple):
 
     def encode(self) -> bytes:
         """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
-        args, kwargs, rows = self.message
-        parts = (self.role, self.method, args, kwargs, rows, self.chunks)
-        if PLAIN.issuperset(map(type, (*args, *kwargs.values()))):
-            return pickle.dumps(parts, protocol=5)
-        encoded: bytes = cloudpickle.dumps(parts)
+        args, kwargs, _ = self.message
+        plain = PLAIN.issuperset(map(type, (*args, *kwargs.values())))
+        encoded: bytes = (pickle if plain else cloudpickle).dumps(tuple(self), protocol=5)
         return encoded
 
     @staticmethod
     def decode(encoded: bytes) -> Order:
         """From bytes that this run's controller made."""
-        role, method, args, kwargs, rows, chunks = pickle.loads(encoded)
-        return Order(role, method, Message(args, kwargs, rows), chunks)
+        return Order(*pickle.loads(encoded))
 
 
 class Report(NamedTuple):

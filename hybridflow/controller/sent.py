@@ -21,12 +21,12 @@ class Sent:
     """One call on its way.
 
     Attributes:
-        parts: by rank, what it was asked; None: nothing.
+        rows: by rank, those that it was given; None: none, or it was not called.
         chunks: by rank, the objects that its rows will be; or the one stream of them.
     """
 
     record: CallRecord
-    parts: Sequence[Call | None]
+    rows: Sequence[BatchRef | None]
     chunks: Sequence[Sequence[Any]]
     supervisor: Supervisor
 
@@ -35,12 +35,10 @@ class Sent:
         return Promised(self, columns)
 
     def promised_by(self, rank: int, columns: Sequence[str]) -> BatchRef | None:
-        """What one rank will give; None if it is not called."""
-        part = self.parts[rank]
-        if part is None:
+        """What one rank will give; None if it was given no rows."""
+        rows = self.rows[rank]
+        if rows is None:
             return None
-        rows = part.rows()
-        assert rows is not None  # or it would not be known how many it gives
         if len(self.chunks[rank]) == 1:
             return BatchRef.of(self._chunk(rank, 0), rows.rows, columns, rows.origin)
         sizes = even_sizes(rows.rows, len(self.chunks[rank]))
@@ -51,11 +49,10 @@ class Sent:
         """By rank, what it has given, in one chunk; waits for it."""
         found: list[BatchRef | None] = []
         for rank, report in enumerate(self.supervisor.wait(self.record)):
-            part = self.parts[rank]
-            if report is None or part is None:
+            if report is None:
                 found.append(None)
                 continue
-            (known,), rows = report.chunks, part.rows()
+            (known,), rows = report.chunks, self.rows[rank]
             origin = rows.origin if rows is not None and len(rows) == known.rows else None
             found.append(BatchRef.of(self._chunk(rank, 0), known.rows, known.kinds, origin))
         return found
@@ -78,12 +75,16 @@ class Promised(Sequence[BatchRef | None]):
         self._sent, self._columns = sent, columns
 
     def __len__(self) -> int:
-        return len(self._sent.parts)
+        return len(self._sent.rows)
 
     def __getitem__(self, rank: Any) -> Any:
         if isinstance(rank, slice):
             return [self[number] for number in range(len(self))[rank]]
         return self._sent.promised_by(range(len(self))[rank], self._columns)
+
+
+Packed = tuple[bytes, list[Any], int, BatchRef | None]
+"""The order, the objects that it names, in how many chunks it will be answered, and the rows that it is about."""
 
 
 @dataclass(frozen=True)
@@ -101,29 +102,30 @@ class Sender:
 
     def __call__(self, name: str, method: Method, parts: Sequence[Call | None], collect: Any) -> Sent:
         """Send every rank its part. Ranks often share one; it is packed once."""
-        packed: dict[int, tuple[bytes, list[Any], int]] = {}
+        packed: dict[int, Packed] = {}
+        called: list[int] = []
         reports: list[Any] = []
-        chunks: list[list[Any]] = []
-        for rank, part in zip(self.ranks, parts, strict=True):
+        rows: list[BatchRef | None] = [None] * len(parts)
+        chunks: list[Sequence[Any]] = [()] * len(parts)
+        for rank, part in enumerate(parts):
             if part is None:
-                chunks.append([])
                 continue
             if id(part) not in packed:
                 packed[id(part)] = self._pack(name, method, part)
-            report, *rows = _send(rank, method, *packed[id(part)])
+            order, objects, answered, rows[rank] = packed[id(part)]
+            report, *chunks[rank] = _send(self.ranks[rank], method, order, objects, answered)
+            called.append(rank)
             reports.append(report)
-            chunks.append(rows)
-        called = [number for number, part in enumerate(parts) if part is not None]
         record = CallRecord(self.role, name, called, reports, len(parts), collect)
         self.supervisor.watch(record)
-        return Sent(record, parts, chunks, self.supervisor)
+        return Sent(record, rows, chunks, self.supervisor)
 
-    def _pack(self, name: str, method: Method, part: Call) -> tuple[bytes, list[Any], int]:
-        """The order, the objects that it names, and in how many chunks it will be answered."""
+    def _pack(self, name: str, method: Method, part: Call) -> Packed:
         message, chunks = pack(part, method.reads)
         rows = part.rows()
         answered = 1 if method.gives is None or rows is None else parts_of(len(rows), self.chunk_rows)
-        return Order(self.role, name, message, answered).encode(), [chunk.data for chunk in chunks], answered
+        order = Order(self.role, name, message, answered).encode()
+        return order, [chunk.data for chunk in chunks], answered, rows
 
 
 def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered: int) -> Sequence[Any]:

@@ -31,7 +31,7 @@ def finished(sent: Sent, collect: Callable[[Sequence[Any]], Any], columns: Seque
             if known is None:
                 del streams[stream]
                 continue
-            outputs: list[BatchRef | None] = [None] * len(sent.parts)
+            outputs: list[BatchRef | None] = [None] * len(sent.rows)
             piece = outputs[streams[stream]] = _piece(sent, streams[stream], known, stream, columns)
             found = collect(outputs)
             if found is not None:  # a rank that gives what others give too
@@ -47,8 +47,7 @@ def _piece(sent: Sent, rank: int, known: Any, stream: Any, columns: Sequence[str
     except ray.exceptions.RayError:  # its process has died, which the report on the call says better
         sent.supervisor.wait(sent.record)
         raise
-    part = sent.parts[rank]
-    given = part.rows() if part is not None else None
+    given = sent.rows[rank]
     assert given is not None and given.origin is not None
     (metadata,) = report.chunks
     chunk = StoredChunk(next(stream), lambda: metadata)

@@ -72,9 +72,8 @@ class Supervisor:
     def watch(self, record: CallRecord) -> None:
         """A call has been made."""
         record.step = self.step
-        self._under_way.update(
-            (pending, (record, rank)) for pending, rank in zip(record.pending, record.ranks, strict=True)
-        )
+        for pending, rank in zip(record.pending, record.ranks, strict=True):
+            self._under_way[pending] = record, rank
 
     def settle(self, role: str, method: str, pending: Sequence[Any]) -> list[Any]:
         """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values."""

@@ -60,7 +60,10 @@ def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iter
 
 
 def _rows(given: Call) -> Batch | None:
-    return next((v for v in (*given.args, *given.kwargs.values()) if isinstance(v, Batch)), None)
+    for value in (*given.args, *given.kwargs.values()):
+        if isinstance(value, Batch):
+            return value
+    return None
 
 
 def _check_columns(declared: Method, value: Any) -> None:
@@ -68,7 +71,8 @@ def _check_columns(declared: Method, value: Any) -> None:
     if not isinstance(value, Batch) or (value.columns != declared.gives and set(value) != set(declared.gives)):
         found = value.columns if isinstance(value, Batch) else type(value).__name__
         raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
-    _check_kinds(declared, value, "returned")
+    if declared.kinds:
+        _check_kinds(declared, value, "returned")
 
 
 def _check_kinds(declared: Method, rows: Batch, said: str) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +20,12 @@ Piece = tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]
 """Some columns of the rows, and their runs as in `Source`, with chunks by their numbers among the call's."""
 
 
-class Message(NamedTuple):
-    """A call as it travels: builtin types, and what a user passed, for pickle is quick with the former.
+Taken = tuple[int | str, tuple[Piece, ...], Mapping[str, np.ndarray]]
+"""An argument that is rows: its place (a number among the positional ones, or a name), its pieces and its marks."""
 
-    Attributes:
-        args, kwargs: what is not rows; None stands where rows were.
-        rows: of each argument that is rows, its place (a number among `args`, or a name), its pieces and its marks.
-    """
-
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
-    rows: tuple[tuple[int | str, tuple[Piece, ...], Mapping[str, np.ndarray]], ...] = ()
+Message = tuple[tuple[Any, ...], Mapping[str, Any], tuple[Taken, ...]]
+"""A call as it travels: its arguments, with None in the place of rows, and these. But for what a user passed it is made
+of builtin types, with which pickle is quick."""
 
 
 def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
@@ -45,16 +40,21 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
         sources = [(s, s.columns if reads is None else s.those(reads)) for s in ref.sources]
         return tuple([piece(s, columns) for s, columns in sources if columns])
 
-    args, kwargs = call
+    args, kwargs, rows = [*call.args], {**call.kwargs}, []
     places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-    rows = [(place, pieces(value), value.marks) for place, value in places if isinstance(value, BatchRef)]
-    return Message(*call.map(_without_rows), tuple(rows)), list(chunks)
+    for place, value in places:
+        if isinstance(value, BatchRef):
+            rows.append((place, pieces(value), value.marks))
+            into: Any = args if isinstance(place, int) else kwargs
+            into[place] = None
+    return (tuple(args), kwargs, tuple(rows)), list(chunks)
 
 
 def unpack(message: Message, chunks: Sequence[Plain]) -> Call:
     """On a rank: the call with its rows taken out of the chunks; columns that it does not name are not looked at."""
-    args, kwargs = [*message.args], {**message.kwargs}
-    for place, pieces, marks in message.rows:
+    positional, named, rows = message
+    args, kwargs = [*positional], {**named}
+    for place, pieces, marks in rows:
         taken: dict[str, Column] = {}
         for columns, runs in pieces:
             there = [of_plain(chunk, columns) for chunk in chunks]
@@ -64,7 +64,3 @@ def unpack(message: Message, chunks: Sequence[Plain]) -> Call:
         into: Any = args if isinstance(place, int) else kwargs
         into[place] = Batch.trusted(taken)
     return Call(tuple(args), kwargs)
-
-
-def _without_rows(value: Any) -> Any:
-    return None if isinstance(value, BatchRef) else value

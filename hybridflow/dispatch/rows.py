@@ -45,12 +45,11 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     groups = first.marks.get("group_id") if first is not None and whole_groups else None
     starts = range(rows + 1) if groups is None else [*_block_starts(groups).tolist(), rows]
     cuts = [starts[(len(starts) - 1) * part // parts] for part in range(parts + 1)]
-    numbered = call.map(_numbered)
-    return [numbered.map(partial(_sliced, a, b)) for a, b in pairwise(cuts)]
+    return [call.map(partial(_part, a, b)) for a, b in pairwise(cuts)]
 
 
-def _sliced(start: int, stop: int, value: Any) -> Any:
-    return value.slice(start, stop) if isinstance(value, BatchRef) else value
+def _part(start: int, stop: int, value: Any) -> Any:
+    return value.part(start, stop) if isinstance(value, BatchRef) else value
 
 
 def _block_starts(groups: np.ndarray) -> np.ndarray:
@@ -63,10 +62,8 @@ def _block_starts(groups: np.ndarray) -> np.ndarray:
     return rows[np.append(-1, reach[:-1])[: len(rows)] < rows]
 
 
-def _numbered(value: Any) -> Any:
-    if not isinstance(value, BatchRef) or value.origin is not None:
-        return value
-    return value.numbered(range(value.rows))
+def _numbered(ref: BatchRef) -> BatchRef:
+    return ref.numbered(range(ref.rows)) if ref.origin is None else ref
 
 
 @singledispatch
@@ -82,17 +79,16 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
-    joined = refs.concat([output for output in outputs if output is not None])
-    if joined.origin is None or isinstance(joined.origin, range):
-        return joined.numbered(None)
-    if np.all(joined.origin[1:] > joined.origin[:-1]):
-        return joined.numbered(None)
-    order = np.argsort(joined.origin, kind="stable")
-    twice = np.flatnonzero(np.diff(joined.origin[order]) == 0)
+    given = [output for output in outputs if output is not None]
+    joined, origin = refs.end_to_end(given, None), refs.origin(given)
+    if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
+        return joined
+    order = np.argsort(origin, kind="stable")
+    twice = np.flatnonzero(np.diff(origin[order]) == 0)
     if len(twice):
-        row = joined.origin[order][twice[0]]
+        row = origin[order][twice[0]]
         raise ValueError(f"row {row} is in several of the outputs that were joined; collect must choose one of them")
-    return joined.select(order).numbered(None)
+    return joined.select(order)
 
 
 def concat(outputs: Sequence[Any]) -> Any:

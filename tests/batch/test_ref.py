@@ -90,6 +90,17 @@ def test_split_is_even_and_concat_undoes_it(pair: tuple[Batch, BatchRef], parts:
         same(concat(cut), ref.repeat(2).get())
 
 
+@given(pairs(), st.data())
+def test_a_part_of_a_call_knows_its_rows(pair: tuple[Batch, BatchRef], data: st.DataObject) -> None:
+    _, ref = pair
+    start = data.draw(st.integers(0, len(ref)))
+    stop = data.draw(st.integers(start, len(ref)))
+    part = ref.part(start, stop)
+    assert part.get() == ref.slice(start, stop).get() and list(part.origin or []) == list(range(start, stop))
+    again = part.part(0, len(part) // 2)  # of a part: the caller's rows still
+    assert list(again.origin or []) == list(range(start, start + len(part) // 2))
+
+
 def test_marks_travel_with_rows_and_with_columns() -> None:
     ref = referred(chunk(0, 2)).repeat(2)
     assert ref.select([3, 0]).marks["group_id"].tolist() == [1, 0]

@@ -52,6 +52,12 @@ def test_metadata_is_known_without_rows(scribe: Group) -> None:
     assert all(report.seconds >= 0 and report.value is None for report in reports)
 
 
+def test_metrics_are_those_of_their_call(scribe: Group) -> None:
+    for count, totals in ((8, [1, 5, 9, 13]), (4, [0, 1, 2, 3])):
+        assert [dict(report.metrics)["n/total"] for report in scribe.measure(numbers(count)).metadata()] == totals
+    assert [report.metrics for report in scribe.nap(seconds=0).metadata()] == [None] * 4
+
+
 def test_rows_that_are_here_may_be_given_as_they_are(scribe: Group) -> None:
     assert scribe.double(Batch(n=np.arange(5))).get().dense("double").tolist() == [0, 2, 4, 6, 8]
 
