@@ -52,7 +52,7 @@ def chain() -> dict[str, Any]:
         three = ResourcePool("three", 3, supervisor, plugins=PLUGINS).play("bench", Layout(data=3))
         couple, trio = plain_actors(2), plain_actors(3)
         found: dict[str, Any] = {}
-        for name, size, times in (("chain_ratio", 64 * 2**20, 160), ("chain_ratio_64KiB", 64 * 2**10, 1200)):
+        for name, size, times in (("chain_ratio", 64 * 2**20, 320), ("chain_ratio_64KiB", 64 * 2**10, 2400)):
             rows = ragged_rows(size)
             made = two.add(put(Batch(x=rows)))
             made.metadata()
@@ -66,6 +66,10 @@ def chain() -> dict[str, Any]:
                 back = two.sums(three.add_again(made))
                 back.metadata()
                 return back
+
+            def ours_drained() -> None:
+                ours()
+                supervisor.drain()
 
             def ours_blind(made: BatchRef = made) -> BatchRef:
                 back = two.sums(three.add_again(made))
@@ -87,8 +91,9 @@ def chain() -> dict[str, Any]:
 
             assert np.array_equal(ours().get().dense("sum"), np.concatenate(ray.get(blind())))
             found |= paired(name, ours, theirs, times)
-            found |= paired(f"{name}_blind", ours_blind, blind, times)
-            found |= paired(f"{name}_known_or_blind", theirs, blind, times)
+            found |= paired(f"{name}_drained", ours_drained, theirs, times // 2)
+            found |= paired(f"{name}_blind", ours_blind, blind, times // 2)
+            found |= paired(f"{name}_known_or_blind", theirs, blind, times // 2)
             supervisor.drain()
         return found
 

@@ -24,7 +24,7 @@ class CallRecord:
 
     Attributes:
         ranks: that were called.
-        pending: the report to come from each of them.
+        pending: the report to come from each of them; none when all are there.
         size: the ranks of the group.
         step: of the algorithm, in which it was made.
         reports: by rank; None until it is there, or if the rank is not called.
@@ -138,6 +138,7 @@ class Supervisor:
         record.reports[rank] = report
         record.missing -= 1
         if not record.missing:
+            record.pending = ()  # the store lets go of them
             self._finished.append(record)
 
     def _fail(self, found: Failure) -> None:
