@@ -19,7 +19,6 @@ from hybridflow.dispatch.protocol import Call
 Piece = tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]
 """Some columns of the rows, and their runs as in `Source`, with chunks by their numbers among the call's."""
 
-
 Taken = tuple[int | str, tuple[Piece, ...], Mapping[str, np.ndarray]]
 """An argument that is rows: its place (a number among the positional ones, or a name), its pieces and its marks."""
 
