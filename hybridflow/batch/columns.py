@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_DENSE = {"b": "bool", "i": "int", "u": "int", "f": "float", "O": "object"}  # by numpy's dtype.kind
-_RAGGED = {kind: f"ragged {entry}" for kind, entry in _DENSE.items()}
+_NUMBERS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's dtype.kind
 _ZERO = np.zeros(1, dtype=np.int64)
-KINDS = tuple(dict.fromkeys((*_DENSE.values(), *_RAGGED.values())))
+_ENTRIES = ("bool", "int", "float", "object")
+KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
 """What `kind_of` can say."""
 
 
@@ -97,9 +97,8 @@ Column = np.ndarray | Ragged
 
 def kind_of(column: Column) -> str:
     """bool, int, float or object (all the rest, strings too); with "ragged " before it for a ragged column."""
-    if isinstance(column, Ragged):
-        return _RAGGED.get(column.values.dtype.kind, "ragged object")
-    return _DENSE.get(column.dtype.kind, "object")
+    kind = _NUMBERS.get(values_of(column).dtype.kind, "object")
+    return f"ragged {kind}" if isinstance(column, Ragged) else kind
 
 
 def values_of(column: Column) -> np.ndarray:
@@ -195,7 +194,7 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
             raise IndexError(f"no rows {start}:{stop} in run {number}, of {len(column)} rows")
     if len(runs) == 1:
         return _slice(*runs[0])
-    like = _agreed([column for column, _, _ in runs])
+    like = _agreed(list({id(column): column for column, _, _ in runs}.values()))
     if isinstance(like, Ragged):
         return _gather_ragged(runs, like)
     return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
@@ -235,9 +234,9 @@ def _agreed(columns: Sequence[Column]) -> Column:
     """A column that all the others are like. Raises ValueError if there is none."""
     if not columns:
         raise ValueError("there are no columns to join")
-    first = columns[0]
-    for column in columns:
-        if column is not first and not _alike(first, column):
+    first, *others = columns
+    for other in others:
+        if not _alike(first, other):
             break
     else:
         return first

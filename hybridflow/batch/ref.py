@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
 from hybridflow.batch.rows import Rows
-from hybridflow.batch.source import Held, Metadata, Source, joined
+from hybridflow.batch.source import Held, Metadata, Source, end_to_end
 
 Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
@@ -187,21 +187,18 @@ class BatchRef(Rows):
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
     """Rows end to end. Raises ValueError if the columns differ."""
-    return end_to_end(refs, origin(refs)) if refs else BatchRef(0, ())
-
-
-def end_to_end(refs: Sequence[BatchRef], origin: Origin | None) -> BatchRef:
-    """`concat` of at least one, with another `origin`."""
+    if not refs:
+        return BatchRef(0, ())
     sources = _joined(refs)
     marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, origin)
+    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin(refs))
 
 
 def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
     """The sources of rows end to end. Raises ValueError if the columns differ."""
     if len({(*[source.columns for source in ref.sources], *ref.marks) for ref in refs}) == 1:  # as ranks give them
         parts = zip(*[ref.sources for ref in refs], strict=True)
-        return tuple([joined(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
+        return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
     if len({frozenset(ref.columns) for ref in refs}) > 1:
         raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
     together: dict[tuple[int, ...], list[str]] = {}  # columns that share a source in every one of them
@@ -209,7 +206,9 @@ def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
     for name in places[0]:
         together.setdefault(tuple(place[name] for place in places), []).append(name)
     return tuple(
-        joined(columns, [run for ref, number in zip(refs, numbers, strict=True) for run in ref.sources[number].runs])
+        end_to_end(
+            columns, [run for ref, number in zip(refs, numbers, strict=True) for run in ref.sources[number].runs]
+        )
         for numbers, columns in together.items()
     )
 
@@ -227,7 +226,7 @@ def stacked(refs: Sequence[BatchRef]) -> BatchRef:
     return concat(numbered)
 
 
-def origin(refs: Sequence[BatchRef]) -> Origin | None:
+def _origin(refs: Sequence[BatchRef]) -> Origin | None:
     """Of rows end to end, if it is known of all of them; a range where it can be."""
     known = [ref.origin for ref in refs if ref.origin is not None]
     if len(known) < len(refs):

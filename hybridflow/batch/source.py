@@ -136,14 +136,14 @@ class Source:
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def joined(columns: Sequence[str], runs: Sequence[Run]) -> Source:
-    """Runs of rows end to end, as one source; those that follow one another in a chunk become one."""
-    found: list[Run] = []
+def end_to_end(columns: Sequence[str], runs: Sequence[Run]) -> Source:
+    """Runs of rows as one source; those that follow one another in a chunk become one."""
+    joined: list[Run] = []
     for chunk, start, stop in runs:
         if start == stop:
             continue
-        if found and found[-1][0] is chunk and found[-1][2] == start:
-            found[-1] = chunk, found[-1][1], stop
+        if joined and joined[-1][0] is chunk and joined[-1][2] == start:
+            joined[-1] = chunk, joined[-1][1], stop
         else:
-            found.append((chunk, start, stop))
-    return Source(tuple(columns), tuple(found or runs[:1]))
+            joined.append((chunk, start, stop))
+    return Source(tuple(columns), tuple(joined or runs[:1]))

@@ -113,10 +113,10 @@ class Rank:
     def _stream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure)
-        worker, declared = self._workers[order.role], self._declared[order.role][order.method]
+        declared = self._declared[order.role][order.method]
         start = perf_counter()
         try:
-            given, pieces = self._called(order, worker, declared, chunks)
+            given, pieces = self._called(order, declared, chunks)
             for rows, part in check_streamed(declared, pieces, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.plain()
@@ -134,21 +134,19 @@ class Rank:
                 )  # fmt: skip
         return None
 
-    def _called(
-        self, order: Order, worker: Any, declared: Method, chunks: Sequence[Plain | Failure]
-    ) -> tuple[Call, Any]:
+    def _called(self, order: Order, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
         """The call with its rows, and what the method gave for it."""
         given = unpack(order.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
-        return given, getattr(worker, order.method)(*given.args, **given.kwargs)
+        return given, getattr(self._workers[order.role], order.method)(*given.args, **given.kwargs)
 
     def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
-        worker, declared = self._workers[order.role], self._declared[order.role][order.method]
+        declared = self._declared[order.role][order.method]
         start = perf_counter()
         try:
-            given, value = self._called(order, worker, declared, chunks)
+            given, value = self._called(order, declared, chunks)
             if not isinstance(value, Batch) and inspect.isawaitable(value):
                 value = self._wait_for(value)
             check_returned(declared, value, given)

@@ -52,7 +52,7 @@ class Report(NamedTuple):
     Attributes:
         chunks: what is known of the rows that it gave, by chunk.
         value: what a method that gives no rows returned.
-        metrics: None, or nothing in them, if none were recorded.
+        metrics: None if none were recorded.
         seconds: that the method ran.
     """
 
@@ -66,7 +66,7 @@ class Report(NamedTuple):
         """To bytes; see `Order`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
-        numbers = (self.metrics.sums, self.metrics.totals, self.metrics.maxima) if self.metrics else None
+        numbers = (self.metrics.sums, self.metrics.totals, self.metrics.maxima) if self.metrics is not None else None
         return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
 
     @staticmethod

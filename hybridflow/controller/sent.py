@@ -107,13 +107,13 @@ class Sender:
         reports: list[Any] = []
         rows: list[BatchRef | None] = [None] * len(parts)
         chunks: list[Sequence[Any]] = [()] * len(parts)
-        for rank, part in enumerate(parts):
+        for rank, (handle, part) in enumerate(zip(self.ranks, parts, strict=True)):
             if part is None:
                 continue
             if id(part) not in packed:
                 packed[id(part)] = self._pack(name, method, part)
             order, objects, answered, rows[rank] = packed[id(part)]
-            report, *chunks[rank] = _send(self.ranks[rank], method, order, objects, answered)
+            report, *chunks[rank] = _send(handle, method, order, objects, answered)
             called.append(rank)
             reports.append(report)
         record = CallRecord(self.role, name, called, reports, len(parts), collect)

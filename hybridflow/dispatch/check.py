@@ -71,8 +71,7 @@ def _check_columns(declared: Method, value: Any) -> None:
     if not isinstance(value, Batch) or (value.columns != declared.gives and set(value) != set(declared.gives)):
         found = value.columns if isinstance(value, Batch) else type(value).__name__
         raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
-    if declared.kinds:
-        _check_kinds(declared, value, "returned")
+    _check_kinds(declared, value, "returned")
 
 
 def _check_kinds(declared: Method, rows: Batch, said: str) -> None:

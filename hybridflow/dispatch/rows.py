@@ -79,8 +79,8 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
-    given = [output for output in outputs if output is not None]
-    joined, origin = refs.end_to_end(given, None), refs.origin(given)
+    numbered = refs.concat([output for output in outputs if output is not None])
+    joined, origin = numbered.numbered(None), numbered.origin
     if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
         return joined
     order = np.argsort(origin, kind="stable")
