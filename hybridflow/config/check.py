@@ -5,44 +5,23 @@ Every problem begins with the key to change and a colon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from omegaconf import OmegaConf
-
-from hybridflow.config import fit
+from hybridflow.config import fit, numbers
 from hybridflow.config.fit import MODEL_ROLES, Facts, section, trained
 from hybridflow.config.schema import SECTIONS, Config
-
-# The smallest value that means anything. Sections of roles that do not take part are not looked at.
-AT_LEAST: Mapping[str, float] = {
-    "rollout.parallel.tensor": 1,
-    "rollout.parallel.pipeline": 1,
-    "rollout.max_response_tokens": 1,
-    "rollout.max_concurrent_rows": 1,
-    "algorithm.prompts_per_step": 1,
-    "algorithm.samples_per_prompt": 1,
-    "algorithm.minibatches": 1,
-    "algorithm.epochs": 1,
-    "algorithm.most_draws": 1,
-    "algorithm.critic_warmup_steps": 0,
-    "trainer.steps": 1,
-    "trainer.validate_every": 0,
-    "trainer.validation_prompts": 1,
-    "trainer.log_rollouts_every": 0,
-    "trainer.collective_timeout_s": 1,
-    "trainer.save_every": 0,
-    "trainer.keep_last": 1,
-}
-FRACTIONS = ("rollout.top_p", "rollout.gpu_memory_fraction")
 
 
 def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
-    found = [*_ranges(config), *_pools(config, facts), *_roles(config, facts), *_data(config, facts)]
-    if not any(problem.startswith("placement.") for problem in found):
-        found += fit.layouts(config, facts)
-    return [*found, *fit.not_supported(config, facts), *fit.models(config, facts), *fit.generation(config)]
+    outside = numbers.problems(config)
+    found = [*outside, *_pools(config, facts), *_roles(config, facts), *_data(config, facts)]
+    found += fit.not_supported(config, facts)
+    # Sizes are put together only where each of them means something.
+    if not any(line.startswith("placement.") for line in found) and not any(".parallel." in line for line in outside):
+        found += [*fit.layouts(config, facts), *fit.models(config, facts), *fit.generation(config)]
+    return found
 
 
 def warnings(config: Config, cpus: int) -> list[str]:
@@ -51,7 +30,7 @@ def warnings(config: Config, cpus: int) -> list[str]:
     slots, idle = sum(config.placement.pools.values()), config.algorithm.critic_warmup_steps
     if config.ray.address == "local" and slots > cpus:
         found.append(f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks take turns")
-    if idle >= config.trainer.steps:
+    if 0 < config.trainer.steps <= idle:
         found.append(
             f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
         )
@@ -64,25 +43,10 @@ def warnings(config: Config, cpus: int) -> list[str]:
     return found
 
 
-def _ranges(config: Config) -> Iterator[str]:
-    tree = OmegaConf.structured(config)
-    for key, least in AT_LEAST.items():
-        value = OmegaConf.select(tree, key)
-        if value < least:
-            yield f"{key}: {value} given, at least {least} expected"
-    for key in FRACTIONS:
-        value = OmegaConf.select(tree, key)
-        if not 0 < value <= 1:
-            yield f"{key}: {value} given, expected more than 0 and at most 1"
-
-
 def _pools(config: Config, facts: Facts) -> Iterator[str]:
     pools = config.placement.pools
     if not pools:
         yield "placement.pools: there is no pool; choose placement=colocated or add +placement.pools.main=2"
-    for name, slots in pools.items():
-        if slots < 1:
-            yield f"placement.pools.{name}: {slots} slots given, at least 1 expected"
     known = SECTIONS | {*facts.own}
     for role, pool in config.placement.roles.items():
         if pool not in pools:
@@ -123,6 +87,8 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
             f"rollout.max_response_tokens: {rollout.max_response_tokens} leaves no room for a prompt in "
             f"rollout.max_sequence_tokens = {rollout.max_sequence_tokens}"
         )
+    if "" in rollout.stop:
+        yield "rollout.stop: an empty string given, which every response ends with; take it out"
     for role in trained(config, facts):
         most = section(config, role).max_tokens_per_rank
         times, unit = (2, "pair") if role == "reward_model" else (1, "row")

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import explain
+from hybridflow.config import explain, numbers
 from hybridflow.config.schema import Config
 from hybridflow.config.where import Layer, Origins
 from hybridflow.errors import ConfigError
@@ -31,6 +31,7 @@ VERSION_BASE = "1.3"
 SEARCH_PATH = "hydra.searchpath"
 
 ConfigStore.instance().store(name="config_schema", node=Config, provider="hybridflow")
+OmegaConf.register_new_resolver("hybridflow.numbers", numbers.in_words, replace=True)  # of the help, see train.yaml
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from hybridflow.config import cut
 from hybridflow.config.cut import Sizes
 from hybridflow.config.schema import Config, Resharding, Trained
 
-LARGEST_TEMPERATURE = 2.0  # vLLM refuses more
 MODEL_ROLES = ("actor", "critic", "cost_critic", "reference", "reward_model")
 BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles that a grader or a model may play, and the latter's worker
 
@@ -31,7 +30,7 @@ class Facts:
 
 
 def layouts(config: Config, facts: Facts) -> Iterator[str]:
-    """Roles whose ranks do not divide the slots of their pool. Every role's pool must exist."""
+    """Roles whose ranks do not divide the slots of their pool. Every role's pool must exist, and sizes be above 0."""
     for role in _distinct(config, facts, "pool"):
         yield from _cut(config, role)
     if "actor" in facts.roles and generates_apart(config):
@@ -60,16 +59,7 @@ def not_supported(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def generation(config: Config) -> Iterator[str]:
-    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3); and what vLLM takes."""
-    if not 0 < config.rollout.temperature <= LARGEST_TEMPERATURE:
-        yield (
-            f"rollout.temperature: {config.rollout.temperature} given, expected more than 0 (validation is greedy "
-            f"anyway) and at most {LARGEST_TEMPERATURE}"
-        )
-    if "" in config.rollout.stop:
-        yield "rollout.stop: an empty string given, which every response ends with; take it out"
-    if config.rollout.top_k < 1 and config.rollout.top_k != -1:
-        yield f"rollout.top_k: {config.rollout.top_k} given, expected at least 1, or -1 for all tokens"
+    """Generation cuts no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
     if generates_apart(config):
         if config.rollout.resharding is not Resharding.hybrid:
             yield (
@@ -79,7 +69,7 @@ def generation(config: Config) -> Iterator[str]:
         return
     for axis in ("tensor", "pipeline"):
         whole, part = getattr(config.actor.parallel, axis), getattr(config.rollout.parallel, axis)
-        if part > 0 and whole % part:
+        if whole % part:
             yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
 
 
@@ -112,9 +102,6 @@ def section(config: Config, role: str) -> Trained:
 def _cut(config: Config, role: str) -> Iterator[str]:
     """Does the role's layout fill its pool?"""
     own, pool = section(config, role).parallel, pool_of(config, role)
-    if min(own.tensor, own.pipeline) < 1:
-        yield f"{role}.parallel: tensor {own.tensor} and pipeline {own.pipeline} given, at least 1 expected"
-        return
     ranks, slots = own.tensor * own.pipeline, config.placement.pools[pool]
     if slots % ranks:
         yield (

@@ -2,15 +2,18 @@
 
 Hydra composes YAML over these dataclasses; code receives them as plain objects. Sizes are global and their
 name says what they count (rows, tokens, steps, slots). `MISSING` marks what a user or an experiment must give.
+A number is annotated with its `Bounds`, or with why any number will do; `config.numbers` reads them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING
+
+from hybridflow.bounds import Bounds, Count, NotNegative, NotNegativeInt, Positive, Share
 
 
 class DType(StrEnum):
@@ -48,8 +51,8 @@ class Resharding(StrEnum):
 class Parallel:
     """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
 
-    tensor: int = 1
-    pipeline: int = 1
+    tensor: Count = 1
+    pipeline: Count = 1
 
 
 @dataclass
@@ -57,8 +60,8 @@ class TrainParallel(Parallel):
     """The same for a role with a Megatron model."""
 
     sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
-    context: int = 1  # not supported yet
-    expert: int = 1  # not supported yet
+    context: Count = 1  # not supported yet
+    expert: Count = 1  # not supported yet
 
 
 @dataclass
@@ -81,15 +84,15 @@ class Model:
 class Optimizer:
     """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
 
-    lr: float = 1e-4
-    min_lr: float = 0.0
-    warmup_steps: int = 0
+    lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learnt
+    min_lr: NotNegative = 0.0
+    warmup_steps: NotNegativeInt = 0
     decay: Decay = Decay.constant
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    clip_grad: float = 1.0  # the largest norm of the whole model's gradient; 0: any
+    beta1: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.9
+    beta2: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.95
+    eps: Positive = 1e-8
+    weight_decay: NotNegative = 0.0
+    clip_grad: NotNegative = 1.0  # the largest norm of the whole model's gradient; 0: any
     distributed: bool = False  # data parallel ranks share out master weights, moments and updates (ZeRO 1)
 
 
@@ -100,7 +103,7 @@ class Trained:
     worker: str = MISSING  # the registered name of the worker class
     model: Model = field(default_factory=Model)
     parallel: TrainParallel = field(default_factory=TrainParallel)
-    max_tokens_per_rank: int = 8192  # tokens of one micro-batch on one data-parallel rank
+    max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
     recompute: Recompute = Recompute.none
     offload: Offload = field(default_factory=Offload)
 
@@ -166,16 +169,16 @@ class Rollout:
     """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
     parallel: Parallel = field(default_factory=Parallel)
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = -1
+    temperature: Annotated[float, Bounds(more_than=0, at_most=2)] = 1.0  # validation is greedy anyway
+    top_p: Share = 1.0
+    top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
     stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it
-    stop_token_ids: list[int] = field(default_factory=list)  # beside the model's own end
-    max_response_tokens: int = 64
-    max_sequence_tokens: int = 128  # prompt and response together
-    max_concurrent_rows: int = 256  # rows that one replica decodes together
-    kv_cache_gib: float = 1.0  # a replica's cache on a CPU
-    gpu_memory_fraction: float = 0.4  # of a GPU's memory, for vLLM in all
+    stop_token_ids: list[NotNegativeInt] = field(default_factory=list)  # beside the model's own end
+    max_response_tokens: Count = 64
+    max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
+    max_concurrent_rows: Count = 256  # rows that one replica decodes together
+    kv_cache_gib: Positive = 1.0  # a replica's cache on a CPU
+    gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
     resharding: Resharding = Resharding.hybrid
     verify_refit: bool = False  # compare checksums of generation's weights with training's after every refit
@@ -185,7 +188,7 @@ class Rollout:
 class Placement:
     """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
-    pools: dict[str, int] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
+    pools: dict[str, Count] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
     roles: dict[str, str] = field(
         default_factory=dict
     )  # role -> pool; a role left out goes to the first, rollout to the actor's
@@ -223,8 +226,8 @@ class PolicyLoss:
     options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
     correction: Part = field(default_factory=Part)  # of generation's log-probs against training's: token_truncated, ...
-    entropy_coef: float = 0.0
-    kl_coef: float = 0.0  # of the KL to the reference inside the loss
+    entropy_coef: Annotated[float, Bounds(because="below 0 it holds the entropy down")] = 0.0
+    kl_coef: NotNegative = 0.0  # of the KL to the reference inside the loss
     kl_estimator: str = "k3"
 
 
@@ -232,24 +235,24 @@ class PolicyLoss:
 class ValueLoss:
     """The critic's loss: squared error, clipped around the old values."""
 
-    clip: float = 0.2
+    clip: Positive = 0.2
 
 
 @dataclass
 class PreferenceLoss:
     """The loss of DPO."""
 
-    beta: float = 0.1  # how strongly the policy is held to the reference
+    beta: Positive = 0.1  # how strongly the policy is held to the reference
 
 
 @dataclass
 class Lagrange:
     """The multiplier of a limit on the mean cost of responses (Safe-RLHF)."""
 
-    limit: float = 0.0  # what the mean cost may be
-    multiplier: float = 1.0  # to begin with
-    lr: float = 0.1  # of its logarithm
-    most: float = 100.0  # it is held here
+    limit: Annotated[float, Bounds(because="costs have the scale of their grader")] = 0.0  # of the mean cost
+    multiplier: Positive = 1.0  # to begin with
+    lr: Positive = 0.1  # of its logarithm
+    most: Positive = 100.0  # it is held here
 
 
 @dataclass
@@ -257,17 +260,17 @@ class Algorithm:
     """An algorithm, its data sizes and its parts."""
 
     name: str = MISSING
-    prompts_per_step: int = 64
-    samples_per_prompt: int = 1
-    minibatches: int = 1  # optimiser steps per pass over a step's rows
-    epochs: int = 1  # passes over a step's rows
-    reward_kl_coef: float = 0.0  # of the KL to the reference, taken off the token rewards
+    prompts_per_step: Count = 64
+    samples_per_prompt: Count = 1
+    minibatches: Count = 1  # optimiser steps per pass over a step's rows
+    epochs: Count = 1  # passes over a step's rows
+    reward_kl_coef: NotNegative = 0.0  # of the KL to the reference, taken off the token rewards
     reward_kl_estimator: str = "k1"
     reward_kl_control: Part = field(default_factory=lambda: Part("fixed"))  # how that coefficient moves: or adaptive
     reward_shaping: Part = field(default_factory=Part)  # of a row's reward, before the KL is taken off: overlong
     rollout_filter: Part = field(default_factory=Part)  # of rows to learn from: unequal_groups, overlong
-    most_draws: int = 10  # of prompts for one step, where a step samples until enough of them teach something
-    critic_warmup_steps: int = 0  # steps in which only the critic learns
+    most_draws: Count = 10  # of prompts for one step, where a step samples until enough of them teach something
+    critic_warmup_steps: NotNegativeInt = 0  # steps in which only the critic learns
     advantage: Advantage = field(default_factory=Advantage)
     policy_loss: PolicyLoss = field(default_factory=PolicyLoss)
     value_loss: ValueLoss = field(default_factory=ValueLoss)
@@ -280,15 +283,15 @@ class Algorithm:
 class Trainer:
     """The loop around the algorithm's step."""
 
-    steps: int = 100
-    validate_every: int = 0  # steps between validations; 0: only before and after
-    validation_prompts: int = 512
-    stop_at_accuracy: float | None = None  # end early once a validation reaches this
-    log_rollouts_every: int = 10  # steps between the steps whose rows are written out; 0: never
+    steps: NotNegativeInt = 100
+    validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
+    validation_prompts: Count = 512
+    stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
+    log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
     print_every_step: bool = False  # a line for every step, also on a terminal
-    collective_timeout_s: float = 600.0
-    save_every: int = 0  # steps between checkpoints, and one at the end; 0: none
-    keep_last: int = 2  # checkpoints that are kept
+    collective_timeout_s: Annotated[float, Bounds(at_least=1)] = 600.0
+    save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
+    keep_last: Count = 2  # checkpoints that are kept
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 
 
@@ -298,7 +301,7 @@ class Run:
 
     name: str = MISSING
     root: str = "runs"
-    seed: int = 1
+    seed: Annotated[int, Bounds(at_least=0, less_than=2**63)] = 1
 
 
 @dataclass

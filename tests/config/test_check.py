@@ -40,10 +40,10 @@ def test_a_sound_configuration_has_no_problem():
     [
         (["placement.pools.main=3"], "actor.parallel: tensor 2 x pipeline 1 = 2 ranks do not divide the 3 slots"),
         (["actor.parallel.pipeline=2"], "actor.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots"),
-        (["placement.pools.main=0"], "placement.pools.main: 0 slots given, at least 1 expected"),
+        (["placement.pools.main=0"], "placement.pools.main: 0 given, at least 1 expected"),
         (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
         (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),
-        (["actor.parallel.tensor=0"], "actor.parallel: tensor 0"),
+        (["rollout.parallel.pipeline=-1"], "rollout.parallel.pipeline: -1 given, at least 1 expected"),
         (["actor.parallel.context=2"], "actor.parallel.context: 2 given, but context parallelism is not supported yet"),
         (["critic.parallel.expert=2"], "critic.parallel.expert: 2 given, but expert parallelism is not supported yet"),
         (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: 2 does not divide actor.parallel.pipeline = 1"),
@@ -63,7 +63,7 @@ def test_a_sound_configuration_has_no_problem():
             ["placement=rollout_pool", "rollout.resharding=full_gather"],
             "rollout.resharding: full_gather gathers in the",
         ),
-        (["rollout.temperature=0"], "rollout.temperature: 0.0 given, expected more than 0"),
+        (["rollout.temperature=0"], "rollout.temperature: 0.0 given, more than 0 and at most 2 expected"),
         (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),
         (["rollout.parallel.tensor=4"], "rollout.parallel.tensor: 4 does not divide actor.parallel.tensor = 2"),
         (["algorithm.minibatches=600"], "algorithm.minibatches: 600 minibatches of 512 rows"),
@@ -71,11 +71,11 @@ def test_a_sound_configuration_has_no_problem():
         (["critic.max_tokens_per_rank=16"], "critic.max_tokens_per_rank: 16 is less than one row"),
         (["reward_model.max_tokens_per_rank=48"], "reward_model.max_tokens_per_rank: 48 is less than one pair"),
         (["rollout.max_sequence_tokens=65"], "rollout.max_sequence_tokens: 65 is more than the 64 positions"),
-        (["trainer.steps=0"], "trainer.steps: 0 given, at least 1 expected"),
+        (["trainer.steps=-1"], "trainer.steps: -1 given, at least 0 expected"),
         (["rollout.stop=[a,'']"], "rollout.stop: an empty string given"),
         (["rollout.stop_token_ids=[22,23]"], "rollout.stop_token_ids: 23 is no token of the vocabulary of 23"),
-        (["rollout.top_k=0"], "rollout.top_k: 0 given, expected at least 1, or -1 for all tokens"),
-        (["rollout.top_p=0"], "rollout.top_p: 0.0 given, expected more than 0 and at most 1"),
+        (["rollout.top_k=0"], "rollout.top_k: 0 given, at least 1, or -1 for all tokens expected"),
+        (["rollout.top_p=0"], "rollout.top_p: 0.0 given, more than 0 and at most 1 expected"),
     ],
 )
 def test_an_impossible_setting_is_the_one_problem(overrides, problem):
@@ -237,7 +237,7 @@ def test_a_reward_model_is_no_policy_but_a_critic_may_start_from_it():
 
 
 def test_problems_come_all_at_once():
-    config = load("trainer.steps=0", "placement.pools.main=3", "rollout.top_p=2", "rollout.parallel.pipeline=2")
+    config = load("trainer.steps=-1", "placement.pools.main=3", "rollout.top_p=2", "rollout.parallel.pipeline=2")
     assert len(check.problems(config, facts())) == 4
 
 
