@@ -86,7 +86,8 @@ class Algorithm:
         if not self.config.reward_kl_coef or "actor/kl" not in metrics:
             return {}
         used = self.kl.coef
-        self.kl.update(metrics["actor/kl"])
+        if self.actor_learns:  # while only the critic does, nothing that the coefficient says can move the KL
+            self.kl.update(metrics["actor/kl"])
         return {"actor/kl_coef": used}
 
     def state(self) -> dict[str, Any]:

@@ -67,14 +67,14 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
     control = own.reward_kl_control
     wrong = list(_part("reward_kl_control", kl_controllers, control.name, control.options))
-    if not wrong and own.reward_kl_coef:
+    if not wrong:
         wrong = list(
             _made("reward_kl_control", lambda: kl_controllers.get(control.name)(own.reward_kl_coef, **control.options))
         )
     yield from wrong
     if "lagrange" in algorithm.parts:
         limits = own.lagrange
-        yield from _made("lagrange", lambda: Lagrange(limits.multiplier, limits.limit, limits.lr, limits.most))
+        yield from _made("lagrange", lambda: Lagrange(**vars(limits)))
 
 
 def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

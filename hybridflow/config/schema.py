@@ -253,6 +253,7 @@ class Lagrange:
     multiplier: Positive = 1.0  # to begin with
     lr: Positive = 0.1  # of its logarithm
     most: Positive = 100.0  # it is held here
+    least: Positive = 1e-3  # and here: from nearly nothing it would not grow again
 
 
 @dataclass

@@ -60,7 +60,7 @@ class AdaptiveKL:
 
     def __init__(self, coef: float, target: float, gain: float = 0.1) -> None:
         for name, value in (("coef", coef), ("target", target), ("gain", gain)):
-            if not value > 0:
+            if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"adaptive KL: {name} is {value}; give more than 0")
         self.coef, self.target, self.gain = coef, target, gain
 
@@ -83,33 +83,60 @@ class AdaptiveKL:
 class Lagrange:
     """The multiplier λ of a limit on the mean cost: ln λ ← ln λ + lr · λ · (mean cost - limit).
 
-    Source: Safe-RLHF, arXiv 2310.12773, equation 31: gradient ascent in ln λ, so λ stays above 0. It grows while the
-    cost is above the limit and shrinks below it. But for the limit the defaults are ours.
+    Source: Safe-RLHF, arXiv 2310.12773, equation 31: gradient ascent in ln λ, which is the state, so λ stays above 0.
+    It grows while the cost is above the limit and shrinks below it. But for the limit the defaults are ours.
 
     Args:
         multiplier: λ to begin with; above 0.
         limit: what the mean cost of a response may be; 0 in the paper's setting, where harmless answers cost less.
         lr: the size of a step, above 0.
         most: λ is held here, so that a limit out of reach does not drown the reward for good.
+        least: λ is held here, above 0: a step is in proportion to λ, so from nearly nothing it would never grow again.
     """
 
-    def __init__(self, multiplier: float = 1.0, limit: float = 0.0, lr: float = 0.1, most: float = 100.0) -> None:
-        for name, value in (("multiplier", multiplier), ("lr", lr), ("most", most)):
-            if not value > 0:
+    def __init__(
+        self,
+        multiplier: float = 1.0,
+        limit: float = 0.0,
+        lr: float = 0.1,
+        most: float = 100.0,
+        least: float = 1e-3,
+    ) -> None:
+        given = {"multiplier": multiplier, "lr": lr, "most": most, "least": least}
+        for name, value in given.items():
+            if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"Lagrange multiplier: {name} is {value}; give more than 0")
-        self.multiplier, self.limit, self.lr, self.most = multiplier, limit, lr, most
+        if not math.isfinite(limit):
+            raise ValueError(f"Lagrange multiplier: limit is {limit}; give a number")
+        if not least <= multiplier <= most:
+            raise ValueError(
+                f"Lagrange multiplier: multiplier is {multiplier}, which is not between least = {least} and "
+                f"most = {most}, where it is held; change one of them"
+            )
+        self.limit, self.lr, self.most, self.least = limit, lr, most, least
+        self._log = math.log(multiplier)
+
+    @property
+    def multiplier(self) -> float:
+        """λ of the coming step."""
+        return math.exp(self._log)
 
     def update(self, cost: float) -> None:
         """Take in the mean cost of a step's responses. Raises ValueError if it is not finite."""
         if not math.isfinite(cost):
             raise ValueError(f"Lagrange multiplier: the mean cost is {cost}; look at what the cost role gave")
-        moved = math.log(self.multiplier) + self.lr * self.multiplier * (cost - self.limit)
-        self.multiplier = math.exp(min(moved, math.log(self.most)))
+        self._log = self._held(self._log + self.lr * self.multiplier * (cost - self.limit))
 
     def state(self) -> dict[str, float]:
-        """The multiplier."""
-        return {"multiplier": self.multiplier}
+        """Its logarithm."""
+        return {"log_multiplier": self._log}
 
     def restore(self, state: dict[str, float]) -> None:
-        """Take in what `state` gave."""
-        self.multiplier = state["multiplier"]
+        """Take in what `state` gave; or, of a checkpoint from before its logarithm was kept, the multiplier."""
+        if "log_multiplier" in state:
+            self._log = self._held(state["log_multiplier"])
+        else:
+            self._log = self._held(math.log(max(state["multiplier"], self.least)))
+
+    def _held(self, log: float) -> float:
+        return min(max(log, math.log(self.least)), math.log(self.most))

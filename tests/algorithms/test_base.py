@@ -33,12 +33,21 @@ def test_a_reference_is_there_only_if_leaving_it_costs(overrides: tuple[str, ...
 
 def test_the_adaptive_coefficient_is_state() -> None:
     adaptive = ("algorithm.reward_kl_control.name=adaptive", "+algorithm.reward_kl_control.options.target=0.1")
-    one, other = (Algorithm(settings(*adaptive), {}) for _ in range(2))
+    one, other = (Algorithm(settings(*adaptive, "algorithm.critic_warmup_steps=0"), {}) for _ in range(2))
     assert one.measured({"actor/kl": 0.3}) == {"actor/kl_coef": 0.001}
     assert one.kl.coef == pytest.approx(0.001 * 1.02)
     other.restore(one.state())
     assert other.kl.coef == one.kl.coef
     assert other.measured({}) == {} and other.kl.coef == one.kl.coef
+
+
+def test_no_coefficient_moves_while_only_the_critic_learns() -> None:
+    adaptive = ("algorithm.reward_kl_control.name=adaptive", "+algorithm.reward_kl_control.options.target=0.1")
+    algorithm = Algorithm(settings(*adaptive, "algorithm.critic_warmup_steps=2"), {})
+    for number in range(3):
+        algorithm.number = number
+        assert algorithm.measured({"actor/kl": 0.0}) == {"actor/kl_coef": 0.001}
+    assert algorithm.kl.coef == pytest.approx(0.001 * 0.98)
 
 
 def test_the_multiplier_moves_by_the_cost_that_was_measured() -> None:

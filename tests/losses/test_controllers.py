@@ -84,6 +84,34 @@ def test_the_multiplier_is_held() -> None:
     assert controller.multiplier == pytest.approx(2.0)
 
 
+def test_after_a_jump_it_is_held_above_zero_and_grows_again() -> None:
+    """Far above the limit, then far below it: the logarithm goes by -795, which no float is the exponential of."""
+    controller = Lagrange(1.0, limit=100.0)
+    for cost in (150.0, 20.0, 20.0):
+        controller.update(cost)
+    assert controller.multiplier == pytest.approx(1e-3)
+    for _ in range(5):
+        controller.update(150.0)
+    assert controller.multiplier == pytest.approx(1e-3 * math.exp(0.1 * 1e-3 * 50 * 5), rel=1e-3)
+    controller.update(1e300)
+    assert controller.multiplier == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize("kept", [0.0, 1e-320, 0.4, 1e9])
+def test_a_checkpoint_from_before_the_logarithm_was_kept(kept: float) -> None:
+    controller = Lagrange()
+    controller.restore({"multiplier": kept})
+    assert controller.multiplier == pytest.approx(min(max(kept, 1e-3), 100.0))
+    controller.update(0.1)
+
+
+@pytest.mark.parametrize("wrong", [{"multiplier": 1e-4}, {"most": 0.5}, {"least": 2.0}])
+def test_a_multiplier_begins_between_its_bounds(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="is not between least"):
+        Lagrange(**wrong)
+    Lagrange(**{"multiplier": 1e-4, "least": 1e-5})
+
+
 @given(COSTS, COSTS)
 def test_a_restored_multiplier_goes_on_as_if_nothing_had_been(before: list[float], after: list[float]) -> None:
     whole, resumed = Lagrange(), Lagrange()
@@ -103,7 +131,7 @@ def test_what_is_not_finite_is_refused(controller: AdaptiveKL | Lagrange, value:
         controller.update(value)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_settings_that_cannot_work_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="target is"):
         AdaptiveKL(0.1, target=value)

@@ -121,4 +121,4 @@ def test_the_multiplier_grows_while_the_cost_is_above_its_limit(shared: Shared) 
     assert used[0] == 1.0 < used[1]
     other = shared.algorithm("safe_rlhf")
     other.restore(algorithm.state())
-    assert other.state() == algorithm.state() and other.state()["lagrange"]["multiplier"] > used[1]
+    assert other.state() == algorithm.state() and other.lagrange.multiplier > used[1]  # type: ignore[attr-defined]
