@@ -18,7 +18,7 @@ class ReMax(Algorithm):
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
     parts = (*Algorithm.parts, "rollout_filter")
-    columns = ("group_id", "baseline_rewards")
+    columns = ("group_id", "baseline_rewards", "baseline_lengths")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate, and once more greedily; score both; learn from the difference."""

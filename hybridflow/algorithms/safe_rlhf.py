@@ -16,8 +16,9 @@ class SafeRLHF(PPO):
     """PPO-Lagrangian (Safe-RLHF, arXiv 2310.12773, section 3.3): the most reward whose mean cost stays under a limit.
 
     min over λ ≥ 0 of max over π of  E[r] - λ (E[c] - limit):  PPO on the advantages (A_r - λ A_c) / (1 + λ), with a
-    critic of rewards and one of costs (equation 30); after each step  ln λ ← ln λ + lr · λ · (mean cost - limit)
-    (`lagrange`, equation 31). Defaults: PPO's, and those of `hybridflow.losses.controllers.Lagrange`.
+    critic of rewards and one of costs (equation 30), neither brought to scale for itself; after each step
+    ln λ ← ln λ + lr · λ · (mean cost - limit)  (`lagrange`, equation 31). Defaults: PPO's, and those of
+    `hybridflow.losses.controllers.Lagrange`.
     """
 
     paper = "arXiv 2310.12773"
@@ -27,7 +28,7 @@ class SafeRLHF(PPO):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings = self.config.lagrange
-        self.lagrange = Lagrange(settings.multiplier, settings.limit, settings.lr, settings.most)
+        self.lagrange = Lagrange(**vars(settings))
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate, score rewards and costs, estimate advantages, learn."""

@@ -1,4 +1,4 @@
-"""Reward and cost in one advantage."""
+"""Reward and cost in one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from torch import Tensor
 
 
 def constrained_advantages(rewards: Tensor, costs: Tensor, multiplier: float) -> Tensor:
-    """[T]: (A_r - λ A_c) / (1 + λ), so that the size of a step does not grow with λ.
+    """(reward - λ cost) / (1 + λ), so that the size of a step does not grow with λ.
 
-    Source: Safe-RLHF, arXiv 2310.12773, equation 30.
+    Source: Safe-RLHF, arXiv 2310.12773, equation 30, where both are advantages. It is linear, and so is GAE: the
+    advantage of rewards and values that were put together is that of advantages that are.
 
     Args:
-        rewards, costs: [T], the advantages of reward and of cost.
+        rewards, costs: of one shape: scores [R], or values or advantages [T].
         multiplier: λ, at least 0; see `hybridflow.losses.controllers.Lagrange`.
 
     Raises ValueError if the shapes disagree.

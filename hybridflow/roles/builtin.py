@@ -165,9 +165,12 @@ class RewardRole(Role[RowsT]):
         """`rewards` ([R] float): the grade of each response."""
         raise NotImplementedError
 
-    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards"))
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
-        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+
+        And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
+        """
         raise NotImplementedError
 
     @using("dp_proto")
@@ -184,9 +187,12 @@ class ModelRewardRole(Role[RowsT]):
         """`rewards` ([R] float): the model's score of each row, at its last token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards"))
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
-        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with."""
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+
+        And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
+        """
         raise NotImplementedError
 
 

@@ -16,6 +16,7 @@ KINDS = {
     "returns": "ragged float",
     "rewards": "float",
     "baseline_rewards": "float",
+    "baseline_lengths": "int",
     "costs": "float",
     "cost_values": "ragged float",
     "cost_returns": "ragged float",

@@ -35,32 +35,66 @@ class Estimation:
 
     def plain(self, kl_coef: float) -> Batch:
         """`advantages` and `returns`."""
-        found, returns = self._estimate(self._rewards(), self._kl(), kl_coef, "values")
+        rewards, baseline = self._rewards()
+        found, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline)
         return self._given(advantages=found, returns=returns)
 
     def constrained(self, kl_coef: float, multiplier: float) -> Batch:
         """`advantages` of reward and cost in one, `returns` and `cost_returns`.
 
+        Rewards and values are put together before the estimator sees them, so what it brings to scale is the mixture:
+        costs brought to scale for themselves would weigh more the rarer they are, whatever the multiplier says.
+
         Half of the KL is taken off the rewards and half is put on the costs, so the mixture has the same share of it
         whatever the multiplier is (Safe-RLHF, arXiv 2310.12773, appendix on the policy's loss).
         """
-        kl, costs = self._kl(), tensor(self.rollout.dense("costs"))
-        found, returns = self._estimate(self._rewards(), kl, kl_coef / 2, "values")
-        of_cost, cost_returns = self._estimate(costs, kl, -kl_coef / 2, "cost_values")
-        mixed = constrained_advantages(found, of_cost, multiplier)
-        return self._given(advantages=mixed, returns=returns, cost_returns=cost_returns)
+        (rewards, baseline), costs, kl = self._rewards(), tensor(self.rollout.dense("costs")), self._kl()
+        values, cost_values = self._tokens("values"), self._tokens("cost_values")
+        _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline)
+        _, cost_returns = self._estimate(costs, kl, -kl_coef / 2, cost_values, baseline)
+        mixed = constrained_advantages(rewards, costs, multiplier)
+        if values is not None and cost_values is not None:
+            values = constrained_advantages(values, cost_values, multiplier)
+        if baseline is not None:  # of rewards; costs are compared with none
+            baseline = baseline / (1 + multiplier)
+        found, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
+        return self._given(advantages=found, returns=returns, cost_returns=cost_returns)
 
     @property
     def _lengths(self) -> Tensor:
         return torch.from_numpy(self.rollout.ragged("response_ids").lengths)
 
-    def _rewards(self) -> Tensor:
-        """[R], shaped."""
+    def _rewards(self) -> tuple[Tensor, Tensor | None]:
+        """[R] rewards and, if the rows have them, [R] the rewards of the responses that they are compared with.
+
+        Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
+        compared with is given the same.
+        """
+        rewards, lengths, baseline = tensor(self.rollout.dense("rewards")), self._lengths, None
+        if "baseline_rewards" in self.rollout:
+            baseline = tensor(self.rollout.dense("baseline_rewards"))
+            rewards, lengths = torch.cat([rewards, baseline]), torch.cat([lengths, self._baseline_lengths()])
         part = self.context.config.algorithm.reward_shaping
         limit = self.context.config.rollout.max_response_tokens
-        return shaping(part.name, part.options)(
-            ShapingInputs(tensor(self.rollout.dense("rewards")), self._lengths, limit)
+        shaped = shaping(part.name, part.options)(ShapingInputs(rewards, lengths, limit))
+        rows = len(self.rollout)
+        return shaped[:rows], None if baseline is None else shaped[rows:]
+
+    def _baseline_lengths(self) -> Tensor:
+        """[R] tokens of the responses to compare with. Raises ValueError if a shaping would need to know and cannot."""
+        part = self.context.config.algorithm.reward_shaping
+        if "baseline_lengths" in self.rollout:
+            return tensor(self.rollout.dense("baseline_lengths"))
+        if part.name == "none":
+            return torch.zeros_like(self._lengths)
+        raise ValueError(
+            f"algorithm.reward_shaping.name: {part.name} given, and rows with 'baseline_rewards', which is shaped too; "
+            "give 'baseline_lengths' beside them ([R] int, tokens of those responses), as reward.compute_baseline does"
         )
+
+    def _tokens(self, column: str) -> Tensor | None:
+        """[T] values of a ragged column, if the rows have it."""
+        return tensor(self.rollout.ragged(column).values) if column in self.rollout else None
 
     def _kl(self) -> Tensor | None:
         """[T] estimates of the KL to the reference, which are also reported; None if there is no reference."""
@@ -71,14 +105,16 @@ class Estimation:
         self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
         return kl
 
-    def _estimate(self, scores: Tensor, kl: Tensor | None, coef: float, values: str) -> tuple[Tensor, Tensor]:
+    def _estimate(
+        self, scores: Tensor, kl: Tensor | None, coef: float, values: Tensor | None, baseline: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         part, rows = self.context.config.algorithm.advantage, self.rollout
         inputs = AdvantageInputs(
             token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef),
             lengths=self._lengths,
-            values=tensor(rows.ragged(values).values) if values in rows else None,
+            values=values,
             group_id=tensor(rows.dense("group_id")) if "group_id" in rows else None,
-            baseline_rewards=tensor(rows.dense("baseline_rewards")) if "baseline_rewards" in rows else None,
+            baseline_rewards=baseline,
             columns={name: tensor(values_of(rows[name])) for name in needs(part.name) if name not in FIELDS},
             all_reduce=self.all_reduce,
         )

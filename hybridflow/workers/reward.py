@@ -26,7 +26,8 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         """See `RewardRole`."""
-        return Batch(baseline_rewards=self.graded(greedy, "reward/baseline_mean"))
+        grades = self.graded(greedy, "reward/baseline_mean")
+        return Batch(baseline_rewards=grades, baseline_lengths=greedy.ragged("response_ids").lengths)
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
         """See `RewardRole`."""

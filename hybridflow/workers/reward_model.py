@@ -83,7 +83,9 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         """See `ModelRewardRole`."""
-        return self.scores(greedy, "baseline_rewards", "reward/baseline_mean")
+        found = self.scores(greedy, "baseline_rewards", "reward/baseline_mean")
+        lengths = Batch(baseline_lengths=greedy.ragged("response_ids").lengths)
+        return found | lengths if found.columns else found  # on the ranks that have scores
 
 
 @workers.register("cost_model")

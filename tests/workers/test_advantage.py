@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Advantage, Algorithm, Config
+from hybridflow.config.schema import Advantage, Algorithm, Config, Part
 from hybridflow.losses.advantages import AdvantageInputs, advantages, needing
+from hybridflow.losses.shaping import ShapingInputs, reward_shapings, shaping
 from hybridflow.parallel.layout import Layout
 from hybridflow.workers import Context
 from hybridflow.workers.advantage import Estimation
@@ -42,3 +43,100 @@ def test_it_has_the_columns_that_it_declared(registered: Callable[[str, Any], No
     found = Estimation(rows, Context(config, Layout(), 0, "actor"), lambda vector: vector).plain(0.0)
     assert found.ragged("advantages").values.tolist() == [1.0, 2.0, 2.0]
     assert found.ragged("returns").values.tolist() == [0.5, 0.25, 0.125]
+
+
+def estimation(rows: Batch, advantage: Advantage, **settings: Any) -> Estimation:
+    config = Config(algorithm=Algorithm(name="any", advantage=advantage, **settings))
+    return Estimation(rows, Context(config, Layout(), 0, "actor"), lambda vector: vector)
+
+
+def build_rollout(lengths: list[int], **rows: list[float]) -> Batch:
+    """Rows of these lengths; a column of one value a row is dense, but for the critics' values, which are of tokens."""
+    responses = Ragged.of([list(range(length)) for length in lengths], np.int64)
+    ragged = ("values", "cost_values", "old_log_probs", "ref_log_probs")
+    columns = {name: np.array(values, dtype=np.float32) for name, values in rows.items()}
+    return Batch(
+        response_ids=responses,
+        **{name: responses.like(values) if name in ragged else values for name, values in columns.items()},
+    )
+
+
+RIGHT = [1.0] * 50 + [0.0] * 50  # 100 rows of one token, half of them right; of each half, one costs 1
+COSTS = [1.0, *[0.0] * 49, 1.0, *[0.0] * 49]
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 0.3, 5.0])
+def test_the_multiplier_is_what_a_cost_is_worth_in_rewards(multiplier: float) -> None:
+    """A_r - λ A_c over 1 + λ, with critics that know the means: rare costs do not count for more than they are."""
+    rows = build_rollout([1] * 100, rewards=RIGHT, costs=COSTS, values=[0.5] * 100, cost_values=[0.02] * 100)
+    part = Advantage("gae", {"whiten": False})
+    found = estimation(rows, part).constrained(0.0, multiplier).ragged("advantages").values
+    expected = ((np.array(RIGHT) - 0.5) - multiplier * (np.array(COSTS) - 0.02)) / (1 + multiplier)
+    assert np.allclose(found, expected, atol=1e-6)
+    if multiplier == 0.3:
+        assert found[0] == pytest.approx(0.158, abs=1e-3)
+
+
+@pytest.mark.parametrize("part", [Advantage("gae"), Advantage("reinforce_plus_plus"), Advantage("grpo")])
+def test_what_is_brought_to_scale_is_reward_and_cost_together(part: Advantage) -> None:
+    """Whatever an estimator does for scale, a right row that costs 1 is worth more than a wrong one that costs nothing
+    if λ is under 1, and less if it is over it; and the advantages are A_r - λ A_c but for one shift and one factor."""
+    rows = build_rollout([1] * 100, rewards=RIGHT, costs=COSTS, values=[0.0] * 100, cost_values=[0.0] * 100)
+    rows |= Batch(group_id=np.zeros(100, dtype=np.int64))
+    for multiplier in (0.3, 3.0):
+        found = estimation(rows, part).constrained(0.0, multiplier)
+        values = found.ragged("advantages").values.astype(np.float64)
+        assert (values[0] > values[99]) == (multiplier < 1)
+        plain = np.array(RIGHT) - multiplier * np.array(COSTS)
+        assert np.corrcoef(values, plain)[0, 1] == pytest.approx(1.0, abs=1e-6)
+        if part.name != "grpo":  # its returns are its advantages
+            assert found.ragged("returns").values.tolist() == RIGHT
+            assert found.ragged("cost_returns").values.tolist() == COSTS
+
+
+@pytest.mark.parametrize("multiplier", [0.0, 0.3, 50.0])
+def test_the_kl_has_the_same_share_whatever_the_multiplier_is(multiplier: float) -> None:
+    rng, lengths = np.random.default_rng(0), [3, 1, 2]
+    log_probs = {name: rng.normal(size=6).tolist() for name in ("old_log_probs", "ref_log_probs", "values")}
+    rows = build_rollout(lengths, rewards=[1, 0, 2], costs=[0, 1, 5], cost_values=[0.5] * 6, **log_probs)
+    part = Advantage("gae", {"whiten": False, "lam": 1.0})
+    with_kl, without = (
+        estimation(rows, part).constrained(coef, multiplier).ragged("advantages").values for coef in (0.2, 0.0)
+    )
+    kl = np.array(log_probs["old_log_probs"]) - np.array(log_probs["ref_log_probs"])
+    to_come = np.concatenate([np.cumsum(row[::-1])[::-1] for row in np.split(kl, np.cumsum(lengths)[:-1])])
+    assert np.allclose(with_kl - without, -0.1 * to_come, atol=1e-5)
+
+
+def centred(inputs: ShapingInputs) -> torch.Tensor:
+    """A user's shaping, which looks at all rewards of a call."""
+    return 3 * (inputs.rewards - inputs.rewards.mean()) / inputs.lengths
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("none", {}), ("sigmoid", {}), ("sigmoid", {"reference": 2.0}), ("overlong", {"buffer": 0.5}), ("centred", {})],
+)
+def test_a_response_like_the_greedy_one_has_no_advantage(
+    name: str, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both rewards are shaped, each with the length of its own response."""
+    monkeypatch.setitem(reward_shapings._parts, "centred", centred)
+    rewards, lengths, limit = [1.0, 1.0, 0.0, -3.0], [8, 6, 5, 2], 8
+    greedy, greedy_lengths = [1.0, 0.0, 0.0, 2.0], [8, 6, 7, 2]
+    rows = build_rollout(lengths, rewards=rewards, baseline_rewards=greedy)
+    rows |= Batch(baseline_lengths=np.array(greedy_lengths))
+    shaped = estimation(rows, Advantage("remax"), reward_shaping=Part(name, options))
+    shaped.context.config.rollout.max_response_tokens = limit
+    found = [row[-1] for row in shaped.plain(0.0).ragged("advantages")]
+    of = torch.tensor([*rewards, *greedy]), torch.tensor([*lengths, *greedy_lengths])
+    expected = shaping(name, options)(ShapingInputs(*of, limit)).reshape(2, 4)
+    assert np.allclose(found, expected[0] - expected[1])
+    assert found[0] == 0.0, "as good and as long as the greedy response"
+
+
+def test_a_baseline_of_unknown_length_cannot_be_shaped() -> None:
+    rows = build_rollout([2], rewards=[1.0], baseline_rewards=[1.0])
+    assert estimation(rows, Advantage("remax")).plain(0.0).ragged("advantages").values.tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="give 'baseline_lengths' beside them"):
+        estimation(rows, Advantage("remax"), reward_shaping=Part("overlong")).plain(0.0)
