@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
+from hybridflow.tasks import numbers
+from hybridflow.tasks.answers import as_text
 from hybridflow.tasks.base import graders
-
-# A minus after a digit is a subtraction ("12-5"), not a sign. Thousands may be set off by commas.
-_NUMBER = re.compile(r"(?<![0-9])-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?")
 
 
 @graders.register("exact")
 def exact(response: str, answer: str) -> float:
-    """1.0 if the response is the answer, white space at its ends aside; else 0.0."""
-    return float(response.strip() == answer)
+    """1.0 if the response is the answer, white space at the ends of both aside; else 0.0."""
+    return float(response.strip() == as_text(answer).strip())
 
 
 @graders.register("last_number")
 def last_number(response: str, answer: str) -> float:
     """1.0 if the last number in the response has the answer's value, else 0.0 (also if there is no number).
 
-    Raises ValueError if the answer is not a number.
+    Both may be written as `numbers` reads them: `1,000`, `$-5$`, `.5`, `1/2`, `5%`, `1e3`. Raises ValueError if the
+    answer is not a number.
     """
-    try:
-        wanted = Decimal(answer)
-    except InvalidOperation:
-        raise ValueError(f"grader last_number: the answer is {answer!r}, a number was expected; use `exact`") from None
-    found = _NUMBER.findall(response)
-    return float(bool(found) and Decimal(found[-1].replace(",", "")) == wanted)
+    wanted = number_of(answer)
+    return float(numbers.last_number(response) == wanted)
+
+
+def number_of(answer: str) -> Fraction:
+    """The value of an answer that is a number. Raises ValueError if it is none."""
+    found = numbers.whole_number(as_text(answer))
+    if found is None:
+        raise ValueError(f"grader last_number: the answer is {answer!r}, a number was expected; use `exact`")
+    return found
+
+
+last_number.check_answer = number_of  # type: ignore[attr-defined]  # asked of every row before a run relies on it
 
 
 @graders.register("has_seven")

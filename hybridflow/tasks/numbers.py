@@ -1,0 +1,79 @@
+"""Numbers as people and models write them. Text is only ever searched, never executed.
+
+A number is a fraction of two integers, so `1/2`, `0.5` and `\\frac{1}{2}` are one value and nothing is rounded. A
+percent sign and a currency say what is counted, and change no value: `5%` is 5, as `$5` is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+
+LONGEST = 4000  # characters of a number; there is no answer beyond it, only a model that repeats itself
+
+# What reads the same is written the same: minus signs and dashes, full-width characters, spaces between thousands.
+_ALIKE = str.maketrans(
+    "−﹣－–‐‑０１２３４５６７８９．，％＄＋／\u00a0\u202f\u2009\u2007",  # noqa: RUF001
+    "------0123456789.,%$+/" + "\u202f" * 4,
+)
+_GAP = "\u202f"
+_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
+    (re.compile(r"(?<![0-9/])[0-9]+(?:/[0-9]+){2,}"), lambda date: date[0].replace("/", " ")),
+    (re.compile(r"\\(?:left|right|displaystyle|mathrm|text|,(?![0-9])|!(?![0-9]))"), " "),
+    (re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\!|,\\!)(?=[0-9]{3})"), ","),
+    (re.compile(r"\\([$%])"), r"\1"),
+    # One digit each, or braces: \frac12, \dfrac{-3}{4}. A whole number before it is part of a mixed one: 1\frac{1}{2}.
+    (re.compile(r"(?<=[0-9])\s?\\[dt]?frac\s?(?:\{([0-9]+)\}|([0-9]))\s?(?:\{([0-9]+)\}|([0-9]))"), r" \1\2/\3\4"),
+    (re.compile(r"\\[dt]?frac\s?(?:\{(-?[0-9]+)\}|([0-9]))\s?(?:\{(-?[0-9]+)\}|([0-9]))"), r"\1\2/\3\4"),
+    (re.compile(r"(?<=[0-9])\s?(?:\\times|\\cdot|×)\s?10\^(?:\{([-+]?[0-9]{1,4})\}|([-+]?[0-9]{1,4}))"), r"e\1\2"),
+    (re.compile(r"(?<=[A-Za-z}])\^(?:\{[0-9]+\}|[0-9]+)"), ""),  # of a unit or a variable: 72 cm^2
+)
+
+# A minus after a digit, a letter or a closing bracket is a subtraction or a hyphen ("12-5", "top-5"), not a sign.
+_SIGN = r"(?:(?<![0-9A-Za-z)\]}%$])(?P<sign>[-+])[$€£¥]{0,2}|(?<=[$€£¥])(?<![0-9A-Za-z)\]}%][$€£¥])(?P<inner>[-+]))?"
+_DIGITS = rf"(?:[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+(?![0-9])|[0-9]+)"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]+)?|(?<![0-9A-Za-z.)\]])\.[0-9]+)"
+_EXPONENT = r"(?:[eE][-+]?[0-9]{1,4}(?![0-9A-Za-z]))?"
+_UNDER = r"(?:/-?[0-9]+(?![0-9/]|\.[0-9]))?"
+_NUMBER = re.compile(rf"{_SIGN}(?P<mixed>[0-9]+ (?=[0-9]+/[0-9]))?(?P<value>{_DECIMAL}{_EXPONENT})(?P<under>{_UNDER})")
+_AROUND = re.compile(r"\\boxed|\\[()\[\]]|[\s$€£¥%.,{}()\[\]*]")
+
+
+def plain(text: str) -> str:
+    """The text with one spelling of what is written in several."""
+    text = text.translate(_ALIKE)
+    if any(mark in text for mark in "\\^/{"):
+        for pattern, spelling in _SPELLINGS:
+            text = pattern.sub(spelling, text)
+    return text
+
+
+def last_number(text: str) -> Fraction | None:
+    """The value of the last number in a text; None if there is none, or it has no value (`5/0`)."""
+    last = None
+    for last in _NUMBER.finditer(plain(text)):  # noqa: B007
+        pass
+    return _value(last) if last else None
+
+
+def whole_number(text: str) -> Fraction | None:
+    """The value of a text that is one number and nothing else but a currency, a percent sign or brackets around it."""
+    text = plain(text)
+    found = list(_NUMBER.finditer(text))
+    if len(found) != 1 or _AROUND.sub("", text[: found[0].start()] + text[found[0].end() :]):
+        return None
+    return _value(found[0])
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    if len(found[0]) > LONGEST:
+        return None
+    over = Fraction(Decimal(re.sub(rf"[,{_GAP}]", "", found["value"])))
+    under = int(found["under"][1:]) if found["under"] else 1
+    if not under:
+        return None
+    value = over / under
+    value += int(found["mixed"] or 0) if value < 1 else 0
+    return -value if "-" in (found["sign"], found["inner"]) else value
