@@ -77,6 +77,17 @@ class Algorithm:
         """The roles that it calls under these settings."""
         return tuple(role for role in cls.roles if role not in cls.only_for_kl or penalises_kl(config))
 
+    @classmethod
+    def planned_updates(cls, config: Settings, role: str, steps: int) -> int:
+        """The optimiser steps of a role in a run of so many `steps`, which its learning-rate schedule spans.
+
+        The actor takes none while only the critic learns. A step's rows that a filter leaves out are not known here.
+        """
+        waits = config.critic_warmup_steps if role == "actor" and "critic" in cls.roles else 0
+        samples = 1 if cls.supervised or cls.preferences else config.samples_per_prompt
+        parts = min(config.minibatches, config.prompts_per_step * samples)
+        return max(steps - waits, 0) * parts * config.epochs
+
     def step(self, prompts: BatchRef) -> BatchRef:
         """Take one step on these prompts; the rows that it made."""
         raise NotImplementedError

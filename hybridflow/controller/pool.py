@@ -85,7 +85,7 @@ class ResourcePool:
 
         Args:
             worker: the registered name of its worker class; None: the role's own name.
-            updates: optimiser steps that the run will take at most.
+            updates: optimiser steps of this role that the run plans.
             chunk_rows: at most so many rows in one object of the store; see `put`.
             interface: the methods of the group; None: those of the role of that name.
 

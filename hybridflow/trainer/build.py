@@ -82,7 +82,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
             layout,
             worker=worker_of(config, role),
             config=config,
-            updates=total_updates(config),
+            updates=cls.planned_updates(config.algorithm, role, config.trainer.steps),
             interface=interface_of(config, role),
         )
     if "rollout" in played:
@@ -111,11 +111,6 @@ def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourceP
     actor = ApartActor(groups["actor"], groups["rollout"])
     actor.connect(meeting_point(training.ranks, [*training.places, *rollout.places]))
     return actor
-
-
-def total_updates(config: Config) -> int:
-    """Optimiser steps of a whole run."""
-    return config.trainer.steps * config.algorithm.minibatches * config.algorithm.epochs
 
 
 def _graded(config: Config, played: tuple[str, ...]) -> bool:

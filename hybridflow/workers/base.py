@@ -21,7 +21,7 @@ class Context:
         layout, rank: of its role; ranks of a pool are the same in all its roles.
         role: its name.
         metrics: of the call that is being carried out; they travel with its result.
-        total_updates: optimiser steps that the run will take at most.
+        total_updates: optimiser steps of this role that the run plans.
         peers: the workers of the other roles in this process, by role, as they are built.
     """
 

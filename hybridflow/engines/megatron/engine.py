@@ -53,7 +53,7 @@ class MegatronEngine:
         head: "lm", "value" or "reward".
         budget: tokens of a micro-batch.
         optimizer: None for a model that only scores.
-        total_steps: optimiser steps that the learning-rate schedule spans.
+        total_steps: optimiser steps that are planned; the learning-rate schedule spans them.
         temperature: at which log-probs are taken; that of sampling.
         sequence: sequence parallelism between the tensor ranks.
         recompute: which activations are computed again in the backward pass.

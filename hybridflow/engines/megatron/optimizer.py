@@ -18,6 +18,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from hybridflow.config.schema import Optimizer
+from hybridflow.engines.learning_rate import learning_rate
 from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.platform import platform
 
@@ -75,7 +76,7 @@ class Optimiser:
         )
         self._clip, self.distributed = settings.clip_grad, settings.distributed
         self.overlaps = self.model.ddp_config.overlap_grad_reduce
-        self.schedule = _schedule(self.inner, settings, total_steps)
+        self.schedule = Schedule(self.inner, settings, total_steps)
         config.grad_scale_func = self.inner.scale_loss
         config.finalize_model_grads_func = _finalize
         config.no_sync_func = self.model.no_sync
@@ -95,7 +96,7 @@ class Optimiser:
 
     def step(self) -> StepResult:
         """Clip, update, move the schedule on. A gradient that is not finite leaves weights and state as they were."""
-        self.schedule.step(1)  # first, so that the first step of a warm-up does not have a rate of 0
+        self.schedule.step(1)  # also if this one is skipped: a run ends where its schedule does
         lr = self.inner.param_groups[0]["lr"]
         # The parts of Megatron's own step, which looks for such a gradient only where it scales a loss in fp16.
         self.inner.prepare_grads()
@@ -129,18 +130,31 @@ def _finalize(model: list[torch.nn.Module], num_tokens: Any, **options: Any) -> 
     finalize_model_grads(model, None, **options)
 
 
-def _schedule(inner: Any, settings: Optimizer, total_steps: int) -> OptimizerParamScheduler:
-    # Weight decay is set to zero on biases and norms by this schedule, so it is needed with a constant rate too.
-    return OptimizerParamScheduler(
-        inner,
-        init_lr=0.0,
-        max_lr=settings.lr,
-        min_lr=settings.min_lr,
-        lr_warmup_steps=settings.warmup_steps,
-        lr_decay_steps=max(total_steps, settings.warmup_steps + 1),
-        lr_decay_style=settings.decay.value,
-        start_wd=settings.weight_decay,
-        end_wd=settings.weight_decay,
-        wd_incr_steps=0,
-        wd_incr_style="constant",
-    )
+class Schedule(OptimizerParamScheduler):
+    """Megatron's schedule with our rates, which are none of its own: its last update has `min_lr`.
+
+    Weight decay is set to zero on biases and norms by this schedule, so it is needed with a constant rate too.
+
+    Attributes:
+        num_steps: updates that were tried, the coming one too once `step` was called for it.
+    """
+
+    def __init__(self, inner: Any, settings: Optimizer, updates: int) -> None:
+        self._settings, self._updates = settings, updates
+        super().__init__(
+            inner,
+            init_lr=0.0,
+            max_lr=settings.lr,
+            min_lr=settings.min_lr,
+            lr_warmup_steps=settings.warmup_steps,
+            lr_decay_steps=max(updates, settings.warmup_steps + 1),
+            lr_decay_style=settings.decay.value,
+            start_wd=settings.weight_decay,
+            end_wd=settings.weight_decay,
+            wd_incr_steps=0,
+            wd_incr_style="constant",
+        )
+
+    def get_lr(self, param_group: dict[str, Any]) -> float:
+        """The rate of the update that was counted last; before the first, that of the first."""
+        return learning_rate(max(self.num_steps - 1, 0), self._settings, self._updates)
