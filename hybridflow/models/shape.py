@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,9 +89,7 @@ class Shape:
 
     def padded_vocab(self, tensor: int) -> int:
         """The vocabulary rounded up to what both engines can cut: a multiple of 64 (vLLM's) and of `tensor`."""
-        step = 64
-        while step % tensor:
-            step += 64
+        step = math.lcm(64, tensor)
         return -(-self.vocab // step) * step
 
 

@@ -66,6 +66,22 @@ def test_what_travels_is_planned_and_by_the_formula(
     assert sum(plan.redundant) == 0 or method == "hybrid_v"
 
 
+@pytest.mark.parametrize("method", ["hybrid", "full_gather"])
+@pytest.mark.parametrize(
+    ("vocab", "generation"), [(70, 1), (97, 1), (150, 1), (150, 3)], ids=lambda value: str(value)
+)
+def test_sizes_need_not_be_powers_of_two(
+    vocab: int, generation: int, method: str, ranks: GetRanks, tiny: GetModel
+) -> None:
+    """70 and 97 rows are padded to 192 for three tensor ranks, and for one in generation to 128."""
+    layout = Layout(3, generation=(generation, 1))
+    folder = tiny(vocab=vocab, layers=2, hidden=192, heads=6, kv_heads=6)
+    found: list[Carried] = ranks(3).run(play.carried_out, folder, layout, method, 400_000)
+    assert_taken(found, folder, layout)
+    plan = found[0].plan
+    assert [carried.received for carried in found] == [plan.received[rank] for rank in range(3)]
+
+
 @pytest.mark.parametrize("bucket", [1, 150_000, 10**9])
 @pytest.mark.parametrize("layout", [TENSOR, PIPELINE, TURNS, LONG], ids=name)
 def test_two_buckets_and_a_weight_of_several_parts_are_alive_at_most(

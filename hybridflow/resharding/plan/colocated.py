@@ -97,7 +97,7 @@ def _groups(method: str, layout: Layout) -> list[list[int]]:
 def _items(method: str, train: Cut, generation: Cut, stage: int, places: Sequence[Coordinate]) -> Iterator[Item]:
     """What a group gathers: the weights of generation's `stage`, or all of them."""
     if method == "hybrid":
-        return (_item(weight, train, places) for weight in generation.stages[stage])
+        return (_item(train.own(weight), train, places) for weight in generation.stages[stage])
     whole = table(train.shape, train.tensor)
     if method == "ds_chat":
         return (_split(_flat(weight), range(len(places))) for weight in whole)

@@ -40,6 +40,15 @@ class Cut:
         found[-1] += tied_copy(self.shape, self.tensor, self.pipeline, self.pipeline - 1)
         return tuple(map(tuple, found))
 
+    def own(self, weight: Weight) -> Weight:
+        """The same weight as this cut's table has it: padded for this tensor size, as this engine's shards are."""
+        return self._by_place[weight.name, weight.param]
+
+    @cached_property
+    def _by_place(self) -> dict[tuple[str, str], Weight]:
+        """A tied embedding is in two places."""
+        return {(weight.name, weight.param): weight for stage in self.stages for weight in stage}
+
     def span(self, weight: Weight, tp: int) -> Span:
         """The part [a, b) of the weight's split axis that a tensor rank has; all rows if the weight is not cut."""
         if weight.axis is None:

@@ -130,7 +130,7 @@ def _wanted(train: Cut, target: Cut, at: Coordinate) -> list[_Wanted]:
     for weight in target.stages[at.pp]:
         if train.pipeline == 1 and weight.name == embedding.name:
             weight = embedding
-        found.append(_Wanted(weight, line(weight), tuple(_pieces(train, target, weight, at.tp))))
+        found.append(_Wanted(train.own(weight), line(weight), tuple(_pieces(train, target, weight, at.tp))))
     return found
 
 

@@ -30,6 +30,7 @@ class Item:
     """One weight that arrives, and the parts it is made of in the order of its split axis.
 
     Attributes:
+        weight: as training's table has it, since training's shards are what is asked for it.
         elements: of all that arrives.
         parts: none: nothing travels, because every taker has it already or there is nothing of it on them.
     """

@@ -68,7 +68,19 @@ def prompts(replicas: int) -> list[Ragged]:
 
 @pytest.mark.parametrize(("layout", "tied", "method"), CASES)
 def test_transitions(layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
-    folder = tiny(vocab=VOCAB, tied=tied, kv_heads=4)
+    assert_transition(layout, method, tiny(vocab=VOCAB, tied=tied, kv_heads=4), ranks, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("vocab", "generation"), [(70, 1), (150, 3)])
+def test_three_tensor_ranks(vocab: int, generation: int, ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
+    """Both vocabularies are padded to 192 rows for Megatron; for vLLM on one rank the smaller is to 128."""
+    folder = tiny(vocab=vocab, layers=2, hidden=192, heads=6, kv_heads=6)
+    assert_transition(Layout(3, generation=(generation, 1)), "hybrid", folder, ranks, tmp_path)
+
+
+def assert_transition(layout: Layout, method: str, folder: Path, ranks: GetRanks, tmp_path: Path) -> None:
+    """Tokens, bytes and memory are as they should be before and after a step."""
     parts, rows = prompts(layout.replicas), reference.rows(VOCAB)
     found: list[Transition] = ranks(layout.size).run(
         transitions.transition, folder, layout, method, parts, rows, 150_000, tmp_path / "out", timeout_s=280
@@ -93,7 +105,8 @@ def stages(layout: Layout, rank: int) -> list[tuple[int, int, int]]:
 def stored(shape: Shape, tensor: int, pipeline: int, stage: int) -> int:
     """Bytes of a rank's float32 weights. A weight's rows are cut or not, and a vocabulary's are padded before."""
     weights = generation_weights(shape, pipeline, stage)
-    whole = [math.prod(((w.padded or w.shape[0]), *w.shape[1:])) for w in weights]
+    padded = shape.padded_vocab(tensor)
+    whole = [math.prod((padded if w.padded else w.shape[0], *w.shape[1:])) for w in weights]
     return 4 * sum(size if w.axis is None else size // tensor for w, size in zip(weights, whole, strict=True))
 
 

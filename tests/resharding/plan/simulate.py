@@ -6,7 +6,9 @@ A line is an index of a weight's split axis; its numbers always travel together.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from hybridflow.models import Shape, Weight, table
@@ -25,6 +27,11 @@ LLAMA_70B = Shape(
     qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
 )  # fmt: skip
 
+SMOLLM2_360M = Shape(
+    family="llama", layers=32, hidden=960, ffn=2560, heads=15, kv_heads=5, head_dim=64, vocab=49152, tied=True,
+    qkv_bias=False, norm_eps=1e-5, rope_theta=1e5, max_positions=8192,
+)  # fmt: skip
+
 
 def divisors(n: int) -> list[int]:
     return [k for k in range(1, n + 1) if n % k == 0]
@@ -41,6 +48,32 @@ def layouts(draw: st.DrawFn, *, largest: int = 64, nested: bool = True) -> Layou
         data = context = 1
     view = draw(st.sampled_from(divisors(tensor))), draw(st.sampled_from(divisors(pipeline)))
     return Layout(tensor, pipeline, data, view, draw(st.sampled_from(ORDERS)), context, nested)
+
+
+VOCABULARIES = (97, 49152, 50257, 151936)  # padded to 128 and 50304; the others as they are
+
+
+@st.composite
+def any_sizes(draw: st.DrawFn, *, largest: int = 48) -> tuple[Shape, Layout]:
+    """A layout of any sizes, powers of two or not, and a model that both engines can cut so."""
+    tensor, pipeline = draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    data = draw(st.integers(1, max(1, min(3, largest // (tensor * pipeline)))))
+    view = draw(st.sampled_from(divisors(tensor))), draw(st.sampled_from(divisors(pipeline)))
+    kv_heads = tensor * draw(st.integers(1, 2))
+    shape = replace(
+        SHAPE, layers=pipeline * draw(st.integers(1, 2)), kv_heads=kv_heads, heads=kv_heads * draw(st.integers(1, 3)),
+        ffn=tensor * draw(st.integers(1, 5)), head_dim=2 * draw(st.integers(1, 3)), tied=draw(st.booleans()),
+        vocab=draw(st.sampled_from(VOCABULARIES) | st.integers(1, 2000)),
+    )  # fmt: skip
+    assume(-(-shape.vocab // 64) * 64 % view[0] == 0)  # else vLLM does not cut it so
+    return shape, Layout(tensor, pipeline, data, view, draw(st.sampled_from(ORDERS)))
+
+
+def nests(shape: Shape, layout: Layout) -> bool:
+    """Whether each generation shard of the vocabulary ends where a training shard does."""
+    t, t_g = layout.tensor, layout.generation_sizes[0]
+    here, there = -(-shape.vocab // math.lcm(64, t)) * math.lcm(64, t), -(-shape.vocab // 64) * 64
+    return all(min(here // t_g * i, shape.vocab) == min(there // t_g * i, shape.vocab) for i in range(t_g))
 
 
 def line(weight: Weight) -> int:
@@ -93,6 +126,7 @@ def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
     for item in exchange.program.items:
         weight, key = item.weight, (item.weight.name, item.weight.param)
         assert weight.name not in found, "a weight twice"
+        assert weight.padded in (None, held.shape.padded_vocab(held.layout.tensor)), "training's shards are not so"
         width = line(weight)
         spans = found[weight.name] = []
         if not item.parts and item.elements:

@@ -16,12 +16,15 @@ from hybridflow.resharding.plan import Plan, make_plan
 from tests.resharding.plan.simulate import (
     LLAMA_70B,
     SHAPE,
+    SMOLLM2_360M,
     Ranks,
+    any_sizes,
     arrives,
     generation_span,
     generation_weights,
     layouts,
     line,
+    nests,
     numbers,
     wanted,
 )
@@ -52,6 +55,27 @@ def test_each_line_of_each_generation_shard_is_produced_once(shape: Shape, layou
         assert exchange.givers == exchange.takers and all(plan.exchange(rank) is exchange for rank in exchange.takers)
         [at] = {replace(layout.generation_coordinates[rank], dp=0) for rank in exchange.takers}
         assert arrives(exchange, held) == wanted(shape, at, *layout.generation_sizes)
+
+
+@given(any_sizes(), st.sampled_from([1, 700, 10**9]))
+@example((replace(SHAPE, heads=6, kv_heads=6, ffn=48, vocab=70), Layout(3, generation=(1, 1))), 10**9)
+@example((SMOLLM2_360M, Layout(5, generation=(1, 1))), 2**20)
+@example((replace(SHAPE, heads=6, kv_heads=6, ffn=48, vocab=151936), Layout(6, generation=(2, 1))), 10**9)
+def test_sizes_need_not_be_powers_of_two(sizes: tuple[Shape, Layout], limit: int) -> None:
+    """Each line of each shard once, by every method that does not refuse the vocabulary's cut."""
+    shape, layout = sizes
+    held, whole = Ranks(shape, layout), wanted(shape, Coordinate(), 1, 1)
+    for exchange in plan_of(shape, layout, "full_gather", limit).exchanges:
+        assert arrives(exchange, held) == whole
+    if not nests(shape, layout):
+        with pytest.raises(ValueError, match="the shards do not nest"):
+            plan_of(shape, layout)
+        return
+    plan = plan_of(shape, layout, limit=limit)
+    for exchange in plan.exchanges:
+        at = layout.generation_coordinates[exchange.takers[0]]
+        assert arrives(exchange, held) == wanted(shape, at, *layout.generation_sizes)
+    assert not any(plan.redundant)
 
 
 @given(shapes(), layouts(largest=16), st.sampled_from(["hybrid_v", "full_gather"]))

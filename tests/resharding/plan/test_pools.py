@@ -8,13 +8,25 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridflow.models import Shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import Plan, make_pool_plan
-from tests.resharding.plan.simulate import LLAMA_70B, ORDERS, SHAPE, Ranks, arrives, layouts, numbers, wanted
+from tests.resharding.plan.simulate import (
+    LLAMA_70B,
+    ORDERS,
+    SHAPE,
+    SMOLLM2_360M,
+    Ranks,
+    any_sizes,
+    arrives,
+    divisors,
+    layouts,
+    numbers,
+    wanted,
+)
 
 
 @st.composite
@@ -45,6 +57,21 @@ def test_each_line_arrives_once_and_no_other(shape: Shape, training: Layout, rol
         assert set(exchange.program.given) == set(range(len(exchange.givers))), "a giver that gives nothing"
         assert plan.received[taker] == exchange.program.elements
         assert all(bucket.size <= limit or len(bucket.items) == 1 for bucket in exchange.buckets)
+
+
+@given(any_sizes(largest=24), st.integers(1, 3), st.data())
+@example((SMOLLM2_360M, Layout(5, 2)), 3, None)
+def test_sizes_need_not_be_powers_of_two(sizes: tuple[Shape, Layout], data: int, draws: st.DataObject | None) -> None:
+    """Nor need generation's divide training's."""
+    shape, training = sizes
+    padded = -(-shape.vocab // 64) * 64
+    heads = [t for t in divisors(shape.kv_heads) if padded % t == 0 and shape.ffn % t == 0]
+    tensor = draws.draw(st.sampled_from(heads)) if draws else 1
+    pipeline = draws.draw(st.sampled_from(divisors(shape.layers))) if draws else 1
+    rollout = Layout(tensor, pipeline, data)
+    plan, held = plan_of(shape, training, rollout), Ranks(shape, training)
+    for rank, at in enumerate(rollout.coordinates):
+        assert arrives(plan.exchange(training.size + rank), held) == wanted(shape, at, tensor, pipeline)
 
 
 @given(shapes(), layouts(largest=32), rollouts())
