@@ -104,9 +104,19 @@ def refuse_unread(folder: str | Path, shape: Shape, *, head: str = "lm") -> None
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor. Raises FileNotFoundError if the folder has no safetensors."""
+    """The file of each tensor.
+
+    Raises:
+        FileNotFoundError: the folder has no safetensors.
+        ValueError: it has two sets of them, of which transformers reads the one and vLLM the other.
+    """
     if (folder / INDEX).is_file():
         named = json.loads((folder / INDEX).read_text())["weight_map"]
+        if (folder / SINGLE).is_file() and SINGLE not in named.values():
+            raise ValueError(
+                f"{folder} has {SINGLE}, and {INDEX} that names other files: it cannot be known which are the model's "
+                "weights; move the ones that are not out of the folder"
+            )
         return {name: folder / file for name, file in named.items()}
     if not (folder / SINGLE).is_file():
         raise FileNotFoundError(f"{folder} has neither {INDEX} nor {SINGLE}: only safetensors are read")

@@ -35,7 +35,8 @@ def as_scorer(config: dict[str, Any]) -> dict[str, Any]:
     ends = ends if isinstance(ends, list) else [ends]
     padding = config.get("pad_token_id")
     return {
-        **config,
+        **{name: value for name, value in config.items() if name != "num_labels"},  # by it transformers makes two again
+        **{name: None for name in ("problem_type",) if name in config},
         "architectures": [_architecture(config).replace(_LANGUAGE_MODEL, _SCORER)],
         "id2label": {"0": "LABEL_0"},
         "label2id": {"LABEL_0": 0},

@@ -95,9 +95,10 @@ def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
     return [rows[row] for row in range(len(batch))]
 
 
-def export(folder: Path, layout: Layout, out: Path) -> None:
+def export(folder: Path, layout: Layout, out: Path, **options: Any) -> None:
     """Load and write."""
-    engine(folder, layout).export(out)
+    settings = {} if options.get("head", "lm") == "lm" else {"optimizer": Optimizer()}
+    engine(folder, layout, **settings, **options).export(out)
 
 
 def learn(

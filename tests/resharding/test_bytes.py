@@ -67,9 +67,7 @@ def test_what_travels_is_planned_and_by_the_formula(
 
 
 @pytest.mark.parametrize("method", ["hybrid", "full_gather"])
-@pytest.mark.parametrize(
-    ("vocab", "generation"), [(70, 1), (97, 1), (150, 1), (150, 3)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("vocab", "generation"), [(70, 1), (97, 1), (150, 1), (150, 3)], ids=lambda value: str(value))
 def test_sizes_need_not_be_powers_of_two(
     vocab: int, generation: int, method: str, ranks: GetRanks, tiny: GetModel
 ) -> None:

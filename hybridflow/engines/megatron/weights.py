@@ -15,9 +15,8 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hybridflow.models import Shape, Weight, hf_view, table
+from hybridflow.models import Shape, Weight, exported, hf_view, table
 from hybridflow.models.folder import INDEX, SINGLE, in_folder, load_plan, read_slices, refuse_unread
-from hybridflow.models.score import as_scorer
 from hybridflow.models.weights import stage_table
 from hybridflow.parallel.groups import Groups
 
@@ -98,26 +97,41 @@ class LocalWeights:
             )
 
     def export(self, folder: str | Path, source: str | Path) -> None:
-        """Write a Hugging Face folder: one file a pipeline stage, config and tokenizer as in `source`.
+        """Write a Hugging Face folder: one file a pipeline stage, and what belongs to a model of what is in `source`.
 
-        A reward model's config names the sequence classifier that it is.
-
-        All ranks call it; (tensor 0, data 0) of each stage writes. Ranks of several nodes need a shared file system.
+        It takes the place of an earlier one when it is whole (`hybridflow.models.exported`). All ranks call it;
+        (tensor 0, data 0) of each stage writes. Ranks of several nodes need a shared file system.
         """
-        out, at, stages = Path(folder), self.groups.at, self.groups.layout.pipeline
+        out, group = Path(folder).resolve(), self.groups.megatron.intra_dist_opt
+        if self.groups.rank == 0:
+            exported.begin(out)
+        dist.barrier(group=group)
+        try:
+            self._write_stage(exported.beside(out))
+            dist.barrier(group=group)
+            if self.groups.rank == 0:
+                self._write_extras(exported.beside(out), Path(source))
+        except BaseException:
+            shutil.rmtree(exported.beside(out), ignore_errors=True)  # a disk that is full need not stay so
+            raise
+        if self.groups.rank == 0:
+            exported.finish(out)
+        dist.barrier(group=group)
+
+    def _write_stage(self, out: Path) -> None:
+        """Every rank gathers, one writes."""
+        at, stages = self.groups.at, self.groups.layout.pipeline
         writer = at.tp == 0 and at.dp == 0
         tensors = {name: tensor.cpu().clone() if writer else None for name, tensor in self.gathered()}
         if writer:
-            out.mkdir(parents=True, exist_ok=True)
             save_file({k: v for k, v in tensors.items() if v is not None}, out / _file(at.pp, stages), {"format": "pt"})
-        if self.groups.rank == 0:
-            _copy_extras(Path(source), out)
-            if self.head == "reward":
-                config = json.loads((out / "config.json").read_text())
-                (out / "config.json").write_text(json.dumps(as_scorer(config), indent=2) + "\n")
-            if stages > 1:
-                self._write_index(out, stages)
-        dist.barrier(group=self.groups.megatron.intra_dist_opt)
+
+    def _write_extras(self, out: Path, source: Path) -> None:
+        exported.copy_extras(source, out)
+        dtype = str(self.param(self.entries[0]).dtype).removeprefix("torch.")
+        exported.write_config(source, out, dtype=dtype, head=self.head)
+        if self.groups.layout.pipeline > 1:
+            self._write_index(out, self.groups.layout.pipeline)
 
     def _write_index(self, out: Path, stages: int) -> None:
         weights = table(self.shape, self.groups.layout.tensor, head=self.head)
@@ -127,10 +141,3 @@ class LocalWeights:
 
 def _file(stage: int, stages: int) -> str:
     return SINGLE if stages == 1 else f"model-{stage + 1:05d}-of-{stages:05d}.safetensors"
-
-
-def _copy_extras(source: Path, out: Path) -> None:
-    """Config and tokenizer: everything small beside the weights."""
-    for file in source.iterdir():
-        if file.is_file() and ".safetensors" not in file.name:
-            shutil.copy2(file, out / file.name)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.models.folder import tensor_files
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import play, reference
@@ -193,3 +195,39 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
         errors = [float(np.square(v.values - returns.values).mean()) for v in values]
         assert errors == sorted(errors, reverse=True) and errors[-1] < 0.8 * errors[0], errors
         np.testing.assert_allclose(values[-1].values, learnt[0][-1].values, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["lm", "value", "reward"])
+def test_an_export_under_another_pipeline_size_leaves_nothing_of_the_former(
+    head: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
+) -> None:
+    """Shards and index, one file, and shards again, each of other weights: every reader has the last ones."""
+    out, dtypes = tmp_path / "model", {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    for seed, (layout, dtype) in enumerate(
+        [(Layout(1, 2), "bfloat16"), (Layout(), "float32"), (Layout(2, 2), "bfloat16"), (Layout(2), "float32")]
+    ):
+        folder = tiny(**MODELS["qwen2-tied"], seed=seed)
+        ranks(layout.size).run(play.export, folder, layout, out, head=head, dtype=dtypes[dtype])
+        shards = [f"model-{stage:05d}-of-00002.safetensors" for stage in (1, 2)] + ["model.safetensors.index.json"]
+        weights = shards if layout.pipeline == 2 else ["model.safetensors"]
+        beside = [file.name for file in folder.iterdir() if file.suffix != ".safetensors"]
+        assert sorted(file.name for file in out.iterdir()) == sorted([*beside, *weights])
+        assert [file.name for file in tmp_path.iterdir()] == ["model"]
+        expected = {name: tensor.to(dtypes[dtype]) for name, tensor in source(folder).items()}
+        ours, theirs = read_by_vllm(out), AutoModel.from_pretrained(out).state_dict()
+        assert AutoConfig.from_pretrained(out).dtype == dtypes[dtype]
+        for name, tensor in expected.items():
+            with safe_open(tensor_files(out)[name], "pt") as reader:
+                assert torch.equal(reader.get_tensor(name), tensor), name
+            assert torch.equal(ours[name], tensor), name
+            assert torch.equal(theirs[name.removeprefix("model.")], tensor), name
+
+
+def read_by_vllm(folder: Path) -> dict[str, torch.Tensor]:
+    """What vLLM's loader takes from the folder: all files, without those that an index leaves out."""
+    from vllm.model_executor.model_loader import weight_utils
+
+    files = weight_utils.filter_duplicate_safetensors_files(
+        [str(file) for file in folder.glob("*.safetensors")], str(folder), "model.safetensors.index.json"
+    )
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
