@@ -1,25 +1,33 @@
 """`hybridflow model`: make a model folder, without a hub.
 
 A model folder is what transformers' `save_pretrained` writes: config.json, safetensors, the tokenizer and the
-generation config. A folder is built beside its place and moved there when it is complete.
+generation config. Of a folder that is there, files are replaced that this command wrote, which it leaves a mark of, or
+with `--force` those of any model; what is no part of a model is never touched.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
+from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.errors import ConfigError
+from hybridflow.models.exported import model_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PARTS = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-MIN_HEAD_DIM = 32  # vLLM's attention on a CPU takes no less
+MARK = ".hybridflow-model.json"  # names the files that this command wrote, with their sizes
+PARTIAL = ".hybridflow-model.partial"  # where they are written, inside the folder: it may be the working directory
 
 
 def run(argv: Sequence[str]) -> int:
@@ -29,11 +37,14 @@ def run(argv: Sequence[str]) -> int:
     if _complete(out) and not options.force:
         print(f"{out} is complete: left as it is (--force makes it again)")
         return 0
-    if out.is_file() or (out.exists() and any(out.iterdir()) and not (out / "config.json").is_file()):
-        raise ConfigError(f"{out} holds something that is not a model: choose another folder for --out")
+    if reason := _in_the_way(out, options.force):
+        raise ConfigError(f"{out} {reason}")
     print(f"making {options.model} in {out}", flush=True)
     model, tokenizer = options.build(options)
-    write_model(out, model, tokenizer)
+    try:
+        write_model(out, model, tokenizer)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{out} cannot be written: {error}") from error
     print(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
     return 0
 
@@ -92,21 +103,69 @@ def smollm2_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write a complete model folder, in place of what is there."""
+    """Write a complete model into a folder, in place of the one that is there; its config.json comes last."""
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    model.save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    if folder.exists():
-        shutil.rmtree(folder)
-    beside.rename(folder)
+    partial = folder / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        for old in sorted(model_files(folder), key=_config_first):
+            old.unlink()
+        made = sorted(partial.iterdir(), key=_config_first, reverse=True)
+        (folder / MARK).write_text(json.dumps({file.name: file.stat().st_size for file in made}, indent=1) + "\n")
+        for file in made:
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(partial)
+
+
+def _config_first(file: Path) -> bool:
+    """Without a config.json nothing takes a folder for a model."""
+    return file.name != "config.json"
 
 
 def _complete(folder: Path) -> bool:
     return all((folder / part).is_file() for part in PARTS)
+
+
+def _in_the_way(out: Path, force: bool) -> str | None:
+    """Why nothing can be made there; None: it can."""
+    if out.is_symlink() and not out.exists():
+        return "is a link to nothing: remove it, or choose another folder for --out"
+    if out.exists() and not out.is_dir():
+        return "is a file: choose a folder for --out"
+    there = sorted(path.name for path in out.iterdir() if path.name not in (MARK, PARTIAL)) if out.is_dir() else []
+    if not there or _wrote(out) or (force and _is_model(out)):
+        return None
+    names = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if len(there) > 3 else "")
+    if _is_model(out):
+        return (
+            f"holds a model that this command did not make ({names}): choose another folder for --out; --force "
+            "replaces its config, weights and tokenizer"
+        )
+    return f"holds something that is not a model ({names}): choose another folder for --out"
+
+
+def _wrote(folder: Path) -> bool:
+    """Whether the files there that are a model's are what this command wrote, or what is left of it."""
+    try:
+        wrote = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    found = {file.name: file.stat().st_size for file in model_files(folder)}
+    return isinstance(wrote, dict) and found.items() <= wrote.items()
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether the config.json there is a model's."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
@@ -114,8 +173,10 @@ def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
         raise ConfigError(
             f"hidden {hidden}, heads {heads}, kv-heads {kv_heads}: heads must divide hidden, and kv-heads heads"
         )
-    if hidden // heads < MIN_HEAD_DIM:
-        raise ConfigError(f"hidden {hidden} / heads {heads} = {hidden // heads}: a head needs {MIN_HEAD_DIM} or more")
+    try:
+        refuse_head_dim(hidden // heads, "cpu")
+    except ValueError as error:
+        raise ConfigError(f"hidden {hidden} / heads {heads} = {hidden // heads}: {error}") from error
 
 
 def _smollm2_gguf() -> tuple[str, str]:
@@ -156,10 +217,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a folder; `.` is this one")
+    return Path(text)
+
+
 def _finish(
     parser: argparse.ArgumentParser,
     build: Callable[[argparse.Namespace], tuple[PreTrainedModel, PreTrainedTokenizerBase]],
 ) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the model folder goes")
-    parser.add_argument("--force", action="store_true", help="make it again if it is there")
+    parser.add_argument("--out", type=_folder, required=True, metavar="FOLDER", help="where the model folder goes")
+    parser.add_argument("--force", action="store_true", help="replace the model that is there, whoever made it")
     parser.set_defaults(build=build)

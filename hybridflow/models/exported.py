@@ -26,8 +26,8 @@ EXTRAS = (
     *("tokenizer.model", "tokenizer.model.v*", "spiece.model", "spm.model"),
     *("sentencepiece.model", "sentencepiece.bpe.model"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-    *("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*"),
 )
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -70,7 +70,7 @@ def finish(folder: Path) -> None:
 
 def copy_extras(source: Path, folder: Path) -> None:
     """Copy what belongs to a model beside its config and its weights: the tokenizer, how it generates, its licence."""
-    for file in _matching(source, EXTRAS):
+    for file in _matching(source, (*EXTRAS, *LICENCES)):
         target = folder / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)  # its content alone: a hub's files may be read only
@@ -95,7 +95,7 @@ def exported_config(config: dict[str, Any], *, dtype: str, head: str) -> dict[st
 
 
 def model_files(folder: Path) -> Iterator[Path]:
-    """The files of a folder that are a model: its config, its weights in safetensors and what belongs to them."""
+    """The files of a folder that are a model: its config, its weights in safetensors, its tokenizer."""
     return _matching(folder, ("config.json", *WEIGHTS, *EXTRAS))
 
 
@@ -110,7 +110,7 @@ def _former(folder: Path) -> Path:
 
 def _remove_model(doomed: Path, folder: Path) -> None:
     """Remove a folder that had been a model; what else was in it moves on, unless the name is taken there."""
-    for file in model_files(doomed):
+    for file in (*model_files(doomed), *_matching(doomed, LICENCES)):
         file.unlink()
     for path in doomed.iterdir() if folder.is_dir() else ():
         if not (folder / path.name).exists():

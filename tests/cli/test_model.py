@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,122 @@ def test_a_folder_with_something_else_is_never_overwritten(tmp_path: Path, capsy
     assert "not a model" in capsys.readouterr().err
 
 
+SHARDED = {
+    "config.json": '{"model_type": "llama"}', "model-00001-of-00002.safetensors": "weights", "tokenizer.json": "{}",
+    "model.safetensors.index.json": "{}", "notes.md": "mine", "pytorch_model.bin": "mine", "LICENSE": "theirs",
+}  # fmt: skip
+PROJECT = {"config.json": '{"port": 80}', "app.py": "print()", "LICENSE": "mine", "tokenizer.json": "a parser's"}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
+
+
+def put(folder: Path, contents: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [(SHARDED, "holds a model that this command did not make"), (PROJECT, "holds something that is not a model")],
+)
+def test_what_this_command_did_not_write_is_left(
+    contents: dict[str, str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, contents)
+    assert _addition(tmp_path) == 2
+    assert files(tmp_path) == contents
+    assert said in (error := capsys.readouterr().err) and "LICENSE" in error
+
+
+def test_force_replaces_a_model_and_nothing_else(tmp_path: Path) -> None:
+    put(tmp_path, SHARDED)
+    assert _addition(tmp_path, "--force") == 0
+    left = {name: text for name, text in SHARDED.items() if name in ("notes.md", "pytorch_model.bin", "LICENSE")}
+    assert left.items() <= {path.name: path.read_bytes().decode("latin1") for path in tmp_path.iterdir()}.items()
+    assert not list(tmp_path.glob("model-*")) and not (tmp_path / "model.safetensors.index.json").exists()
+    AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert _addition(tmp_path) == 0
+
+
+def test_force_is_not_enough_where_there_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path, PROJECT)
+    assert _addition(tmp_path, "--force") == 2
+    assert files(tmp_path) == PROJECT
+
+
+def test_a_model_that_came_into_a_folder_of_ours_is_left(tmp_path: Path) -> None:
+    """The mark says what was written, not that all may be removed."""
+    assert _addition(tmp_path) == 0
+    (tmp_path / "model.safetensors").unlink()
+    put(tmp_path, {"model-00001-of-00001.safetensors": "trained for weeks"})
+    assert _addition(tmp_path) == 2
+    assert (tmp_path / "model-00001-of-00001.safetensors").read_text() == "trained for weeks"
+
+
+def test_an_empty_folder_even_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _addition(Path(".")) == 0
+    assert read_shape(".").layers == 2, "the working directory is another folder now"
+    put(tmp_path, {"notes.md": "mine"})
+    assert _addition(Path("."), "--force", "--seed", "2") == 0
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "disk")
+    assert _addition(tmp_path / "model") == 0
+    assert (tmp_path / "model").is_symlink() and (tmp_path / "disk" / "config.json").is_file()
+
+
+def test_what_is_no_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out, said in (("file", "is a file"), ("link", "is a link to nothing"), ("file/model", "cannot be written")):
+        assert _addition(tmp_path / out, "--force") == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    with pytest.raises(SystemExit, match="2"):
+        _addition(Path("x"), "--out", "")
+    assert "it is empty: name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_one_that_is_killed_while_it_writes_is_made_again(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing half old and half new counts as complete."""
+    assert _addition(tmp_path / "model") == 0
+    left = [number]
+
+    def dies(*_: object) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    unlink, replace = Path.unlink, os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *args, **kwargs: (dies(), unlink(*args, **kwargs)))
+        patch.setattr(os, "replace", lambda *args: (dies(), replace(*args)))
+        assert _addition(tmp_path / "model", "--force", "--seed", "2") == 130
+    assert _addition(tmp_path / "model", "--seed", "2") == 0
+    assert _addition(tmp_path / "new", "--seed", "2") == 0
+    found, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "new"))
+    assert found == expected or number == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("model", "new")] == []
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
         (["--heads", "3"], "heads must divide hidden"),
         (["--heads", "4", "--kv-heads", "3"], "kv-heads heads"),
         (["--heads", "8", "--kv-heads", "8"], "128 / heads 8 = 16"),
+        (["--hidden", "160"], "160 / heads 4 = 40: heads of 40 numbers: vLLM's attention on a CPU takes 32, 64, 80"),
     ],
 )
 def test_sizes_that_do_not_fit(
