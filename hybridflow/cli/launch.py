@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
@@ -25,7 +26,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hybridflow.cli import preflight
 from hybridflow.config import Config, check, compose, plugins
+from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.observe.run_lock import locked
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 
@@ -49,8 +52,11 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
         return hand_over(subcommand, ordered)
     jobs = _jobs(options)
     shows = options.help or options.cfg or options.info
-    _check_jobs(options, options.config_name or subcommand, jobs, complete=not shows)
-    return hand_over(subcommand, ordered, len(jobs))
+    folders = _check_jobs(options, options.config_name or subcommand, jobs, complete=not shows)
+    with ExitStack() as stack:
+        if not shows:
+            _claim(folders, stack, alone=not _sweeps(options))
+        return hand_over(subcommand, ordered, len(jobs))
 
 
 def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
@@ -94,23 +100,35 @@ def _refuse(options: argparse.Namespace) -> None:
         raise ConfigError("-cp: not supported; add a folder of your own options with -cd FOLDER")
 
 
+def _sweeps(options: argparse.Namespace) -> bool:
+    return options.multirun or SWEEP_BY_OVERRIDE in options.overrides
+
+
 def _jobs(options: argparse.Namespace) -> list[list[str]]:
     """The overrides of each job: one, or the product of a sweep's values, in the order of Hydra's basic sweeper."""
-    if not options.multirun and SWEEP_BY_OVERRIDE not in options.overrides:
+    if not _sweeps(options):
         return [list(options.overrides)]
     return BasicSweeper.split_arguments(compose.parse(options.overrides), None)[0]
 
 
-def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> None:
-    """Compose every job and, if it is to run, check it. Raises ConfigError with everything found, each thing once."""
+def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> list[Path]:
+    """Compose every job and, if it is to run, check it; the run folders of those that are.
+
+    Raises ConfigError with everything found, each thing once.
+    """
     found: dict[str, None] = {}
+    folders: list[Path] = []
     for number, overrides in enumerate(jobs):
         label = f"job {number}: " if len(jobs) > 1 else ""
         try:
             job = composed(config_name, overrides, options.config_dir)
+            if _sweeps(options) and complete:
+                job.tree.run.name = job_name(job.to_config().run.name, number)
             lines = problems(job) if complete else []
             if complete and not lines:
-                for warning in check.warnings(job.to_config(), os.cpu_count() or 1):
+                config = job.to_config()
+                folders.append(folder_of(config))
+                for warning in check.warnings(config, os.cpu_count() or 1):
                     print(f"warning: {warning}", file=sys.stderr)
         except ConfigError as error:
             lines = str(error).splitlines()
@@ -118,6 +136,25 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
         found.update(dict.fromkeys(label + line for line in new))
     if found:
         raise ConfigError("\n".join(found))
+    return folders
+
+
+def _claim(folders: Sequence[Path], stack: ExitStack, *, alone: bool) -> None:
+    """Hold the run folder of a job before Hydra writes into it; jobs of a sweep, which may be many, do so one by one.
+
+    Raises ConfigError if another process has one of them; then nothing was started or changed.
+    """
+    for folder in folders:
+        if alone:
+            stack.enter_context(locked(folder))
+        else:
+            with locked(folder):
+                pass
+
+
+def job_name(name: str, number: int) -> str:
+    """The `run.name` of a job of a sweep: its run folder is inside that of the sweep's name."""
+    return f"{name}/{number}"
 
 
 def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
@@ -138,7 +175,7 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
     config = cast(Config, OmegaConf.to_object(tree))
     own = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
-        config.run.name = f"{config.run.name}/{own.job.num}"
+        config.run.name = job_name(config.run.name, own.job.num)
         print(f"job {own.job.num} ({own.job.num + 1} of {jobs}): {' '.join(own.overrides.task)}", flush=True)
     return config
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hybridflow.config import Config, check, fit, parts
+from hybridflow.config import Config, check, fit, parts, run_folder
 from hybridflow.config.schema import SECTIONS
 from hybridflow.errors import ConfigError
 from hybridflow.models import Shape, read_shape
@@ -34,6 +34,7 @@ def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]
     from hybridflow.tasks.preferences import PreferenceTask
 
     found = [
+        *run_folder.problems(config),
         *_unknown("algorithm.name", algorithms, config.algorithm.name),
         *_unknown("task.name", tasks, config.task.name),
         *_unknown("reward.grader", graders, config.reward.grader),
@@ -57,6 +58,7 @@ def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]
         found += _unknown("cost.grader", graders, config.cost.grader)
     models, unread = read_models(config, roles, coming)
     found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles)))]
+    found += run_folder.inputs_in_the_way(config, roles)
     return found or parts.problems(config, algorithm)
 
 
@@ -78,7 +80,7 @@ def left(config: Config, coming: Coming = MappingProxyType({})) -> dict[Path, Sh
         learner = algorithms.get(config.algorithm.name).learner
         source = read_models(config, (learner,), coming)[0].get(learner)
         found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
-    return {(Path(config.run.root) / config.run.name / "model").resolve(): found}
+    return {(run_folder.folder_of(config) / "model").resolve(): found}
 
 
 def read_models(

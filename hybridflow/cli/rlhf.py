@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +17,10 @@ from hybridflow.cli import launch, preflight, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, check, compose
+from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import Shape
+from hybridflow.observe.run_lock import locked
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Its run folder."""
-        return Path(self.config.run.root) / self.config.run.name
+        return folder_of(self.config)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -48,8 +51,11 @@ def run(argv: Sequence[str]) -> int:
         print("\n".join(shlex.join(_command(stage, options.config_dir)) for stage in stages))
         return 0
     jobs = checked(stages, options.config_dir)
-    _carry_out(jobs, options.config_dir)
-    _table(jobs)
+    with ExitStack() as stack:
+        for job in jobs:  # all of them at once: another process must change none between two stages
+            stack.enter_context(locked(job.folder))
+        _carry_out(jobs, options.config_dir)
+        _table(jobs)
     return 0
 
 
@@ -116,9 +122,9 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
             stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
         command = _command(stage, config_dir)
         print(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}", flush=True)
-        Record(job.key).write(job.folder)
         start = perf_counter()
-        status = launch.hand_over(stage.command, command[2:])
+        with stage_record.begun(job.folder, job.key):
+            status = launch.hand_over(stage.command, command[2:])
         if status:
             raise HybridFlowError(
                 f"stage {job.stage.name}, {number} of {len(jobs)}, failed; its error stands above, and the same "

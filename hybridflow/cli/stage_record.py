@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +56,28 @@ def read(folder: Path) -> Record | None:
     """The record of a run folder, if it has one."""
     file = folder / RECORD
     return Record(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+
+
+@contextmanager
+def begun(folder: Path, key: str) -> Iterator[None]:
+    """While it is entered, the record says that a run with these settings has begun and not ended.
+
+    If that run changes nothing, since its start fails, the record is then as it was before.
+    """
+    earlier, file = _mark(folder), folder / RECORD
+    text = file.read_text(encoding="utf-8") if file.is_file() else None
+    Record(key).write(folder)
+    try:
+        yield
+    finally:
+        if _mark(folder) == earlier:
+            file.unlink() if text is None else file.write_text(text, encoding="utf-8")
+
+
+def _mark(folder: Path) -> tuple[int, int] | None:
+    """Which writing of its settings a run folder has: a run writes them once nothing but its training can fail."""
+    file = folder / "config.yaml"
+    return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
 def key_of(config: Config, before: str) -> str:

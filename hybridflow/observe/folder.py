@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hybridflow.errors import HybridFlowError
 
+EARLIER = re.compile(r"earlier-(\d+)")
 PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
 
 
 class RunFolder:
     """`config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
 
-    A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything.
+    A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything; both only once
+    nothing but the training itself can still fail.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
-        self.path.mkdir(parents=True, exist_ok=True)
 
     @property
     def rollouts(self) -> Path:
@@ -39,33 +42,45 @@ class RunFolder:
 
     def write_config(self, text: str) -> None:
         """The resolved configuration, as YAML."""
-        (self.path / "config.yaml").write_text(text, encoding="utf-8")
+        file = self.path / "config.yaml"
+        with writing(file):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
 
     def log(self, metrics: dict[str, float]) -> None:
         """Append a line to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        file = self.path / "metrics.jsonl"
+        with writing(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(metrics) + "\n")
 
-    def set_aside(self) -> None:
-        """Move what an earlier run of the same name left to `earlier-<n>/`; nothing is overwritten."""
+    def unsaved(self) -> bool:
+        """Whether an earlier run of this name began and neither ended nor saved anything."""
+        begun = (self.path / "config.yaml").exists() or (self.path / "metrics.jsonl").exists()
+        return begun and not self.model.exists() and not any(self.checkpoints.glob("step-*"))
+
+    def set_aside(self) -> Path | None:
+        """Move what an earlier run of the same name left to `earlier-<n>/`, and return where that is.
+
+        Nothing is overwritten: n is one more than the largest there is. None: nothing was left.
+        """
         left = [self.path / part for part in PARTS if (self.path / part).exists()]
         if not left:
-            return
-        number = 1 + sum(1 for _ in self.path.glob("earlier-*"))
+            return None
+        names = [EARLIER.fullmatch(entry.name) for entry in self.path.iterdir()]
+        number = 1 + max((int(name.group(1)) for name in names if name), default=0)
         aside = self.path / f"earlier-{number}"
-        aside.mkdir()
-        for part in left:
-            part.rename(aside / part.name)
+        with writing(aside):
+            aside.mkdir()
+            for part in left:
+                part.rename(aside / part.name)
+        return aside
 
     def sizes(self) -> dict[str, int]:
         """The bytes that each file which grows line by line has now. They have reached the disk."""
         return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
 
-    def cut(self, sizes: Mapping[str, int]) -> None:
-        """Take these files back to what `sizes` gave then: later lines go.
-
-        Raises HybridFlowError, before anything is changed, if a file has become shorter.
-        """
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raises HybridFlowError if a file has become shorter than `sizes` gave."""
         for name, size in sizes.items():
             file = self.path / name
             found = file.stat().st_size if file.exists() else 0
@@ -74,15 +89,33 @@ class RunFolder:
                     f"{file} has {found} bytes, and had {size} when the checkpoint was made: put it back, or go on "
                     "under another run.name with trainer.resume=PATH of the checkpoint"
                 )
+
+    def cut(self, sizes: Mapping[str, int]) -> None:
+        """Take these files back to what `sizes` gave then: later lines go.
+
+        Raises HybridFlowError, before anything is changed, if a file has become shorter.
+        """
+        self.check_sizes(sizes)
         for file in self._growing():
             name = file.relative_to(self.path).as_posix()
-            if name in sizes:
-                os.truncate(file, sizes[name])
-            else:
-                file.unlink()
+            with writing(file):
+                if name in sizes:
+                    os.truncate(file, sizes[name])
+                else:
+                    file.unlink()
 
     def _growing(self) -> list[Path]:
         return sorted([*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl")])
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises HybridFlowError with the cause and the path, such as `No space left on device: runs/mine/metrics.jsonl`,
+    for an OSError of what is done in it."""
+    try:
+        yield
+    except OSError as error:
+        raise HybridFlowError(f"{error.strerror or error}: {error.filename or path}") from error
 
 
 def _flushed_size(file: Path) -> int:

@@ -22,7 +22,7 @@ from hybridflow.trainer.validate import judged, validate, with_preferences
 def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
     """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
     settings, start, before = config.trainer, perf_counter(), outcome.steps
-    split = "warmup" if running.algorithm.supervised else "train"
+    split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = outcome.seconds
     running.algorithm.draw = lambda: _draw(running.algorithm, prompts, outcome)
@@ -80,7 +80,12 @@ def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
     return put(rows_for(algorithm, prompts.task, prompts.split, numbers))
 
 
-def rows_for(algorithm: Algorithm, task: Task, split: str, numbers: np.ndarray) -> Batch:
+def split_of(algorithm: type[Algorithm]) -> str:
+    """The split that an algorithm learns from."""
+    return "warmup" if algorithm.supervised else "train"
+
+
+def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, numbers: np.ndarray) -> Batch:
     """What the algorithm is given of those rows."""
     if algorithm.preferences:
         return with_preferences(task).preferences(split, numbers)

@@ -2,40 +2,55 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import ExitStack
-from pathlib import Path
 
+from hybridflow.algorithms import algorithms
 from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.run_folder import folder_of
 from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
+from hybridflow.observe.run_lock import locked
 from hybridflow.registry import import_plugins
-from hybridflow.tasks import Task
+from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks import build as build_task
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
-from hybridflow.trainer.loop import train
+from hybridflow.trainer.loop import rows_for, split_of, train
 from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.validate import judged
+from hybridflow.trainer.validate import held_out_rows, judged
 
 
 def run(config: Config) -> int:
-    """Carry out a run; the exit code. Raises HybridFlowError (RoleError with a rank's traceback) when it fails."""
+    """Carry out a run; the exit code. Raises HybridFlowError (RoleError with a rank's traceback) when it fails.
+
+    What an earlier run left stays as it is until everything is built: a start that fails changes nothing.
+    """
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
-    folder = RunFolder(Path(config.run.root) / config.run.name)
+    folder = RunFolder(folder_of(config))
+    with locked(folder.path):
+        return _run(config, folder, live)
+
+
+def _run(config: Config, folder: RunFolder, live: Live) -> int:
     source = choose(config, folder.checkpoints, live.say)
-    if source is not None and source.parent == folder.checkpoints:
-        folder.cut(checkpoint.sizes(source))
-    else:
-        folder.set_aside()
-    folder.write_config(resolved_yaml(config))
-    task = load_task(config)
+    goes_on = source is not None and source.parent == folder.checkpoints
+    if source is not None and goes_on:
+        folder.check_sizes(checkpoint.sizes(source))
+    task = _checked_task(config)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         outcome = checkpoint.load(running, source) if source else Outcome()
+        if source is not None and goes_on:
+            folder.cut(checkpoint.sizes(source))
+        else:
+            _set_aside(config, folder, live)
+        folder.write_config(resolved_yaml(config))
         train(config, running, task, folder, live, outcome)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
     _report(config, folder, live, outcome, judged(running.algorithm))
@@ -45,6 +60,38 @@ def run(config: Config) -> int:
 def load_task(config: Config) -> Task:
     """The configured task, with the tokenizer of the actor's model."""
     return build_task(config.task.name, load_tokenizer(config.actor.model.path), config.task.options)
+
+
+def _checked_task(config: Config) -> Task:
+    """The task, once its first rows have been drawn. Raises ConfigError with the cause and its line if they cannot."""
+    try:
+        task = load_task(config)
+        draw_once(config, task)
+        return task
+    except HybridFlowError:
+        raise
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        told = "".join(traceback.format_exception_only(error)).strip()
+        raise ConfigError(f"task.name: {config.task.name} gives no rows: {told} ({at.filename}:{at.lineno})") from error
+
+
+def draw_once(config: Config, task: Task) -> None:
+    """Draw what the first step and the validations begin with, so that what is wrong with it shows before the start."""
+    algorithm = algorithms.get(config.algorithm.name)
+    prompts = Prompts(task, split_of(algorithm), config.algorithm.prompts_per_step, config.run.seed)
+    rows_for(algorithm, task, prompts.split, prompts.at(0))
+    held_out_rows(algorithm, task, config.trainer.validation_prompts)
+
+
+def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
+    unsaved = config.trainer.resume == "auto" and folder.unsaved()
+    aside = folder.set_aside()
+    if aside is None:
+        return
+    if unsaved:
+        live.say(f"the last run of {config.run.name} did not end, and had saved nothing: this one begins at step 0")
+    live.say(f"what an earlier run left is now in {aside}")
 
 
 def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome, rows: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
+from hybridflow.batch import Batch
 from hybridflow.controller import put
 from hybridflow.tasks import PreferenceTask, Task
 from hybridflow.trainer.build import Running
@@ -18,19 +19,26 @@ def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
     Raises RoleError if a role fails.
     """
     running.supervisor.drain()
-    numbers = np.arange(min(rows, task.size("held_out")))
+    held_out = put(held_out_rows(type(running.algorithm), task, rows))
     if judged(running.algorithm) == "pairs":
-        running.groups["reward_model"].compare(put(with_preferences(task).preferences("held_out", numbers)))
+        running.groups["reward_model"].compare(held_out)
         found = running.supervisor.drain()
         names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
         return {name: found[metric] for name, metric in names.items() if metric in found}
-    prompts = put(task.rows("held_out", numbers))
-    prompts |= running.groups["actor"].generate_sequences(prompts, temperature=0.0)
+    prompts = held_out | running.groups["actor"].generate_sequences(held_out, temperature=0.0)
     running.groups["grader"].compute_reward(prompts)
     return {"accuracy": running.supervisor.drain()["reward/mean"]}
 
 
-def judged(algorithm: Algorithm) -> str:
+def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:
+    """The first `rows` held-out rows, as the validation of an algorithm takes them."""
+    numbers = np.arange(min(rows, task.size("held_out")))
+    if judged(algorithm) == "pairs":
+        return with_preferences(task).preferences("held_out", numbers)
+    return task.rows("held_out", numbers)
+
+
+def judged(algorithm: Algorithm | type[Algorithm]) -> str:
     """What accuracy is of: a reward model's `pairs`, or a policy's answers to `prompts`."""
     return "pairs" if algorithm.learner == "reward_model" else "prompts"
 

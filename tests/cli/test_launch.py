@@ -1,5 +1,7 @@
 """`hybridflow train` and `sft`, from arguments to the trainer, through Hydra's own application."""
 
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -187,3 +189,41 @@ def test_cfg_prints_the_job_and_runs_nothing(workplace, ran, capsys):
     assert main([*TRAIN, "--cfg", "job", "--package", "run"]) == 0
     assert "name: addition" in capsys.readouterr().out
     assert ran == [] and not (workplace / "runs").exists()
+
+
+def test_a_run_folder_in_use(workplace, ran, capsys):
+    """By another process, told before Hydra writes a file; also for a job of a sweep."""
+    program = (
+        "import sys, time\nfrom pathlib import Path\nfrom hybridflow.observe.run_lock import locked\n"
+        "with locked(Path('runs/addition')), locked(Path('runs/addition/1')):\n print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"\n"
+        before = sorted(workplace.rglob("*"))
+        for job, more in (("", []), ("/1", ["-m", "run.seed=1,2"])):
+            assert main([*TRAIN, *more]) == 2
+            error = capsys.readouterr().err
+            assert f"run.name: runs/addition{job} is in use by process {holder.pid} on " in error
+            assert error.count("\n") == 1
+        assert sorted(workplace.rglob("*")) == before and ran == []
+        holder.kill()
+    assert main(TRAIN) == 0 and len(ran) == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "''", ".", "exp/.."])
+def test_a_name_that_leads_out_of_the_root(workplace, ran, capsys, name):
+    before = sorted(workplace.rglob("*"))
+    assert main([*TRAIN, f"run.name={name}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hybridflow train: run.name: ") and error.count("\n") == 1
+    assert sorted(workplace.rglob("*")) == before and ran == []
+
+
+def test_a_sweep_may_start_from_the_model_of_its_name(workplace, ran):
+    """Its jobs have folders of their own; a run of that name would move its own input away."""
+    (workplace / "runs").mkdir()
+    shutil.copytree(workplace / "model", workplace / "runs/addition/model")
+    own = [argument.replace("=model", "=runs/addition/model") for argument in TRAIN]
+    assert own != TRAIN
+    assert main(own) == 2 and ran == []
+    assert main([*own, "-m", "run.seed=1"]) == 0 and len(ran) == 1

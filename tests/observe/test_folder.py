@@ -12,6 +12,7 @@ from hybridflow.observe.folder import RunFolder
 
 def used(path: Path) -> RunFolder:
     folder = RunFolder(path)
+    folder.write_config("run: {}")
     folder.log({"step": 0})
     folder.rollouts.mkdir()
     (folder.rollouts / "rank0.jsonl").write_text("a\n")
@@ -21,15 +22,42 @@ def used(path: Path) -> RunFolder:
 def test_a_new_run_sets_the_last_aside(tmp_path: Path) -> None:
     folder = used(tmp_path)
     folder.checkpoints.mkdir()
-    folder.set_aside()
+    assert folder.set_aside() == tmp_path / "earlier-1"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["earlier-1"]
     assert sorted(entry.name for entry in (tmp_path / "earlier-1").iterdir()) == [
         "checkpoints",
+        "config.yaml",
         "metrics.jsonl",
         "rollouts",
     ]
-    folder.set_aside()
+    assert folder.set_aside() is None
     assert not (tmp_path / "earlier-2").exists()
+
+
+def test_the_number_is_one_more_than_the_largest(tmp_path: Path) -> None:
+    for name in ("earlier-2", "earlier-9", "earlier-x", "earlier-007"):
+        (tmp_path / name).mkdir()
+    assert used(tmp_path).set_aside() == tmp_path / "earlier-10"
+
+
+def test_a_run_that_neither_ended_nor_saved(tmp_path: Path) -> None:
+    assert not RunFolder(tmp_path).unsaved()
+    folder = used(tmp_path)
+    assert folder.unsaved()
+    (folder.checkpoints / ".tmp-step-000003").mkdir(parents=True)
+    assert folder.unsaved()
+    (folder.checkpoints / "step-000003").mkdir()
+    assert not folder.unsaved()
+    (folder.checkpoints / "step-000003").rmdir()
+    folder.model.mkdir()
+    assert not folder.unsaved()
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(HybridFlowError, match=rf"^No space left on device: {tmp_path}/metrics\.jsonl$"):
+        folder.log({"step": 0})
 
 
 def test_lines_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""The lock of a run folder: one process at a time writes into it, and whoever comes second is told who that is.
+
+It is an OS lock (`flock`) on a file in the folder, so it ends with the process that holds it, however that ends, and it
+is the same lock by whatever path the folder is reached. The file is there while the lock is held; after a process was
+killed a stale one is left, which locks nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hybridflow.errors import ConfigError
+
+LOCK = ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
+
+Identity = tuple[int, int]
+_held: dict[Identity, int] = {}  # the locks of this process: device and inode of the file, and its descriptor
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While it is entered, no other process can enter it for that folder, which is made if it is not there.
+
+    A process that holds the lock may enter it again.
+
+    Raises ConfigError, having changed nothing, if another process holds it; or if the folder cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _open(folder / LOCK)
+    except OSError as error:
+        _remove_empty(made)
+        raise ConfigError(f"run.root: cannot write into {folder}: {error.strerror}; choose another") from error
+    me = _identity(os.fstat(descriptor))
+    if me in _held:
+        os.close(descriptor)
+        yield
+        return
+    _held[me] = descriptor
+    try:
+        _write_holder(descriptor, folder)
+        yield
+    finally:
+        if _held.pop(me, None) is not None:  # and not in a forked child, which has let go of it
+            with suppress(OSError):  # the folder may be gone, or have become read-only
+                (folder / LOCK).unlink()
+            os.close(descriptor)
+            _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Those of these folders in which nothing was left, from the innermost outwards."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+def _open(file: Path) -> int:
+    """A descriptor of the file: locked, or of the file that this process has locked already."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            if _identity(os.fstat(descriptor)) in _held:
+                return descriptor
+            _lock(descriptor, file)
+            # Whoever held it before may have removed the file between our opening and our locking it.
+            if file.exists() and _identity(file.stat()) == _identity(os.fstat(descriptor)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, file: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(_told(file.parent, _holder(descriptor))) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _judge_by_holder(file.parent, _holder(descriptor))
+
+
+def _judge_by_holder(folder: Path, holder: dict[str, object]) -> None:
+    """On a file system without locks: believe what the file says, as far as it can be checked on this machine."""
+    pid, host = holder.get("pid"), holder.get("host")
+    if host == socket.gethostname() and isinstance(pid, int) and Path(f"/proc/{pid}").exists():
+        raise ConfigError(_told(folder, holder))
+    if holder and host != socket.gethostname():
+        raise ConfigError(f"{_told(folder, holder)}. If that run is no longer there, remove {folder / LOCK}")
+
+
+def _told(folder: Path, holder: dict[str, object]) -> str:
+    who = "by another process"
+    if holder:
+        who = f"by process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+    return f"run.name: {folder} is in use {who}; wait until it has ended, or give this run another run.name"
+
+
+def _holder(descriptor: int) -> dict[str, object]:
+    """What the file says of its holder; empty if it says nothing that can be read."""
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_holder(descriptor: int, folder: Path) -> None:
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, (json.dumps(holder) + "\n").encode(), 0)
+    except OSError as error:  # a full disk
+        raise ConfigError(f"run.root: cannot write into {folder}: {error.strerror}; choose another") from error
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return status.st_dev, status.st_ino
+
+
+def _let_go() -> None:
+    """In a forked child: close what it inherited, for a lock lasts until nobody has its file open."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -1,0 +1,156 @@
+"""The lock of a run folder: one process at a time, told by whom, and gone with the process that held it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hybridflow.errors import ConfigError
+from hybridflow.observe import run_lock
+from hybridflow.observe.run_lock import LOCK, locked
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from hybridflow.observe.run_lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    {then}
+"""
+
+
+@contextmanager
+def another_holds(folder: Path, then: str = "time.sleep(60)") -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock of a folder."""
+    program = [sys.executable, "-c", HOLDER.format(then=then), str(folder)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+    with another_holds(tmp_path / "mine") as process:
+        wanted = rf"run\.name: .*mine is in use by process {process.pid} on {socket.gethostname()}, since 20\d\d-"
+        with pytest.raises(ConfigError, match=wanted) as refused, locked(tmp_path / "mine"):
+            pass
+        assert refused.value.exit_code == 2
+    with locked(tmp_path / "mine"):
+        assert (tmp_path / "mine" / LOCK).exists()
+
+
+def test_by_a_link_it_is_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with another_holds(tmp_path / "mine"), pytest.raises(ConfigError, match="in use"), locked(tmp_path / "link/mine"):
+        pass
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    with another_holds(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert (tmp_path / LOCK).exists()
+        with locked(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "import subprocess; p = subprocess.Popen(['sleep', '60'])",
+        "import os; pid = os.fork()\n    if pid == 0: time.sleep(60)",
+    ],
+)
+def test_what_it_started_holds_nothing(tmp_path: Path, child: str) -> None:
+    """The child lives on when its parent is gone."""
+    program = [sys.executable, "-c", HOLDER.format(then=f"{child}\n    os._exit(0)").replace("sys,", "os, sys,")]
+    parent = subprocess.Popen([*program, str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True)
+    parent.wait(timeout=30)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_a_child_that_unwinds_leaves_its_parents_lock(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        child = subprocess.run([sys.executable, "-c", UNWINDS, str(tmp_path)], capture_output=True, text=True)
+        assert child.returncode == 2 and "in use" in child.stderr
+    both = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path)], capture_output=True, text=True)
+    assert both.stdout == "still there: True\n", both.stderr
+
+
+UNWINDS = """
+import sys
+from pathlib import Path
+from hybridflow.observe.run_lock import locked
+try:
+    with locked(Path(sys.argv[1])):
+        pass
+except Exception as error:
+    sys.exit(print(error, file=sys.stderr) or error.exit_code)
+"""
+FORKS = """
+import os, sys
+from pathlib import Path
+from hybridflow.observe.run_lock import LOCK, locked
+folder = Path(sys.argv[1])
+with locked(folder):
+    if (pid := os.fork()) == 0:
+        sys.exit(0)
+    os.waitpid(pid, 0)
+    print("still there:", (folder / LOCK).exists())
+"""
+
+
+def test_the_process_that_holds_it_may_enter_again(tmp_path: Path) -> None:
+    with locked(tmp_path / "mine"):
+        with locked(tmp_path / "mine"):
+            pass
+        assert (tmp_path / "mine" / LOCK).exists()
+    assert not (tmp_path / "mine").exists(), "a folder that it made, and that is empty"
+
+
+@pytest.mark.parametrize("left", ["", "[]", "{", "\x1b]0;x", '{"pid": 1}'])
+def test_what_a_stale_file_says_does_not_matter(tmp_path: Path, left: str) -> None:
+    (tmp_path / LOCK).write_text(left)
+    with locked(tmp_path):
+        assert re.search(rf'"pid": {os.getpid()}\b', (tmp_path / LOCK).read_text())
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    inside = locked(tmp_path / "file/mine")
+    with pytest.raises(ConfigError, match=r"run\.root: cannot write into .*file/mine: Not a directory"), inside:
+        pass
+    with pytest.raises(ConfigError, match=r"run\.root: cannot write into /proc/nowhere"), locked(Path("/proc/nowhere")):
+        pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(run_lock.NO_LOCKS[0], "No locks available")
+
+    monkeypatch.setattr(run_lock.fcntl, "flock", no_locks)
+    with another_holds(tmp_path), pytest.raises(ConfigError, match="in use by process"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+    (tmp_path / LOCK).write_text('{"pid": 1, "host": "elsewhere", "since": "2026-01-01"}')
+    wanted = r"in use by process 1 on elsewhere.*If that run is no longer there, remove .*\.lock"
+    with pytest.raises(ConfigError, match=wanted), locked(tmp_path):
+        pass

@@ -1,0 +1,75 @@
+"""A start that fails leaves the run folder as it was; one that works moves an earlier run away, and says where to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridflow.config.compose import load
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.observe.run_lock import locked
+from hybridflow.tasks.addition import ALPHABET
+from hybridflow.tasks.tokenizer import char_tokenizer
+from hybridflow.trainer import run as trainer
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """A run whose folder has what a finished one left."""
+    char_tokenizer(ALPHABET, max_tokens=64).save_pretrained(tmp_path / "model")
+    name = ["experiment=addition", f"actor.model.path={tmp_path}/model", f"run.root={tmp_path}", "run.name=mine"]
+    for file in ("config.yaml", "metrics.jsonl", "rollouts/rank0.jsonl", "model/model.safetensors"):
+        (tmp_path / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / file).write_text("of the finished run\n")
+    return load("train", name)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_roles_that_cannot_be_built(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_room(config: Config, stack: ExitStack, say: Any) -> None:
+        raise HybridFlowError("placement.pools.main: no room")
+
+    monkeypatch.setattr(trainer, "build", no_room)
+    before = contents(tmp_path)
+    with pytest.raises(HybridFlowError, match="no room"):
+        trainer.run(config)
+    assert contents(tmp_path) == before
+
+
+def test_a_task_that_gives_no_rows(config: Config, tmp_path: Path) -> None:
+    config.task.options = {"last_digits": -1}
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"^(task\.name: addition gives no rows: .*\.py:\d+\)|task\.options: .*)$"):
+        trainer.run(config)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_in_use(config: Config, tmp_path: Path) -> None:
+    with locked(tmp_path / "mine"):  # and this process may enter again
+        trainer.RunFolder(tmp_path / "mine").write_config("x")
+
+
+def test_an_earlier_run_is_moved_once_all_is_built(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*given: Any) -> None:
+        raise HybridFlowError("the training itself failed")
+
+    monkeypatch.setattr(trainer, "build", lambda *given: None)
+    monkeypatch.setattr(trainer, "train", stop)
+    before = contents(tmp_path / "mine")
+    for said in ("", "did not end, and had saved nothing: this one begins at step 0"):
+        with pytest.raises(HybridFlowError, match="the training itself"):
+            trainer.run(config)
+        printed = capsys.readouterr().out
+        assert said in printed and ("begins at step 0" in printed) == bool(said)
+    assert f"what an earlier run left is now in {tmp_path}/mine/earlier-2" in printed
+    assert contents(tmp_path / "mine/earlier-1") == before
+    assert sorted(entry.name for entry in (tmp_path / "mine").iterdir()) == ["config.yaml", "earlier-1", "earlier-2"]
