@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from hybridflow.config import Config, check, fit, parts, run_folder
 from hybridflow.config.schema import SECTIONS
 from hybridflow.errors import ConfigError
 from hybridflow.models import Shape, read_shape
-from hybridflow.registry import Registry, import_plugins
+from hybridflow.registry import import_plugins
 
 Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
@@ -30,20 +29,17 @@ def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]
         coming: model folders that will be there.
     """
     from hybridflow.algorithms import algorithms
-    from hybridflow.tasks.base import check_options, graders, tasks
+    from hybridflow.tasks.base import graders, tasks
     from hybridflow.tasks.preferences import PreferenceTask
 
     found = [
         *run_folder.problems(config),
-        *_unknown("algorithm.name", algorithms, config.algorithm.name),
-        *_unknown("task.name", tasks, config.task.name),
-        *_unknown("reward.grader", graders, config.reward.grader),
+        *parts.unknown_name("algorithm.name", algorithms, config.algorithm.name),
+        *parts.unknown_name("task.name", tasks, config.task.name),
+        *parts.unknown_name("reward.grader", graders, config.reward.grader),
     ]
     if config.task.name in tasks:
-        try:
-            check_options(config.task.name, config.task.options)
-        except ValueError as error:
-            found.append(f"task.options: {error}")
+        found += parts.wrong_options("task", config.task.name, tasks.get(config.task.name), config.task.options)
     if config.algorithm.name not in algorithms:
         return [*found, *check.problems(config)]
     algorithm = algorithms.get(config.algorithm.name)
@@ -55,7 +51,7 @@ def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]
         )
     roles = algorithm.roles_of(config.algorithm)
     if "cost" in roles and not fit.has_model(config, "cost"):
-        found += _unknown("cost.grader", graders, config.cost.grader)
+        found += parts.unknown_name("cost.grader", graders, config.cost.grader)
     models, unread = read_models(config, roles, coming)
     found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles)))]
     found += run_folder.inputs_in_the_way(config, roles)
@@ -130,11 +126,3 @@ def load_plugins(modules: list[str]) -> None:
         import_plugins(modules)
     except ImportError as error:
         raise ConfigError(str(error)) from error
-
-
-def _unknown(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
-    if name not in registry:
-        try:
-            registry.get(name)
-        except KeyError as error:
-            yield f"{key}: {error.args[0]}"

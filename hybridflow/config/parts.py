@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.config.schema import Config, Part
+from hybridflow.options import faults, nearest, taken_by, takes
 from hybridflow.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.correction import corrections
     from hybridflow.losses.filters import rollout_filters
     from hybridflow.losses.kl import kl_estimators
+    from hybridflow.losses.options import with_options
     from hybridflow.losses.policy import policy_losses
     from hybridflow.losses.preference import pair_losses
     from hybridflow.losses.shaping import reward_shapings
@@ -68,9 +70,8 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     control = own.reward_kl_control
     wrong = list(_part("reward_kl_control", kl_controllers, control.name, control.options))
     if not wrong:
-        wrong = list(
-            _made("reward_kl_control", lambda: kl_controllers.get(control.name)(own.reward_kl_coef, **control.options))
-        )
+        make = with_options(kl_controllers, control.name, control.options)
+        wrong = list(_made("reward_kl_control", lambda: make(own.reward_kl_coef)))
     yield from wrong
     if "lagrange" in algorithm.parts:
         limits = own.lagrange
@@ -126,15 +127,11 @@ def _part(
     key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
 ) -> Iterator[str]:
     """Is there a part of that name, and does it take these options? None: it takes none from the configuration."""
-    from hybridflow.losses.options import with_options
-
     above = f"algorithm.{key}".rstrip(".")
-    try:
-        with_options(registry, name, options) if options is not None else registry.get(name)
-    except KeyError as error:
-        yield f"{above}.{entry}: {error.args[0]}"
-    except ValueError as error:
-        yield f"{above}.options: {error}"
+    if name not in registry:
+        yield from unknown_name(f"{above}.{entry}", registry, name)
+    elif options is not None:
+        yield from wrong_options(above, name, registry.get(name), options)
 
 
 def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
@@ -143,3 +140,31 @@ def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
         make()
     except ValueError as error:
         yield f"algorithm.{key}: {error}"
+
+
+def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
+    """The problem of a name that is not registered, with the nearest one."""
+    if name not in registry:
+        try:
+            registry.get(name)
+        except KeyError as error:
+            yield f"{key}: {error.args[0]}"
+
+
+def wrong_options(above: str, name: str, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
+    """One line an option of a part that it does not take, or not so; those of another part, in one with the way out.
+
+    Args:
+        above: the key of the part, which has `name` and `options`.
+    """
+    wrong, taken = faults(part, options), taken_by(part)
+    others = [option for option in wrong if option not in taken and not nearest(part, option)]
+    for option, trouble in wrong.items():
+        if option not in others:
+            yield f"{above}.options.{option}: {trouble}"
+    if others:
+        drops = " ".join(f"'~{above}.options.{option}'" for option in others)
+        yield (
+            f"{above}.options.{others[0]}: {', '.join(others)} given, but {name} {takes(part)}; set them to null in "
+            f"a file, or leave them out on the command line: {drops}"
+        )

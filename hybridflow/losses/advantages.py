@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hybridflow.bounds import Level, Positive
 from hybridflow.losses.options import with_options
 from hybridflow.losses.segments import discounted, group_sums, last_tokens, refuse_other_sizes, row_sums, to_tokens
 from hybridflow.registry import Registry
@@ -97,7 +98,7 @@ def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInput
 @needing("values")
 @torch.no_grad()
 def gae(
-    inputs: AdvantageInputs, *, gamma: float = 1.0, lam: float = 0.95, whiten: bool = True
+    inputs: AdvantageInputs, *, gamma: Level = 1.0, lam: Level = 0.95, whiten: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation: A_t = δ_t + gamma lam A_{t+1}, δ_t = r_t + gamma V_{t+1} - V_t.
 
@@ -119,7 +120,7 @@ def gae(
 @advantages.register("grpo")
 @needing("group_id")
 @torch.no_grad()
-def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: float = 1e-6) -> tuple[Tensor, Tensor]:
+def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive = 1e-6) -> tuple[Tensor, Tensor]:
     """The row's reward against its group's: (r - mean) / (std + eps) at every token; returns are the same.
 
     Source: arXiv 2402.03300, section 4.1.2 (outcome supervision); without `normalize_std`, arXiv 2503.20783. r is the

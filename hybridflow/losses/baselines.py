@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridflow.bounds import Level
 from hybridflow.losses.advantages import AdvantageInputs, advantages, centred_rewards, needing, whitened
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
 
@@ -41,7 +42,7 @@ def remax(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
 
 @advantages.register("reinforce_plus_plus")
 @torch.no_grad()
-def reinforce_plus_plus(inputs: AdvantageInputs, *, gamma: float = 1.0) -> tuple[Tensor, Tensor]:
+def reinforce_plus_plus(inputs: AdvantageInputs, *, gamma: Level = 1.0) -> tuple[Tensor, Tensor]:
     """The discounted reward still to come, brought to mean 0 and deviation 1 over all tokens of the batch.
 
     Source: REINFORCE++, arXiv 2501.03262. The penalty for leaving the reference stands inside the rewards

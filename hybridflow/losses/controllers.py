@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from hybridflow.bounds import Bounds, Positive
 from hybridflow.registry import Registry
 
 
@@ -27,6 +28,7 @@ class KLController(Protocol):
 
 
 kl_controllers: Registry[Callable[..., KLController]] = Registry("KL controller")  # (coef, **options)
+Gain = Annotated[float, Bounds(more_than=0, less_than=5)]  # of 5, an error of -0.2 would take the coefficient to 0
 
 
 @kl_controllers.register("fixed")
@@ -58,7 +60,7 @@ class AdaptiveKL:
 
     BOUND = 0.2
 
-    def __init__(self, coef: float, target: float, gain: float = 0.1) -> None:
+    def __init__(self, coef: float, target: Positive, gain: Gain = 0.1) -> None:
         for name, value in (("coef", coef), ("target", target), ("gain", gain)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"adaptive KL: {name} is {value}; give more than 0")

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from hybridflow.bounds import Bounds, Positive
 from hybridflow.losses.options import with_options
 from hybridflow.losses.ratios import held_exp
 from hybridflow.losses.segments import refuse_other_sizes, row_sums, to_tokens
@@ -59,6 +60,9 @@ class CorrectionInputs:
 
 Correction = Callable[..., Tensor]
 corrections: Registry[Correction] = Registry("rollout correction")
+# Of a masked weight: what the engines agree on, a weight of 1, is always kept.
+Below = Annotated[float, Bounds(at_least=0, at_most=1)]
+Above = Annotated[float, Bounds(at_least=1)]
 
 
 def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInputs], Tensor]:
@@ -70,25 +74,25 @@ def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInp
 
 
 @corrections.register("token_truncated")
-def token_truncated(inputs: CorrectionInputs, *, most: float = 2.0) -> Tensor:
+def token_truncated(inputs: CorrectionInputs, *, most: Positive = 2.0) -> Tensor:
     """min(w_t, `most`): truncated importance sampling, a token at a time. Source: Yao et al., whose bound is 2."""
     return inputs.token_ratios().clamp(max=most)
 
 
 @corrections.register("token_masked")
-def token_masked(inputs: CorrectionInputs, *, least: float = 0.5, most: float = 5.0) -> Tensor:
+def token_masked(inputs: CorrectionInputs, *, least: Below = 0.5, most: Above = 5.0) -> Tensor:
     """w_t where it lies between `least` and `most`, else 0. Source: IcePop, whose bounds are 0.5 and 5."""
     return _masked(inputs.token_ratios(), least, most)
 
 
 @corrections.register("row_truncated")
-def row_truncated(inputs: CorrectionInputs, *, most: float = 2.0) -> Tensor:
+def row_truncated(inputs: CorrectionInputs, *, most: Positive = 2.0) -> Tensor:
     """min(Π w_t, `most`) at every token of the row. The bound is that of tokens, for want of a published one."""
     return inputs.row_ratios().clamp(max=most)
 
 
 @corrections.register("row_masked")
-def row_masked(inputs: CorrectionInputs, *, least: float = 0.5, most: float = 2.0) -> Tensor:
+def row_masked(inputs: CorrectionInputs, *, least: Below = 0.5, most: Above = 2.0) -> Tensor:
     """Π w_t at every token of the row where it lies between `least` and `most`, else 0: such a row teaches nothing.
 
     The bounds are ours, a factor of two each way.

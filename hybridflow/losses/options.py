@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from hybridflow.options import faults, given
 from hybridflow.registry import Registry
 
 T = TypeVar("T")
@@ -15,14 +15,10 @@ T = TypeVar("T")
 def with_options(parts: Registry[Callable[..., T]], name: str, options: Mapping[str, Any]) -> Callable[..., T]:
     """The part of that name, to be called with its inputs alone.
 
-    Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
+    Raises KeyError for an unknown name, ValueError for an option that is unknown, missing or out of its bounds.
     """
     function = parts.get(name)
-    signature = inspect.signature(function)
-    try:
-        signature.bind(None, **options)
-    except TypeError as error:
-        known = list(signature.parameters.values())[1:]
-        takes = ", ".join(str(option.replace(annotation=option.empty)) for option in known) or "none"
-        raise ValueError(f"options of {parts.kind} {name!r}: {error}; it takes {takes}") from None
-    return partial(function, **options)
+    wrong = [f"{option}: {trouble}" for option, trouble in faults(function, options).items()]
+    if wrong:
+        raise ValueError(f"options of {parts.kind} {name!r}: {'; '.join(wrong)}")
+    return partial(function, **given(function, options))

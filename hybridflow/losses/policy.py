@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from hybridflow.bounds import Bounds, NotNegative
 from hybridflow.losses.options import with_options
 from hybridflow.losses.ratios import held_exp
 from hybridflow.losses.segments import refuse_other_sizes, row_means, to_tokens
@@ -55,6 +56,7 @@ class PolicyInputs:
 
 PolicyLoss = Callable[..., TokenLoss]
 policy_losses: Registry[PolicyLoss] = Registry("policy loss")
+DualClip = Annotated[float, Bounds(more_than=1)]
 
 
 def policy_loss(name: str, options: Mapping[str, Any]) -> Callable[[PolicyInputs], TokenLoss]:
@@ -67,7 +69,11 @@ def policy_loss(name: str, options: Mapping[str, Any]) -> Callable[[PolicyInputs
 
 @policy_losses.register("ppo_clip")
 def ppo_clip(
-    inputs: PolicyInputs, *, clip_low: float = 0.2, clip_high: float = 0.2, dual_clip: float | None = None
+    inputs: PolicyInputs,
+    *,
+    clip_low: NotNegative = 0.2,
+    clip_high: NotNegative = 0.2,
+    dual_clip: DualClip | None = None,
 ) -> TokenLoss:
     """PPO's clipped objective, negated: -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A), r = policy / old policy.
 
@@ -83,7 +89,7 @@ def ppo_clip(
 
 
 @policy_losses.register("gspo")
-def gspo(inputs: PolicyInputs, *, clip_low: float = 3e-4, clip_high: float = 4e-4) -> TokenLoss:
+def gspo(inputs: PolicyInputs, *, clip_low: NotNegative = 3e-4, clip_high: NotNegative = 4e-4) -> TokenLoss:
     """PPO's clipped objective with one ratio a row: s = (π(y) / π_old(y))^(1/|y|), the geometric mean of its tokens'.
 
     Source: arXiv 2507.18071, equations 5 and 7; the bounds are those of its section 5.1. Written a token at a time as
@@ -97,7 +103,7 @@ def gspo(inputs: PolicyInputs, *, clip_low: float = 3e-4, clip_high: float = 4e-
 
 
 @policy_losses.register("cispo")
-def cispo(inputs: PolicyInputs, *, clip_low: float = 1.0, clip_high: float = 4.0) -> TokenLoss:
+def cispo(inputs: PolicyInputs, *, clip_low: NotNegative = 1.0, clip_high: NotNegative = 4.0) -> TokenLoss:
     """REINFORCE weighed by clipped ratios without gradient: -clip(r, 1 - clip_low, 1 + clip_high) A log π.
 
     Source: arXiv 2506.13585, equations 4 and 5. No token loses its gradient, however far it moved; the bounds only say

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from hybridflow.bounds import Bounds, NotNegative, Share
 from hybridflow.losses.options import with_options
 from hybridflow.registry import Registry
 
@@ -33,6 +34,7 @@ class ShapingInputs:
 
 RewardShaping = Callable[..., Tensor]
 reward_shapings: Registry[RewardShaping] = Registry("reward shaping")
+Score = Annotated[float, Bounds(because="scores have the scale of their reward model")]
 
 
 def shaping(name: str, options: Mapping[str, Any]) -> Callable[[ShapingInputs], Tensor]:
@@ -50,7 +52,7 @@ def none(inputs: ShapingInputs) -> Tensor:
 
 
 @reward_shapings.register("overlong")
-def overlong(inputs: ShapingInputs, *, buffer: float = 0.2, penalty: float = 1.0) -> Tensor:
+def overlong(inputs: ShapingInputs, *, buffer: Share = 0.2, penalty: NotNegative = 1.0) -> Tensor:
     """Rewards less a penalty that grows over the last tokens before the limit: 0 up to L - c, 1 at L.
 
     Source: DAPO's soft overlong punishment, arXiv 2503.14476, equation 13: (L - c - |y|) / c in between, -1 beyond L.
@@ -69,7 +71,7 @@ def overlong(inputs: ShapingInputs, *, buffer: float = 0.2, penalty: float = 1.0
 
 
 @reward_shapings.register("sigmoid")
-def sigmoid(inputs: ShapingInputs, *, reference: float = 0.0) -> Tensor:
+def sigmoid(inputs: ShapingInputs, *, reference: Score = 0.0) -> Tensor:
     """σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too much.
 
     Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry, the probability that the response is preferred

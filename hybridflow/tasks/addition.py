@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hybridflow.bounds import NotNegativeInt
 from hybridflow.tasks.base import Example, Task, tasks
-from hybridflow.tasks.splits import MAX_OPERAND, split_pairs
+from hybridflow.tasks.splits import MAX_OPERAND, Fraction, Operand, split_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,16 +35,14 @@ class Addition(Task):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        max_operand: int = 99,
-        held_out_fraction: float = 0.1,
-        warmup_fraction: float = 0.25,
+        max_operand: Operand = 99,
+        held_out_fraction: Fraction = 0.1,
+        warmup_fraction: Fraction = 0.25,
         reverse_answer: bool = False,
         zero_pad: bool = False,
-        last_digits: int = 0,
+        last_digits: NotNegativeInt = 0,
     ) -> None:
         super().__init__(tokenizer)
-        if last_digits < 0:
-            raise ValueError(f"addition: last_digits is {last_digits}, at least 0 was expected")
         self._last_digits = last_digits
         self.reverse_answer = reverse_answer
         self._width = len(str(max_operand)) if zero_pad else 0

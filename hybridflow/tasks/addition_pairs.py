@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybridflow.bounds import Count, Level, NotNegativeInt
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.base import Example, tasks
 from hybridflow.tasks.preferences import PreferenceTask
+from hybridflow.tasks.splits import Fraction, Operand
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,22 +31,18 @@ class AdditionPairs(Addition, PreferenceTask):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        wrong_answers: int = 8,
-        near_misses: float = 0.5,
-        max_operand: int = 99,
-        held_out_fraction: float = 0.1,
-        warmup_fraction: float = 0.25,
+        wrong_answers: Count = 8,
+        near_misses: Level = 0.5,
+        max_operand: Operand = 99,
+        held_out_fraction: Fraction = 0.1,
+        warmup_fraction: Fraction = 0.25,
         reverse_answer: bool = False,
         zero_pad: bool = False,
-        last_digits: int = 0,
+        last_digits: NotNegativeInt = 0,
     ) -> None:
         super().__init__(
             tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits
         )
-        if wrong_answers < 1:
-            raise ValueError(f"addition_pairs: wrong_answers is {wrong_answers}, at least 1 was expected")
-        if not 0.0 <= near_misses <= 1.0:
-            raise ValueError(f"addition_pairs: near_misses is {near_misses}, a number from 0 to 1 was expected")
         self.wrong_answers, self.near_misses = wrong_answers, near_misses
 
     def size(self, split: str) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.errors import ConfigError
+from hybridflow.options import faults, given
 from hybridflow.registry import Registry
 
 if TYPE_CHECKING:
@@ -138,24 +137,16 @@ tasks: Registry[type[Task]] = Registry(
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Are these options of that task, all that it needs, and of the types of its defaults? Needs no tokenizer.
+    """Are these options of that task, all that it needs, and within their bounds? Needs no tokenizer.
 
     Raises:
         KeyError: there is no such task.
-        ValueError: an option is unknown (the message names the nearest and all), missing or of another type.
+        ValueError: an option is unknown (the message names the nearest and all), missing, of another type or out of
+            its bounds.
     """
-    known = dict(list(inspect.signature(tasks.get(name)).parameters.items())[1:])
-    for option, parameter in known.items():
-        if option not in options and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
-            raise ValueError(f"task {name!r} needs the option {option!r}")
-    any_name = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    for option, value in options.items():
-        if option in known:
-            _check_type(name, option, value, known[option].default)
-        elif not any_name:
-            near = get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"task {name!r} has no option {option!r}{hint} Its options: {', '.join(known) or 'none'}")
+    wrong = [f"{option}: {trouble}" for option, trouble in faults(tasks.get(name), options).items()]
+    if wrong:
+        raise ValueError(f"options of task {name!r}: {'; '.join(wrong)}")
 
 
 def build(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> Task:
@@ -163,20 +154,6 @@ def build(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, A
     part = tasks.get(name)
     try:
         check_options(name, options)
-        return part(tokenizer, **options)
+        return part(tokenizer, **given(part, options))
     except ValueError as error:
         raise ConfigError(f"task.options: {error}") from error
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _check_type(name: str, option: str, value: object, default: object) -> None:
-    expected = type(default)
-    if expected not in (bool, int, float, str) or type(value) is expected:
-        return
-    if expected is float and type(value) is int:
-        return
-    raise ValueError(
-        f"task {name!r}: {option} is {value!r}, of type {type(value).__name__}; {expected.__name__} was expected"
-    )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
+from hybridflow.bounds import Bounds
+
 MAX_OPERAND = 999  # every pair is listed; beyond this the list would not be small
+Operand = Annotated[int, Bounds(at_least=1, at_most=MAX_OPERAND)]
+Fraction = Annotated[float, Bounds(more_than=0, less_than=1)]
 
 
 def split_pairs(name: str, low: int, high: int, held_out: float, warmup: float) -> dict[str, np.ndarray]:

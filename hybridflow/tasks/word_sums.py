@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from hybridflow.bounds import Bounds, Count
 from hybridflow.tasks.base import Example, Task, tasks
-from hybridflow.tasks.splits import split_pairs
+from hybridflow.tasks.splits import MAX_OPERAND, Fraction, Operand, split_pairs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,11 +48,11 @@ class WordSums(Task):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        max_operand: int = 10,
-        held_out_fraction: float = 0.2,
-        train_rows: int = 10_000,
-        held_out_rows: int = 1_000,
-        warmup_rows: int = 1_000,
+        max_operand: Annotated[Operand, Bounds(at_least=3, at_most=MAX_OPERAND)] = 10,
+        held_out_fraction: Fraction = 0.2,
+        train_rows: Count = 10_000,
+        held_out_rows: Count = 1_000,
+        warmup_rows: Count = 1_000,
         differences: bool = True,
     ) -> None:
         super().__init__(tokenizer)

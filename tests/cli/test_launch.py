@@ -107,7 +107,10 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "reward.grader=exakt"], "reward.grader: no grader is named 'exakt'; did you mean 'exact'?"),
         ([*TRAIN[1:], "task.name=adition"], "task.name: no task is named 'adition'; did you mean 'addition'?"),
         ([*TRAIN[1:], "algorithm.name=pppo"], "algorithm.name: no algorithm is named 'pppo'; did you mean 'ppo'?"),
-        ([*TRAIN[1:], "+task.options.digits=2"], "task.options: task 'addition' has no option 'digits'"),
+        (
+            [*TRAIN[1:], "+task.options.digits=2"],
+            "task.options.digits: digits given, but addition takes max_operand=",
+        ),
         (["experiment=addition"], "actor.model.path: runs/addition_warmup/model is not a model folder"),
         ([*TRAIN[1:], "plugins=[not_there]"], "plugins: cannot import 'not_there'"),
         ([*TRAIN[1:], "--experimental-rerun", "x.pickle"], "--experimental-rerun: not supported"),

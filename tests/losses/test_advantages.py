@@ -151,7 +151,7 @@ def test_another_column_has_one_entry_a_row_or_a_token() -> None:
 
 
 def test_an_unknown_option_is_named_beside_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'gae'.*'lamda'.*lam="):
+    with pytest.raises(ValueError, match=r"'gae'.*lamda.*lam="):
         estimator("gae", {"lamda": 0.9})
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from hybridflow.errors import ConfigError
 from hybridflow.tasks import SPLITS, build
 from hybridflow.tasks.addition import Addition
 from hybridflow.tasks.splits import share_of_pair
@@ -78,8 +79,8 @@ def test_last_digits_are_the_sum_s_remainder(last_digits: int, zero_pad: bool, d
 
 
 def test_fewer_digits_than_none_are_an_error(digits: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="last_digits is -1, at least 0"):
-        Addition(digits, last_digits=-1)
+    with pytest.raises(ConfigError, match="last_digits: -1 given, at least 0 expected"):
+        build("addition", digits, {"last_digits": -1})
 
 
 @pytest.mark.parametrize(("max_operand", "width"), [(9, 1), (50, 2), (100, 3)])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from hybridflow.errors import ConfigError
 from hybridflow.tasks import SPLITS, PreferenceTask, build
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.addition_pairs import AdditionPairs, wrong_answer
@@ -73,7 +74,7 @@ def test_rows_have_both_sides_and_their_end(digits: PreTrainedTokenizerFast) -> 
 
 
 def test_no_wrong_answers_are_an_error(digits: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="wrong_answers is 0, at least 1"):
-        AdditionPairs(digits, wrong_answers=0)
-    with pytest.raises(ValueError, match=r"near_misses is 1\.5, a number from 0 to 1"):
-        AdditionPairs(digits, near_misses=1.5)
+    with pytest.raises(ConfigError, match="wrong_answers: 0 given, at least 1 expected"):
+        build("addition_pairs", digits, {"wrong_answers": 0})
+    with pytest.raises(ConfigError, match=r"near_misses: 1\.5 given, at least 0 and at most 1 expected"):
+        build("addition_pairs", digits, {"near_misses": 1.5})

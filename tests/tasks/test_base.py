@@ -96,10 +96,10 @@ def test_a_tokenizer_without_an_end(digits: PreTrainedTokenizerFast) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs the option 'rows'"),
-        ({"rows": 3, "scales": 2.0}, "no option 'scales'; did you mean 'scale'.*rows, scale, shout"),
-        ({"rows": 3, "scale": "big"}, "scale is 'big', of type str; float was expected"),
-        ({"rows": 3, "shout": 1}, "shout is 1, of type int; bool was expected"),
+        ({}, "rows: must be given"),
+        ({"rows": 3, "scales": 2.0}, "scales: no such option; did you mean 'scale'.*rows, scale=1.0, shout"),
+        ({"rows": 3, "scale": "big"}, "scale: 'big' given, a number was expected"),
+        ({"rows": 3, "shout": 1}, "shout: 1 given, of type int; bool was expected"),
     ],
 )
 def test_options_are_checked(options: dict[str, object], message: str) -> None:

@@ -1,0 +1,72 @@
+"""The options that a registered part takes from the configuration: the arguments after the first.
+
+What they may be is declared where the part is: a number by its `Bounds`, anything else by the type of its default.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from inspect import Parameter
+from typing import Any
+
+from hybridflow.bounds import endless, parameters
+
+SIMPLE = (bool, int, float, str)
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def faults(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """By option, what is wrong: the part does not take it, takes no such value, or needs it."""
+    taken, numbers = taken_by(part), parameters(part)
+    found: dict[str, str] = {}
+    for name, value in given(part, options).items():
+        if name in taken:
+            trouble = numbers[name].problem(value) if name in numbers else _strange(value, taken[name])
+            found |= {name: trouble} if trouble else {}
+        elif not takes_any(part):
+            near = nearest(part, name)
+            found[name] = f"no such option{f'; did you mean {near!r}?' if near else ';'} the part {takes(part)}"
+    absent = [name for name, option in taken.items() if option.default is Parameter.empty and name not in options]
+    return found | dict.fromkeys(absent, f"must be given; the part {takes(part)}")
+
+
+def given(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options less those that are null and that the part does not take, by which YAML drops another part's."""
+    taken, free = taken_by(part), takes_any(part)
+    return {name: value for name, value in options.items() if value is not None or name in taken or free}
+
+
+def taken_by(part: Callable[..., Any]) -> dict[str, Parameter]:
+    """The options of a part, by name."""
+    return {option.name: option for option in _after_the_first(part) if option.kind not in VARIADIC}
+
+
+def takes_any(part: Callable[..., Any]) -> bool:
+    """Whether a part takes options of any name."""
+    return any(option.kind is Parameter.VAR_KEYWORD for option in _after_the_first(part))
+
+
+def takes(part: Callable[..., Any]) -> str:
+    """In words, the options of a part and their defaults."""
+    known = [str(option.replace(annotation=Parameter.empty)) for option in taken_by(part).values()]
+    return f"takes {', '.join(known) or 'no options'}"
+
+
+def nearest(part: Callable[..., Any], name: str) -> str | None:
+    """The option whose name is most like a name, if any is."""
+    return next(iter(get_close_matches(name, taken_by(part), n=1)), None)
+
+
+def _after_the_first(part: Callable[..., Any]) -> list[Parameter]:
+    return list(inspect.signature(part).parameters.values())[1:]
+
+
+def _strange(value: object, option: Parameter) -> str | None:
+    """What is wrong with a value that no annotation of a number tells about."""
+    expected = type(option.default)
+    like_it = type(value) is expected or {type(value), expected} == {int, float}
+    if expected not in SIMPLE or like_it:
+        return endless(value)
+    return f"{value!r} given, of type {type(value).__name__}; {expected.__name__} was expected"
