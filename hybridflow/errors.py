@@ -15,3 +15,7 @@ class ConfigError(HybridFlowError):
     """The settings cannot be run as given; found before anything was started."""
 
     exit_code: ClassVar[int] = 2
+
+
+class DataError(HybridFlowError, ValueError):
+    """A row of a task cannot be used as it is. The message names the row, and what is wrong with it."""

@@ -200,6 +200,9 @@ class Task:
 
     name: str = MISSING  # the registered name of the task
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
+    chat_template_kwargs: dict[str, Any] = field(
+        default_factory=dict
+    )  # of the tokenizer's: enable_thinking, tools, ...
 
 
 @dataclass

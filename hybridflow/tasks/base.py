@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, DataError
 from hybridflow.options import faults, given
 from hybridflow.registry import Registry
+from hybridflow.tasks.answers import as_text
+from hybridflow.tasks.encoder import Encoder, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Grader = Callable[[str, str], float]
-"""`grader(response, answer)` is the grade of a response text, 1.0 being right. It is pure, and imports no torch."""
+"""`grader(response, answer)` is the grade of a response text, 1.0 being right. It is pure, and imports no torch.
 
-Message = dict[str, str]
-"""One turn of a chat: `{"role": "user", "content": "…"}`."""
+If it has an attribute `check_answer`, that is called with the answer of every row before the row is used; it raises
+ValueError for what cannot be an answer.
+"""
 
 SPLITS = ("train", "held_out", "warmup")
 
@@ -35,7 +41,8 @@ class Example:
 
     Attributes:
         prompt: plain text, or the messages of a chat, which the tokenizer's own chat template puts into words.
-        answer: what the grader compares with, and what supervised training teaches.
+            A chat that ends in a turn of the assistant is gone on with in that turn.
+        answer: what the grader compares with, and what supervised training teaches; a number stands for its text.
         sample_id: the same number for the same question in any split; it seeds the row's random stream.
     """
 
@@ -54,11 +61,19 @@ class Task(ABC):
     A task gives `size` and `example`, and takes its options as keyword arguments of its constructor.
     """
 
-    grader: ClassVar[str]
-    """The registered name of the grader that fits."""
+    grader: str = ""
+    """The registered name of the grader that fits; of a run's task, of the one that it uses."""
+
+    template_options: Mapping[str, Any] = MappingProxyType({})
+    """Variables of the tokenizer's chat template, from `task.chat_template_kwargs`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Text to token ids, as the tokenizer wants it."""
+        return Encoder(self.tokenizer, self.template_options)
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -72,55 +87,49 @@ class Task(ABC):
         """Those rows: `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int64).
 
         Raises:
+            DataError, a ValueError: a row cannot be used; the message names it.
             ValueError: there is no such split.
             IndexError: a row number is outside the split.
         """
-        examples = self._examples(split, indices)
+        prompts, answers, ids = [], [], []
+        for number, example in self._examples(split, indices):
+            with named_row(split, number):
+                answers.append(as_text(example.answer))
+                if split != "warmup":  # which nobody grades
+                    self._check_answer(answers[-1])
+                prompts.append(self.encode(example.prompt))
+                if not prompts[-1]:
+                    raise ValueError(f"the prompt {example.prompt!r} has no tokens; at least one was expected")
+            ids.append(example.sample_id)
         return Batch(
-            prompt_ids=Ragged.of([self.encode(e.prompt) for e in examples], np.int64),
-            answer=np.array([e.answer for e in examples], dtype=object),
-            sample_id=np.array([e.sample_id for e in examples], dtype=np.int64),
+            prompt_ids=Ragged.of(prompts, np.int64),
+            answer=np.array(answers, dtype=object),
+            sample_id=np.array(ids, dtype=np.int64),
         )
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
-        """`rows` with `response_ids` (ragged int64): the answer and the end-of-sequence token."""
+        """`rows` with `response_ids` (ragged int64): the answer and its end."""
         batch = self.rows(split, indices)
-        responses = [self.ended(answer) for answer in batch.dense("answer")]
-        return batch | Batch(response_ids=Ragged.of(responses, np.int64))
+        return batch | Batch(response_ids=self.responses(split, indices, batch.dense("answer").tolist()))
 
-    def ended(self, answer: str) -> list[int]:
-        """Token ids of a whole response: the text and the end. Raises ValueError if the tokenizer has no end."""
-        eos = self.tokenizer.eos_token_id
-        if eos is None:
-            raise ValueError("the tokenizer has no eos_token: a supervised response cannot be ended; give it one")
-        return [*self.encode(answer), eos]
+    def responses(self, split: str, indices: ArrayLike, texts: Sequence[str]) -> Ragged:
+        """Token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
+        found = []
+        for (number, example), text in zip(self._examples(split, indices), texts, strict=True):
+            with named_row(split, number):
+                found.append(self.encoder.response(as_text(text), chat=not isinstance(example.prompt, str)))
+        return Ragged.of(found, np.int64)
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Token ids of a text, or of a chat up to where the assistant's turn begins.
+        """Token ids of a prompt: see `Encoder.prompt`."""
+        return self.encoder.prompt(prompt)
 
-        Raises ValueError for a character that the tokenizer has no token for, or a chat if it has no chat template.
-        """
-        if isinstance(prompt, str):
-            return self._encode(prompt)
-        if not self.tokenizer.chat_template:
-            raise ValueError(
-                "this task speaks in chat messages, but the tokenizer has no chat template: use a chat model"
-            )
-        return self._encode(
-            self.tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-        )
+    def _check_answer(self, answer: str) -> None:
+        check = getattr(graders.get(self.grader), "check_answer", None) if self.grader in graders else None
+        if check:
+            check(answer)
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        # A vocabulary of this size does not hold every byte, and what it does not hold is left out in silence.
-        if len(self.tokenizer) < 256 and self.tokenizer.decode(ids) != text:
-            lost = sorted(set(text) - set(self.tokenizer.decode(ids)))
-            raise ValueError(
-                f"the tokenizer has no tokens for {lost} in {text!r}: use a model with a larger vocabulary"
-            )
-        return ids
-
-    def _examples(self, split: str, indices: ArrayLike) -> list[Example]:
+    def _examples(self, split: str, indices: ArrayLike) -> Iterator[tuple[int, Example]]:
         if split not in SPLITS:
             raise ValueError(f"no split is named {split!r}; there are {', '.join(SPLITS)}")
         size = self.size(split)
@@ -128,7 +137,21 @@ class Task(ABC):
         outside = [n for n in numbers if not 0 <= n < size]
         if outside:
             raise IndexError(f"row {outside[0]} of split {split!r}, which has rows 0 to {size - 1}")
-        return [self.example(split, n) for n in numbers]
+        for number in numbers:
+            example = self.example(split, number)
+            with named_row(split, number):
+                if not isinstance(example, Example):
+                    raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
+            yield number, example
+
+
+@contextmanager
+def named_row(split: str, number: int) -> Iterator[None]:
+    """What is said to be wrong with a row names it: a ValueError becomes a DataError."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f"row {number} of split {split!r}: {error}") from error
 
 
 tasks: Registry[type[Task]] = Registry(
@@ -149,11 +172,45 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise ValueError(f"options of task {name!r}: {'; '.join(wrong)}")
 
 
-def build(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> Task:
-    """The task of that name. Raises KeyError if there is none, ConfigError if its options are not right."""
+def build(
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    options: Mapping[str, Any],
+    *,
+    grader: str | None = None,
+    template_options: Mapping[str, Any] = MappingProxyType({}),
+) -> Task:
+    """The task of that name.
+
+    Args:
+        grader: the one that grades its rows, if that is not the task's own.
+        template_options: variables of the tokenizer's chat template.
+
+    Raises KeyError if there is none, ConfigError if it cannot be made with these.
+    """
     part = tasks.get(name)
     try:
         check_options(name, options)
-        return part(tokenizer, **given(part, options))
+        task = part(tokenizer, **given(part, options))
     except ValueError as error:
         raise ConfigError(f"task.options: {error}") from error
+    if (hidden := hidden_method(task)) is not None:
+        raise ConfigError(f"task.name: {name}: {hidden}")
+    if not hasattr(task, "tokenizer"):
+        raise ConfigError(f"task.name: {name}: it has no tokenizer; let its __init__ call super().__init__(tokenizer)")
+    task.grader, task.template_options = task.grader if grader is None else grader, template_options
+    try:
+        assert task.encoder
+    except ValueError as error:
+        raise ConfigError(f"task.chat_template_kwargs: {error}") from error
+    return task
+
+
+def hidden_method(task: Task) -> str | None:
+    """What hides a method of ours in this task, in words, as `self.rows = …` hides `rows(split, indices)`."""
+    for cls in type(task).__mro__:
+        for name, value in vars(cls).items() if cls.__module__.startswith("hybridflow.") else ():
+            if callable(value) and not name.startswith("__") and not callable(getattr(task, name)):
+                kind = type(getattr(task, name)).__name__
+                return f"its attribute {name!r}, a {kind}, hides the method of that name; call it _{name}"
+    return None

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import Batch
 from hybridflow.tasks.base import Task
 
 
@@ -29,7 +29,7 @@ class PreferenceTask(Task):
         """
         batch = self.supervised(split, indices)
         texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
-        return batch | Batch(rejected_ids=Ragged.of([self.ended(text) for text in texts], np.int64))
+        return batch | Batch(rejected_ids=self.responses(split, indices, texts))
 
 
 class HarmTask(PreferenceTask):

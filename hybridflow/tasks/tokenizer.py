@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from hybridflow.tasks.encoder import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-# Transformers reads every folder of a Qwen2 model with Qwen2Tokenizer: byte-level BPE, whatever tokenizer.json says.
-# So ours is that too, without merges. Qwen2Tokenizer adds the token below where it is missing, with an id outside the
-# model's vocabulary. So it is the name of our end.
+# Readers of a Qwen2 folder expect byte-level BPE and this end, and add it where it is missing, with an id outside of
+# the model's vocabulary. So ours is byte-level BPE too, without merges, and this is the name of its end.
 PAD, EOS = "<pad>", "<|endoftext|>"
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizerFast:
     """A tokenizer with one token a character: ids 0 and 1 are padding and the end, then the alphabet in its order.
 
     Decoding gives the text back unchanged. A character outside the alphabet is left out in silence, as in any BPE;
-    `Task.encode` refuses it. Raises ValueError if the alphabet is empty, not ASCII or names a character twice.
+    `Encoder` refuses it. Raises ValueError if the alphabet is empty, not ASCII or names a character twice.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -42,28 +45,85 @@ def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizer
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, from nowhere else. Raises FileNotFoundError if the folder has none."""
-    from transformers import AutoTokenizer
+    """The tokenizer of a model folder, from nowhere else: as its tokenizer.json has it, whatever the model beside it.
 
-    _tokenizer_file(folder)
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    Raises:
+        FileNotFoundError: the folder has no tokenizer.
+        ValueError: what it has cannot be read.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    path = _tokenizer_file(folder)
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        bos = tokenizer.bos_token_id
+        # transformers takes its word for it only where there is no tokenizer.json.
+        if bos is not None and _config(folder).get("add_bos_token") is True and bos not in tokenizer("")["input_ids"]:
+            tokenizer.add_bos_token = True
+    except Exception as error:  # of the Rust library, which has classes of its own, too
+        raise ValueError(f"{path.parent}: its tokenizer cannot be read: {_one_line(error)}") from error
+    return tokenizer
 
 
 def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
     """Token ids to text without special tokens, for light workers: it imports neither transformers nor torch.
 
-    Raises FileNotFoundError if the folder has no tokenizer.
+    An id that is no token's, as a model's vocabulary may have for padding, is no text. Raises as `load_tokenizer`.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import AddedToken, Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(_tokenizer_file(folder)))
-    return lambda ids: tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+    path = _tokenizer_file(folder)
+    try:
+        tokenizer, config = Tokenizer.from_file(str(path)), _config(folder)
+        added = {int(id): token for id, token in (config.get("added_tokens_decoder") or {}).items()}
+        for id in sorted(added):
+            if tokenizer.id_to_token(id) is None:
+                tokenizer.add_tokens([AddedToken(added[id]["content"], normalized=False)])
+        named = [config.get(name) for name in SPECIAL] + [token for token in added.values() if token.get("special")]
+        texts = [token["content"] if isinstance(token, dict) else token for token in named if token]
+        special = {tokenizer.token_to_id(text) for text in texts}
+    except Exception as error:
+        raise ValueError(f"{path.parent}: its tokenizer cannot be read: {_one_line(error)}") from error
+    return lambda ids: tokenizer.decode([int(i) for i in ids if int(i) not in special], skip_special_tokens=True)
+
+
+def end_ids(folder: str | Path, template_options: Mapping[str, Any] | None = None) -> list[int]:
+    """Token ids that end a response of the model in this folder.
+
+    They are those of generation_config.json or, if that names none, of config.json, the tokenizer's own end, and the
+    token that its chat template ends a turn with.
+    """
+    tokenizer = load_tokenizer(folder)
+    found: list[Any] = [tokenizer.eos_token_id, Encoder(tokenizer, template_options).turn_end]
+    for name in ("generation_config.json", "config.json"):
+        ends = _json(Path(folder) / name).get("eos_token_id")
+        if ends is not None and ends != []:
+            found += ends if isinstance(ends, list) else [ends]
+            break
+    return sorted({int(i) for i in found if i is not None})
 
 
 def _tokenizer_file(folder: str | Path) -> Path:
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: a model folder holds its tokenizer; `hybridflow model` makes one"
-        )
+        slow = (Path(folder) / "tokenizer.model").is_file()
+        how = f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}) makes one"
+        hint = f"{how} of its tokenizer.model" if slow else "`hybridflow model` makes one"
+        raise FileNotFoundError(f"{path} does not exist: a model folder holds its tokenizer; {hint}")
     return path
+
+
+def _config(folder: str | Path) -> dict[str, Any]:
+    return _json(Path(folder) / "special_tokens_map.json") | _json(Path(folder) / "tokenizer_config.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON file, which may not be there."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}, an object was expected")
+    return found
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ from hybridflow.algorithms import algorithms
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.schema import Config
-from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.errors import ConfigError, DataError, HybridFlowError
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.observe.run_lock import locked
@@ -58,8 +58,21 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
 
 
 def load_task(config: Config) -> Task:
-    """The configured task, with the tokenizer of the actor's model."""
-    return build_task(config.task.name, load_tokenizer(config.actor.model.path), config.task.options)
+    """The configured task, with the tokenizer of the actor's model. Raises ConfigError if either cannot be had."""
+    try:
+        tokenizer = load_tokenizer(config.actor.model.path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"actor.model.path: {error}") from error
+    settings = config.task
+    graded = algorithms.get(config.algorithm.name).learner != "reward_model"
+    judge = config.reward.grader if graded else ""
+    return build_task(
+        settings.name,
+        tokenizer,
+        settings.options,
+        grader=judge,
+        template_options=settings.chat_template_kwargs,
+    )
 
 
 def _checked_task(config: Config) -> Task:
@@ -68,6 +81,8 @@ def _checked_task(config: Config) -> Task:
         task = load_task(config)
         draw_once(config, task)
         return task
+    except DataError as error:
+        raise ConfigError(f"task.name: {config.task.name}: {error}") from error
     except HybridFlowError:
         raise
     except Exception as error:

@@ -17,7 +17,7 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.resharding.refit import Bringing
 from hybridflow.roles import SamplingChanges
 from hybridflow.roles.builtin import GeneratingRole
-from hybridflow.tasks.tokenizer import load_tokenizer
+from hybridflow.tasks.tokenizer import end_ids
 from hybridflow.workers.base import Context, Worker
 
 
@@ -56,7 +56,7 @@ def make_generator(context: Context) -> VllmEngine:
         config.rollout,
         dtype=config.actor.model.dtype.value,
         seed=config.run.seed,
-        stop_ids=stop_ids(config.actor.model.path),
+        stop_ids=end_ids(config.actor.model.path, config.task.chat_template_kwargs),
     )
 
 
@@ -100,15 +100,3 @@ def _measure(context: Context, prompts: Batch, found: Generated) -> None:
     cached, prompted = found.cached_tokens.sum(), prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
     metrics.total("perf/response_tokens", lengths.sum())
-
-
-def stop_ids(folder: str) -> list[int]:
-    """The end-of-sequence ids of a model folder."""
-    from transformers import GenerationConfig
-
-    try:
-        eos = GenerationConfig.from_pretrained(folder).eos_token_id
-    except OSError:  # the folder has no generation config
-        eos = None
-    found = eos if isinstance(eos, list) else [eos]
-    return sorted({int(i) for i in [*found, load_tokenizer(folder).eos_token_id] if i is not None})
