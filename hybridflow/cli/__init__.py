@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from hybridflow import __version__
-from hybridflow.errors import HybridFlowError
+from hybridflow.cli import mishap
+from hybridflow.observe import terminal
 
 SUBCOMMANDS = {
     "train": "reinforcement learning: hybridflow train experiment=NAME [key=value ...]",
@@ -29,29 +30,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:
-        print("hybridflow: interrupted", file=sys.stderr)
+        terminal.complain("hybridflow: interrupted")
         return INTERRUPTED
-    except HybridFlowError as error:
-        lines = str(error).splitlines()
-        text = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
-        print(f"hybridflow {arguments[0]}:{text}", file=sys.stderr)
-        return error.exit_code
+    except BaseException as error:  # what a plugin raises may be any, SystemExit too
+        return mishap.tell(error, " ".join(["hybridflow", *arguments[:1]]))
 
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage(), file=sys.stdout if arguments else sys.stderr)
+        (terminal.say if arguments else terminal.complain)(_usage())
         return 0 if arguments else 2
     first, rest = arguments[0], arguments[1:]
     if first == "--version":
-        print(f"hybridflow {__version__}")
+        terminal.say(f"hybridflow {__version__}")
         return 0
     if first in ("-sc", "--shell-completion"):
         return _complete(arguments)
     if first not in SUBCOMMANDS:
         near = get_close_matches(first, SUBCOMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"hybridflow: no subcommand is named {first!r}{hint}\n\n{_usage()}", file=sys.stderr)
+        terminal.complain(f"hybridflow: no subcommand is named {first!r}{hint}\n\n{_usage()}")
         return 2
     status = import_module(f"hybridflow.cli.{first.replace('-', '_')}").run(rest)
     return int(status)

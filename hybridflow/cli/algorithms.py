@@ -13,6 +13,8 @@ from hybridflow.cli.preflight import load_plugins
 from hybridflow.config import compose
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.errors import ConfigError
+from hybridflow.observe import terminal
+from hybridflow.observe.terminal import cell, one_line
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -92,9 +94,9 @@ def show(table: Sequence[tuple[str, ...]]) -> None:
     console = Console()
     if not console.is_terminal:
         for row in (HEAD, *table):
-            print("\t".join(row))
+            terminal.say("\t".join(map(one_line, row)))
         return
     lined = Table(*HEAD, caption="* learns", caption_justify="left")
     for row in table:
-        lined.add_row(*row)
-    console.print(lined)
+        lined.add_row(*map(cell, row))
+    terminal.draw(console, lined)

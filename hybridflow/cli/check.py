@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from hybridflow.cli import preflight
 from hybridflow.errors import ConfigError
+from hybridflow.observe import terminal
+from hybridflow.observe.terminal import one_line
 
 if TYPE_CHECKING:
     from hybridflow.contract.promise import Tried
@@ -32,7 +34,7 @@ def run(argv: Sequence[str]) -> int:
     found = registered(lambda: preflight.load_plugins(options.modules))
     if not names(found):
         raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
-    print(f"found: {', '.join(names(found))}", flush=True)
+    terminal.say(f"found: {', '.join(names(found))}")
     wrong = shown(parts.results(found))
     if not wrong:
         from transformers.utils.logging import disable_progress_bar
@@ -46,8 +48,8 @@ def run(argv: Sequence[str]) -> int:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
             script = Script(found, model, options.modules, options.folder)
-            wrong = shown(results(script, preflight.problems, lambda text: print(text, flush=True)))
-    print(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
+            wrong = shown(results(script, preflight.problems, terminal.say))
+    terminal.say(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
     return int(wrong > 0)
 
 
@@ -56,6 +58,7 @@ def shown(tried: Tried) -> int:
     wrong = 0
     for what, lines in tried:
         for line in lines or [""]:
-            print(f"  wrong  {what}: {line}" if line else f"  ok     {what}", flush=True)
+            told = f"  wrong  {one_line(what)}: {line}" if line else f"  ok     {one_line(what)}"
+            terminal.say(told.replace("\n", "\n         "))
         wrong += len(lines)
     return wrong

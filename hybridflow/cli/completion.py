@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 
+from hybridflow.observe import terminal
+
 FLAGS = ("-sc", "--shell-completion")
 HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
 
@@ -29,7 +31,7 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[st
     program, _, rest = line.lstrip().partition(" ")
     subcommand, space, arguments = rest.lstrip().partition(" ")
     if not space:
-        print(" ".join(name for name in subcommands if name.startswith(subcommand)))
+        terminal.say(" ".join(name for name in subcommands if name.startswith(subcommand)))
         return 0
     if subcommand not in HYDRAS:
         return 0

@@ -28,7 +28,9 @@ from hybridflow.cli import preflight
 from hybridflow.config import Config, check, compose, plugins
 from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
+from hybridflow.observe.terminal import one_line
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 
@@ -76,7 +78,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
         sys.argv = given
     failed = [number for number, status in enumerate(statuses) if status]
     if failed and jobs > 1:
-        print(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}", file=sys.stderr)
+        terminal.complain(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}")
         return 1
     return max(statuses, default=0)
 
@@ -129,7 +131,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 config = job.to_config()
                 folders.append(folder_of(config))
                 for warning in check.warnings(config, os.cpu_count() or 1):
-                    print(f"warning: {warning}", file=sys.stderr)
+                    terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
             lines = str(error).splitlines()
         new = [line for line in lines if not any(known.endswith(line) for known in found)]
@@ -176,7 +178,8 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
     own = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
         config.run.name = job_name(config.run.name, own.job.num)
-        print(f"job {own.job.num} ({own.job.num + 1} of {jobs}): {' '.join(own.overrides.task)}", flush=True)
+        number, said = own.job.num, " ".join(own.overrides.task)
+        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {said}"))
     return config
 
 
@@ -187,8 +190,8 @@ def _run(config: Config) -> int:
 
         return run(config)
     except HybridFlowError as error:
-        print(f"hybridflow: {error}", file=sys.stderr)
+        terminal.complain(f"hybridflow: {error}")
         return error.exit_code
     except Exception:
-        traceback.print_exc()
+        terminal.complain(traceback.format_exc().rstrip())
         return 1

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.errors import ConfigError
 from hybridflow.models.exported import model_files
+from hybridflow.observe import terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,17 +36,17 @@ def run(argv: Sequence[str]) -> int:
     options = _parser().parse_args(argv)
     out: Path = options.out
     if _complete(out) and not options.force:
-        print(f"{out} is complete: left as it is (--force makes it again)")
+        terminal.say(f"{out} is complete: left as it is (--force makes it again)")
         return 0
     if reason := _in_the_way(out, options.force):
         raise ConfigError(f"{out} {reason}")
-    print(f"making {options.model} in {out}", flush=True)
+    terminal.say(f"making {options.model} in {out}")
     model, tokenizer = options.build(options)
     try:
         write_model(out, model, tokenizer)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{out} cannot be written: {error}") from error
-    print(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
+    terminal.say(f"{out}: {model.num_parameters() / 1e6:.2f}M parameters, {len(tokenizer)} tokens, {model.dtype}")
     return 0
 
 

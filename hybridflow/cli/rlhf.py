@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,7 +19,9 @@ from hybridflow.config import Config, check, compose
 from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import Shape
+from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
+from hybridflow.observe.terminal import cell, one_line
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
     _refuse_sweeps(options)
     stages = read(options.config_name, options.overrides, options.config_dir)
     if options.show:
-        print("\n".join(shlex.join(_command(stage, options.config_dir)) for stage in stages))
+        terminal.say("\n".join(shlex.join(_command(stage, options.config_dir)) for stage in stages))
         return 0
     jobs = checked(stages, options.config_dir)
     with ExitStack() as stack:
@@ -83,7 +84,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     if found:
         raise ConfigError("\n".join(found))
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        terminal.complain(f"warning: {one_line(warning)}")
     return jobs
 
 
@@ -115,13 +116,13 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
         verdict = stage_record.judge(job.config, job.key, job.folder, new)
         head = f"stage {number} of {len(jobs)}, {job.stage.name}"
         if verdict.complete:
-            print(f"{head}: complete, not run again ({job.folder})", flush=True)
+            terminal.say(one_line(f"{head}: complete, not run again ({job.folder})"))
             continue
         new, stage = True, job.stage
         if verdict.afresh and job.config.trainer.resume == "auto":
             stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
         command = _command(stage, config_dir)
-        print(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}", flush=True)
+        terminal.say(one_line(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}"))
         start = perf_counter()
         with stage_record.begun(job.folder, job.key):
             status = launch.hand_over(stage.command, command[2:])
@@ -152,8 +153,9 @@ def _table(jobs: Sequence[Job]) -> None:
         steps = sum("timing_s/step" in line for line in lines)
         ends = [f"{value:.3f}" for value in (accuracy[0], accuracy[-1])] if accuracy else ["", ""]
         seconds = record.seconds if record else None
-        table.add_row(job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
-    Console(highlight=False, soft_wrap=True).print(table)
+        shown = (job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
+        table.add_row(*map(cell, shown))
+    terminal.draw(Console(highlight=False, soft_wrap=True), table)
 
 
 def _metrics(folder: Path) -> list[Mapping[str, float]]:

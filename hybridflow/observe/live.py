@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hybridflow.observe import terminal
+from hybridflow.observe.terminal import cell, one_line
+
 SHOWN = {
     "reward/mean": "reward {:.3f}",
     "actor/kl": "KL {:.4f}",
@@ -37,28 +40,31 @@ class Live:
 
     def say(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, markup=False)
+        if self._progress is not None and self._bar_moves():
+            self.console.print(cell(text))
+        else:
+            terminal.say(one_line(text))
 
     @contextmanager
     def bar(self, name: str, steps: int, *, done: int = 0) -> Iterator[None]:
         """While it is entered, `step` moves a bar; `done` steps were taken before."""
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}"),
+            TextColumn("{task.fields[shown]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
-            disable=not sys.stdout.isatty(),
+            disable=not self._bar_moves(),
         )
         with self._progress:
-            self._task = self._progress.add_task(name, total=steps, completed=done, shown="")
+            self._task = self._progress.add_task(one_line(name), total=steps, completed=done, shown="")
             yield
 
     def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
         """One more step is done."""
         shown = " · ".join(form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics)
-        if self._progress is not None and self._task is not None and sys.stdout.isatty():
+        if self._progress is not None and self._task is not None and self._bar_moves():
             self._progress.update(self._task, completed=done, shown=shown)
             if not self._every_step:
                 return
@@ -68,7 +74,11 @@ class Live:
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
         """A short table."""
-        table = Table(title=title, show_header=False, title_justify="left")
+        table = Table(title=cell(title, "table.title"), show_header=False, title_justify="left")
         for name, value in rows.items():
-            table.add_row(name, value)
-        self.console.print(table)
+            table.add_row(cell(name), cell(value))
+        terminal.draw(self.console, table)
+
+    @staticmethod
+    def _bar_moves() -> bool:
+        return sys.stdout.isatty()

@@ -1,0 +1,72 @@
+"""What a command says when it cannot go on, and its exit status. A traceback is there for the asking."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import traceback
+from pathlib import Path
+
+import hybridflow
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe import terminal
+from hybridflow.observe.terminal import one_line
+
+TRACEBACK = "HYBRIDFLOW_TRACEBACK"  # set to anything: what ends a command is shown with its traceback
+WRONG = 2  # the command, the settings or a file are wrong, and nothing was started
+
+
+def tell(error: BaseException, command: str) -> int:
+    """Say on standard error what ended a command before a run had started; the exit status.
+
+    A parser's SystemExit, which has said all, is raised again.
+    """
+    if isinstance(error, SystemExit) and _by_a_parser(error):
+        raise error
+    if os.environ.get(TRACEBACK):
+        terminal.complain("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, HybridFlowError):
+        text, status = str(error), error.exit_code
+    else:
+        text, status = unexpected(error), WRONG
+    lines = terminal.visible(text).split("\n")
+    told = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+    terminal.complain(f"{command}:{told}")
+    return status
+
+
+def unexpected(error: BaseException) -> str:
+    """One line on an exception that is no message for the user: what, where, and how to see all of it."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return one_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    place = _place(error)
+    told = f"unexpected {type(error).__name__}: {_text(error)}{f' ({place})' if place else ''}"
+    return one_line(f"{told}; {TRACEBACK}=1 shows where it comes from")
+
+
+def _text(error: BaseException) -> str:
+    """Its own words, up to the first line break; an exception of a plugin may not even have any."""
+    try:
+        return str(error).strip().split("\n")[0] or "no message"
+    except Exception:
+        return "no message"
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line that is ours or a plugin's, not a library's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(("<", os.path.dirname(os.__file__)))
+    ]
+    if not frames:
+        return ""
+    above = Path(hybridflow.__file__).parents[1]
+    file = Path(frames[-1].filename)
+    return f"{file.relative_to(above) if file.is_relative_to(above) else file}:{frames[-1].lineno}"
+
+
+def _by_a_parser(stop: SystemExit) -> bool:
+    """Whether argparse ends the command: for `--help`, or for an argument that it has said is wrong."""
+    frames = traceback.extract_tb(stop.__traceback__)
+    return bool(frames) and frames[-1].filename == argparse.__file__

@@ -1,0 +1,88 @@
+"""Where text leaves for a terminal. What comes from elsewhere (models, files, names) moves no cursor and hides nothing.
+
+Everything that the driver prints goes through here: `say` and `complain` for text, `draw` for what rich draws of
+`cell`s, `tamed` around code that prints by itself. Files are not written this way: JSON has escapes of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+# C0 and C1 but for tab and newline, what reorders or hides text (bidi, zero width, tags), other ends of lines, and
+# surrogates, which no encoding takes. The two joiners stay: scripts are written with them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_BREAKS = re.compile(r"[\t\n]")
+
+
+def visible(text: str) -> str:
+    """The text with its lines; what a terminal would obey instead of showing is written as Python escapes."""
+    return _UNSEEN.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """As `visible`, for names and values inside a line: newlines and tabs are escaped too."""
+    return _BREAKS.sub(_escape, visible(text))
+
+
+def cell(text: str, style: str = "") -> Text:
+    """One line for rich to draw as it is: brackets are no markup, `:names:` no emoji."""
+    from rich.text import Text
+
+    return Text(one_line(text), style=style)
+
+
+def say(text: str) -> None:
+    """Print on standard output."""
+    _write(visible(text), sys.stdout)
+
+
+def complain(text: str) -> None:
+    """Print on standard error."""
+    _write(visible(text), sys.stderr)
+
+
+def draw(console: Console, thing: RenderableType) -> None:
+    """Print what rich draws; names and values in it are `cell`s."""
+    with console.capture() as drawn:
+        console.print(thing)
+    _write(drawn.get(), sys.stdout, end="")
+
+
+@contextmanager
+def tamed() -> Iterator[None]:
+    """While it is entered, what others print is kept back; it is shown when it is left, however that is."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        for kept, stream in ((out, sys.stdout), (err, sys.stderr)):
+            if kept.getvalue():
+                _write(visible(kept.getvalue()), stream, end="")
+
+
+def _write(text: str, stream: TextIO, end: str = "\n") -> None:
+    encoding = stream.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # a terminal may not be one of UTF-8
+    try:
+        print(text, file=stream, end=end, flush=True)
+    except BrokenPipeError:  # the reader went away (`| head`): what is run goes on, and nobody hears of it
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
