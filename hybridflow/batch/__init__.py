@@ -3,7 +3,8 @@
 from hybridflow.batch.balance import partition
 from hybridflow.batch.batch import Batch, Plain, concat
 from hybridflow.batch.columns import Column, Ragged
-from hybridflow.batch.ref import BatchRef, stacked
+from hybridflow.batch.joining import stacked
+from hybridflow.batch.ref import BatchRef
 from hybridflow.batch.source import Metadata
 
 __all__ = ["Batch", "BatchRef", "Column", "Metadata", "Plain", "Ragged", "concat", "partition", "stacked"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 
 from hybridflow.batch.batch import Batch, gather
 from hybridflow.batch.columns import row_numbers
+from hybridflow.batch.lineage import KIN, PLACE, Lineage, new_kin
 from hybridflow.batch.rows import Rows
-from hybridflow.batch.source import Held, Metadata, Source, end_to_end
+from hybridflow.batch.source import Held, Metadata, Source
 
 Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
@@ -33,12 +34,14 @@ class BatchRef(Rows):
         marks: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
             the same number are samples of one prompt) and `copy_id` (which of them a row is).
         origin: while a call is under way, which of the caller's rows each one is: [R] int64, or a range; else None.
+        lineage: where the rows come from; see `hybridflow.batch.lineage`.
     """
 
     rows: int
     sources: tuple[Source, ...] = field(repr=False)
     marks: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     origin: Origin | None = field(default_factory=lambda: None, repr=False)
+    lineage: Lineage = field(default_factory=dict, repr=False)
 
     def __init__(
         self,
@@ -46,8 +49,11 @@ class BatchRef(Rows):
         sources: tuple[Source, ...],
         marks: Mapping[str, np.ndarray] | None = None,
         origin: Origin | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
-        self.__dict__.update(rows=rows, sources=sources, marks=marks or {}, origin=origin)  # a call makes many of them
+        self.__dict__.update(  # a call makes many of them
+            rows=rows, sources=sources, marks=marks or {}, origin=origin, lineage=lineage or {}
+        )
 
     @staticmethod
     def of(chunk: Any, rows: int, columns: Iterable[str], origin: Origin | None = None) -> BatchRef:
@@ -86,9 +92,9 @@ class BatchRef(Rows):
     def select(self, rows: ArrayLike) -> BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
         index = row_numbers(rows, self.rows)
-        marks = {name: values[index] for name, values in self.marks.items()}
+        marks, lineage = ({name: values[index] for name, values in all_.items()} for all_ in (self.marks, self.lineage))
         origin = None if self.origin is None else np.asarray(self.origin)[index]
-        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin)
+        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin, lineage)
 
     def slice(self, start: int, stop: int) -> BatchRef:
         """See `Rows`."""
@@ -101,11 +107,23 @@ class BatchRef(Rows):
     def _cut(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
         self._check_slice(start, stop)
         marks = {name: values[start:stop] for name, values in self.marks.items()} if self.marks else self.marks
-        return BatchRef(stop - start, tuple([source.slice(start, stop) for source in self.sources]), marks, origin)
+        known = {name: values[start:stop] for name, values in self.lineage.items()} if self.lineage else self.lineage
+        sources = tuple([source.slice(start, stop) for source in self.sources])
+        return BatchRef(stop - start, sources, marks, origin, known)
 
     def numbered(self, origin: Origin | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
-        return self if origin is self.origin else BatchRef(self.rows, self.sources, self.marks, origin)
+        return self if origin is self.origin else BatchRef(self.rows, self.sources, self.marks, origin, self.lineage)
+
+    def placed(self, places: np.ndarray) -> BatchRef:
+        """The same rows, whose prompts have these places in the order of the run; see `lineage`."""
+        return replace(self, lineage={**self.lineage, PLACE: places})
+
+    def for_call(self, **marks: np.ndarray) -> BatchRef:
+        """The same rows as a call takes them, with more marks: part of no other call, and without their lineage."""
+        if self.origin is None and not self.lineage and not marks:
+            return self
+        return BatchRef(self.rows, self.sources, {**self.marks, **marks})
 
     def keep(self, names: Iterable[str]) -> BatchRef:
         """Only those columns, and the marks."""
@@ -114,7 +132,7 @@ class BatchRef(Rows):
             return self
         kept = ((s.those(wanted), s.runs) for s in self.sources)
         sources = tuple(Source(columns, runs) for columns, runs in kept if columns)
-        return BatchRef(self.rows, sources, self.marks, self.origin)
+        return BatchRef(self.rows, sources, self.marks, self.origin, self.lineage)
 
     def repeat(self, times: int, *, interleave: bool = True) -> BatchRef:
         """Each row `times` times; the copies of a row become one group."""
@@ -122,7 +140,8 @@ class BatchRef(Rows):
         copies = super().repeat(times, interleave=interleave)
         group, copy = (np.repeat(index, times), np.tile(np.arange(times), self.rows)) if interleave else (
             np.tile(index, times), np.repeat(np.arange(times), self.rows))  # fmt: skip
-        return BatchRef(copies.rows, copies.sources, {"group_id": group, "copy_id": copy}, copies.origin)
+        lineage = {**copies.lineage, KIN: new_kin(group)}
+        return BatchRef(copies.rows, copies.sources, {"group_id": group, "copy_id": copy}, copies.origin, lineage)
 
     def __or__(self, other: BatchRef) -> BatchRef:
         """Union of columns. Raises ValueError for a column given twice, or other rows by their number or marks."""
@@ -135,7 +154,8 @@ class BatchRef(Rows):
         differing = sorted(name for name in shared if not np.array_equal(self.marks[name], other.marks[name]))
         if differing:
             raise ValueError(f"union of rows that are not the same: they differ in {', '.join(differing)}")
-        return BatchRef(self.rows, self.sources + other.sources, {**other.marks, **self.marks}, self.origin)
+        marks, lineage = {**other.marks, **self.marks}, {**other.lineage, **self.lineage}
+        return BatchRef(self.rows, self.sources + other.sources, marks, self.origin, lineage)
 
     # What these wait for are the reports of the ranks, which are small; only `get` moves rows.
 
@@ -183,58 +203,6 @@ class BatchRef(Rows):
                 f"the controller knows the values of {', '.join(self.marks) or 'no column'}, not of {name!r}"
             )
         return self.marks[name]
-
-
-def concat(refs: Sequence[BatchRef]) -> BatchRef:
-    """Rows end to end. Raises ValueError if the columns differ."""
-    if not refs:
-        return BatchRef(0, ())
-    sources = _joined(refs)
-    marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin(refs))
-
-
-def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
-    """The sources of rows end to end. Raises ValueError if the columns differ."""
-    if len({(*[source.columns for source in ref.sources], *ref.marks) for ref in refs}) == 1:  # as ranks give them
-        parts = zip(*[ref.sources for ref in refs], strict=True)
-        return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
-    if len({frozenset(ref.columns) for ref in refs}) > 1:
-        raise ValueError(f"cannot join rows with different columns: {[ref.columns for ref in refs]}")
-    together: dict[tuple[int, ...], list[str]] = {}  # columns that share a source in every one of them
-    places = [{name: number for number, s in enumerate(ref.sources) for name in s.columns} for ref in refs]
-    for name in places[0]:
-        together.setdefault(tuple(place[name] for place in places), []).append(name)
-    return tuple(
-        end_to_end(
-            columns, [run for ref, number in zip(refs, numbers, strict=True) for run in ref.sources[number].runs]
-        )
-        for numbers, columns in together.items()
-    )
-
-
-def stacked(refs: Sequence[BatchRef]) -> BatchRef:
-    """`concat` of rows in groups that are strangers to each other: groups are numbered anew, 0, 1, … from end to end.
-
-    Raises KeyError if the rows are in no groups.
-    """
-    numbered, groups = [], 0
-    for ref in refs:
-        _, group = np.unique(ref._key("group_id"), return_inverse=True)
-        numbered.append(replace(ref, marks={**ref.marks, "group_id": group + groups}))
-        groups += int(group.max(initial=-1)) + 1
-    return concat(numbered)
-
-
-def _origin(refs: Sequence[BatchRef]) -> Origin | None:
-    """Of rows end to end, if it is known of all of them; a range where it can be."""
-    known = [ref.origin for ref in refs if ref.origin is not None]
-    if len(known) < len(refs):
-        return None
-    filled = [part for part in known if len(part)]
-    if all(isinstance(part, range) for part in filled) and all(a[-1] + 1 == b[0] for a, b in pairwise(filled)):
-        return range(filled[0][0], filled[-1][-1] + 1) if filled else range(0)
-    return np.concatenate([np.asarray(part, dtype=np.int64) for part in known])
 
 
 def _lengths(known: Metadata, column: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.batch import BatchRef, Metadata
-from hybridflow.batch.ref import concat
+from hybridflow.batch.joining import concat
 from hybridflow.batch.rows import even_sizes
 from hybridflow.controller.report import Order
 from hybridflow.controller.store import StoredChunk, parts_of

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import ray
 
 from hybridflow.batch import Batch, BatchRef, Metadata
-from hybridflow.batch.ref import concat
+from hybridflow.batch.columns import kind_of
+from hybridflow.batch.joining import concat
+
+MARKS = ("group_id", "copy_id")
 
 
 class StoredChunk:
@@ -32,7 +36,7 @@ class StoredChunk:
 
 
 def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
-    """Put rows into the store.
+    """Put rows into the store. Integer columns `group_id` and `copy_id` become marks, which the controller knows.
 
     Args:
         chunk_rows: at most so many rows in one object; None: one object. Between machines whole objects travel, so
@@ -48,4 +52,11 @@ def parts_of(rows: int, chunk_rows: int | None) -> int:
 
 def _put(batch: Batch) -> BatchRef:
     known = Metadata.of(batch)
-    return BatchRef.of(StoredChunk(ray.put(batch.plain()), lambda: known), len(batch), batch.columns)
+    marks = {name: batch.dense(name).astype(np.int64) for name in MARKS if _is_mark(batch, name)}
+    columns = [name for name in batch.columns if name not in marks]
+    stored = BatchRef.of(StoredChunk(ray.put(batch.plain()), lambda: known), len(batch), columns)
+    return stored.for_call(**marks)
+
+
+def _is_mark(batch: Batch, name: str) -> bool:
+    return name in batch and kind_of(batch[name]) == "int" and batch.dense(name).ndim == 1

@@ -3,9 +3,9 @@
 from hybridflow.dispatch.interface import Interface, Result, RowsT, Streamed
 from hybridflow.dispatch.method import Method, methods, using
 from hybridflow.dispatch.protocol import Call, Protocol, protocols, register
-from hybridflow.dispatch.rows import concat, count, join, split, take
+from hybridflow.dispatch.rows import concat, count, groups, join, split, take
 
 __all__ = [
-    "Call", "Interface", "Method", "Protocol", "Result", "RowsT", "Streamed", "concat", "count", "join", "methods",
-    "protocols", "register", "split", "take", "using",
+    "Call", "Interface", "Method", "Protocol", "Result", "RowsT", "Streamed", "concat", "count", "groups", "join",
+    "methods",    "protocols", "register", "split", "take", "using",
 ]  # fmt: skip

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridflow.batch import BatchRef, partition
-from hybridflow.batch import ref as refs
+from hybridflow.batch import BatchRef, joining, partition
 from hybridflow.dispatch.protocol import Call
 
 
@@ -24,6 +23,27 @@ def count(call: Call) -> int:
     if len(counts) > 1:
         raise ValueError(f"arguments of one call have different numbers of rows: {sorted(counts)}")
     return counts.pop() if counts else 0
+
+
+def groups(call: Call) -> np.ndarray:
+    """[R] int64, equal for rows of one group, by `group_id`; rows that are in none are each one of their own.
+
+    Waits for rows whose `group_id` a rank has made.
+    """
+    first = call.rows()
+    if first is None:
+        return np.zeros(0, dtype=np.int64)
+    found = _groups(first)
+    return np.arange(len(first)) if found is None else found
+
+
+def _groups(rows: BatchRef) -> np.ndarray | None:
+    if "group_id" in rows.marks:
+        return rows.marks["group_id"]
+    if "group_id" not in rows.columns:
+        return None
+    values = rows.keep(["group_id"]).get().dense("group_id")  # a rank made it, so the controller does not know it
+    return np.unique(values, return_inverse=True)[1]
 
 
 def take(call: Call, rows: np.ndarray) -> Call:
@@ -37,13 +57,13 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     Args:
         balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow. `tokens`: rows wherever they make
             the parts' tokens (prompt and response) even; if there are several, it waits until lengths are known.
-        whole_groups: rows of one `group_id` stay together.
+        whole_groups: rows of one group stay together; see `groups`.
     """
     rows, first = count(call), call.rows()
     if balance == "tokens" and first is not None and parts > 1:
         return [take(call, part) for part in partition(first.tokens(), parts)]
-    groups = first.marks.get("group_id") if first is not None and whole_groups else None
-    starts = range(rows + 1) if groups is None else [*_block_starts(groups).tolist(), rows]
+    group = _groups(first) if first is not None and whole_groups and parts > 1 else None
+    starts = range(rows + 1) if group is None else [*_block_starts(group).tolist(), rows]
     cuts = [starts[(len(starts) - 1) * part // parts] for part in range(parts + 1)]
     return [call.map(partial(_part, a, b)) for a, b in pairwise(cuts)]
 
@@ -79,7 +99,7 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
-    numbered = refs.concat([output for output in outputs if output is not None])
+    numbered = joining.concat([output for output in outputs if output is not None])
     joined, origin = numbered.numbered(None), numbered.origin
     if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
         return joined
@@ -94,6 +114,7 @@ def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
 def concat(outputs: Sequence[Any]) -> Any:
     """Outputs of ranks as one result: rows in the caller's order, metrics joined, other values as a list.
 
-    None if there is nothing but None. Raises ValueError if a row is in two outputs.
+    Groups of one rollout keep their numbers, those of several rollouts get new ones where they have the same. None if
+    there is nothing but None. Raises ValueError if a row is in two outputs.
     """
     return join(next((output for output in outputs if output is not None), None), outputs)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.batch import concat as concat_batches
-from hybridflow.batch.ref import Source, concat
+from hybridflow.batch.joining import concat
+from hybridflow.batch.source import Source
 
 
 def plain(batch: Batch) -> dict[str, list[object]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, BatchRef, Metadata, Ragged
-from hybridflow.dispatch import Call, Protocol, protocols
+from hybridflow.dispatch import Call, Protocol, groups, protocols
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 
@@ -252,3 +252,18 @@ def test_metrics_count_a_row_once_however_many_ranks_saw_it(name: str) -> None:
 def test_metrics_gives_metrics_only() -> None:
     with pytest.raises(TypeError, match="metrics wants every rank to return Metrics; one returned float"):
         protocol("metrics").collect(Layout(data=2), [0.5, 0.5])
+
+
+def test_groups_are_known_for_any_call() -> None:
+    rows = numbered(4)
+    assert groups(Call((rows.repeat(2).select([7, 0, 1]),))).tolist() == [3, 0, 0]
+    assert groups(Call((rows,))).tolist() == [0, 1, 2, 3], "rows in no group are each one of their own"
+    assert groups(Call((5,))).tolist() == []
+
+
+def test_dp_proto_keeps_groups_whole_that_a_rank_numbered() -> None:
+    """A clustering role's column is none of the marks that the controller makes."""
+    rows = numbered(4) | BatchRef.here(Batch(group_id=np.array(["b", "a", "a", "b"], dtype=object)))
+    assert groups(Call((rows,))).tolist() == [1, 0, 0, 1]
+    parts = [part.args[0] for part in protocol("dp_proto").distribute(Layout(data=3), Call((rows,)))]
+    assert sorted(map(len, parts)) == [0, 0, 4]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.batch.ref import concat
+from hybridflow.batch.joining import concat
 from hybridflow.controller.report import Order
 from hybridflow.dispatch import Call
 from hybridflow.dispatch.message import pack, unpack

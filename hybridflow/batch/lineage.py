@@ -1,0 +1,53 @@
+"""Where rows come from. It stays on the controller: no call carries it.
+
+A lineage has, by name, [R] int64: `place`, the place that a row's prompt has in the order in which the run draws them
+(-1: nobody knows), and `kin`, equal for rows of one group and for no others, whatever numbers their groups have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+import numpy as np
+
+Lineage = Mapping[str, np.ndarray]
+PLACE, KIN = "place", "kin"
+_families = count(1)  # 0 has the groups that somebody else has numbered
+
+
+def new_kin(groups: np.ndarray) -> np.ndarray:
+    """[R] the `kin` of rows in these groups, which are nobody else's."""
+    return (next(_families) << 32) + groups
+
+
+def joined(parts: Sequence[tuple[int, Lineage, Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:
+    """The lineage of rows end to end, of each part's rows, lineage and marks."""
+    names = {name for _, lineage, _ in parts for name in lineage}
+    return {
+        name: np.concatenate([_known(name, rows, lineage, marks) for rows, lineage, marks in parts])
+        for name in sorted(names)
+    }
+
+
+def _known(name: str, rows: int, lineage: Lineage, marks: Mapping[str, np.ndarray]) -> np.ndarray:
+    if name in lineage:
+        return lineage[name]
+    if name == KIN and "group_id" in marks:
+        return marks["group_id"]
+    return np.full(rows, -1, dtype=np.int64)
+
+
+def told_apart(groups: np.ndarray, kin: np.ndarray) -> np.ndarray:
+    """[R] group numbers of rows from several places: as they are where each is the number of one group, else anew.
+
+    Then they are 0, 1, … in the order of the groups' first rows.
+    """
+    numbers, number = np.unique(groups, return_inverse=True)
+    families, first, family = np.unique(kin, return_index=True, return_inverse=True)
+    pairs = len(np.unique(number * len(families) + family))
+    if pairs == len(numbers) == len(families):
+        return groups
+    anew = np.empty(len(families), dtype=np.int64)
+    anew[np.argsort(first)] = np.arange(len(families))
+    return anew[family]
