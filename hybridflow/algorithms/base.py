@@ -112,7 +112,7 @@ class Algorithm:
     def generate(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> BatchRef:
         """`samples_per_prompt` responses to each prompt, beside the prompts; as `rollout` says but for `sampling`."""
         prompts = prompts.repeat(self.config.samples_per_prompt)
-        return prompts | self.actor.generate_sequences(prompts, step=self.number, **sampling)
+        return prompts | self.actor.generate_sequences(prompts, **sampling)
 
     def stream(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> Iterator[BatchRef]:
         """The rows of `generate`, some at a time, as they finish: other roles can start on them.
@@ -120,7 +120,7 @@ class Algorithm:
         `dispatch.concat` puts them, with what was added to them, into the order of `generate`.
         """
         prompts = prompts.repeat(self.config.samples_per_prompt)
-        for rows, part in self.actor.stream_sequences(prompts, step=self.number, **sampling):
+        for rows, part in self.actor.stream_sequences(prompts, **sampling):
             yield (prompts.select(rows) | part).numbered(rows)
 
     def advantage(self, rollout: BatchRef) -> BatchRef:

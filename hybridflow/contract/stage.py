@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config
-from hybridflow.controller import Group, put
+from hybridflow.controller import Group
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
-from hybridflow.trainer.loop import rows_for
+from hybridflow.trainer.loop import drawn
 from hybridflow.trainer.run import load_task
 
 PLUGIN = "hybridflow.contract.ranks"
@@ -37,7 +37,7 @@ class Stage:
         prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
 
         def draw() -> BatchRef:
-            return put(rows_for(algorithm, task, split, prompts.at(next(draws))))
+            return drawn(algorithm, prompts, next(draws))
 
         algorithm.draw = draw
         return algorithm

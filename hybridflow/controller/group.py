@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.controller.random_streams import with_streams
 from hybridflow.controller.report import Report
 from hybridflow.controller.sent import Sender
 from hybridflow.controller.store import put
@@ -61,6 +62,9 @@ class Group:
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
     def _make(self, name: str, method: Method, protocol: Protocol, call: Call) -> Any:
+        call = call.map(_stored)
+        if method.samples:
+            call = with_streams(call, self._supervisor.step, self._supervisor.count_sampling())
         call = call.map(_fresh)
         self._check_columns(name, method, call)
         parts = protocol.distribute(self.layout, call)
@@ -122,11 +126,14 @@ def _referred(annotation: Any) -> Any:
     return "BatchRef" if str(annotation) in ("Batch", "RowsT", str(Batch)) else annotation
 
 
+def _stored(value: Any) -> Any:
+    """An argument by reference: rows that are here go to the store."""
+    return put(value) if isinstance(value, Batch) else value
+
+
 def _fresh(value: Any) -> Any:
-    """An argument as a protocol gets it: rows that are here go to the store, rows of a former call have no number."""
-    if isinstance(value, Batch):
-        return put(value)
-    return value.numbered(None) if isinstance(value, BatchRef) else value
+    """An argument as a protocol gets it: rows of a former call have no number."""
+    return value.for_call() if isinstance(value, BatchRef) else value
 
 
 def _unnumbered(result: Any) -> Any:

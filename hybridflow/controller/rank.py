@@ -138,6 +138,7 @@ class Rank:
         """The call with its rows, and what the method gave for it."""
         given = unpack(order.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
+        self._contexts[order.role].drawn.clear()
         return given, getattr(self._workers[order.role], order.method)(*given.args, **given.kwargs)
 
     def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:

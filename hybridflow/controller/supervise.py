@@ -60,6 +60,7 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.step: int | None = None
+        self._sampling: tuple[int | None, int] = None, 0
         self._under_way: dict[Any, tuple[CallRecord, int]] = {}
         self._finished: list[CallRecord] = []
         self._ranks: list[Any] = []
@@ -68,6 +69,13 @@ class Supervisor:
     def guard(self, ranks: Sequence[Any]) -> None:
         """Count these actors among those to end after a failure."""
         self._ranks.extend(ranks)
+
+    def count_sampling(self) -> int:
+        """A call that samples is being made; how many were made before it in this step, on any role."""
+        step, before = self._sampling
+        before = before if step == self.step else 0
+        self._sampling = self.step, before + 1
+        return before
 
     def watch(self, record: CallRecord) -> None:
         """A call has been made."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from hybridflow.batch.columns import KINDS
@@ -31,6 +31,7 @@ class Method:
         returns_rows: whether it returns a Batch.
         blocking: whether a call waits for its ranks.
         streams: whether it gives its rows a few at a time, as they finish.
+        samples: whether it draws random numbers: its rows have the mark `stream_id`, a number that no other row has.
     """
 
     protocol: str
@@ -41,6 +42,7 @@ class Method:
     kinds: Mapping[str, str] = field(default_factory=dict)
     blocking: bool = False
     streams: bool = False
+    samples: bool = False
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -56,6 +58,7 @@ def using(
     gives: Columns | None = None,
     blocking: bool = False,
     streams: bool = False,
+    samples: bool = False,
 ) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
     """Declare a method's protocol and columns; see `Method`.
 
@@ -86,6 +89,7 @@ def using(
             kinds=kinds,
             blocking=blocking,
             streams=streams,
+            samples=samples,
         )
         return cast(Declared[P, R], function)
 
@@ -95,13 +99,16 @@ def using(
 def methods(cls: type) -> dict[str, Method]:
     """The declared methods of a class, its bases' included; an override inherits its base's declaration.
 
+    One that is declared anew samples if its base's does.
+
     Raises KeyError, listing what there is, if one names a protocol that does not exist.
     """
     found: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
             if hasattr(value, "__dispatch__"):
-                found[name] = value.__dispatch__
+                declared, base_samples = value.__dispatch__, name in found and found[name].samples
+                found[name] = replace(declared, samples=True) if base_samples else declared
     for name, method in found.items():
         if method.protocol not in protocols:
             known = ", ".join(protocols)

@@ -13,7 +13,8 @@ from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.roles.base import Role, roles
 from hybridflow.roles.columns import kinds
 
-PROMPT = kinds("prompt_ids", "sample_id")
+PROMPT = kinds("prompt_ids")
+STREAM = kinds("stream_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version")
 PAIR = RESPONSE | kinds("rejected_ids")
@@ -48,12 +49,17 @@ class TrainedRole(Role[RowsT]):
 class GeneratingRole(Role[RowsT]):
     """A role that samples responses from the policy."""
 
-    @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED)
+    @using("3d_all_micro_dp", needs=PROMPT, may=STREAM, gives=SAMPLED, samples=True)
     def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
         """Sample one response a row with the newest weights, as `rollout` says but for `sampling`.
 
-        The random stream of a row depends on (run seed, `step`, `sample_id`, `copy_id`) only. `temperature=0.0` takes
-        the likeliest tokens. Rows to learn from are sampled at `rollout.temperature`, at which they are scored too.
+        The random stream of a row is its own: two rows never share one, also where a prompt comes twice. It depends on
+        the run's seed and step, on how many calls that sample came before this one in the step and on the row's place:
+        that of its prompt in the order of the run, which copy it is. It may depend on `step` besides, a number of your
+        choice, and where rows come with a column `stream_id` on that in place of call and place.
+
+        `temperature=0.0` takes the likeliest tokens. Rows to learn from are sampled at `rollout.temperature`, at which
+        they are scored too.
 
         Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
         under the distribution it was drawn from), `finish_reason` ([R] strings: `end`, the model's own, `stop`, one of
@@ -63,7 +69,7 @@ class GeneratingRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("3d_all_micro_dp", needs=PROMPT, gives=SAMPLED, streams=True)
+    @using("3d_all_micro_dp", needs=PROMPT, may=STREAM, gives=SAMPLED, streams=True, samples=True)
     def stream_sequences(
         self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[RowsT]:

@@ -23,7 +23,7 @@ KINDS = {
     "ref_chosen": "float",
     "ref_rejected": "float",
     "answer": "object",
-    "sample_id": "int",
+    "stream_id": "int",
     "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "int",

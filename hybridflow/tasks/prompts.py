@@ -32,12 +32,16 @@ class Prompts:
 
     def at(self, draw: int) -> np.ndarray:
         """[rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
-        if draw < 0:
-            raise ValueError(f"draw {draw}: draws count from 0")
-        places = draw * self.rows_per_step + np.arange(self.rows_per_step)
+        places = self.places(draw)
         epochs = places // self.size
         rows = [self._epoch(epoch)[places[epochs == epoch] % self.size] for epoch in np.unique(epochs).tolist()]
         return np.concatenate(rows)
+
+    def places(self, draw: int) -> np.ndarray:
+        """[rows_per_step] int64, the places of that draw's rows in the order, which counts on from epoch to epoch."""
+        if draw < 0:
+            raise ValueError(f"draw {draw}: draws count from 0")
+        return draw * self.rows_per_step + np.arange(self.rows_per_step)
 
     def batch(self, draw: int) -> Batch:
         """Those rows of the task, as `Task.rows` gives them."""

@@ -25,6 +25,11 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = outcome.seconds
+    if prompts.rows_per_step > prompts.size:
+        live.say(
+            f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
+            f"{split!r}: a step takes some of them more than once"
+        )
     running.algorithm.draw = lambda: _draw(running.algorithm, prompts, outcome)
     if not outcome.accuracy:
         _validate(config, running, task, folder, live, outcome)
@@ -75,9 +80,15 @@ def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dic
 
 def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
     """The next prompts, as many as a step begins with."""
-    numbers = prompts.at(outcome.draws)
+    number = outcome.draws
     outcome.draws += 1
-    return put(rows_for(algorithm, prompts.task, prompts.split, numbers))
+    return drawn(algorithm, prompts, number)
+
+
+def drawn(algorithm: Algorithm, prompts: Prompts, number: int) -> BatchRef:
+    """The prompts of draw 0, 1, 2, …, which know their places in the order of the run."""
+    rows = rows_for(algorithm, prompts.task, prompts.split, prompts.at(number))
+    return put(rows).placed(prompts.places(number))
 
 
 def split_of(algorithm: type[Algorithm]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ class Context:
         role: its name.
         metrics: of the call that is being carried out; they travel with its result.
         total_updates: optimiser steps of this role that the run plans.
+        drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
         peers: the workers of the other roles in this process, by role, as they are built.
     """
 
@@ -31,6 +33,7 @@ class Context:
     role: str
     total_updates: int = 1
     metrics: Metrics = field(default_factory=Metrics)
+    drawn: Counter[int] = field(default_factory=Counter)
     peers: Mapping[str, Worker] = field(default_factory=dict)
 
     @contextmanager

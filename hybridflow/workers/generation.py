@@ -71,8 +71,12 @@ def stream(
 ) -> Iterator[list[FinishedRow]]:
     """Rows as they finish, with the weights that the generator has."""
     config = context.config
-    copies = prompts.dense("copy_id") if "copy_id" in prompts else np.zeros(len(prompts), dtype=np.int64)
-    seeds = row_seeds(config.run.seed, step, prompts.dense("sample_id"), copies)
+    if "stream_id" not in prompts:
+        raise ValueError(
+            "rows to sample from have a `stream_id`, the number of their random stream. A call on a role gives it; "
+            "a worker that makes rows itself passes on that of the rows it was given"
+        )
+    seeds = row_seeds(config.run.seed, step, prompts.dense("stream_id").tolist(), context.drawn)
     finished: list[FinishedRow] = []
     with context.timed("generate"):
         for rows in generator.stream(prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds):

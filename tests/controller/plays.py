@@ -134,6 +134,16 @@ class Scribe(Role, Worker):
             yield np.array([row]), Batch(double=2 * n[[row]])
         self.context.metrics.total("rows/total", len(rows))
 
+    @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from"], samples=True)
+    def draw(self, rows: Batch) -> Batch:
+        """The random streams of the rows."""
+        return Batch(drawn_from=rows.dense("stream_id"))
+
+    @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from"], streams=True, samples=True)
+    def draw_one_by_one(self, rows: Batch) -> Streamed[Batch]:
+        for row in range(len(rows))[::-1]:
+            yield np.array([row]), Batch(drawn_from=rows.dense("stream_id")[[row]])
+
     @using("dp_proto", needs=["n"])
     def measure(self, rows: Batch) -> None:
         n, metrics = rows.dense("n"), self.context.metrics

@@ -27,7 +27,7 @@ _workers: dict[tuple[Path, Layout], ActorWorker] = {}
 
 
 def actor(folder: Path, layout: Layout) -> ActorWorker:
-    """The worker of this model and layout, with new metrics."""
+    """The worker of this model and layout, as in a new call."""
     if (folder, layout) not in _workers:
         config = Config()
         config.actor.model.path = str(folder)
@@ -39,6 +39,7 @@ def actor(folder: Path, layout: Layout) -> ActorWorker:
         _workers[folder, layout] = ActorWorker(Context(config, layout, dist.get_rank(), "actor"))
     worker = _workers[folder, layout]
     worker.context.metrics = Metrics()
+    worker.context.drawn.clear()
     return worker
 
 

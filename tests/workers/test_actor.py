@@ -45,7 +45,7 @@ def prompts(count: int = 10) -> Batch:
 
 def asking(tokens: list[Any]) -> Batch:
     """Rows with these prompts."""
-    return Batch(prompt_ids=Ragged.of(tokens), sample_id=np.arange(len(tokens)) + 100)
+    return Batch(prompt_ids=Ragged.of(tokens), stream_id=np.arange(len(tokens)) + 100)
 
 
 def generate(ranks: Ranks, folder: Path, rows: Batch, layout: Layout | None = None, **options: Any) -> Batch:
@@ -186,7 +186,7 @@ def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(fo
     kept = 128 if platform().name == "cpu" else 160
     rng = np.random.default_rng(5)
     group = Ragged.of([rng.integers(2, 44, 170)] * 4)
-    rows = Batch(prompt_ids=group, sample_id=np.full(4, 9), copy_id=np.arange(4))
+    rows = Batch(prompt_ids=group, stream_id=np.arange(4))
     [(shared, metrics)] = ranks1.run(play.generate, folder, Layout(), rows)
     assert metrics["rollout/prefix_cache_hit_fraction"] == pytest.approx(3 * kept / (4 * 170))
     for row in range(4):

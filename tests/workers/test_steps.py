@@ -94,7 +94,7 @@ class Scores:
 def rows() -> BatchRef:
     """Four prompts with three responses each: one of no token, some of one, a group of equal rewards."""
     rng = np.random.default_rng(4)
-    prompts = Batch(prompt_ids=Ragged.of([rng.integers(2, 44, n) for n in (3, 1, 6, 4)]), sample_id=np.arange(4))
+    prompts = Batch(prompt_ids=Ragged.of([rng.integers(2, 44, n) for n in (3, 1, 6, 4)]), stream_id=np.arange(4))
     responses = Ragged.of([rng.integers(2, 44, n) for n in (5, 1, 0, 7, 2, 9, 3, 1, 8, 4, 6, 2)])
     score = rng.normal(size=12).astype(np.float32)
     score[3:6] = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,16 @@ class Sampling:
         )
 
 
-def row_seeds(run_seed: int, step: int, sample_ids: np.ndarray, copy_ids: np.ndarray) -> list[int]:
-    """A seed for each row from (run seed, step, sample, copy) and nothing else, so from no rank and no neighbour."""
-    keys = zip(sample_ids.tolist(), copy_ids.tolist(), strict=True)
-    return [int(np.random.SeedSequence((run_seed, step, *key)).generate_state(1)[0]) for key in keys]
+def row_seeds(run_seed: int, step: int, stream_ids: Sequence[int], before: Counter[int]) -> list[int]:
+    """A seed for each row from (run seed, step, stream) and nothing else, so from no rank and no neighbour.
+
+    Args:
+        before: how often each stream has been drawn from, which is taken in and counted on: it gives another seed each
+            time.
+    """
+    found = []
+    for stream in stream_ids:
+        words = run_seed, step, stream >> 32, stream & 0xFFFFFFFF, before[stream]
+        found.append(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+        before[stream] += 1
+    return found
