@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridflow.contract.promise import expect, expect_defaults, expect_floats
+from hybridflow.contract.promise import expect, expect_again, expect_defaults, expect_floats
 from hybridflow.contract.rows import Case, cases
 from hybridflow.dispatch import methods
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs
@@ -42,6 +42,7 @@ def try_advantage(estimate: Callable[..., Any]) -> None:
         for name, column in zip(("advantages", "returns"), given, strict=True):
             expect_floats(on, name, column, case.tokens, "token")
         sums.add(calls[0])
+        expect_again(on, given, _estimated(estimate, inputs_for(case, declared, all_reduce), declared))
     expect(
         len(sums) == 1,
         f"it sums over ranks {min(sums)} times for some rows and {max(sums)} times for others: a rank with few rows, "

@@ -11,11 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridflow.batch.columns import row_numbers
 from hybridflow.contract.estimators import try_advantage
 from hybridflow.contract.found import Found
-from hybridflow.contract.promise import Tried, broken, expect, expect_defaults, expect_floats
+from hybridflow.contract.promise import (
+    BrokenPromiseError,
+    Tried,
+    broken,
+    expect,
+    expect_again,
+    expect_defaults,
+    expect_floats,
+)
 from hybridflow.contract.protocols import try_protocol
-from hybridflow.contract.rows import cases, policy_cases
+from hybridflow.contract.rows import Case, cases, policy_cases
 from hybridflow.contract.texts import answers_for, try_grader, try_task
 from hybridflow.losses.aggregate import totals
 from hybridflow.losses.correction import CorrectionInputs
@@ -41,14 +50,30 @@ def try_policy_loss(loss: Callable[..., Any]) -> None:
     for case in policy_cases():
         on, (old, current) = f"on {case.name}: ", case.log_probs()
         current.requires_grad_()
-        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths))
+        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
         expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
         expect_floats(on, "the loss", given.loss, case.tokens, "token")
-        for name, total in given.metrics.items():
-            whole = isinstance(total, Tensor) and not total.shape and bool(torch.isfinite(total))
-            found = f"{total}" if not isinstance(total, Tensor) or not total.shape else f"of shape {tuple(total.shape)}"
-            expect(whole, f"{on}metric {name!r} must be a finite scalar tensor, the sum over tokens; it is {found}")
+        for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
+            whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
+            found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
+            expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
         _expect_gradient(on, given.loss, current, flows=not case.apart)
+        again = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
+        expect_again(on, given.loss, again.loss)
+        twice = loss(PolicyInputs(*(torch.cat([x, x]) for x in (current, old, case.advantages(), case.lengths))))
+        _expect_sums(on, given, twice)
+
+
+def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
+    """Of all rows twice a sum is twice as much; a mean is not."""
+    for name, total in given.metrics.items():
+        again = twice.metrics.get(name, 2 * total)
+        stays = bool(total.abs() > 1e-4) and bool(torch.isclose(again, total, rtol=1e-4, atol=0.0))
+        expect(
+            not stays,
+            f"{on}metric {name!r} is the same for the rows and for all of them twice, so it is no sum over tokens: "
+            "give it as TokenLoss(loss, metrics, means={...}), or largest={...}",
+        )
 
 
 def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool) -> None:
@@ -65,32 +90,38 @@ def try_shaping(shaping: Callable[..., Any]) -> None:
     """[R] finite rewards."""
     expect_defaults(shaping)
     for case in cases():
-        given = shaping(ShapingInputs(case.rewards.clone(), case.lengths, LIMIT))
-        expect_floats(f"on {case.name}: ", "the result", given, len(case.lengths), "row")
+        on = f"on {case.name}: "
+        given, again = (shaping(ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT)) for _ in range(2))
+        expect_floats(on, "the result", given, len(case.lengths), "row")
+        expect_again(on, given, again)
 
 
 def try_filter(rows_that_stay: Callable[..., Any]) -> None:
-    """The numbers of the rows that stay: whole, inside the rows, in their order."""
+    """The numbers of the rows that stay, whatever `select` takes: in any order."""
     expect_defaults(rows_that_stay)
     for case in cases():
-        on, rewards, rows = f"on {case.name}: ", case.rewards.numpy(), len(case.lengths)
-        truncated = case.lengths.numpy() == LIMIT
-        kept = rows_that_stay(FilterInputs(rewards, case.group_id.numpy(), case.lengths.numpy(), truncated))
-        expect(isinstance(kept, np.ndarray), f"{on}wrong type: it gave a {type(kept).__name__}, not a numpy array")
-        expect(kept.ndim == 1, f"{on}wrong shape: it gave {kept.shape}; row numbers [K] were expected")
-        hint = "; np.flatnonzero makes them of a mask" if kept.dtype == bool else ""
-        expect(kept.dtype.kind in "iu", f"{on}wrong dtype: it gave {kept.dtype}; row numbers were expected{hint}")
-        inside = not len(kept) or bool(kept.min() >= 0 and kept.max() < rows)
-        expect(inside, f"{on}it gave row numbers outside of 0 to {rows - 1}: {kept.tolist()}")
-        expect(bool((np.diff(kept) > 0).all()), f"{on}the row numbers are not in order, each once: {kept.tolist()}")
+        on = f"on {case.name}: "
+        kept, again = (_kept(on, rows_that_stay, case) for _ in range(2))
+        expect_again(on, kept, again)
+
+
+def _kept(on: str, rows_that_stay: Callable[..., Any], case: Case) -> np.ndarray:
+    rewards, group, lengths = (column.clone().numpy() for column in (case.rewards, case.group_id, case.lengths))
+    found = rows_that_stay(FilterInputs(rewards, group, lengths, lengths == LIMIT))
+    try:
+        return row_numbers(found, len(lengths))
+    except (TypeError, IndexError) as error:
+        raise BrokenPromiseError(f"{on}no numbers of rows: {error}") from None
 
 
 def try_correction(correction: Callable[..., Any]) -> None:
     """[T] finite weights, also where training and generation are far apart."""
     expect_defaults(correction)
     for case in policy_cases():
-        given = correction(CorrectionInputs(*case.log_probs(), case.lengths))
-        expect_floats(f"on {case.name}: ", "the result", given, case.tokens, "token")
+        on = f"on {case.name}: "
+        given, again = (correction(CorrectionInputs(*case.log_probs(), case.lengths.clone())) for _ in range(2))
+        expect_floats(on, "the result", given, case.tokens, "token")
+        expect_again(on, given, again)
 
 
 def try_kl(estimate: Callable[..., Any]) -> None:
@@ -101,6 +132,7 @@ def try_kl(estimate: Callable[..., Any]) -> None:
         given = estimate(current, reference)
         expect_floats(on, "the estimate", given, case.tokens, "token")
         _expect_gradient(on, given, current, flows=0 < case.apart < 1)
+        expect_again(on, given, estimate(current, reference))
 
 
 def try_aggregation(weights_of: Callable[..., Any]) -> None:
@@ -111,6 +143,7 @@ def try_aggregation(weights_of: Callable[..., Any]) -> None:
         counts = totals(lengths, mask).tolist()
         given = weights_of(lengths, *counts, mask, limit=LIMIT)
         expect_floats(on, "the result", given, case.tokens, "token")
+        expect_again(on, given, weights_of(lengths, *counts, mask, limit=LIMIT))
         expect(not given[~mask].any(), f"{on}tokens outside of the mask must weigh exactly 0")
         half = len(lengths) // 2
         cut = int(lengths[:half].sum())
@@ -122,10 +155,12 @@ def try_aggregation(weights_of: Callable[..., Any]) -> None:
 def try_controller(make: Callable[..., Any]) -> None:
     """A coefficient that stays finite, and a state that comes back from JSON."""
     expect_defaults(make)
-    one, other = make(0.1), make(0.1)
+    one, other, twin = make(0.1), make(0.1), make(0.1)
     for kl in (0.0, 0.01, 10.0):
         one.update(kl)
+        twin.update(kl)
         expect(bool(np.isfinite(one.coef)), f"not finite: coef is {one.coef} after a KL of {kl}")
+        expect_again(f"after a KL of {kl}: ", one.coef, twin.coef)
     other.restore(json.loads(json.dumps(one.state())))
     expect(other.coef == one.coef, f"restore(state()) gives a coef of {other.coef} in place of {one.coef}")
 

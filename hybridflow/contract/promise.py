@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,3 +65,22 @@ def expect_defaults(part: Callable[..., Any]) -> None:
     variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     bare = [option.name for option in options if option.default is option.empty and option.kind not in variadic]
     expect(not bare, f"its option {', '.join(bare)} has no default, without which it cannot be tried; give it one")
+
+
+def expect_again(on: str, first: object, second: object) -> None:
+    """What a part gave when it was called once more with the same."""
+    expect(
+        _alike(first, second),
+        f"{on}it gives something else when it is called again with the same: is there a random number in it, a clock, "
+        "or something that it keeps from call to call? Ranks and resumed runs would differ",
+    )
+
+
+def _alike(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)):
+        return len(first) == len(second) and all(map(_alike, first, second))
+    return bool(first == second)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """A loss a token, and what to report about it.
+    """A loss a token, and what to report about it: by name, scalars without gradients. A step reports one number each.
 
     Attributes:
         loss: [T], with gradients; `hybridflow.losses.aggregate` has its weights.
-        metrics: by name, a scalar without gradients: the sum over the T tokens. Divide by the number of tokens.
+        metrics: sums over the T tokens (`sums` makes them). What is reported is the mean over all tokens of the step.
+        means: means over the T tokens, reported as that mean too.
+        largest: reported as the largest of the step.
     """
 
     loss: Tensor
-    metrics: dict[str, Tensor]
+    metrics: Mapping[str, Tensor]
+    means: Mapping[str, Tensor] = field(default_factory=dict)
+    largest: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def sums(quantities: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -87,9 +87,14 @@ class ModelWorker(Worker):
         return batch.ragged("response_ids").like(weights.numpy())
 
     def record(self, loss: TokenLoss) -> None:
-        """Report a loss's metrics as means over tokens."""
+        """Report what a loss says of its tokens."""
+        metrics, tokens = self.context.metrics, len(loss.loss)
         for name, total in loss.metrics.items():
-            self.context.metrics.mean(name, float(total), len(loss.loss))
+            metrics.mean(name, float(total), tokens)
+        for name, mean in loss.means.items():
+            metrics.mean(name, float(mean) * tokens, tokens)
+        for name, value in loss.largest.items() if tokens else ():
+            metrics.largest(name, float(value))
 
 
 class TrainedWorker(TrainedRole[Batch], ModelWorker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from hybridflow.contract.found import REGISTRIES, ours
 from hybridflow.contract.promise import broken
 from hybridflow.losses.advantages import AdvantageInputs, advantages, grpo, needing, whitened
 from hybridflow.losses.policy import PolicyInputs, policy_losses
+from hybridflow.losses.ratios import held_exp
 from hybridflow.losses.segments import row_sums, to_tokens
 from hybridflow.losses.token_loss import TokenLoss, sums
 
@@ -40,6 +42,19 @@ def told(kind: str, part: Callable[..., Any]) -> str:
     (line,) = broken(partial(parts.CHECKS[kind], part))
     assert "\n" not in line
     return line
+
+
+DICE = np.random.default_rng(0)
+
+
+class Dicing:
+    """A coefficient by chance."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def update(self, kl: float) -> None:
+        self.coef *= 1 + DICE.random()
 
 
 def loss_of(change: Callable[[PolicyInputs, Tensor], Any]) -> Callable[[PolicyInputs], Any]:
@@ -138,10 +153,21 @@ def test_a_mistake_in_an_advantage_is_told(estimator: Callable[..., Any], line: 
     [
         ("reward shaping", lambda i: i.rewards.sum(), r"wrong shape: the result is \(\); \(12,\)"),
         ("reward shaping", lambda i: i.rewards / (i.lengths - i.lengths), "not finite: .* at row 0"),
-        ("rollout filter", lambda i: i.rewards > 0.5, "wrong dtype: it gave bool.*np.flatnonzero"),
-        ("rollout filter", lambda i: np.arange(len(i.rewards))[::-1], "row numbers are not in order"),
-        ("rollout filter", lambda i: np.arange(len(i.rewards) + 1), "outside of 0 to 11"),
-        ("rollout filter", lambda i: list(range(len(i.rewards))), "wrong type: it gave a list"),
+        ("rollout filter", lambda i: i.rewards > 0.5, "bool was given; for a mask use np.flatnonzero"),
+        ("rollout filter", lambda i: np.arange(len(i.rewards) + 1), "no numbers of rows: no row 12; there are 12"),
+        ("rollout filter", lambda i: i.rewards, "row numbers are wanted, float32 was given"),
+        ("rollout filter", lambda i: DICE.permutation(len(i.rewards)), "gives something else when it is called again"),
+        ("reward shaping", lambda i: i.rewards + time.perf_counter() % 1, "something else when it is called again"),
+        ("advantage estimator", lambda i: (torch.rand_like(i.token_rewards),) * 2, "something else when it is called"),
+        (
+            "policy loss",
+            lambda i: TokenLoss(i.log_probs * torch.rand(()), {}),
+            "something else when it is called again",
+        ),
+        ("rollout correction", lambda i: torch.rand_like(i.old_log_probs), "something else when it is called again"),
+        ("KL estimator", lambda now, ref: (now - ref) * torch.rand(()), "something else when it is called again"),
+        ("loss aggregation", lambda n, *_, limit: torch.rand(int(n.sum())), "something else when it is called again"),
+        ("KL controller", lambda coef: Dicing(coef), "after a KL of 0.0: it gives something else"),
         ("rollout correction", lambda i: (i.old_log_probs - i.rollout_log_probs).exp(), "differ by 100.*not finite"),
         ("KL estimator", lambda now, ref: (now - ref).detach(), "gradient does not flow"),
         ("KL estimator", lambda now, ref: (now - ref).sum(), "wrong shape"),
@@ -155,6 +181,34 @@ def test_a_mistake_in_an_advantage_is_told(estimator: Callable[..., Any], line: 
 )
 def test_a_mistake_in_another_part_is_told(kind: str, part: Callable[..., Any], line: str) -> None:
     assert re.search(line, told(kind, part)), told(kind, part)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda i: np.arange(len(i.rewards))[::-1],
+        lambda i: np.argsort(i.rewards)[: len(i.rewards) // 2],
+        lambda i: [*range(len(i.rewards))],
+        lambda i: np.repeat(np.arange(len(i.rewards)), 2),
+    ],
+    ids=["backwards", "the worst first", "a list", "twice"],
+)
+def test_a_filter_may_give_what_a_run_takes(keep: Callable[..., Any]) -> None:
+    assert broken(partial(parts.CHECKS["rollout filter"], keep)) == []
+
+
+@pytest.mark.parametrize("given", ["metrics", "means", "largest"])
+def test_a_metric_that_is_no_sum_is_told_unless_it_is_said(given: str) -> None:
+    def loss(inputs: PolicyInputs) -> TokenLoss:
+        found = -inputs.advantages * inputs.log_probs
+        metrics = {"actor/mean_ratio": held_exp(inputs.log_ratio).mean().detach()}
+        return TokenLoss(found, **{"metrics": {}, given: metrics})
+
+    lines = broken(partial(parts.CHECKS["policy loss"], loss))
+    if given != "metrics":
+        assert lines == []
+    else:
+        assert re.search("metric 'actor/mean_ratio' is the same for the rows and for all of them twice", lines[0])
 
 
 def test_a_coefficient_that_does_not_come_back_is_told() -> None:
