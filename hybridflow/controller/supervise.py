@@ -104,10 +104,11 @@ class Supervisor:
         finished, self._finished = self._finished, []
         joined, seconds = Metrics(), Metrics()
         for record in finished:
-            found = record.joined(lambda report: report.metrics)
-            for metrics in found if isinstance(found, list) else [found]:
-                if metrics is not None:
-                    joined.add(metrics)
+            if any(report.metrics is not None for report in record.reports if report is not None):
+                found = record.joined(lambda report: report.metrics)
+                for metrics in found if isinstance(found, list) else [found]:
+                    if metrics is not None:
+                        joined.add(metrics)
             times = [report.seconds for report in record.reports if report is not None]
             seconds.total(f"timing_s/{record.method}", max(times))
         return {**seconds.result(), **joined.result()}

@@ -59,7 +59,51 @@ class RefusesAll(Good):
         raise ValueError("never")
 
 
-@pytest.mark.parametrize("cls", [Good, OnlyPairs])
+class ByGroup(Good):
+    """Needs the groups of its rows, and takes them from the marks that only some rows have."""
+
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
+        rows = call.rows()
+        assert rows is not None
+        group = rows.marks["group_id"]
+        return [dispatch.take(call, np.flatnonzero(group % layout.size == rank)) for rank in range(layout.size)]
+
+
+class ByAnyGroup(Good):
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
+        group = dispatch.groups(call)
+        return [dispatch.take(call, np.flatnonzero(group % layout.size == rank)) for rank in range(layout.size)]
+
+
+class MeanOfAll(dispatch.Protocol):
+    """Every rank is asked about all rows; the result is the mean of what they say."""
+
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
+        return [call] * layout.size
+
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
+        found = dispatch.concat(outputs)
+        return float(np.mean(found)) if isinstance(found, list) else found
+
+
+class LosesGroups(Good):
+    """Right for rows in no groups, and wrong for others."""
+
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
+        _, first = np.unique(dispatch.groups(call), return_index=True)
+        return dispatch.split(dispatch.take(call, first), layout.size)
+
+
+class ByChance(Good):
+    def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
+        to = DICE.integers(0, layout.size, dispatch.count(call))
+        return [dispatch.take(call, np.flatnonzero(to == rank)) for rank in range(layout.size)]
+
+
+DICE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("cls", [Good, OnlyPairs, ByGroup, ByAnyGroup, MeanOfAll])
 def test_a_round_trip_is_enough(cls: type[dispatch.Protocol]) -> None:
     assert broken(lambda: try_protocol(cls)) == []
 
@@ -70,6 +114,8 @@ def test_a_round_trip_is_enough(cls: type[dispatch.Protocol]) -> None:
         (OneCall, "0 rows, data 2: wrong number of calls: distribute gave 1 for 2 ranks"),
         (DropsTheRest, "1 rows, data 2: rows do not come back as they were: []"),
         (SharesRows, "is in several of the outputs that were joined; collect must choose one of them"),
+        (LosesGroups, "2 rows in groups of 2, 1 rank: rows do not come back as they were: [0]"),
+        (ByChance, "it gives something else when it is called again with the same"),
         (ForgetsMetrics, "collect of the ranks' metrics gave a float"),
         (RefusesAll, "it refuses every call, of rows (never) and of lists with a value a rank (never)"),
     ],
