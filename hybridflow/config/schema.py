@@ -169,7 +169,7 @@ class Rollout:
     """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
     parallel: Parallel = field(default_factory=Parallel)
-    temperature: Annotated[float, Bounds(more_than=0, at_most=2)] = 1.0  # validation is greedy anyway
+    temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # vLLM's; validation is greedy anyway
     top_p: Share = 1.0
     top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
     stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it

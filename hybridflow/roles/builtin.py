@@ -16,7 +16,8 @@ from hybridflow.roles.columns import kinds
 PROMPT = kinds("prompt_ids")
 STREAM = kinds("stream_id")
 RESPONSE = kinds("prompt_ids", "response_ids")
-SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version")
+TEMPERATURE = kinds("sampling_temperature")
+SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
 PAIR = RESPONSE | kinds("rejected_ids")
 LABELS = kinds("chosen_harmful", "rejected_harmful")
 
@@ -58,14 +59,15 @@ class GeneratingRole(Role[RowsT]):
         that of its prompt in the order of the run, which copy it is. It may depend on `step` besides, a number of your
         choice, and where rows come with a column `stream_id` on that in place of call and place.
 
-        `temperature=0.0` takes the likeliest tokens. Rows to learn from are sampled at `rollout.temperature`, at which
-        they are scored too.
+        `temperature=0.0` takes the likeliest tokens.
 
         Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
         under the distribution it was drawn from), `finish_reason` ([R] strings: `end`, the model's own, `stop`, one of
         `stop` or `stop_token_ids`, or `length`, it reached `max_response_tokens` before either), `truncated` ([R] bool:
-        that reason is `length`) and `weight_version` ([R] int). Raises ValueError for a prompt that leaves less than
-        `max_response_tokens` of `rollout.max_sequence_tokens`.
+        that reason is `length`), `weight_version` ([R] int) and `sampling_temperature` ([R] float, at which the row's
+        log-probs are taken here and wherever it is learnt from; of the likeliest tokens 1). Raises ValueError for a
+        prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and for a temperature
+        between 0 and the least that vLLM samples at.
         """
         raise NotImplementedError
 
@@ -84,9 +86,18 @@ class GeneratingRole(Role[RowsT]):
 class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     """The policy."""
 
-    @using("3d_proto", needs=RESPONSE | kinds("rollout_log_probs", "weight_version"), gives=kinds("old_log_probs"))
+    @using(
+        "3d_proto",
+        needs=RESPONSE | kinds("rollout_log_probs", "weight_version"),
+        may=TEMPERATURE,
+        gives=kinds("old_log_probs"),
+    )
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
-        """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights."""
+        """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights.
+
+        They are those of the distribution that was sampled from: at `sampling_temperature`, which rows that lack it
+        have from `rollout.temperature`. The reference's and those of `update_actor` are too.
+        """
         raise NotImplementedError
 
     @using("dp_proto", gives=kinds("advantages", "returns"))
@@ -108,7 +119,7 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     @using(
         "dp_tokens",
         needs=RESPONSE | kinds("old_log_probs", "advantages"),
-        may=kinds("ref_log_probs", "rollout_log_probs"),
+        may=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE,
     )
     def update_actor(self, rollout: RowsT) -> None:
         """One optimiser step on the policy loss of these rows."""
@@ -116,12 +127,12 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
 
     @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
     def update_preferred(self, pairs: RowsT) -> None:
-        """One optimiser step on the mean DPO loss of these pairs."""
+        """One optimiser step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=RESPONSE)
     def update_supervised(self, examples: RowsT) -> None:
-        """One optimiser step on the mean negative log-likelihood of the response tokens."""
+        """One optimiser step on the mean negative log-likelihood of the response tokens, at temperature 1."""
         raise NotImplementedError
 
     @using("one_to_all")
@@ -149,14 +160,20 @@ class CriticRole(TrainedRole[RowsT]):
 class ReferenceRole(Role[RowsT]):
     """The frozen policy."""
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("ref_log_probs"))
+    @using("dp_tokens", needs=RESPONSE, may=TEMPERATURE, gives=kinds("ref_log_probs"))
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
-        """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights."""
+        """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
+
+        They are taken at the temperature of `ActorRole.compute_log_prob`.
+        """
         raise NotImplementedError
 
     @using("3d_proto", needs=PAIR, gives=kinds("ref_chosen", "ref_rejected"))
     def compute_ref_pair(self, pairs: RowsT) -> RowsT:
-        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens."""
+        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens.
+
+        At temperature 1, as `ActorRole.update_preferred` takes the policy's.
+        """
         raise NotImplementedError
 
 

@@ -27,6 +27,7 @@ KINDS = {
     "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "int",
+    "sampling_temperature": "float",
 }
 
 

@@ -73,7 +73,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are
         ahead of those that sampled."""
         with self.turn() as engine:
-            scores = engine.score(rollout)
+            scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
             return Batch()
         log_probs, tokens = scores["log_probs"], len(scores["log_probs"].values)
@@ -114,7 +114,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             self.context.metrics.mean("actor/pg_loss", float(found.loss.detach().sum()), len(found.loss))
             return (total * tokens_of(weights, micro)).sum()
 
-        self._update(rollout, loss)
+        self._update(rollout, loss, temperature=self.temperature(rollout))
 
     def update_preferred(self, pairs: Batch) -> None:
         """See `ActorRole`. Both sides of a pair are in one micro-batch, so its gradient is exact."""

@@ -36,7 +36,7 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
         """See `GeneratingRole`."""
         rows = chain.from_iterable(self.finished(prompts, step, {**sampling}))
-        return sampled(self.sampling_version, Generated.of(rows))
+        return self._columns(Generated.of(rows), {**sampling})
 
     def stream_sequences(
         self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
@@ -44,7 +44,12 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         """See `GeneratingRole`."""
         for rows in self.finished(prompts, step, {**sampling}):
             found = sorted(rows, key=lambda one: one.row)
-            yield np.array([one.row for one in found]), sampled(self.sampling_version, Generated.of(found))
+            yield np.array([one.row for one in found]), self._columns(Generated.of(found), {**sampling})
+
+    def _columns(self, found: Generated, changes: dict[str, Any]) -> Batch:
+        """What was sampled, with the weights and the temperature that it was sampled with."""
+        temperature = Sampling.of(self.context.config.rollout, changes).of_log_probs
+        return sampled(self.sampling_version, temperature, found)
 
 
 def make_generator(context: Context) -> VllmEngine:
@@ -85,14 +90,15 @@ def stream(
     _measure(context, prompts, Generated.of(finished))
 
 
-def sampled(version: int, found: Generated) -> Batch:
-    """The columns of `ActorRole.generate_sequences`; `version`: of the weights."""
+def sampled(version: int, temperature: float, found: Generated) -> Batch:
+    """The columns of `ActorRole.generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
     return Batch(
         response_ids=found.tokens,
         rollout_log_probs=found.log_probs,
         finish_reason=found.ended_by,
         truncated=found.truncated,
         weight_version=np.full(len(found.tokens), version, dtype=np.int64),
+        sampling_temperature=np.full(len(found.tokens), temperature, dtype=np.float32),
     )
 
 

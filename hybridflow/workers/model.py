@@ -46,7 +46,6 @@ class ModelWorker(Worker):
             head=head,
             optimizer=optimizer,
             total_steps=context.total_updates,
-            temperature=context.config.rollout.temperature,
             seed=context.config.run.seed,
             sequence=settings.parallel.sequence,
             recompute=settings.recompute,
@@ -72,11 +71,21 @@ class ModelWorker(Worker):
     def _rest(self) -> None:
         self.engine.offload(weights=self._offload.weights, optimizer=self._offload.optimizer)
 
-    def scored(self, batch: Batch, name: str, column: str) -> Batch:
-        """A column of scores; an empty batch on ranks that have none to give."""
+    def scored(self, batch: Batch, name: str, column: str, **options: Any) -> Batch:
+        """A column of scores; an empty batch on ranks that have none to give. `options`: of the engine's `score`."""
         with self.turn() as engine:
-            scores = engine.score(batch)
+            scores = engine.score(batch, **options)
         return Batch() if scores is None else Batch(**{column: scores[name]})
+
+    def temperature(self, rollout: Batch) -> np.ndarray:
+        """[R] at which the log-probs of rows that were sampled are taken: that of their sampling.
+
+        Only what compares a policy with the one that sampled reads it. A loss of given text (supervised, preferences)
+        is of the model itself, whose temperature is 1.
+        """
+        if "sampling_temperature" in rollout:
+            return rollout.dense("sampling_temperature")
+        return np.full(len(rollout), self.context.config.rollout.temperature, dtype=np.float32)
 
     def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
         """The weight of each response token in the mean over all rows of this step, on all ranks."""

@@ -19,7 +19,7 @@ class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
 
     def compute_ref_log_prob(self, rollout: Batch) -> Batch:
         """See `ReferenceRole`."""
-        return self.scored(rollout, "log_probs", "ref_log_probs")
+        return self.scored(rollout, "log_probs", "ref_log_probs", temperature=self.temperature(rollout))
 
     def compute_ref_pair(self, pairs: Batch) -> Batch:
         """See `ReferenceRole`."""

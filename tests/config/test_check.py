@@ -63,7 +63,7 @@ def test_a_sound_configuration_has_no_problem():
             ["placement=rollout_pool", "rollout.resharding=full_gather"],
             "rollout.resharding: full_gather gathers in the",
         ),
-        (["rollout.temperature=0"], "rollout.temperature: 0.0 given, more than 0 and at most 2 expected"),
+        (["rollout.temperature=0"], "rollout.temperature: 0.0 given, at least 0.01 and at most 2 expected"),
         (["rollout.parallel.tensor=0"], "rollout.parallel.tensor: 0 given, at least 1 expected"),
         (["rollout.parallel.tensor=4"], "rollout.parallel.tensor: 4 does not divide actor.parallel.tensor = 2"),
         (["algorithm.minibatches=600"], "algorithm.minibatches: 600 minibatches of 512 rows"),

@@ -67,9 +67,11 @@ def merged(found: list[Arrays]) -> dict[str, Tensor]:
     return whole
 
 
-def score(folder: Path, layout: Layout, batch: Batch, **options: Any) -> dict[str, Ragged] | None:
+def score(
+    folder: Path, layout: Layout, batch: Batch, temperature: np.ndarray | None = None
+) -> dict[str, Ragged] | None:
     """`MegatronEngine.score` of a new engine."""
-    return engine(folder, layout, **options).score(batch)
+    return engine(folder, layout).score(batch, temperature=temperature)
 
 
 def logits(folder: Path, layout: Layout, batch: Batch) -> list[np.ndarray] | None:
@@ -147,8 +149,8 @@ def no_gradient(folder: Path, layout: Layout, batch: Batch) -> tuple[bool, bool]
 
 
 def statistics(
-    logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: float, layout: Layout,
-    chunk: int | None = None,
+    logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: np.ndarray | None,
+    layout: Layout, chunk: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """`token_statistics` through an output layer that gives [T, padded V] `logits`, cut over the tensor ranks.
 
@@ -162,7 +164,8 @@ def statistics(
     whole = torch.eye(logits.shape[-1], device=device)
     weight = whole.chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
     targets = torch.tensor(tokens, device=device)
-    found = token_statistics(hidden, weight, targets, Vocabulary(vocab, group, temperature), chunk=chunk)
+    heat = None if temperature is None else torch.tensor(temperature, device=device)
+    found = token_statistics(hidden, weight, targets, Vocabulary(vocab, group, heat), chunk=chunk)
     torch.autograd.backward(found, tuple(torch.tensor(grads, device=device)))
     assert hidden.grad is not None and weight.grad is not None
     log_probs, entropy, of_hidden, of_weight = (

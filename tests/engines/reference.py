@@ -54,11 +54,12 @@ def row_logits(model: torch.nn.Module, batch: Batch) -> list[Tensor]:
     return [model(torch.from_numpy(np.concatenate(pair))[None]).logits[0] for pair in pairs]
 
 
-def statistics(logits: list[Tensor], batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies of the response tokens of all rows, end to end."""
+def statistics(logits: list[Tensor], batch: Batch, temperature: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies of the response tokens of all rows, end to end; `temperature` [R] is each row's."""
     log_probs, entropies = [], []
-    for row, response in zip(logits, batch.ragged("response_ids"), strict=True):
-        log_p = (row[len(row) - len(response) - 1 : -1] / temperature).log_softmax(-1)
+    heat = [1.0] * len(batch) if temperature is None else temperature.tolist()
+    for row, response, divisor in zip(logits, batch.ragged("response_ids"), heat, strict=True):
+        log_p = (row[len(row) - len(response) - 1 : -1] / divisor).log_softmax(-1)
         log_probs.append(log_p.gather(-1, torch.from_numpy(response)[:, None])[:, 0])
         entropies.append(-(log_p.exp() * log_p).sum(-1))
     return torch.cat(log_probs), torch.cat(entropies)

@@ -108,4 +108,5 @@ class Taker(RolloutRole[Batch], Mortal):
             finish_reason=np.array(["end"] * rows, dtype=object),
             truncated=np.zeros(rows, dtype=bool),
             weight_version=np.full(rows, self.version, dtype=np.int64),
+            sampling_temperature=np.ones(rows, dtype=np.float32),
         )

@@ -83,6 +83,13 @@ def lag(folder: Path, rollout: Batch) -> dict[str, float]:
     return {name: value for name, value in worker.context.metrics.items() if "version_lag" in name}
 
 
+def apart(folder: Path, rollout: Batch) -> float:
+    """How far the log-probs of training are from those of sampling, at most."""
+    worker = actor(folder, Layout())
+    worker.compute_log_prob(rollout)
+    return dict(worker.context.metrics)["actor/rollout_log_prob_diff_max"]
+
+
 def learn(folder: Path, rollout: Batch) -> None:
     """One step."""
     actor(folder, Layout()).update_supervised(rollout)

@@ -95,6 +95,21 @@ def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
     assert generate(ranks1, folder, rows).ragged("response_ids") == free.ragged("response_ids"), "for one call only"
 
 
+def test_training_takes_rows_at_the_temperature_that_sampled_them(folder: Path, ranks1: Ranks) -> None:
+    """Whatever a call asked for, and also where rows of different calls are learnt from together."""
+    rows, asked = prompts(), (1.0, 0.5, 1.7, 0.01, 0.0)
+    sampled = [rows | generate(ranks1, folder, rows, temperature=temperature) for temperature in asked]
+    found = [set(one.dense("sampling_temperature").tolist()) for one in sampled]
+    assert found == [{float(np.float32(t))} for t in (1.0, 0.5, 1.7, 0.01, 1.0)], "greedy: the model's own log-probs"
+    assert ranks1.run(play.apart, folder, join(sampled))[0] < 1e-4
+
+
+@pytest.mark.parametrize("temperature", [0.005, 1e-6, -1.0, float("nan")])
+def test_a_temperature_that_vllm_would_replace_is_refused(folder: Path, ranks1: Ranks, temperature: float) -> None:
+    with pytest.raises(AssertionError, match=r"temperature = .* samples at 0.01 or more; give that, or 0 for"):
+        generate(ranks1, folder, prompts(), temperature=temperature)
+
+
 @pytest.mark.skipif(platform().name != "cpu", reason="on a GPU vLLM's small functions are compiled")
 def test_nothing_is_compiled(folder: Path, ranks1: Ranks) -> None:
     generate(ranks1, folder, prompts())
@@ -215,7 +230,7 @@ def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks
     assert streamed.columns == whole.columns
     assert streamed.ragged("response_ids") == whole.ragged("response_ids")
     assert same(streamed.ragged("rollout_log_probs").values, whole.ragged("rollout_log_probs").values)
-    for column in ("finish_reason", "truncated", "weight_version"):
+    for column in ("finish_reason", "truncated", "weight_version", "sampling_temperature"):
         assert streamed.dense(column).tolist() == whole.dense(column).tolist()
     of_rows = [name for name in expected if name.startswith(("rollout/", "response_length/", "perf/"))]
     assert len(of_rows) == 5 and [said[name] for name in of_rows] == [expected[name] for name in of_rows]

@@ -54,7 +54,6 @@ class MegatronEngine:
         budget: tokens of a micro-batch.
         optimizer: None for a model that only scores.
         total_steps: optimiser steps that are planned; the learning-rate schedule spans them.
-        temperature: at which log-probs are taken; that of sampling.
         sequence: sequence parallelism between the tensor ranks.
         recompute: which activations are computed again in the backward pass.
 
@@ -71,7 +70,6 @@ class MegatronEngine:
         head: str = "lm",
         optimizer: Optimizer | None = None,
         total_steps: int = 1,
-        temperature: float = 1.0,
         seed: int = 1,
         sequence: bool = False,
         recompute: Recompute = Recompute.none,
@@ -81,7 +79,6 @@ class MegatronEngine:
         rng.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
-        self.vocabulary = Vocabulary(self.shape.vocab, groups.megatron.tp, temperature)
         if head == "reward" and optimizer is None and self.shape.head != "reward":
             raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")
         self.config = transformer_config(self.shape, groups, dtype, sequence=sequence, recompute=recompute)
@@ -106,14 +103,18 @@ class MegatronEngine:
             for parked in self._parked.pop(name, []):
                 parked.restore()
 
-    def score(self, batch: Batch) -> dict[str, Ragged] | None:
+    def score(self, batch: Batch, *, temperature: np.ndarray | None = None) -> dict[str, Ragged] | None:
         """Log-probs and entropy, or values, of every response token, without gradients.
+
+        Args:
+            temperature: [R] float, by which each row's logits are divided: as they were in sampling it. None: 1, the
+                model's own distribution.
 
         Returns:
             Ragged columns over the responses by the names of `TokenOutputs`; None on ranks before the last stage.
         """
         micros = self.pack(batch)
-        found = self._look(micros)
+        found = self._look(micros, temperature)
         if not self.groups.last_stage:
             return None
         responses = batch.ragged("response_ids")
@@ -131,12 +132,15 @@ class MegatronEngine:
             scores[micro.rows] = outputs.scores.cpu().numpy()
         return scores
 
-    def train(self, batch: Batch, loss: Loss, *, together: int = 1) -> StepResult:
+    def train(
+        self, batch: Batch, loss: Loss, *, together: int = 1, temperature: np.ndarray | None = None
+    ) -> StepResult:
         """One optimiser step.
 
         Args:
             loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
             together: rows that `loss` must see side by side; see `micro_batches`.
+            temperature: as in `score`.
         """
         assert self.optimiser is not None, "this engine was made without an optimiser"
         self.optimiser.clear()
@@ -144,7 +148,7 @@ class MegatronEngine:
         if self.optimiser.overlaps:
             self.optimiser.overlap(self.global_sums(float(not micros)) == [0.0])
         if micros:
-            self.run(micros, loss, train=True)
+            self.run(micros, loss, train=True, temperature=temperature)
         else:
             self.optimiser.finish_empty(self.groups)
         return self.optimiser.step()
@@ -166,12 +170,14 @@ class MegatronEngine:
         multiple = self.groups.layout.tensor if self.config.sequence_parallel else 1
         return micro_batches(batch, self.budget, platform().device, together=together, multiple=multiple)
 
-    def _look(self, micros: list[MicroBatch]) -> list[TokenOutputs]:
+    def _look(self, micros: list[MicroBatch], temperature: np.ndarray | None = None) -> list[TokenOutputs]:
         """`run` without gradients."""
         with torch.no_grad():
-            return self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False)
+            return self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False, temperature=temperature)
 
-    def run(self, micros: list[MicroBatch], loss: Loss, *, train: bool) -> list[TokenOutputs]:
+    def run(
+        self, micros: list[MicroBatch], loss: Loss, *, train: bool, temperature: np.ndarray | None = None
+    ) -> list[TokenOutputs]:
         """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
         if not micros:
             return []
@@ -180,7 +186,7 @@ class MegatronEngine:
         pipeline = self.groups.layout.pipeline
         schedule = get_forward_backward_func(pp_size=pipeline, vp_size=None)
         return schedule(
-            forward_step_func=self._forward_step(loss),
+            forward_step_func=self._forward_step(loss, temperature),
             data_iterator=iter(micros),
             model=[model],
             num_microbatches=len(micros),
@@ -191,12 +197,12 @@ class MegatronEngine:
             p2p_communicator=P2PCommunicator(self.groups.megatron.pp, self.config) if pipeline > 1 else None,
         )
 
-    def _forward_step(self, loss: Loss) -> Callable[[Iterator[MicroBatch], Any], Any]:
+    def _forward_step(self, loss: Loss, temperature: np.ndarray | None) -> Callable[[Iterator[MicroBatch], Any], Any]:
         def forward(micros: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
             micro = next(micros)
 
             def finish(output: Tensor) -> tuple[Tensor, Tensor, TokenOutputs]:
-                outputs = self._outputs(output, micro)
+                outputs = self._outputs(output, micro, temperature)
                 share = loss(outputs, micro)
                 return share, torch.zeros((), dtype=torch.int), TokenOutputs(*(x.detach() for x in outputs))
 
@@ -207,7 +213,7 @@ class MegatronEngine:
     def _weights(self) -> list[Tensor]:
         return [param.data for param in self.model.parameters()]
 
-    def _outputs(self, output: Tensor, micro: MicroBatch) -> TokenOutputs:
+    def _outputs(self, output: Tensor, micro: MicroBatch, temperature: np.ndarray | None) -> TokenOutputs:
         """From the last layer's [1, T, ·] to what is said of the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
         if self.head == "reward":
@@ -215,7 +221,12 @@ class MegatronEngine:
         at_tokens = output[0][micro.predicts]
         if self.head == "value":
             return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
-        statistics = token_statistics(at_tokens, output_weight(self.model), micro.targets, self.vocabulary)
+        of_token: Tensor | None = None
+        if temperature is not None:
+            of_row = torch.tensor(temperature[micro.rows], dtype=torch.float32)
+            of_token = torch.repeat_interleave(of_row, micro.lengths.cpu()).to(at_tokens.device)
+        vocabulary = Vocabulary(self.shape.vocab, self.groups.megatron.tp, of_token)
+        statistics = token_statistics(at_tokens, output_weight(self.model), micro.targets, vocabulary)
         return TokenOutputs(*statistics, none, none)
 
 

@@ -26,12 +26,16 @@ class Vocabulary:
     Attributes:
         size: of the true vocabulary; columns past it are padding and count as −inf.
         group: the tensor parallel group.
-        temperature: logits are divided by it, as in sampling.
+        temperature: [N], each token's logits are divided by it, as in sampling; None: by 1.
     """
 
     size: int
     group: dist.ProcessGroup
-    temperature: float = 1.0
+    temperature: Tensor | None = None
+
+    def divide_(self, of_logits: Tensor, part: slice) -> Tensor:
+        """Divide [n, V / t] logits of these tokens, or gradients of them, by the temperature, in place."""
+        return of_logits if self.temperature is None else of_logits.div_(self.temperature[part, None])
 
 
 def token_statistics(
@@ -98,7 +102,8 @@ class _TokenStatistics(torch.autograd.Function):
             p = log_p.exp()
             grad = log_p.clamp_(min=LOWEST).add_(entropy[part, None]).mul_(-grad_entropy[part, None])
             grad.sub_(grad_log_probs[part, None]).mul_(p)
-            grad.scatter_add_(-1, local[part, None], at_token[part, None]).div_(ctx.vocabulary.temperature)
+            grad.scatter_add_(-1, local[part, None], at_token[part, None])
+            ctx.vocabulary.divide_(grad, part)
             torch.mm(grad, wide, out=grad_hidden[part])
             grad_weight.addmm_(grad.t(), hidden[part])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
@@ -110,7 +115,7 @@ def _chunks(hidden: Tensor, weight: Tensor, vocabulary: Vocabulary, chunk: int) 
     real = max(vocabulary.size - dist.get_rank(vocabulary.group) * len(weight), 0)
     for first in range(0, len(hidden), chunk):
         part = slice(first, first + chunk)
-        logits = (hidden[part] @ wide.t()).div_(vocabulary.temperature)
+        logits = vocabulary.divide_(hidden[part] @ wide.t(), part)
         logits[:, real:] = -torch.inf
         yield part, logits
 

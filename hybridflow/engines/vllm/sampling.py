@@ -11,6 +11,8 @@ import numpy as np
 
 from hybridflow.config.schema import Rollout
 
+LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -29,10 +31,23 @@ class Sampling:
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
 
+    @property
+    def of_log_probs(self) -> float:
+        """The temperature of the log-probs that vLLM gives: those of the likeliest tokens are of the model itself."""
+        return self.temperature or 1.0
+
     @staticmethod
     def of(rollout: Rollout, changes: dict[str, Any]) -> Sampling:
-        """The settings of `rollout`, some of them changed. Raises TypeError for a change of what it does not have."""
+        """The settings of `rollout`, some of them changed.
+
+        Raises TypeError for a change of what it does not have, ValueError for a temperature that vLLM does not take.
+        """
         given = replace(rollout, **changes)
+        if not (given.temperature == 0 or given.temperature >= LEAST_TEMPERATURE):
+            raise ValueError(
+                f"temperature = {given.temperature}: vLLM samples at {LEAST_TEMPERATURE} or more; give that, or 0 for "
+                "the likeliest tokens"
+            )
         return Sampling(
             given.temperature, given.top_p, given.top_k, given.max_response_tokens, given.stop, given.stop_token_ids
         )

@@ -16,13 +16,14 @@ pytestmark = pytest.mark.ranks
 
 @pytest.mark.parametrize("chunk", [None, 2])
 @pytest.mark.parametrize("tensor", [1, 2])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("heated", [False, True])
 @pytest.mark.parametrize("vocab", [64, 50, 32, 14])  # no padding, in the last part, all of the last part, and more
 def test_values_and_gradients_are_those_of_log_softmax(
-    ranks: GetRanks, tensor: int, temperature: float, vocab: int, chunk: int | None
+    ranks: GetRanks, tensor: int, heated: bool, vocab: int, chunk: int | None
 ) -> None:
-    """9 tokens: in chunks of 2 the last is not full."""
+    """9 tokens, each with a temperature of its own or all with none: in chunks of 2 the last is not full."""
     rng = np.random.default_rng(vocab)
+    temperature = np.linspace(0.4, 1.6, 9, dtype=np.float32) if heated else None
     logits = rng.normal(0, 5, (9, 64)).astype(np.float32)
     logits[:, vocab:] = 1e4  # what stands in the padding must not matter
     logits[3] += 100.0  # would overflow without the largest taken off
@@ -32,7 +33,8 @@ def test_values_and_gradients_are_those_of_log_softmax(
 
     hidden = torch.from_numpy(logits).double().requires_grad_()
     weight = torch.eye(64, dtype=torch.float64, requires_grad=True)
-    log_p = ((hidden @ weight.t())[:, :vocab] / temperature).log_softmax(-1)
+    divisor = torch.from_numpy(temperature)[:, None] if temperature is not None else 1.0
+    log_p = ((hidden @ weight.t())[:, :vocab] / divisor).log_softmax(-1)
     expected = log_p.gather(-1, torch.from_numpy(tokens)[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
     torch.autograd.backward(expected, tuple(torch.from_numpy(grads).double()))
     for log_probs, entropy, *_ in found:
@@ -48,6 +50,6 @@ def test_values_and_gradients_are_those_of_log_softmax(
 
 def test_no_token_is_no_trouble(ranks2: Ranks) -> None:
     nothing = np.zeros((0, 64), np.float32), np.zeros(0, np.int64), np.zeros((2, 0), np.float32)
-    for log_probs, entropy, gradient, of_weight in ranks2.run(play.statistics, *nothing, 50, 1.0, Layout(2)):
+    for log_probs, entropy, gradient, of_weight in ranks2.run(play.statistics, *nothing, 50, None, Layout(2)):
         assert (len(log_probs), len(entropy), gradient.shape) == (0, 0, (0, 64))
         assert not of_weight.any()
