@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from hybridflow.config.schema import Config, Decay
 
@@ -45,11 +46,16 @@ class Changes:
 def changes(before: str, now: str, config: Config) -> Changes:
     """Compare two resolved configurations.
 
+    A setting that the earlier one does not know, as it is older, and that is not set now either, is no difference.
+
     Args:
         before, now: as YAML, see `compose.resolved_yaml`; `now` is that of `config`.
     """
     found = Changes([], [])
+    new = _unset(before, now)
     for key, told in differences(before, now, "in the checkpoint").items():
+        if key in new:
+            continue
         free = _matches(key, FREE) and not (key == "trainer.steps" and _decays(config))
         if not free:
             (found.cut if _matches(key, CUT) else found.numbers).append(told)
@@ -64,6 +70,13 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     }
+
+
+def _unset(before: str, now: str) -> set[str]:
+    """The keys of the schema that only `now` has, with the values of the schema."""
+    schema = OmegaConf.to_yaml(OmegaConf.structured(Config))
+    old, new, default = (dict(_leaves(yaml.safe_load(text))) for text in (before, now, schema))
+    return {key for key, value in default.items() if key not in old and new.get(key) == value}
 
 
 def _decays(config: Config) -> bool:
