@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hybridflow.cli import preflight
-from hybridflow.config import Config, check, compose, plugins
+from hybridflow.config import Config, check, compose, plugins, resolve
 from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import terminal
@@ -126,6 +126,8 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             job = composed(config_name, overrides, options.config_dir)
             if _sweeps(options) and complete:
                 job.tree.run.name = job_name(job.to_config().run.name, number)
+            if options.cfg and not job.absent and (line := resolve.told(job.to_config())):
+                print(line, file=sys.stderr)  # Hydra prints what is set, which may be `auto`
             lines = problems(job) if complete else []
             if complete and not lines:
                 config = job.to_config()

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import explain, numbers
+from hybridflow.config import explain, numbers, resolve
 from hybridflow.config.schema import Config
 from hybridflow.config.where import Layer, Origins
 from hybridflow.errors import ConfigError
@@ -42,11 +42,15 @@ class Composed:
     origins: Origins
     experiments: Sequence[str]  # to choose from, if none is chosen
 
+    @property
+    def absent(self) -> list[str]:
+        """The mandatory keys that are missing."""
+        return sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
+
     def to_config(self) -> Config:
         """The dataclass object. Raises ConfigError naming every mandatory key that is missing."""
-        absent = sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
-        if absent:
-            raise ConfigError("\n".join(explain.missing(absent, self.experiments)))
+        if self.absent:
+            raise ConfigError("\n".join(explain.missing(self.absent, self.experiments)))
         try:
             return cast(Config, OmegaConf.to_object(self.tree))
         except OmegaConfBaseException as error:
@@ -68,8 +72,8 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
 
 
 def resolved_yaml(config: Config) -> str:
-    """The settings as YAML, every default written out; it can be read back over the same schema."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+    """The settings as YAML, every default written out, what is `auto` as what it comes to; it can be read back."""
+    return OmegaConf.to_yaml(OmegaConf.structured(resolve.resolved(config)), resolve=True)
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from hybridflow.config import resolve
 from hybridflow.config.schema import Config, Part
 from hybridflow.options import faults, nearest, taken_by, takes
 from hybridflow.registry import Registry
@@ -61,7 +62,10 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield from _part("policy_loss", policy_losses, loss.name, loss.options)
         yield from _part("policy_loss", aggregations, loss.aggregate, None, "aggregate")
         yield from _part("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
-        yield from _optional("policy_loss.correction", corrections, loss.correction)
+        correction = loss.correction
+        if correction.name == resolve.AUTO:  # what it takes is looked at in float32 too, where it comes to nothing
+            correction = Part("token_truncated", correction.options)
+        yield from _optional("policy_loss.correction", corrections, correction)
     if "pair_loss" in algorithm.parts:
         yield from _part("", pair_losses, own.pair_loss, None, "pair_loss")
     yield from _part("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")

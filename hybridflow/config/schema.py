@@ -228,7 +228,9 @@ class PolicyLoss:
     name: str = "ppo_clip"  # or gspo, cispo, pg
     options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
-    correction: Part = field(default_factory=Part)  # of generation's log-probs against training's: token_truncated, ...
+    correction: Part = field(
+        default_factory=lambda: Part("auto")
+    )  # of generation's log-probs against training's; auto: token_truncated in bfloat16, none in float32
     entropy_coef: Annotated[float, Bounds(because="below 0 it holds the entropy down")] = 0.0
     kl_coef: NotNegative = 0.0  # of the KL to the reference inside the loss
     kl_estimator: str = "k3"

@@ -6,6 +6,7 @@ import traceback
 from contextlib import ExitStack
 
 from hybridflow.algorithms import algorithms
+from hybridflow.config import resolve
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.schema import Config
@@ -45,6 +46,8 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
     task = _checked_task(config)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
+        if "policy_loss" in running.algorithm.parts and resolve.told(config):
+            live.say(resolve.told(config))
         outcome = checkpoint.load(running, source) if source else Outcome()
         if source is not None and goes_on:
             folder.cut(checkpoint.sizes(source))

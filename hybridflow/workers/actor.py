@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.config import resolve
 from hybridflow.engines.megatron.engine import Loss, TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.engines.vllm.requests import FinishedRow
@@ -156,8 +157,10 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def _corrections(self, rollout: Batch) -> Ragged:
         """What the policy loss of each token is multiplied by, as its sampler was not quite the old policy."""
-        part, responses = self.context.config.algorithm.policy_loss.correction, rollout.ragged("response_ids")
-        if part.name == "none":
+        config, responses = self.context.config, rollout.ragged("response_ids")
+        part, asked = resolve.correction(config), config.algorithm.policy_loss.correction
+        unknown = asked.name == resolve.AUTO and "rollout_log_probs" not in rollout  # rows that vLLM did not sample
+        if part.name == "none" or unknown:
             return responses.like(np.ones(len(responses.values), dtype=np.float32))
         old, sampler = (tensor(rollout.ragged(name).values) for name in ("old_log_probs", "rollout_log_probs"))
         inputs = CorrectionInputs(old, sampler, torch.from_numpy(responses.lengths))
