@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
 from hybridflow.algorithms.filtering import kept_rows
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.errors import HybridFlowError
 from hybridflow.losses.controllers import KLController, kl_controllers
 from hybridflow.losses.options import with_options
 from hybridflow.registry import Registry
@@ -24,6 +25,7 @@ from hybridflow.roles import (
     RewardModelRole,
     RewardRole,
     SamplingChanges,
+    roles,
 )
 
 
@@ -71,6 +73,14 @@ class Algorithm:
         self.kl: KLController = with_options(kl_controllers, control.name, control.options)(config.reward_kl_coef)
         for role in self.roles_of(config):
             setattr(self, role, groups[role])
+
+    if not TYPE_CHECKING:  # which knows what there is
+
+        def __getattr__(self, name: str) -> Any:
+            """Only asked for what is not there. A role that it may not call is told as such."""
+            if not name.startswith("_") and name in roles:
+                raise MissingRoleError(_missing(type(self), name))
+            raise AttributeError(f"{type(self).__name__} has no {name!r}")
 
     @classmethod
     def roles_of(cls, config: Settings) -> tuple[str, ...]:
@@ -147,6 +157,34 @@ class Algorithm:
     def penalises_kl(self) -> bool:
         """Whether leaving the reference costs anything, be it in the rewards or in the loss."""
         return penalises_kl(self.config)
+
+
+class MissingRoleError(HybridFlowError, AttributeError):
+    """A role was called that the algorithm does not name; as every attribute that is not there for `hasattr`."""
+
+
+def _missing(cls: type[Algorithm], role: str) -> str:
+    if role in cls.only_for_kl:
+        return (
+            f"{cls.__name__} asks for its role {role!r}, which is not started where no KL is penalised (only_for_kl; "
+            "reward_kl_coef and policy_loss.kl_coef are 0): ask self.penalises_kl first"
+        )
+    if role in cls.roles:
+        return f"{cls.__name__} asks for its role {role!r} before it has it: does its __init__ call super().__init__?"
+    return (
+        f"{cls.__name__} asks for the role {role!r}, which is not among its roles ({', '.join(cls.roles) or 'none'}): "
+        f"name it there, roles = {(*cls.roles, role)}, or do not call it"
+    )
+
+
+def made_rows(algorithm: Algorithm, given: object) -> BatchRef:
+    """What a step gave. Raises HybridFlowError unless it is rows."""
+    if not isinstance(given, BatchRef):
+        raise HybridFlowError(
+            f"{type(algorithm).__name__}.step gave a {type(given).__name__}; the rows that it made (a BatchRef) were "
+            "expected: end it with `return rollout`"
+        )
+    return given
 
 
 def penalises_kl(config: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -13,6 +14,7 @@ from hybridflow.config import compose
 from hybridflow.config.fit import BY_MODEL, MODEL_ROLES
 from hybridflow.config.schema import Advantage, Config, Part
 from hybridflow.contract.found import Found
+from hybridflow.errors import ConfigError
 from hybridflow.losses.advantages import needs
 from hybridflow.roles import roles
 
@@ -61,7 +63,7 @@ class Script:
     loaded: dict[str, Config] = field(default_factory=dict)
 
     def plays(self) -> list[Play]:
-        """Each option of the user's, each algorithm that has none, and each part that stands in neither."""
+        """Each option that names what was found, each algorithm that has none, each part that stands in neither."""
         mine = [*self._options()]
         named = {play.config.algorithm.name for play in mine}
         mine += [self._of_algorithm(name) for name in self.found["algorithm"] if name not in named]
@@ -80,13 +82,29 @@ class Script:
     def _options(self) -> Iterator[Play]:
         ours = {file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml")}
         for option in compose.options("algorithm", self.folder):
-            if option not in ours:
+            if option not in ours and self._is_theirs(option):
                 yield Play(f"algorithm={option}", self._load(option))
+
+    def _is_theirs(self, option: str) -> bool:
+        """Whether an option names anything of these modules: a folder may have those of other modules too."""
+        try:
+            config = self._load(option)
+        except ConfigError:  # it cannot be read without its own modules, or it has a mistake
+            return self._is_named_in(option)
+        named = [*_parts(config), ("algorithm", config.algorithm)]
+        return any(part.name in self.found[kind] for kind, part in named)
+
+    def _is_named_in(self, option: str) -> bool:
+        file = (self.folder or Path()) / "algorithm" / f"{option}.yaml"
+        if not file.is_file():
+            return False
+        words = set(re.findall(r"[\w.-]+", file.read_text(encoding="utf-8", errors="replace")))
+        return any(name in words for parts in self.found.values() for name in parts)
 
     def _of_algorithm(self, name: str) -> Play:
         """Under the settings of one of ours that is like it."""
         cls = self.found["algorithm"][name]
-        like = "sft" if cls.supervised else "grpo"
+        like = "sft" if cls.supervised and not cls.parts else "grpo"
         if cls.preferences:
             like = "reward_model" if cls.learner == "reward_model" else "dpo"
         elif "critic" in cls.roles:

@@ -7,6 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
+from hybridflow.algorithms.base import made_rows
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
@@ -65,7 +66,7 @@ def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dic
     """One step, and its metrics."""
     begin, algorithm = perf_counter(), running.algorithm
     algorithm.number = running.supervisor.step = step
-    rollout = algorithm.step(algorithm.draw())
+    rollout = made_rows(algorithm, algorithm.step(algorithm.draw()))
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms.base import made_rows
 from hybridflow.batch import Batch, BatchRef, stacked
 from hybridflow.config.compose import load
 from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.errors import HybridFlowError
 
 
 def settings(*overrides: str) -> Settings:
@@ -80,3 +82,42 @@ def test_stacked_rows_share_no_group() -> None:
     assert found.marks["group_id"].tolist() == [0, 0, 1, 1, 2, 2, 3]
     assert found.get().dense("n").tolist() == [1, 1, 2, 2, 0, 0, 2]
     assert stacked([some.slice(0, 0), others]).marks["group_id"].tolist() == [0, 0, 1]
+
+
+class Forgetful(Algorithm):
+    """Calls roles that it does not name."""
+
+    roles = ("actor", "reference", "reward")
+    only_for_kl = ("reference",)
+
+
+@pytest.mark.parametrize(
+    ("role", "said"),
+    [
+        (
+            "critic",
+            r"'critic', which is not among its roles \(actor, reference, reward\): name it there, roles = ",
+        ),
+        ("reference", "its role 'reference', which is not started where no KL is penalised"),
+    ],
+)
+def test_a_role_that_is_not_there_is_told_as_such(role: str, said: str) -> None:
+    made = Forgetful(settings("algorithm.reward_kl_coef=0"), {"actor": None, "reward": None})
+    with pytest.raises(HybridFlowError, match=said):
+        getattr(made, role)
+    assert not hasattr(made, role) and made.actor is None
+    with pytest.raises(AttributeError, match="Forgetful has no 'anything'"):
+        getattr(made, "anything")  # noqa: B009
+
+
+def test_a_role_is_not_there_before_it_is_given() -> None:
+    with pytest.raises(HybridFlowError, match=r"does its __init__ call super\(\).__init__"):
+        Forgetful.__new__(Forgetful).actor  # noqa: B018
+
+
+def test_a_step_gives_rows() -> None:
+    made = Forgetful(settings("algorithm.reward_kl_coef=0"), {"actor": None, "reward": None})
+    rows = BatchRef.here(Batch(n=np.arange(3)))
+    assert made_rows(made, rows) is rows
+    with pytest.raises(HybridFlowError, match=r"Forgetful\.step gave a NoneType; .* end it with `return rollout`"):
+        made_rows(made, None)

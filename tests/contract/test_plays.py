@@ -10,6 +10,7 @@ import pytest
 from hybridflow.cli import preflight
 from hybridflow.contract import ranks  # noqa: F401  registers the graders that plays name
 from hybridflow.contract.plays import Play, Script
+from hybridflow.errors import ConfigError
 from tests.contract.conftest import FindIn
 
 ALGORITHM = """
@@ -81,6 +82,7 @@ def plays(find_in: FindIn, tiny: Callable[..., Path], tmp_path: Path) -> Callabl
         (', "critic", "cost_critic", "cost"', "", "gae", "addition"),
         (', "reference"', "preferences = True; parts = ('preference_loss',)", "none", "addition_pairs"),
         ("", "supervised = True; parts = ()", "none", "addition"),
+        ("", "supervised = True", "grpo", "addition"),
     ],
 )
 def test_an_algorithm_without_an_option_has_settings_of_one_like_it(
@@ -104,6 +106,29 @@ def test_options_of_the_folder_are_played_in_their_place(plays: Callable[[str], 
     what = [play.what for play in found]
     assert what[0] == "algorithm=mine_fast" and "algorithm 'mine'" not in what and "policy loss 'my_part'" not in what
     assert found[0].config.algorithm.samples_per_prompt == 8
+
+
+def test_options_of_other_modules_are_not_played(plays: Callable[[str], list[Play]], tmp_path: Path) -> None:
+    folder = tmp_path / "my_configs" / "algorithm"
+    folder.mkdir(parents=True)
+    others = {
+        "of_others": "name: theirs\nadvantage: {name: grpo}\n",
+        "a_part_of_others": "name: grpo\nadvantage: {name: their_advantage}\n",
+        "a_key_of_others": "name: grpo\ntheir_key: 1\n",
+        "of_nobody": "name: grpo\nadvantage: {name: grpo}\n",
+    }
+    for name, text in {**others, "own": "name: grpo\nadvantage: {name: my_values}\n"}.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    what = [play.what for play in plays(PARTS)]
+    assert what[0] == "algorithm=own" and not any(f"algorithm={name}" in what for name in others)
+
+
+def test_a_mistake_in_an_option_of_ones_own_is_told(plays: Callable[[str], list[Play]], tmp_path: Path) -> None:
+    folder = tmp_path / "my_configs" / "algorithm"
+    folder.mkdir(parents=True)
+    (folder / "own.yaml").write_text("name: grpo\nadvantage: {name: my_values}\nsample: 3\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="sample"):
+        plays(PARTS)
 
 
 def test_each_part_stands_in_a_flow_that_gives_what_it_reads(plays: Callable[[str], list[Play]]) -> None:

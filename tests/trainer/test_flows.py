@@ -15,6 +15,7 @@ from hybridflow.batch import BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.contract.stage import Stage, staged
+from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
 
 pytestmark = pytest.mark.ranks
@@ -68,6 +69,29 @@ def test_two_steps(shared: Shared, option: str) -> None:
         assert all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
         assert metrics.get("actor/rollout_log_prob_diff_max", 0.0) < 1e-5
         assert ("actor/kl" in metrics or "actor/kl_loss" in metrics) == (algorithm.penalises_kl and option != "dpo")
+
+
+def test_rows_are_sampled_apart_also_where_their_prompts_are_the_same(shared: Shared) -> None:
+    algorithm, supervisor = shared.algorithm("grpo", "algorithm.samples_per_prompt=2"), shared.stage.running.supervisor
+    prompts = algorithm.draw()
+
+    def responses(rows: BatchRef) -> list[list[int]]:
+        return [row.tolist() for row in rows.get().ragged("response_ids")]
+
+    def apart(some: list[list[int]], others: list[list[int]]) -> bool:
+        return sum(a == b for a, b in zip(some, others, strict=True)) < 9
+
+    supervisor.step = 0
+    first, second = (responses(algorithm.generate(prompts)) for _ in range(2))
+    supervisor.step = 1
+    together = responses(algorithm.generate(concat([prompts, prompts])))
+    bare = [responses(prompts | shared.stage.running.groups["actor"].generate_sequences(prompts)) for _ in range(2)]
+    supervisor.step = 0
+    streamed = responses(concat([*algorithm.stream(prompts)]))
+    supervisor.step = None
+    assert apart(first, second) and apart(together[:18], together[18:]) and apart(first[::2], first[1::2])
+    assert bare[0] != bare[1], "a call on the role knows its step and its number too"
+    assert streamed == first, "the rows of the step's first call, at once or as they finish"
 
 
 def test_remax_compares_with_the_greedy_response(shared: Shared) -> None:
