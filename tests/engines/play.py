@@ -172,3 +172,25 @@ def statistics(
         tensor.detach().cpu().numpy() for tensor in (*found, hidden.grad, weight.grad)
     )
     return log_probs, entropy, of_hidden, of_weight
+
+
+def heads(
+    folder: Path, layout: Layout, batch: Batch, out: Path, *, sequence: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """In bfloat16, a value model's values [T], a reward model's scores [R], and those of its export.
+
+    None before the last stage.
+    """
+    options = {"dtype": torch.bfloat16, "sequence": sequence}
+    critic = trainer(folder, layout, reference.SETTINGS, head="value", **options)
+    judge = trainer(folder, layout, reference.SETTINGS, head="reward", **options)
+    for made in (critic, judge):
+        if made.groups.last_stage:  # new heads are 0
+            weight = made.model.output_layer.weight
+            weight.data.copy_(torch.linspace(-1, 1, weight.numel()).reshape(weight.shape))
+    judge.export(out)
+    values, scores = critic.score(batch), judge.score_rows(batch)
+    again = engine(out, layout, head="reward", **options).score_rows(batch)
+    if values is None or scores is None or again is None:
+        return None
+    return values["values"].values, scores, again

@@ -149,8 +149,11 @@ class ScalarHead(nn.Module):
         self.sequence_parallel = config.sequence_parallel
 
     def forward(self, hidden: Tensor, weight: Any = None, runtime_gather_output: Any = None) -> tuple[Tensor, None]:
-        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, 1]."""
-        found = F.linear(hidden, self.weight)
+        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, 1] float32, whatever the model's format.
+
+        Rounded to bfloat16, values and scores would have three digits: too few to tell good responses apart.
+        """
+        found = F.linear(hidden.float(), self.weight.float())
         if self.sequence_parallel:  # what follows is done by all ranks alike, so each takes its part of the gradient
             found = gather_from_sequence_parallel_region(found, tensor_parallel_output_grad=False, group=self.tp_group)
         return found, None
