@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from hybridflow import __version__
-from hybridflow.cli import mishap
+from hybridflow.cli import mishap, streams
 from hybridflow.observe import terminal
 
 SUBCOMMANDS = {
@@ -27,6 +27,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (a run failed), 2 (command or settings are wrong), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    streams.outlive_readers()
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from hybridflow.cli.stage_record import Record, Verdict, judge, key_of, read
+from hybridflow.cli.stage_record import Record, Verdict, begun, judge, key_of, read
 from hybridflow.config import Config, compose
 
 
@@ -71,3 +71,21 @@ def test_what_came_before_counts(tmp_path: Path) -> None:
     assert judged(tmp_path, "one").complete
     assert judged(tmp_path, "other") == Verdict(afresh=True, why="a stage before it has changed")
     assert judged(tmp_path, "one", follows_new=True) == Verdict(afresh=True, why="a stage before it runs again")
+
+
+def test_a_start_that_fails_leaves_the_record_of_what_is_there(tmp_path: Path) -> None:
+    ran(tmp_path)
+    with begun(tmp_path, "other"):
+        assert read(tmp_path) == Record("other")
+    assert judged(tmp_path) == Verdict(complete=True)
+    with begun(tmp_path / "new", "other"):
+        pass
+    assert read(tmp_path / "new") is None
+
+
+def test_a_run_that_began_has_its_own_record(tmp_path: Path) -> None:
+    ran(tmp_path)
+    with begun(tmp_path, "other"):
+        (tmp_path / "config.yaml").rename(tmp_path / "moved")
+        (tmp_path / "config.yaml").write_text("")
+    assert read(tmp_path) == Record("other")
