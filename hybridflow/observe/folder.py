@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk import writing
 
 EARLIER = re.compile(r"earlier-(\d+)")
 PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
@@ -106,16 +106,6 @@ class RunFolder:
 
     def _growing(self) -> list[Path]:
         return sorted([*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl")])
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raises HybridFlowError with the cause and the path, such as `No space left on device: runs/mine/metrics.jsonl`,
-    for an OSError of what is done in it."""
-    try:
-        yield
-    except OSError as error:
-        raise HybridFlowError(f"{error.strerror or error}: {error.filename or path}") from error
 
 
 def _flushed_size(file: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk import writing
 from hybridflow.observe.folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer.build import Running
@@ -28,16 +29,26 @@ def save(config: Config, running: Running, folder: RunFolder, outcome: Outcome) 
     The ranks and this process must see one file system.
     """
     start, checkpoints = perf_counter(), Checkpoints(folder.checkpoints)
-    path = checkpoints.begin(outcome.steps)
+    with writing(folder.checkpoints):
+        path = checkpoints.begin(outcome.steps)
+        try:
+            _write(config, running, folder, outcome, path)
+            checkpoints.commit(outcome.steps, versions())
+        except BaseException:
+            checkpoints.abandon(outcome.steps)
+            raise
+        checkpoints.keep(config.trainer.keep_last)
+    return perf_counter() - start
+
+
+def _write(config: Config, running: Running, folder: RunFolder, outcome: Outcome, path: Path) -> None:
+    """Everything of a checkpoint into its folder."""
     for role in trained(running):
         running.groups[role].save_checkpoint(str(path / role))
     running.supervisor.drain()  # all have written; and their times do not show up in the next step's metrics
     state = asdict(outcome) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
     (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
-    checkpoints.commit(outcome.steps, versions())
-    checkpoints.keep(config.trainer.keep_last)
-    return perf_counter() - start
 
 
 def load(running: Running, path: Path) -> Outcome:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from pathlib import Path
 from hybridflow.errors import HybridFlowError
 
 MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
+MOST_PASSES = 20
 NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -127,11 +129,27 @@ class Checkpoints:
 
     def begin(self, step: int) -> Path:
         """An empty folder to write that step's checkpoint into. What interrupted commits left is swept away."""
-        for left in [*self.path.glob(".tmp-step-*"), *self.path.glob(".old-step-*")]:
-            self._disk.remove(left)
+        self.sweep()
         folder = self.path / f".tmp-{self.at(step).name}"
         self._disk.make(folder)
         return folder
+
+    def sweep(self) -> None:
+        """Remove what interrupted commits left, so that it does not fill the disk."""
+        for left in [*self.path.glob(".tmp-step-*"), *self.path.glob(".old-step-*")]:
+            self._disk.remove(left)
+
+    def abandon(self, step: int) -> None:
+        """Remove what was written since `begin`: this save has failed.
+
+        Ranks that have just been ended may still have written meanwhile, so it may take more than one pass.
+        """
+        folder = self.path / f".tmp-{self.at(step).name}"
+        for _ in range(MOST_PASSES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                return
+            time.sleep(0.1)
 
     def commit(self, step: int, versions: Mapping[str, str]) -> Path:
         """Make what is in the folder of `begin` the newest checkpoint; where it is now."""

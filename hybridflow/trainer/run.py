@@ -11,6 +11,7 @@ from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError, HybridFlowError
+from hybridflow.observe.disk import writing
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.observe.run_lock import locked
@@ -20,6 +21,7 @@ from hybridflow.tasks import build as build_task
 from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
+from hybridflow.trainer.commit import Checkpoints
 from hybridflow.trainer.loop import rows_for, split_of, train
 from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.resume import choose
@@ -49,6 +51,8 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         if "policy_loss" in running.algorithm.parts and resolve.told(config):
             live.say(resolve.told(config))
         outcome = checkpoint.load(running, source) if source else Outcome()
+        with writing(folder.checkpoints):
+            Checkpoints(folder.checkpoints).sweep()
         if source is not None and goes_on:
             folder.cut(checkpoint.sizes(source))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import PolicyInputs, policy_loss
 from hybridflow.losses.preference import dpo
 from hybridflow.losses.segments import row_sums
+from hybridflow.observe.disk import writing
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
@@ -144,7 +146,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def save_model(self, folder: str) -> None:
         """See `ActorRole`."""
-        with self.turn() as engine:
+        with writing(Path(folder)), self.turn() as engine:
             engine.export(folder)
 
     def state(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hybridflow.engines.megatron.engine import Loss, MegatronEngine
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.aggregate import aggregations
 from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.observe.disk import writing
 from hybridflow.parallel.groups import Groups, make_groups
 from hybridflow.parallel.platform import platform
 from hybridflow.roles import TrainedRole
@@ -126,7 +127,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
     def save_checkpoint(self, folder: str) -> None:
         """See `TrainedRole`."""
-        with self.turn(learns=True) as engine:
+        with writing(Path(folder)), self.turn(learns=True) as engine:
             checkpoint.save(engine, Path(folder), self.state())
 
     def load_checkpoint(self, folder: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.observe.disk import writing
 from hybridflow.roles import RewardRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.grading import GradingWorker
@@ -32,9 +33,10 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
         """See `RewardRole`."""
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         prompts, responses = self.texts(rollout, "prompt_ids"), self.texts(rollout, "response_ids")
-        with (path / f"rank{self.context.rank}.jsonl").open("a", encoding="utf-8") as file:
+        with writing(path), (path / f"rank{self.context.rank}.jsonl").open("a", encoding="utf-8") as file:
             for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
                 line = {"step": step, "prompt": prompt, "response": response}
                 if "rejected_ids" in rollout:

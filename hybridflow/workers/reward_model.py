@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from hybridflow.engines.megatron.engine import TokenOutputs
 from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.preference import columns_of, pair_losses
 from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.observe.disk import writing
 from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import ModelWorker, TrainedWorker, tensor
@@ -47,7 +50,7 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
 
     def save_model(self, folder: str) -> None:
         """See `RewardModelRole`."""
-        with self.turn() as engine:
+        with writing(Path(folder)), self.turn() as engine:
             engine.export(folder)
 
     def _compared(self, scores: Tensor, pairs: Batch, at: np.ndarray) -> TokenLoss:

@@ -154,3 +154,17 @@ def test_a_million_steps_are_still_in_order(tmp_path: Path) -> None:
         save(checkpoints, step, 2)
     assert checkpoints.steps() == [999_999, 1_000_000]
     assert checkpoints.newest() == tmp_path / "step-1000000"
+
+
+def test_a_save_that_failed_leaves_nothing(tmp_path: Path) -> None:
+    own = Checkpoints(tmp_path)
+    (own.begin(5) / "file").write_text("x")
+    own.commit(5, {})
+    (own.begin(10) / "actor").mkdir()
+    own.abandon(10)
+    assert own.steps() == [5] and not list(tmp_path.glob(".tmp*"))
+    own.abandon(10)
+    own.begin(10)
+    (tmp_path / ".old-step-000001").mkdir()
+    own.sweep()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [LATEST, "step-000005"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import resource
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -22,6 +23,8 @@ from hybridflow.engines.megatron import checkpoint
 from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.held import held, is_distributed
 from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk import writing
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from tests.engines import play, reference
@@ -46,6 +49,21 @@ def step(made: MegatronEngine, batch: Batch, parts: list[list[int]] | None = Non
 def rows_of(layout: Layout) -> list[list[int]]:
     """The 7 rows, dealt out to the data parallel ranks."""
     return [list(range(dp, 7, layout.data)) for dp in range(layout.data)]
+
+
+def save_where_there_is_no_room(folder: Path, layout: Layout, out: Path) -> str:
+    """What is said where no file may have more than 20,000 bytes."""
+    made = play.trainer(folder, layout, settings(False))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with writing(out):
+            checkpoint.save(made, out, {})
+    except HybridFlowError as error:
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    raise AssertionError("it was saved")
 
 
 def learn_and_save(

@@ -137,3 +137,11 @@ def test_a_seed_decides_every_random_state(ranks1: Ranks, tmp_path: Path) -> Non
     (first,), (again,), (other,) = (ranks1.run(megatron_play.seeded, tmp_path, value) for value in (5, 5, 6))
     assert first == again
     assert all(first[name] != other[name] for name in ("torch", "numpy", "python"))
+
+
+def test_a_disk_without_room(ranks1: Ranks, tiny: GetModel, tmp_path: Path) -> None:
+    """Torch's own error is 98 lines that do not say it."""
+    out = tmp_path / "actor"
+    assert ranks1.run(checkpoint_play.save_where_there_is_no_room, tiny(**MODEL), Layout(), out) == [
+        f"File too large: {out}"
+    ]

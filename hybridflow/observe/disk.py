@@ -1,0 +1,77 @@
+"""Trouble with a disk: found behind whatever was made of it, and told in one line with the path."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hybridflow.errors import HybridFlowError
+
+TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+PROBE_BYTES = 2**20
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises HybridFlowError, such as `No space left on device: runs/mine/metrics.jsonl`, if what is done in it fails
+    because of the disk.
+
+    Args:
+        path: of what is written, for errors that do not name a file.
+    """
+    try:
+        yield
+    except (HybridFlowError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        trouble = error if isinstance(error, OSError) else disk_trouble(error) or _tried(path)
+        if trouble is not None:
+            raise HybridFlowError(f"{trouble.strerror or trouble}: {trouble.filename or path}") from error
+        raise
+
+
+def disk_trouble(error: BaseException) -> OSError | None:
+    """The error of a disk behind an exception; one that names a file, if there is one."""
+    found = [link for link in chain(error) if isinstance(link, OSError) and link.errno in TROUBLE]
+    return next((link for link in found if link.filename), found[0] if found else None)
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, those that it carries, and those that led to it; each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        led = [other for other in (found.__cause__, found.__context__) if other is not None]
+        waiting = [*carried(found), *waiting, *led]
+
+
+def carried(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group; or by rank, as torch's CheckpointException has them with their stacks."""
+    if isinstance(error, BaseExceptionGroup):
+        return list(error.exceptions)
+    failures = getattr(error, "failures", None)
+    if not isinstance(failures, Mapping):
+        return []
+    values = [value[0] if isinstance(value, tuple) and value else value for value in failures.values()]
+    return [value for value in values if isinstance(value, BaseException)]
+
+
+def _tried(path: Path) -> OSError | None:
+    """The error of a disk that takes no more, found by writing to it: torch's writer says `unexpected pos 704`."""
+    folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+    except OSError as error:
+        return OSError(error.errno, error.strerror) if error.errno in TROUBLE else None
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return None
