@@ -47,6 +47,7 @@ class Algorithm:
         config: its settings.
         number: the number of the step that is being taken, from 0.
         draw: gives as many new prompts as a step begins with; the trainer sets it.
+        kept: how many rows a step has chosen to learn from; None until it has.
         kl: holds the coefficient of the KL inside the rewards.
     """
 
@@ -66,6 +67,7 @@ class Algorithm:
     cost: CostRole[BatchRef] | ModelCostRole[BatchRef]
     cost_critic: CostCriticRole[BatchRef]
     draw: Callable[[], BatchRef]
+    kept: int | None = None
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config, self.number, self._seed = config, 0, seed
@@ -143,6 +145,7 @@ class Algorithm:
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
         """The rows in another order each epoch, cut into `minibatches` parts; one optimiser step a part."""
+        self.kept = len(rollout)
         for epoch in range(self.config.epochs):
             order = np.random.default_rng((self._seed, self.number, epoch)).permutation(len(rollout))
             parts = rollout.select(order).split(self.config.minibatches)

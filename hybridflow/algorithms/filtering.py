@@ -8,19 +8,23 @@ from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.losses.filters import FilterInputs, rollout_filters
 from hybridflow.losses.options import with_options
+from hybridflow.tasks.grades import GRADES, graded
 
 
 def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
-    """[K] int64: the numbers of the rows that `rollout_filter` keeps.
+    """[K] int64: the numbers of the rows that `rollout_filter` keeps, of those whose grades have not failed.
 
-    Waits for the rewards; they and `truncated`, two small columns, come here.
+    A filter does not see the others: a group is judged by the samples that have a grade. Waits for the rewards; they
+    and `truncated`, small columns, come here.
     """
-    known = rollout.keep(["rewards", "truncated"]).get()
+    known = rollout.keep([*GRADES, "truncated"]).get()
+    rows = np.flatnonzero(graded(known))
     inputs = FilterInputs(
-        rewards=known.dense("rewards"),
-        group_id=known.dense("group_id"),
-        lengths=rollout.lengths("response_ids"),
-        truncated=known.dense("truncated"),
+        rewards=known.dense("rewards")[rows],
+        group_id=known.dense("group_id")[rows],
+        lengths=rollout.lengths("response_ids")[rows],
+        truncated=known.dense("truncated")[rows],
     )
     part = config.rollout_filter
-    return with_options(rollout_filters, part.name, part.options)(inputs)
+    kept: np.ndarray = rows[with_options(rollout_filters, part.name, part.options)(inputs)]
+    return kept

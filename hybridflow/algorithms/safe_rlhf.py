@@ -57,7 +57,7 @@ class SafeRLHF(PPO):
     def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """The multiplier that the step used, which moves by the mean cost that it found."""
         used = self.lagrange.multiplier
-        if self.actor_learns:
+        if self.actor_learns and "cost/mean" in metrics:  # there is none if every cost of the step has failed
             self.lagrange.update(metrics["cost/mean"])
         return {**super().measured(metrics), "cost/multiplier": used}
 

@@ -28,6 +28,7 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
+from hybridflow.tasks.grades import settled
 
 if TYPE_CHECKING:
     from hybridflow.workers import Context
@@ -117,7 +118,8 @@ class Rank:
         start = perf_counter()
         try:
             given, pieces = self._called(order, declared, chunks)
-            for rows, part in check_streamed(declared, pieces, given):
+            settling = ((rows, self._settled(order.role, part, given, rows)) for rows, part in pieces)
+            for rows, part in check_streamed(declared, settling, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.plain()
         except Exception as error:
@@ -150,6 +152,7 @@ class Rank:
             given, value = self._called(order, declared, chunks)
             if not isinstance(value, Batch) and inspect.isawaitable(value):
                 value = self._wait_for(value)
+            value = self._settled(order.role, value, given)
             check_returned(declared, value, given)
         except Exception as error:
             failure = self._failure(order.role, order.method, error)
@@ -160,6 +163,12 @@ class Rank:
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
         known = tuple(map(Metadata.of, parts))
         return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
+
+    def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
+        """What a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not all."""
+        context = self._contexts[role]
+        of = next((part for part in (*given.args, *given.kwargs.values()) if isinstance(part, Batch)), None)
+        return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)
 
     def _recorded(self, role: str) -> Metrics | None:
         """The metrics of the call that has been carried out, if there are any."""

@@ -66,7 +66,7 @@ class Report(NamedTuple):
         """To bytes; see `Order`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
-        numbers = (self.metrics.sums, self.metrics.totals, self.metrics.maxima) if self.metrics is not None else None
+        numbers = self.metrics.parts() if self.metrics is not None else None
         return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
 
     @staticmethod

@@ -12,7 +12,7 @@ import ray
 from hybridflow.controller import interrupt
 from hybridflow.controller.failure import Failure, RoleError
 from hybridflow.controller.report import Report
-from hybridflow.observe.metrics import Metrics
+from hybridflow.observe.metrics import TIMES, Metrics
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
@@ -102,16 +102,10 @@ class Supervisor:
         while self._under_way:
             self._receive(list(self._under_way))
         finished, self._finished = self._finished, []
-        joined, seconds = Metrics(), Metrics()
+        joined = Metrics()
         for record in finished:
-            if any(report.metrics is not None for report in record.reports if report is not None):
-                found = record.joined(lambda report: report.metrics)
-                for metrics in found if isinstance(found, list) else [found]:
-                    if metrics is not None:
-                        joined.add(metrics)
-            times = [report.seconds for report in record.reports if report is not None]
-            seconds.total(f"timing_s/{record.method}", max(times))
-        return {**seconds.result(), **joined.result()}
+            joined.add(_measured(record))
+        return joined.result()
 
     def look(self) -> None:
         """Take in the reports that have come, of any call. Raises as `wait`."""
@@ -168,6 +162,32 @@ class Supervisor:
     def _raise_again(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+
+def _measured(record: CallRecord) -> Metrics:
+    """What a call measured: means and sums as its protocol collects them, the largest and smallest of all its ranks.
+
+    A protocol collects from ranks that have the results, each row once. What is a largest may come from any rank: a
+    rank that has no result, because it holds half of a layer, may need the most memory.
+    """
+    reports = [report for report in record.reports if report is not None]
+    everyone, joined = Metrics(), Metrics()
+    for report in reports:
+        everyone.add(report.metrics or Metrics())
+    if everyone:
+        found = record.joined(lambda report: report.metrics)
+        for metrics in found if isinstance(found, list) else [found]:
+            joined.add(metrics or Metrics())
+    for name, value in everyone.maxima.items():
+        if not name.startswith(TIMES):
+            joined.largest(name, value)
+            continue
+        joined.maxima.pop(name, None)
+        joined.total(name, value)
+    for name, value in everyone.minima.items():
+        joined.smallest(name, value)
+    joined.total(f"{TIMES}{record.method}", max(report.seconds for report in reports))
+    return joined
 
 
 def _in_step(failure: Failure, record: CallRecord) -> Failure:

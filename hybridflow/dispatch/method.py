@@ -62,7 +62,7 @@ def using(
 ) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
     """Declare a method's protocol and columns; see `Method`.
 
-    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`.
+    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`; an empty kind may be any.
 
     A method that `streams` is a generator of (row numbers, Batch): some of the rows that it was given, from 0, and the
     columns that it adds to them. It gives each row once, in any order.
@@ -71,9 +71,8 @@ def using(
     """
     if streams and gives is None:
         raise ValueError("a method that streams must declare the columns that it gives")
-    kinds = {
-        name: kind for columns in (needs, may, gives) if isinstance(columns, Mapping) for name, kind in columns.items()
-    }
+    said = [columns for columns in (needs, may, gives) if isinstance(columns, Mapping)]
+    kinds = {name: kind for columns in said for name, kind in columns.items() if kind}
     wrong = sorted(set(kinds.values()) - set(KINDS))
     if wrong:
         raise ValueError(f"no kind of column is {wrong[0]!r}; there are {', '.join(KINDS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk import writing
+from hybridflow.observe.plain import as_json
 
 EARLIER = re.compile(r"earlier-(\d+)")
 PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
@@ -47,11 +47,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
 
-    def log(self, metrics: dict[str, float]) -> None:
-        """Append a line to `metrics.jsonl`."""
+    def log(self, metrics: Mapping[str, object]) -> None:
+        """Append a line to `metrics.jsonl`. A metric that is not finite is null there."""
         file = self.path / "metrics.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(metrics) + "\n")
+            stream.write(as_json(metrics) + "
+")
 
     def unsaved(self) -> bool:
         """Whether an earlier run of this name began and neither ended nor saved anything."""

@@ -4,10 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hybridflow.dispatch import join
+
+TIMES = "timing_s/"
+"""Names of seconds begin with it: of one call the slowest rank counts, and the calls of a step add up."""
+
+
+class Moments(NamedTuple):
+    """Of some values how many, their mean and the sum of squared deviations: what joins exactly, however uneven."""
+
+    size: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    @staticmethod
+    def of(values: ArrayLike) -> Moments:
+        """The moments of these values."""
+        exact = np.asarray(values, dtype=np.float64)
+        if not exact.size:
+            return Moments()
+        mean = float(exact.mean())
+        return Moments(float(exact.size), mean, float(np.square(exact - mean).sum()))
+
+    def plus(self, other: Moments) -> Moments:
+        """The moments of both together.
+
+        Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
+        (1979). Unlike sums of squares it loses no digits where the mean is far from 0.
+        """
+        size = self.size + other.size
+        if not size:
+            return self
+        apart = other.mean - self.mean
+        mean = self.mean + apart * other.size / size
+        squares = self.squares + other.squares + apart**2 * self.size * other.size / size
+        return Moments(size, mean, squares)
+
+    @property
+    def deviation(self) -> float:
+        """The sample's (n - 1), as everywhere here; 0 of one value."""
+        return float(np.sqrt(self.squares / max(self.size - 1, 1.0)))
 
 
 @dataclass
@@ -20,12 +61,16 @@ class Metrics(Mapping[str, float]):
         metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
         metrics.largest("actor/grad_norm", norm)
         metrics.total("perf/response_tokens", tokens)
+        metrics.spread("reward/", rewards)                  # reward/mean, reward/std, reward/min, reward/max
         metrics["actor/kl"]                                 # the mean
     """
 
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)
     totals: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
+    minima: dict[str, float] = field(default_factory=dict)
+    deviations: dict[str, Moments] = field(default_factory=dict)
+    explained: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
 
     def mean(self, name: str, total: float, weight: float = 1.0) -> None:
         """Add `total`, the sum of a quantity over `weight` things (rows, tokens, calls)."""
@@ -38,8 +83,32 @@ class Metrics(Mapping[str, float]):
         self.totals[name] = self.totals.get(name, 0.0) + float(value)
 
     def largest(self, name: str, value: float) -> None:
-        """Keep the largest value; NaN is larger than all, so that it is seen."""
+        """Keep the largest value, of any rank; NaN is larger than all, so that it is seen."""
         self.maxima[name] = float(np.maximum(value, self.maxima.get(name, float("-inf"))))
+
+    def smallest(self, name: str, value: float) -> None:
+        """Keep the smallest value; NaN is smaller than all, so that it is seen."""
+        self.minima[name] = float(np.minimum(value, self.minima.get(name, float("inf"))))
+
+    def spread(self, prefix: str, values: ArrayLike) -> None:
+        """Mean, deviation, smallest and largest of values, one a row: `<prefix>mean`, `…std`, `…min`, `…max`."""
+        found = np.asarray(values, dtype=np.float64)
+        if not found.size:
+            return
+        self.mean(f"{prefix}mean", float(found.sum()), found.size)
+        self._deviation(f"{prefix}std", Moments.of(found))
+        self.smallest(f"{prefix}min", float(found.min()))
+        self.largest(f"{prefix}max", float(found.max()))
+
+    def explain(self, name: str, targets: ArrayLike, guesses: ArrayLike) -> None:
+        """The share of the targets' variance that guesses explain: 1 - Var(target - guess) / Var(target).
+
+        1 for guesses that are right but for a constant, 0 for a constant guess, below 0 for worse ones. Without
+        variance there is nothing to explain, and no such metric.
+        """
+        exact = np.asarray(targets, dtype=np.float64)
+        errors = exact - np.asarray(guesses, dtype=np.float64)
+        self._explained(name, (Moments.of(exact), Moments.of(errors)))
 
     def add(self, other: Metrics) -> None:
         """Take in another's."""
@@ -49,9 +118,26 @@ class Metrics(Mapping[str, float]):
             self.total(name, value)
         for name, value in other.maxima.items():
             self.largest(name, value)
+        for name, value in other.minima.items():
+            self.smallest(name, value)
+        for name, moments in other.deviations.items():
+            self._deviation(name, moments)
+        for name, both in other.explained.items():
+            self._explained(name, both)
+
+    def _deviation(self, name: str, moments: Moments) -> None:
+        self.deviations[name] = self.deviations.get(name, Moments()).plus(moments)
+
+    def _explained(self, name: str, both: tuple[Moments, Moments]) -> None:
+        targets, errors = self.explained.get(name, (Moments(), Moments()))
+        self.explained[name] = targets.plus(both[0]), errors.plus(both[1])
+
+    def parts(self) -> tuple[Mapping[str, object], ...]:
+        """Everything that it holds, in the order of its fields: `Metrics(*parts)` makes it again."""
+        return self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
 
     def __bool__(self) -> bool:
-        return bool(self.sums or self.totals or self.maxima)
+        return any(self.parts())
 
     def __getitem__(self, name: str) -> float:
         return self.result()[name]
@@ -65,7 +151,10 @@ class Metrics(Mapping[str, float]):
     def result(self) -> dict[str, float]:
         """One number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
-        return dict(sorted({**means, **self.totals, **self.maxima}.items()))
+        deviations = {name: moments.deviation for name, moments in self.deviations.items()}
+        explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if t.squares > 0}
+        found = {**means, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
+        return dict(sorted(found.items()))
 
 
 @join.register

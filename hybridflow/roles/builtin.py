@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.roles.base import Role, roles
 from hybridflow.roles.columns import kinds
+from hybridflow.tasks.grades import GRADES
 
 PROMPT = kinds("prompt_ids")
 STREAM = kinds("stream_id")
@@ -20,6 +21,8 @@ TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
 PAIR = RESPONSE | kinds("rejected_ids")
 LABELS = kinds("chosen_harmful", "rejected_harmful")
+GRADED = dict.fromkeys(GRADES, "")
+"""What says whether a row can be learnt from (`hybridflow.tasks.grades`), of any kind: nobody computes with it."""
 
 
 class SamplingChanges(TypedDict, total=False):
@@ -104,7 +107,8 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
         """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
 
-        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens.
+        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens. A row
+        with a grade that has failed is no member of its group, nor of the batch; it gets 0.
         """
         raise NotImplementedError
 
@@ -119,10 +123,10 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     @using(
         "dp_tokens",
         needs=RESPONSE | kinds("old_log_probs", "advantages"),
-        may=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE,
+        may=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED,
     )
     def update_actor(self, rollout: RowsT) -> None:
-        """One optimiser step on the policy loss of these rows."""
+        """One optimiser step on the policy loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
     @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
@@ -150,9 +154,9 @@ class CriticRole(TrainedRole[RowsT]):
         """`values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"))
+    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), may=GRADED)
     def update_critic(self, rollout: RowsT) -> None:
-        """One optimiser step on the value loss of these rows."""
+        """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
 

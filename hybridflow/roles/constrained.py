@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hybridflow.dispatch import RowsT, using
 from hybridflow.roles.base import Role, roles
-from hybridflow.roles.builtin import RESPONSE, TrainedRole
+from hybridflow.roles.builtin import GRADED, RESPONSE, TrainedRole
 from hybridflow.roles.columns import kinds
 
 
@@ -38,7 +38,7 @@ class CostCriticRole(TrainedRole[RowsT]):
         """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"))
+    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), may=GRADED)
     def update_cost_critic(self, rollout: RowsT) -> None:
-        """One optimiser step on the value loss of these rows."""
+        """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,19 @@ from hybridflow.losses.policy import PolicyInputs, policy_loss
 from hybridflow.losses.preference import dpo
 from hybridflow.losses.segments import row_sums
 from hybridflow.observe.disk import writing
+from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
+from hybridflow.tasks.grades import only_graded, over_graded, settled
 from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
 from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
 from hybridflow.workers.pairs import sides
+
+CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
+"""Of each critic, the columns of what it says and of what it should have said."""
 
 
 @workers.register("actor")
@@ -92,32 +97,37 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
         """See `ActorRole`."""
-        return Estimation(rollout, self.context, self._sum_over_ranks).plain(kl_coef)
+        return self._estimated(rollout, lambda estimation: estimation.plain(kl_coef))
 
     def compute_constrained_advantage(self, rollout: Batch, *, kl_coef: float, multiplier: float) -> Batch:
         """See `ActorRole`."""
-        return Estimation(rollout, self.context, self._sum_over_ranks).constrained(kl_coef, multiplier)
+        return self._estimated(rollout, lambda estimation: estimation.constrained(kl_coef, multiplier))
 
     def update_actor(self, rollout: Batch) -> None:
         """See `ActorRole`."""
-        settings = self.context.config.algorithm.policy_loss
+        rollout, settings = only_graded(rollout), self.context.config.algorithm.policy_loss
         loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
         corrections = self._corrections(rollout)
+        used = {"pg_loss": True, "entropy_loss": settings.entropy_coef, "kl_loss": settings.kl_coef}
+        sums = {name: 0.0 for name, coef in used.items() if coef}
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             old, advantages = (tokens_of(rollout.ragged(n), micro) for n in ("old_log_probs", "advantages"))
             found = loss_of(PolicyInputs(outputs.log_probs, old, advantages, micro.lengths))
             self.record(found)
-            total = found.loss * tokens_of(corrections, micro) - settings.entropy_coef * outputs.entropy
+            weight, terms = tokens_of(weights, micro), {"entropy_loss": outputs.entropy}
+            terms["pg_loss"] = found.loss * tokens_of(corrections, micro)
+            total = terms["pg_loss"] - settings.entropy_coef * outputs.entropy
             if settings.kl_coef:
-                kl = kl_of(outputs.log_probs, tokens_of(rollout.ragged("ref_log_probs"), micro))
-                self.context.metrics.mean("actor/kl_loss", float(kl.detach().sum()), len(kl))
-                total = total + settings.kl_coef * kl
-            self.context.metrics.mean("actor/pg_loss", float(found.loss.detach().sum()), len(found.loss))
-            return (total * tokens_of(weights, micro)).sum()
+                terms["kl_loss"] = kl_of(outputs.log_probs, tokens_of(rollout.ragged("ref_log_probs"), micro))
+                total = total + settings.kl_coef * terms["kl_loss"]
+            for name in sums:
+                sums[name] += float((terms[name].detach() * weight).sum())
+            return (total * weight).sum()
 
-        self._update(rollout, loss, temperature=self.temperature(rollout))
+        if self._update(rollout, loss, temperature=self.temperature(rollout)):
+            self._report_terms(sums)
 
     def update_preferred(self, pairs: Batch) -> None:
         """See `ActorRole`. Both sides of a pair are in one micro-batch, so its gradient is exact."""
@@ -174,11 +184,30 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         metrics.mean("rollout_correction/changed", float(changed(inputs, found).sum()), len(found))
         return responses.like(found.numpy())
 
-    def _update(self, batch: Batch, loss: Loss, **options: Any) -> None:
-        self.learn(batch, loss, **options)
+    def _estimated(self, rollout: Batch, estimate: Callable[[Estimation], Batch]) -> Batch:
+        """Advantages of the rows that are graded. Grades of an algorithm that made them itself are checked here."""
+
+        def estimated(rows: Batch) -> Batch:
+            found = estimate(Estimation(rows, self.context, self._sum_over_ranks))
+            for role, values, returns in CRITICS:
+                if values in rows and returns in found:
+                    guessed, came = rows.ragged(values).values, found.ragged(returns).values
+                    self.context.metrics.explain(f"{role}/vf_explained_var", came, guessed)
+            return found
+
+        return over_graded(settled(rollout, rollout, self.context.config, Metrics()), estimated)
+
+    def _report_terms(self, terms: Mapping[str, float]) -> None:
+        """Report the terms of the loss that an update minimised, without their coefficients; of several, their mean.
+
+        A rank has the sums over its rows, already weighed by totals over all ranks, so the ranks' sums add up.
+        """
+        for name, part in terms.items():
+            self.context.metrics.mean(f"actor/{name}", part, 1 / self.groups.layout.data)
+
+    def _update(self, batch: Batch, loss: Loss, **options: Any) -> bool:
         self.version += 1
-        tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
-        self.context.metrics.total("perf/trained_tokens", tokens)
+        return self.learn(batch, loss, **options)
 
     def _sum_over_ranks(self, vector: Tensor) -> Tensor:
         total = vector.to(platform().device)

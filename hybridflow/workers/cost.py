@@ -13,8 +13,8 @@ class CostWorker(CostRole[Batch], GradingWorker):
     """Grades this rank's rows."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.config.cost.grader)
+        super().__init__(context, context.config.cost)
 
     def compute_cost(self, rollout: Batch) -> Batch:
         """See `CostRole`."""
-        return Batch(costs=self.graded(rollout, "cost/mean"))
+        return Batch(costs=self.graded(rollout))

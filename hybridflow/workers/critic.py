@@ -11,6 +11,7 @@ from hybridflow.engines.megatron.packing import MicroBatch
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.losses.value import clipped_value_loss
 from hybridflow.roles import CriticRole
+from hybridflow.tasks.grades import only_graded
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.model import TrainedWorker, tokens_of
 
@@ -23,6 +24,7 @@ class ValueWorker(TrainedWorker):
 
     def learn_values(self, rollout: Batch, old: str, returns: str) -> None:
         """One optimiser step on the value loss, averaged over tokens; `old` and `returns` name its columns."""
+        rollout = only_graded(rollout)
         weights = self.token_weights(rollout, "token_mean")
         clip, role = self.context.config.algorithm.value_loss.clip, self.context.role
 

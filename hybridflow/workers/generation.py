@@ -87,7 +87,7 @@ def stream(
         for rows in generator.stream(prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds):
             finished += rows
             yield rows
-    _measure(context, prompts, Generated.of(finished))
+    _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
 
 
 def sampled(version: int, temperature: float, found: Generated) -> Batch:
@@ -102,11 +102,13 @@ def sampled(version: int, temperature: float, found: Generated) -> Batch:
     )
 
 
-def _measure(context: Context, prompts: Batch, found: Generated) -> None:
+def _measure(context: Context, prompts: Batch, found: Generated, *, greedy: bool) -> None:
+    """What a call sampled. Greedy rows are there to compare with, not to learn from: their names begin `greedy/`."""
     metrics, rows, lengths = context.metrics, len(prompts), found.tokens.lengths
-    metrics.mean("response_length/mean", lengths.sum(), rows)
-    metrics.largest("response_length/max", lengths.max(initial=0))
-    metrics.mean("rollout/truncated_fraction", found.truncated.sum(), rows)
+    length, cut = ("greedy/response_length", "greedy") if greedy else ("response_length", "rollout")
+    metrics.mean(f"{length}/mean", lengths.sum(), rows)
+    metrics.largest(f"{length}/max", lengths.max(initial=0))
+    metrics.mean(f"{cut}/truncated_fraction", found.truncated.sum(), rows)
     cached, prompted = found.cached_tokens.sum(), prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
     metrics.total("perf/response_tokens", lengths.sum())

@@ -110,13 +110,26 @@ class ModelWorker(Worker):
 class TrainedWorker(TrainedRole[Batch], ModelWorker):
     """A worker whose model learns."""
 
-    def learn(self, batch: Batch, loss: Loss, **options: Any) -> None:
-        """One optimiser step of the engine, with `options` of its `train`; reports how it went."""
+    def learn(self, batch: Batch, loss: Loss, **options: Any) -> bool:
+        """One optimiser step of the engine, with `options` of its `train`; reports how it went.
+
+        Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
+        counts as skipped. Gives whether there were any.
+        """
+        role, metrics = self.context.role, self.context.metrics
+        tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
+        metrics.total(f"{role}/trained_rows", len(batch) // options.get("together", 1))
+        metrics.total(f"{role}/trained_tokens", tokens)
+        metrics.total(f"{role}/updates", float(self.groups.at.dp == 0))
+        if not any(self.engine.global_sums(float(len(batch)))):
+            metrics.mean(f"{role}/skipped_steps", 1.0)
+            return False
         with self.turn(learns=True) as engine:
             result = engine.train(batch, loss, **options)
-        self.context.metrics.largest(f"{self.context.role}/grad_norm", result.grad_norm)
-        self.context.metrics.largest(f"{self.context.role}/lr", result.lr)
-        self.context.metrics.mean(f"{self.context.role}/skipped_steps", float(not result.applied))
+        metrics.largest(f"{role}/grad_norm", result.grad_norm)
+        metrics.largest(f"{role}/lr", result.lr)
+        metrics.mean(f"{role}/skipped_steps", float(not result.applied))
+        return True
 
     def state(self) -> dict[str, Any]:
         """What belongs to the role beside its engine; plain JSON, alike on all ranks."""

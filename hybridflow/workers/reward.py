@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-
-import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.observe.disk import writing
+from hybridflow.observe.plain import as_json
 from hybridflow.roles import RewardRole
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.grading import GradingWorker
@@ -19,16 +17,16 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
     """Grades this rank's rows, and writes them out."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.config.reward.grader)
+        super().__init__(context, context.config.reward)
 
     def compute_reward(self, rollout: Batch) -> Batch:
         """See `RewardRole`."""
-        return Batch(rewards=self.graded(rollout, "reward/mean"))
+        return Batch(rewards=self.graded(rollout))
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         """See `RewardRole`."""
-        grades = self.graded(greedy, "reward/baseline_mean")
-        return Batch(baseline_rewards=grades, baseline_lengths=greedy.ragged("response_ids").lengths)
+        lengths = greedy.ragged("response_ids").lengths
+        return Batch(baseline_rewards=self.graded(greedy), baseline_lengths=lengths)
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
         """See `RewardRole`."""
@@ -36,17 +34,15 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
         prompts, responses = self.texts(rollout, "prompt_ids"), self.texts(rollout, "response_ids")
-        with writing(path), (path / f"rank{self.context.rank}.jsonl").open("a", encoding="utf-8") as file:
+        into = path / f"rank{self.context.rank}.jsonl"
+        # Half of a surrogate pair, which UTF-8 does not have, is written as JSON's own escape.
+        with writing(path), into.open("a", encoding="utf-8", errors="backslashreplace") as file:
             for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
                 line = {"step": step, "prompt": prompt, "response": response}
                 if "rejected_ids" in rollout:
                     line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
-                line |= {name: _plain(rollout.dense(name)[row]) for name in LOGGED if name in rollout}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                line |= {name: rollout.dense(name)[row] for name in LOGGED if name in rollout}
+                file.write(as_json(line, ensure_ascii=False) + "\n")
 
 
 LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "finish_reason", "truncated")
-
-
-def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value

@@ -38,8 +38,6 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             return found.loss.sum() / total
 
         self.learn(rows, loss, together=2)
-        tokens = rows.ragged("prompt_ids").lengths.sum() + rows.ragged("response_ids").lengths.sum()
-        self.context.metrics.total("perf/trained_tokens", tokens)
 
     def compare(self, pairs: Batch) -> None:
         """See `RewardModelRole`."""
@@ -63,14 +61,11 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
 class ScoringWorker(ModelWorker):
     """A frozen reward model, on one rank."""
 
-    def scores(self, rollout: Batch, column: str, metric: str) -> Batch:
-        """The score of each row as a column, on the ranks that have it; reports their mean."""
+    def scores(self, rollout: Batch, column: str) -> Batch:
+        """The score of each row as a column, on the ranks that have it."""
         with self.turn() as engine:
             found = engine.score_rows(rollout)
-        if found is None:
-            return Batch()
-        self.context.metrics.mean(metric, found.sum(), len(found))
-        return Batch(**{column: found})
+        return Batch() if found is None else Batch(**{column: found})
 
 
 @workers.register("model")
@@ -82,11 +77,11 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
 
     def compute_reward(self, rollout: Batch) -> Batch:
         """See `ModelRewardRole`."""
-        return self.scores(rollout, "rewards", "reward/mean")
+        return self.scores(rollout, "rewards")
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         """See `ModelRewardRole`."""
-        found = self.scores(greedy, "baseline_rewards", "reward/baseline_mean")
+        found = self.scores(greedy, "baseline_rewards")
         lengths = Batch(baseline_lengths=greedy.ragged("response_ids").lengths)
         return found | lengths if found.columns else found  # on the ranks that have scores
 
@@ -100,4 +95,4 @@ class ModelCostWorker(ModelCostRole[Batch], ScoringWorker):
 
     def compute_cost(self, rollout: Batch) -> Batch:
         """See `ModelCostRole`."""
-        return self.scores(rollout, "costs", "cost/mean")
+        return self.scores(rollout, "costs")

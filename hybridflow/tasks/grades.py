@@ -1,0 +1,162 @@
+"""Grades: what every reward, baseline and cost must be, whoever gives it, and what becomes of one that is not.
+
+A grade is a finite number that float32 can hold, one a response. Anything else, an exception in a grader too, is a
+failed grade. It stands as NaN in its column, so nobody can take it for a reward of 0; a row with one is left out of
+everything that compares or learns (`graded`), and is counted. How many may fail is `reward.max_failed_share` and
+`cost.max_failed_share`: at 0 the first one ends the run.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import Config
+from hybridflow.observe.metrics import Metrics
+from hybridflow.tasks.tokenizer import load_decoder
+
+
+class Kind(NamedTuple):
+    """A column of grades: the section of the settings that it belongs to, and how names of its metrics begin."""
+
+    section: str
+    prefix: str
+
+
+GRADES: Mapping[str, Kind] = {
+    "rewards": Kind("reward", "reward/"),
+    "baseline_rewards": Kind("reward", "reward/baseline_"),
+    "costs": Kind("cost", "cost/"),
+}
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 300
+
+
+def shown(value: object) -> str:
+    """A value in an error: as Python writes it, cut if it is long."""
+    return _SHORT.repr(value)
+
+
+def number(grade: object) -> float:
+    """A grade as a number: a bool, an int, a float, whatever library it is of, or an array of no dimensions.
+
+    Raises ValueError, saying what was found, for anything that is not one finite number in float32.
+    """
+    value = grade.item() if getattr(grade, "ndim", None) == 0 and not np.ma.is_masked(grade) else grade  # type: ignore[attr-defined]
+    if not isinstance(value, (Real, Decimal)):
+        raise ValueError(f"{shown(grade)}, of type {type(grade).__name__}")
+    try:
+        with np.errstate(over="ignore"):
+            found = float(np.float32(float(value)))
+    except (OverflowError, ValueError):  # an int of 400 digits; a signalling NaN
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError(f"{shown(grade)}, which is no finite number in float32")
+    return found
+
+
+def graded(rows: Batch) -> np.ndarray:
+    """[R] bool: the rows none of whose grades has failed. Rows without a column of grades have none that could."""
+    found = np.ones(len(rows), dtype=bool)
+    for name in GRADES:
+        if name in rows:
+            found &= np.isfinite(rows.dense(name))
+    return found
+
+
+def only_graded(rows: Batch) -> Batch:
+    """The rows none of whose grades has failed."""
+    found = graded(rows)
+    return rows if found.all() else rows.select(np.flatnonzero(found))
+
+
+def over_graded(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
+    """What `estimate` gives for the rows that are graded, in ragged columns over responses; 0 for the others' tokens.
+
+    It is called on every rank, also with no rows, as it may wait for the other ranks.
+    """
+    found = graded(rows)
+    if found.all():
+        return estimate(rows)
+    responses = rows.ragged("response_ids")
+    tokens = np.repeat(found, responses.lengths)
+    columns: dict[str, Ragged] = {}
+    for name, column in estimate(rows.select(np.flatnonzero(found))).items():
+        assert isinstance(column, Ragged), f"{name} is not ragged over responses"
+        values = np.zeros(len(tokens), dtype=column.values.dtype)
+        values[tokens] = column.values
+        columns[name] = responses.like(values)
+    return Batch(**columns)
+
+
+def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -> Any:
+    """What a call gave, its columns of grades checked and measured: float32, NaN where a grade has failed.
+
+    Raises ValueError naming the first that failed, its response and its answer, if none may.
+
+    Args:
+        given: the rows that were to be graded.
+    """
+    if not isinstance(found, Batch) or GRADES.keys().isdisjoint(found.columns):
+        return found
+    columns = dict(found.items())
+    for name, kind in GRADES.items():
+        column = columns.get(name)
+        if column is None or isinstance(column, Ragged):  # that it must not be ragged is told by the one who asked
+            continue
+        values = _numbers(column)
+        failed = ~np.isfinite(values)
+        if failed.any() and not getattr(config, kind.section).max_failed_share:
+            raise ValueError(_refusal(name, kind, int(failed.argmax()), column, given, config))
+        metrics.spread(kind.prefix, values[~failed])
+        metrics.mean(f"{kind.prefix}failed_share", int(failed.sum()), len(failed))
+        metrics.total(f"{kind.prefix}failed_grades", int(failed.sum()))
+        columns[name] = np.where(failed, np.float32(np.nan), values) if failed.any() else values
+    return Batch(**columns)
+
+
+def too_many_failed(config: Config, metrics: Mapping[str, float]) -> str | None:
+    """What to say if more grades of a step, or a validation, failed than may."""
+    for kind in GRADES.values():
+        share, most = metrics.get(f"{kind.prefix}failed_share", 0.0), getattr(config, kind.section).max_failed_share
+        if share > most:
+            count = metrics[f"{kind.prefix}failed_grades"]
+            return (
+                f"{count:.0f} grades failed ({kind.prefix}failed_grades), {share:.1%} of all; "
+                f"{kind.section}.max_failed_share allows {most:.1%}. With {kind.section}.max_failed_share=0 a run ends "
+                "at the first of them and shows it"
+            )
+    return None
+
+
+def _numbers(column: np.ndarray) -> np.ndarray:
+    """[R] float32; what is no number, or too large, becomes something that is not finite."""
+    if column.ndim == 1 and column.dtype.kind in "biuf":
+        with np.errstate(over="ignore"):
+            return column.astype(np.float32, copy=False)
+    return np.array([_number_or_nan(grade) for grade in column], dtype=np.float32)
+
+
+def _number_or_nan(grade: object) -> float:
+    try:
+        return number(grade)
+    except ValueError:
+        return math.nan
+
+
+def _refusal(name: str, kind: Kind, row: int, column: np.ndarray, given: Batch | None, config: Config) -> str:
+    """What is wrong with the grade of a row, and of which response it is."""
+    place = f"{name} of row {row}: {shown(column[row])} given, a finite number expected, one a response"
+    if given is not None and len(given) == len(column) and "response_ids" in given:
+        decode = load_decoder(config.actor.model.path)
+        answer = f", answer {shown(given.dense('answer')[row])}" if "answer" in given else ""
+        place += f" (response {shown(decode(given.ragged('response_ids')[row].tolist()))}{answer})"
+    return f"{place}. {kind.section}.max_failed_share lets a run go on without such rows"
