@@ -49,12 +49,14 @@ def table() -> str:
     return "\n".join(rows)
 
 
-def _declared(kind: Any, above: str) -> Iterator[tuple[str, Number, Any]]:
+def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Number, Any]]:
+    """`own`: before the names of numbers that this role alone has."""
     default = kind()
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        key = above + name
+        key = (own if name in kind.__annotations__ and own else above) + name
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _declared(hint, f"{ROLE if issubclass(hint, Trained) else key}.")
+            role = issubclass(hint, Trained)
+            yield from _declared(hint, f"{ROLE if role else above + name}.", f"{name}." if role else "")
         elif get_origin(hint) in (list, dict):
             if found := number(get_args(hint)[-1]):
                 yield f"{key}.*", found, ...

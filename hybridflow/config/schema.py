@@ -137,12 +137,8 @@ class Reward(Trained):
 
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
-    right_grade: Annotated[float, Bounds(because="a grader may give any number")] = (
-        1.0  # from it on a response is right
-    )
-    max_failed_share: Fraction = (
-        0.0  # of a step's grades that may fail; their rows are left out. 0: the first ends the run
-    )
+    right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
+    max_failed_share: Fraction = 0.0  # of a step's grades that may fail; 0: the first ends the run
     model: Model = field(default_factory=lambda: Model(path=""))  # of the reward model
 
 

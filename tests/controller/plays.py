@@ -159,6 +159,15 @@ class Scribe(Role, Worker):
     def measure_everywhere(self) -> None:
         self.context.metrics.total("ranks/total", 1)
 
+    @using("3d_proto", needs=["n"])
+    def measure_ranks(self, rows: Batch) -> None:
+        """Only rank 0 is where results come from; the others have numbers of their own."""
+        metrics, rank = self.context.metrics, self.context.rank
+        metrics.largest("rank/largest", rank)
+        metrics.smallest("rank/smallest", -rank)
+        metrics.spread("n/", rows.dense("n"))
+        metrics.largest("timing_s/part", 1 + rank)
+
     @using("one_too_few")
     def forget_one(self) -> None:
         raise AssertionError("no rank is called")

@@ -112,6 +112,18 @@ def test_metrics_of_uneven_parts(stage: Stage) -> None:
     assert stage.supervisor.drain() == {}
 
 
+def test_the_largest_is_of_all_ranks_and_times_of_calls_add_up(stage: Stage) -> None:
+    """Of one tensor parallel replica, whose results come from rank 0; it is not the rank that took longest."""
+    scribe = stage.play("scribe", Layout(tensor=4))
+    stage.supervisor.drain()
+    for _ in range(2):
+        scribe.measure_ranks(numbers(4))
+    found = stage.supervisor.drain()
+    assert (found["rank/largest"], found["rank/smallest"]) == (3, -3)
+    assert found["timing_s/part"] == 2 * 4, "the slowest rank of each call"
+    assert found["n/mean"] == 1.5 and (found["n/min"], found["n/max"]) == (0, 3)
+
+
 def test_metrics_count_once_what_replicas_share(stage: Stage) -> None:
     scribe = stage.play("scribe", Layout(tensor=2, data=2))
     scribe.measure_once_a_replica(numbers(5))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridflow.controller.report import Report
 from hybridflow.dispatch import concat
 from hybridflow.observe.metrics import Metrics
 
@@ -63,3 +65,50 @@ def test_results_are_sorted_by_name() -> None:
 def test_nan_is_not_hidden_by_a_number(values: list[float]) -> None:
     found = concat([of([value]) for value in values]).result()
     assert math.isnan(found["largest"]) and math.isnan(found["mean"])
+
+
+PARTS = st.lists(st.lists(st.floats(-100, 100, width=32), max_size=5), min_size=1, max_size=5)
+
+
+@given(PARTS, st.sampled_from([0.0, 1e7]))
+def test_a_spread_over_uneven_parts_is_that_of_the_whole(parts: list[list[float]], far: float) -> None:
+    """Also far from 0, where a sum of squares has no digits left for the deviation."""
+    whole = np.array([value + far for part in parts for value in part])
+    ranks = [Metrics() for _ in parts]
+    for metrics, part in zip(ranks, parts, strict=True):
+        metrics.spread("reward/", np.array(part) + far)
+    found = concat(ranks).result()
+    assert set(found) == ({f"reward/{name}" for name in ("mean", "std", "min", "max")} if len(whole) else set())
+    if len(whole):
+        assert found["reward/mean"] == pytest.approx(whole.mean(), abs=1e-6)
+        assert found["reward/std"] == pytest.approx(whole.std(ddof=1) if len(whole) > 1 else 0.0, abs=1e-5)
+        assert (found["reward/min"], found["reward/max"]) == (whole.min(), whole.max())
+
+
+@given(PARTS)
+def test_explained_variance_over_uneven_parts_is_that_of_the_whole(parts: list[list[float]]) -> None:
+    targets = [np.array(part) for part in parts]
+    guesses = [np.round(part / 10) * 10 + number for number, part in enumerate(targets)]
+    ranks = [Metrics() for _ in parts]
+    for metrics, part, guess in zip(ranks, targets, guesses, strict=True):
+        metrics.explain("critic/vf_explained_var", part, guess)
+    found, whole = concat(ranks).result(), np.concatenate(targets)
+    if not len(whole) or whole.var() < 1e-6:
+        return
+    errors = whole - np.concatenate(guesses)
+    assert found["critic/vf_explained_var"] == pytest.approx(1 - errors.var() / whole.var(), rel=1e-6, abs=1e-6)
+
+
+def test_what_does_not_vary_is_not_explained() -> None:
+    metrics = Metrics()
+    metrics.explain("critic/vf_explained_var", [1.0, 1.0], [0.0, 1.0])
+    assert metrics.result() == {} and metrics
+
+
+def test_everything_survives_the_way_from_a_rank() -> None:
+    metrics = of([1.0, 5.0])
+    metrics.smallest("smallest", -1.0)
+    metrics.spread("reward/", [1.0, 2.0, 4.0])
+    metrics.explain("explained", [1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    there = Report.decode(Report(metrics=metrics).encode()).metrics
+    assert there == metrics and there is not None and there.result() == metrics.result()

@@ -91,13 +91,18 @@ class Scores:
         return BatchRef.here(Batch(rewards=rollout.keep(["score"]).get().dense("score")))
 
 
-def rows() -> BatchRef:
-    """Four prompts with three responses each: one of no token, some of one, a group of equal rewards."""
+def rows(failed: tuple[int, ...] = ()) -> BatchRef:
+    """Four prompts with three responses each: one of no token, some of one, a group of equal rewards.
+
+    Args:
+        failed: rows whose grade has failed.
+    """
     rng = np.random.default_rng(4)
     prompts = Batch(prompt_ids=Ragged.of([rng.integers(2, 44, n) for n in (3, 1, 6, 4)]), stream_id=np.arange(4))
     responses = Ragged.of([rng.integers(2, 44, n) for n in (5, 1, 0, 7, 2, 9, 3, 1, 8, 4, 6, 2)])
     score = rng.normal(size=12).astype(np.float32)
     score[3:6] = 1.0
+    score[list(failed)] = np.nan
     sampled = Batch(
         response_ids=responses,
         rollout_log_probs=responses.like(rng.normal(-3, 1, len(responses.values)).astype(np.float32)),
@@ -115,7 +120,9 @@ def config_of(name: str, model: Path, other: Path, budget: int) -> Config:
         "actor.parallel.tensor=1",
         *(f"{role}.max_tokens_per_rank={budget}" for role in ("actor", "critic", "reference")),
     )
-    config = compose.load("train", ["experiment=addition", f"algorithm={name}", *sizes, *paths, *cut, *OWN[name]])
+    some_may_fail = ("reward.max_failed_share=0.9",)
+    own = (*sizes, *paths, *cut, *OWN[name], *some_may_fail)
+    config = compose.load("train", ["experiment=addition", f"algorithm={name}", *own])
     config.actor.optimizer = config.critic.optimizer = replace(reference.SETTINGS, lr=2e-3)
     return config
 
@@ -131,21 +138,23 @@ def models(tiny: GetModel) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case], Step]:
-    """`step_of(algorithm, case)`: by the roles that learn, the gradients of both updates and what the last measured."""
+    """`step_of(algorithm, case)`: by the roles that learn, the gradients of both updates and what the last measured.
+
+    Grades of the rows `failed` have failed; the case's order is over those, and rows that it leaves out are not there.
+    """
 
     @cache
-    def get(name: str, case: Case) -> Step:
+    def get(name: str, case: Case, failed: tuple[int, ...] = ()) -> Step:
         layout, budget, order = case
         config, on = config_of(name, *models, budget), ranks(layout.size)
         made = {role: Group(role, layout, on) for role in (*LEARNT[name], "reference")}
         on.run(play.build, config, layout, tuple(made))
         algorithm = algorithms.get(name)(config.algorithm, {**made, "reward": Scores()})
         algorithm.generate = lambda prompts, **_: prompts
-        algorithm.step(rows().select(order))
+        algorithm.step(rows(failed).select(order))
         found = {}
         for role in LEARNT[name]:
-            first, second = zip(*on.run(play.steps, role), strict=True)
-            found[role] = [merged(list(stages)) for stages in (first, second)]
+            found[role] = [merged(list(stages)) for stages in zip(*on.run(play.steps, role), strict=True)]
         return found, {role: made[role].metrics[-1] for role in found}
 
     return get
@@ -162,6 +171,30 @@ def test_the_gradient_is_that_of_one_rank(name: str, case: str, step_of: Callabl
             off = {weight: apart(got[weight], gradient) for weight, gradient in update.items()}
             worst = max(off, key=off.__getitem__)
             assert off[worst] < bound, (role, worst, off[worst])
+
+
+@pytest.mark.parametrize("case", ["alone", "dp2"])
+@pytest.mark.parametrize("failed", [(0, 7, 8), tuple(range(6, 12))], ids=["some", "all-of-a-rank"])
+@pytest.mark.parametrize("name", LEARNT)
+def test_rows_whose_grades_failed_have_no_part_in_the_gradient(
+    name: str, failed: tuple[int, ...], case: str, step_of: Callable[[str, Case], Step]
+) -> None:
+    """It is that of a step without them: in groups, in whitening, in every mean. A rank may have no other rows."""
+    others = tuple(row for row in AS_THEY_ARE if row not in failed)
+    expected, _ = step_of(name, (Layout(), WHOLE, others))
+    found, measured = step_of(name, {**CASES, "alone": ALONE}[case], failed)  # type: ignore[call-arg]
+    for role, updates in expected.items():
+        for update, bound, got in zip(updates, (1e-5, 1e-4), found[role], strict=True):
+            assert max(apart(got[weight], gradient) for weight, gradient in update.items()) < bound
+        assert measured[role][f"{role}/trained_rows"] == len(others) and measured[role][f"{role}/updates"] == 1
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_without_any_row_that_is_graded_there_is_no_update(name: str, step_of: Callable[[str, Case], Step]) -> None:
+    gradients, measured = step_of(name, CASES["dp2"], AS_THEY_ARE)  # type: ignore[call-arg]
+    for role, updates in gradients.items():
+        assert updates == [], "the weights would move by what earlier steps have left"
+        assert measured[role][f"{role}/skipped_steps"] == 1 and f"{role}/grad_norm" not in measured[role]
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
