@@ -51,8 +51,7 @@ class RunFolder:
         """Append a line to `metrics.jsonl`. A metric that is not finite is null there."""
         file = self.path / "metrics.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(as_json(metrics) + "
-")
+            stream.write(as_json(metrics) + "\n")
 
     def unsaved(self) -> bool:
         """Whether an earlier run of this name began and neither ended nor saved anything."""
