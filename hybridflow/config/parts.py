@@ -24,6 +24,7 @@ def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
         *_known(config, algorithm),
         *_read(config, algorithm),
         *_labels(config, algorithm),
+        *_fruitless(config, algorithm),
     ]
 
 
@@ -119,6 +120,28 @@ def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield (
             f"task.name: algorithm.pair_loss = {name} reads {missing}, which {config.task.name} does not give; make it "
             "a hybridflow.tasks.HarmTask, or choose another, such as addition_sevens"
+        )
+
+
+def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """A filter, ours or a user's, that can never keep a row under these settings: no step would learn."""
+    from hybridflow.losses.filter_trial import keeps_nothing
+    from hybridflow.losses.filters import rollout_filters
+    from hybridflow.losses.options import with_options
+
+    own, limit = config.algorithm, config.rollout.max_response_tokens
+    name, options = own.rollout_filter.name, own.rollout_filter.options
+    if "rollout_filter" not in algorithm.parts or name == "none" or name not in rollout_filters:
+        return
+    try:
+        chosen = with_options(rollout_filters, name, options)
+    except ValueError:  # told as an option that is wrong
+        return
+    if keeps_nothing(chosen, own.prompts_per_step, own.samples_per_prompt, limit):
+        yield (
+            f"algorithm.rollout_filter.name: {name} keeps no row whatever the rewards are, with samples_per_prompt = "
+            f"{own.samples_per_prompt} and responses of {limit} tokens at most, so no step would learn; give "
+            "algorithm.samples_per_prompt more than 1 if it compares the samples of a prompt, or set it to none"
         )
 
 

@@ -14,6 +14,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.derived import derived
 from hybridflow.trainer.loop import drawn
 from hybridflow.trainer.run import load_task
 
@@ -46,9 +47,10 @@ class Stage:
         """One step, as the trainer takes it: its rows, and what it measured."""
         self.running.supervisor.drain()
         algorithm.number = self.running.supervisor.step = number
+        algorithm.kept = None
         rollout = algorithm.step(algorithm.draw())
         metrics = self.running.supervisor.drain()
-        return rollout, metrics | algorithm.measured(metrics)
+        return rollout, metrics | algorithm.measured(metrics) | derived(metrics, algorithm, rollout)
 
 
 @contextmanager

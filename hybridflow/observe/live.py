@@ -62,7 +62,7 @@ class Live:
             yield
 
     def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
-        """One more step is done."""
+        """One more step is done. Its number, from 0, is that of the files and of errors."""
         shown = " · ".join(form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics)
         if self._progress is not None and self._task is not None and self._bar_moves():
             self._progress.update(self._task, completed=done, shown=shown)
@@ -70,7 +70,7 @@ class Live:
                 return
         if self._every_step or done in (1, steps) or monotonic() - self._last_line > LINE_EVERY_S:
             self._last_line = monotonic()
-            self.say(f"step {done}/{steps} · {shown} · {seconds_left:.0f} s left")
+            self.say(f"step {done - 1} ({done}/{steps} done) · {shown} · {seconds_left:.0f} s left")
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
         """A short table."""

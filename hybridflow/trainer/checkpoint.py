@@ -16,7 +16,7 @@ from hybridflow.observe.folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.commit import Checkpoints
-from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.outcome import Learning, Outcome
 from hybridflow.trainer.resume import CONFIG
 from hybridflow.trainer.versions import versions
 
@@ -64,7 +64,9 @@ def load(running: Running, path: Path) -> Outcome:
     state = _read(path)
     running.algorithm.restore(state["algorithm"])
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
-    return Outcome(state["steps"], state["seconds"], accuracy, state["draws"])
+    mean_grade = {int(steps): value for steps, value in state.get("mean_grade", {}).items()}
+    learning = {role: Learning(**found) for role, found in state.get("learning", {}).items()}
+    return Outcome(state["steps"], state["seconds"], accuracy, state["draws"], mean_grade, learning)
 
 
 def sizes(path: Path) -> dict[str, int]:

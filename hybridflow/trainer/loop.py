@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 
 import numpy as np
@@ -11,11 +12,14 @@ from hybridflow.algorithms.base import made_rows
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
+from hybridflow.errors import HybridFlowError
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
 from hybridflow.tasks import Prompts, Task
+from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
+from hybridflow.trainer.derived import derived
 from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.validate import judged, validate, with_preferences
 
@@ -38,6 +42,10 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
         while not outcome.ended(settings.steps, settings.stop_at_accuracy):
             metrics = _step(config, running, outcome.steps, folder)
             folder.log({"step": outcome.steps, **metrics})
+            planned = config.algorithm.minibatches * config.algorithm.epochs
+            outcome.take_in(metrics, running.algorithm.learner, planned)
+            if metrics.get("rollout/kept_rows") == 0:
+                live.say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
             outcome.steps += 1
             elapsed = perf_counter() - start
             outcome.seconds = earlier + elapsed
@@ -66,17 +74,30 @@ def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dic
     """One step, and its metrics."""
     begin, algorithm = perf_counter(), running.algorithm
     algorithm.number = running.supervisor.step = step
+    algorithm.kept = None
     rollout = made_rows(algorithm, algorithm.step(algorithm.draw()))
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
     metrics = running.supervisor.drain()
     running.supervisor.step = None
-    metrics |= algorithm.measured(metrics)
+    told = too_many_failed(config, metrics)
+    if told is not None:
+        raise HybridFlowError(f"step {step}: {told}")
+    metrics |= algorithm.measured(metrics) | derived(metrics, algorithm, rollout)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
-    metrics["perf/tokens_per_s"] = metrics.get("perf/trained_tokens", 0.0) / seconds
+    metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     return metrics
+
+
+def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
+    """Why a step learnt nothing, as far as its metrics say."""
+    part, rows = config.algorithm.rollout_filter.name, metrics.get("rollout/rows", 0.0)
+    failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())
+    by_filter = f"; algorithm.rollout_filter.name = {part}" if part != "none" else ""
+    by_grades = f"; {failed:.0f} grades failed" if failed else ""
+    return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}"
 
 
 def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
@@ -105,7 +126,11 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
 
 
 def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
-    found = validate(running, task, config.trainer.validation_prompts)
+    found = validate(config, running, task)
     accuracy = outcome.accuracy[outcome.steps] = found["accuracy"]
+    told = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"
+    if "mean_grade" in found:
+        outcome.mean_grade[outcome.steps] = found["mean_grade"]
+        told += f", mean grade {found['mean_grade']:.3f}"
     folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in found.items()}})
-    live.say(f"after {outcome.steps} steps: accuracy {accuracy:.3f} on held-out {judged(running.algorithm)}")
+    live.say(f"{told} on held-out {judged(running.algorithm)}")

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+
+@dataclass
+class Learning:
+    """How the updates of one role went.
+
+    Attributes:
+        updates: optimiser steps that were to be taken.
+        skipped: those of them that changed nothing: a gradient was not finite, or no row was left to learn from.
+        moved: whether any of them had a gradient that is not 0.
+    """
+
+    updates: float = 0.0
+    skipped: float = 0.0
+    moved: bool = False
 
 
 @dataclass
@@ -14,14 +30,56 @@ class Outcome:
         seconds: that the loop has run, before interruptions too.
         accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
         draws: of prompts that the steps took, one each unless the algorithm drew more: the data cursor.
+        mean_grade: of the answers to held-out prompts, by the number of steps; none of pairs.
+        learning: by role.
     """
 
     steps: int = 0
     seconds: float = 0.0
     accuracy: dict[int, float] = field(default_factory=dict)
     draws: int = 0
+    mean_grade: dict[int, float] = field(default_factory=dict)
+    learning: dict[str, Learning] = field(default_factory=dict)
 
     def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
-        """Whether there is nothing left to do: all steps are taken, or the last one reached the accuracy."""
-        reached = self.steps > 0 and self.accuracy.get(self.steps, 0.0) >= (stop_at_accuracy or float("inf"))
+        """Whether there is nothing left to do: all steps are taken, or the newest validation reached the accuracy."""
+        reached = stop_at_accuracy is not None and self.accuracy.get(self.steps, -1.0) >= stop_at_accuracy
         return self.steps >= steps or reached
+
+    def take_in(self, metrics: Mapping[str, float], learner: str, planned: int) -> None:
+        """Count the updates of a step.
+
+        Args:
+            learner: the role whose model the run leaves.
+            planned: the updates of it that a step has.
+        """
+        for role in [name.removesuffix("/updates") for name in metrics if name.endswith("/updates")]:
+            entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
+            entry.updates += tried
+            entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
+            entry.moved = entry.moved or metrics.get(f"{role}/grad_norm", 0.0) != 0
+        if metrics.get("rollout/kept_rows") == 0 and f"{learner}/updates" not in metrics:
+            entry = self.learning.setdefault(learner, Learning())
+            entry.updates += planned
+            entry.skipped += planned
+
+    def fault(self, learner: str) -> str | None:
+        """Why the run cannot have taught its model what it should; None if nothing says so.
+
+        A run that made no update has none: it had no steps to take, or was good enough from the start. Of other roles
+        than the learner a loss without gradient may be right: nothing may have cost anything.
+        """
+        for role, found in self.learning.items():
+            if found.skipped * 2 > found.updates:
+                return (
+                    f"{found.skipped:.0f} of {found.updates:.0f} updates of the {role} changed nothing, as a gradient "
+                    f"was not finite or no row was left to learn from; {role}/skipped_steps and rollout/kept_rows in "
+                    "metrics.jsonl say in which steps"
+                )
+        found = self.learning.get(learner, Learning())
+        if found.updates and not found.moved:
+            return (
+                f"the loss of the {learner} had no gradient in any of {found.updates:.0f} updates ({learner}/grad_norm "
+                "is 0): it has learnt nothing. Are all rewards equal (reward/std), or all advantages 0?"
+            )
+        return None

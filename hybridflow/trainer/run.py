@@ -61,6 +61,9 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         train(config, running, task, folder, live, outcome)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
     _report(config, folder, live, outcome, judged(running.algorithm))
+    fault = outcome.fault(running.algorithm.learner)
+    if fault is not None:
+        raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
 
 
@@ -117,12 +120,15 @@ def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
 
 
 def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome, rows: str) -> None:
-    measured = sorted(outcome.accuracy)
+    ends = [sorted(outcome.accuracy)[end] for end in (0, -1)]
+    before, after = (f"{outcome.accuracy[steps]:.3f}" for steps in ends)
+    grades = [f"{outcome.mean_grade[steps]:.3f}" for steps in ends if steps in outcome.mean_grade]
     live.table(
         config.run.name,
         {
-            "accuracy before": f"{outcome.accuracy[measured[0]]:.3f}",
-            "accuracy after": f"{outcome.accuracy[measured[-1]]:.3f}  (held-out {rows})",
+            "accuracy before": before,
+            "accuracy after": f"{after}  (held-out {rows})",
+            **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
             "steps": str(outcome.steps),
             "wall time": f"{outcome.seconds:.0f} s",
             "run folder": str(folder.path),

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch
+from hybridflow.config.schema import Config
 from hybridflow.controller import put
+from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import PreferenceTask, Task
+from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.build import Running
 
 
-def validate(running: Running, task: Task, rows: int) -> dict[str, float]:
-    """`accuracy` on the first `rows` held-out rows: the mean grade, or the share of pairs whose chosen side wins.
+def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
+    """What the first `trainer.validation_prompts` held-out rows say.
 
-    The grade is the grader's, also where a model gives the rewards. Of pairs there is the `loss` too, and what else a
-    loss of pairs says of whole pairs: `sign_accuracy`.
-    Raises RoleError if a role fails.
+    Of prompts, `accuracy` is the share of answers that are right, which a grade of `reward.right_grade` or more says,
+    and `mean_grade` the mean of the grades. The grades are the grader's, also where a model gives the rewards; those
+    that failed are in neither. Of pairs, `accuracy` is the share whose chosen side wins; there is the `loss` too, and
+    what else a loss of pairs says of whole pairs: `sign_accuracy`.
+
+    Raises RoleError if a role fails, HybridFlowError if more grades fail than may.
     """
     running.supervisor.drain()
-    held_out = put(held_out_rows(type(running.algorithm), task, rows))
+    held_out = put(held_out_rows(type(running.algorithm), task, config.trainer.validation_prompts))
     if judged(running.algorithm) == "pairs":
         running.groups["reward_model"].compare(held_out)
         found = running.supervisor.drain()
         names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
         return {name: found[metric] for name, metric in names.items() if metric in found}
     prompts = held_out | running.groups["actor"].generate_sequences(held_out, temperature=0.0)
-    running.groups["grader"].compute_reward(prompts)
-    return {"accuracy": running.supervisor.drain()["reward/mean"]}
+    rewards = running.groups["grader"].compute_reward(prompts)
+    told = too_many_failed(config, running.supervisor.drain())
+    if told is not None:
+        raise HybridFlowError(f"validation: {told}")
+    return of_grades(rewards.get().dense("rewards"), config.reward.right_grade)
+
+
+def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
+    """What [R] float32 grades say, NaN standing for one that failed; `right`: the least grade that is right."""
+    known = grades[np.isfinite(grades)]
+    failed = float(len(grades) - len(known))
+    if not len(known):
+        return {"accuracy": math.nan, "mean_grade": math.nan, "failed_grades": failed}
+    share, mean = float((known >= np.float32(right)).mean()), float(known.mean(dtype=np.float64))
+    return {"accuracy": share, "mean_grade": mean, "failed_grades": failed}
 
 
 def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:

@@ -35,6 +35,11 @@ def test_what_comes_with_hybridflow_is_sound(option: str) -> None:
         (["algorithm.policy_loss.correction.name=tis"], "algorithm.policy_loss.correction.name: no", "token_truncated"),
         (["algorithm.reward_kl_estimator=k4"], "algorithm.reward_kl_estimator: no KL estimator", "k1, k2, k3"),
         (["algorithm.reward_shaping.name=long"], "algorithm.reward_shaping.name: no reward shaping", "overlong"),
+        (
+            ["algorithm.rollout_filter.name=unequal_groups"],
+            "algorithm.rollout_filter.name: unequal_groups keeps no row",
+            "samples_per_prompt = 1",
+        ),
         (["algorithm.rollout_filter.name=equal"], "algorithm.rollout_filter.name: no rollout", "unequal_groups"),
         (
             ["algorithm.reward_kl_control.name=adaptive"],

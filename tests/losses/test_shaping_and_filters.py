@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.losses.filters import FilterInputs, rollout_filters
+from hybridflow.losses.filter_trial import keeps_nothing
+from hybridflow.losses.filters import FilterInputs, RolloutFilter, rollout_filters
 from hybridflow.losses.shaping import ShapingInputs, overlong, reward_shapings, shaping
 
 LIMIT = 20
@@ -79,3 +80,32 @@ def test_unequal_groups_against_a_loop(rows: list[tuple[float, int, int]]) -> No
 def test_overlong_filter_against_a_loop(rows: list[tuple[float, int, int]]) -> None:
     kept = [i for i, (*_, length) in enumerate(rows) if length < LIMIT]
     assert rollout_filters.get("overlong")(_filter_inputs(rows)).tolist() == kept
+
+
+@pytest.mark.parametrize("name", ["unequal_groups", "overlong"])
+def test_a_filter_of_ours_can_keep_rows(name: str) -> None:
+    assert not keeps_nothing(rollout_filters.get(name), prompts=4, samples=8, limit=LIMIT)
+
+
+def test_a_filter_that_compares_samples_keeps_none_of_one() -> None:
+    assert keeps_nothing(rollout_filters.get("unequal_groups"), prompts=512, samples=1, limit=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "nothing"),
+    [
+        (lambda rows: np.flatnonzero(rows.rewards >= 1), False),
+        (lambda rows: np.flatnonzero((rows.rewards > 6) & (rows.rewards < 8)), False),
+        (lambda rows: np.flatnonzero(rows.rewards < 0), False),
+        (lambda rows: np.flatnonzero(rows.truncated), False),
+        (lambda rows: np.flatnonzero(rows.lengths == LIMIT // 2), False),
+        (lambda rows: np.flatnonzero(rows.lengths > LIMIT), True),
+        (lambda rows: np.zeros(0, dtype=np.int64), True),
+    ],
+)
+def test_a_filter_of_the_users_is_tried_on_what_may_come(keeps: RolloutFilter, nothing: bool) -> None:
+    assert keeps_nothing(keeps, prompts=16, samples=1, limit=LIMIT) is nothing
+
+
+def test_a_filter_that_raises_is_left_to_the_run() -> None:
+    assert not keeps_nothing(lambda rows: 1 // 0, prompts=16, samples=1, limit=LIMIT)  # type: ignore[arg-type, return-value]

@@ -6,17 +6,20 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from hybridflow.algorithms import Algorithm
-from hybridflow.batch import BatchRef
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.contract.stage import Stage, staged
+from hybridflow.controller import put
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
+from hybridflow.tasks.grades import GRADES, graded
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
@@ -27,7 +30,8 @@ TRAINED = {"ppo": {"actor", "critic"}, "safe_rlhf": {"actor", "critic", "cost_cr
 def config_of(model: Path, option: str, *overrides: str) -> Config:
     pairs = option == "dpo"
     sizes = ("algorithm.prompts_per_step=9", "algorithm.critic_warmup_steps=0", "rollout.max_concurrent_rows=72")
-    overrides = ("rollout.verify_refit=true", *overrides)
+    may_fail = ("reward.max_failed_share=0.9", "cost.max_failed_share=0.9")
+    overrides = ("rollout.verify_refit=true", *may_fail, *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
     cut = ("actor.parallel.tensor=1", "reward.grader=contract_even", "cost.grader=contract_count")
     return compose.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
@@ -127,6 +131,65 @@ def test_a_filter_only_keeps_rows_from_being_learnt_from(shared: Shared) -> None
     assert len(rollout) == 72 and 0 < ended < 72
     lengths, rows = rollout.lengths("response_ids") + rollout.lengths("prompt_ids"), rollout.get()
     assert metrics["perf/trained_tokens"] == 2 * lengths[~rows.dense("truncated")].sum()
+
+
+class Failing:
+    """A role of grades, of which every fourth fails."""
+
+    def __init__(self, role: Any) -> None:
+        self.role = role
+
+    def __getattr__(self, name: str) -> Any:
+        def call(rows: BatchRef, **options: Any) -> BatchRef:
+            found = getattr(self.role, name)(rows, **options).get()
+            (column,) = [name for name in found.columns if name in GRADES]
+            grades = np.where(np.arange(len(rows)) % 4 == 1, np.nan, found.dense(column)).astype(np.float32)
+            return put(Batch(**{**dict(found.items()), column: grades}))
+
+        return call
+
+
+GRADED = [option for option in OPTIONS if option not in (*ON_THEIR_OWN, "sft", "dpo")]
+
+
+@pytest.mark.parametrize("option", GRADED)
+def test_rows_whose_grades_failed_are_left_out_of_every_algorithm(shared: Shared, option: str) -> None:
+    """Also of one whose baseline or whose cost has failed; nothing else about the step is different."""
+    algorithm = shared.algorithm(option)
+    for role in ("reward", "cost"):
+        if hasattr(algorithm, role):
+            setattr(algorithm, role, Failing(getattr(algorithm, role)))
+    rollout, metrics = shared.step(algorithm, 0)
+    rows = rollout.get()
+    ok = graded(rows)
+    assert not ok.all() or option == "dapo", "its filter has left them out already"
+    assert all(math.isfinite(value) for value in metrics.values())
+    learnt = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
+    assert learnt == TRAINED.get(option, {"actor"}) and all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
+    for role in learnt:
+        assert metrics[f"{role}/trained_rows"] == ok.sum() * algorithm.config.epochs
+    assert metrics["rollout/kept_rows"] == ok.sum() and metrics["rollout/rows"] == len(rows)
+    assert not any(row.any() for row, good in zip(rows.ragged("advantages"), ok, strict=True) if not good)
+
+
+def test_the_critic_is_told_how_much_it_explains_and_greedy_rows_have_names_of_their_own(shared: Shared) -> None:
+    _, metrics = shared.step(shared.algorithm("ppo"), 0)
+    assert "critic/vf_explained_var" in metrics and "greedy/response_length/mean" not in metrics
+    assert metrics["reward/min"] <= metrics["reward/mean"] <= metrics["reward/max"] and metrics["reward/std"] > 0
+    rollout, metrics = shared.step(shared.algorithm("remax"), 0)
+    assert metrics["response_length/mean"] == rollout.lengths("response_ids").mean()
+    assert metrics["greedy/response_length/max"] > 0 and "reward/baseline_std" in metrics
+
+
+@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "fixed_length_mean"])
+def test_the_loss_that_is_reported_is_the_one_that_is_minimised(shared: Shared, aggregate: str) -> None:
+    """At the first update all ratios are 1, so it is the mean of -A as the aggregate takes it."""
+    own = ("algorithm.minibatches=1", f"algorithm.policy_loss.aggregate={aggregate}")
+    rollout, metrics = shared.step(shared.algorithm("grpo", *own), 0)
+    rows, lengths = rollout.get(), rollout.lengths("response_ids")
+    taken = [-row.sum() for row in rows.ragged("advantages")]
+    each = {"token_mean": lengths.sum(), "sequence_mean": lengths * len(rows), "fixed_length_mean": 8 * len(rows)}
+    assert metrics["actor/pg_loss"] == pytest.approx((np.array(taken) / each[aggregate]).sum(), abs=1e-5)
 
 
 def test_the_coefficient_of_the_kl_moves_and_is_saved(shared: Shared) -> None:

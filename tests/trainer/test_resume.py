@@ -91,7 +91,8 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "ended"),
     [
-        (Outcome(0, 0.0, {0: 0.99}), False),
+        (Outcome(0, 0.0, {0: 0.99}), True),
+        (Outcome(0, 0.0, {0: 0.1}), False),
         (Outcome(4, 0.0, {0: 0.1, 4: 0.8}), False),
         (Outcome(4, 0.0, {0: 0.1, 4: 0.9}), True),
         (Outcome(5, 0.0, {0: 0.1, 4: 0.9}), False),

@@ -1,0 +1,48 @@
+"""Can a rollout filter keep any row at all? It is tried on rollouts of many kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import numpy as np
+
+from hybridflow.losses.filters import FilterInputs
+
+MOST_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer
+
+
+def trials(prompts: int, samples: int, limit: int) -> Iterator[FilterInputs]:
+    """Rollouts of this size: rewards of the usual scales, equal and unequal, with responses short, long and cut off.
+
+    Args:
+        limit: the most tokens that a response may have.
+    """
+    prompts = max(1, min(prompts, MOST_ROWS // samples))
+    rows, draw = prompts * samples, np.random.default_rng(0)
+    group = np.repeat(np.arange(prompts), samples)
+    one_of_each = (np.arange(rows) % samples == 0).astype(float)
+    rewards = [np.full(rows, value) for value in (0.0, 0.5, 1.0)]
+    rewards += [one_of_each, 1 - one_of_each, 2 * one_of_each - 1]
+    rewards += [(draw.random(rows) < share).astype(float) for share in (0.1, 0.5, 0.9)]
+    rewards += [scale * draw.random(rows) for scale in (1.0, 10.0, 100.0)]
+    rewards += [scale * draw.normal(size=rows) for scale in (1.0, 10.0, 100.0)]
+    rewards += [draw.integers(0, 11, rows).astype(float)]
+    lengths = [draw.integers(1, limit + 1, rows), np.full(rows, 1), np.full(rows, max(1, limit // 2))]
+    for reward, length, cut in product(rewards, lengths, (False, True)):
+        truncated = length >= limit
+        if cut:
+            truncated = np.ones(rows, dtype=bool)
+            length = np.full(rows, limit)
+        yield FilterInputs(reward.astype(np.float32), group, length.astype(np.int64), truncated)
+
+
+def keeps_nothing(chosen: Callable[[FilterInputs], np.ndarray], prompts: int, samples: int, limit: int) -> bool:
+    """Whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
+    for inputs in trials(prompts, samples, limit):
+        try:
+            if len(chosen(inputs)):
+                return False
+        except Exception:
+            return False
+    return True
