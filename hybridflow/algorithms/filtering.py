@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridflow.batch import BatchRef
+from hybridflow.batch.columns import row_numbers
 from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.losses.filters import FilterInputs, rollout_filters
 from hybridflow.losses.options import with_options
@@ -26,5 +27,6 @@ def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
         truncated=known.dense("truncated")[rows],
     )
     part = config.rollout_filter
-    kept: np.ndarray = rows[with_options(rollout_filters, part.name, part.options)(inputs)]
+    found = with_options(rollout_filters, part.name, part.options)(inputs)
+    kept: np.ndarray = rows[row_numbers(found, len(rows))]
     return kept

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from hybridflow.batch.columns import row_numbers
 from hybridflow.losses.filters import FilterInputs
 
 MOST_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer
@@ -41,7 +42,7 @@ def keeps_nothing(chosen: Callable[[FilterInputs], np.ndarray], prompts: int, sa
     """Whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
     for inputs in trials(prompts, samples, limit):
         try:
-            if len(chosen(inputs)):
+            if len(row_numbers(chosen(inputs), len(inputs.rewards))):
                 return False
         except Exception:
             return False
