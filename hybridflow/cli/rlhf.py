@@ -151,7 +151,9 @@ def _table(jobs: Sequence[Job]) -> None:
         record, lines = stage_record.read(job.folder), _metrics(job.folder)
         accuracy = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
         steps = sum("timing_s/step" in line for line in lines)
-        ends = [f"{value:.3f}" for value in (accuracy[0], accuracy[-1])] if accuracy else ["", ""]
+        ends = ["", ""]
+        if accuracy:  # null where no answer had a grade
+            ends = ["none" if value is None else f"{value:.3f}" for value in (accuracy[0], accuracy[-1])]
         seconds = record.seconds if record else None
         shown = (job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
         table.add_row(*map(cell, shown))

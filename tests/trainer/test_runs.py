@@ -126,15 +126,31 @@ ANY = (
 )
 
 
+FLAT = """
+from hybridflow.losses.preference import bradley_terry, pair_losses
+from hybridflow.losses.token_loss import TokenLoss
+
+@pair_losses.register("flat")
+def flat(chosen, rejected):
+    found = bradley_terry(chosen, rejected)
+    return TokenLoss(0 * found.loss, found.metrics)
+"""
+
+
 def test_a_sweep_runs_one_job_after_the_other(place: Path, launch: Launch) -> None:
-    """What an earlier run of that name has left is set aside."""
+    """What an earlier run of that name has left is set aside. A run with no steps to take has done what it should; one
+    whose loss has no gradient has not, which it says at its end, when its model is saved."""
+    (place / "flat.py").write_text(FLAT)
     (place / "runs/sweep/0").mkdir(parents=True)
     (place / "runs/sweep/0/metrics.jsonl").write_text("{}\n")
-    ran = launch("train-reward", "sweep", *ANY, "-m", "run.seed=1,2")
-    assert ran.status == 0, ran.output
-    for job in ("0", "1"):
-        assert len(Ran(0, "", ran.folder / job).steps) == 1
-        assert (ran.folder / job / "model" / "model.safetensors").is_file()
+    losses = ("plugins=[flat]", "algorithm.pair_loss=bradley_terry,flat")
+    others = [override for override in ANY if not override.startswith("trainer.steps=")]
+    ran = launch("train-reward", "sweep", *others, "-m", "trainer.steps=0,1", *losses)
+    assert ran.status == 1 and "1 of 4 jobs failed: 3" in ran.output, ran.output
+    for job, steps in enumerate((0, 0, 1, 1)):
+        assert len(Ran(0, "", ran.folder / str(job)).steps) == steps
+        assert (ran.folder / str(job) / "model" / "model.safetensors").is_file()
+    assert ran.output.count("the loss of the reward_model had no gradient in any of 1 updates") == 1
     assert (ran.folder / "0/earlier-1/metrics.jsonl").read_text() == "{}\n"
 
 
