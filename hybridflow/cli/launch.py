@@ -11,28 +11,30 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser  # hydra.main's own parser; there is no public way to it
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow.cli import preflight
-from hybridflow.config import Config, check, compose, plugins, resolve
+from hybridflow.config import Config, check, compose, explain, plugins, resolve
 from hybridflow.config.run_folder import folder_of
+from hybridflow.config.where import Origins
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 
-SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
+SWEEP_BY_OVERRIDE, FULL_ERROR = "hydra.mode=MULTIRUN", "HYDRA_FULL_ERROR"
 
 
 def launch(subcommand: str, argv: Sequence[str]) -> int:
@@ -50,14 +52,19 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(list(argv))
     ordered = _flags_first(argv, options.overrides)
     _refuse(options)
-    if options.hydra_help or options.shell_completion:
+    if options.shell_completion:
         return hand_over(subcommand, ordered)
+    if options.hydra_help:
+        with terminal.tamed():
+            return hand_over(subcommand, ordered)
     jobs = _jobs(options)
-    shows = options.help or options.cfg or options.info
-    folders = _check_jobs(options, options.config_name or subcommand, jobs, complete=not shows)
+    if options.help or options.cfg or options.info:
+        _check_jobs(options, options.config_name or subcommand, jobs, complete=False)
+        with terminal.tamed():
+            return hand_over(subcommand, ordered, len(jobs))
+    folders = _check_jobs(options, options.config_name or subcommand, jobs, complete=True)
     with ExitStack() as stack:
-        if not shows:
-            _claim(folders, stack, alone=not _sweeps(options))
+        _claim(folders, stack, alone=not _sweeps(options))
         return hand_over(subcommand, ordered, len(jobs))
 
 
@@ -65,22 +72,40 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
     """Let Hydra compose and start; the exit status: of the job, or 1 if one of a sweep failed."""
     statuses: list[int] = []
 
+    here = os.getcwd()
+
     def start(tree: DictConfig) -> None:
+        if os.getcwd() != here:
+            terminal.complain(f"warning: hydra.job.chdir: paths are told from {here}, so the run stays there")
+            os.chdir(here)
         statuses.append(_run(_job_config(tree, jobs)))
 
-    given, sys.argv = sys.argv, ["hybridflow", *argv]
+    app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
     try:
-        app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
-        app()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    finally:
-        sys.argv = given
+        with _as_hydras(argv):
+            app()
+    except SystemExit as stop:  # Hydra's own end: of `--help`, or of what it cannot show
+        return 2 if stop.code else 0
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain.composition(error, Origins())) from error
     failed = [number for number, status in enumerate(statuses) if status]
     if failed and jobs > 1:
         terminal.complain(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}")
         return 1
     return max(statuses, default=0)
+
+
+@contextmanager
+def _as_hydras(argv: Sequence[str]) -> Iterator[None]:
+    """While it is entered, these are the arguments, and Hydra lets out what it catches: it would print a traceback."""
+    given, full = sys.argv, os.environ.get(FULL_ERROR)
+    sys.argv, os.environ[FULL_ERROR] = ["hybridflow", *argv], "1"
+    try:
+        yield
+    finally:
+        sys.argv = given
+        del os.environ[FULL_ERROR]
+        os.environ |= {} if full is None else {FULL_ERROR: full}
 
 
 def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -110,7 +135,7 @@ def _jobs(options: argparse.Namespace) -> list[list[str]]:
     """The overrides of each job: one, or the product of a sweep's values, in the order of Hydra's basic sweeper."""
     if not _sweeps(options):
         return [list(options.overrides)]
-    return BasicSweeper.split_arguments(compose.parse(options.overrides), None)[0]
+    return compose.sweep_jobs(options.overrides, options.config_dir)
 
 
 def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> list[Path]:
@@ -194,6 +219,8 @@ def _run(config: Config) -> int:
     except HybridFlowError as error:
         terminal.complain(f"hybridflow: {error}")
         return error.exit_code
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a plugin's SystemExit is no success, and torch has errors that are no Exception
         terminal.complain(traceback.format_exc().rstrip())
         return 1

@@ -19,10 +19,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from hybridflow.cli.completion import HYDRAS
-from hybridflow.config import compose
+from hybridflow.config import compose, yaml_file
 from hybridflow.config.schema import SECTIONS
 from hybridflow.config.where import line_of
 from hybridflow.errors import ConfigError
@@ -103,8 +102,8 @@ def _find(name: str, config_dir: Path | None) -> Path:
 def _entries(file: Path) -> Mapping[str, Any]:
     """The file as plain dictionaries, with every key. Its `${...}` are left to the stages."""
     try:
-        tree = OmegaConf.merge(OmegaConf.structured(StagesFile), OmegaConf.load(file))
-    except (YAMLError, OmegaConfBaseException) as error:
+        tree = OmegaConf.merge(OmegaConf.structured(StagesFile), yaml_file.load(file))
+    except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: not a file of stages: {str(error).splitlines()[0]}; see docs/rlhf.md") from error
     found: Any = OmegaConf.to_container(tree, resolve=False)
     if not found["stages"]:

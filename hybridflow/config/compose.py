@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +26,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow.config import explain, numbers, resolve
+from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.schema import Config
 from hybridflow.config.where import Layer, Origins
 from hybridflow.errors import ConfigError
@@ -53,7 +57,7 @@ class Composed:
             raise ConfigError("\n".join(explain.missing(self.absent, self.experiments)))
         try:
             return cast(Config, OmegaConf.to_object(self.tree))
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(explain.composition(error, self.origins)) from error
 
 
@@ -90,8 +94,12 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
             layers = [_layer(entry.config_path, entry.package, folders) for entry in defaults]
             origins = Origins([layer for layer in layers if layer], parsed)
             tree = hydra.compose(config_name, overrides=lines)
-        except (HydraException, OmegaConfBaseException) as error:
+        except ConfigError:
+            raise
+        except Exception as error:  # Hydra lets out what its parts raise: ValueError, RecursionError, AssertionError …
             raise ConfigError(explain.composition(error, origins)) from error
+        plain: Any = OmegaConf.to_container(tree, resolve=False)
+        refuse_endless(plain)
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
         searched = [line for line in lines if line.startswith(SEARCH_PATH)]
         experiments = [] if chosen else loader.get_group_options("experiment", overrides=searched)
@@ -105,11 +113,39 @@ def options(group: str, config_dir: str | Path | None = None) -> list[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of the overrides. Raises ConfigError if one cannot be read."""
+    """Hydra's reading of the overrides. Raises ConfigError naming one that cannot be read."""
+    return [_parsed(override, None) for override in overrides]
+
+
+def sweep_jobs(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[list[str]]:
+    """The overrides of each job of a sweep: the product of their values, in the order of Hydra's basic sweeper.
+
+    Raises ConfigError if one cannot be read, or there is nothing in the sweep.
+    """
+    folders = [configs_dir(), *search_dirs(parse(overrides), config_dir)[1:]]
+    path = create_config_search_path(None)
+    for folder in folders:
+        path.append("hybridflow", f"file://{folder}")
+    loader = ConfigLoaderImpl(config_search_path=path)  # `glob(...)` asks it for the options of a group
+    parsed = [_parsed(override, loader) for override in overrides]
     try:
-        return list(OverridesParser.create().parse_overrides(list(overrides)))
-    except (HydraException, OmegaConfBaseException) as error:
+        jobs: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
+    except Exception as error:
+        raise ConfigError(f"-m: {explain.composition(error, Origins())}") from error
+    if not jobs:
+        empty = [str(override.input_line) for override in parsed if override.is_sweep_override()]
+        raise ConfigError(f"{' '.join(empty)}: there is nothing in the sweep, so nothing was run")
+    return jobs
+
+
+def _parsed(override: str, loader: ConfigLoader | None) -> Override:
+    try:
+        return OverridesParser.create(config_loader=loader).parse_overrides([override])[0]
+    except HydraException as error:
         raise ConfigError(explain.composition(error, Origins())) from error
+    except Exception as error:  # a number of too many digits, too many brackets
+        shown = override if len(override) < 80 else f"{override[:60]}…"
+        raise ConfigError(f"{shown}: not understood: {explain.composition(error, Origins())}") from error
 
 
 def configs_dir() -> Path:
@@ -126,8 +162,20 @@ def search_dirs(overrides: Sequence[Override], config_dir: str | Path | None = N
         raise ConfigError(f"-cd {config_dir}: there is no such folder")
     for override in overrides:
         if override.key_or_group == SEARCH_PATH:
-            added += [str(folder).removeprefix("file://") for folder in override.value()]  # type: ignore[union-attr]
+            added += _folders(override)
     return [configs_dir(), *(Path(folder).absolute() for folder in added if "://" not in folder)]
+
+
+def _folders(override: Override) -> list[str]:
+    """The folders that an override of the search path names. Raises ConfigError for anything else."""
+    value = override.value()
+    if not isinstance(value, list) or not all(isinstance(folder, str) for folder in value):
+        raise ConfigError(f"{override.input_line}: a list of folders was expected, as {SEARCH_PATH}=[mine]")
+    folders = [folder.removeprefix("file://") for folder in value]
+    for folder in folders:
+        if "://" not in folder and not Path(folder).is_dir():
+            raise ConfigError(f"{override.input_line}: there is no folder {folder}")
+    return folders
 
 
 @contextmanager

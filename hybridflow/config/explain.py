@@ -20,6 +20,9 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
     for override in overrides:
         key = override.key_or_group
         is_group = key.partition("/")[0] in {*groups, "hydra"} and ("/" in key or key in groups)
+        plain = not override.is_sweep_override() and not override.is_delete()
+        if is_group and plain and not isinstance(override.value(), str | list):
+            found.append(f"{override.input_line}: {key} is a group: name one of its options, or leave it out")
         if is_group or key.startswith("hydra.") or override.package is not None:
             continue
         problem = keys.unknown(key, groups)
@@ -49,11 +52,15 @@ def composition(error: Exception, origins: Origins) -> str:
         return f"{error.override}: not understood; write key=value, and quote it for the shell: {_first_line(error)}"
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
+    if isinstance(error, RecursionError):
+        return "composing does not end: a file's `defaults` come back to the file, or a value is nested very deeply"
     cause = error if isinstance(error, OmegaConfBaseException) else _omegaconf_cause(error)
     key = getattr(cause, "full_key", None)
     if cause is None or not key or key.startswith("hydra."):
         return _first_line(error)
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        if (stray := _without_package(key, origins)) is not None:
+            return stray
         problem = keys.unknown(key) or (
             f"{key}: not in the configuration so far; write +{key}=VALUE to add it"
             if keys.is_open(key)
@@ -62,6 +69,18 @@ def composition(error: Exception, origins: Origins) -> str:
         return _placed(problem, key, origins)
     kind = "wrong type: " if isinstance(cause, ValidationError) else ""
     return _placed(f"{key}: {kind}{_first_line(cause)}", key, origins)
+
+
+def _without_package(key: str, origins: Origins) -> str | None:
+    """What is wrong if a file of a group that is no section, as `experiment`, does not say where its keys belong."""
+    group = key.partition(".")[0]
+    for layer in origins.layers:
+        if layer.package == group and keys.unknown(group):
+            return (
+                f"{layer.file}: its first line must be `# @package _global_`; without it, its settings are taken for "
+                f"those of a section {group!r}, and there is none"
+            )
+    return None
 
 
 def _placed(problem: str, key: str, origins: Origins) -> str:
@@ -75,7 +94,7 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group:
         return f"no primary configuration is named {option!r}: {_first_line(error)}"
     near = get_close_matches(option, options, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     return f"{group}={option}: {group} has no such option{hint} Options: {', '.join(options) or 'none'}"
 
 
@@ -95,5 +114,6 @@ def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
 
 
 def _first_line(error: BaseException) -> str:
+    """And the second, if the first only announces it."""
     text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
-    return re.split(r"\n", text, maxsplit=1)[0]
+    return re.sub(r":\n\s*", ": ", text, count=1).split("\n")[0]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from hybridflow.config import yaml_file
 from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError
 
@@ -28,11 +27,9 @@ def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | N
             return _checked(override.value(), override.input_line or "plugins")
     found: list[str] = []
     for file in _files(config_name, parsed, search_dirs(parsed, config_dir)):
-        try:
-            tree = OmegaConf.load(file)
-        except (YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"{file}: not readable as YAML: {error}") from error
-        found += _checked(OmegaConf.to_container(tree).get("plugins", []), str(file))  # type: ignore[union-attr]
+        tree = OmegaConf.to_container(yaml_file.load(file))
+        assert isinstance(tree, dict)
+        found += _checked(tree.get("plugins") or [], str(file))
     return list(dict.fromkeys(found))
 
 

@@ -1,5 +1,6 @@
 """`hybridflow train` and `sft`, from arguments to the trainer, through Hydra's own application."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -116,6 +117,17 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "--experimental-rerun", "x.pickle"], "--experimental-rerun: not supported"),
         ([*TRAIN[1:], "-cp", "elsewhere"], "-cp: not supported"),
         (["--cfg", "job", "actor.paralel=1"], "did you mean actor.parallel?"),
+        (["experiment=null"], "experiment=null: experiment is a group: name one of its options, or leave it out"),
+        ([*TRAIN[1:], f"run.seed={'9' * 5000}"], "…: not understood: Exceeds the limit"),
+        ([*TRAIN[1:], f"+task.options.x={'[' * 3000}{']' * 3000}"], "…: not understood: composing does not end"),
+        ([*TRAIN[1:], "-m", "run.seed=range(1,1)"], "run.seed=range(1,1): there is nothing in the sweep"),
+        ([*TRAIN[1:], "-m", "run.seed=glob(*)"], "run.seed=glob(*): there is nothing in the sweep"),
+        ([*TRAIN[1:], "-m", "run.seed=range(1,9,0)"], "range() arg 3 must not be zero"),
+        ([*TRAIN[1:], "-m", "run.seed=interval(0,1)"], "does not support sweep type"),
+        ([*TRAIN[1:], "-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
+        ([*TRAIN[1:], "hydra.mode=nope"], "hydra.mode"),
+        ([*TRAIN[1:], "hydra.searchpath=5"], "hydra.searchpath=5: a list of folders was expected"),
+        ([*TRAIN[1:], "hydra.searchpath=[nope]"], "hydra.searchpath=[nope]: there is no folder nope"),
         ([*TRAIN[1:], "reward.worker=model"], "reward.model.path: none is given; reward.worker = model needs"),
         ([*TRAIN[1:], "reward.worker=model", "reward.model.path=model"], "reward.model.path: model has no score head"),
         ([*TRAIN[1:], "reward.worker=model", "reward.model.path=x"], "x is not a model folder (no config.json); give"),
@@ -157,6 +169,42 @@ def test_problems_name_the_users_file_and_line(workplace, ran, capsys):
     (folder / "my_sums.yaml").write_text(text)
     assert main(["train", "-cd", "mine", "experiment=my_sums"]) == 2
     assert "(mine/experiment/my_sums.yaml:8)" in capsys.readouterr().err
+
+
+def test_help_of_a_sweep_is_help(workplace, capsys):
+    assert main(["train", "-m", "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert "choose an experiment" in out and err == ""
+
+
+def test_a_sweep_over_a_glob_asks_the_users_folder_too(workplace, ran):
+    folder = workplace / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    for seed in (1, 2):
+        (folder / f"mine_{seed}.yaml").write_text(f"# @package _global_\ndefaults: [addition]\nrun: {{seed: {seed}}}\n")
+    assert main(["train", "-cd", "mine", "-m", "experiment=glob(mine*)", "actor.model.path=model"]) == 0
+    assert [config.run.seed for config in ran] == [1, 2]
+
+
+def test_a_job_stays_where_its_paths_are_told_from(workplace, ran, capsys):
+    ran.leaves = lambda config: ran.append(os.getcwd())
+    assert main([*TRAIN, "hydra.job.chdir=true"]) == 0
+    assert ran[1] == str(workplace)
+    assert capsys.readouterr().err.startswith("warning: hydra.job.chdir: paths are told from")
+
+
+def test_what_hydra_cannot_write_is_one_line(workplace, ran, capsys):
+    (workplace / "file").write_text("")
+    assert main([*TRAIN, "hydra.run.dir=file/x"]) == 2
+    err = capsys.readouterr().err
+    assert ran == [] and err == "hybridflow train: file/x: Not a directory\n"
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit("over"), GeneratorExit()])
+def test_no_exception_of_a_run_is_a_success(workplace, ran, capsys, end):
+    ran.raises += [end]
+    assert main(TRAIN) == 1
+    assert type(end).__name__ in capsys.readouterr().err.splitlines()[-1]
 
 
 PLUGIN = """

@@ -77,7 +77,7 @@ def test_a_misspelt_stage_is_named() -> None:
         ("stages: {}\n", "it has no stages"),
         ("stages: [sft]\n", "not a file of stages"),
         ("stages:\n  sft:\n    setings: []\n", "not a file of stages"),
-        ("stages: {sft: {\n", "not a file of stages"),
+        ("stages: {sft: {\n", "mine.yaml:2: not readable as YAML"),
         (
             "stages:\n  sft: {}\n  judge: {}\n",
             "mine.yaml:3: stage judge: 'judge' is no subcommand that trains; give `com",
