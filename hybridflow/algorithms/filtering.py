@@ -20,9 +20,10 @@ def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
     """
     known = rollout.keep([*GRADES, "truncated"]).get()
     rows = np.flatnonzero(graded(known))
+    group = known.dense("group_id") if "group_id" in known else np.arange(len(rollout))  # each row alone
     inputs = FilterInputs(
         rewards=known.dense("rewards")[rows],
-        group_id=known.dense("group_id")[rows],
+        group_id=group[rows],
         lengths=rollout.lengths("response_ids")[rows],
         truncated=known.dense("truncated")[rows],
     )

@@ -13,12 +13,13 @@ import numpy as np
 
 Lineage = Mapping[str, np.ndarray]
 PLACE, KIN = "place", "kin"
+FAMILY_BITS = 32  # a `kin` is the number of its family, one `repeat`, before so many bits for the group
 _families = count(1)  # 0 has the groups that somebody else has numbered
 
 
 def new_kin(groups: np.ndarray) -> np.ndarray:
     """[R] the `kin` of rows in these groups, which are nobody else's."""
-    return (next(_families) << 32) + groups
+    return (next(_families) << FAMILY_BITS) + groups
 
 
 def joined(parts: Sequence[tuple[int, Lineage, Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:

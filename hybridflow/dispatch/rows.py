@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import BatchRef, joining, partition
+from hybridflow.batch.lineage import FAMILY_BITS, KIN
 from hybridflow.dispatch.protocol import Call
 
 
@@ -104,11 +105,24 @@ def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
     if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
         return joined
     order = np.argsort(origin, kind="stable")
-    twice = np.flatnonzero(np.diff(origin[order]) == 0)
+    if not np.all(np.diff(origin[order])):
+        order = _by_call(numbered, origin)
+    return joined.select(order)
+
+
+def _by_call(rows: BatchRef, origin: np.ndarray) -> np.ndarray:
+    """[R] the order of rows that are parts of several calls, such as two streams: call by call.
+
+    Raises ValueError if rows of one call come twice.
+    """
+    families = rows.lineage.get(KIN, np.zeros(len(rows), dtype=np.int64)) >> FAMILY_BITS
+    _, first, family = np.unique(families, return_index=True, return_inverse=True)
+    order = np.lexsort((origin, first[family]))
+    twice = np.flatnonzero((np.diff(origin[order]) == 0) & (np.diff(family[order]) == 0))
     if len(twice):
         row = origin[order][twice[0]]
         raise ValueError(f"row {row} is in several of the outputs that were joined; collect must choose one of them")
-    return joined.select(order)
+    return order
 
 
 def concat(outputs: Sequence[Any]) -> Any:

@@ -43,7 +43,7 @@ class Example:
         prompt: plain text, or the messages of a chat, which the tokenizer's own chat template puts into words.
             A chat that ends in a turn of the assistant is gone on with in that turn.
         answer: what the grader compares with, and what supervised training teaches; a number stands for its text.
-        sample_id: the same number for the same question in any split; it seeds the row's random stream.
+        sample_id: the same number for the same question in any split.
     """
 
     prompt: str | Sequence[Message]

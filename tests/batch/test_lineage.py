@@ -40,6 +40,19 @@ def test_parts_of_one_rollout_keep_their_groups() -> None:
     assert groups(concat([rollout, rollout.select([5])])) == [0, 0, 1, 1, 2, 2, 2]
 
 
+def test_parts_of_two_streams_are_put_in_order_call_by_call() -> None:
+    def stream(count: int) -> list[BatchRef]:
+        whole = rows_of(count).repeat(2)
+        return [whole.select(rows).numbered(rows) for rows in np.array_split(np.arange(2 * count)[::-1], 3)]
+
+    one, other = stream(2), stream(3)
+    mixed = dispatch.concat([one[1], other[2], one[0], other[0], one[2], other[1]])
+    assert mixed.get().dense("n").tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 2, 2]
+    assert len(set(zip(groups(mixed), [0] * 4 + [1] * 6, strict=True))) == len(set(groups(mixed))) == 5
+    with pytest.raises(ValueError, match="row 2 is in several of the outputs"):
+        dispatch.concat([*one, *other, one[0]])
+
+
 def test_parts_find_their_group_also_after_it_was_numbered_anew() -> None:
     one, other = rows_of(2).repeat(2), rows_of(2).repeat(2)
     some = concat([one.slice(0, 3), other.slice(0, 3)])
