@@ -50,8 +50,9 @@ class DAPO(Algorithm):
         if not self._groups:
             raise HybridFlowError(
                 f"dapo: of {self._draws} x {wanted} prompts none has samples that rollout_filter keeps "
-                f"({self.config.rollout_filter.name}): they are all right or all wrong. Give easier or harder prompts, "
-                "a warmer start, or more algorithm.samples_per_prompt; algorithm.most_draws says how often to try"
+                f"({self.config.rollout_filter.name}): they are all right or all wrong, or their grades failed. Give "
+                "easier or harder prompts, a warmer start, or more algorithm.samples_per_prompt; algorithm.most_draws "
+                "says how often to try, and reward.max_failed_share=0 shows a grade that fails"
             )
         return kept.select((kept.marks["group_id"] < wanted).nonzero()[0])
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from hybridflow.contract.promise import expect
+from hybridflow.contract.promise import BrokenPromiseError, expect
 from hybridflow.tasks import SPLITS, Example, Task
+from hybridflow.tasks.grades import number
 from hybridflow.tasks.tokenizer import char_tokenizer
 
 RESPONSES = ("", "12", "12 ", "the answer is 12.", "-1e9", "12\n13", "é漢")
@@ -26,14 +26,21 @@ def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWER
             refused.append(f"{answer!r} ({error})")
             continue
         for response in (*RESPONSES, answer):
-            on, given = f"of {response!r} to {answer!r}: ", grade(response, answer)
-            expect(hasattr(given, "__float__"), f"{on}wrong type: it gave a {type(given).__name__}, not a number")
-            expect(math.isfinite(given), f"{on}not finite: it gave {given}")
-            expect(grade(response, answer) == given, f"{on}it gave {given} and then another grade")
+            on = f"of {response!r} to {answer!r}: "
+            given, again = (_number(on, grade(response, answer)) for _ in range(2))
+            expect(again == given, f"{on}it gave {given} and then another grade")
     expect(
         len(refused) < len(answers),
         f"it refuses every answer that was tried, {refused[-1:]}; with its task in the same modules, that one's are",
     )
+
+
+def _number(on: str, given: object) -> float:
+    """A grade as a run takes it."""
+    try:
+        return number(given)
+    except ValueError as error:
+        raise BrokenPromiseError(f"{on}no grade: it gave {error}; one finite number was expected") from None
 
 
 def answers_for(grader: str, tasks: Iterable[type[Task]]) -> Sequence[str]:

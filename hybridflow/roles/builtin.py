@@ -134,9 +134,12 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
         """One optimiser step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE)
+    @using("dp_tokens", needs=RESPONSE, may=GRADED)
     def update_supervised(self, examples: RowsT) -> None:
-        """One optimiser step on the mean negative log-likelihood of the response tokens, at temperature 1."""
+        """One optimiser step on the mean negative log-likelihood of the response tokens, at temperature 1.
+
+        Of responses that were graded, those whose grade has failed are left out.
+        """
         raise NotImplementedError
 
     @using("one_to_all")

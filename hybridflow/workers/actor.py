@@ -146,6 +146,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def update_supervised(self, examples: Batch) -> None:
         """See `ActorRole`."""
+        examples = only_graded(examples)
         weights = self.token_weights(examples, "token_mean")
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:

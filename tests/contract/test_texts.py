@@ -46,8 +46,8 @@ class Forgets(Lists):
 @pytest.mark.parametrize(
     ("grade", "line"),
     [
-        (lambda response, answer: None, "wrong type: it gave a NoneType, not a number"),
-        (lambda response, answer: float("nan"), "not finite: it gave nan"),
+        (lambda response, answer: None, "no grade: it gave None, of type NoneType; one finite number was expected"),
+        (lambda response, answer: float("nan"), "no grade: it gave nan, which is no finite number in float32"),
         (lambda response, answer: random.random(), "and then another grade"),
         (lambda response, answer: 1.0 / len(response), "ZeroDivisionError"),
         (only_lists, "it refuses every answer that was tried"),
