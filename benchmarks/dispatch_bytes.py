@@ -18,7 +18,7 @@ from hybridflow.dispatch import Call, protocols
 from hybridflow.parallel.layout import Layout
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import build
-from hybridflow.trainer.run import load_task
+from hybridflow.trainer.rows import load_task
 
 STEPS = 20
 

@@ -26,7 +26,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import build
-from hybridflow.trainer.run import load_task
+from hybridflow.trainer.rows import load_task
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -53,9 +53,41 @@ def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]
     if "cost" in roles and not fit.has_model(config, "cost"):
         found += parts.unknown_name("cost.grader", graders, config.cost.grader)
     models, unread = read_models(config, roles, coming)
-    found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles)))]
+    tokenizers = compared_tokenizers(config, models, coming)
+    found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles), tokenizers))]
+    found += missing_tokenizer(config, coming)
     found += run_folder.inputs_in_the_way(config, roles)
     return found or parts.problems(config, algorithm)
+
+
+def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Coming) -> dict[str, str]:
+    """By role of these models, how its tokenizer differs from the actor's; empty: not, or it is still to come."""
+    from hybridflow.tasks.vocabulary import differences
+
+    actor, found = config.actor.model.path, {}
+    for role in models:
+        path = fit.section(config, role).model.path
+        if path != actor and coming.keys() & {Path(path).resolve(), Path(actor).resolve()}:
+            found[role] = ""  # it is compared when it is there
+        elif path != actor:
+            try:
+                told = differences(actor, path)
+            except ValueError as error:
+                told = str(error), []
+            found |= {role: told[0] or ""} if told else {}
+    return found
+
+
+def missing_tokenizer(config: Config, coming: Coming) -> Iterator[str]:
+    """A model folder without a tokenizer, where the run's is looked for."""
+    from hybridflow.tasks.tokenizer import tokenizer_file
+
+    folder = Path(config.actor.model.path)
+    if folder.resolve() not in coming and (folder / "config.json").is_file():
+        try:
+            tokenizer_file(folder)
+        except FileNotFoundError as error:
+            yield f"actor.model.path: {error}"
 
 
 def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,6 +141,11 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not folder.parent.exists():
+        return (
+            "a name on a hub is none: nothing is downloaded; fetch it first (hf download "
+            f"{path} --local-dir models/{folder.name}) and give that folder"
+        )
     if subcommand != "sft":
         return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
     layers = re.search(r"(\d+)_layers$", folder.name)

@@ -22,11 +22,13 @@ class Facts:
         roles: the roles that the algorithm uses.
         models: by role, the sizes of its model; a role whose model could not be read is left out.
         own: the roles of those that a module of the user brings, with who plays them. They have no settings.
+        tokenizers: by role whose tokenizer could be compared with the actor's, how it differs; empty: it does not.
     """
 
     roles: tuple[str, ...] = MODEL_ROLES
     models: Mapping[str, Sizes] = field(default_factory=dict)
     own: tuple[str, ...] = ()
+    tokenizers: Mapping[str, str] = field(default_factory=dict)
 
 
 def layouts(config: Config, facts: Facts) -> Iterator[str]:
@@ -122,11 +124,16 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
     actor = facts.models.get("actor")
     strange = [token for token in config.rollout.stop_token_ids if not 0 <= token < model.vocab]
     if role == "actor" and strange:
-        yield f"rollout.stop_token_ids: {strange[0]} is no token of the vocabulary of {model.vocab} in {own.model.path}"
-    if actor is not None and model.vocab != actor.vocab:
+        yield (
+            f"rollout.stop_token_ids: {strange[0]} is no token of the vocabulary of {model.vocab} in {own.model.path}, "
+            f"ids 0 to {model.vocab - 1}"
+        )
+    if differs := facts.tokenizers.get(role):
+        yield f"{role}.model.path: its tokens are not the actor's: {differs}"
+    elif actor is not None and model.vocab != actor.vocab and role not in facts.tokenizers:
         yield (
             f"{role}.model.path: a vocabulary of {model.vocab} in {own.model.path}, but the actor's has "
-            f"{actor.vocab}; both must use one tokenizer"
+            f"{actor.vocab}, and there are no two tokenizer.json to compare; both must use one tokenizer"
         )
 
 

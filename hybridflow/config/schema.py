@@ -39,6 +39,14 @@ class Recompute(StrEnum):
     full = "full"  # each layer, from its input
 
 
+class TooLong(StrEnum):
+    """What becomes of a row whose tokens do not fit a sequence."""
+
+    error = "error"  # the run ends, and names it
+    drop = "drop"  # it is left out; how many are is said at the start
+    truncate_left = "truncate_left"  # its prompt loses its first tokens; how many are cut is said at the start
+
+
 class Resharding(StrEnum):
     """How weights get from training's layout to generation's. All but the first are there to be compared with it."""
 
@@ -177,6 +185,7 @@ class Rollout:
     top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
     stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it
     stop_token_ids: list[NotNegativeInt] = field(default_factory=list)  # beside the model's own end
+    vocabulary: NotNegativeInt = 0  # only ids below it are sampled; 0: all that each model of the run has
     max_response_tokens: Count = 64
     max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
     max_concurrent_rows: Count = 256  # rows that one replica decodes together
@@ -203,9 +212,8 @@ class Task:
 
     name: str = MISSING  # the registered name of the task
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
-    chat_template_kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # of the tokenizer's: enable_thinking, tools, ...
+    too_long: TooLong = TooLong.error  # of a row that does not fit rollout.max_sequence_tokens
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of it, as enable_thinking
 
 
 @dataclass

@@ -16,7 +16,7 @@ from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.derived import derived
 from hybridflow.trainer.loop import drawn
-from hybridflow.trainer.run import load_task
+from hybridflow.trainer.rows import load_task
 
 PLUGIN = "hybridflow.contract.ranks"
 EVERYONE = "contract_everyone"

@@ -53,7 +53,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import PreTrainedTokenizerFast
 
-    path = _tokenizer_file(folder)
+    path = tokenizer_file(folder)
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         bos = tokenizer.bos_token_id
@@ -72,7 +72,7 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
     """
     from tokenizers import AddedToken, Tokenizer
 
-    path = _tokenizer_file(folder)
+    path = tokenizer_file(folder)
     try:
         tokenizer, config = Tokenizer.from_file(str(path)), _config(folder)
         added = {int(id): token for id, token in (config.get("added_tokens_decoder") or {}).items()}
@@ -103,7 +103,8 @@ def end_ids(folder: str | Path, template_options: Mapping[str, Any] | None = Non
     return sorted({int(i) for i in found if i is not None})
 
 
-def _tokenizer_file(folder: str | Path) -> Path:
+def tokenizer_file(folder: str | Path) -> Path:
+    """The folder's tokenizer.json. Raises FileNotFoundError, saying how to get one, if it has none."""
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         slow = (Path(folder) / "tokenizer.model").is_file()

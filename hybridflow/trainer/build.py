@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import BY_MODEL, generates_apart, has_model, pool_of
+from hybridflow.config.fit import BY_MODEL, generates_apart, has_model, pool_of, section
 from hybridflow.config.schema import Config, Resharding
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, meeting_point
+from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import GivingActorRole
@@ -68,6 +69,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     """
     cls = algorithms.get(config.algorithm.name)
     played = played_roles(config, cls)
+    config = with_vocabulary(config, played)
     used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
     slots = sum(config.placement.pools[name] for name in used)
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
@@ -90,6 +92,16 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     judge = pools[pool_of(config, "reward")]
     groups["grader"] = groups["reward"] if _graded(config, played) else _grader(config, judge)
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
+
+
+def with_vocabulary(config: Config, played: tuple[str, ...]) -> Config:
+    """The settings with `rollout.vocabulary` filled in: the least vocabulary of the models that these roles have.
+
+    Models of one tokenizer may be padded to different sizes, and what is sampled must be a token to all who see it.
+    """
+    sizes = [read_shape(section(config, role).model.path).vocab for role in played if has_model(config, role)]
+    given = [config.rollout.vocabulary] if config.rollout.vocabulary else []
+    return replace(config, rollout=replace(config.rollout, vocabulary=min([*given, *sizes], default=0)))
 
 
 def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:

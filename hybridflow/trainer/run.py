@@ -17,14 +17,13 @@ from hybridflow.observe.live import Live
 from hybridflow.observe.run_lock import locked
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts, Task
-from hybridflow.tasks import build as build_task
-from hybridflow.tasks.tokenizer import load_tokenizer
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
 from hybridflow.trainer.commit import Checkpoints
 from hybridflow.trainer.loop import rows_for, split_of, train
 from hybridflow.trainer.outcome import Outcome
 from hybridflow.trainer.resume import choose
+from hybridflow.trainer.rows import load_task, notes
 from hybridflow.trainer.validate import held_out_rows, judged
 
 
@@ -45,7 +44,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
     goes_on = source is not None and source.parent == folder.checkpoints
     if source is not None and goes_on:
         folder.check_sizes(checkpoint.sizes(source))
-    task = _checked_task(config)
+    task = _checked_task(config, live)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.parts and resolve.told(config):
@@ -67,28 +66,12 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
     return 0
 
 
-def load_task(config: Config) -> Task:
-    """The configured task, with the tokenizer of the actor's model. Raises ConfigError if either cannot be had."""
-    try:
-        tokenizer = load_tokenizer(config.actor.model.path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"actor.model.path: {error}") from error
-    settings = config.task
-    graded = algorithms.get(config.algorithm.name).learner != "reward_model"
-    judge = config.reward.grader if graded else ""
-    return build_task(
-        settings.name,
-        tokenizer,
-        settings.options,
-        grader=judge,
-        template_options=settings.chat_template_kwargs,
-    )
-
-
-def _checked_task(config: Config) -> Task:
+def _checked_task(config: Config, live: Live) -> Task:
     """The task, once its first rows have been drawn. Raises ConfigError with the cause and its line if they cannot."""
     try:
         task = load_task(config)
+        for line in (*notes(config), *task.look()):
+            live.say(line)
         draw_once(config, task)
         return task
     except DataError as error:

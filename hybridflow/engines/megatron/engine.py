@@ -25,6 +25,7 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.parked import Parked, without
 from hybridflow.parallel.platform import platform
+from hybridflow.tasks import vocabulary as tokens
 
 
 class TokenOutputs(NamedTuple):
@@ -79,6 +80,7 @@ class MegatronEngine:
         rng.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
+        self._tokens = tokens.Vocabulary(str(folder), self.shape.vocab)
         if head == "reward" and optimizer is None and self.shape.head != "reward":
             raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")
         self.config = transformer_config(self.shape, groups, dtype, sequence=sequence, recompute=recompute)
@@ -164,9 +166,14 @@ class MegatronEngine:
         self.weights.export(folder, self.folder)
 
     def pack(self, batch: Batch, together: int = 1) -> list[MicroBatch]:
-        """The rows as micro-batches within the budget; see `micro_batches`."""
+        """The rows as micro-batches within the budget; see `micro_batches`.
+
+        Raises ValueError for an id that is no token of the model: what the embedding is padded with is none either.
+        """
         if not len(batch):
             return []
+        for name in ("prompt_ids", "response_ids"):
+            self._tokens.refuse_strangers(name, batch.ragged(name).values)
         multiple = self.groups.layout.tensor if self.config.sequence_parallel else 1
         return micro_batches(batch, self.budget, platform().device, together=together, multiple=multiple)
 

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from hybridflow.batch import Ragged
@@ -16,8 +17,10 @@ from hybridflow.config.schema import Rollout
 from hybridflow.engines.vllm.groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
 from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
+from hybridflow.tasks.vocabulary import Vocabulary
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process, beside Megatron
@@ -56,7 +59,10 @@ class VllmEngine:
 
         receive.register()
         self.version: int | None = None
-        self._stop_ids = list(stop_ids)
+        self._vocabulary = Vocabulary(str(folder), read_shape(folder).vocab)
+        self._stop_ids = [end for end in stop_ids if end < self._vocabulary.size]
+        allowed = range(rollout.vocabulary or self._vocabulary.size)
+        self._allowed = list(allowed) if len(allowed) < self._vocabulary.size else None
         self._limit = rollout.max_sequence_tokens
         tensor, pipeline = layout.generation_sizes
         if rollout.enforce_eager:
@@ -132,13 +138,15 @@ class VllmEngine:
         Args:
             seeds: one a row, of its random stream.
 
-        Raises RuntimeError if the engine has no weights, ValueError if a prompt leaves no room for its response, and,
-        at the first row, RuntimeError if rows of another stream are under way.
+        Raises RuntimeError if the engine has no weights, ValueError if a prompt leaves no room for its response or has
+        an id that is no token of the model, and, at the first row, RuntimeError if another stream is under way.
         """
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
         check_lengths(prompts, sampling.max_tokens, self._limit)
-        return self._run(prompts, [parameters(sampling, seed, self._stop_ids) for seed in seeds])
+        self._vocabulary.refuse_strangers("prompt_ids", prompts.values)
+        self._vocabulary.refuse_strangers("stop_token_ids", np.array(sampling.stop_token_ids, dtype=np.int64))
+        return self._run(prompts, [parameters(sampling, seed, self._stop_ids, self._allowed) for seed in seeds])
 
     def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
         from vllm.inputs import tokens_input

@@ -64,8 +64,11 @@ class Generated(NamedTuple):
         )
 
 
-def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> Any:
-    """vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row."""
+def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: list[int] | None = None) -> Any:
+    """vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row.
+
+    `allowed`: the only ids that are sampled; None: all.
+    """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -79,6 +82,7 @@ def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int]) -> Any:
         ignore_eos=True,  # of vLLM's idea of it; `stop_ids` has ours
         stop_token_ids=[*stop_ids, *sampling.stop_token_ids],
         stop=list(sampling.stop),
+        allowed_token_ids=allowed,
         detokenize=bool(sampling.stop),
         include_stop_str_in_output=True,
         output_kind=RequestOutputKind.FINAL_ONLY,

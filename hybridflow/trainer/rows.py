@@ -1,0 +1,86 @@
+"""The configured task, with rows that the models of a run can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.config import fit
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
+from hybridflow.models import read_shape
+from hybridflow.tasks import Task
+from hybridflow.tasks import build as build_task
+from hybridflow.tasks.fitted import FittedTask, Limits
+from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
+from hybridflow.tasks.vocabulary import Vocabulary, differences
+from hybridflow.trainer.loop import split_of
+from hybridflow.trainer.validate import judged
+
+
+def load_task(config: Config) -> FittedTask:
+    """The configured task, with the tokenizer of the actor's model. Raises ConfigError if either cannot be had."""
+    algorithm = algorithms.get(config.algorithm.name)
+    try:
+        return FittedTask(_task(config, algorithm), limits(config), config.task.too_long, ways(algorithm))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"actor.model.path: {error}") from error
+
+
+def ways(algorithm: type[Algorithm]) -> dict[str, str]:
+    """By split, the method of a task that gives an algorithm its rows, and its validation."""
+    learns = "supervised" if algorithm.supervised else "rows"
+    return {
+        split_of(algorithm): "preferences" if algorithm.preferences else learns,
+        "held_out": "preferences" if judged(algorithm) == "pairs" else "rows",
+    }
+
+
+def limits(config: Config) -> Limits:
+    """What the models of a run take. Raises OSError or ValueError if a folder cannot be read."""
+    roles = fit.trained(config, fit.Facts(algorithms.get(config.algorithm.name).roles_of(config.algorithm)))
+    folders = {role: fit.section(config, role).model.path for role in roles}
+    shapes = {role: read_shape(folder) for role, folder in folders.items()}
+    tokens, said = config.rollout.max_sequence_tokens, "rollout.max_sequence_tokens"
+    for role, shape in shapes.items():
+        if shape.max_positions < tokens:
+            tokens, said = shape.max_positions, f"max_position_embeddings of {folders[role]} ({role})"
+    return Limits(
+        tokens,
+        config.rollout.max_response_tokens,
+        tuple(Vocabulary(folders[role], shape.vocab, role) for role, shape in shapes.items()),
+        f"{said} = {tokens}",
+    )
+
+
+def notes(config: Config) -> Iterator[str]:
+    """What a user should know of the run's tokenizers.
+
+    Raises ConfigError if a role's tokens mean other things than the actor's, or if no response could end.
+    """
+    actor = config.actor.model.path
+    vocabularies = limits(config).vocabularies
+    for vocabulary in vocabularies:
+        differs, only_here = differences(actor, vocabulary.folder) or (None, [])
+        if differs:
+            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {differs}")
+        if only_here:
+            yield (
+                f"{vocabulary.role}: {len(only_here)} tokens of {actor} are none in {vocabulary.folder}, such as "
+                f"{only_here[0]!r}; rows that have them mean less to it"
+            )
+        if vocabulary.role == "actor":
+            ends = end_ids(actor, config.task.chat_template_kwargs)
+            if ends and not any(end < vocabulary.size for end in ends):
+                raise ConfigError(f"actor.model.path: no response can end: it has {vocabulary.described(ends[0])}")
+
+
+def _task(config: Config, algorithm: type[Algorithm]) -> Task:
+    graded = algorithm.learner != "reward_model"  # whose answers nobody grades
+    return build_task(
+        config.task.name,
+        load_tokenizer(config.actor.model.path),
+        config.task.options,
+        grader=config.reward.grader if graded else "",
+        template_options=config.task.chat_template_kwargs,
+    )
