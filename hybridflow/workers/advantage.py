@@ -65,13 +65,14 @@ class Estimation:
         return torch.from_numpy(self.rollout.ragged("response_ids").lengths)
 
     def _rewards(self) -> tuple[Tensor, Tensor | None]:
-        """[R] rewards and, if the rows have them, [R] the rewards of the responses that they are compared with.
+        """[R] rewards and, if the estimator reads them, [R] the rewards of the responses that they are compared with.
 
         Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
         compared with is given the same.
         """
         rewards, lengths, baseline = tensor(self.rollout.dense("rewards")), self._lengths, None
-        if "baseline_rewards" in self.rollout:
+        read = needs(self.context.config.algorithm.advantage.name)
+        if "baseline_rewards" in self.rollout and "baseline_rewards" in read:
             baseline = tensor(self.rollout.dense("baseline_rewards"))
             rewards, lengths = torch.cat([rewards, baseline]), torch.cat([lengths, self._baseline_lengths()])
         part = self.context.config.algorithm.reward_shaping

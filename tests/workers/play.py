@@ -78,9 +78,9 @@ def offloading(
 
 
 def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
-    """`compute_reward` of this rank's rows."""
+    """`compute_reward` of this rank's rows and, beside it, `compute_baseline`."""
     worker = ModelRewardWorker(context(folder, layout, budget))
-    return worker.compute_reward(mine(worker, batch))
+    return worker.compute_reward(mine(worker, batch)) | worker.compute_baseline(mine(worker, batch))
 
 
 def resumed(folder: Path, layout: Layout, pairs: Batch, saved: Path) -> tuple[list[dict[str, float]], ...]:

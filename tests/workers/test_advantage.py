@@ -140,3 +140,5 @@ def test_a_baseline_of_unknown_length_cannot_be_shaped() -> None:
     assert estimation(rows, Advantage("remax")).plain(0.0).ragged("advantages").values.tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="give 'baseline_lengths' beside them"):
         estimation(rows, Advantage("remax"), reward_shaping=Part("overlong")).plain(0.0)
+    grouped = rows | Batch(group_id=np.zeros(1, dtype=np.int64))
+    estimation(grouped, Advantage("grpo"), reward_shaping=Part("overlong")).plain(0.0)  # which does not read it

@@ -120,6 +120,9 @@ def test_rewards_are_the_scores_of_transformers(scorer: Path, layout: Layout, ra
     rewards = np.concatenate([found[rank].dense("rewards") for rank in layout.heads])
     assert rewards.dtype == np.float32 and np.ptp(expected) > 0.1
     np.testing.assert_allclose(rewards, expected, atol=1e-4)
+    for column, wanted in (("baseline_rewards", rewards), ("baseline_lengths", some_pairs().lengths("response_ids"))):
+        given = np.concatenate([found[rank].dense(column) for rank in layout.heads])
+        assert given.tolist() == wanted.tolist(), "of responses that others are compared with, and their lengths"
 
 
 @pytest.mark.parametrize("layout", [Layout(2), Layout(1, 2)], ids=["tp2", "pp2"])
