@@ -19,3 +19,7 @@ class ConfigError(HybridFlowError):
 
 class DataError(HybridFlowError, ValueError):
     """A row of a task cannot be used as it is. The message names the row, and what is wrong with it."""
+
+
+class NameTakenError(ConfigError, ValueError):
+    """Two parts of a kind were registered under one name."""

@@ -6,7 +6,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from hybridflow.errors import HybridFlowError, NameTakenError
 
 T = TypeVar("T")
 
@@ -24,24 +26,52 @@ class Registry(Generic[T]):
         kind: what the parts are, for error messages.
         builtin: modules whose import registers our own parts; imported when a look-up needs them, the one that has
             the name of the part first.
+        of: the class that parts derive from, or `collections.abc.Callable`; None: they may be anything.
+        heavy: the built-in modules are not imported to see whether a name is taken; their own names are.
     """
 
-    def __init__(self, kind: str, *builtin: str) -> None:
+    def __init__(self, kind: str, *builtin: str, of: Any = None, heavy: bool = False) -> None:
         self.kind = kind
-        self._builtin = builtin
+        self._builtin, self._of, self._heavy = builtin, of, heavy
         self._parts: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that gives a part its name. Raises ValueError if another part has it."""
+        """A decorator that gives a part its name.
+
+        Raises NameTakenError if another part has it, TypeError if the name or the part is not what it should be.
+        """
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a {self.kind} was registered under {name!r}: its name was expected, as register('mine')")
 
         def add(part: T) -> T:
+            self._check_kind(name, part)
+            if _is_users(part):
+                self._load_ours(name)
             known = self._parts.get(name)
             if known is not None and _place(known) != _place(part):
-                raise ValueError(f"{self.kind} {name!r} is registered twice: {_place(known)} and {_place(part)}")
+                places = f"{_place(known)} and {_place(part)}"
+                raise NameTakenError(f"{self.kind} {name!r} is registered twice: {places}; give one another name")
             self._parts[name] = part
             return part
 
         return add
+
+    def _check_kind(self, name: str, part: object) -> None:
+        """Raises TypeError if a part is none of this kind."""
+        if isinstance(self._of, type) and self._of.__module__ != "collections.abc":
+            right = isinstance(part, type) and issubclass(part, self._of)
+            wanted = f"a class that derives from {_place(self._of)}"
+        else:
+            right, wanted = self._of is None or callable(part), "a function, or what can be called like one,"
+        if not right:
+            raise TypeError(f"{self.kind} {name!r}: {wanted} was expected, not {part!r}")
+
+    def _load_ours(self, name: str) -> None:
+        """Register our own part of that name, if there is one, so that a user's does not take its place."""
+        if not self._heavy:
+            _ = name in self
+        elif any(module.rpartition(".")[2] == name for module in self._builtin):
+            raise NameTakenError(f"{self.kind} {name!r} is one of hybridflow's own; give yours another name")
 
     def get(self, name: str) -> T:
         """The part of that name. Raises KeyError with the nearest name and all names."""
@@ -74,6 +104,11 @@ def _place(part: object) -> str:
     return f"{getattr(part, '__module__', '?')}.{getattr(part, '__qualname__', part)}"
 
 
+def _is_users(part: object) -> bool:
+    """Whether it is a function or a class from elsewhere than hybridflow."""
+    return getattr(part, "__module__", "builtins").partition(".")[0] not in ("hybridflow", "builtins")
+
+
 def import_plugins(modules: list[str]) -> None:
     """Import a user's modules so that their parts register.
 
@@ -82,15 +117,19 @@ def import_plugins(modules: list[str]) -> None:
     for module in modules:
         try:
             import_module(module)
-        except Exception as error:
-            raise ImportError(f"plugins: cannot import {module!r}: {_cause(error)}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, such as SystemExit
+            told = " ".join(_cause(error).split("\n"))
+            raise ImportError(f"plugins: cannot import {module!r}: {told}") from error
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """What went wrong, and on which line of the modules that were being imported (none if none was found)."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    text = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+    told = traceback.format_exception_only(error)[-1].strip()  # also of one whose own text fails
+    text = str(error) if isinstance(error, ImportError | HybridFlowError) else told
     # The last line at the level of a module: where it names a part twice, not where our registry finds that out.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     return f"{text} ({lines[-1].filename}:{lines[-1].lineno})" if lines else text

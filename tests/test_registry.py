@@ -104,7 +104,7 @@ BROKEN = {
     "call": ("def f():\n    return 1 / 0\n\nf()", "ZeroDivisionError: division by zero", 4),
     "twice": (
         "from hybridflow.losses.kl import kl_estimators\n\nkl_estimators.register('k1')(print)",
-        "ValueError: KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
+        ": KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
         3,
     ),
 }
@@ -124,3 +124,62 @@ def test_what_is_registered_by_now_imports_nothing() -> None:
     registry: Registry[int] = Registry("number", "tests.no_such_module")
     registry.register("one")(1)
     assert registry.registered == {"one": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("raise SystemExit(0)", r"cannot import 'mine': SystemExit: 0 \(.*mine.py:1\)"),
+        ("class Stop(BaseException): ...\nraise Stop('no')", r"mine.Stop: no \(.*mine.py:2\)"),
+        ("raise GeneratorExit", r"GeneratorExit \(.*mine.py:1\)"),
+        ("x = 1\ndef f(:", r"SyntaxError: .* \(.*mine.py:2\)"),
+        (
+            "class E(Exception):\n def __str__(self): raise ValueError\nraise E",
+            r"<exception str\(\) failed> \(.*mine.py:3",
+        ),
+        ("raise ValueError('a\\nb')", r"ValueError: a b \(.*mine.py:1\)"),
+        ("def f(): f()\nf()", r"RecursionError: .* \(.*mine.py:2\)"),
+    ],
+)
+def test_whatever_a_plugin_raises_names_its_file_and_line(
+    module: Callable[[str, str], str], text: str, told: str
+) -> None:
+    with pytest.raises(ImportError, match=told) as error:
+        import_plugins([module("mine", text)])
+    assert "\n" not in str(error.value)
+
+
+REGISTRIES = "from hybridflow.tasks import graders, tasks, Task\nfrom hybridflow.workers import workers, Worker\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "graders.register('exact')(lambda r, a: 1.0)",
+            "grader 'exact' is registered twice: hybridflow.tasks.builtin_g",
+        ),
+        (
+            "@tasks.register('addition')\nclass A(Task): ...",
+            "task 'addition' is registered twice: hybridflow.tasks.add",
+        ),
+        ("@workers.register('actor')\nclass A(Worker): ...", "worker 'actor' is one of hybridflow's own"),
+        (
+            "@tasks.register('mine')\nclass A: ...",
+            "task 'mine': a class that derives from hybridflow.tasks.base.Task was",
+        ),
+        ("tasks.register('mine')(object())", "task 'mine': a class that derives from"),
+        (
+            "graders.register('mine')(5)",
+            "grader 'mine': a function, or what can be called like one, was expected, not 5",
+        ),
+        ("graders.register(lambda r, a: 1.0)", "its name was expected, as register('mine')"),
+        ("graders.register('')", "a grader was registered under '': its name was expected"),
+    ],
+)
+def test_a_taken_name_and_a_part_of_another_kind_are_told_where_they_are_registered(
+    module: Callable[[str, str], str], text: str, told: str
+) -> None:
+    with pytest.raises(ImportError, match=r"mine\.py:3") as error:
+        import_plugins([module("mine", REGISTRIES + text)])
+    assert told in str(error.value)

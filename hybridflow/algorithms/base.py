@@ -199,4 +199,6 @@ MODULES = (
     "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_plus_plus", "safe_rlhf",
     "sft", "reward_model", "cost_model", "dpo",
 )  # fmt: skip
-algorithms: Registry[type[Algorithm]] = Registry("algorithm", *(f"hybridflow.algorithms.{name}" for name in MODULES))
+algorithms: Registry[type[Algorithm]] = Registry(
+    "algorithm", *(f"hybridflow.algorithms.{name}" for name in MODULES), of=Algorithm
+)

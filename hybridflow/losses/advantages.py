@@ -64,7 +64,7 @@ class AdvantageInputs:
 FIELDS = ("values", "group_id", "baseline_rewards")
 Estimator = Callable[..., tuple[Tensor, Tensor]]
 F = TypeVar("F", bound=Estimator)
-advantages: Registry[Estimator] = Registry("advantage estimator", "hybridflow.losses.baselines")
+advantages: Registry[Estimator] = Registry("advantage estimator", "hybridflow.losses.baselines", of=Callable)
 
 
 def needing(*columns: str) -> Callable[[F], F]:

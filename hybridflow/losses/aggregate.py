@@ -16,7 +16,7 @@ from hybridflow.registry import Registry
 
 # (lengths [R], total_tokens, total_rows, mask [T] bool or None, limit=) -> weights [T] float32
 Aggregation = Callable[..., Tensor]
-aggregations: Registry[Aggregation] = Registry("loss aggregation")
+aggregations: Registry[Aggregation] = Registry("loss aggregation", of=Callable)
 
 
 def totals(lengths: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -27,7 +27,7 @@ class KLController(Protocol):
         """Take in what `state` gave."""
 
 
-kl_controllers: Registry[Callable[..., KLController]] = Registry("KL controller")  # (coef, **options)
+kl_controllers: Registry[Callable[..., KLController]] = Registry("KL controller", of=Callable)  # (coef, **options)
 Gain = Annotated[float, Bounds(more_than=0, less_than=5)]  # of 5, an error of -0.2 would take the coefficient to 0
 
 

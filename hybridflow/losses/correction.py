@@ -59,7 +59,7 @@ class CorrectionInputs:
 
 
 Correction = Callable[..., Tensor]
-corrections: Registry[Correction] = Registry("rollout correction")
+corrections: Registry[Correction] = Registry("rollout correction", of=Callable)
 # Of a masked weight: what the engines agree on, a weight of 1, is always kept.
 Below = Annotated[float, Bounds(at_least=0, at_most=1)]
 Above = Annotated[float, Bounds(at_least=1)]

@@ -32,7 +32,7 @@ class FilterInputs:
 
 
 RolloutFilter = Callable[..., np.ndarray]
-rollout_filters: Registry[RolloutFilter] = Registry("rollout filter")
+rollout_filters: Registry[RolloutFilter] = Registry("rollout filter", of=Callable)
 
 
 @rollout_filters.register("unequal_groups")

@@ -21,7 +21,7 @@ from hybridflow.losses.ratios import LARGEST_LOG_RATIO
 from hybridflow.registry import Registry
 
 KLEstimator = Callable[[Tensor, Tensor], Tensor]
-kl_estimators: Registry[KLEstimator] = Registry("KL estimator")
+kl_estimators: Registry[KLEstimator] = Registry("KL estimator", of=Callable)
 
 
 @kl_estimators.register("k1")

@@ -55,7 +55,7 @@ class PolicyInputs:
 
 
 PolicyLoss = Callable[..., TokenLoss]
-policy_losses: Registry[PolicyLoss] = Registry("policy loss")
+policy_losses: Registry[PolicyLoss] = Registry("policy loss", of=Callable)
 DualClip = Annotated[float, Bounds(more_than=1)]
 
 

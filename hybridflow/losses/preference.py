@@ -19,7 +19,7 @@ from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.registry import Registry
 
 PairLoss = Callable[..., TokenLoss]
-pair_losses: Registry[PairLoss] = Registry("loss of pairs")
+pair_losses: Registry[PairLoss] = Registry("loss of pairs", of=Callable)
 
 
 def columns_of(name: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class ShapingInputs:
 
 
 RewardShaping = Callable[..., Tensor]
-reward_shapings: Registry[RewardShaping] = Registry("reward shaping")
+reward_shapings: Registry[RewardShaping] = Registry("reward shaping", of=Callable)
 Score = Annotated[float, Bounds(because="scores have the scale of their reward model")]
 
 

@@ -20,7 +20,7 @@ class Role(Interface[RowsT]):
 
 
 roles: Registry[type[Role]] = Registry(
-    "role", *(f"hybridflow.roles.{name}" for name in ("builtin", "constrained", "rollout"))
+    "role", *(f"hybridflow.roles.{name}" for name in ("builtin", "constrained", "rollout")), of=Role
 )
 
 

@@ -32,7 +32,7 @@ ValueError for what cannot be an answer.
 
 SPLITS = ("train", "held_out", "warmup")
 
-graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders")
+graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders", of=Callable)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ def named_row(split: str, number: int) -> Iterator[None]:
 
 
 tasks: Registry[type[Task]] = Registry(
-    "task", *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "word_sums"))
+    "task",
+    *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "word_sums")),
+    of=Task,
 )
 
 

@@ -57,4 +57,6 @@ MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "referen
 workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),
+    of=Worker,
+    heavy=True,
 )
