@@ -157,7 +157,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             if complete and not lines:
                 config = job.to_config()
                 folders.append(folder_of(config))
-                for warning in check.warnings(config, os.cpu_count() or 1):
+                for warning in check.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)):
                     terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
             lines = str(error).splitlines()

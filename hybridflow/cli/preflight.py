@@ -90,6 +90,18 @@ def missing_tokenizer(config: Config, coming: Coming) -> Iterator[str]:
             yield f"actor.model.path: {error}"
 
 
+def planned_updates(config: Config) -> dict[str, int]:
+    """By role, the optimiser steps that the run takes of those whose models learn."""
+    from hybridflow.algorithms import algorithms
+
+    algorithm = algorithms.get(config.algorithm.name)
+    roles = algorithm.roles_of(config.algorithm)
+    learning = [
+        role for role in fit.trained(config, fit.Facts(roles)) if hasattr(fit.section(config, role), "optimizer")
+    ]
+    return {role: algorithm.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
+
+
 def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
     """Those of these roles that are none of ours, and for which there is a worker."""
     from hybridflow.roles import roles

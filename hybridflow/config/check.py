@@ -5,7 +5,8 @@ Every problem begins with the key to change and a colon.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from hybridflow.config import fit, numbers
 from hybridflow.config.fit import MODEL_ROLES, Facts, section, trained
@@ -16,7 +17,7 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = numbers.problems(config)
-    found = [*outside, *_pools(config, facts), *_roles(config, facts), *_data(config, facts)]
+    found = [*outside, *_pools(config, facts), *_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
     found += fit.not_supported(config, facts)
     # Sizes are put together only where each of them means something.
     if not any(line.startswith("placement.") for line in found) and not any(".parallel." in line for line in outside):
@@ -24,9 +25,21 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     return found
 
 
-def warnings(config: Config, cpus: int) -> list[str]:
-    """What will work, but not as the user may think. `cpus`: cores of this machine."""
+def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """What will work, but not as the user may think.
+
+    Args:
+        cpus: cores of this machine.
+        planned: by role, the optimiser steps that it will take, of those that learn.
+    """
     found = []
+    for role, count in planned.items():
+        warmup = getattr(config, role).optimizer.warmup_steps
+        if 0 < count < warmup:
+            found.append(
+                f"{role}.optimizer.warmup_steps: {warmup} given for a run of {count} updates: "
+                "its learning rate never gets to lr"
+            )
     slots, idle = sum(config.placement.pools.values()), config.algorithm.critic_warmup_steps
     if config.ray.address == "local" and slots > cpus:
         found.append(f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks take turns")
@@ -72,6 +85,16 @@ def _roles(config: Config, facts: Facts) -> Iterator[str]:
     for key, (value, role) in wants.items():
         if value and role not in facts.roles:
             yield f"{key}: {value} needs the role {role}, which {name} does not use; set it to 0"
+
+
+def _rates(config: Config, facts: Facts) -> Iterator[str]:
+    for role in trained(config, facts):
+        optimizer = getattr(section(config, role), "optimizer", None)
+        if optimizer is not None and optimizer.min_lr > optimizer.lr:
+            yield (
+                f"{role}.optimizer.min_lr: {optimizer.min_lr} is more than {role}.optimizer.lr = {optimizer.lr}, from "
+                "which it decays; give at most that"
+            )
 
 
 def _data(config: Config, facts: Facts) -> Iterator[str]:

@@ -292,3 +292,17 @@ def load_once(tensor: int, pipeline: int, slots: int):
         cut.tensor, cut.pipeline = tensor, pipeline
     SOUND.placement.pools = {"main": slots}
     return SOUND
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning():
+    config = load("actor.optimizer.warmup_steps=9")
+    for count, expected in ((0, []), (8, ["actor.optimizer.warmup_steps"]), (9, [])):
+        found = check.warnings(config, cpus=2, planned={"actor": count, "critic": 100})
+        assert [line.partition(":")[0] for line in found] == expected
+
+
+@pytest.mark.parametrize("role", ["actor", "critic"])
+def test_the_least_rate_is_no_more_than_the_rate(role):
+    assert check.problems(load(f"{role}.optimizer.lr=1e-3", f"{role}.optimizer.min_lr=1e-3"), facts()) == []
+    (problem,) = check.problems(load(f"{role}.optimizer.lr=1e-3", f"{role}.optimizer.min_lr=2e-3"), facts())
+    assert problem.startswith(f"{role}.optimizer.min_lr: 0.002 is more than {role}.optimizer.lr = 0.001")
