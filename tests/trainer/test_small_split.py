@@ -1,0 +1,33 @@
+"""A step that takes more prompts than there are says so, once, before its first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hybridflow.algorithms import algorithms
+from hybridflow.config import compose
+from hybridflow.observe.folder import RunFolder
+from hybridflow.observe.live import Live
+from hybridflow.tasks.addition import ALPHABET, Addition
+from hybridflow.tasks.tokenizer import char_tokenizer
+from hybridflow.trainer.loop import train
+from hybridflow.trainer.outcome import Outcome
+
+
+@pytest.mark.parametrize(("extra", "says"), [(1, True), (0, False)])
+def test_more_prompts_a_step_than_there_are(
+    extra: int, says: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = Addition(char_tokenizer(ALPHABET))
+    size = task.size("train")
+    sizes = [f"algorithm.prompts_per_step={size + extra}", "trainer.steps=3"]
+    config = compose.load("train", ["experiment=addition", *sizes])
+    running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")))
+    train(config, running, task, RunFolder(tmp_path), Live(), Outcome(steps=3, accuracy={3: 0.5}))
+    out = " ".join(capsys.readouterr().out.split())
+    expected = f"prompts_per_step = {size + 1} is more than the {size} rows of split 'train': a step takes some of them"
+    assert (expected in out) is says
