@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.contract.promise import BrokenPromiseError, broken, expect, expect_again
+from hybridflow.contract.promise import BrokenPromiseError, broken, described, expect, expect_again
 from hybridflow.dispatch import Call, Protocol
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -68,7 +68,13 @@ def _round_trip(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Cal
     if trouble and not _for_values(protocol, layout, parts, rows):
         raise BrokenPromiseError(trouble[0])
     metrics: list[Any] = [None if part is None else Metrics(totals={"calls": 1.0}) for part in parts]
-    joined = protocol.collect(layout, metrics)
+    try:
+        joined = protocol.collect(layout, metrics)
+    except Exception as error:
+        raise BrokenPromiseError(
+            f"{on}collect of the ranks' metrics failed: {described(error)}; it is asked to join these too: "
+            "dispatch.concat does, and makes a list of values"
+        ) from error
     told = all(isinstance(m, Metrics) for m in (joined if isinstance(joined, list) else [joined]) if m is not None)
     expect(told, f"{on}collect of the ranks' metrics gave a {type(joined).__name__}; choose outputs and concat them")
 

@@ -86,6 +86,11 @@ class MeanOfAll(dispatch.Protocol):
         return float(np.mean(found)) if isinstance(found, list) else found
 
 
+class MeanOfAnything(MeanOfAll):
+    def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
+        return sum(outputs) / len(outputs)
+
+
 class LosesGroups(Good):
     """Right for rows in no groups, and wrong for others."""
 
@@ -116,6 +121,7 @@ def test_a_round_trip_is_enough(cls: type[dispatch.Protocol]) -> None:
         (SharesRows, "is in several of the outputs that were joined; collect must choose one of them"),
         (LosesGroups, "2 rows in groups of 2, 1 rank: rows do not come back as they were: [0]"),
         (ByChance, "it gives something else when it is called again with the same"),
+        (MeanOfAnything, "collect of the ranks' metrics failed: TypeError"),
         (ForgetsMetrics, "collect of the ranks' metrics gave a float"),
         (RefusesAll, "it refuses every call, of rows (never) and of lists with a value a rank (never)"),
     ],
