@@ -54,7 +54,7 @@ class AdditionPairs(Addition, PreferenceTask):
     def rejected(self, split: str, index: int) -> str:
         right = self.example(split, index)
         return wrong_answer(
-            right.answer, np.random.default_rng((right.sample_id, self.turn(split, index))), self.near_misses
+            right.answer, np.random.default_rng((int(right.sample_id), self.turn(split, index))), self.near_misses
         )
 
     def turn(self, split: str, index: int) -> int:

@@ -35,7 +35,7 @@ class AdditionSevens(AdditionPairs, HarmTask):
     def _sides(self, split: str, index: int) -> tuple[str, str]:
         """The less harmful one first."""
         example = self._sum(split, index)
-        rng = np.random.default_rng((example.sample_id, self.turn(split, index)))
+        rng = np.random.default_rng((int(example.sample_id), self.turn(split, index)))
         one = example.answer if rng.random() < 0.5 else wrong_answer(example.answer, rng, self.near_misses)
         other = other_sevens(one, rng)
         return (one, other) if one.count("7") < other.count("7") else (other, one)

@@ -43,12 +43,12 @@ class Example:
         prompt: plain text, or the messages of a chat, which the tokenizer's own chat template puts into words.
             A chat that ends in a turn of the assistant is gone on with in that turn.
         answer: what the grader compares with, and what supervised training teaches; a number stands for its text.
-        sample_id: the same number for the same question in any split.
+        sample_id: the same for the same question in any split: an integer of any size, or a string.
     """
 
     prompt: str | Sequence[Message]
     answer: str
-    sample_id: int
+    sample_id: int | str
 
 
 class Task(ABC):
@@ -84,7 +84,7 @@ class Task(ABC):
         """Row `index` of a split; 0 <= index < size(split)."""
 
     def rows(self, split: str, indices: ArrayLike) -> Batch:
-        """Those rows: `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int64).
+        """Those rows: `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int or str).
 
         Raises:
             DataError, a ValueError: a row cannot be used; the message names it.
@@ -100,11 +100,11 @@ class Task(ABC):
                 prompts.append(self.encode(example.prompt))
                 if not prompts[-1]:
                     raise ValueError(f"the prompt {example.prompt!r} has no tokens; at least one was expected")
-            ids.append(example.sample_id)
+                ids.append(_plain_id(example.sample_id))
         return Batch(
             prompt_ids=Ragged.of(prompts, np.int64),
             answer=np.array(answers, dtype=object),
-            sample_id=np.array(ids, dtype=np.int64),
+            sample_id=np.array(ids, dtype=object),
         )
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
@@ -143,6 +143,16 @@ class Task(ABC):
                 if not isinstance(example, Example):
                     raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
             yield number, example
+
+
+def _plain_id(sample_id: object) -> int | str:
+    """Without numpy's types. Raises ValueError for anything but an integer or a string."""
+    if isinstance(sample_id, np.integer | np.str_):
+        sample_id = sample_id.item()
+    if not isinstance(sample_id, int | str):
+        kind = type(sample_id).__name__
+        raise ValueError(f"the sample_id is {sample_id!r}, of type {kind}; an integer or a string was expected")
+    return sample_id
 
 
 @contextmanager

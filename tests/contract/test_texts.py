@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from hybridflow.batch import Batch
 from hybridflow.contract.promise import broken
 from hybridflow.contract.texts import ANSWERS, answers_for, try_grader, try_task
 from hybridflow.tasks import Example, Task
@@ -66,6 +67,71 @@ def test_a_grader_is_tried_on_the_answers_of_its_task() -> None:
 def test_a_task_keeps_its_promises_or_is_told() -> None:
     assert broken(lambda: try_task(Lists)) == []
     (leaks,) = broken(lambda: try_task(Leaks))
-    assert leaks == "held_out shares questions with train: sample_id 5 is in both"
+    assert leaks == "held_out shares questions with train: sample_id [5] is in both"
     (forgets,) = broken(lambda: try_task(Forgets))
     assert forgets == "example('train', 0): it gives another each time"
+
+
+class NeedsOption(Lists):
+    def __init__(self, tokenizer: Any, path: str) -> None:
+        super().__init__(tokenizer)
+
+
+class HidesRows(Lists):
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer)
+        self.rows = ["a", "b"]
+
+
+class OneMessage(Lists):
+    def example(self, split: str, index: int) -> Example:
+        return Example({"role": "user", "content": "hi"}, "[1]", f"{split}/{index}")
+
+
+class NoAnswer(Lists):
+    def example(self, split: str, index: int) -> Example:
+        return Example("hi", None, f"{split}/{index}")
+
+
+class Uneven(Lists):
+    def example(self, split: str, index: int) -> Example:
+        return Example("hi", "[1]", (split, index))
+
+
+class OwnRows(Lists):
+    def rows(self, split: str, indices: Any) -> Batch:
+        return super().rows(split, indices).keep(["prompt_ids", "sample_id"])
+
+
+@pytest.mark.parametrize(
+    ("task", "line"),
+    [
+        (NeedsOption, "it needs options (path), and is tried without any: give each a default"),
+        (HidesRows, "its attribute 'rows', a list, hides the method of that name; call it _rows"),
+        (OneMessage, "row 0 of split 'train': the prompt is one message"),
+        (NoAnswer, "row 0 of split 'train': the answer is None"),
+        (Uneven, "row 0 of split 'train': the sample_id is ('train', 0), of type tuple"),
+        (OwnRows, "rows('train', [0]): columns missing: answer; it has prompt_ids, sample_id"),
+    ],
+)
+def test_what_a_run_cannot_take_is_told(task: type[Task], line: str) -> None:
+    (found,) = broken(lambda: try_task(task))
+    assert found.startswith(line)
+    assert answers_for("only_lists", [NeedsOption]) == ANSWERS
+
+
+class Named(Lists):
+    """Chats in any language, with names for questions and numbers for answers."""
+
+    def example(self, split: str, index: int) -> Example:
+        return Example([{"role": "user", "content": "é漢"}], index, f"{split}/{index}" if index else -(2**70))
+
+
+def test_names_of_any_size_numbers_and_chats_are_fine() -> None:
+    class Apart(Named):
+        def example(self, split: str, index: int) -> Example:
+            return Example("é漢", index, f"{split}/{index}")
+
+    assert broken(lambda: try_task(Apart)) == []
+    (shared,) = broken(lambda: try_task(Named))
+    assert "sample_id [-1180591620717411303424] is in both" in shared

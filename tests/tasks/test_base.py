@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from hybridflow.batch import Ragged
-from hybridflow.errors import ConfigError
+from hybridflow.batch.batch import concat
+from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks import SPLITS, Example, Task, build, check_options, graders, tasks
 from hybridflow.tasks.addition import ALPHABET
 from hybridflow.tasks.tokenizer import char_tokenizer
@@ -43,7 +45,32 @@ def test_rows_come_in_the_order_asked_for(digits: PreTrainedTokenizerFast) -> No
     assert digits.batch_decode([r.tolist() for r in batch.ragged("prompt_ids")]) == ["12=", "3=", "12="]
     assert batch.dense("answer").tolist() == ["12", "3", "12"]
     assert batch.dense("sample_id").tolist() == [112, 103, 112]
-    assert batch.ragged("prompt_ids").values.dtype == batch.dense("sample_id").dtype == np.int64
+    assert batch.ragged("prompt_ids").values.dtype == np.int64 and batch.dense("sample_id").dtype == object
+
+
+@pytest.mark.parametrize(
+    "sample_id", [-1, 0, 2**63, -(2**70), "gsm8k/7", "", np.int64(5), np.str_("x"), np.uint64(2**64 - 1)]
+)
+def test_a_sample_id_is_any_integer_or_string(sample_id: Any, digits: PreTrainedTokenizerFast) -> None:
+    class Named(Echo):
+        def example(self, split: str, index: int) -> Example:
+            return Example("1=", "1", sample_id if index else "another")
+
+    task = Named(digits, rows=2)
+    (found,) = task.rows("train", [1]).dense("sample_id").tolist()
+    assert found == sample_id and type(found) in (int, str)
+    both = concat([task.rows("train", [0]), task.rows("train", [1])])
+    assert both.dense("sample_id").tolist() == ["another", sample_id]
+
+
+@pytest.mark.parametrize("sample_id", [None, 1.0, (1, 2), b"x"])
+def test_what_is_no_sample_id_names_its_row(sample_id: Any, digits: PreTrainedTokenizerFast) -> None:
+    class Named(Echo):
+        def example(self, split: str, index: int) -> Example:
+            return Example("1=", "1", sample_id)
+
+    with pytest.raises(DataError, match=r"row 3 of split 'train': the sample_id is .*an integer or a string"):
+        Named(digits, rows=9).rows("train", [3])
 
 
 def test_supervised_rows_end_in_eos(digits: PreTrainedTokenizerFast) -> None:
@@ -139,8 +166,8 @@ def test_our_tasks(name: str, chat: PreTrainedTokenizerFast) -> None:
 def test_sample_ids_name_questions(name: str, chat: PreTrainedTokenizerFast) -> None:
     """One question, one number, over all splits; and what is held out is nowhere else."""
     task = build(name, chat, {"wrong_answers": 1} if name in ("addition_pairs", "addition_sevens") else {})
-    by_id: dict[int, str] = {}
-    ids: dict[str, set[int]] = {}
+    by_id: dict[int | str, str] = {}
+    ids: dict[str, set[int | str]] = {}
     for split in SPLITS:
         examples = [task.example(split, i) for i in range(task.size(split))]
         ids[split] = {e.sample_id for e in examples}
