@@ -28,6 +28,9 @@ from hybridflow.roles import (
     roles,
 )
 
+# What every flow that samples heeds.
+SAMPLING = ("samples_per_prompt", "reward_kl_coef", "reward_kl_estimator")
+
 
 class Algorithm:
     """One iteration of an RL algorithm, written as calls on roles.
@@ -40,6 +43,8 @@ class Algorithm:
         roles: the roles that it calls; each becomes an attribute.
         only_for_kl: those of them that it calls only if `penalises_kl`; without, they are not started.
         parts: the settings of `algorithm` that name a part and that it heeds; a part set elsewhere is a mistake.
+        heeds: the other settings of `algorithm` that it heeds, beside the sizes of batches; None: it does not say. Of a
+            class itself, not of those that it is derived from.
         columns: what its flow gives beside `rewards` for an estimator to read.
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
@@ -55,6 +60,7 @@ class Algorithm:
     roles: ClassVar[tuple[str, ...]] = ()
     only_for_kl: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ("reward_shaping", "reward_kl_control", "advantage", "policy_loss")
+    heeds: ClassVar[tuple[str, ...] | None] = None
     columns: ClassVar[tuple[str, ...]] = ("group_id",)
     learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.base import SAMPLING, algorithms
 from hybridflow.algorithms.grpo import GRPO
 
 
@@ -15,3 +15,4 @@ class CISPO(GRPO):
     """
 
     paper = "arXiv 2506.13585"
+    heeds = SAMPLING

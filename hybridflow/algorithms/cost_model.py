@@ -15,3 +15,4 @@ class CostModel(RewardModel):
     """
 
     paper = "arXiv 2310.12773"
+    heeds = ()

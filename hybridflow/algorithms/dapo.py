@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef, stacked
 from hybridflow.errors import HybridFlowError
 
@@ -27,6 +27,7 @@ class DAPO(Algorithm):
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
     parts = (*Algorithm.parts, "rollout_filter")
+    heeds = (*SAMPLING, "most_draws")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Sample until there are enough groups; compare inside each, learn."""

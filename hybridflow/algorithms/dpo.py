@@ -17,6 +17,7 @@ class DPO(Algorithm):
     paper = "arXiv 2305.18290"
     roles = ("actor", "reference", "reward")
     parts = ("preference_loss",)
+    heeds = ()
     columns = ()
     preferences = True
 

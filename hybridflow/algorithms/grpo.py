@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -22,6 +22,7 @@ class GRPO(Algorithm):
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
     parts = (*Algorithm.parts, "rollout_filter")
+    heeds = SAMPLING
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate groups, score, compare inside each group, learn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.base import SAMPLING, algorithms
 from hybridflow.algorithms.grpo import GRPO
 
 
@@ -16,3 +16,4 @@ class GSPO(GRPO):
     """
 
     paper = "arXiv 2507.18071"
+    heeds = SAMPLING

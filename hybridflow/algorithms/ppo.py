@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -24,6 +24,7 @@ class PPO(Algorithm):
     roles: ClassVar[tuple[str, ...]] = ("actor", "critic", "reference", "reward")
     only_for_kl = ("reference",)
     parts: ClassVar[tuple[str, ...]] = (*Algorithm.parts, "rollout_filter", "value_loss")
+    heeds: ClassVar[tuple[str, ...]] = (*SAMPLING, "critic_warmup_steps")
     columns = ("group_id", "values")
 
     def step(self, prompts: BatchRef) -> BatchRef:

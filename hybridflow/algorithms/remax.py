@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -18,6 +18,7 @@ class ReMax(Algorithm):
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
     parts = (*Algorithm.parts, "rollout_filter")
+    heeds = SAMPLING
     columns = ("group_id", "baseline_rewards", "baseline_lengths")
 
     def step(self, prompts: BatchRef) -> BatchRef:

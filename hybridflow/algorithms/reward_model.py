@@ -17,6 +17,7 @@ class RewardModel(Algorithm):
     paper = "arXiv 2203.02155"
     roles = ("reward_model",)
     parts = ("pair_loss",)
+    heeds = ()
     columns = ()
     learner = "reward_model"
     preferences = True

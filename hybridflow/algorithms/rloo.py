@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.base import SAMPLING, algorithms
 from hybridflow.algorithms.grpo import GRPO
 
 
@@ -17,3 +17,4 @@ class RLOO(GRPO):
     """
 
     paper = "arXiv 2402.14740"
+    heeds = SAMPLING

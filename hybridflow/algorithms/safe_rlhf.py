@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.base import SAMPLING, algorithms
 from hybridflow.algorithms.ppo import PPO
 from hybridflow.batch import BatchRef
 from hybridflow.losses.controllers import Lagrange
@@ -24,6 +24,7 @@ class SafeRLHF(PPO):
     paper = "arXiv 2310.12773"
     roles = ("actor", "critic", "cost_critic", "reference", "reward", "cost")
     parts = (*PPO.parts, "lagrange")
+    heeds = (*SAMPLING, "critic_warmup_steps")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -16,6 +16,7 @@ class SFT(Algorithm):
 
     roles = ("actor", "reward")
     parts = ()
+    heeds = ()
     columns = ()
     supervised = True
 

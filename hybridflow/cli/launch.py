@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow.cli import preflight
-from hybridflow.config import Config, check, compose, explain, plugins, resolve
+from hybridflow.config import Config, check, compose, explain, heeded, plugins, resolve
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.where import Origins
 from hybridflow.errors import ConfigError, HybridFlowError
@@ -155,9 +155,8 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 print(line, file=sys.stderr)  # Hydra prints what is set, which may be `auto`
             lines = problems(job) if complete else []
             if complete and not lines:
-                config = job.to_config()
-                folders.append(folder_of(config))
-                for warning in check.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)):
+                folders.append(folder_of(job.to_config()))
+                for warning in warnings(job):
                     terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
             lines = str(error).splitlines()
@@ -196,7 +195,17 @@ def problems(job: compose.Composed, coming: preflight.Coming = MappingProxyType(
     """What is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
     config = job.to_config()
     preflight.load_plugins(config.plugins)
-    return [job.origins.annotate(problem) for problem in preflight.problems(config, coming)]
+    return [job.origins.annotate(problem) for problem in preflight.problems(config, coming, job.origins)]
+
+
+def warnings(job: compose.Composed) -> list[str]:
+    """What will work, but not as the user may think; of a job without problems."""
+    from hybridflow.algorithms import algorithms
+
+    config = job.to_config()
+    flow = algorithms.get(config.algorithm.name)
+    idle = heeded.warnings(config, flow, job.origins, compose.configs_dir())
+    return [*check.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)), *idle]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:

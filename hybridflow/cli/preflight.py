@@ -5,59 +5,39 @@ Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, aft
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from hybridflow.config import Config, check, fit, parts, run_folder
-from hybridflow.config.schema import SECTIONS
-from hybridflow.errors import ConfigError
+from hybridflow.config import Config, fit, run_folder, sound
+from hybridflow.config.plugins import load as load_plugins
+from hybridflow.config.where import Origins
 from hybridflow.models import Shape, read_shape
-from hybridflow.registry import import_plugins
+
+__all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
 
 Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
 
-def problems(config: Config, coming: Coming = MappingProxyType({})) -> list[str]:
+def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Origins | None = None) -> list[str]:
     """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
 
     Args:
         coming: model folders that will be there.
+        origins: where the settings were made, if that is known.
     """
     from hybridflow.algorithms import algorithms
-    from hybridflow.tasks.base import graders, tasks
-    from hybridflow.tasks.preferences import PreferenceTask
 
-    found = [
-        *run_folder.problems(config),
-        *parts.unknown_name("algorithm.name", algorithms, config.algorithm.name),
-        *parts.unknown_name("task.name", tasks, config.task.name),
-        *parts.unknown_name("reward.grader", graders, config.reward.grader),
-    ]
-    if config.task.name in tasks:
-        found += parts.wrong_options("task", config.task.name, tasks.get(config.task.name), config.task.options)
-    if config.algorithm.name not in algorithms:
-        return [*found, *check.problems(config)]
-    algorithm = algorithms.get(config.algorithm.name)
-    task = tasks.get(config.task.name) if config.task.name in tasks else PreferenceTask
-    if algorithm.preferences and not issubclass(task, PreferenceTask):
-        found.append(
-            f"task.name: {config.algorithm.name} learns from preferences, and {config.task.name} has none: make it a "
-            "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
-        )
-    roles = algorithm.roles_of(config.algorithm)
-    if "cost" in roles and not fit.has_model(config, "cost"):
-        found += parts.unknown_name("cost.grader", graders, config.cost.grader)
-    models, unread = read_models(config, roles, coming)
-    tokenizers = compared_tokenizers(config, models, coming)
-    found += [*unread, *check.problems(config, fit.Facts(roles, models, own_roles(roles), tokenizers))]
-    found += missing_tokenizer(config, coming)
-    found += run_folder.inputs_in_the_way(config, roles)
-    return found or parts.problems(config, algorithm)
+    found, models, tokenizers = run_folder.problems(config), dict[str, Shape](), dict[str, str]()
+    if config.algorithm.name in algorithms:
+        roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+        models, unread = read_models(config, roles, coming)
+        tokenizers = compared_tokenizers(config, models, coming)
+        found += [*unread, *missing_tokenizer(config, coming), *run_folder.inputs_in_the_way(config, roles)]
+    found += sound.problems(config, models, tokenizers)
+    return found or sound.of_parts(config, origins)
 
 
 def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Coming) -> dict[str, str]:
@@ -100,15 +80,6 @@ def planned_updates(config: Config) -> dict[str, int]:
         role for role in fit.trained(config, fit.Facts(roles)) if hasattr(fit.section(config, role), "optimizer")
     ]
     return {role: algorithm.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
-
-
-def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of these roles that are none of ours, and for which there is a worker."""
-    from hybridflow.roles import roles
-    from hybridflow.workers import Worker, workers
-
-    others = [role for role in played if role not in SECTIONS and role in roles]
-    return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers)
 
 
 def left(config: Config, coming: Coming = MappingProxyType({})) -> dict[Path, Shape | None]:
@@ -165,13 +136,3 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
         "smollm2" if "smollm2" in folder.name.lower() else f"addition --layers {layers[1]}" if layers else "addition"
     )
     return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
-
-
-def load_plugins(modules: list[str]) -> None:
-    """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
-    if modules and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        import_plugins(modules)
-    except ImportError as error:
-        raise ConfigError(str(error)) from error

@@ -62,7 +62,9 @@ class Composed:
 
 
 def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
-    """The settings of one run.
+    """The settings of one run, checked as the command checks them; only model and run folders are not looked at.
+
+    Plugins that they name are imported.
 
     Args:
         config_name: the primary configuration, `train`, `sft`, `train-reward` or `train-cost`.
@@ -70,9 +72,18 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
         config_dir: a folder with more options of the groups.
 
     Raises:
-        ConfigError: an unknown key or option, a wrong type, or a mandatory value that is missing.
+        ConfigError: an unknown key or option, a wrong type, a mandatory value that is missing, or settings that no run
+            can have; everything found, each with the place where it was set.
     """
-    return compose(config_name, overrides, config_dir).to_config()
+    from hybridflow.config import plugins, sound
+
+    plugins.load(plugins.named(config_name, overrides, config_dir))
+    composed = compose(config_name, overrides, config_dir)
+    config = composed.to_config()
+    plugins.load(config.plugins)
+    if found := sound.problems(config) or sound.of_parts(config, composed.origins):
+        raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
+    return config
 
 
 def resolved_yaml(config: Config) -> str:

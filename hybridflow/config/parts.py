@@ -20,27 +20,11 @@ if TYPE_CHECKING:
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
     """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
     return [
-        *_unheeded(config, algorithm),
         *_known(config, algorithm),
         *_read(config, algorithm),
         *_labels(config, algorithm),
         *_fruitless(config, algorithm),
     ]
-
-
-def _unheeded(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Parts that are set, but that the flow has no use for."""
-    settings = config.algorithm
-    for key, part, idle in (
-        ("reward_shaping", settings.reward_shaping, "none"),
-        ("rollout_filter", settings.rollout_filter, "none"),
-        ("reward_kl_control", settings.reward_kl_control, "fixed"),
-    ):
-        if part.name != idle and key not in algorithm.parts:
-            yield f"algorithm.{key}.name: {part.name} given, but {settings.name} has no use for it; set it to {idle}"
-    loss, idle = settings.pair_loss, "bradley_terry"
-    if loss != idle and "pair_loss" not in algorithm.parts:
-        yield f"algorithm.pair_loss: {loss} given, but {settings.name} has no use for it; set it to {idle}"
 
 
 def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -1,7 +1,9 @@
-"""Which modules to import before composing: plugins may register parts, and schemas that the composition then needs."""
+"""Modules of the user, imported before composing: they may register parts, and schemas that it then needs."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from omegaconf import OmegaConf
 from hybridflow.config import yaml_file
 from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError
+from hybridflow.registry import import_plugins
 
 
 def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
@@ -48,3 +51,13 @@ def _checked(value: object, place: str) -> list[str]:
             f"plugins: a list of module names was expected, as plugins=[my_module], not {value!r} ({place})"
         )
     return value
+
+
+def load(modules: Sequence[str]) -> None:
+    """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
+    if modules and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        import_plugins(list(modules))
+    except ImportError as error:
+        raise ConfigError(str(error)) from error

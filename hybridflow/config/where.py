@@ -28,14 +28,19 @@ class Origins:
 
     def find(self, key: str) -> str | None:
         """`key=value on the command line` or `file:line`; None if only the schema sets the key or its section."""
-        for override in reversed(self.overrides):
-            if override.key_or_group == key or override.key_or_group.startswith(key + "."):
-                return f"{override.input_line} on the command line"
-        for layer in reversed(self.layers):
-            line = line_of(layer.file, _below(key, layer.package))
-            if line is not None:
-                return f"{_short(layer.file)}:{line}"
-        return None
+        if override := self.override(key):
+            return f"{override.input_line} on the command line"
+        layer = self.layer(key)
+        return f"{_short(layer.file)}:{line_of(layer.file, _below(key, layer.package))}" if layer else None
+
+    def override(self, key: str) -> Override | None:
+        """The last override of that key, of one below it, or of one above it that gives it a value."""
+        return next((override for override in reversed(self.overrides) if _sets(override, key)), None)
+
+    def layer(self, key: str) -> Layer | None:
+        """The last file that sets that key."""
+        found = (layer for layer in reversed(self.layers) if line_of(layer.file, _below(key, layer.package)))
+        return next(found, None)
 
     def annotate(self, problem: str) -> str:
         """A problem that begins with `key: `, with the place where that key was set at its end."""
@@ -57,6 +62,11 @@ def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
             return None
         line, node = match[0].start_mark.line + 1, match[1]
     return line
+
+
+def _sets(override: Override, key: str) -> bool:
+    own = override.key_or_group
+    return f"{own}.".startswith(f"{key}.") or (key.startswith(f"{own}.") and isinstance(override.value(), dict))
 
 
 def _below(key: str, package: str) -> list[str] | None:

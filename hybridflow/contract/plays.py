@@ -136,7 +136,7 @@ class Script:
     def _composed(self, option: str) -> Config:
         own = [f"algorithm={option}", f"actor.model.path={self.model}"]
         own += [f"{role}.worker={name}" for role, name in self._replaced().items()]
-        config = compose.load("train", ["experiment=addition", *own, *SIZES], self.folder)
+        config = compose.compose("train", ["experiment=addition", *own, *SIZES], self.folder).to_config()
         algorithm = config.algorithm
         pairs = algorithm.name in algorithms and algorithms.get(algorithm.name).preferences
         return replace(

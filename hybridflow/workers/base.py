@@ -54,6 +54,18 @@ class Worker:
 # The reward model's module comes first: it also has the workers `model` and `cost_model`, and the actor's would import
 # vLLM to find them.
 MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
+PLAYED_BY = {
+    "actor": ("actor", "giving_actor"),
+    "rollout": ("rollout",),
+    "critic": ("critic",),
+    "cost_critic": ("cost_critic",),
+    "reference": ("reference",),
+    "reward": ("reward", "model"),
+    "cost": ("cost", "cost_model"),
+    "reward_model": ("reward_model",),
+}
+"""By role, our workers that can play it: to know their names, nothing has to be imported."""
+
 workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),

@@ -43,7 +43,13 @@ def test_these_change_the_rounding(override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["run.seed=2", "actor.optimizer.lr=1e-5", "algorithm.prompts_per_step=8", "plugins=[mine]", "reward.grader=x"],
+    [
+        "run.seed=2",
+        "actor.optimizer.lr=1e-5",
+        "algorithm.prompts_per_step=8",
+        "plugins=[json]",
+        "reward.grader=last_number",
+    ],
 )
 def test_these_change_the_numbers(override: str) -> None:
     found = compared(override)

@@ -25,7 +25,7 @@ def facts(**models: Shape) -> Facts:
 
 
 def load(*overrides: str):
-    return compose.load(overrides=["experiment=addition", *overrides])
+    return compose.compose("train", ["experiment=addition", *overrides]).to_config()
 
 
 def test_a_sound_configuration_has_no_problem():

@@ -41,7 +41,8 @@ def test_every_group_has_options():
 def test_every_option_composes(group):
     for option in options(group):
         base = [] if group == "experiment" else BASE
-        assert isinstance(compose.load(overrides=[*base, f"{group}={option}"]), Config)
+        composed = compose.compose("train", [*base, f"{group}={option}"])
+        assert isinstance(composed.to_config(), Config)
 
 
 def test_addition_is_ppo_that_reshards():
@@ -82,10 +83,10 @@ def test_train_reward_starts_from_the_actors_model():
     config = compose.load("train-reward", ["experiment=addition_reward", "actor.model.path=m"])
     assert (config.algorithm.name, config.task.name) == ("reward_model", "addition_pairs")
     assert (config.reward_model.model.path, config.reward_model.parallel.tensor) == ("m", 2)
-    assert compose.load("train-reward", ["experiment=addition"]).algorithm.name == "reward_model"
+    assert compose.compose("train-reward", ["experiment=addition"]).tree.algorithm.name == "reward_model"
     config = compose.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
     assert (config.algorithm.name, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
-    assert compose.load("train-cost", ["experiment=addition_reward"]).algorithm.name == "cost_model"
+    assert compose.compose("train-cost", ["experiment=addition_reward"]).tree.algorithm.name == "cost_model"
 
 
 def test_yaml_repeats_no_default_of_the_schema():
@@ -123,7 +124,7 @@ def test_resolved_yaml_reads_back_to_the_same_config():
         ("actor.parallel.tensor=two", ["actor.parallel.tensor: wrong type", "'two'", "Integer", "command line"]),
         ("actor.model.dtype=fp16", ["actor.model.dtype: wrong type", "'fp16'", "[float32, bfloat16]"]),
         ("trainer.steps=null", ["trainer.steps: wrong type"]),
-        ("plugins=mine", ["plugins: wrong type"]),
+        ("plugins=mine", ["plugins: a list of module names was expected"]),
         (
             "algorithm=grppo",
             ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, "],
@@ -171,3 +172,25 @@ def test_the_options_of_a_group_are_ours_a_folders_and_those_in_hydras_store(tmp
     ours = compose.options("reward")  # and what other tests have put into the store
     assert {"exact", "last_number"} <= set(ours)
     assert compose.options("reward", tmp_path) == sorted([*ours, "mine"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["actor.optimizer.lr=-1"], ["actor.optimizer.lr: -1.0 given, at least 0 expected", "on the command line"]),
+        (["actor.worker=nope"], ["actor.worker: nope given, but no worker is named so"]),
+        (
+            ["algorithm=sft", "algorithm.samples_per_prompt=4"],
+            ["algorithm.samples_per_prompt: 4 given, but sft"],
+        ),
+        (["plugins=[not_there]"], ["plugins: cannot import 'not_there'"]),
+        (["algorithm.policy_loss.name=ppo_clpi"], ["algorithm.policy_loss.name: no policy loss is named"]),
+        (
+            ["placement.pools.main=3", "critic.optimizer.beta2=1"],
+            ["critic.optimizer.beta2: 1.0 given", "do not divide the 3 slots"],
+        ),
+    ],
+)
+def test_python_is_told_what_the_command_is_told(overrides, parts):
+    message = fails(*BASE, *overrides)
+    assert [part for part in parts if part not in message] == []

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from hybridflow.algorithms import algorithms
-from hybridflow.config import check, compose, parts
+from hybridflow.config import check, compose, sound
 
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
 ADAPTIVE = "algorithm.reward_kl_control.name=adaptive +algorithm.reward_kl_control.options.target=0.1"
 
 
 def found(*overrides: str) -> list[str]:
-    config = compose.load(overrides=["experiment=addition", *overrides])
-    return parts.problems(config, algorithms.get(config.algorithm.name))
+    composed = compose.compose("train", ["experiment=addition", *overrides])
+    return sound.of_parts(composed.to_config(), composed.origins)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -1,0 +1,103 @@
+"""What settings alone can be wrong about: numbers, names, combinations, parts. No model folder is read.
+
+Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, after all else; unless a plugin does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from hybridflow.config import check, fit, heeded, parts
+from hybridflow.config.cut import Sizes
+from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.config.where import Origins
+
+
+def problems(
+    config: Config,
+    models: Mapping[str, Sizes] = MappingProxyType({}),
+    tokenizers: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
+
+    Args:
+        models: by role, the sizes of its model, as far as they are known.
+        tokenizers: by role, how its tokenizer differs from the actor's, as `Facts` has it.
+    """
+    from hybridflow.algorithms import algorithms
+
+    found = [*parts.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
+    if config.algorithm.name not in algorithms:
+        return [*found, *check.problems(config)]
+    roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+    found += [*_graders(config, roles), *_workers(config, roles)]
+    return [*found, *check.problems(config, fit.Facts(roles, models, own_roles(roles), tokenizers))]
+
+
+def of_parts(config: Config, origins: Origins | None = None) -> list[str]:
+    """The same of the algorithm's parts and of what it does not heed; of settings that are sound else.
+
+    Args:
+        origins: where they were made, if that is known.
+    """
+    from hybridflow.algorithms import algorithms
+
+    algorithm = algorithms.get(config.algorithm.name)
+    return [*heeded.problems(config, algorithm, origins), *parts.problems(config, algorithm)]
+
+
+def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these roles that are none of ours, and for which there is a worker."""
+    from hybridflow.roles import roles
+    from hybridflow.workers import Worker, workers
+
+    others = [role for role in played if role not in SECTIONS and role in roles]
+    return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers.registered)
+
+
+def _task(config: Config) -> Iterator[str]:
+    from hybridflow.algorithms import algorithms
+    from hybridflow.tasks.base import tasks
+    from hybridflow.tasks.preferences import PreferenceTask
+
+    name = config.task.name
+    yield from parts.unknown_name("task.name", tasks, name)
+    if name not in tasks:
+        return
+    task = tasks.get(name)
+    yield from parts.wrong_options("task", name, task, config.task.options)
+    learner = config.algorithm.name
+    if learner in algorithms and algorithms.get(learner).preferences and not issubclass(task, PreferenceTask):
+        yield (
+            f"task.name: {learner} learns from preferences, and {name} has none: make it a "
+            "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
+        )
+
+
+def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    from hybridflow.tasks.base import graders
+
+    yield from parts.unknown_name("reward.grader", graders, config.reward.grader)
+    if "cost" in roles and not fit.has_model(config, "cost"):
+        yield from parts.unknown_name("cost.grader", graders, config.cost.grader)
+
+
+def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    """Workers that nobody registers, and ours in a role that they do not play. None of ours is imported."""
+    from hybridflow.workers.base import PLAYED_BY, workers
+
+    plays = {name: role for role, names in PLAYED_BY.items() for name in names}
+    for role in (role for role in roles if role in PLAYED_BY):
+        name = fit.section(config, role).worker
+        can = [*PLAYED_BY[role], *(other for other in workers.registered if other not in plays)]
+        if name in can:
+            continue
+        near = get_close_matches(name, can, n=1)
+        hint = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
+        yield f"{role}.worker: {name} given, but {hint}; {f'did you mean {near[0]}? ' if near else ''}{_list(can)}"
+
+
+def _list(names: list[str]) -> str:
+    return f"There is {', '.join(names)}; workers of your own are registered by a module under plugins"
