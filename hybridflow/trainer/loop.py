@@ -20,7 +20,7 @@ from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.derived import derived
-from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.outcome import Outcome, without_advantages
 from hybridflow.trainer.validate import judged, validate, with_preferences
 
 
@@ -42,10 +42,7 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
         while not outcome.ended(settings.steps, settings.stop_at_accuracy):
             metrics = _step(config, running, outcome.steps, folder)
             folder.log({"step": outcome.steps, **metrics})
-            planned = config.algorithm.minibatches * config.algorithm.epochs
-            outcome.take_in(metrics, running.algorithm.learner, planned)
-            if metrics.get("rollout/kept_rows") == 0:
-                live.say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
+            _take_in(config, running.algorithm, metrics, outcome, live)
             outcome.steps += 1
             elapsed = perf_counter() - start
             outcome.seconds = earlier + elapsed
@@ -89,6 +86,23 @@ def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dic
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     return metrics
+
+
+def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float], outcome: Outcome, live: Live) -> None:
+    """Count the updates of a step, and say if it cannot have learnt anything."""
+    planned = algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps + 1)
+    planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps)
+    outcome.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
+    if metrics.get("rollout/kept_rows") == 0:
+        live.say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
+    elif without_advantages(metrics):
+        live.say(f"step {outcome.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
+
+
+def _learns_by_advantages(config: Config) -> bool:
+    """Whether the policy loss has no gradient where all advantages are 0: a KL to where it began has none either."""
+    loss, from_elsewhere = config.algorithm.policy_loss, config.reference.model.path != config.actor.model.path
+    return not loss.entropy_coef and not (loss.kl_coef and from_elsewhere)
 
 
 def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:

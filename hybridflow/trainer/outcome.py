@@ -13,7 +13,7 @@ class Learning:
     Attributes:
         updates: optimiser steps that were to be taken.
         skipped: those of them that changed nothing: a gradient was not finite, or no row was left to learn from.
-        moved: whether any of them had a gradient that is not 0.
+        moved: whether any of them had a gradient that is not 0, nor only the rounding of one.
     """
 
     updates: float = 0.0
@@ -46,18 +46,21 @@ class Outcome:
         reached = stop_at_accuracy is not None and self.accuracy.get(self.steps, -1.0) >= stop_at_accuracy
         return self.steps >= steps or reached
 
-    def take_in(self, metrics: Mapping[str, float], learner: str, planned: int) -> None:
+    def take_in(self, metrics: Mapping[str, float], learner: str, planned: int, *, by_advantages: bool = True) -> None:
         """Count the updates of a step.
 
         Args:
             learner: the role whose model the run leaves.
             planned: the updates of it that a step has.
+            by_advantages: whether it learns from nothing else. Without any, what a KL to its own start has for a
+                gradient is rounding.
         """
         for role in [name.removesuffix("/updates") for name in metrics if name.endswith("/updates")]:
             entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
             entry.updates += tried
             entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
-            entry.moved = entry.moved or metrics.get(f"{role}/grad_norm", 0.0) != 0
+            idle = role == learner and by_advantages and without_advantages(metrics)
+            entry.moved = entry.moved or (not idle and metrics.get(f"{role}/grad_norm", 0.0) != 0)
         if metrics.get("rollout/kept_rows") == 0 and f"{learner}/updates" not in metrics:
             entry = self.learning.setdefault(learner, Learning())
             entry.updates += planned
@@ -80,6 +83,11 @@ class Outcome:
         if found.updates and not found.moved:
             return (
                 f"the loss of the {learner} had no gradient in any of {found.updates:.0f} updates ({learner}/grad_norm "
-                "is 0): it has learnt nothing. Are all rewards equal (reward/std), or all advantages 0?"
+                "or all advantages are 0): it has learnt nothing. Are all rewards equal (reward/std)?"
             )
         return None
+
+
+def without_advantages(metrics: Mapping[str, float]) -> bool:
+    """Whether a step estimated advantages, and all of them are 0."""
+    return metrics.get("critic/advantages_max") == 0 == metrics.get("critic/advantages_min")

@@ -190,6 +190,10 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
         def estimated(rows: Batch) -> Batch:
             found = estimate(Estimation(rows, self.context, self._sum_over_ranks))
+            advantages = found.ragged("advantages").values
+            if len(advantages):
+                self.context.metrics.largest("critic/advantages_max", advantages.max())
+                self.context.metrics.smallest("critic/advantages_min", advantages.min())
             for role, values, returns in CRITICS:
                 if values in rows and returns in found:
                     guessed, came = rows.ragged(values).values, found.ragged(returns).values

@@ -77,6 +77,19 @@ def test_a_run_that_cannot_have_learnt_says_why(outcome: Outcome, told: str) -> 
     assert (outcome.fault("actor") or "").startswith(told)
 
 
+IDLE = updates(norm=1e-9) | {"critic/advantages_max": 0.0, "critic/advantages_min": 0.0}
+
+
+def test_a_gradient_without_advantages_is_rounding_unless_the_loss_has_more() -> None:
+    """As of GRPO's KL to the model that it began with, where all rewards are equal."""
+    assert (after(IDLE, IDLE).fault("actor") or "").startswith("the loss of the actor had no gradient in any of 8")
+    assert after(IDLE, updates()).fault("actor") is None
+    assert after(IDLE | {"critic/advantages_max": 0.5}).fault("actor") is None
+    with_entropy = Outcome()
+    with_entropy.take_in(IDLE, "actor", PLANNED, by_advantages=False)
+    assert with_entropy.fault("actor") is None
+
+
 def test_the_counts_go_on_where_a_checkpoint_left_them() -> None:
     before = after(SKIPPED, SKIPPED)
     saved = json.loads(json.dumps(asdict(before)))
