@@ -173,9 +173,14 @@ def test_rows_whose_grades_failed_are_left_out_of_every_algorithm(shared: Shared
 
 
 def test_the_critic_is_told_how_much_it_explains_and_greedy_rows_have_names_of_their_own(shared: Shared) -> None:
-    _, metrics = shared.step(shared.algorithm("ppo"), 0)
-    assert "critic/vf_explained_var" in metrics and "greedy/response_length/mean" not in metrics
-    assert metrics["reward/min"] <= metrics["reward/mean"] <= metrics["reward/max"] and metrics["reward/std"] > 0
+    rollout, metrics = shared.step(shared.algorithm("ppo"), 0)
+    rows = rollout.get()
+    rewards, returns = rows.dense("rewards").astype(float), rows.ragged("returns").values
+    assert "greedy/response_length/mean" not in metrics
+    for name, value in (("mean", rewards.mean()), ("std", rewards.std(ddof=1)), ("min", rewards.min())):
+        assert metrics[f"reward/{name}"] == pytest.approx(value, abs=1e-6)
+    errors = returns - rows.ragged("values").values
+    assert metrics["critic/vf_explained_var"] == pytest.approx(1 - errors.var() / returns.var(), abs=1e-4)
     rollout, metrics = shared.step(shared.algorithm("remax"), 0)
     assert metrics["response_length/mean"] == rollout.lengths("response_ids").mean()
     assert metrics["greedy/response_length/max"] > 0 and "reward/baseline_std" in metrics
