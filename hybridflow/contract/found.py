@@ -14,6 +14,7 @@ from hybridflow.losses.correction import corrections
 from hybridflow.losses.filters import rollout_filters
 from hybridflow.losses.kl import kl_estimators
 from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.preference import pair_losses
 from hybridflow.losses.shaping import reward_shapings
 from hybridflow.registry import Registry
 from hybridflow.roles import roles
@@ -22,7 +23,7 @@ from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
-    aggregations, kl_estimators, kl_controllers, algorithms,
+    aggregations, pair_losses, kl_estimators, kl_controllers, algorithms,
 )  # fmt: skip
 Found = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -51,17 +52,36 @@ def try_policy_loss(loss: Callable[..., Any]) -> None:
         on, (old, current) = f"on {case.name}: ", case.log_probs()
         current.requires_grad_()
         given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
-        expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
-        expect_floats(on, "the loss", given.loss, case.tokens, "token")
-        for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
-            whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
-            found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
-            expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
+        _expect_loss(on, given, case.tokens, "token")
         _expect_gradient(on, given.loss, current, flows=not case.apart)
         again = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
         expect_again(on, given.loss, again.loss)
         twice = loss(PolicyInputs(*(torch.cat([x, x]) for x in (current, old, case.advantages(), case.lengths))))
         _expect_sums(on, given, twice)
+
+
+def try_pair_loss(loss: Callable[..., Any]) -> None:
+    """[P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
+    labels = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for case in policy_cases():
+        on, pairs = f"on {case.name}: ", len(case.lengths)
+        scores = [case.noise(pairs, 5).requires_grad_(), case.noise(pairs, 5) + case.apart * case.noise(pairs, 6)]
+        given_labels = {name: case.noise(pairs, 7 + number) > 0 for number, name in enumerate(labels)}
+        given = loss(*scores, **given_labels)
+        _expect_loss(on, given, pairs, "pair")
+        _expect_gradient(on, given.loss, scores[0], flows=True, of="the chosen scores")
+        expect_again(on, given.loss, loss(*scores, **given_labels).loss)
+        twice = {name: torch.cat([values, values]) for name, values in given_labels.items()}
+        _expect_sums(on, given, loss(*(torch.cat([x, x]) for x in scores), **twice))
+
+
+def _expect_loss(on: str, given: Any, size: int, what: str) -> None:
+    expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
+    expect_floats(on, "the loss", given.loss, size, what)
+    for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
+        whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
+        found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
+        expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
 
 
 def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
@@ -76,14 +96,14 @@ def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
         )
 
 
-def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool) -> None:
-    lost = f"{on}gradient does not flow: the loss has none to log_probs (is there a detach, item or no_grad too many?)"
+def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool, of: str = "log_probs") -> None:
+    lost = f"{on}gradient does not flow: the loss has none to {of} (is there a detach, item or no_grad too many?)"
     expect(loss.requires_grad, lost)
     (gradient,) = torch.autograd.grad(loss.sum(), log_probs, allow_unused=True)
     expect(gradient is not None, lost)
     finite = bool(torch.isfinite(gradient).all())
-    expect(finite, f"{on}not finite: the gradient to log_probs (hybridflow.losses.ratios.held_exp bounds a ratio)")
-    expect(not flows or bool(gradient.any()), f"{on}gradient does not flow: it is 0 at every token")
+    expect(finite, f"{on}not finite: the gradient to {of} (hybridflow.losses.ratios.held_exp bounds a ratio)")
+    expect(not flows or bool(gradient.any()), f"{on}gradient does not flow: it is 0 everywhere")
 
 
 def try_shaping(shaping: Callable[..., Any]) -> None:
@@ -174,6 +194,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "rollout filter": try_filter,
     "rollout correction": try_correction,
     "policy loss": try_policy_loss,
+    "loss of pairs": try_pair_loss,
     "loss aggregation": try_aggregation,
     "KL estimator": try_kl,
     "KL controller": try_controller,

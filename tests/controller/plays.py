@@ -134,10 +134,13 @@ class Scribe(Role, Worker):
             yield np.array([row]), Batch(double=2 * n[[row]])
         self.context.metrics.total("rows/total", len(rows))
 
-    @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from"], samples=True)
+    @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from", "before"], samples=True)
     def draw(self, rows: Batch) -> Batch:
-        """The random streams of the rows."""
-        return Batch(drawn_from=rows.dense("stream_id"))
+        """The random streams of the rows, and how often this call had drawn from any of them before."""
+        streams, drawn = rows.dense("stream_id"), self.context.drawn
+        before = drawn.total()
+        drawn.update(streams.tolist())
+        return Batch(drawn_from=streams, before=np.full(len(rows), before))
 
     @using("3d_all_micro_dp", needs=["n"], gives=["drawn_from"], streams=True, samples=True)
     def draw_one_by_one(self, rows: Batch) -> Streamed[Batch]:

@@ -120,7 +120,9 @@ def test_a_rank_is_given_the_streams_of_its_rows(stage: Stage, layout: Layout) -
     expected = []
     for step in (0, 1):
         stage.supervisor.step = step
-        at_once = scribe.draw(rows).get().dense("drawn_from").tolist()
+        drawn = scribe.draw(rows).get()
+        assert not drawn.dense("before").any(), "what other calls drew is not counted"
+        at_once = drawn.dense("drawn_from").tolist()
         pieces = dispatch.concat([part for _, part in scribe.draw_one_by_one(rows)])
         expected += [ids(rows, step, 0), ids(rows, step, 1)]
         assert [at_once, pieces.get().dense("drawn_from").tolist()] == expected[-2:]
