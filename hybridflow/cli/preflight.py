@@ -5,6 +5,7 @@ Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, aft
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +19,8 @@ from hybridflow.models import Shape, read_shape
 
 __all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
 
+LONGEST_SOCKET = 107  # bytes of an AF_UNIX path on Linux
+RAY_SOCKET = "ray/session_2026-01-31_00-00-00_000000_1234567/sockets/plasma_store"  # as long as Ray 2.60 makes them
 Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
 
@@ -30,12 +33,13 @@ def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Ori
     """
     from hybridflow.algorithms import algorithms
 
-    found, models, tokenizers = run_folder.problems(config), dict[str, Shape](), dict[str, str]()
+    found = [*run_folder.problems(config), *temporary_folder(config)]
+    models, tokenizers = dict[str, Shape](), dict[str, str]()
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, coming)
         tokenizers = compared_tokenizers(config, models, coming)
-        found += [*unread, *missing_tokenizer(config, coming), *run_folder.inputs_in_the_way(config, roles)]
+        found += [*unread, *run_folder.inputs_in_the_way(config, roles)]
     found += sound.problems(config, models, tokenizers)
     return found or sound.of_parts(config, origins)
 
@@ -58,16 +62,16 @@ def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Com
     return found
 
 
-def missing_tokenizer(config: Config, coming: Coming) -> Iterator[str]:
-    """A model folder without a tokenizer, where the run's is looked for."""
-    from hybridflow.tasks.tokenizer import tokenizer_file
-
-    folder = Path(config.actor.model.path)
-    if folder.resolve() not in coming and (folder / "config.json").is_file():
-        try:
-            tokenizer_file(folder)
-        except FileNotFoundError as error:
-            yield f"actor.model.path: {error}"
+def temporary_folder(config: Config) -> Iterator[str]:
+    """A temporary folder in which a cluster of our own cannot have its sockets: the system bounds their paths."""
+    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    longest = len(os.fsencode(os.path.join(root, RAY_SOCKET)))
+    if config.ray.address == "local" and longest > LONGEST_SOCKET:
+        yield (
+            f"ray.address: the temporary folder {root} is {longest - LONGEST_SOCKET} characters too long: a socket in "
+            f"it would have a path of {longest}, and the system allows {LONGEST_SOCKET}; set TMPDIR (or RAY_TMPDIR) to "
+            "a shorter one, such as /tmp"
+        )
 
 
 def planned_updates(config: Config) -> dict[str, int]:
@@ -124,11 +128,6 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not folder.parent.exists():
-        return (
-            "a name on a hub is none: nothing is downloaded; fetch it first (hf download "
-            f"{path} --local-dir models/{folder.name}) and give that folder"
-        )
     if subcommand != "sft":
         return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
     layers = re.search(r"(\d+)_layers$", folder.name)

@@ -1,0 +1,66 @@
+"""What is known of folders before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybridflow.cli import preflight
+from hybridflow.config import compose
+from hybridflow.tasks.tokenizer import char_tokenizer
+from tests.cli.conftest import QWEN2
+
+
+def problems(*overrides: str, algorithm: str = "ppo") -> list[str]:
+    settings = ["experiment=addition", f"algorithm={algorithm}", "actor.model.path=model", *overrides]
+    settings += ["rollout.max_sequence_tokens=32", "rollout.max_response_tokens=8", "actor.max_tokens_per_rank=64"]
+    return preflight.problems(compose.load("train", settings))
+
+
+def write_model(folder: Path, alphabet: str, vocab: int) -> None:
+    folder.mkdir(exist_ok=True)
+    char_tokenizer(alphabet).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(QWEN2 | {"vocab_size": vocab}))
+
+
+def test_models_of_one_tokenizer_may_be_padded_differently(workplace: Path) -> None:
+    write_model(workplace / "model", "0123456789+=", 23)
+    write_model(workplace / "critic", "0123456789+=", 64)
+    assert problems("critic.model.path=critic") == []
+
+
+def test_models_of_one_size_may_not_mean_other_tokens(workplace: Path) -> None:
+    write_model(workplace / "model", "0123456789+=", 23)
+    write_model(workplace / "critic", "1023456789+=", 23)
+    assert problems("critic.model.path=critic") == [
+        "critic.model.path: its tokens are not the actor's: id 2 is '0' in model, but '1' in critic"
+    ]
+    (workplace / "critic" / "tokenizer.json").write_text("version https://git-lfs")
+    (found,) = problems("critic.model.path=critic")
+    assert found.startswith("critic.model.path: its tokens are not the actor's: critic: its tokenizer cannot be read")
+
+
+def test_sizes_are_compared_where_there_are_no_tokenizers(workplace: Path) -> None:
+    write_model(workplace / "critic", "0123456789+=", 64)
+    (found,) = problems("critic.model.path=critic")
+    assert found.startswith("critic.model.path: a vocabulary of 64 in critic, but the actor's has 23, and there are no")
+
+
+@pytest.mark.parametrize(("name", "told"), [("Qwen/Qwen2.5-0.5B", True), ("models/mine", False), ("a/b/c", False)])
+def test_a_name_on_a_hub_is_told_from_a_folder(name: str, told: bool, workplace: Path) -> None:
+    (found,) = [line for line in problems(f"actor.model.path={name}", algorithm="grpo") if "is not a model" in line]
+    assert ("hf download Qwen/Qwen2.5-0.5B --local-dir models/Qwen2.5-0.5B" in found) is told
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(workplace / "model", "0123456789+=", 23)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setenv(variable, "/tmp/" + "x" * 40)
+    (found,) = problems(algorithm="grpo")
+    assert found.startswith(f"ray.address: the temporary folder /tmp/{'x' * 40} is") and "set TMPDIR" in found
+    assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == []
+    monkeypatch.setenv(variable, "/tmp/" + "x" * 30)
+    assert problems(algorithm="grpo") == []
