@@ -121,17 +121,16 @@ def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
         _refuse_window(config, where)
     heads = _size(config, "num_attention_heads", where)
     hidden = _size(config, "hidden_size", where)
-    head_dim = config.get("head_dim") or hidden // heads
-    if head_dim * heads != hidden and not family.free_head_dim:
-        raise ValueError(f"{where}: head_dim = {head_dim} is not supported for {family.name}, only {hidden // heads}")
+    kv_heads, head_dim = config["num_key_value_heads"] or heads, config.get("head_dim")
+    _refuse_heads(family, hidden, heads, kv_heads, head_dim, where)
     return Shape(
         family=family.name,
         layers=_size(config, "num_hidden_layers", where),
         hidden=hidden,
         ffn=_size(config, "intermediate_size", where),
         heads=heads,
-        kv_heads=config["num_key_value_heads"] or heads,
-        head_dim=head_dim,
+        kv_heads=kv_heads,
+        head_dim=head_dim or hidden // heads,
         vocab=_size(config, "vocab_size", where),
         tied=bool(config.get("tie_word_embeddings", False)),
         qkv_bias=family.qkv_bias,
@@ -148,6 +147,28 @@ def _size(config: dict[str, Any], name: str, where: str) -> Any:
     if config.get(name) is None:
         raise ValueError(f"{where}: {name} is missing, so the model's shape is not known")
     return config[name]
+
+
+def _refuse_heads(family: Family, hidden: int, heads: int, kv_heads: int, head_dim: int | None, where: str) -> None:
+    """Sizes of heads that do not fit together, or that an engine does not take."""
+    if hidden % heads and (head_dim is None or not family.free_head_dim):
+        raise ValueError(
+            f"{where}: hidden_size = {hidden} does not divide into num_attention_heads = {heads} heads"
+            + ("" if family.free_head_dim else f", and {family.name} has no heads of another size")
+        )
+    size = head_dim or hidden // heads
+    if size * heads != hidden and not family.free_head_dim:
+        raise ValueError(f"{where}: head_dim = {size} is not supported for {family.name}, only {hidden // heads}")
+    if heads % kv_heads:
+        raise ValueError(
+            f"{where}: num_key_value_heads = {kv_heads} does not divide num_attention_heads = {heads}; each key/value "
+            "head serves equally many heads"
+        )
+    if size % 2:
+        raise ValueError(
+            f"{where}: heads of {size} numbers are not supported: rotary positions turn pairs of numbers, so "
+            "head_dim must be even"
+        )
 
 
 def _refuse_window(config: dict[str, Any], where: str) -> None:

@@ -118,6 +118,39 @@ def stage_table(shape: Shape, tensor: int, pipeline: int, stage: int, *, head: s
     return [w for w in table(shape, tensor, head=head) if w.stage(shape.layers, pipeline) == stage]
 
 
+def refuse_training_cut(shape: Shape, tensor: int, pipeline: int) -> None:
+    """Raise ValueError, naming it, for what Megatron cannot cut so."""
+    _refuse_uneven(shape, tensor, pipeline, "training")
+    if shape.kv_heads % tensor:
+        raise ValueError(
+            f"{shape.kv_heads} key/value heads do not divide over tensor size {tensor} of training: Megatron-core "
+            "0.16.1 shares a head among ranks only in its global process groups, and a role has groups of its own"
+        )
+
+
+def refuse_generation_cut(shape: Shape, tensor: int, pipeline: int) -> None:
+    """Raise ValueError, naming it, for what vLLM cannot cut so."""
+    _refuse_uneven(shape, tensor, pipeline, "generation")
+    if shape.kv_heads % tensor and tensor % shape.kv_heads:
+        raise ValueError(f"{shape.kv_heads} key/value heads neither divide nor fill tensor size {tensor} of generation")
+    padded = shape.padded_vocab(1)
+    if padded % tensor:
+        raise ValueError(
+            f"a vocabulary of {shape.vocab}, which vLLM pads to {padded}, does not divide over tensor size {tensor} "
+            "of generation"
+        )
+
+
+def _refuse_uneven(shape: Shape, tensor: int, pipeline: int, where: str) -> None:
+    for whole, what, parts, kind in (
+        (shape.heads, "attention heads", tensor, "tensor size"),
+        (shape.ffn, "feed-forward rows", tensor, "tensor size"),
+        (shape.layers, "layers", pipeline, "pipeline size"),
+    ):
+        if whole % parts:
+            raise ValueError(f"{whole} {what} do not divide over {kind} {parts} of {where}")
+
+
 def _layer(shape: Shape, layer: int) -> list[Weight]:
     hf, mg = f"model.layers.{layer}.", f"decoder.layers.{layer}."
     hidden, ffn, dim = shape.hidden, shape.ffn, shape.head_dim

@@ -128,7 +128,8 @@ def test_published_configs_are_read(published: dict[str, Any], expected: Shape) 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_what_is_left_out_is_what_transformers_takes(family: str) -> None:
     """Except for the sizes that every folder gives: there it is an error."""
-    given = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"} | {"num_attention_heads": 32}
+    sizes = {"num_attention_heads": 32, "hidden_size": 128}
+    given = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"} | sizes
     left_out = {"architectures": [ARCHITECTURES[family]], **given}
     taken = shape_of(AutoConfig.for_model(family, **left_out).to_dict())
     assert shape_of(left_out) == taken
@@ -172,6 +173,30 @@ def test_heads_of_their_own_size() -> None:
     assert shape_of({**config("qwen2"), "head_dim": 16}).head_dim == 16
     with pytest.raises(ValueError, match="head_dim = 32 is not supported for qwen2, only 16"):
         shape_of({**config("qwen2"), "head_dim": 32})
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "said"),
+    [
+        ("llama", {"num_attention_heads": 6, "num_key_value_heads": 4}, "num_key_value_heads = 4 does not divide num_"),
+        ("qwen3", {"num_attention_heads": 2, "num_key_value_heads": 4}, "num_key_value_heads = 4 does not divide num_"),
+        ("qwen2", {"hidden_size": 130, "num_attention_heads": 4, "head_dim": 32}, "hidden_size = 130 does not divide"),
+        ("qwen2", {"hidden_size": 130, "num_attention_heads": 4}, "= 4 heads, and qwen2 has no heads of another size"),
+        (
+            "llama",
+            {"hidden_size": 130, "num_attention_heads": 4, "head_dim": None},
+            "hidden_size = 130 does not divide",
+        ),
+        ("qwen3", {"head_dim": 33}, "heads of 33 numbers are not supported: rotary positions turn pairs"),
+        ("llama", {"hidden_size": 132, "num_attention_heads": 4, "head_dim": None}, "heads of 33 numbers"),
+    ],
+)
+def test_heads_that_do_not_fit_together_are_refused(family: str, sizes: dict[str, Any], said: str) -> None:
+    given = {**config(family), "num_key_value_heads": 2, **sizes}
+    with pytest.raises(ValueError, match="heads") as refused:
+        shape_of(given, "here/config.json")
+    assert said in str(refused.value) and str(refused.value).startswith("here/config.json: ")
+    assert shape_of({**config("qwen3"), "hidden_size": 130, "head_dim": 34}).head_dim == 34
 
 
 @pytest.mark.parametrize(

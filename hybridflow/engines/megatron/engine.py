@@ -22,6 +22,7 @@ from hybridflow.engines.megatron.packing import MicroBatch, micro_batches
 from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
 from hybridflow.engines.megatron.weights import LocalWeights
 from hybridflow.models import read_shape
+from hybridflow.models.weights import refuse_training_cut
 from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.parked import Parked, without
 from hybridflow.parallel.platform import platform
@@ -58,7 +59,8 @@ class MegatronEngine:
         sequence: sequence parallelism between the tensor ranks.
         recompute: which activations are computed again in the backward pass.
 
-    Raises ValueError if a reward model is only to score, but the folder has none.
+    Raises ValueError for a model that cannot be run or cut so, or if a reward model is only to score, but the folder
+    has none.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class MegatronEngine:
         rng.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
+        refuse_training_cut(self.shape, groups.layout.tensor, groups.layout.pipeline)
         self._tokens = tokens.Vocabulary(str(folder), self.shape.vocab)
         if head == "reward" and optimizer is None and self.shape.head != "reward":
             raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")

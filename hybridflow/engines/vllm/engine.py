@@ -15,9 +15,11 @@ from torch import Tensor
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import Rollout
 from hybridflow.engines.vllm.groups import give_stage_inputs, strided_groups
+from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
 from hybridflow.engines.vllm.sampling import Sampling
 from hybridflow.models import read_shape
+from hybridflow.models.weights import refuse_generation_cut
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -46,11 +48,16 @@ class VllmEngine:
     Attributes:
         version: of the weights it has; None before the first `receive`, after one that did not finish, and after a
             sleep in which they were lost.
+
+    Raises ValueError, before anything of vLLM is started, for a model that it cannot run or cut so.
     """
 
     def __init__(
         self, folder: str | Path, layout: Layout, rollout: Rollout, *, dtype: str, seed: int, stop_ids: Sequence[int]
     ) -> None:
+        shape, (tensor, pipeline) = read_shape(folder), layout.generation_sizes
+        refuse_generation_cut(shape, tensor, pipeline)
+        refuse_head_dim(shape.head_dim, platform().name)
         os.environ.update(ENVIRONMENT)
         from vllm import LLM
         from vllm.config import WeightTransferConfig
@@ -59,12 +66,11 @@ class VllmEngine:
 
         receive.register()
         self.version: int | None = None
-        self._vocabulary = Vocabulary(str(folder), read_shape(folder).vocab)
+        self._vocabulary = Vocabulary(str(folder), shape.vocab)
         self._stop_ids = [end for end in stop_ids if end < self._vocabulary.size]
         allowed = range(rollout.vocabulary or self._vocabulary.size)
         self._allowed = list(allowed) if len(allowed) < self._vocabulary.size else None
         self._limit = rollout.max_sequence_tokens
-        tensor, pipeline = layout.generation_sizes
         if rollout.enforce_eager:
             platform().compile_nothing()
         with strided_groups(layout):
@@ -153,7 +159,7 @@ class VllmEngine:
 
         self._check_idle("generation was asked for")
         platform().wake_vllm(self._llm, "kv_cache")
-        self._llm.reset_prefix_cache()
+        self._forget_prefixes()
         engine, names = self._llm.llm_engine, []
         try:
             for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
@@ -163,6 +169,14 @@ class VllmEngine:
                     yield rows
         finally:
             engine.abort_request(names, internal=True)
+
+    def _forget_prefixes(self) -> None:
+        """Keys and values of older weights would else serve the new ones, and say nothing."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError(
+                "vLLM did not empty its prefix cache, because blocks of it are in use though no row is under way; "
+                "what it would generate may be of older weights, so the engine must be made anew"
+            )
 
     def _check_idle(self, what: str) -> None:
         if self._llm.llm_engine.has_unfinished_requests():

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from hybridflow.models import Shape, Weight, table
 from hybridflow.models.folder import tied_copy
+from hybridflow.models.weights import refuse_generation_cut, refuse_training_cut
 
 Span = tuple[int, int]
 
@@ -74,34 +75,11 @@ def line(weight: Weight) -> int:
 
 def training_cut(shape: Shape, tensor: int, pipeline: int) -> Cut:
     """As Megatron cuts it. Raises ValueError, naming it, for what does not divide."""
-    _refuse_uneven(shape, tensor, pipeline, "training")
-    if shape.kv_heads % tensor:
-        raise ValueError(
-            f"{shape.kv_heads} key/value heads do not divide over tensor size {tensor} of training: Megatron-core "
-            "0.16.1 shares a head among ranks only in its global process groups, and a role has groups of its own"
-        )
+    refuse_training_cut(shape, tensor, pipeline)
     return Cut(shape, tensor, pipeline, shape.padded_vocab(tensor))
 
 
 def generation_cut(shape: Shape, tensor: int, pipeline: int) -> Cut:
     """As vLLM cuts it. Raises ValueError, naming it, for what does not divide."""
-    _refuse_uneven(shape, tensor, pipeline, "generation")
-    if shape.kv_heads % tensor and tensor % shape.kv_heads:
-        raise ValueError(f"{shape.kv_heads} key/value heads neither divide nor fill tensor size {tensor} of generation")
-    padded = shape.padded_vocab(1)
-    if padded % tensor:
-        raise ValueError(
-            f"a vocabulary of {shape.vocab}, which vLLM pads to {padded}, does not divide over tensor size {tensor} "
-            "of generation"
-        )
-    return Cut(shape, tensor, pipeline, padded)
-
-
-def _refuse_uneven(shape: Shape, tensor: int, pipeline: int, where: str) -> None:
-    for whole, what, parts, kind in (
-        (shape.heads, "attention heads", tensor, "tensor size"),
-        (shape.ffn, "feed-forward rows", tensor, "tensor size"),
-        (shape.layers, "layers", pipeline, "pipeline size"),
-    ):
-        if whole % parts:
-            raise ValueError(f"{whole} {what} do not divide over {kind} {parts} of {where}")
+    refuse_generation_cut(shape, tensor, pipeline)
+    return Cut(shape, tensor, pipeline, shape.padded_vocab(1))

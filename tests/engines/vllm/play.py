@@ -58,6 +58,28 @@ def refusal(folder: Path, prompts: Ragged) -> str:
     return "it generated"
 
 
+def with_a_block_in_use(folder: Path, prompts: Ragged) -> tuple[str, int]:
+    """What an engine says whose cache cannot be emptied, and how many rows it gives once that is over."""
+    vllm = pair(folder).vllm
+    pool = vllm._llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
+    blocks = pool.get_new_blocks(1)
+    said = refusal(folder, prompts)
+    pool.free_blocks(blocks)
+    return said, len(vllm.generate(prompts, Sampling(max_tokens=2), list(range(len(prompts)))).tokens)
+
+
+def refused(engine: str, folder: Path, layout: Layout) -> str:
+    """What an engine says of a model that it cannot cut, or run, so."""
+    try:
+        if engine == "megatron":
+            trainer(folder, layout, LEARN)
+        else:
+            VllmEngine(folder, layout, Rollout(), dtype="float32", seed=0, stop_ids=[0])
+    except ValueError as error:
+        return str(error)
+    return "it was made"
+
+
 def version(folder: Path) -> int | None:
     """Of the weights that generate."""
     return pair(folder).vllm.version

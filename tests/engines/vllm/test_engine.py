@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch import concat as join
 from hybridflow.engines.vllm.engine import Generated
+from hybridflow.engines.vllm.limits import HEAD_DIMS_ON_CPU
 from hybridflow.engines.vllm.sampling import Sampling
-from tests.conftest import GetModel
+from hybridflow.parallel.layout import Layout
+from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
 from tests.engines.vllm import play
 from tests.spmd import Ranks
@@ -195,3 +198,36 @@ def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(
     assert all("before a refit" in one for one in refused)
     refit(ranks2, folder)
     assert apart(ranks2, folder) < 1e-5
+
+
+def test_a_prefix_cache_that_cannot_be_emptied_serves_no_row(ranks2: Ranks, folder: Path) -> None:
+    refit(ranks2, folder)
+    for said, rows in ranks2.run(play.with_a_block_in_use, folder, prompts()[0]):
+        assert "did not empty its prefix cache" in said and rows == 9
+
+
+@pytest.mark.parametrize(
+    ("engine", "sizes", "tensor", "said"),
+    [
+        ("megatron", {"num_key_value_heads": 1}, 2, "1 key/value heads do not divide over tensor size 2 of training"),
+        ("megatron", {"intermediate_size": 127}, 2, "127 feed-forward rows do not divide over tensor size 2 of"),
+        ("megatron", {"num_key_value_heads": 3}, 1, "num_key_value_heads = 3 does not divide num_attention_heads = 4"),
+        ("vllm", {"intermediate_size": 127}, 2, "127 feed-forward rows do not divide over tensor size 2 of generation"),
+        ("vllm", {"num_attention_heads": 8}, 1, "heads of 16 numbers: vLLM's attention on a CPU takes 32, 64, 80, 96"),
+        ("vllm", {"num_key_value_heads": 3}, 1, "num_key_value_heads = 3 does not divide num_attention_heads = 4"),
+    ],
+)
+def test_what_cannot_be_cut_or_run_so_is_refused_in_words(
+    engine: str, sizes: dict[str, int], tensor: int, said: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
+) -> None:
+    """By the engines themselves, whoever makes them."""
+    config = json.loads((tiny(vocab=VOCAB) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **sizes}))
+    for found in ranks(tensor).run(play.refused, engine, tmp_path, Layout(tensor)):
+        assert said in found
+
+
+def test_the_sizes_of_heads_are_those_of_vllms_attention_on_a_cpu() -> None:
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    assert list(HEAD_DIMS_ON_CPU) == CPUAttentionBackend.get_supported_head_sizes()
