@@ -134,4 +134,14 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     recipe = (
         "smollm2" if "smollm2" in folder.name.lower() else f"addition --layers {layers[1]}" if layers else "addition"
     )
-    return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder"
+    hub = _of_hub(path)
+    return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder{hub}"
+
+
+def _of_hub(path: str) -> str:
+    """What to do with a name on a hub, if it may be one: nothing is downloaded."""
+    owner, _, name = path.partition("/")
+    may_be = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not Path(owner).exists()
+    if not may_be or owner in ("models", "runs"):
+        return ""
+    return f"; a name on a hub is not looked up: hf download {path} --local-dir models/{name}, then give that folder"
