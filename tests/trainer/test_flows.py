@@ -15,6 +15,7 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
+from hybridflow.contract import ranks  # noqa: F401  registers the graders that the settings name
 from hybridflow.contract.stage import Stage, staged
 from hybridflow.controller import put
 from hybridflow.dispatch import concat
@@ -119,7 +120,9 @@ def test_dapo_draws_until_there_are_enough_groups(shared: Shared) -> None:
 
 
 def test_dapo_says_if_no_group_teaches_anything(shared: Shared) -> None:
-    algorithm = shared.algorithm("dapo", "algorithm.samples_per_prompt=1", "algorithm.most_draws=2")
+    config = config_of(shared.model, "dapo", "algorithm.most_draws=2")
+    config.algorithm.samples_per_prompt = 1  # a run with it would be refused before its start
+    algorithm = shared.stage.algorithm(config)
     with pytest.raises(HybridFlowError, match=r"of 2 x 9 prompts none has samples that rollout_filter keeps"):
         algorithm.step(algorithm.draw())
 
