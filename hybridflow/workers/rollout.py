@@ -42,7 +42,7 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
     def give_weights(self, held: Batch) -> None:
         """See `GivingActorRole`."""
         first = self.giving.link.training.size
-        with self.context.timed("refit"), self.turn():
+        with self.context.timed("refit_giving"), self.turn():
             if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
                 self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
                 self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes)
