@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow.cli import preflight
-from hybridflow.config import Config, check, compose, explain, heeded, plugins, resolve
+from hybridflow.config import Config, check, compose, escapes, explain, heeded, plugins, resolve
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.where import Origins
 from hybridflow.errors import ConfigError, HybridFlowError
@@ -99,7 +99,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
 def _as_hydras(argv: Sequence[str]) -> Iterator[None]:
     """While it is entered, these are the arguments, and Hydra lets out what it catches: it would print a traceback."""
     given, full = sys.argv, os.environ.get(FULL_ERROR)
-    sys.argv, os.environ[FULL_ERROR] = ["hybridflow", *argv], "1"
+    sys.argv, os.environ[FULL_ERROR] = ["hybridflow", *escapes.meant(argv)], "1"
     try:
         yield
     finally:

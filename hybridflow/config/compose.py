@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import explain, numbers, resolve
+from hybridflow.config import escapes, explain, numbers, resolve
 from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.schema import Config
 from hybridflow.config.where import Layer, Origins
@@ -94,7 +94,7 @@ def resolved_yaml(config: Config) -> str:
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
     """As `load`, up to the missing values."""
     parsed = parse(overrides)
-    with _session(parsed, overrides, config_dir) as (loader, lines, folders):
+    with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
         bad = explain.bad_overrides(parsed, groups) + explain.sweeps(parsed)
         if bad:

@@ -48,6 +48,11 @@ def test_flags_may_stand_anywhere(workplace, ran):
     assert [config.run.seed for config in ran] == [1, 2]
 
 
+def test_escapes_on_the_command_line_are_characters(workplace, ran):
+    assert main([*TRAIN, "-m", r'rollout.stop=["\n"],[\t]', "run.seed=1"]) == 0
+    assert [config.rollout.stop for config in ran] == [["\n"], ["\t"]]
+
+
 def test_every_job_of_a_sweep_has_its_own_folder(workplace, ran, capsys):
     assert main([*TRAIN, "-m", "run.seed=1,2", "algorithm=ppo,grpo"]) == 0
     assert [config.run.name for config in ran] == [f"addition/{number}" for number in range(4)]

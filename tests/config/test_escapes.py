@@ -1,0 +1,42 @@
+r"""What \n on the command line means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybridflow.config import compose, escapes
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (r'rollout.stop=["\n"]', 'rollout.stop=["\n"]'),
+        (r"rollout.stop=[\n]", "rollout.stop=['\n']"),  # what a shell leaves of ["\n"]
+        (r"rollout.stop=['\n\n','\tUser:',b]", "rollout.stop=['\n\n','\tUser:',b]"),
+        (r'rollout.stop=["\\n"]', r'rollout.stop=["\n"]'),
+        (r'rollout.stop=["\\\n"]', 'rollout.stop=["\\\n"]'),
+        (r"+task.options={end:'\r\n',n:1}", "+task.options={end:'\r\n',n:1}"),
+        (r'+task.options.text="it\'s \n"', '+task.options.text="it\\\'s \n"'),
+        (r'rollout.stop=["\n"],["\n\n"]', 'rollout.stop=["\n"],["\n\n"]'),
+        (r"hydra.run.dir='a\n'", r"hydra.run.dir='a\n'"),
+        (r"+task.options.pattern='\d+\w'", r"+task.options.pattern='\d+\w'"),
+        ("rollout.stop=['\n']", "rollout.stop=['\n']"),
+        ("-cd", "-cd"),
+        (r"folder\new", r"folder\new"),
+        (r"rollout.stop=[\n", r"rollout.stop=[\n"),
+    ],
+)
+def test_escapes_are_carried_out(given: str, meant: str) -> None:
+    assert escapes.meant([given]) == [meant]
+
+
+def test_a_newline_reaches_the_settings(tmp_path: Path) -> None:
+    config = compose.load(overrides=["experiment=addition", r'rollout.stop=["\n",\t,"\\n"]'])
+    assert config.rollout.stop == ["\n", "\t", r"\n"]
+    file = tmp_path / "rollout/mine.yaml"
+    file.parent.mkdir()
+    file.write_text("stop: [\"\\n\", '\\n']\nmax_response_tokens: 8\n")
+    config = compose.load(overrides=["experiment=addition", "rollout=mine"], config_dir=tmp_path)
+    assert config.rollout.stop == ["\n", r"\n"], "YAML's own rules"
