@@ -151,7 +151,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             job = composed(config_name, overrides, options.config_dir)
             if _sweeps(options) and complete:
                 job.tree.run.name = job_name(job.to_config().run.name, number)
-            if options.cfg and not job.absent and (line := resolve.told(job.to_config())):
+            if options.cfg and not _sweeps(options) and not job.absent and (line := resolve.told(job.to_config())):
                 print(line, file=sys.stderr)  # Hydra prints what is set, which may be `auto`
             lines = problems(job) if complete else []
             if complete and not lines:

@@ -21,9 +21,10 @@ QWEN2 = {
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """An empty working directory but for `model/config.json`."""
+    """An empty working directory but for a model folder, whose tokenizer is only looked for."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN2))
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # plugins add the working directory
     return tmp_path

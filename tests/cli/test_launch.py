@@ -22,7 +22,7 @@ def test_a_run_reaches_the_trainer_and_hydra_writes_only_its_own_folder(workplac
     assert [(config.run.seed, config.algorithm.name) for config in ran] == [(5, "grpo")]
     hydras = [f"addition/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
     assert written(workplace / "runs") == hydras
-    assert written(workplace) == ["model/config.json", *(f"runs/{name}" for name in hydras)]
+    assert written(workplace) == ["model/config.json", "model/tokenizer.json", *(f"runs/{name}" for name in hydras)]
     assert capsys.readouterr().err == ""
 
 
