@@ -326,6 +326,7 @@ class RayCluster:
     """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
 
     address: str = "local"
+    start_timeout_s: Annotated[float, Bounds(at_least=1)] = 600.0  # until processes are there, and a role is built
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from hybridflow.controller.cluster import cluster
 from hybridflow.controller.group import Group
-from hybridflow.controller.pool import ResourcePool, meeting_point
+from hybridflow.controller.pool import ResourcePool
 from hybridflow.controller.store import put
 from hybridflow.controller.supervise import Supervisor
 
-__all__ = ["Group", "ResourcePool", "Supervisor", "cluster", "meeting_point", "put"]
+__all__ = ["Group", "ResourcePool", "Supervisor", "cluster", "put"]

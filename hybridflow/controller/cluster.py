@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import secrets
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import ray
 
-from hybridflow.controller import interrupt
-from hybridflow.errors import HybridFlowError
+from hybridflow.controller import interrupt, search_path
+from hybridflow.errors import ConfigError, HybridFlowError
 
 # Every process of the cluster: one thread a slot; traffic of a local cluster stays on the loopback interface.
 ENVIRONMENT = {
@@ -26,6 +27,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 KNOCK_TIMEOUT_S = 5.0
+SOCKET_PATH_BYTES = 107  # of a path, without the zero that ends it (unix(7))
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"  # the longest below the folder
 LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
@@ -38,19 +41,26 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
         plugins: modules of the user that ranks import. A cluster that is joined may have nodes that do not see the
             driver's folders: what is not installed goes there as Ray's `py_modules`, its whole package.
 
-    Raises HybridFlowError if there is no cluster to join.
+    Raises HybridFlowError if there is no cluster to join, or if none can be started; it says why.
     """
     local = address == "local"
-    environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), "PYTHONPATH": os.pathsep.join(_python_path())}
+    environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), **search_path.environment()}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     own = [] if local else _not_installed(plugins)
-    carried = {"py_modules": own} if own else {}  # Ray 2.60 starts no process if the list is empty
-    options = {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
-    try:
-        if address not in ("local", "auto"):
-            _knock(address)
-        with _on_loopback(local):
+    carried: dict[str, Any] = {"py_modules": own} if own else {}  # Ray 2.60 starts no process if the list is empty
+    options: dict[str, Any] = (
+        {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
+    )
+    with _explained(address), search_path.process_setup() as setup:
+        if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
+            carried["worker_process_setup_hook"] = setup
+            options["job_config"] = search_path.NoFoldersOfTheDriver()
+        if local:
+            _check_sockets()
+        else:
+            _knock(_found() if address == "auto" else address)
+        with _on_loopback(local), _own_token(local):
             ray.init(
                 address=address,
                 runtime_env={"env_vars": environment, **carried},
@@ -58,14 +68,64 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
                 logging_level="ERROR",
                 **options,
             )
-    except OSError as error:  # ConnectionError, Ray's own for this, is one
-        raise HybridFlowError(f"ray.address: no Ray cluster at {address!r} ({error}); use ray.address=local") from error
     try:
         with interrupt.heeded():  # after ray.init, which sets handlers of its own
             yield
     finally:
         gc.unfreeze()  # what `ResourcePool.play` froze, so that the interpreter can take it down in order at its end
         ray.shutdown()
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Raises HybridFlowError with the cause for what Ray raises when it starts a cluster, ConfigError when it joins."""
+    try:
+        yield
+    except ray.exceptions.AuthenticationError as error:
+        raise ConfigError(
+            f"ray.address: the cluster at {address!r} wants another token than this run has: set RAY_AUTH_MODE=token, "
+            "and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it (~/.ray/auth_token where the cluster was "
+            "started)"
+        ) from error
+    except (OSError, RuntimeError) as error:  # ConnectionError, Ray's own for this, is an OSError
+        told = " ".join(str(error).split())
+        if address == "local":
+            raise HybridFlowError(f"ray: no cluster could be started on this machine: {told}") from error
+        raise ConfigError(f"ray.address: no Ray cluster at {address!r} ({told}); use ray.address=local") from error
+
+
+def _check_sockets() -> None:
+    """Raises ConfigError if Ray's folder for temporary files is too deep for its sockets."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    folder = os.environ.get(name, "/tmp")
+    room = SOCKET_PATH_BYTES - len(SOCKET)
+    if len(os.fsencode(folder)) > room:
+        raise ConfigError(
+            f"{name}: {folder} is {len(os.fsencode(folder))} bytes long, and paths of Ray's sockets in it would be "
+            f"longer than the system allows: set RAY_TMPDIR to a folder of at most {room} bytes, such as /tmp"
+        )
+
+
+@contextmanager
+def _own_token(local: bool) -> Iterator[None]:
+    """While a local cluster starts: a token for it alone, which Ray 2.60 would else write into the home folder."""
+    name = "RAY_AUTH_TOKEN"
+    if not local or name in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        yield
+        return
+    os.environ[name] = secrets.token_hex(32)
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _found() -> str:
+    """The address that `auto` stands for. Raises ConnectionError if there is none."""
+    from ray._private.authentication import authentication_token_setup
+
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as ray.init does
+    return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
 
 
 @contextmanager
@@ -90,25 +150,31 @@ def _on_loopback(local: bool) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError if nothing listens at `host:port`: Ray itself would try for minutes."""
+    """Raises OSError if no Ray answers at `host:port`, and Ray's AuthenticationError if it wants another token.
+
+    Ray itself would try for minutes, and then say neither.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise OSError("an address is host:port")
-    with socket.create_connection((host, int(port)), timeout=KNOCK_TIMEOUT_S):
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S):
         pass
+    if address.startswith("ray://"):  # another service
+        return
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+
+    with init_grpc_channel(address) as channel:  # with the token of this run, if it has one
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise ray.exceptions.AuthenticationError(error.details()) from error
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise ConnectionError("something listens there, but it is no Ray that answers") from error
 
 
 def _not_installed(plugins: Sequence[str]) -> list[ModuleType]:
     """The packages of these modules that stand beside the driver, not among its installed ones."""
     packages = [import_module(name) for name in dict.fromkeys(plugin.partition(".")[0] for plugin in plugins)]
     return [package for package in packages if "site-packages" not in str(package.__file__ or list(package.__path__))]
-
-
-def _python_path() -> list[str]:
-    """Where the driver finds modules that are not installed: plugins beside the user's experiment."""
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return list(
-        dict.fromkeys(
-            path for path in [os.getcwd(), *known, *(p for p in sys.path if "site-packages" not in p)] if path
-        )
-    )

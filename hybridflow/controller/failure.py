@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk import TROUBLE, carried, chain, disk_trouble
+
+LONGEST_LINE, LONGEST_TRACE = 2_000, 20_000  # characters
+MOST_TOLD = 4  # kinds of calls that failed after the first
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,40 @@ class Failure:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """One line and the whole traceback of an exception."""
-    line = "".join(traceback.format_exception_only(error)).strip()
-    return line, "".join(traceback.format_exception(error))
+    """The cause of an exception of whatever class in one line, and the whole traceback; neither is endless.
+
+    What is meant for the user as it is has no traceback.
+    """
+    if isinstance(error, HybridFlowError):
+        return _shortened(_line(error), LONGEST_LINE), ""
+    try:
+        line, trace = _line(_cause(error)), "".join(traceback.format_exception(error))
+    except Exception as other:  # an exception may break in any way when it is asked what it is
+        line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
+        trace = "".join(traceback.format_tb(error.__traceback__))
+    return _shortened(line, LONGEST_LINE), _shortened(trace, LONGEST_TRACE)
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, HybridFlowError):  # it is meant for the user as it is
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in TROUBLE:
+        return ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is to be told of an exception: itself, but for those that only carry others, and trouble with a disk."""
+    if isinstance(error, HybridFlowError):
+        return error
+    return disk_trouble(error) or next(found for found in chain(error) if not carried(found))
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} … ({len(text)} characters) … {text[-longest // 2 :]}"
 
 
 class RoleError(HybridFlowError):
@@ -48,13 +84,13 @@ class RoleError(HybridFlowError):
     """
 
     def __init__(self, first: Failure, others: Sequence[Failure]) -> None:
-        super().__init__("\n".join([first.traceback.rstrip(), *_folded(others), str(first)]))
+        traced = [first.traceback.rstrip()] if first.traceback else []
+        super().__init__("\n".join([*traced, *_folded(others), str(first)]))
         self.failure = first
 
 
 def _folded(others: Sequence[Failure]) -> list[str]:
-    ranks: dict[str, list[int]] = {}
-    for failure in others:
-        ranks.setdefault(f"{failure.role}.{failure.method}", []).append(failure.rank)
-    calls = "; ".join(f"{call} on rank {', '.join(map(str, sorted(found)))}" for call, found in ranks.items())
-    return [f"({len(others)} more failed after it: {calls})"] if others else []
+    """How many calls failed after the first, by what was called."""
+    calls = Counter(f"{failure.role}.{failure.method}" for failure in others)
+    told = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
+    return [f"({len(others)} more failed after it: {told})"] if others else []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-import tempfile
+import shutil
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -13,14 +14,15 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hybridflow.config.schema import Config
+from hybridflow.controller import deaths, interrupt
 from hybridflow.controller.group import group_class
 from hybridflow.controller.rank import Rank
-from hybridflow.controller.supervise import Supervisor
+from hybridflow.controller.report import Place
+from hybridflow.controller.supervise import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe import terminal
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
-
-START_TIMEOUT_S = 120.0
 
 
 class ResourcePool:
@@ -35,11 +37,13 @@ class ResourcePool:
     Args:
         slots: how many; a slot is a GPU where the cluster has GPUs, else a CPU.
         light: no torch in its processes.
+        timeout_s: of collective operations of its ranks.
+        start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
 
     Attributes:
-        places: (node id, node address) of each rank.
+        places: where each rank is.
 
-    Raises HybridFlowError if the cluster has no room for them.
+    Raises HybridFlowError if the cluster has no room for them; RoleError, naming pool and rank, if one does not start.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class ResourcePool:
         *,
         light: bool = True,
         timeout_s: float = 600.0,
+        start_timeout_s: float = 600.0,
         plugins: Sequence[str] = (),
     ) -> None:
         self.name, self.slots, self._supervisor = name, slots, supervisor
+        self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
         gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
-        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0})
+        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}, start_timeout_s)
         actor = ray.remote(Rank)
         self.ranks = [
             actor.options(
@@ -62,13 +68,18 @@ class ResourcePool:
                 num_gpus=1 if gpu else 0,
                 max_restarts=0,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
-            ).remote(slot, list(plugins))
+            ).remote(slot)
             for slot in range(slots)
         ]
         supervisor.guard(self.ranks)
-        self.places = self._started()
-        if not light:
-            self._join(self.places, timeout_s)
+        try:
+            self.places: list[Place] = self._settled("start", list(plugins))
+            self._watch()
+            if not light:
+                self._join(timeout_s)
+        except BaseException:
+            self.close()
+            raise
 
     def play(
         self,
@@ -103,57 +114,69 @@ class ResourcePool:
         interface = interface or roles.get(role)
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
         calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
-        self._supervisor.settle(role, "build", calls)
+        self._supervisor.settle(role, "build", calls, self._start_timeout_s)
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
         return made(role, interface, layout, self.ranks, self._supervisor, chunk_rows)
 
+    def meeting_point(self, others: Sequence[Place] = ()) -> str:
+        """Where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is host."""
+        places = [*self.places, *others]
+        if len({place.node for place in places}) == 1:  # a file, so that nothing listens
+            self._meetings.append(ray.get(self.ranks[0].meeting_folder.remote()))
+            return f"file://{self._meetings[-1]}/store"
+        return f"tcp://{places[0].address}:{ray.get(self.ranks[0].free_port.remote())}"
+
     def close(self) -> None:
-        """End its processes and give its slots back."""
+        """End its processes, give its slots back, and remove what they met by."""
         for handle in self.ranks:
             ray.kill(handle)
         remove_placement_group(self._reserved)
+        for place in getattr(self, "places", ()):
+            deaths.forget(place.pid)
+        for folder in self._meetings:
+            shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
 
-    def _started(self) -> list[tuple[str, str]]:
-        """(node id, node address) of every rank, once its process has imported the plugins."""
-        try:
-            return ray.get([rank.place.remote() for rank in self.ranks])
-        except ray.exceptions.RayActorError as error:
-            self.close()
-            lines = str(error).strip().splitlines()
-            raise HybridFlowError(
-                f"{error}\nplacement.pools.{self.name}: a process did not start: {lines[-1].strip()}"
-            ) from None
+    def _settled(self, method: str, *given: Any) -> list[Any]:
+        """The values of a call on every rank that is no call on a role."""
+        key = f"placement.pools.{self.name}"
+        calls = [getattr(rank, method).remote(key, *given) for rank in self.ranks]
+        return self._supervisor.settle(key, method, calls, self._start_timeout_s)
 
-    def _join(self, places: list[tuple[str, str]], timeout_s: float) -> None:
-        nodes, init_method = [node for node, _ in places], meeting_point(self.ranks, places)
-        local = [nodes[:rank].count(node) for rank, node in enumerate(nodes)]
-        ray.get(
-            [
-                handle.join.remote(self.slots, local[rank], init_method, timeout_s)
-                for rank, handle in enumerate(self.ranks)
-            ]
+    def _watch(self) -> None:
+        """See to it that the end of a process on this machine can be told."""
+        here = ray.get_runtime_context().get_node_id()
+        for place in self.places:
+            if place.node == here:
+                deaths.watch(place.pid)
+
+    def _join(self, timeout_s: float) -> None:
+        nodes, meeting, key = (
+            [place.node for place in self.places],
+            self.meeting_point(),
+            f"placement.pools.{self.name}",
         )
+        calls = [
+            handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s)
+            for rank, handle in enumerate(self.ranks)
+        ]
+        self._supervisor.settle(key, "join", calls, self._start_timeout_s)
 
 
-def meeting_point(ranks: Sequence[Any], places: Sequence[tuple[str, str]]) -> str:
-    """Where those ranks can meet, as torch.distributed takes it; the first of them is host.
-
-    Args:
-        places: (node id, node address) of each.
-    """
-    if len({node for node, _ in places}) == 1:  # a file, so that nothing listens
-        return f"file://{tempfile.gettempdir()}/hybridflow-{uuid4().hex}"
-    return f"tcp://{places[0][1]}:{ray.get(ranks[0].free_port.remote())}"
-
-
-def _reserve(name: str, slots: int, bundle: dict[str, float]) -> Any:
+def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:
     reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
-    if not reserved.wait(START_TIMEOUT_S):
+    start, told = monotonic(), False
+    while not reserved.wait(min(LOOK_UP_S, timeout_s)):
+        interrupt.check()
+        if not told and monotonic() > start + SAY_AFTER_S:
+            told = True
+            terminal.complain(f"placement.pools.{name}: still waiting until {slots} slots of the cluster are free")
+        if monotonic() < start + timeout_s:
+            continue
         has = ray.available_resources()
         remove_placement_group(reserved)
         raise HybridFlowError(
-            f"placement.pools.{name}: {slots} slots of {bundle} were not free within {START_TIMEOUT_S:.0f} s; "
-            f"the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
+            f"placement.pools.{name}: {slots} slots of {bundle} were not free within {timeout_s:g} s "
+            f"(ray.start_timeout_s); the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
         )
     return reserved

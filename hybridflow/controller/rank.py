@@ -11,7 +11,7 @@ import gc
 import inspect
 import os
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
+from hybridflow.controller import meeting
 from hybridflow.controller.failure import Failure, describe
-from hybridflow.controller.report import Order, Report
+from hybridflow.controller.report import Order, Place, Report
 from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.check import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 class Rank:
     """One process of a pool."""
 
-    def __init__(self, rank: int, plugins: list[str]) -> None:
-        import_plugins(plugins)
+    def __init__(self, rank: int) -> None:
         self._rank = rank
         self._workers: dict[str, Any] = {}
         self._contexts: dict[str, Context] = {}
@@ -47,9 +47,18 @@ class Rank:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = ray.util.get_node_ip_address()
 
-    def place(self) -> tuple[str, str]:
-        """(node id, node address)."""
-        return ray.get_runtime_context().get_node_id(), self._node
+    def start(self, pool: str, plugins: list[str]) -> bytes:
+        """Import the user's modules; the report on it, whose value is a `Place`."""
+
+        def place() -> Place:
+            import_plugins(plugins)
+            return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid())
+
+        return self._reported(pool, "start", place)
+
+    def meeting_folder(self) -> str:
+        """A new folder on this node, which is swept away once this process is gone."""
+        return str(meeting.make())
 
     def free_port(self) -> int:
         """A port of this node that nobody listens on."""
@@ -57,49 +66,55 @@ class Rank:
             probe.bind((self._node, 0))
             return int(probe.getsockname()[1])
 
-    def join(self, world: int, local_rank: int, init_method: str, timeout_s: float) -> None:
-        """Enter the pool's torch.distributed world."""
+    def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float) -> bytes:
+        """Enter the pool's torch.distributed world; the report on it."""
         os.environ.update(
             RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
         )
-        from datetime import timedelta
 
-        import torch.distributed as dist
+        def enter() -> None:
+            from datetime import timedelta
 
-        from hybridflow.parallel.platform import platform
+            import torch.distributed as dist
 
-        platform().start(local_rank)
-        dist.init_process_group(
-            platform().backend,
-            init_method=init_method,
-            rank=self._rank,
-            world_size=world,
-            timeout=timedelta(seconds=timeout_s),
-        )
+            from hybridflow.parallel.platform import platform
+
+            platform().start(local_rank)
+            dist.init_process_group(
+                platform().backend,
+                init_method=init_method,
+                rank=self._rank,
+                world_size=world,
+                timeout=timedelta(seconds=timeout_s),
+            )
+
+        return self._reported(pool, "join", enter)
 
     def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int) -> bytes:
         """Make the worker that plays a role; the report on it."""
-        from hybridflow.workers import Context
 
-        try:
+        def make() -> None:
+            from hybridflow.workers import Context
+
             context = Context(config, layout, self._rank, role, updates, peers=self._workers)
             self._workers[role], self._contexts[role] = _worker(worker)(context), context
             self._declared[role] = methods(type(self._workers[role]))
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
-            return Report().encode()
-        except Exception as error:
-            return Report(failure=self._failure(role, "build", error)).encode()
+
+        return self._reported(role, "build", make)
 
     def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
         """Carry out a call that gives no rows; the report on it."""
-        return self._carry_out(Order.decode(order), chunks)[0].encode()
+        asked = Order.decode(order)
+        return self._encoded(asked, self._carry_out(asked, chunks)[0])
 
     @ray.method(num_returns=2)
     def call_rows(self, order: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
         """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
-        report, given = self._carry_out(Order.decode(order), chunks)
-        return report.encode(), *given
+        asked = Order.decode(order)
+        report, given = self._carry_out(asked, chunks)
+        return self._encoded(asked, report), *given
 
     @ray.method(num_returns="streaming")
     def stream_rows(self, order: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
@@ -114,15 +129,15 @@ class Rank:
     def _stream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure)
-        declared = self._declared[order.role][order.method]
         start = perf_counter()
         try:
+            declared = self._declared[order.role][order.method]
             given, pieces = self._called(order, declared, chunks)
             settling = ((rows, self._settled(order.role, part, given, rows)) for rows, part in pieces)
             for rows, part in check_streamed(declared, settling, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.plain()
-        except Exception as error:
+        except BaseException as error:
             return Report(failure=self._failure(order.role, order.method, error))
         return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
 
@@ -146,17 +161,21 @@ class Rank:
     def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
-        declared = self._declared[order.role][order.method]
-        start = perf_counter()
         try:
-            given, value = self._called(order, declared, chunks)
-            if not isinstance(value, Batch) and inspect.isawaitable(value):
-                value = self._wait_for(value)
-            value = self._settled(order.role, value, given)
-            check_returned(declared, value, given)
-        except Exception as error:
+            return self._done(order, chunks)
+        except BaseException as error:  # also SystemExit, and torch's CheckpointException: this process must report it
             failure = self._failure(order.role, order.method, error)
             return Report(failure=failure), [failure] * order.chunks
+
+    def _done(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
+        """The report on a call, and what it gave. Raises whatever the method raises."""
+        start = perf_counter()
+        declared = self._declared[order.role][order.method]
+        given, value = self._called(order, declared, chunks)
+        if not isinstance(value, Batch) and inspect.isawaitable(value):
+            value = self._wait_for(value)
+        value = self._settled(order.role, value, given)
+        check_returned(declared, value, given)
         seconds, metrics = perf_counter() - start, self._recorded(order.role)
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
@@ -169,6 +188,20 @@ class Rank:
         context = self._contexts[role]
         of = next((part for part in (*given.args, *given.kwargs.values()) if isinstance(part, Batch)), None)
         return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)
+
+    def _reported(self, role: str, method: str, make: Callable[[], Any]) -> bytes:
+        """The report on something that is no method of a role."""
+        try:
+            return Report(value=make()).encode()
+        except BaseException as error:
+            return Report(failure=self._failure(role, method, error)).encode()
+
+    def _encoded(self, order: Order, report: Report) -> bytes:
+        """A report as it travels; on a value that cannot travel, the report of that."""
+        try:
+            return report.encode()
+        except BaseException as error:
+            return Report(failure=self._failure(order.role, order.method, error)).encode()
 
     def _recorded(self, role: str) -> Metrics | None:
         """The metrics of the call that has been carried out, if there are any."""
@@ -184,8 +217,10 @@ class Rank:
         self._loop = self._loop or asyncio.new_event_loop()
         return self._loop.run_until_complete(coroutine)
 
-    def _failure(self, role: str, method: str, error: Exception) -> Failure:
+    def _failure(self, role: str, method: str, error: BaseException) -> Failure:
         line, trace = describe(error)
+        if told := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
+            line = f"its process {os.getpid()} died: {told}"
         return Failure(role, self._rank, self._node, method, line, trace)
 
 

@@ -21,6 +21,14 @@ from hybridflow.observe.metrics import Metrics
 PLAIN = frozenset({str, bytes, bool, int, float, type(None)})  # pickle does these faster, and needs no help with them
 
 
+class Place(NamedTuple):
+    """Where a rank is."""
+
+    node: str
+    address: str  # of the node
+    pid: int
+
+
 class Order(NamedTuple):
     """One call as a rank gets it.
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
 from typing import Any
 
 import ray
 
 from hybridflow.controller import interrupt
-from hybridflow.controller.failure import Failure, RoleError
+from hybridflow.controller.deaths import ending
+from hybridflow.controller.failure import Failure, RoleError, describe
 from hybridflow.controller.report import Report
+from hybridflow.observe import terminal
 from hybridflow.observe.metrics import TIMES, Metrics
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
+SAY_AFTER_S = 30.0  # of a start: whom it waits for
+MOST_NAMED = 8  # ranks
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
@@ -83,16 +90,28 @@ class Supervisor:
         for pending, rank in zip(record.pending, record.ranks, strict=True):
             self._under_way[pending] = record, rank
 
-    def settle(self, role: str, method: str, pending: Sequence[Any]) -> list[Any]:
-        """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values."""
+    def settle(self, role: str, method: str, pending: Sequence[Any], within_s: float = inf) -> list[Any]:
+        """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values.
+
+        Args:
+            within_s: later, the ranks that have not reported have failed.
+        """
         record = CallRecord(role, method, range(len(pending)), pending, len(pending), lambda _: None)
         self.watch(record)
-        return [report.value for report in self.wait(record) if report is not None]
+        return [report.value for report in self.wait(record, within_s) if report is not None]
 
-    def wait(self, record: CallRecord) -> list[Report | None]:
+    def wait(self, record: CallRecord, within_s: float = inf) -> list[Report | None]:
         """The reports of one call, by rank."""
+        start, told = monotonic(), within_s == inf
         while record.missing:
             self._raise_again()
+            if monotonic() > start + within_s:
+                self._fail(_late(record, within_s))
+            if not told and monotonic() > start + SAY_AFTER_S:
+                told = True
+                terminal.complain(
+                    f"{record.role}.{record.method}: still waiting for rank {_named(_unreported(record))}"
+                )
             self._receive([pending for pending in record.pending if pending in self._under_way])
         return record.reports
 
@@ -124,15 +143,23 @@ class Supervisor:
             self.look()
             return
         for pending, encoded in zip(wanted, found, strict=True):
-            self._take_in(pending, Report.decode(encoded))
+            self._take_in(pending, self._decoded(pending, encoded))
 
     def _outcome(self, pending: Any) -> Report:
         """The report of a call that has ended in any way."""
-        record, rank = self._under_way[pending]
         try:
-            return Report.decode(ray.get(pending))
+            encoded = ray.get(pending)
         except ray.exceptions.RayError as error:
-            return Report(failure=_lost(record, rank, error))
+            return Report(failure=_lost(*self._under_way[pending], error))
+        return self._decoded(pending, encoded)
+
+    def _decoded(self, pending: Any, encoded: bytes) -> Report:
+        try:
+            return Report.decode(encoded)
+        except Exception as error:  # a value of a class that only the rank can import
+            (record, rank), (line, trace) = self._under_way[pending], describe(error)
+            line = f"what it returned cannot be read here: {line}"
+            return Report(failure=Failure(record.role, rank, "this process", record.method, line, trace))
 
     def _take_in(self, pending: Any, report: Report) -> None:
         record, rank = self._under_way.pop(pending)
@@ -194,10 +221,36 @@ def _in_step(failure: Failure, record: CallRecord) -> Failure:
     return dataclasses.replace(failure, step=record.step)
 
 
+def _unreported(record: CallRecord) -> list[int]:
+    return [rank for rank in record.ranks if record.reports[rank] is None]
+
+
+def _named(ranks: list[int]) -> str:
+    """The first few of them."""
+    return ", ".join(map(str, ranks[:MOST_NAMED])) + (", …" if len(ranks) > MOST_NAMED else "")
+
+
+def _late(record: CallRecord, within_s: float) -> Failure:
+    """The first rank from which there is no report."""
+    late = _unreported(record)
+    line = f"it was not done after {within_s:.0f} s; ray.start_timeout_s gives it longer"
+    if len(late) > 1:
+        line += f" (nor on {len(late) - 1} more of its {record.size} ranks)"
+    return Failure(record.role, late[0], "no report", record.method, line, line, at=0.0)
+
+
 def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
-    """A call whose process has died.
+    """A call whose process has died, or did not report for another reason that Ray gives.
 
     It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
     """
-    line = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    return Failure(record.role, rank, "its process", record.method, line, str(error), at=0.0)
+    told = str(error).strip()
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        place = {key: re.search(rf"^\s*{key}: (\S+)$", told, re.MULTILINE) for key in ("ip", "pid")}
+        pid = int(place["pid"][1]) if place["pid"] else None
+        node = place["ip"][1] if place["ip"] else "node unknown"
+        line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, told)}"
+        return Failure(record.role, rank, node, record.method, line, told, at=0.0)
+    cause = getattr(error, "cause", None)
+    line = describe(cause if isinstance(cause, BaseException) else error)[0]
+    return Failure(record.role, rank, "its process", record.method, line, told, at=0.0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import BY_MODEL, generates_apart, has_model, pool_of, section
+from hybridflow.config.fit import BY_MODEL, MODEL_ROLES, generates_apart, has_model, pool_of, section
 from hybridflow.config.schema import Config, Resharding
-from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, meeting_point
+from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
@@ -72,8 +74,10 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     config = with_vocabulary(config, played)
     used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
     slots = sum(config.placement.pools[name] for name in used)
+    config = with_absolute_paths(config)
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
     supervisor = Supervisor()
+    say(f"starting {slots} processes on pool {', '.join(used)}")
     pools = {name: _start_pool(config, name, played, supervisor, stack) for name in used}
     groups: dict[str, Group] = {}
     for role in played:
@@ -104,6 +108,15 @@ def with_vocabulary(config: Config, played: tuple[str, ...]) -> Config:
     return replace(config, rollout=replace(config.rollout, vocabulary=min([*given, *sizes], default=0)))
 
 
+def with_absolute_paths(config: Config) -> Config:
+    """The same settings, their model folders as absolute paths: a rank may have another working directory."""
+    found = deepcopy(config)
+    for role in (*MODEL_ROLES, *BY_MODEL):
+        model = section(found, role).model
+        model.path = os.path.abspath(model.path) if model.path else ""
+    return found
+
+
 def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
     """The algorithm's roles, and the rollout if the actor does not generate itself."""
     called = cls.roles_of(config.algorithm)
@@ -121,7 +134,7 @@ def worker_of(config: Config, role: str) -> str | None:
 def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:
     """Actor and rollout as one role, once their pools have met."""
     actor = ApartActor(groups["actor"], groups["rollout"])
-    actor.connect(meeting_point(training.ranks, [*training.places, *rollout.places]))
+    actor.connect(training.meeting_point(rollout.places))
     return actor
 
 
@@ -148,6 +161,7 @@ def _start_pool(
         supervisor,
         light=light,
         timeout_s=config.trainer.collective_timeout_s,
+        start_timeout_s=config.ray.start_timeout_s,
         plugins=config.plugins,
     )
     stack.callback(pool.close)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -190,6 +192,43 @@ class Scribe(Role, Worker):
         return Batch(started=np.full(len(rows), started), ended=np.full(len(rows), time.time()))
 
 
+class UnspeakableError(Exception):
+    """It cannot be printed, and not be pickled either."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.socket())
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+class OfRanks(BaseException):
+    """As torch's CheckpointException: by rank, an exception and its stack, and a text of many lines."""
+
+    def __init__(self, failures: dict[int, tuple[BaseException, Any]]) -> None:
+        super().__init__("OfRanks\n" * 98)
+        self.failures = failures
+
+
+def odd_errors() -> dict[str, BaseException]:
+    """Exceptions of all kinds, by a word for them."""
+    full = OSError(errno.ENOSPC, "No space left on device", "/full/file")
+    wrapped = RuntimeError("unexpected pos 64 vs 0")
+    wrapped.__context__ = full
+    return {
+        "exit": SystemExit(3),
+        "interrupt": KeyboardInterrupt(),
+        "generator": GeneratorExit("early"),
+        "unspeakable": UnspeakableError(),
+        "huge": RuntimeError("h" * 10_000_000),
+        "lines": RuntimeError("first\n\n  second\n"),
+        "group": ExceptionGroup("several", [ExceptionGroup("inner", [KeyError("a")]), ValueError("b")]),
+        "of ranks": OfRanks({1: (full, None)}),
+        "wrapped": OfRanks({0: (wrapped, None)}),
+        "empty": OfRanks({}),
+    }
+
+
 @roles.register("vandal")
 class Vandal(Role, Worker):
     """Breaks in the way that it is told."""
@@ -225,10 +264,19 @@ class Vandal(Role, Worker):
         raise ConnectionError("connection closed by peer")
 
     @using("one_to_all")
-    def die(self, *, rank: int, peers_raise: bool) -> None:
+    def throw(self, *, what: str) -> Any:
+        """Something that is hard to report, on every rank."""
+        if what == "gives a socket":
+            return socket.socket()
+        raise odd_errors()[what]
+
+    @using("one_to_all")
+    def die(self, *, rank: int, peers_raise: bool, how: str = "SIGKILL") -> None:
         """The process of one rank ends; the others wait for it, or notice at once."""
+        if self.context.rank == rank and how.isdecimal():
+            os._exit(int(how))
         if self.context.rank == rank:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, how))
         if peers_raise:
             raise ConnectionError("connection closed by peer")
         time.sleep(60)

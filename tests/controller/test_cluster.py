@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
-from hybridflow.controller import cluster
-from hybridflow.errors import HybridFlowError
+from hybridflow.controller import cluster, search_path
+from hybridflow.controller.cluster import _own_token
+from hybridflow.errors import ConfigError, HybridFlowError
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:none", "nowhere"])
@@ -17,3 +25,65 @@ def test_an_address_where_no_cluster_is(address: str) -> None:
     with pytest.raises(HybridFlowError, match=wanted), cluster(address):
         pass
     assert time.time() - start < 10
+
+
+@pytest.mark.parametrize("answers", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_something_else_listens(answers: bytes) -> None:
+    start = time.time()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server, answers), daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"no Ray cluster at '{address}' \(something listens"), cluster(address):
+            pass
+    assert time.time() - start < 20
+
+
+def serve(server: socket.socket, answers: bytes) -> None:
+    kept = []
+    while True:
+        connection, _ = server.accept()
+        connection.sendall(answers)
+        kept.append(connection)
+
+
+def test_auto_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    start = time.time()
+    with pytest.raises(ConfigError, match=r"no Ray cluster at 'auto' .*use ray\.address=local"), cluster("auto"):
+        pass
+    assert time.time() - start < 10
+
+
+def test_a_temporary_folder_that_is_too_deep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(deep))
+    with pytest.raises(ConfigError, match=r"TMPDIR: .* bytes long.*set RAY_TMPDIR to a folder"), cluster():
+        pass
+
+
+def test_the_token_of_a_local_cluster_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with _own_token(True):
+        assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    with _own_token(True):
+        assert os.environ["RAY_AUTH_TOKEN"] == "given"
+
+
+def test_the_search_goes_to_the_drivers_folders_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "relative", "/somewhere/site-packages", *sys.path])
+    folders = search_path.own_folders()
+    assert folders[:2] == [str(tmp_path), str(tmp_path / "relative")]
+    assert not any("site-packages" in folder or folder == os.path.dirname(os.__file__) for folder in folders)
+    with search_path.process_setup() as setup:
+        sent = cloudpickle.dumps(setup)
+    environment = {**search_path.environment(), search_path.FOLDERS: f"{tmp_path}{os.pathsep}/last"}
+    program = "import pickle, sys, os\npickle.load(sys.stdin.buffer)()\nprint(sys.path[-2:], os.getcwd())"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program], env=environment, input=sent, capture_output=True, cwd="/", check=True
+    )
+    assert done.stdout.decode().strip() == f"{[str(tmp_path), '/last']} {tmp_path}"

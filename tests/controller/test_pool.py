@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
 from hybridflow.controller import ResourcePool, Supervisor
-from hybridflow.controller import pool as pools
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from tests.controller.stage import Stage
@@ -21,14 +22,12 @@ from tests.controller.stage import Stage
 pytestmark = pytest.mark.ranks
 
 
-def test_no_room(local_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "START_TIMEOUT_S", 0.5)
+def test_no_room(local_cluster: None) -> None:
     with pytest.raises(HybridFlowError, match=r"placement\.pools\.big: 100 slots .* were not free within .* CPUs"):
-        ResourcePool("big", 100, Supervisor())
+        ResourcePool("big", 100, Supervisor(), start_timeout_s=0.5)
 
 
-def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "START_TIMEOUT_S", 20.0)
+def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage]) -> None:
     for _ in range(2):  # twice 2 slots, where 3 are free
         new_stage(2).pool.close()
 
@@ -47,22 +46,39 @@ def test_a_plugin_that_ranks_cannot_import(local_cluster: None) -> None:
     with pytest.raises(HybridFlowError) as found:
         ResourcePool("stage", 1, Supervisor(), plugins=["no_such_plugin"])
     last = str(found.value).splitlines()[-1]
-    assert last.startswith("placement.pools.stage: a process did not start: ImportError: plugins: cannot import")
+    wanted = r"placement\.pools\.stage\.start failed on rank 0 \(127\.0\.0\.1\): ImportError: plugins: cannot import .*"
+    assert re.fullmatch(wanted, last)
+
+
+def test_a_plugin_that_hangs(local_cluster: None) -> None:
+    start = time.time()
+    with pytest.raises(HybridFlowError) as found:
+        ResourcePool("stage", 2, Supervisor(), start_timeout_s=8, plugins=["tests.controller.hanging"])
+    last = str(found.value).splitlines()[-1]
+    assert last.startswith("placement.pools.stage.start failed on rank 0 (no report): it was not done after 8 s")
+    assert last.endswith("(nor on 1 more of its 2 ranks)") and time.time() - start < 60
 
 
 FAILING = """
+from hybridflow.controller import ResourcePool, Supervisor
 from tests.controller.stage import Stage
-with cluster(slots=2):
+with cluster(slots=3):
+    ResourcePool("own", 1, Supervisor(), plugins=["mine"])
     Stage(2).play("vandal").die(rank=0, peers_raise=False).get()
 """
+SHADOWS = "raise SystemExit('the working directory is searched before the library')"
 
 
-def test_a_failed_run_ends_soon_and_leaves_no_process() -> None:
+def test_a_failed_run_ends_soon_and_leaves_no_process(tmp_path: Path) -> None:
+    """Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found."""
+    for name in ("secrets", "random", "torch", "numpy", "hybridflow"):
+        (tmp_path / f"{name}.py").write_text(SHADOWS)
+    (tmp_path / "mine.py").write_text("import secrets, random, numpy\nprint('found')\n")
     mark = uuid4().hex
     start = time.time()
-    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark})
+    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark}, tmp_path)
     assert done.returncode == 1 and time.time() - start < 100  # most of it is the cluster's start
-    assert "vandal.die failed on rank 0" in done.stderr.splitlines()[-1]
+    assert "vandal.die failed on rank 0" in done.stderr.splitlines()[-1], done.stderr
     deadline = time.time() + 10
     while (left := _marked(mark)) and time.time() < deadline:
         time.sleep(0.2)
@@ -79,11 +95,12 @@ def test_a_marked_process_is_found() -> None:
         process.wait()
 
 
-def _driver(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a script as a controller of its own."""
+def _driver(script: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script as a controller of its own, in a folder that Python does not search; our tests are appended."""
+    found = f"import sys\nsys.path.append({str(Path(__file__).parents[2])!r})\n"
     return subprocess.run(
-        [sys.executable, "-c", f"from hybridflow.controller import cluster\n{script}"],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+        [sys.executable, "-P", "-c", f"{found}from hybridflow.controller import cluster\n{script}"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False, cwd=folder,
     )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ from hybridflow.batch import Batch
 from hybridflow.controller import put
 from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
+from tests.controller.plays import Vandal
 from tests.controller.stage import Stage
+from tests.controller.test_failure import CAUSES
 
 pytestmark = pytest.mark.ranks
 
@@ -67,7 +69,8 @@ def test_the_first_failing_rank_is_shown(new_stage: Callable[..., Stage]) -> Non
     lines = str(error).splitlines()
     assert lines[0] == "Traceback (most recent call last):" and "raise ZeroDivisionError" in str(error)
     assert re.fullmatch(r"vandal\.fail_in_turn failed on rank 1 \(.*\): ZeroDivisionError: row 2 is broken", lines[-1])
-    assert "connection closed" not in str(error) and "more failed after it: vandal.fail_in_turn on rank 0" in lines[-2]
+    assert "connection closed" not in str(error)
+    assert re.fullmatch(r"\(\d more failed after it: .*vandal\.fail_in_turn on 1.*\)", lines[-2])
     assert (error.failure.role, error.failure.rank, error.failure.follows) == ("vandal", 1, False)
 
 
@@ -82,13 +85,41 @@ def test_a_failure_reaches_whoever_waits_on_another_pool(new_stage: Callable[...
     assert again.failure.error == "ZeroDivisionError: row 0 is broken"
 
 
-@pytest.mark.parametrize("peers_raise", [False, True])
-def test_a_process_that_dies_is_named(new_stage: Callable[..., Stage], peers_raise: bool) -> None:
+HOW = {
+    "SIGKILL": "killed by SIGKILL",
+    "SIGSEGV": "killed by SIGSEGV",
+    "SIGTERM": ".*SIGTERM",
+    "0": "exit code 0",
+    "3": "exit code 3",
+}
+
+
+@pytest.mark.parametrize(("how", "peers_raise"), [("SIGKILL", True), *((how, False) for how in HOW)])
+def test_a_process_that_dies_is_named(new_stage: Callable[..., Stage], how: str, peers_raise: bool) -> None:
     stage = new_stage(2)
     vandal = stage.play("vandal")
-    error = failing(vandal.die(rank=1, peers_raise=peers_raise).get)
-    assert re.match(r"vandal\.die failed on rank 1 .*ActorDiedError", str(error).splitlines()[-1])
+    error = failing(vandal.die(rank=1, peers_raise=peers_raise, how=how).get)
+    pid, last = stage.pool.places[1].pid, str(error).splitlines()[-1]
+    assert re.match(rf"vandal\.die failed on rank 1 \(127\.0\.0\.1\): its process {pid} died: {HOW[how]}", last)
     assert (error.failure.role, error.failure.rank, error.failure.method) == ("vandal", 1, "die")
+
+
+@pytest.mark.parametrize(("what", "cause"), [*CAUSES.items(), ("gives a socket", "TypeError: cannot pickle .*")])
+def test_whatever_is_raised_is_reported(new_stage: Callable[..., Stage], what: str, cause: str) -> None:
+    stage = new_stage(2)
+    error = failing(stage.play("vandal").throw(what=what).get)
+    lines = str(error).splitlines()
+    assert re.fullmatch(rf"vandal\.throw failed on rank [01] \(127\.0\.0\.1\): {cause}", lines[-1]), lines[-1]
+    assert lines[-2] == "(1 more failed after it: vandal.throw on 1)"
+    assert len(str(error)) < 25_000
+
+
+def test_a_method_that_is_not_there(new_stage: Callable[..., Stage]) -> None:
+    """Not on the rank, though the controller declares it."""
+    stage = new_stage(1)
+    vandal = stage.play("scribe", interface=Vandal)
+    error = failing(vandal.throw(what="exit").get)
+    assert re.fullmatch(r"scribe\.throw failed on rank 0 \(.*\): KeyError: 'throw'", str(error).splitlines()[-1])
 
 
 def test_a_role_that_cannot_be_built(new_stage: Callable[..., Stage]) -> None:

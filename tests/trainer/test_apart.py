@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.controller import ResourcePool, Supervisor, cluster, meeting_point, put
+from hybridflow.controller import ResourcePool, Supervisor, cluster, put
 from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
@@ -56,7 +56,7 @@ def apart(local_cluster: None) -> Iterator[Apart]:
     pools = [ResourcePool(name, slots, supervisor, plugins=PLUGINS) for name, slots in (("train", 2), ("rollout", 1))]
     groups = [pools[0].play("giver", Layout(2)), pools[1].play("taker", Layout())]
     actor = ApartActor(*groups)
-    actor.connect(meeting_point(pools[0].ranks, [*pools[0].places, *pools[1].places]))
+    actor.connect(pools[0].meeting_point(pools[1].places))
     yield Apart(supervisor, groups, actor)
     for pool in pools:
         pool.close()

@@ -1,0 +1,66 @@
+"""Where processes of the cluster look for modules: in the driver's own folders too, but last.
+
+A module beside an experiment may have the name of one in the standard library, or of a package: Ray would search the
+driver's working directory first, and so does what PYTHONPATH names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray import cloudpickle
+from ray.job_config import JobConfig
+
+FOLDERS, HERE = "HYBRIDFLOW_SEARCH_LAST", "HYBRIDFLOW_DRIVER_FOLDER"
+
+
+class NoFoldersOfTheDriver(JobConfig):
+    """A job whose processes do not search the driver's folders first: Ray 2.60 adds them unless there is a
+    `working_dir`."""
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
+
+
+def environment() -> dict[str, str]:
+    """What `begin_process` reads."""
+    return {FOLDERS: os.pathsep.join(own_folders()), HERE: os.getcwd()}
+
+
+def own_folders() -> list[str]:
+    """Where the driver finds modules that are not installed: plugins beside the user's experiment, and ours."""
+    library = sysconfig.get_path("stdlib")
+    zipped = os.path.join(os.path.dirname(library), f"python{sys.version_info.major}{sys.version_info.minor}.zip")
+    found = [os.getcwd(), *map(os.path.abspath, sys.path)]
+    known = (library, zipped, os.path.join(library, "lib-dynload"))
+    return [path for path in dict.fromkeys(found) if path not in known and "site-packages" not in path]
+
+
+@contextmanager
+def process_setup() -> Iterator[Callable[[], None]]:
+    """What every process of the cluster runs first; while it is entered, it can be sent to those that lack our package.
+
+    A function goes by its name unless its module is registered so.
+    """
+    module: Any = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield begin_process
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def begin_process() -> None:
+    """Search the driver's folders after all others; and be where the driver is, so that its relative paths hold."""
+    import os
+    import sys
+
+    folders = os.environ["HYBRIDFLOW_SEARCH_LAST"].split(os.pathsep)
+    sys.path.extend(folder for folder in folders if folder not in sys.path)
+    if os.path.isdir(os.environ["HYBRIDFLOW_DRIVER_FOLDER"]):
+        os.chdir(os.environ["HYBRIDFLOW_DRIVER_FOLDER"])
