@@ -34,6 +34,8 @@ def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProx
     """
     found = []
     for role, count in planned.items():
+        if count and not getattr(config, role).optimizer.lr:
+            found.append(f"{role}.optimizer.lr: 0 given: its updates are taken, and leave it as it is")
         warmup = getattr(config, role).optimizer.warmup_steps
         if 0 < count < warmup:
             found.append(
@@ -47,6 +49,9 @@ def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProx
         found.append(
             f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
         )
+    named = {next(iter(config.placement.pools), None), *config.placement.roles.values()}
+    for pool in (pool for pool in config.placement.pools if pool not in named):
+        found.append(f"placement.pools.{pool}: no role is placed on it, so it is not started; see placement.roles")
     updates = config.algorithm.minibatches * config.algorithm.epochs
     if config.algorithm.policy_loss.name == "pg" and updates > 1:
         found.append(
@@ -83,7 +88,7 @@ def _roles(config: Config, facts: Facts) -> Iterator[str]:
         "algorithm.policy_loss.kl_coef": (config.algorithm.policy_loss.kl_coef, "reference"),
     }
     for key, (value, role) in wants.items():
-        if value and role not in facts.roles:
+        if value and role not in facts.roles and key not in facts.idle:
             yield f"{key}: {value} needs the role {role}, which {name} does not use; set it to 0"
 
 

@@ -23,12 +23,14 @@ class Facts:
         models: by role, the sizes of its model; a role whose model could not be read is left out.
         own: the roles of those that a module of the user brings, with who plays them. They have no settings.
         tokenizers: by role whose tokenizer could be compared with the actor's, how it differs; empty: it does not.
+        idle: keys of settings that the algorithm does not heed.
     """
 
     roles: tuple[str, ...] = MODEL_ROLES
     models: Mapping[str, Sizes] = field(default_factory=dict)
     own: tuple[str, ...] = ()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
+    idle: frozenset[str] = frozenset()
 
 
 def layouts(config: Config, facts: Facts) -> Iterator[str]:

@@ -28,6 +28,11 @@ ALWAYS = ("name", "prompts_per_step", "minibatches", "epochs")
 SHARED = ("actor", "reward")
 
 
+def idle(config: Config, algorithm: type[Flow]) -> frozenset[str]:
+    """The keys of settings that are not at their defaults and that this algorithm has no use for."""
+    return frozenset(key for key, _ in _idle(config, algorithm))
+
+
 def problems(config: Config, algorithm: type[Flow], origins: Origins | None = None) -> list[str]:
     """What was set for this algorithm and has no effect on it, as `key: what was found; what to do`.
 
@@ -68,8 +73,8 @@ def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
     """By key, settings that are not at their defaults and that this algorithm has no use for."""
     heeds = vars(algorithm).get("heeds")
     name, default = config.algorithm.name, Algorithm()
-    idle = [entry for entry in fields(Algorithm) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.parts)]
-    for entry in idle:
+    unread = [entry for entry in fields(Algorithm) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.parts)]
+    for entry in unread:
         if heeds is not None or entry.name in NAMED:
             value, usual = getattr(config.algorithm, entry.name), getattr(default, entry.name)
             for key, found, expected in _changed(f"algorithm.{entry.name}", value, usual):

@@ -31,9 +31,11 @@ def problems(
     found = [*parts.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
     if config.algorithm.name not in algorithms:
         return [*found, *check.problems(config)]
-    roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+    flow = algorithms.get(config.algorithm.name)
+    roles = flow.roles_of(config.algorithm)
     found += [*_graders(config, roles), *_workers(config, roles)]
-    return [*found, *check.problems(config, fit.Facts(roles, models, own_roles(roles), tokenizers))]
+    facts = fit.Facts(roles, models, own_roles(roles), tokenizers, heeded.idle(config, flow))
+    return [*found, *check.problems(config, facts)]
 
 
 def of_parts(config: Config, origins: Origins | None = None) -> list[str]:

@@ -60,7 +60,7 @@ def make_generator(context: Context) -> VllmEngine:
         context.layout,
         config.rollout,
         dtype=config.actor.model.dtype.value,
-        seed=config.run.seed,
+        seed=config.run.seed % 2**32,  # of vLLM's own, which numpy's old generator bounds; rows have theirs
         stop_ids=end_ids(config.actor.model.path, config.task.chat_template_kwargs),
     )
 

@@ -276,6 +276,13 @@ def test_warnings_are_no_problems():
     assert check.warnings(load("placement.pools.main=4", "ray.address=auto"), cpus=2) == []
 
 
+def test_what_learns_nothing_and_where_nothing_runs_is_told():
+    config = load("actor.optimizer.lr=0", "+placement.pools.spare=1")
+    assert check.problems(config, facts()) == []
+    told = check.warnings(config, 8, {"actor": 400, "critic": 400})
+    assert [line.partition(":")[0] for line in told] == ["actor.optimizer.lr", "placement.pools.spare"]
+
+
 SIZES = st.integers(min_value=1, max_value=8)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.algorithms.ppo import PPO
 from hybridflow.config import compose, heeded
+from hybridflow.errors import ConfigError
 
 
 def composed(*overrides: str, folder: Path | None = None) -> compose.Composed:
@@ -84,6 +85,17 @@ def test_an_experiment_may_serve_several_algorithms(tmp_path: Path) -> None:
     assert second.startswith("algorithm.policy_loss.entropy_coef: no effect")
     (problem,) = found(composed("algorithm=my_dpo", folder=tmp_path))
     assert problem.startswith("algorithm.policy_loss.entropy_coef: 0.1 given, but dpo has no use for it")
+
+
+def test_what_an_experiment_sets_for_ppo_does_not_stop_grpo(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [addition]\nalgorithm:\n  critic_warmup_steps: 8\n  reward_kl_coef: 0.1\n"
+    )
+    for algorithm in ("ppo", "grpo", "sft"):
+        compose.load("train", ["experiment=mine", f"algorithm={algorithm}"], tmp_path)
+    with pytest.raises(ConfigError, match="critic_warmup_steps: 2 given, but grpo has no use for it"):
+        compose.load("train", ["experiment=mine", "algorithm=grpo", "algorithm.critic_warmup_steps=2"], tmp_path)
 
 
 def test_our_own_experiments_need_no_word() -> None:
