@@ -75,13 +75,14 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
         ConfigError: an unknown key or option, a wrong type, a mandatory value that is missing, or settings that no run
             can have; everything found, each with the place where it was set.
     """
-    from hybridflow.config import plugins, sound
+    from hybridflow.config import plugins, run_folder, sound
 
     plugins.load(plugins.named(config_name, overrides, config_dir))
     composed = compose(config_name, overrides, config_dir)
     config = composed.to_config()
     plugins.load(config.plugins)
-    if found := sound.problems(config) or sound.of_parts(config, composed.origins):
+    found = [*run_folder.of_name(config.run.name), *sound.problems(config)]
+    if found := found or sound.of_parts(config, composed.origins):
         raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
     return config
 

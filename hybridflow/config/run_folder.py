@@ -22,7 +22,7 @@ def folder_of(config: Config) -> Path:
 
 def problems(config: Config) -> list[str]:
     """What is wrong with `run.name` and `run.root`, as `key: what was found; what to do`; folders are looked at."""
-    return list(_name(config.run.name)) or list(_place(config))
+    return of_name(config.run.name) or list(_place(config))
 
 
 def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
@@ -43,7 +43,12 @@ def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
             )
 
 
-def _name(name: str) -> Iterator[str]:
+def of_name(name: str) -> list[str]:
+    """What is wrong with a `run.name`, wherever its root is."""
+    return list(_of_name(name))
+
+
+def _of_name(name: str) -> Iterator[str]:
     expected = "expected the name of a folder inside run.root, such as mine or sums/7"
     parts = name.split("/")
     if CONTROL.search(name):

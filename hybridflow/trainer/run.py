@@ -6,9 +6,8 @@ import traceback
 from contextlib import ExitStack
 
 from hybridflow.algorithms import algorithms
-from hybridflow.config import resolve
+from hybridflow.config import resolve, run_folder
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.run_folder import folder_of
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError, HybridFlowError
 from hybridflow.observe.disk import writing
@@ -32,9 +31,11 @@ def run(config: Config) -> int:
 
     What an earlier run left stays as it is until everything is built: a start that fails changes nothing.
     """
+    if found := run_folder.problems(config):
+        raise ConfigError("\n".join(found))
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
-    folder = RunFolder(folder_of(config))
+    folder = RunFolder(run_folder.folder_of(config))
     with locked(folder.path):
         return _run(config, folder, live)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hybridflow.config import Config, run_folder
+from hybridflow.config.compose import load
 from hybridflow.config.schema import Run
+from hybridflow.errors import ConfigError
 
 
 def told(name: str = "mine", root: str | Path = "runs") -> list[str]:
@@ -88,3 +90,8 @@ def test_its_own_model_as_input(tmp_path: Path) -> None:
     (tmp_path / "mine/rollouts/rank0.jsonl").write_text("{}")
     (problem,) = run_folder.inputs_in_the_way(config, ("actor",))
     assert problem.startswith("task.options.file: ") and "begins by moving rollouts away" in problem
+
+
+def test_a_name_is_checked_where_settings_are_composed_in_python() -> None:
+    with pytest.raises(ConfigError, match=r"^run\.name: '\.\./x' would lead out of run\.root; .*\(run\.name=\.\./x on"):
+        load("train", ["experiment=addition", "run.name=../x"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,16 +13,28 @@ import pytest
 from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, HybridFlowError
-from hybridflow.observe.run_lock import locked
 from hybridflow.tasks.addition import ALPHABET
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer import run as trainer
+
+SHAPE = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "num_hidden_layers": 2,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 23,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 256,
+}
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A run whose folder has what a finished one left."""
     char_tokenizer(ALPHABET, max_tokens=64).save_pretrained(tmp_path / "model")
+    (tmp_path / "model/config.json").write_text(json.dumps(SHAPE))
     name = ["experiment=addition", f"actor.model.path={tmp_path}/model", f"run.root={tmp_path}", "run.name=mine"]
     for file in ("config.yaml", "metrics.jsonl", "rollouts/rank0.jsonl", "model/model.safetensors"):
         (tmp_path / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
@@ -51,9 +65,12 @@ def test_a_task_that_gives_no_rows(config: Config, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_a_folder_in_use(config: Config, tmp_path: Path) -> None:
-    with locked(tmp_path / "mine"):  # and this process may enter again
-        trainer.RunFolder(tmp_path / "mine").write_config("x")
+def test_a_name_that_leads_out_of_the_root(config: Config, tmp_path: Path) -> None:
+    """Also of settings that no command has checked."""
+    config.run.name = "../elsewhere"
+    with pytest.raises(ConfigError, match=r"^run\.name: .* would lead out of run\.root"):
+        trainer.run(config)
+    assert not (tmp_path.parent / "elsewhere").exists()
 
 
 def test_an_earlier_run_is_moved_once_all_is_built(
@@ -62,7 +79,7 @@ def test_an_earlier_run_is_moved_once_all_is_built(
     def stop(*given: Any) -> None:
         raise HybridFlowError("the training itself failed")
 
-    monkeypatch.setattr(trainer, "build", lambda *given: None)
+    monkeypatch.setattr(trainer, "build", lambda *given: SimpleNamespace(algorithm=SimpleNamespace(parts=())))
     monkeypatch.setattr(trainer, "train", stop)
     before = contents(tmp_path / "mine")
     for said in ("", "did not end, and had saved nothing: this one begins at step 0"):
