@@ -104,7 +104,7 @@ BROKEN = {
     "call": ("def f():\n    return 1 / 0\n\nf()", "ZeroDivisionError: division by zero", 4),
     "twice": (
         "from hybridflow.losses.kl import kl_estimators\n\nkl_estimators.register('k1')(print)",
-        ": KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
+        "KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
         3,
     ),
 }

@@ -123,6 +123,8 @@ def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
 def _refuse(options: argparse.Namespace) -> None:
     if options.experimental_rerun is not None:
         raise ConfigError("--experimental-rerun: not supported (it reads a pickle); give the overrides again")
+    if options.multirun and (options.cfg or options.info):
+        raise ConfigError("-m: --cfg and --info are of one job; leave -m and its several values out")
     if options.config_path is not None:
         raise ConfigError("-cp: not supported; add a folder of your own options with -cd FOLDER")
 

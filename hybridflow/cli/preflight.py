@@ -16,6 +16,7 @@ from hybridflow.config import Config, fit, run_folder, sound
 from hybridflow.config.plugins import load as load_plugins
 from hybridflow.config.where import Origins
 from hybridflow.models import Shape, read_shape
+from hybridflow.models.folder import why_broken
 
 __all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
 
@@ -112,8 +113,11 @@ def read_models(
             )
             continue
         try:
-            shape = coming[Path(path).resolve()] if Path(path).resolve() in coming else read_shape(path)
+            there = Path(path).resolve() not in coming
+            shape = read_shape(path) if there else coming[Path(path).resolve()]
             models |= {role: shape} if shape else {}
+            broken = why_broken(path, shape) if there and shape else None
+            unread |= {path: f"{role}.model.path: {broken}"} if broken and path not in unread else {}
         except FileNotFoundError:
             hint = how_to_make(path, config.run.root, f"train-{role}" if role in fit.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridflow.json_file import a_number, a_whole, shown
+
 # What `shape_of` carries out or checks.
 READ = """
     architectures model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads
@@ -58,6 +60,35 @@ FIXED: dict[str, Any] = {
 _KNOWN = {*READ.split(), *FIXED, *(name for names in HARMLESS.values() for name in names.split())}
 
 
+_WHOLE = """
+    vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
+    max_position_embeddings sliding_window
+"""
+_KINDS: dict[str, tuple[type, str]] = {
+    "architectures": (list, "a list of names"),
+    "layer_types": (list, "a list of names"),
+    "rope_scaling": (dict, "an object"),
+    "rope_parameters": (dict, "an object"),
+    "tie_word_embeddings": (bool, "true or false"),
+}
+
+
+def refuse_wrong_kinds(config: dict[str, Any], where: str) -> None:
+    """Raise ValueError naming a field that we read and whose value is of another kind; null counts as left out."""
+    found = {name: value for name, value in config.items() if value is not None}
+    for name in _WHOLE.split():
+        if name in found:
+            a_whole(found[name], f"{where}: {name}", least=1, most=10_000 if name == "num_hidden_layers" else 2**31 - 1)
+    for name in ("rms_norm_eps", "rope_theta"):
+        if name in found:
+            a_number(found[name], f"{where}: {name}")
+    for name, (kind, wanted) in _KINDS.items():
+        value: Any = found.get(name)
+        right = value is None or isinstance(value, kind)
+        if not right or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
+            raise ValueError(f"{where}: {name} = {shown(value)}: {wanted} was expected")
+
+
 def refuse_unsupported(config: dict[str, Any], family: str, where: str) -> None:
     """Raise ValueError naming a field that would change the numbers, its value, and what is supported.
 
@@ -66,13 +97,13 @@ def refuse_unsupported(config: dict[str, Any], family: str, where: str) -> None:
     found = {name: value for name, value in config.items() if value is not None}
     for name, only in {**FIXED, "model_type": family}.items():
         if found.get(name, only) != only:
-            raise ValueError(f"{where}: {name} = {found[name]!r} is not supported, only {only!r}")
+            raise ValueError(f"{where}: {name} = {shown(found[name])} is not supported, only {shown(only)}")
     kinds = sorted(set(found.get("layer_types", [])) - {"full_attention"})
     if kinds:
         raise ValueError(f"{where}: layer_types with {', '.join(kinds)} is not supported, only full_attention")
     unknown = sorted(found.keys() - _KNOWN)
     if unknown:
         raise ValueError(
-            f"{where}: {unknown[0]} = {found[unknown[0]]!r} is not supported: this field is not known, and may change "
-            "what the model computes; if it does not, set it to null in config.json"
+            f"{where}: {unknown[0]} = {shown(found[unknown[0]])} is not supported: this field is not known, and may "
+            "change what the model computes; if it does not, set it to null in config.json"
         )

@@ -6,15 +6,15 @@ system keeps of the file's pages is its own affair; of a tensor whose rows are c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from hybridflow.json_file import LFS_POINTER, read_object, refuse_pointer, shown
 from hybridflow.models.shape import Shape
 from hybridflow.models.weights import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
 from hybridflow.parallel.layout import Layout
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+OUTPUT = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def refuse_unread(folder: str | Path, shape: Shape, *, head: str = "lm") -> None
     An output layer beside a tied embedding or another head, the score of a reward model that a critic starts from, and
     frequencies, which are computed, are left unread.
     """
-    known = {weight.name for weight in table(shape, head=head)} | {"lm_head.weight"}
+    known = {weight.name for weight in table(shape, head=head)} | {OUTPUT}
     known |= {SCORE_HEAD} if head == "value" else set()
     extra = [name for name in tensor_files(Path(folder)) if name not in known and not name.endswith(".inv_freq")]
     if extra:
@@ -111,7 +112,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         ValueError: it has two sets of them, of which transformers reads the one and vLLM the other.
     """
     if (folder / INDEX).is_file():
-        named = json.loads((folder / INDEX).read_text())["weight_map"]
+        named = _weight_map(folder / INDEX)
         if (folder / SINGLE).is_file() and SINGLE not in named.values():
             raise ValueError(
                 f"{folder} has {SINGLE}, and {INDEX} that names other files: it cannot be known which are the model's "
@@ -120,5 +121,62 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         return {name: folder / file for name, file in named.items()}
     if not (folder / SINGLE).is_file():
         raise FileNotFoundError(f"{folder} has neither {INDEX} nor {SINGLE}: only safetensors are read")
-    with safe_open(folder / SINGLE, framework="pt") as reader:
-        return dict.fromkeys(reader.keys(), folder / SINGLE)
+    return dict.fromkeys(tensor_shapes(folder / SINGLE), folder / SINGLE)
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a safetensors file, by its header; torch is not imported.
+
+    Raises ValueError naming the file: it cannot be read, is cut short, or is no safetensors at all.
+    """
+    try:
+        with file.open("rb") as stream:
+            refuse_pointer(file, stream.read(len(LFS_POINTER)))
+        with safe_open(file, framework="numpy") as reader:
+            return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise ValueError(f"{file}, of {size} bytes, is not whole, or no safetensors: {error}") from error
+
+
+def why_broken(folder: str | Path, shape: Shape) -> str | None:
+    """What is wrong with the weights of a folder: not there, not whole, or of another shape; None: nothing.
+
+    Headers alone are read. What stands on top of the decoder is left to what reads it.
+    """
+    try:
+        _refuse_broken(folder, shape)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_broken(folder: str | Path, shape: Shape) -> None:
+    files = tensor_files(Path(folder))
+    found = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
+    for name, file in files.items():
+        if name not in found[file]:
+            raise ValueError(f"{file} has no tensor {name!r}, which {INDEX} says is in it")
+    for weight in table(shape):
+        if weight.name in (OUTPUT, SCORE_HEAD, VALUE_HEAD):
+            continue
+        if weight.name not in files:
+            raise ValueError(f"{folder} has no tensor {weight.name!r}, which a model of its config.json has")
+        given = found[files[weight.name]][weight.name]
+        if given != weight.shape:
+            raise ValueError(
+                f"{files[weight.name]}: {weight.name} has shape {given}; by config.json it is {weight.shape}"
+            )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index names it."""
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{index}: weight_map = {shown(named)}: an object was expected, of files by tensors' names")
+    for file in named.values():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ValueError(f"{index}: weight_map names {shown(file)}: the name of a file beside it was expected")
+    return named

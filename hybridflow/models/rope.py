@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from math import pi
 from typing import TYPE_CHECKING, Any
 
+from hybridflow.json_file import a_number
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,7 +30,7 @@ class Llama3Rope:
     factor: float
     low_freq_factor: float
     high_freq_factor: float
-    original_max_position_embeddings: int
+    original_max_position_embeddings: float
 
     def stretch(self, frequencies: Tensor) -> Tensor:
         """Frequencies in radians a token, of any shape, to those of the longer context.
@@ -50,7 +52,7 @@ def read_rope(config: dict[str, Any], where: str) -> tuple[float, Llama3Rope | N
     """
     field = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     given = {name: value for name, value in (config.get(field) or {}).items() if value is not None}
-    theta = float(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA)
+    theta = a_number(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA, f"{where}: rope_theta")
     old_name = given.pop("type", "default")
     kind = given.pop("rope_type", old_name)
     if given.pop("partial_rotary_factor", 1.0) != 1.0:
@@ -62,7 +64,12 @@ def read_rope(config: dict[str, Any], where: str) -> tuple[float, Llama3Rope | N
         raise ValueError(
             f"{where}: {field} of type {kind!r} with {_listed(given)} is not supported, only with {_listed(wanted)}"
         )
-    return theta, Llama3Rope(**given) if wanted else None
+    if not wanted:
+        return theta, None
+    rope = Llama3Rope(**{name: a_number(value, f"{where}: {field}: {name}") for name, value in given.items()})
+    if rope.low_freq_factor >= rope.high_freq_factor:
+        raise ValueError(f"{where}: {field}: low_freq_factor must be less than high_freq_factor")
+    return theta, rope
 
 
 def _listed(names: Any) -> str:

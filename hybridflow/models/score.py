@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybridflow.json_file import a_whole, shown
+
 _SCORER, _LANGUAGE_MODEL = "ForSequenceClassification", "ForCausalLM"
 
 
@@ -14,7 +16,10 @@ def is_scorer(config: dict[str, Any], where: str) -> bool:
     """
     if not _architecture(config).endswith(_SCORER):
         return False
-    labels = len(config.get("id2label") or range(config.get("num_labels") or 2))  # transformers leaves two of them out
+    named, number = config.get("id2label") or {}, config.get("num_labels")
+    if not isinstance(named, dict):
+        raise ValueError(f"{where}: id2label = {shown(named)}: an object was expected")
+    labels = len(named) or (2 if number is None else a_whole(number, f"{where}: num_labels"))  # 2 are left out
     if labels != 1:
         raise ValueError(f"{where}: num_labels = {labels} is not supported, only 1: the score of a reward model")
     return True

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hybridflow.models.fields import refuse_unsupported
+from hybridflow.json_file import read_object
+from hybridflow.models.fields import refuse_unsupported, refuse_wrong_kinds
 from hybridflow.models.rope import Llama3Rope, read_rope
 from hybridflow.models.score import as_language_model, is_scorer
 
@@ -103,11 +103,12 @@ def read_shape(folder: str | Path) -> Shape:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: a model is a Hugging Face folder with config.json")
-    return shape_of(json.loads(path.read_text()), str(path))
+    return shape_of(read_object(path), str(path))
 
 
 def shape_of(config: dict[str, Any], where: str = "config.json") -> Shape:
     """The shape that a parsed config.json describes; see `read_shape`."""
+    refuse_wrong_kinds(config, where)
     head = "reward" if is_scorer(config, where) else "lm"
     config = as_language_model(config)
     architecture = config["architectures"][0]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridflow.json_file import a_whole, read_object
 from hybridflow.tasks.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def end_ids(folder: str | Path, template_options: Mapping[str, Any] | None = Non
     for name in ("generation_config.json", "config.json"):
         ends = _json(Path(folder) / name).get("eos_token_id")
         if ends is not None and ends != []:
-            found += ends if isinstance(ends, list) else [ends]
+            named = f"{Path(folder) / name}: eos_token_id"
+            found += [a_whole(end, named) for end in (ends if isinstance(ends, list) else [ends])]
             break
     return sorted({int(i) for i in found if i is not None})
 
@@ -120,10 +121,7 @@ def _config(folder: str | Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     """A JSON file, which may not be there."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds a {type(found).__name__}, an object was expected")
-    return found
+    return read_object(path) if path.is_file() else {}
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,13 @@ import json
 import sys
 import types
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
+
+from hybridflow.models import table
+from hybridflow.models.shape import shape_of
 
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -21,10 +27,13 @@ QWEN2 = {
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """An empty working directory but for a model folder, whose tokenizer is only looked for."""
+    """An empty working directory but for a model folder, `model`: its config, a tokenizer, and weights that are 0."""
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(QWEN2))
-    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    weights = {weight.name: np.zeros(weight.shape, np.float16) for weight in table(shape_of(QWEN2))}
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    names = {name: number for number, name in enumerate(["<pad>", "<|endoftext|>", *"0123456789+=-"])}
+    Tokenizer(models.BPE(names, [])).save(str(tmp_path / "model" / "tokenizer.json"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))  # plugins add the working directory
     return tmp_path

@@ -22,7 +22,8 @@ def test_a_run_reaches_the_trainer_and_hydra_writes_only_its_own_folder(workplac
     assert [(config.run.seed, config.algorithm.name) for config in ran] == [(5, "grpo")]
     hydras = [f"addition/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
     assert written(workplace / "runs") == hydras
-    assert written(workplace) == ["model/config.json", "model/tokenizer.json", *(f"runs/{name}" for name in hydras)]
+    model = [f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    assert written(workplace) == [*model, *(f"runs/{name}" for name in hydras)]
     assert capsys.readouterr().err == ""
 
 
@@ -129,7 +130,7 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "-m", "run.seed=glob(*)"], "run.seed=glob(*): there is nothing in the sweep"),
         ([*TRAIN[1:], "-m", "run.seed=range(1,9,0)"], "range() arg 3 must not be zero"),
         ([*TRAIN[1:], "-m", "run.seed=interval(0,1)"], "does not support sweep type"),
-        ([*TRAIN[1:], "-m", "--cfg", "job"], "Only one of --run, --multirun, --cfg"),
+        ([*TRAIN[1:], "-m", "--cfg", "job"], "-m: --cfg and --info are of one job"),
         ([*TRAIN[1:], "hydra.mode=nope"], "hydra.mode"),
         ([*TRAIN[1:], "hydra.searchpath=5"], "hydra.searchpath=5: a list of folders was expected"),
         ([*TRAIN[1:], "hydra.searchpath=[nope]"], "hydra.searchpath=[nope]: there is no folder nope"),

@@ -1,0 +1,67 @@
+"""The one reading of a JSON file that others may have written, or a disk may have cut short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises ValueError naming the file: it cannot be read, is no UTF-8 or no JSON, or holds something else.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from error
+    refuse_pointer(file, data)
+    try:
+        found = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text (at byte {error.start}); JSON was expected") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
+        raise ValueError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(found)}")
+    return found
+
+
+def refuse_pointer(file: Path, start: bytes) -> None:
+    """Raise ValueError if a file begins as one that stands for another, which was never fetched."""
+    if start.startswith(LFS_POINTER):
+        raise ValueError(f"{file} is a pointer of Git LFS, not the file itself: fetch it (git lfs pull)")
+
+
+def a_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
+    """The value, if it is a whole number of at least `least`. Raises ValueError that begins with `what`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"{what} = {shown(value)}: at most {most} was expected")
+        raise ValueError(f"{what} = {shown(value)}: a whole number of at least {least} was expected")
+    return value
+
+
+def a_number(value: object, what: str) -> float:
+    """The value, if it is a finite number above 0. Raises ValueError that begins with `what`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
+        raise ValueError(f"{what} = {shown(value)}: a number above 0 was expected")
+    return float(value)
+
+
+def shown(value: object) -> str:
+    """A value of JSON, as short as a message needs it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # too many digits or brackets
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _described(found: object) -> str:
+    return f"a list of {len(found)}" if isinstance(found, list) else shown(found)
