@@ -35,7 +35,8 @@ def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
         "    return 1.0\n"
     )
     run = ("train", *SMALL, "experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", "run.name=broken")
-    process, mark = start_marked([*run, "plugins=[my_grader]", "reward.grader=breaks"], place)
+    own = ("plugins=[my_grader]", "reward.grader=breaks", "trainer.stop_at_accuracy=null")
+    process, mark = start_marked([*run, *own], place)
     output, _ = process.communicate(timeout=200)
     ended = time.monotonic()
     assert gone_within(mark, DEADLINE_S) == []
@@ -44,4 +45,5 @@ def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
     lines = output.strip().splitlines()
     assert "reward.compute_reward failed on rank" in lines[-1]
     assert lines[-1].endswith("RuntimeError: the grader lost its marbles")
+    assert "grader 'breaks' failed on the response '" in lines[-1] and "(answer '" in lines[-1]
     assert "my_grader.py" in output, "the grader's own traceback is shown"
