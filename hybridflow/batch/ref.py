@@ -92,9 +92,9 @@ class BatchRef(Rows):
     def select(self, rows: ArrayLike) -> BatchRef:
         """The rows of those numbers, in that order; a number may come twice."""
         index = row_numbers(rows, self.rows)
-        marks, lineage = ({name: values[index] for name, values in all_.items()} for all_ in (self.marks, self.lineage))
+        sources = tuple(source.select(index) for source in self.sources)
         origin = None if self.origin is None else np.asarray(self.origin)[index]
-        return BatchRef(len(index), tuple(source.select(index) for source in self.sources), marks, origin, lineage)
+        return BatchRef(len(index), sources, _at(self.marks, index), origin, _at(self.lineage, index))
 
     def slice(self, start: int, stop: int) -> BatchRef:
         """See `Rows`."""
@@ -106,10 +106,8 @@ class BatchRef(Rows):
 
     def _cut(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
         self._check_slice(start, stop)
-        marks = {name: values[start:stop] for name, values in self.marks.items()} if self.marks else self.marks
-        known = {name: values[start:stop] for name, values in self.lineage.items()} if self.lineage else self.lineage
-        sources = tuple([source.slice(start, stop) for source in self.sources])
-        return BatchRef(stop - start, sources, marks, origin, known)
+        rows, sources = slice(start, stop), tuple([source.slice(start, stop) for source in self.sources])
+        return BatchRef(stop - start, sources, _at(self.marks, rows), origin, _at(self.lineage, rows))
 
     def numbered(self, origin: Origin | None) -> BatchRef:
         """The same rows as part of a call; see `origin`."""
@@ -209,3 +207,8 @@ def _lengths(known: Metadata, column: str) -> np.ndarray:
     if known.rows and column not in known.lengths:
         raise KeyError(f"column {column!r} is {known.kinds.get(column, 'not there')}; only ragged columns have lengths")
     return known.lengths.get(column, np.zeros(0, dtype=np.int64))
+
+
+def _at(columns: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
+    """Those rows of marks or of a lineage, which are often empty: a call makes many references."""
+    return {name: values[rows] for name, values in columns.items()} if columns else columns

@@ -15,7 +15,7 @@ from hybridflow.roles.columns import kinds
 from hybridflow.tasks.grades import GRADES
 
 PROMPT = kinds("prompt_ids")
-STREAM = kinds("stream_id")
+NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
 RESPONSE = kinds("prompt_ids", "response_ids")
 TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
@@ -53,7 +53,7 @@ class TrainedRole(Role[RowsT]):
 class GeneratingRole(Role[RowsT]):
     """A role that samples responses from the policy."""
 
-    @using("3d_all_micro_dp", needs=PROMPT, may=STREAM, gives=SAMPLED, samples=True)
+    @using("3d_all_micro_dp", needs=PROMPT, may=NAMES, gives=SAMPLED, samples=True)
     def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
         """Sample one response a row with the newest weights, as `rollout` says but for `sampling`.
 
@@ -74,7 +74,7 @@ class GeneratingRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("3d_all_micro_dp", needs=PROMPT, may=STREAM, gives=SAMPLED, streams=True, samples=True)
+    @using("3d_all_micro_dp", needs=PROMPT, may=NAMES, gives=SAMPLED, streams=True, samples=True)
     def stream_sequences(
         self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[RowsT]:

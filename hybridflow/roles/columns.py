@@ -23,7 +23,6 @@ KINDS = {
     "ref_chosen": "float",
     "ref_rejected": "float",
     "answer": "object",
-    "stream_id": "int",
     "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "int",

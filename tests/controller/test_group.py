@@ -65,6 +65,15 @@ def test_groups_are_not_split(scribe: Group) -> None:
     assert (owners == owners[:, :1]).all() and len(np.unique(owners)) == 4
 
 
+def test_groups_that_a_user_numbered_are_not_split(scribe: Group) -> None:
+    """The first rank would have four rows if they were dealt by their number; rows of no group are alone."""
+    group = np.array([4, 4, 4, 4, 4, 4, 7, 2, 2, 2])
+    rows = put(rows_of(10) | Batch(group_id=group))
+    assert rows.marks["group_id"].tolist() == group.tolist() and rows.get().dense("group_id").tolist() == group.tolist()
+    owners = (rows | scribe.double(rows)).get().dense("by")
+    assert [len(set(owners[group == number])) for number in (4, 7, 2)] == [1, 1, 1] and len(set(owners)) == 3
+
+
 def test_a_union_of_columns_in_different_chunks(stage: Stage, scribe: Group) -> None:
     two_replicas = stage.play("scribe", Layout(tensor=2, data=2))
     rows = put(rows_of(9))
