@@ -210,10 +210,13 @@ def test_the_coefficient_of_the_kl_moves_and_is_saved(shared: Shared) -> None:
     assert other.kl.coef == algorithm.kl.coef != used[1]
 
 
-def test_the_multiplier_grows_while_the_cost_is_above_its_limit(shared: Shared) -> None:
+def test_the_multiplier_moves_as_the_cost_lies_to_its_limit(shared: Shared) -> None:
+    """What the model of all these tests says by now is not known, so neither is the side of the limit that it is on."""
     algorithm = shared.algorithm("safe_rlhf")
-    used = [shared.step(algorithm, number)[1]["cost/multiplier"] for number in range(2)]
-    assert used[0] == 1.0 < used[1]
+    found = [shared.step(algorithm, number)[1] for number in range(2)]
+    used = [*(metrics["cost/multiplier"] for metrics in found), algorithm.lagrange.multiplier]  # type: ignore[attr-defined]
+    costs = [metrics["cost/mean"] - algorithm.config.lagrange.limit for metrics in found]
+    assert used[0] == 1.0 and np.sign(np.diff(used)).tolist() == np.sign(costs).tolist() and all(costs)
     other = shared.algorithm("safe_rlhf")
     other.restore(algorithm.state())
-    assert other.state() == algorithm.state() and other.lagrange.multiplier > used[1]  # type: ignore[attr-defined]
+    assert other.state() == algorithm.state() and other.lagrange.multiplier == used[-1]  # type: ignore[attr-defined]
