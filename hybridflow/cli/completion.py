@@ -1,23 +1,48 @@
-"""Shell completion: Hydra's, with the subcommand taken out of the line that the shell hands over.
+"""Shell completion: Hydra's, with the subcommand taken out of the line that the shell hands over, and what Hydra lacks.
 
 The shell calls `hybridflow -sc query=bash` with the line so far in COMP_LINE; the first words are ours, the rest
-Hydra's. A completion prints candidates or nothing, never an error.
+Hydra's. Ours too are the names of registered parts, options in a folder given by -cd, and the stages of `rlhf`. A
+completion prints candidates or nothing, never an error.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
 from io import StringIO
+from pathlib import Path
 
 from hybridflow.observe import terminal
 
 FLAGS = ("-sc", "--shell-completion")
 HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
+FOLDER, FILE = ("-cd", "--config-dir"), ("-cn", "--config-name")
+
+HandOver = Callable[[str, Sequence[str]], int]
 
 
-def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[str, Sequence[str]], int]) -> int:
+@dataclass(frozen=True)
+class Line:
+    """What follows the subcommand: the words that are there, and the one that is being typed."""
+
+    words: tuple[str, ...]
+    word: str
+
+    @staticmethod
+    def of(text: str) -> Line:
+        """The line of a text; as Hydra, by spaces alone."""
+        words = text.split()
+        return Line(tuple(words), "") if not text or text[-1] == " " else Line(tuple(words[:-1]), words[-1])
+
+    def after(self, flags: Sequence[str]) -> str | None:
+        """The word after one of these flags, if it is there."""
+        pairs = zip(self.words, self.words[1:], strict=False)
+        return next((value for flag, value in pairs if flag in flags), None)
+
+
+def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: HandOver) -> int:
     """Carry out `hybridflow -sc install|uninstall|query=SHELL`.
 
     Args:
@@ -25,20 +50,70 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: Callable[[st
         subcommands: what can stand first on a line.
         hand_over: calls Hydra's application of a subcommand with arguments; only asked for those that Hydra runs.
     """
-    if not any(argument.startswith("query=") for argument in argv):
+    query = next((argument for argument in argv if argument.startswith("query=")), None)
+    if query is None:
         return hand_over("train", argv)
-    line = os.environ.get("COMP_LINE", "")
-    program, _, rest = line.lstrip().partition(" ")
+    _, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     subcommand, space, arguments = rest.lstrip().partition(" ")
-    if not space:
-        terminal.say(" ".join(name for name in subcommands if name.startswith(subcommand)))
-        return 0
-    if subcommand not in HYDRAS:
-        return 0
-    os.environ["COMP_LINE"] = f"{program} {arguments}"
+    found = [name for name in subcommands if name.startswith(subcommand)] if not space else []
     try:
         with redirect_stderr(StringIO()):
-            hand_over(subcommand, argv)
+            if space and subcommand in (*HYDRAS, "rlhf"):
+                complete = _stages if subcommand == "rlhf" else _settings
+                found = complete(subcommand, Line.of(arguments), argv, hand_over)
     except (Exception, SystemExit):
         return 0  # a half-typed line may be anything
+    if found:
+        terminal.say((" " if query == "query=bash" else "\n").join(found))
     return 0
+
+
+def _settings(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
+    """Names of parts where a key wants one, else what Hydra knows."""
+    from hybridflow.cli.names import names_for
+    from hybridflow.config import plugins
+
+    if line.words and line.words[-1] in FOLDER:
+        return _folders(line.word)
+    folder = line.after(FOLDER)
+    key, equals, start = line.word.partition("=")
+    if equals and (names := names_for(key.lstrip("+"))) is not None:
+        settings = [word for word in line.words if "=" in word]
+        plugins.load(plugins.named(subcommand, settings, folder))
+        return [f"{key}={name}" for name in names() if name.startswith(start)]
+    return _hydras(subcommand, line, argv, hand_over)
+
+
+def _hydras(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
+    """What Hydra prints; it takes the folder from its own arguments, not from the line."""
+    folder = line.after(FOLDER)
+    os.environ["COMP_LINE"] = " ".join(["hybridflow", *line.words, line.word])
+    with redirect_stdout(StringIO()) as out:
+        hand_over(subcommand, [*(("-cd", folder) if folder else ()), *argv])
+    return out.getvalue().split()
+
+
+def _stages(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
+    """The stages of the file, and in each the settings of its subcommand; without one, those of the first."""
+    from hybridflow.cli.stages import read
+
+    folder = line.after(FOLDER)
+    stages = read(line.after(FILE) or "rlhf", (), Path(folder) if folder else None)
+    body = line.word.lstrip("+~")
+    prefix, (name, dot, rest) = line.word[: len(line.word) - len(body)], body.partition(".")
+    chosen = next((stage for stage in stages if dot and stage.name == name), None)
+    stage = chosen or stages[0]
+    flags = ("-cd", folder) if folder else ()
+    own = replace(line, words=(*flags, *stage.overrides), word=prefix + rest if chosen else line.word)
+    found = _settings(stage.command, own, argv, hand_over)
+    if chosen:
+        return [f"{prefix}{name}.{candidate.removeprefix(prefix)}" for candidate in found]
+    return [*(f"{prefix}{stage.name}." for stage in stages if not dot and stage.name.startswith(body)), *found]
+
+
+def _folders(start: str) -> list[str]:
+    above = Path(start if start.endswith("/") else os.path.dirname(start) or ".")
+    found = sorted(
+        f"{os.path.join(os.path.dirname(start), entry.name)}/" for entry in above.iterdir() if entry.is_dir()
+    )
+    return [name for name in found if name.startswith(start)]

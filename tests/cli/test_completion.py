@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from hybridflow.cli import main
+from hybridflow.cli.names import names_for
+from hybridflow.config.keys import all_keys
 
 
 @pytest.fixture
@@ -42,6 +44,49 @@ def test_keys_and_flags(complete):
     assert complete("hybridflow train algorithm=gr", shell="fish") == ["algorithm=grpo"]
     assert complete("hybridflow train-reward reward_model.opt") == ["reward_model.optimizer."]
     assert complete("hybridflow train-cost experiment=addition_c") == ["experiment=addition_cost"]
+
+
+def test_options_of_a_folder_of_ones_own(complete, tmp_path, monkeypatch):
+    (tmp_path / "mine/experiment").mkdir(parents=True)
+    (tmp_path / "mine/experiment/my_sums.yaml").write_text("# @package _global_\ndefaults: [addition]\n")
+    (tmp_path / "mine/stages.yaml").write_text("stages:\n  sft: {settings: [experiment=my_sums]}\n")
+    monkeypatch.chdir(tmp_path)
+    assert complete("hybridflow train -cd mine experiment=my") == ["experiment=my_sums"]
+    assert complete("hybridflow train -cd mine experiment=my_sums actor.par") == ["actor.parallel."]
+    assert complete("hybridflow train experiment=my_sums -cd mi") == ["mine/"]
+    assert complete("hybridflow train experiment=my") == []
+    assert complete("hybridflow rlhf -cd mine -cn stages sft.experiment=my") == ["sft.experiment=my_sums"]
+
+
+def test_names_of_registered_parts(complete, tmp_path, monkeypatch):
+    assert complete("hybridflow train algorithm.advantage.name=re") == [
+        f"algorithm.advantage.name={name}" for name in ("reinforce_plus_plus", "reinforce_plus_plus_baseline", "remax")
+    ]
+    assert complete("hybridflow train reward.grader=last") == ["reward.grader=last_number"]
+    assert complete("hybridflow train reward.worker=") == ["reward.worker=reward", "reward.worker=model"]
+    assert complete("hybridflow train algorithm.rollout_filter.name=n") == ["algorithm.rollout_filter.name=none"]
+    assert complete("hybridflow train task.name=word", shell="fish") == ["task.name=word_sums"]
+    (tmp_path / "grades_for_completion.py").write_text(
+        "from hybridflow.tasks import graders\n\n@graders.register('quite_mine')\ndef grade(a, b): return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = complete("hybridflow train plugins=[grades_for_completion] reward.grader=quite")
+    assert found == ["reward.grader=quite_mine"]
+
+
+def test_every_key_that_names_a_part_is_completed():
+    named = {"name", "worker", "grader", "aggregate", "kl_estimator", "reward_kl_estimator", "pair_loss"}
+    keys = [key for key in all_keys() if key.rpartition(".")[2] in named and key != "run.name"]
+    assert len(keys) > 20 and [key for key in keys if names_for(key) is None or not names_for(key)()] == []
+
+
+def test_stages_of_rlhf_and_their_settings(complete):
+    assert complete("hybridflow rlhf tra") == ["train-reward.", "train.", "trainer.", "trainer="]
+    assert complete("hybridflow rlhf train-reward.reward_model.opt") == ["train-reward.reward_model.optimizer."]
+    assert complete("hybridflow rlhf train.algorithm.advantage.name=ga") == ["train.algorithm.advantage.name=gae"]
+    assert complete("hybridflow rlhf +sft.task.na") == ["+sft.task.name="]
+    assert complete("hybridflow rlhf run.se") == ["run.seed="]
 
 
 def test_what_cannot_be_completed_gives_nothing(complete):
