@@ -34,6 +34,7 @@ class SamplingChanges(TypedDict, total=False):
     max_response_tokens: int
     stop: Sequence[str]
     stop_token_ids: Sequence[int]
+    vocabulary: int
 
 
 class TrainedRole(Role[RowsT]):

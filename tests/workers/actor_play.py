@@ -90,6 +90,13 @@ def apart(folder: Path, rollout: Batch) -> float:
     return dict(worker.context.metrics)["actor/rollout_log_prob_diff_max"]
 
 
+def log_probs(folder: Path, rollout: Batch) -> np.ndarray:
+    """Training's, of the response tokens."""
+    score = actor(folder, Layout()).engine.score(rollout)
+    assert score is not None
+    return score["log_probs"].values
+
+
 def learn(folder: Path, rollout: Batch) -> None:
     """One step."""
     actor(folder, Layout()).update_supervised(rollout)

@@ -129,6 +129,29 @@ def test_a_prompt_without_room_for_its_response_is_refused_before_anything_is_sa
     assert generate(ranks1, folder, asking([[5] * 4, [5] * 188])).ragged("response_ids").lengths[1] >= 1
 
 
+def test_an_id_that_is_no_token_of_the_model_is_refused_by_name(folder: Path, ranks1: Ranks) -> None:
+    """Also where the embedding is padded to 128 rows; training's engine refuses it too, in a prompt or a response."""
+    with pytest.raises(AssertionError, match=r"prompt_ids has the id 70, but the vocabulary of .* has 70 tokens"):
+        generate(ranks1, folder, asking([[5], [5, 70]]))
+    with pytest.raises(AssertionError, match="stop_token_ids has the id 128, but the vocabulary of"):
+        generate(ranks1, folder, asking([[5]]), stop_token_ids=[3, 128])
+    known = asking([[5]])
+    for strange in (70, 127, 128, -1):
+        with pytest.raises(AssertionError, match=f"response_ids has the id {strange}, but the vocabulary of"):
+            ranks1.run(play.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, strange]])))
+    assert len(ranks1.run(play.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, 69]])))[0]) == 2
+
+
+def test_only_ids_below_a_vocabulary_are_sampled(folder: Path, ranks1: Ranks) -> None:
+    rows = asking([[5, row] for row in range(64)])
+    free, below = generate(ranks1, folder, rows), generate(ranks1, folder, rows, vocabulary=45)
+    assert free.ragged("response_ids").values.max() > 60 and below.ragged("response_ids").values.max() < 45
+    assert np.isfinite(below.ragged("rollout_log_probs").values).all()
+    assert same(
+        generate(ranks1, folder, rows, vocabulary=70).ragged("response_ids").values, free.ragged("response_ids").values
+    )
+
+
 def cut(free: Batch, ends: list[int | None]) -> Batch:
     """Rows of `free` up to and with the token of that number."""
     stops = [None if end is None else end + 1 for end in ends]

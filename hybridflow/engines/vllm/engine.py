@@ -68,8 +68,6 @@ class VllmEngine:
         self.version: int | None = None
         self._vocabulary = Vocabulary(str(folder), shape.vocab)
         self._stop_ids = [end for end in stop_ids if end < self._vocabulary.size]
-        allowed = range(rollout.vocabulary or self._vocabulary.size)
-        self._allowed = list(allowed) if len(allowed) < self._vocabulary.size else None
         self._limit = rollout.max_sequence_tokens
         if rollout.enforce_eager:
             platform().compile_nothing()
@@ -152,7 +150,9 @@ class VllmEngine:
         check_lengths(prompts, sampling.max_tokens, self._limit)
         self._vocabulary.refuse_strangers("prompt_ids", prompts.values)
         self._vocabulary.refuse_strangers("stop_token_ids", np.array(sampling.stop_token_ids, dtype=np.int64))
-        return self._run(prompts, [parameters(sampling, seed, self._stop_ids, self._allowed) for seed in seeds])
+        limit = sampling.vocabulary or self._vocabulary.size
+        allowed = list(range(limit)) if limit < self._vocabulary.size else None
+        return self._run(prompts, [parameters(sampling, seed, self._stop_ids, allowed) for seed in seeds])
 
     def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
         from vllm.inputs import tokens_input

@@ -22,6 +22,7 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         stop: a response ends with the token that completes one of these strings.
         stop_token_ids: a response ends with one of these tokens, or with the model's own end.
+        vocabulary: only ids below it are drawn; 0: all.
     """
 
     temperature: float = 1.0
@@ -30,6 +31,7 @@ class Sampling:
     max_tokens: int = 64
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
+    vocabulary: int = 0
 
     @property
     def of_log_probs(self) -> float:
@@ -49,7 +51,13 @@ class Sampling:
                 "the likeliest tokens"
             )
         return Sampling(
-            given.temperature, given.top_p, given.top_k, given.max_response_tokens, given.stop, given.stop_token_ids
+            given.temperature,
+            given.top_p,
+            given.top_k,
+            given.max_response_tokens,
+            given.stop,
+            given.stop_token_ids,
+            given.vocabulary,
         )
 
 
