@@ -24,6 +24,18 @@ def lacking(world: int, gpus: int) -> str | None:
     return f"needs {world} GPUs, there are {gpus}" if 0 < gpus < world else None
 
 
+def shown(rank: int, gpus: int, visible: str | None) -> dict[str, str]:
+    """What a rank's environment says of GPUs: one that is its own, as Ray does it; nothing where there is none.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES of the tests.
+    """
+    if not gpus:
+        return {}
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    return {"CUDA_VISIBLE_DEVICES": names[rank]}
+
+
 class Ranks:
     """`world` processes in one torch.distributed world; each call runs a function on all of them at once.
 
@@ -60,12 +72,15 @@ class Ranks:
             self._folder = None
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")
+        import torch
+
+        context, gpus = mp.get_context("spawn"), torch.cuda.device_count()
         self._folder = tempfile.TemporaryDirectory(prefix="hybridflow-ranks-")
         store = str(Path(self._folder.name) / "store")
         for rank in range(self.world):
             mine, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, self.world, store, theirs), daemon=True)
+            own = shown(rank, gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            process = context.Process(target=_serve, args=(rank, self.world, store, theirs, own), daemon=True)
             process.start()
             theirs.close()  # so that the end of the process ends the pipe
             self._pipes.append(mine)
@@ -100,10 +115,11 @@ class Ranks:
             raise AssertionError(f"{name}: rank {rank} died with exit code {code}") from None
 
 
-def _serve(rank: int, world: int, store: str, pipe: Connection) -> None:
+def _serve(rank: int, world: int, store: str, pipe: Connection, own: dict[str, str]) -> None:
     os.environ.update(
+        own,
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), OMP_NUM_THREADS="1",
-        GLOO_SOCKET_IFNAME="lo", MASTER_ADDR="127.0.0.1",
+        GLOO_SOCKET_IFNAME="lo", MASTER_ADDR="127.0.0.1", VLLM_HOST_IP="127.0.0.1",
     )  # fmt: skip
     import torch
     import torch.distributed as dist

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import spmd
-from tests.spmd import Ranks, lacking
+from tests.spmd import Ranks, lacking, shown
 
 pytestmark = pytest.mark.ranks
 
@@ -43,6 +43,13 @@ def fail_on(rank: int, *, how: str) -> None:
 def test_a_rank_has_a_gpu_of_its_own_where_there_are_any() -> None:
     assert lacking(4, gpus=2) == "needs 4 GPUs, there are 2"
     assert lacking(2, gpus=2) is None and lacking(4, gpus=0) is None
+
+
+def test_a_rank_sees_its_own_gpu_only() -> None:
+    """As Ray does it: who counts on seeing the others' fails here too."""
+    assert [shown(rank, 2, None) for rank in (0, 1)] == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert shown(1, 2, "4,GPU-5a") == {"CUDA_VISIBLE_DEVICES": "GPU-5a"}
+    assert shown(1, 0, None) == {}
 
 
 def test_every_rank_answers_in_order(pair: Ranks) -> None:

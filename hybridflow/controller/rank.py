@@ -10,7 +10,6 @@ import dataclasses
 import gc
 import inspect
 import os
-import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -61,10 +60,10 @@ class Rank:
         return str(meeting.make())
 
     def free_port(self) -> int:
-        """A port of this node that nobody listens on."""
-        with socket.socket() as probe:
-            probe.bind((self._node, 0))
-            return int(probe.getsockname()[1])
+        """A port of this node, where from now on a store waits for those who are to meet."""
+        from hybridflow.parallel.meeting import serve
+
+        return serve(self._node)
 
     def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float) -> bytes:
         """Enter the pool's torch.distributed world; the report on it."""
@@ -77,16 +76,15 @@ class Rank:
 
             import torch.distributed as dist
 
+            from hybridflow.parallel.meeting import meet
+            from hybridflow.parallel.network import be_reachable
             from hybridflow.parallel.platform import platform
 
+            be_reachable(self._node)
             platform().start(local_rank)
-            dist.init_process_group(
-                platform().backend,
-                init_method=init_method,
-                rank=self._rank,
-                world_size=world,
-                timeout=timedelta(seconds=timeout_s),
-            )
+            timeout = timedelta(seconds=timeout_s)
+            store = meet(init_method, self._rank, world, timeout)
+            dist.init_process_group(platform().backend, store=store, rank=self._rank, world_size=world, timeout=timeout)
 
         return self._reported(pool, "join", enter)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+LEAST = 2**20  # bytes; what is less is one piece
+
 
 class Parked:
     """Storages that are empty until `restore`.
@@ -21,10 +23,10 @@ class Parked:
     """
 
     def __init__(self, tensors: Iterable[Tensor], *, keep: bool = True) -> None:
-        self._waiting: list[tuple[torch.UntypedStorage, int, Tensor | None]] = []
+        self._waiting: list[tuple[torch.UntypedStorage, int, list[Tensor]]] = []
         for storage in _storages(tensors).values():
             size = storage.nbytes()
-            self._waiting.append((storage, size, _on_host(storage) if keep else None))
+            self._waiting.append((storage, size, _on_host(storage) if keep else []))
             storage.resize_(0)
 
     @property
@@ -34,10 +36,11 @@ class Parked:
 
     def restore(self) -> None:
         """Take memory again and fill it."""
-        for storage, size, values in self._waiting:
+        for storage, size, pieces in self._waiting:
             storage.resize_(size)
-            if values is not None:
-                _bytes(storage).copy_(values)
+            if pieces:
+                for place, piece in zip(_bytes(storage).split(list(map(len, pieces))), pieces, strict=True):
+                    place.copy_(piece)
         self._waiting.clear()
 
 
@@ -52,10 +55,24 @@ def _storages(tensors: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
     return {storage._cdata: storage for storage in found if storage.nbytes()}
 
 
-def _on_host(storage: torch.UntypedStorage) -> Tensor:
+def _on_host(storage: torch.UntypedStorage) -> list[Tensor]:
+    """Its bytes in host memory, in pieces one after the other."""
     on_device = _bytes(storage)
-    host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=on_device.is_cuda)
-    return host.copy_(on_device)
+    places = on_device.split(list(piece_sizes(len(on_device))))
+    return [torch.empty_like(place, device="cpu", pin_memory=place.is_cuda).copy_(place) for place in places]
+
+
+def piece_sizes(size: int) -> Iterator[int]:
+    """Powers of two, and what is left of less than `LEAST`, that make up a size.
+
+    torch rounds a block of pinned memory up to a power of two: 33 GB in one block would take 64 GB of the host's.
+    """
+    while size >= LEAST:
+        piece = 1 << (size.bit_length() - 1)
+        yield piece
+        size -= piece
+    if size:
+        yield size
 
 
 def _bytes(storage: torch.UntypedStorage) -> Tensor:

@@ -94,6 +94,11 @@ class Platform:
         """Whether TransformerEngine is installed for this hardware."""
         return self.name == "cuda" and find_spec("transformer_engine") is not None
 
+    @property
+    def mixed_products(self) -> bool:
+        """Whether it multiplies bfloat16 matrices into a float32 one."""
+        return self.name == "cuda"
+
     def megatron_options(self) -> dict[str, bool]:
         """Settings of Megatron's TransformerConfig that only one kind of hardware has."""
         return {"use_cpu_initialization": self.name == "cpu"}
@@ -109,7 +114,12 @@ class Platform:
     def vllm_options(self, *, kv_cache_gib: float, gpu_memory_fraction: float) -> dict[str, object]:
         """Engine arguments that only one kind of hardware has."""
         if self.name == "cuda":
-            return {"gpu_memory_utilization": gpu_memory_fraction, "enable_sleep_mode": True}
+            return {
+                "gpu_memory_utilization": gpu_memory_fraction,
+                "enable_sleep_mode": True,
+                # It looks up its neighbours by their number among the GPUs that this process sees: one, under Ray.
+                "disable_custom_all_reduce": True,
+            }
         return {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
 
     def compile_nothing(self) -> None:
@@ -130,9 +140,12 @@ class Platform:
         return self.name == "cuda"
 
     def wake_vllm(self, llm: Any, part: str) -> None:
-        """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet."""
-        if self.name == "cuda":
-            llm.wake_up(tags=[part])
+        """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet.
+
+        Raises RuntimeError if vLLM still sleeps when it has both: it would then wait for ever.
+        """
+        if self.name == "cuda" and llm.wake_up(tags=[part]) is False and part == "kv_cache":
+            raise RuntimeError("vLLM did not wake up, though it was given memory for its weights and its KV cache")
 
 
 @cache

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.meeting import meet
 from hybridflow.parallel.platform import platform
 
 
@@ -52,12 +53,11 @@ def connect(meeting: str, training: Layout, generation: Layout, rank: int, timeo
     """Meet the other ranks; all of both pools call it.
 
     Args:
-        meeting: `file://path` or `tcp://host:port`, as for torch.distributed.
+        meeting: `file://path` or `tcp://host:port`, as `hybridflow.parallel.meeting.meet` takes it.
         rank: among the training ranks and, after them, the rollout ranks.
         timeout_s: of each message, and of meeting.
     """
     size, timeout = training.size + generation.size, timedelta(seconds=timeout_s)
-    store, _, _ = next(dist.rendezvous(meeting, rank, size, timeout=timeout))
-    store.set_timeout(timeout)
+    store = meet(meeting, rank, size, timeout)
     group = platform().process_group(dist.PrefixStore("refit", store), rank, size, timeout)
     return Link(training, generation, rank, group, store)

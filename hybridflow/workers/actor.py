@@ -30,7 +30,7 @@ from hybridflow.tasks.grades import only_graded, over_graded, settled
 from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.base import Context, workers
 from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
-from hybridflow.workers.model import TrainedWorker, tensor, tokens_of
+from hybridflow.workers.model import TrainedWorker, set_down, tensor, tokens_of
 from hybridflow.workers.pairs import sides
 
 CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
@@ -53,7 +53,8 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     def start_generation(self) -> None:
         """Make vLLM and the way of its weights."""
         config = self.context.config
-        self.generator = make_generator(self.context)
+        with set_down([self, *self.context.peers.values()]):
+            self.generator = make_generator(self.context)
         self.refit = Refit(
             self.engine.shape,
             self.groups,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,21 @@ class ModelWorker(Worker):
             metrics.mean(name, float(mean) * tokens, tokens)
         for name, value in loss.largest.items() if tokens else ():
             metrics.largest(name, float(value))
+
+
+@contextmanager
+def set_down(workers: Iterable[Worker]) -> Iterator[None]:
+    """Let the engines of these workers wait in host memory, whatever they are told, and take them up again.
+
+    vLLM starts only if the share of a GPU's memory that it may have is free.
+    """
+    found = [worker for worker in workers if isinstance(worker, ModelWorker)]
+    for worker in found:
+        worker.engine.offload(weights=True, optimizer=True)
+    yield
+    for worker in found:
+        worker.engine.onload(optimizer=True)
+        worker._rest()
 
 
 class TrainedWorker(TrainedRole[Batch], ModelWorker):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from hybridflow.parallel.parked import Parked, without
+from hybridflow.parallel.parked import LEAST, Parked, piece_sizes, without
 
 
 def test_all_that_look_into_a_storage_see_it_again() -> None:
@@ -41,3 +43,20 @@ def test_empty_tensors_are_left_alone_and_a_second_parking_finds_nothing() -> No
 def test_without_knows_views() -> None:
     weights, moments = torch.ones(4), torch.zeros(4)
     assert [tensor is moments for tensor in without([weights[1:3], moments], [weights])] == [True]
+
+
+@given(st.integers(0, 2**40))
+def test_pinned_memory_is_asked_for_in_powers_of_two(size: int) -> None:
+    """torch rounds each block up to one, so less than `LEAST` is wasted."""
+    pieces = list(piece_sizes(size))
+    assert sum(pieces) == size and len(pieces) <= 42
+    assert sum(1 << (piece - 1).bit_length() for piece in pieces) - size < LEAST
+
+
+def test_a_storage_of_several_pieces_comes_back() -> None:
+    tensor = torch.arange(3 * LEAST // 8 + 5, dtype=torch.int64)
+    expected = tensor.clone()
+    parked = Parked([tensor])
+    assert len(list(piece_sizes(parked.nbytes))) == 3
+    parked.restore()
+    assert torch.equal(tensor, expected)

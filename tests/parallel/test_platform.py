@@ -72,6 +72,7 @@ def test_engines_get_the_options_of_their_hardware_only() -> None:
     assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
     assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {
         "gpu_memory_utilization": 0.4,
+        "disable_custom_all_reduce": True,
         "enable_sleep_mode": True,
     }
 
@@ -89,6 +90,14 @@ def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost() -> N
         here.wake_vllm(llm, "kv_cache")
     assert lost == [True, False]
     assert said == [("sleep", 2), ("wake", ["weights"]), ("wake", ["kv_cache"])]
+
+
+def test_a_vllm_that_does_not_wake_is_told() -> None:
+    """With its weights alone it may sleep on."""
+    cuda, llm = Platform("cuda", "nccl", False), SimpleNamespace(wake_up=lambda tags: False)
+    cuda.wake_vllm(llm, "weights")
+    with pytest.raises(RuntimeError, match="did not wake up"):
+        cuda.wake_vllm(llm, "kv_cache")
 
 
 def test_transformer_engine_is_for_a_gpu_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from hybridflow.config.schema import Config, Offload
 from hybridflow.engines.megatron import engine as engine_module
 from hybridflow.engines.megatron.optimizer import StepResult
 from hybridflow.parallel.layout import Layout
-from hybridflow.workers import Context
+from hybridflow.workers import Context, Worker
+from hybridflow.workers.model import set_down
 from hybridflow.workers.reward_model import ModelRewardWorker, RewardModelWorker
 from tests.engines.megatron.proof import Moving, in_memory
 
@@ -75,6 +76,21 @@ def offloading(
         metrics.append(figures(worker))
     engine_module.platform = platform_was
     return held, metrics
+
+
+def beside_others(folder: Path, layout: Layout, weights: bool, optimizer: bool) -> list[list[int]]:
+    """What memory a worker holds, by kind, before another engine starts in its process, meanwhile and afterwards."""
+    place = context(folder, layout, 60)
+    place.config.reward_model.offload = Offload(weights, optimizer)
+    platform_was = engine_module.platform
+    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
+    worker = RewardModelWorker(place)
+    held = [in_memory(worker.engine)]
+    with set_down([worker, Worker(place), worker]):
+        held.append(in_memory(worker.engine))
+    held.append(in_memory(worker.engine))
+    engine_module.platform = platform_was
+    return held
 
 
 def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:

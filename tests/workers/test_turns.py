@@ -36,3 +36,15 @@ def test_between_turns_a_role_holds_what_it_was_told_to(ranks2: Ranks, tiny: Get
     assert only_optimizer[2::3] == of_weights, "in float32 the weights are their own masters"
     only_weights, _ = kept[True, False]
     assert only_weights[0::3] == [0] * 5 and only_weights[1::3] == gradients
+
+
+@pytest.mark.parametrize(("weights", "optimizer"), [(False, False), (True, False), (True, True)])
+def test_all_of_a_role_waits_while_another_engine_starts(
+    weights: bool, optimizer: bool, ranks1: Ranks, tiny: GetModel
+) -> None:
+    """vLLM looks for free memory when it is made. Afterwards each role holds what it was told to."""
+    [(before, meanwhile, after)] = ranks1.run(
+        play.beside_others, tiny(architecture="qwen2"), Layout(), weights, optimizer
+    )
+    assert meanwhile == [0, 0, 0] and after == before
+    assert any(before) == (not (weights and optimizer))

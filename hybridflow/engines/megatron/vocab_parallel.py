@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybridflow.engines.megatron.products import products
+
 LOGITS_BYTES = 256 * 2**20  # of one chunk's float32 logits; a chunk takes twice that
 LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be no number
 
@@ -48,7 +50,8 @@ def token_statistics(
     (arXiv 2506.13585) keeps its output layer in float32 too.
 
     Args:
-        hidden: [N, H] float32, the same on all ranks. Each rank's gradient is of its part of the vocabulary only.
+        hidden: [N, H] float32, the same on all ranks; with a bfloat16 weight, numbers of that format
+            (`hybridflow.engines.megatron.products`). Each rank's gradient is of its part of the vocabulary only.
         weight: [V / t, H], this rank's part of the output layer, in any float format.
         tokens: [N] int64, numbers in the whole vocabulary.
         chunk: tokens whose logits exist at a time; by default as many as fill `LOGITS_BYTES`.
@@ -95,7 +98,7 @@ class _TokenStatistics(torch.autograd.Function):
         hidden, weight, top, log_total, entropy, local, mine = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-        wide = weight.float()
+        layer = products(weight)
         at_token = torch.where(mine, grad_log_probs, 0.0)
         for part, logits in _chunks(hidden, weight, ctx.vocabulary, ctx.chunk):
             log_p = logits.sub_(top[part, None]).sub_(log_total[part, None])
@@ -104,18 +107,18 @@ class _TokenStatistics(torch.autograd.Function):
             grad.sub_(grad_log_probs[part, None]).mul_(p)
             grad.scatter_add_(-1, local[part, None], at_token[part, None])
             ctx.vocabulary.divide_(grad, part)
-            torch.mm(grad, wide, out=grad_hidden[part])
-            grad_weight.addmm_(grad.t(), hidden[part])
+            layer.to_hidden(grad, grad_hidden[part])
+            layer.add_to_weight(grad_weight, grad, hidden[part])
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
 def _chunks(hidden: Tensor, weight: Tensor, vocabulary: Vocabulary, chunk: int) -> Iterator[tuple[slice, Tensor]]:
     """Tokens, and their [n, V / t] logits over the temperature, −inf where there is padding; the caller's to change."""
-    wide = weight.float()
+    layer = products(weight)
     real = max(vocabulary.size - dist.get_rank(vocabulary.group) * len(weight), 0)
     for first in range(0, len(hidden), chunk):
         part = slice(first, first + chunk)
-        logits = vocabulary.divide_(hidden[part] @ wide.t(), part)
+        logits = vocabulary.divide_(layer.logits(hidden[part]), part)
         logits[:, real:] = -torch.inf
         yield part, logits
 

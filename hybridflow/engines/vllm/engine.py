@@ -29,9 +29,12 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # a slot's thread is bound by whoever started the process
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_HOST_IP": "127.0.0.1",
+    # Ways to reduce over GPUs that their processes must see all of, or that add in no fixed order; NCCL is left.
     "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+    "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one that the tests run: a CPU has no other
 }
+HOST = "127.0.0.1"  # where vLLM listens if nobody has said where this machine can be reached
 
 
 class VllmEngine:
@@ -59,6 +62,7 @@ class VllmEngine:
         refuse_generation_cut(shape, tensor, pipeline)
         refuse_head_dim(shape.head_dim, platform().name)
         os.environ.update(ENVIRONMENT)
+        os.environ.setdefault("VLLM_HOST_IP", HOST)
         from vllm import LLM
         from vllm.config import WeightTransferConfig
 
@@ -86,6 +90,7 @@ class VllmEngine:
                 enforce_eager=rollout.enforce_eager,
                 enable_prefix_caching=True,
                 logprobs_mode="processed_logprobs",
+                async_scheduling=False,  # as on a CPU, so as it is tested
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=receive.NAME),
                 **platform().vllm_options(
