@@ -48,6 +48,13 @@ def ranks() -> Iterator[GetRanks]:
         yield get
 
 
+@pytest.fixture
+def one_vllm_a_process() -> None:
+    """On GPUs new processes: there a process has one vLLM, whose memory pool asserts that it is alone, even asleep."""
+    if torch.cuda.device_count():
+        Ranks.stop_all()
+
+
 @pytest.fixture(scope="session")
 def ranks1(ranks: GetRanks) -> Ranks:
     """One rank."""

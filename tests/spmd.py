@@ -8,12 +8,13 @@ import os
 import tempfile
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # A rank that fails leaves its neighbours in a collective; they get this long to fail as well before all are ended.
 GRACE_S = 5.0
@@ -43,7 +44,10 @@ class Ranks:
     in time all ranks are ended, and the next call starts new ones: such a failure never spreads to another test.
     """
 
+    _known: ClassVar[weakref.WeakSet[Ranks]] = weakref.WeakSet()
+
     def __init__(self, world: int) -> None:
+        self._known.add(self)
         self.world = world
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
@@ -59,6 +63,12 @@ class Ranks:
         for pipe in self._pipes:
             pipe.send((function, args, kwargs, timeout_s))
         return self._collect(f"{function.__module__}.{function.__qualname__}", timeout_s)
+
+    @classmethod
+    def stop_all(cls) -> None:
+        """End the processes of all; the next call of each starts new ones."""
+        for ranks in cls._known:
+            ranks.stop()
 
     def stop(self) -> None:
         """End the processes."""

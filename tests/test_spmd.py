@@ -21,6 +21,10 @@ def pair() -> Iterator[Ranks]:
     made.stop()
 
 
+def process_id() -> int:
+    return os.getpid()
+
+
 def add(a: int, *, b: int) -> tuple[int, int, int]:
     import torch.distributed as dist
 
@@ -74,3 +78,9 @@ def test_a_failure_is_told_soon_and_stays_in_its_test(
         pair.run(fail_on, 1, how=how, timeout_s=timeout_s)
     assert time.monotonic() - started < 20
     assert pair.run(add, 2, b=3) == [(0, 2, 5), (1, 2, 5)]
+
+
+def test_all_can_be_given_new_processes(pair: Ranks) -> None:
+    before = pair.run(process_id)
+    Ranks.stop_all()
+    assert not set(before) & set(pair.run(process_id))

@@ -19,7 +19,7 @@ from tests.engines.play import same
 from tests.spmd import Ranks
 from tests.workers import actor_play as play
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
 END = 0  # of the tiny model, whose tokenizer says 1: both end a response
 

@@ -21,7 +21,7 @@ from tests.engines import reference
 from tests.engines.vllm import play
 from tests.spmd import Ranks
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
 VOCAB = 70
 SAMPLED, GREEDY = Sampling(1.0, max_tokens=12), Sampling(0.0, max_tokens=12)

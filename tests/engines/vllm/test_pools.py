@@ -13,7 +13,7 @@ from tests.engines import reference
 from tests.engines.vllm import pools_play as play
 from tests.engines.vllm.test_transitions import VOCAB, assert_said, prompts
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
 
 def test_after_a_step_generation_has_the_new_weights(ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.engines.vllm import transitions
 from tests.engines.vllm.transitions import Transition
 from tests.resharding.plan.simulate import generation_weights
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
 VOCAB = 70  # is padded
 
