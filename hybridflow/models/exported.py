@@ -38,7 +38,12 @@ def beside(folder: Path) -> Path:
 
 
 def begin(folder: Path) -> Path:
-    """An empty folder to write the new one into. What an export that was interrupted left is put right."""
+    """An empty folder to write the new one into. What an export that was interrupted left is put right.
+
+    Raises NotADirectoryError if a file has the folder's name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file: a model is a folder; move the file away")
     former, partial = _former(folder), beside(folder)
     if former.exists() and not folder.exists():
         former.rename(folder)

@@ -59,6 +59,13 @@ def test_a_first_export(tmp_path: Path) -> None:
     assert read(tmp_path / "runs" / "model") == NEW
 
 
+def test_a_file_in_the_place_of_the_folder_is_left(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="model is a file"):
+        export(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
 def dies_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process ends before its `number`-th change of the disk."""
     left = [number]
