@@ -85,12 +85,13 @@ def _settings(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandO
 
 
 def _hydras(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """What Hydra prints; it takes the folder from its own arguments, not from the line."""
+    """What Hydra prints; it takes the folder from its own arguments, and knows no key after a `+`."""
     folder = line.after(FOLDER)
-    os.environ["COMP_LINE"] = " ".join(["hybridflow", *line.words, line.word])
+    bare = line.word.lstrip("+~") if "." in line.word else line.word
+    os.environ["COMP_LINE"] = " ".join(["hybridflow", *line.words, bare])
     with redirect_stdout(StringIO()) as out:
         hand_over(subcommand, [*(("-cd", folder) if folder else ()), *argv])
-    return out.getvalue().split()
+    return [line.word[: len(line.word) - len(bare)] + found for found in out.getvalue().split()]
 
 
 def _stages(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:

@@ -43,6 +43,7 @@ def test_keys_and_flags(complete):
     assert complete("hybridflow sft -m actor.parallel.ten") == ["actor.parallel.tensor="]
     assert complete("hybridflow train algorithm=gr", shell="fish") == ["algorithm=grpo"]
     assert complete("hybridflow train-reward reward_model.opt") == ["reward_model.optimizer."]
+    assert complete("hybridflow train ++task.na") == ["++task.name="]
     assert complete("hybridflow train-cost experiment=addition_c") == ["experiment=addition_cost"]
 
 
