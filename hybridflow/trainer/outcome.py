@@ -83,7 +83,7 @@ class Outcome:
         if found.updates and not found.moved:
             return (
                 f"the loss of the {learner} had no gradient in any of {found.updates:.0f} updates ({learner}/grad_norm "
-                "or all advantages are 0): it has learnt nothing. Are all rewards equal (reward/std)?"
+                "or all advantages are 0): it has learnt nothing; reward/std says whether all rewards are equal"
             )
         return None
 
