@@ -198,22 +198,21 @@ def _measured(record: CallRecord) -> Metrics:
     rank that has no result, because it holds half of a layer, may need the most memory.
     """
     reports = [report for report in record.reports if report is not None]
-    everyone, joined = Metrics(), Metrics()
-    for report in reports:
-        everyone.add(report.metrics or Metrics())
-    if everyone:
-        found = record.joined(lambda report: report.metrics)
-        for metrics in found if isinstance(found, list) else [found]:
-            joined.add(metrics or Metrics())
-    for name, value in everyone.maxima.items():
-        if not name.startswith(TIMES):
+    joined, measured = Metrics(), [report.metrics for report in reports if report.metrics]
+    joined.total(f"{TIMES}{record.method}", max([report.seconds for report in reports]))
+    if not measured:
+        return joined
+    found = record.joined(lambda report: report.metrics)
+    for metrics in found if isinstance(found, list) else [found]:
+        joined.add(metrics or Metrics())
+    joined.maxima.clear()
+    for metrics in measured:
+        for name, value in metrics.maxima.items():
             joined.largest(name, value)
-            continue
-        joined.maxima.pop(name, None)
-        joined.total(name, value)
-    for name, value in everyone.minima.items():
-        joined.smallest(name, value)
-    joined.total(f"{TIMES}{record.method}", max(report.seconds for report in reports))
+        for name, value in metrics.minima.items():
+            joined.smallest(name, value)
+    for name in [name for name in joined.maxima if name.startswith(TIMES)]:
+        joined.total(name, joined.maxima.pop(name))
     return joined
 
 
