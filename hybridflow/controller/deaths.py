@@ -41,6 +41,8 @@ def ending(pid: int | None, told: str) -> str:
         pid: if it is known.
         told: what Ray says of it.
     """
+    if "OUT_OF_MEMORY" in told:  # as the worker's exit type
+        return "killed by Ray, since its node was short of memory"
     status = None if pid is None else _status(pid)
     if status is not None:
         return _in_words(os.waitstatus_to_exitcode(status))

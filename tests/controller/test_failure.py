@@ -98,6 +98,7 @@ def test_what_ray_says_must_do_where_the_kernel_says_nothing() -> None:
         deaths.ending(None, "Worker exits with an exit code 1. The process receives a SIGTERM.") == "killed by SIGTERM"
     )
     assert deaths.ending(None, "Worker exits unexpectedly. Worker exits with an exit code 4.") == "exit code 4"
+    assert "short of memory" in deaths.ending(None, "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: Task was")
     assert "not known" in deaths.ending(None, "Worker unexpectedly exits with a connection error code 2.")
 
 
