@@ -154,7 +154,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             if _sweeps(options) and complete:
                 job.tree.run.name = job_name(job.to_config().run.name, number)
             if options.cfg and not _sweeps(options) and not job.absent and (line := resolve.told(job.to_config())):
-                print(line, file=sys.stderr)  # Hydra prints what is set, which may be `auto`
+                terminal.complain(line)  # Hydra prints what is set, which may be `auto`
             lines = problems(job) if complete else []
             if complete and not lines:
                 folders.append(folder_of(job.to_config()))

@@ -151,11 +151,9 @@ class ResourcePool:
                 deaths.watch(place.pid)
 
     def _join(self, timeout_s: float) -> None:
-        nodes, meeting, key = (
-            [place.node for place in self.places],
-            self.meeting_point(),
-            f"placement.pools.{self.name}",
-        )
+        nodes = [place.node for place in self.places]
+        meeting = self.meeting_point()
+        key = f"placement.pools.{self.name}"
         calls = [
             handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s)
             for rank, handle in enumerate(self.ranks)
