@@ -58,8 +58,9 @@ def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Com
             try:
                 told = differences(actor, path)
             except ValueError as error:
-                told = str(error), []
-            found |= {role: told[0] or ""} if told else {}
+                found[role] = str(error)
+            else:
+                found |= {role: told.ordinary or ""} if told else {}
     return found
 
 

@@ -96,7 +96,7 @@ class Task(ABC):
             with named_row(split, number):
                 answers.append(as_text(example.answer))
                 if split != "warmup":  # which nobody grades
-                    self._check_answer(answers[-1])
+                    self.check_answer(answers[-1])
                 prompts.append(self.encode(example.prompt))
                 if not prompts[-1]:
                     raise ValueError(f"the prompt {example.prompt!r} has no tokens; at least one was expected")
@@ -124,7 +124,8 @@ class Task(ABC):
         """Token ids of a prompt: see `Encoder.prompt`."""
         return self.encoder.prompt(prompt)
 
-    def _check_answer(self, answer: str) -> None:
+    def check_answer(self, answer: Any) -> None:
+        """Raise ValueError for what the grader says cannot be an answer."""
         check = getattr(graders.get(self.grader), "check_answer", None) if self.grader in graders else None
         if check:
             check(answer)

@@ -34,7 +34,9 @@ def number_of(answer: str) -> Fraction:
     return found
 
 
-last_number.check_answer = number_of  # type: ignore[attr-defined]  # asked of every row before a run relies on it
+# Asked of every row before a run relies on it.
+exact.check_answer = as_text  # type: ignore[attr-defined]
+last_number.check_answer = number_of  # type: ignore[attr-defined]
 
 
 @graders.register("has_seven")

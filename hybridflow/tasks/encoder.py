@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -164,6 +166,8 @@ _REMEDY = "use a model with a larger vocabulary, or other words"
 
 def checked(messages: Any) -> list[Message]:
     """A chat's messages, parts of text joined. Raises ValueError naming what is no message."""
+    if isinstance(messages, np.ndarray):  # as a table read from Parquet has them
+        messages = messages.tolist()
     if isinstance(messages, Mapping):
         raise ValueError(f"the prompt is one message, {dict(messages)!r}; a chat is a list of them: put it into [ ]")
     if not isinstance(messages, Sequence) or isinstance(messages, bytes):

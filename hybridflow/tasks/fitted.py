@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import TooLong
 from hybridflow.errors import DataError
-from hybridflow.tasks.base import Example, Task
+from hybridflow.tasks.base import Example, Task, named_row
 from hybridflow.tasks.preferences import PreferenceTask
 from hybridflow.tasks.vocabulary import Vocabulary
 
@@ -145,6 +145,10 @@ class FittedTask(PreferenceTask):
         """Rows of the task, whose ids are tokens of all models."""
         source = self._pairs if way == "preferences" else self.task
         batch: Batch = getattr(source, way)(split, numbers)
+        if type(self.task).rows is not Task.rows and way == "rows" and "answer" in batch:
+            for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
+                with named_row(split, number):
+                    self.task.check_answer(answer)
         for name in (name for name in IDS if name in batch):
             column = batch.ragged(name)
             if name == "prompt_ids" and len(column) and not column.lengths.min():

@@ -80,6 +80,9 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
             if tokenizer.id_to_token(id) is None:
                 tokenizer.add_tokens([AddedToken(added[id]["content"], normalized=False)])
         named = [config.get(name) for name in SPECIAL] + [token for token in added.values() if token.get("special")]
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            more = config.get(name) or []
+            named += more.values() if isinstance(more, dict) else more
         texts = [token["content"] if isinstance(token, dict) else token for token in named if token]
         special = {tokenizer.token_to_id(text) for text in texts}
     except Exception as error:

@@ -7,8 +7,10 @@ little, and an id is refused where it comes up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -44,39 +46,58 @@ class Vocabulary:
         )
 
 
-def differences(folder: str | Path, other: str | Path) -> tuple[str | None, list[str]] | None:
-    """How the tokenizer of another folder differs from that of the first; None if one of them has none to be read.
+class Differences(NamedTuple):
+    """How another tokenizer differs from a first one.
 
-    Returns:
-        In words, the first token or id that means one thing here and another there, or None; and the tokens that only
-        the first has, in the order of their ids.
+    Attributes:
+        ordinary: in words, the first id that is an ordinary token in either and means something else in the other.
+        added: in words, by id, the added tokens of the first that are others, or none, in the other.
+    """
+
+    ordinary: str | None
+    added: Mapping[int, str]
+
+
+def differences(folder: str | Path, other: str | Path) -> Differences | None:
+    """How the tokenizer of another folder differs from that of the first; None if one of them has none.
+
+    Raises ValueError if one cannot be read.
     """
     files = Path(folder) / "tokenizer.json", Path(other) / "tokenizer.json"
     if not all(file.is_file() for file in files):
         return None
     if files[0].read_bytes() == files[1].read_bytes():
-        return None, []
-    here, there = _tokens(folder), _tokens(other)
-    named = {id: token for token, id in there.items()}
-    for token, id in sorted(here.items(), key=lambda entry: entry[1]):
-        if there.get(token, id) != id or named.get(id, token) != token:
-            return f"id {id} is {token!r} in {folder}, but {named.get(id)!r} in {other}", []
-    return None, [token for token in sorted(here, key=here.__getitem__) if token not in there]
+        return Differences(None, {})
+    (here, mine), (there, theirs) = _tokens(folder), _tokens(other)
+    added: dict[int, str] = {}
+    for id in sorted(here.keys() | there.keys()):
+        token, found = here.get(id), there.get(id)
+        if token == found or token is None:  # what only the other has does not come up
+            continue
+        if id not in mine or not (found is None or id in theirs):
+            return Differences(f"id {id} is {token!r} in {folder}, but {_named(found)} in {other}", added)
+        added[id] = f"{token!r} (id {id}; there {_named(found)})"
+    return Differences(None, added)
 
 
-def _tokens(folder: str | Path) -> dict[str, int]:
+def _named(token: str | None) -> str:
+    return "nothing" if token is None else repr(token)
+
+
+def _tokens(folder: str | Path) -> tuple[dict[int, str], set[int]]:
+    """By id, the tokens of a folder's tokenizer; and the ids of those that were added to an ordinary vocabulary."""
     from tokenizers import Tokenizer
 
     try:
-        found: dict[str, int] = Tokenizer.from_file(str(Path(folder) / "tokenizer.json")).get_vocab()
+        tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
     except Exception as error:  # the library raises no class of its own
         raise ValueError(f"{folder}: its tokenizer cannot be read: {str(error).splitlines()[0]}") from error
-    return found
+    return {id: token for token, id in tokenizer.get_vocab().items()}, {*tokenizer.get_added_tokens_decoder()}
 
 
 def _token(folder: str, id: int) -> str | None:
     """What the folder's tokenizer calls an id, if it has a tokenizer and that has the id."""
     try:
-        return next((token for token, number in _tokens(folder).items() if number == id), None)
+        return _tokens(folder)[0].get(id)
     except ValueError:
         return None

@@ -58,21 +58,20 @@ def notes(config: Config) -> Iterator[str]:
 
     Raises ConfigError if a role's tokens mean other things than the actor's, or if no response could end.
     """
-    actor = config.actor.model.path
-    vocabularies = limits(config).vocabularies
+    actor, vocabularies = config.actor.model.path, limits(config).vocabularies
     for vocabulary in vocabularies:
-        differs, only_here = differences(actor, vocabulary.folder) or (None, [])
-        if differs:
-            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {differs}")
-        if only_here:
+        found = differences(actor, vocabulary.folder)
+        if found and found.ordinary:
+            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {found.ordinary}")
+        if found and found.added:
             yield (
-                f"{vocabulary.role}: {len(only_here)} tokens of {actor} are none in {vocabulary.folder}, such as "
-                f"{only_here[0]!r}; rows that have them mean less to it"
+                f"{vocabulary.role}: {len(found.added)} added tokens of {actor} are others or none in "
+                f"{vocabulary.folder}, such as {next(iter(found.added.values()))}; it does not know what they mean"
             )
-        if vocabulary.role == "actor":
-            ends = end_ids(actor, config.task.chat_template_kwargs)
-            if ends and not any(end < vocabulary.size for end in ends):
-                raise ConfigError(f"actor.model.path: no response can end: it has {vocabulary.described(ends[0])}")
+    least = min(vocabularies, key=lambda vocabulary: vocabulary.size)
+    ends = end_ids(actor, config.task.chat_template_kwargs)
+    if ends and judged(algorithms.get(config.algorithm.name)) == "prompts" and min(ends) >= least.size:
+        raise ConfigError(f"actor.model.path: no response can end: it has {least.described(ends[0])}")
 
 
 def _task(config: Config, algorithm: type[Algorithm]) -> Task:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hybridflow.cli import preflight
 from hybridflow.config import compose
+from hybridflow.models.shape import shape_of
+from hybridflow.models.weights import table
 from hybridflow.tasks.tokenizer import char_tokenizer
 from tests.cli.conftest import QWEN2
 
@@ -22,7 +26,10 @@ def problems(*overrides: str, algorithm: str = "ppo") -> list[str]:
 def write_model(folder: Path, alphabet: str, vocab: int) -> None:
     folder.mkdir(exist_ok=True)
     char_tokenizer(alphabet).save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(QWEN2 | {"vocab_size": vocab}))
+    config = QWEN2 | {"vocab_size": vocab}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {weight.name: np.zeros(weight.shape, np.float16) for weight in table(shape_of(config))}
+    save_file(weights, folder / "model.safetensors")
 
 
 def test_models_of_one_tokenizer_may_be_padded_differently(workplace: Path) -> None:
@@ -44,6 +51,7 @@ def test_models_of_one_size_may_not_mean_other_tokens(workplace: Path) -> None:
 
 def test_sizes_are_compared_where_there_are_no_tokenizers(workplace: Path) -> None:
     write_model(workplace / "critic", "0123456789+=", 64)
+    (workplace / "critic" / "tokenizer.json").unlink()
     (found,) = problems("critic.model.path=critic")
     assert found.startswith("critic.model.path: a vocabulary of 64 in critic, but the actor's has 23, and there are no")
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
@@ -207,6 +208,7 @@ def test_parts_of_text_and_calls_of_tools_are_messages() -> None:
     tokenizer = chatml()
     parts = [{"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}]
     assert Encoder(tokenizer).prompt(parts) == Encoder(tokenizer).prompt([USER])
+    assert Encoder(tokenizer).prompt(np.array([USER])) == Encoder(tokenizer).prompt([USER])
     called = [USER, {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]}, USER]
     assert tokenizer.decode(Encoder(tokenizer).prompt(called)).endswith("<|im_start|>assistant\n")
 

@@ -141,12 +141,12 @@ class OwnRows(Long):
 
     def __init__(self, *ids: list[int]) -> None:
         super().__init__(rows=len(ids))
-        self.ids = ids
+        self.ids, self.answers = ids, ["1"] * len(ids)
 
     def rows(self, split: str, indices: Any) -> Batch:
         return Batch(
             prompt_ids=Ragged.of([self.ids[n] for n in np.asarray(indices)], np.int64),
-            answer=np.array(["1"] * len(indices), dtype=object),
+            answer=np.array([self.answers[n] for n in np.asarray(indices)], dtype=object),
             sample_id=np.asarray(indices),
         )
 
@@ -189,6 +189,16 @@ def test_added_tokens_may_be_there_and_are_refused_by_name_where_they_are_used(
         getattr(used, way)("train", [4])
 
 
+def test_an_answer_of_a_task_s_own_rows_is_looked_at_too() -> None:
+    task = OwnRows([2], [3])
+    assert len(fitted(task=task).rows("train", [0, 1])) == 2
+    task.grader = "last_number"
+    assert len(fitted(task=task).rows("train", [0, 1])) == 2
+    task.answers = ["1", "blue"]
+    with pytest.raises(DataError, match=r"row 1 of split 'train': .*'blue', a number was expected"):
+        fitted(task=task).rows("train", [0, 1])
+
+
 def test_an_empty_prompt_of_a_task_s_own_rows_is_named() -> None:
     with pytest.raises(DataError, match="row 1 of split 'train': its prompt has no tokens"):
         fitted(task=OwnRows([2], [])).rows("train", [0, 1])
@@ -203,9 +213,24 @@ def test_tokenizers_are_compared_by_what_they_mean(tmp_path: Path) -> None:
     longer.save_pretrained(folders["more"])
     char_tokenizer("1023456789").save_pretrained(folders["moved"])
     folders["none"].mkdir()
-    assert differences(folders["one"], folders["same"]) == (None, [])
-    assert differences(folders["one"], folders["more"]) == (None, [])
-    assert differences(folders["more"], folders["one"]) == (None, ["<think>"])
+    assert differences(folders["one"], folders["same"]) == (None, {})
+    assert differences(folders["one"], folders["more"]) == (None, {})
+    assert differences(folders["more"], folders["one"]) == (None, {12: "'<think>' (id 12; there nothing)"})
     assert differences(folders["one"], folders["none"]) is None
     told = differences(folders["one"], folders["moved"])
-    assert told == (f"id 2 is '0' in {folders['one']}, but '1' in {folders['moved']}", [])
+    assert told == (f"id 2 is '0' in {folders['one']}, but '1' in {folders['moved']}", {})
+
+
+def test_reserved_tokens_of_other_names_are_told_and_ordinary_ones_refused(tmp_path: Path) -> None:
+    """As those of Llama 3 and 3.1, which few rows ever have."""
+    for name, token in {"a": "<reserved>", "b": "<pad_id>"}.items():
+        tokenizer = char_tokenizer(DIGITS)
+        tokenizer.add_tokens([token, "<|eot_id|>"])
+        tokenizer.save_pretrained(tmp_path / name)
+    told = differences(tmp_path / "a", tmp_path / "b")
+    assert told == (None, {12: "'<reserved>' (id 12; there '<pad_id>')"})
+    char_tokenizer(DIGITS + "x").save_pretrained(tmp_path / "c")
+    told = differences(tmp_path / "a", tmp_path / "c")
+    assert (
+        told is not None and told.ordinary == f"id 12 is '<reserved>' in {tmp_path / 'a'}, but 'x' in {tmp_path / 'c'}"
+    )

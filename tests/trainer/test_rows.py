@@ -50,7 +50,7 @@ def test_the_least_vocabulary_and_length_of_the_models_in_use_count(tmp_path: Pa
 def test_tokens_that_another_role_does_not_know_are_said(tmp_path: Path) -> None:
     actor, critic = model(tmp_path / "a", 70, "<think>"), model(tmp_path / "c", 70)
     (line,) = notes(config(actor, critic))
-    assert line.startswith("critic: 1 tokens of") and "'<think>'" in line
+    assert line.startswith("critic: 1 added tokens of") and "'<think>' (id 14; there nothing)" in line
     assert [*notes(config(critic, actor))] == []
 
 
