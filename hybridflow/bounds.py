@@ -16,6 +16,7 @@ from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 LONGEST = 2**63  # engines hold whole numbers in 64 bits, with a sign
+LARGEST = 3.4028235e38  # and others in float32, which has inf for what is larger
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,13 @@ class Number:
 
 
 def endless(value: object) -> str | None:
-    """What is wrong with a number that no bounds are known for: not finite, or too long for an engine."""
+    """What is wrong with a number that no bounds are known for: not finite, or too large for an engine."""
     if isinstance(value, int) and abs(value) >= LONGEST:
         return "a whole number of more than 64 bits given"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} given, a finite number was expected"
+    if isinstance(value, float) and abs(value) > LARGEST:
+        return f"{value} given, which float32 cannot hold"
     return None
 
 

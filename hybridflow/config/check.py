@@ -5,6 +5,7 @@ Every problem begins with the key to change and a colon.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -12,17 +13,21 @@ from hybridflow.config import fit, numbers
 from hybridflow.config.fit import MODEL_ROLES, Facts, section, trained
 from hybridflow.config.schema import SECTIONS, Config
 
+WORD = re.compile(r"\w+")
+
 
 def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = numbers.problems(config)
-    found = [*outside, *_pools(config, facts), *_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
+    found = [*_pools(config, facts), *_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
     found += fit.not_supported(config, facts)
     # Sizes are put together only where each of them means something.
     if not any(line.startswith("placement.") for line in found) and not any(".parallel." in line for line in outside):
         found += [*fit.layouts(config, facts), *fit.models(config, facts), *fit.generation(config)]
-    return found
+    # What else is said of a number that is out of its bounds only follows from that.
+    names = {line.partition(":")[0].rpartition(".")[2] for line in outside}
+    return [*outside, *(line for line in found if names.isdisjoint(WORD.findall(line)))]
 
 
 def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProxyType({})) -> list[str]:
@@ -45,7 +50,7 @@ def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProx
     slots, idle = sum(config.placement.pools.values()), config.algorithm.critic_warmup_steps
     if config.ray.address == "local" and slots > cpus:
         found.append(f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks take turns")
-    if 0 < config.trainer.steps <= idle:
+    if 0 < config.trainer.steps <= idle and not planned.get("actor"):
         found.append(
             f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
         )

@@ -98,7 +98,7 @@ class Optimizer:
     decay: Decay = Decay.constant
     beta1: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.9
     beta2: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.95
-    eps: Positive = 1e-8
+    eps: Annotated[float, Bounds(at_least=1e-37)] = 1e-8  # what is smaller may be 0 in float32, and 0 / 0 no update
     weight_decay: NotNegative = 0.0
     clip_grad: NotNegative = 1.0  # the largest norm of the whole model's gradient; 0: any
     distributed: bool = False  # data parallel ranks share out master weights, moments and updates (ZeRO 1)

@@ -97,9 +97,10 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
         if name in can:
             continue
         near = get_close_matches(name, can, n=1)
-        hint = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
-        yield f"{role}.worker: {name} given, but {hint}; {f'did you mean {near[0]}? ' if near else ''}{_list(can)}"
+        found = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
+        hint = f"; did you mean {near[0]}? " if near else ". "
+        yield f"{role}.worker: {name!r} given, but {found}{hint}There is {_list(can)}"
 
 
 def _list(names: list[str]) -> str:
-    return f"There is {', '.join(names)}; workers of your own are registered by a module under plugins"
+    return f"{', '.join(names)}; workers of your own are registered by a module under plugins"

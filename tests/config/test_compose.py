@@ -178,7 +178,7 @@ def test_the_options_of_a_group_are_ours_a_folders_and_those_in_hydras_store(tmp
     ("overrides", "parts"),
     [
         (["actor.optimizer.lr=-1"], ["actor.optimizer.lr: -1.0 given, at least 0 expected", "on the command line"]),
-        (["actor.worker=nope"], ["actor.worker: nope given, but no worker is named so"]),
+        (["actor.worker=nope"], ["actor.worker: 'nope' given, but no worker is named so"]),
         (
             ["algorithm=sft", "algorithm.samples_per_prompt=4"],
             ["algorithm.samples_per_prompt: 4 given, but sft"],

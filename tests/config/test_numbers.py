@@ -60,7 +60,7 @@ def test_every_default_is_within_its_bounds():
         ("actor.optimizer.lr=.inf", "actor.optimizer.lr: inf given, a finite number was expected"),
         ("critic.optimizer.beta1=2", "critic.optimizer.beta1: 2.0 given, at least 0 and less than 1 expected"),
         ("actor.optimizer.beta2=1", "actor.optimizer.beta2: 1.0 given, at least 0 and less than 1 expected"),
-        ("actor.optimizer.eps=0", "actor.optimizer.eps: 0.0 given, more than 0 expected"),
+        ("actor.optimizer.eps=0", "actor.optimizer.eps: 0.0 given, at least 1e-37 expected"),
         ("actor.optimizer.clip_grad=-1", "actor.optimizer.clip_grad: -1.0 given, at least 0 expected"),
         ("algorithm.policy_loss.kl_coef=-1", "algorithm.policy_loss.kl_coef: -1.0 given, at least 0 expected"),
         ("algorithm.policy_loss.entropy_coef=.nan", "algorithm.policy_loss.entropy_coef: nan given, a finite number"),

@@ -24,12 +24,12 @@ def problems(role: str, worker: str, algorithm: str = "safe_rlhf") -> list[str]:
 @pytest.mark.parametrize("role", ["actor", "critic", "cost_critic", "reference", "reward", "cost"])
 def test_a_worker_that_nobody_registers_is_named(role: str) -> None:
     (line,) = problems(role, f"{role}x")
-    assert line.startswith(f"{role}.worker: {role}x given, but no worker is named so; did you mean {role}?")
+    assert line.startswith(f"{role}.worker: '{role}x' given, but no worker is named so; did you mean {role}?")
 
 
 def test_a_worker_of_another_role_is_told() -> None:
     (line,) = problems("actor", "critic")
-    assert line.startswith("actor.worker: critic given, but it plays the role critic;")
+    assert line.startswith("actor.worker: 'critic' given, but it plays the role critic. There is actor")
     assert problems("reward", "model") == problems("cost", "cost_model") == []
 
 
