@@ -20,6 +20,7 @@ from pathlib import Path
 from hybridflow.errors import ConfigError
 
 LOCK = ".lock"
+TRIES = 5
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
 Identity = tuple[int, int]
@@ -36,8 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _open(folder / LOCK)
+        descriptor = _made_and_open(folder)
     except OSError as error:
         _remove_empty(made)
         raise ConfigError(f"run.root: cannot write into {folder}: {error.strerror}; choose another") from error
@@ -63,6 +63,16 @@ def _remove_empty(folders: list[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
+
+
+def _made_and_open(folder: Path) -> int:
+    """As `_open`. Whoever held the lock before may remove the empty folder, or its file, under our hands."""
+    for _ in range(TRIES - 1):
+        with suppress(FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return _open(folder / LOCK)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _open(folder / LOCK)
 
 
 def _open(file: Path) -> int:

@@ -51,6 +51,36 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
         assert (tmp_path / "mine" / LOCK).exists()
 
 
+RACE = """
+import sys, time
+from pathlib import Path
+from hybridflow.errors import ConfigError
+from hybridflow.observe.run_lock import locked
+inside, refused, end = 0, 0, time.time() + 3
+while time.time() < end:
+    try:
+        with locked(Path(sys.argv[1], "a/b")):
+            mark = Path(sys.argv[1], "mark")
+            mark.mkdir()  # fails if another is inside
+            mark.rmdir()
+            inside += 1
+    except ConfigError as error:
+        assert "in use" in str(error), error
+        refused += 1
+print(inside, refused)
+"""
+
+
+def test_a_race_for_a_folder_that_comes_and_goes(tmp_path: Path) -> None:
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACE, str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in "123"
+    ]
+    counts = [list(map(int, racer.communicate(timeout=60)[0].split())) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert sum(inside for inside, _ in counts) > 10 and sum(refused for _, refused in counts) > 0
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
 def test_by_a_link_it_is_the_same_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with another_holds(tmp_path / "mine"), pytest.raises(ConfigError, match="in use"), locked(tmp_path / "link/mine"):
