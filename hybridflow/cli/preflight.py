@@ -15,11 +15,13 @@ from types import MappingProxyType
 from hybridflow.config import Config, fit, run_folder, sound
 from hybridflow.config.plugins import load as load_plugins
 from hybridflow.config.where import Origins
+from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.models import Shape, read_shape
 from hybridflow.models.folder import why_broken
 
 __all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
 
+NVIDIA = Path("/dev/nvidiactl")  # is there where GPUs are
 LONGEST_SOCKET = 107  # bytes of an AF_UNIX path on Linux
 RAY_SOCKET = "ray/session_2026-01-31_00-00-00_000000_1234567/sockets/plasma_store"  # as long as Ray 2.60 makes them
 Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
@@ -40,9 +42,20 @@ def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Ori
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, coming)
         tokenizers = compared_tokenizers(config, models, coming)
-        found += [*unread, *run_folder.inputs_in_the_way(config, roles)]
+        found += [*unread, *run_folder.inputs_in_the_way(config, roles), *heads(config, models)]
     found += sound.problems(config, models, tokenizers)
     return found or sound.of_parts(config, origins)
+
+
+def heads(config: Config, models: Mapping[str, Shape]) -> list[str]:
+    """Whether vLLM takes the actor's heads on this machine; of those of a cluster that is joined nothing is known."""
+    if "actor" not in models or config.ray.address != "local" or NVIDIA.exists():
+        return []
+    try:
+        refuse_head_dim(models["actor"].head_dim, "cpu")
+    except ValueError as error:
+        return [f"actor.model.path: {config.actor.model.path} has {error}"]
+    return []
 
 
 def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Coming) -> dict[str, str]:

@@ -72,3 +72,20 @@ def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeyp
     assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == []
     monkeypatch.setenv(variable, "/tmp/" + "x" * 30)
     assert problems(algorithm="grpo") == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "address", "told"), [(False, "local", True), (True, "local", False), (False, "auto", False)]
+)
+def test_heads_that_vllm_does_not_take_here_are_told(
+    gpus: bool, address: str, told: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything starts; what a cluster that is joined has for hardware is not known."""
+    write_model(workplace / "model", "0123456789+=", 23)
+    config = json.loads((workplace / "model" / "config.json").read_text())
+    sizes = {"hidden_size": 128, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": None}
+    (workplace / "model" / "config.json").write_text(json.dumps(config | sizes))
+    monkeypatch.setattr(preflight, "NVIDIA", workplace if gpus else workplace / "nowhere")
+    found = [line for line in problems(f"ray.address={address}") if "heads" in line]
+    said = "actor.model.path: model has heads of 16 numbers: vLLM's attention on a CPU takes 32, 64, 80,"
+    assert [line.startswith(said) for line in found] == [True] * told
