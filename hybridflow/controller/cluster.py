@@ -28,7 +28,7 @@ ENVIRONMENT = {
 }
 KNOCK_TIMEOUT_S = 5.0
 SOCKET_PATH_BYTES = 107  # of a path, without the zero that ends it (unix(7))
-SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"  # the longest below the folder
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below the folder
 LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
