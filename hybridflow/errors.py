@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -23,3 +25,20 @@ class DataError(HybridFlowError, ValueError):
 
 class NameTakenError(ConfigError, ValueError):
     """Two parts of a kind were registered under one name."""
+
+
+class UnexpectedError(HybridFlowError):
+    """Something that nobody has foreseen ended a run before its start; it is the cause."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@contextmanager
+def before_the_start() -> Iterator[None]:
+    """While it is entered, nothing has been started: what is no message for the user becomes an UnexpectedError."""
+    try:
+        yield
+    except (HybridFlowError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit of a plugin too
+        raise UnexpectedError(str(type(error).__name__)) from error

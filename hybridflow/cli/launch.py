@@ -25,11 +25,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.cli import preflight
+from hybridflow.cli import mishap, preflight
 from hybridflow.config import Config, check, compose, escapes, explain, heeded, plugins, resolve
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.where import Origins
-from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
@@ -155,13 +155,13 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 job.tree.run.name = job_name(job.to_config().run.name, number)
             if options.cfg and not _sweeps(options) and not job.absent and (line := resolve.told(job.to_config())):
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
-            lines = problems(job) if complete else []
+            lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
                 folders.append(folder_of(job.to_config()))
                 for warning in warnings(job):
                     terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
-            lines = str(error).splitlines()
+            lines = str(error).split("\n")
         new = [line for line in lines if not any(known.endswith(line) for known in found)]
         found.update(dict.fromkeys(label + line for line in new))
     if found:
@@ -224,9 +224,12 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
 def _run(config: Config) -> int:
     """Run one job. An error for the user is one line, any other a traceback; both leave the cause as the last line."""
     try:
-        from hybridflow.trainer.run import run
+        with before_the_start():
+            from hybridflow.trainer.run import run
 
         return run(config)
+    except UnexpectedError as error:
+        return mishap.tell(error.__cause__ or error, "hybridflow")
     except HybridFlowError as error:
         terminal.complain(f"hybridflow: {error}")
         return error.exit_code

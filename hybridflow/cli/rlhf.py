@@ -75,10 +75,12 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
             config = composed.to_config()
             lines = launch.problems(composed, coming)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
-            found += [f"{stage.name}: {line}" for line in str(error).splitlines()]
+            found += [f"{stage.name}: {line}" for line in str(error).split("\n")]
             break
         jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else "")))
-        found += [f"{stage.name}: {line}" for line in (*lines, *_in_the_way(jobs))]
+        found += [
+            f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
+        ]
         warnings |= dict.fromkeys([] if lines else check.warnings(config, os.cpu_count() or 1))
         coming |= preflight.left(config, coming)
     if found:
@@ -86,6 +88,15 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     for warning in warnings:
         terminal.complain(f"warning: {one_line(warning)}")
     return jobs
+
+
+def _unreadable(job: Job) -> list[str]:
+    """What is wrong with what an earlier run of the stage left, before any stage runs."""
+    try:
+        stage_record.judge(job.config, job.key, job.folder, follows_new=False)
+    except ConfigError as error:
+        return str(error).split("\n")
+    return []
 
 
 def _in_the_way(jobs: Sequence[Job]) -> list[str]:
@@ -161,8 +172,14 @@ def _table(jobs: Sequence[Job]) -> None:
 
 
 def _metrics(folder: Path) -> list[Mapping[str, float]]:
-    file = folder / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    """The lines that an earlier or this run has measured; one that was cut short, or edited, is none."""
+    file, found = folder / "metrics.jsonl", []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+    return [line for line in found if isinstance(line, dict)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,7 +14,9 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hybridflow.config import Config, changes, compose
+from hybridflow.config import Config, changes, compose, yaml_file
+from hybridflow.errors import ConfigError
+from hybridflow.json_file import a_number, read_object, shown
 
 RECORD = "stage.json"
 
@@ -34,7 +36,9 @@ class Record:
     def write(self, folder: Path) -> None:
         """Into a run folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RECORD).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        beside = folder / f"{RECORD}.tmp"
+        beside.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        beside.replace(folder / RECORD)  # at once: whenever the process ends, the record is whole
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,18 @@ class Verdict:
 
 
 def read(folder: Path) -> Record | None:
-    """The record of a run folder, if it has one."""
+    """The record of a run folder, if it has one. Raises ConfigError naming one that is not what `write` writes."""
     file = folder / RECORD
-    return Record(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        found = read_object(file)
+        key, seconds = found.get("key"), found.get("seconds")
+        if not isinstance(key, str) or found.keys() - {"key", "seconds"}:
+            raise ValueError(f"{file}: {shown(found)}: a key, and seconds, were expected")
+        return Record(key, None if seconds is None else a_number(seconds, f"{file}: seconds"))
+    except ValueError as error:
+        raise ConfigError(f"{error}. Remove the file, and the stage is run again") from error
 
 
 @contextmanager
@@ -112,5 +125,7 @@ def _differences(config: Config, folder: Path) -> list[str]:
     file = folder / "config.yaml"
     if not file.is_file():
         return []
-    told = changes.differences(file.read_text(encoding="utf-8"), compose.resolved_yaml(config))
+    before = yaml_file.checked(file)
+    with yaml_file.named(file):
+        told = changes.differences(before, compose.resolved_yaml(config))
     return [text for key, text in told.items() if key != "trainer.resume"]

@@ -64,7 +64,7 @@ def changes(before: str, now: str, config: Config) -> Changes:
 
 def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
     """By key, every setting that differs between two configurations as YAML: `key: a before, b now`."""
-    old, new = (dict(_leaves(yaml.safe_load(text))) for text in (before, now))
+    old, new = (dict(_leaves(yaml.safe_load(text) or {})) for text in (before, now))
     return {
         key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
         for key in sorted({*old, *new})

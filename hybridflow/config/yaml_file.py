@@ -58,14 +58,14 @@ def checked(file: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file}: not UTF-8 text (at byte {error.start}); YAML in UTF-8 was expected") from error
     measured = _Measured(file)
-    with _named(file):
+    with named(file):
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             measured.take(event)
     return text
 
 
 def _built(file: Path, text: str) -> DictConfig:
-    with _named(file):
+    with named(file):
         tree = OmegaConf.load(StringIO(text))
     assert isinstance(tree, DictConfig)  # `checked` has seen that it is a mapping
     return tree
@@ -126,7 +126,7 @@ def _is_text(event: NodeEvent, nodes: int) -> bool:
 
 
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def named(file: Path) -> Iterator[None]:
     """What goes wrong with YAML is a ConfigError that names the file."""
     try:
         yield
@@ -152,7 +152,7 @@ class FileConfigSource(HydrasFileConfigSource):
         if not file.is_file():
             return super().load_config(config_path)
         text = checked(file)
-        with _named(file):
+        with named(file):
             header = self._get_header_dict(text[:512])
         place = f"{self.scheme()}://{self.path}"
         return ConfigResult(config=_built(file, text), path=place, provider=self.provider, header=header)

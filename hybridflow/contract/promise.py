@@ -29,12 +29,12 @@ def broken(check: Callable[[], None]) -> list[str]:
         check()
     except BrokenPromiseError as error:
         return [str(error)]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [described(error)]
     return []
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An exception on one line, with the last line of the user's own that it came from."""
     text = " ".join(traceback.format_exception_only(error)[-1].split())
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]

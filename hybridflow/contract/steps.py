@@ -66,7 +66,7 @@ def tried(stage: Stage, play: Play) -> tuple[list[str], bool]:
             return [*lines, str(error.failure)], True
         except HybridFlowError as error:
             lines[str(error)] = None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             lines[described(error)] = None
     return list(lines), False
 

@@ -11,11 +11,12 @@ from typing import Any
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
+from hybridflow.json_file import read_object, shown
 from hybridflow.observe.disk import writing
 from hybridflow.observe.folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.commit import Checkpoints
+from hybridflow.trainer.commit import CheckpointError, Checkpoints
 from hybridflow.trainer.outcome import Learning, Outcome
 from hybridflow.trainer.resume import CONFIG
 from hybridflow.trainer.versions import versions
@@ -71,7 +72,10 @@ def load(running: Running, path: Path) -> Outcome:
 
 def sizes(path: Path) -> dict[str, int]:
     """The sizes that the run folder's growing files had, see `RunFolder.sizes`."""
-    return dict(_read(path)["files"])
+    files = _read(path).get("files")
+    if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
+        raise CheckpointError(f"{path / STATE}: files = {shown(files)}: sizes of files were expected")
+    return files
 
 
 def trained(running: Running) -> list[str]:
@@ -80,4 +84,7 @@ def trained(running: Running) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads((path / STATE).read_text(encoding="utf-8")))
+    try:
+        return read_object(path / STATE)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error

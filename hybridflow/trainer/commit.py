@@ -23,8 +23,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from hybridflow.errors import HybridFlowError
+from hybridflow.json_file import a_whole, read_object, shown
 
 MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
 MOST_PASSES = 20
@@ -32,7 +34,9 @@ NAME = re.compile(r"step-(\d{6,})")
 
 
 class CheckpointError(HybridFlowError):
-    """A checkpoint that cannot be used; the message names it, and the file."""
+    """A checkpoint that cannot be used; the message names it, and the file. Found before anything was started."""
+
+    exit_code: ClassVar[int] = 2
 
 
 class Disk:
@@ -98,13 +102,35 @@ class Manifest:
     def read(folder: Path) -> Manifest:
         """Of a checkpoint. Raises CheckpointError if it has none that can be read."""
         try:
-            whole = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            whole = read_object(folder / MANIFEST)
+            if whole.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{folder}: its format is {shown(whole.get('format'))}, this version reads {FORMAT}"
+                )
+            return _manifest(whole, NAME.fullmatch(folder.name))
+        except ValueError as error:
             raise CheckpointError(f"{folder} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
-        if whole["format"] != FORMAT:
-            raise CheckpointError(f"{folder}: its format is {whole['format']}, this version reads {FORMAT}")
-        files = {name: Entry(**entry) for name, entry in whole["files"].items()}
-        return Manifest(whole["step"], whole["versions"], files)
+
+
+def _manifest(whole: dict[str, Any], name: re.Match[str] | None) -> Manifest:
+    """What the object in a manifest says. Raises ValueError naming what is not as it was written."""
+    step = a_whole(whole.get("step"), "step")
+    if name and step != int(name[1]):
+        raise ValueError(f"step = {step}, in the folder {name[0]}")
+    versions, files = whole.get("versions"), whole.get("files")
+    if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
+        raise ValueError(f"versions = {shown(versions)}: an object of texts was expected")
+    if not isinstance(files, dict):
+        raise ValueError(f"files = {shown(files)}: an object was expected")
+    return Manifest(step, versions, {name: _entry_of(name, entry) for name, entry in files.items()})
+
+
+def _entry_of(name: str, entry: object) -> Entry:
+    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+        raise ValueError(f"{name}: {shown(entry)}: size and sha256 were expected")
+    if not isinstance(entry["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+        raise ValueError(f"{name}: sha256 = {shown(entry['sha256'])}: 64 hexadecimal digits were expected")
+    return Entry(a_whole(entry["size"], f"{name}: size"), entry["sha256"])
 
 
 class Checkpoints:
@@ -181,7 +207,10 @@ def entries(folder: Path) -> dict[str, Entry]:
 def verify(folder: Path) -> Manifest:
     """The manifest of a checkpoint whose files are what it says. Raises CheckpointError naming one that is not."""
     manifest = Manifest.read(folder)
-    found = entries(folder)
+    try:
+        found = entries(folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {error.filename}: {error.strerror}; nothing was loaded") from error
     for name, expected in manifest.files.items():
         if name not in found:
             problem = "is missing"

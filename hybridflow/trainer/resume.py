@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hybridflow.config import yaml_file
 from hybridflow.config.changes import Changes, changes
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
@@ -61,7 +62,9 @@ def _at(path: Path, own: Path) -> Path:
 
 def _differences(config: Config, found: Path) -> Changes:
     """The settings that differ. Raises ConfigError if they change numbers and nobody named this checkpoint."""
-    differ = changes((found / CONFIG).read_text(encoding="utf-8"), resolved_yaml(config), config)
+    before = yaml_file.checked(found / CONFIG)
+    with yaml_file.named(found / CONFIG):
+        differ = changes(before, resolved_yaml(config), config)
     if differ.numbers and config.trainer.resume == "auto":
         lines = "\n  ".join(differ.numbers)
         raise ConfigError(

@@ -9,7 +9,7 @@ from hybridflow.algorithms import algorithms
 from hybridflow.config import resolve, run_folder
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
-from hybridflow.errors import ConfigError, DataError, HybridFlowError
+from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
 from hybridflow.observe.disk import writing
 from hybridflow.observe.folder import RunFolder
 from hybridflow.observe.live import Live
@@ -41,11 +41,12 @@ def run(config: Config) -> int:
 
 
 def _run(config: Config, folder: RunFolder, live: Live) -> int:
-    source = choose(config, folder.checkpoints, live.say)
-    goes_on = source is not None and source.parent == folder.checkpoints
-    if source is not None and goes_on:
-        folder.check_sizes(checkpoint.sizes(source))
-    task = _checked_task(config, live)
+    with before_the_start():
+        source = choose(config, folder.checkpoints, live.say)
+        goes_on = source is not None and source.parent == folder.checkpoints
+        if source is not None and goes_on:
+            folder.check_sizes(checkpoint.sizes(source))
+        task = _checked_task(config, live)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.parts and resolve.told(config):

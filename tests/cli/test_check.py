@@ -56,3 +56,13 @@ def test_no_module_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["check"])
     assert "MODULE" in capsys.readouterr().err
+
+
+def test_a_part_that_ends_the_process_keeps_no_promise(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module.write_text(
+        "import sys\nfrom hybridflow.tasks import graders\n\n"
+        "@graders.register('leaves')\ndef leaves(response, answer):\n    sys.exit(0)\n"
+    )
+    assert main(["check", "mine"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("  wrong  grader 'leaves': ") and "SystemExit: 0" in out[1] and "mine.py:6" in out[1]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
-from hybridflow.cli.stage_record import Record, Verdict, begun, judge, key_of, read
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridflow.cli.stage_record import RECORD, Record, Verdict, begun, judge, key_of, read
 from hybridflow.config import Config, compose
+from hybridflow.errors import ConfigError
+
+ANYTHING = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just([1])
+OBJECTS = st.dictionaries(st.sampled_from(["key", "seconds", "x"]), ANYTHING)
+
+
+def encoded(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 @cache
@@ -89,3 +102,21 @@ def test_a_run_that_began_has_its_own_record(tmp_path: Path) -> None:
         (tmp_path / "config.yaml").rename(tmp_path / "moved")
         (tmp_path / "config.yaml").write_text("")
     assert read(tmp_path) == Record("other")
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=30) | OBJECTS.map(encoded))
+def test_any_record_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp() / "recorded"
+    folder.mkdir(exist_ok=True)
+    (folder / RECORD).write_bytes(content)
+    try:
+        assert isinstance(read(folder), Record)
+    except ConfigError as error:
+        assert str(error).startswith(str(folder / RECORD)) and "Remove the file" in str(error)
+
+
+def test_a_record_is_whole_whenever_the_process_ends(tmp_path: Path) -> None:
+    Record("a").write(tmp_path)
+    Record("b", 2.0).write(tmp_path)
+    assert read(tmp_path) == Record("b", 2.0) and [file.name for file in tmp_path.iterdir()] == [RECORD]

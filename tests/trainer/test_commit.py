@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridflow.trainer.commit import LATEST, MANIFEST, CheckpointError, Checkpoints, Disk, Manifest, verify
@@ -168,3 +168,62 @@ def test_a_save_that_failed_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / ".old-step-000001").mkdir()
     own.sweep()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [LATEST, "step-000005"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["format", "step", "versions", "files"])
+
+
+def manifest_of(folder: Path, **changes: object) -> None:
+    entry = {"size": 1, "sha256": "0" * 64}
+    whole = {"format": 1, "step": 10, "versions": {"torch": "2"}, "files": {"a": entry}, **changes}
+    (folder / MANIFEST).write_text(json.dumps(whole), encoding="utf-8")
+
+
+@settings(max_examples=200, deadline=None)
+@given(changes=st.dictionaries(KEYS, ANYTHING, max_size=2))
+def test_any_manifest_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]) -> None:
+    folder = tmp_path_factory.getbasetemp() / "step-000010"
+    folder.mkdir(exist_ok=True)
+    manifest_of(folder, **changes)
+    try:
+        assert isinstance(Manifest.read(folder), Manifest)
+    except CheckpointError as error:
+        assert str(error).startswith(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"step": "10"}, "step = '10': a whole number"),
+        ({"step": None}, "step = None: a whole number"),
+        ({"step": 9}, "step = 9, in the folder step-000010"),
+        ({"format": 2}, "its format is 2, this version reads 1"),
+        ({"versions": []}, r"versions = []: an object of texts was expected"),
+        ({"files": ["a"]}, r"files = ['a']: an object was expected"),
+        ({"files": {"a": {"size": 1}}}, "a: {'size': 1}: size and sha256 were expected"),
+        ({"files": {"a": {"size": "1", "sha256": "0" * 64}}}, "a: size = '1': a whole number"),
+        ({"files": {"a": {"size": 1, "sha256": "x"}}}, "a: sha256 = 'x': 64 hexadecimal digits were expected"),
+        ({"files": {"a": {"size": 1, "sha256": "0" * 64, "more": 1}}}, "size and sha256 were expected"),
+    ],
+)
+def test_a_manifest_that_is_not_as_it_was_written_is_told(tmp_path: Path, changes: dict, told: str) -> None:
+    folder = tmp_path / "step-000010"
+    folder.mkdir()
+    manifest_of(folder, **changes)
+    with pytest.raises(CheckpointError) as error:
+        verify(folder)
+    assert told in str(error.value) and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"null", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"step": ' + b"9" * 5000 + b"}"]
+)
+def test_a_manifest_of_any_bytes_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a checkpoint: its manifest"):
+        verify(tmp_path)
