@@ -180,7 +180,7 @@ def checked(messages: Any) -> list[Message]:
 
 def is_prefill(last: Message) -> bool:
     """Whether a chat that ends in this message goes on in it."""
-    return last["role"] == "assistant" and isinstance(last.get("content"), str)
+    return last["role"] == "assistant" and isinstance(last.get("content"), str) and not last.get("tool_calls")
 
 
 def _checked_message(number: int, message: Any) -> Message:

@@ -157,9 +157,13 @@ class FittedTask(PreferenceTask):
                 place = vocabulary.stranger(column.values)
                 if place is not None:
                     row = numbers[np.searchsorted(column.offsets, place, side="right") - 1]
-                    described = vocabulary.described(int(column.values[place]))
+                    described = vocabulary.described(*self._named(int(column.values[place])))
                     raise DataError(f"row {row} of split {split!r}: its {IDS[name]} has {described}")
         return batch
+
+    def _named(self, id: int) -> tuple[int, str | None]:
+        """An id and its token, if it has one: some are added to a tokenizer only when it is read."""
+        return id, self.tokenizer.convert_ids_to_tokens(id) if 0 <= id < len(self.tokenizer) else None
 
     def _fitted(self, way: str, split: str, numbers: np.ndarray) -> Batch:
         batch = self._sound(way, split, numbers)

@@ -35,9 +35,9 @@ class Vocabulary:
         if place is not None:
             raise ValueError(f"{what} has {self.described(int(ids[place]))}")
 
-    def described(self, id: int) -> str:
-        """An id that is none of the model's, in words."""
-        token = _token(self.folder, id)
+    def described(self, id: int, token: str | None = None) -> str:
+        """An id that is none of the model's, in words. `token`: what it is, if the caller's tokenizer knows it."""
+        token = token if token is not None else _token(self.folder, id)
         name = f"the token {token!r} (id {id})" if token is not None else f"the id {id}"
         owner = f"{self.folder} ({self.role})" if self.role else self.folder
         return (

@@ -234,3 +234,14 @@ def test_reserved_tokens_of_other_names_are_told_and_ordinary_ones_refused(tmp_p
     assert (
         told is not None and told.ordinary == f"id 12 is '<reserved>' in {tmp_path / 'a'}, but 'x' in {tmp_path / 'c'}"
     )
+
+
+def test_an_end_that_the_model_does_not_have_is_named() -> None:
+    """As readers of a Qwen2 folder add one where it is missing."""
+    tokenizer = char_tokenizer(DIGITS)
+    tokenizer.add_special_tokens({"eos_token": "<|end|>"})
+    task = fitted(task=Long(tokenizer), way="supervised", vocabularies=[Vocabulary("models/actor", 12, "actor")])
+    with pytest.raises(
+        DataError, match=r"row 4 of split 'train': its response has the token '<\|end\|>' \(id 12\), but"
+    ):
+        task.supervised("train", [4])
