@@ -53,10 +53,11 @@ def test_no_coefficient_moves_while_only_the_critic_learns() -> None:
 
 
 def test_the_multiplier_moves_by_the_cost_that_was_measured() -> None:
+    own = settings("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1")
     made = algorithms.get("safe_rlhf").__new__(algorithms.get("safe_rlhf"))
     type(made).roles, roles = (), type(made).roles
     try:
-        made.__init__(settings("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1"), {})  # type: ignore[misc]
+        made.__init__(own, {})  # type: ignore[misc]
     finally:
         type(made).roles = roles
     assert made.measured({"cost/mean": 0.5})["cost/multiplier"] == 1.0
