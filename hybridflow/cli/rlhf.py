@@ -72,6 +72,8 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     for stage in stages:
         try:
             composed = launch.composed(stage.command, stage.overrides, config_dir)
+            # What is for every stage may be of no use to one.
+            composed = replace(composed, origins=replace(composed.origins, shared=stage.shared))
             config = composed.to_config()
             lines = launch.problems(composed, coming)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find

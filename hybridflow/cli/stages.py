@@ -50,6 +50,7 @@ class Stage:
     name: str
     command: str
     overrides: tuple[str, ...]
+    shared: frozenset[str] = field(default=frozenset(), compare=False)  # those of them that are for every stage
 
 
 def read(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[Stage]:
@@ -65,8 +66,9 @@ def read(name: str, overrides: Sequence[str] = (), config_dir: Path | None = Non
     file = _find(name, config_dir)
     found = _entries(file)
     shared, own = split(overrides, found["stages"])
+    every = frozenset((*found["settings"], *shared))
     return [
-        Stage(stage, entry["command"] or stage, (*found["settings"], *entry["settings"], *shared, *own[stage]))
+        Stage(stage, entry["command"] or stage, (*found["settings"], *entry["settings"], *shared, *own[stage]), every)
         for stage, entry in found["stages"].items()
     ]
 

@@ -63,9 +63,9 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
     """Sections of roles that take no part, if the command line sets something in them."""
     played = algorithm.roles_of(config.algorithm)
     for override in origins.overrides:
-        role = override.key_or_group.partition(".")[0]
+        role, _, below = override.key_or_group.partition(".")
         has_worker = role in SECTIONS and hasattr(getattr(config, role), "worker")
-        if has_worker and role not in (*played, *SHARED) and override.key_or_group != role:
+        if has_worker and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
             yield f"{override.input_line}: no effect, as {config.algorithm.name} has no role {role}"
 
 
@@ -99,8 +99,9 @@ def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any
 
 
 def _meant(origins: Origins, key: str) -> bool:
-    """Whether the command line set it last, or the option of the group `algorithm`."""
-    if origins.override(key) is not None:
-        return True
+    """Whether the command line set it last, for this command alone, or the option of the group `algorithm`."""
+    override = origins.override(key)
+    if override is not None:
+        return override.input_line not in origins.shared
     layer = origins.layer(key)
     return layer is not None and layer.package == "algorithm"

@@ -25,6 +25,7 @@ class Origins:
 
     layers: Sequence[Layer] = ()
     overrides: Sequence[Override] = ()
+    shared: frozenset[str] = frozenset()  # those of the overrides, as they were written, that serve other commands too
 
     def find(self, key: str) -> str | None:
         """`key=value on the command line` or `file:line`; None if only the schema sets the key or its section."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_what_an_experiment_sets_for_ppo_does_not_stop_grpo(tmp_path: Path) -> N
         compose.load("train", ["experiment=mine", f"algorithm={algorithm}"], tmp_path)
     with pytest.raises(ConfigError, match="critic_warmup_steps: 2 given, but grpo has no use for it"):
         compose.load("train", ["experiment=mine", "algorithm=grpo", "algorithm.critic_warmup_steps=2"], tmp_path)
+
+
+def test_what_is_for_every_stage_may_be_of_no_use_to_one() -> None:
+    job = composed("algorithm=sft", "algorithm.samples_per_prompt=4", "algorithm.policy_loss.entropy_coef=0.1")
+    job = replace(job, origins=replace(job.origins, shared=frozenset({"algorithm.samples_per_prompt=4"})))
+    assert [line.partition(":")[0] for line in found(job)] == ["algorithm.policy_loss.entropy_coef"]
 
 
 def test_our_own_experiments_need_no_word() -> None:
