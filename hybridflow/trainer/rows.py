@@ -69,7 +69,10 @@ def notes(config: Config) -> Iterator[str]:
                 f"{vocabulary.folder}, such as {next(iter(found.added.values()))}; it does not know what they mean"
             )
     least = min(vocabularies, key=lambda vocabulary: vocabulary.size)
-    ends = end_ids(actor, config.task.chat_template_kwargs)
+    try:
+        ends = end_ids(actor, config.task.chat_template_kwargs)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"actor.model.path: {error}") from error
     if ends and judged(algorithms.get(config.algorithm.name)) == "prompts" and min(ends) >= least.size:
         raise ConfigError(f"actor.model.path: no response can end: it has {least.described(ends[0])}")
 
