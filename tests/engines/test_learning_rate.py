@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import optimization
 
-from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.compose import load
+from hybridflow.algorithms import algorithms
+from hybridflow.config.schema import Algorithm as Settings
 from hybridflow.config.schema import Decay, Optimizer
 from hybridflow.engines.learning_rate import learning_rate
 from hybridflow.engines.megatron.optimizer import Schedule
@@ -96,23 +96,22 @@ def test_the_schedule_of_the_engine(resumed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "role", "overrides", "expected"),
+    ("name", "role", "changes", "expected"),
     [
-        ("ppo", "critic", ["algorithm.critic_warmup_steps=3"], 10 * 4 * 2),
-        ("ppo", "actor", ["algorithm.critic_warmup_steps=3"], 7 * 4 * 2),
-        ("ppo", "actor", ["algorithm.critic_warmup_steps=10"], 0),
-        ("ppo", "actor", ["algorithm.critic_warmup_steps=12"], 0),
-        ("safe_rlhf", "cost_critic", ["algorithm.critic_warmup_steps=3"], 10 * 4 * 2),
-        ("safe_rlhf", "actor", ["algorithm.critic_warmup_steps=3"], 7 * 4 * 2),
-        ("grpo", "actor", [], 10 * 4 * 2),
-        ("grpo", "actor", ["algorithm.prompts_per_step=1", "algorithm.samples_per_prompt=3"], 10 * 3 * 2),
-        ("dapo", "actor", [], 10 * 4 * 2),
-        ("sft", "actor", ["algorithm.prompts_per_step=3", "algorithm.samples_per_prompt=1"], 10 * 3 * 2),
-        ("reward_model", "reward_model", [], 10 * 4 * 2),
+        ("ppo", "critic", {"critic_warmup_steps": 3}, 10 * 4 * 2),
+        ("ppo", "actor", {"critic_warmup_steps": 3}, 7 * 4 * 2),
+        ("ppo", "actor", {"critic_warmup_steps": 10}, 0),
+        ("ppo", "actor", {"critic_warmup_steps": 12}, 0),
+        ("safe_rlhf", "cost_critic", {"critic_warmup_steps": 3}, 10 * 4 * 2),
+        ("safe_rlhf", "actor", {"critic_warmup_steps": 3}, 7 * 4 * 2),
+        ("grpo", "actor", {}, 10 * 4 * 2),
+        ("grpo", "actor", {"prompts_per_step": 1, "samples_per_prompt": 3}, 10 * 3 * 2),
+        ("dapo", "actor", {}, 10 * 4 * 2),
+        ("sft", "actor", {"prompts_per_step": 3, "samples_per_prompt": 1}, 10 * 3 * 2),
+        ("reward_model", "reward_model", {}, 10 * 4 * 2),
     ],
 )
-def test_the_updates_that_a_role_plans(name: str, role: str, overrides: list[str], expected: int) -> None:
-    given = [f"algorithm={name}", "algorithm.minibatches=4", "algorithm.epochs=2"]
-    config = load("train", ["experiment=addition", *given, *overrides]).algorithm
-    cls: type[Algorithm] = algorithms.get(name)
-    assert cls.planned_updates(config, role, 10) == expected
+def test_the_updates_that_a_role_plans(name: str, role: str, changes: dict[str, int], expected: int) -> None:
+    """Four minibatches, or as many as there are rows, twice a step; the actor's only where it learns."""
+    config = Settings(name=name, **{"prompts_per_step": 64, "minibatches": 4, "epochs": 2, **changes})
+    assert algorithms.get(name).planned_updates(config, role, 10) == expected
