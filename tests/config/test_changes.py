@@ -71,7 +71,7 @@ def test_a_key_that_only_one_has_is_told() -> None:
 @pytest.mark.parametrize("set_now", [False, True])
 def test_a_checkpoint_from_before_a_setting_goes_on_unless_it_is_set_now(set_now: bool) -> None:
     overrides = ["algorithm.lagrange.least=0.5"] if set_now else []
-    now = load("train", [*ADDITION, *overrides])
+    now = load("train", [*ADDITION, "algorithm=safe_rlhf", *overrides])
     lines = resolved_yaml(now).splitlines()
     before = "\n".join(line for line in lines if line.strip().partition(":")[0] != "least")
     told = ["algorithm.lagrange.least: nothing in the checkpoint, 0.5 now"]

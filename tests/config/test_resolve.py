@@ -49,6 +49,7 @@ def test_it_is_told_in_a_line() -> None:
 def test_a_wrong_option_of_auto_is_told(dtype: str) -> None:
     from hybridflow.algorithms import algorithms
 
-    config = composed(f"actor.model.dtype={dtype}", "+algorithm.policy_loss.correction.options.mots=3")
+    config = composed(f"actor.model.dtype={dtype}")
+    config.algorithm.policy_loss.correction.options = {"mots": 3}
     [problem] = parts.problems(config, algorithms.get("grpo"))
     assert problem.startswith("algorithm.policy_loss.correction") and "mots" in problem
