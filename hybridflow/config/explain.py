@@ -54,6 +54,8 @@ def composition(error: Exception, origins: Origins) -> str:
         return _missing_option(error)
     if isinstance(error, RecursionError):
         return "composing does not end: a file's `defaults` come back to the file, or a value is nested very deeply"
+    if there := re.search(r"An item is already at '(.+)'", _first_line(error)):
+        return _placed(f"{there[1]}: has a value already; write {there[1]}=VALUE, without the +", there[1], origins)
     cause = error if isinstance(error, OmegaConfBaseException) else _omegaconf_cause(error)
     key = getattr(cause, "full_key", None)
     if cause is None or not key or key.startswith("hydra."):

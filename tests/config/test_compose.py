@@ -130,6 +130,7 @@ def test_resolved_yaml_reads_back_to_the_same_config():
             ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, "],
         ),
         ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
+        ("+trainer.steps=3", ["trainer.steps: has a value already; write trainer.steps=VALUE, without the +"]),
         ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
         ("run.name=[1", ["run.name=[1: not understood"]),
         ("run.name=${runs.name}", ["run.name: Interpolation key 'runs.name' not found"]),
