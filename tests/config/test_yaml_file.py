@@ -72,7 +72,7 @@ def test_what_a_user_may_write_is_read(tmp_path: Path, head: str) -> None:
     deep = "{a: " * 40 + "1" + "}" * 40
     body = f"run: {{seed: 3, name: x}}\ntask: {{options: {{a: &a [1, 2], b: *a, c: {deep}, d: {list(range(2000))}}}}}\n"
     file.write_text(f"{head}{HEAD}{body}", encoding="utf-8")
-    found = compose.load("train", ["experiment=my"], tmp_path)
+    found = compose.compose("train", ["experiment=my"], tmp_path).to_config()
     assert (found.run.seed, found.task.options["b"], len(found.task.options["d"])) == (3, [1, 2], 2000)
 
 
