@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationTokenLoader
 
 from hybridflow.controller import interrupt, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
@@ -74,6 +75,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
     finally:
         gc.unfreeze()  # what `ResourcePool.play` froze, so that the interpreter can take it down in order at its end
         ray.shutdown()
+        _forget_token()
 
 
 @contextmanager
@@ -114,10 +116,16 @@ def _own_token(local: bool) -> Iterator[None]:
         yield
         return
     os.environ[name] = secrets.token_hex(32)
+    _forget_token()
     try:
         yield
     finally:
         del os.environ[name]
+
+
+def _forget_token() -> None:
+    """Let Ray read its token anew: it keeps the first that a process had, and the next cluster has another."""
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _found() -> str:
