@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config import fit
@@ -17,14 +18,21 @@ from hybridflow.tasks.vocabulary import Vocabulary, differences
 from hybridflow.trainer.loop import split_of
 from hybridflow.trainer.validate import judged
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def load_task(config: Config) -> FittedTask:
-    """The configured task, with the tokenizer of the actor's model. Raises ConfigError if either cannot be had."""
+    """The configured task, with the tokenizer of the actor's model.
+
+    Raises ConfigError if a model's folder cannot be read or the options are not right, and whatever the task raises.
+    """
     algorithm = algorithms.get(config.algorithm.name)
     try:
-        return FittedTask(_task(config, algorithm), limits(config), config.task.too_long, ways(algorithm))
+        tokenizer, fitting = load_tokenizer(config.actor.model.path), limits(config)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
+    return FittedTask(_task(config, algorithm, tokenizer), fitting, config.task.too_long, ways(algorithm))
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:
@@ -73,15 +81,22 @@ def notes(config: Config) -> Iterator[str]:
         ends = end_ids(actor, config.task.chat_template_kwargs)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
-    if ends and judged(algorithms.get(config.algorithm.name)) == "prompts" and min(ends) >= least.size:
+    if not ends or judged(algorithms.get(config.algorithm.name)) != "prompts":
+        return
+    if ends[0] >= least.size:
         raise ConfigError(f"actor.model.path: no response can end: it has {least.described(ends[0])}")
+    if 0 < config.rollout.vocabulary <= ends[0]:
+        raise ConfigError(
+            f"rollout.vocabulary: no response can end: {config.rollout.vocabulary} given, and the ids that end one are "
+            f"{', '.join(map(str, ends))}; give more than {ends[0]}, or 0"
+        )
 
 
-def _task(config: Config, algorithm: type[Algorithm]) -> Task:
+def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedTokenizerBase) -> Task:
     graded = algorithm.learner != "reward_model"  # whose answers nobody grades
     return build_task(
         config.task.name,
-        load_tokenizer(config.actor.model.path),
+        tokenizer,
         config.task.options,
         grader=config.reward.grader if graded else "",
         template_options=config.task.chat_template_kwargs,

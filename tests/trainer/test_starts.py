@@ -13,7 +13,8 @@ import pytest
 from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, HybridFlowError
-from hybridflow.tasks.addition import ALPHABET
+from hybridflow.tasks import tasks
+from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer import run as trainer
 
@@ -63,6 +64,24 @@ def test_a_task_that_gives_no_rows(config: Config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^(task\.name: addition gives no rows: .*\.py:\d+\)|task\.options: .*)$"):
         trainer.run(config)
     assert contents(tmp_path) == before
+
+
+@tasks.register("reads_a_file_for_test_starts")
+class ReadsAFile(Addition):
+    """As tasks of users do."""
+
+    def __init__(self, tokenizer: Any, file: str = "/nowhere/rows.jsonl") -> None:
+        super().__init__(tokenizer)
+        self.lines = Path(file).read_text().splitlines()
+
+
+def test_a_file_that_a_task_lacks_is_blamed_on_the_task(config: Config) -> None:
+    """And not on the model's folder, whose files are missing in the same way."""
+    config.task.name, config.task.options = "reads_a_file_for_test_starts", {}
+    with pytest.raises(
+        ConfigError, match=r"^task\.name: reads_a_file_\w+ gives no rows: FileNotFoundError: .*/nowhere/"
+    ):
+        trainer.run(config)
 
 
 def test_a_name_that_leads_out_of_the_root(config: Config, tmp_path: Path) -> None:
