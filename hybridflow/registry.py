@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Generic, TypeVar
@@ -27,12 +27,12 @@ class Registry(Generic[T]):
         builtin: modules whose import registers our own parts; imported when a look-up needs them, the one that has
             the name of the part first.
         of: the class that parts derive from, or `collections.abc.Callable`; None: they may be anything.
-        heavy: the built-in modules are not imported to see whether a name is taken; their own names are.
+        own: the names of our own parts, if their modules are too heavy to be imported to see whether a name is taken.
     """
 
-    def __init__(self, kind: str, *builtin: str, of: Any = None, heavy: bool = False) -> None:
+    def __init__(self, kind: str, *builtin: str, of: Any = None, own: Collection[str] = ()) -> None:
         self.kind = kind
-        self._builtin, self._of, self._heavy = builtin, of, heavy
+        self._builtin, self._of, self._own = builtin, of, own
         self._parts: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -68,9 +68,9 @@ class Registry(Generic[T]):
 
     def _load_ours(self, name: str) -> None:
         """Register our own part of that name, if there is one, so that a user's does not take its place."""
-        if not self._heavy:
+        if not self._own:
             _ = name in self
-        elif any(module.rpartition(".")[2] == name for module in self._builtin):
+        elif name in self._own:
             raise NameTakenError(f"{self.kind} {name!r} is one of hybridflow's own; give yours another name")
 
     def get(self, name: str) -> T:

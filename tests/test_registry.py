@@ -164,6 +164,7 @@ REGISTRIES = "from hybridflow.tasks import graders, tasks, Task\nfrom hybridflow
             "task 'addition' is registered twice: hybridflow.tasks.add",
         ),
         ("@workers.register('actor')\nclass A(Worker): ...", "worker 'actor' is one of hybridflow's own"),
+        ("@workers.register('cost_model')\nclass A(Worker): ...", "worker 'cost_model' is one of hybridflow's own"),
         (
             "@tasks.register('mine')\nclass A: ...",
             "task 'mine': a class that derives from hybridflow.tasks.base.Task was",

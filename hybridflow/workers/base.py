@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from time import perf_counter
 
 from hybridflow.config.schema import Config
@@ -70,5 +71,5 @@ workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),
     of=Worker,
-    heavy=True,
+    own=frozenset(chain.from_iterable(PLAYED_BY.values())),
 )
