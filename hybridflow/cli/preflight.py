@@ -5,14 +5,13 @@ Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, aft
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from hybridflow.config import Config, fit, run_folder, sound
+from hybridflow.config import Config, fit, run_folder, sound, temporary_folder
 from hybridflow.config.plugins import load as load_plugins
 from hybridflow.config.where import Origins
 from hybridflow.engines.vllm.limits import refuse_head_dim
@@ -22,8 +21,6 @@ from hybridflow.models.folder import why_broken
 __all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
 
 NVIDIA = Path("/dev/nvidiactl")  # is there where GPUs are
-LONGEST_SOCKET = 107  # bytes of an AF_UNIX path on Linux
-RAY_SOCKET = "ray/session_2026-01-31_00-00-00_000000_1234567/sockets/plasma_store"  # as long as Ray 2.60 makes them
 Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
 
 
@@ -36,7 +33,9 @@ def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Ori
     """
     from hybridflow.algorithms import algorithms
 
-    found = [*run_folder.problems(config), *temporary_folder(config)]
+    found = run_folder.problems(config)
+    if config.ray.address == "local" and (told := temporary_folder.problem()):
+        found.append(told)
     models, tokenizers = dict[str, Shape](), dict[str, str]()
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
@@ -75,18 +74,6 @@ def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Com
             else:
                 found |= {role: told.ordinary or ""} if told else {}
     return found
-
-
-def temporary_folder(config: Config) -> Iterator[str]:
-    """A temporary folder in which a cluster of our own cannot have its sockets: the system bounds their paths."""
-    root = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
-    longest = len(os.fsencode(os.path.join(root, RAY_SOCKET)))
-    if config.ray.address == "local" and longest > LONGEST_SOCKET:
-        yield (
-            f"ray.address: the temporary folder {root} is {longest - LONGEST_SOCKET} characters too long: a socket in "
-            f"it would have a path of {longest}, and the system allows {LONGEST_SOCKET}; set TMPDIR (or RAY_TMPDIR) to "
-            "a shorter one, such as /tmp"
-        )
 
 
 def planned_updates(config: Config) -> dict[str, int]:

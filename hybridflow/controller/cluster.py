@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray._raylet import AuthenticationTokenLoader
 
+from hybridflow.config import temporary_folder
 from hybridflow.controller import interrupt, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
 
@@ -28,8 +29,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 KNOCK_TIMEOUT_S = 5.0
-SOCKET_PATH_BYTES = 107  # of a path, without the zero that ends it (unix(7))
-SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below the folder
 LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
@@ -57,10 +56,10 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
         if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
             carried["worker_process_setup_hook"] = setup
             options["job_config"] = search_path.NoFoldersOfTheDriver()
-        if local:
-            _check_sockets()
-        else:
+        if not local:
             _knock(_found() if address == "auto" else address)
+        elif told := temporary_folder.problem():
+            raise ConfigError(told)
         with _on_loopback(local), _own_token(local):
             ray.init(
                 address=address,
@@ -94,18 +93,6 @@ def _explained(address: str) -> Iterator[None]:
         if address == "local":
             raise HybridFlowError(f"ray: no cluster could be started on this machine: {told}") from error
         raise ConfigError(f"ray.address: no Ray cluster at {address!r} ({told}); use ray.address=local") from error
-
-
-def _check_sockets() -> None:
-    """Raises ConfigError if Ray's folder for temporary files is too deep for its sockets."""
-    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
-    folder = os.environ.get(name, "/tmp")
-    room = SOCKET_PATH_BYTES - len(SOCKET)
-    if len(os.fsencode(folder)) > room:
-        raise ConfigError(
-            f"{name}: {folder} is {len(os.fsencode(folder))} bytes long, and paths of Ray's sockets in it would be "
-            f"longer than the system allows: set RAY_TMPDIR to a folder of at most {room} bytes, such as /tmp"
-        )
 
 
 @contextmanager

@@ -1,0 +1,22 @@
+"""The folder for temporary files: a cluster of our own has its sockets below it, whose paths the system bounds."""
+
+from __future__ import annotations
+
+import os
+
+LONGEST = 107  # bytes of a socket's path, without the zero that ends it (unix(7))
+SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below it in Ray 2.60
+VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
+
+
+def problem() -> str | None:
+    """What is wrong with it, as `VARIABLE: what was found; what to do`; None: nothing."""
+    name = next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
+    folder, room = os.environ.get(name, "/tmp"), LONGEST - len(SOCKET)
+    size = len(os.fsencode(folder))
+    if size <= room:
+        return None
+    return (
+        f"{name}: {folder} is {size} bytes long, and paths of Ray's sockets in it would be longer than the system "
+        f"allows: set RAY_TMPDIR to a folder of at most {room} bytes, such as /tmp"
+    )
