@@ -104,7 +104,7 @@ class Metrics(Mapping[str, float]):
         """The share of the targets' variance that guesses explain: 1 - Var(target - guess) / Var(target).
 
         1 for guesses that are right but for a constant, 0 for a constant guess, below 0 for worse ones. Without
-        variance there is nothing to explain, and no such metric.
+        variance, but for the rounding of float32, there is nothing to explain, and no such metric.
         """
         exact = np.asarray(targets, dtype=np.float64)
         errors = exact - np.asarray(guesses, dtype=np.float64)
@@ -152,9 +152,15 @@ class Metrics(Mapping[str, float]):
         """One number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
         deviations = {name: moments.deviation for name, moments in self.deviations.items()}
-        explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if t.squares > 0}
+        explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if _varies(t, e)}
         found = {**means, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
         return dict(sorted(found.items()))
+
+
+def _varies(targets: Moments, errors: Moments) -> bool:
+    """Whether targets, sums of a guess and its error in float32, vary by more than the rounding of these sums."""
+    scale = targets.mean**2 + errors.mean**2 + errors.squares / max(errors.size, 1.0)
+    return targets.squares > 1e-12 * scale * targets.size
 
 
 @join.register

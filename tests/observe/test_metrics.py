@@ -105,6 +105,19 @@ def test_what_does_not_vary_is_not_explained() -> None:
     assert metrics.result() == {} and metrics
 
 
+@pytest.mark.parametrize("reward", [1.0, 0.1, 0.7])
+def test_the_rounding_of_equal_returns_is_not_explained(reward: float) -> None:
+    values = np.random.default_rng(1).normal(size=7).astype(np.float32)
+    returns = (np.float32(reward) - values) + values  # as an estimator makes them: advantages and values
+    metrics = Metrics()
+    for part in (slice(0, 2), slice(2, 7)):
+        ranks = Metrics()
+        ranks.explain("critic/vf_explained_var", returns[part], values[part])
+        metrics.add(ranks)
+    assert returns.std() > 0
+    assert "critic/vf_explained_var" not in metrics
+
+
 def test_everything_survives_the_way_from_a_rank() -> None:
     metrics = of([1.0, 5.0])
     metrics.smallest("smallest", -1.0)
