@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from fractions import Fraction
 
 from hybridflow.tasks import numbers
@@ -11,8 +12,12 @@ from hybridflow.tasks.base import graders
 
 @graders.register("exact")
 def exact(response: str, answer: str) -> float:
-    """1.0 if the response is the answer, white space at the ends of both aside; else 0.0."""
-    return float(response.strip() == as_text(answer).strip())
+    """1.0 if the response is the answer, white space at the ends of both aside; else 0.0.
+
+    An accented letter is the same whether it is written as one character or as two (Unicode's normal form C).
+    """
+    found, wanted = (unicodedata.normalize("NFC", text).strip() for text in (response, as_text(answer)))
+    return float(found == wanted)
 
 
 @graders.register("last_number")

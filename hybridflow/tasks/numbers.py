@@ -7,47 +7,83 @@ percent sign and a currency say what is counted, and change no value: `5%` is 5,
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
 LONGEST = 4000  # characters of a number; there is no answer beyond it, only a model that repeats itself
 
-# What reads the same is written the same: minus signs and dashes, full-width characters, spaces between thousands.
-_ALIKE = str.maketrans(
-    "−﹣－–‐‑０１２３４５６７８９．，％＄＋／\u00a0\u202f\u2009\u2007",  # noqa: RUF001
-    "------0123456789.,%$+/" + "\u202f" * 4,
-)
 _GAP = "\u202f"
+_KNOWN = {
+    **dict.fromkeys("−﹣－–‒‐‑", "-"),  # noqa: RUF001
+    **dict(zip("．，％＋／⁄∕’·", ".,%+///'×", strict=True)),  # noqa: RUF001
+    **dict.fromkeys("\u00a0\u202f\u2009\u2007", _GAP),
+    "°": "",
+}
+
+
+class _Alike(dict[int, str]):
+    """What reads the same is written the same: digits of any script, currencies, minus signs, fractions of one sign."""
+
+    def __missing__(self, code: int) -> str:
+        found = self[code] = _alike(chr(code))
+        return found
+
+
+def _alike(char: str) -> str:
+    kind = unicodedata.category(char)
+    if char in _KNOWN:
+        return _KNOWN[char]
+    if kind == "Nd":
+        return str(unicodedata.digit(char))
+    if kind == "Sc":
+        return "$"
+    if unicodedata.decomposition(char).startswith("<fraction>"):
+        return unicodedata.normalize("NFKC", char).replace("\u2044", "/")
+    return "" if kind == "Cf" else char  # marks without a width
+
+
+_ALIKE = _Alike()
+_RAISED = re.compile(r"(?<=10)[⁺⁻]?[⁰¹²³⁴-⁹]+")
+_BEHIND_DIGIT = re.compile(r"(?<=[0-9])(?=[¼-¾⅐-⅞])")
+_POWER = r"\^(?:\{([-+]?[0-9]{1,4})\}|([-+]?[0-9]{1,4}))"
+_OVER = r"(?:\{\s?(-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\s?\}|([0-9]))\s?(?:\{\s?(-?[0-9]+)\s?\}|([0-9]))"
 _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"(?<![0-9/])[0-9]+(?:/[0-9]+){2,}"), lambda date: date[0].replace("/", " ")),
-    (re.compile(r"\\(?:left|right|displaystyle|mathrm|text|,(?![0-9])|!(?![0-9]))"), " "),
-    (re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\!|,\\!)(?=[0-9]{3})"), ","),
+    (re.compile(r"\\(?:left|right|displaystyle|mathrm|text|,(?![0-9])|!(?![0-9,]))"), " "),
+    (re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\!,?|,\\!|\\ )(?=[0-9]{3})"), ","),
     (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"\^(?:\\circ|\{\\circ\})"), ""),
     # One digit each, or braces: \frac12, \dfrac{-3}{4}. A whole number before it is part of a mixed one: 1\frac{1}{2}.
-    (re.compile(r"(?<=[0-9])\s?\\[dt]?frac\s?(?:\{([0-9]+)\}|([0-9]))\s?(?:\{([0-9]+)\}|([0-9]))"), r" \1\2/\3\4"),
-    (re.compile(r"\\[dt]?frac\s?(?:\{(-?[0-9]+)\}|([0-9]))\s?(?:\{(-?[0-9]+)\}|([0-9]))"), r"\1\2/\3\4"),
-    (re.compile(r"(?<=[0-9])\s?(?:\\times|\\cdot|×)\s?10\^(?:\{([-+]?[0-9]{1,4})\}|([-+]?[0-9]{1,4}))"), r"e\1\2"),
+    (re.compile(rf"(?<=[0-9])\s?\\[dtc]?frac\s?(?!\{{\s?-){_OVER}"), r" \1\2/\3\4"),
+    (re.compile(rf"\\[dtc]?frac\s?{_OVER}"), r"\1\2/\3\4"),
+    (re.compile(rf"(?<=[0-9])\s?(?:\\times|\\cdot|×|\*)\s?10{_POWER}"), r"e\1\2"),
+    (re.compile(rf"(?<![0-9A-Za-z.,^])10{_POWER}"), r"1e\1\2"),
     (re.compile(r"(?<=[A-Za-z}])\^(?:\{[0-9]+\}|[0-9]+)"), ""),  # of a unit or a variable: 72 cm^2
 )
+_SIGNED = re.compile(r"(?<=[=({])\s?-\s(?=[0-9.$\\])")  # x = - 5; a dash elsewhere begins a line or subtracts
 
 # A minus after a digit, a letter or a closing bracket is a subtraction or a hyphen ("12-5", "top-5"), not a sign.
-_SIGN = r"(?:(?<![0-9A-Za-z)\]}%$])(?P<sign>[-+])[$€£¥]{0,2}|(?<=[$€£¥])(?<![0-9A-Za-z)\]}%][$€£¥])(?P<inner>[-+]))?"
-_DIGITS = rf"(?:[0-9]{{1,3}}(?:[,{_GAP}][0-9]{{3}})+(?![0-9])|[0-9]+)"
+_COIN = r"(?:[A-Z]{0,2}\$){0,2}"
+_SIGN = rf"(?:(?<![0-9A-Za-z)\]}}%$])(?P<sign>[-+]){_COIN}|(?<=\$)(?<![0-9A-Za-z)\]}}%]\$)(?P<inner>[-+]))?"
+_DIGITS = rf"(?:[0-9]{{1,3}}(?:[,'_{_GAP}][0-9]{{3}})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]+)?|(?<![0-9A-Za-z.)\]])\.[0-9]+)"
 _EXPONENT = r"(?:[eE][-+]?[0-9]{1,4}(?![0-9A-Za-z]))?"
 _UNDER = r"(?:/-?[0-9]+(?![0-9/]|\.[0-9]))?"
 _NUMBER = re.compile(rf"{_SIGN}(?P<mixed>[0-9]+ (?=[0-9]+/[0-9]))?(?P<value>{_DECIMAL}{_EXPONENT})(?P<under>{_UNDER})")
-_AROUND = re.compile(r"\\boxed|\\[()\[\]]|[\s$€£¥%.,{}()\[\]*]")
+_AROUND = re.compile(r"\\boxed|\\[()\[\]]|\b[A-Z]{1,2}(?=\$)|[\s$%.,{}()\[\]*]")
 
 
 def plain(text: str) -> str:
     """The text with one spelling of what is written in several."""
-    text = text.translate(_ALIKE)
+    if not text.isascii():
+        text = _RAISED.sub(lambda power: f"^{{{unicodedata.normalize('NFKC', power[0])}}}", text)
+        text = _BEHIND_DIGIT.sub(" ", text).translate(_ALIKE)
     if any(mark in text for mark in "\\^/{"):
         for pattern, spelling in _SPELLINGS:
             text = pattern.sub(spelling, text)
-    return text
+    return _SIGNED.sub("-", text)
 
 
 def last_number(text: str) -> Fraction | None:
@@ -70,7 +106,7 @@ def whole_number(text: str) -> Fraction | None:
 def _value(found: re.Match[str]) -> Fraction | None:
     if len(found[0]) > LONGEST:
         return None
-    over = Fraction(Decimal(re.sub(rf"[,{_GAP}]", "", found["value"])))
+    over = Fraction(Decimal(re.sub(rf"[,'_{_GAP}]", "", found["value"])))
     under = int(found["under"][1:]) if found["under"] else 1
     if not under:
         return None

@@ -23,6 +23,10 @@ def test_exact(response: str, grade: float) -> None:
     assert graders.get("exact")(response, "125") == grade
 
 
+def test_exact_takes_both_spellings_of_an_accent() -> None:
+    assert graders.get("exact")("cafe\u0301", "caf\u00e9 ") == graders.get("exact")("caf\u00e9", "cafe\u0301") == 1.0
+
+
 @pytest.mark.parametrize(
     ("response", "answer", "grade"),
     [
@@ -70,6 +74,31 @@ def test_exact(response: str, grade: float) -> None:
         (" sNaN", "0", 0.0),
         ("Infinity", "1e9999", 0.0),
         ("1e9999999999", "1", 0.0),
+        ("-₹5", "-5", 1.0),
+        ("500", "₩500", 1.0),
+        ("-US$5", "$-5", 1.0),
+        ("3½", "3.5", 1.0),
+        ("-½", "-1/2", 1.0),
+        ("1\u20442", "0.5", 1.0),
+        ("\u0667\u0662", "72", 1.0),
+        ("\u22125", "\u20125", 1.0),
+        ("45", r"45^\circ", 1.0),
+        ("45°", r"45^{\circ}", 1.0),
+        (r"\frac{1.5}{2}", "0.75", 1.0),
+        (r"\cfrac{ 1 }{ 2 }", "0.5", 1.0),
+        (r"\frac{1{,}000}{3}", "1000/3", 1.0),
+        ("6.02×10²³", "6.02e23", 1.0),
+        ("5·10⁻³", "0.005", 1.0),
+        ("10^3", "1000", 1.0),
+        ("2*10^3", "2000", 1.0),
+        ("2^10", "10", 1.0),
+        ("72 cm²", "72", 1.0),
+        ("x = - 5", "-5", 1.0),
+        ("- 5 apples", "5", 1.0),
+        ("1'000 or 1\u2019000", "1000", 1.0),
+        ("1_000", r"1\!,000", 1.0),
+        ("x_1", "1", 1.0),
+        ("\u200b72\ufeff", "72\u200b", 1.0),
     ],
 )
 def test_last_number(response: str, answer: str, grade: float) -> None:
