@@ -267,7 +267,7 @@ class Lagrange:
 
     limit: Annotated[float, Bounds(because="costs have the scale of their grader")] = 0.0  # of the mean cost
     multiplier: Positive = 1.0  # to begin with
-    lr: Positive = 0.1  # of its logarithm
+    lr: NotNegative = 0.1  # of its logarithm; 0: the multiplier stays what it is
     most: Positive = 100.0  # it is held here
     least: Positive = 1e-3  # and here: from nearly nothing it would not grow again
 

@@ -91,7 +91,7 @@ class Lagrange:
     Args:
         multiplier: λ to begin with; above 0.
         limit: what the mean cost of a response may be; 0 in the paper's setting, where harmless answers cost less.
-        lr: the size of a step, above 0.
+        lr: the size of a step; at 0, λ stays what it is.
         most: λ is held here, so that a limit out of reach does not drown the reward for good.
         least: λ is held here, above 0: a step is in proportion to λ, so from nearly nothing it would never grow again.
     """
@@ -104,10 +104,12 @@ class Lagrange:
         most: float = 100.0,
         least: float = 1e-3,
     ) -> None:
-        given = {"multiplier": multiplier, "lr": lr, "most": most, "least": least}
+        given = {"multiplier": multiplier, "most": most, "least": least}
         for name, value in given.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"Lagrange multiplier: {name} is {value}; give more than 0")
+        if not (lr >= 0 and math.isfinite(lr)):
+            raise ValueError(f"Lagrange multiplier: lr is {lr}; give 0 or more")
         if not math.isfinite(limit):
             raise ValueError(f"Lagrange multiplier: limit is {limit}; give a number")
         if not least <= multiplier <= most:

@@ -78,6 +78,12 @@ def test_the_multiplier_grows_above_the_limit_and_shrinks_below(cost: float, sig
     assert (controller.multiplier > 1) - (controller.multiplier < 1) == sign
 
 
+def test_a_multiplier_may_stay_what_it_is() -> None:
+    controller = Lagrange(0.3, lr=0.0)
+    controller.update(50.0)
+    assert controller.multiplier == pytest.approx(0.3)
+
+
 def test_the_multiplier_is_held() -> None:
     controller = Lagrange(1.0, most=2.0)
     controller.update(1e6)
