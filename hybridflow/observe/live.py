@@ -16,8 +16,11 @@ from hybridflow.observe.terminal import cell, one_line
 
 SHOWN = {
     "reward/mean": "reward {:.3f}",
+    "cost/mean": "cost {:.3f}",
     "actor/kl": "KL {:.4f}",
     "actor/nll": "nll {:.3f}",
+    "actor/dpo_loss": "loss {:.3f}",
+    "actor/dpo_accuracy": "accuracy {:.3f}",
     "reward_model/loss": "loss {:.3f}",
     "reward_model/accuracy": "accuracy {:.3f}",
     "reward_model/sign_accuracy": "signs {:.3f}",
@@ -25,6 +28,7 @@ SHOWN = {
     "actor/rollout_log_prob_diff_mean": "vLLM-Megatron {:.1e}",
     "perf/tokens_per_s": "{:.0f} tokens/s",
 }
+SHOWN_UNLESS_ZERO = {"reward/failed_share": "failed grades {:.1%}", "cost/failed_share": "failed costs {:.1%}"}
 LINE_EVERY_S = 10.0  # between lines where there is no terminal
 
 
@@ -63,7 +67,9 @@ class Live:
 
     def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
         """One more step is done. Its number, from 0, is that of the files and of errors."""
-        shown = " · ".join(form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics)
+        known = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
+        known += [form.format(metrics[name]) for name, form in SHOWN_UNLESS_ZERO.items() if metrics.get(name)]
+        shown = " · ".join(known)
         if self._progress is not None and self._task is not None and self._bar_moves():
             self._progress.update(self._task, completed=done, shown=shown)
             if not self._every_step:

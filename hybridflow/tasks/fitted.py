@@ -97,9 +97,9 @@ class FittedTask(PreferenceTask):
             )
             long = rows - size if self._drops(split) else int(self._long(way, split).sum())
             if long:
-                lines.append(
-                    f"task.too_long: {long} of the {rows} rows of {split} are {done}: longer than {self.limits.said}"
-                )
+                kept = f" less {self.limits.response} for rollout.max_response_tokens" if way == "rows" else ""
+                fits = f"{self.limits.said}{kept}"
+                lines.append(f"task.too_long: {long} of the {rows} rows of {split} {done}: longer than {fits}")
         return lines
 
     @property

@@ -52,6 +52,8 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
                 _validate(config, running, task, folder, live, outcome)
             if settings.save_every:
                 _save(config, running, folder, live, outcome)
+    if outcome.steps < settings.steps:
+        live.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     outcome.seconds = earlier + perf_counter() - start
 
 
@@ -100,9 +102,15 @@ def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float],
 
 
 def _learns_by_advantages(config: Config) -> bool:
-    """Whether the policy loss has no gradient where all advantages are 0: a KL to where it began has none either."""
+    """Whether the policy loss has no gradient where all advantages are 0: a KL to where it began has none either.
+
+    Of a loss that is not ours nobody knows.
+    """
+    from hybridflow.losses.policy import policy_losses  # the losses want torch
+
     loss, from_elsewhere = config.algorithm.policy_loss, config.reference.model.path != config.actor.model.path
-    return not loss.entropy_coef and not (loss.kl_coef and from_elsewhere)
+    ours = getattr(policy_losses.get(loss.name), "__module__", "").startswith("hybridflow.")
+    return ours and not loss.entropy_coef and not (loss.kl_coef and from_elsewhere)
 
 
 def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
@@ -146,5 +154,7 @@ def _validate(config: Config, running: Running, task: Task, folder: RunFolder, l
     if "mean_grade" in found:
         outcome.mean_grade[outcome.steps] = found["mean_grade"]
         told += f", mean grade {found['mean_grade']:.3f}"
+    failed = found.get("failed_grades", 0)
+    without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
     folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in found.items()}})
-    live.say(f"{told} on held-out {judged(running.algorithm)}")
+    live.say(f"{told} on held-out {judged(running.algorithm)}{without}")

@@ -52,14 +52,15 @@ class Outcome:
         Args:
             learner: the role whose model the run leaves.
             planned: the updates of it that a step has.
-            by_advantages: whether it learns from nothing else. Without any, what a KL to its own start has for a
-                gradient is rounding.
+            by_advantages: whether its policy loss learns from nothing else. Without any, what a KL to its own start
+                has for a gradient is rounding.
         """
         for role in [name.removesuffix("/updates") for name in metrics if name.endswith("/updates")]:
             entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
             entry.updates += tried
             entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
-            idle = role == learner and by_advantages and without_advantages(metrics)
+            only_by_them = by_advantages and f"{role}/nll" not in metrics  # a flow may learn from given answers too
+            idle = role == learner and only_by_them and without_advantages(metrics)
             entry.moved = entry.moved or (not idle and metrics.get(f"{role}/grad_norm", 0.0) != 0)
         if metrics.get("rollout/kept_rows") == 0 and f"{learner}/updates" not in metrics:
             entry = self.learning.setdefault(learner, Learning())

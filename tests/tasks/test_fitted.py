@@ -80,7 +80,7 @@ def test_dropped_rows_are_counted_and_leave_an_order_of_seed_and_draw(way: str) 
     again = fitted("drop", tokens=10, response=4, way=way)
     at_once = getattr(again, way)("train", Prompts(again, "train", 8, seed=3).at(31))
     assert at_once.dense("sample_id").tolist() == walked[31]
-    assert f"task.too_long: {100 - len(stays)} of the 100 rows of train are left out" in task.look()[0]
+    assert f"task.too_long: {100 - len(stays)} of the 100 rows of train left out: longer than" in task.look()[0]
     assert [task.example("train", n).sample_id for n in range(3)] == stays[:3]
 
 
@@ -99,7 +99,8 @@ def test_cut_prompts_keep_their_end_and_what_opens_them() -> None:
     assert cut.ragged("prompt_ids")[1].tolist() == plain.ragged("prompt_ids")[1].tolist()
     assert cut.columns == plain.columns and cut["answer"].tolist() == plain["answer"].tolist()
     assert task.look() == [
-        f"task.too_long: 20 of the 100 rows of {split} are cut on the left: longer than rollout.max_sequence_tokens"
+        f"task.too_long: 20 of the 100 rows of {split} cut on the left: longer than rollout.max_sequence_tokens "
+        "less 4 for rollout.max_response_tokens"
         for split in WAYS
     ]
     opened = fitted("truncate_left", task=Long(with_bos()))

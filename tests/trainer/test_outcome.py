@@ -9,6 +9,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from hybridflow.config.schema import Config
+from hybridflow.losses.policy import policy_losses
+from hybridflow.trainer.loop import _learns_by_advantages
 from hybridflow.trainer.outcome import Learning, Outcome
 from hybridflow.trainer.validate import of_grades
 
@@ -88,6 +91,18 @@ def test_a_gradient_without_advantages_is_rounding_unless_the_loss_has_more() ->
     with_entropy = Outcome()
     with_entropy.take_in(IDLE, "actor", PLANNED, by_advantages=False)
     assert with_entropy.fault("actor") is None
+    assert after(IDLE | {"actor/nll": 1.2}).fault("actor") is None, "a supervised step learns without advantages"
+
+
+def test_of_a_loss_that_is_not_ours_only_its_gradient_speaks() -> None:
+    config = Config()
+    assert _learns_by_advantages(config)
+
+    @policy_losses.register("outcome_test_own")
+    def own(inputs: object) -> object: ...
+
+    config.algorithm.policy_loss.name = "outcome_test_own"
+    assert not _learns_by_advantages(config)
 
 
 def test_the_counts_go_on_where_a_checkpoint_left_them() -> None:

@@ -1,4 +1,4 @@
-"""A step that takes more prompts than there are says so, once, before its first step."""
+"""What a run says that takes more prompts a step than there are, and one that has nothing left to do."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def test_more_prompts_a_step_than_there_are(
     out = " ".join(capsys.readouterr().out.split())
     expected = f"prompts_per_step = {size + 1} is more than the {size} rows of split 'train': a step takes some of them"
     assert (expected in out) is says
+    assert "stop_at_accuracy" not in out
+
+
+def test_a_run_that_is_good_enough_says_why_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = Addition(char_tokenizer(ALPHABET))
+    config = compose.load("train", ["experiment=addition", "trainer.steps=3", "trainer.stop_at_accuracy=0.9"])
+    running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")))
+    train(config, running, task, RunFolder(tmp_path), Live(), Outcome(accuracy={0: 0.9}))
+    assert capsys.readouterr().out == "trainer.stop_at_accuracy = 0.9 is reached: the run ends here\n"
