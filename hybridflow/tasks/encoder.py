@@ -51,6 +51,8 @@ class Encoder:
             opening = self.opening
             return ids if ids[: len(opening)] == opening else [*opening, *ids]
         messages = checked(prompt)
+        if len(messages) > 1 and is_prefill(messages[-1]) and not messages[-1]["content"]:
+            messages.pop()  # a turn in which nothing is said yet is one to begin
         return self.bare(self._rendered(messages, goes_on=is_prefill(messages[-1])))
 
     def response(self, text: str, *, chat: bool) -> list[int]:
@@ -66,6 +68,10 @@ class Encoder:
 
     def bare(self, text: str) -> list[int]:
         """Token ids of a text and nothing else. Raises ValueError for a character or a word without a token."""
+        if halves := sorted({char for char in text if "\ud800" <= char <= "\udfff"}):
+            raise ValueError(
+                f"{text!r} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
+            )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:

@@ -125,6 +125,14 @@ def test_a_chat_that_ends_with_the_assistant_is_gone_on_with() -> None:
     assert tokenizer.decode(rows.ragged("response_ids")[0]) == "5<|im_end|>"
 
 
+@pytest.mark.parametrize("content", ["m.content", "m.content | trim"])
+def test_an_assistants_turn_without_a_word_is_one_to_begin(content: str) -> None:
+    tokenizer = chatml()
+    tokenizer.chat_template = CHATML.replace("m.content", content)
+    encoder, nothing = Encoder(tokenizer), {"role": "assistant", "content": ""}
+    assert encoder.prompt([USER, nothing]) == encoder.prompt([USER])
+
+
 def test_a_turn_ends_as_the_template_ends_it_on_every_side(tmp_path: Path) -> None:
     tokenizer = chatml()
     turn_end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -195,6 +203,8 @@ def test_one_of_several_templates(tmp_path: Path) -> None:
         ([{"role": "user", "content": [{"type": "image"}]}], "has the content .*image"),
         ("h\u00e9", r"no tokens for \['\u00e9'\]"),
         ("", "has no tokens"),
+        ("h\ud83d", r"has \['\\ud83d'\], halves of a surrogate pair"),
+        ([{"role": "user", "content": "\udc00"}], "halves of a surrogate pair"),
     ],
 )
 def test_what_is_no_prompt_names_its_row(prompt: Any, line: str) -> None:
