@@ -53,12 +53,15 @@ class FixedKL:
 class AdaptiveKL:
     """Steers the KL towards a target: β ← β (1 + gain · clip(KL / target - 1, -0.2, 0.2)).
 
-    Source: arXiv 1909.08593, section 2.2, with its gain of 0.1. A KL of exactly the target leaves β as it is.
+    Source: arXiv 1909.08593, section 2.2, with its gain of 0.1. A KL of exactly the target leaves β as it is. That it
+    is held between 1e-9 and 1e9 is ours: a target out of reach for a whole run takes it to no infinity, nor to a 0 from
+    which no factor leads back.
 
     Raises ValueError if the coefficient, the target or the gain is not above 0, or a measured KL is not finite.
     """
 
     BOUND = 0.2
+    LEAST, MOST = 1e-9, 1e9
 
     def __init__(self, coef: float, target: Positive, gain: Gain = 0.1) -> None:
         for name, value in (("coef", coef), ("target", target), ("gain", gain)):
@@ -71,7 +74,8 @@ class AdaptiveKL:
         if not math.isfinite(kl):
             raise ValueError(f"adaptive KL: the measured KL is {kl}; look for log-probs that are not finite")
         error = min(max(kl / self.target - 1, -self.BOUND), self.BOUND)
-        self.coef *= 1 + self.gain * error
+        moved = self.coef * (1 + self.gain * error)
+        self.coef = min(max(moved, min(self.LEAST, self.coef)), max(self.MOST, self.coef))
 
     def state(self) -> dict[str, float]:
         """The coefficient."""

@@ -37,6 +37,16 @@ def test_adaptive_kl_rests_at_its_target_and_moves_at_most_two_percent() -> None
     assert controller.coef == pytest.approx(1.02)
 
 
+@pytest.mark.parametrize(("far", "held", "back"), [(1e300, 1e9, 0.98), (0.0, 1e-9, 1.02)])
+def test_adaptive_kl_comes_back_from_a_target_out_of_reach(far: float, held: float, back: float) -> None:
+    controller = AdaptiveKL(0.1, target=1.0)
+    for _ in range(50_000):
+        controller.update(far)
+    assert controller.coef == held
+    controller.update(2.0 if back > 1 else 0.0)
+    assert controller.coef == pytest.approx(held * back)
+
+
 @given(MEASURED)
 def test_a_fixed_coefficient_does_not_move(measured: list[float]) -> None:
     controller = FixedKL(0.3)
