@@ -15,7 +15,11 @@ def as_text(answer: Any) -> str:
 
     Raises ValueError for what is neither a text nor a finite number.
     """
-    if isinstance(answer, np.generic):
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer[()]
+    if isinstance(answer, np.float16 | np.float32):
+        answer = float(str(answer))  # 0.1, and not 0.10000000149011612, which no response says
+    elif isinstance(answer, np.generic):
         answer = answer.item()
     if isinstance(answer, str):
         return str(answer)

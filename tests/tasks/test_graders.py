@@ -167,7 +167,19 @@ def test_long_texts_take_no_time(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("response", "answer"),
-    [("yes", "yes\n"), ("5", 5), ("5", np.int64(5)), ("5", 5.0), ("0.5", 0.5), ("True", True), ("5", Decimal("5.0"))],
+    [
+        ("yes", "yes\n"),
+        ("5", 5),
+        ("5", np.int64(5)),
+        ("5", 5.0),
+        ("0.5", 0.5),
+        ("True", True),
+        ("5", Decimal("5.0")),
+        ("0.1", np.float32(0.1)),
+        ("0.1", np.float16(0.1)),
+        ("2", np.float32(2)),
+        ("5", np.array(5)),
+    ],
 )
 def test_exact_takes_both_sides_alike(response: str, answer: object) -> None:
     assert graders.get("exact")(response, answer) == 1.0 and graders.get("exact")(f"{response}1", answer) == 0.0
