@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import chain, product
 
 import numpy as np
 
 from hybridflow.batch.columns import row_numbers
 from hybridflow.losses.filters import FilterInputs
 
+SCALES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6)  # of rewards
 MOST_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer
+MOST_ROUNDS = 64  # of few rows, so that rewards between narrow bounds come up
 
 
-def trials(prompts: int, samples: int, limit: int) -> Iterator[FilterInputs]:
-    """Rollouts of this size: rewards of the usual scales, equal and unequal, with responses short, long and cut off.
+def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[FilterInputs]:
+    """Rollouts of this size: rewards of many scales, equal and unequal, with responses short, long and cut off.
 
     Args:
         limit: the most tokens that a response may have.
     """
     prompts = max(1, min(prompts, MOST_ROWS // samples))
-    rows, draw = prompts * samples, np.random.default_rng(0)
+    rows, draw = prompts * samples, np.random.default_rng(seed)
     group = np.repeat(np.arange(prompts), samples)
     one_of_each = (np.arange(rows) % samples == 0).astype(float)
     rewards = [np.full(rows, value) for value in (0.0, 0.5, 1.0)]
     rewards += [one_of_each, 1 - one_of_each, 2 * one_of_each - 1]
     rewards += [(draw.random(rows) < share).astype(float) for share in (0.1, 0.5, 0.9)]
-    rewards += [scale * draw.random(rows) for scale in (1.0, 10.0, 100.0)]
-    rewards += [scale * draw.normal(size=rows) for scale in (1.0, 10.0, 100.0)]
+    rewards += [scale * draw.random(rows) for scale in SCALES]
+    rewards += [scale * draw.normal(size=rows) for scale in SCALES]
     rewards += [draw.integers(0, 11, rows).astype(float)]
     lengths = [draw.integers(1, limit + 1, rows), np.full(rows, 1), np.full(rows, max(1, limit // 2))]
     for reward, length, cut in product(rewards, lengths, (False, True)):
@@ -40,7 +42,8 @@ def trials(prompts: int, samples: int, limit: int) -> Iterator[FilterInputs]:
 
 def keeps_nothing(chosen: Callable[[FilterInputs], np.ndarray], prompts: int, samples: int, limit: int) -> bool:
     """Whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
-    for inputs in trials(prompts, samples, limit):
+    rounds = max(1, min(MOST_ROUNDS, MOST_ROWS // (prompts * samples)))
+    for inputs in chain.from_iterable(trials(prompts, samples, limit, seed) for seed in range(rounds)):
         try:
             if len(row_numbers(chosen(inputs), len(inputs.rewards))):
                 return False

@@ -97,6 +97,8 @@ def test_a_filter_that_compares_samples_keeps_none_of_one() -> None:
         (lambda rows: np.flatnonzero(rows.rewards >= 1), False),
         (lambda rows: np.flatnonzero((rows.rewards > 6) & (rows.rewards < 8)), False),
         (lambda rows: np.flatnonzero(rows.rewards < 0), False),
+        (lambda rows: np.flatnonzero(rows.rewards > 900), False),
+        (lambda rows: np.flatnonzero(rows.rewards < -5e4), False),
         (lambda rows: np.flatnonzero(rows.truncated), False),
         (lambda rows: np.flatnonzero(rows.lengths == LIMIT // 2), False),
         (lambda rows: np.flatnonzero(rows.lengths > LIMIT), True),
@@ -105,6 +107,12 @@ def test_a_filter_that_compares_samples_keeps_none_of_one() -> None:
 )
 def test_a_filter_of_the_users_is_tried_on_what_may_come(keeps: RolloutFilter, nothing: bool) -> None:
     assert keeps_nothing(keeps, prompts=16, samples=1, limit=LIMIT) is nothing
+
+
+def test_of_few_rows_there_are_more_trials() -> None:
+    narrow = lambda rows: np.flatnonzero((rows.rewards > 0.29) & (rows.rewards < 0.31))  # noqa: E731
+    assert not keeps_nothing(narrow, prompts=1, samples=1, limit=LIMIT)
+    assert keeps_nothing(rollout_filters.get("unequal_groups"), prompts=1, samples=1, limit=LIMIT)
 
 
 def test_a_filter_that_raises_is_left_to_the_run() -> None:
