@@ -121,6 +121,8 @@ def import_plugins(modules: list[str]) -> None:
             raise
         except BaseException as error:  # a plugin may raise anything, such as SystemExit
             told = " ".join(_cause(error).split("\n"))
+            if isinstance(error, ModuleNotFoundError | TypeError) and module.endswith(".py"):
+                told = f"a module is named, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
             raise ImportError(f"plugins: cannot import {module!r}: {told}") from error
 
 

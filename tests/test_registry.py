@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,13 @@ def test_plugins_are_imported(module: Callable[[str, str], str]) -> None:
 def test_a_plugin_that_is_missing_is_named() -> None:
     with pytest.raises(ImportError, match="plugins: cannot import 'no_such_plugin'"):
         import_plugins(["no_such_plugin"])
+
+
+@pytest.mark.parametrize("file", ["sums.py", "./sums.py", "my_pkg/sums.py"])
+def test_a_plugin_given_as_a_file_is_told_its_module(file: str) -> None:
+    expected = file.removeprefix("./").removesuffix(".py").replace("/", ".")
+    with pytest.raises(ImportError, match=rf"a module is named, not its file: {re.escape(expected)}$"):
+        import_plugins([file])
 
 
 BROKEN = {

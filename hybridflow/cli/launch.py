@@ -49,7 +49,10 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     """
     parser = get_args_parser()
     parser.prog = f"hybridflow {subcommand}"
-    options = parser.parse_intermixed_args(list(argv))
+    parser.allow_abbrev = False  # else --experiment=NAME is taken for --experimental-rerun
+    options, strange = parser.parse_known_intermixed_args(list(argv))
+    if strange:
+        raise ConfigError("\n".join(map(_strange_flag, strange)))
     ordered = _flags_first(argv, options.overrides)
     _refuse(options)
     if options.shell_completion:
@@ -118,6 +121,13 @@ def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
         else:
             flags.append(argument)
     return [*flags, *overrides]
+
+
+def _strange_flag(flag: str) -> str:
+    """What is wrong with an argument that begins with a dash and is no flag."""
+    key, equals, _ = flag.lstrip("-").partition("=")
+    setting = flag.lstrip("-") if equals else f"{key}=VALUE"
+    return f"{flag}: there is no such flag; a setting is given without dashes, as {setting}"
 
 
 def _refuse(options: argparse.Namespace) -> None:

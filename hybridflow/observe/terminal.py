@@ -25,6 +25,7 @@ _UNSEEN = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _BREAKS = re.compile(r"[\t\n]")
+WIDEST = 1000  # characters of a line that is not drawn on a terminal
 
 
 def visible(text: str) -> str:
@@ -56,6 +57,8 @@ def complain(text: str) -> None:
 
 def draw(console: Console, thing: RenderableType) -> None:
     """Print what rich draws; names and values in it are `cell`s."""
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDEST  # a file has no edge at which a path would be cut
     with console.capture() as drawn:
         console.print(thing)
     _write(drawn.get(), sys.stdout, end="")

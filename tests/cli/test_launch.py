@@ -121,6 +121,11 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         (["experiment=addition"], "actor.model.path: runs/addition_warmup/model is not a model folder"),
         ([*TRAIN[1:], "plugins=[not_there]"], "plugins: cannot import 'not_there'"),
         ([*TRAIN[1:], "--experimental-rerun", "x.pickle"], "--experimental-rerun: not supported"),
+        (
+            ["--experiment=addition"],
+            "--experiment=addition: there is no such flag; a setting is given without dashes, as ex",
+        ),
+        ([*TRAIN[1:], "--trainer.steps", "5"], "--trainer.steps: there is no such flag; a setting is given without"),
         ([*TRAIN[1:], "-cp", "elsewhere"], "-cp: not supported"),
         (["--cfg", "job", "actor.paralel=1"], "did you mean actor.parallel?"),
         (["experiment=null"], "experiment=null: experiment is a group: name one of its options, or leave it out"),

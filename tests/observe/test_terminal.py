@@ -50,6 +50,14 @@ def test_live_shows_names_as_they_are(name: str, capsys: pytest.CaptureFixture[s
     assert out.replace("\n", " ").count(terminal.one_line(name)[:8]) >= 3
 
 
+def test_a_table_in_a_file_cuts_no_path(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    path = "/home/" + "a-long-folder/" * 20 + "model"
+    Live().table("mine", {"model": path})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and path in lines[2]
+
+
 @pytest.mark.parametrize("name", [*NAMES, HOSTILE])
 def test_the_bar_shows_names_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Live, "_bar_moves", staticmethod(lambda: True))
