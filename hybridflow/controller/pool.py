@@ -123,7 +123,7 @@ class ResourcePool:
         """Where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is host."""
         places = [*self.places, *others]
         if len({place.node for place in places}) == 1:  # a file, so that nothing listens
-            self._meetings.append(ray.get(self.ranks[0].meeting_folder.remote()))
+            self._meetings.append(ray.get(self.ranks[0].make_meeting_folder.remote()))
             return f"file://{self._meetings[-1]}/store"
         return f"tcp://{places[0].address}:{ray.get(self.ranks[0].free_port.remote())}"
 

@@ -18,7 +18,7 @@ import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
-from hybridflow.controller import meeting
+from hybridflow.controller import meeting_folder
 from hybridflow.controller.failure import Failure, describe
 from hybridflow.controller.report import Order, Place, Report
 from hybridflow.dispatch import Call, Method, methods
@@ -55,9 +55,9 @@ class Rank:
 
         return self._reported(pool, "start", place)
 
-    def meeting_folder(self) -> str:
+    def make_meeting_folder(self) -> str:
         """A new folder on this node, which is swept away once this process is gone."""
-        return str(meeting.make())
+        return str(meeting_folder.make())
 
     def free_port(self) -> int:
         """A port of this node, where from now on a store waits for those who are to meet."""

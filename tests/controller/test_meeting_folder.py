@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -10,24 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.controller import meeting
+from hybridflow.controller import meeting_folder
 
-OWNER = "import time\nfrom hybridflow.controller import meeting\nprint(meeting.make(), flush=True)\ntime.sleep(60)"
+OWNER = (
+    "import time\nfrom hybridflow.controller import meeting_folder\nprint(meeting_folder.make(), flush=True)\n"
+    "time.sleep(60)"
+)
 
 
 def test_the_folders_of_the_dead_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(meeting_folder.tempfile, "tempdir", str(tmp_path))
     (tmp_path / "hybridflow-meeting-of-somebody").mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER], env={**meeting.os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE
+        [sys.executable, "-c", OWNER],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
     ) as owner:
         assert owner.stdout is not None
         theirs = Path(owner.stdout.readline().decode().strip())
         (theirs / "store").write_text("x")
-        ours = meeting.make()
+        ours = meeting_folder.make()
         assert stat.S_IMODE(ours.stat().st_mode) == 0o700
         assert theirs.is_dir() and theirs.parent == tmp_path, "its owner is alive"
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-    meeting.sweep(tmp_path)
+    meeting_folder.sweep(tmp_path)
     assert not theirs.exists() and ours.exists()
