@@ -65,7 +65,6 @@ NotNegativeInt = Annotated[int, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(more_than=0)]
 Level = Annotated[float, Bounds(at_least=0, at_most=1)]
 Share = Annotated[float, Bounds(more_than=0, at_most=1)]
-Fraction = Annotated[float, Bounds(at_least=0, at_most=1)]
 
 
 @dataclass(frozen=True)

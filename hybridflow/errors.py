@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+LONGEST_SHOWN = 240  # characters of a value in a message
+
 
 class HybridFlowError(Exception):
     """Something that the user can mend. The message says what was found, what was expected and what to do."""
@@ -31,6 +33,16 @@ class UnexpectedError(HybridFlowError):
     """Something that nobody has foreseen ended a run before its start; it is the cause."""
 
     exit_code: ClassVar[int] = 2
+
+
+def shown(value: object) -> str:
+    """A value in a message, as Python writes it; of a long one the beginning and the end."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # too many digits or brackets
+        text = type(value).__name__
+    half = LONGEST_SHOWN // 2
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:half]} … {text[-half:]}"
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hybridflow.errors import shown
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
@@ -52,15 +54,6 @@ def a_number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
         raise ValueError(f"{what} = {shown(value)}: a number above 0 was expected")
     return float(value)
-
-
-def shown(value: object) -> str:
-    """A value of JSON, as short as a message needs it."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # too many digits or brackets
-        text = type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _described(found: object) -> str:

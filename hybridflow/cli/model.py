@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.errors import ConfigError
+from hybridflow.json_file import read_object
 from hybridflow.models.exported import model_files
 from hybridflow.observe import terminal
 
@@ -153,20 +154,19 @@ def _in_the_way(out: Path, force: bool) -> str | None:
 def _wrote(folder: Path) -> bool:
     """Whether the files there that are a model's are what this command wrote, or what is left of it."""
     try:
-        wrote = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        wrote = read_object(folder / MARK)
+    except ValueError:
         return False
     found = {file.name: file.stat().st_size for file in model_files(folder)}
-    return isinstance(wrote, dict) and found.items() <= wrote.items()
+    return found.items() <= wrote.items()
 
 
 def _is_model(folder: Path) -> bool:
     """Whether the config.json there is a model's."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return "model_type" in read_object(folder / "config.json")
+    except ValueError:
         return False
-    return isinstance(config, dict) and "model_type" in config
 
 
 def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hybridflow.config import Config, changes, compose, yaml_file
-from hybridflow.errors import ConfigError
-from hybridflow.json_file import a_number, read_object, shown
+from hybridflow.errors import ConfigError, shown
+from hybridflow.json_file import a_number, read_object
 
 RECORD = "stage.json"
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, Fraction, NotNegative, NotNegativeInt, Positive, Share
+from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Positive, Share
 
 
 class DType(StrEnum):
@@ -146,7 +146,7 @@ class Reward(Trained):
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
     right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
-    max_failed_share: Fraction = 0.0  # of a step's grades that may fail; 0: the first ends the run
+    max_failed_share: Level = 0.0  # of a step's grades that may fail; 0: the first ends the run
     model: Model = field(default_factory=lambda: Model(path=""))  # of the reward model
 
 
@@ -156,7 +156,7 @@ class Cost(Trained):
 
     worker: str = "cost"
     grader: str = ""  # the registered name of the grader; its grade is the cost
-    max_failed_share: Fraction = 0.0  # as that of `reward`
+    max_failed_share: Level = 0.0  # as that of `reward`
     model: Model = field(default_factory=lambda: Model(path=""))  # of the cost model
 
 

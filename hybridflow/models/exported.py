@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hybridflow.json_file import read_object
 from hybridflow.models.score import as_scorer
 
 # What is copied from the folder that training started from, which may hold anything. A README or a model card is not:
@@ -83,7 +84,7 @@ def copy_extras(source: Path, folder: Path) -> None:
 
 def write_config(source: Path, folder: Path, *, dtype: str, head: str) -> None:
     """Write the config of what was trained from the model in `source`; see `exported_config`."""
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = read_object(source / "config.json")
     text = json.dumps(exported_config(config, dtype=dtype, head=head), indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridflow.json_file import a_number, a_whole, shown
+from hybridflow.errors import shown
+from hybridflow.json_file import a_number, a_whole
 
 # What `shape_of` carries out or checks.
 READ = """

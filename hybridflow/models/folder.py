@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
-from hybridflow.json_file import LFS_POINTER, read_object, refuse_pointer, shown
+from hybridflow.errors import shown
+from hybridflow.json_file import LFS_POINTER, read_object, refuse_pointer
 from hybridflow.models.shape import Shape
 from hybridflow.models.weights import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
 from hybridflow.parallel.layout import Layout

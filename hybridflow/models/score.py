@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridflow.json_file import a_whole, shown
+from hybridflow.errors import shown
+from hybridflow.json_file import a_whole
 
 _SCORER, _LANGUAGE_MODEL = "ForSequenceClassification", "ForCausalLM"
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from hybridflow.errors import shown
+
 
 def as_text(answer: Any) -> str:
     """The text of an answer; a number as it is usually written, a whole one without a decimal point.
@@ -29,5 +31,5 @@ def as_text(answer: Any) -> str:
     if isinstance(answer, int | Fraction):
         return str(answer)
     raise ValueError(
-        f"the answer is {answer!r}, of type {type(answer).__name__}; a text or a finite number was expected"
+        f"the answer is {shown(answer)}, of type {type(answer).__name__}; a text or a finite number was expected"
     )

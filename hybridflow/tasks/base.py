@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.errors import ConfigError, DataError
+from hybridflow.errors import ConfigError, DataError, shown
 from hybridflow.options import faults, given
 from hybridflow.registry import Registry
 from hybridflow.tasks.answers import as_text
@@ -99,7 +99,7 @@ class Task(ABC):
                     self.check_answer(answers[-1])
                 prompts.append(self.encode(example.prompt))
                 if not prompts[-1]:
-                    raise ValueError(f"the prompt {example.prompt!r} has no tokens; at least one was expected")
+                    raise ValueError(f"the prompt {shown(example.prompt)} has no tokens; at least one was expected")
                 ids.append(_plain_id(example.sample_id))
         return Batch(
             prompt_ids=Ragged.of(prompts, np.int64),
@@ -152,7 +152,7 @@ def _plain_id(sample_id: object) -> int | str:
         sample_id = sample_id.item()
     if not isinstance(sample_id, int | str):
         kind = type(sample_id).__name__
-        raise ValueError(f"the sample_id is {sample_id!r}, of type {kind}; an integer or a string was expected")
+        raise ValueError(f"the sample_id is {shown(sample_id)}, of type {kind}; an integer or a string was expected")
     return sample_id
 
 

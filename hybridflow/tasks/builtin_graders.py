@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from fractions import Fraction
 
+from hybridflow.errors import shown
 from hybridflow.tasks import numbers
 from hybridflow.tasks.answers import as_text
 from hybridflow.tasks.base import graders
@@ -35,7 +36,7 @@ def number_of(answer: str) -> Fraction:
     """The value of an answer that is a number. Raises ValueError if it is none."""
     found = numbers.whole_number(as_text(answer))
     if found is None:
-        raise ValueError(f"grader last_number: the answer is {answer!r}, a number was expected; use `exact`")
+        raise ValueError(f"grader last_number: the answer is {shown(answer)}, a number was expected; use `exact`")
     return found
 
 

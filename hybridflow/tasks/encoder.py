@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hybridflow.errors import shown
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -75,9 +77,9 @@ class Encoder:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
-            raise ValueError(f"the tokenizer has no tokens for {self._unknown(text)} in {text!r}: {_REMEDY}")
+            raise ValueError(f"the tokenizer has no tokens for {self._unknown(text)} in {shown(text)}: {_REMEDY}")
         if self._may_lose and (lost := self._lost(text, ids)):
-            raise ValueError(f"the tokenizer has no tokens for {lost} in {text!r}: {_REMEDY}")
+            raise ValueError(f"the tokenizer has no tokens for {lost} in {shown(text)}: {_REMEDY}")
         return ids
 
     @cached_property
@@ -120,7 +122,7 @@ class Encoder:
                 **self._options,
             )
         except Exception as error:  # a template raises what it likes
-            raise ValueError(f"the chat template does not take {messages!r}: {error}") from error
+            raise ValueError(f"the chat template does not take {shown(messages)}: {error}") from error
         return text
 
     def _check_options(self) -> None:
@@ -175,10 +177,14 @@ def checked(messages: Any) -> list[Message]:
     if isinstance(messages, np.ndarray):  # as a table read from Parquet has them
         messages = messages.tolist()
     if isinstance(messages, Mapping):
-        raise ValueError(f"the prompt is one message, {dict(messages)!r}; a chat is a list of them: put it into [ ]")
+        raise ValueError(
+            f"the prompt is one message, {shown(dict(messages))}; a chat is a list of them: put it into [ ]"
+        )
     if not isinstance(messages, Sequence) or isinstance(messages, bytes):
         kind = type(messages).__name__
-        raise ValueError(f"the prompt is {messages!r}, of type {kind}; a text or a list of chat messages was expected")
+        raise ValueError(
+            f"the prompt is {shown(messages)}, of type {kind}; a text or a list of chat messages was expected"
+        )
     if not messages:
         raise ValueError("the prompt is a chat without messages")
     return [_checked_message(number, message) for number, message in enumerate(messages)]
@@ -191,13 +197,13 @@ def is_prefill(last: Message) -> bool:
 
 def _checked_message(number: int, message: Any) -> Message:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError(f'message {number} is {message!r}; {{"role": "user", "content": "…"}} was expected')
+        raise ValueError(f'message {number} is {shown(message)}; {{"role": "user", "content": "…"}} was expected')
     content = message.get("content")
     if isinstance(content, str) or (content is None and message.get("tool_calls")):
         return message
     if isinstance(content, Sequence) and content and all(_is_text(part) for part in content):
         return {**message, "content": "".join(part["text"] for part in content)}
-    raise ValueError(f"message {number} ({message['role']}) has the content {content!r}; a text was expected")
+    raise ValueError(f"message {number} ({message['role']}) has the content {shown(content)}; a text was expected")
 
 
 def _is_text(part: Any) -> bool:

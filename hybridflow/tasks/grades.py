@@ -9,7 +9,6 @@ everything that compares or learns (`graded`), and is counted. How many may fail
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from numbers import Real
@@ -19,6 +18,7 @@ import numpy as np
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Config
+from hybridflow.errors import shown
 from hybridflow.observe.metrics import Metrics
 from hybridflow.tasks.tokenizer import load_decoder
 
@@ -35,14 +35,6 @@ GRADES: Mapping[str, Kind] = {
     "baseline_rewards": Kind("reward", "reward/baseline_"),
     "costs": Kind("cost", "cost/"),
 }
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 300
-
-
-def shown(value: object) -> str:
-    """A value in an error: as Python writes it, cut if it is long."""
-    return _SHORT.repr(value)
 
 
 def number(grade: object) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
-from hybridflow.errors import HybridFlowError
-from hybridflow.json_file import read_object, shown
+from hybridflow.errors import HybridFlowError, shown
+from hybridflow.json_file import read_object
 from hybridflow.observe.disk import writing
 from hybridflow.observe.folder import RunFolder
 from hybridflow.roles import TrainedRole

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hybridflow.errors import HybridFlowError
-from hybridflow.json_file import a_whole, read_object, shown
+from hybridflow.errors import HybridFlowError, shown
+from hybridflow.json_file import a_whole, read_object
 
 MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
 MOST_PASSES = 20

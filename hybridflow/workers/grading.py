@@ -8,8 +8,9 @@ import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.config.schema import Cost, Reward
+from hybridflow.errors import shown
 from hybridflow.tasks import graders
-from hybridflow.tasks.grades import number, shown
+from hybridflow.tasks.grades import number
 from hybridflow.tasks.tokenizer import load_decoder
 from hybridflow.workers.base import Context, Worker
 

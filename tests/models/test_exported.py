@@ -202,3 +202,11 @@ def test_a_reward_models_config_has_one_label_whatever_the_sources_had(tmp_path:
     assert is_scorer(found, "here") and found["torch_dtype"] == "float32"
     (tmp_path / "config.json").write_text(json.dumps(found))
     assert AutoConfig.from_pretrained(tmp_path).num_labels == 1
+
+
+def test_the_config_is_read_as_the_model_was(tmp_path: Path) -> None:
+    """With a byte order mark too, which some editors write: it must not show up only when the model is saved."""
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 8}), encoding="utf-8-sig")
+    out = begin(tmp_path / "model")
+    exported.write_config(tmp_path, out, dtype="float32", head="lm")
+    assert json.loads((out / "config.json").read_text()) == {"vocab_size": 8, "dtype": "float32"}

@@ -30,6 +30,7 @@ from hybridflow.engines.megatron import rng
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.held import gather, held, is_distributed
 from hybridflow.engines.megatron.optimizer import Optimiser
+from hybridflow.json_file import read_object
 from hybridflow.models import Weight, hf_view
 from hybridflow.models.folder import Slice
 from hybridflow.parallel.platform import platform
@@ -85,7 +86,7 @@ def load(engine: MegatronEngine, folder: Path) -> dict[str, Any]:
     With another number of ranks than there was, random states stay as they are: there is one a rank. Raises KeyError
     naming a tensor that the checkpoint lacks.
     """
-    state = json.loads((folder / STATE).read_text())
+    state = read_object(folder / STATE)
     for kind in _kinds(state["optimizer_steps"]):
         _take(engine, kind, folder / TENSORS)
     _set_steps(engine, state["optimizer_steps"], state["schedule_steps"])
