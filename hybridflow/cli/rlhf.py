@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from time import perf_counter
 from hybridflow.cli import launch, preflight, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
-from hybridflow.config import Config, check, compose
+from hybridflow.config import Config, compose
 from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import Shape
@@ -83,7 +82,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
         found += [
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
-        warnings |= dict.fromkeys([] if lines else check.warnings(config, os.cpu_count() or 1))
+        warnings |= dict.fromkeys([] if lines else launch.warnings(composed))
         coming |= preflight.left(config, coming)
     if found:
         raise ConfigError("\n".join(found))

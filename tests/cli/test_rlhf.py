@@ -193,3 +193,12 @@ def test_a_file_and_options_of_ones_own(workplace, ran):
     (workplace / "own/experiment/mine.yaml").write_text(text)
     (workplace / "own/own_stages.yaml").write_text(OWN)
     assert main(["rlhf", "-cd", "own", "-cn", "own_stages"]) == 0 and names(ran) == ["first"]
+
+
+def test_what_a_stage_warns_of_is_what_its_command_warns_of(workplace, ran, capsys):
+    assert main([*RLHF, "train.actor.optimizer.lr=0", "train.critic.optimizer.lr=0.1"]) == 0
+    told = capsys.readouterr().err
+    assert "warning: actor.optimizer.lr: 0 given: its updates are taken, and leave it as it is" in told
+    assert "critic.optimizer.lr=0.1: no effect" not in told, "PPO has a critic"
+    assert main([*RLHF, "sft.critic.optimizer.lr=0.1"]) == 0
+    assert "warning: critic.optimizer.lr=0.1: no effect, as sft has no role critic" in capsys.readouterr().err
