@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+OF_GIVEN_TEXT = ("nll", "dpo_loss")  # what supervised and preference losses report: a flow may learn from them too
+
 
 @dataclass
 class Learning:
@@ -59,8 +61,8 @@ class Outcome:
             entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
             entry.updates += tried
             entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
-            only_by_them = by_advantages and f"{role}/nll" not in metrics  # a flow may learn from given answers too
-            idle = role == learner and only_by_them and without_advantages(metrics)
+            idle = role == learner and by_advantages and without_advantages(metrics)
+            idle = idle and not any(f"{role}/{name}" in metrics for name in OF_GIVEN_TEXT)
             entry.moved = entry.moved or (not idle and metrics.get(f"{role}/grad_norm", 0.0) != 0)
         if metrics.get("rollout/kept_rows") == 0 and f"{learner}/updates" not in metrics:
             entry = self.learning.setdefault(learner, Learning())

@@ -88,6 +88,7 @@ def test_a_gradient_without_advantages_is_rounding_unless_the_loss_has_more() ->
     assert (after(IDLE, IDLE).fault("actor") or "").startswith("the loss of the actor had no gradient in any of 8")
     assert after(IDLE, updates()).fault("actor") is None
     assert after(IDLE | {"critic/advantages_max": 0.5}).fault("actor") is None
+    assert after(IDLE | {"actor/nll": 2.0}).fault("actor") is None, "supervised steps in the flow learn all the same"
     with_entropy = Outcome()
     with_entropy.take_in(IDLE, "actor", PLANNED, by_advantages=False)
     assert with_entropy.fault("actor") is None
