@@ -13,7 +13,6 @@ import pytest
 from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, HybridFlowError
-from hybridflow.tasks import tasks
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer import run as trainer
@@ -68,21 +67,14 @@ def test_options_that_a_task_does_not_take(config: Config, tmp_path: Path) -> No
     assert contents(tmp_path) == before
 
 
-@tasks.register("reads_a_file_for_test_starts")
-class ReadsAFile(Addition):
-    """As tasks of users do."""
-
-    def __init__(self, tokenizer: Any, file: str = "/nowhere/rows.jsonl") -> None:
-        super().__init__(tokenizer)
-        self.lines = Path(file).read_text().splitlines()
-
-
-def test_a_file_that_a_task_lacks_is_blamed_on_the_task(config: Config) -> None:
+def test_a_file_that_a_task_lacks_is_blamed_on_the_task(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not on the model's folder, whose files are missing in the same way."""
-    config.task.name, config.task.options = "reads_a_file_for_test_starts", {}
-    with pytest.raises(
-        ConfigError, match=r"^task\.name: reads_a_file_\w+ gives no rows: FileNotFoundError: .*/nowhere/"
-    ):
+
+    def read(self: Addition, tokenizer: Any, **options: Any) -> None:
+        Path("/nowhere/rows.jsonl").read_text()
+
+    monkeypatch.setattr(Addition, "__init__", read)
+    with pytest.raises(ConfigError, match=r"^task\.name: addition gives no rows: FileNotFoundError: .*/nowhere/rows"):
         trainer.run(config)
 
 
