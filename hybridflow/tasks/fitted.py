@@ -145,12 +145,20 @@ class FittedTask(PreferenceTask):
         """Rows of the task, whose ids are tokens of all models."""
         source = self._pairs if way == "preferences" else self.task
         batch: Batch = getattr(source, way)(split, numbers)
+        if len(batch) != len(numbers):
+            raise DataError(
+                f"split {split!r}: {type(self.task).__name__}.{way} gave {len(batch)} rows for {len(numbers)} row "
+                "numbers; one for each, in their order, was expected: leave rows out by the task's size"
+            )
         if type(self.task).rows is not Task.rows and way == "rows" and "answer" in batch:
             for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
                 with named_row(split, number):
                     self.task.check_answer(answer)
         for name in (name for name in IDS if name in batch):
             column = batch.ragged(name)
+            if len(column) and column.values.dtype.kind not in "iu":
+                kind = f"{type(self.task).__name__}.{way} are {column.values.dtype}"
+                raise DataError(f"split {split!r}: {name} of {kind}; integers were expected")
             if name == "prompt_ids" and len(column) and not column.lengths.min():
                 raise DataError(f"row {numbers[column.lengths.argmin()]} of split {split!r}: its prompt has no tokens")
             for vocabulary in self.limits.vocabularies:

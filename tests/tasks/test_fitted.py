@@ -200,6 +200,16 @@ def test_an_answer_of_a_task_s_own_rows_is_looked_at_too() -> None:
         fitted(task=task).rows("train", [0, 1])
 
 
+def test_own_rows_are_as_many_as_were_asked_for_and_of_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    floats = Batch(prompt_ids=Ragged.of([[2.0], [3.0]], np.float32), answer=np.array(["1", "1"], dtype=object))
+    monkeypatch.setattr(OwnRows, "rows", lambda *_: floats)
+    task = fitted(task=OwnRows([2], [3], [4]))
+    with pytest.raises(DataError, match=r"split 'train': OwnRows.rows gave 2 rows for 3 row numbers; one for each"):
+        task.rows("train", [0, 1, 2])
+    with pytest.raises(DataError, match=r"prompt_ids of OwnRows.rows are float32; integers were expected"):
+        task.rows("train", [0, 1])
+
+
 def test_an_empty_prompt_of_a_task_s_own_rows_is_named() -> None:
     with pytest.raises(DataError, match="row 1 of split 'train': its prompt has no tokens"):
         fitted(task=OwnRows([2], [])).rows("train", [0, 1])
