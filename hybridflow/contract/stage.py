@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 
 from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms.base import made_rows
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group
@@ -48,7 +49,7 @@ class Stage:
         self.running.supervisor.drain()
         algorithm.number = self.running.supervisor.step = number
         algorithm.kept = None
-        rollout = algorithm.step(algorithm.draw())
+        rollout = made_rows(algorithm, algorithm.step(algorithm.draw()))
         metrics = self.running.supervisor.drain()
         return rollout, metrics | algorithm.measured(metrics) | derived(metrics, algorithm, rollout)
 

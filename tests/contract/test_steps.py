@@ -19,7 +19,7 @@ TOLD = {
         "column missing: it declares 'even' among its columns, and its rows have none",
         "actor takes no optimiser step",
     ],
-    "algorithm 'planted_nothing'": ["wrong type: step gave a NoneType; the rows that it made"],
+    "algorithm 'planted_nothing'": ["GivesNothing.step gave a NoneType; the rows that it made"],
     "algorithm 'planted_rows'": [
         "planted.compute_few failed on rank ",
         "the method was given ",  # 32 or 40 of the 72: a rank has whole groups

@@ -16,25 +16,14 @@ from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer import run as trainer
-
-SHAPE = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "num_hidden_layers": 2,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 23,
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 256,
-}
+from tests.cli.conftest import QWEN2
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A run whose folder has what a finished one left."""
     char_tokenizer(ALPHABET, max_tokens=64).save_pretrained(tmp_path / "model")
-    (tmp_path / "model/config.json").write_text(json.dumps(SHAPE))
+    (tmp_path / "model/config.json").write_text(json.dumps(QWEN2 | {"max_position_embeddings": 256}))
     name = ["experiment=addition", f"actor.model.path={tmp_path}/model", f"run.root={tmp_path}", "run.name=mine"]
     for file in ("config.yaml", "metrics.jsonl", "rollouts/rank0.jsonl", "model/model.safetensors"):
         (tmp_path / "mine" / file).parent.mkdir(parents=True, exist_ok=True)
