@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ def read_object(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(found)}")
     return found
+
+
+def is_there(file: Path) -> bool:
+    """Whether a file is there. Raises ValueError for what has its name and is none, or cannot be seen."""
+    try:
+        if file.is_file():
+            return True
+        if not os.path.lexists(file):
+            return False
+        what = "no file" if file.exists() else "a link that leads nowhere"
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from error
+    raise ValueError(f"{file} is {what}: a file was expected, or nothing of that name")
 
 
 def refuse_pointer(file: Path, start: bytes) -> None:

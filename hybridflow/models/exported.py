@@ -77,9 +77,17 @@ def finish(folder: Path) -> None:
 def copy_extras(source: Path, folder: Path) -> None:
     """Copy what belongs to a model beside its config and its weights: the tokenizer, how it generates, its licence."""
     for file in _matching(source, (*EXTRAS, *LICENCES)):
+        if not file.is_file():  # a link that leads nowhere, or to a folder: no reason to lose what was trained
+            continue
         target = folder / file.relative_to(source)
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, target)  # its content alone: a hub's files may be read only
+
+
+def unreadable(source: Path) -> Path | None:
+    """A file that `copy_extras` would have to read and this process may not."""
+    files = (file for file in _matching(source, (*EXTRAS, *LICENCES)) if file.is_file())
+    return next((file for file in files if not os.access(file, os.R_OK)), None)
 
 
 def write_config(source: Path, folder: Path, *, dtype: str, head: str) -> None:

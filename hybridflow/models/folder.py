@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from hybridflow.errors import shown
-from hybridflow.json_file import LFS_POINTER, read_object, refuse_pointer
+from hybridflow.json_file import LFS_POINTER, is_there, read_object, refuse_pointer
+from hybridflow.models.exported import unreadable
 from hybridflow.models.shape import Shape
 from hybridflow.models.weights import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
 from hybridflow.parallel.layout import Layout
@@ -112,7 +113,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
         FileNotFoundError: the folder has no safetensors.
         ValueError: it has two sets of them, of which transformers reads the one and vLLM the other.
     """
-    if (folder / INDEX).is_file():
+    if is_there(folder / INDEX):
         named = _weight_map(folder / INDEX)
         if (folder / SINGLE).is_file() and SINGLE not in named.values():
             raise ValueError(
@@ -120,7 +121,7 @@ def tensor_files(folder: Path) -> dict[str, Path]:
                 "weights; move the ones that are not out of the folder"
             )
         return {name: folder / file for name, file in named.items()}
-    if not (folder / SINGLE).is_file():
+    if not is_there(folder / SINGLE):
         raise FileNotFoundError(f"{folder} has neither {INDEX} nor {SINGLE}: only safetensors are read")
     return dict.fromkeys(tensor_shapes(folder / SINGLE), folder / SINGLE)
 
@@ -130,6 +131,8 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
     Raises ValueError naming the file: it cannot be read, is cut short, or is no safetensors at all.
     """
+    if not is_there(file):
+        raise ValueError(f"{file}: there is no such file")
     try:
         with file.open("rb") as stream:
             refuse_pointer(file, stream.read(len(LFS_POINTER)))
@@ -155,6 +158,8 @@ def why_broken(folder: str | Path, shape: Shape) -> str | None:
 
 
 def _refuse_broken(folder: str | Path, shape: Shape) -> None:
+    if closed := unreadable(Path(folder)):
+        raise ValueError(f"{closed}: Permission denied")
     files = tensor_files(Path(folder))
     found = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
     for name, file in files.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hybridflow.json_file import read_object
+from hybridflow.json_file import is_there, read_object
 from hybridflow.models.fields import refuse_unsupported, refuse_wrong_kinds
 from hybridflow.models.rope import Llama3Rope, read_rope
 from hybridflow.models.score import as_language_model, is_scorer
@@ -101,7 +101,7 @@ def read_shape(folder: str | Path) -> Shape:
         ValueError: the architecture, or a setting of it, is not supported; the message names it.
     """
     path = Path(folder) / "config.json"
-    if not path.is_file():
+    if not is_there(path):
         raise FileNotFoundError(f"{path} does not exist: a model is a Hugging Face folder with config.json")
     return shape_of(read_object(path), str(path))
 

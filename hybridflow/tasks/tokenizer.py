@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridflow.json_file import a_whole, read_object
+from hybridflow.json_file import a_whole, is_there, read_object
 from hybridflow.tasks.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def end_ids(folder: str | Path, template_options: Mapping[str, Any] | None = Non
 def tokenizer_file(folder: str | Path) -> Path:
     """The folder's tokenizer.json. Raises FileNotFoundError, saying how to get one, if it has none."""
     path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
+    if not is_there(path):
         slow = (Path(folder) / "tokenizer.model").is_file()
         how = f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}) makes one"
         hint = f"{how} of its tokenizer.model" if slow else "`hybridflow model` makes one"
@@ -124,7 +124,7 @@ def _config(folder: str | Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     """A JSON file, which may not be there."""
-    return read_object(path) if path.is_file() else {}
+    return read_object(path) if is_there(path) else {}
 
 
 def _one_line(error: Exception) -> str:

@@ -210,3 +210,16 @@ def test_the_config_is_read_as_the_model_was(tmp_path: Path) -> None:
     out = begin(tmp_path / "model")
     exported.write_config(tmp_path, out, dtype="float32", head="lm")
     assert json.loads((out / "config.json").read_text()) == {"vocab_size": 8, "dtype": "float32"}
+
+
+def test_what_cannot_be_copied_is_told_before_the_start_or_left_out(tmp_path: Path, monkeypatch: Any) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    write(source, {"tokenizer.json": "{}", "LICENSE": "free"})
+    (source / "NOTICE").symlink_to("gone")
+    (source / "vocab.json").symlink_to(tmp_path)
+    assert exported.unreadable(source) is None
+    out.mkdir()
+    copy_extras(source, out)
+    assert read(out) == {"tokenizer.json": "{}", "LICENSE": "free"}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "LICENSE")
+    assert exported.unreadable(source) == source / "LICENSE"

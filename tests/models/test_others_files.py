@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -14,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from hybridflow.json_file import LFS_POINTER, read_object
+from hybridflow.json_file import LFS_POINTER, is_there, read_object
 from hybridflow.models import read_shape, table
 from hybridflow.models.fields import FIXED, READ
 from hybridflow.models.folder import tensor_shapes, why_broken
 from hybridflow.models.shape import Shape, shape_of
+from hybridflow.tasks.tokenizer import tokenizer_file
 
 CONFIG = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -177,3 +179,28 @@ def test_an_index_names_files_beside_it_only(model: Path) -> None:
     names = {"model.norm.weight": "../../elsewhere.safetensors"}
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
     assert "the name of a file beside it was expected" in (why(model) or "")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (Path.mkdir, "is no file"),
+        (os.mkfifo, "is no file"),  # to read it would wait for ever
+        (lambda path: path.symlink_to("/dev/zero"), "is no file"),  # and this would fill the memory
+        (lambda path: path.symlink_to("gone"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to(path.name), "is a link that leads nowhere"),
+    ],
+)
+def test_what_has_the_name_of_a_file_and_is_none_is_told(tmp_path: Path, make: Any, told: str) -> None:
+    for name in ("config.json", "tokenizer.json", "generation_config.json", "model.safetensors"):
+        make(tmp_path / name)
+    with pytest.raises(ValueError, match=f"generation_config.json {told}"):
+        is_there(tmp_path / "generation_config.json")
+    with pytest.raises(ValueError, match=f"/config.json {told}"):
+        read_shape(tmp_path)
+    with pytest.raises(ValueError, match=f"tokenizer.json {told}"):
+        tokenizer_file(tmp_path)
+    with pytest.raises(ValueError, match=f"model.safetensors {told}"):
+        tensor_shapes(tmp_path / "model.safetensors")
+    assert f"model.safetensors {told}" in str(why_broken(tmp_path, shape_of(CONFIG)))
+    assert not is_there(tmp_path / "none")
