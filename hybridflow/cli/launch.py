@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.cli import mishap, preflight
+from hybridflow.cli import hydras_record, mishap, preflight
 from hybridflow.config import Config, check, compose, escapes, explain, heeded, plugins, resolve
 from hybridflow.config.run_folder import folder_of
 from hybridflow.config.where import Origins
@@ -47,6 +47,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     Raises:
         ConfigError: the settings cannot be run; nothing was started.
     """
+    argv = escapes.quoted(argv)
     parser = get_args_parser()
     parser.prog = f"hybridflow {subcommand}"
     parser.allow_abbrev = False  # else --experiment=NAME is taken for --experimental-rerun
@@ -68,6 +69,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     folders = _check_jobs(options, options.config_name or subcommand, jobs, complete=True)
     with ExitStack() as stack:
         _claim(folders, stack, alone=not _sweeps(options))
+        stack.enter_context(hydras_record.kept(folders))
         return hand_over(subcommand, ordered, len(jobs))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from hybridflow.cli import launch, preflight, stage_record
+from hybridflow.cli import hydras_record, launch, preflight, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, compose
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         ConfigError: a stage cannot be run as given; nothing was started.
         HybridFlowError: a stage failed.
     """
-    options = _parser().parse_intermixed_args(list(argv))
+    options = _parser().parse_intermixed_args(escapes.quoted(argv))
     _refuse_sweeps(options)
     stages = read(options.config_name, options.overrides, options.config_dir)
     if options.show:
@@ -136,7 +136,7 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
         command = _command(stage, config_dir)
         terminal.say(one_line(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}"))
         start = perf_counter()
-        with stage_record.begun(job.folder, job.key):
+        with stage_record.begun(job.folder, job.key), hydras_record.kept([job.folder]):
             status = launch.hand_over(stage.command, command[2:])
         if status:
             raise HybridFlowError(

@@ -77,17 +77,17 @@ def begun(folder: Path, key: str) -> Iterator[None]:
 
     If that run changes nothing, since its start fails, the record is then as it was before.
     """
-    earlier, file = _mark(folder), folder / RECORD
+    earlier, file = mark(folder), folder / RECORD
     text = file.read_text(encoding="utf-8") if file.is_file() else None
     Record(key).write(folder)
     try:
         yield
     finally:
-        if _mark(folder) == earlier:
+        if mark(folder) == earlier:
             file.unlink() if text is None else file.write_text(text, encoding="utf-8")
 
 
-def _mark(folder: Path) -> tuple[int, int] | None:
+def mark(folder: Path) -> tuple[int, int] | None:
     """Which writing of its settings a run folder has: a run writes them once nothing but its training can fail."""
     file = folder / "config.yaml"
     return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None

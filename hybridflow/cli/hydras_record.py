@@ -1,0 +1,45 @@
+"""What Hydra writes into run folders before their runs begin: where none begins, what was there before stays.
+
+Hydra writes the composition into `.hydra` before it calls anyone. If nothing comes of that run, an earlier one's would
+be lost.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hybridflow.cli.stage_record import mark
+
+OUTPUT = ".hydra"
+
+
+@contextmanager
+def kept(folders: Sequence[Path]) -> Iterator[None]:
+    """While it is entered, runs begin in these folders; those that do not leave Hydra's files there as they are now."""
+    before = {folder: (mark(folder), _written(folder)) for folder in folders}
+    made = {folder: [path for path in (folder, *folder.parents) if not path.exists()] for folder in folders}
+    try:
+        yield
+    finally:
+        for folder, (earlier, files) in before.items():
+            if mark(folder) == earlier:
+                with suppress(OSError):  # a disk that is full, or has become read-only
+                    _put_back(folder / OUTPUT, files)
+                    for path in made[folder]:
+                        path.rmdir()  # the first that something is in ends it
+
+
+def _written(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (folder / OUTPUT).glob("*.yaml") if file.is_file()}
+
+
+def _put_back(output: Path, files: dict[str, bytes]) -> None:
+    if not files:
+        shutil.rmtree(output, ignore_errors=True)
+        return
+    for name, content in files.items():
+        if (output / name).read_bytes() != content:
+            (output / name).write_bytes(content)
