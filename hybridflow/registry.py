@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from difflib import get_close_matches
@@ -114,6 +115,7 @@ def import_plugins(modules: list[str]) -> None:
 
     Raises ImportError naming the module and, if it was found, the file and line that failed.
     """
+    here = os.getcwd()
     for module in modules:
         try:
             import_module(module)
@@ -124,6 +126,8 @@ def import_plugins(modules: list[str]) -> None:
             if isinstance(error, ModuleNotFoundError | TypeError) and module.endswith(".py"):
                 told = f"a module is named, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
             raise ImportError(f"plugins: cannot import {module!r}: {told}") from error
+        finally:
+            os.chdir(here)  # where paths of the settings are told from, wherever a module went
 
 
 def _cause(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ SEARCH_PATH = "hydra.searchpath"
 
 ConfigStore.instance().store(name="config_schema", node=Config, provider="hybridflow")
 OmegaConf.register_new_resolver("hybridflow.numbers", numbers.in_words, replace=True)  # of the help, see train.yaml
+OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,12 @@ class Composed:
         if self.absent:
             raise ConfigError("\n".join(explain.missing(self.absent, self.experiments)))
         try:
-            return cast(Config, OmegaConf.to_object(self.tree))
+            config = cast(Config, OmegaConf.to_object(self.tree))
         except (OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(explain.composition(error, self.origins)) from error
+        if found := list(numbers.nested(config)):
+            raise ConfigError("\n".join(map(self.origins.annotate, found)))
+        return config
 
 
 def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
@@ -77,6 +82,7 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
     """
     from hybridflow.config import plugins, run_folder, sound
 
+    overrides = escapes.quoted(overrides)
     plugins.load(plugins.named(config_name, overrides, config_dir))
     composed = compose(config_name, overrides, config_dir)
     config = composed.to_config()

@@ -1,7 +1,7 @@
-r"""Escapes of texts on the command line, as a user means them: \n, \t and \r; in quotes \\n is a backslash and an n.
+r"""Texts on the command line as a user means them: \n, \t and \r; in quotes \\n is a backslash and an n.
 
 Hydra's grammar knows none of them, and shells hand them through, so that `rollout.stop=["\n"]` would wait for a
-backslash and an n. YAML has escapes of its own.
+backslash and an n. YAML has escapes of its own. Nor does it take `~/models` or `modèle` without quotes of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,31 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 ESCAPE = re.compile(r"(\\+)([ntr])")
+PLAIN = re.compile(r"([+~]*\w[\w./@-]*)=([^'\"\\\[\]{}(),$\n]*)")  # no structure: a text, a number, a name
 CONTROL = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def meant(lines: Sequence[str]) -> list[str]:
     """The same arguments, escapes in the values of overrides carried out. What is no override stays as it is."""
     return [_rewritten(line) if ESCAPE.search(line) else line for line in lines]
+
+
+def quoted(lines: Sequence[str]) -> list[str]:
+    """The same arguments; a value without structure that Hydra's grammar does not take is a text in quotes."""
+    return [_quoted(line) for line in lines]
+
+
+def _quoted(line: str) -> str:
+    found = PLAIN.fullmatch(line)
+    if found is None:
+        return line
+    try:
+        OverridesParser.create().parse_override(line)
+    except HydraException:
+        return f"{found[1]}='{found[2]}'"
+    except Exception:  # a number of too many digits: it is told when it is composed
+        return line
+    return line
 
 
 def _rewritten(line: str) -> str:

@@ -13,6 +13,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from hybridflow.config import keys
 from hybridflow.config.where import Origins
 
+LEXER = "LexerNoViableAltException"  # a character that no word of the grammar has: its message is the override again
+
 
 def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]:
     """Overrides of keys that the schema does not have, whatever their prefix (`+` would else add them unchecked)."""
@@ -49,7 +51,11 @@ def composition(error: Exception, origins: Origins) -> str:
         origins: the files and overrides that were composed, as far as known.
     """
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not understood; write key=value, and quote it for the shell: {_first_line(error)}"
+        told = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
+        return (
+            f"{error.override}: not understood; write key=value, and quote it for the shell (a text with brackets, "
+            f"commas or quotes twice, as \"key='a, b'\"){told}"
+        )
     if isinstance(error, MissingConfigException):
         return _missing_option(error)
     if isinstance(error, RecursionError):

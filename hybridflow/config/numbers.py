@@ -64,6 +64,17 @@ def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Numbe
             yield key, found, getattr(default, name)
 
 
+def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
+    """Lists and objects in a list of values, as `key: what is wrong`: OmegaConf lets them in."""
+    if is_dataclass(value):
+        for name, kind in get_type_hints(type(value)).items():
+            yield from nested(getattr(value, name), kind, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list) and get_origin(hint) is list:
+        for entry in value:
+            if isinstance(entry, list | dict):
+                yield f"{key}: wrong type: {entry} given among its values, where one value was expected"
+
+
 def _wrong(key: str, value: Any, hint: Any) -> Iterator[str]:
     if is_dataclass(value):
         for name, kind in get_type_hints(type(value), include_extras=True).items():

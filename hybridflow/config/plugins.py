@@ -15,6 +15,8 @@ from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError
 from hybridflow.registry import import_plugins
 
+MOST = 250  # characters of a name of an option: of a file without its ending
+
 
 def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
     """The value of `plugins`: from the overrides, else from the files of the options that these choose.
@@ -39,10 +41,16 @@ def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | N
 def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[Path]:
     """The primary file and those of `group=option` overrides, as far as they exist."""
     names = [config_name]
-    names += [f"{o.key_or_group}/{o.value()}" for o in parsed if isinstance(o.value(), str)]
+    names += [f"{o.key_or_group}/{o.value()}" for o in parsed if _may_choose(o)]
     for name in names:
         candidates = (folder / f"{name}.yaml" for folder in folders)
         yield from [file for file in candidates if file.is_file()][:1]
+
+
+def _may_choose(override: Override) -> bool:
+    """Whether it may be `group=option`; the value of a setting may be a text of any length."""
+    value = override.value()
+    return "." not in override.key_or_group and isinstance(value, str) and len(value) < MOST and value.isprintable()
 
 
 def _checked(value: object, place: str) -> list[str]:

@@ -12,7 +12,7 @@ from hybridflow.config.schema import Config
 from hybridflow.observe.folder import PARTS
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def folder_of(config: Config) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from os.path import expanduser
 from typing import Annotated, Any
 
 from omegaconf import MISSING
@@ -84,8 +85,11 @@ class Offload:
 class Model:
     """A Hugging Face folder (config.json, safetensors, tokenizer)."""
 
-    path: str = MISSING
+    path: str = MISSING  # `~` is the home folder, as in all paths here
     dtype: DType = DType.float32
+
+    def __post_init__(self) -> None:
+        self.path = expanduser(self.path)
 
 
 @dataclass
@@ -311,6 +315,9 @@ class Trainer:
     keep_last: Count = 2  # checkpoints that are kept
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 
+    def __post_init__(self) -> None:
+        self.resume = expanduser(self.resume)
+
 
 @dataclass
 class Run:
@@ -319,6 +326,9 @@ class Run:
     name: str = MISSING
     root: str = "runs"
     seed: Annotated[int, Bounds(at_least=0, less_than=2**63)] = 1
+
+    def __post_init__(self) -> None:
+        self.root = expanduser(self.root)
 
 
 @dataclass

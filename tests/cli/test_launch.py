@@ -21,9 +21,9 @@ def test_a_run_reaches_the_trainer_and_hydra_writes_only_its_own_folder(workplac
     assert main([*TRAIN, "run.seed=5", "algorithm=grpo"]) == 0
     assert [(config.run.seed, config.algorithm.name) for config in ran] == [(5, "grpo")]
     hydras = [f"addition/.hydra/{name}.yaml" for name in ("config", "hydra", "overrides")]
-    assert written(workplace / "runs") == hydras
+    assert written(workplace / "runs") == [*hydras, "addition/config.yaml"]
     model = [f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")]
-    assert written(workplace) == [*model, *(f"runs/{name}" for name in hydras)]
+    assert written(workplace) == [*model, *(f"runs/{name}" for name in hydras), "runs/addition/config.yaml"]
     assert capsys.readouterr().err == ""
 
 
@@ -289,3 +289,32 @@ def test_a_sweep_may_start_from_the_model_of_its_name(workplace, ran):
     assert own != TRAIN
     assert main(own) == 2 and ran == []
     assert main([*own, "-m", "run.seed=1"]) == 0 and len(ran) == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_a_start_that_fails_leaves_what_hydra_wrote_for_an_earlier_run(workplace, ran, flags):
+    assert main([*TRAIN, "run.seed=5", *flags]) == 0
+    before = {name: (workplace / "runs" / name).read_bytes() for name in written(workplace / "runs")}
+    ran.leaves = lambda config: None  # nothing: it does not begin
+    ran.raises += [HybridFlowError("no cluster"), HybridFlowError("no cluster")]
+    assert main([*TRAIN, "run.seed=6", *flags]) == 1
+    assert main([*TRAIN, "run.seed=6", "run.name=new/er", *flags]) == 1
+    after = {name: (workplace / "runs" / name).read_bytes() for name in written(workplace / "runs")}
+    assert {name: after[name] for name in before if "multirun" not in name} == {
+        name: text for name, text in before.items() if "multirun" not in name
+    }
+    assert [name for name in after if name not in before] == (["new/er/multirun.yaml"] if flags else [])
+
+
+def test_a_value_of_any_length_is_no_name_of_an_option(workplace, ran):
+    long = "you add numbers " * 40
+    assert main([*TRAIN, f"rollout.stop=['{long}']"]) == 0
+    assert main([*TRAIN, f"run.root='{'a' * 300}'"]) == 2
+    assert [config.rollout.stop for config in ran] == [[long]]
+
+
+def test_a_path_may_begin_at_home(workplace, ran, monkeypatch):
+    monkeypatch.setenv("HOME", str(workplace))
+    assert main(["train", "experiment=addition", "actor.model.path=~/model", "run.root=~/r é"]) == 0
+    assert ran[0].actor.model.path == f"{workplace}/model" and (workplace / "r é" / "addition" / ".hydra").is_dir()
+    assert not (workplace / "~").exists()

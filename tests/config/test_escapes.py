@@ -40,3 +40,31 @@ def test_a_newline_reaches_the_settings(tmp_path: Path) -> None:
     file.write_text("stop: [\"\\n\", '\\n']\nmax_response_tokens: 8\n")
     config = compose.load(overrides=["experiment=addition", "rollout=mine"], config_dir=tmp_path)
     assert config.rollout.stop == ["\n", r"\n"], "YAML's own rules"
+
+
+@pytest.mark.parametrize(
+    ("given", "quoted"),
+    [
+        ("actor.model.path=~/models/m", "actor.model.path='~/models/m'"),
+        ("run.name=été 2", "run.name='été 2'"),
+        ("++run.name=a&b", "++run.name='a&b'"),
+        ("run.seed=3", "run.seed=3"),
+        ("actor.model.path=/models/m-1.5_b", "actor.model.path=/models/m-1.5_b"),
+        ("run.name='é'", "run.name='é'"),
+        ("plugins=[é]", "plugins=[é]"),  # structure is the user's to write
+        ("run.seed=é,ü", "run.seed=é,ü"),
+        ("run.name=${run.é}", "run.name=${run.é}"),
+        ("~task.options", "~task.options"),
+        ("--config-dir=é", "--config-dir=é"),
+    ],
+)
+def test_a_text_that_needs_quotes_gets_them(given, quoted):
+    assert escapes.quoted([given]) == [quoted]
+
+
+def test_paths_know_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = ["actor.model.path=~/m", "run.root='~/runs'", "trainer.resume=~/r", "run.name=à~"]
+    config = compose.load("sft", ["experiment=addition_warmup", *paths])
+    assert config.actor.model.path == f"{tmp_path}/m"
+    assert (config.run.root, config.trainer.resume, config.run.name) == (f"{tmp_path}/runs", f"{tmp_path}/r", "à~")

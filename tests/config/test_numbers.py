@@ -1,5 +1,6 @@
 """Every number of the schema says what it may be, and is held to it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 
 from hybridflow.config import compose, numbers
 from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
 
 DOC = Path(__file__).parents[2] / "docs/configure.md"
 
@@ -105,3 +107,10 @@ def test_what_stands_on_the_edge_is_right(override):
 
 def test_the_docs_have_the_table():
     assert numbers.table() in DOC.read_text(), f"put this into {DOC}:\n{numbers.table()}"
+
+
+@pytest.mark.parametrize("given", ["rollout.stop_token_ids=[1,[2]]", "rollout.stop=[[a]]", "rollout.stop=[{a:b}]"])
+def test_a_list_among_values_is_a_wrong_type(given):
+    key = given.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"^{key}: wrong type: .* where one value was expected \({re.escape(given)}"):
+        compose.load("sft", ["experiment=addition_warmup", given])

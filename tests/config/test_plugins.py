@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from hybridflow.config import plugins
@@ -25,3 +27,11 @@ def test_the_command_line_replaces_them(folder):
 def test_anything_but_a_list_of_names_is_refused(folder, overrides):
     with pytest.raises(ConfigError, match="plugins: a list of module names was expected"):
         plugins.named("train", overrides, folder)
+
+
+def test_a_plugin_that_leaves_the_folder_takes_nobody_along(tmp_path, monkeypatch):
+    (tmp_path / "leaves_the_folder.py").write_text("import os\nos.chdir('/')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.load(["leaves_the_folder"])
+    assert os.getcwd() == str(tmp_path)
