@@ -14,7 +14,7 @@ from time import perf_counter
 from hybridflow.cli import hydras_record, launch, preflight, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
-from hybridflow.config import Config, compose
+from hybridflow.config import Config, compose, escapes
 from hybridflow.config.run_folder import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import Shape
