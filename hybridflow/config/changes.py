@@ -64,7 +64,7 @@ def changes(before: str, now: str, config: Config) -> Changes:
 
 def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
     """By key, every setting that differs between two configurations as YAML: `key: a before, b now`."""
-    old, new = (dict(_leaves(yaml.safe_load(text) or {})) for text in (before, now))
+    old, new = _flat(before), _flat(now)
     return {
         key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
         for key in sorted({*old, *new})
@@ -74,8 +74,7 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
 
 def _unset(before: str, now: str) -> set[str]:
     """The keys of the schema that only `now` has, with the values of the schema."""
-    schema = OmegaConf.to_yaml(OmegaConf.structured(Config))
-    old, new, default = (dict(_leaves(yaml.safe_load(text))) for text in (before, now, schema))
+    old, new, default = map(_flat, (before, now, OmegaConf.to_yaml(OmegaConf.structured(Config))))
     return {key for key, value in default.items() if key not in old and new.get(key) == value}
 
 
@@ -87,6 +86,11 @@ def _decays(config: Config) -> bool:
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(key, pattern) for pattern in patterns)
+
+
+def _flat(text: str) -> dict[str, Any]:
+    """By key, the settings in a text of YAML; an empty one has none."""
+    return dict(_leaves(yaml.safe_load(text) or {}))
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -76,3 +76,11 @@ def test_a_checkpoint_from_before_a_setting_goes_on_unless_it_is_set_now(set_now
     before = "\n".join(line for line in lines if line.strip().partition(":")[0] != "least")
     told = ["algorithm.lagrange.least: nothing in the checkpoint, 0.5 now"]
     assert changes(before, resolved_yaml(now), now).numbers == (told if set_now else [])
+
+
+@pytest.mark.parametrize("empty", ["", "null", "{}"])
+def test_of_an_empty_file_only_what_is_set_now_is_told(empty: str) -> None:
+    config = load("train", ["experiment=addition", "run.seed=2"])
+    found = changes(empty, resolved_yaml(config), config)
+    assert "run.seed: nothing in the checkpoint, 2 now" in found.numbers
+    assert not any(told.startswith("trainer.save_every") for told in found.numbers)
