@@ -12,6 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -122,16 +123,26 @@ def number(annotation: Any) -> Number | None:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Number]:
-    """The numbers among the parameters of a function, or of a class's constructor, by name."""
-    code = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
+    """The numbers among the parameters of a function, of a class's constructor or of an object's call, by name."""
+    code = _called(function)
     found = {}
     for name, annotation in getattr(code, "__annotations__", {}).items():
-        # One at a time: an annotation may name what is imported for type checkers only.
+        # One at a time: an annotation may be for type checkers only, and then it may raise anything here.
         alone = SimpleNamespace(__annotations__={name: annotation})
         try:
             hint = get_type_hints(alone, getattr(code, "__globals__", None), include_extras=True)[name]
-        except NameError:
+        except Exception:
             continue
         if declared := number(hint):
             found[name] = declared
     return found
+
+
+def _called(function: Callable[..., Any]) -> Any:
+    """What has the annotations of a call."""
+    if inspect.isclass(function):
+        return function.__init__
+    if isinstance(function, partial):
+        return _called(function.func)
+    unwrapped = inspect.unwrap(function)
+    return unwrapped if inspect.isroutine(unwrapped) else type(unwrapped).__call__

@@ -1,5 +1,6 @@
 """What a number may be, as annotations say it."""
 
+from functools import partial
 from typing import Annotated, Optional
 
 import pytest
@@ -62,9 +63,21 @@ def test_numbers_that_no_bounds_are_known_for():
 
 def test_parameters_of_functions_and_constructors():
     def weigh(rows: "Unknown", *, least: LEVEL = 0.5, name: str = "a", most: float | None = None): ...  # noqa: F821
+    def checked(rows, *, scale: "float | 'Unknown'" = 1.0, kind: "int.none" = 0, least: "LEVEL" = 0.5): ...  # noqa: F821
 
     class Move:
         def __init__(self, coef: float, gain: LEVEL = 0.1) -> None: ...
 
     assert parameters(weigh) == {"least": number(LEVEL), "most": Number(float, optional=True)}
     assert parameters(Move) == {"coef": Number(float), "gain": number(LEVEL)}
+    assert parameters(checked) == {"least": number(LEVEL)}, "what only a type checker can read declares nothing"
+
+
+def test_parameters_of_what_can_be_called_like_a_function():
+    class Weigh:
+        def __call__(self, rows, *, least: LEVEL = 0.5, times: int = 2): ...
+
+    def shift(rows, *, by: float, least: LEVEL = 0.5): ...
+
+    assert parameters(Weigh()) == {"least": number(LEVEL), "times": Number(int)}
+    assert parameters(partial(shift, by=1.0)) == {"by": Number(float), "least": number(LEVEL)}
