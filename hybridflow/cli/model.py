@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from hybridflow.engines.vllm.limits import refuse_head_dim
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
-from hybridflow.models.exported import model_files
+from hybridflow.models.exported import model_files, open_to_readers
 from hybridflow.observe import terminal
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        for weights in partial.glob("*.safetensors"):
+            open_to_readers(weights)
         for old in sorted(model_files(folder), key=_config_first):
             old.unlink()
         made = sorted(partial.iterdir(), key=_config_first, reverse=True)

@@ -33,6 +33,14 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
+def open_to_readers(file: Path) -> None:
+    """Give a file the mode that any new file here has: safetensors writes what its owner alone may read."""
+    probe = file.with_name(f".{file.name}.mode")
+    probe.touch()
+    file.chmod(probe.stat().st_mode)
+    os.remove(probe)
+
+
 def beside(folder: Path) -> Path:
     """Where a folder is written until it is whole."""
     return folder.with_name(f".{folder.name}.partial")

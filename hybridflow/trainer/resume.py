@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hybridflow.algorithms import algorithms
 from hybridflow.config import yaml_file
 from hybridflow.config.changes import Changes, changes
 from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.fit import BY_MODEL, MODEL_ROLES
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 from hybridflow.trainer.commit import MANIFEST, Checkpoints, verify
@@ -35,12 +37,19 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     say(f"resuming from step {manifest.step}: {found}")
     for told in differ.numbers:
         say(f"warning: {told}")
-    for told in differ.cut:
+    idle = _idle(config)
+    for told in (told for told in differ.cut if told.partition(".")[0] not in idle):
         say(f"{told}: results agree within rounding, not bit for bit")
     for name, version in versions().items():
         if manifest.versions.get(name) != version:
             say(f"warning: {name} is {version} now and was {manifest.versions.get(name)}: numbers may differ")
     return found
+
+
+def _idle(config: Config) -> set[str]:
+    """The roles of the settings that take no part in this run."""
+    playing = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+    return {*MODEL_ROLES, *BY_MODEL} - set(playing)
 
 
 def _at(path: Path, own: Path) -> Path:

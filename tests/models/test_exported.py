@@ -7,12 +7,15 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from hybridflow.models import exported
@@ -223,3 +226,15 @@ def test_what_cannot_be_copied_is_told_before_the_start_or_left_out(tmp_path: Pa
     assert read(out) == {"tokenizer.json": "{}", "LICENSE": "free"}
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "LICENSE")
     assert exported.unreadable(source) == source / "LICENSE"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_weights_are_as_readable_as_other_files(mask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+        exported.open_to_readers(tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == mode
+    assert os.listdir(tmp_path) == ["model.safetensors"]

@@ -75,6 +75,12 @@ def test_other_settings_are_refused_by_auto_and_told_by_a_path(tmp_path: Path) -
     assert any("actor.parallel.tensor" in line and "rounding" in line for line in said)
 
 
+def test_of_roles_that_take_no_part_no_layout_is_told(tmp_path: Path) -> None:
+    own = saved(tmp_path, 5, of=config_of("algorithm=grpo"))
+    (_, *said) = chosen(own, "algorithm=grpo", "actor.parallel.tensor=1", "actor.parallel.pipeline=2")[1]
+    assert {line.partition(".")[0] for line in said} == {"actor", "reference"}
+
+
 def test_other_versions_are_told(tmp_path: Path) -> None:
     own = saved(tmp_path, 5, at=versions() | {"torch": "1.0"})
     (_, warning) = chosen(own)[1]

@@ -11,6 +11,7 @@ from megatron.core.tensor_parallel.random import get_cuda_rng_tracker, model_par
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hybridflow.models.exported import open_to_readers
 from hybridflow.parallel.platform import platform
 
 TRACKER = "tracker."
@@ -41,6 +42,7 @@ def save(file: Path) -> None:
         states["cuda"] = torch.cuda.get_rng_state()
     tracked = get_cuda_rng_tracker().get_states()
     save_file(states | {TRACKER + name: state.clone() for name, state in tracked.items()}, file)
+    open_to_readers(file)
 
 
 def load(file: Path) -> None:

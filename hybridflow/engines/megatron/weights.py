@@ -124,7 +124,9 @@ class LocalWeights:
         writer = at.tp == 0 and at.dp == 0
         tensors = {name: tensor.cpu().clone() if writer else None for name, tensor in self.gathered()}
         if writer:
-            save_file({k: v for k, v in tensors.items() if v is not None}, out / _file(at.pp, stages), {"format": "pt"})
+            file = out / _file(at.pp, stages)
+            save_file({k: v for k, v in tensors.items() if v is not None}, file, {"format": "pt"})
+            exported.open_to_readers(file)
 
     def _write_extras(self, out: Path, source: Path) -> None:
         exported.copy_extras(source, out)
