@@ -60,7 +60,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
             _knock(_found() if address == "auto" else address)
         elif told := temporary_folder.problem():
             raise ConfigError(told)
-        with _on_loopback(local), _own_token(local):
+        with _on_loopback(local), _own_token(local), interrupt.by_ray():
             ray.init(
                 address=address,
                 runtime_env={"env_vars": environment, **carried},

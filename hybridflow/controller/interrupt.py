@@ -34,6 +34,15 @@ def heeded() -> Iterator[None]:
         _arrived.clear()
 
 
+@contextmanager
+def by_ray() -> Iterator[None]:
+    """While it is entered, Ray's own answer to SIGTERM, which is SystemExit, is a KeyboardInterrupt too."""
+    try:
+        yield
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+
+
 def check() -> None:
     """Raises KeyboardInterrupt if a signal has arrived, also if it was raised before and got lost."""
     if _arrived.is_set():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -42,3 +44,22 @@ def test_handlers_are_put_back() -> None:
     finally:
         for number, handler in outer.items():
             signal.signal(number, handler)
+
+
+IN_THE_MIDDLE = """
+import os, signal, ray
+from hybridflow.controller import cluster
+
+ray._private.node.Node = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)
+try:
+    with cluster(slots=1):
+        print("started")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_sigterm_while_ray_starts_is_an_interrupt() -> None:
+    """Until our handler is there Ray has its own, which raises SystemExit."""
+    ended = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
