@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridflow.contract.promise import BrokenPromiseError, expect
+from hybridflow.contract.promise import BrokenPromiseError, described, expect
 from hybridflow.errors import DataError
 from hybridflow.options import faults
 from hybridflow.tasks import SPLITS, Example, Task
@@ -34,8 +34,13 @@ def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWER
             refused.append(f"{answer!r} ({error})")
             continue
         for response in (*RESPONSES, answer):
-            on = f"of {response!r} to {answer!r}: "
-            given, again = (_number(on, grade(response, answer)) for _ in range(2))
+            on = f"on the response {response!r} (answer {answer!r}): "
+            try:
+                given, again = (_number(on, grade(response, answer)) for _ in range(2))
+            except BrokenPromiseError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise BrokenPromiseError(on + described(error)) from error
             expect(again == given, f"{on}it gave {given} and then another grade")
     expect(
         len(refused) < len(answers),

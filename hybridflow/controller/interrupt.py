@@ -43,6 +43,11 @@ def by_ray() -> Iterator[None]:
         raise KeyboardInterrupt from stop
 
 
+def arrived() -> bool:
+    """Whether a signal has, so that this process leaves its cluster."""
+    return _arrived.is_set()
+
+
 def check() -> None:
     """Raises KeyboardInterrupt if a signal has arrived, also if it was raised before and got lost."""
     if _arrived.is_set():

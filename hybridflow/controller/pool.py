@@ -131,7 +131,10 @@ class ResourcePool:
         """End its processes, give its slots back, and remove what they met by."""
         for handle in self.ranks:
             ray.kill(handle)
-        remove_placement_group(self._reserved)
+        # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
+        # our own cluster's processes as well, and then this call waits for a minute.
+        if not interrupt.arrived():
+            remove_placement_group(self._reserved)
         for place in getattr(self, "places", ()):
             deaths.forget(place.pid)
         for folder in self._meetings:

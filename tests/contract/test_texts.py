@@ -50,7 +50,7 @@ class Forgets(Lists):
         (lambda response, answer: None, "no grade: it gave None, of type NoneType; one finite number was expected"),
         (lambda response, answer: float("nan"), "no grade: it gave nan, which is no finite number in float32"),
         (lambda response, answer: random.random(), "and then another grade"),
-        (lambda response, answer: 1.0 / len(response), "ZeroDivisionError"),
+        (lambda response, answer: 1.0 / len(response), "on the response '' (answer '12'): ZeroDivisionError"),
         (only_lists, "it refuses every answer that was tried"),
     ],
 )

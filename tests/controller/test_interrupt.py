@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from hybridflow.controller import interrupt
+from hybridflow.controller import ResourcePool, interrupt
 
 
 class Swallows:
@@ -44,6 +45,21 @@ def test_handlers_are_put_back() -> None:
     finally:
         for number, handler in outer.items():
             signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [None, *interrupt.SIGNALS])
+def test_a_pool_asks_nothing_of_a_cluster_that_a_signal_may_have_ended(
+    number: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`timeout` and schedulers send SIGTERM to Ray's processes too; a call on them would wait for a minute."""
+    asked: list[str] = []
+    monkeypatch.setattr("hybridflow.controller.pool.remove_placement_group", asked.append)
+    pool = object.__new__(ResourcePool)
+    pool.ranks, pool._meetings, pool._reserved = [], [], "slots"
+    with contextlib.suppress(KeyboardInterrupt), interrupt.heeded(), contextlib.closing(pool):
+        if number is not None:
+            os.kill(os.getpid(), number)
+    assert asked == ([] if number else ["slots"])
 
 
 IN_THE_MIDDLE = """
