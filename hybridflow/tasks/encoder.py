@@ -74,7 +74,8 @@ class Encoder:
             raise ValueError(
                 f"{text!r} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
             )
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Not verbose: whether a row is too long is told, or taken care of, elsewhere.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
             raise ValueError(f"the tokenizer has no tokens for {self._unknown(text)} in {shown(text)}: {_REMEDY}")

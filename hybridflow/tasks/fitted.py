@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import TooLong
-from hybridflow.errors import DataError
+from hybridflow.errors import DataError, shown
 from hybridflow.tasks.base import Example, Task, named_row
 from hybridflow.tasks.preferences import PreferenceTask
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -58,9 +58,9 @@ class FittedTask(PreferenceTask):
 
     def size(self, split: str) -> int:
         """Without the rows that are left out. Raises DataError if a split that the run uses has none."""
-        found = len(self._rows_left(split)) if self._drops(split) else self.task.size(split)
+        found = len(self._rows_left(split)) if self._drops(split) else self._size(split)
         if not found and split in self.ways:
-            why = "every row is too long for this run" if self.task.size(split) else "it has no rows"
+            why = "every row is too long for this run" if self._size(split) else "it has no rows"
             use = "accuracy is measured on it" if split == "held_out" else "there is nothing to learn from"
             raise DataError(f"split {split!r} is empty, and {use}: {why}; change the task's size({split!r}) or options")
         return found
@@ -92,7 +92,7 @@ class FittedTask(PreferenceTask):
                 self._fitted(way, split, np.arange(min(size, LOOKED_AT)))
                 continue
             rows, done = (
-                self.task.size(split),
+                self._size(split),
                 "cut on the left" if self.too_long is TooLong.truncate_left else "left out",
             )
             long = rows - size if self._drops(split) else int(self._long(way, split).sum())
@@ -101,6 +101,13 @@ class FittedTask(PreferenceTask):
                 fits = f"{self.limits.said}{kept}"
                 lines.append(f"task.too_long: {long} of the {rows} rows of {split} {done}: longer than {fits}")
         return lines
+
+    def _size(self, split: str) -> int:
+        """The task's own. Raises DataError if it is no number of rows."""
+        found = self.task.size(split)
+        if not isinstance(found, int | np.integer) or found < 0:
+            raise DataError(f"size({split!r}) gave {shown(found)}; a whole number of rows was expected")
+        return int(found)
 
     @property
     def _pairs(self) -> PreferenceTask:
@@ -131,7 +138,7 @@ class FittedTask(PreferenceTask):
 
     def _long(self, way: str, split: str) -> np.ndarray:
         """[size] bool: which rows of a split are too long."""
-        numbers = np.arange(self.task.size(split))
+        numbers = np.arange(self._size(split))
         parts = [numbers[start : start + LOOKED_AT] for start in range(0, len(numbers), LOOKED_AT)]
         batches = (self._sound(way, split, part) for part in parts)
         return np.concatenate([batch.lengths("prompt_ids") > self._room(batch) for batch in batches] or [numbers > 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +311,16 @@ def test_an_attribute_that_hides_a_method_is_told(name: str, monkeypatch: pytest
     monkeypatch.setitem(tasks._parts, "hides", Hides)
     with pytest.raises(ConfigError, match=f"its attribute '{name}', a list, hides the method of that name"):
         build("hides", chatml(), {})
+
+
+def test_transformers_does_not_warn_of_a_long_row(caplog: pytest.LogCaptureFixture) -> None:
+    """It would, of indexing errors, also of a row that is left out or cut."""
+    tokenizer, logger = char_tokenizer("123", max_tokens=8), logging.getLogger("transformers.tokenization_utils_base")
+    logger.addHandler(caplog.handler)
+    try:
+        assert len(Encoder(tokenizer).prompt("1" * 50)) == 50
+        assert caplog.records == []
+        tokenizer("1" * 50)
+        assert "longer than the specified maximum" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)

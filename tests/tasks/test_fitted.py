@@ -137,6 +137,18 @@ def test_a_split_without_rows_says_so() -> None:
     assert fitted(task=Long(rows=0)).size("warmup") == 0  # which this run does not use
 
 
+@pytest.mark.parametrize("size", [-1, 3.0, "3", None])
+@pytest.mark.parametrize("too_long", list(TooLong))
+def test_a_size_that_is_no_number_of_rows_says_so(size: Any, too_long: str) -> None:
+    with pytest.raises(DataError, match=r"^size\('train'\) gave .*; a whole number of rows was expected"):
+        fitted(too_long, task=Long(rows=size)).look()
+
+
+def test_a_size_may_be_numpys() -> None:
+    task = fitted("truncate_left", task=Long(rows=np.int64(5)))  # type: ignore[arg-type]
+    assert task.size("train") == 5 and task.look() == []
+
+
 class OwnRows(Long):
     """Ids that no tokenizer gave."""
 
