@@ -55,7 +55,7 @@ def test_tokens_that_another_role_does_not_know_are_said(tmp_path: Path) -> None
 
 
 def test_a_response_must_be_able_to_end(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"actor.model.path: no response can end: it has the token '<|endoftext|>'"):
+    with pytest.raises(ConfigError, match=r"actor.model.path: no response can end: it has the token '<\|endoftext\|>'"):
         [*notes(config(model(tmp_path / "a", 1)))]
     folder = model(tmp_path / "b", 70)  # whose end is id 1
     with pytest.raises(ConfigError, match=r"^rollout.vocabulary: no response can end: 1 given, .* are 1; give more th"):
