@@ -63,15 +63,15 @@ def apart(local_cluster: None) -> Iterator[Apart]:
 
 
 @pytest.mark.parametrize(
-    ("at", "rank", "said"),
+    ("at", "rank", "call"),
     [
-        ("take", 0, r"taker\.take_weights failed on rank 0 \(its process\) in step 3: ActorDiedError: .*"),
-        ("generate", 0, r"taker\.generate_sequences failed on rank 0 \(its process\) in step 3: ActorDiedError: .*"),
-        ("give", 1, r"giver\.give_weights failed on rank 1 \(its process\) in step 3: ActorDiedError: .*"),
+        ("take", 0, "taker.take_weights"),
+        ("generate", 0, "taker.generate_sequences"),
+        ("give", 1, "giver.give_weights"),
     ],
     ids=["rollout-in-refit", "rollout-in-generation", "training-in-refit"],
 )
-def test_a_side_that_dies_is_the_cause_and_nobody_is_left(apart: Apart, at: str, rank: int, said: str) -> None:
+def test_a_side_that_dies_is_the_cause_and_nobody_is_left(apart: Apart, at: str, rank: int, call: str) -> None:
     assert apart.generate().get().dense("weight_version").tolist() == [0, 0]
     pids = [pid for group in apart.groups for pid in group.pid().get()]
     apart.supervisor.step, begin = 3, time.monotonic()
@@ -80,7 +80,10 @@ def test_a_side_that_dies_is_the_cause_and_nobody_is_left(apart: Apart, at: str,
     apart.generate()
     with pytest.raises(RoleError) as found:
         apart.supervisor.drain()
-    assert re.fullmatch(said, str(found.value).splitlines()[-1])
+    said = (
+        rf"{re.escape(call)} failed on rank {rank} \(127\.0\.0\.1\) in step 3: its process \d+ died: killed by SIGKILL"
+    )
+    assert re.match(said, str(found.value).splitlines()[-1])
     while any(map(psutil.pid_exists, pids)) and time.monotonic() - begin < DEADLINE_S:
         time.sleep(0.1)
     assert len(pids) == 3 and not any(map(psutil.pid_exists, pids))
