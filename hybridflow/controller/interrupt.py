@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run wherever they arrive.
+"""Ctrl-C, SIGTERM and a terminal that hangs up end a run in order, wherever they arrive; under nohup it goes on.
 
 Python raises KeyboardInterrupt in whatever the main thread happens to run. If that is a finaliser or a callback from
 Ray's C++ code, the exception is reported as ignored and lost. So the signal is also remembered, and `check`, which the
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _arrived = threading.Event()
 
@@ -25,7 +25,9 @@ def heeded() -> Iterator[None]:
         yield
         return
     _arrived.clear()
-    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup leaves it
+    numbers = [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
+    before = {number: signal.signal(number, _raise) for number in numbers}
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,6 +24,13 @@ class Swallows:
         os.kill(os.getpid(), self.number)
         for _ in range(1000):  # the signal is heeded between two bytecodes
             pass
+
+
+@pytest.fixture(autouse=True)
+def not_under_nohup() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", interrupt.SIGNALS)
@@ -79,3 +87,11 @@ def test_sigterm_while_ray_starts_is_an_interrupt() -> None:
     """Until our handler is there Ray has its own, which raises SystemExit."""
     ended = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE], capture_output=True, text=True, timeout=100)
     assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+
+
+def test_under_nohup_a_terminal_that_hangs_up_ends_nothing() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interrupt.heeded():
+        os.kill(os.getpid(), signal.SIGHUP)
+        interrupt.check()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
