@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,8 @@ def read_object(file: Path) -> dict[str, Any]:
 
     Raises ValueError naming the file: it cannot be read, is no UTF-8 or no JSON, or holds something else.
     """
+    if not is_there(file):  # of what is no file the reading may never end
+        raise ValueError(f"{file}: {os.strerror(errno.ENOENT)}")
     try:
         data = file.read_bytes()
     except OSError as error:

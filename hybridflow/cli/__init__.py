@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,6 +10,7 @@ from importlib import import_module
 
 from hybridflow import __version__
 from hybridflow.cli import mishap, streams
+from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 
 SUBCOMMANDS = {
@@ -29,12 +31,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     streams.outlive_readers()
     try:
+        _refuse_nowhere()
         return _dispatch(arguments)
     except KeyboardInterrupt:
         terminal.complain("hybridflow: interrupted")
         return INTERRUPTED
     except BaseException as error:  # what a plugin raises may be any, SystemExit too
         return mishap.tell(error, " ".join(["hybridflow", *arguments[:1]]))
+
+
+def _refuse_nowhere() -> None:
+    """Raises ConfigError if the working directory has been removed: no relative path can be followed from it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the working directory is no longer there; cd to one that is") from error
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -57,7 +57,7 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: HandOver) ->
     subcommand, space, arguments = rest.lstrip().partition(" ")
     found = [name for name in subcommands if name.startswith(subcommand)] if not space else []
     try:
-        with redirect_stderr(StringIO()):
+        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):  # a plugin may print
             if space and subcommand in (*HYDRAS, "rlhf"):
                 complete = _stages if subcommand == "rlhf" else _settings
                 found = complete(subcommand, Line.of(arguments), argv, hand_over)

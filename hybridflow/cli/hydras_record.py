@@ -20,6 +20,7 @@ OUTPUT = ".hydra"
 def kept(folders: Sequence[Path]) -> Iterator[None]:
     """While it is entered, runs begin in these folders; those that do not leave Hydra's files there as they are now."""
     before = {folder: (mark(folder), _written(folder)) for folder in folders}
+    without = [folder for folder in folders if not (folder / OUTPUT).exists()]
     made = {folder: [path for path in (folder, *folder.parents) if not path.exists()] for folder in folders}
     try:
         yield
@@ -28,6 +29,8 @@ def kept(folders: Sequence[Path]) -> Iterator[None]:
             if mark(folder) == earlier:
                 with suppress(OSError):  # a disk that is full, or has become read-only
                     _put_back(folder / OUTPUT, files)
+                    if folder in without:
+                        shutil.rmtree(folder / OUTPUT, ignore_errors=True)
                     for path in made[folder]:
                         path.rmdir()  # the first that something is in ends it
 
@@ -37,9 +40,9 @@ def _written(folder: Path) -> dict[str, bytes]:
 
 
 def _put_back(output: Path, files: dict[str, bytes]) -> None:
-    if not files:
-        shutil.rmtree(output, ignore_errors=True)
-        return
+    for file in output.glob("*.yaml"):
+        if file.name not in files and not file.is_dir():
+            file.unlink()
     for name, content in files.items():
         if (output / name).read_bytes() != content:
             (output / name).write_bytes(content)

@@ -58,13 +58,13 @@ def addition_model(
 
     Raises ConfigError for sizes that do not fit together.
     """
+    _check_sizes(hidden, heads, kv_heads)
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from hybridflow.tasks.addition import ALPHABET
     from hybridflow.tasks.tokenizer import char_tokenizer
 
-    _check_sizes(hidden, heads, kv_heads)
     tokenizer = char_tokenizer(ALPHABET, max_tokens=positions)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     addition = kinds.add_parser("addition", help="a tiny random Qwen2 with a char tokenizer, for the task `addition`")
     sizes = {"layers": 2, "hidden": 128, "ffn": 384, "heads": 4, "kv-heads": 2, "positions": 256, "seed": 0}
     for name, default in sizes.items():
-        kind = int if name == "seed" else _positive
+        kind = _seed if name == "seed" else _positive
         addition.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"default {default}")
     names = [name.replace("-", "_") for name in sizes]
     _finish(addition, lambda options: addition_model(**{name: getattr(options, name) for name in names}))
@@ -220,9 +220,18 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    found = int(text)
+    if not -(2**63) <= found < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} has more than 64 bits")
+    return found
+
+
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: name a folder; `.` is this one")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is the name of no folder")
     return Path(text)
 
 

@@ -34,13 +34,19 @@ def _quoted(line: str) -> str:
     found = PLAIN.fullmatch(line)
     if found is None:
         return line
+    text = f"{found[1]}='{found[2]}'"
+    return text if not _understood(line) and _understood(text) else line
+
+
+def _understood(line: str) -> bool:
+    """Whether Hydra's grammar takes it; what else is wrong with it is told when it is composed."""
     try:
         OverridesParser.create().parse_override(line)
     except HydraException:
-        return f"{found[1]}='{found[2]}'"
-    except Exception:  # a number of too many digits: it is told when it is composed
-        return line
-    return line
+        return False
+    except Exception:  # a number of too many digits
+        return True
+    return True
 
 
 def _rewritten(line: str) -> str:

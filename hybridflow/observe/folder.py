@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hybridflow.errors import HybridFlowError
+from hybridflow.errors import ConfigError
 from hybridflow.observe.disk import writing
 from hybridflow.observe.plain import as_json
 
@@ -80,12 +80,12 @@ class RunFolder:
         return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raises HybridFlowError if a file has become shorter than `sizes` gave."""
+        """Raises ConfigError if a file has become shorter than `sizes` gave."""
         for name, size in sizes.items():
             file = self.path / name
             found = file.stat().st_size if file.exists() else 0
             if found < size:
-                raise HybridFlowError(
+                raise ConfigError(
                     f"{file} has {found} bytes, and had {size} when the checkpoint was made: put it back, or go on "
                     "under another run.name with trainer.resume=PATH of the checkpoint"
                 )
@@ -93,7 +93,7 @@ class RunFolder:
     def cut(self, sizes: Mapping[str, int]) -> None:
         """Take these files back to what `sizes` gave then: later lines go.
 
-        Raises HybridFlowError, before anything is changed, if a file has become shorter.
+        Raises ConfigError, before anything is changed, if a file has become shorter.
         """
         self.check_sizes(sizes)
         for file in self._growing():

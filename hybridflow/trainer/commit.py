@@ -120,7 +120,7 @@ def _manifest(whole: dict[str, Any], name: re.Match[str] | None) -> Manifest:
     versions, files = whole.get("versions"), whole.get("files")
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
         raise ValueError(f"versions = {shown(versions)}: an object of texts was expected")
-    if not isinstance(files, dict):
+    if not isinstance(files, dict) or not files:
         raise ValueError(f"files = {shown(files)}: an object was expected")
     return Manifest(step, versions, {name: _entry_of(name, entry) for name, entry in files.items()})
 

@@ -97,6 +97,12 @@ def test_what_cannot_be_completed_gives_nothing(complete):
     assert complete("hybridflow train critic.model.path=") == []
 
 
+def test_what_a_plugin_prints_is_no_candidate(complete, tmp_path, monkeypatch):
+    (tmp_path / "prints_a_lot.py").write_text("print('hello')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert complete("hybridflow train plugins=[prints_a_lot] task.name=addition_s") == ["task.name=addition_sevens"]
+
+
 def test_install_and_uninstall(capsys):
     assert main(["-sc", "install=bash"]) == 0
     assert capsys.readouterr().out.rstrip().endswith("-F hydra_bash_completion hybridflow")

@@ -318,3 +318,12 @@ def test_a_path_may_begin_at_home(workplace, ran, monkeypatch):
     assert main(["train", "experiment=addition", "actor.model.path=~/model", "run.root=~/r é"]) == 0
     assert ran[0].actor.model.path == f"{workplace}/model" and (workplace / "r é" / "addition" / ".hydra").is_dir()
     assert not (workplace / "~").exists()
+
+
+def test_what_hydra_could_not_write_stays_too(workplace, ran, capsys):
+    (workplace / "runs" / "addition" / ".hydra").mkdir(parents=True)
+    (workplace / "runs" / "addition" / ".hydra" / "notes.yaml").mkdir()
+    ran.leaves = lambda config: None
+    ran.raises += [HybridFlowError("no cluster")]
+    assert main(TRAIN) == 1
+    assert [path.name for path in (workplace / "runs" / "addition").rglob("*")] == [".hydra", "notes.yaml"]

@@ -66,3 +66,11 @@ def test_asking_is_cheap(arguments, status, tmp_path):
         check=True,
     )
     assert done.stderr.splitlines()[-1] == f"[] {status}"
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["sft", "experiment=addition_warmup"]) == 2
+    assert capsys.readouterr().err == "hybridflow sft: the working directory is no longer there; cd to one that is\n"

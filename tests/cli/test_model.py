@@ -235,3 +235,14 @@ def test_smollm2_answers_in_chat(tmp_path: Path) -> None:
     )
     answer = model.generate(**chat, max_new_tokens=16, do_sample=False)[0, chat["input_ids"].shape[1] :].tolist()
     assert "Paris" in tokenizer.decode(answer) and answer[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["--seed", str(2**63)], "more than 64 bits"), (["--out", "a\0b"], "no folder")]
+)
+def test_words_that_nothing_can_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["model", "addition", "--out", str(tmp_path / "model"), *words])
+    assert told in capsys.readouterr().err

@@ -56,6 +56,7 @@ def test_a_newline_reaches_the_settings(tmp_path: Path) -> None:
         ("run.name=${run.é}", "run.name=${run.é}"),
         ("~task.options", "~task.options"),
         ("--config-dir=é", "--config-dir=é"),
+        ("run.=1", "run.=1"),  # no quotes help it
     ],
 )
 def test_a_text_that_needs_quotes_gets_them(given, quoted):

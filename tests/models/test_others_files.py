@@ -198,6 +198,8 @@ def test_what_has_the_name_of_a_file_and_is_none_is_told(tmp_path: Path, make: A
         is_there(tmp_path / "generation_config.json")
     with pytest.raises(ValueError, match=f"/config.json {told}"):
         read_shape(tmp_path)
+    with pytest.raises(ValueError, match=f"/config.json {told}"):
+        read_object(tmp_path / "config.json")
     with pytest.raises(ValueError, match=f"tokenizer.json {told}"):
         tokenizer_file(tmp_path)
     with pytest.raises(ValueError, match=f"model.safetensors {told}"):

@@ -199,6 +199,7 @@ def test_any_manifest_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
+        ({"files": {}}, "files = {}: an object was expected"),
         ({"step": "10"}, "step = '10': a whole number"),
         ({"step": None}, "step = None: a whole number"),
         ({"step": 9}, "step = 9, in the folder step-000010"),
