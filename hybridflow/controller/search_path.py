@@ -60,6 +60,7 @@ def begin_process() -> None:
     import os
     import sys
 
+    os.environ["PYTHONSAFEPATH"] = "1"  # of what this process starts too: vLLM asks of a model by `python -m`
     folders = os.environ["HYBRIDFLOW_SEARCH_LAST"].split(os.pathsep)
     sys.path.extend(folder for folder in folders if folder not in sys.path)
     if os.path.isdir(os.environ["HYBRIDFLOW_DRIVER_FOLDER"]):
