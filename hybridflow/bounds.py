@@ -64,6 +64,7 @@ Count = Annotated[int, Bounds(at_least=1)]
 NotNegative = Annotated[float, Bounds(at_least=0)]
 NotNegativeInt = Annotated[int, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(more_than=0)]
+Seconds = Annotated[float, Bounds(at_least=1, at_most=31_536_000)]  # a year: no timer of an engine holds any number
 Level = Annotated[float, Bounds(at_least=0, at_most=1)]
 Share = Annotated[float, Bounds(more_than=0, at_most=1)]
 

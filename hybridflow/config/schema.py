@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Positive, Share
+from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Positive, Seconds, Share
 
 
 class DType(StrEnum):
@@ -193,7 +193,7 @@ class Rollout:
     max_response_tokens: Count = 64
     max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
     max_concurrent_rows: Count = 256  # rows that one replica decodes together
-    kv_cache_gib: Positive = 1.0  # a replica's cache on a CPU
+    kv_cache_gib: Annotated[float, Bounds(more_than=0, at_most=2**20)] = 1.0  # a replica's cache on a CPU
     gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
     resharding: Resharding = Resharding.hybrid
@@ -310,7 +310,7 @@ class Trainer:
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
     print_every_step: bool = False  # a line for every step, also on a terminal
-    collective_timeout_s: Annotated[float, Bounds(at_least=1)] = 600.0
+    collective_timeout_s: Seconds = 600.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
@@ -336,7 +336,7 @@ class RayCluster:
     """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
 
     address: str = "local"
-    start_timeout_s: Annotated[float, Bounds(at_least=1)] = 600.0  # until processes are there, and a role is built
+    start_timeout_s: Seconds = 600.0  # until processes are there, and a role is built
 
 
 @dataclass

@@ -68,7 +68,11 @@ def test_every_default_is_within_its_bounds():
         ("algorithm.policy_loss.entropy_coef=.nan", "algorithm.policy_loss.entropy_coef: nan given, a finite number"),
         ("algorithm.lagrange.limit=-.inf", "algorithm.lagrange.limit: -inf given, a finite number was expected"),
         ("trainer.stop_at_accuracy=95", "trainer.stop_at_accuracy: 95.0 given, at least 0 and at most 1, or null ex"),
-        ("rollout.kv_cache_gib=0", "rollout.kv_cache_gib: 0.0 given, more than 0 expected"),
+        ("rollout.kv_cache_gib=0", "rollout.kv_cache_gib: 0.0 given, more than 0 and at most 1048576 expected"),
+        (
+            "trainer.collective_timeout_s=1e22",
+            "trainer.collective_timeout_s: 1e+22 given, at least 1 and at most 31536000 expected",
+        ),
         ("rollout.stop_token_ids=[3,-1]", "rollout.stop_token_ids: -1 given, at least 0 expected"),
         ("run.seed=-1", "run.seed: -1 given, at least 0 and less than 9223372036854775808 expected"),
         ("trainer.steps=100000000000000000000", "trainer.steps: a whole number of more than 64 bits given"),
