@@ -246,3 +246,12 @@ def test_words_that_nothing_can_take(
     with pytest.raises(SystemExit, match="2"):
         main(["model", "addition", "--out", str(tmp_path / "model"), *words])
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--layers", "1000000000"], ["--hidden", "131072", "--heads", "1024"]])
+def test_a_model_that_no_memory_holds_is_told_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main(["model", "addition", "--out", str(tmp_path / "model"), *words]) == 2
+    assert "parameters; a random model is made of at most 2e+09" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
