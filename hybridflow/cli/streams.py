@@ -12,6 +12,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+from hybridflow.observe.terminal import turn_to_nowhere
+
 NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal that is gone
 
 
@@ -24,9 +26,7 @@ class _Patient(io.FileIO):
         except OSError as error:
             if error.errno not in NOBODY_READS:
                 raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())  # also for what writes to the descriptor itself
-        os.close(nowhere)
+        turn_to_nowhere(self.fileno())  # also for what writes to the descriptor itself
         return memoryview(data).nbytes
 
 

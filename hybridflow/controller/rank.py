@@ -28,7 +28,7 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
-from hybridflow.tasks.grades import settled
+from hybridflow.tasks.grades import gives_grades, settled
 
 if TYPE_CHECKING:
     from hybridflow.workers import Context
@@ -183,6 +183,8 @@ class Rank:
 
     def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
         """What a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not all."""
+        if not gives_grades(value):  # nearly all calls: the rows that were given are not even looked up
+            return value
         context = self._contexts[role]
         of = next((part for part in (*given.args, *given.kwargs.values()) if isinstance(part, Batch)), None)
         return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)

@@ -84,7 +84,14 @@ def _write(text: str, stream: TextIO, end: str = "\n") -> None:
         print(text, file=stream, end=end, flush=True)
     except BrokenPipeError:  # the reader went away (`| head`): what is run goes on, and nobody hears of it
         with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            turn_to_nowhere(stream.fileno())
+
+
+def turn_to_nowhere(descriptor: int) -> None:
+    """Let what is written to a descriptor from now on be dropped."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -89,6 +89,11 @@ def over_graded(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
     return Batch(**columns)
 
 
+def gives_grades(found: Any) -> bool:
+    """Whether what a call gave has a column of grades."""
+    return isinstance(found, Batch) and not GRADES.keys().isdisjoint(found.columns)
+
+
 def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -> Any:
     """What a call gave, its columns of grades checked and measured: float32, NaN where a grade has failed.
 
@@ -97,7 +102,7 @@ def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -
     Args:
         given: the rows that were to be graded.
     """
-    if not isinstance(found, Batch) or GRADES.keys().isdisjoint(found.columns):
+    if not gives_grades(found):
         return found
     columns = dict(found.items())
     for name, kind in GRADES.items():
