@@ -20,7 +20,7 @@ from pathlib import Path
 from hybridflow.errors import ConfigError
 
 LOCK = ".lock"
-TRIES = 5
+TRIES = 100
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
 Identity = tuple[int, int]
@@ -66,9 +66,12 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _made_and_open(folder: Path) -> int:
-    """As `_open`. Whoever held the lock before may remove the empty folder, or its file, under our hands."""
+    """As `_open`. Whoever held the lock before may remove the empty folder, or its file, under our hands.
+
+    `mkdir` says "exists" of a folder that was there when it tried to make it, and gone when it looked what it is.
+    """
     for _ in range(TRIES - 1):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, FileExistsError):
             folder.mkdir(parents=True, exist_ok=True)
             return _open(folder / LOCK)
     folder.mkdir(parents=True, exist_ok=True)
