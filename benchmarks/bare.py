@@ -57,7 +57,7 @@ class Bare(Role, Worker):
         mine = rollout.select(np.array_split(np.arange(len(rollout)), replicas)[rank])
         settings = self.context.config.rollout
         from hybridflow.engines.vllm.requests import parameters
-        from hybridflow.engines.vllm.sampling import Sampling
+        from hybridflow.engines.vllm.sampling_params import Sampling
 
         sampling = Sampling.of(settings, {})
         generator = actor.generator

@@ -18,7 +18,7 @@ from hybridflow.dispatch import Call, protocols
 from hybridflow.parallel.layout import Layout
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import build
-from hybridflow.trainer.rows import load_task
+from hybridflow.trainer.task_rows import load_task
 
 STEPS = 20
 
@@ -32,9 +32,9 @@ def driver() -> dict[str, Any]:
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
         with counted() as found:
             for step in range(STEPS):
-                running.algorithm.number = step
+                running.algorithm.step_index = step
                 running.algorithm.step(put(prompts.batch(step)))
-                running.supervisor.drain()
+                running.supervisor.finish_step()
     assert found.reports, "nothing was counted"
     return {
         "driver_tensor_bytes": found.tensors,
@@ -54,7 +54,7 @@ def balance(seeds: int = 20, parts: int = 8) -> dict[str, Any]:
     layout = Layout(data=parts)
     for seed in range(seeds):
         lengths = np.minimum(np.random.default_rng(seed).lognormal(5.0, 1.0, 512), 4096).astype(int)
-        rows = BatchRef.here(Batch(response_ids=Ragged.of([np.zeros(n, np.int32) for n in lengths])))
+        rows = BatchRef.from_local(Batch(response_ids=Ragged.of([np.zeros(n, np.int32) for n in lengths])))
         for name, ratios in found.items():
             calls = protocols.get(name)().distribute(layout, Call((rows,)))
             tokens = [call.args[0].tokens().sum() for call in calls if call is not None]

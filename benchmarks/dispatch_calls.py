@@ -15,10 +15,11 @@ from benchmarks import dispatch_roles
 from benchmarks.dispatch_roles import Bench, PlainActor
 from benchmarks.pairs import Work, paired
 from hybridflow.batch import Batch, BatchRef, Metadata, Ragged
-from hybridflow.batch.rows import even_sizes
-from hybridflow.controller import ResourcePool, Supervisor, cluster, put, supervise
+from hybridflow.batch.row_operations import even_sizes
+from hybridflow.controller import ResourcePool, Supervisor, cluster, put
+from hybridflow.controller import supervisor as supervisor_room
 from hybridflow.controller.group import group_class
-from hybridflow.controller.report import Order, Report
+from hybridflow.controller.report import CallRequest, Report
 from hybridflow.parallel.layout import Layout
 
 PLUGINS = [dispatch_roles.__name__]
@@ -31,16 +32,16 @@ def noop() -> dict[str, Any]:
     """Nothing, on 8 ranks."""
     with cluster(slots=16):
         supervisor = Supervisor()
-        group = ResourcePool("ours", 8, supervisor, plugins=PLUGINS).play("bench", Layout(data=8))
+        group = ResourcePool("ours", 8, supervisor, plugins=PLUGINS).start_role("bench", Layout(data=8))
         actors = plain_actors(8)
-        blob = bytes(len(Order("bench", "noop", ((), {}, ())).encode()))
+        blob = bytes(len(CallRequest("bench", "noop", ((), {}, ())).encode()))
 
         def ours() -> None:
             group.noop().get()
 
         found = paired("noop_ratio", ours, lambda: ray.get([a.noop.remote(blob) for a in actors]), 1000)
         found |= paired("noop_ratio_no_argument", ours, lambda: ray.get([a.noop.remote() for a in actors]), 1000)
-        supervisor.drain()
+        supervisor.finish_step()
         return found
 
 
@@ -48,8 +49,8 @@ def chain() -> dict[str, Any]:
     """Rows there and back."""
     with cluster(slots=10):
         supervisor = Supervisor()
-        two = ResourcePool("two", 2, supervisor, plugins=PLUGINS).play("bench", Layout(data=2))
-        three = ResourcePool("three", 3, supervisor, plugins=PLUGINS).play("bench", Layout(data=3))
+        two = ResourcePool("two", 2, supervisor, plugins=PLUGINS).start_role("bench", Layout(data=2))
+        three = ResourcePool("three", 3, supervisor, plugins=PLUGINS).start_role("bench", Layout(data=3))
         couple, trio = plain_actors(2), plain_actors(3)
         found: dict[str, Any] = {}
         for name, size, times in (("chain_ratio", 64 * 2**20, 320), ("chain_ratio_64KiB", 64 * 2**10, 2400)):
@@ -69,7 +70,7 @@ def chain() -> dict[str, Any]:
 
             def ours_drained() -> None:
                 ours()
-                supervisor.drain()
+                supervisor.finish_step()
 
             def ours_blind(made: BatchRef = made) -> BatchRef:
                 back = two.sums(three.add_again(made))
@@ -94,7 +95,7 @@ def chain() -> dict[str, Any]:
             found |= paired(f"{name}_drained", ours_drained, theirs, times // 2)
             found |= paired(f"{name}_blind", ours_blind, blind, times // 2)
             found |= paired(f"{name}_known_or_blind", theirs, blind, times // 2)
-            supervisor.drain()
+            supervisor.finish_step()
         return found
 
 
@@ -134,7 +135,7 @@ def cost() -> dict[str, Any]:
         with cluster(slots=ranks):
             supervisor = Supervisor()
             pool = ResourcePool("ours", ranks, supervisor, plugins=PLUGINS)
-            group = pool.play("bench", Layout(data=ranks))
+            group = pool.start_role("bench", Layout(data=ranks))
 
             def ours(group: Any = group) -> None:
                 group.noop().get()
@@ -147,7 +148,7 @@ def cost() -> dict[str, Any]:
             costs = (us["ours"], us["theirs"], cpu_us(ours, times), cpu_us(plain, times))
             for name, value in zip(names, costs, strict=True):
                 found[name][ranks] = value
-            supervisor.drain()
+            supervisor.finish_step()
     return {name: by_ranks | {"slope": slope(by_ranks)} for name, by_ranks in found.items()}
 
 
@@ -187,19 +188,19 @@ def simulated() -> dict[str, Any]:
     replica = Ragged.of([np.zeros(8, np.float32)] * (SIMULATED.size // SIMULATED.data))
     supervisor, ranks = Supervisor(), [Stub(replica) for _ in range(SIMULATED.size)]
     group: Any = group_class(Bench)("bench", Bench, SIMULATED, ranks, supervisor)
-    rows = BatchRef.here(Batch(x=column))
+    rows = BatchRef.from_local(Batch(x=column))
     for source in rows.sources:
         source.chunks[0].__dict__["data"] = object()  # what it is in the store
 
     def nothing() -> None:
         group.noop().get()
-        supervisor.drain()
+        supervisor.finish_step()
 
     def with_rows() -> None:
         group.add(rows).metadata()
-        supervisor.drain()
+        supervisor.finish_step()
 
-    with patch.object(supervise, "ray", transport):
+    with patch.object(supervisor_room, "ray", transport):
         nothing()  # the layout's coordinates are known from now on
         taken = {"noop": cpu_us(nothing, 20), "rows": cpu_us(with_rows, 20)}
     return {

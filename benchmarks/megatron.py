@@ -39,12 +39,12 @@ from torch import Tensor
 from benchmarks.models import SMOLLM2_135M, random_model
 from benchmarks.pairs import pairwise
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Optimizer
+from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
-from hybridflow.engines.megatron.packing import MicroBatch
-from hybridflow.parallel.groups import make_groups
+from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.process_groups import make_groups
 
 ROWS, LONGEST, PADDED_ROWS, BUDGET = 64, 512, 8, 2048
 SHAPES: dict[str, dict[str, Any]] = {
@@ -117,7 +117,7 @@ class Ours:
 
     def __init__(self, folder: Path, dtype: str) -> None:
         self.engine = MegatronEngine(
-            folder, make_groups(Layout(), 600.0), dtype=DTYPES[dtype], budget=BUDGET, optimizer=Optimizer()
+            folder, make_groups(Layout(), 600.0), dtype=DTYPES[dtype], budget=BUDGET, optimizer=OptimizerConfig()
         )
 
     def train(self, rows: Batch, seed: int) -> None:
@@ -148,7 +148,7 @@ class Bare:
         own, head.__class__ = head.__class__, ColumnParallelLinear  # Megatron's own: logits of all tokens
         for micro in micros:
             logits = model(micro.tokens, micro.positions, None, packed_seq_params=micro.packed)[0]
-            (F.cross_entropy(logits[micro.predicts].float(), micro.targets, reduction="sum") / tokens).backward()
+            (F.cross_entropy(logits[micro.logit_positions].float(), micro.targets, reduction="sum") / tokens).backward()
         model.finish_grad_sync()
         head.__class__ = own
 

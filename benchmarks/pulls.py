@@ -59,8 +59,8 @@ def _groups(chunk_rows: int | None = None) -> Iterator[tuple[Any, Any]]:
     making = ResourcePool("making", 2, supervisor, plugins=plugins)
     try:
         yield (
-            making.play("bench", Layout(data=2), chunk_rows=chunk_rows),
-            reading.play("counting_bench", Layout(data=3)),
+            making.start_role("bench", Layout(data=2), chunk_rows=chunk_rows),
+            reading.start_role("counting_bench", Layout(data=3)),
         )
     finally:
         reading.close()

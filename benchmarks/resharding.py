@@ -36,7 +36,7 @@ from rich.progress import Progress
 from benchmarks import transition
 from benchmarks.models import SMOLLM2_135M, random_model
 from benchmarks.pairs import pairwise
-from hybridflow.models import Shape, read_shape, table
+from hybridflow.models import ModelShape, read_shape, table
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import make_plan
 from hybridflow.tasks.tokenizer import char_tokenizer
@@ -48,7 +48,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama_130m": dict(vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, **LLAMA),
     "smollm2_135m": SMOLLM2_135M,
 }
-LLAMA_70B = Shape(
+LLAMA_70B = ModelShape(
     family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
     qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
 )  # fmt: skip
@@ -166,7 +166,7 @@ def measured(case: Case, folder: Path, ranks: Ranks, rounds: int) -> dict[str, A
     }
 
 
-def received_by_formula(shape: Shape, layout: Layout) -> dict[str, float]:
+def received_by_formula(shape: ModelShape, layout: Layout) -> dict[str, float]:
     """Table 2 of HybridFlow (arXiv 2409.19256), in bytes, of what tensor parallelism cuts."""
     model = transition.DTYPE.itemsize * sum(math.prod(w.shape) for w in table(shape) if w.axis is not None)
     replica, generation = layout.tensor * layout.pipeline, math.prod(layout.generation_sizes)

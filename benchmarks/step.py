@@ -26,7 +26,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import build
-from hybridflow.trainer.rows import load_task
+from hybridflow.trainer.task_rows import load_task
 
 
 def main() -> None:
@@ -54,18 +54,20 @@ def measure(folder: str, steps: int, warmup: int = 3) -> dict[str, Any]:
     with ExitStack() as stack:
         running = build(config, stack, print)
         pool = next(iter(running.pools.values()))
-        twin = pool.play("bare", Layout(data=pool.slots), config=config)
+        twin = pool.start_role("bare", Layout(data=pool.slots), config=config)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
         for step in range(warmup + steps):
-            running.supervisor.drain()
+            running.supervisor.finish_step()
             start = perf_counter()
-            running.algorithm.number = step
+            running.algorithm.step_index = step
             rollout = running.algorithm.step(put(prompts.batch(step)))
-            metrics = running.supervisor.drain()
+            metrics = running.supervisor.finish_step()
             whole.append(perf_counter() - start)
             parts.append({name: value for name, value in metrics.items() if name.startswith("timing_s/")})
             order = np.array_split(np.random.default_rng(step).permutation(len(rollout)), config.algorithm.minibatches)
-            found = twin.step(rollout.keep(["prompt_ids", "response_ids"]), [rows.tolist() for rows in order]).get()
+            found = twin.step(
+                rollout.select_columns(["prompt_ids", "response_ids"]), [rows.tolist() for rows in order]
+            ).get()
             bare.append({name: max(rank[name] for rank in found) for name in found[0]})
     return _result(whole[warmup:], parts[warmup:], bare[warmup:])
 

@@ -14,18 +14,18 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hybridflow.config.schema import Rollout
+from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.models import Weight, table
-from hybridflow.parallel.groups import Groups, make_groups
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
-from hybridflow.resharding.alive import Alive
+from hybridflow.parallel.process_groups import Groups, make_groups
+from hybridflow.resharding.checksums import checksum
+from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.refit import BUCKET_BYTES, Refit
 from hybridflow.resharding.transport import Transport
-from hybridflow.resharding.verify import checksum
 from tests.resharding.counting import CountingGroup
 
 DTYPE = torch.float32
@@ -177,7 +177,7 @@ def _groups(layout: Layout) -> Groups:
 
 
 def _vllm(folder: Path, layout: Layout) -> VllmEngine:
-    sizes = Rollout(max_sequence_tokens=64, max_concurrent_rows=16, kv_cache_gib=0.05)
+    sizes = RolloutConfig(max_sequence_tokens=64, max_concurrent_rows=16, kv_cache_gib=0.05)
     return VllmEngine(folder, layout, sizes, dtype="float32", seed=0, stop_ids=[0])
 
 
@@ -213,6 +213,6 @@ def _counted(ways: Ways) -> dict[str, Any]:
     ways.ours()
     return {
         "received": counting.received if counting else 0,
-        "apart": plan.apart[ways.rank],
+        "apart": plan.outside_formula[ways.rank],
         "peak": ways.refit.peak_bytes,
     }

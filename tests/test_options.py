@@ -8,11 +8,11 @@ import pytest
 
 from hybridflow.bounds import Share, parameters
 from hybridflow.losses.advantages import advantages
-from hybridflow.losses.controllers import kl_controllers
-from hybridflow.losses.correction import corrections
-from hybridflow.losses.filters import rollout_filters
-from hybridflow.losses.policy import policy_losses
-from hybridflow.losses.shaping import reward_shapings
+from hybridflow.losses.corrections import corrections
+from hybridflow.losses.kl_controllers import kl_controllers
+from hybridflow.losses.policy_losses import policy_losses
+from hybridflow.losses.reward_shapings import reward_shapings
+from hybridflow.losses.rollout_filters import rollout_filters
 from hybridflow.options import faults, given, taken_by
 from hybridflow.tasks import tasks
 

@@ -111,8 +111,8 @@ BROKEN = {
     "syntax": ("x = 1\n\ny = (", "SyntaxError: '(' was never closed", 3),
     "call": ("def f():\n    return 1 / 0\n\nf()", "ZeroDivisionError: division by zero", 4),
     "twice": (
-        "from hybridflow.losses.kl import kl_estimators\n\nkl_estimators.register('k1')(print)",
-        "KL estimator 'k1' is registered twice: hybridflow.losses.kl.",
+        "from hybridflow.losses.kl_estimators import kl_estimators\n\nkl_estimators.register('k1')(print)",
+        "KL estimator 'k1' is registered twice: hybridflow.losses.kl_estimators.",
         3,
     ),
 }
@@ -175,7 +175,7 @@ REGISTRIES = "from hybridflow.tasks import graders, tasks, Task\nfrom hybridflow
         ("@workers.register('cost_model')\nclass A(Worker): ...", "worker 'cost_model' is one of hybridflow's own"),
         (
             "@tasks.register('mine')\nclass A: ...",
-            "task 'mine': a class that derives from hybridflow.tasks.base.Task was",
+            "task 'mine': a class that derives from hybridflow.tasks.task.Task was",
         ),
         ("tasks.register('mine')(object())", "task 'mine': a class that derives from"),
         (

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridflow.models import Shape, Weight
+from hybridflow.models import ModelShape, Weight
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import Plan, make_plan
-from hybridflow.resharding.plan.cut import generation_cut, training_cut
+from hybridflow.resharding.plan.sharding import generation_cut, training_cut
 
-SHAPE = Shape(
+SHAPE = ModelShape(
     family="llama", layers=12, hidden=768, ffn=2048, heads=8, kv_heads=4, head_dim=96, vocab=32000, tied=False,
     qkv_bias=False, norm_eps=1e-5, rope_theta=1e4, max_positions=256,
 )  # fmt: skip

@@ -1,6 +1,6 @@
 """Algorithms: one a file; `step` is the data flow."""
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.algorithm import Algorithm, algorithms
 
 register = algorithms.register
 

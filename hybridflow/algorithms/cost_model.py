@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import algorithms
+from hybridflow.algorithms.algorithm import algorithms
 from hybridflow.algorithms.reward_model import RewardModel
 
 

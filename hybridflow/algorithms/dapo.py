@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef, stacked
 from hybridflow.errors import HybridFlowError
 
@@ -16,7 +16,7 @@ class DAPO(Algorithm):
     GRPO's advantage in PPO's objective with two bounds (`clip_low`, `clip_high`; equation 10), averaged over all tokens
     (equation 12), with overlong responses punished (`reward_shaping: overlong`; equation 13) and no KL. Dynamic
     sampling, equation 11: groups of equal rewards teach nothing (`rollout_filter: unequal_groups`), so further prompts
-    are drawn until `prompts_per_step` groups are left, `most_draws` times at most; then it learns from those that there
+    are drawn until `prompts_per_step` groups are left, `max_draws` times at most; then it learns from those that there
     are.
 
     Defaults: the bounds 0.2 and 0.28 and a buffer of a fifth of the budget are its section 4.1's; 8 samples a prompt
@@ -26,14 +26,14 @@ class DAPO(Algorithm):
     paper = "arXiv 2503.14476"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = (*Algorithm.parts, "rollout_filter")
-    heeds = (*SAMPLING, "most_draws")
+    components = (*Algorithm.components, "rollout_filter")
+    heeds = (*SAMPLING, "max_draws")
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Sample until there are enough groups; compare inside each, learn."""
         rollout = self.sampled_until_enough(prompts)
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.penalises_kl:
+        if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(rollout):
@@ -41,33 +41,33 @@ class DAPO(Algorithm):
         return rollout
 
     def sampled_until_enough(self, prompts: BatchRef) -> BatchRef:
-        """`prompts_per_step` groups that the filter keeps, or all that `most_draws` gave. Raises if there are none."""
+        """`prompts_per_step` groups that the filter keeps, or all that `max_draws` gave. Raises if there are none."""
         wanted, self._draws, self._groups = self.config.prompts_per_step, 1, 0
         kept = stacked([self.scored(prompts)])
-        while groups_of(kept) < wanted and self._draws < self.config.most_draws:
+        while groups_of(kept) < wanted and self._draws < self.config.max_draws:
             self._draws += 1
-            kept = stacked([kept, self.scored(self.draw())])
+            kept = stacked([kept, self.scored(self.next_prompts())])
         self._groups = groups_of(kept)
         if not self._groups:
             raise HybridFlowError(
                 f"dapo: of {self._draws} x {wanted} prompts none has samples that rollout_filter keeps "
                 f"({self.config.rollout_filter.name}): they are all right or all wrong, or their grades failed. Give "
-                "easier or harder prompts, a warmer start, or more algorithm.samples_per_prompt; algorithm.most_draws "
+                "easier or harder prompts, a warmer start, or more algorithm.samples_per_prompt; algorithm.max_draws "
                 "says how often to try, and reward.max_failed_share=0 shows a grade that fails"
             )
-        return kept.select((kept.marks["group_id"] < wanted).nonzero()[0])
+        return kept.select((kept.driver_columns["group_id"] < wanted).nonzero()[0])
 
     def scored(self, prompts: BatchRef) -> BatchRef:
         """Responses with their rewards, those that the filter keeps."""
         rollout = self.generate(prompts)
-        return self.filtered(rollout | self.reward.compute_reward(rollout))
+        return self.filter_rollout(rollout | self.reward.compute_reward(rollout))
 
-    def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """How many draws of prompts the step took, and the share of their groups that was kept."""
         share = self._groups / (self._draws * self.config.prompts_per_step)
-        return {**super().measured(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
+        return {**super().on_step_end(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
 
 
 def groups_of(rollout: BatchRef) -> int:
     """How many groups there are in `stacked` rows."""
-    return int(rollout.marks["group_id"].max(initial=-1)) + 1
+    return int(rollout.driver_columns["group_id"].max(initial=-1)) + 1

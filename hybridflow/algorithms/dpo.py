@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.algorithm import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -16,7 +16,7 @@ class DPO(Algorithm):
 
     paper = "arXiv 2305.18290"
     roles = ("actor", "reference", "reward")
-    parts = ("preference_loss",)
+    components = ("preference_loss",)
     heeds = ()
     columns = ()
     preferences = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -21,17 +21,17 @@ class GRPO(Algorithm):
     paper = "arXiv 2402.03300"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = (*Algorithm.parts, "rollout_filter")
+    components = (*Algorithm.components, "rollout_filter")
     heeds = SAMPLING
 
     def step(self, prompts: BatchRef) -> BatchRef:
         """Generate groups, score, compare inside each group, learn."""
         rollout = self.generate(prompts)
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.penalises_kl:
+        if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.reward.compute_reward(rollout)
         rollout |= self.advantage(rollout)
-        for rows in self.minibatches(self.filtered(rollout)):
+        for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)
         return rollout

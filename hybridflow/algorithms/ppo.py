@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -23,7 +23,7 @@ class PPO(Algorithm):
     paper = "arXiv 1707.06347"
     roles: ClassVar[tuple[str, ...]] = ("actor", "critic", "reference", "reward")
     only_for_kl = ("reference",)
-    parts: ClassVar[tuple[str, ...]] = (*Algorithm.parts, "rollout_filter", "value_loss")
+    components: ClassVar[tuple[str, ...]] = (*Algorithm.components, "rollout_filter", "value_loss")
     heeds: ClassVar[tuple[str, ...]] = (*SAMPLING, "critic_warmup_steps")
     columns = ("group_id", "values")
 
@@ -31,12 +31,12 @@ class PPO(Algorithm):
         """Generate, score, estimate advantages, learn."""
         rollout = self.generate(prompts)
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.penalises_kl:
+        if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.reward.compute_reward(rollout)
         rollout |= self.advantage(rollout)
-        for rows in self.minibatches(self.filtered(rollout)):
+        for rows in self.minibatches(self.filter_rollout(rollout)):
             self.critic.update_critic(rows)
             if self.actor_learns:
                 self.actor.update_actor(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import SAMPLING, Algorithm, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -17,7 +17,7 @@ class ReMax(Algorithm):
     paper = "arXiv 2310.10505"
     roles = ("actor", "reference", "reward")
     only_for_kl = ("reference",)
-    parts = (*Algorithm.parts, "rollout_filter")
+    components = (*Algorithm.components, "rollout_filter")
     heeds = SAMPLING
     columns = ("group_id", "baseline_rewards", "baseline_lengths")
 
@@ -26,11 +26,11 @@ class ReMax(Algorithm):
         rollout = self.generate(prompts)
         greedy = prompts | self.actor.generate_sequences(prompts, temperature=0.0)
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.penalises_kl:
+        if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.reward.compute_reward(rollout)
         rollout |= self.reward.compute_baseline(greedy).repeat(self.config.samples_per_prompt)
         rollout |= self.advantage(rollout)
-        for rows in self.minibatches(self.filtered(rollout)):
+        for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)
         return rollout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.algorithm import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -16,7 +16,7 @@ class RewardModel(Algorithm):
 
     paper = "arXiv 2203.02155"
     roles = ("reward_model",)
-    parts = ("pair_loss",)
+    components = ("pair_loss",)
     heeds = ()
     columns = ()
     learner = "reward_model"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import SAMPLING, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, algorithms
 from hybridflow.algorithms.grpo import GRPO
 
 

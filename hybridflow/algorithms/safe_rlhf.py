@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hybridflow.algorithms.base import SAMPLING, algorithms
+from hybridflow.algorithms.algorithm import SAMPLING, algorithms
 from hybridflow.algorithms.ppo import PPO
 from hybridflow.batch import BatchRef
-from hybridflow.losses.controllers import Lagrange
+from hybridflow.losses.kl_controllers import Lagrange
 
 
 @algorithms.register("safe_rlhf")
@@ -18,12 +18,12 @@ class SafeRLHF(PPO):
     min over λ ≥ 0 of max over π of  E[r] - λ (E[c] - limit):  PPO on the advantages (A_r - λ A_c) / (1 + λ), with a
     critic of rewards and one of costs (equation 30), neither brought to scale for itself; after each step
     ln λ ← ln λ + lr · λ · (mean cost - limit)  (`lagrange`, equation 31). Defaults: PPO's, and those of
-    `hybridflow.losses.controllers.Lagrange`.
+    `hybridflow.losses.kl_controllers.Lagrange`.
     """
 
     paper = "arXiv 2310.12773"
     roles = ("actor", "critic", "cost_critic", "reference", "reward", "cost")
-    parts = (*PPO.parts, "lagrange")
+    components = (*PPO.components, "lagrange")
     heeds = (*SAMPLING, "critic_warmup_steps")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,14 +35,14 @@ class SafeRLHF(PPO):
         """Generate, score rewards and costs, estimate advantages, learn."""
         rollout = self.generate(prompts)
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.penalises_kl:
+        if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.cost_critic.compute_cost_values(rollout)
         rollout |= self.reward.compute_reward(rollout)
         rollout |= self.cost.compute_cost(rollout)
         rollout |= self.advantage(rollout)
-        for rows in self.minibatches(self.filtered(rollout)):
+        for rows in self.minibatches(self.filter_rollout(rollout)):
             self.critic.update_critic(rows)
             self.cost_critic.update_cost_critic(rows)
             if self.actor_learns:
@@ -55,12 +55,12 @@ class SafeRLHF(PPO):
             rollout, kl_coef=self.kl.coef, multiplier=self.lagrange.multiplier
         )
 
-    def measured(self, metrics: Mapping[str, float]) -> dict[str, float]:
+    def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """The multiplier that the step used, which moves by the mean cost that it found."""
         used = self.lagrange.multiplier
         if self.actor_learns and "cost/mean" in metrics:  # there is none if every cost of the step has failed
             self.lagrange.update(metrics["cost/mean"])
-        return {**super().measured(metrics), "cost/multiplier": used}
+        return {**super().on_step_end(metrics), "cost/multiplier": used}
 
     def state(self) -> dict[str, Any]:
         """The multiplier too."""

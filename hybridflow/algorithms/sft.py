@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.algorithms.base import Algorithm, algorithms
+from hybridflow.algorithms.algorithm import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 
 
@@ -15,7 +15,7 @@ class SFT(Algorithm):
     """
 
     roles = ("actor", "reward")
-    parts = ()
+    components = ()
     heeds = ()
     columns = ()
     supervised = True

@@ -2,9 +2,9 @@
 
 from hybridflow.batch.balance import partition
 from hybridflow.batch.batch import Batch, Plain, concat
+from hybridflow.batch.batch_ref import BatchRef
 from hybridflow.batch.columns import Column, Ragged
 from hybridflow.batch.joining import stacked
-from hybridflow.batch.ref import BatchRef
-from hybridflow.batch.source import Metadata
+from hybridflow.batch.row_source import Metadata
 
 __all__ = ["Batch", "BatchRef", "Column", "Metadata", "Plain", "Ragged", "concat", "partition", "stacked"]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from hybridflow.batch import columns as col
 from hybridflow.batch.columns import Column, Ragged
-from hybridflow.batch.rows import Rows
+from hybridflow.batch.row_operations import Rows
 
 Plain = dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]
 """By its name, a dense column, or the values and offsets of a ragged one."""
@@ -102,7 +102,7 @@ class Batch(Rows, Mapping[str, Column]):
         index = col.row_numbers(rows, len(self))
         return Batch(**{name: col.select(column, index) for name, column in self._columns.items()})
 
-    def keep(self, names: Sequence[str]) -> Batch:
+    def select_columns(self, names: Sequence[str]) -> Batch:
         """Only those columns."""
         return Batch(**{name: self[name] for name in names})
 
@@ -122,7 +122,7 @@ class Batch(Rows, Mapping[str, Column]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def plain(self) -> Plain:
+    def to_wire(self) -> Plain:
         """The arrays in builtin containers, as which rows travel: pickle takes half the time for them."""
         return {
             name: (column.values, column.offsets) if isinstance(column, Ragged) else column
@@ -130,19 +130,19 @@ class Batch(Rows, Mapping[str, Column]):
         }
 
     @staticmethod
-    def of_plain(columns: Plain) -> Batch:
+    def from_wire(columns: Plain) -> Batch:
         """The batch whose `plain` it is. It is not checked again."""
-        return Batch.trusted(of_plain(columns, columns))
+        return Batch._unchecked(from_wire(columns, columns))
 
     @staticmethod
-    def trusted(columns: dict[str, Column]) -> Batch:
+    def _unchecked(columns: dict[str, Column]) -> Batch:
         """A batch without the checks, of columns that agree by the way in which they were made."""
         batch = object.__new__(Batch)
         batch._columns, batch._rows = columns, next(map(len, columns.values()), 0)
         return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batch.of_plain, (self.plain(),)
+        return Batch.from_wire, (self.to_wire(),)
 
     def __repr__(self) -> str:
         return f"Batch({self._rows} rows: {', '.join(self._columns)})"
@@ -151,13 +151,13 @@ class Batch(Rows, Mapping[str, Column]):
         return self.dense(name)
 
 
-def of_plain(columns: Plain, names: Iterable[str]) -> dict[str, Column]:
+def from_wire(columns: Plain, names: Iterable[str]) -> dict[str, Column]:
     """Those of the columns that are there, out of a batch's `plain`."""
     found: dict[str, Column] = {}
     for name in names:
         column = columns.get(name)
         if column is not None:
-            found[name] = col.trusted(*column) if isinstance(column, tuple) else col.held(column)
+            found[name] = col._unchecked(*column) if isinstance(column, tuple) else col.readonly(column)
     return found
 
 
@@ -201,8 +201,8 @@ def _column(name: str, values: Column | Sequence[object]) -> Column:
         array = np.asarray(values)
         if not array.ndim:
             raise ValueError(f"column {name!r} wants an entry for each row, found the one value {array}")
-        return col.held(array)
+        return col.readonly(array)
     objects = np.empty(len(values), dtype=object)
     for row, value in enumerate(values):  # one by one: numpy would unpack a list of lists
         objects[row] = value
-    return col.held(objects)
+    return col.readonly(objects)

@@ -35,7 +35,7 @@ class Ragged:
     offsets: np.ndarray
 
     def __post_init__(self) -> None:
-        values, offsets = held(self.values), held(self.offsets)
+        values, offsets = readonly(self.values), readonly(self.offsets)
         if offsets.ndim != 1 or offsets.dtype != np.int64 or not len(offsets):
             raise ValueError(f"offsets are [rows + 1] int64, found {list(offsets.shape)} {offsets.dtype}")
         if offsets[0] != 0 or offsets[-1] != len(values):
@@ -54,13 +54,13 @@ class Ragged:
         # numpy calls an empty list float64, which would turn token numbers beside it into floats.
         telling = [a for a, row in zip(arrays, rows, strict=True) if len(a) or isinstance(row, np.ndarray)]
         values = np.concatenate(telling) if telling else np.zeros(0, dtype=dtype or np.int64)
-        return trusted(held(values), offsets_of(lengths))
+        return _unchecked(readonly(values), offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
         """Other values over the same rows. Raises ValueError if there are more or fewer of them."""
         if len(values) != self.offsets[-1]:
             raise ValueError(f"{len(values)} values for rows that hold {self.offsets[-1]}")
-        return trusted(held(values), self.offsets)
+        return _unchecked(readonly(values), self.offsets)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -83,7 +83,7 @@ class Ragged:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return trusted, (self.values, self.offsets)
+        return _unchecked, (self.values, self.offsets)
 
     def select(self, rows: ArrayLike) -> Ragged:
         """The rows of those numbers, in that order; a view if they are consecutive."""
@@ -106,7 +106,7 @@ def values_of(column: Column) -> np.ndarray:
     return column.values if isinstance(column, Ragged) else column
 
 
-def held(values: ArrayLike) -> np.ndarray:
+def readonly(values: ArrayLike) -> np.ndarray:
     """The array as a column holds it: a read-only view; strings are objects, as their width is no part of a kind.
 
     Raises ValueError for an array without rows to count.
@@ -173,7 +173,7 @@ def select(column: Column, rows: ArrayLike) -> Column:
     index = row_numbers(rows, len(column))
     pieces = runs(index).tolist()
     if len(pieces) > 1 and not isinstance(column, Ragged):
-        return held(column[index])
+        return readonly(column[index])
     return gather([(column, start, stop) for start, stop in pieces or [(0, 0)]])
 
 
@@ -203,12 +203,12 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
 def _slice(column: Column, start: int, stop: int) -> Column:
     """Rows of one column as a view. Offsets are a view too where they can be."""
     if not isinstance(column, Ragged):
-        return held(column[start:stop])
+        return readonly(column[start:stop])
     if (start, stop) == (0, len(column)):
         return column
     offsets = column.offsets[start : stop + 1]
     first, end = offsets.item(0), offsets.item(-1)
-    return trusted(column.values[first:end], offsets - first if first else offsets)
+    return _unchecked(column.values[first:end], offsets - first if first else offsets)
 
 
 def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Ragged:
@@ -220,7 +220,7 @@ def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Rag
             pieces.append(column.values[first:last])
             offsets.append(column.offsets[start + 1 : stop + 1] + (end - first))
             end += last - first
-    return trusted(_joined(pieces, like.values), np.concatenate(offsets))
+    return _unchecked(_joined(pieces, like.values), np.concatenate(offsets))
 
 
 def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ def _described(column: Column) -> str:
     return f"{'ragged' if isinstance(column, Ragged) else 'dense'} {values.dtype}{trailing}"
 
 
-def trusted(values: np.ndarray, offsets: np.ndarray) -> Ragged:
+def _unchecked(values: np.ndarray, offsets: np.ndarray) -> Ragged:
     """A ragged column of arrays that are right by the way in which they were made. They are read-only from now on."""
     values.setflags(write=False)
     offsets.setflags(write=False)

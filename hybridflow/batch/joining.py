@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from hybridflow.batch.batch_ref import BatchRef, Origin
 from hybridflow.batch.lineage import KIN, joined, new_kin, told_apart
-from hybridflow.batch.ref import BatchRef, Origin
-from hybridflow.batch.source import Source, end_to_end
+from hybridflow.batch.row_source import Source, end_to_end
 
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
@@ -22,8 +22,12 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
     if not refs:
         return BatchRef(0, ())
     sources = _joined(refs)
-    marks = {name: np.concatenate([ref.marks[name] for ref in refs]) for name in refs[0].marks}
-    lineage = joined([(ref.rows, ref.lineage, ref.marks) for ref in refs]) if any(ref.lineage for ref in refs) else {}
+    marks = {name: np.concatenate([ref.driver_columns[name] for ref in refs]) for name in refs[0].driver_columns}
+    lineage = (
+        joined([(ref.rows, ref.lineage, ref.driver_columns) for ref in refs])
+        if any(ref.lineage for ref in refs)
+        else {}
+    )
     if "group_id" in marks and KIN in lineage:
         marks["group_id"] = told_apart(marks["group_id"], lineage[KIN])
     return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin(refs), lineage)
@@ -31,7 +35,9 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
 
 def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
     """The sources of rows end to end. Raises ValueError if the columns differ."""
-    if len({(*[source.columns for source in ref.sources], *ref.marks) for ref in refs}) == 1:  # as ranks give them
+    if (
+        len({(*[source.columns for source in ref.sources], *ref.driver_columns) for ref in refs}) == 1
+    ):  # as ranks give them
         parts = zip(*[ref.sources for ref in refs], strict=True)
         return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
     if len({frozenset(ref.columns) for ref in refs}) > 1:
@@ -57,10 +63,12 @@ def stacked(refs: Sequence[BatchRef]) -> BatchRef:
     for ref in refs:
         _, group = np.unique(ref._key("group_id"), return_inverse=True)
         places = {name: values for name, values in ref.lineage.items() if name != KIN}
-        numbered.append(replace(ref, marks={**ref.marks, "group_id": group + groups}, lineage=places))
+        numbered.append(replace(ref, marks={**ref.driver_columns, "group_id": group + groups}, lineage=places))
         groups += int(group.max(initial=-1)) + 1
     found = concat(numbered)
-    return replace(found, lineage={**found.lineage, KIN: new_kin(found.marks["group_id"])}) if numbered else found
+    return (
+        replace(found, lineage={**found.lineage, KIN: new_kin(found.driver_columns["group_id"])}) if numbered else found
+    )
 
 
 def _origin(refs: Sequence[BatchRef]) -> Origin | None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from hybridflow import __version__
-from hybridflow.cli import mishap, streams
+from hybridflow.cli import closed_streams, error_report
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 
@@ -29,7 +29,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 (a run failed), 2 (command or settings are wrong), 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    streams.outlive_readers()
+    closed_streams.outlive_readers()
     try:
         _refuse_nowhere()
         return _dispatch(arguments)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.complain("hybridflow: interrupted")
         return INTERRUPTED
     except BaseException as error:  # what a plugin raises may be any, SystemExit too
-        return mishap.tell(error, " ".join(["hybridflow", *arguments[:1]]))
+        return error_report.tell(error, " ".join(["hybridflow", *arguments[:1]]))
 
 
 def _refuse_nowhere() -> None:

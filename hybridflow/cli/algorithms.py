@@ -11,7 +11,7 @@ from omegaconf import MISSING, OmegaConf
 
 from hybridflow.cli.preflight import load_plugins
 from hybridflow.config import compose
-from hybridflow.config.schema import Algorithm as Settings
+from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
@@ -73,17 +73,17 @@ def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
     loss, found = settings.policy_loss, []
     optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
     found += [f"{key.partition('_')[2]} {part.name}" for key, part in optional if part.name != "none"]
-    if "advantage" in cls.parts and settings.advantage.name != MISSING:
+    if "advantage" in cls.components and settings.advantage.name != MISSING:
         found.append(f"advantage {settings.advantage.name}")
-    if "policy_loss" in cls.parts:
+    if "policy_loss" in cls.components:
         found.append(f"loss {loss.name} by {loss.aggregate}")
     if settings.reward_kl_coef:
         found.append(f"{settings.reward_kl_control.name} KL {settings.reward_kl_estimator} in rewards")
     if loss.kl_coef:
         found.append(f"KL {loss.kl_estimator} in loss")
-    if "pair_loss" in cls.parts:
+    if "pair_loss" in cls.components:
         found.append(f"loss {settings.pair_loss}")
-    return found + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.parts]
+    return found + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.components]
 
 
 def show(table: Sequence[tuple[str, ...]]) -> None:

@@ -14,7 +14,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
 
 if TYPE_CHECKING:
-    from hybridflow.contract.promise import Tried
+    from hybridflow.conformance.expectations import Tried
 
 TINY = {"layers": 2, "hidden": 64, "ffn": 128, "heads": 2, "kv_heads": 2, "positions": 256, "seed": 0}
 
@@ -28,26 +28,26 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("modules", nargs="+", metavar="MODULE", help="what `plugins` names: my_pkg.rl")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
     options = parser.parse_args(argv)
-    from hybridflow.contract import parts
-    from hybridflow.contract.found import names, registered
+    from hybridflow.conformance import component_checks
+    from hybridflow.conformance.discovery import names, registered
 
     found = registered(lambda: preflight.load_plugins(options.modules))
     if not names(found):
         raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
     terminal.say(f"found: {', '.join(names(found))}")
-    wrong = shown(parts.results(found))
+    wrong = shown(component_checks.results(found))
     if not wrong:
         from transformers.utils.logging import disable_progress_bar
 
         from hybridflow.cli.model import addition_model, write_model
-        from hybridflow.contract.plays import Script
-        from hybridflow.contract.steps import results
+        from hybridflow.conformance.flow_checks import results
+        from hybridflow.conformance.scenarios import ScenarioBuilder
 
         disable_progress_bar()
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
-            script = Script(found, model, options.modules, options.folder)
+            script = ScenarioBuilder(found, model, options.modules, options.folder)
             wrong = shown(results(script, preflight.problems, terminal.say))
     terminal.say(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
     return int(wrong > 0)

@@ -25,10 +25,19 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.cli import hydras_record, mishap, preflight
-from hybridflow.config import Config, check, compose, escapes, explain, heeded, plugins, resolve
-from hybridflow.config.run_folder import folder_of
-from hybridflow.config.where import Origins
+from hybridflow.cli import error_report, hydras_record, preflight
+from hybridflow.config import (
+    Config,
+    auto_settings,
+    combination_checks,
+    compose,
+    error_messages,
+    escapes,
+    plugins,
+    unused_settings,
+)
+from hybridflow.config.provenance import Origins
+from hybridflow.config.run_folder_checks import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
@@ -92,7 +101,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
     except SystemExit as stop:  # Hydra's own end: of `--help`, or of what it cannot show
         return 2 if stop.code else 0
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain.composition(error, Origins())) from error
+        raise ConfigError(error_messages.composition(error, Origins())) from error
     failed = [number for number, status in enumerate(statuses) if status]
     if failed and jobs > 1:
         terminal.complain(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}")
@@ -165,7 +174,12 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             job = composed(config_name, overrides, options.config_dir)
             if _sweeps(options) and complete:
                 job.tree.run.name = job_name(job.to_config().run.name, number)
-            if options.cfg and not _sweeps(options) and not job.absent and (line := resolve.told(job.to_config())):
+            if (
+                options.cfg
+                and not _sweeps(options)
+                and not job.absent
+                and (line := auto_settings.told(job.to_config()))
+            ):
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
             lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
@@ -205,7 +219,7 @@ def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path 
     return compose.compose(config_name, overrides, config_dir)
 
 
-def problems(job: compose.Composed, coming: preflight.Coming = MappingProxyType({})) -> list[str]:
+def problems(job: compose.Composed, coming: preflight.PendingModels = MappingProxyType({})) -> list[str]:
     """What is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
     config = job.to_config()
     preflight.load_plugins(config.plugins)
@@ -218,8 +232,8 @@ def warnings(job: compose.Composed) -> list[str]:
 
     config = job.to_config()
     flow = algorithms.get(config.algorithm.name)
-    idle = heeded.warnings(config, flow, job.origins, compose.configs_dir())
-    return [*check.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)), *idle]
+    idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
+    return [*combination_checks.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)), *idle]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:
@@ -241,7 +255,7 @@ def _run(config: Config) -> int:
 
         return run(config)
     except UnexpectedError as error:
-        return mishap.tell(error.__cause__ or error, "hybridflow")
+        return error_report.tell(error.__cause__ or error, "hybridflow")
     except HybridFlowError as error:
         terminal.complain(f"hybridflow: {error}")
         return error.exit_code

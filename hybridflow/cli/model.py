@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from hybridflow.engines.vllm.limits import refuse_head_dim
+from hybridflow.engines.vllm.model_limits import refuse_head_dim
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
-from hybridflow.models.exported import model_files, open_to_readers
+from hybridflow.models.model_export import model_files, open_to_readers
 from hybridflow.observe import terminal
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def names_for(key: str) -> Callable[[], list[str]] | None:
 
 
 def _workers(role: str) -> list[str]:
-    from hybridflow.workers.base import PLAYED_BY, workers
+    from hybridflow.workers.worker import PLAYED_BY, workers
 
     ours = {name for names in PLAYED_BY.values() for name in names}
     return [*PLAYED_BY.get(role, ()), *sorted(name for name in workers.registered if name not in ours)]
@@ -31,15 +31,15 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
     return {
         f"{own}.name": _algorithms,
         f"{own}.advantage.name": lambda: _losses("advantages", "advantages"),
-        f"{own}.pair_loss": lambda: _losses("preference", "pair_losses"),
-        f"{own}.reward_kl_control.name": lambda: _losses("controllers", "kl_controllers"),
-        f"{own}.reward_kl_estimator": lambda: _losses("kl", "kl_estimators"),
-        f"{own}.reward_shaping.name": lambda: _losses("shaping", "reward_shapings"),
-        f"{own}.rollout_filter.name": lambda: (*OFF, *_losses("filters", "rollout_filters")),
-        f"{loss}.name": lambda: _losses("policy", "policy_losses"),
-        f"{loss}.aggregate": lambda: _losses("aggregate", "aggregations"),
-        f"{loss}.correction.name": lambda: ("auto", *OFF, *_losses("correction", "corrections")),
-        f"{loss}.kl_estimator": lambda: _losses("kl", "kl_estimators"),
+        f"{own}.pair_loss": lambda: _losses("preference_losses", "pair_losses"),
+        f"{own}.reward_kl_control.name": lambda: _losses("kl_controllers", "kl_controllers"),
+        f"{own}.reward_kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
+        f"{own}.reward_shaping.name": lambda: _losses("reward_shapings", "reward_shapings"),
+        f"{own}.rollout_filter.name": lambda: (*OFF, *_losses("rollout_filters", "rollout_filters")),
+        f"{loss}.name": lambda: _losses("policy_losses", "policy_losses"),
+        f"{loss}.aggregate": lambda: _losses("aggregations", "aggregations"),
+        f"{loss}.correction.name": lambda: ("auto", *OFF, *_losses("corrections", "corrections")),
+        f"{loss}.kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
         "task.name": lambda: _tasks("tasks"),
         "reward.grader": lambda: _tasks("graders"),
         "cost.grader": lambda: _tasks("graders"),
@@ -59,6 +59,6 @@ def _losses(module: str, registry: str) -> list[str]:
 
 
 def _tasks(registry: str) -> list[str]:
-    from hybridflow.tasks import base
+    from hybridflow.tasks import task
 
-    return list(getattr(base, registry))
+    return list(getattr(task, registry))

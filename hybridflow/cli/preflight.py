@@ -11,20 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from hybridflow.config import Config, fit, run_folder, sound, temporary_folder
+from hybridflow.config import Config, layout_checks, run_folder_checks, setting_checks, temporary_folder
 from hybridflow.config.plugins import load as load_plugins
-from hybridflow.config.where import Origins
-from hybridflow.engines.vllm.limits import refuse_head_dim
-from hybridflow.models import Shape, read_shape
-from hybridflow.models.folder import why_broken
+from hybridflow.config.provenance import Origins
+from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.models import ModelShape, read_shape
+from hybridflow.models.weight_files import why_broken
 
-__all__ = ["Coming", "how_to_make", "left", "load_plugins", "problems", "read_models"]
+__all__ = ["PendingModels", "how_to_make", "load_plugins", "output_model", "problems", "read_models"]
 
 NVIDIA = Path("/dev/nvidiactl")  # is there where GPUs are
-Coming = Mapping[Path, Shape | None]  # model folders, resolved, that runs before this one will leave; None: not known
+PendingModels = Mapping[
+    Path, ModelShape | None
+]  # model folders, resolved, that runs before this one will leave; None: not known
 
 
-def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Origins | None = None) -> list[str]:
+def problems(config: Config, coming: PendingModels = MappingProxyType({}), origins: Origins | None = None) -> list[str]:
     """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
 
     Args:
@@ -33,20 +35,20 @@ def problems(config: Config, coming: Coming = MappingProxyType({}), origins: Ori
     """
     from hybridflow.algorithms import algorithms
 
-    found = run_folder.problems(config)
+    found = run_folder_checks.problems(config)
     if config.ray.address == "local" and (told := temporary_folder.problem()):
         found.append(told)
-    models, tokenizers = dict[str, Shape](), dict[str, str]()
+    models, tokenizers = dict[str, ModelShape](), dict[str, str]()
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, coming)
         tokenizers = compared_tokenizers(config, models, coming)
-        found += [*unread, *run_folder.inputs_in_the_way(config, roles), *heads(config, models)]
-    found += sound.problems(config, models, tokenizers)
-    return found or sound.of_parts(config, origins)
+        found += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *heads(config, models)]
+    found += setting_checks.problems(config, models, tokenizers)
+    return found or setting_checks.of_parts(config, origins)
 
 
-def heads(config: Config, models: Mapping[str, Shape]) -> list[str]:
+def heads(config: Config, models: Mapping[str, ModelShape]) -> list[str]:
     """Whether vLLM takes the actor's heads on this machine; of those of a cluster that is joined nothing is known."""
     if "actor" not in models or config.ray.address != "local" or NVIDIA.exists():
         return []
@@ -57,13 +59,13 @@ def heads(config: Config, models: Mapping[str, Shape]) -> list[str]:
     return []
 
 
-def compared_tokenizers(config: Config, models: Mapping[str, Shape], coming: Coming) -> dict[str, str]:
+def compared_tokenizers(config: Config, models: Mapping[str, ModelShape], coming: PendingModels) -> dict[str, str]:
     """By role of these models, how its tokenizer differs from the actor's; empty: not, or it is still to come."""
     from hybridflow.tasks.vocabulary import differences
 
     actor, found = config.actor.model.path, {}
     for role in models:
-        path = fit.section(config, role).model.path
+        path = layout_checks.section(config, role).model.path
         if path != actor and coming.keys() & {Path(path).resolve(), Path(actor).resolve()}:
             found[role] = ""  # it is compared when it is there
         elif path != actor:
@@ -83,31 +85,33 @@ def planned_updates(config: Config) -> dict[str, int]:
     algorithm = algorithms.get(config.algorithm.name)
     roles = algorithm.roles_of(config.algorithm)
     learning = [
-        role for role in fit.trained(config, fit.Facts(roles)) if hasattr(fit.section(config, role), "optimizer")
+        role
+        for role in layout_checks.trained(config, layout_checks.Facts(roles))
+        if hasattr(layout_checks.section(config, role), "optimizer")
     ]
     return {role: algorithm.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
 
 
-def left(config: Config, coming: Coming = MappingProxyType({})) -> dict[Path, Shape | None]:
+def output_model(config: Config, coming: PendingModels = MappingProxyType({})) -> dict[Path, ModelShape | None]:
     """The model folder that a run with these settings leaves."""
     from hybridflow.algorithms import algorithms
 
-    found: Shape | None = None
+    found: ModelShape | None = None
     if config.algorithm.name in algorithms:
         learner = algorithms.get(config.algorithm.name).learner
         source = read_models(config, (learner,), coming)[0].get(learner)
         found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
-    return {(run_folder.folder_of(config) / "model").resolve(): found}
+    return {(run_folder_checks.folder_of(config) / "model").resolve(): found}
 
 
 def read_models(
-    config: Config, roles: tuple[str, ...], coming: Coming = MappingProxyType({})
-) -> tuple[dict[str, Shape], list[str]]:
+    config: Config, roles: tuple[str, ...], coming: PendingModels = MappingProxyType({})
+) -> tuple[dict[str, ModelShape], list[str]]:
     """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
-    models: dict[str, Shape] = {}
+    models: dict[str, ModelShape] = {}
     unread: dict[str, str] = {}
-    for role in fit.trained(config, fit.Facts(roles)):
-        path, worker = fit.section(config, role).model.path, fit.section(config, role).worker
+    for role in layout_checks.trained(config, layout_checks.Facts(roles)):
+        path, worker = layout_checks.section(config, role).model.path, layout_checks.section(config, role).worker
         if not path:
             unread[path] = (
                 f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
@@ -120,7 +124,7 @@ def read_models(
             broken = why_broken(path, shape) if there and shape else None
             unread |= {path: f"{role}.model.path: {broken}"} if broken and path not in unread else {}
         except FileNotFoundError:
-            hint = how_to_make(path, config.run.root, f"train-{role}" if role in fit.BY_MODEL else "sft")
+            hint = how_to_make(path, config.run.root, f"train-{role}" if role in layout_checks.BY_MODEL else "sft")
             unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")

@@ -15,9 +15,9 @@ from hybridflow.cli import hydras_record, launch, preflight, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, compose, escapes
-from hybridflow.config.run_folder import folder_of
+from hybridflow.config.run_folder_checks import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
-from hybridflow.models import Shape
+from hybridflow.models import ModelShape
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import cell, one_line
@@ -67,7 +67,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     found: list[str] = []
     warnings: dict[str, None] = {}
     jobs: list[Job] = []
-    coming: dict[Path, Shape | None] = {}
+    coming: dict[Path, ModelShape | None] = {}
     for stage in stages:
         try:
             composed = launch.composed(stage.command, stage.overrides, config_dir)
@@ -83,7 +83,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
         warnings |= dict.fromkeys([] if lines else launch.warnings(composed))
-        coming |= preflight.left(config, coming)
+        coming |= preflight.output_model(config, coming)
     if found:
         raise ConfigError("\n".join(found))
     for warning in warnings:

@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hybridflow.config import Config, changes, compose, yaml_file
+from hybridflow.config import Config, compose, resume_diff, yaml_file
 from hybridflow.errors import ConfigError, shown
 from hybridflow.json_file import a_number, read_object
 
@@ -127,5 +127,5 @@ def _differences(config: Config, folder: Path) -> list[str]:
         return []
     before = yaml_file.checked(file)
     with yaml_file.named(file):
-        told = changes.differences(before, compose.resolved_yaml(config))
+        told = resume_diff.differences(before, compose.resolved_yaml(config))
     return [text for key, text in told.items() if key != "trainer.resume"]

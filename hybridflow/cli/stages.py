@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow.cli.completion import HYDRAS
 from hybridflow.config import compose, yaml_file
+from hybridflow.config.provenance import line_of
 from hybridflow.config.schema import SECTIONS
-from hybridflow.config.where import line_of
 from hybridflow.errors import ConfigError
 
 

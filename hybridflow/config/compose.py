@@ -26,17 +26,19 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import escapes, explain, numbers, resolve
+from hybridflow.config import auto_settings, error_messages, escapes, number_bounds
 from hybridflow.config.interpolations import refuse_endless
+from hybridflow.config.provenance import Layer, Origins
 from hybridflow.config.schema import Config
-from hybridflow.config.where import Layer, Origins
 from hybridflow.errors import ConfigError
 
 VERSION_BASE = "1.3"
 SEARCH_PATH = "hydra.searchpath"
 
 ConfigStore.instance().store(name="config_schema", node=Config, provider="hybridflow")
-OmegaConf.register_new_resolver("hybridflow.numbers", numbers.in_words, replace=True)  # of the help, see train.yaml
+OmegaConf.register_new_resolver(
+    "hybridflow.numbers", number_bounds.in_words, replace=True
+)  # of the help, see train.yaml
 OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 
@@ -56,12 +58,12 @@ class Composed:
     def to_config(self) -> Config:
         """The dataclass object. Raises ConfigError naming every mandatory key that is missing."""
         if self.absent:
-            raise ConfigError("\n".join(explain.missing(self.absent, self.experiments)))
+            raise ConfigError("\n".join(error_messages.missing(self.absent, self.experiments)))
         try:
             config = cast(Config, OmegaConf.to_object(self.tree))
         except (OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise ConfigError(explain.composition(error, self.origins)) from error
-        if found := list(numbers.nested(config)):
+            raise ConfigError(error_messages.composition(error, self.origins)) from error
+        if found := list(number_bounds.nested(config)):
             raise ConfigError("\n".join(map(self.origins.annotate, found)))
         return config
 
@@ -80,22 +82,22 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
         ConfigError: an unknown key or option, a wrong type, a mandatory value that is missing, or settings that no run
             can have; everything found, each with the place where it was set.
     """
-    from hybridflow.config import plugins, run_folder, sound
+    from hybridflow.config import plugins, run_folder_checks, setting_checks
 
     overrides = escapes.quoted(overrides)
     plugins.load(plugins.named(config_name, overrides, config_dir))
     composed = compose(config_name, overrides, config_dir)
     config = composed.to_config()
     plugins.load(config.plugins)
-    found = [*run_folder.of_name(config.run.name), *sound.problems(config)]
-    if found := found or sound.of_parts(config, composed.origins):
+    found = [*run_folder_checks.of_name(config.run.name), *setting_checks.problems(config)]
+    if found := found or setting_checks.of_parts(config, composed.origins):
         raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
     return config
 
 
 def resolved_yaml(config: Config) -> str:
     """The settings as YAML, every default written out, what is `auto` as what it comes to; it can be read back."""
-    return OmegaConf.to_yaml(OmegaConf.structured(resolve.resolved(config)), resolve=True)
+    return OmegaConf.to_yaml(OmegaConf.structured(auto_settings.resolved(config)), resolve=True)
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
@@ -103,7 +105,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
     parsed = parse(overrides)
     with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
-        bad = explain.bad_overrides(parsed, groups) + explain.sweeps(parsed)
+        bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed)
         if bad:
             raise ConfigError("\n".join(bad))
         origins = Origins(overrides=parsed)
@@ -115,7 +117,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         except ConfigError:
             raise
         except Exception as error:  # Hydra lets out what its parts raise: ValueError, RecursionError, AssertionError …
-            raise ConfigError(explain.composition(error, origins)) from error
+            raise ConfigError(error_messages.composition(error, origins)) from error
         plain: Any = OmegaConf.to_container(tree, resolve=False)
         refuse_endless(plain)
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
@@ -149,7 +151,7 @@ def sweep_jobs(overrides: Sequence[str], config_dir: str | Path | None = None) -
     try:
         jobs: list[list[str]] = BasicSweeper.split_arguments(parsed, None)[0]
     except Exception as error:
-        raise ConfigError(f"-m: {explain.composition(error, Origins())}") from error
+        raise ConfigError(f"-m: {error_messages.composition(error, Origins())}") from error
     if not jobs:
         empty = [str(override.input_line) for override in parsed if override.is_sweep_override()]
         raise ConfigError(f"{' '.join(empty)}: there is nothing in the sweep, so nothing was run")
@@ -160,10 +162,10 @@ def _parsed(override: str, loader: ConfigLoader | None) -> Override:
     try:
         return OverridesParser.create(config_loader=loader).parse_overrides([override])[0]
     except HydraException as error:
-        raise ConfigError(explain.composition(error, Origins())) from error
+        raise ConfigError(error_messages.composition(error, Origins())) from error
     except Exception as error:  # a number of too many digits, too many brackets
         shown = override if len(override) < 80 else f"{override[:60]}…"
-        raise ConfigError(f"{shown}: not understood: {explain.composition(error, Origins())}") from error
+        raise ConfigError(f"{shown}: not understood: {error_messages.composition(error, Origins())}") from error
 
 
 def configs_dir() -> Path:

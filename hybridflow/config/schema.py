@@ -25,7 +25,7 @@ class DType(StrEnum):
 
 
 class Decay(StrEnum):
-    """Shape of the learning rate after its warm-up."""
+    """ModelShape of the learning rate after its warm-up."""
 
     constant = "constant"
     linear = "linear"
@@ -57,7 +57,7 @@ class Resharding(StrEnum):
 
 
 @dataclass
-class Parallel:
+class ParallelConfig:
     """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
 
     tensor: Count = 1
@@ -65,7 +65,7 @@ class Parallel:
 
 
 @dataclass
-class TrainParallel(Parallel):
+class TrainParallelConfig(ParallelConfig):
     """The same for a role with a Megatron model."""
 
     sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
@@ -74,7 +74,7 @@ class TrainParallel(Parallel):
 
 
 @dataclass
-class Offload:
+class OffloadConfig:
     """What waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
 
     weights: bool = False
@@ -82,7 +82,7 @@ class Offload:
 
 
 @dataclass
-class Model:
+class ModelConfig:
     """A Hugging Face folder (config.json, safetensors, tokenizer)."""
 
     path: str = MISSING  # `~` is the home folder, as in all paths here
@@ -93,7 +93,7 @@ class Model:
 
 
 @dataclass
-class Optimizer:
+class OptimizerConfig:
     """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
 
     lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learnt
@@ -109,81 +109,81 @@ class Optimizer:
 
 
 @dataclass
-class Trained:
+class TrainedRoleConfig:
     """What every role with a Megatron model has."""
 
     worker: str = MISSING  # the registered name of the worker class
-    model: Model = field(default_factory=Model)
-    parallel: TrainParallel = field(default_factory=TrainParallel)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    parallel: TrainParallelConfig = field(default_factory=TrainParallelConfig)
     max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
     recompute: Recompute = Recompute.none
-    offload: Offload = field(default_factory=Offload)
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
 
 
 @dataclass
-class Actor(Trained):
+class ActorConfig(TrainedRoleConfig):
     """The policy: generates, scores and learns."""
 
     worker: str = "actor"
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass
-class Critic(Trained):
+class CriticConfig(TrainedRoleConfig):
     """The value function, started from `model.path` with a fresh scalar head."""
 
     worker: str = "critic"
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass
-class Reference(Trained):
+class ReferenceConfig(TrainedRoleConfig):
     """The frozen policy that the KL penalty measures from."""
 
     worker: str = "reference"
 
 
 @dataclass
-class Reward(Trained):
+class RewardConfig(TrainedRoleConfig):
     """A grader applied to every response; or, with `worker: model`, a reward model, while the grader validates."""
 
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
     right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
     max_failed_share: Level = 0.0  # of a step's grades that may fail; 0: the first ends the run
-    model: Model = field(default_factory=lambda: Model(path=""))  # of the reward model
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the reward model
 
 
 @dataclass
-class Cost(Trained):
+class CostConfig(TrainedRoleConfig):
     """A grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
 
     worker: str = "cost"
     grader: str = ""  # the registered name of the grader; its grade is the cost
     max_failed_share: Level = 0.0  # as that of `reward`
-    model: Model = field(default_factory=lambda: Model(path=""))  # of the cost model
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the cost model
 
 
 @dataclass
-class CostCritic(Critic):
+class CostCriticConfig(CriticConfig):
     """The value function of costs, started from `model.path` with a fresh scalar head."""
 
     worker: str = "cost_critic"
 
 
 @dataclass
-class RewardModel(Trained):
+class RewardModelConfig(TrainedRoleConfig):
     """A reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
 
     worker: str = "reward_model"
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
 @dataclass
-class Rollout:
+class RolloutConfig:
     """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
-    parallel: Parallel = field(default_factory=Parallel)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # vLLM's; validation is greedy anyway
     top_p: Share = 1.0
     top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
@@ -201,7 +201,7 @@ class Rollout:
 
 
 @dataclass
-class Placement:
+class PlacementConfig:
     """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
     pools: dict[str, Count] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
@@ -211,7 +211,7 @@ class Placement:
 
 
 @dataclass
-class Task:
+class TaskConfig:
     """Where prompts come from."""
 
     name: str = MISSING  # the registered name of the task
@@ -221,7 +221,7 @@ class Task:
 
 
 @dataclass
-class Advantage:
+class AdvantageConfig:
     """An advantage estimator and its options."""
 
     name: str = MISSING
@@ -229,7 +229,7 @@ class Advantage:
 
 
 @dataclass
-class Part:
+class ComponentConfig:
     """A registered part that may be left out, and its options."""
 
     name: str = "none"
@@ -237,14 +237,14 @@ class Part:
 
 
 @dataclass
-class PolicyLoss:
+class PolicyLossConfig:
     """A policy loss and how its tokens are averaged."""
 
     name: str = "ppo_clip"  # or gspo, cispo, pg
     options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # or sequence_mean, or fixed_length_mean
-    correction: Part = field(
-        default_factory=lambda: Part("auto")
+    correction: ComponentConfig = field(
+        default_factory=lambda: ComponentConfig("auto")
     )  # of generation's log-probs against training's; auto: token_truncated in bfloat16, none in float32
     entropy_coef: Annotated[float, Bounds(because="below 0 it holds the entropy down")] = 0.0
     kl_coef: NotNegative = 0.0  # of the KL to the reference inside the loss
@@ -252,32 +252,32 @@ class PolicyLoss:
 
 
 @dataclass
-class ValueLoss:
+class ValueLossConfig:
     """The critic's loss: squared error, clipped around the old values."""
 
     clip: Positive = 0.2
 
 
 @dataclass
-class PreferenceLoss:
+class PreferenceLossConfig:
     """The loss of DPO."""
 
     beta: Positive = 0.1  # how strongly the policy is held to the reference
 
 
 @dataclass
-class Lagrange:
+class LagrangeConfig:
     """The multiplier of a limit on the mean cost of responses (Safe-RLHF)."""
 
     limit: Annotated[float, Bounds(because="costs have the scale of their grader")] = 0.0  # of the mean cost
     multiplier: Positive = 1.0  # to begin with
     lr: NotNegative = 0.1  # of its logarithm; 0: the multiplier stays what it is
-    most: Positive = 100.0  # it is held here
-    least: Positive = 1e-3  # and here: from nearly nothing it would not grow again
+    max: Positive = 100.0  # it is held here
+    min: Positive = 1e-3  # and here: from nearly nothing it would not grow again
 
 
 @dataclass
-class Algorithm:
+class AlgorithmConfig:
     """An algorithm, its data sizes and its parts."""
 
     name: str = MISSING
@@ -287,21 +287,27 @@ class Algorithm:
     epochs: Count = 1  # passes over a step's rows
     reward_kl_coef: NotNegative = 0.0  # of the KL to the reference, taken off the token rewards
     reward_kl_estimator: str = "k1"
-    reward_kl_control: Part = field(default_factory=lambda: Part("fixed"))  # how that coefficient moves: or adaptive
-    reward_shaping: Part = field(default_factory=Part)  # of a row's reward, before the KL is taken off: overlong
-    rollout_filter: Part = field(default_factory=Part)  # of rows to learn from: unequal_groups, overlong
-    most_draws: Count = 10  # of prompts for one step, where a step samples until enough of them teach something
+    reward_kl_control: ComponentConfig = field(
+        default_factory=lambda: ComponentConfig("fixed")
+    )  # how that coefficient moves: or adaptive
+    reward_shaping: ComponentConfig = field(
+        default_factory=ComponentConfig
+    )  # of a row's reward, before the KL is taken off: overlong
+    rollout_filter: ComponentConfig = field(
+        default_factory=ComponentConfig
+    )  # of rows to learn from: unequal_groups, overlong
+    max_draws: Count = 10  # of prompts for one step, where a step samples until enough of them teach something
     critic_warmup_steps: NotNegativeInt = 0  # steps in which only the critic learns
-    advantage: Advantage = field(default_factory=Advantage)
-    policy_loss: PolicyLoss = field(default_factory=PolicyLoss)
-    value_loss: ValueLoss = field(default_factory=ValueLoss)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    policy_loss: PolicyLossConfig = field(default_factory=PolicyLossConfig)
+    value_loss: ValueLossConfig = field(default_factory=ValueLossConfig)
     pair_loss: str = "bradley_terry"  # of the scores that a reward model gives to pairs: or signed_cost
-    preference_loss: PreferenceLoss = field(default_factory=PreferenceLoss)
-    lagrange: Lagrange = field(default_factory=Lagrange)
+    preference_loss: PreferenceLossConfig = field(default_factory=PreferenceLossConfig)
+    lagrange: LagrangeConfig = field(default_factory=LagrangeConfig)
 
 
 @dataclass
-class Trainer:
+class TrainerConfig:
     """The loop around the algorithm's step."""
 
     steps: NotNegativeInt = 100
@@ -320,7 +326,7 @@ class Trainer:
 
 
 @dataclass
-class Run:
+class RunConfig:
     """A run's name, place and seed."""
 
     name: str = MISSING
@@ -332,7 +338,7 @@ class Run:
 
 
 @dataclass
-class RayCluster:
+class RayClusterConfig:
     """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
 
     address: str = "local"
@@ -343,20 +349,20 @@ class RayCluster:
 class Config:
     """The whole of a run."""
 
-    run: Run = field(default_factory=Run)
-    ray: RayCluster = field(default_factory=RayCluster)
-    actor: Actor = field(default_factory=Actor)
-    critic: Critic = field(default_factory=Critic)
-    reference: Reference = field(default_factory=Reference)
-    reward: Reward = field(default_factory=Reward)
-    cost: Cost = field(default_factory=Cost)
-    cost_critic: CostCritic = field(default_factory=CostCritic)
-    reward_model: RewardModel = field(default_factory=RewardModel)
-    rollout: Rollout = field(default_factory=Rollout)
-    placement: Placement = field(default_factory=Placement)
-    task: Task = field(default_factory=Task)
-    algorithm: Algorithm = field(default_factory=Algorithm)
-    trainer: Trainer = field(default_factory=Trainer)
+    run: RunConfig = field(default_factory=RunConfig)
+    ray: RayClusterConfig = field(default_factory=RayClusterConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
+    cost_critic: CostCriticConfig = field(default_factory=CostCriticConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     plugins: list[str] = field(default_factory=list)  # modules imported first, on the controller and on every rank
 
 

@@ -2,8 +2,8 @@
 
 from hybridflow.controller.cluster import cluster
 from hybridflow.controller.group import Group
-from hybridflow.controller.pool import ResourcePool
-from hybridflow.controller.store import put
-from hybridflow.controller.supervise import Supervisor
+from hybridflow.controller.object_store import put
+from hybridflow.controller.resource_pool import ResourcePool
+from hybridflow.controller.supervisor import Supervisor
 
 __all__ = ["Group", "ResourcePool", "Supervisor", "cluster", "put"]

@@ -72,7 +72,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
         with interrupt.heeded():  # after ray.init, which sets handlers of its own
             yield
     finally:
-        gc.unfreeze()  # what `ResourcePool.play` froze, so that the interpreter can take it down in order at its end
+        gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
         ray.shutdown()
         _forget_token()
 

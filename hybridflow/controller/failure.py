@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.disk import TROUBLE, carried, chain, disk_trouble
+from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
 LONGEST_LINE, LONGEST_TRACE = 2_000, 20_000  # characters
 MOST_TOLD = 4  # kinds of calls that failed after the first

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.controller.object_store import put
+from hybridflow.controller.pending_call import CallSender
 from hybridflow.controller.random_streams import with_streams
 from hybridflow.controller.report import Report
-from hybridflow.controller.sent import Sender
-from hybridflow.controller.store import put
-from hybridflow.controller.stream import finished
-from hybridflow.controller.supervise import CallRecord, Supervisor
+from hybridflow.controller.streamed_rows import finished
+from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
@@ -55,7 +55,7 @@ class Group:
     ) -> None:
         self.role, self.interface, self.layout = role, interface, layout
         self._supervisor = supervisor
-        self._send = Sender(role, ranks, supervisor, chunk_rows)
+        self._send = CallSender(role, ranks, supervisor, chunk_rows)
 
     def __getattr__(self, name: str) -> Any:
         known = ", ".join(methods(self.interface)) if "interface" in self.__dict__ else ""
@@ -84,8 +84,8 @@ class Group:
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
         if method.gives is not None and all([sent.rows[rank] is not None for rank in sent.record.ranks]):
-            return _unnumbered(collect(sent.promised(method.gives)))
-        return BatchRef.later(lambda: _unnumbered(collect(sent.found())))
+            return _without_origin(collect(sent.promised(method.gives)))
+        return BatchRef.deferred(lambda: _without_origin(collect(sent.found())))
 
     def _check_columns(self, name: str, method: Method, call: Call) -> None:
         rows = call.rows()
@@ -136,7 +136,7 @@ def _fresh(value: Any) -> Any:
     return value.for_call() if isinstance(value, BatchRef) else value
 
 
-def _unnumbered(result: Any) -> Any:
+def _without_origin(result: Any) -> Any:
     if isinstance(result, BatchRef):
-        return result.numbered(None)
-    return [_unnumbered(value) for value in result] if isinstance(result, Sequence) else result
+        return result.with_origin(None)
+    return [_without_origin(value) for value in result] if isinstance(result, Sequence) else result

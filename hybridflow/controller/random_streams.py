@@ -37,7 +37,7 @@ def stream_ids(rows: BatchRef, step: int, number: int) -> np.ndarray:
     """
     nothing = np.zeros(len(rows), dtype=np.int64)
     places = rows.lineage.get(PLACE, nothing - 1).tolist()
-    copies = rows.marks.get("copy_id", nothing).tolist()
+    copies = rows.driver_columns.get("copy_id", nothing).tolist()
     before: Counter[tuple[int, int]] = Counter()
     found = []
     for key in zip(places, copies, strict=True):

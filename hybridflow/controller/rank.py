@@ -20,9 +20,9 @@ from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
 from hybridflow.controller import meeting_folder
 from hybridflow.controller.failure import Failure, describe
-from hybridflow.controller.report import Order, Place, Report
+from hybridflow.controller.report import CallRequest, Place, Report
 from hybridflow.dispatch import Call, Method, methods
-from hybridflow.dispatch.check import check_given, check_returned, check_streamed
+from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -61,7 +61,7 @@ class Rank:
 
     def free_port(self) -> int:
         """A port of this node, where from now on a store waits for those who are to meet."""
-        from hybridflow.parallel.meeting import serve
+        from hybridflow.parallel.rendezvous import serve
 
         return serve(self._node)
 
@@ -76,9 +76,9 @@ class Rank:
 
             import torch.distributed as dist
 
-            from hybridflow.parallel.meeting import meet
-            from hybridflow.parallel.network import be_reachable
+            from hybridflow.parallel.network_address import be_reachable
             from hybridflow.parallel.platform import platform
+            from hybridflow.parallel.rendezvous import meet
 
             be_reachable(self._node)
             platform().start(local_rank)
@@ -104,13 +104,13 @@ class Rank:
 
     def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
         """Carry out a call that gives no rows; the report on it."""
-        asked = Order.decode(order)
+        asked = CallRequest.decode(order)
         return self._encoded(asked, self._carry_out(asked, chunks)[0])
 
     @ray.method(num_returns=2)
     def call_rows(self, order: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
         """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
-        asked = Order.decode(order)
+        asked = CallRequest.decode(order)
         report, given = self._carry_out(asked, chunks)
         return self._encoded(asked, report), *given
 
@@ -118,13 +118,13 @@ class Rank:
     def stream_rows(self, order: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
         """Carry out a call that gives rows as they finish: a report on some of them, whose value is their numbers, then
         these rows, and so on."""
-        self._streamed = yield from self._stream(Order.decode(order), chunks)
+        self._streamed = yield from self._stream(CallRequest.decode(order), chunks)
 
     def streamed(self) -> bytes:
         """The report on the call of `stream_rows` before this."""
         return self._streamed.encode()
 
-    def _stream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
+    def _stream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure)
         start = perf_counter()
@@ -134,12 +134,12 @@ class Rank:
             settling = ((rows, self._settled(order.role, part, given, rows)) for rows, part in pieces)
             for rows, part in check_streamed(declared, settling, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
-                yield part.plain()
+                yield part.to_wire()
         except BaseException as error:
             return Report(failure=self._failure(order.role, order.method, error))
         return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
 
-    def _upstream(self, order: Order, chunks: Sequence[Plain | Failure]) -> Failure | None:
+    def _upstream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """The failure because of which rows of a call were not made."""
         for chunk in chunks:
             if isinstance(chunk, Failure):
@@ -149,14 +149,16 @@ class Rank:
                 )  # fmt: skip
         return None
 
-    def _called(self, order: Order, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
+    def _called(self, order: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
         """The call with its rows, and what the method gave for it."""
         given = unpack(order.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
         self._contexts[order.role].drawn.clear()
         return given, getattr(self._workers[order.role], order.method)(*given.args, **given.kwargs)
 
-    def _carry_out(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain | Failure]]:
+    def _carry_out(
+        self, order: CallRequest, chunks: Sequence[Plain | Failure]
+    ) -> tuple[Report, Sequence[Plain | Failure]]:
         if failure := self._upstream(order, chunks):
             return Report(failure=failure), [failure] * order.chunks
         try:
@@ -165,7 +167,7 @@ class Rank:
             failure = self._failure(order.role, order.method, error)
             return Report(failure=failure), [failure] * order.chunks
 
-    def _done(self, order: Order, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
+    def _done(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
         """The report on a call, and what it gave. Raises whatever the method raises."""
         start = perf_counter()
         declared = self._declared[order.role][order.method]
@@ -179,7 +181,7 @@ class Rank:
             return Report(value=value, metrics=metrics, seconds=seconds), []
         parts = [value] if order.chunks == 1 else value.split(order.chunks)
         known = tuple(map(Metadata.of, parts))
-        return Report(known, metrics=metrics, seconds=seconds), [part.plain() for part in parts]
+        return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
 
     def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
         """What a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not all."""
@@ -196,7 +198,7 @@ class Rank:
         except BaseException as error:
             return Report(failure=self._failure(role, method, error)).encode()
 
-    def _encoded(self, order: Order, report: Report) -> bytes:
+    def _encoded(self, order: CallRequest, report: Report) -> bytes:
         """A report as it travels; on a value that cannot travel, the report of that."""
         try:
             return report.encode()

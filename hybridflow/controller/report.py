@@ -29,7 +29,7 @@ class Place(NamedTuple):
     pid: int
 
 
-class Order(NamedTuple):
+class CallRequest(NamedTuple):
     """One call as a rank gets it.
 
     Attributes:
@@ -49,9 +49,9 @@ class Order(NamedTuple):
         return encoded
 
     @staticmethod
-    def decode(encoded: bytes) -> Order:
+    def decode(encoded: bytes) -> CallRequest:
         """From bytes that this run's controller made."""
-        return Order(*pickle.loads(encoded))
+        return CallRequest(*pickle.loads(encoded))
 
 
 class Report(NamedTuple):
@@ -71,7 +71,7 @@ class Report(NamedTuple):
     failure: Failure | None = None
 
     def encode(self) -> bytes:
-        """To bytes; see `Order`."""
+        """To bytes; see `CallRequest`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
         numbers = self.metrics.parts() if self.metrics is not None else None

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Column, Plain
-from hybridflow.batch.batch import gather, of_plain
-from hybridflow.batch.columns import held
-from hybridflow.batch.source import Source
+from hybridflow.batch.batch import from_wire, gather
+from hybridflow.batch.columns import readonly
+from hybridflow.batch.row_source import Source
 from hybridflow.dispatch.protocol import Call
 
 Piece = tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]
@@ -43,7 +43,7 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
     places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     for place, value in places:
         if isinstance(value, BatchRef):
-            rows.append((place, pieces(value), value.marks))
+            rows.append((place, pieces(value), value.driver_columns))
             into: Any = args if isinstance(place, int) else kwargs
             into[place] = None
     return (tuple(args), kwargs, tuple(rows)), list(chunks)
@@ -56,10 +56,10 @@ def unpack(message: Message, chunks: Sequence[Plain]) -> Call:
     for place, pieces, marks in rows:
         taken: dict[str, Column] = {}
         for columns, runs in pieces:
-            there = [of_plain(chunk, columns) for chunk in chunks]
+            there = [from_wire(chunk, columns) for chunk in chunks]
             taken |= gather([(there[number], start, stop) for number, start, stop in runs], columns)
         for name, mark in marks.items():
-            taken[name] = held(mark)
+            taken[name] = readonly(mark)
         into: Any = args if isinstance(place, int) else kwargs
-        into[place] = Batch.trusted(taken)
+        into[place] = Batch._unchecked(taken)
     return Call(tuple(args), kwargs)

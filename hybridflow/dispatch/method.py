@@ -24,7 +24,7 @@ class Method:
     Attributes:
         protocol: the name of its protocol.
         needs: the columns that it reads; only these travel. None: all columns.
-        may: columns that it reads too where they are there.
+        optional: columns that it reads too where they are there.
         gives: the columns that it adds, one row for each row it was given. None: not said; if it is annotated to
             return a Batch, they become known when the ranks have made them.
         kinds: what some of these columns must be like (`ragged int`); a rank checks it.
@@ -38,7 +38,7 @@ class Method:
     needs: tuple[str, ...] | None = None
     gives: tuple[str, ...] | None = None
     returns_rows: bool = False
-    may: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
     blocking: bool = False
     streams: bool = False
@@ -47,14 +47,14 @@ class Method:
     @property
     def reads(self) -> tuple[str, ...] | None:
         """The columns that travel; None: all."""
-        return None if self.needs is None else (*self.needs, *self.may)
+        return None if self.needs is None else (*self.needs, *self.optional)
 
 
 def using(
     protocol: str,
     *,
     needs: Columns | None = None,
-    may: Columns = (),
+    optional: Columns = (),
     gives: Columns | None = None,
     blocking: bool = False,
     streams: bool = False,
@@ -71,7 +71,7 @@ def using(
     """
     if streams and gives is None:
         raise ValueError("a method that streams must declare the columns that it gives")
-    said = [columns for columns in (needs, may, gives) if isinstance(columns, Mapping)]
+    said = [columns for columns in (needs, optional, gives) if isinstance(columns, Mapping)]
     kinds = {name: kind for columns in said for name, kind in columns.items() if kind}
     wrong = sorted(set(kinds.values()) - set(KINDS))
     if wrong:
@@ -79,12 +79,12 @@ def using(
 
     def mark(function: Callable[Concatenate[S, P], R]) -> Declared[P, R]:
         annotation = getattr(function, "__annotations__", {}).get("return")
-        function.__dispatch__ = Method(  # type: ignore[attr-defined]
+        function._dispatch = Method(  # type: ignore[attr-defined]
             protocol,
             needs=None if needs is None else tuple(needs),
             gives=None if gives is None else tuple(gives),
             returns_rows=gives is not None or _is_rows(annotation),
-            may=tuple(may),
+            optional=tuple(optional),
             kinds=kinds,
             blocking=blocking,
             streams=streams,
@@ -105,8 +105,8 @@ def methods(cls: type) -> dict[str, Method]:
     found: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
-            if hasattr(value, "__dispatch__"):
-                declared, base_samples = value.__dispatch__, name in found and found[name].samples
+            if hasattr(value, "_dispatch"):
+                declared, base_samples = value._dispatch, name in found and found[name].samples
                 found[name] = replace(declared, samples=True) if base_samples else declared
     for name, method in found.items():
         if method.protocol not in protocols:

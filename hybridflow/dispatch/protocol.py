@@ -59,7 +59,7 @@ class Protocol:
         raise NotImplementedError
 
 
-protocols: Registry[type[Protocol]] = Registry("dispatch protocol", "hybridflow.dispatch.builtin")
+protocols: Registry[type[Protocol]] = Registry("dispatch protocol", "hybridflow.dispatch.builtin_protocols")
 
 
 def register(name: str) -> Callable[[type[Protocol]], type[Protocol]]:

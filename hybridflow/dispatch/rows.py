@@ -39,11 +39,13 @@ def groups(call: Call) -> np.ndarray:
 
 
 def _groups(rows: BatchRef) -> np.ndarray | None:
-    if "group_id" in rows.marks:
-        return rows.marks["group_id"]
+    if "group_id" in rows.driver_columns:
+        return rows.driver_columns["group_id"]
     if "group_id" not in rows.columns:
         return None
-    values = rows.keep(["group_id"]).get().dense("group_id")  # a rank made it, so the controller does not know it
+    values = (
+        rows.select_columns(["group_id"]).get().dense("group_id")
+    )  # a rank made it, so the controller does not know it
     return np.unique(values, return_inverse=True)[1]
 
 
@@ -84,7 +86,7 @@ def _block_starts(groups: np.ndarray) -> np.ndarray:
 
 
 def _numbered(ref: BatchRef) -> BatchRef:
-    return ref.numbered(range(ref.rows)) if ref.origin is None else ref
+    return ref.with_origin(range(ref.rows)) if ref.origin is None else ref
 
 
 @singledispatch
@@ -101,7 +103,7 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
     numbered = joining.concat([output for output in outputs if output is not None])
-    joined, origin = numbered.numbered(None), numbered.origin
+    joined, origin = numbered.with_origin(None), numbered.origin
     if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
         return joined
     order = np.argsort(origin, kind="stable")

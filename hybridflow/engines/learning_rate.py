@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from hybridflow.config.schema import Decay, Optimizer
+from hybridflow.config.schema import Decay, OptimizerConfig
 
 
-def learning_rate(update: int, settings: Optimizer, updates: int) -> float:
+def learning_rate(update: int, settings: OptimizerConfig, updates: int) -> float:
     """The rate of an update, whose number begins at 0, in a run of so many `updates`.
 
     Update k of a warm-up of W has lr (k + 1) / W: no update is without effect, and the last has the full rate. After

@@ -75,7 +75,7 @@ def needing(*columns: str) -> Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
-        function.__needs__ = columns  # type: ignore[attr-defined]
+        function._needs = columns  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -83,7 +83,7 @@ def needing(*columns: str) -> Callable[[F], F]:
 
 def needs(name: str) -> tuple[str, ...]:
     """The columns that the estimator of that name declared. Raises KeyError if there is none of that name."""
-    return tuple(getattr(advantages.get(name), "__needs__", ()))
+    return tuple(getattr(advantages.get(name), "_needs", ()))
 
 
 def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInputs], tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ def constrained_advantages(rewards: Tensor, costs: Tensor, multiplier: float) ->
 
     Args:
         rewards, costs: of one shape: scores [R], or values or advantages [T].
-        multiplier: λ, at least 0; see `hybridflow.losses.controllers.Lagrange`.
+        multiplier: λ, at least 0; see `hybridflow.losses.kl_controllers.Lagrange`.
 
     Raises ValueError if the shapes disagree.
     """

@@ -8,7 +8,7 @@ from itertools import chain, product
 import numpy as np
 
 from hybridflow.batch.columns import row_numbers
-from hybridflow.losses.filters import FilterInputs
+from hybridflow.losses.rollout_filters import FilterInputs
 
 SCALES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6)  # of rewards
 MOST_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer

@@ -9,6 +9,6 @@ from torch import Tensor
 LARGEST_LOG_RATIO = 20.0
 
 
-def held_exp(log_ratio: Tensor) -> Tensor:
+def clamped_exp(log_ratio: Tensor) -> Tensor:
     """exp(`log_ratio`); a log ratio beyond ±20 counts as ±20 and has no gradient."""
     return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()

@@ -15,7 +15,7 @@ def token_rewards(rewards: Tensor, lengths: Tensor, kl: Tensor | None = None, kl
     Args:
         rewards: [R], the score of each row. An empty row has no token to carry its score, which is left out.
         lengths: [R] int64.
-        kl: [T] estimate at each token, or None for no penalty; see `hybridflow.losses.kl`.
+        kl: [T] estimate at each token, or None for no penalty; see `hybridflow.losses.kl_estimators`.
 
     Raises ValueError if the shapes disagree.
     """

@@ -13,7 +13,7 @@ class TokenLoss:
     """A loss a token, and what to report about it: by name, scalars without gradients. A step reports one number each.
 
     Attributes:
-        loss: [T], with gradients; `hybridflow.losses.aggregate` has its weights.
+        loss: [T], with gradients; `hybridflow.losses.aggregations` has its weights.
         metrics: sums over the T tokens (`sums` makes them). What is reported is the mean over all tokens of the step.
         means: means over the T tokens, reported as that mean too.
         largest: reported as the largest of the step.

@@ -59,7 +59,7 @@ class Metrics(Mapping[str, float]):
 
     Example:
         metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
-        metrics.largest("actor/grad_norm", norm)
+        metrics.max("actor/grad_norm", norm)
         metrics.total("perf/response_tokens", tokens)
         metrics.spread("reward/", rewards)                  # reward/mean, reward/std, reward/min, reward/max
         metrics["actor/kl"]                                 # the mean
@@ -82,11 +82,11 @@ class Metrics(Mapping[str, float]):
         """Add to a sum."""
         self.totals[name] = self.totals.get(name, 0.0) + float(value)
 
-    def largest(self, name: str, value: float) -> None:
+    def max(self, name: str, value: float) -> None:
         """Keep the largest value, of any rank; NaN is larger than all, so that it is seen."""
         self.maxima[name] = float(np.maximum(value, self.maxima.get(name, float("-inf"))))
 
-    def smallest(self, name: str, value: float) -> None:
+    def min(self, name: str, value: float) -> None:
         """Keep the smallest value; NaN is smaller than all, so that it is seen."""
         self.minima[name] = float(np.minimum(value, self.minima.get(name, float("inf"))))
 
@@ -97,8 +97,8 @@ class Metrics(Mapping[str, float]):
             return
         self.mean(f"{prefix}mean", float(found.sum()), found.size)
         self._deviation(f"{prefix}std", Moments.of(found))
-        self.smallest(f"{prefix}min", float(found.min()))
-        self.largest(f"{prefix}max", float(found.max()))
+        self.min(f"{prefix}min", float(found.min()))
+        self.max(f"{prefix}max", float(found.max()))
 
     def explain(self, name: str, targets: ArrayLike, guesses: ArrayLike) -> None:
         """The share of the targets' variance that guesses explain: 1 - Var(target - guess) / Var(target).
@@ -117,9 +117,9 @@ class Metrics(Mapping[str, float]):
         for name, value in other.totals.items():
             self.total(name, value)
         for name, value in other.maxima.items():
-            self.largest(name, value)
+            self.max(name, value)
         for name, value in other.minima.items():
-            self.smallest(name, value)
+            self.min(name, value)
         for name, moments in other.deviations.items():
             self._deviation(name, moments)
         for name, both in other.explained.items():

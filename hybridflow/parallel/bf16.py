@@ -39,7 +39,7 @@ def apply() -> None:
     """Replace the products in this process; a second call changes nothing."""
     for owner, name in PRODUCTS:
         product = getattr(owner, name)
-        if not hasattr(product, "__wide__"):
+        if not hasattr(product, "_is_wide"):
             setattr(owner, name, widened(product))
 
 
@@ -53,7 +53,7 @@ def widened(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
         options = {name: _float(value) for name, value in named.items()}
         return product(first.float(), *map(_float, rest), **options).bfloat16()
 
-    wide.__wide__ = True  # type: ignore[attr-defined]
+    wide._is_wide = True  # type: ignore[attr-defined]
     return wide
 
 

@@ -112,17 +112,17 @@ class Layout:
     # One rank for each part of a result.
 
     @cached_property
-    def heads(self) -> tuple[int, ...]:
+    def output_ranks(self) -> tuple[int, ...]:
         """(tensor 0, context 0, last stage) of each replica, by replica: where a model's outputs are."""
         return self._chosen(lambda at: at.tp == at.cp == 0 and at.pp == self.pipeline - 1, lambda at: at.dp)
 
     @cached_property
-    def stages(self) -> tuple[int, ...]:
+    def stage_ranks(self) -> tuple[int, ...]:
         """(tensor 0, context 0, data 0) of each pipeline stage, by stage."""
         return self._chosen(lambda at: at.tp == at.cp == at.dp == 0, lambda at: at.pp)
 
     @cached_property
-    def generation_heads(self) -> tuple[int, ...]:
+    def generation_output_ranks(self) -> tuple[int, ...]:
         """(tensor 0, last stage) of each generation replica, by replica."""
         last = self.generation_sizes[1] - 1
         at = self.generation_coordinates

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.parallel import bf16
-from hybridflow.parallel.parked import Parked
+from hybridflow.parallel.offloaded import Offload
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -68,12 +68,12 @@ class Platform:
         if self.name == "cuda":
             torch.cuda.synchronize()
 
-    def park(self, tensors: Iterable[Tensor], *, keep: bool = True) -> Parked:
-        """Let tensors wait in host memory, so that others have their memory on the device; see `Parked`.
+    def offload(self, tensors: Iterable[Tensor], *, keep: bool = True) -> Offload:
+        """Let tensors wait in host memory, so that others have their memory on the device; see `Offload`.
 
         A CPU has one memory, so nothing is moved there.
         """
-        return Parked(tensors if self.name == "cuda" else (), keep=keep)
+        return Offload(tensors if self.name == "cuda" else (), keep=keep)
 
     def reset_memory_peak(self) -> None:
         """Begin to watch for a new peak. Where a kernel lets no process do so, that of its whole life stays."""

@@ -9,16 +9,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.models import Shape
+from hybridflow.models import ModelShape
 from hybridflow.parallel.platform import platform
-from hybridflow.resharding.alive import Alive
+from hybridflow.resharding.checksums import checksum, differing, source_checksums
+from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
-from hybridflow.resharding.plan.cut import generation_cut
+from hybridflow.resharding.plan.sharding import generation_cut
 from hybridflow.resharding.transport import Shards, Transport
-from hybridflow.resharding.verify import checksum, differing, source_checksums
 
 if TYPE_CHECKING:
-    from hybridflow.parallel.groups import Groups  # imports Megatron, which ranks that only generate have no use for
+    from hybridflow.parallel.process_groups import (
+        Groups,  # imports Megatron, which ranks that only generate have no use for
+    )
 
 BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
 
@@ -44,7 +46,7 @@ class Receiver(Protocol):
         ...
 
 
-class Bringing:
+class WeightUpdate:
     """Brings a receiver to a weight version; what is left to a kind of refit is where the truth of a proof comes from.
 
     Attributes:
@@ -84,7 +86,7 @@ def in_short(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-class Refit(Bringing):
+class Refit(WeightUpdate):
     """The transition from one training engine to the generation engine in the same process.
 
     Args:
@@ -102,7 +104,7 @@ class Refit(Bringing):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: ModelShape,
         groups: Groups,
         local: Shards,
         dtype: torch.dtype,
@@ -128,7 +130,7 @@ class Refit(Bringing):
         )
 
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """See `Bringing`."""
+        """See `WeightUpdate`."""
         sources = source_checksums(self.transport, self._cut, self._place)
         mine = differing({name: sources[name] for name in self.weights}, held)
         return "; ".join(

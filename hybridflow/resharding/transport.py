@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.models import Weight
-from hybridflow.resharding.alive import Alive
+from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Item
 
 

@@ -4,8 +4,7 @@ A role class is both the interface that a group shows on the controller and the 
 ranks. Its methods take a `Batch` on a rank; on the controller the same call takes and gives a `BatchRef`.
 """
 
-from hybridflow.roles.base import Role, givers, roles
-from hybridflow.roles.builtin import (
+from hybridflow.roles.builtin_roles import (
     ActorRole,
     CriticRole,
     ModelRewardRole,
@@ -16,6 +15,7 @@ from hybridflow.roles.builtin import (
     TrainedRole,
 )
 from hybridflow.roles.constrained import CostCriticRole, CostRole, ModelCostRole
+from hybridflow.roles.role import Role, givers, roles
 
 __all__ = [
     "ActorRole",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hybridflow.dispatch import RowsT, using
-from hybridflow.roles.base import Role, roles
-from hybridflow.roles.builtin import GRADED, RESPONSE, TrainedRole
-from hybridflow.roles.columns import kinds
+from hybridflow.roles.builtin_roles import GRADED, RESPONSE, TrainedRole
+from hybridflow.roles.role import Role, roles
+from hybridflow.roles.role_columns import kinds
 
 
 @roles.register("cost")
@@ -38,7 +38,7 @@ class CostCriticRole(TrainedRole[RowsT]):
         """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), may=GRADED)
+    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), optional=GRADED)
     def update_cost_critic(self, rollout: RowsT) -> None:
         """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError

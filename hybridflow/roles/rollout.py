@@ -6,8 +6,8 @@ from typing import Any
 
 from hybridflow.dispatch import RowsT, using
 from hybridflow.parallel.layout import Layout
-from hybridflow.roles.base import Role, roles
-from hybridflow.roles.builtin import ActorRole, GeneratingRole
+from hybridflow.roles.builtin_roles import ActorRole, GeneratingRole
+from hybridflow.roles.role import Role, roles
 
 
 class LinkedRole(Role[RowsT]):
@@ -22,17 +22,17 @@ class LinkedRole(Role[RowsT]):
         """Meet the ranks of the other pool, which are called at the same time; see `resharding.link.connect`."""
         raise NotImplementedError
 
-    @using("dp_proto", needs=("ticket",), gives=("version",))
-    def say_version(self, tickets: RowsT) -> RowsT:
+    @using("dp_proto", needs=("rank_id",), gives=("version",))
+    def report_version(self, rank_ids: RowsT) -> RowsT:
         """`version` ([R] int): of this rank's weights, -1 if it has none. One row a rank."""
         raise NotImplementedError
 
 
-class GivingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
+class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
     """The actor where generation has a pool of its own."""
 
     @using("one_to_all", needs=("version",))
-    def give_weights(self, held: RowsT) -> Any:
+    def send_weights(self, held: RowsT) -> Any:
         """Send this rank's slices to the rollout ranks that have another version; `held` has theirs, by rank."""
         raise NotImplementedError
 
@@ -42,6 +42,6 @@ class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
     """Generation with the actor's weights."""
 
     @using("one_to_all", needs=("version",))
-    def take_weights(self, offered: RowsT) -> Any:
+    def receive_weights(self, offered: RowsT) -> Any:
         """Take this rank's slices if the actor has another version; `offered` has its ranks'."""
         raise NotImplementedError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hybridflow.bounds import NotNegativeInt
-from hybridflow.tasks.base import Example, Task, tasks
-from hybridflow.tasks.splits import MAX_OPERAND, Fraction, Operand, split_pairs
+from hybridflow.tasks.hash_splits import MAX_OPERAND, Fraction, Operand, split_pairs
+from hybridflow.tasks.task import Example, Task, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ import numpy as np
 
 from hybridflow.bounds import Count, Level, NotNegativeInt
 from hybridflow.tasks.addition import ALPHABET, Addition
-from hybridflow.tasks.base import Example, tasks
-from hybridflow.tasks.preferences import PreferenceTask
-from hybridflow.tasks.splits import Fraction, Operand
+from hybridflow.tasks.hash_splits import Fraction, Operand
+from hybridflow.tasks.preference_task import PreferenceTask
+from hybridflow.tasks.task import Example, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from hybridflow.tasks.addition_pairs import AdditionPairs, wrong_answer
-from hybridflow.tasks.base import Example, tasks
-from hybridflow.tasks.preferences import HarmTask
+from hybridflow.tasks.preference_task import HarmTask
+from hybridflow.tasks.task import Example, tasks
 
 
 @tasks.register("addition_sevens")

@@ -6,9 +6,9 @@ import unicodedata
 from fractions import Fraction
 
 from hybridflow.errors import shown
-from hybridflow.tasks import numbers
+from hybridflow.tasks import written_numbers
 from hybridflow.tasks.answers import as_text
-from hybridflow.tasks.base import graders
+from hybridflow.tasks.task import graders
 
 
 @graders.register("exact")
@@ -29,12 +29,12 @@ def last_number(response: str, answer: str) -> float:
     answer is not a number.
     """
     wanted = number_of(answer)
-    return float(numbers.last_number(response) == wanted)
+    return float(written_numbers.last_number(response) == wanted)
 
 
 def number_of(answer: str) -> Fraction:
     """The value of an answer that is a number. Raises ValueError if it is none."""
-    found = numbers.whole_number(as_text(answer))
+    found = written_numbers.whole_number(as_text(answer))
     if found is None:
         raise ValueError(f"grader last_number: the answer is {shown(answer)}, a number was expected; use `exact`")
     return found

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from hybridflow.bounds import Bounds, Count
-from hybridflow.tasks.base import Example, Task, tasks
-from hybridflow.tasks.splits import MAX_OPERAND, Fraction, Operand, split_pairs
+from hybridflow.tasks.hash_splits import MAX_OPERAND, Fraction, Operand, split_pairs
+from hybridflow.tasks.task import Example, Task, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

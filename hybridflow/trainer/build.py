@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.fit import BY_MODEL, MODEL_ROLES, generates_apart, has_model, pool_of, section
+from hybridflow.config.layout_checks import BY_MODEL, MODEL_ROLES, has_model, is_disaggregated, pool_of, section
 from hybridflow.config.schema import Config, Resharding
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
-from hybridflow.roles.rollout import GivingActorRole
-from hybridflow.trainer.apart import ApartActor
+from hybridflow.roles.rollout import TrainingActorRole
+from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def layout_of(config: Config, role: str) -> Layout:
     size = parallel.tensor * parallel.pipeline
     if slots % size:
         raise ValueError(f"{role}: {slots} slots cannot be cut into replicas of {size} ranks")
-    generation, colocated = config.rollout.parallel, role == "actor" and not generates_apart(config)
+    generation, colocated = config.rollout.parallel, role == "actor" and not is_disaggregated(config)
     return Layout(
         parallel.tensor,
         parallel.pipeline,
@@ -58,8 +58,8 @@ def layout_of(config: Config, role: str) -> Layout:
 
 def interface_of(config: Config, role: str) -> type[Role]:
     """What a role can do. That of reward and cost depends on who plays it, the actor's on who generates."""
-    if role == "actor" and generates_apart(config):
-        return GivingActorRole
+    if role == "actor" and is_disaggregated(config):
+        return TrainingActorRole
     by_model: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
     return by_model[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
@@ -83,7 +83,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     for role in played:
         layout = layout_of(config, role)
         say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
-        groups[role] = pools[pool_of(config, role)].play(
+        groups[role] = pools[pool_of(config, role)].start_role(
             role,
             layout,
             worker=worker_of(config, role),
@@ -120,20 +120,20 @@ def with_absolute_paths(config: Config) -> Config:
 def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
     """The algorithm's roles, and the rollout if the actor does not generate itself."""
     called = cls.roles_of(config.algorithm)
-    return (*called, "rollout") if "actor" in called and generates_apart(config) else called
+    return (*called, "rollout") if "actor" in called and is_disaggregated(config) else called
 
 
 def worker_of(config: Config, role: str) -> str | None:
     """The registered name of the worker; None: the role's own."""
-    if role == "actor" and config.actor.worker == "actor" and generates_apart(config):
-        return "giving_actor"
+    if role == "actor" and config.actor.worker == "actor" and is_disaggregated(config):
+        return "training_actor"
     found: str | None = getattr(getattr(config, role, None), "worker", None)
     return found
 
 
 def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:
     """Actor and rollout as one role, once their pools have met."""
-    actor = ApartActor(groups["actor"], groups["rollout"])
+    actor = DisaggregatedActor(groups["actor"], groups["rollout"])
     actor.connect(training.meeting_point(rollout.places))
     return actor
 
@@ -145,7 +145,7 @@ def _graded(config: Config, played: tuple[str, ...]) -> bool:
 
 def _grader(config: Config, pool: ResourcePool) -> Group:
     """A grader where the algorithm has none of its own."""
-    found: Group = pool.play(
+    found: Group = pool.start_role(
         "grader", Layout(data=pool.slots), worker="reward", config=config, interface=roles.get("reward")
     )
     return found

@@ -12,19 +12,19 @@ from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError, shown
 from hybridflow.json_file import read_object
-from hybridflow.observe.disk import writing
-from hybridflow.observe.folder import RunFolder
+from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.commit import CheckpointError, Checkpoints
-from hybridflow.trainer.outcome import Learning, Outcome
+from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
+from hybridflow.trainer.library_versions import versions
+from hybridflow.trainer.progress import Learning, Progress
 from hybridflow.trainer.resume import CONFIG
-from hybridflow.trainer.versions import versions
 
 STATE = "trainer.json"
 
 
-def save(config: Config, running: Running, folder: RunFolder, outcome: Outcome) -> float:
+def save(config: Config, running: Running, folder: RunFolder, outcome: Progress) -> float:
     """Save after a step; the seconds that it took. Raises RoleError if a role fails; then nothing was committed.
 
     The ranks and this process must see one file system.
@@ -42,17 +42,17 @@ def save(config: Config, running: Running, folder: RunFolder, outcome: Outcome) 
     return perf_counter() - start
 
 
-def _write(config: Config, running: Running, folder: RunFolder, outcome: Outcome, path: Path) -> None:
+def _write(config: Config, running: Running, folder: RunFolder, outcome: Progress, path: Path) -> None:
     """Everything of a checkpoint into its folder."""
     for role in trained(running):
         running.groups[role].save_checkpoint(str(path / role))
-    running.supervisor.drain()  # all have written; and their times do not show up in the next step's metrics
+    running.supervisor.finish_step()  # all have written; and their times do not show up in the next step's metrics
     state = asdict(outcome) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
     (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
 
 
-def load(running: Running, path: Path) -> Outcome:
+def load(running: Running, path: Path) -> Progress:
     """Bring the roles and the algorithm to where they were; what had been measured by then.
 
     Raises HybridFlowError if a role is not in the checkpoint.
@@ -61,13 +61,13 @@ def load(running: Running, path: Path) -> Outcome:
         if not (path / role).is_dir():
             raise HybridFlowError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
         running.groups[role].load_checkpoint(str(path / role))
-    running.supervisor.drain()
+    running.supervisor.finish_step()
     state = _read(path)
     running.algorithm.restore(state["algorithm"])
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
     mean_grade = {int(steps): value for steps, value in state.get("mean_grade", {}).items()}
     learning = {role: Learning(**found) for role, found in state.get("learning", {}).items()}
-    return Outcome(state["steps"], state["seconds"], accuracy, state["draws"], mean_grade, learning)
+    return Progress(state["steps"], state["seconds"], accuracy, state["draws"], mean_grade, learning)
 
 
 def sizes(path: Path) -> dict[str, int]:

@@ -8,23 +8,23 @@ from time import perf_counter
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
-from hybridflow.algorithms.base import made_rows
+from hybridflow.algorithms.algorithm import made_rows
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.folder import RunFolder
-from hybridflow.observe.live import Live
+from hybridflow.observe.live_view import Live
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.derived import derived
-from hybridflow.trainer.outcome import Outcome, without_advantages
-from hybridflow.trainer.validate import judged, validate, with_preferences
+from hybridflow.trainer.progress import Progress, without_advantages
+from hybridflow.trainer.step_metrics import derived
+from hybridflow.trainer.validation import judged, validate, with_preferences
 
 
-def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
     """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
     settings, start, before = config.trainer, perf_counter(), outcome.steps
     split = split_of(type(running.algorithm))
@@ -35,7 +35,7 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
             f"{split!r}: a step takes some of them more than once"
         )
-    running.algorithm.draw = lambda: _draw(running.algorithm, prompts, outcome)
+    running.algorithm.next_prompts = lambda: _draw(running.algorithm, prompts, outcome)
     if not outcome.accuracy:
         _validate(config, running, task, folder, live, outcome)
     with live.bar(config.run.name, settings.steps, done=before):
@@ -61,7 +61,7 @@ def _due(every: int, steps: int) -> bool:
     return every > 0 and steps % every == 0
 
 
-def _save(config: Config, running: Running, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+def _save(config: Config, running: Running, folder: RunFolder, live: Live, outcome: Progress) -> None:
     """Every so often, and at the end."""
     settings = config.trainer
     if _due(settings.save_every, outcome.steps) or outcome.ended(settings.steps, settings.stop_at_accuracy):
@@ -72,25 +72,25 @@ def _save(config: Config, running: Running, folder: RunFolder, live: Live, outco
 def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dict[str, float]:
     """One step, and its metrics."""
     begin, algorithm = perf_counter(), running.algorithm
-    algorithm.number = running.supervisor.step = step
+    algorithm.step_index = running.supervisor.step = step
     algorithm.kept = None
-    rollout = made_rows(algorithm, algorithm.step(algorithm.draw()))
+    rollout = made_rows(algorithm, algorithm.step(algorithm.next_prompts()))
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
-    metrics = running.supervisor.drain()
+    metrics = running.supervisor.finish_step()
     running.supervisor.step = None
     told = too_many_failed(config, metrics)
     if told is not None:
         raise HybridFlowError(f"step {step}: {told}")
-    metrics |= algorithm.measured(metrics) | derived(metrics, algorithm, rollout)
+    metrics |= algorithm.on_step_end(metrics) | derived(metrics, algorithm, rollout)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     return metrics
 
 
-def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float], outcome: Outcome, live: Live) -> None:
+def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float], outcome: Progress, live: Live) -> None:
     """Count the updates of a step, and say if it cannot have learnt anything."""
     planned = algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps + 1)
     planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps)
@@ -106,7 +106,7 @@ def _learns_by_advantages(config: Config) -> bool:
 
     Of a loss that is not ours nobody knows.
     """
-    from hybridflow.losses.policy import policy_losses  # the losses want torch
+    from hybridflow.losses.policy_losses import policy_losses  # the losses want torch
 
     loss, from_elsewhere = config.algorithm.policy_loss, config.reference.model.path != config.actor.model.path
     ours = getattr(policy_losses.get(loss.name), "__module__", "").startswith("hybridflow.")
@@ -122,7 +122,7 @@ def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
     return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}"
 
 
-def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Outcome) -> BatchRef:
+def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Progress) -> BatchRef:
     """The next prompts, as many as a step begins with."""
     number = outcome.draws
     outcome.draws += 1
@@ -147,7 +147,7 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
 
 
-def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Outcome) -> None:
+def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
     found = validate(config, running, task)
     accuracy = outcome.accuracy[outcome.steps] = found["accuracy"]
     told = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from hybridflow.algorithms import algorithms
 from hybridflow.config import yaml_file
-from hybridflow.config.changes import Changes, changes
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.fit import BY_MODEL, MODEL_ROLES
+from hybridflow.config.layout_checks import BY_MODEL, MODEL_ROLES
+from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
-from hybridflow.trainer.commit import MANIFEST, Checkpoints, verify
-from hybridflow.trainer.versions import versions
+from hybridflow.trainer.checkpoint_store import MANIFEST, Checkpoints, verify
+from hybridflow.trainer.library_versions import versions
 
 CONFIG = "config.yaml"
 

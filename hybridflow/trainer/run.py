@@ -6,24 +6,24 @@ import traceback
 from contextlib import ExitStack
 
 from hybridflow.algorithms import algorithms
-from hybridflow.config import resolve, run_folder
+from hybridflow.config import auto_settings, run_folder_checks
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
-from hybridflow.observe.disk import writing
-from hybridflow.observe.folder import RunFolder
-from hybridflow.observe.live import Live
+from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.live_view import Live
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
-from hybridflow.trainer.commit import Checkpoints
+from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import rows_for, split_of, train
-from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.rows import load_task, notes
-from hybridflow.trainer.validate import held_out_rows, judged
+from hybridflow.trainer.task_rows import load_task, notes
+from hybridflow.trainer.validation import held_out_rows, judged
 
 
 def run(config: Config) -> int:
@@ -31,11 +31,11 @@ def run(config: Config) -> int:
 
     What an earlier run left stays as it is until everything is built: a start that fails changes nothing.
     """
-    if found := run_folder.problems(config):
+    if found := run_folder_checks.problems(config):
         raise ConfigError("\n".join(found))
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
-    folder = RunFolder(run_folder.folder_of(config))
+    folder = RunFolder(run_folder_checks.folder_of(config))
     with locked(folder.path):
         return _run(config, folder, live)
 
@@ -49,13 +49,13 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         task = _checked_task(config, live)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
-        if "policy_loss" in running.algorithm.parts and resolve.told(config):
-            live.say(resolve.told(config))
-        outcome = checkpoint.load(running, source) if source else Outcome()
+        if "policy_loss" in running.algorithm.components and auto_settings.told(config):
+            live.say(auto_settings.told(config))
+        outcome = checkpoint.load(running, source) if source else Progress()
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         if source is not None and goes_on:
-            folder.cut(checkpoint.sizes(source))
+            folder.truncate_to(checkpoint.sizes(source))
         else:
             _set_aside(config, folder, live)
         folder.write_config(resolved_yaml(config))
@@ -96,7 +96,7 @@ def draw_once(config: Config, task: Task) -> None:
 
 def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
     unsaved = config.trainer.resume == "auto" and folder.unsaved()
-    aside = folder.set_aside()
+    aside = folder.archive_previous()
     if aside is None:
         return
     if unsaved:
@@ -104,7 +104,7 @@ def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
     live.say(f"what an earlier run left is now in {aside}")
 
 
-def _report(config: Config, folder: RunFolder, live: Live, outcome: Outcome, rows: str) -> None:
+def _report(config: Config, folder: RunFolder, live: Live, outcome: Progress, rows: str) -> None:
     ends = [sorted(outcome.accuracy)[end] for end in (0, -1)]
     before, after = (f"{outcome.accuracy[steps]:.3f}" for steps in ends)
     grades = [f"{outcome.mean_grade[steps]:.3f}" for steps in ends if steps in outcome.mean_grade]

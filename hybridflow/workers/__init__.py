@@ -1,5 +1,5 @@
 """What one rank does for each role. Workers know nothing of the algorithm's flow, nor of Ray."""
 
-from hybridflow.workers.base import Context, Worker, workers
+from hybridflow.workers.worker import Context, Worker, workers
 
 __all__ = ["Context", "Worker", "workers"]

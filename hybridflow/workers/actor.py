@@ -12,26 +12,26 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config import resolve
+from hybridflow.config import auto_settings
 from hybridflow.engines.megatron.engine import Loss, TokenOutputs
-from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.engines.vllm.requests import FinishedRow
-from hybridflow.losses.correction import CorrectionInputs, changed, correction, effective_share
-from hybridflow.losses.kl import kl_estimators
-from hybridflow.losses.policy import PolicyInputs, policy_loss
-from hybridflow.losses.preference import dpo
+from hybridflow.losses.corrections import CorrectionInputs, changed, correction, effective_share
+from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.policy_losses import PolicyInputs, policy_loss
+from hybridflow.losses.preference_losses import dpo
 from hybridflow.losses.segments import row_sums
-from hybridflow.observe.disk import writing
+from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.tasks.grades import only_graded, over_graded, settled
 from hybridflow.workers.advantage import Estimation
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
-from hybridflow.workers.model import TrainedWorker, set_down, tensor, tokens_of
-from hybridflow.workers.pairs import sides
+from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
+from hybridflow.workers.model_worker import TrainedWorker, set_down, tensor, tokens_of
+from hybridflow.workers.preference_pairs import sides
+from hybridflow.workers.worker import Context, workers
 
 CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
 """Of each critic, the columns of what it says and of what it should have said."""
@@ -71,9 +71,9 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         """See `GeneratingWorker`. Generation's memory is there until the last row only."""
-        with self.context.timed("refit"), self.turn():
+        with self.context.timed("refit"), self.model_loaded():
             if self.refit(self.generator, self.version):
-                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes)
+                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
                 report_taken(self.context.metrics, self.generator, self.refit)
         yield from stream(self.context, self.generator, prompts, step, changes)
         self.generator.sleep()
@@ -81,7 +81,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     def compute_log_prob(self, rollout: Batch) -> Batch:
         """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are
         ahead of those that sampled."""
-        with self.turn() as engine:
+        with self.model_loaded() as engine:
             scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
             return Batch()
@@ -89,10 +89,10 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         apart = np.abs(log_probs.values - rollout.ragged("rollout_log_probs").values)
         metrics = self.context.metrics
         metrics.mean("actor/rollout_log_prob_diff_mean", apart.sum(), tokens)
-        metrics.largest("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
+        metrics.max("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
         behind = self.version - rollout.dense("weight_version")
         metrics.mean("rollout/version_lag_mean", behind.sum(), len(behind))
-        metrics.largest("rollout/version_lag_max", behind.max(initial=0))
+        metrics.max("rollout/version_lag_max", behind.max(initial=0))
         metrics.mean("actor/entropy", scores["entropy"].values.sum(), tokens)
         return Batch(old_log_probs=log_probs)
 
@@ -143,7 +143,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             self.record(found)
             return found.loss.sum() / total
 
-        self._update(rows, loss, together=2)
+        self._update(rows, loss, rows_per_unit=2)
 
     def update_supervised(self, examples: Batch) -> None:
         """See `ActorRole`."""
@@ -158,7 +158,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def save_model(self, folder: str) -> None:
         """See `ActorRole`."""
-        with writing(Path(folder)), self.turn() as engine:
+        with writing(Path(folder)), self.model_loaded() as engine:
             engine.export(folder)
 
     def state(self) -> dict[str, Any]:
@@ -172,8 +172,10 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     def _corrections(self, rollout: Batch) -> Ragged:
         """What the policy loss of each token is multiplied by, as its sampler was not quite the old policy."""
         config, responses = self.context.config, rollout.ragged("response_ids")
-        part, asked = resolve.correction(config), config.algorithm.policy_loss.correction
-        unknown = asked.name == resolve.AUTO and "rollout_log_probs" not in rollout  # rows that vLLM did not sample
+        part, asked = auto_settings.correction(config), config.algorithm.policy_loss.correction
+        unknown = (
+            asked.name == auto_settings.AUTO and "rollout_log_probs" not in rollout
+        )  # rows that vLLM did not sample
         if part.name == "none" or unknown:
             return responses.like(np.ones(len(responses.values), dtype=np.float32))
         old, sampler = (tensor(rollout.ragged(name).values) for name in ("old_log_probs", "rollout_log_probs"))
@@ -193,8 +195,8 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             found = estimate(Estimation(rows, self.context, self._sum_over_ranks))
             advantages = found.ragged("advantages").values
             if len(advantages):
-                self.context.metrics.largest("critic/advantages_max", advantages.max())
-                self.context.metrics.smallest("critic/advantages_min", advantages.min())
+                self.context.metrics.max("critic/advantages_max", advantages.max())
+                self.context.metrics.min("critic/advantages_min", advantages.min())
             for role, values, returns in CRITICS:
                 if values in rows and returns in found:
                     guessed, came = rows.ragged(values).values, found.ragged(returns).values

@@ -12,11 +12,11 @@ from hybridflow.batch import Batch
 from hybridflow.batch.columns import values_of
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs
 from hybridflow.losses.constrained import constrained_advantages
-from hybridflow.losses.kl import kl_estimators
+from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.reward_shapings import ShapingInputs, shaping
 from hybridflow.losses.rewards import token_rewards
-from hybridflow.losses.shaping import ShapingInputs, shaping
-from hybridflow.workers.base import Context
-from hybridflow.workers.model import tensor
+from hybridflow.workers.model_worker import tensor
+from hybridflow.workers.worker import Context
 
 Sum = Callable[[Tensor], Tensor]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hybridflow.batch import Batch
 from hybridflow.roles import CostRole
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.grading import GradingWorker
+from hybridflow.workers.grading_worker import GradingWorker
+from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("cost")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hybridflow.batch import Batch
 from hybridflow.roles import CostCriticRole
-from hybridflow.workers.base import Context, workers
 from hybridflow.workers.critic import ValueWorker
+from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("cost_critic")

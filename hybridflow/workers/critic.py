@@ -5,21 +5,21 @@ from __future__ import annotations
 from torch import Tensor
 
 from hybridflow.batch import Batch
-from hybridflow.config.schema import Critic
+from hybridflow.config.schema import CriticConfig
 from hybridflow.engines.megatron.engine import TokenOutputs
-from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.losses.token_loss import TokenLoss
-from hybridflow.losses.value import clipped_value_loss
+from hybridflow.losses.value_loss import clipped_value_loss
 from hybridflow.roles import CriticRole
 from hybridflow.tasks.grades import only_graded
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import TrainedWorker, tokens_of
+from hybridflow.workers.model_worker import TrainedWorker, tokens_of
+from hybridflow.workers.worker import Context, workers
 
 
 class ValueWorker(TrainedWorker):
     """A value function on one rank."""
 
-    def __init__(self, context: Context, settings: Critic) -> None:
+    def __init__(self, context: Context, settings: CriticConfig) -> None:
         super().__init__(context, settings, head="value", optimizer=settings.optimizer)
 
     def learn_values(self, rollout: Batch, old: str, returns: str) -> None:

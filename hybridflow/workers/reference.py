@@ -5,9 +5,9 @@ from __future__ import annotations
 from hybridflow.batch import Batch
 from hybridflow.losses.segments import row_sums
 from hybridflow.roles import ReferenceRole
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, tensor
-from hybridflow.workers.pairs import sides
+from hybridflow.workers.model_worker import ModelWorker, tensor
+from hybridflow.workers.preference_pairs import sides
+from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("reference")
@@ -23,7 +23,7 @@ class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
 
     def compute_ref_pair(self, pairs: Batch) -> Batch:
         """See `ReferenceRole`."""
-        with self.turn() as engine:
+        with self.model_loaded() as engine:
             scores = engine.score(sides(pairs))
         if scores is None:
             return Batch()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from hybridflow.batch import Batch
-from hybridflow.observe.disk import writing
-from hybridflow.observe.plain import as_json
+from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.grading import GradingWorker
+from hybridflow.workers.grading_worker import GradingWorker
+from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("reward")

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from hybridflow.batch import Batch
 from hybridflow.engines.megatron.engine import TokenOutputs
-from hybridflow.engines.megatron.packing import MicroBatch
-from hybridflow.losses.preference import columns_of, pair_losses
+from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.losses.preference_losses import columns_of, pair_losses
 from hybridflow.losses.token_loss import TokenLoss
-from hybridflow.observe.disk import writing
+from hybridflow.observe.disk_errors import writing
 from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.model import ModelWorker, TrainedWorker, tensor
-from hybridflow.workers.pairs import sides
+from hybridflow.workers.model_worker import ModelWorker, TrainedWorker, tensor
+from hybridflow.workers.preference_pairs import sides
+from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("reward_model")
@@ -37,18 +37,18 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             self.record(found)
             return found.loss.sum() / total
 
-        self.learn(rows, loss, together=2)
+        self.learn(rows, loss, rows_per_unit=2)
 
     def compare(self, pairs: Batch) -> None:
         """See `RewardModelRole`."""
-        with self.turn() as engine:
+        with self.model_loaded() as engine:
             scores = engine.score_rows(sides(pairs))
         if scores is not None:
             self.record(self._compared(torch.from_numpy(scores), pairs, np.arange(len(pairs))))
 
     def save_model(self, folder: str) -> None:
         """See `RewardModelRole`."""
-        with writing(Path(folder)), self.turn() as engine:
+        with writing(Path(folder)), self.model_loaded() as engine:
             engine.export(folder)
 
     def _compared(self, scores: Tensor, pairs: Batch, at: np.ndarray) -> TokenLoss:
@@ -63,7 +63,7 @@ class ScoringWorker(ModelWorker):
 
     def scores(self, rollout: Batch, column: str) -> Batch:
         """The score of each row as a column, on the ranks that have it."""
-        with self.turn() as engine:
+        with self.model_loaded() as engine:
             found = engine.score_rows(rollout)
         return Batch() if found is None else Batch(**{column: found})
 

@@ -11,17 +11,17 @@ from hybridflow.batch import Batch
 from hybridflow.engines.vllm.requests import FinishedRow
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
-from hybridflow.resharding.link import connect
-from hybridflow.resharding.pools import Giving, PoolRefit
-from hybridflow.roles.rollout import GivingActorRole, RolloutRole
+from hybridflow.resharding.pool_link import connect
+from hybridflow.resharding.pool_refit import PoolRefit, WeightSender
+from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.workers.actor import ActorWorker
-from hybridflow.workers.base import Context, workers
-from hybridflow.workers.generation import GeneratingWorker, make_generator, report_taken, stream
-from hybridflow.workers.model import torch_dtype
+from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
+from hybridflow.workers.model_worker import torch_dtype
+from hybridflow.workers.worker import Context, workers
 
 
-@workers.register("giving_actor")
-class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
+@workers.register("training_actor")
+class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     """The actor without a vLLM of its own."""
 
     def start_generation(self) -> None:
@@ -31,21 +31,21 @@ class GivingActorWorker(GivingActorRole[Batch], ActorWorker):
         """See `LinkedRole`."""
         config = self.context.config
         link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
-        self.giving = Giving(
+        self.giving = WeightSender(
             self.engine.shape, link, self.engine.weights, self.dtype, verify=config.rollout.verify_refit
         )
 
-    def say_version(self, tickets: Batch) -> Batch:
+    def report_version(self, rank_ids: Batch) -> Batch:
         """See `LinkedRole`."""
-        return Batch(version=np.full(len(tickets), self.version, dtype=np.int64))
+        return Batch(version=np.full(len(rank_ids), self.version, dtype=np.int64))
 
-    def give_weights(self, held: Batch) -> None:
-        """See `GivingActorRole`."""
+    def send_weights(self, held: Batch) -> None:
+        """See `TrainingActorRole`."""
         first = self.giving.link.training.size
-        with self.context.timed("refit_giving"), self.turn():
+        with self.context.timed("refit_giving"), self.model_loaded():
             if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
-                self.context.metrics.largest("refit/peak_bytes_giving", self.giving.peak_bytes)
-                self.context.metrics.largest("refit/training_bytes", self.engine.weights.nbytes)
+                self.context.metrics.max("refit/peak_bytes_giving", self.giving.peak_bytes)
+                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
 
 
 @workers.register("rollout")
@@ -63,11 +63,11 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         dtype = torch_dtype(config.actor.model.dtype.value)
         self.refit = PoolRefit(read_shape(config.actor.model.path), link, dtype, verify=config.rollout.verify_refit)
 
-    def say_version(self, tickets: Batch) -> Batch:
+    def report_version(self, rank_ids: Batch) -> Batch:
         """See `LinkedRole`."""
-        return Batch(version=np.full(len(tickets), self.sampling_version, dtype=np.int64))
+        return Batch(version=np.full(len(rank_ids), self.sampling_version, dtype=np.int64))
 
-    def take_weights(self, offered: Batch) -> None:
+    def receive_weights(self, offered: Batch) -> None:
         """See `RolloutRole`."""
         with self.context.timed("refit"):
             if self.refit(self.generator, int(offered.dense("version")[0])):

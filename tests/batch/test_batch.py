@@ -69,9 +69,9 @@ def test_union(batch: Batch) -> None:
 
 
 def test_keep(batch: Batch) -> None:
-    assert batch.keep(["score"]).columns == ("score",)
+    assert batch.select_columns(["score"]).columns == ("score",)
     with pytest.raises(KeyError, match="idz"):
-        batch.keep(["idz"])
+        batch.select_columns(["idz"])
 
 
 def test_concat_undoes_select(batch: Batch) -> None:
@@ -83,13 +83,13 @@ def test_concat_undoes_select(batch: Batch) -> None:
 
 def test_concat_names_columns_that_differ(batch: Batch) -> None:
     with pytest.raises(ValueError, match=r"\['score'\].*\['answer', 'ids', 'score'\]"):
-        concat([batch, batch.keep(["score"])])
+        concat([batch, batch.select_columns(["score"])])
     assert concat([]).rows == 0
 
 
 def test_concat_names_the_column_whose_kind_differs(batch: Batch) -> None:
     with pytest.raises(ValueError, match=r"column 'score': cannot join.*float32.*float64"):
-        concat([batch.keep(["score"]), Batch(score=np.zeros(1, np.float32))])
+        concat([batch.select_columns(["score"]), Batch(score=np.zeros(1, np.float32))])
 
 
 def test_a_rank_without_rows_may_give_an_empty_list() -> None:
@@ -141,10 +141,10 @@ def test_schema_bytes_and_lengths(batch: Batch) -> None:
 
 
 def test_equal_by_content(batch: Batch) -> None:
-    assert batch == batch.select([0, 1, 2]) == batch.keep(["answer", "score", "ids"])
+    assert batch == batch.select([0, 1, 2]) == batch.select_columns(["answer", "score", "ids"])
     assert Batch(x=[np.nan, 1.0]) == Batch(x=[np.nan, 1.0])
     assert Batch(x=[1]) != Batch(x=[1.0]) and Batch(x=[1]) != Batch(y=[1]) and Batch(x=[1]) != Batch(x=[2])
-    assert batch != batch.select([0, 1]) and batch != batch.keep(["ids"]) and batch != dict(batch)
+    assert batch != batch.select([0, 1]) and batch != batch.select_columns(["ids"]) and batch != dict(batch)
     assert Batch() == Batch()
     with pytest.raises(TypeError, match="unhashable"):
         hash(batch)

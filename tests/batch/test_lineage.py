@@ -13,11 +13,11 @@ from hybridflow.batch.joining import concat
 
 
 def rows_of(count: int) -> BatchRef:
-    return BatchRef.here(Batch(n=np.arange(count)))
+    return BatchRef.from_local(Batch(n=np.arange(count)))
 
 
 def groups(rows: BatchRef) -> list[int]:
-    found: list[int] = rows.marks["group_id"].tolist()
+    found: list[int] = rows.driver_columns["group_id"].tolist()
     return found
 
 
@@ -34,7 +34,7 @@ def test_parts_of_one_rollout_keep_their_groups() -> None:
     rollout = rows_of(3).repeat(2)
     even, odd = rollout.select([0, 2, 4]), rollout.select([1, 3, 5])
     assert groups(concat([even, odd])) == [0, 1, 2, 0, 1, 2]
-    pieces = [rollout.select(rows).numbered(np.array(rows)) for rows in ([4], [0, 3], [1, 2, 5])]
+    pieces = [rollout.select(rows).with_origin(np.array(rows)) for rows in ([4], [0, 3], [1, 2, 5])]
     assert groups(dispatch.concat(pieces)) == [0, 0, 1, 1, 2, 2], "of a stream, in the order of its call"
     assert groups(concat([rollout.slice(4, 6), rollout.slice(0, 2)])) == [2, 2, 0, 0], "numbers are kept"
     assert groups(concat([rollout, rollout.select([5])])) == [0, 0, 1, 1, 2, 2, 2]
@@ -43,7 +43,7 @@ def test_parts_of_one_rollout_keep_their_groups() -> None:
 def test_parts_of_two_streams_are_put_in_order_call_by_call() -> None:
     def stream(count: int) -> list[BatchRef]:
         whole = rows_of(count).repeat(2)
-        return [whole.select(rows).numbered(rows) for rows in np.array_split(np.arange(2 * count)[::-1], 3)]
+        return [whole.select(rows).with_origin(rows) for rows in np.array_split(np.arange(2 * count)[::-1], 3)]
 
     one, other = stream(2), stream(3)
     mixed = dispatch.concat([one[1], other[2], one[0], other[0], one[2], other[1]])
@@ -61,8 +61,10 @@ def test_parts_find_their_group_also_after_it_was_numbered_anew() -> None:
 
 
 def test_a_union_and_what_is_made_of_it_keep_their_groups_apart() -> None:
-    one, other = (rows_of(2).repeat(2) | BatchRef.here(Batch(m=np.arange(4))) for _ in range(2))
-    again = (rows_of(4).keep([]) | BatchRef.here(Batch(n=np.arange(4)))) | rows_of(2).repeat(2).keep([])
+    one, other = (rows_of(2).repeat(2) | BatchRef.from_local(Batch(m=np.arange(4))) for _ in range(2))
+    again = (rows_of(4).select_columns([]) | BatchRef.from_local(Batch(n=np.arange(4)))) | rows_of(2).repeat(
+        2
+    ).select_columns([])
     assert groups(concat([one.select([3, 1]), other.select([0, 3])])) == [0, 1, 2, 3]
     assert groups(concat([again, rows_of(2).repeat(2)])) == [0, 0, 1, 1, 2, 2, 3, 3]
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
 from hybridflow.models import table
-from hybridflow.models.shape import shape_of
+from hybridflow.models.model_shape import shape_of
 
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"],

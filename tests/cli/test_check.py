@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from hybridflow.cli import main
-from hybridflow.contract import steps
-from tests.contract.conftest import forgetting
+from hybridflow.conformance import flow_checks
+from tests.conformance.conftest import forgetting
 
 DETACHED = """
-from hybridflow.losses.policy import policy_losses
+from hybridflow.losses.policy_losses import policy_losses
 from hybridflow.losses.token_loss import TokenLoss
 
 @policy_losses.register("detached")
@@ -31,7 +31,7 @@ def module(workplace: Path) -> Iterator[Path]:
 def test_what_is_wrong_is_told_and_no_rank_is_started(
     module: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(steps, "results")
+    monkeypatch.delattr(flow_checks, "results")
     module.write_text(DETACHED)
     assert main(["check", "mine"]) == 1
     out, err = capsys.readouterr()

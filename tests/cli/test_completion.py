@@ -9,7 +9,7 @@ import pytest
 
 from hybridflow.cli import main
 from hybridflow.cli.names import names_for
-from hybridflow.config.keys import all_keys
+from hybridflow.config.key_suggestions import all_keys
 
 
 @pytest.fixture

@@ -220,7 +220,7 @@ def test_no_exception_of_a_run_is_a_success(workplace, ran, capsys, end):
 
 PLUGIN = """
 from hydra.core.config_store import ConfigStore
-from hybridflow.tasks.base import graders
+from hybridflow.tasks.task import graders
 
 @graders.register("generous")
 def generous(response, answer):

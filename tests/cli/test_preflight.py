@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from hybridflow.cli import preflight
 from hybridflow.config import compose
-from hybridflow.models.shape import shape_of
-from hybridflow.models.weights import table
+from hybridflow.models.model_shape import shape_of
+from hybridflow.models.weight_table import table
 from hybridflow.tasks.tokenizer import char_tokenizer
 from tests.cli.conftest import QWEN2
 

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from hybridflow.config import Config, compose, resolve
+from hybridflow.config import Config, auto_settings, compose
 from hybridflow.config.schema import DType
 from hybridflow.errors import ConfigError
 
@@ -112,7 +112,7 @@ def test_resolved_yaml_reads_back_to_the_same_config():
     text = compose.resolved_yaml(config)
     assert "${" not in text
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))
-    assert again == resolve.resolved(config) == resolve.resolved(again)
+    assert again == auto_settings.resolved(config) == auto_settings.resolved(again)
 
 
 @pytest.mark.parametrize(

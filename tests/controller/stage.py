@@ -6,7 +6,7 @@ from typing import Any
 
 from hybridflow.controller import ResourcePool, Supervisor
 from hybridflow.parallel.layout import Layout
-from tests.controller import plays
+from tests.controller import rank_functions
 
 
 class Stage:
@@ -15,13 +15,13 @@ class Stage:
     def __init__(self, slots: int, supervisor: Supervisor | None = None) -> None:
         self.supervisor = supervisor or Supervisor()
         self._playing: dict[tuple[str, Layout | None], Any] = {}
-        self.pool = ResourcePool("stage", slots, self.supervisor, plugins=[plays.__name__])
+        self.pool = ResourcePool("stage", slots, self.supervisor, plugins=[rank_functions.__name__])
 
     def play(self, role: str, layout: Layout | None = None, **options: Any) -> Any:
-        return self.pool.play(role, layout or Layout(data=self.pool.slots), **options)
+        return self.pool.start_role(role, layout or Layout(data=self.pool.slots), **options)
 
     def play_once(self, role: str, layout: Layout | None = None) -> Any:
         """The group that plays a role, built at the first call."""
         if (role, layout) not in self._playing:
-            self._playing[role, layout] = self.play(role, layout)
+            self._playing[role, layout] = self.start_role(role, layout)
         return self._playing[role, layout]

@@ -21,11 +21,11 @@ def rows_of(count: int) -> Batch:
 
 @pytest.fixture
 def scribe(stage: Stage) -> Group:
-    return stage.play("scribe")
+    return stage.start_role("scribe")
 
 
 def test_the_driver_opens_no_row(stage: Stage, scribe: Group) -> None:
-    halves = stage.play("scribe", Layout(tensor=2, data=2))
+    halves = stage.start_role("scribe", Layout(tensor=2, data=2))
     with counted() as found:
         rows = put(rows_of(10)).repeat(2)
         rows |= scribe.double(rows)
@@ -34,7 +34,7 @@ def test_the_driver_opens_no_row(stage: Stage, scribe: Group) -> None:
             scribe.measure(part)
         scribe.columns(scribe.undeclared(rows)).get()
         rows |= scribe.lengthen(rows)
-        stage.supervisor.drain()
+        stage.supervisor.finish_step()
     assert found.tensors == 0
     assert found.reports == 8 * 4
     assert found.lengths == 20 * 8  # those of `longer`

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.controller import deaths
+from hybridflow.controller import process_deaths
 from hybridflow.controller.failure import Failure, RoleError, describe
 from hybridflow.errors import HybridFlowError
-from tests.controller.plays import odd_errors
+from tests.controller.rank_functions import odd_errors
 
 FULL = "No space left on device: /full/file"
 CAUSES = {
     "exit": "SystemExit: 3",
     "interrupt": "KeyboardInterrupt",
     "generator": "GeneratorExit: early",
-    "unspeakable": "tests.controller.plays.UnspeakableError: <exception str\\(\\) failed>",
+    "unspeakable": "tests.controller.rank_functions.UnspeakableError: <exception str\\(\\) failed>",
     "huge": "RuntimeError: h{900,1000} … \\(10000014 characters\\) … h{1000}",
     "lines": "RuntimeError: first second",
     "group": "KeyError: 'a'",
     "of ranks": FULL,
     "wrapped": FULL,
-    "empty": "tests.controller.plays.OfRanks: (OfRanks ?)+",
+    "empty": "tests.controller.rank_functions.OfRanks: (OfRanks ?)+",
 }
 
 
@@ -83,23 +83,26 @@ def test_how_a_process_of_others_ended(does: str, ending: str) -> None:
     with subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
         assert parent.stdin is not None and parent.stdout is not None
         pid = int(parent.stdout.readline())
-        deaths.watch(pid)
+        process_deaths.watch(pid)
         parent.stdin.write(b"\n")
         parent.stdin.flush()
         while Path(f"/proc/{pid}").exists():
             pass
-        assert deaths.ending(pid, "") == ending
-        deaths.forget(pid)
+        assert process_deaths.ending(pid, "") == ending
+        process_deaths.forget(pid)
         parent.kill()
 
 
 def test_what_ray_says_must_do_where_the_kernel_says_nothing() -> None:
     assert (
-        deaths.ending(None, "Worker exits with an exit code 1. The process receives a SIGTERM.") == "killed by SIGTERM"
+        process_deaths.ending(None, "Worker exits with an exit code 1. The process receives a SIGTERM.")
+        == "killed by SIGTERM"
     )
-    assert deaths.ending(None, "Worker exits unexpectedly. Worker exits with an exit code 4.") == "exit code 4"
-    assert "short of memory" in deaths.ending(None, "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: Task was")
-    assert "not known" in deaths.ending(None, "Worker unexpectedly exits with a connection error code 2.")
+    assert process_deaths.ending(None, "Worker exits unexpectedly. Worker exits with an exit code 4.") == "exit code 4"
+    assert "short of memory" in process_deaths.ending(
+        None, "Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: Task was"
+    )
+    assert "not known" in process_deaths.ending(None, "Worker unexpectedly exits with a connection error code 2.")
 
 
 def test_errors_of_a_disk_name_the_file() -> None:

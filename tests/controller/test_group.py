@@ -26,7 +26,7 @@ def rows_of(count: int) -> Batch:
 
 @pytest.fixture
 def scribe(stage: Stage) -> Group:
-    return stage.play("scribe")
+    return stage.start_role("scribe")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 11])
@@ -69,13 +69,16 @@ def test_groups_that_a_user_numbered_are_not_split(scribe: Group) -> None:
     """The first rank would have four rows if they were dealt by their number; rows of no group are alone."""
     group = np.array([4, 4, 4, 4, 4, 4, 7, 2, 2, 2])
     rows = put(rows_of(10) | Batch(group_id=group))
-    assert rows.marks["group_id"].tolist() == group.tolist() and rows.get().dense("group_id").tolist() == group.tolist()
+    assert (
+        rows.driver_columns["group_id"].tolist() == group.tolist()
+        and rows.get().dense("group_id").tolist() == group.tolist()
+    )
     owners = (rows | scribe.double(rows)).get().dense("by")
     assert [len(set(owners[group == number])) for number in (4, 7, 2)] == [1, 1, 1] and len(set(owners)) == 3
 
 
 def test_a_union_of_columns_in_different_chunks(stage: Stage, scribe: Group) -> None:
-    two_replicas = stage.play("scribe", Layout(tensor=2, data=2))
+    two_replicas = stage.start_role("scribe", Layout(tensor=2, data=2))
     rows = put(rows_of(9))
     rows |= scribe.double(rows)  # in four chunks
     rows |= two_replicas.sum_words(rows)  # in two
@@ -141,7 +144,7 @@ def test_a_call_returns_before_its_ranks_are_done(scribe: Group, tmp_path: Path)
 
 def test_a_pool_starts_when_its_rows_are_there(stage: Stage, new_stage: Callable[..., Stage]) -> None:
     """B's first call has its rows and runs while A works; its second has to wait for A's."""
-    a, b = stage.play("scribe"), new_stage(1, stage.supervisor).play("scribe")
+    a, b = stage.start_role("scribe"), new_stage(1, stage.supervisor).start_role("scribe")
     rows = put(rows_of(4))
     from_a = a.slow(rows, seconds=1.0)
     free = b.slow(rows, seconds=0.1)

@@ -61,7 +61,7 @@ def test_a_pool_asks_nothing_of_a_cluster_that_a_signal_may_have_ended(
 ) -> None:
     """`timeout` and schedulers send SIGTERM to Ray's processes too; a call on them would wait for a minute."""
     asked: list[str] = []
-    monkeypatch.setattr("hybridflow.controller.pool.remove_placement_group", asked.append)
+    monkeypatch.setattr("hybridflow.controller.resource_pool.remove_placement_group", asked.append)
     pool = object.__new__(ResourcePool)
     pool.ranks, pool._meetings, pool._reserved = [], [], "slots"
     with contextlib.suppress(KeyboardInterrupt), interrupt.heeded(), contextlib.closing(pool):

@@ -31,7 +31,7 @@ class Small(Addition):
 
 
 def rows_of(count: int) -> BatchRef:
-    return BatchRef.here(Batch(n=np.arange(count)))
+    return BatchRef.from_local(Batch(n=np.arange(count)))
 
 
 def placed(count: int, first: int = 0) -> BatchRef:
@@ -51,7 +51,7 @@ def all_differ(*of: list[int]) -> bool:
 
 def test_a_prompt_that_comes_twice_in_a_step_has_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three prompts, eight a step: each comes two or three times, with one `sample_id`."""
-    monkeypatch.setattr(loop, "put", BatchRef.here)
+    monkeypatch.setattr(loop, "put", BatchRef.from_local)
     prompts = Prompts(Small(char_tokenizer(ALPHABET)), "train", 8, seed=1)
     algorithm = object.__new__(Algorithm)
     rows = [drawn(algorithm, prompts, number).repeat(4) for number in range(3)]
@@ -72,7 +72,7 @@ def test_a_stream_is_a_rows_own_in_any_company_and_order() -> None:
     assert ids(rows.select(order)) == of[order].tolist()
     assert ids(rows.slice(5, 11)) == of[5:11].tolist()
     assert ids(placed(6).repeat(3, interleave=False)) == of[np.arange(18).reshape(6, 3).T.ravel()].tolist()
-    assert ids(rows.keep(["group_id"]) | BatchRef.here(Batch(m=np.arange(18)))) == of.tolist()
+    assert ids(rows.select_columns(["group_id"]) | BatchRef.from_local(Batch(m=np.arange(18)))) == of.tolist()
 
 
 def test_rows_of_one_place_or_of_none_have_streams_of_their_own() -> None:
@@ -86,10 +86,10 @@ def test_rows_of_one_place_or_of_none_have_streams_of_their_own() -> None:
 
 
 def test_rows_may_bring_their_streams() -> None:
-    rows = BatchRef.here(Batch(n=np.arange(2), stream_id=np.array([5, 5])))
+    rows = BatchRef.from_local(Batch(n=np.arange(2), stream_id=np.array([5, 5])))
     assert with_streams(Call((rows,)), 0, 0).rows() is rows
     marked = with_streams(Call((3, placed(2)), {"more": rows_of(2)}), None, 0)
-    assert [ref.marks["stream_id"].tolist() for ref in marked.refs] == [ids(placed(2), -1)] * 2
+    assert [ref.driver_columns["stream_id"].tolist() for ref in marked.refs] == [ids(placed(2), -1)] * 2
 
 
 def test_what_generates_samples_however_it_is_declared() -> None:

@@ -23,7 +23,7 @@ def numbers(count: int) -> BatchRef:
 
 @pytest.fixture
 def scribe(stage: Stage) -> Group:
-    return stage.play("scribe")
+    return stage.start_role("scribe")
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -84,13 +84,13 @@ def test_rank_zero_answers_alone(scribe: Group) -> None:
 
 
 def test_metrics_come_back_reduced(stage: Stage) -> None:
-    found = stage.play("scribe", Layout(tensor=2, data=2)).reduce(numbers(11)).get()
+    found = stage.start_role("scribe", Layout(tensor=2, data=2)).reduce(numbers(11)).get()
     assert dict(found) == {"n/mean": 5.0, "n/total": 55.0, "n/max": 10.0}
 
 
 def test_rows_balanced_by_tokens_come_back_in_order(stage: Stage) -> None:
     """Lengths become known when the responses have been made; the call waits for them."""
-    scribe = stage.play("scribe", Layout(data=4))
+    scribe = stage.start_role("scribe", Layout(data=4))
     rows = put(Batch(n=np.array([9, 1, 1, 1, 9, 2, 8, 8, 1])))
     rows |= scribe.respond(rows)
     rows |= scribe.weigh(rows)
@@ -102,7 +102,7 @@ def test_rows_balanced_by_tokens_come_back_in_order(stage: Stage) -> None:
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 100])
 def test_rows_in_several_chunks(stage: Stage, chunk_rows: int) -> None:
-    scribe = stage.play("scribe", Layout(tensor=2, data=2), chunk_rows=chunk_rows)
+    scribe = stage.start_role("scribe", Layout(tensor=2, data=2), chunk_rows=chunk_rows)
     rows = put(Batch(n=np.arange(7), words=Ragged.of([[n] * n for n in range(7)], np.int64)), chunk_rows)
     rows |= scribe.sum_words(rows)
     chunks = [chunk for source in rows.sources for chunk in source.chunks]

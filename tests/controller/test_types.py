@@ -14,7 +14,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.roles import ActorRole
 
 def flow(pool: ResourcePool, prompts: BatchRef, rows: Batch) -> None:
-    actor: ActorRole[BatchRef] = pool.play("actor", Layout())
+    actor: ActorRole[BatchRef] = pool.start_role("actor", Layout())
     reveal_type(actor.generate_sequences(prompts, step=1))
     reveal_type(actor.update_actor(prompts))
     reveal_type(next(actor.stream_sequences(prompts, step=1))[1])
@@ -40,12 +40,12 @@ def test_both_sides_of_a_method_are_typed(tmp_path: Path) -> None:
     said = [re.sub(r".*?(program\.py:\d+: \w+: .*?)(  \[.*)?$", r"\1", line) for line in out.splitlines()]
     said = [line.removeprefix("program.py:") for line in said if line.startswith("program.py:")]
     assert [line for line in said if "Liskov" not in line and "See https" not in line] == [
-        '9: note: Revealed type is "hybridflow.batch.ref.BatchRef"',
+        '9: note: Revealed type is "hybridflow.batch.batch_ref.BatchRef"',
         '10: note: Revealed type is "hybridflow.dispatch.interface.Result"',
-        '11: note: Revealed type is "hybridflow.batch.ref.BatchRef"',
+        '11: note: Revealed type is "hybridflow.batch.batch_ref.BatchRef"',
         '12: error: Unexpected keyword argument "steps"; did you mean "step"?',
         '13: error: Argument 1 has incompatible type "Batch"; expected "BatchRef"',
         '19: error: Argument 1 of "update_actor" is incompatible with supertype '
-        '"hybridflow.roles.builtin.ActorRole"; supertype defines the argument type as "Batch"',
+        '"hybridflow.roles.builtin_roles.ActorRole"; supertype defines the argument type as "Batch"',
         '22: note: Revealed type is "hybridflow.batch.batch.Batch"',
     ]

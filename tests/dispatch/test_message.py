@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.batch.joining import concat
-from hybridflow.controller.report import Order
+from hybridflow.controller.report import CallRequest
 from hybridflow.dispatch import Call
 from hybridflow.dispatch.message import pack, unpack
 
@@ -25,22 +25,22 @@ def chunk(rows: int, first: int) -> Batch:
 def travelled(call: Call, reads: list[str] | None) -> Call:
     """The call as a rank gets it, which is given what the chunks' objects in the store would be."""
     message, chunks = pack(call, reads)
-    order = Order.decode(Order("role", "method", message).encode())
-    return unpack(order.message, [held.batch.plain() for held in chunks])
+    order = CallRequest.decode(CallRequest("role", "method", message).encode())
+    return unpack(order.message, [held.batch.to_wire() for held in chunks])
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(0, 2**32 - 1), st.integers(0, 20))
 def test_rows_in_any_order_from_any_chunks(sizes: list[int], seed: int, taken: int) -> None:
-    whole = concat([BatchRef.here(chunk(size, 100 * number)) for number, size in enumerate(sizes)])
+    whole = concat([BatchRef.from_local(chunk(size, 100 * number)) for number, size in enumerate(sizes)])
     rows = np.random.default_rng(seed).integers(0, len(whole), taken if len(whole) else 0)
     wanted = whole.select(rows)
     found = travelled(Call((wanted, "a", None), {"more": wanted.slice(0, len(rows) // 2)}), ["number", "text"])
-    assert found.args == (wanted.keep(["number", "text"]).get(), "a", None)
-    assert found.kwargs == {"more": wanted.slice(0, len(rows) // 2).keep(["number", "text"]).get()}
+    assert found.args == (wanted.select_columns(["number", "text"]).get(), "a", None)
+    assert found.kwargs == {"more": wanted.slice(0, len(rows) // 2).select_columns(["number", "text"]).get()}
 
 
 def test_columns_of_several_sources_and_marks() -> None:
-    rows = BatchRef.here(chunk(4, 0)).repeat(2) | BatchRef.here(Batch(rewards=np.arange(8.0)))
+    rows = BatchRef.from_local(chunk(4, 0)).repeat(2) | BatchRef.from_local(Batch(rewards=np.arange(8.0)))
     everything: Any = travelled(Call((rows,)), None).args[0]
     assert everything == rows.get()
-    assert set(travelled(Call((rows,)), ["rewards"]).args[0].columns) == {"rewards", *rows.marks}
+    assert set(travelled(Call((rows,)), ["rewards"]).args[0].columns) == {"rewards", *rows.driver_columns}

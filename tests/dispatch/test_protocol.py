@@ -31,7 +31,7 @@ class FirstHalf(Protocol):
 
 def test_a_protocol_of_a_user() -> None:
     found = protocols.get("first_half")()
-    calls = found.distribute(Layout(data=4), Call((BatchRef.here(Batch(x=np.arange(5))),)))
+    calls = found.distribute(Layout(data=4), Call((BatchRef.from_local(Batch(x=np.arange(5))),)))
     assert [len(call.args[0]) for call in calls] == [3, 2, 0, 0]
     collected = found.collect(Layout(data=4), [call.args[0] for call in calls])
     assert collected.get().dense("x").tolist() == [0, 1, 2, 3, 4]
@@ -157,7 +157,7 @@ def test_kinds_of_columns_are_declared_with_them() -> None:
 
 
 def test_take_touches_rows_only() -> None:
-    ref = BatchRef.here(Batch(y=np.arange(3) * 10))
+    ref = BatchRef.from_local(Batch(y=np.arange(3) * 10))
     call = dispatch.take(Call((ref, [1, 2, 3]), {"ref": ref}), np.array([2, 0]))
     assert call.args[0].get().dense("y").tolist() == [20, 0]
     assert call.args[1] == [1, 2, 3]
@@ -167,26 +167,26 @@ def test_take_touches_rows_only() -> None:
 def test_concat_by_kind() -> None:
     assert dispatch.concat([None, None]) is None
     assert dispatch.concat([1, None]) == [1, None]
-    assert dispatch.concat([BatchRef.of("a", 1, ("x",)), None, BatchRef.of("b", 2, ("x",))]).rows == 3
+    assert dispatch.concat([BatchRef.from_chunk("a", 1, ("x",)), None, BatchRef.from_chunk("b", 2, ("x",))]).rows == 3
 
 
 @given(st.permutations(range(7)), st.integers(1, 4))
 def test_rows_come_back_in_the_order_of_the_call(order: list[int], parts: int) -> None:
     """Whatever way they were dealt, and joined in whatever order."""
-    call = Call((BatchRef.here(Batch(x=np.arange(7))),))
+    call = Call((BatchRef.from_local(Batch(x=np.arange(7))),))
     dealt = [dispatch.take(call, rows).args[0] for rows in np.array_split(np.array(order), parts)]
     assert dispatch.concat(dealt[::-1]).get().dense("x").tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_parts_of_parts_come_back_too() -> None:
-    call = Call((BatchRef.here(Batch(x=np.arange(6))),))
+    call = Call((BatchRef.from_local(Batch(x=np.arange(6))),))
     odd = dispatch.take(call, np.array([5, 3, 1]))
     parts = [dispatch.take(odd, np.array([2])), dispatch.take(odd, np.array([0, 1]))]
     assert dispatch.concat([part.args[0] for part in parts]).get().dense("x").tolist() == [1, 3, 5]
 
 
 def test_a_row_that_comes_twice_is_an_error() -> None:
-    call = Call((BatchRef.here(Batch(x=np.arange(4))),))
+    call = Call((BatchRef.from_local(Batch(x=np.arange(4))),))
     parts = [dispatch.take(call, np.array(rows)).args[0] for rows in ([0, 1], [1, 2])]
     with pytest.raises(ValueError, match="row 1 is in several of the outputs"):
         dispatch.concat(parts)

@@ -17,7 +17,7 @@ Problems = Callable[[list[list[str]]], list[list[str]]]
 # Torch is imported once, and each command is checked in a process that knows nothing of the others' plugins.
 CHECK = """
 import json, multiprocessing, sys
-import hybridflow.losses.advantages, hybridflow.losses.policy
+import hybridflow.losses.advantages, hybridflow.losses.policy_losses
 from hybridflow.cli import preflight
 from hybridflow.config import compose, plugins
 

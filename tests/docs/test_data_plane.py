@@ -25,7 +25,7 @@ def test_the_page_runs(tmp_path: Path, run: Run) -> None:
 
 def test_the_picture_shows_what_a_protocol_does() -> None:
     """Six rows of chunks A and B over three ranks."""
-    chunks = {name: BatchRef.here(Batch(y=np.zeros(3))) for name in "AB"}
+    chunks = {name: BatchRef.from_local(Batch(y=np.zeros(3))) for name in "AB"}
     names = {id(ref.sources[0].chunks[0]): name for name, ref in chunks.items()}
     rows = dispatch.concat(list(chunks.values()))
     calls = dispatch.protocols.get("3d_proto")().distribute(Layout(data=3), dispatch.Call((rows,)))

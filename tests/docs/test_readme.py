@@ -16,7 +16,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
 
 halves, layout = dispatch.protocols.get("halves")(), Layout(data=5)
-calls = halves.distribute(layout, dispatch.Call((BatchRef.here(Batch(n=np.arange(7))),)))
+calls = halves.distribute(layout, dispatch.Call((BatchRef.from_local(Batch(n=np.arange(7))),)))
 parts = [call.args[0] for call in calls]
 assert [len(part) for part in parts] == [4, 3, 0, 0, 0]
 assert halves.collect(layout, parts).get().dense("n").tolist() == list(range(7))

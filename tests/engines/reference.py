@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Optimizer
+from hybridflow.config.schema import OptimizerConfig
 
 ENTROPY_COEF = 0.3
 
 # Clipping is active (the gradients' norm is above it), and weight decay must spare biases and norms. `eps` is large
 # enough that the rounding of a gradient that is nearly 0 does not decide the sign of its first update.
-SETTINGS = Optimizer(lr=1e-3, eps=1e-4, beta1=0.9, beta2=0.95, weight_decay=0.1, clip_grad=0.5)
+SETTINGS = OptimizerConfig(lr=1e-3, eps=1e-4, beta1=0.9, beta2=0.95, weight_decay=0.1, clip_grad=0.5)
 
 
 def rows(vocab: int, seed: int = 0) -> Batch:
@@ -70,7 +70,9 @@ def loss(log_probs: Tensor, entropies: Tensor, weights: Tensor) -> Tensor:
     return -(weights * (log_probs + ENTROPY_COEF * entropies)).sum()
 
 
-def steps(folder: str | Path, batch: Batch, count: int, settings: Optimizer) -> tuple[dict[str, Tensor], list[float]]:
+def steps(
+    folder: str | Path, batch: Batch, count: int, settings: OptimizerConfig
+) -> tuple[dict[str, Tensor], list[float]]:
     """What `count` steps of torch's AdamW with clipping make of the weights, and each step's gradient norm."""
     model = load(folder)
     named = dict(model.named_parameters())

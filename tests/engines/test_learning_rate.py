@@ -10,8 +10,8 @@ import torch
 from transformers import optimization
 
 from hybridflow.algorithms import algorithms
-from hybridflow.config.schema import Algorithm as Settings
-from hybridflow.config.schema import Decay, Optimizer
+from hybridflow.config.schema import AlgorithmConfig as Settings
+from hybridflow.config.schema import Decay, OptimizerConfig
 from hybridflow.engines.learning_rate import learning_rate
 from hybridflow.engines.megatron.optimizer import Schedule
 
@@ -19,7 +19,7 @@ LR = 3e-4
 
 
 def ours(updates: int, **settings: Any) -> list[float]:
-    return [learning_rate(update, Optimizer(lr=LR, **settings), updates) for update in range(updates)]
+    return [learning_rate(update, OptimizerConfig(lr=LR, **settings), updates) for update in range(updates)]
 
 
 def theirs(schedule: Callable[..., Any], updates: int, warmup: int, **options: Any) -> list[float]:
@@ -69,7 +69,7 @@ def test_no_update_is_without_effect() -> None:
 
 
 def test_updates_that_were_not_planned_have_the_least_rate() -> None:
-    settings = Optimizer(lr=LR, min_lr=1e-5, decay=Decay.cosine)
+    settings = OptimizerConfig(lr=LR, min_lr=1e-5, decay=Decay.cosine)
     assert [learning_rate(update, settings, 4) for update in (4, 5, 8)] == [1e-5] * 3
 
 
@@ -83,7 +83,7 @@ class Inner:
 @pytest.mark.parametrize("resumed", [0, 1, 4, 6])
 def test_the_schedule_of_the_engine(resumed: int) -> None:
     """Each update gets its rate, also where a checkpoint goes on; decay of biases and norms stays off."""
-    settings = Optimizer(lr=LR, decay=Decay.linear, warmup_steps=2, weight_decay=0.1)
+    settings = OptimizerConfig(lr=LR, decay=Decay.linear, warmup_steps=2, weight_decay=0.1)
     inner = Inner()
     schedule = Schedule(inner, settings, 6)
     schedule.step(resumed)  # as a checkpoint is taken up

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hybridflow.losses.advantages import AdvantageInputs, estimator
-from hybridflow.losses.aggregate import aggregations, totals
-from hybridflow.losses.correction import CorrectionInputs, correction
-from hybridflow.losses.kl import kl_estimators
-from hybridflow.losses.policy import PolicyInputs, policy_loss
-from hybridflow.losses.preference import bradley_terry, dpo
+from hybridflow.losses.aggregations import aggregations, totals
+from hybridflow.losses.corrections import CorrectionInputs, correction
+from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.policy_losses import PolicyInputs, policy_loss
+from hybridflow.losses.preference_losses import bradley_terry, dpo
 from hybridflow.losses.rewards import token_rewards
 from tests.losses.released import Table, loss, mask_of, rllib_gae, sampler, scored, trainer
 
@@ -190,7 +190,7 @@ def test_rollout_corrections_are_trls(name: str, lengths: list[int], seed: int) 
         vllm_importance_sampling_clip_min=least, vllm_importance_sampling_clip_max=1.3,
     )  # fmt: skip
     found = scored(made, lengths, rows.rewards, rows.ref)["importance_sampling_ratio"]
-    options = {"most": 1.3} if least is None else {"least": least, "most": 1.3}
+    options = {"max": 1.3} if least is None else {"min": least, "max": 1.3}
     inputs = CorrectionInputs(rows.old[rows.mask], rows.ref[rows.mask], rows.sizes)
     expected = correction(name, options)(inputs).double()
     torch.testing.assert_close(found.expand_as(rows.old)[rows.mask].double(), expected, rtol=1e-4, atol=1e-5)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.losses.filter_trial import keeps_nothing
-from hybridflow.losses.filters import FilterInputs, RolloutFilter, rollout_filters
-from hybridflow.losses.shaping import ShapingInputs, overlong, reward_shapings, shaping
+from hybridflow.losses.reward_shapings import ShapingInputs, overlong, reward_shapings, shaping
+from hybridflow.losses.rollout_filters import FilterInputs, RolloutFilter, rollout_filters
 
 LIMIT = 20
 ROWS = st.lists(

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 
 from hybridflow.json_file import LFS_POINTER, is_there, read_object
 from hybridflow.models import read_shape, table
-from hybridflow.models.fields import FIXED, READ
-from hybridflow.models.folder import tensor_shapes, why_broken
-from hybridflow.models.shape import Shape, shape_of
+from hybridflow.models.config_fields import FIXED, READ
+from hybridflow.models.model_shape import ModelShape, shape_of
+from hybridflow.models.weight_files import tensor_shapes, why_broken
 from hybridflow.tasks.tokenizer import tokenizer_file
 
 CONFIG = {
@@ -52,7 +52,7 @@ def test_any_config_is_a_shape_or_a_value_error(changes: dict[str, Any]) -> None
     except ValueError as error:
         assert str(error).startswith("config.json: ")
     else:
-        assert isinstance(found, Shape) and len(table(found)) > 0
+        assert isinstance(found, ModelShape) and len(table(found)) > 0
 
 
 @pytest.mark.parametrize(

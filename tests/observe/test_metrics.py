@@ -20,7 +20,7 @@ def of(values: list[float]) -> Metrics:
     metrics.mean("mean", sum(values), weight=len(values))
     metrics.total("total", sum(values))
     for value in values:
-        metrics.largest("largest", value)
+        metrics.max("largest", value)
     return metrics
 
 
@@ -57,7 +57,7 @@ def test_nothing_counted_is_no_metric() -> None:
 def test_results_are_sorted_by_name() -> None:
     metrics = Metrics()
     metrics.mean("b", 1.0)
-    metrics.largest("a", 1.0)
+    metrics.max("a", 1.0)
     assert list(metrics.result()) == ["a", "b"]
 
 
@@ -120,7 +120,7 @@ def test_the_rounding_of_equal_returns_is_not_explained(reward: float) -> None:
 
 def test_everything_survives_the_way_from_a_rank() -> None:
     metrics = of([1.0, 5.0])
-    metrics.smallest("smallest", -1.0)
+    metrics.min("smallest", -1.0)
     metrics.spread("reward/", [1.0, 2.0, 4.0])
     metrics.explain("explained", [1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
     there = Report.decode(Report(metrics=metrics).encode()).metrics

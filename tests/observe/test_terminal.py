@@ -14,7 +14,7 @@ from rich.console import Console
 from hybridflow.cli import main
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import terminal
-from hybridflow.observe.live import Live
+from hybridflow.observe.live_view import Live
 
 HOSTILE = "\x1b]0;owned\x07 \x1b[2J\r\x08\x9b31m \u202edrow\u2066 \u200b\u2028 \ud800 \x00\x7f"
 NAMES = ("/m/[proj]/model", "con[/]", "[bold]x", ":smile:", "{task}", "a\nhybridflow: all is well", "a\tb\r")
@@ -128,5 +128,5 @@ def test_nothing_prints_past_it() -> None:
         for line in file.read_text(encoding="utf-8").splitlines()
         if any(word in line for word in words)
     ]
-    own = ("observe/terminal.py", "observe/live.py", "resharding/plan/plan.py")  # the last one's is in a docstring
+    own = ("observe/terminal.py", "observe/live_view.py", "resharding/plan/plan.py")  # the last one's is in a docstring
     assert [line for line in found if line[0] not in own] == []

@@ -130,10 +130,12 @@ def test_a_generation_replica_stays_inside_its_training_replica(layout: Layout) 
 
 @given(layouts())
 def test_heads_and_stages_are_one_rank_for_each(layout: Layout) -> None:
-    heads = [layout.coordinates[rank] for rank in layout.heads]
+    heads = [layout.coordinates[rank] for rank in layout.output_ranks]
     assert heads == [Coordinate(pp=layout.pipeline - 1, dp=dp) for dp in range(layout.data)]
-    assert [layout.coordinates[rank] for rank in layout.stages] == [Coordinate(pp=p) for p in range(layout.pipeline)]
-    made = [layout.generation_coordinate(rank) for rank in layout.generation_heads]
+    assert [layout.coordinates[rank] for rank in layout.stage_ranks] == [
+        Coordinate(pp=p) for p in range(layout.pipeline)
+    ]
+    made = [layout.generation_coordinate(rank) for rank in layout.generation_output_ranks]
     last = layout.generation_sizes[1] - 1
     assert made == [Coordinate(pp=last, dp=replica) for replica in range(layout.replicas)]
 
@@ -193,7 +195,7 @@ def test_the_papers_naive_example() -> None:
     layout = Layout(tensor=4, pipeline=1, data=2, generation=(2, 1), nested=False)
     assert from_1(layout.generation_groups("tp")) == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert layout.replica_ranks() == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert layout.generation_heads == (0, 2, 4, 6)
+    assert layout.generation_output_ranks == (0, 2, 4, 6)
     assert describe(layout).endswith("generates as 4 replicas of tensor 2 × pipeline 1, not nested")
 
 

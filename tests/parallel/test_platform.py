@@ -122,8 +122,8 @@ def test_the_memory_of_a_cpu_is_that_of_the_process() -> None:
 
 def test_a_cpu_has_nowhere_to_park_tensors() -> None:
     tensor = torch.arange(6.0)
-    parked = Platform("cpu", "gloo", True).park([tensor])
+    parked = Platform("cpu", "gloo", True).offload([tensor])
     assert parked.nbytes == 0 and tensor.tolist() == [0, 1, 2, 3, 4, 5]
     parked.restore()
     assert tensor.tolist() == [0, 1, 2, 3, 4, 5]
-    assert Platform("cuda", "nccl", False).park([tensor]).nbytes == 24
+    assert Platform("cuda", "nccl", False).offload([tensor]).nbytes == 24

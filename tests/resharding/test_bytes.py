@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
-from tests.resharding import play
+from tests.resharding import rank_functions
 from tests.resharding.layouts import LAYOUTS, LONG, PIPELINE, TENSOR, TURNS, name
 from tests.resharding.plan.simulate import generation_span, generation_weights, numbers
-from tests.resharding.play import Carried
+from tests.resharding.rank_functions import Carried
 
 pytestmark = pytest.mark.ranks
 
@@ -55,12 +55,12 @@ def test_what_travels_is_planned_and_by_the_formula(
     layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel
 ) -> None:
     folder, layout = tiny(vocab=128, tied=tied), layout_of(layout, method)
-    found: list[Carried] = ranks(layout.size).run(play.carried_out, folder, layout, method, 400_000)
+    found: list[Carried] = ranks(layout.size).run(rank_functions.carried_out, folder, layout, method, 400_000)
     assert_taken(found, folder, layout)
     plan = found[0].plan
     assert [carried.received for carried in found] == [plan.received[rank] for rank in range(layout.size)]
     assert [carried.sent for carried in found] == [plan.sent[rank] for rank in range(layout.size)]
-    mean = sum(carried.received - plan.apart[rank] for rank, carried in enumerate(found)) / layout.size
+    mean = sum(carried.received - plan.outside_formula[rank] for rank, carried in enumerate(found)) / layout.size
     assert mean == received_by_formula(folder, layout, method)
     assert max(carried.messages for carried in found) == plan.messages
     assert sum(plan.redundant) == 0 or method == "hybrid_v"
@@ -74,7 +74,7 @@ def test_sizes_need_not_be_powers_of_two(
     """70 and 97 rows are padded to 192 for three tensor ranks, and for one in generation to 128."""
     layout = Layout(3, generation=(generation, 1))
     folder = tiny(vocab=vocab, layers=2, hidden=192, heads=6, kv_heads=6)
-    found: list[Carried] = ranks(3).run(play.carried_out, folder, layout, method, 400_000)
+    found: list[Carried] = ranks(3).run(rank_functions.carried_out, folder, layout, method, 400_000)
     assert_taken(found, folder, layout)
     plan = found[0].plan
     assert [carried.received for carried in found] == [plan.received[rank] for rank in range(3)]
@@ -86,7 +86,7 @@ def test_two_buckets_and_a_weight_of_several_parts_are_alive_at_most(
     layout: Layout, bucket: int, ranks: GetRanks, tiny: GetModel
 ) -> None:
     folder = tiny(vocab=128, tied=False)
-    found: list[Carried] = ranks(layout.size).run(play.carried_out, folder, layout, "hybrid", bucket)
+    found: list[Carried] = ranks(layout.size).run(rank_functions.carried_out, folder, layout, "hybrid", bucket)
     assert_taken(found, folder, layout)
     for rank, carried in enumerate(found):
         program = carried.plan.exchange(rank).program
@@ -97,5 +97,5 @@ def test_two_buckets_and_a_weight_of_several_parts_are_alive_at_most(
 
 def test_the_next_bucket_travels_while_one_is_taken_in(ranks: GetRanks, tiny: GetModel) -> None:
     """The first shard comes when the first bucket is there; by then the second is on its way, and no other."""
-    for begun, in_all in ranks(2).run(play.under_way, tiny(vocab=128, tied=False), TENSOR, 150_000):
+    for begun, in_all in ranks(2).run(rank_functions.under_way, tiny(vocab=128, tied=False), TENSOR, 150_000):
         assert begun == 2 < in_all

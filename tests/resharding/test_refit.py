@@ -7,7 +7,7 @@ import pytest
 from hybridflow.models import read_shape, table
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel
-from tests.resharding import play
+from tests.resharding import rank_functions
 from tests.spmd import Ranks
 
 
@@ -15,7 +15,7 @@ from tests.spmd import Ranks
 def test_versions(ranks1: Ranks, tiny: GetModel) -> None:
     folder = tiny(vocab=250)
     n = len(table(read_shape(folder)))
-    [said] = ranks1.run(play.refits, folder, Layout())
+    [said] = ranks1.run(rank_functions.refits, folder, Layout())
     assert said == [
         ("new", True, 0, n),
         ("same", False, 0, n),

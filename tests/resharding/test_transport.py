@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from hybridflow.models import read_shape, table
-from hybridflow.models.folder import tied_copy
+from hybridflow.models.weight_files import tied_copy
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
-from tests.resharding import play
+from tests.resharding import rank_functions
 from tests.resharding.layouts import LAYOUTS, TENSOR, name
 
 pytestmark = pytest.mark.ranks
@@ -42,20 +42,20 @@ def test_shards_are_slices_of_the_whole(
 ) -> None:
     """250 rows are uneven on two ranks once padded, 70 more so: their parts are of two sizes."""
     folder = tiny(**options)
-    check(ranks(layout.size).run(play.shards, folder, layout, 20_000), folder, layout, torch.float32)
+    check(ranks(layout.size).run(rank_functions.shards, folder, layout, 20_000), folder, layout, torch.float32)
 
 
 @pytest.mark.parametrize("bucket", [1, 10**9])
 def test_buckets_do_not_change_what_arrives(bucket: int, ranks: GetRanks, tiny: GetModel) -> None:
     folder, layout = tiny(vocab=70, tied=True), TENSOR
-    check(ranks(2).run(play.shards, folder, layout, bucket), folder, layout, torch.float32)
+    check(ranks(2).run(rank_functions.shards, folder, layout, bucket), folder, layout, torch.float32)
 
 
 def test_a_rank_without_a_row_of_the_vocabulary_gives_none(ranks: GetRanks, tiny: GetModel, tmp_path: Path) -> None:
     folder, layout = reference.cut_vocabulary(tiny(vocab=70, tied=True), 14, tmp_path), TENSOR
-    check(ranks(2).run(play.shards, folder, layout, 20_000), folder, layout, torch.float32)
+    check(ranks(2).run(rank_functions.shards, folder, layout, 20_000), folder, layout, torch.float32)
 
 
 def test_shards_travel_in_the_format_of_generation(ranks: GetRanks, tiny: GetModel) -> None:
     folder, layout = tiny(vocab=250), TENSOR
-    check(ranks(2).run(play.shards, folder, layout, 10**6, "bfloat16"), folder, layout, torch.bfloat16)
+    check(ranks(2).run(rank_functions.shards, folder, layout, 10**6, "bfloat16"), folder, layout, torch.bfloat16)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from hybridflow.errors import ConfigError
 from hybridflow.tasks import SPLITS, build
 from hybridflow.tasks.addition import Addition
-from hybridflow.tasks.splits import share_of_pair
+from hybridflow.tasks.hash_splits import share_of_pair
 
 
 def _sums(task: Addition, split: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.tasks import graders
-from hybridflow.tasks.numbers import last_number, whole_number
+from hybridflow.tasks.written_numbers import last_number, whole_number
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_a_row_is_learnt_from_if_all_of_its_grades_are_there() -> None:
     assert only_graded(more).dense("n").tolist() == [2]
     whole = rows.select([0, 2])
     assert only_graded(whole) is whole
-    assert graded(rows.keep(["n"])).all()
+    assert graded(rows.select_columns(["n"])).all()
 
 
 def test_an_estimate_is_made_without_them_and_is_zero_there() -> None:

@@ -15,8 +15,8 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
-from hybridflow.contract import ranks  # noqa: F401  registers the graders that the settings name
-from hybridflow.contract.stage import Stage, staged
+from hybridflow.conformance import rank_settings  # noqa: F401  registers the graders that the settings name
+from hybridflow.conformance.shared_roles import SharedRoles, staged
 from hybridflow.controller import put
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
@@ -42,7 +42,7 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
 class Shared:
     """Roles that any algorithm may call."""
 
-    stage: Stage
+    stage: SharedRoles
     model: Path
 
     def algorithm(self, option: str, *overrides: str) -> Algorithm:
@@ -73,12 +73,14 @@ def test_two_steps(shared: Shared, option: str) -> None:
         assert learnt == TRAINED.get(option, {"actor"})
         assert all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
         assert metrics.get("actor/rollout_log_prob_diff_max", 0.0) < 1e-5
-        assert ("actor/kl" in metrics or "actor/kl_loss" in metrics) == (algorithm.penalises_kl and option != "dpo")
+        assert ("actor/kl" in metrics or "actor/kl_loss" in metrics) == (
+            algorithm.uses_reference_kl and option != "dpo"
+        )
 
 
 def test_rows_are_sampled_apart_also_where_their_prompts_are_the_same(shared: Shared) -> None:
     algorithm, supervisor = shared.algorithm("grpo", "algorithm.samples_per_prompt=2"), shared.stage.running.supervisor
-    prompts = algorithm.draw()
+    prompts = algorithm.next_prompts()
 
     def responses(rows: BatchRef) -> list[list[int]]:
         return [row.tolist() for row in rows.get().ragged("response_ids")]
@@ -111,26 +113,26 @@ def test_dapo_draws_until_there_are_enough_groups(shared: Shared) -> None:
     """Of two samples half of the groups are equal, so nine groups take two draws or three."""
     small = ("algorithm.samples_per_prompt=2", "algorithm.minibatches=1")
     rollout, metrics = shared.step(shared.algorithm("dapo", *small), 0)
-    rewards = rollout.keep(["rewards"]).get().dense("rewards").reshape(9, 2)
+    rewards = rollout.select_columns(["rewards"]).get().dense("rewards").reshape(9, 2)
     assert (rewards[:, 0] != rewards[:, 1]).all()
-    assert rollout.marks["group_id"].tolist() == np.repeat(np.arange(9), 2).tolist()
+    assert rollout.driver_columns["group_id"].tolist() == np.repeat(np.arange(9), 2).tolist()
     assert 2 <= metrics["rollout/draws"] <= 6 and 0 < metrics["rollout/groups_kept"] < 1
-    few, metrics = shared.step(shared.algorithm("dapo", *small, "algorithm.most_draws=1"), 0)
+    few, metrics = shared.step(shared.algorithm("dapo", *small, "algorithm.max_draws=1"), 0)
     assert 0 < len(few) < 18 and metrics["rollout/draws"] == 1
 
 
 def test_dapo_says_if_no_group_teaches_anything(shared: Shared) -> None:
-    config = config_of(shared.model, "dapo", "algorithm.most_draws=2")
+    config = config_of(shared.model, "dapo", "algorithm.max_draws=2")
     config.algorithm.samples_per_prompt = 1  # a run with it would be refused before its start
     algorithm = shared.stage.algorithm(config)
     with pytest.raises(HybridFlowError, match=r"of 2 x 9 prompts none has samples that rollout_filter keeps"):
-        algorithm.step(algorithm.draw())
+        algorithm.step(algorithm.next_prompts())
 
 
 def test_a_filter_only_keeps_rows_from_being_learnt_from(shared: Shared) -> None:
     overlong = shared.algorithm("grpo", "algorithm.rollout_filter.name=overlong", "algorithm.epochs=2")
     rollout, metrics = shared.step(overlong, 0)
-    ended = int((~rollout.keep(["truncated"]).get().dense("truncated")).sum())
+    ended = int((~rollout.select_columns(["truncated"]).get().dense("truncated")).sum())
     assert len(rollout) == 72 and 0 < ended < 72
     lengths, rows = rollout.lengths("response_ids") + rollout.lengths("prompt_ids"), rollout.get()
     assert metrics["perf/trained_tokens"] == 2 * lengths[~rows.dense("truncated")].sum()

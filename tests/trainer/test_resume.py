@@ -11,9 +11,9 @@ from hybridflow.config.compose import load, resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 from hybridflow.trainer import resume
-from hybridflow.trainer.commit import CheckpointError, Checkpoints
-from hybridflow.trainer.outcome import Outcome
-from hybridflow.trainer.versions import versions
+from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
+from hybridflow.trainer.library_versions import versions
+from hybridflow.trainer.progress import Progress
 
 
 @cache
@@ -97,14 +97,14 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("outcome", "ended"),
     [
-        (Outcome(0, 0.0, {0: 0.99}), True),
-        (Outcome(0, 0.0, {0: 0.1}), False),
-        (Outcome(4, 0.0, {0: 0.1, 4: 0.8}), False),
-        (Outcome(4, 0.0, {0: 0.1, 4: 0.9}), True),
-        (Outcome(5, 0.0, {0: 0.1, 4: 0.9}), False),
-        (Outcome(9, 0.0, {}), True),
+        (Progress(0, 0.0, {0: 0.99}), True),
+        (Progress(0, 0.0, {0: 0.1}), False),
+        (Progress(4, 0.0, {0: 0.1, 4: 0.8}), False),
+        (Progress(4, 0.0, {0: 0.1, 4: 0.9}), True),
+        (Progress(5, 0.0, {0: 0.1, 4: 0.9}), False),
+        (Progress(9, 0.0, {}), True),
     ],
 )
-def test_when_a_run_has_ended(outcome: Outcome, ended: bool) -> None:
+def test_when_a_run_has_ended(outcome: Progress, ended: bool) -> None:
     assert outcome.ended(steps=9, stop_at_accuracy=0.9) is ended
-    assert Outcome(4, 0.0, {4: 1.0}).ended(9, None) is False
+    assert Progress(4, 0.0, {4: 1.0}).ended(9, None) is False

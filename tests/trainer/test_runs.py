@@ -127,7 +127,7 @@ ANY = (
 
 
 FLAT = """
-from hybridflow.losses.preference import bradley_terry, pair_losses
+from hybridflow.losses.preference_losses import bradley_terry, pair_losses
 from hybridflow.losses.token_loss import TokenLoss
 
 @pair_losses.register("flat")

@@ -11,13 +11,13 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.config.compose import load
 from hybridflow.controller import Group, Supervisor
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.folder import RunFolder
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import CriticRole
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.commit import Checkpoints, verify
-from hybridflow.trainer.outcome import Outcome
+from hybridflow.trainer.checkpoint_store import Checkpoints, verify
+from hybridflow.trainer.progress import Progress
 
 
 class Adaptive(Algorithm):
@@ -44,18 +44,18 @@ def test_the_algorithm_and_what_was_measured_come_back(tmp_path: Path) -> None:
     assert isinstance(first.algorithm, Adaptive) and isinstance(second.algorithm, Adaptive)
     for steps in (2, 4):
         first.algorithm.coefficient = steps / 3
-        checkpoint.save(config, first, folder, Outcome(steps, 1.5, {0: 0.1, steps: 1 / 3}, draws=3 * steps))
+        checkpoint.save(config, first, folder, Progress(steps, 1.5, {0: 0.1, steps: 1 / 3}, draws=3 * steps))
     newest = Checkpoints(folder.checkpoints).newest()
     assert newest is not None and newest.name == "step-000004" and verify(newest).step == 4
     assert len(list(folder.checkpoints.glob("step-*"))) == 1
-    assert checkpoint.load(second, newest) == Outcome(4, 1.5, {0: 0.1, 4: 1 / 3}, draws=12)
+    assert checkpoint.load(second, newest) == Progress(4, 1.5, {0: 0.1, 4: 1 / 3}, draws=12)
     assert second.algorithm.coefficient == 4 / 3
     assert checkpoint.sizes(newest) == folder.sizes()
 
 
 def test_a_role_that_the_checkpoint_lacks_is_named(tmp_path: Path) -> None:
     config, folder = load("train", ["experiment=addition"]), RunFolder(tmp_path)
-    checkpoint.save(config, running(), folder, Outcome(1))
+    checkpoint.save(config, running(), folder, Progress(1))
     other = running()
     other.groups["critic"] = Group("critic", CriticRole, Layout(), [], other.supervisor)
     with pytest.raises(HybridFlowError, match="step-000001 has no critic"):

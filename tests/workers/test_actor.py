@@ -15,9 +15,9 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.tokenizer import load_decoder
 from tests.conftest import GetModel
-from tests.engines.play import same
+from tests.engines.rank_functions import same
 from tests.spmd import Ranks
-from tests.workers import actor_play as play
+from tests.workers import actor_rank_functions as rank_functions
 
 pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
@@ -31,7 +31,7 @@ def folder(tiny: GetModel) -> Path:
 
 @pytest.fixture(scope="module")
 def tensor_ranks() -> Iterator[Ranks]:
-    """Two ranks that generate together: vLLM keeps one tensor parallel size for the life of a process."""
+    """Two ranks that generate rows_per_unit: vLLM keeps one tensor parallel size for the life of a process."""
     made = Ranks(2)
     yield made
     made.stop()
@@ -51,7 +51,7 @@ def asking(tokens: list[Any]) -> Batch:
 def generate(ranks: Ranks, folder: Path, rows: Batch, layout: Layout | None = None, **options: Any) -> Batch:
     """All replicas' rows, in order."""
     layout = layout or Layout()
-    found = ranks.run(play.generate, folder, layout, rows, **options)
+    found = ranks.run(rank_functions.generate, folder, layout, rows, **options)
     heads = [rank for rank in range(layout.size) if layout.generation_coordinate(rank).tp == 0]
     return join([found[rank][0] for rank in sorted(heads, key=lambda rank: layout.generation_coordinate(rank).dp)])
 
@@ -70,7 +70,7 @@ def test_rows_are_the_same_on_any_layout_and_in_any_company(
     rows = prompts()
     one = generate(ranks1, folder, rows, step=4)
     assert_alike(generate(ranks2, folder, rows, Layout(2, generation=(1, 1)), step=4), one)
-    both = tensor_ranks.run(play.generate, folder, Layout(2), rows, step=4)
+    both = tensor_ranks.run(rank_functions.generate, folder, Layout(2), rows, step=4)
     assert_alike(both[0][0], one)
     assert both[0][0].ragged("response_ids") == both[1][0].ragged("response_ids"), "both ranks have the replica's rows"
     order = np.array([7, 2, 5])
@@ -101,7 +101,7 @@ def test_training_takes_rows_at_the_temperature_that_sampled_them(folder: Path, 
     sampled = [rows | generate(ranks1, folder, rows, temperature=temperature) for temperature in asked]
     found = [set(one.dense("sampling_temperature").tolist()) for one in sampled]
     assert found == [{float(np.float32(t))} for t in (1.0, 0.5, 1.7, 0.01, 1.0)], "greedy: the model's own log-probs"
-    assert ranks1.run(play.apart, folder, join(sampled))[0] < 1e-4
+    assert ranks1.run(rank_functions.apart, folder, join(sampled))[0] < 1e-4
 
 
 @pytest.mark.parametrize("temperature", [0.005, 1e-6, -1.0, float("nan")])
@@ -113,7 +113,7 @@ def test_a_temperature_that_vllm_would_replace_is_refused(folder: Path, ranks1: 
 @pytest.mark.skipif(platform().name != "cpu", reason="on a GPU vLLM's small functions are compiled")
 def test_nothing_is_compiled(folder: Path, ranks1: Ranks) -> None:
     generate(ranks1, folder, prompts())
-    assert ranks1.run(play.compiled) == [{}]
+    assert ranks1.run(rank_functions.compiled) == [{}]
 
 
 def test_a_change_of_what_there_is_not_is_refused(folder: Path, ranks1: Ranks) -> None:
@@ -138,8 +138,8 @@ def test_an_id_that_is_no_token_of_the_model_is_refused_by_name(folder: Path, ra
     known = asking([[5]])
     for strange in (70, 127, 128, -1):
         with pytest.raises(AssertionError, match=f"response_ids has the id {strange}, but the vocabulary of"):
-            ranks1.run(play.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, strange]])))
-    assert len(ranks1.run(play.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, 69]])))[0]) == 2
+            ranks1.run(rank_functions.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, strange]])))
+    assert len(ranks1.run(rank_functions.log_probs, folder, known | Batch(response_ids=Ragged.of([[6, 69]])))[0]) == 2
 
 
 def test_only_ids_below_a_vocabulary_are_sampled(folder: Path, ranks1: Ranks) -> None:
@@ -192,7 +192,7 @@ def test_stop_strings_end_a_response_with_the_token_that_completes_them(folder: 
 
 def test_a_row_that_ends_at_the_limit_was_not_truncated(folder: Path, ranks1: Ranks) -> None:
     rows = prompts(40)
-    [(free, metrics)] = ranks1.run(play.generate, folder, Layout(), rows, temperature=2.0)
+    [(free, metrics)] = ranks1.run(rank_functions.generate, folder, Layout(), rows, temperature=2.0)
     responses, truncated = free.ragged("response_ids"), free.dense("truncated")
     assert truncated.dtype == bool and 0 < truncated.sum() < 40
     for response, was in zip(responses, truncated, strict=True):
@@ -210,13 +210,19 @@ def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -
     rows = prompts()
     old = rows | generate(ranks1, folder, rows)
     [version] = set(old.dense("weight_version").tolist())
-    assert ranks1.run(play.lag, folder, old) == [{"rollout/version_lag_max": 0.0, "rollout/version_lag_mean": 0.0}]
-    ranks1.run(play.learn, folder, old)
-    assert ranks1.run(play.lag, folder, old) == [{"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 1.0}]
+    assert ranks1.run(rank_functions.lag, folder, old) == [
+        {"rollout/version_lag_max": 0.0, "rollout/version_lag_mean": 0.0}
+    ]
+    ranks1.run(rank_functions.learn, folder, old)
+    assert ranks1.run(rank_functions.lag, folder, old) == [
+        {"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 1.0}
+    ]
     new = rows | generate(ranks1, folder, rows)
     assert set(new.dense("weight_version").tolist()) == {version + 1}
     mixed = join([new.select(np.arange(5)), old.select(np.arange(5))])
-    assert ranks1.run(play.lag, folder, mixed) == [{"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 0.5}]
+    assert ranks1.run(rank_functions.lag, folder, mixed) == [
+        {"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 0.5}
+    ]
 
 
 def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
@@ -225,17 +231,17 @@ def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(fo
     rng = np.random.default_rng(5)
     group = Ragged.of([rng.integers(2, 44, 170)] * 4)
     rows = Batch(prompt_ids=group, stream_id=np.arange(4))
-    [(shared, metrics)] = ranks1.run(play.generate, folder, Layout(), rows)
+    [(shared, metrics)] = ranks1.run(rank_functions.generate, folder, Layout(), rows)
     assert metrics["rollout/prefix_cache_hit_fraction"] == pytest.approx(3 * kept / (4 * 170))
     for row in range(4):
-        [(alone, metrics)] = ranks1.run(play.generate, folder, Layout(), rows.select([row]))
+        [(alone, metrics)] = ranks1.run(rank_functions.generate, folder, Layout(), rows.select([row]))
         assert metrics["rollout/prefix_cache_hit_fraction"] == 0, "nothing is left of the call before"
         assert_alike(alone, shared.select([row]))
 
 
 def test_rows_are_streamed_as_they_finish(folder: Path, ranks1: Ranks) -> None:
     rows = prompts(40)
-    [(streamed, _)] = ranks1.run(play.streamed, folder, rows)
+    [(streamed, _)] = ranks1.run(rank_functions.streamed, folder, rows)
     lengths = [len(found.tokens) for found in streamed]
     assert lengths == sorted(lengths) and lengths[0] < lengths[-1]
     assert sorted(found.row for found in streamed) == list(range(40)) != [found.row for found in streamed]
@@ -243,8 +249,8 @@ def test_rows_are_streamed_as_they_finish(folder: Path, ranks1: Ranks) -> None:
 
 def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks) -> None:
     rows = prompts(40)
-    [(pieces, said)] = ranks1.run(play.stream, folder, rows, step=4, temperature=2.0)
-    [(whole, expected)] = ranks1.run(play.generate, folder, Layout(), rows, step=4, temperature=2.0)
+    [(pieces, said)] = ranks1.run(rank_functions.stream, folder, rows, step=4, temperature=2.0)
+    [(whole, expected)] = ranks1.run(rank_functions.generate, folder, Layout(), rows, step=4, temperature=2.0)
     lengths = [part.lengths("response_ids").tolist() for _, part in pieces]
     assert len(pieces) > 2 and all(len(set(together)) == 1 for together in lengths), "those that finish together"
     assert [one[0] for one in lengths] == sorted({n for together in lengths for n in together})
@@ -261,15 +267,15 @@ def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks
 
 def test_a_stream_that_is_left_early_leaves_nothing_behind(folder: Path, ranks1: Ranks) -> None:
     rows = prompts(40)
-    [(all_rows, _)] = ranks1.run(play.streamed, folder, rows)
-    [(some, left)] = ranks1.run(play.streamed, folder, rows, take=2)
+    [(all_rows, _)] = ranks1.run(rank_functions.streamed, folder, rows)
+    [(some, left)] = ranks1.run(rank_functions.streamed, folder, rows, take=2)
     assert left == 0 and [found.row for found in some] == [found.row for found in all_rows[:2]]
-    [(again, _)] = ranks1.run(play.streamed, folder, rows)
+    [(again, _)] = ranks1.run(rank_functions.streamed, folder, rows)
     assert [found.tokens.tolist() for found in again] == [found.tokens.tolist() for found in all_rows]
 
 
 def test_nothing_else_is_done_while_rows_are_under_way(folder: Path, ranks1: Ranks) -> None:
-    [said] = ranks1.run(play.interrupted, folder, prompts(40))
+    [said] = ranks1.run(rank_functions.interrupted, folder, prompts(40))
     tried = ("new weights were given", "sleep was asked for", "generation was asked for")
     rest = "while rows of a stream are under way; read it to its end, or close it, first"
     assert said == [f"{what} {rest}" for what in tried]
@@ -280,12 +286,12 @@ def test_memory_comes_back_for_weights_then_for_the_cache_and_goes_after_generat
 ) -> None:
     """Where a sleep loses the weights, the next call refits even if they are of the same version."""
     whole = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
-    assert ranks1.run(play.turns, folder, prompts(), forgets=True) == [[whole, whole]]
+    assert ranks1.run(rank_functions.turns, folder, prompts(), forgets=True) == [[whole, whole]]
     if platform().name == "cpu":
-        assert ranks1.run(play.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
+        assert ranks1.run(rank_functions.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
 
 
 def test_vllm_sleeps_by_the_names_that_the_platform_uses(ranks1: Ranks) -> None:
     """What a GPU is asked (`tests/parallel/test_platform.py`) exists in the vLLM that is installed."""
-    [(sleep, wake, parts, setting)] = ranks1.run(play.sleeping)
+    [(sleep, wake, parts, setting)] = ranks1.run(rank_functions.sleeping)
     assert "level" in sleep and "tags" in wake and parts == {"weights", "kv_cache"} and setting

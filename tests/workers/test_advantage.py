@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Advantage, Algorithm, Config, Part
+from hybridflow.config.schema import AdvantageConfig, AlgorithmConfig, ComponentConfig, Config
 from hybridflow.losses.advantages import AdvantageInputs, advantages, needing
-from hybridflow.losses.shaping import ShapingInputs, reward_shapings, shaping
+from hybridflow.losses.reward_shapings import ShapingInputs, reward_shapings, shaping
 from hybridflow.parallel.layout import Layout
 from hybridflow.workers import Context
 from hybridflow.workers.advantage import Estimation
@@ -31,7 +31,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 def test_it_has_the_columns_that_it_declared(registered: Callable[[str, Any], None]) -> None:
     """One value a row of a dense column, one a token of a ragged one, and no other column."""
     registered("by_style", by_style)
-    config = Config(algorithm=Algorithm(name="any", advantage=Advantage("by_style")))
+    config = Config(algorithm=AlgorithmConfig(name="any", advantage=AdvantageConfig("by_style")))
     responses = Ragged.of([[5], [6, 7]], np.int64)
     rows = Batch(
         response_ids=responses,
@@ -45,8 +45,8 @@ def test_it_has_the_columns_that_it_declared(registered: Callable[[str, Any], No
     assert found.ragged("returns").values.tolist() == [0.5, 0.25, 0.125]
 
 
-def estimation(rows: Batch, advantage: Advantage, **settings: Any) -> Estimation:
-    config = Config(algorithm=Algorithm(name="any", advantage=advantage, **settings))
+def estimation(rows: Batch, advantage: AdvantageConfig, **settings: Any) -> Estimation:
+    config = Config(algorithm=AlgorithmConfig(name="any", advantage=advantage, **settings))
     return Estimation(rows, Context(config, Layout(), 0, "actor"), lambda vector: vector)
 
 
@@ -69,7 +69,7 @@ COSTS = [1.0, *[0.0] * 49, 1.0, *[0.0] * 49]
 def test_the_multiplier_is_what_a_cost_is_worth_in_rewards(multiplier: float) -> None:
     """A_r - λ A_c over 1 + λ, with critics that know the means: rare costs do not count for more than they are."""
     rows = build_rollout([1] * 100, rewards=RIGHT, costs=COSTS, values=[0.5] * 100, cost_values=[0.02] * 100)
-    part = Advantage("gae", {"whiten": False})
+    part = AdvantageConfig("gae", {"whiten": False})
     found = estimation(rows, part).constrained(0.0, multiplier).ragged("advantages").values
     expected = ((np.array(RIGHT) - 0.5) - multiplier * (np.array(COSTS) - 0.02)) / (1 + multiplier)
     assert np.allclose(found, expected, atol=1e-6)
@@ -77,8 +77,10 @@ def test_the_multiplier_is_what_a_cost_is_worth_in_rewards(multiplier: float) ->
         assert found[0] == pytest.approx(0.158, abs=1e-3)
 
 
-@pytest.mark.parametrize("part", [Advantage("gae"), Advantage("reinforce_plus_plus"), Advantage("grpo")])
-def test_what_is_brought_to_scale_is_reward_and_cost_together(part: Advantage) -> None:
+@pytest.mark.parametrize(
+    "part", [AdvantageConfig("gae"), AdvantageConfig("reinforce_plus_plus"), AdvantageConfig("grpo")]
+)
+def test_what_is_brought_to_scale_is_reward_and_cost_together(part: AdvantageConfig) -> None:
     """Whatever an estimator does for scale, a right row that costs 1 is worth more than a wrong one that costs nothing
     if λ is under 1, and less if it is over it; and the advantages are A_r - λ A_c but for one shift and one factor."""
     rows = build_rollout([1] * 100, rewards=RIGHT, costs=COSTS, values=[0.0] * 100, cost_values=[0.0] * 100)
@@ -99,7 +101,7 @@ def test_the_kl_has_the_same_share_whatever_the_multiplier_is(multiplier: float)
     rng, lengths = np.random.default_rng(0), [3, 1, 2]
     log_probs = {name: rng.normal(size=6).tolist() for name in ("old_log_probs", "ref_log_probs", "values")}
     rows = build_rollout(lengths, rewards=[1, 0, 2], costs=[0, 1, 5], cost_values=[0.5] * 6, **log_probs)
-    part = Advantage("gae", {"whiten": False, "lam": 1.0})
+    part = AdvantageConfig("gae", {"whiten": False, "lam": 1.0})
     with_kl, without = (
         estimation(rows, part).constrained(coef, multiplier).ragged("advantages").values for coef in (0.2, 0.0)
     )
@@ -126,7 +128,7 @@ def test_a_response_like_the_greedy_one_has_no_advantage(
     greedy, greedy_lengths = [1.0, 0.0, 0.0, 2.0], [8, 6, 7, 2]
     rows = build_rollout(lengths, rewards=rewards, baseline_rewards=greedy)
     rows |= Batch(baseline_lengths=np.array(greedy_lengths))
-    shaped = estimation(rows, Advantage("remax"), reward_shaping=Part(name, options))
+    shaped = estimation(rows, AdvantageConfig("remax"), reward_shaping=ComponentConfig(name, options))
     shaped.context.config.rollout.max_response_tokens = limit
     found = [row[-1] for row in shaped.plain(0.0).ragged("advantages")]
     of = torch.tensor([*rewards, *greedy]), torch.tensor([*lengths, *greedy_lengths])
@@ -137,8 +139,10 @@ def test_a_response_like_the_greedy_one_has_no_advantage(
 
 def test_a_baseline_of_unknown_length_cannot_be_shaped() -> None:
     rows = build_rollout([2], rewards=[1.0], baseline_rewards=[1.0])
-    assert estimation(rows, Advantage("remax")).plain(0.0).ragged("advantages").values.tolist() == [0.0, 0.0]
+    assert estimation(rows, AdvantageConfig("remax")).plain(0.0).ragged("advantages").values.tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="give 'baseline_lengths' beside them"):
-        estimation(rows, Advantage("remax"), reward_shaping=Part("overlong")).plain(0.0)
+        estimation(rows, AdvantageConfig("remax"), reward_shaping=ComponentConfig("overlong")).plain(0.0)
     grouped = rows | Batch(group_id=np.zeros(1, dtype=np.int64))
-    estimation(grouped, Advantage("grpo"), reward_shaping=Part("overlong")).plain(0.0)  # which does not read it
+    estimation(grouped, AdvantageConfig("grpo"), reward_shaping=ComponentConfig("overlong")).plain(
+        0.0
+    )  # which does not read it

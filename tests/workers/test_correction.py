@@ -12,7 +12,7 @@ from hybridflow.config.schema import Config, DType
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel
 from tests.spmd import Ranks
-from tests.workers import steps_play as play
+from tests.workers import step_rank_functions as rank_functions
 
 pytestmark = pytest.mark.ranks
 
@@ -34,8 +34,8 @@ def rollout(ratios: list[float]) -> Batch:
 def measured(ranks: Ranks, folder: Path, dtype: DType, rows: Batch) -> dict[str, float]:
     config = Config()
     config.actor.model.path, config.actor.model.dtype = str(folder), dtype
-    ranks.run(play.build, config, Layout(), ("actor",))
-    [(_, metrics)] = ranks.run(play.call, "actor", "update_actor", [play.Call((rows,), {})])
+    ranks.run(rank_functions.build, config, Layout(), ("actor",))
+    [(_, metrics)] = ranks.run(rank_functions.call, "actor", "update_actor", [rank_functions.Call((rows,), {})])
     return {name: value for name, value in metrics.items() if name.startswith("rollout_correction/")}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.observe.metrics import Metrics
-from hybridflow.workers.model import ModelWorker
+from hybridflow.workers.model_worker import ModelWorker
 
 
 def recorded(*micro_batches: torch.Tensor) -> dict[str, float]:

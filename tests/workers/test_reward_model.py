@@ -18,9 +18,9 @@ from transformers import AutoModelForSequenceClassification
 from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
-from tests.engines.play import merged, same
+from tests.engines.rank_functions import merged, same
 from tests.spmd import Ranks
-from tests.workers import play
+from tests.workers import rank_functions
 
 pytestmark = pytest.mark.ranks
 
@@ -96,12 +96,12 @@ def test_gradients_are_those_of_plain_torch(
 ) -> None:
     """Whether each pair is a micro-batch of its own or all are one; ranks have uneven rows."""
     expected, loss, accuracy = naive(scorer, loss_name == "signed_cost")
-    found = ranks(layout.size).run(play.gradients, scorer, layout, some_pairs(), budget, loss_name)
+    found = ranks(layout.size).run(rank_functions.gradients, scorer, layout, some_pairs(), budget, loss_name)
     gradients = merged([arrays for arrays, _ in found])
     assert set(gradients) == set(expected)
     for name, gradient in gradients.items():
         assert float((gradient - expected[name]).norm() / expected[name].norm()) < 1e-5, name
-    heads = [found[rank][1] for rank in layout.heads]
+    heads = [found[rank][1] for rank in layout.output_ranks]
     shares = [len_of(layout, at) for at in range(layout.data)]
     for name, value in (("loss", loss), ("accuracy", accuracy)):
         mean = sum(metrics[f"reward_model/{name}"] * share for metrics, share in zip(heads, shares, strict=True)) / 7
@@ -116,12 +116,12 @@ def len_of(layout: Layout, at: int) -> int:
 def test_rewards_are_the_scores_of_transformers(scorer: Path, layout: Layout, ranks: GetRanks) -> None:
     with torch.no_grad():
         expected = torch.stack(naive_scores(load(scorer, torch.float32), some_pairs(), "response_ids")).numpy()
-    found = ranks(layout.size).run(play.rewards, scorer, layout, some_pairs(), 20)
-    rewards = np.concatenate([found[rank].dense("rewards") for rank in layout.heads])
+    found = ranks(layout.size).run(rank_functions.rewards, scorer, layout, some_pairs(), 20)
+    rewards = np.concatenate([found[rank].dense("rewards") for rank in layout.output_ranks])
     assert rewards.dtype == np.float32 and np.ptp(expected) > 0.1
     np.testing.assert_allclose(rewards, expected, atol=1e-4)
     for column, wanted in (("baseline_rewards", rewards), ("baseline_lengths", some_pairs().lengths("response_ids"))):
-        given = np.concatenate([found[rank].dense(column) for rank in layout.heads])
+        given = np.concatenate([found[rank].dense(column) for rank in layout.output_ranks])
         assert given.tolist() == wanted.tolist(), "of responses that others are compared with, and their lengths"
 
 
@@ -131,8 +131,8 @@ def test_a_trained_model_is_a_folder_that_transformers_scores_alike(
     name: str, layout: Layout, ranks2: Ranks, ranks1: Ranks, tiny: GetModel, tmp_path: Path
 ) -> None:
     """From a language model with a fresh head, which is zero; and our own engine loads it again, on another layout."""
-    found = ranks2.run(play.learn, tiny(**MODELS[name]), layout, some_pairs(), 8, tmp_path / "out")
-    compared = found[layout.heads[0]]
+    found = ranks2.run(rank_functions.learn, tiny(**MODELS[name]), layout, some_pairs(), 8, tmp_path / "out")
+    compared = found[layout.output_ranks[0]]
     assert (compared[0]["reward_model/loss"], compared[0]["reward_model/accuracy"]) == (pytest.approx(math.log(2)), 0)
     assert compared[-1]["reward_model/loss"] < 0.5 * math.log(2) and compared[-1]["reward_model/accuracy"] == 1
     model = load(tmp_path / "out", torch.float32).eval()
@@ -144,8 +144,8 @@ def test_a_trained_model_is_a_folder_that_transformers_scores_alike(
     with torch.no_grad():
         expected = torch.stack(naive_scores(model, some_pairs(), "rejected_ids"))
         torch.testing.assert_close(padded_scores(model, some_pairs(), "rejected_ids"), expected, atol=1e-4, rtol=0)
-    sides = some_pairs().keep(["prompt_ids"]) | Batch(response_ids=some_pairs()["rejected_ids"])
-    [rewards] = ranks1.run(play.rewards, tmp_path / "out", Layout(), sides, 20)
+    sides = some_pairs().select_columns(["prompt_ids"]) | Batch(response_ids=some_pairs()["rejected_ids"])
+    [rewards] = ranks1.run(rank_functions.rewards, tmp_path / "out", Layout(), sides, 20)
     np.testing.assert_allclose(rewards.dense("rewards"), expected.numpy(), atol=1e-4)
 
 
@@ -159,16 +159,18 @@ def padded_scores(model: Any, pairs: Batch, side: str) -> Tensor:
 
 def test_a_checkpoint_has_the_score_too(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
     """Of a model whose head was not in the folder that it started from."""
-    for one, other in ranks2.run(play.resumed, tiny(**MODELS["qwen2"]), Layout(2), some_pairs(), tmp_path / "saved"):
+    for one, other in ranks2.run(
+        rank_functions.resumed, tiny(**MODELS["qwen2"]), Layout(2), some_pairs(), tmp_path / "saved"
+    ):
         assert all(same(np.array([*a.values()]), np.array([*b.values()])) for a, b in zip(one, other, strict=True))
         assert one[0]["reward_model/loss"] != pytest.approx(math.log(2), abs=1e-3)
 
 
 def test_a_language_model_gives_no_rewards(ranks1: Ranks, tiny: GetModel) -> None:
     with pytest.raises(AssertionError, match="is no reward model: it has no score head"):
-        ranks1.run(play.rewards, tiny(**MODELS["qwen2"]), Layout(), some_pairs(), 20)
+        ranks1.run(rank_functions.rewards, tiny(**MODELS["qwen2"]), Layout(), some_pairs(), 20)
 
 
 def test_no_rows_have_no_rewards(scorer: Path, ranks1: Ranks) -> None:
-    [found] = ranks1.run(play.rewards, scorer, Layout(), some_pairs().slice(0, 0), 20)
+    [found] = ranks1.run(rank_functions.rewards, scorer, Layout(), some_pairs().slice(0, 0), 20)
     assert found.dense("rewards").shape == (0,)

@@ -23,15 +23,15 @@ from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Call, methods, protocols
-from hybridflow.models.weights import VALUE_HEAD
+from hybridflow.models.weight_table import VALUE_HEAD
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
-from tests.engines.play import merged
+from tests.engines.rank_functions import merged
 from tests.spmd import Ranks
-from tests.workers import steps_play as play
+from tests.workers import step_rank_functions as rank_functions
 
 pytestmark = pytest.mark.ranks
 
@@ -71,12 +71,12 @@ class Group:
         method = methods(roles.get(self.role))[name]
         protocol = protocols.get(method.protocol)()
         parts = protocol.distribute(self.layout, Call(args, kwargs))
-        found = self.ranks.run(play.call, self.role, name, [part.map(here) for part in parts])
+        found = self.ranks.run(rank_functions.call, self.role, name, [part.map(here) for part in parts])
         self.metrics.append(protocol.collect(self.layout, [measured for _, measured in found]))
         if not method.returns_rows:
             return None
         given = zip((part.refs[0] for part in parts), (rows for rows, _ in found), strict=True)
-        return protocol.collect(self.layout, [BatchRef.here(rows).numbered(of.origin) for of, rows in given])
+        return protocol.collect(self.layout, [BatchRef.from_local(rows).with_origin(of.origin) for of, rows in given])
 
 
 def here(value: Any) -> Any:
@@ -88,7 +88,7 @@ class Scores:
     """The role that grades: each row has its grade already."""
 
     def compute_reward(self, rollout: BatchRef) -> BatchRef:
-        return BatchRef.here(Batch(rewards=rollout.keep(["score"]).get().dense("score")))
+        return BatchRef.from_local(Batch(rewards=rollout.select_columns(["score"]).get().dense("score")))
 
 
 def rows(failed: tuple[int, ...] = ()) -> BatchRef:
@@ -109,7 +109,7 @@ def rows(failed: tuple[int, ...] = ()) -> BatchRef:
         weight_version=np.zeros(12, dtype=np.int64),
         score=score,
     )
-    return BatchRef.here(prompts).repeat(3) | BatchRef.here(sampled)
+    return BatchRef.from_local(prompts).repeat(3) | BatchRef.from_local(sampled)
 
 
 def config_of(name: str, model: Path, other: Path, budget: int) -> Config:
@@ -145,13 +145,13 @@ def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case],
         layout, budget, order = case
         config, on = config_of(name, *models, budget), ranks(layout.size)
         made = {role: Group(role, layout, on) for role in (*LEARNT[name], "reference")}
-        on.run(play.build, config, layout, tuple(made))
+        on.run(rank_functions.build, config, layout, tuple(made))
         algorithm = algorithms.get(name)(config.algorithm, {**made, "reward": Scores()})
         algorithm.generate = lambda prompts, **_: prompts
         algorithm.step(rows(failed).select(order))
         found = {}
         for role in LEARNT[name]:
-            found[role] = [merged(list(stages)) for stages in zip(*on.run(play.steps, role), strict=True)]
+            found[role] = [merged(list(stages)) for stages in zip(*on.run(rank_functions.steps, role), strict=True)]
         return found, {role: made[role].metrics[-1] for role in found}
 
     return get

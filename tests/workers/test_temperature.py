@@ -19,7 +19,7 @@ from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel
 from tests.engines import reference
 from tests.spmd import Ranks
-from tests.workers import steps_play as play
+from tests.workers import step_rank_functions as rank_functions
 
 pytestmark = pytest.mark.ranks
 
@@ -42,7 +42,7 @@ def roles(ranks1: Ranks, models: tuple[Path, Path]) -> Ranks:
     config.actor.optimizer.lr = config.actor.optimizer.weight_decay = 0.0
     config.actor.model.path, config.reference.model.path = map(str, models)
     config.algorithm.policy_loss.kl_coef = 0.1
-    ranks1.run(play.build, config, Layout(), ("actor", "reference"))
+    ranks1.run(rank_functions.build, config, Layout(), ("actor", "reference"))
     return ranks1
 
 
@@ -53,7 +53,7 @@ def rows() -> Batch:
 
 
 def call(on: Ranks, role: str, method: str, batch: Batch) -> tuple[Batch, dict[str, float]]:
-    [(given, metrics)] = on.run(play.call, role, method, [play.Call((batch,), {})])
+    [(given, metrics)] = on.run(rank_functions.call, role, method, [rank_functions.Call((batch,), {})])
     return given, dict(metrics)
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel
-from tests.engines.play import same
+from tests.engines.rank_functions import same
 from tests.spmd import Ranks
-from tests.workers import play
+from tests.workers import rank_functions
 from tests.workers.test_reward_model import some_pairs
 
 pytestmark = pytest.mark.ranks
@@ -19,7 +19,7 @@ def test_between_turns_a_role_holds_what_it_was_told_to(ranks2: Ranks, tiny: Get
     folder, layout, pairs = tiny(architecture="qwen2"), Layout(2), some_pairs()
 
     def run(weights: bool, optimizer: bool) -> list[tuple[list[int], list[dict[str, float]]]]:
-        return ranks2.run(play.offloading, folder, layout, pairs, weights, optimizer)
+        return ranks2.run(rank_functions.offloading, folder, layout, pairs, weights, optimizer)
 
     (plain, _), kept = run(False, False), {}
     for weights, optimizer in ((True, False), (False, True), (True, True)):
@@ -44,7 +44,7 @@ def test_all_of_a_role_waits_while_another_engine_starts(
 ) -> None:
     """vLLM looks for free memory when it is made. Afterwards each role holds what it was told to."""
     [(before, meanwhile, after)] = ranks1.run(
-        play.beside_others, tiny(architecture="qwen2"), Layout(), weights, optimizer
+        rank_functions.beside_others, tiny(architecture="qwen2"), Layout(), weights, optimizer
     )
     assert meanwhile == [0, 0, 0] and after == before
     assert any(before) == (not (weights and optimizer))

@@ -14,18 +14,18 @@ from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Optimizer, Recompute
-from hybridflow.engines.megatron import cpu_shim, rng
-from hybridflow.engines.megatron.model import build_model, output_weight, transformer_config
-from hybridflow.engines.megatron.optimizer import Optimiser, StepResult
-from hybridflow.engines.megatron.packing import MicroBatch, micro_batches
+from hybridflow.config.schema import OptimizerConfig, Recompute
+from hybridflow.engines.megatron import cpu_shim, rng_states
+from hybridflow.engines.megatron.gpt_model import build_model, output_weight, transformer_config
+from hybridflow.engines.megatron.local_weights import LocalWeights
+from hybridflow.engines.megatron.micro_batches import MicroBatch, micro_batches
+from hybridflow.engines.megatron.optimizer import MegatronOptimizer, StepResult
 from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
-from hybridflow.engines.megatron.weights import LocalWeights
 from hybridflow.models import read_shape
-from hybridflow.models.weights import refuse_training_cut
-from hybridflow.parallel.groups import Groups
-from hybridflow.parallel.parked import Parked, without
+from hybridflow.models.weight_table import refuse_training_cut
+from hybridflow.parallel.offloaded import Offload, without
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.process_groups import Groups
 from hybridflow.tasks import vocabulary as tokens
 
 
@@ -71,7 +71,7 @@ class MegatronEngine:
         dtype: torch.dtype,
         budget: int,
         head: str = "lm",
-        optimizer: Optimizer | None = None,
+        optimizer: OptimizerConfig | None = None,
         total_steps: int = 1,
         seed: int = 1,
         sequence: bool = False,
@@ -79,7 +79,7 @@ class MegatronEngine:
     ) -> None:
         if platform().shimmed:
             cpu_shim.apply()
-        rng.seed(seed, groups.at.tp)
+        rng_states.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
         refuse_training_cut(self.shape, groups.layout.tensor, groups.layout.pipeline)
@@ -90,22 +90,24 @@ class MegatronEngine:
         self.model = build_model(self.shape, groups, self.config, head=head)
         self.weights = LocalWeights(self.model, self.shape, groups, head=head)
         self.weights.load(folder)
-        self.optimiser = Optimiser(self.model, self.config, optimizer, groups, total_steps) if optimizer else None
-        self._parked: dict[str, list[Parked]] = {}
+        self.optimiser = (
+            MegatronOptimizer(self.model, self.config, optimizer, groups, total_steps) if optimizer else None
+        )
+        self._offloaded: dict[str, list[Offload]] = {}
 
     def offload(self, *, weights: bool, optimizer: bool) -> None:
         """Let the weights, or what only an optimiser step needs, wait in host memory. What waits already, stays."""
-        if optimizer and self.optimiser and "optimizer" not in self._parked:
+        if optimizer and self.optimiser and "optimizer" not in self._offloaded:
             own = without(self.optimiser.state(), self._weights())
-            gone = platform().park(self.optimiser.gradients(), keep=False)
-            self._parked["optimizer"] = [platform().park(own), gone]
-        if weights and "weights" not in self._parked:
-            self._parked["weights"] = [platform().park(self._weights())]
+            gone = platform().offload(self.optimiser.gradients(), keep=False)
+            self._offloaded["optimizer"] = [platform().offload(own), gone]
+        if weights and "weights" not in self._offloaded:
+            self._offloaded["weights"] = [platform().offload(self._weights())]
 
     def onload(self, *, optimizer: bool) -> None:
         """Bring back the weights, and for an optimiser step the rest."""
         for name in ("weights", "optimizer") if optimizer else ("weights",):
-            for parked in self._parked.pop(name, []):
+            for parked in self._offloaded.pop(name, []):
                 parked.restore()
 
     def score(self, batch: Batch, *, temperature: np.ndarray | None = None) -> dict[str, Ragged] | None:
@@ -138,18 +140,18 @@ class MegatronEngine:
         return scores
 
     def train(
-        self, batch: Batch, loss: Loss, *, together: int = 1, temperature: np.ndarray | None = None
+        self, batch: Batch, loss: Loss, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
     ) -> StepResult:
         """One optimiser step.
 
         Args:
             loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
-            together: rows that `loss` must see side by side; see `micro_batches`.
+            rows_per_unit: rows that `loss` must see side by side; see `micro_batches`.
             temperature: as in `score`.
         """
         assert self.optimiser is not None, "this engine was made without an optimiser"
         self.optimiser.clear()
-        micros = self.pack(batch, together)
+        micros = self.pack(batch, rows_per_unit)
         if self.optimiser.overlaps:
             self.optimiser.overlap(self.global_sums(float(not micros)) == [0.0])
         if micros:
@@ -168,7 +170,7 @@ class MegatronEngine:
         """Write the weights as a Hugging Face folder; all ranks call it."""
         self.weights.export(folder, self.folder)
 
-    def pack(self, batch: Batch, together: int = 1) -> list[MicroBatch]:
+    def pack(self, batch: Batch, rows_per_unit: int = 1) -> list[MicroBatch]:
         """The rows as micro-batches within the budget; see `micro_batches`.
 
         Raises ValueError for an id that is no token of the model: what the embedding is padded with is none either.
@@ -177,8 +179,10 @@ class MegatronEngine:
             return []
         for name in ("prompt_ids", "response_ids"):
             self._tokens.refuse_strangers(name, batch.ragged(name).values)
-        multiple = self.groups.layout.tensor if self.config.sequence_parallel else 1
-        return micro_batches(batch, self.budget, platform().device, together=together, multiple=multiple)
+        pad_to_multiple_of = self.groups.layout.tensor if self.config.sequence_parallel else 1
+        return micro_batches(
+            batch, self.budget, platform().device, rows_per_unit=rows_per_unit, pad_to_multiple_of=pad_to_multiple_of
+        )
 
     def _look(self, micros: list[MicroBatch], temperature: np.ndarray | None = None) -> list[TokenOutputs]:
         """`run` without gradients."""
@@ -227,8 +231,8 @@ class MegatronEngine:
         """From the last layer's [1, T, ·] to what is said of the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
         if self.head == "reward":
-            return TokenOutputs(none, none, none, output[0, micro.ends, 0].float())
-        at_tokens = output[0][micro.predicts]
+            return TokenOutputs(none, none, none, output[0, micro.last_positions, 0].float())
+        at_tokens = output[0][micro.logit_positions]
         if self.head == "value":
             return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
         of_token: Tensor | None = None

@@ -11,16 +11,17 @@ import megatron.core.optimizer as megatron_optimizer
 import torch
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from hybridflow.config.schema import Optimizer
+from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.learning_rate import learning_rate
-from hybridflow.parallel.groups import Groups
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.process_groups import Groups
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class StepResult:
     lr: float
 
 
-class Optimiser:
+class MegatronOptimizer:
     """AdamW over the gradients of a model wrapped for data parallelism.
 
     Attributes:
@@ -44,7 +45,7 @@ class Optimiser:
     """
 
     def __init__(
-        self, model: GPTModel, config: TransformerConfig, settings: Optimizer, groups: Groups, total_steps: int
+        self, model: GPTModel, config: TransformerConfig, settings: OptimizerConfig, groups: Groups, total_steps: int
     ) -> None:
         self.model = DistributedDataParallel(
             config,
@@ -57,7 +58,7 @@ class Optimiser:
         # Beside TransformerEngine or Apex Megatron would take their Adam, whose state checkpoints do not know.
         megatron_optimizer.USING_PYTORCH_OPTIMIZER = True
         self.inner = get_megatron_optimizer(
-            OptimizerConfig(
+            MegatronOptimizerConfig(
                 optimizer="adam",
                 lr=settings.lr,
                 min_lr=settings.min_lr,
@@ -139,7 +140,7 @@ class Schedule(OptimizerParamScheduler):
         num_steps: updates that were tried, the coming one too once `step` was called for it.
     """
 
-    def __init__(self, inner: Any, settings: Optimizer, updates: int) -> None:
+    def __init__(self, inner: Any, settings: OptimizerConfig, updates: int) -> None:
         self._settings, self._updates = settings, updates
         super().__init__(
             inner,

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.engines.megatron.products import products
+from hybridflow.engines.megatron.output_products import products
 
 LOGITS_BYTES = 256 * 2**20  # of one chunk's float32 logits; a chunk takes twice that
 LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be no number
@@ -51,7 +51,7 @@ def token_statistics(
 
     Args:
         hidden: [N, H] float32, the same on all ranks; with a bfloat16 weight, numbers of that format
-            (`hybridflow.engines.megatron.products`). Each rank's gradient is of its part of the vocabulary only.
+            (`hybridflow.engines.megatron.output_products`). Each rank's gradient is of its part of the vocabulary only.
         weight: [V / t, H], this rank's part of the output layer, in any float format.
         tokens: [N] int64, numbers in the whole vocabulary.
         chunk: tokens whose logits exist at a time; by default as many as fill `LOGITS_BYTES`.

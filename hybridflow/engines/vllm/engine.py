@@ -13,13 +13,13 @@ import numpy as np
 from torch import Tensor
 
 from hybridflow.batch import Ragged
-from hybridflow.config.schema import Rollout
-from hybridflow.engines.vllm.groups import give_stage_inputs, strided_groups
-from hybridflow.engines.vllm.limits import refuse_head_dim
+from hybridflow.config.schema import RolloutConfig
+from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
-from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.engines.vllm.sampling_params import Sampling
 from hybridflow.models import read_shape
-from hybridflow.models.weights import refuse_generation_cut
+from hybridflow.models.weight_table import refuse_generation_cut
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -56,7 +56,14 @@ class VllmEngine:
     """
 
     def __init__(
-        self, folder: str | Path, layout: Layout, rollout: Rollout, *, dtype: str, seed: int, stop_ids: Sequence[int]
+        self,
+        folder: str | Path,
+        layout: Layout,
+        rollout: RolloutConfig,
+        *,
+        dtype: str,
+        seed: int,
+        stop_ids: Sequence[int],
     ) -> None:
         shape, (tensor, pipeline) = read_shape(folder), layout.generation_sizes
         refuse_generation_cut(shape, tensor, pipeline)
@@ -66,9 +73,9 @@ class VllmEngine:
         from vllm import LLM
         from vllm.config import WeightTransferConfig
 
-        from hybridflow.engines.vllm import receive
+        from hybridflow.engines.vllm import shard_receiver
 
-        receive.register()
+        shard_receiver.register()
         self.version: int | None = None
         self._vocabulary = Vocabulary(str(folder), shape.vocab)
         self._stop_ids = [end for end in stop_ids if end < self._vocabulary.size]
@@ -92,7 +99,7 @@ class VllmEngine:
                 logprobs_mode="processed_logprobs",
                 async_scheduling=False,  # as on a CPU, so as it is tested
                 disable_log_stats=True,
-                weight_transfer_config=WeightTransferConfig(backend=receive.NAME),
+                weight_transfer_config=WeightTransferConfig(backend=shard_receiver.NAME),
                 **platform().vllm_options(
                     kv_cache_gib=rollout.kv_cache_gib, gpu_memory_fraction=rollout.gpu_memory_fraction
                 ),
@@ -122,7 +129,7 @@ class VllmEngine:
     @cached_property
     def weight_bytes(self) -> int:
         """What this rank's weights take while it is awake, as loaded; counted once, after a `receive`."""
-        from hybridflow.engines.vllm.receive import weight_bytes
+        from hybridflow.engines.vllm.shard_receiver import weight_bytes
 
         [found] = self._llm.apply_model(weight_bytes)
         return int(found)

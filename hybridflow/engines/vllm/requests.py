@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hybridflow.batch import Ragged
-from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.engines.vllm.sampling_params import Sampling
 
 END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
 

@@ -16,18 +16,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 
-from hybridflow.models import Shape, Weight, table
+from hybridflow.models import ModelShape, Weight, table
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan.buckets import program
-from hybridflow.resharding.plan.cut import Cut, generation_cut, line, training_cut
 from hybridflow.resharding.plan.exchange import Exchange
 from hybridflow.resharding.plan.plan import Plan
 from hybridflow.resharding.plan.program import Item, Part, Program
+from hybridflow.resharding.plan.sharding import Cut, generation_cut, line, training_cut
 
 METHODS = ("hybrid", "hybrid_v", "full_gather", "ds_chat")
 
 
-def make_plan(shape: Shape, layout: Layout, *, itemsize: int, bucket_bytes: int, method: str = "hybrid") -> Plan:
+def make_plan(shape: ModelShape, layout: Layout, *, itemsize: int, bucket_bytes: int, method: str = "hybrid") -> Plan:
     """The transition of all ranks of a layout.
 
     Args:

@@ -43,9 +43,9 @@ class Plan:
         return self._from_others(lambda program: program.given)
 
     @cached_property
-    def apart(self) -> dict[int, int]:
+    def outside_formula(self) -> dict[int, int]:
         """Those of them that the paper's M leaves out: weights that are not cut, and the copy of a tied embedding."""
-        return self._from_others(lambda program: program.apart)
+        return self._from_others(lambda program: program.outside_formula)
 
     @cached_property
     def sent(self) -> dict[int, int]:
@@ -94,7 +94,7 @@ class Plan:
         lines = [
             f"{self.method}: {' → '.join(map(describe, self.layouts))}",
             f"  received      {_bytes(mean)} a rank, at most {_bytes(max(received))}, {_bytes(sum(received))} together",
-            f"  of this apart {_bytes(sum(self.apart.values()) / len(received))} a rank: not cut, or tied",
+            f"  of this apart {_bytes(sum(self.outside_formula.values()) / len(received))} a rank: not cut, or tied",
             f"  sent          at most {_bytes(max(self.sent.values()))} by a rank",
             f"  messages      {self.messages} a rank, in {buckets} buckets of at most {_bytes(self.largest_bucket)} "
             f"(limit {_bytes(self.bucket_bytes)})",

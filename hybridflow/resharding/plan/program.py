@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from hybridflow.models import Weight
-from hybridflow.models.weights import LAST
+from hybridflow.models.weight_table import LAST
 
 
 class Part(NamedTuple):
@@ -45,7 +45,7 @@ class Item:
         return self.elements if self.parts else 0
 
     @property
-    def apart(self) -> bool:
+    def outside_formula(self) -> bool:
         """Whether the paper's M leaves it out: it is not cut, or it is the copy that a tied output layer is."""
         return self.weight.axis is None or (self.weight.place == LAST and "embed_tokens" in self.weight.name)
 
@@ -94,9 +94,9 @@ class Program:
         return _given(self.items)
 
     @cached_property
-    def apart(self) -> Counter[int]:
-        """Those of them that the paper's M leaves out; see `Item.apart`."""
-        return _given(item for item in self.items if item.apart)
+    def outside_formula(self) -> Counter[int]:
+        """Those of them that the paper's M leaves out; see `Item.outside_formula`."""
+        return _given(item for item in self.items if item.outside_formula)
 
     @cached_property
     def elements(self) -> int:

@@ -15,8 +15,8 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from hybridflow.engines.megatron.packing import packed_rows
-from hybridflow.engines.megatron.spec import FusedAttention, PackedAttention, core_attention
+from hybridflow.engines.megatron.layer_spec import FusedAttention, PackedAttention, core_attention
+from hybridflow.engines.megatron.micro_batches import packed_rows
 from hybridflow.parallel.platform import Platform
 
 CPU, CUDA = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)

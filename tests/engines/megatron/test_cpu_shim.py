@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import GetModel
 from tests.engines import reference
-from tests.engines.megatron import shim_play
+from tests.engines.megatron import shim_rank_functions
 from tests.spmd import Ranks
 
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the shim is not used beside a GPU")
@@ -52,7 +52,7 @@ print(json.dumps(cpu_shim.pending()))
 def test_training_fails_without_any_one_of_the_patches(ranks2: Ranks, tiny: GetModel) -> None:
     """The one above says that Megatron asks for CUDA there; this one that we come by."""
     folder = tiny(architecture="qwen2", vocab=70, tied=True)
-    for found in ranks2.run(shim_play.fails_without, folder, reference.rows(70)):
+    for found in ranks2.run(shim_rank_functions.fails_without, folder, reference.rows(70)):
         assert len(found) == 15
         assert [name for name, way in found.items() if not way] == []
 
@@ -61,7 +61,7 @@ def test_training_fails_without_any_one_of_the_patches(ranks2: Ranks, tiny: GetM
 def test_the_scratch_buffer_is_still_ours_to_make(ranks2: Ranks, tiny: GetModel) -> None:
     """On every platform, since we make no global groups. When this fails, take it out of `build_model`."""
     folder = tiny(architecture="qwen2", vocab=70, tied=True)
-    said = ranks2.run(shim_play.needs_the_buffer, folder, reference.rows(70))
+    said = ranks2.run(shim_rank_functions.needs_the_buffer, folder, reference.rows(70))
     assert said == ["global memory buffer is not initialized"] * 2
 
 
@@ -69,14 +69,14 @@ def test_the_scratch_buffer_is_still_ours_to_make(ranks2: Ranks, tiny: GetModel)
 def test_after_the_shim_nothing_is_needed_and_states_are_kept_apart() -> None:
     code = """
 import torch
-from hybridflow.engines.megatron import cpu_shim, rng
+from hybridflow.engines.megatron import cpu_shim, rng_states
 cpu_shim.apply(); cpu_shim.apply()
 left = {name for name, needed in cpu_shim.pending().items() if needed}
 assert left <= set(cpu_shim.WITH_CUDA_CALLS), left
 assert torch.cuda.current_device() == torch.device("cpu")
 from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
 def drawn(tp_rank):
-    rng.seed(7, tp_rank)
+    rng_states.seed(7, tp_rank)
     outside = torch.rand(3)
     with get_cuda_rng_tracker().fork():
         inside = [torch.rand(3)]

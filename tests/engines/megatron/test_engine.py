@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.models.folder import tensor_files
+from hybridflow.models.weight_files import tensor_files
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
-from tests.engines import play, reference
+from tests.engines import rank_functions, reference
 from tests.spmd import Ranks
 
 # The vocabularies need padding: 250 to 256, 70 to 128 (of two parts, the second has 6 rows that are real).
@@ -61,13 +61,15 @@ def source(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / "model.safetensors")
 
 
-def apart(found: list[tuple[play.Arrays, list[float]]], folder: Path) -> float:
+def apart(found: list[tuple[rank_functions.Arrays, list[float]]], folder: Path) -> float:
     """How far what ranks learnt is from torch's two steps, in sizes of the update."""
-    return reference.apart(play.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder))
+    return reference.apart(
+        rank_functions.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)
+    )
 
 
 def test_logits_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
-    found = ranks(layout.size).run(play.logits, model, layout, reference.rows(70))
+    found = ranks(layout.size).run(rank_functions.logits, model, layout, reference.rows(70))
     last = [rows for rows in found if rows is not None]
     assert len(last) == layout.tensor
     for rows in last:
@@ -79,7 +81,7 @@ def test_log_probs_and_entropies_are_those_of_transformers(model: Path, layout: 
     batch = reference.rows(70)
     temperature = np.linspace(0.5, 1.5, len(batch), dtype=np.float32)
     expected = reference.statistics(expected_logits(model), batch, temperature)
-    found = ranks(layout.size).run(play.score, model, layout, batch, temperature)
+    found = ranks(layout.size).run(rank_functions.score, model, layout, batch, temperature)
     assert sum(scores is None for scores in found) == layout.tensor * (layout.pipeline - 1)
     for scores in filter(None, found):
         for name, values in zip(("log_probs", "entropy"), expected, strict=True):
@@ -89,7 +91,7 @@ def test_log_probs_and_entropies_are_those_of_transformers(model: Path, layout: 
 
 
 def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks: GetRanks, tmp_path: Path) -> None:
-    ranks(layout.size).run(play.export, model, layout, tmp_path / "out")
+    ranks(layout.size).run(rank_functions.export, model, layout, tmp_path / "out")
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
     expected = reference.load(model).state_dict()
     assert set(written) == set(expected)
@@ -105,7 +107,7 @@ def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks:
 def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRanks) -> None:
     _, norms = expected_steps(model)
     assert min(norms) > reference.SETTINGS.clip_grad
-    found = ranks(layout.size).run(play.learn, model, layout, reference.rows(70), reference.SETTINGS)
+    found = ranks(layout.size).run(rank_functions.learn, model, layout, reference.rows(70), reference.SETTINGS)
     assert apart(found, model) < 1e-4
     for _, grad_norms in found:
         np.testing.assert_allclose(grad_norms, norms, rtol=1e-5)
@@ -117,20 +119,20 @@ def test_a_tensor_rank_may_have_padding_only(name: str, ranks2: Ranks, tiny: Get
     folder = reference.cut_vocabulary(tiny(**MODELS[name]), 14, tmp_path / "source")
     batch = reference.rows(14)
     expected, norms = reference.steps(folder, batch, 2, reference.SETTINGS)
-    found = ranks2.run(play.learn, folder, Layout(2), batch, reference.SETTINGS)
-    arrays = play.merged([arrays for arrays, _ in found])
+    found = ranks2.run(rank_functions.learn, folder, Layout(2), batch, reference.SETTINGS)
+    arrays = rank_functions.merged([arrays for arrays, _ in found])
     assert reference.apart(arrays, expected, source(folder)) < 1e-4
     np.testing.assert_allclose(found[1][1], norms, rtol=1e-5)
-    ranks2.run(play.export, folder, Layout(2), tmp_path / "out")
+    ranks2.run(rank_functions.export, folder, Layout(2), tmp_path / "out")
     written = source(tmp_path / "out")
     assert all(torch.equal(written[name], tensor) for name, tensor in source(folder).items())
 
 
 def test_bf16_has_nearly_the_gradients_of_float32(ranks2: Ranks, tiny: GetModel) -> None:
-    """Optimiser state is float32 then, in parameters of its own, which must be known to be cut as well."""
+    """MegatronOptimizer state is float32 then, in parameters of its own, which must be known to be cut as well."""
     folder = tiny(**MODELS["qwen2"])
     found = ranks2.run(
-        play.learn, folder, Layout(2), reference.rows(70), reference.SETTINGS, count=1, dtype=torch.bfloat16
+        rank_functions.learn, folder, Layout(2), reference.rows(70), reference.SETTINGS, count=1, dtype=torch.bfloat16
     )
     for _, grad_norms in found:
         np.testing.assert_allclose(grad_norms, expected_steps(folder)[1][:1], rtol=0.03)
@@ -139,7 +141,7 @@ def test_bf16_has_nearly_the_gradients_of_float32(ranks2: Ranks, tiny: GetModel)
 @pytest.mark.parametrize("budget", [8, 20, 10**6])
 def test_micro_batches_do_not_change_an_update(budget: int, ranks1: Ranks, tiny: GetModel) -> None:
     folder = tiny(**MODELS["qwen2"])
-    found = ranks1.run(play.learn, folder, Layout(), reference.rows(70), reference.SETTINGS, budget=budget)
+    found = ranks1.run(rank_functions.learn, folder, Layout(), reference.rows(70), reference.SETTINGS, budget=budget)
     assert apart(found, folder) < 1e-4
 
 
@@ -149,7 +151,7 @@ def test_data_parallel_ranks_with_uneven_rows_are_one_rank(
 ) -> None:
     """Also when a rank has no row, and when it has only one whose response is empty."""
     folder, batch = tiny(**MODELS["qwen2"]), reference.rows(70)
-    found = ranks2.run(play.learn, folder, Layout(data=2), batch, reference.SETTINGS, parts=parts)
+    found = ranks2.run(rank_functions.learn, folder, Layout(data=2), batch, reference.SETTINGS, parts=parts)
     assert apart(found, folder) < 1e-4
 
 
@@ -158,13 +160,13 @@ def test_a_pipeline_or_tensor_group_without_rows_joins_the_step(layout: Layout, 
     """With tied embeddings: then the stages of the idle pipeline have a gradient to share too."""
     folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
     parts = [[0, 1, 2, 3, 4, 5, 6], []]
-    found = ranks4.run(play.learn, folder, layout, batch, reference.SETTINGS, parts=parts)
+    found = ranks4.run(rank_functions.learn, folder, layout, batch, reference.SETTINGS, parts=parts)
     assert apart(found, folder) < 1e-4
 
 
 def test_no_rows_are_scored_as_no_rows(ranks2: Ranks, tiny: GetModel) -> None:
     nothing = reference.rows(70).select([])
-    for scores in ranks2.run(play.score, tiny(**MODELS["qwen2"]), Layout(2), nothing):
+    for scores in ranks2.run(rank_functions.score, tiny(**MODELS["qwen2"]), Layout(2), nothing):
         assert scores is not None and {name: len(column) for name, column in scores.items()} == {
             "log_probs": 0,
             "entropy": 0,
@@ -173,7 +175,7 @@ def test_no_rows_are_scored_as_no_rows(ranks2: Ranks, tiny: GetModel) -> None:
 
 @pytest.mark.parametrize("layout", [Layout(2), Layout(1, 2)])
 def test_a_gradient_that_is_no_number_leaves_the_weights(layout: Layout, ranks2: Ranks, tiny: GetModel) -> None:
-    found = ranks2.run(play.no_gradient, tiny(**MODELS["qwen2-tied"]), layout, reference.rows(70))
+    found = ranks2.run(rank_functions.no_gradient, tiny(**MODELS["qwen2-tied"]), layout, reference.rows(70))
     assert found == [(False, True)] * 2
 
 
@@ -185,7 +187,13 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
     norms: list[list[float]] = []
     for layout, sequence in [*((layout, False) for layout in LAYOUTS.values()), (Layout(2), True)]:
         found = ranks(layout.size).run(
-            play.values, folder, layout, batch | Batch(returns=returns), reference.SETTINGS, 6, sequence=sequence
+            rank_functions.values,
+            folder,
+            layout,
+            batch | Batch(returns=returns),
+            reference.SETTINGS,
+            6,
+            sequence=sequence,
         )
         learnt += [values for values, _ in found if values]
         norms += [each for _, each in found]
@@ -208,7 +216,7 @@ def test_an_export_under_another_pipeline_size_leaves_nothing_of_the_former(
         [(Layout(1, 2), "bfloat16"), (Layout(), "float32"), (Layout(2, 2), "bfloat16"), (Layout(2), "float32")]
     ):
         folder = tiny(**MODELS["qwen2-tied"], seed=seed)
-        ranks(layout.size).run(play.export, folder, layout, out, head=head, dtype=dtypes[dtype])
+        ranks(layout.size).run(rank_functions.export, folder, layout, out, head=head, dtype=dtypes[dtype])
         shards = [f"model-{stage:05d}-of-00002.safetensors" for stage in (1, 2)] + ["model.safetensors.index.json"]
         weights = shards if layout.pipeline == 2 else ["model.safetensors"]
         beside = [file.name for file in folder.iterdir() if file.suffix != ".safetensors"]

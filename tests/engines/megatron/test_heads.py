@@ -10,7 +10,7 @@ import torch
 
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
-from tests.engines import play, reference
+from tests.engines import rank_functions, reference
 
 pytestmark = pytest.mark.ranks
 
@@ -22,7 +22,7 @@ def test_values_and_scores_in_bf16_are_not_rounded(
     ranks: GetRanks, tiny: GetModel, layout: Layout, sequence: bool, tmp_path: Path
 ) -> None:
     folder, rows = tiny(vocab=70), reference.rows(70)
-    found = ranks(layout.size).run(play.heads, folder, layout, rows, tmp_path / "out", sequence=sequence)
+    found = ranks(layout.size).run(rank_functions.heads, folder, layout, rows, tmp_path / "out", sequence=sequence)
     last = [said for said in found if said is not None]
     assert len(last) == layout.tensor
     for values, scores, again in last:

@@ -8,7 +8,7 @@ import torch
 
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetRanks
-from tests.engines import play
+from tests.engines import rank_functions
 from tests.spmd import Ranks
 
 pytestmark = pytest.mark.ranks
@@ -29,7 +29,9 @@ def test_values_and_gradients_are_those_of_log_softmax(
     logits[3] += 100.0  # would overflow without the largest taken off
     tokens, grads = rng.integers(0, vocab, 9), rng.normal(0, 1, (2, 9)).astype(np.float32)
     tokens[:2] = 0, vocab - 1
-    found = ranks(tensor).run(play.statistics, logits, tokens, grads, vocab, temperature, Layout(tensor), chunk)
+    found = ranks(tensor).run(
+        rank_functions.statistics, logits, tokens, grads, vocab, temperature, Layout(tensor), chunk
+    )
 
     hidden = torch.from_numpy(logits).double().requires_grad_()
     weight = torch.eye(64, dtype=torch.float64, requires_grad=True)
@@ -50,6 +52,6 @@ def test_values_and_gradients_are_those_of_log_softmax(
 
 def test_no_token_is_no_trouble(ranks2: Ranks) -> None:
     nothing = np.zeros((0, 64), np.float32), np.zeros(0, np.int64), np.zeros((2, 0), np.float32)
-    for log_probs, entropy, gradient, of_weight in ranks2.run(play.statistics, *nothing, 50, None, Layout(2)):
+    for log_probs, entropy, gradient, of_weight in ranks2.run(rank_functions.statistics, *nothing, 50, None, Layout(2)):
         assert (len(log_probs), len(entropy), gradient.shape) == (0, 0, (0, 64))
         assert not of_weight.any()

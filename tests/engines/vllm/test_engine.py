@@ -13,12 +13,12 @@ import torch
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch import concat as join
 from hybridflow.engines.vllm.engine import Generated
-from hybridflow.engines.vllm.limits import HEAD_DIMS_ON_CPU
-from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.engines.vllm.model_limits import HEAD_DIMS_ON_CPU
+from hybridflow.engines.vllm.sampling_params import Sampling
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
-from tests.engines.vllm import play
+from tests.engines.vllm import rank_functions
 from tests.spmd import Ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
@@ -46,7 +46,7 @@ def seeds(parts: list[Ragged]) -> list[list[int]]:
 def rollout(ranks: Ranks, folder: Path, sampling: Sampling = SAMPLED, seed: int = 0) -> tuple[Batch, np.ndarray]:
     """All replicas' rows, and vLLM's log-probs of their tokens."""
     parts = prompts(seed)
-    found: list[Generated] = ranks.run(play.generate, folder, parts, sampling, seeds(parts))
+    found: list[Generated] = ranks.run(rank_functions.generate, folder, parts, sampling, seeds(parts))
     rows = join([Batch(prompt_ids=p, response_ids=g.tokens) for p, g in zip(parts, found, strict=True)])
     return rows, np.concatenate([g.log_probs.values for g in found])
 
@@ -54,20 +54,20 @@ def rollout(ranks: Ranks, folder: Path, sampling: Sampling = SAMPLED, seed: int 
 def apart(ranks: Ranks, folder: Path) -> float:
     """How far Megatron's log-probs of freshly sampled tokens are from vLLM's."""
     rows, log_probs = rollout(ranks, folder)
-    scored = ranks.run(play.score, folder, rows)
+    scored = ranks.run(rank_functions.score, folder, rows)
     assert np.array_equal(scored[0], scored[1])
     return float(np.abs(scored[0] - log_probs).max())
 
 
 def refit(ranks: Ranks, folder: Path) -> None:
     """Bring generation to what is trained, whatever it had."""
-    version = ranks.run(play.version, folder)[0]
-    assert ranks.run(play.refit, folder, 100 if version is None else version + 1) == [True, True]
+    version = ranks.run(rank_functions.version, folder)[0]
+    assert ranks.run(rank_functions.refit, folder, 100 if version is None else version + 1) == [True, True]
 
 
 def ready(ranks: Ranks, folder: Path) -> None:
     """Weights are needed, of any version."""
-    if ranks.run(play.version, folder)[0] is None:
+    if ranks.run(rank_functions.version, folder)[0] is None:
         refit(ranks, folder)
 
 
@@ -77,7 +77,7 @@ def assert_agreement(ranks: Ranks, folder: Path, steps: int) -> None:
     assert apart(ranks, folder) < 1e-5
     for step in range(1, steps + 1):
         rows, _ = rollout(ranks, folder, seed=step)
-        ranks.run(play.learn, folder, rows)
+        ranks.run(rank_functions.learn, folder, rows)
         assert apart(ranks, folder) > 1e-3, "vLLM already has weights that no refit gave it"
         refit(ranks, folder)
         assert apart(ranks, folder) < 1e-5
@@ -98,10 +98,10 @@ def likeliest(folder: Path, rows: Batch) -> list[list[int]]:
 
 
 def test_generation_before_any_refit_is_refused(folder: Path, ranks2: Ranks) -> None:
-    if ranks2.run(play.version, folder)[0] is not None:
+    if ranks2.run(rank_functions.version, folder)[0] is not None:
         pytest.skip("an earlier test has refitted this engine already")
     assert (
-        ranks2.run(play.refusal, folder, prompts()[0])
+        ranks2.run(rank_functions.refusal, folder, prompts()[0])
         == ["generation was asked for before a refit gave the engine its weights"] * 2
     )
 
@@ -122,10 +122,10 @@ def test_the_engines_agree_on_other_architectures(options: dict[str, object], ra
 def test_greedy_tokens_are_those_of_transformers_after_a_step(folder: Path, ranks2: Ranks, tmp_path: Path) -> None:
     ready(ranks2, folder)
     before, _ = rollout(ranks2, folder, GREEDY)
-    ranks2.run(play.learn, folder, before)
+    ranks2.run(rank_functions.learn, folder, before)
     refit(ranks2, folder)
     after, _ = rollout(ranks2, folder, GREEDY)
-    ranks2.run(play.export, folder, tmp_path / "out")
+    ranks2.run(rank_functions.export, folder, tmp_path / "out")
     found = [response.tolist() for response in after.ragged("response_ids")]
     assert found == likeliest(tmp_path / "out", after)
     assert len(set(after.ragged("response_ids").values.tolist())) > 5, "the model says one thing only"
@@ -137,23 +137,25 @@ def test_the_same_seeds_repeat_bit_for_bit_and_others_do_not(folder: Path, ranks
     assert np.array_equal(rows.ragged("response_ids").values, again.ragged("response_ids").values)
     assert np.array_equal(log_probs, log_probs_again)
     parts = prompts()
-    others = ranks2.run(play.generate, folder, parts, SAMPLED, [[seed + 7 for seed in part] for part in seeds(parts)])
+    others = ranks2.run(
+        rank_functions.generate, folder, parts, SAMPLED, [[seed + 7 for seed in part] for part in seeds(parts)]
+    )
     assert others[0].tokens.values.tolist() != rows.select(np.arange(9)).ragged("response_ids").values.tolist()
 
 
 def test_a_rows_tokens_do_not_depend_on_its_company(folder: Path, ranks2: Ranks) -> None:
     ready(ranks2, folder)
     parts = prompts()
-    together = ranks2.run(play.generate, folder, parts, SAMPLED, seeds(parts))
+    rows_per_unit = ranks2.run(rank_functions.generate, folder, parts, SAMPLED, seeds(parts))
     for row in (0, 3, 5):
         alone = ranks2.run(
-            play.generate,
+            rank_functions.generate,
             folder,
             [part.select(np.array([row])) for part in parts],
             SAMPLED,
             [[numbers[row]] for numbers in seeds(parts)],
         )
-        for whole, one in zip(together, alone, strict=True):
+        for whole, one in zip(rows_per_unit, alone, strict=True):
             assert one.tokens[0].tolist() == whole.tokens[row].tolist()
             np.testing.assert_allclose(one.log_probs[0], whole.log_probs[row], rtol=0, atol=1e-5)
 
@@ -173,7 +175,7 @@ def test_responses_end_with_the_stop_token_or_at_the_limit(folder: Path, ranks2:
 def test_a_replica_without_rows_gives_none(folder: Path, ranks2: Ranks) -> None:
     ready(ranks2, folder)
     parts = [prompts()[0], Ragged.of([])]
-    found = ranks2.run(play.generate, folder, parts, SAMPLED, seeds(parts))
+    found = ranks2.run(rank_functions.generate, folder, parts, SAMPLED, seeds(parts))
     assert [len(generated.tokens) for generated in found] == [9, 0]
     assert found[1].tokens.values.dtype == np.int64 and found[1].log_probs.values.dtype == np.float32
 
@@ -191,10 +193,10 @@ def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(
     folder: Path, ranks2: Ranks, number: int, how: str, said: str
 ) -> None:
     ready(ranks2, folder)
-    for message in ranks2.run(play.broken_refit, folder, 50, number, how):
+    for message in ranks2.run(rank_functions.broken_refit, folder, 50, number, how):
         assert re.search(said, message), message
-    assert ranks2.run(play.version, folder) == [None, None]
-    refused = ranks2.run(play.refusal, folder, prompts()[0])
+    assert ranks2.run(rank_functions.version, folder) == [None, None]
+    refused = ranks2.run(rank_functions.refusal, folder, prompts()[0])
     assert all("before a refit" in one for one in refused)
     refit(ranks2, folder)
     assert apart(ranks2, folder) < 1e-5
@@ -202,7 +204,7 @@ def test_a_refit_that_dies_half_way_leaves_no_weights_and_the_next_one_mends_it(
 
 def test_a_prefix_cache_that_cannot_be_emptied_serves_no_row(ranks2: Ranks, folder: Path) -> None:
     refit(ranks2, folder)
-    for said, rows in ranks2.run(play.with_a_block_in_use, folder, prompts()[0]):
+    for said, rows in ranks2.run(rank_functions.with_a_block_in_use, folder, prompts()[0]):
         assert "did not empty its prefix cache" in said and rows == 9
 
 
@@ -223,7 +225,7 @@ def test_what_cannot_be_cut_or_run_so_is_refused_in_words(
     """By the engines themselves, whoever makes them."""
     config = json.loads((tiny(vocab=VOCAB) / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **sizes}))
-    for found in ranks(tensor).run(play.refused, engine, tmp_path, Layout(tensor)):
+    for found in ranks(tensor).run(rank_functions.refused, engine, tmp_path, Layout(tensor)):
         assert said in found
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.models import Shape, read_shape
+from hybridflow.models import ModelShape, read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks, starting_ranks
 from tests.engines import reference
@@ -102,7 +102,7 @@ def stages(layout: Layout, rank: int) -> list[tuple[int, int, int]]:
     return [(layout.tensor, layout.pipeline, here.pp), (t_g, p_g, there.pp)]
 
 
-def stored(shape: Shape, tensor: int, pipeline: int, stage: int) -> int:
+def stored(shape: ModelShape, tensor: int, pipeline: int, stage: int) -> int:
     """Bytes of a rank's float32 weights. A weight's rows are cut or not, and a vocabulary's are padded before."""
     weights = generation_weights(shape, pipeline, stage)
     padded = shape.padded_vocab(tensor)

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Optimizer, Rollout
+from hybridflow.config.schema import OptimizerConfig, RolloutConfig
 from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.packing import MicroBatch
+from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.engines.vllm.engine import Generated, VllmEngine
-from hybridflow.engines.vllm.groups import SHARED_MEMORY
-from hybridflow.engines.vllm.sampling import Sampling
+from hybridflow.engines.vllm.process_groups import SHARED_MEMORY
+from hybridflow.engines.vllm.sampling_params import Sampling
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
-from tests.engines.play import trainer
+from tests.engines.rank_functions import trainer
 from tests.resharding.counting import CountingGroup
 
 _kept: list[VllmEngine] = []
@@ -53,11 +53,11 @@ def transition(
         parts: the prompts of each replica.
         limit: bytes of a bucket.
     """
-    megatron = trainer(folder, layout, Optimizer(lr=3e-3), budget=2000)
+    megatron = trainer(folder, layout, OptimizerConfig(lr=3e-3), budget=2000)
     vllm = VllmEngine(
         folder,
         layout,
-        Rollout(max_sequence_tokens=64, max_concurrent_rows=16, kv_cache_gib=0.05, gpu_memory_fraction=0.1),
+        RolloutConfig(max_sequence_tokens=64, max_concurrent_rows=16, kv_cache_gib=0.05, gpu_memory_fraction=0.1),
         dtype="float32",
         seed=0,
         stop_ids=[0],

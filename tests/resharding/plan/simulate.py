@@ -11,23 +11,23 @@ from dataclasses import replace
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from hybridflow.models import Shape, Weight, table
-from hybridflow.models.folder import tied_copy
+from hybridflow.models import ModelShape, Weight, table
+from hybridflow.models.weight_files import tied_copy
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Exchange
 
 Span = tuple[int, int]
 ORDERS = ["tp-cp-ep-dp-pp", "cp-ep-dp-tp-pp", "pp-dp-tp-cp-ep"]
-SHAPE = Shape(
+SHAPE = ModelShape(
     family="qwen2", layers=8, hidden=12, ffn=32, heads=16, kv_heads=8, head_dim=4, vocab=512, tied=False,
     qkv_bias=True, norm_eps=1e-6, rope_theta=1e4, max_positions=64,
 )  # fmt: skip
-LLAMA_70B = Shape(
+LLAMA_70B = ModelShape(
     family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
     qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
 )  # fmt: skip
 
-SMOLLM2_360M = Shape(
+SMOLLM2_360M = ModelShape(
     family="llama", layers=32, hidden=960, ffn=2560, heads=15, kv_heads=5, head_dim=64, vocab=49152, tied=True,
     qkv_bias=False, norm_eps=1e-5, rope_theta=1e5, max_positions=8192,
 )  # fmt: skip
@@ -54,7 +54,7 @@ VOCABULARIES = (97, 49152, 50257, 151936)  # padded to 128 and 50304; the others
 
 
 @st.composite
-def any_sizes(draw: st.DrawFn, *, largest: int = 48) -> tuple[Shape, Layout]:
+def any_sizes(draw: st.DrawFn, *, largest: int = 48) -> tuple[ModelShape, Layout]:
     """A layout of any sizes, powers of two or not, and a model that both engines can cut so."""
     tensor, pipeline = draw(st.integers(1, 12)), draw(st.integers(1, 5))
     data = draw(st.integers(1, max(1, min(3, largest // (tensor * pipeline)))))
@@ -69,7 +69,7 @@ def any_sizes(draw: st.DrawFn, *, largest: int = 48) -> tuple[Shape, Layout]:
     return shape, Layout(tensor, pipeline, data, view, draw(st.sampled_from(ORDERS)))
 
 
-def nests(shape: Shape, layout: Layout) -> bool:
+def nests(shape: ModelShape, layout: Layout) -> bool:
     """Whether each generation shard of the vocabulary ends where a training shard does."""
     t, t_g = layout.tensor, layout.generation_sizes[0]
     here, there = -(-shape.vocab // math.lcm(64, t)) * math.lcm(64, t), -(-shape.vocab // 64) * 64
@@ -81,13 +81,13 @@ def line(weight: Weight) -> int:
     return math.prod(weight.shape) // weight.shape[weight.axis or 0]
 
 
-def generation_weights(shape: Shape, pipeline: int, stage: int) -> list[Weight]:
+def generation_weights(shape: ModelShape, pipeline: int, stage: int) -> list[Weight]:
     """The weights that vLLM has on a stage."""
     found = [w for w in table(shape) if w.stage(shape.layers, pipeline) == stage]
     return found + tied_copy(shape, 1, pipeline, stage)
 
 
-def generation_span(shape: Shape, weight: Weight, tensor: int, tp: int) -> tuple[int, int]:
+def generation_span(shape: ModelShape, weight: Weight, tensor: int, tp: int) -> tuple[int, int]:
     """The lines that vLLM has on a tensor rank: its rules, restated."""
     if weight.axis is None:
         return 0, weight.shape[0]
@@ -104,7 +104,7 @@ def generation_span(shape: Shape, weight: Weight, tensor: int, tp: int) -> tuple
 class Ranks:
     """What the ranks of a training layout hold: [a, b) of each weight, by name and parameter."""
 
-    def __init__(self, shape: Shape, layout: Layout) -> None:
+    def __init__(self, shape: ModelShape, layout: Layout) -> None:
         self.shape, self.layout = shape, layout
         self._made: dict[tuple[int, int], dict[tuple[str, str], Span]] = {}
 
@@ -144,13 +144,13 @@ def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
     return found
 
 
-def wanted(shape: Shape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, list[Span]]:
+def wanted(shape: ModelShape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, list[Span]]:
     """A generation shard."""
     weights = generation_weights(shape, pipeline, at.pp)
     spans = {w.name: generation_span(shape, w, tensor, at.tp) for w in weights}
     return {name: [span] if span[0] < span[1] else [] for name, span in spans.items()}
 
 
-def numbers(shape: Shape, *, cut: bool | None = None) -> int:
+def numbers(shape: ModelShape, *, cut: bool | None = None) -> int:
     """Numbers in a model: of the weights that are cut, of the others, or of all."""
     return sum(math.prod(w.shape) for w in table(shape) if cut is None or (w.axis is not None) == cut)

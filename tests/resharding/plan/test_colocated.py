@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hybridflow.models import Shape, table
+from hybridflow.models import ModelShape, table
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Plan, make_plan
 from tests.resharding.plan.simulate import (
@@ -33,11 +33,11 @@ PAPER = Layout(4, 1, 2, (2, 1))  # p-t-d = 1-4-2, generation 1-2-2-2 (HybridFlow
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> Shape:
+def shapes(draw: st.DrawFn) -> ModelShape:
     return replace(SHAPE, vocab=draw(st.integers(1, 600)), tied=draw(st.booleans()), qkv_bias=draw(st.booleans()))
 
 
-def plan_of(shape: Shape, layout: Layout, method: str = "hybrid", limit: int = 10**9) -> Plan:
+def plan_of(shape: ModelShape, layout: Layout, method: str = "hybrid", limit: int = 10**9) -> Plan:
     """In numbers: one of them is a byte."""
     return make_plan(shape, layout, itemsize=1, bucket_bytes=limit, method=method)
 
@@ -48,7 +48,7 @@ def mean(layout: Layout, received: dict[int, int], apart: dict[int, int]) -> Fra
 
 @given(shapes(), layouts(), st.sampled_from([1, 700, 10**9]))
 @example(replace(SHAPE, tied=True), Layout(4, 4, 2, (2, 2)), 10**9)
-def test_each_line_of_each_generation_shard_is_produced_once(shape: Shape, layout: Layout, limit: int) -> None:
+def test_each_line_of_each_generation_shard_is_produced_once(shape: ModelShape, layout: Layout, limit: int) -> None:
     plan, held = plan_of(shape, layout, limit=limit), Ranks(shape, layout)
     assert sorted(rank for exchange in plan.exchanges for rank in exchange.takers) == list(range(layout.size))
     for exchange in plan.exchanges:
@@ -61,7 +61,7 @@ def test_each_line_of_each_generation_shard_is_produced_once(shape: Shape, layou
 @example((replace(SHAPE, heads=6, kv_heads=6, ffn=48, vocab=70), Layout(3, generation=(1, 1))), 10**9)
 @example((SMOLLM2_360M, Layout(5, generation=(1, 1))), 2**20)
 @example((replace(SHAPE, heads=6, kv_heads=6, ffn=48, vocab=151936), Layout(6, generation=(2, 1))), 10**9)
-def test_sizes_need_not_be_powers_of_two(sizes: tuple[Shape, Layout], limit: int) -> None:
+def test_sizes_need_not_be_powers_of_two(sizes: tuple[ModelShape, Layout], limit: int) -> None:
     """Each line of each shard once, by every method that does not refuse the vocabulary's cut."""
     shape, layout = sizes
     held, whole = Ranks(shape, layout), wanted(shape, Coordinate(), 1, 1)
@@ -79,7 +79,7 @@ def test_sizes_need_not_be_powers_of_two(sizes: tuple[Shape, Layout], limit: int
 
 
 @given(shapes(), layouts(largest=16), st.sampled_from(["hybrid_v", "full_gather"]))
-def test_the_compared_methods_produce_the_whole_model_once(shape: Shape, layout: Layout, method: str) -> None:
+def test_the_compared_methods_produce_the_whole_model_once(shape: ModelShape, layout: Layout, method: str) -> None:
     """What a rank generates with is a slice of it."""
     layout = replace(layout, nested=method != "hybrid_v")
     held, whole = Ranks(shape, layout), wanted(shape, Coordinate(), 1, 1)
@@ -97,7 +97,7 @@ def test_bytes_are_those_of_table_2(layout: Layout, tied: bool) -> None:
     hybrid = plan_of(shape, layout)
     assert mean(layout, hybrid.received, hybrid.apart) == Fraction(n - replica, replica * n) * m
     for plan in (plan_of(shape, naive, "hybrid_v"), plan_of(shape, layout, "full_gather")):
-        assert mean(layout, plan.received, plan.apart) == Fraction(n - 1, n) * m
+        assert mean(layout, plan.received, plan.outside_formula) == Fraction(n - 1, n) * m
         assert plan.peak == numbers(shape)
     chat, everything = plan_of(shape, layout, "ds_chat"), numbers(shape)
     assert mean(layout, chat.received, chat.apart) == Fraction(n * d - 1, n * d) * everything  # ZeRO-3 cuts norms too
@@ -105,7 +105,7 @@ def test_bytes_are_those_of_table_2(layout: Layout, tied: bool) -> None:
 
 
 @given(shapes(), layouts())
-def test_the_peak_is_a_shard_and_two_buckets(shape: Shape, layout: Layout) -> None:
+def test_the_peak_is_a_shard_and_two_buckets(shape: ModelShape, layout: Layout) -> None:
     limit, (t_g, p_g) = 700, layout.generation_sizes
     plan, peaks = plan_of(shape, layout, limit=limit), []
     for exchange in plan.exchanges:
@@ -144,7 +144,7 @@ def test_ranks_give_equally_much_to_a_bucket_of_layers(layout: Layout) -> None:
 
 
 @given(shapes(), layouts())
-def test_nothing_is_redundant_and_the_same_sizes_move_nothing(shape: Shape, layout: Layout) -> None:
+def test_nothing_is_redundant_and_the_same_sizes_move_nothing(shape: ModelShape, layout: Layout) -> None:
     assert not any(plan_of(shape, layout).redundant)
     same = plan_of(shape, replace(layout, generation=(layout.tensor, layout.pipeline)))
     assert not any(same.received.values()) and not any(same.sent.values())
@@ -152,13 +152,13 @@ def test_nothing_is_redundant_and_the_same_sizes_move_nothing(shape: Shape, layo
 
 
 @given(shapes(), layouts())
-def test_what_is_sent_is_received(shape: Shape, layout: Layout) -> None:
+def test_what_is_sent_is_received(shape: ModelShape, layout: Layout) -> None:
     plan = plan_of(shape, layout)
     assert sum(plan.sent.values()) == sum(plan.received.values())
 
 
 @given(shapes(), layouts(largest=16))
-def test_all_ranks_make_the_same_plan_and_others_another(shape: Shape, layout: Layout) -> None:
+def test_all_ranks_make_the_same_plan_and_others_another(shape: ModelShape, layout: Layout) -> None:
     digest = plan_of(shape, layout).digest
     assert digest == plan_of(replace(shape), replace(layout)).digest
     others = [
@@ -200,7 +200,7 @@ def test_the_copy_of_a_tied_embedding_is_apart() -> None:
     """The last of several stages in generation has it, and gets it from the last stage in training."""
     layout, shape = Layout(2, 2, generation=(1, 2)), replace(SHAPE, tied=True)
     plan, copy = plan_of(shape, layout), SHAPE.vocab * SHAPE.hidden
-    assert plan.apart == {0: 0, 1: 0, 2: copy // 2, 3: copy // 2}
+    assert plan.outside_formula == {0: 0, 1: 0, 2: copy // 2, 3: copy // 2}
     assert str(plan.exchange(3)).endswith("model.embed_tokens.weight: [0, 256) of 2, [256, 512) of 3")
 
 

@@ -1,0 +1,33 @@
+"""Which rows of a rollout are worth learning from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hybridflow.batch import BatchRef
+from hybridflow.batch.columns import row_numbers
+from hybridflow.config.schema import AlgorithmConfig as Settings
+from hybridflow.losses.options import with_options
+from hybridflow.losses.rollout_filters import FilterInputs, rollout_filters
+from hybridflow.tasks.grades import GRADES, graded
+
+
+def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
+    """[K] int64: the numbers of the rows that `rollout_filter` keeps, of those whose grades have not failed.
+
+    A filter does not see the others: a group is judged by the samples that have a grade. Waits for the rewards; they
+    and `truncated`, small columns, come here.
+    """
+    known = rollout.select_columns([*GRADES, "truncated"]).get()
+    rows = np.flatnonzero(graded(known))
+    group = known.dense("group_id") if "group_id" in known else np.arange(len(rollout))  # each row alone
+    inputs = FilterInputs(
+        rewards=known.dense("rewards")[rows],
+        group_id=group[rows],
+        lengths=rollout.lengths("response_ids")[rows],
+        truncated=known.dense("truncated")[rows],
+    )
+    part = config.rollout_filter
+    found = with_options(rollout_filters, part.name, part.options)(inputs)
+    kept: np.ndarray = rows[row_numbers(found, len(rows))]
+    return kept

@@ -1,0 +1,149 @@
+"""Where rows lie: chunks of them, somewhere, and which row of which chunk a reference means."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from hybridflow.batch.batch import Batch
+from hybridflow.batch.columns import Ragged
+
+Run = tuple[Any, int, int]
+"""Rows of a chunk, from `start` to `stop`, without it."""
+
+
+class Metadata(NamedTuple):
+    """What is known of rows without looking at them.
+
+    Attributes:
+        rows: how many.
+        kinds: what each column is like (`ragged int`), by its name.
+        lengths: [R] int64 of each ragged column.
+    """
+
+    rows: int = 0
+    kinds: Mapping[str, str] = {}
+    lengths: Mapping[str, np.ndarray] = {}
+
+    @staticmethod
+    def of(batch: Batch) -> Metadata:
+        """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
+        lengths: dict[str, np.ndarray] = {}
+        shared: dict[int, np.ndarray] = {}
+        for name, column in batch.items():
+            if isinstance(column, Ragged):
+                offsets = id(column.offsets)
+                if offsets not in shared:
+                    shared[offsets] = column.lengths
+                lengths[name] = shared[offsets]
+        return Metadata(batch.rows, batch.schema, lengths)
+
+
+class Chunk(Protocol):
+    """Rows in one piece, somewhere."""
+
+    def metadata(self) -> Metadata:
+        """What is known of them. Waits until they have been made."""
+
+    def get(self) -> Batch:
+        """The rows themselves, here. Waits until they have been made."""
+
+
+@dataclass(frozen=True, eq=False)
+class LocalChunk:
+    """A chunk in this process: to test a protocol, or to hand rows to a call."""
+
+    batch: Batch
+
+    def metadata(self) -> Metadata:
+        """See `Chunk`."""
+        return Metadata.of(self.batch)
+
+    def get(self) -> Batch:
+        """See `Chunk`."""
+        return self.batch
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Some columns of every row of a BatchRef.
+
+    Attributes:
+        columns: their names.
+        runs: where the rows lie, in their order: (chunk, start, stop), as few runs as there can be. Where there are no
+            rows, one run of none says what the columns are like, or no run, if nobody knows. A chunk may have more
+            columns than these.
+    """
+
+    columns: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def chunks(self) -> tuple[Any, ...]:
+        """Those that the runs name, each once."""
+        return tuple(dict.fromkeys(chunk for chunk, _, _ in self.runs))
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """How many rows there are up to the end of each run."""
+        return list(accumulate(stop - start for _, start, stop in self.runs))
+
+    def those(self, names: Container[str]) -> tuple[str, ...]:
+        """Its columns among these."""
+        return tuple([column for column in self.columns if column in names])
+
+    def slice(self, start: int, stop: int) -> Source:
+        """Those rows."""
+        if len(self.runs) == 1:
+            ((chunk, first, _),) = self.runs
+            return Source(self.columns, ((chunk, first + start, first + stop),))
+        if start == stop:
+            return Source(self.columns, tuple((chunk, row, row) for chunk, row, _ in self.runs[:1]))
+        ends = self._ends
+        first, last = bisect_right(ends, start), bisect_left(ends, stop)
+        taken = [*self.runs[first : last + 1]]
+        chunk, _, end = taken[0]
+        taken[0] = chunk, end - (ends[first] - start), end
+        chunk, begin, end = taken[-1]
+        taken[-1] = chunk, begin, end - (ends[last] - stop)
+        return Source(self.columns, tuple(taken))
+
+    def select(self, rows: np.ndarray) -> Source:
+        """The rows of those numbers, [n] int64, from 0 up."""
+        if not len(rows):
+            return self.slice(0, 0)
+        number = {chunk: n for n, chunk in enumerate(self.chunks)}
+        runs = np.array([(number[chunk], start, stop) for chunk, start, stop in self.runs])
+        ends = np.array(self._ends)
+        of = np.searchsorted(ends, rows, side="right")
+        chunk, row = runs[of, 0], runs[of, 2] - ends[of] + rows
+        breaks = np.flatnonzero((row[1:] != row[:-1] + 1) | (chunk[1:] != chunk[:-1])) + 1
+        first, last = np.append(0, breaks), np.append(breaks, len(rows)) - 1
+        chunks = list(number)
+        taken = zip(chunk[first].tolist(), row[first].tolist(), (row[last] + 1).tolist(), strict=True)
+        return Source(self.columns, tuple((chunks[n], start, stop) for n, start, stop in taken))
+
+    def of_each(self, value: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """[R] what `value` gives for a chunk's rows, for each row."""
+        found = {chunk: np.asarray(value(chunk)) for chunk in self.chunks}
+        pieces = [found[chunk][start:stop] for chunk, start, stop in self.runs]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+
+def end_to_end(columns: Sequence[str], runs: Sequence[Run]) -> Source:
+    """Runs of rows as one source; those that follow one another in a chunk become one."""
+    joined: list[Run] = []
+    for chunk, start, stop in runs:
+        if start == stop:
+            continue
+        if joined and joined[-1][0] is chunk and joined[-1][2] == start:
+            joined[-1] = chunk, joined[-1][1], stop
+        else:
+            joined.append((chunk, start, stop))
+    return Source(tuple(columns), tuple(joined or runs[:1]))

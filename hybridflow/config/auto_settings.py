@@ -1,0 +1,42 @@
+"""What settings that say `auto` come to. Pure; what is printed, checked and run all ask here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hybridflow.config.schema import ComponentConfig, Config, DType
+
+AUTO = "auto"
+MAX = 3.0  # TRL's vllm_importance_sampling_clip_max
+
+
+def correction(config: Config) -> ComponentConfig:
+    """The correction of the policy loss for sampling's log-probs: `auto` asks for one where the two engines differ.
+
+    In float32 they agree within rounding (1e-5 nats), so there is nothing to correct. In bfloat16 they lie 0.005 to
+    0.045 nats apart a token, and single tokens by half a nat: each is weighed by old policy / sampler, at most 3.
+    docs/numerics.md has what was measured, and why.
+    """
+    part = config.algorithm.policy_loss.correction
+    if part.name != AUTO:
+        return part
+    if config.actor.model.dtype is DType.float32:
+        return ComponentConfig("none")
+    return ComponentConfig("token_truncated", {"max": MAX, **part.options})
+
+
+def told(config: Config) -> str:
+    """In a line, what the correction comes to where it is `auto`; empty where it is not."""
+    if config.algorithm.policy_loss.correction.name != AUTO:
+        return ""
+    found = correction(config)
+    options = "".join(f", {name} {value}" for name, value in found.options.items())
+    return (
+        f"algorithm.policy_loss.correction: auto is {found.name}{options} (actor in {config.actor.model.dtype.value})"
+    )
+
+
+def resolved(config: Config) -> Config:
+    """The same settings with nothing left to resolve."""
+    loss = replace(config.algorithm.policy_loss, correction=correction(config))
+    return replace(config, algorithm=replace(config.algorithm, policy_loss=loss))

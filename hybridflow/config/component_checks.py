@@ -1,0 +1,183 @@
+"""The parts that `algorithm` names: do they exist, do they take these options, does the flow give what they read?
+
+Losses are written with torch, which is imported to ask them; so this is asked last, of settings that are sound else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from hybridflow.config import auto_settings
+from hybridflow.config.schema import ComponentConfig, Config
+from hybridflow.options import faults, nearest, taken_by, takes
+from hybridflow.registry import Registry
+
+if TYPE_CHECKING:
+    from hybridflow.algorithms import Algorithm
+
+
+def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
+    """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
+    return [
+        *_known(config, algorithm),
+        *_read(config, algorithm),
+        *_labels(config, algorithm),
+        *_fruitless(config, algorithm),
+    ]
+
+
+def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Names that are not registered, and options that a part does not take."""
+    from hybridflow.losses.advantages import advantages
+    from hybridflow.losses.aggregations import aggregations
+    from hybridflow.losses.corrections import corrections
+    from hybridflow.losses.kl_controllers import Lagrange, kl_controllers
+    from hybridflow.losses.kl_estimators import kl_estimators
+    from hybridflow.losses.options import with_options
+    from hybridflow.losses.policy_losses import policy_losses
+    from hybridflow.losses.preference_losses import pair_losses
+    from hybridflow.losses.reward_shapings import reward_shapings
+    from hybridflow.losses.rollout_filters import rollout_filters
+
+    own, loss = config.algorithm, config.algorithm.policy_loss
+    if "advantage" in algorithm.components:
+        yield from _part("advantage", advantages, own.advantage.name, own.advantage.options)
+    if "policy_loss" in algorithm.components:
+        yield from _part("policy_loss", policy_losses, loss.name, loss.options)
+        yield from _part("policy_loss", aggregations, loss.aggregate, None, "aggregate")
+        yield from _part("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
+        correction = loss.correction
+        if (
+            correction.name == auto_settings.AUTO
+        ):  # what it takes is looked at in float32 too, where it comes to nothing
+            correction = ComponentConfig("token_truncated", correction.options)
+        yield from _optional("policy_loss.correction", corrections, correction)
+    if "pair_loss" in algorithm.components:
+        yield from _part("", pair_losses, own.pair_loss, None, "pair_loss")
+    yield from _part("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
+    yield from _part("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
+    yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
+    control = own.reward_kl_control
+    wrong = list(_part("reward_kl_control", kl_controllers, control.name, control.options))
+    if not wrong:
+        make = with_options(kl_controllers, control.name, control.options)
+        wrong = list(_made("reward_kl_control", lambda: make(own.reward_kl_coef)))
+    yield from wrong
+    if "lagrange" in algorithm.components:
+        limits = own.lagrange
+        yield from _made("lagrange", lambda: Lagrange(**vars(limits)))
+
+
+def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Columns that the estimator reads and nobody gives."""
+    from hybridflow.losses.advantages import advantages, needs
+    from hybridflow.roles import givers
+
+    settings = config.algorithm
+    name, played = settings.advantage.name, algorithm.roles_of(settings)
+    if "advantage" not in algorithm.components or name not in advantages:
+        return
+    given = {*algorithm.columns, *(("values",) if "critic" in played else ())}
+    for column in needs(name):
+        if column not in given:
+            by = "the sampling of several responses a prompt" if column == "group_id" else ", ".join(givers(column))
+            yield (
+                f"algorithm.advantage.name: {name!r} reads the column {column!r}, which is given by "
+                f"{by or 'no role that is known'}; {settings.name} does not name it among its columns"
+            )
+    if "group_id" in needs(name) and settings.samples_per_prompt < 2:
+        yield (
+            f"algorithm.samples_per_prompt: {settings.samples_per_prompt} given, but advantage {name!r} compares the "
+            "samples of a prompt; give 2 or more"
+        )
+
+
+def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Columns that the loss of pairs reads and the task does not give."""
+    from hybridflow.losses.preference_losses import columns_of, pair_losses
+    from hybridflow.tasks import PreferenceTask, tasks
+
+    name, task = config.algorithm.pair_loss, tasks.get(config.task.name)
+    if "pair_loss" not in algorithm.components or name not in pair_losses or not issubclass(task, PreferenceTask):
+        return
+    missing = " and ".join(column for column in columns_of(name) if column not in task.labels)
+    if missing:
+        yield (
+            f"task.name: algorithm.pair_loss = {name} reads {missing}, which {config.task.name} does not give; make it "
+            "a hybridflow.tasks.HarmTask, or choose another, such as addition_sevens"
+        )
+
+
+def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """A filter, ours or a user's, that can never keep a row under these settings: no step would learn."""
+    from hybridflow.losses.filter_trial import keeps_nothing
+    from hybridflow.losses.options import with_options
+    from hybridflow.losses.rollout_filters import rollout_filters
+
+    own, limit = config.algorithm, config.rollout.max_response_tokens
+    name, options = own.rollout_filter.name, own.rollout_filter.options
+    if "rollout_filter" not in algorithm.components or name == "none" or name not in rollout_filters:
+        return
+    try:
+        chosen = with_options(rollout_filters, name, options)
+    except ValueError:  # told as an option that is wrong
+        return
+    if keeps_nothing(chosen, own.prompts_per_step, own.samples_per_prompt, limit):
+        yield (
+            f"algorithm.rollout_filter.name: {name} keeps no row whatever the rewards are, with samples_per_prompt = "
+            f"{own.samples_per_prompt} and responses of {limit} tokens at most, so no step would learn; give "
+            "algorithm.samples_per_prompt more than 1 if it compares the samples of a prompt, or set it to none"
+        )
+
+
+def _optional(key: str, registry: Registry[Any], part: ComponentConfig) -> Iterator[str]:
+    if part.name != "none":
+        yield from _part(key, registry, part.name, part.options)
+
+
+def _part(
+    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
+) -> Iterator[str]:
+    """Is there a part of that name, and does it take these options? None: it takes none from the configuration."""
+    above = f"algorithm.{key}".rstrip(".")
+    if name not in registry:
+        yield from unknown_name(f"{above}.{entry}", registry, name)
+    elif options is not None:
+        yield from wrong_options(above, name, registry.get(name), options)
+
+
+def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
+    """Can it be made with these values?"""
+    try:
+        make()
+    except ValueError as error:
+        yield f"algorithm.{key}: {error}"
+
+
+def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
+    """The problem of a name that is not registered, with the nearest one."""
+    if name not in registry:
+        try:
+            registry.get(name)
+        except KeyError as error:
+            yield f"{key}: {error.args[0]}"
+
+
+def wrong_options(above: str, name: str, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
+    """One line an option of a part that it does not take, or not so; those of another part, in one with the way out.
+
+    Args:
+        above: the key of the part, which has `name` and `options`.
+    """
+    wrong, taken = faults(part, options), taken_by(part)
+    others = [option for option in wrong if option not in taken and not nearest(part, option)]
+    for option, trouble in wrong.items():
+        if option not in others:
+            yield f"{above}.options.{option}: {trouble}"
+    if others:
+        drops = " ".join(f"'~{above}.options.{option}'" for option in others)
+        yield (
+            f"{above}.options.{others[0]}: {', '.join(others)} given, but {name} {takes(part)}; set them to null in "
+            f"a file, or leave them out on the command line: {drops}"
+        )

@@ -1,0 +1,127 @@
+"""What Hydra and OmegaConf complain about, in one line that names the key, what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from hybridflow.config import key_suggestions
+from hybridflow.config.provenance import Origins
+
+LEXER = "LexerNoViableAltException"  # a character that no word of the grammar has: its message is the override again
+
+
+def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]:
+    """Overrides of keys that the schema does not have, whatever their prefix (`+` would else add them unchecked)."""
+    found = []
+    for override in overrides:
+        key = override.key_or_group
+        is_group = key.partition("/")[0] in {*groups, "hydra"} and ("/" in key or key in groups)
+        plain = not override.is_sweep_override() and not override.is_delete()
+        if is_group and plain and not isinstance(override.value(), str | list):
+            found.append(f"{override.input_line}: {key} is a group: name one of its options, or leave it out")
+        if is_group or key.startswith("hydra.") or override.package is not None:
+            continue
+        problem = key_suggestions.unknown(key, groups)
+        if problem:
+            found.append(problem)
+    return found
+
+
+def sweeps(overrides: Iterable[Override]) -> list[str]:
+    """Overrides with several values, which only a sweep can take."""
+    return [
+        f"{override.input_line}: several values need -m (a sweep); a list is written "
+        f"{override.key_or_group}=[a,b], and a comma inside a text is quoted: \"{override.key_or_group}='a,b'\""
+        for override in overrides
+        if override.is_sweep_override()
+    ]
+
+
+def composition(error: Exception, origins: Origins) -> str:
+    """The message for what composing raised.
+
+    Args:
+        error: from Hydra or OmegaConf.
+        origins: the files and overrides that were composed, as far as known.
+    """
+    if isinstance(error, OverrideParseException):
+        told = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
+        return (
+            f"{error.override}: not understood; write key=value, and quote it for the shell (a text with brackets, "
+            f"commas or quotes twice, as \"key='a, b'\"){told}"
+        )
+    if isinstance(error, MissingConfigException):
+        return _missing_option(error)
+    if isinstance(error, RecursionError):
+        return "composing does not end: a file's `defaults` come back to the file, or a value is nested very deeply"
+    if there := re.search(r"An item is already at '(.+)'", _first_line(error)):
+        return _placed(f"{there[1]}: has a value already; write {there[1]}=VALUE, without the +", there[1], origins)
+    cause = error if isinstance(error, OmegaConfBaseException) else _omegaconf_cause(error)
+    key = getattr(cause, "full_key", None)
+    if cause is None or not key or key.startswith("hydra."):
+        return _first_line(error)
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        if (stray := _without_package(key, origins)) is not None:
+            return stray
+        problem = key_suggestions.unknown(key) or (
+            f"{key}: not in the configuration so far; write +{key}=VALUE to add it"
+            if key_suggestions.is_open(key)
+            else f"{key}: {_first_line(cause)}"
+        )
+        return _placed(problem, key, origins)
+    kind = "wrong type: " if isinstance(cause, ValidationError) else ""
+    return _placed(f"{key}: {kind}{_first_line(cause)}", key, origins)
+
+
+def _without_package(key: str, origins: Origins) -> str | None:
+    """What is wrong if a file of a group that is no section, as `experiment`, does not say where its keys belong."""
+    group = key.partition(".")[0]
+    for layer in origins.layers:
+        if layer.package == group and key_suggestions.unknown(group):
+            return (
+                f"{layer.file}: its first line must be `# @package _global_`; without it, its settings are taken for "
+                f"those of a section {group!r}, and there is none"
+            )
+    return None
+
+
+def _placed(problem: str, key: str, origins: Origins) -> str:
+    place = origins.find(key)
+    return f"{problem} ({place})" if place else problem
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = sorted(error.options or [])
+    if not group:
+        return f"no primary configuration is named {option!r}: {_first_line(error)}"
+    near = get_close_matches(option, options, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    return f"{group}={option}: {group} has no such option{hint} Options: {', '.join(options) or 'none'}"
+
+
+def missing(absent: Iterable[str], experiments: Iterable[str]) -> list[str]:
+    """One line a mandatory key that nothing has set, and the experiments to choose from, if any."""
+    lines = [f"{key}: must be given" for key in absent]
+    names = ", ".join(experiments)
+    return [*lines, f"An experiment sets them: experiment=NAME, one of {names}"] if names else lines
+
+
+def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
+    """The OmegaConf error behind Hydra's, which raises with and without `from`."""
+    behind = error.__cause__ or error.__context__
+    while behind is not None and not isinstance(behind, OmegaConfBaseException):
+        behind = behind.__cause__ or behind.__context__
+    return behind
+
+
+def _first_line(error: BaseException) -> str:
+    """And the second, if the first only announces it."""
+    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
+    return re.sub(r":\n\s*", ": ", text, count=1).split("\n")[0]

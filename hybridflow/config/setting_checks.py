@@ -1,0 +1,106 @@
+"""What settings alone can be wrong about: numbers, names, combinations, parts. No model folder is read.
+
+Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, after all else; unless a plugin does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from hybridflow.config import combination_checks, component_checks, layout_checks, unused_settings
+from hybridflow.config.provenance import Origins
+from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.config.sharding_checks import Sizes
+
+
+def problems(
+    config: Config,
+    models: Mapping[str, Sizes] = MappingProxyType({}),
+    tokenizers: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
+    """Every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
+
+    Args:
+        models: by role, the sizes of its model, as far as they are known.
+        tokenizers: by role, how its tokenizer differs from the actor's, as `Facts` has it.
+    """
+    from hybridflow.algorithms import algorithms
+
+    found = [*component_checks.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
+    if config.algorithm.name not in algorithms:
+        return [*found, *combination_checks.problems(config)]
+    flow = algorithms.get(config.algorithm.name)
+    roles = flow.roles_of(config.algorithm)
+    found += [*_graders(config, roles), *_workers(config, roles)]
+    facts = layout_checks.Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow))
+    return [*found, *combination_checks.problems(config, facts)]
+
+
+def of_parts(config: Config, origins: Origins | None = None) -> list[str]:
+    """The same of the algorithm's parts and of what it does not heed; of settings that are sound else.
+
+    Args:
+        origins: where they were made, if that is known.
+    """
+    from hybridflow.algorithms import algorithms
+
+    algorithm = algorithms.get(config.algorithm.name)
+    return [*unused_settings.problems(config, algorithm, origins), *component_checks.problems(config, algorithm)]
+
+
+def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of these roles that are none of ours, and for which there is a worker."""
+    from hybridflow.roles import roles
+    from hybridflow.workers import Worker, workers
+
+    others = [role for role in played if role not in SECTIONS and role in roles]
+    return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers.registered)
+
+
+def _task(config: Config) -> Iterator[str]:
+    from hybridflow.algorithms import algorithms
+    from hybridflow.tasks.preference_task import PreferenceTask
+    from hybridflow.tasks.task import tasks
+
+    name = config.task.name
+    yield from component_checks.unknown_name("task.name", tasks, name)
+    if name not in tasks:
+        return
+    task = tasks.get(name)
+    yield from component_checks.wrong_options("task", name, task, config.task.options)
+    learner = config.algorithm.name
+    if learner in algorithms and algorithms.get(learner).preferences and not issubclass(task, PreferenceTask):
+        yield (
+            f"task.name: {learner} learns from preferences, and {name} has none: make it a "
+            "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
+        )
+
+
+def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    from hybridflow.tasks.task import graders
+
+    yield from component_checks.unknown_name("reward.grader", graders, config.reward.grader)
+    if "cost" in roles and not layout_checks.has_model(config, "cost"):
+        yield from component_checks.unknown_name("cost.grader", graders, config.cost.grader)
+
+
+def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    """Workers that nobody registers, and ours in a role that they do not play. None of ours is imported."""
+    from hybridflow.workers.worker import PLAYED_BY, workers
+
+    plays = {name: role for role, names in PLAYED_BY.items() for name in names}
+    for role in (role for role in roles if role in PLAYED_BY):
+        name = layout_checks.section(config, role).worker
+        can = [*PLAYED_BY[role], *(other for other in workers.registered if other not in plays)]
+        if name in can:
+            continue
+        near = get_close_matches(name, can, n=1)
+        found = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
+        hint = f"; did you mean {near[0]}? " if near else ". "
+        yield f"{role}.worker: {name!r} given, but {found}{hint}There is {_list(can)}"
+
+
+def _list(names: list[str]) -> str:
+    return f"{', '.join(names)}; workers of your own are registered by a module under plugins"

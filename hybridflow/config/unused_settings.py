@@ -1,0 +1,109 @@
+"""Settings that have no effect, as the algorithm does not heed them: refused if they were meant for it, else told.
+
+Meant for it is what the command line sets, or the algorithm's own option file. An experiment and other files may set
+what another algorithm heeds, so that one experiment serves several: `experiment=addition algorithm=dpo`.
+
+An algorithm declares what it heeds (`heeds`, `parts`). One that does not is held to its parts alone: what else its flow
+reads, nobody knows. So is a class derived from one of ours, which may read more, until it declares it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import MISSING
+
+from hybridflow.config.provenance import Origins
+from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
+
+if TYPE_CHECKING:
+    from hybridflow.algorithms import Algorithm as Flow
+
+NAMED = ("reward_shaping", "rollout_filter", "reward_kl_control", "pair_loss")  # parts that `parts` must name
+ALWAYS = ("name", "prompts_per_step", "minibatches", "epochs")
+# Settings of these are often taken over by other sections (`${actor.parallel.tensor}`), or are needed to validate.
+SHARED = ("actor", "reward")
+
+
+def idle(config: Config, algorithm: type[Flow]) -> frozenset[str]:
+    """The keys of settings that are not at their defaults and that this algorithm has no use for."""
+    return frozenset(key for key, _ in _idle(config, algorithm))
+
+
+def problems(config: Config, algorithm: type[Flow], origins: Origins | None = None) -> list[str]:
+    """What was set for this algorithm and has no effect on it, as `key: what was found; what to do`.
+
+    Args:
+        origins: where settings were made; if that is not known, only parts that are named in vain are told.
+    """
+    found = _idle(config, algorithm)
+    if origins is None:
+        return [problem for key, problem in found if key.split(".")[1] in NAMED]
+    return [problem for key, problem in found if _meant(origins, key)]
+
+
+def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path) -> list[str]:
+    """What was set otherwise and has no effect: in files that are not ours, and for roles that take no part.
+
+    Args:
+        ours: the folder of our own options, which are known to serve several algorithms.
+    """
+    found = []
+    for key, _ in _idle(config, algorithm):
+        layer = origins.layer(key)
+        if not _meant(origins, key) and layer is not None and ours not in layer.file.resolve().parents:
+            found.append(origins.annotate(f"{key}: no effect, as {config.algorithm.name} does not heed it"))
+    return [*found, *_absent(config, origins, algorithm)]
+
+
+def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
+    """Sections of roles that take no part, if the command line sets something in them."""
+    played = algorithm.roles_of(config.algorithm)
+    for override in origins.overrides:
+        role, _, below = override.key_or_group.partition(".")
+        has_worker = role in SECTIONS and hasattr(getattr(config, role), "worker")
+        if has_worker and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
+            yield f"{override.input_line}: no effect, as {config.algorithm.name} has no role {role}"
+
+
+def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
+    """By key, settings that are not at their defaults and that this algorithm has no use for."""
+    heeds = vars(algorithm).get("heeds")
+    name, default = config.algorithm.name, AlgorithmConfig()
+    unread = [
+        entry for entry in fields(AlgorithmConfig) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.components)
+    ]
+    for entry in unread:
+        if heeds is not None or entry.name in NAMED:
+            value, usual = getattr(config.algorithm, entry.name), getattr(default, entry.name)
+            for key, found, expected in _changed(f"algorithm.{entry.name}", value, usual):
+                more = "" if heeds is not None else f"; a flow that has names {entry.name} among its `parts`"
+                yield key, f"{key}: {found} given, but {name} has no use for it; {_way_out(expected)}{more}"
+
+
+def _way_out(expected: Any) -> str:
+    return "leave it out" if isinstance(expected, dict) else f"leave it out, or set it to {expected}"
+
+
+def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Each leaf that differs from its default: key, value, default. A part without a default is idle as `none`."""
+    if is_dataclass(value):
+        for entry in fields(value):
+            yield from _changed(f"{key}.{entry.name}", getattr(value, entry.name), getattr(default, entry.name))
+    elif default == MISSING:
+        if value not in (MISSING, "none"):
+            yield key, value, "none"
+    elif value != default:
+        yield key, value, default
+
+
+def _meant(origins: Origins, key: str) -> bool:
+    """Whether the command line set it last, for this command alone, or the option of the group `algorithm`."""
+    override = origins.override(key)
+    if override is not None:
+        return override.input_line not in origins.shared
+    layer = origins.layer(key)
+    return layer is not None and layer.package == "algorithm"

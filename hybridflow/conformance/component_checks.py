@@ -1,0 +1,201 @@
+"""Parts of algorithms, tried as the functions that they are: no ranks, no model."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridflow.batch.columns import row_numbers
+from hybridflow.conformance.discovery import Found
+from hybridflow.conformance.estimator_checks import try_advantage
+from hybridflow.conformance.expectations import (
+    ExpectationError,
+    Tried,
+    broken,
+    expect,
+    expect_again,
+    expect_defaults,
+    expect_floats,
+)
+from hybridflow.conformance.protocol_checks import try_protocol
+from hybridflow.conformance.sample_rows import Case, cases, policy_cases
+from hybridflow.conformance.task_checks import answers_for, try_grader, try_task
+from hybridflow.losses.aggregations import totals
+from hybridflow.losses.corrections import CorrectionInputs
+from hybridflow.losses.policy_losses import PolicyInputs
+from hybridflow.losses.reward_shapings import ShapingInputs
+from hybridflow.losses.rollout_filters import FilterInputs
+from hybridflow.losses.token_loss import TokenLoss
+
+LIMIT = 6  # tokens that a response of these rows may have
+
+
+def results(found: Found) -> Tried:
+    """Of each part that can be tried so, the promises that it does not keep."""
+    for kind, check in CHECKS.items():
+        for name, part in found.get(kind, {}).items():
+            own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
+            yield f"{kind} {name!r}", broken(partial(check, part, **own))
+
+
+def try_policy_loss(loss: Callable[..., Any]) -> None:
+    """[T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
+    expect_defaults(loss)
+    for case in policy_cases():
+        on, (old, current) = f"on {case.name}: ", case.log_probs()
+        current.requires_grad_()
+        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
+        _expect_loss(on, given, case.tokens, "token")
+        _expect_gradient(on, given.loss, current, flows=not case.apart)
+        again = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
+        expect_again(on, given.loss, again.loss)
+        twice = loss(PolicyInputs(*(torch.cat([x, x]) for x in (current, old, case.advantages(), case.lengths))))
+        _expect_sums(on, given, twice)
+
+
+def try_pair_loss(loss: Callable[..., Any]) -> None:
+    """[P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
+    labels = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for case in policy_cases():
+        on, pairs = f"on {case.name}: ", len(case.lengths)
+        scores = [case.noise(pairs, 5).requires_grad_(), case.noise(pairs, 5) + case.apart * case.noise(pairs, 6)]
+        given_labels = {name: case.noise(pairs, 7 + number) > 0 for number, name in enumerate(labels)}
+        given = loss(*scores, **given_labels)
+        _expect_loss(on, given, pairs, "pair")
+        _expect_gradient(on, given.loss, scores[0], flows=True, of="the chosen scores")
+        expect_again(on, given.loss, loss(*scores, **given_labels).loss)
+        twice = {name: torch.cat([values, values]) for name, values in given_labels.items()}
+        _expect_sums(on, given, loss(*(torch.cat([x, x]) for x in scores), **twice))
+
+
+def _expect_loss(on: str, given: Any, size: int, what: str) -> None:
+    expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
+    expect_floats(on, "the loss", given.loss, size, what)
+    for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
+        whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
+        found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
+        expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
+
+
+def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
+    """Of all rows twice a sum is twice as much; a mean is not."""
+    for name, total in given.metrics.items():
+        again = twice.metrics.get(name, 2 * total)
+        stays = bool(total.abs() > 1e-4) and bool(torch.isclose(again, total, rtol=1e-4, atol=0.0))
+        expect(
+            not stays,
+            f"{on}metric {name!r} is the same for the rows and for all of them twice, so it is no sum over tokens: "
+            "give it as TokenLoss(loss, metrics, means={...}), or largest={...}",
+        )
+
+
+def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool, of: str = "log_probs") -> None:
+    lost = f"{on}gradient does not flow: the loss has none to {of} (is there a detach, item or no_grad too many?)"
+    expect(loss.requires_grad, lost)
+    (gradient,) = torch.autograd.grad(loss.sum(), log_probs, allow_unused=True)
+    expect(gradient is not None, lost)
+    finite = bool(torch.isfinite(gradient).all())
+    expect(finite, f"{on}not finite: the gradient to {of} (hybridflow.losses.ratios.clamped_exp bounds a ratio)")
+    expect(not flows or bool(gradient.any()), f"{on}gradient does not flow: it is 0 everywhere")
+
+
+def try_shaping(shaping: Callable[..., Any]) -> None:
+    """[R] finite rewards."""
+    expect_defaults(shaping)
+    for case in cases():
+        on = f"on {case.name}: "
+        given, again = (shaping(ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT)) for _ in range(2))
+        expect_floats(on, "the result", given, len(case.lengths), "row")
+        expect_again(on, given, again)
+
+
+def try_filter(rows_that_stay: Callable[..., Any]) -> None:
+    """The numbers of the rows that stay, whatever `select` takes: in any order."""
+    expect_defaults(rows_that_stay)
+    for case in cases():
+        on = f"on {case.name}: "
+        kept, again = (_kept(on, rows_that_stay, case) for _ in range(2))
+        expect_again(on, kept, again)
+
+
+def _kept(on: str, rows_that_stay: Callable[..., Any], case: Case) -> np.ndarray:
+    rewards, group, lengths = (column.clone().numpy() for column in (case.rewards, case.group_id, case.lengths))
+    found = rows_that_stay(FilterInputs(rewards, group, lengths, lengths == LIMIT))
+    try:
+        return row_numbers(found, len(lengths))
+    except (TypeError, IndexError) as error:
+        raise ExpectationError(f"{on}no numbers of rows: {error}") from None
+
+
+def try_correction(correction: Callable[..., Any]) -> None:
+    """[T] finite weights, also where training and generation are far apart."""
+    expect_defaults(correction)
+    for case in policy_cases():
+        on = f"on {case.name}: "
+        given, again = (correction(CorrectionInputs(*case.log_probs(), case.lengths.clone())) for _ in range(2))
+        expect_floats(on, "the result", given, case.tokens, "token")
+        expect_again(on, given, again)
+
+
+def try_kl(estimate: Callable[..., Any]) -> None:
+    """[T] finite estimates with a finite gradient to the policy's log-probs."""
+    for case in policy_cases():
+        on, (reference, current) = f"on {case.name}: ", case.log_probs()
+        current.requires_grad_()
+        given = estimate(current, reference)
+        expect_floats(on, "the estimate", given, case.tokens, "token")
+        _expect_gradient(on, given, current, flows=0 < case.apart < 1)
+        expect_again(on, given, estimate(current, reference))
+
+
+def try_aggregation(weights_of: Callable[..., Any]) -> None:
+    """[T] finite weights that do not depend on how a step's rows are cut; exactly 0 where the mask is."""
+    for case in policy_cases():
+        on, lengths = f"on {case.name}: ", case.lengths
+        mask = case.noise(case.tokens, 4) > 0
+        counts = totals(lengths, mask).tolist()
+        given = weights_of(lengths, *counts, mask, limit=LIMIT)
+        expect_floats(on, "the result", given, case.tokens, "token")
+        expect_again(on, given, weights_of(lengths, *counts, mask, limit=LIMIT))
+        expect(not given[~mask].any(), f"{on}tokens outside of the mask must weigh exactly 0")
+        half = len(lengths) // 2
+        cut = int(lengths[:half].sum())
+        parts = ((lengths[:half], mask[:cut]), (lengths[half:], mask[cut:]))
+        apart = torch.cat([weights_of(rows, *counts, own, limit=LIMIT) for rows, own in parts])
+        expect(torch.allclose(apart, given), f"{on}the weights depend on how the rows are cut into micro-batches")
+
+
+def try_controller(make: Callable[..., Any]) -> None:
+    """A coefficient that stays finite, and a state that comes back from JSON."""
+    expect_defaults(make)
+    one, other, twin = make(0.1), make(0.1), make(0.1)
+    for kl in (0.0, 0.01, 10.0):
+        one.update(kl)
+        twin.update(kl)
+        expect(bool(np.isfinite(one.coef)), f"not finite: coef is {one.coef} after a KL of {kl}")
+        expect_again(f"after a KL of {kl}: ", one.coef, twin.coef)
+    other.restore(json.loads(json.dumps(one.state())))
+    expect(other.coef == one.coef, f"restore(state()) gives a coef of {other.coef} in place of {one.coef}")
+
+
+CHECKS: Mapping[str, Callable[..., None]] = {
+    "task": try_task,
+    "grader": try_grader,
+    "dispatch protocol": try_protocol,
+    "reward shaping": try_shaping,
+    "advantage estimator": try_advantage,
+    "rollout filter": try_filter,
+    "rollout correction": try_correction,
+    "policy loss": try_policy_loss,
+    "loss of pairs": try_pair_loss,
+    "loss aggregation": try_aggregation,
+    "KL estimator": try_kl,
+    "KL controller": try_controller,
+}

@@ -1,0 +1,53 @@
+"""What modules register."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hybridflow.algorithms import algorithms
+from hybridflow.dispatch import protocols
+from hybridflow.losses.advantages import advantages
+from hybridflow.losses.aggregations import aggregations
+from hybridflow.losses.corrections import corrections
+from hybridflow.losses.kl_controllers import kl_controllers
+from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.policy_losses import policy_losses
+from hybridflow.losses.preference_losses import pair_losses
+from hybridflow.losses.reward_shapings import reward_shapings
+from hybridflow.losses.rollout_filters import rollout_filters
+from hybridflow.registry import Registry
+from hybridflow.roles import roles
+from hybridflow.tasks import graders, tasks
+from hybridflow.workers import workers
+
+REGISTRIES: tuple[Registry[Any], ...] = (
+    tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
+    aggregations, pair_losses, kl_estimators, kl_controllers, algorithms,
+)  # fmt: skip
+Found = Mapping[str, Mapping[str, Any]]
+"""By the kind of a registry, what is new in it, by name."""
+
+
+def registered(load: Callable[[], None]) -> Found:
+    """What is registered while `load` imports modules, but for our own parts that it may import as well."""
+    before = {registry.kind: registry.registered for registry in REGISTRIES}
+    load()
+    return {
+        registry.kind: {
+            name: part
+            for name, part in registry.registered.items()
+            if name not in before[registry.kind] and not ours(part)
+        }
+        for registry in REGISTRIES
+    }
+
+
+def names(found: Found) -> list[str]:
+    """Each as `policy loss 'mine'`."""
+    return [f"{kind} {name!r}" for kind, parts in found.items() for name in parts]
+
+
+def ours(part: object) -> bool:
+    """Whether hybridflow itself brings it."""
+    return str(getattr(part, "__module__", "")).partition(".")[0] == "hybridflow"

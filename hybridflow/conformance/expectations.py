@@ -1,0 +1,86 @@
+"""A promise that is not kept, in one line; and the promises that every tensor makes."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import hybridflow
+
+Tried = Iterator[tuple[str, list[str]]]
+"""For each thing that was tried, its name and the promises that it does not keep."""
+OURS = str(Path(hybridflow.__file__).parent)
+
+
+class ExpectationError(Exception):
+    """The message says which promise."""
+
+
+def broken(check: Callable[[], None]) -> list[str]:
+    """The promise that a check finds broken, if any; what the user's code raises is one too, with its place."""
+    try:
+        check()
+    except ExpectationError as error:
+        return [str(error)]
+    except (Exception, SystemExit) as error:
+        return [described(error)]
+    return []
+
+
+def described(error: BaseException) -> str:
+    """An exception on one line, with the last line of the user's own that it came from."""
+    text = " ".join(traceback.format_exception_only(error)[-1].split())
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
+    own = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename[:1] != "<"]
+    return f"{text} ({own[-1].filename}:{own[-1].lineno})" if own else text
+
+
+def expect(kept: bool, message: str) -> None:
+    """Raises ExpectationError with the message unless the promise is kept."""
+    if not kept:
+        raise ExpectationError(message)
+
+
+def expect_floats(on: str, name: str, value: object, size: int, what: str) -> None:
+    """[size] finite floats, one for each `what` (token, row); `on` says of which rows."""
+    expect(isinstance(value, Tensor), f"{on}wrong type: {name} is a {type(value).__name__}; a tensor was expected")
+    assert isinstance(value, Tensor)
+    shape = tuple(value.shape)
+    expect(shape == (size,), f"{on}wrong shape: {name} is {shape}; ({size},) was expected, one for each {what}")
+    expect(value.is_floating_point(), f"{on}wrong dtype: {name} is {value.dtype}; floats were expected")
+    for at in torch.nonzero(~torch.isfinite(value.detach())).flatten().tolist()[:1]:
+        raise ExpectationError(f"{on}not finite: {name} has {float(value.detach()[at])} at {what} {at}")
+
+
+def expect_defaults(part: Callable[..., Any]) -> None:
+    """Every option of a part has a default: it is tried without any."""
+    options = list(inspect.signature(part).parameters.values())[1:]
+    variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    bare = [option.name for option in options if option.default is option.empty and option.kind not in variadic]
+    expect(not bare, f"its option {', '.join(bare)} has no default, without which it cannot be tried; give it one")
+
+
+def expect_again(on: str, first: object, second: object) -> None:
+    """What a part gave when it was called once more with the same."""
+    expect(
+        _alike(first, second),
+        f"{on}it gives something else when it is called again with the same: is there a random number in it, a clock, "
+        "or something that it keeps from call to call? Ranks and resumed runs would differ",
+    )
+
+
+def _alike(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.array_equal(first, second)
+    if isinstance(first, (tuple, list)) and isinstance(second, (tuple, list)):
+        return len(first) == len(second) and all(map(_alike, first, second))
+    return bool(first == second)

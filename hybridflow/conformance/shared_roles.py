@@ -1,0 +1,72 @@
+"""Roles on ranks that several algorithms take their steps with, one after the other: one start serves all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms.algorithm import made_rows
+from hybridflow.batch import BatchRef
+from hybridflow.config.schema import Config
+from hybridflow.controller import Group
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
+from hybridflow.tasks import Prompts
+from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.loop import drawn
+from hybridflow.trainer.step_metrics import derived
+from hybridflow.trainer.task_rows import load_task
+
+PLUGIN = "hybridflow.conformance.rank_settings"
+EVERYONE = "contract_everyone"
+
+
+@dataclass(frozen=True)
+class SharedRoles:
+    """Roles that any of some algorithms may call."""
+
+    running: Running
+    settings: Group
+
+    def algorithm(self, config: Config) -> Algorithm:
+        """The algorithm of these settings over the roles, which take up its part of them."""
+        self.settings.use(asdict(config.algorithm)).get()
+        algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
+        task, draws = load_task(config), iter(range(1000))
+        split = "warmup" if algorithm.supervised else "train"
+        prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
+
+        def draw() -> BatchRef:
+            return drawn(algorithm, prompts, next(draws))
+
+        algorithm.next_prompts = draw
+        return algorithm
+
+    def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, dict[str, float]]:
+        """One step, as the trainer takes it: its rows, and what it measured."""
+        self.running.supervisor.finish_step()
+        algorithm.step_index = self.running.supervisor.step = number
+        algorithm.kept = None
+        rollout = made_rows(algorithm, algorithm.step(algorithm.next_prompts()))
+        metrics = self.running.supervisor.finish_step()
+        return rollout, metrics | algorithm.on_step_end(metrics) | derived(metrics, algorithm, rollout)
+
+
+@contextmanager
+def staged(configs: Sequence[Config], say: Callable[[str], None], extra: Sequence[str] = ()) -> Iterator[SharedRoles]:
+    """Start what the algorithms of these settings call, each role once, by the first settings; and roles `extra`.
+
+    Raises as `trainer.build`.
+    """
+    first = configs[0]
+    config = replace(first, algorithm=replace(first.algorithm, name=EVERYONE), plugins=[*first.plugins, PLUGIN])
+    import_plugins(config.plugins)
+    called = [r for c in configs for r in algorithms.get(c.algorithm.name).roles_of(c.algorithm)]
+    everyone = type("Everyone", (Algorithm,), {"roles": tuple(dict.fromkeys([*called, *extra]))})
+    algorithms.register(EVERYONE)(everyone)
+    with ExitStack() as stack:
+        running = build(config, stack, say)
+        (pool,) = running.pools.values()
+        yield SharedRoles(running, pool.start_role("contract_settings", Layout(data=pool.slots), config=config))

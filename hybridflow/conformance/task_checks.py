@@ -1,0 +1,109 @@
+"""Graders and tasks, tried without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridflow.conformance.expectations import ExpectationError, described, expect
+from hybridflow.errors import DataError
+from hybridflow.options import faults
+from hybridflow.tasks import SPLITS, Example, Task
+from hybridflow.tasks.answers import as_text
+from hybridflow.tasks.grades import number
+from hybridflow.tasks.task import hidden_method
+from hybridflow.tasks.tokenizer import EOS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+RESPONSES = ("", "12", "12 ", "the answer is 12.", "-1e9", "12\n13", "é漢")
+ANSWERS = ("12", "yes")  # of a grader whose task is not known
+SOME = 3
+
+
+def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWERS) -> None:
+    """A finite number for any response, the same each time. It may refuse an answer that it cannot compare with."""
+    refused = []
+    for answer in answers:
+        try:
+            grade(answer, answer)
+        except ValueError as error:
+            refused.append(f"{answer!r} ({error})")
+            continue
+        for response in (*RESPONSES, answer):
+            on = f"on the response {response!r} (answer {answer!r}): "
+            try:
+                given, again = (_number(on, grade(response, answer)) for _ in range(2))
+            except ExpectationError:
+                raise
+            except (Exception, SystemExit) as error:
+                raise ExpectationError(on + described(error)) from error
+            expect(again == given, f"{on}it gave {given} and then another grade")
+    expect(
+        len(refused) < len(answers),
+        f"it refuses every answer that was tried, {refused[-1:]}; with its task in the same modules, that one's are",
+    )
+
+
+def _number(on: str, given: object) -> float:
+    """A grade as a run takes it."""
+    try:
+        return number(given)
+    except ValueError as error:
+        raise ExpectationError(f"{on}no grade: it gave {error}; one finite number was expected") from None
+
+
+def answers_for(grader: str, tasks: Iterable[type[Task]]) -> Sequence[str]:
+    """Some answers of the tasks that name this grader, if there are any that can be made without options."""
+    own = [cls(any_text_tokenizer()) for cls in tasks if cls.grader == grader and not faults(cls, {})]
+    return [as_text(task.example("train", index).answer) for task in own for index in range(SOME)] or ANSWERS
+
+
+def try_task(cls: type[Task]) -> None:
+    """Three splits with rows that a run can take, the same each time; nothing of `held_out` is in `train`."""
+    needed = faults(cls, {})
+    expect(not needed, f"it needs options ({', '.join(needed)}), and is tried without any: give each a default")
+    task = cls(any_text_tokenizer())
+    hidden = hidden_method(task)
+    expect(hidden is None, str(hidden))
+    known: dict[str, set[int | str]] = {}
+    for split in SPLITS:
+        size = task.size(split)
+        whole = isinstance(size, int | np.integer) and size > 0
+        expect(whole, f"size({split!r}) is {size!r}; each split needs a row")
+        for index in sorted({0, size // 2, size - 1}):
+            on, given = f"example({split!r}, {index}): ", task.example(split, index)
+            expect(isinstance(given, Example), f"{on}it gave a {type(given).__name__}; an Example was expected")
+            expect(task.example(split, index) == given, f"{on}it gives another each time")
+            _try_row(task, split, index)
+        known[split] = {task.example(split, index).sample_id for index in range(min(size, 1000))}
+    shared = sorted(known["held_out"] & known["train"], key=str)
+    expect(not shared, f"held_out shares questions with train: sample_id {shared[:1]} is in both")
+
+
+def _try_row(task: Task, split: str, index: int) -> None:
+    """A row as a run takes it: it can be said in tokens, and answered."""
+    try:
+        row = task.rows(split, [index])
+    except DataError as error:
+        raise ExpectationError(str(error)) from None
+    on, missing = f"rows({split!r}, [{index}]): ", {"prompt_ids", "answer"} - set(row.columns)
+    expect(not missing, f"{on}columns missing: {', '.join(sorted(missing))}; it has {', '.join(row.columns) or 'none'}")
+    expect(len(row) == 1, f"{on}it gave {len(row)} rows, and one was asked for")
+
+
+def any_text_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer with a token for every byte, so for any text, and a plain chat template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = (EOS, *sorted(pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    found = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
+    found.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    return found

@@ -1,0 +1,62 @@
+"""The store: rows in Ray's object store, and who knows about them.
+
+A `StoredChunk` is what a `BatchRef` of the controller is made of. The object lives as long as any chunk names it, and
+a chunk as long as any `BatchRef` names that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import ray
+
+from hybridflow.batch import Batch, BatchRef, Metadata
+from hybridflow.batch.columns import kind_of
+from hybridflow.batch.joining import concat
+
+MARKS = ("group_id", "copy_id")
+
+
+class StoredChunk:
+    """Rows in one object of the store; see `hybridflow.batch.row_source.Chunk`."""
+
+    def __init__(self, data: Any, metadata: Callable[[], Metadata]) -> None:
+        self.data, self._metadata = data, metadata
+
+    def metadata(self) -> Metadata:
+        """What is known of the rows; waits for the ranks. Raises RoleError if they failed."""
+        return self._metadata()
+
+    def get(self) -> Batch:
+        """The rows. Raises RoleError if they were not made."""
+        self.metadata()
+        return Batch.from_wire(ray.get(self.data))
+
+
+def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
+    """Put rows into the store. Integer columns `group_id` and `copy_id` become marks, which the controller knows.
+
+    Args:
+        chunk_rows: at most so many rows in one object; None: one object. Between machines whole objects travel, so
+            smaller ones bring fewer rows that are not wanted there, at a cost for each.
+    """
+    return concat([_put(part) for part in batch.split(parts_of(len(batch), chunk_rows))])
+
+
+def parts_of(rows: int, chunk_rows: int | None) -> int:
+    """In how many chunks rows are cut; see `put`."""
+    return max(1, -(-rows // chunk_rows)) if chunk_rows else 1
+
+
+def _put(batch: Batch) -> BatchRef:
+    known = Metadata.of(batch)
+    marks = {name: batch.dense(name).astype(np.int64) for name in MARKS if _is_mark(batch, name)}
+    columns = [name for name in batch.columns if name not in marks]
+    stored = BatchRef.from_chunk(StoredChunk(ray.put(batch.to_wire()), lambda: known), len(batch), columns)
+    return stored.for_call(**marks)
+
+
+def _is_mark(batch: Batch, name: str) -> bool:
+    return name in batch and kind_of(batch[name]) == "int" and batch.dense(name).ndim == 1

@@ -1,0 +1,183 @@
+"""ResourcePool: a set of slots. One Ray actor a slot hosts every role that is placed there."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from hybridflow.config.schema import Config
+from hybridflow.controller import interrupt, process_deaths
+from hybridflow.controller.group import group_class
+from hybridflow.controller.rank import Rank
+from hybridflow.controller.report import Place
+from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe import terminal
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import Role, roles
+
+
+class ResourcePool:
+    """Slots of the cluster, reserved together.
+
+    Example:
+        with cluster(slots=4):
+            supervisor = Supervisor()
+            pool = ResourcePool("main", 4, supervisor)
+            scorer = pool.start_role("scorer", Layout(data=4))
+
+    Args:
+        slots: how many; a slot is a GPU where the cluster has GPUs, else a CPU.
+        light: no torch in its processes.
+        timeout_s: of collective operations of its ranks.
+        start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
+
+    Attributes:
+        places: where each rank is.
+
+    Raises HybridFlowError if the cluster has no room for them; RoleError, naming pool and rank, if one does not start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        slots: int,
+        supervisor: Supervisor,
+        *,
+        light: bool = True,
+        timeout_s: float = 600.0,
+        start_timeout_s: float = 600.0,
+        plugins: Sequence[str] = (),
+    ) -> None:
+        self.name, self.slots, self._supervisor = name, slots, supervisor
+        self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
+        gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
+        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}, start_timeout_s)
+        actor = ray.remote(Rank)
+        self.ranks = [
+            actor.options(
+                num_cpus=1,
+                num_gpus=1 if gpu else 0,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
+            ).remote(slot)
+            for slot in range(slots)
+        ]
+        supervisor.register_ranks(self.ranks)
+        try:
+            self.places: list[Place] = self._settled("start", list(plugins))
+            self._watch()
+            if not light:
+                self._join(timeout_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def start_role(
+        self,
+        role: str,
+        layout: Layout,
+        *,
+        worker: str | None = None,
+        config: Config | None = None,
+        updates: int = 1,
+        chunk_rows: int | None = None,
+        interface: type[Role] | None = None,
+    ) -> Any:
+        """Build a role on every rank of the pool.
+
+        Args:
+            worker: the registered name of its worker class; None: the role's own name.
+            updates: optimiser steps of this role that the run plans.
+            chunk_rows: at most so many rows in one object of the store; see `put`.
+            interface: the methods of the group; None: those of the role of that name.
+
+        Returns:
+            A `Group` with the role's methods. Annotate it as the role over references, as in
+            `actor: ActorRole[BatchRef] = pool.start_role("actor", …)`, and a type checker knows them.
+
+        Raises ValueError if the layout does not fill the pool, KeyError for a role or a protocol that does not exist,
+        RoleError with a rank's traceback if a build fails.
+        """
+        if layout.size != self.slots:
+            raise ValueError(
+                f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
+            )
+        interface = interface or roles.get(role)
+        made = group_class(interface)  # an unknown protocol is an error here, before the model is built
+        calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
+        self._supervisor.wait_all(role, "build", calls, self._start_timeout_s)
+        gc.collect()
+        gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
+        return made(role, interface, layout, self.ranks, self._supervisor, chunk_rows)
+
+    def meeting_point(self, others: Sequence[Place] = ()) -> str:
+        """Where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is host."""
+        places = [*self.places, *others]
+        if len({place.node for place in places}) == 1:  # a file, so that nothing listens
+            self._meetings.append(ray.get(self.ranks[0].make_meeting_folder.remote()))
+            return f"file://{self._meetings[-1]}/store"
+        return f"tcp://{places[0].address}:{ray.get(self.ranks[0].free_port.remote())}"
+
+    def close(self) -> None:
+        """End its processes, give its slots back, and remove what they met by."""
+        for handle in self.ranks:
+            ray.kill(handle)
+        # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
+        # our own cluster's processes as well, and then this call waits for a minute.
+        if not interrupt.arrived():
+            remove_placement_group(self._reserved)
+        for place in getattr(self, "places", ()):
+            process_deaths.forget(place.pid)
+        for folder in self._meetings:
+            shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
+
+    def _settled(self, method: str, *given: Any) -> list[Any]:
+        """The values of a call on every rank that is no call on a role."""
+        key = f"placement.pools.{self.name}"
+        calls = [getattr(rank, method).remote(key, *given) for rank in self.ranks]
+        return self._supervisor.wait_all(key, method, calls, self._start_timeout_s)
+
+    def _watch(self) -> None:
+        """See to it that the end of a process on this machine can be told."""
+        here = ray.get_runtime_context().get_node_id()
+        for place in self.places:
+            if place.node == here:
+                process_deaths.watch(place.pid)
+
+    def _join(self, timeout_s: float) -> None:
+        nodes = [place.node for place in self.places]
+        meeting = self.meeting_point()
+        key = f"placement.pools.{self.name}"
+        calls = [
+            handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s)
+            for rank, handle in enumerate(self.ranks)
+        ]
+        self._supervisor.wait_all(key, "join", calls, self._start_timeout_s)
+
+
+def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:
+    reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
+    start, told = monotonic(), False
+    while not reserved.wait(min(LOOK_UP_S, timeout_s)):
+        interrupt.check()
+        if not told and monotonic() > start + SAY_AFTER_S:
+            told = True
+            terminal.complain(f"placement.pools.{name}: still waiting until {slots} slots of the cluster are free")
+        if monotonic() < start + timeout_s:
+            continue
+        has = ray.available_resources()
+        remove_placement_group(reserved)
+        raise HybridFlowError(
+            f"placement.pools.{name}: {slots} slots of {bundle} were not free within {timeout_s:g} s "
+            f"(ray.start_timeout_s); the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
+        )
+    return reserved

@@ -1,0 +1,255 @@
+"""The supervisor: knows every call under way, and makes the first failure the error that the user sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import Any
+
+import ray
+
+from hybridflow.controller import interrupt
+from hybridflow.controller.failure import Failure, RoleError, describe
+from hybridflow.controller.process_deaths import ending
+from hybridflow.controller.report import Report
+from hybridflow.observe import terminal
+from hybridflow.observe.metrics import TIMES, Metrics
+
+LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
+SAY_AFTER_S = 30.0  # of a start: whom it waits for
+MOST_NAMED = 8  # ranks
+GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
+
+
+@dataclass(eq=False)
+class CallRecord:
+    """One call on a group.
+
+    Attributes:
+        ranks: that were called.
+        pending: the report to come from each of them; none when all are there.
+        size: the ranks of the group.
+        step: of the algorithm, in which it was made.
+        reports: by rank; None until it is there, or if the rank is not called.
+    """
+
+    role: str
+    method: str
+    ranks: Sequence[int]
+    pending: Sequence[Any]
+    size: int
+    collect: Callable[[list[Any]], Any]
+    step: int | None = None
+    missing: int = 0
+    reports: list[Report | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.missing, self.reports = len(self.pending), [None] * self.size
+
+    def joined(self, part: Callable[[Report], Any]) -> Any:
+        """What the protocol collects of a part of every report."""
+        return self.collect([None if report is None else part(report) for report in self.reports])
+
+
+class Supervisor:
+    """Watches calls. While `wait` and `finish_step` wait, they raise as soon as any call fails, whichever it is.
+
+    On a failure the ranks are killed: the others of its group may wait for it in a collective. Whatever is waited for
+    after that raises the same failure.
+
+    Attributes:
+        step: of the algorithm, for the errors of calls that are made in it; the trainer sets it.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self._sampling: tuple[int | None, int] = None, 0
+        self._under_way: dict[Any, tuple[CallRecord, int]] = {}
+        self._finished: list[CallRecord] = []
+        self._ranks: list[Any] = []
+        self._failed: RoleError | None = None
+
+    def register_ranks(self, ranks: Sequence[Any]) -> None:
+        """Count these actors among those to end after a failure."""
+        self._ranks.extend(ranks)
+
+    def count_sampling(self) -> int:
+        """A call that samples is being made; how many were made before it in this step, on any role."""
+        step, before = self._sampling
+        before = before if step == self.step else 0
+        self._sampling = self.step, before + 1
+        return before
+
+    def watch(self, record: CallRecord) -> None:
+        """A call has been made."""
+        record.step = self.step
+        for pending, rank in zip(record.pending, record.ranks, strict=True):
+            self._under_way[pending] = record, rank
+
+    def wait_all(self, role: str, method: str, pending: Sequence[Any], within_s: float = inf) -> list[Any]:
+        """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values.
+
+        Args:
+            within_s: later, the ranks that have not reported have failed.
+        """
+        record = CallRecord(role, method, range(len(pending)), pending, len(pending), lambda _: None)
+        self.watch(record)
+        return [report.value for report in self.wait(record, within_s) if report is not None]
+
+    def wait(self, record: CallRecord, within_s: float = inf) -> list[Report | None]:
+        """The reports of one call, by rank."""
+        start, told = monotonic(), within_s == inf
+        while record.missing:
+            self._raise_again()
+            if monotonic() > start + within_s:
+                self._fail(_late(record, within_s))
+            if not told and monotonic() > start + SAY_AFTER_S:
+                told = True
+                terminal.complain(
+                    f"{record.role}.{record.method}: still waiting for rank {_named(_unreported(record))}"
+                )
+            self._receive([pending for pending in record.pending if pending in self._under_way])
+        return record.reports
+
+    def finish_step(self) -> dict[str, float]:
+        """Wait for every call, and give the metrics of all that ended since the last time."""
+        self._raise_again()
+        while self._under_way:
+            self._receive(list(self._under_way))
+        finished, self._finished = self._finished, []
+        joined = Metrics()
+        for record in finished:
+            joined.add(_measured(record))
+        return joined.result()
+
+    def poll(self) -> None:
+        """Take in the reports that have come, of any call. Raises as `wait`."""
+        interrupt.check()
+        self._raise_again()
+        ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
+        for pending in ready:
+            self._take_in(pending, self._outcome(pending))
+
+    def _receive(self, wanted: list[Any]) -> None:
+        """Take these reports in, all at once if they come soon; else those that have come, of any call."""
+        interrupt.check()
+        try:
+            found = ray.get(wanted, timeout=LOOK_UP_S)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):  # one is late, or its process has died
+            self.poll()
+            return
+        for pending, encoded in zip(wanted, found, strict=True):
+            self._take_in(pending, self._decoded(pending, encoded))
+
+    def _outcome(self, pending: Any) -> Report:
+        """The report of a call that has ended in any way."""
+        try:
+            encoded = ray.get(pending)
+        except ray.exceptions.RayError as error:
+            return Report(failure=_lost(*self._under_way[pending], error))
+        return self._decoded(pending, encoded)
+
+    def _decoded(self, pending: Any, encoded: bytes) -> Report:
+        try:
+            return Report.decode(encoded)
+        except Exception as error:  # a value of a class that only the rank can import
+            (record, rank), (line, trace) = self._under_way[pending], describe(error)
+            line = f"what it returned cannot be read here: {line}"
+            return Report(failure=Failure(record.role, rank, "this process", record.method, line, trace))
+
+    def _take_in(self, pending: Any, report: Report) -> None:
+        record, rank = self._under_way.pop(pending)
+        if report.failure is not None:
+            self._fail(_in_step(report.failure, record))
+        record.reports[rank] = report
+        record.missing -= 1
+        if not record.missing:
+            record.pending = ()  # the store lets go of them
+            self._finished.append(record)
+
+    def _fail(self, found: Failure) -> None:
+        """Gather what else has failed by now, end the ranks, and raise the first failure."""
+        failures, others = [found], list(self._under_way)
+        ready, _ = ray.wait(others, num_returns=len(others), timeout=GRACE_S) if others else ([], [])
+        for pending in ready:
+            failure = self._outcome(pending).failure
+            if failure is not None:
+                failures.append(_in_step(failure, self._under_way[pending][0]))
+        for rank in self._ranks:
+            ray.kill(rank)
+        self._under_way.clear()
+        first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
+        self._failed = RoleError(first, after)
+        raise self._failed
+
+    def _raise_again(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+def _measured(record: CallRecord) -> Metrics:
+    """What a call measured: means and sums as its protocol collects them, the largest and smallest of all its ranks.
+
+    A protocol collects from ranks that have the results, each row once. What is a largest may come from any rank: a
+    rank that has no result, because it holds half of a layer, may need the most memory.
+    """
+    reports = [report for report in record.reports if report is not None]
+    joined, measured = Metrics(), [report.metrics for report in reports if report.metrics]
+    joined.total(f"{TIMES}{record.method}", max([report.seconds for report in reports]))
+    if not measured:
+        return joined
+    found = record.joined(lambda report: report.metrics)
+    for metrics in found if isinstance(found, list) else [found]:
+        joined.add(metrics or Metrics())
+    joined.maxima.clear()
+    for metrics in measured:
+        for name, value in metrics.maxima.items():
+            joined.max(name, value)
+        for name, value in metrics.minima.items():
+            joined.min(name, value)
+    for name in [name for name in joined.maxima if name.startswith(TIMES)]:
+        joined.total(name, joined.maxima.pop(name))
+    return joined
+
+
+def _in_step(failure: Failure, record: CallRecord) -> Failure:
+    return dataclasses.replace(failure, step=record.step)
+
+
+def _unreported(record: CallRecord) -> list[int]:
+    return [rank for rank in record.ranks if record.reports[rank] is None]
+
+
+def _named(ranks: list[int]) -> str:
+    """The first few of them."""
+    return ", ".join(map(str, ranks[:MOST_NAMED])) + (", …" if len(ranks) > MOST_NAMED else "")
+
+
+def _late(record: CallRecord, within_s: float) -> Failure:
+    """The first rank from which there is no report."""
+    late = _unreported(record)
+    line = f"it was not done after {within_s:.0f} s; ray.start_timeout_s gives it longer"
+    if len(late) > 1:
+        line += f" (nor on {len(late) - 1} more of its {record.size} ranks)"
+    return Failure(record.role, late[0], "no report", record.method, line, line, at=0.0)
+
+
+def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
+    """A call whose process has died, or did not report for another reason that Ray gives.
+
+    It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
+    """
+    told = str(error).strip()
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        place = {key: re.search(rf"^\s*{key}: (\S+)$", told, re.MULTILINE) for key in ("ip", "pid")}
+        pid = int(place["pid"][1]) if place["pid"] else None
+        node = place["ip"][1] if place["ip"] else "node unknown"
+        line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, told)}"
+        return Failure(record.role, rank, node, record.method, line, told, at=0.0)
+    cause = getattr(error, "cause", None)
+    line = describe(cause if isinstance(cause, BaseException) else error)[0]
+    return Failure(record.role, rank, "its process", record.method, line, told, at=0.0)

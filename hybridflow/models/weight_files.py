@@ -1,0 +1,188 @@
+"""A Hugging Face folder's weights: which slices a rank reads (from shapes alone), and the reading of those slices.
+
+A slice is cut out of the mapped file, so a process holds one slice at a time, whatever the model's size. What the
+system keeps of the file's pages is its own affair; of a tensor whose rows are cut these may be most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+
+from hybridflow.errors import shown
+from hybridflow.json_file import LFS_POINTER, is_there, read_object, refuse_pointer
+from hybridflow.models.model_export import unreadable
+from hybridflow.models.model_shape import ModelShape
+from hybridflow.models.weight_table import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
+from hybridflow.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+OUTPUT = "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What a rank reads of one weight: the part `span` of its split axis; all of it if it is not cut."""
+
+    weight: Weight
+    span: tuple[int, int]
+
+    @property
+    def elements(self) -> int:
+        """How many numbers that is."""
+        if self.weight.axis is None:
+            return math.prod(self.weight.shape)
+        a, b = self.span
+        return math.prod(self.weight.shape) // self.weight.shape[self.weight.axis] * (b - a)
+
+
+def load_plan(shape: ModelShape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
+    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer."""
+    at = layout.coordinates[rank]
+    weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
+    weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
+    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights]
+
+
+def in_folder(shape: ModelShape, plan: Sequence[Slice]) -> list[Slice]:
+    """The slices that are to be read of a folder: a reward model that starts from a language model finds no score."""
+    return [part for part in plan if shape.head != "lm" or part.weight.name != SCORE_HEAD]
+
+
+def tied_copy(shape: ModelShape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
+    """With tied embeddings the last of several stages has a copy of the embedding for its output layer."""
+    if not shape.tied or head != "lm" or pipeline == 1 or stage != pipeline - 1:
+        return []
+    first = table(shape, tensor)[0]
+    return [Weight(first.name, first.shape, "output_layer.weight", LAST, first.axis, padded=first.padded)]
+
+
+def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Slice, Tensor]]:
+    """Read the slices one by one, in the format of the folder; a critic's head may be missing and is left out.
+
+    Raises:
+        FileNotFoundError: the folder has no safetensors.
+        KeyError: a tensor is missing; the message names it.
+        ValueError: a tensor has another shape than config.json says.
+    """
+    files = tensor_files(Path(folder))
+    for item in plan:
+        weight = item.weight
+        if weight.name not in files:
+            if weight.name == VALUE_HEAD:
+                continue
+            raise KeyError(f"{folder} has no tensor {weight.name!r}")
+        with safe_open(files[weight.name], framework="pt") as reader:
+            source = reader.get_slice(weight.name)
+            found = tuple(source.get_shape())
+            if found != weight.shape:
+                raise ValueError(f"{folder}: {weight.name} has shape {found}; by config.json it is {weight.shape}")
+            a, b = item.span
+            yield item, source[:, a:b] if weight.axis == 1 else source[a:b]
+
+
+def refuse_unread(folder: str | Path, shape: ModelShape, *, head: str = "lm") -> None:
+    """Raise ValueError naming a tensor that the folder has and a model of this shape does not.
+
+    An output layer beside a tied embedding or another head, the score of a reward model that a critic starts from, and
+    frequencies, which are computed, are left unread.
+    """
+    known = {weight.name for weight in table(shape, head=head)} | {OUTPUT}
+    known |= {SCORE_HEAD} if head == "value" else set()
+    extra = [name for name in tensor_files(Path(folder)) if name not in known and not name.endswith(".inv_freq")]
+    if extra:
+        raise ValueError(
+            f"{folder} has tensors that a {shape.family} model of its config.json does not have, such as {extra[0]!r} "
+            f"({len(extra)} in all): they would be ignored"
+        )
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor.
+
+    Raises:
+        FileNotFoundError: the folder has no safetensors.
+        ValueError: it has two sets of them, of which transformers reads the one and vLLM the other.
+    """
+    if is_there(folder / INDEX):
+        named = _weight_map(folder / INDEX)
+        if (folder / SINGLE).is_file() and SINGLE not in named.values():
+            raise ValueError(
+                f"{folder} has {SINGLE}, and {INDEX} that names other files: it cannot be known which are the model's "
+                "weights; move the ones that are not out of the folder"
+            )
+        return {name: folder / file for name, file in named.items()}
+    if not is_there(folder / SINGLE):
+        raise FileNotFoundError(f"{folder} has neither {INDEX} nor {SINGLE}: only safetensors are read")
+    return dict.fromkeys(tensor_shapes(folder / SINGLE), folder / SINGLE)
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a safetensors file, by its header; torch is not imported.
+
+    Raises ValueError naming the file: it cannot be read, is cut short, or is no safetensors at all.
+    """
+    if not is_there(file):
+        raise ValueError(f"{file}: there is no such file")
+    try:
+        with file.open("rb") as stream:
+            refuse_pointer(file, stream.read(len(LFS_POINTER)))
+        with safe_open(file, framework="numpy") as reader:
+            return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        size = file.stat().st_size
+        raise ValueError(f"{file}, of {size} bytes, is not whole, or no safetensors: {error}") from error
+
+
+def why_broken(folder: str | Path, shape: ModelShape) -> str | None:
+    """What is wrong with the weights of a folder: not there, not whole, or of another shape; None: nothing.
+
+    Headers alone are read. What stands on top of the decoder is left to what reads it.
+    """
+    try:
+        _refuse_broken(folder, shape)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_broken(folder: str | Path, shape: ModelShape) -> None:
+    if closed := unreadable(Path(folder)):
+        raise ValueError(f"{closed}: Permission denied")
+    files = tensor_files(Path(folder))
+    found = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
+    for name, file in files.items():
+        if name not in found[file]:
+            raise ValueError(f"{file} has no tensor {name!r}, which {INDEX} says is in it")
+    for weight in table(shape):
+        if weight.name in (OUTPUT, SCORE_HEAD, VALUE_HEAD):
+            continue
+        if weight.name not in files:
+            raise ValueError(f"{folder} has no tensor {weight.name!r}, which a model of its config.json has")
+        given = found[files[weight.name]][weight.name]
+        if given != weight.shape:
+            raise ValueError(
+                f"{files[weight.name]}: {weight.name} has shape {given}; by config.json it is {weight.shape}"
+            )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index names it."""
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{index}: weight_map = {shown(named)}: an object was expected, of files by tensors' names")
+    for file in named.values():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ValueError(f"{index}: weight_map names {shown(file)}: the name of a file beside it was expected")
+    return named

@@ -1,0 +1,114 @@
+"""The run folder: what a run leaves behind, in files that anyone can read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from hybridflow.errors import ConfigError
+from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.plain_json import as_json
+
+EARLIER = re.compile(r"earlier-(\d+)")
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
+
+
+class RunFolder:
+    """`config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
+
+    A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything; both only once
+    nothing but the training itself can still fail.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+
+    @property
+    def rollouts(self) -> Path:
+        """Where the ranks write rows."""
+        return self.path / "rollouts"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, a Hugging Face folder."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's state is saved."""
+        return self.path / "checkpoints"
+
+    def write_config(self, text: str) -> None:
+        """The resolved configuration, as YAML."""
+        file = self.path / "config.yaml"
+        with writing(file):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+
+    def log(self, metrics: Mapping[str, object]) -> None:
+        """Append a line to `metrics.jsonl`. A metric that is not finite is null there."""
+        file = self.path / "metrics.jsonl"
+        with writing(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(as_json(metrics) + "\n")
+
+    def unsaved(self) -> bool:
+        """Whether an earlier run of this name began and neither ended nor saved anything."""
+        begun = (self.path / "config.yaml").exists() or (self.path / "metrics.jsonl").exists()
+        return begun and not self.model.exists() and not any(self.checkpoints.glob("step-*"))
+
+    def archive_previous(self) -> Path | None:
+        """Move what an earlier run of the same name left to `earlier-<n>/`, and return where that is.
+
+        Nothing is overwritten: n is one more than the largest there is. None: nothing was left.
+        """
+        left = [self.path / part for part in PARTS if (self.path / part).exists()]
+        if not left:
+            return None
+        names = [EARLIER.fullmatch(entry.name) for entry in self.path.iterdir()]
+        number = 1 + max((int(name.group(1)) for name in names if name), default=0)
+        aside = self.path / f"earlier-{number}"
+        with writing(aside):
+            aside.mkdir()
+            for part in left:
+                part.rename(aside / part.name)
+        return aside
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes that each file which grows line by line has now. They have reached the disk."""
+        return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raises ConfigError if a file has become shorter than `sizes` gave."""
+        for name, size in sizes.items():
+            file = self.path / name
+            found = file.stat().st_size if file.exists() else 0
+            if found < size:
+                raise ConfigError(
+                    f"{file} has {found} bytes, and had {size} when the checkpoint was made: put it back, or go on "
+                    "under another run.name with trainer.resume=PATH of the checkpoint"
+                )
+
+    def truncate_to(self, sizes: Mapping[str, int]) -> None:
+        """Take these files back to what `sizes` gave then: later lines go.
+
+        Raises ConfigError, before anything is changed, if a file has become shorter.
+        """
+        self.check_sizes(sizes)
+        for file in self._growing():
+            name = file.relative_to(self.path).as_posix()
+            with writing(file):
+                if name in sizes:
+                    os.truncate(file, sizes[name])
+                else:
+                    file.unlink()
+
+    def _growing(self) -> list[Path]:
+        return sorted([*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl")])
+
+
+def _flushed_size(file: Path) -> int:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return os.fstat(stream.fileno()).st_size

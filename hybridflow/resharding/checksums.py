@@ -1,0 +1,70 @@
+"""Checksums by which what generation holds is compared with what training gave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.resharding.plan import Part
+from hybridflow.resharding.plan.sharding import Cut
+from hybridflow.resharding.transport import Transport, in_hf_shape
+
+MODULUS = 2**64
+_BITS = {2: torch.int16, 4: torch.int32}
+
+
+def checksum(tensor: Tensor) -> int:
+    """The sum of the numbers' bit patterns, as int64.
+
+    It is exact and does not depend on the order, so a weight's is the sum of its parts', modulo 2⁶⁴; zeros add nothing.
+    """
+    return int(tensor.detach().contiguous().view(_BITS[tensor.itemsize]).sum(dtype=torch.int64))
+
+
+def source_checksums(transport: Transport, cut: Cut, place: int) -> dict[str, int]:
+    """Of each weight, that of the part which this rank is to hold, from the training shards that it comes from.
+
+    All ranks of the transport's group call it. Nobody sums what has travelled.
+
+    Args:
+        cut: generation's.
+        place: this rank's tensor rank there.
+    """
+    items = list(transport.exchange.program.items)
+    sums = torch.zeros(len(items), cut.tensor, dtype=torch.int64)
+    for row, item in enumerate(items):
+        parts = item.parts or (Part(transport.mine, cut.span(item.weight, place), item.elements),)
+        for part in (part for part in parts if part.giver == transport.mine):
+            held = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
+            axis, first = item.weight.axis or 0, 0 if item.weight.axis is None else part.span[0]
+            for taker in range(cut.tensor):
+                want = cut.span(item.weight, taker)
+                a, b = max(part.span[0], want[0]), min(part.span[1], want[1])
+                if a < b:
+                    sums[row, taker] = checksum(held.narrow(axis, a - first, b - a))
+    travels = torch.tensor([[bool(item.parts)] for item in items])
+    given = (sums * travels).to(transport.device)
+    if transport.group is not None:
+        dist.all_reduce(given, group=transport.group)
+    sums = torch.where(travels, given.cpu(), sums)
+    return {item.weight.name: int(sums[row, place]) for row, item in enumerate(items)}
+
+
+def differing(sources: Mapping[str, int], held: Mapping[tuple[str, ...], int]) -> list[str]:
+    """The weights that an engine does not hold as they were given.
+
+    Args:
+        sources: by weight.
+        held: by the weights that are together in one parameter of the engine.
+    """
+    wrong = [
+        name
+        for names, found in held.items()
+        if (found - sum(sources[name] for name in names)) % MODULUS
+        for name in names
+    ]
+    missing = set(sources) - {name for names in held for name in names}
+    return sorted({*wrong, *missing})

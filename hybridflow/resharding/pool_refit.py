@@ -1,0 +1,191 @@
+"""Refit where generation has a pool of its own: each training rank sends slices, each rollout rank gets its own.
+
+A rollout rank asks for its buckets in order and never for more than two at a time; a training rank sends the first
+buckets of all its takers, then the second ones, and so on, with at most two on their way. Of all messages that are
+left, in that order, the first has both its ends waiting for it, so none waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.models import ModelShape, Weight
+from hybridflow.parallel.platform import platform
+from hybridflow.resharding.checksums import checksum, differing
+from hybridflow.resharding.live_bytes import Alive
+from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
+from hybridflow.resharding.plan.sharding import training_cut
+from hybridflow.resharding.pool_link import Link
+from hybridflow.resharding.refit import BUCKET_BYTES, WeightUpdate, in_short
+from hybridflow.resharding.transport import Shards, Transport, _Arriving, in_hf_shape
+
+
+def plan_for(shape: ModelShape, link: Link, dtype: torch.dtype, bucket_bytes: int) -> Plan:
+    """The plan, which all ranks have made alike. Raises ValueError as `make_pool_plan`, RuntimeError as `Link`."""
+    plan = make_pool_plan(shape, link.training, link.generation, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes)
+    link.refuse_another_plan(plan.digest)
+    return plan
+
+
+class WeightSender:
+    """A training rank's side.
+
+    Args:
+        local: its training shards.
+        verify: send checksums of what was given, too; as on the other side.
+
+    Attributes:
+        plan: of all ranks.
+        peak_bytes: the most bytes of the last refit's buffers.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        link: Link,
+        local: Shards,
+        dtype: torch.dtype,
+        *,
+        verify: bool = False,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        self.plan, self.link = plan_for(shape, link, dtype, bucket_bytes), link
+        self.peak_bytes = 0
+        self._local, self._dtype, self._verify = local, dtype, verify
+        at = link.training.coordinates[link.rank]
+        cut = training_cut(shape, link.training.tensor, link.training.pipeline)
+        self._own = {(w.name, w.param): (w, cut.span(w, at.tp)[0]) for w in cut.stages[at.pp]}
+        self._exchanges = [e for e in self.plan.exchanges if link.rank in e.givers]
+
+    def __call__(self, held: Mapping[int, int], version: int) -> bool:
+        """Send this rank's parts to all that have another version. Returns whether any has.
+
+        Args:
+            held: the version of each rollout rank, by its number.
+        """
+        stale = [exchange for exchange in self._exchanges if held[exchange.takers[0]] != version]
+        alive, under_way = Alive(), deque[dist.Work]()
+        for exchange, bucket in self._in_order(stale):
+            if len(under_way) == 2:
+                under_way.popleft().wait()
+            under_way.append(self.link.send(self._filled(exchange, bucket, alive), exchange.takers[0]))
+        for work in under_way:
+            work.wait()
+        self.peak_bytes = alive.peak
+        for exchange in stale if self._verify else ():
+            self.link.send(self._sums(exchange).to(platform().device), exchange.takers[0]).wait()
+        return bool(stale)
+
+    def _in_order(self, stale: list[Exchange]) -> Iterator[tuple[Exchange, Bucket]]:
+        for number in range(max((len(exchange.buckets) for exchange in stale), default=0)):
+            for exchange in stale:
+                mine = exchange.givers.index(self.link.rank)
+                if number < len(exchange.buckets) and exchange.buckets[number].sizes[mine]:
+                    yield exchange, exchange.buckets[number]
+
+    def _filled(self, exchange: Exchange, bucket: Bucket, alive: Alive) -> Tensor:
+        mine = exchange.givers.index(self.link.rank)
+        size = bucket.sizes[mine]
+        buffer = alive.watch(torch.empty(size, dtype=self._dtype, device=platform().device))
+        start = 0
+        for item, part in bucket.given_by(mine):
+            slices = self._slices(item.weight, part)
+            buffer[start : start + part.elements].view(slices.shape).copy_(slices)
+            start += part.elements
+        return buffer
+
+    def _slices(self, weight: Weight, part: Part) -> Tensor:
+        """That part of this rank's shard."""
+        own, first = self._own[weight.name, weight.param]
+        (a, b), axis = part.span, own.axis or 0
+        return in_hf_shape(self._local.shard(own), own).narrow(axis, a - first, b - a)
+
+    def _sums(self, exchange: Exchange) -> Tensor:
+        """The checksum of what this rank gives of each weight."""
+        mine = exchange.givers.index(self.link.rank)
+        sums = [
+            sum(checksum(self._slices(item.weight, part).to(self._dtype)) for part in item.parts if part.giver == mine)
+            for item in exchange.program.items
+        ]
+        return torch.tensor([(s + 2**63) % 2**64 - 2**63 for s in sums], dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class WeightReceiver(Transport):
+    """A rollout rank's part of an exchange whose givers are others: messages instead of collectives."""
+
+    link: Link | None = None
+
+    def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
+        """One message from each giver, into its place."""
+        assert self.link is not None
+        buffer = room[: bucket.size]
+        givers = sorted(giver for giver, size in bucket.sizes.items() if size)
+        rooms = buffer.split([bucket.sizes[giver] for giver in givers])
+        works = [
+            self.link.receive(room, self.exchange.givers[giver]) for giver, room in zip(givers, rooms, strict=True)
+        ]
+        return _Arriving(buffer, works)
+
+
+class _Nothing:
+    """The training shards of a rank that has none: what it does not get has no rows."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+
+    def shard(self, weight: Weight) -> Tensor:
+        """See `Shards`."""
+        axis = weight.axis or 0
+        shape = (*weight.shape[:axis], 0, *weight.shape[axis + 1 :])
+        return torch.empty(shape, dtype=self._dtype, device=platform().device)
+
+
+class PoolRefit(WeightUpdate):
+    """A rollout rank's side.
+
+    Attributes:
+        plan: of all ranks.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        link: Link,
+        dtype: torch.dtype,
+        *,
+        verify: bool = False,
+        bucket_bytes: int = BUCKET_BYTES,
+    ) -> None:
+        super().__init__(verify=verify)
+        self.plan, self.link = plan_for(shape, link, dtype, bucket_bytes), link
+        self.transport = WeightReceiver(
+            self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link
+        )
+
+    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+        """See `WeightUpdate`; of the rollout ranks."""
+        exchange = self.transport.exchange
+        names = [item.weight.name for item in exchange.program.items]
+        total = torch.zeros(len(names), dtype=torch.int64, device=platform().device)
+        for giver in exchange.givers:
+            sums = torch.empty_like(total)
+            self.link.receive(sums, giver).wait()
+            total += sums  # modulo 2⁶⁴
+        mine = differing(dict(zip(names, total.tolist(), strict=True)), held)
+        found: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, mine)
+        return "; ".join(
+            f"rollout rank {rank}, of training ranks "
+            + ", ".join(map(str, self.plan.exchange(self.link.training.size + rank).givers))
+            + f": {in_short(wrong)}"
+            for rank, wrong in enumerate(found)
+            if wrong
+        )

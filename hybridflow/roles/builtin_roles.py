@@ -1,0 +1,247 @@
+"""The paper's roles (HybridFlow, section 4.1): actor, critic, reference and reward; and a reward model to be trained.
+
+Columns are named in docstrings with their shapes: R rows; a ragged column over responses has one value a response
+token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
+
+from hybridflow.dispatch import RowsT, Streamed, using
+from hybridflow.roles.role import Role, roles
+from hybridflow.roles.role_columns import kinds
+from hybridflow.tasks.grades import GRADES
+
+PROMPT = kinds("prompt_ids")
+NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
+RESPONSE = kinds("prompt_ids", "response_ids")
+TEMPERATURE = kinds("sampling_temperature")
+SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
+PAIR = RESPONSE | kinds("rejected_ids")
+LABELS = kinds("chosen_harmful", "rejected_harmful")
+GRADED = dict.fromkeys(GRADES, "")
+"""What says whether a row can be learnt from (`hybridflow.tasks.grades`), of any kind: nobody computes with it."""
+
+
+class SamplingChanges(TypedDict, total=False):
+    """Settings of `rollout` that a call of `generate_sequences` may change for itself; see the schema."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_response_tokens: int
+    stop: Sequence[str]
+    stop_token_ids: Sequence[int]
+    vocabulary: int
+
+
+class TrainedRole(Role[RowsT]):
+    """A role that learns, and so has a state to save."""
+
+    @using("one_to_all")
+    def save_checkpoint(self, folder: str) -> Any:
+        """Write weights, optimiser, schedule and random states to a new folder; every rank writes its part."""
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def load_checkpoint(self, folder: str) -> Any:
+        """Go on from what `save_checkpoint` wrote, under any layout."""
+        raise NotImplementedError
+
+
+class GeneratingRole(Role[RowsT]):
+    """A role that samples responses from the policy."""
+
+    @using("3d_all_micro_dp", needs=PROMPT, optional=NAMES, gives=SAMPLED, samples=True)
+    def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
+        """Sample one response a row with the newest weights, as `rollout` says but for `sampling`.
+
+        The random stream of a row is its own: two rows never share one, also where a prompt comes twice. It depends on
+        the run's seed and step, on how many calls that sample came before this one in the step and on the row's place:
+        that of its prompt in the order of the run, which copy it is. It may depend on `step` besides, a number of your
+        choice, and where rows come with a column `stream_id` on that in place of call and place.
+
+        `temperature=0.0` takes the likeliest tokens.
+
+        Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
+        under the distribution it was drawn from), `finish_reason` ([R] strings: `end`, the model's own, `stop`, one of
+        `stop` or `stop_token_ids`, or `length`, it reached `max_response_tokens` before either), `truncated` ([R] bool:
+        that reason is `length`), `weight_version` ([R] int) and `sampling_temperature` ([R] float, at which the row's
+        log-probs are taken here and wherever it is learnt from; of the likeliest tokens 1). Raises ValueError for a
+        prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and for a temperature
+        between 0 and the least that vLLM samples at.
+        """
+        raise NotImplementedError
+
+    @using("3d_all_micro_dp", needs=PROMPT, optional=NAMES, gives=SAMPLED, streams=True, samples=True)
+    def stream_sequences(
+        self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+    ) -> Streamed[RowsT]:
+        """As `generate_sequences`, but rows can be used as soon as they are finished.
+
+        Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
+        """
+        raise NotImplementedError
+
+
+@roles.register("actor")
+class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
+    """The policy."""
+
+    @using(
+        "3d_proto",
+        needs=RESPONSE | kinds("rollout_log_probs", "weight_version"),
+        optional=TEMPERATURE,
+        gives=kinds("old_log_probs"),
+    )
+    def compute_log_prob(self, rollout: RowsT) -> RowsT:
+        """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights.
+
+        They are those of the distribution that was sampled from: at `sampling_temperature`, which rows that lack it
+        have from `rollout.temperature`. The reference's and those of `update_actor` are too.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto", gives=kinds("advantages", "returns"))
+    def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
+        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
+
+        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens. A row
+        with a grade that has failed is no member of its group, nor of the batch; it gets 0.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
+    def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
+        """As `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
+
+        Reads `costs` and, if the estimator reads values, `cost_values` too.
+        """
+        raise NotImplementedError
+
+    @using(
+        "dp_tokens",
+        needs=RESPONSE | kinds("old_log_probs", "advantages"),
+        optional=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED,
+    )
+    def update_actor(self, rollout: RowsT) -> None:
+        """One optimiser step on the policy loss of these rows, but for those with a grade that has failed."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
+    def update_preferred(self, pairs: RowsT) -> None:
+        """One optimiser step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE, optional=GRADED)
+    def update_supervised(self, examples: RowsT) -> None:
+        """One optimiser step on the mean negative log-likelihood of the response tokens, at temperature 1.
+
+        Of responses that were graded, those whose grade has failed are left out.
+        """
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def save_model(self, folder: str) -> Any:
+        """Write the weights as a Hugging Face folder."""
+        raise NotImplementedError
+
+
+@roles.register("critic")
+class CriticRole(TrainedRole[RowsT]):
+    """The value function."""
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("values"))
+    def compute_values(self, rollout: RowsT) -> RowsT:
+        """`values` (ragged float): the value of the state before each response token."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), optional=GRADED)
+    def update_critic(self, rollout: RowsT) -> None:
+        """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
+        raise NotImplementedError
+
+
+@roles.register("reference")
+class ReferenceRole(Role[RowsT]):
+    """The frozen policy."""
+
+    @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE, gives=kinds("ref_log_probs"))
+    def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
+        """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
+
+        They are taken at the temperature of `ActorRole.compute_log_prob`.
+        """
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR, gives=kinds("ref_chosen", "ref_rejected"))
+    def compute_ref_pair(self, pairs: RowsT) -> RowsT:
+        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens.
+
+        At temperature 1, as `ActorRole.update_preferred` takes the policy's.
+        """
+        raise NotImplementedError
+
+
+@roles.register("reward")
+class RewardRole(Role[RowsT]):
+    """A grader."""
+
+    light = True
+
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
+    def compute_reward(self, rollout: RowsT) -> RowsT:
+        """`rewards` ([R] float): the grade of each response."""
+        raise NotImplementedError
+
+    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards", "baseline_lengths"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+
+        And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto")
+    def log_rollouts(self, rollout: RowsT, *, step: int, folder: str) -> None:
+        """Append every row as a line of JSON to `folder/rank<i>.jsonl`."""
+        raise NotImplementedError
+
+
+class ModelRewardRole(Role[RowsT]):
+    """A reward model: what the role `reward` can do where a model plays it."""
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
+    def compute_reward(self, rollout: RowsT) -> RowsT:
+        """`rewards` ([R] float): the model's score of each row, at its last token."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards", "baseline_lengths"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
+        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+
+        And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
+        """
+        raise NotImplementedError
+
+
+@roles.register("reward_model")
+class RewardModelRole(TrainedRole[RowsT]):
+    """A reward or cost model that learns from preferences. A row is a pair: a chosen and a rejected response."""
+
+    @using("3d_proto", needs=PAIR, optional=LABELS)
+    def update_reward_model(self, pairs: RowsT) -> None:
+        """One optimiser step on the mean `algorithm.pair_loss` of these pairs."""
+        raise NotImplementedError
+
+    @using("3d_proto", needs=PAIR, optional=LABELS)
+    def compare(self, pairs: RowsT) -> None:
+        """Report loss and accuracy of these pairs, and learn nothing."""
+        raise NotImplementedError
+
+    @using("one_to_all")
+    def save_model(self, folder: str) -> Any:
+        """Write the weights as a Hugging Face folder of a sequence classifier with one label."""
+        raise NotImplementedError

@@ -1,0 +1,215 @@
+"""The rows of a task as a run can take them: tokens that its models have, and lengths that fit.
+
+Rows that are too long are refused, left out or cut, as `task.too_long` says. What is left out does not depend on where
+a run is: all of a split is read once, at the start, and rows are numbered without those that are left out. So the order
+of training stays a function of seed and draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import TooLong
+from hybridflow.errors import DataError, shown
+from hybridflow.tasks.preference_task import PreferenceTask
+from hybridflow.tasks.task import Example, Task, named_row
+from hybridflow.tasks.vocabulary import Vocabulary
+
+LOOKED_AT = 1024  # rows of a split that are read before the start even if none is to be left out
+IDS = {"prompt_ids": "prompt", "response_ids": "response", "rejected_ids": "rejected response"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a row may have.
+
+    Attributes:
+        tokens: of its prompt and its response.
+        response: tokens that are kept for a response that is still to be sampled.
+        vocabularies: of the models that see it.
+        said: what sets `tokens`, as a key and its value.
+    """
+
+    tokens: int
+    response: int
+    vocabularies: Sequence[Vocabulary] = ()
+    said: str = "rollout.max_sequence_tokens"
+
+
+class FittedTask(PreferenceTask):
+    """A task whose rows a run can take; what it gives is otherwise the task's own.
+
+    Args:
+        ways: by split that the run uses, the method that gives its rows: `rows`, `supervised` or `preferences`.
+
+    All methods that give rows raise DataError naming a row that cannot be used.
+    """
+
+    def __init__(self, task: Task, limits: Limits, too_long: TooLong, ways: Mapping[str, str]) -> None:
+        self.task, self.limits, self.too_long, self.ways = task, limits, too_long, ways
+        self.grader, self.tokenizer, self.template_options = task.grader, task.tokenizer, task.template_options
+        self._left: dict[str, np.ndarray] = {}
+
+    def size(self, split: str) -> int:
+        """Without the rows that are left out. Raises DataError if a split that the run uses has none."""
+        found = len(self._rows_left(split)) if self._drops(split) else self._size(split)
+        if not found and split in self.ways:
+            why = "every row is too long for this run" if self._size(split) else "it has no rows"
+            use = "accuracy is measured on it" if split == "held_out" else "there is nothing to learn from"
+            raise DataError(f"split {split!r} is empty, and {use}: {why}; change the task's size({split!r}) or options")
+        return found
+
+    def example(self, split: str, index: int) -> Example:
+        return self.task.example(split, int(self._numbers(split, [index])[0]))
+
+    def rejected(self, split: str, index: int) -> str:
+        return self._pairs.rejected(split, int(self._numbers(split, [index])[0]))
+
+    def rows(self, split: str, indices: ArrayLike) -> Batch:
+        return self._fitted("rows", split, self._numbers(split, indices))
+
+    def supervised(self, split: str, indices: ArrayLike) -> Batch:
+        return self._fitted("supervised", split, self._numbers(split, indices))
+
+    def preferences(self, split: str, indices: ArrayLike) -> Batch:
+        return self._fitted("preferences", split, self._numbers(split, indices))
+
+    def look(self) -> list[str]:
+        """Read what can be known before the start; a line for each split that has rows that are left out or cut.
+
+        Raises DataError for a row, of all if some may be too long and of the first ones otherwise, that cannot be used.
+        """
+        lines = []
+        for split, way in self.ways.items():
+            size = self.size(split)
+            if self.too_long is TooLong.error:
+                self._fitted(way, split, np.arange(min(size, LOOKED_AT)))
+                continue
+            rows, done = (
+                self._size(split),
+                "cut on the left" if self.too_long is TooLong.truncate_left else "left out",
+            )
+            long = rows - size if self._drops(split) else int(self._long(way, split).sum())
+            if long:
+                kept = f" less {self.limits.response} for rollout.max_response_tokens" if way == "rows" else ""
+                fits = f"{self.limits.said}{kept}"
+                lines.append(f"task.too_long: {long} of the {rows} rows of {split} {done}: longer than {fits}")
+        return lines
+
+    def _size(self, split: str) -> int:
+        """The task's own. Raises DataError if it is no number of rows."""
+        found = self.task.size(split)
+        if not isinstance(found, int | np.integer) or found < 0:
+            raise DataError(f"size({split!r}) gave {shown(found)}; a whole number of rows was expected")
+        return int(found)
+
+    @property
+    def _pairs(self) -> PreferenceTask:
+        assert isinstance(self.task, PreferenceTask), f"{type(self.task).__name__} is no PreferenceTask"
+        return self.task
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        return self.task.encoder.opening
+
+    def _drops(self, split: str) -> bool:
+        return self.too_long is TooLong.drop and split in self.ways
+
+    def _numbers(self, split: str, indices: ArrayLike) -> np.ndarray:
+        """The task's own numbers of these rows."""
+        numbers = np.asarray(indices, dtype=np.int64)
+        if not self._drops(split):
+            return numbers
+        left = self._rows_left(split)
+        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(left):
+            raise IndexError(f"a row outside of split {split!r}, of which {len(left)} rows are left")
+        return left[numbers]
+
+    def _rows_left(self, split: str) -> np.ndarray:
+        if split not in self._left:
+            self._left[split] = np.flatnonzero(~self._long(self.ways[split], split))
+        return self._left[split]
+
+    def _long(self, way: str, split: str) -> np.ndarray:
+        """[size] bool: which rows of a split are too long."""
+        numbers = np.arange(self._size(split))
+        parts = [numbers[start : start + LOOKED_AT] for start in range(0, len(numbers), LOOKED_AT)]
+        batches = (self._sound(way, split, part) for part in parts)
+        return np.concatenate([batch.lengths("prompt_ids") > self._room(batch) for batch in batches] or [numbers > 0])
+
+    def _room(self, batch: Batch) -> np.ndarray:
+        """[R] tokens that the prompt of each row may have."""
+        sides = [batch.lengths(name) for name in ("response_ids", "rejected_ids") if name in batch]
+        return self.limits.tokens - (np.maximum.reduce(sides) if sides else np.full(len(batch), self.limits.response))
+
+    def _sound(self, way: str, split: str, numbers: np.ndarray) -> Batch:
+        """Rows of the task, whose ids are tokens of all models."""
+        source = self._pairs if way == "preferences" else self.task
+        batch: Batch = getattr(source, way)(split, numbers)
+        if len(batch) != len(numbers):
+            raise DataError(
+                f"split {split!r}: {type(self.task).__name__}.{way} gave {len(batch)} rows for {len(numbers)} row "
+                "numbers; one for each, in their order, was expected: leave rows out by the task's size"
+            )
+        if type(self.task).rows is not Task.rows and way == "rows" and "answer" in batch:
+            for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
+                with named_row(split, number):
+                    self.task.check_answer(answer)
+        for name in (name for name in IDS if name in batch):
+            column = batch.ragged(name)
+            if len(column) and column.values.dtype.kind not in "iu":
+                kind = f"{type(self.task).__name__}.{way} are {column.values.dtype}"
+                raise DataError(f"split {split!r}: {name} of {kind}; integers were expected")
+            if name == "prompt_ids" and len(column) and not column.lengths.min():
+                raise DataError(f"row {numbers[column.lengths.argmin()]} of split {split!r}: its prompt has no tokens")
+            for vocabulary in self.limits.vocabularies:
+                place = vocabulary.stranger(column.values)
+                if place is not None:
+                    row = numbers[np.searchsorted(column.offsets, place, side="right") - 1]
+                    described = vocabulary.described(*self._named(int(column.values[place])))
+                    raise DataError(f"row {row} of split {split!r}: its {IDS[name]} has {described}")
+        return batch
+
+    def _named(self, id: int) -> tuple[int, str | None]:
+        """An id and its token, if it has one: some are added to a tokenizer only when it is read."""
+        return id, self.tokenizer.convert_ids_to_tokens(id) if 0 <= id < len(self.tokenizer) else None
+
+    def _fitted(self, way: str, split: str, numbers: np.ndarray) -> Batch:
+        batch = self._sound(way, split, numbers)
+        if not len(batch):
+            return batch
+        prompts, room = batch.ragged("prompt_ids"), self._room(batch)
+        long = np.flatnonzero(prompts.lengths > room)
+        refused = long[room[long] < 1] if self.too_long is TooLong.truncate_left else long
+        if len(refused):
+            raise DataError(f"row {numbers[refused[0]]} of split {split!r}: {self._told(batch, refused[0])}")
+        if not len(long):
+            return batch
+        cut = [self._cut(ids, int(most)) for ids, most in zip(prompts, room, strict=True)]
+        return Batch(**{**dict(batch.items()), "prompt_ids": Ragged.of(cut, np.int64)})
+
+    def _cut(self, ids: np.ndarray, most: int) -> np.ndarray:
+        """The last tokens of a prompt; what opens a text (a BOS) stays before them."""
+        opening = self._opening
+        if len(ids) <= most:
+            return ids
+        if opening and len(opening) < most and ids[: len(opening)].tolist() == opening:
+            return np.concatenate([ids[: len(opening)], ids[len(opening) - most :]])
+        return ids[-most:]
+
+    def _told(self, batch: Batch, row: int) -> str:
+        """Why a row is too long, and what can be done."""
+        prompt, room = batch.lengths("prompt_ids")[row], self._room(batch)[row]
+        taken = self.limits.tokens - room
+        what = "rollout.max_response_tokens" if "response_ids" not in batch else "its response"
+        cure = "drop" if room < 1 else "drop or truncate_left"
+        return (
+            f"its prompt of {prompt} tokens is too long: {self.limits.said} less {taken} for {what} leaves "
+            f"{max(room, 0)}; raise it, or set task.too_long to {cure}"
+        )

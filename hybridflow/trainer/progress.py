@@ -1,0 +1,96 @@
+"""How a run has gone so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OF_GIVEN_TEXT = ("nll", "dpo_loss")  # what supervised and preference losses report: a flow may learn from them too
+
+
+@dataclass
+class Learning:
+    """How the updates of one role went.
+
+    Attributes:
+        updates: optimiser steps that were to be taken.
+        skipped: those of them that changed nothing: a gradient was not finite, or no row was left to learn from.
+        moved: whether any of them had a gradient that is not 0, nor only the rounding of one.
+    """
+
+    updates: float = 0.0
+    skipped: float = 0.0
+    moved: bool = False
+
+
+@dataclass
+class Progress:
+    """How a run has gone so far.
+
+    Attributes:
+        steps: that have been taken.
+        seconds: that the loop has run, before interruptions too.
+        accuracy: on held-out prompts or pairs, by the number of steps after which it was measured.
+        draws: of prompts that the steps took, one each unless the algorithm drew more: the data cursor.
+        mean_grade: of the answers to held-out prompts, by the number of steps; none of pairs.
+        learning: by role.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    accuracy: dict[int, float] = field(default_factory=dict)
+    draws: int = 0
+    mean_grade: dict[int, float] = field(default_factory=dict)
+    learning: dict[str, Learning] = field(default_factory=dict)
+
+    def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
+        """Whether there is nothing left to do: all steps are taken, or the newest validation reached the accuracy."""
+        reached = stop_at_accuracy is not None and self.accuracy.get(self.steps, -1.0) >= stop_at_accuracy
+        return self.steps >= steps or reached
+
+    def take_in(self, metrics: Mapping[str, float], learner: str, planned: int, *, by_advantages: bool = True) -> None:
+        """Count the updates of a step.
+
+        Args:
+            learner: the role whose model the run leaves.
+            planned: the updates of it that a step has.
+            by_advantages: whether its policy loss learns from nothing else. Without any, what a KL to its own start
+                has for a gradient is rounding.
+        """
+        for role in [name.removesuffix("/updates") for name in metrics if name.endswith("/updates")]:
+            entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
+            entry.updates += tried
+            entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
+            idle = role == learner and by_advantages and without_advantages(metrics)
+            idle = idle and not any(f"{role}/{name}" in metrics for name in OF_GIVEN_TEXT)
+            entry.moved = entry.moved or (not idle and metrics.get(f"{role}/grad_norm", 0.0) != 0)
+        if metrics.get("rollout/kept_rows") == 0 and f"{learner}/updates" not in metrics:
+            entry = self.learning.setdefault(learner, Learning())
+            entry.updates += planned
+            entry.skipped += planned
+
+    def fault(self, learner: str) -> str | None:
+        """Why the run cannot have taught its model what it should; None if nothing says so.
+
+        A run that made no update has none: it had no steps to take, or was good enough from the start. Of other roles
+        than the learner a loss without gradient may be right: nothing may have cost anything.
+        """
+        for role, found in self.learning.items():
+            if found.skipped * 2 > found.updates:
+                return (
+                    f"{found.skipped:.0f} of {found.updates:.0f} updates of the {role} changed nothing, as a gradient "
+                    f"was not finite or no row was left to learn from; {role}/skipped_steps and rollout/kept_rows in "
+                    "metrics.jsonl say in which steps"
+                )
+        found = self.learning.get(learner, Learning())
+        if found.updates and not found.moved:
+            return (
+                f"the loss of the {learner} had no gradient in any of {found.updates:.0f} updates ({learner}/grad_norm "
+                "or all advantages are 0): it has learnt nothing; reward/std says whether all rewards are equal"
+            )
+        return None
+
+
+def without_advantages(metrics: Mapping[str, float]) -> bool:
+    """Whether a step estimated advantages, and all of them are 0."""
+    return metrics.get("critic/advantages_max") == 0 == metrics.get("critic/advantages_min")

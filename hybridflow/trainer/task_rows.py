@@ -1,0 +1,105 @@
+"""The configured task, with rows that the models of a run can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.config import layout_checks
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
+from hybridflow.models import read_shape
+from hybridflow.tasks import Task
+from hybridflow.tasks import build as build_task
+from hybridflow.tasks.fitted_task import FittedTask, Limits
+from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
+from hybridflow.tasks.vocabulary import Vocabulary, differences
+from hybridflow.trainer.loop import split_of
+from hybridflow.trainer.validation import judged
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_task(config: Config) -> FittedTask:
+    """The configured task, with the tokenizer of the actor's model.
+
+    Raises ConfigError if a model's folder cannot be read or the options are not right, and whatever the task raises.
+    """
+    algorithm = algorithms.get(config.algorithm.name)
+    try:
+        tokenizer, fitting = load_tokenizer(config.actor.model.path), limits(config)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"actor.model.path: {error}") from error
+    return FittedTask(_task(config, algorithm, tokenizer), fitting, config.task.too_long, ways(algorithm))
+
+
+def ways(algorithm: type[Algorithm]) -> dict[str, str]:
+    """By split, the method of a task that gives an algorithm its rows, and its validation."""
+    learns = "supervised" if algorithm.supervised else "rows"
+    return {
+        split_of(algorithm): "preferences" if algorithm.preferences else learns,
+        "held_out": "preferences" if judged(algorithm) == "pairs" else "rows",
+    }
+
+
+def limits(config: Config) -> Limits:
+    """What the models of a run take. Raises OSError or ValueError if a folder cannot be read."""
+    roles = layout_checks.trained(
+        config, layout_checks.Facts(algorithms.get(config.algorithm.name).roles_of(config.algorithm))
+    )
+    folders = {role: layout_checks.section(config, role).model.path for role in roles}
+    shapes = {role: read_shape(folder) for role, folder in folders.items()}
+    tokens, said = config.rollout.max_sequence_tokens, "rollout.max_sequence_tokens"
+    for role, shape in shapes.items():
+        if shape.max_positions < tokens:
+            tokens, said = shape.max_positions, f"max_position_embeddings of {folders[role]} ({role})"
+    return Limits(
+        tokens,
+        config.rollout.max_response_tokens,
+        tuple(Vocabulary(folders[role], shape.vocab, role) for role, shape in shapes.items()),
+        f"{said} = {tokens}",
+    )
+
+
+def notes(config: Config) -> Iterator[str]:
+    """What a user should know of the run's tokenizers.
+
+    Raises ConfigError if a role's tokens mean other things than the actor's, or if no response could end.
+    """
+    actor, vocabularies = config.actor.model.path, limits(config).vocabularies
+    for vocabulary in vocabularies:
+        found = differences(actor, vocabulary.folder)
+        if found and found.ordinary:
+            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {found.ordinary}")
+        if found and found.added:
+            yield (
+                f"{vocabulary.role}: {len(found.added)} added tokens of {actor} are others or none in "
+                f"{vocabulary.folder}, such as {next(iter(found.added.values()))}; it does not know what they mean"
+            )
+    least = min(vocabularies, key=lambda vocabulary: vocabulary.size)
+    try:
+        ends = end_ids(actor, config.task.chat_template_kwargs)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"actor.model.path: {error}") from error
+    if not ends or judged(algorithms.get(config.algorithm.name)) != "prompts":
+        return
+    if ends[0] >= least.size:
+        raise ConfigError(f"actor.model.path: no response can end: it has {least.described(ends[0])}")
+    if 0 < config.rollout.vocabulary <= ends[0]:
+        raise ConfigError(
+            f"rollout.vocabulary: no response can end: {config.rollout.vocabulary} given, and the ids that end one are "
+            f"{', '.join(map(str, ends))}; give more than {ends[0]}, or 0"
+        )
+
+
+def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedTokenizerBase) -> Task:
+    graded = algorithm.learner != "reward_model"  # whose answers nobody grades
+    return build_task(
+        config.task.name,
+        tokenizer,
+        config.task.options,
+        grader=config.reward.grader if graded else "",
+        template_options=config.task.chat_template_kwargs,
+    )

@@ -1,0 +1,179 @@
+"""What workers with a Megatron model share: building it, its dtype, and columns as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
+from hybridflow.engines.megatron import engine_checkpoint
+from hybridflow.engines.megatron.engine import Loss, MegatronEngine
+from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.losses.aggregations import aggregations
+from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.observe.disk_errors import writing
+from hybridflow.parallel.platform import platform
+from hybridflow.parallel.process_groups import Groups, make_groups
+from hybridflow.roles import TrainedRole
+from hybridflow.workers.worker import Context, Worker
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """`float32` or `bfloat16`."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+class ModelWorker(Worker):
+    """A worker with one model."""
+
+    def __init__(
+        self,
+        context: Context,
+        settings: TrainedRoleConfig,
+        *,
+        head: str = "lm",
+        optimizer: OptimizerConfig | None = None,
+    ) -> None:
+        super().__init__(context)
+        self.groups: Groups = make_groups(context.layout, context.config.trainer.collective_timeout_s)
+        self.dtype = torch_dtype(settings.model.dtype.value)
+        self.engine = MegatronEngine(
+            settings.model.path,
+            self.groups,
+            dtype=self.dtype,
+            budget=settings.max_tokens_per_rank,
+            head=head,
+            optimizer=optimizer,
+            total_steps=context.total_updates,
+            seed=context.config.run.seed,
+            sequence=settings.parallel.sequence,
+            recompute=settings.recompute,
+        )
+        self._offload = settings.offload
+        self._offload_again()
+
+    @contextmanager
+    def model_loaded(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
+        """One call of the role that needs its model: `offload` says what waits in host memory outside of turns.
+
+        Reports the most memory that the process used meanwhile, in GiB.
+
+        Args:
+            learns: the optimiser's state is needed too.
+        """
+        platform().reset_memory_peak()
+        self.engine.onload(optimizer=learns)
+        yield self.engine
+        self.context.metrics.max(f"{self.context.role}/memory_peak_gib", platform().memory_peak() / 2**30)
+        self._offload_again()
+
+    def _offload_again(self) -> None:
+        self.engine.offload(weights=self._offload.weights, optimizer=self._offload.optimizer)
+
+    def scored(self, batch: Batch, name: str, column: str, **options: Any) -> Batch:
+        """A column of scores; an empty batch on ranks that have none to give. `options`: of the engine's `score`."""
+        with self.model_loaded() as engine:
+            scores = engine.score(batch, **options)
+        return Batch() if scores is None else Batch(**{column: scores[name]})
+
+    def temperature(self, rollout: Batch) -> np.ndarray:
+        """[R] at which the log-probs of rows that were sampled are taken: that of their sampling.
+
+        Only what compares a policy with the one that sampled reads it. A loss of given text (supervised, preferences)
+        is of the model itself, whose temperature is 1.
+        """
+        if "sampling_temperature" in rollout:
+            return rollout.dense("sampling_temperature")
+        return np.full(len(rollout), self.context.config.rollout.temperature, dtype=np.float32)
+
+    def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
+        """The weight of each response token in the mean over all rows of this step, on all ranks."""
+        lengths = torch.from_numpy(batch.ragged("response_ids").lengths)
+        tokens, rows = self.engine.global_sums(float(lengths.sum()), float((lengths > 0).sum()))
+        limit = self.context.config.rollout.max_response_tokens
+        weights = aggregations.get(aggregate)(lengths, tokens, rows, limit=limit)
+        return batch.ragged("response_ids").like(weights.numpy())
+
+    def record(self, loss: TokenLoss) -> None:
+        """Report what a loss says of its tokens."""
+        metrics, tokens = self.context.metrics, len(loss.loss)
+        for name, total in loss.metrics.items():
+            metrics.mean(name, float(total), tokens)
+        for name, mean in loss.means.items():
+            metrics.mean(name, float(mean) * tokens, tokens)
+        for name, value in loss.largest.items() if tokens else ():
+            metrics.max(name, float(value))
+
+
+@contextmanager
+def set_down(workers: Iterable[Worker]) -> Iterator[None]:
+    """Let the engines of these workers wait in host memory, whatever they are told, and take them up again.
+
+    vLLM starts only if the share of a GPU's memory that it may have is free.
+    """
+    found = [worker for worker in workers if isinstance(worker, ModelWorker)]
+    for worker in found:
+        worker.engine.offload(weights=True, optimizer=True)
+    yield
+    for worker in found:
+        worker.engine.onload(optimizer=True)
+        worker._offload_again()
+
+
+class TrainedWorker(TrainedRole[Batch], ModelWorker):
+    """A worker whose model learns."""
+
+    def learn(self, batch: Batch, loss: Loss, **options: Any) -> bool:
+        """One optimiser step of the engine, with `options` of its `train`; reports how it went.
+
+        Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
+        counts as skipped. Gives whether there were any.
+        """
+        role, metrics = self.context.role, self.context.metrics
+        tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
+        metrics.total(f"{role}/trained_rows", len(batch) // options.get("rows_per_unit", 1))
+        metrics.total(f"{role}/trained_tokens", tokens)
+        metrics.total(f"{role}/updates", float(self.groups.at.dp == 0))
+        if not any(self.engine.global_sums(float(len(batch)))):
+            metrics.mean(f"{role}/skipped_steps", 1.0)
+            return False
+        with self.model_loaded(learns=True) as engine:
+            result = engine.train(batch, loss, **options)
+        metrics.max(f"{role}/grad_norm", result.grad_norm)
+        metrics.max(f"{role}/lr", result.lr)
+        metrics.mean(f"{role}/skipped_steps", float(not result.applied))
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What belongs to the role beside its engine; plain JSON, alike on all ranks."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take in what `state` gave."""
+
+    def save_checkpoint(self, folder: str) -> None:
+        """See `TrainedRole`."""
+        with writing(Path(folder)), self.model_loaded(learns=True) as engine:
+            engine_checkpoint.save(engine, Path(folder), self.state())
+
+    def load_checkpoint(self, folder: str) -> None:
+        """See `TrainedRole`."""
+        with self.model_loaded(learns=True) as engine:
+            self.restore(engine_checkpoint.load(engine, Path(folder)))
+
+
+def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
+    """[N] values of a ragged column at the micro-batch's response tokens."""
+    return tensor(column.select(micro.rows).values).to(platform().device)
+
+
+def tensor(column: np.ndarray) -> Tensor:
+    """The values of a column as a tensor of its own: columns are read-only memory that others share."""
+    return torch.tensor(column)

@@ -1,0 +1,75 @@
+"""The base of workers, and what they are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from time import perf_counter
+
+from hybridflow.config.schema import Config
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import Registry
+
+
+@dataclass
+class Context:
+    """What a worker knows of its place.
+
+    Attributes:
+        layout, rank: of its role; ranks of a pool are the same in all its roles.
+        role: its name.
+        metrics: of the call that is being carried out; they travel with its result.
+        total_updates: optimiser steps of this role that the run plans.
+        drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
+        peers: the workers of the other roles in this process, by role, as they are built.
+    """
+
+    config: Config
+    layout: Layout
+    rank: int
+    role: str
+    total_updates: int = 1
+    metrics: Metrics = field(default_factory=Metrics)
+    drawn: Counter[int] = field(default_factory=Counter)
+    peers: Mapping[str, Worker] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record the seconds of a part of a call as `timing_s/<name>`."""
+        start = perf_counter()
+        yield
+        self.metrics.max(f"timing_s/{name}", perf_counter() - start)
+
+
+class Worker:
+    """Base of workers."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+
+# The reward model's module comes first: it also has the workers `model` and `cost_model`, and the actor's would import
+# vLLM to find them.
+MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
+PLAYED_BY = {
+    "actor": ("actor", "training_actor"),
+    "rollout": ("rollout",),
+    "critic": ("critic",),
+    "cost_critic": ("cost_critic",),
+    "reference": ("reference",),
+    "reward": ("reward", "model"),
+    "cost": ("cost", "cost_model"),
+    "reward_model": ("reward_model",),
+}
+"""By role, our workers that can play it: to know their names, nothing has to be imported."""
+
+workers: Registry[type[Worker]] = Registry(
+    "worker",
+    *(f"hybridflow.workers.{name}" for name in MODULES),
+    of=Worker,
+    own=frozenset(chain.from_iterable(PLAYED_BY.values())),
+)

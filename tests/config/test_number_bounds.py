@@ -1,0 +1,120 @@
+"""Every number of the schema says what it may be, and is held to it."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from hybridflow.config import compose, number_bounds
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
+
+DOC = Path(__file__).parents[2] / "docs/configure.md"
+
+
+SOUND = compose.compose("train", ["experiment=addition"]).tree
+OmegaConf.set_struct(SOUND, False)
+
+
+def changed(line: str) -> Config:
+    """The settings with one change, in YAML; composing anew for each takes half a second."""
+    return OmegaConf.to_object(OmegaConf.merge(SOUND, OmegaConf.from_dotlist([line])))  # type: ignore[return-value]
+
+
+def undeclared(kind: Any) -> list[str]:
+    return [key for key, found, _ in number_bounds.declared(kind) if found.bounds is None]
+
+
+def test_no_number_of_the_schema_is_without_bounds_or_a_reason():
+    assert undeclared(Config) == []
+
+
+def test_a_number_without_them_would_be_noticed():
+    @dataclass
+    class Inner:
+        most: int = 3
+        named: dict[str, float] = field(default_factory=dict)
+        often: list[int] = field(default_factory=list)
+
+    @dataclass
+    class Outer:
+        inner: Inner = field(default_factory=Inner)
+        share: float | None = None
+
+    # Their annotations name what only this function knows.
+    Outer.__annotations__["inner"] = Inner
+    assert undeclared(Outer) == ["inner.most", "inner.named.*", "inner.often.*", "share"]
+
+
+def test_every_default_is_within_its_bounds():
+    found = [(key, found.problem(default)) for key, found, default in number_bounds.declared() if default is not ...]
+    assert len(found) > 40 and [line for line in found if line[1]] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("actor.optimizer.lr=-1", "actor.optimizer.lr: -1.0 given, at least 0 expected"),
+        ("actor.optimizer.lr=.nan", "actor.optimizer.lr: nan given, a finite number was expected"),
+        ("actor.optimizer.lr=.inf", "actor.optimizer.lr: inf given, a finite number was expected"),
+        ("critic.optimizer.beta1=2", "critic.optimizer.beta1: 2.0 given, at least 0 and less than 1 expected"),
+        ("actor.optimizer.beta2=1", "actor.optimizer.beta2: 1.0 given, at least 0 and less than 1 expected"),
+        ("actor.optimizer.eps=0", "actor.optimizer.eps: 0.0 given, at least 1e-37 expected"),
+        ("actor.optimizer.clip_grad=-1", "actor.optimizer.clip_grad: -1.0 given, at least 0 expected"),
+        ("algorithm.policy_loss.kl_coef=-1", "algorithm.policy_loss.kl_coef: -1.0 given, at least 0 expected"),
+        ("algorithm.policy_loss.entropy_coef=.nan", "algorithm.policy_loss.entropy_coef: nan given, a finite number"),
+        ("algorithm.lagrange.limit=-.inf", "algorithm.lagrange.limit: -inf given, a finite number was expected"),
+        ("trainer.stop_at_accuracy=95", "trainer.stop_at_accuracy: 95.0 given, at least 0 and at most 1, or null ex"),
+        ("rollout.kv_cache_gib=0", "rollout.kv_cache_gib: 0.0 given, more than 0 and at most 1048576 expected"),
+        (
+            "trainer.collective_timeout_s=1e22",
+            "trainer.collective_timeout_s: 1e+22 given, at least 1 and at most 31536000 expected",
+        ),
+        ("rollout.stop_token_ids=[3,-1]", "rollout.stop_token_ids: -1 given, at least 0 expected"),
+        ("run.seed=-1", "run.seed: -1 given, at least 0 and less than 9223372036854775808 expected"),
+        ("trainer.steps=100000000000000000000", "trainer.steps: a whole number of more than 64 bits given"),
+        ("placement.pools.main=-2", "placement.pools.main: -2 given, at least 1 expected"),
+        ("reward_model.max_tokens_per_rank=0", "reward_model.max_tokens_per_rank: 0 given, at least 1 expected"),
+        ("algorithm.advantage.options.gamma=.nan", "algorithm.advantage.options.gamma: nan given, a finite number was"),
+        ("task.options.deep={a: [1, .inf]}", "task.options.deep.a: inf given, a finite number was expected"),
+    ],
+)
+def test_a_number_out_of_its_bounds_is_told_with_them(override, problem):
+    (found,) = number_bounds.problems(changed(override))
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "actor.optimizer.lr=0",
+        "actor.optimizer.weight_decay=0",
+        "actor.optimizer.clip_grad=0",
+        "actor.optimizer.beta1=0",
+        "rollout.top_k=-1",
+        "rollout.top_p=1",
+        "algorithm.policy_loss.entropy_coef=-0.01",
+        "algorithm.lagrange.limit=-3",
+        "trainer.steps=0",
+        "trainer.stop_at_accuracy=1",
+        "trainer.stop_at_accuracy=null",
+        "run.seed=0",
+        "run.seed=20261129123000",
+    ],
+)
+def test_what_stands_on_the_edge_is_right(override):
+    assert number_bounds.problems(changed(override)) == []
+
+
+def test_the_docs_have_the_table():
+    assert number_bounds.table() in DOC.read_text(), f"put this into {DOC}:\n{number_bounds.table()}"
+
+
+@pytest.mark.parametrize("given", ["rollout.stop_token_ids=[1,[2]]", "rollout.stop=[[a]]", "rollout.stop=[{a:b}]"])
+def test_a_list_among_values_is_a_wrong_type(given):
+    key = given.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"^{key}: wrong type: .* where one value was expected \({re.escape(given)}"):
+        compose.load("sft", ["experiment=addition_warmup", given])

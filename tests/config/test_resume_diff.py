@@ -1,0 +1,86 @@
+"""Which settings a resumed run may have otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hybridflow.config.compose import load, resolved_yaml
+from hybridflow.config.resume_diff import Changes, changes
+from hybridflow.config.schema import Config
+
+ADDITION = ["experiment=addition"]
+
+
+def compared(*overrides: str, both: tuple[str, ...] = ()) -> Changes:
+    before, now = load("train", [*ADDITION, *both]), load("train", [*ADDITION, *both, *overrides])
+    return changes(resolved_yaml(before), resolved_yaml(now), now)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.name=other",
+        "ray.address=auto",
+        "trainer.steps=7",
+        "trainer.save_every=3",
+        "trainer.resume=never",
+        "trainer.stop_at_accuracy=0.5",
+    ],
+)
+def test_these_may_differ(override: str) -> None:
+    assert compared(override) == Changes([], [])
+
+
+@pytest.mark.parametrize(
+    "override", ["actor.parallel.tensor=1", "placement.pools.main=4", "actor.max_tokens_per_rank=999"]
+)
+def test_these_change_the_rounding(override: str) -> None:
+    found = compared(override)
+    assert found.numbers == [] and any(told.startswith(override.partition("=")[0]) for told in found.cut)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "run.seed=2",
+        "actor.optimizer.lr=1e-5",
+        "algorithm.prompts_per_step=8",
+        "plugins=[json]",
+        "reward.grader=last_number",
+    ],
+)
+def test_these_change_the_numbers(override: str) -> None:
+    found = compared(override)
+    (told,) = found.numbers
+    assert told.startswith(f"{override.partition('=')[0]}: ") and "in the checkpoint" in told
+
+
+def test_the_number_of_steps_matters_if_a_learning_rate_decays_over_them() -> None:
+    found = compared("trainer.steps=7", both=("actor.optimizer.decay=cosine",))
+    assert found == Changes(["trainer.steps: 300 in the checkpoint, 7 now"], [])
+    assert compared("trainer.steps=7", both=("reward_model.optimizer.decay=linear",)) == found
+
+
+def test_a_key_that_only_one_has_is_told() -> None:
+    config = replace(Config())
+    assert changes("a: 1\n", "{}", config).numbers == ["a: 1 in the checkpoint, nothing now"]
+
+
+@pytest.mark.parametrize("set_now", [False, True])
+def test_a_checkpoint_from_before_a_setting_goes_on_unless_it_is_set_now(set_now: bool) -> None:
+    overrides = ["algorithm.lagrange.min=0.5"] if set_now else []
+    now = load("train", [*ADDITION, "algorithm=safe_rlhf", *overrides])
+    lines = resolved_yaml(now).splitlines()
+    before = "\n".join(line for line in lines if line.strip().partition(":")[0] != "min")
+    told = ["algorithm.lagrange.min: nothing in the checkpoint, 0.5 now"]
+    assert changes(before, resolved_yaml(now), now).numbers == (told if set_now else [])
+
+
+@pytest.mark.parametrize("empty", ["", "null", "{}"])
+def test_of_an_empty_file_only_what_is_set_now_is_told(empty: str) -> None:
+    config = load("train", ["experiment=addition", "run.seed=2"])
+    found = changes(empty, resolved_yaml(config), config)
+    assert "run.seed: nothing in the checkpoint, 2 now" in found.numbers
+    assert not any(told.startswith("trainer.save_every") for told in found.numbers)

@@ -1,0 +1,55 @@
+"""Names that settings give: each is registered, in the role that it plays."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hybridflow.config import compose, setting_checks
+from hybridflow.workers import Worker, worker, workers
+from hybridflow.workers.worker import PLAYED_BY
+
+COMPOSED = compose.compose("train", ["experiment=addition"])
+
+
+def problems(role: str, worker: str, algorithm: str = "safe_rlhf") -> list[str]:
+    config = COMPOSED.to_config()
+    config.algorithm.name = algorithm
+    getattr(config, role).worker = worker
+    return [line for line in setting_checks.problems(config) if line.startswith(f"{role}.worker")]
+
+
+@pytest.mark.parametrize("role", ["actor", "critic", "cost_critic", "reference", "reward", "cost"])
+def test_a_worker_that_nobody_registers_is_named(role: str) -> None:
+    (line,) = problems(role, f"{role}x")
+    assert line.startswith(f"{role}.worker: '{role}x' given, but no worker is named so; did you mean {role}?")
+
+
+def test_a_worker_of_another_role_is_told() -> None:
+    (line,) = problems("actor", "critic")
+    assert line.startswith("actor.worker: 'critic' given, but it plays the role critic. There is actor")
+    assert problems("reward", "model") == problems("cost", "cost_model") == []
+
+
+def test_a_role_that_takes_no_part_needs_no_worker() -> None:
+    assert problems("critic", "nope", algorithm="grpo") == []
+
+
+def test_a_worker_of_the_users_own_is_right() -> None:
+    @workers.register("mine_for_test_sound")
+    class Mine(Worker): ...
+
+    try:
+        assert problems("actor", "mine_for_test_sound") == []
+    finally:
+        del workers._parts["mine_for_test_sound"]
+
+
+def test_our_workers_are_those_that_are_named() -> None:
+    folder = Path(worker.__file__).parent
+    ours = [
+        name for file in folder.glob("*.py") for name in re.findall(r'@workers.register\("(\w+)"', file.read_text())
+    ]
+    assert sorted(ours) == sorted(name for names in PLAYED_BY.values() for name in names)

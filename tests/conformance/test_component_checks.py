@@ -1,0 +1,250 @@
+"""Parts as functions: ours keep their promises, and each planted mistake is told."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybridflow.conformance import component_checks
+from hybridflow.conformance.discovery import REGISTRIES, ours
+from hybridflow.conformance.expectations import broken
+from hybridflow.losses.advantages import AdvantageInputs, advantages, grpo, needing, whitened
+from hybridflow.losses.policy_losses import PolicyInputs, policy_losses
+from hybridflow.losses.ratios import clamped_exp
+from hybridflow.losses.segments import row_sums, to_tokens
+from hybridflow.losses.token_loss import TokenLoss, sums
+
+OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in component_checks.CHECKS}
+# What keeps another promise on purpose: it needs an option; it joins what stages give, not rows.
+OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
+
+
+@pytest.mark.parametrize("kind", list(OURS))
+def test_ours_keep_their_promises(kind: str) -> None:
+    every = {name: OURS[kind].get(name) for name in OURS[kind] if (kind, name) not in OTHERWISE}
+    own = {name: part for name, part in every.items() if ours(part)}  # and not what other tests have registered
+    results = dict(component_checks.results({"task": {}, kind: own}))
+    assert len(results) == len(own) > 0
+    assert {what: lines for what, lines in results.items() if lines} == {}
+
+
+def told(kind: str, part: Callable[..., Any]) -> str:
+    """The one line about a part."""
+    (line,) = broken(partial(component_checks.CHECKS[kind], part))
+    assert "\n" not in line
+    return line
+
+
+DICE = np.random.default_rng(0)
+
+
+class Dicing:
+    """A coefficient by chance."""
+
+    def __init__(self, coef: float) -> None:
+        self.coef = coef
+
+    def update(self, kl: float) -> None:
+        self.coef *= 1 + DICE.random()
+
+
+def loss_of(change: Callable[[PolicyInputs, Tensor], Any]) -> Callable[[PolicyInputs], Any]:
+    """A policy loss with one change to -A log π."""
+
+    def loss(inputs: PolicyInputs) -> Any:
+        found = change(inputs, -inputs.advantages * inputs.log_probs)
+        return TokenLoss(found, sums({"actor/loss": found})) if isinstance(found, Tensor) else found
+
+    return loss
+
+
+LOSSES: dict[str, tuple[Callable[[PolicyInputs, Tensor], Any], str]] = {
+    "averaged": (lambda _, loss: loss.mean(), r"wrong shape: the loss is \(\); \(\d+,\) was expected, one for each"),
+    "detached": (lambda _, loss: loss.detach(), "gradient does not flow: the loss has none to log_probs"),
+    "of the old": (lambda i, _: i.old_log_probs.clone().requires_grad_(), "gradient does not flow: the loss has none"),
+    "times zero": (lambda _, loss: 0 * loss, "gradient does not flow: it is 0 everywhere"),
+    "not finite": (lambda _, loss: loss / 0, "on random rows: not finite: the loss has -?inf at token 0"),
+    "bare exp": (
+        lambda i, _: i.log_ratio.exp() * i.advantages,
+        "on log-probs that differ by 100: not finite: the loss has -?inf",
+    ),
+    "roots": (lambda i, loss: loss + i.log_ratio.abs().sqrt(), "not finite: the gradient to log_probs .*clamped_exp"),
+    "no metrics": (lambda _, loss: (loss, {}), "wrong type: it gave a tuple, not a TokenLoss"),
+    "metrics a token": (lambda _, loss: TokenLoss(loss, {"actor/x": loss}), "metric 'actor/x' must be a finite scalar"),
+    "whole numbers": (lambda i, loss: loss.long(), "wrong dtype: the loss is torch.int64"),
+    "a bug": (lambda i, loss: loss[len(loss)], r"IndexError: .* \(.*test_parts.py:\d+\)"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mistake_in_a_policy_loss_is_told(name: str) -> None:
+    change, line = LOSSES[name]
+    assert re.search(line, told("policy loss", loss_of(change)))
+
+
+def by_row(inputs: AdvantageInputs) -> Any:
+    rewards = row_sums(inputs.token_rewards, inputs.lengths)
+    return rewards, rewards
+
+
+def alone(inputs: AdvantageInputs) -> Any:
+    return inputs.token_rewards
+
+
+@needing("group_id")
+def by_deviation(inputs: AdvantageInputs) -> Any:
+    rewards = row_sums(inputs.token_rewards, inputs.lengths)
+    found = to_tokens((rewards - rewards.mean()) / rewards.std(correction=0), inputs.lengths)
+    return found, found
+
+
+def undeclared(inputs: AdvantageInputs) -> Any:
+    return grpo(inputs)
+
+
+def in_place(inputs: AdvantageInputs) -> Any:
+    inputs.token_rewards.mul_(2)
+    return inputs.token_rewards, inputs.token_rewards
+
+
+def only_with_rows(inputs: AdvantageInputs) -> Any:
+    found = whitened(inputs.token_rewards, inputs.all_reduce) if len(inputs.lengths) else inputs.token_rewards
+    return found, found
+
+
+def without_default(inputs: AdvantageInputs, *, scale: float) -> Any:
+    return scale * inputs.token_rewards, inputs.token_rewards
+
+
+@needing("values", "style")
+def of_another_column(inputs: AdvantageInputs) -> Any:
+    found = inputs.values + to_tokens(inputs.columns["style"], inputs.lengths)
+    return found, inputs.columns["style"]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "line"),
+    [
+        (by_row, r"on random rows: wrong shape: advantages is \(12,\)"),
+        (alone, "wrong type: it gave a Tensor; \\(advantages, returns\\) was expected"),
+        (by_deviation, "on (equal rewards|one row): not finite: advantages has nan"),
+        (undeclared, 'it reads group_id and does not say so: put @needing\\("group_id"\\) above it'),
+        (in_place, "it changes its inputs in place: token_rewards"),
+        (only_with_rows, "it sums over ranks 0 times for some rows and 2 times for others"),
+        (without_default, "its option scale has no default"),
+        (of_another_column, r"returns is \(12,\)"),
+    ],
+)
+def test_a_mistake_in_an_advantage_is_told(estimator: Callable[..., Any], line: str) -> None:
+    assert re.search(line, told("advantage estimator", estimator)), told("advantage estimator", estimator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "line"),
+    [
+        ("reward shaping", lambda i: i.rewards.sum(), r"wrong shape: the result is \(\); \(12,\)"),
+        ("reward shaping", lambda i: i.rewards / (i.lengths - i.lengths), "not finite: .* at row 0"),
+        ("rollout filter", lambda i: i.rewards > 0.5, "bool was given; for a mask use np.flatnonzero"),
+        ("rollout filter", lambda i: np.arange(len(i.rewards) + 1), "no numbers of rows: no row 12; there are 12"),
+        ("rollout filter", lambda i: i.rewards, "row numbers are wanted, float32 was given"),
+        ("rollout filter", lambda i: DICE.permutation(len(i.rewards)), "gives something else when it is called again"),
+        ("reward shaping", lambda i: i.rewards + time.perf_counter() % 1, "something else when it is called again"),
+        ("advantage estimator", lambda i: (torch.rand_like(i.token_rewards),) * 2, "something else when it is called"),
+        (
+            "policy loss",
+            lambda i: TokenLoss(i.log_probs * torch.rand(()), {}),
+            "something else when it is called again",
+        ),
+        ("rollout correction", lambda i: torch.rand_like(i.old_log_probs), "something else when it is called again"),
+        ("KL estimator", lambda now, ref: (now - ref) * torch.rand(()), "something else when it is called again"),
+        ("loss aggregation", lambda n, *_, limit: torch.rand(int(n.sum())), "something else when it is called again"),
+        ("loss of pairs", lambda c, r: TokenLoss((r - c).mean(), {}), r"wrong shape: the loss is \(\)"),
+        ("loss of pairs", lambda c, r: TokenLoss((r - c).detach(), {}), "the loss has none to the chosen scores"),
+        ("loss of pairs", lambda c, r: TokenLoss(r - c, {"m": (c - r).mean()}), "metric 'm' is the same for the rows"),
+        ("loss of pairs", lambda c, r: TokenLoss((r - c) * torch.rand(()), {}), "something else when it is called"),
+        ("KL controller", lambda coef: Dicing(coef), "after a KL of 0.0: it gives something else"),
+        ("rollout correction", lambda i: (i.old_log_probs - i.rollout_log_probs).exp(), "differ by 100.*not finite"),
+        ("KL estimator", lambda now, ref: (now - ref).detach(), "gradient does not flow"),
+        ("KL estimator", lambda now, ref: (now - ref).sum(), "wrong shape"),
+        ("loss aggregation", lambda n, *_, limit: torch.ones(int(n.sum())), "outside of the mask must weigh exactly 0"),
+        (
+            "loss aggregation",
+            lambda n, tokens, rows, mask, limit: mask / max(1, int(n.sum())),
+            "depend on how the rows are cut",
+        ),
+    ],
+)
+def test_a_mistake_in_another_part_is_told(kind: str, part: Callable[..., Any], line: str) -> None:
+    assert re.search(line, told(kind, part)), told(kind, part)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda i: np.arange(len(i.rewards))[::-1],
+        lambda i: np.argsort(i.rewards)[: len(i.rewards) // 2],
+        lambda i: [*range(len(i.rewards))],
+        lambda i: np.repeat(np.arange(len(i.rewards)), 2),
+    ],
+    ids=["backwards", "the worst first", "a list", "twice"],
+)
+def test_a_filter_may_give_what_a_run_takes(keep: Callable[..., Any]) -> None:
+    assert broken(partial(component_checks.CHECKS["rollout filter"], keep)) == []
+
+
+@pytest.mark.parametrize("given", ["metrics", "means", "largest"])
+def test_a_metric_that_is_no_sum_is_told_unless_it_is_said(given: str) -> None:
+    def loss(inputs: PolicyInputs) -> TokenLoss:
+        found = -inputs.advantages * inputs.log_probs
+        metrics = {"actor/mean_ratio": clamped_exp(inputs.log_ratio).mean().detach()}
+        return TokenLoss(found, **{"metrics": {}, given: metrics})
+
+    lines = broken(partial(component_checks.CHECKS["policy loss"], loss))
+    if given != "metrics":
+        assert lines == []
+    else:
+        assert re.search("metric 'actor/mean_ratio' is the same for the rows and for all of them twice", lines[0])
+
+
+def test_a_coefficient_that_does_not_come_back_is_told() -> None:
+    class Forgets:
+        def __init__(self, coef: float) -> None:
+            self.coef = coef
+
+        def update(self, kl: float) -> None:
+            self.coef *= 1.1
+
+        def state(self) -> dict[str, float]:
+            return {}
+
+        def restore(self, state: dict[str, float]) -> None:
+            pass
+
+    assert "restore(state()) gives a coef of 0.1 in place of" in told("KL controller", Forgets)
+
+
+def test_results_carry_the_kind_and_the_name() -> None:
+    found = {"policy loss": {"mine": policy_losses.get("pg")}, "advantage estimator": {"own": advantages.get("grpo")}}
+    assert dict(component_checks.results({"task": {}, **found})) == {
+        "policy loss 'mine'": [],
+        "advantage estimator 'own'": [],
+    }
+
+
+def test_inputs_of_a_subclass_can_be_replaced() -> None:
+    """An estimator may call others on changed inputs."""
+
+    @needing("group_id")
+    def twice(inputs: AdvantageInputs) -> Any:
+        return grpo(replace(inputs, token_rewards=2 * inputs.token_rewards))
+
+    assert broken(partial(component_checks.CHECKS["advantage estimator"], twice)) == []

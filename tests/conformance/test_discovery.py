@@ -1,0 +1,27 @@
+"""What modules register, and what they only import."""
+
+from __future__ import annotations
+
+from hybridflow.conformance.discovery import names
+from tests.conformance.conftest import FindIn
+
+SOURCE = """
+from functools import partial
+from hybridflow.losses import baselines  # ours, which this import may register
+from hybridflow.losses.policy_losses import policy_losses
+from hybridflow.tasks import graders
+
+@graders.register("mine")
+def mine(response, answer):
+    return 1.0
+
+policy_losses.register("half")(partial(policy_losses.get("pg")))
+"""
+
+
+def test_only_what_is_new_and_not_ours(find_in: FindIn) -> None:
+    assert names(find_in(SOURCE)) == ["grader 'mine'", "policy loss 'half'"]
+
+
+def test_nothing(find_in: FindIn) -> None:
+    assert names(find_in("import hybridflow.algorithms.ppo")) == []

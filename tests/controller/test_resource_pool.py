@@ -1,0 +1,116 @@
+"""Pools: room for their slots, roles that fit them, and nothing left when they end."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from hybridflow.controller import ResourcePool, Supervisor
+from hybridflow.errors import HybridFlowError
+from hybridflow.parallel.layout import Layout
+from tests.controller.stage import Stage
+
+pytestmark = pytest.mark.ranks
+
+
+def test_no_room(local_cluster: None) -> None:
+    with pytest.raises(HybridFlowError, match=r"placement\.pools\.big: 100 slots .* were not free within .* CPUs"):
+        ResourcePool("big", 100, Supervisor(), start_timeout_s=0.5)
+
+
+def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage]) -> None:
+    for _ in range(2):  # twice 2 slots, where 3 are free
+        new_stage(2).pool.close()
+
+
+def test_a_layout_that_does_not_fill_its_pool(stage: Stage) -> None:
+    with pytest.raises(ValueError, match=r"role 'scribe': its layout has 2 ranks, pool 'stage' has 4 slots"):
+        stage.start_role("scribe", Layout(tensor=2))
+
+
+def test_a_role_that_nobody_knows(stage: Stage) -> None:
+    with pytest.raises(KeyError, match=r"no role is named 'scribble'; did you mean 'scribe'\?"):
+        stage.start_role("scribble")
+
+
+def test_a_plugin_that_ranks_cannot_import(local_cluster: None) -> None:
+    with pytest.raises(HybridFlowError) as found:
+        ResourcePool("stage", 1, Supervisor(), plugins=["no_such_plugin"])
+    last = str(found.value).splitlines()[-1]
+    wanted = r"placement\.pools\.stage\.start failed on rank 0 \(127\.0\.0\.1\): ImportError: plugins: cannot import .*"
+    assert re.fullmatch(wanted, last)
+
+
+def test_a_plugin_that_hangs(local_cluster: None) -> None:
+    start = time.time()
+    with pytest.raises(HybridFlowError) as found:
+        ResourcePool("stage", 2, Supervisor(), start_timeout_s=8, plugins=["tests.controller.hanging"])
+    last = str(found.value).splitlines()[-1]
+    assert last.startswith("placement.pools.stage.start failed on rank 0 (no report): it was not done after 8 s")
+    assert last.endswith("(nor on 1 more of its 2 ranks)") and time.time() - start < 60
+
+
+FAILING = """
+from hybridflow.controller import ResourcePool, Supervisor
+from tests.controller.stage import Stage
+with cluster(slots=3):
+    ResourcePool("own", 1, Supervisor(), plugins=["mine"])
+    Stage(2).start_role("vandal").die(rank=0, peers_raise=False).get()
+"""
+SHADOWS = "raise SystemExit('the working directory is searched before the library')"
+
+
+def test_a_failed_run_ends_soon_and_leaves_no_process(tmp_path: Path) -> None:
+    """Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found."""
+    for name in ("secrets", "random", "torch", "numpy", "hybridflow"):
+        (tmp_path / f"{name}.py").write_text(SHADOWS)
+    (tmp_path / "mine.py").write_text("import secrets, random, numpy\nprint('found')\n")
+    mark = uuid4().hex
+    start = time.time()
+    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark}, tmp_path)
+    assert done.returncode == 1 and time.time() - start < 100  # most of it is the cluster's start
+    assert "vandal.die failed on rank 0" in done.stderr.splitlines()[-1], done.stderr
+    deadline = time.time() + 10
+    while (left := _marked(mark)) and time.time() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def test_a_marked_process_is_found() -> None:
+    mark = uuid4().hex
+    process = subprocess.Popen(["sleep", "30"], env={**os.environ, "HYBRIDFLOW_TEST_MARK": mark})
+    try:
+        assert _marked(mark) == ["sleep"]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _driver(script: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script as a controller of its own, in a folder that Python does not search; our tests are appended."""
+    found = f"import sys\nsys.path.append({str(Path(__file__).parents[2])!r})\n"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", f"{found}from hybridflow.controller import cluster\n{script}"],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False, cwd=folder,
+    )  # fmt: skip
+
+
+def _marked(mark: str) -> list[str]:
+    """Names of the processes that inherited this mark from a driver."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HYBRIDFLOW_TEST_MARK") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.name())
+        except psutil.Error:  # it ended meanwhile, or it is not ours
+            continue
+    return found

@@ -1,0 +1,163 @@
+"""Failures: the first is what the user sees, soon, with its cause at the end. Metrics: joined by what they are."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridflow.batch import Batch
+from hybridflow.controller import put
+from hybridflow.controller.failure import RoleError
+from hybridflow.parallel.layout import Layout
+from tests.controller.rank_functions import Vandal
+from tests.controller.stage import Stage
+from tests.controller.test_failure import CAUSES
+
+pytestmark = pytest.mark.ranks
+
+
+def numbers(count: int) -> Any:
+    return put(Batch(n=np.arange(count)))
+
+
+def failing(call: Callable[[], Any], within_s: float = 10.0) -> RoleError:
+    """The RoleError of a call; it must come soon."""
+    start = time.time()
+    with pytest.raises(RoleError) as found:
+        call()
+    assert time.time() - start < within_s
+    return found.value
+
+
+def test_what_a_method_returns_is_checked_on_its_rank(new_stage: Callable[..., Stage]) -> None:
+    stage = new_stage(1)
+    stage.start_role("vandal").wrong_rows(numbers(3))
+    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    wanted = r"vandal\.wrong_rows failed on rank 0 \(.*\): ValueError: the method was given 3 rows and returned 2"
+    assert re.fullmatch(wanted, last)
+
+
+def test_a_column_of_another_kind_is_named(new_stage: Callable[..., Stage]) -> None:
+    stage = new_stage(1)
+    stage.supervisor.step = 7
+    stage.start_role("vandal").wrong_kind(numbers(3))
+    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    wanted = (
+        r"vandal\.wrong_kind failed on rank 0 \(.*\) in step 7: TypeError: column 'good' is declared as float, .* int"
+    )
+    assert re.fullmatch(wanted, last)
+
+
+def test_rows_that_were_not_made_raise_what_went_wrong(new_stage: Callable[..., Stage]) -> None:
+    broken = new_stage(2).start_role("vandal").fail_in_turn(numbers(2), first=1)
+    assert failing(broken.get).failure.error == "ZeroDivisionError: row 1 is broken"
+    assert failing(broken.metadata).failure.rank == 1
+
+
+def test_the_first_failing_rank_is_shown(new_stage: Callable[..., Stage]) -> None:
+    """Rank 1 fails; rank 0 fails after it, for another reason; a role that wants their rows fails because of both."""
+    stage = new_stage(2)
+    vandal, scribe = stage.start_role("vandal"), stage.start_role("scribe")
+    broken = vandal.fail_in_turn(numbers(4), first=1)
+    result = scribe.columns(numbers(4) | broken)
+    error = failing(result.get)
+    lines = str(error).splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and "raise ZeroDivisionError" in str(error)
+    assert re.fullmatch(r"vandal\.fail_in_turn failed on rank 1 \(.*\): ZeroDivisionError: row 2 is broken", lines[-1])
+    assert "connection closed" not in str(error)
+    assert re.fullmatch(r"\(\d more failed after it: .*vandal\.fail_in_turn on 1.*\)", lines[-2])
+    assert (error.failure.role, error.failure.rank, error.failure.follows) == ("vandal", 1, False)
+
+
+def test_a_failure_reaches_whoever_waits_on_another_pool(new_stage: Callable[..., Stage]) -> None:
+    upstream = new_stage(1)
+    downstream = new_stage(1, upstream.supervisor)
+    vandal, scribe = upstream.start_role("vandal"), downstream.start_role("scribe")
+    broken = vandal.fail_in_turn(numbers(2), first=0)
+    result = scribe.columns(broken | numbers(2))
+    assert failing(result.get).failure.role == "vandal"
+    again = failing(upstream.supervisor.drain)  # and it stays the answer
+    assert again.failure.error == "ZeroDivisionError: row 0 is broken"
+
+
+HOW = {
+    "SIGKILL": "killed by SIGKILL",
+    "SIGSEGV": "killed by SIGSEGV",
+    "SIGTERM": ".*SIGTERM",
+    "0": "exit code 0",
+    "3": "exit code 3",
+}
+
+
+@pytest.mark.parametrize(("how", "peers_raise"), [("SIGKILL", True), *((how, False) for how in HOW)])
+def test_a_process_that_dies_is_named(new_stage: Callable[..., Stage], how: str, peers_raise: bool) -> None:
+    stage = new_stage(2)
+    vandal = stage.start_role("vandal")
+    error = failing(vandal.die(rank=1, peers_raise=peers_raise, how=how).get)
+    pid, last = stage.pool.places[1].pid, str(error).splitlines()[-1]
+    assert re.match(rf"vandal\.die failed on rank 1 \(127\.0\.0\.1\): its process {pid} died: {HOW[how]}", last)
+    assert (error.failure.role, error.failure.rank, error.failure.method) == ("vandal", 1, "die")
+
+
+@pytest.mark.parametrize(("what", "cause"), [*CAUSES.items(), ("gives a socket", "TypeError: cannot pickle .*")])
+def test_whatever_is_raised_is_reported(new_stage: Callable[..., Stage], what: str, cause: str) -> None:
+    stage = new_stage(2)
+    error = failing(stage.start_role("vandal").throw(what=what).get)
+    lines = str(error).splitlines()
+    assert re.fullmatch(rf"vandal\.throw failed on rank [01] \(127\.0\.0\.1\): {cause}", lines[-1]), lines[-1]
+    assert lines[-2] == "(1 more failed after it: vandal.throw on 1)"
+    assert len(str(error)) < 25_000
+
+
+def test_a_method_that_is_not_there(new_stage: Callable[..., Stage]) -> None:
+    """Not on the rank, though the controller declares it."""
+    stage = new_stage(1)
+    vandal = stage.start_role("scribe", interface=Vandal)
+    error = failing(vandal.throw(what="exit").get)
+    assert re.fullmatch(r"scribe\.throw failed on rank 0 \(.*\): KeyError: 'throw'", str(error).splitlines()[-1])
+
+
+def test_a_role_that_cannot_be_built(new_stage: Callable[..., Stage]) -> None:
+    error = failing(lambda: new_stage(2).start_role("stillborn"), within_s=20.0)
+    assert re.fullmatch(
+        r"stillborn\.build failed on rank 1 \(.*\): FileNotFoundError: no such model: nowhere",
+        str(error).splitlines()[-1],
+    )
+
+
+def test_metrics_of_uneven_parts(stage: Stage) -> None:
+    """Eleven rows over four ranks, in two calls: the mean is that of the rows, not of the ranks."""
+    scribe = stage.start_role("scribe")
+    stage.supervisor.finish_step()
+    scribe.measure(numbers(11))
+    scribe.measure(numbers(3))
+    found = stage.supervisor.finish_step()
+    assert found["n/mean"] == pytest.approx((55 + 3) / 14)
+    assert found["n/total"] == 58 and found["n/max"] == 10
+    assert 0 < found["timing_s/measure"] < 5
+    assert stage.supervisor.finish_step() == {}
+
+
+def test_the_largest_is_of_all_ranks_and_times_of_calls_add_up(stage: Stage) -> None:
+    """Of one tensor parallel replica, whose results come from rank 0; it is not the rank that took longest."""
+    scribe = stage.start_role("scribe", Layout(tensor=4))
+    stage.supervisor.finish_step()
+    for _ in range(2):
+        scribe.measure_ranks(numbers(4))
+    found = stage.supervisor.finish_step()
+    assert (found["rank/largest"], found["rank/smallest"]) == (3, -3)
+    assert found["timing_s/part"] == 2 * 4, "the slowest rank of each call"
+    assert found["n/mean"] == 1.5 and (found["n/min"], found["n/max"]) == (0, 3)
+
+
+def test_metrics_count_once_what_replicas_share(stage: Stage) -> None:
+    scribe = stage.start_role("scribe", Layout(tensor=2, data=2))
+    scribe.measure_once_a_replica(numbers(5))
+    scribe.measure_everywhere()
+    found = stage.supervisor.finish_step()
+    assert found["replicas/total"] == 10 and found["ranks/total"] == 4

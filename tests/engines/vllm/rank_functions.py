@@ -1,0 +1,149 @@
+"""What ranks run: one pair of engines a model, kept, because vLLM takes seconds to start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hybridflow.batch import Batch, Ragged
+from hybridflow.config.schema import OptimizerConfig, RolloutConfig
+from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.vllm.engine import Generated, VllmEngine
+from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.refit import Refit
+from tests.engines.rank_functions import trainer
+
+LAYOUT = Layout(2, generation=(1, 1))
+LEARN = OptimizerConfig(lr=3e-4)
+
+
+@dataclass
+class Pair:
+    """The engines of one model in this process."""
+
+    megatron: MegatronEngine
+    vllm: VllmEngine
+    refit: Refit
+
+
+_pairs: dict[Path, Pair] = {}
+
+
+def pair(folder: Path) -> Pair:
+    """The pair of a model: TP 2 in training, and two replicas that generate."""
+    if folder not in _pairs:
+        megatron = trainer(folder, LAYOUT, LEARN, budget=2000)
+        rollout = RolloutConfig(
+            max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1, gpu_memory_fraction=0.1
+        )
+        vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
+        refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32, verify=True)
+        _pairs[folder] = Pair(megatron, vllm, refit)
+    return _pairs[folder]
+
+
+def refusal(folder: Path, prompts: Ragged) -> str:
+    """What an engine that has no weights says when it is asked for tokens."""
+    try:
+        pair(folder).vllm.generate(prompts, Sampling(max_tokens=2), list(range(len(prompts))))
+    except RuntimeError as error:
+        return str(error)
+    return "it generated"
+
+
+def with_a_block_in_use(folder: Path, prompts: Ragged) -> tuple[str, int]:
+    """What an engine says whose cache cannot be emptied, and how many rows it gives once that is over."""
+    vllm = pair(folder).vllm
+    pool = vllm._llm.llm_engine.engine_core.engine_core.scheduler.kv_cache_manager.block_pool
+    blocks = pool.get_new_blocks(1)
+    said = refusal(folder, prompts)
+    pool.free_blocks(blocks)
+    return said, len(vllm.generate(prompts, Sampling(max_tokens=2), list(range(len(prompts)))).tokens)
+
+
+def refused(engine: str, folder: Path, layout: Layout) -> str:
+    """What an engine says of a model that it cannot cut, or run, so."""
+    try:
+        if engine == "megatron":
+            trainer(folder, layout, LEARN)
+        else:
+            VllmEngine(folder, layout, RolloutConfig(), dtype="float32", seed=0, stop_ids=[0])
+    except ValueError as error:
+        return str(error)
+    return "it was made"
+
+
+def version(folder: Path) -> int | None:
+    """Of the weights that generate."""
+    return pair(folder).vllm.version
+
+
+def refit(folder: Path, version: int) -> bool:
+    """Give generation the newest weights."""
+    made = pair(folder)
+    return made.refit(made.vllm, version)
+
+
+def broken_refit(folder: Path, version: int, number: int, how: str) -> str:
+    """A stream that breaks at a shard, lacks it or has it too small: what comes out, at once on all ranks."""
+    made = pair(folder)
+
+    class Breaks:
+        def __init__(self) -> None:
+            self.version = made.vllm.version
+
+        def receive(
+            self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
+        ) -> dict[tuple[str, ...], int]:
+            return made.vllm.receive(broken(shards), version, **options)
+
+    def broken(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        for place, (name, shard) in enumerate(shards):
+            if place == number and how == "breaks":
+                raise OSError("the stream broke")
+            if place != number:
+                yield name, shard
+            elif how == "is small":
+                yield name, shard[:-1]
+
+    try:
+        made.refit(Breaks(), version)
+    except (OSError, RuntimeError, ValueError) as error:
+        return str(error)
+    return "it went through"
+
+
+def generate(folder: Path, parts: list[Ragged], sampling: Sampling, seeds: list[list[int]]) -> Generated:
+    """Each replica's responses to its own prompts."""
+    rank = dist.get_rank()
+    return pair(folder).vllm.generate(parts[rank], sampling, seeds[rank])
+
+
+def score(folder: Path, batch: Batch) -> np.ndarray:
+    """Megatron's log-probs of the response tokens, end to end."""
+    scores = pair(folder).megatron.score(batch)
+    assert scores is not None
+    return scores["log_probs"].values
+
+
+def learn(folder: Path, batch: Batch) -> None:
+    """One step: even tokens become likelier, odd ones less so. The model stays far from saying one thing only."""
+
+    def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+        return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
+
+    assert pair(folder).megatron.train(batch, loss).applied
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write the weights."""
+    pair(folder).megatron.export(out)

@@ -1,0 +1,106 @@
+"""Aggregation weights: the means that they stand for, however the rows are cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from hybridflow.losses.aggregations import aggregations, totals
+
+# Each row is a list of tokens, each (loss, counts).
+ROWS = st.lists(st.lists(st.tuples(st.floats(-4, 4, width=32), st.booleans()), max_size=5), max_size=8)
+Rows = list[list[tuple[float, bool]]]
+
+
+def _pack(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+    tokens = [token for row in rows for token in row]
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    losses = torch.tensor([loss for loss, _ in tokens], dtype=torch.float64)
+    return losses, lengths, torch.tensor([counts for _, counts in tokens], dtype=torch.bool)
+
+
+def _token_mean(rows: Rows) -> float:
+    counted = [loss for row in rows for loss, counts in row if counts]
+    return sum(counted) / len(counted) if counted else 0.0
+
+
+def _sequence_mean(rows: Rows) -> float:
+    means = [_token_mean([row]) for row in rows if any(counts for _, counts in row)]
+    return sum(means) / len(means) if means else 0.0
+
+
+def _fixed_length_mean(rows: Rows) -> float:
+    sums = [sum(loss for loss, counts in row if counts) / LIMIT for row in rows if any(counts for _, counts in row)]
+    return sum(sums) / len(sums) if sums else 0.0
+
+
+LIMIT = 7
+EXPECTED = {"token_mean": _token_mean, "sequence_mean": _sequence_mean, "fixed_length_mean": _fixed_length_mean}
+
+
+def test_the_names_are_known() -> None:
+    assert set(aggregations) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@given(rows=ROWS)
+def test_against_a_loop(name: str, rows: Rows) -> None:
+    losses, lengths, mask = _pack(rows)
+    weights = aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)
+    assert float((losses * weights).sum()) == pytest.approx(EXPECTED[name](rows), abs=1e-5)
+    assert (weights[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@given(rows=ROWS)
+def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
+    """The loop runs over scalars that autograd follows; a token that does not count has none."""
+    losses, lengths, mask = _pack(rows)
+    given, looped = losses.clone().requires_grad_(), losses.clone().requires_grad_()
+    tokens = iter(looped)
+    scalars = [[(next(tokens), counts) for _, counts in row] for row in rows]
+    mean = EXPECTED[name](scalars)  # type: ignore[arg-type]
+    (given * aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)).sum().backward()
+    assert given.grad is not None
+    if isinstance(mean, Tensor):
+        mean.backward()
+        torch.testing.assert_close(given.grad, looped.grad, rtol=1e-6, atol=1e-9)
+    else:
+        assert not given.grad.any(), "nothing counts"
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@given(rows=ROWS)
+def test_no_mask_is_a_mask_of_all(name: str, rows: Rows) -> None:
+    _, lengths, mask = _pack(rows)
+    every = torch.ones_like(mask)
+    assert totals(lengths).tolist() == totals(lengths, every).tolist()
+    found = aggregations.get(name)(lengths, *totals(lengths))
+    assert found.tolist() == aggregations.get(name)(lengths, *totals(lengths, every), every).tolist()
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+@given(rows=ROWS, data=st.data())
+def test_any_cut_into_parts_gives_the_same_sum(name: str, rows: Rows, data: st.DataObject) -> None:
+    parts = data.draw(st.integers(1, 4))
+    owner = data.draw(st.lists(st.integers(0, parts - 1), min_size=len(rows), max_size=len(rows)))
+    cut = [_pack([row for row, at in zip(rows, owner, strict=True) if at == part]) for part in range(parts)]
+    tokens, counted = sum(totals(lengths, mask) for _, lengths, mask in cut)
+    weigh = aggregations.get(name)
+    summed = sum(float((losses * weigh(n, tokens, counted, mask, limit=LIMIT)).sum()) for losses, n, mask in cut)
+    assert summed == pytest.approx(EXPECTED[name](rows), abs=1e-5)
+
+
+def test_a_step_without_any_token_weighs_nothing() -> None:
+    lengths, mask = torch.tensor([2, 0]), torch.zeros(2, dtype=torch.bool)
+    for name in aggregations:
+        assert aggregations.get(name)(lengths, *totals(lengths, mask), mask).tolist() == [0.0, 0.0]
+
+
+def test_plain_numbers_serve_as_totals() -> None:
+    assert aggregations.get("token_mean")(torch.tensor([1, 1]), 4, 3).tolist() == [0.25, 0.25]
+    assert aggregations.get("sequence_mean")(torch.tensor([2, 1]), 9, 2).tolist() == [0.25, 0.25, 0.5]
+    assert aggregations.get("fixed_length_mean")(torch.tensor([2, 1]), 9, 2, limit=4).tolist() == [0.125] * 3

@@ -1,0 +1,93 @@
+"""What the models of a run take: limits, vocabularies, and what is said of tokenizers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hybridflow.algorithms import algorithms
+from hybridflow.config import compose
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError, DataError
+from hybridflow.tasks.tokenizer import char_tokenizer
+from hybridflow.trainer.build import with_vocabulary
+from hybridflow.trainer.task_rows import limits, load_task, notes, ways
+from tests.cli.conftest import QWEN2
+
+ALPHABET = "0123456789+="
+
+
+def model(folder: Path, vocab: int, *added: str, positions: int = 64) -> str:
+    tokenizer = char_tokenizer(ALPHABET)
+    tokenizer.add_tokens(list(added))
+    tokenizer.save_pretrained(folder)
+    sizes = {"vocab_size": vocab, "max_position_embeddings": positions, "eos_token_id": 1}
+    (folder / "config.json").write_text(json.dumps(QWEN2 | sizes))
+    return str(folder)
+
+
+def config(actor: str, critic: str | None = None, *overrides: str) -> Config:
+    settings = [f"actor.model.path={actor}", f"critic.model.path={critic or actor}", "rollout.max_sequence_tokens=64"]
+    return compose.load("train", ["experiment=addition", "algorithm=ppo", *settings, *overrides])
+
+
+def test_the_least_vocabulary_and_length_of_the_models_in_use_count(tmp_path: Path) -> None:
+    actor, critic = model(tmp_path / "a", 70), model(tmp_path / "c", 23, positions=48)
+    found = limits(config(actor, critic))
+    assert (found.tokens, found.said) == (48, f"max_position_embeddings of {critic} (critic) = 48")
+    assert {one.role: one.size for one in found.vocabularies} == {"actor": 70, "critic": 23, "reference": 70}
+    alone = limits(config(actor, critic, "algorithm=grpo"))
+    assert (alone.tokens, alone.said) == (64, "rollout.max_sequence_tokens = 64")
+    assert with_vocabulary(config(actor, critic), ("actor", "critic")).rollout.vocabulary == 23
+    assert with_vocabulary(config(actor, critic), ("actor", "reward")).rollout.vocabulary == 70
+    fewer = config(actor, critic, "rollout.vocabulary=14")
+    assert with_vocabulary(fewer, ("actor", "critic")).rollout.vocabulary == 14
+
+
+def test_tokens_that_another_role_does_not_know_are_said(tmp_path: Path) -> None:
+    actor, critic = model(tmp_path / "a", 70, "<think>"), model(tmp_path / "c", 70)
+    (line,) = notes(config(actor, critic))
+    assert line.startswith("critic: 1 added tokens of") and "'<think>' (id 14; there nothing)" in line
+    assert [*notes(config(critic, actor))] == []
+
+
+def test_a_response_must_be_able_to_end(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"actor.model.path: no response can end: it has the token '<\|endoftext\|>'"):
+        [*notes(config(model(tmp_path / "a", 1)))]
+    folder = model(tmp_path / "b", 70)  # whose end is id 1
+    with pytest.raises(ConfigError, match=r"^rollout.vocabulary: no response can end: 1 given, .* are 1; give more th"):
+        [*notes(config(folder, None, "rollout.vocabulary=1"))]
+    assert [*notes(config(folder, None, "rollout.vocabulary=2"))] == []
+    pairs = config(folder, None, "rollout.vocabulary=1", "algorithm=reward_model", "task=addition_pairs")
+    assert [*notes(pairs)] == []  # it samples nothing
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "wanted"),
+    [
+        ("grpo", {"train": "rows", "held_out": "rows"}),
+        ("sft", {"warmup": "supervised", "held_out": "rows"}),
+        ("dpo", {"train": "preferences", "held_out": "rows"}),
+        ("reward_model", {"train": "preferences", "held_out": "preferences"}),
+    ],
+)
+def test_which_rows_an_algorithm_takes(algorithm: str, wanted: dict[str, str]) -> None:
+    assert ways(algorithms.get(algorithm)) == wanted
+
+
+def test_a_folder_without_a_tokenizer_is_a_sentence(tmp_path: Path) -> None:
+    folder = model(tmp_path / "a", 70)
+    (tmp_path / "a" / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"^actor.model.path: .*tokenizer.json does not exist: a model folder holds"):
+        load_task(config(folder))
+
+
+def test_the_task_of_a_run_is_fitted_to_it(tmp_path: Path) -> None:
+    settings = config(model(tmp_path / "a", 5))
+    with pytest.raises(DataError, match=r"row 0 of split 'train': its prompt has the token '.' \(id \d+\), but the"):
+        load_task(settings).rows("train", [0])
+    short = replace(settings, rollout=replace(settings.rollout, max_sequence_tokens=70))
+    assert limits(short).said.startswith("max_position_embeddings")

@@ -1,0 +1,178 @@
+"""What ranks run: the actor's generation, one worker a layout, kept, because vLLM takes seconds to start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+
+from hybridflow.batch import Batch
+from hybridflow.config.schema import Config
+from hybridflow.engines.vllm import engine as engine_module
+from hybridflow.engines.vllm.requests import FinishedRow
+from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import Platform
+from hybridflow.workers import Context
+from hybridflow.workers.actor import ActorWorker
+
+_workers: dict[tuple[Path, Layout], ActorWorker] = {}
+
+
+def actor(folder: Path, layout: Layout) -> ActorWorker:
+    """The worker of this model and layout, as in a new call."""
+    if (folder, layout) not in _workers:
+        config = Config()
+        config.actor.model.path = str(folder)
+        config.actor.optimizer.lr = 1e-3
+        rollout = config.rollout
+        rollout.max_sequence_tokens, rollout.max_response_tokens = 200, 12
+        rollout.verify_refit = True
+        rollout.max_concurrent_rows, rollout.kv_cache_gib, rollout.gpu_memory_fraction = 64, 0.1, 0.1
+        _workers[folder, layout] = ActorWorker(Context(config, layout, dist.get_rank(), "actor"))
+    worker = _workers[folder, layout]
+    worker.context.metrics = Metrics()
+    worker.context.drawn.clear()
+    return worker
+
+
+def generate(
+    folder: Path, layout: Layout, prompts: Batch, step: int = 0, **sampling: Any
+) -> tuple[Batch, dict[str, float]]:
+    """`generate_sequences` of the rows of this rank's replica, and what it measured."""
+    worker, at = actor(folder, layout), layout.generation_coordinate(dist.get_rank())
+    replicas = layout.size // int(np.prod(layout.generation_sizes))
+    mine = prompts.select(np.array_split(np.arange(len(prompts)), replicas)[at.dp])
+    found = worker.generate_sequences(mine, step=step, **sampling)
+    return found, dict(worker.context.metrics)
+
+
+def compiled() -> dict[str, int]:
+    """What torch.compile has looked at in this process."""
+    from torch._dynamo.utils import counters
+
+    return dict(counters["frames"])
+
+
+def stream(folder: Path, prompts: Batch, **sampling: Any) -> tuple[list[tuple[np.ndarray, Batch]], dict[str, float]]:
+    """`stream_sequences` on one rank, and what it measured."""
+    worker = actor(folder, Layout())
+    return list(worker.stream_sequences(prompts, **sampling)), dict(worker.context.metrics)
+
+
+def sleeping() -> tuple[list[str], list[str], set[str], bool]:
+    """What vLLM calls by the names that the platform uses: of arguments, of parts; and of its setting."""
+    from vllm import LLM, EngineArgs
+    from vllm.v1.executor.abstract import SLEEP_TAGS
+
+    sleep, wake = (list(signature(method).parameters) for method in (LLM.sleep, LLM.wake_up))
+    return sleep, wake, set(SLEEP_TAGS), hasattr(EngineArgs, "enable_sleep_mode")
+
+
+def lag(folder: Path, rollout: Batch) -> dict[str, float]:
+    """What `compute_log_prob` says of the versions that sampled these rows."""
+    worker = actor(folder, Layout())
+    worker.compute_log_prob(rollout)
+    return {name: value for name, value in worker.context.metrics.items() if "version_lag" in name}
+
+
+def apart(folder: Path, rollout: Batch) -> float:
+    """How far the log-probs of training are from those of sampling, at most."""
+    worker = actor(folder, Layout())
+    worker.compute_log_prob(rollout)
+    return dict(worker.context.metrics)["actor/rollout_log_prob_diff_max"]
+
+
+def log_probs(folder: Path, rollout: Batch) -> np.ndarray:
+    """Training's, of the response tokens."""
+    score = actor(folder, Layout()).engine.score(rollout)
+    assert score is not None
+    return score["log_probs"].values
+
+
+def learn(folder: Path, rollout: Batch) -> None:
+    """One step."""
+    actor(folder, Layout()).update_supervised(rollout)
+
+
+def streamed(folder: Path, prompts: Batch, take: int | None = None) -> tuple[list[FinishedRow], int]:
+    """The first `take` rows that finish, or all; and how many requests vLLM has left over when the stream is closed."""
+    worker = actor(folder, Layout())
+    worker.refit(worker.generator, worker.version)
+    generator = worker.generator
+    stream = generator.stream(prompts.ragged("prompt_ids"), Sampling(2.0, max_tokens=12), list(range(len(prompts))))
+    rows = [row for row, _ in zip(chain.from_iterable(stream), range(take or len(prompts)), strict=False)]
+    stream.close()  # type: ignore[attr-defined]
+    return rows, generator._llm.llm_engine.get_num_unfinished_requests()
+
+
+def interrupted(folder: Path, prompts: Batch) -> list[str]:
+    """What the engine says to weights, to sleep and to another stream while the rows of one are under way."""
+    worker, said = actor(folder, Layout()), []
+    worker.refit(worker.generator, worker.version)
+    generator, tokens, seeds = worker.generator, prompts.ragged("prompt_ids"), list(range(len(prompts)))
+    stream = generator.stream(tokens, Sampling(2.0, max_tokens=12), seeds)
+    first = next(stream)
+    tries: tuple[Callable[[], object], ...] = (
+        lambda: generator.receive(iter(()), 99),
+        generator.sleep,
+        lambda: generator.generate(tokens, Sampling(), seeds),
+    )
+    for attempt in tries:
+        try:
+            attempt()
+        except RuntimeError as error:
+            said.append(str(error))
+    assert generator.version == worker.version, "the weights are still good"
+    assert len(list(chain.from_iterable(stream))) == len(prompts) - len(first)
+    return said
+
+
+class Forgetful(Platform):
+    """A CPU that takes a generation engine's memory as a GPU does, and writes down what is asked of it."""
+
+    said: list[str]
+
+    def sleep_vllm(self, llm: Any) -> bool:
+        self.said.append("sleep")
+        return True
+
+    def wake_vllm(self, llm: Any, part: str) -> None:
+        self.said.append(f"wake {part}")
+
+
+def turns(folder: Path, prompts: Batch, *, forgets: bool) -> list[list[str]]:
+    """Two calls of `generate_sequences` of the same weights, after a step: what happened in each, in order."""
+    worker, found = actor(folder, Layout()), []
+    learn(folder, prompts | generate(folder, Layout(), prompts)[0])
+    said: list[str] = []
+    original = engine_module.platform
+    watched = Forgetful(*astuple(original()))
+    object.__setattr__(watched, "said", said)
+    if forgets:
+        engine_module.platform = lambda: watched
+    receive, stream = worker.generator.receive, worker.generator.stream
+    worker.generator.receive = lambda shards, version, **rest: receive(noted(shards, "shard"), version, **rest)  # type: ignore[method-assign]
+    worker.generator.stream = lambda *args: noted(stream(*args), "row")  # type: ignore[method-assign]
+
+    def noted(things: Iterator[Any], name: str) -> Iterator[Any]:
+        for thing in things:
+            said.append(name)
+            yield thing
+
+    try:
+        for _ in range(2):
+            said.clear()
+            worker.generate_sequences(prompts)
+            found.append([what for what, before in zip(said, [None, *said], strict=False) if what != before])
+    finally:
+        engine_module.platform = original
+        del worker.generator.receive, worker.generator.stream
+    return found

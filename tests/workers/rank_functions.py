@@ -1,0 +1,129 @@
+"""What ranks run: the workers of reward models."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from hybridflow.batch import Batch
+from hybridflow.config.schema import Config, OffloadConfig
+from hybridflow.engines.megatron import engine as engine_module
+from hybridflow.engines.megatron.optimizer import StepResult
+from hybridflow.parallel.layout import Layout
+from hybridflow.workers import Context, Worker
+from hybridflow.workers.model_worker import set_down
+from hybridflow.workers.reward_model import ModelRewardWorker, RewardModelWorker
+from tests.engines.megatron.engine_reference import Moving, in_memory
+
+Arrays = dict[str, np.ndarray]
+
+
+def context(folder: Path, layout: Layout, budget: int, loss: str = "bradley_terry") -> Context:
+    """A place for either worker, with the model of this folder."""
+    config = Config()
+    for settings in (config.reward, config.reward_model):
+        settings.model.path, settings.max_tokens_per_rank = str(folder), budget
+    config.reward_model.optimizer.lr, config.algorithm.pair_loss = 3e-3, loss
+    return Context(config, layout, dist.get_rank(), "reward_model")
+
+
+def mine(worker: RewardModelWorker | ModelRewardWorker, batch: Batch) -> Batch:
+    """The rows of this data parallel rank, the first rank having fewer."""
+    at, data = worker.groups.at.dp, worker.groups.layout.data
+    cuts = [0, *(len(batch) // 3 + part for part in range(data - 1)), len(batch)]
+    return batch.slice(cuts[at], cuts[at + 1])
+
+
+def figures(worker: RewardModelWorker) -> dict[str, float]:
+    """What its last call measured, but for what depends on all that the process did before."""
+    found = worker.context.metrics.result()
+    assert found.pop("reward_model/memory_peak_gib") > 0
+    return found
+
+
+def gradients(
+    folder: Path, layout: Layout, pairs: Batch, budget: int, loss: str = "bradley_terry"
+) -> tuple[Arrays, dict[str, float]]:
+    """What an update would follow, by the names of the weights; and its metrics."""
+    worker = RewardModelWorker(context(folder, layout, budget, loss))
+    optimiser = worker.engine.optimiser
+    assert optimiser is not None
+    optimiser.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]
+    worker.update_reward_model(mine(worker, pairs))
+    for param in worker.engine.model.parameters():
+        param.data.copy_(param.main_grad)  # so that what gathers weights gathers gradients
+    found = {name: tensor.cpu().numpy().copy() for name, tensor in worker.engine.weights.gathered()}
+    return found, worker.context.metrics.result()
+
+
+def offloading(
+    folder: Path, layout: Layout, pairs: Batch, weights: bool, optimizer: bool
+) -> tuple[list[int], list[dict[str, float]]]:
+    """Turns of a worker on a platform that moves: what memory is held after each, by kind; the metrics of each."""
+    place = context(folder, layout, 60)
+    place.config.reward_model.offload = OffloadConfig(weights, optimizer)
+    platform_was = engine_module.platform
+    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
+    worker = RewardModelWorker(place)
+    held, metrics = in_memory(worker.engine), []
+    for turn in (worker.compare, worker.update_reward_model, worker.compare, worker.update_reward_model):
+        worker.context.metrics = type(worker.context.metrics)()
+        turn(mine(worker, pairs))
+        held += in_memory(worker.engine)
+        metrics.append(figures(worker))
+    engine_module.platform = platform_was
+    return held, metrics
+
+
+def beside_others(folder: Path, layout: Layout, weights: bool, optimizer: bool) -> list[list[int]]:
+    """What memory a worker holds, by kind, before another engine starts in its process, meanwhile and afterwards."""
+    place = context(folder, layout, 60)
+    place.config.reward_model.offload = OffloadConfig(weights, optimizer)
+    platform_was = engine_module.platform
+    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
+    worker = RewardModelWorker(place)
+    held = [in_memory(worker.engine)]
+    with set_down([worker, Worker(place), worker]):
+        held.append(in_memory(worker.engine))
+    held.append(in_memory(worker.engine))
+    engine_module.platform = platform_was
+    return held
+
+
+def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
+    """`compute_reward` of this rank's rows and, beside it, `compute_baseline`."""
+    worker = ModelRewardWorker(context(folder, layout, budget))
+    return worker.compute_reward(mine(worker, batch)) | worker.compute_baseline(mine(worker, batch))
+
+
+def resumed(folder: Path, layout: Layout, pairs: Batch, saved: Path) -> tuple[list[dict[str, float]], ...]:
+    """The metrics of two updates after two others: of the worker itself, and of one that takes up its checkpoint."""
+    one, other = (RewardModelWorker(context(folder, layout, 60)) for _ in range(2))
+    for _ in range(2):
+        one.update_reward_model(mine(one, pairs))
+    one.save_checkpoint(str(saved))
+    other.load_checkpoint(str(saved))
+    found: tuple[list[dict[str, float]], ...] = ([], [])
+    for worker, metrics in zip((one, other), found, strict=True):
+        for _ in range(2):
+            worker.context.metrics = type(worker.context.metrics)()
+            worker.update_reward_model(mine(worker, pairs))
+            metrics.append(figures(worker))
+    return found
+
+
+def learn(folder: Path, layout: Layout, pairs: Batch, steps: int, out: Path) -> list[dict[str, float]]:
+    """The metrics of comparing before and after each of so many updates; the model is left in `out`."""
+    worker = RewardModelWorker(context(folder, layout, 60))
+    found = []
+    for step in range(steps + 1):
+        worker.context.metrics = type(worker.context.metrics)()
+        worker.compare(mine(worker, pairs))
+        found.append(worker.context.metrics.result())
+        if step < steps:
+            worker.update_reward_model(mine(worker, pairs))
+    worker.save_model(str(out))
+    return found
