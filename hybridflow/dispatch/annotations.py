@@ -1,4 +1,4 @@
-"""What an annotation says about rows: a method's return, which its group must know before a call, and parameters.
+"""Annotations that speak of rows: of a method's return, which its group must know before a call, and of parameters.
 
 Annotations are resolved as Python resolves them, never read as text. Names that a module imports for type checkers
 alone are taken for ours where hybridflow exports them; any other stands for something that is not known here.
@@ -39,7 +39,7 @@ class Unseen(metaclass=_Opaque):
 
 
 def returns_rows(function: Callable[..., Any], owner: type) -> bool:
-    """Whether a method without `gives` is annotated to return rows: a `Batch`, also of a subclass, or None beside it.
+    """Tell whether a method without `gives` is annotated to return rows: a `Batch` or a subclass, or None beside it.
 
     Args:
         owner: the class that defines it.
@@ -59,7 +59,7 @@ def returns_rows(function: Callable[..., Any], owner: type) -> bool:
 
 
 def by_reference(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The annotation of a parameter where rows go by reference: on the controller."""
+    """Return a parameter's annotation as the controller sees it, where rows go by reference."""
     if parameter.annotation is parameter.empty:
         return parameter.annotation
     hint = resolve(function, parameter.name)
@@ -69,7 +69,7 @@ def by_reference(function: Callable[..., Any], parameter: inspect.Parameter) -> 
 
 
 def resolve(function: Callable[..., Any], name: str, names: Mapping[str, Any] | None = None) -> Any:
-    """One annotation of a function as an object; without one Any. What only a type checker can see of it is `Unseen`.
+    """Evaluate one annotation of a function; without one Any. What only a type checker can see of it is `Unseen`.
 
     Args:
         name: of a parameter, or `return`.
@@ -94,7 +94,7 @@ def resolve(function: Callable[..., Any], name: str, names: Mapping[str, Any] | 
 
 
 def _kinds(hint: Any) -> set[bool | None]:
-    """Whether what an annotation stands for is rows, for each of its alternatives but None; None: it is not known."""
+    """Tell of each alternative of an annotation, but None, whether it is rows; None: it is not known."""
     if hint is Unseen or isinstance(hint, ForwardRef):
         return {None}
     kind = get_origin(hint) or hint

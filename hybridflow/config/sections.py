@@ -1,0 +1,101 @@
+"""Sections of the settings that roles of the user bring: dataclasses that stand beside ours in `Config`.
+
+`roles.register("mine", settings=MySettings)` adds one. Plugins are imported before anything is composed, so Hydra, the
+checks and the help know these keys as they know ours: types, bounds, the nearest key to one that does not exist.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import MISSING, FrozenInstanceError, field, fields, is_dataclass, make_dataclass
+from functools import lru_cache
+from typing import Any, NoReturn, TypeVar, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.errors import NameTakenError
+
+T = TypeVar("T")
+
+_added: dict[str, type] = {}
+
+
+def add(name: str, settings: type) -> None:
+    """Give the settings a section of that name.
+
+    Args:
+        settings: a dataclass, frozen or not. Each field has a type that OmegaConf takes (numbers, texts, booleans,
+            enums, lists, dictionaries, dataclasses) and a default, which is `omegaconf.MISSING` if it must be given.
+
+    Raises TypeError if it is none, or the name cannot be written as a key; NameTakenError if a section of ours has it.
+    """
+    told = f"role {name!r}: its settings {getattr(settings, '__qualname__', settings)!r}"
+    if not (isinstance(settings, type) and is_dataclass(settings)):
+        raise TypeError(f"{told} must be a dataclass")
+    if not name.isidentifier():
+        raise TypeError(
+            f"{told} need a section of that name, which cannot be written as a key; name it like a variable"
+        )
+    if name in SECTIONS:
+        raise NameTakenError(f"{told} need a section of that name, and hybridflow has one; give the role another name")
+    bare = [entry.name for entry in fields(settings) if entry.default is MISSING and entry.default_factory is MISSING]
+    if bare:
+        raise TypeError(f"{told} have no default for {', '.join(bare)}: give one, or omegaconf.MISSING")
+    try:
+        OmegaConf.structured(settings)
+    except OmegaConfBaseException as error:
+        raise TypeError(f"{told} have a field that settings cannot hold: {str(error).splitlines()[0]}") from error
+    _added[name] = settings
+
+
+def added() -> tuple[str, ...]:
+    """Names of the sections that roles of the user brought."""
+    return tuple(_added)
+
+
+def whole() -> type[Config]:
+    """Return the class of all settings: `Config`, with a field for each section that was added."""
+    return _whole(tuple(_added.items()))
+
+
+@lru_cache
+def _whole(sections: tuple[tuple[str, type], ...]) -> type[Config]:
+    if not sections:
+        return Config
+    own = [(name, settings, field(default_factory=settings)) for name, settings in sections]
+    return cast(type[Config], make_dataclass("Config", own, bases=(Config,)))
+
+
+def schema() -> DictConfig:
+    """Return all settings as Hydra composes over them."""
+    found = OmegaConf.structured(whole())
+    for name in _added:
+        _thaw(found[name])
+    return cast(DictConfig, found)
+
+
+def _thaw(node: DictConfig) -> None:
+    """Let files and the command line set what is in a frozen dataclass: OmegaConf takes it to be read-only."""
+    OmegaConf.set_readonly(node, None)
+    for name in node:
+        if OmegaConf.is_dict(node) and not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
+            _thaw(node[name])
+
+
+def frozen(settings: T) -> T:
+    """Copy a dataclass, and the dataclasses in it, so that no field can be set."""
+    if not is_dataclass(settings) or isinstance(settings, type):
+        return deepcopy(settings)
+    kind = type(settings)
+    sealed = type(
+        kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse, "__module__": kind.__module__}
+    )
+    found: Any = object.__new__(sealed)
+    vars(found).update({name: frozen(value) for name, value in vars(settings).items()})
+    return cast(T, found)
+
+
+def _refuse(settings: Any, name: str, value: Any = None) -> NoReturn:
+    raise FrozenInstanceError(f"{type(settings).__name__}.{name} is a setting: a worker cannot change it")
