@@ -1,0 +1,53 @@
+"""The package's log: warnings as plain lines on standard error, more where it is asked for."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from hybridflow.errors import ConfigError
+from hybridflow.observe import logs
+
+log = logging.getLogger("hybridflow.tests")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    logger = logging.getLogger("hybridflow")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def test_a_warning_is_its_text_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.show()
+    logs.show()
+    log.warning("still waiting for %s\x1b[2J", "rank 3")
+    log.info("nobody asked")
+    assert capsys.readouterr() == ("", "still waiting for rank 3\\x1b[2J\n")
+
+
+def test_more_is_shown_with_its_place(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(logs.LEVEL, "INFO")
+    logs.show()
+    log.info("built %s", "actor")
+    log.debug("not this")
+    told = capsys.readouterr().err
+    assert told.endswith(" INFO hybridflow.tests: built actor\n") and told.count("\n") == 1
+
+
+def test_a_level_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(logs.LEVEL, "loud")
+    with pytest.raises(ConfigError, match="HYBRIDFLOW_LOG: 'loud' given; one of debug, info, warning, error"):
+        logs.show()
+
+
+def test_a_library_that_nobody_configured_still_warns() -> None:
+    code = "import logging; logging.getLogger('hybridflow.controller').warning('still waiting')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "still waiting\n"

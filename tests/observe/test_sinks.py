@@ -1,0 +1,126 @@
+"""Metric sinks: each gets every number; what becomes of the others when one fails."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridflow.config.schema import Config
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.folder import RunFolder
+from hybridflow.observe.live import Live
+from hybridflow.observe.sinks import MetricSink, SinkContext, metric_sinks, open_sinks
+
+METRICS = {"reward/mean": 0.5, "perf/tokens_per_s": 10.0}
+
+
+class Kept(MetricSink):
+    """Keeps what it is given; fails at one step if told to."""
+
+    opened: list[Kept] = []  # noqa: RUF012
+    fails_at: int | None = None
+
+    def __init__(self, context: SinkContext) -> None:
+        super().__init__(context)
+        self.given: list[tuple[int, Mapping[str, float]]] = []
+        self.closed = 0
+        Kept.opened.append(self)
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step == self.fails_at:
+            raise OSError("the server is away")
+        self.given.append((step, metrics))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Failing(Kept):
+    fails_at = 1
+
+
+class Needed(Failing):
+    required = True
+
+
+class Unopened(MetricSink):
+    def __init__(self, context: SinkContext) -> None:
+        raise ConnectionError("no network")
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SinkContext:
+    parts = {**metric_sinks.registered, "kept": Kept, "failing": Failing, "needed": Needed, "unopened": Unopened}
+    monkeypatch.setattr(metric_sinks, "_parts", parts)
+    monkeypatch.setattr(Kept, "opened", [])
+    config = Config()
+    config.run.name = "tried"
+    config.trainer.steps = 3
+    return SinkContext(config, RunFolder(tmp_path), Live(every_step=True), steps_taken=0)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_sink_gets_steps_and_validations(
+    context: SinkContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_sinks(["jsonl", "live", "kept", "kept"], context) as sinks:
+        sinks.log_validation(0, {"accuracy": 0.25})
+        sinks.log_step(0, METRICS)
+    wanted = [(0, {"validation/accuracy": 0.25}), (0, METRICS)]
+    assert lines(tmp_path) == [{"step": step, **metrics} for step, metrics in wanted]
+    (kept,) = Kept.opened
+    assert kept.given == wanted and kept.closed == 1
+    assert capsys.readouterr().out.splitlines() == ["step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 0 s left"]
+
+
+def test_a_sink_that_fails_is_told_of_and_left_out(context: SinkContext, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), open_sinks(["failing", "kept"], context) as sinks:
+        for step in range(3):
+            sinks.log_step(step, METRICS)
+    failing, kept = Kept.opened
+    assert [step for step, _ in failing.given] == [0] and [step for step, _ in kept.given] == [0, 1, 2]
+    assert caplog.messages == [
+        "metric sink 'failing' failed at step 1, and is left out from now on: OSError('the server is away')",
+        "metric sink 'failing' failed at step 1: what came after that is not in it",
+    ]
+
+
+def test_one_that_is_required_ends_the_run_and_all_are_closed(context: SinkContext) -> None:
+    with pytest.raises(OSError, match="the server is away"), open_sinks(["needed", "kept"], context) as sinks:
+        for step in range(3):
+            sinks.log_step(step, METRICS)
+    assert [sink.closed for sink in Kept.opened] == [1, 1]
+
+
+def test_the_file_of_metrics_is_required(context: SinkContext, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()  # what cannot be written to
+    with pytest.raises(HybridFlowError, match=r"metrics\.jsonl"), open_sinks(["jsonl"], context) as sinks:
+        sinks.log_step(0, METRICS)
+
+
+def test_one_that_cannot_be_opened_ends_the_run_at_once(context: SinkContext) -> None:
+    with (
+        pytest.raises(HybridFlowError, match=r"trainer\.metric_sinks: 'unopened' cannot be opened: .*no network"),
+        open_sinks(["kept", "unopened"], context),
+    ):
+        raise AssertionError("not reached")
+    assert [sink.closed for sink in Kept.opened] == [1]
+
+
+def test_what_is_left_is_told_from_where_the_run_goes_on(
+    context: SinkContext, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 110.0, 110.0])
+    monkeypatch.setattr("hybridflow.observe.sinks.monotonic", lambda: next(clock))
+    begun = SinkContext(context.config, context.folder, context.live, steps_taken=1)
+    with open_sinks(["live"], begun) as sinks:
+        sinks.log_step(1, METRICS)
+    assert capsys.readouterr().out == "step 1 (2/3 done) · reward 0.500 · 10 tokens/s · 10 s left\n"
