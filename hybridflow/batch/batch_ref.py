@@ -31,7 +31,7 @@ class BatchRef(Rows):
     Attributes:
         rows: R.
         sources: where each column is.
-        marks: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
+        driver_columns: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
             the same number are samples of one prompt) and `copy_id` (which of them a row is).
         origin: while a call is under way, which of the caller's rows each one is: [R] int64, or a range; else None.
         lineage: where the rows come from; see `hybridflow.batch.lineage`.
@@ -39,7 +39,7 @@ class BatchRef(Rows):
 
     rows: int
     sources: tuple[Source, ...] = field(repr=False)
-    marks: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    driver_columns: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     origin: Origin | None = field(default_factory=lambda: None, repr=False)
     lineage: Lineage = field(default_factory=dict, repr=False)
 
@@ -47,12 +47,12 @@ class BatchRef(Rows):
         self,
         rows: int,
         sources: tuple[Source, ...],
-        marks: Mapping[str, np.ndarray] | None = None,
+        driver_columns: Mapping[str, np.ndarray] | None = None,
         origin: Origin | None = None,
         lineage: Lineage | None = None,
     ) -> None:
         self.__dict__.update(  # a call makes many of them
-            rows=rows, sources=sources, marks=marks or {}, origin=origin, lineage=lineage or {}
+            rows=rows, sources=sources, driver_columns=driver_columns or {}, origin=origin, lineage=lineage or {}
         )
 
     @staticmethod

@@ -63,7 +63,7 @@ def stacked(refs: Sequence[BatchRef]) -> BatchRef:
     for ref in refs:
         _, group = np.unique(ref._key("group_id"), return_inverse=True)
         places = {name: values for name, values in ref.lineage.items() if name != KIN}
-        numbered.append(replace(ref, marks={**ref.driver_columns, "group_id": group + groups}, lineage=places))
+        numbered.append(replace(ref, driver_columns={**ref.driver_columns, "group_id": group + groups}, lineage=places))
         groups += int(group.max(initial=-1)) + 1
     found = concat(numbered)
     return (
