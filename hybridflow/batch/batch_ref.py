@@ -31,8 +31,8 @@ class BatchRef(Rows):
     Attributes:
         rows: R.
         sources: where each column is.
-        driver_columns: [R] int64 columns that the controller knows itself and that travel with a call: `group_id` (rows with
-            the same number are samples of one prompt) and `copy_id` (which of them a row is).
+        driver_columns: [R] int64 columns that the controller knows itself and that travel with a call: `group_id`
+            (rows with the same number are samples of one prompt) and `copy_id` (which of them a row is).
         origin: while a call is under way, which of the caller's rows each one is: [R] int64, or a range; else None.
         lineage: where the rows come from; see `hybridflow.batch.lineage`.
     """

@@ -17,8 +17,8 @@ from typing import ClassVar
 
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.live_view import Live
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.registry import Registry
 
 log = logging.getLogger(__name__)

@@ -140,7 +140,9 @@ def test_a_method_with_an_unknown_protocol_is_refused() -> None:
         methods(Wrong)
 
 
-@pytest.mark.parametrize("columns", [{"needs": {"x": "flaot"}}, {"may": {"x": "flaot"}}, {"gives": {"x": "flaot"}}])
+@pytest.mark.parametrize(
+    "columns", [{"needs": {"x": "flaot"}}, {"optional": {"x": "flaot"}}, {"gives": {"x": "flaot"}}]
+)
 def test_a_kind_that_does_not_exist_is_refused(columns: dict[str, dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=r"no kind of column is 'flaot'; there are bool, int, float"):
         using("dp_proto", **columns)  # type: ignore[arg-type]

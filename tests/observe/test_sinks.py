@@ -12,8 +12,8 @@ import pytest
 
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.live_view import Live
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import MetricSink, SinkContext, metric_sinks, open_sinks
 
 METRICS = {"reward/mean": 0.5, "perf/tokens_per_s": 10.0}
