@@ -11,13 +11,13 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
 from hybridflow.controller.random_streams import with_streams
-from hybridflow.controller.report import Report
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers
+from hybridflow.runtime.messages import Report
 
 
 class PendingResult(Result):
