@@ -17,7 +17,7 @@ class Stage:
         self._playing: dict[tuple[str, Layout | None], Any] = {}
         self.pool = ResourcePool("stage", slots, self.supervisor, plugins=[rank_functions.__name__])
 
-    def play(self, role: str, layout: Layout | None = None, **options: Any) -> Any:
+    def start_role(self, role: str, layout: Layout | None = None, **options: Any) -> Any:
         return self.pool.start_role(role, layout or Layout(data=self.pool.slots), **options)
 
     def play_once(self, role: str, layout: Layout | None = None) -> Any:
