@@ -19,8 +19,8 @@ from hybridflow.batch.row_operations import even_sizes
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put
 from hybridflow.controller import supervisor as supervisor_room
 from hybridflow.controller.group import group_class
+from hybridflow.controller.report import CallRequest, Report
 from hybridflow.parallel.layout import Layout
-from hybridflow.runtime.messages import CallRequest, Report
 
 PLUGINS = [dispatch_roles.__name__]
 ROWS = 1024
@@ -41,7 +41,7 @@ def noop() -> dict[str, Any]:
 
         found = paired("noop_ratio", ours, lambda: ray.get([a.noop.remote(blob) for a in actors]), 1000)
         found |= paired("noop_ratio_no_argument", ours, lambda: ray.get([a.noop.remote() for a in actors]), 1000)
-        supervisor.finish_step()
+        supervisor.collect_metrics()
         return found
 
 
@@ -70,7 +70,7 @@ def chain() -> dict[str, Any]:
 
             def ours_drained() -> None:
                 ours()
-                supervisor.finish_step()
+                supervisor.collect_metrics()
 
             def ours_blind(made: BatchRef = made) -> BatchRef:
                 back = two.sums(three.add_again(made))
@@ -95,7 +95,7 @@ def chain() -> dict[str, Any]:
             found |= paired(f"{name}_drained", ours_drained, theirs, times // 2)
             found |= paired(f"{name}_blind", ours_blind, blind, times // 2)
             found |= paired(f"{name}_known_or_blind", theirs, blind, times // 2)
-            supervisor.finish_step()
+            supervisor.collect_metrics()
         return found
 
 
@@ -148,7 +148,7 @@ def cost() -> dict[str, Any]:
             costs = (us["ours"], us["theirs"], cpu_us(ours, times), cpu_us(plain, times))
             for name, value in zip(names, costs, strict=True):
                 found[name][ranks] = value
-            supervisor.finish_step()
+            supervisor.collect_metrics()
     return {name: by_ranks | {"slope": slope(by_ranks)} for name, by_ranks in found.items()}
 
 
@@ -187,18 +187,18 @@ def simulated() -> dict[str, Any]:
     column = Ragged.of([np.zeros(8, np.float32)] * SIMULATED.size)
     replica = Ragged.of([np.zeros(8, np.float32)] * (SIMULATED.size // SIMULATED.data))
     supervisor, ranks = Supervisor(), [Stub(replica) for _ in range(SIMULATED.size)]
-    group: Any = group_class(Bench)("bench", Bench, SIMULATED, ranks, supervisor)
+    group: Any = group_class(Bench)("bench", Bench, SIMULATED, SimpleNamespace(ranks=ranks), supervisor)
     rows = BatchRef.from_local(Batch(x=column))
     for source in rows.sources:
         source.chunks[0].__dict__["data"] = object()  # what it is in the store
 
     def nothing() -> None:
         group.noop().get()
-        supervisor.finish_step()
+        supervisor.collect_metrics()
 
     def with_rows() -> None:
         group.add(rows).metadata()
-        supervisor.finish_step()
+        supervisor.collect_metrics()
 
     with patch.object(supervisor_room, "ray", transport):
         nothing()  # the layout's coordinates are known from now on

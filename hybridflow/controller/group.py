@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
 from hybridflow.controller.random_streams import with_streams
+from hybridflow.controller.report import Report
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers
-from hybridflow.runtime.messages import Report
 
 
 class PendingResult(Result):
@@ -49,13 +50,13 @@ class Group:
         role: str,
         interface: type[Role],
         layout: Layout,
-        ranks: Sequence[Any],
+        pool: RankSource,
         supervisor: Supervisor,
         chunk_rows: int | None = None,
     ) -> None:
         self.role, self.interface, self.layout = role, interface, layout
         self._supervisor = supervisor
-        self._send = CallSender(role, ranks, supervisor, chunk_rows)
+        self._send = CallSender(role, pool, supervisor, chunk_rows)
 
     def __getattr__(self, name: str) -> Any:
         known = ", ".join(methods(self.interface)) if "interface" in self.__dict__ else ""

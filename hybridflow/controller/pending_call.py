@@ -9,11 +9,12 @@ from typing import Any
 from hybridflow.batch import BatchRef, Metadata
 from hybridflow.batch.joining import concat
 from hybridflow.batch.row_operations import even_sizes
+from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import StoredChunk, parts_of
+from hybridflow.controller.report import CallRequest
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method
 from hybridflow.dispatch.message import pack
-from hybridflow.runtime.messages import CallRequest
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,12 @@ class CallSender:
     """Sends calls to the ranks that play a role.
 
     Attributes:
+        pool: where the ranks are; it is asked at each call, for it may have been given others.
         chunk_rows: of the chunks in which rows are to be given; see `store.put`.
     """
 
     role: str
-    ranks: Sequence[Any]
+    pool: RankSource
     supervisor: Supervisor
     chunk_rows: int | None = None
 
@@ -107,7 +109,7 @@ class CallSender:
         reports: list[Any] = []
         rows: list[BatchRef | None] = [None] * len(parts)
         chunks: list[Sequence[Any]] = [()] * len(parts)
-        for rank, (handle, part) in enumerate(zip(self.ranks, parts, strict=True)):
+        for rank, (handle, part) in enumerate(zip(self.pool.ranks, parts, strict=True)):
             if part is None:
                 continue
             if id(part) not in packed:

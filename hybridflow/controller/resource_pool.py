@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
-from importlib import import_module
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -17,12 +16,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from hybridflow.config.schema import Config
 from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
+from hybridflow.controller.rank import Rank
+from hybridflow.controller.report import Place
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
-from hybridflow.runtime.messages import Place
 
 
 class ResourcePool:
@@ -39,7 +39,6 @@ class ResourcePool:
         light: no torch in its processes.
         timeout_s: of collective operations of its ranks.
         start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
-        rank_class: what each of its processes runs, a class like `runtime.rank.Rank`; None: that one.
 
     Attributes:
         places: where each rank is.
@@ -57,13 +56,12 @@ class ResourcePool:
         timeout_s: float = 600.0,
         start_timeout_s: float = 600.0,
         plugins: Sequence[str] = (),
-        rank_class: type | None = None,
     ) -> None:
         self.name, self.slots, self._supervisor = name, slots, supervisor
         self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
         gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
         self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}, start_timeout_s)
-        actor = ray.remote(rank_class or _rank_class())
+        actor = ray.remote(Rank)
         self.ranks = [
             actor.options(
                 num_cpus=1,
@@ -73,7 +71,7 @@ class ResourcePool:
             ).remote(slot)
             for slot in range(slots)
         ]
-        supervisor.register_ranks(self.ranks)
+        supervisor.register_pool(self)
         try:
             self.places: list[Place] = self._settled("start", list(plugins))
             self._watch()
@@ -116,10 +114,10 @@ class ResourcePool:
         interface = interface or roles.get(role)
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
         calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
-        self._supervisor.wait_all(role, "build", calls, self._start_timeout_s)
+        self._supervisor.gather(role, "build", calls, self._start_timeout_s)
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
-        return made(role, interface, layout, self.ranks, self._supervisor, chunk_rows)
+        return made(role, interface, layout, self, self._supervisor, chunk_rows)
 
     def meeting_point(self, others: Sequence[Place] = ()) -> str:
         """Where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is host."""
@@ -146,7 +144,7 @@ class ResourcePool:
         """The values of a call on every rank that is no call on a role."""
         key = f"placement.pools.{self.name}"
         calls = [getattr(rank, method).remote(key, *given) for rank in self.ranks]
-        return self._supervisor.wait_all(key, method, calls, self._start_timeout_s)
+        return self._supervisor.gather(key, method, calls, self._start_timeout_s)
 
     def _watch(self) -> None:
         """See to it that the end of a process on this machine can be told."""
@@ -163,17 +161,7 @@ class ResourcePool:
             handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s)
             for rank, handle in enumerate(self.ranks)
         ]
-        self._supervisor.wait_all(key, "join", calls, self._start_timeout_s)
-
-
-def _rank_class() -> type:
-    """Find the class of ranks by name, for scripts that start a pool themselves.
-
-    The controller's modules import of the other side of a call nothing but its messages; so whoever reads or tests them
-    needs no worker. `trainer.build` hands the class over.
-    """
-    found: type = import_module("hybridflow.runtime.rank").Rank
-    return found
+        self._supervisor.gather(key, "join", calls, self._start_timeout_s)
 
 
 def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:

@@ -1,4 +1,4 @@
-"""The supervisor: knows every call under way, and makes the first failure the error that the user sees."""
+"""Supervisor: knows every call under way, which step it belongs to, and what follows from a failure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 
 from hybridflow.controller import interrupt
+from hybridflow.controller.failure import Failure, RoleError, describe
+from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.process_deaths import ending
+from hybridflow.controller.report import Report
 from hybridflow.observe import terminal
 from hybridflow.observe.metrics import TIMES, Metrics
-from hybridflow.runtime.failure import Failure, RoleError, describe
-from hybridflow.runtime.messages import Report
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 SAY_AFTER_S = 30.0  # of a start: whom it waits for
@@ -56,52 +57,68 @@ class CallRecord:
 
 
 class Supervisor:
-    """Watches calls. While `wait` and `finish_step` wait, they raise as soon as any call fails, whichever it is.
+    """Watches calls. Whatever waits here raises as soon as any call fails, also another than the one it waits for.
 
-    On a failure the ranks are killed: the others of its group may wait for it in a collective. Whatever is waited for
-    after that raises the same failure.
+    On a failure its policy decides what becomes of the ranks. Whoever waits after that is told the same failure.
 
-    Attributes:
-        step: of the algorithm, for the errors of calls that are made in it; the trainer sets it.
+    Args:
+        on_failure: the policy; by default every rank is ended and the first failure raised.
     """
 
-    def __init__(self) -> None:
-        self.step: int | None = None
+    def __init__(self, on_failure: FailurePolicy | None = None) -> None:
+        self._on_failure = on_failure or RaiseFirst()
+        self._step: int | None = None
         self._sampling: tuple[int | None, int] = None, 0
         self._under_way: dict[Any, tuple[CallRecord, int]] = {}
-        self._finished: list[CallRecord] = []
-        self._ranks: list[Any] = []
+        self._finished: dict[int | None, list[CallRecord]] = {}
+        self._pools: list[RankSource] = []
         self._failed: RoleError | None = None
 
-    def register_ranks(self, ranks: Sequence[Any]) -> None:
-        """Count these actors among those to end after a failure."""
-        self._ranks.extend(ranks)
+    @property
+    def step(self) -> int | None:
+        """The step that calls are made in, of the algorithm; None outside of one."""
+        return self._step
+
+    def begin_step(self, step: int) -> None:
+        """Count the calls from now on as this step's: in its metrics, its errors and its random streams."""
+        self._step = step
+        self._finished.pop(step, None)  # of a step that was begun before, and not finished
+
+    def finish_step(self) -> dict[str, float]:
+        """Wait for the calls of the step, leave it, and return what they measured."""
+        metrics = self.collect_metrics()
+        self._step = None
+        return metrics
+
+    def register_pool(self, pool: RankSource) -> None:
+        """Let the failure policy decide about the ranks of this pool too."""
+        self._pools.append(pool)
 
     def count_sampling(self) -> int:
-        """A call that samples is being made; how many were made before it in this step, on any role."""
+        """Count a call that samples; return how many were made before it in this step, on any role."""
         step, before = self._sampling
-        before = before if step == self.step else 0
-        self._sampling = self.step, before + 1
+        before = before if step == self._step else 0
+        self._sampling = self._step, before + 1
         return before
 
     def watch(self, record: CallRecord) -> None:
-        """A call has been made."""
-        record.step = self.step
+        """Take note of a call that has been made."""
+        record.step = self._step
         for pending, rank in zip(record.pending, record.ranks, strict=True):
             self._under_way[pending] = record, rank
 
-    def wait_all(self, role: str, method: str, pending: Sequence[Any], within_s: float = inf) -> list[Any]:
-        """Watch and wait for one call on all ranks of a pool whose metrics nobody wants; the values.
+    def gather(self, role: str, method: str, pending: Sequence[Any], within_s: float = inf) -> list[Any]:
+        """Watch one call on all ranks of a pool, whose metrics nobody wants; wait for its values and return them.
 
         Args:
-            within_s: later, the ranks that have not reported have failed.
+            within_s: seconds after which the ranks that have not reported have failed.
         """
         record = CallRecord(role, method, range(len(pending)), pending, len(pending), lambda _: None)
         self.watch(record)
         return [report.value for report in self.wait(record, within_s) if report is not None]
 
     def wait(self, record: CallRecord, within_s: float = inf) -> list[Report | None]:
-        """The reports of one call, by rank."""
+        """Wait for one call; return its reports by rank."""
         start, told = monotonic(), within_s == inf
         while record.missing:
             self._raise_again()
@@ -115,19 +132,24 @@ class Supervisor:
             self._receive([pending for pending in record.pending if pending in self._under_way])
         return record.reports
 
-    def finish_step(self) -> dict[str, float]:
-        """Wait for every call, and give the metrics of all that ended since the last time."""
+    def wait_all(self) -> None:
+        """Wait until every call of any step has reported: a barrier. What they measured stays with their steps."""
         self._raise_again()
         while self._under_way:
             self._receive(list(self._under_way))
-        finished, self._finished = self._finished, []
+
+    def collect_metrics(self) -> dict[str, float]:
+        """Wait for the calls of this step, or for those outside of one; join what they measured since the last time."""
+        self._raise_again()
+        while pending := [call for call, (record, _) in self._under_way.items() if record.step == self._step]:
+            self._receive(pending)
         joined = Metrics()
-        for record in finished:
+        for record in self._finished.pop(self._step, []):
             joined.add(_measured(record))
         return joined.result()
 
     def poll(self) -> None:
-        """Take in the reports that have come, of any call. Raises as `wait`."""
+        """Take in the reports that have come, of any call. Raises RoleError as `wait` does."""
         interrupt.check()
         self._raise_again()
         ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
@@ -146,7 +168,7 @@ class Supervisor:
             self._take_in(pending, self._decoded(pending, encoded))
 
     def _outcome(self, pending: Any) -> Report:
-        """The report of a call that has ended in any way."""
+        """Return the report of a call that has ended in any way."""
         try:
             encoded = ray.get(pending)
         except ray.exceptions.RayError as error:
@@ -169,22 +191,21 @@ class Supervisor:
         record.missing -= 1
         if not record.missing:
             record.pending = ()  # the store lets go of them
-            self._finished.append(record)
+            self._finished.setdefault(record.step, []).append(record)
 
-    def _fail(self, found: Failure) -> None:
-        """Gather what else has failed by now, end the ranks, and raise the first failure."""
-        failures, others = [found], list(self._under_way)
+    def _fail(self, found: Failure) -> NoReturn:
+        """Gather what else has failed by now, and leave what follows from it to the policy."""
+        failures = [found]
+        others = list(self._under_way)
         ready, _ = ray.wait(others, num_returns=len(others), timeout=GRACE_S) if others else ([], [])
         for pending in ready:
             failure = self._outcome(pending).failure
             if failure is not None:
                 failures.append(_in_step(failure, self._under_way[pending][0]))
-        for rank in self._ranks:
-            ray.kill(rank)
         self._under_way.clear()
         first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
         self._failed = RoleError(first, after)
-        raise self._failed
+        self._on_failure.handle(self._failed, self._pools)
 
     def _raise_again(self) -> None:
         if self._failed is not None:

@@ -38,7 +38,7 @@ def stage(local_cluster: None) -> Iterator[Stage]:
         _shared.append(Stage(4))
     yield _shared[0]
     try:
-        _shared[0].supervisor.finish_step()
+        _shared[0].supervisor.wait_all()
     except HybridFlowError:  # one test's failure must not become that of all that follow
         _shared.pop().pool.close()
         raise

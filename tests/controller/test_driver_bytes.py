@@ -34,7 +34,7 @@ def test_the_driver_opens_no_row(stage: Stage, scribe: Group) -> None:
             scribe.measure(part)
         scribe.columns(scribe.undeclared(rows)).get()
         rows |= scribe.lengthen(rows)
-        stage.supervisor.finish_step()
+        stage.supervisor.wait_all()
     assert found.tensors == 0
     assert found.reports == 8 * 4
     assert found.lengths == 20 * 8  # those of `longer`

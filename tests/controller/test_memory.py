@@ -38,7 +38,7 @@ def step(stage: Stage, number: int) -> None:
     rows |= halves.sum_words(rows)
     for part in rows.select(np.random.default_rng(number).permutation(ROWS)).split(2):
         scribe.measure(part | scribe.double(part))
-    stage.supervisor.finish_step()
+    stage.supervisor.collect_metrics()
 
 
 def test_memory_is_flat_over_200_steps(stage: Stage) -> None:

@@ -106,9 +106,9 @@ def test_what_generates_samples_however_it_is_declared() -> None:
 def test_calls_are_counted_in_their_step_whichever_role_they_are_made_on() -> None:
     supervisor = Supervisor()
     assert [supervisor.count_sampling() for _ in range(2)] == [0, 1]
-    supervisor.step = 0
+    supervisor.begin_step(0)
     assert [supervisor.count_sampling() for _ in range(3)] == [0, 1, 2]
-    supervisor.step = 1
+    supervisor.begin_step(1)
     assert supervisor.count_sampling() == 0
 
 
@@ -116,15 +116,15 @@ def test_calls_are_counted_in_their_step_whichever_role_they_are_made_on() -> No
 @pytest.mark.parametrize("layout", [Layout(data=4), Layout(2, 1, 2)], ids=["d4", "t2d2"])
 def test_a_rank_is_given_the_streams_of_its_rows(stage: Stage, layout: Layout) -> None:
     scribe, rows = stage.play_once("scribe", layout), put(Batch(n=np.arange(5))).placed(np.arange(5)).repeat(2)
-    stage.supervisor.step = None  # counts begin anew where the step is another
+    stage.supervisor.finish_step()  # counts begin anew where the step is another
     expected = []
     for step in (0, 1):
-        stage.supervisor.step = step
+        stage.supervisor.begin_step(step)
         drawn = scribe.draw(rows).get()
         assert not drawn.dense("before").any(), "what other calls drew is not counted"
         at_once = drawn.dense("drawn_from").tolist()
         pieces = dispatch.concat([part for _, part in scribe.draw_one_by_one(rows)])
         expected += [ids(rows, step, 0), ids(rows, step, 1)]
         assert [at_once, pieces.get().dense("drawn_from").tolist()] == expected[-2:]
-    stage.supervisor.step = None
+    stage.supervisor.finish_step()
     assert all_differ(*expected)

@@ -10,10 +10,10 @@ import pytest
 
 from hybridflow.batch import Batch
 from hybridflow.controller import put
+from hybridflow.controller.failure import RoleError
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
-from hybridflow.runtime.failure import RoleError
 from tests.controller.stage import Stage
 
 pytestmark = pytest.mark.ranks
@@ -43,21 +43,21 @@ def test_a_long_row_does_not_hold_back_the_others(new_stage: Callable[..., Stage
 @pytest.mark.parametrize("layout", [Layout(data=4), Layout(2, 1, 2), Layout(1, 2, 2)], ids=["d4", "t2d2", "p2d2"])
 def test_every_row_comes_once_from_whom_the_protocol_collects(count: int, layout: Layout, stage: Stage) -> None:
     scribe = stage.play_once("scribe", layout)
-    stage.supervisor.finish_step()
+    stage.supervisor.collect_metrics()
     found = list(scribe.double_one_by_one(put(rows_of(count)).select(np.arange(count)[::-1])))
     assert sorted(row for numbers, _ in found for row in numbers) == list(range(count))
     for numbers, part in found:
         assert part.get().dense("double").tolist() == [2 * (count - 1 - row) for row in numbers]
-    assert stage.supervisor.finish_step().get("rows/total", 0) == count
+    assert stage.supervisor.collect_metrics().get("rows/total", 0) == count
 
 
 def test_who_stops_to_read_stops_nothing(stage: Stage) -> None:
     scribe = stage.play_once("scribe")
-    stage.supervisor.finish_step()
+    stage.supervisor.collect_metrics()
     stream = scribe.double_one_by_one(put(rows_of(9)))
     next(stream)
     del stream
-    assert stage.supervisor.finish_step()["rows/total"] == 9
+    assert stage.supervisor.collect_metrics()["rows/total"] == 9
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.controller.test_failure import CAUSES
 
 from hybridflow.batch import Batch
 from hybridflow.controller import put
+from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
-from hybridflow.runtime.failure import RoleError
 from tests.controller.rank_functions import Vandal
 from tests.controller.stage import Stage
+from tests.controller.test_failure import CAUSES
 
 pytestmark = pytest.mark.ranks
 
@@ -37,16 +37,16 @@ def failing(call: Callable[[], Any], within_s: float = 10.0) -> RoleError:
 def test_what_a_method_returns_is_checked_on_its_rank(new_stage: Callable[..., Stage]) -> None:
     stage = new_stage(1)
     stage.start_role("vandal").wrong_rows(numbers(3))
-    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    last = str(failing(stage.supervisor.wait_all)).splitlines()[-1]
     wanted = r"vandal\.wrong_rows failed on rank 0 \(.*\): ValueError: the method was given 3 rows and returned 2"
     assert re.fullmatch(wanted, last)
 
 
 def test_a_column_of_another_kind_is_named(new_stage: Callable[..., Stage]) -> None:
     stage = new_stage(1)
-    stage.supervisor.step = 7
+    stage.supervisor.begin_step(7)
     stage.start_role("vandal").wrong_kind(numbers(3))
-    last = str(failing(stage.supervisor.drain)).splitlines()[-1]
+    last = str(failing(stage.supervisor.wait_all)).splitlines()[-1]
     wanted = (
         r"vandal\.wrong_kind failed on rank 0 \(.*\) in step 7: TypeError: column 'good' is declared as float, .* int"
     )
@@ -81,7 +81,7 @@ def test_a_failure_reaches_whoever_waits_on_another_pool(new_stage: Callable[...
     broken = vandal.fail_in_turn(numbers(2), first=0)
     result = scribe.columns(broken | numbers(2))
     assert failing(result.get).failure.role == "vandal"
-    again = failing(upstream.supervisor.drain)  # and it stays the answer
+    again = failing(upstream.supervisor.wait_all)  # and it stays the answer
     assert again.failure.error == "ZeroDivisionError: row 0 is broken"
 
 
@@ -133,23 +133,23 @@ def test_a_role_that_cannot_be_built(new_stage: Callable[..., Stage]) -> None:
 def test_metrics_of_uneven_parts(stage: Stage) -> None:
     """Eleven rows over four ranks, in two calls: the mean is that of the rows, not of the ranks."""
     scribe = stage.start_role("scribe")
-    stage.supervisor.finish_step()
+    stage.supervisor.collect_metrics()
     scribe.measure(numbers(11))
     scribe.measure(numbers(3))
-    found = stage.supervisor.finish_step()
+    found = stage.supervisor.collect_metrics()
     assert found["n/mean"] == pytest.approx((55 + 3) / 14)
     assert found["n/total"] == 58 and found["n/max"] == 10
     assert 0 < found["timing_s/measure"] < 5
-    assert stage.supervisor.finish_step() == {}
+    assert stage.supervisor.collect_metrics() == {}
 
 
 def test_the_largest_is_of_all_ranks_and_times_of_calls_add_up(stage: Stage) -> None:
     """Of one tensor parallel replica, whose results come from rank 0; it is not the rank that took longest."""
     scribe = stage.start_role("scribe", Layout(tensor=4))
-    stage.supervisor.finish_step()
+    stage.supervisor.collect_metrics()
     for _ in range(2):
         scribe.measure_ranks(numbers(4))
-    found = stage.supervisor.finish_step()
+    found = stage.supervisor.collect_metrics()
     assert (found["rank/largest"], found["rank/smallest"]) == (3, -3)
     assert found["timing_s/part"] == 2 * 4, "the slowest rank of each call"
     assert found["n/mean"] == 1.5 and (found["n/min"], found["n/max"]) == (0, 3)
@@ -159,5 +159,5 @@ def test_metrics_count_once_what_replicas_share(stage: Stage) -> None:
     scribe = stage.start_role("scribe", Layout(tensor=2, data=2))
     scribe.measure_once_a_replica(numbers(5))
     scribe.measure_everywhere()
-    found = stage.supervisor.finish_step()
+    found = stage.supervisor.collect_metrics()
     assert found["replicas/total"] == 10 and found["ranks/total"] == 4

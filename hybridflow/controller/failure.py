@@ -1,0 +1,96 @@
+"""What went wrong on a rank, in a form that travels."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
+
+LONGEST_LINE, LONGEST_TRACE = 2_000, 20_000  # characters
+MOST_TOLD = 4  # kinds of calls that failed after the first
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A call that did not succeed on one rank.
+
+    Attributes:
+        step: of the algorithm; None outside of one.
+        follows: whether it failed only because another call had failed.
+        at: when, in seconds since the epoch, so that the first of several is known.
+    """
+
+    role: str
+    rank: int
+    node: str
+    method: str
+    error: str
+    traceback: str
+    step: int | None = None
+    follows: bool = False
+    at: float = field(default_factory=time.time)
+
+    def __str__(self) -> str:
+        step = "" if self.step is None else f" in step {self.step}"
+        return f"{self.role}.{self.method} failed on rank {self.rank} ({self.node}){step}: {self.error}"
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """The cause of an exception of whatever class in one line, and the whole traceback; neither is endless.
+
+    What is meant for the user as it is has no traceback.
+    """
+    if isinstance(error, HybridFlowError):
+        return _shortened(_line(error), LONGEST_LINE), ""
+    try:
+        line, trace = _line(_cause(error)), "".join(traceback.format_exception(error))
+    except Exception as other:  # an exception may break in any way when it is asked what it is
+        line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
+        trace = "".join(traceback.format_tb(error.__traceback__))
+    return _shortened(line, LONGEST_LINE), _shortened(trace, LONGEST_TRACE)
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, HybridFlowError):  # it is meant for the user as it is
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in TROUBLE:
+        return ": ".join(str(part) for part in (error.strerror, error.filename) if part)
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is to be told of an exception: itself, but for those that only carry others, and trouble with a disk."""
+    if isinstance(error, HybridFlowError):
+        return error
+    return disk_trouble(error) or next(found for found in chain(error) if not carried(found))
+
+
+def _shortened(text: str, longest: int) -> str:
+    """Its beginning and its end."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} … ({len(text)} characters) … {text[-longest // 2 :]}"
+
+
+class RoleError(HybridFlowError):
+    """A role's call failed.
+
+    The message has the first failing rank's traceback, one line on what failed after it, and ends with the cause.
+    """
+
+    def __init__(self, first: Failure, others: Sequence[Failure]) -> None:
+        traced = [first.traceback.rstrip()] if first.traceback else []
+        super().__init__("\n".join([*traced, *_folded(others), str(first)]))
+        self.failure = first
+
+
+def _folded(others: Sequence[Failure]) -> list[str]:
+    """How many calls failed after the first, by what was called."""
+    calls = Counter(f"{failure.role}.{failure.method}" for failure in others)
+    told = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
+    return [f"({len(others)} more failed after it: {told})"] if others else []

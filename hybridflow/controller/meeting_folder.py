@@ -1,0 +1,43 @@
+"""Folders by whose files ranks of one node meet; each is locked by its process, and the next start sweeps dead ones.
+
+Whoever made a run removes its folders at the end, but nobody does after a `kill -9`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+PREFIX, OWNER = "hybridflow-meeting-", "owner"
+
+_held: list[int] = []  # descriptors of the owner files of this process; closed, and so unlocked, when it ends
+
+
+def make() -> Path:
+    """A new folder that only this user can read. What ended processes left beside it is removed."""
+    sweep(Path(tempfile.gettempdir()))
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        with suppress(FileNotFoundError):  # another process took it for a dead one's before it was locked
+            descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if (folder / OWNER).exists():
+                _held.append(descriptor)
+                return folder
+            os.close(descriptor)
+
+
+def sweep(place: Path) -> None:
+    """Remove the folders whose processes have ended."""
+    for owner in place.glob(f"{PREFIX}*/{OWNER}"):
+        with suppress(OSError):  # it is another user's, or somebody else sweeps it
+            descriptor = os.open(owner, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(owner.parent, ignore_errors=True)
+            finally:
+                os.close(descriptor)

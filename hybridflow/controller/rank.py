@@ -1,0 +1,237 @@
+"""The Ray actor: one process of a pool, and the roles that it plays.
+
+Torch, and what needs it, is imported only when a role is built that is not light.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import inspect
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from hybridflow.batch import Batch, Metadata, Plain
+from hybridflow.config.schema import Config
+from hybridflow.controller import meeting_folder
+from hybridflow.controller.failure import Failure, describe
+from hybridflow.controller.report import CallRequest, Place, Report
+from hybridflow.dispatch import Call, Method, methods
+from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
+from hybridflow.dispatch.message import unpack
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
+from hybridflow.registry import import_plugins
+from hybridflow.roles import roles
+from hybridflow.tasks.grades import gives_grades, settled
+
+if TYPE_CHECKING:
+    from hybridflow.workers import Context
+
+
+class Rank:
+    """One process of a pool."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._workers: dict[str, Any] = {}
+        self._contexts: dict[str, Context] = {}
+        self._declared: dict[str, dict[str, Method]] = {}
+        self._streamed = Report()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._node = ray.util.get_node_ip_address()
+
+    def start(self, pool: str, plugins: list[str]) -> bytes:
+        """Import the user's modules; the report on it, whose value is a `Place`."""
+
+        def place() -> Place:
+            import_plugins(plugins)
+            return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid())
+
+        return self._reported(pool, "start", place)
+
+    def make_meeting_folder(self) -> str:
+        """A new folder on this node, which is swept away once this process is gone."""
+        return str(meeting_folder.make())
+
+    def free_port(self) -> int:
+        """A port of this node, where from now on a store waits for those who are to meet."""
+        from hybridflow.parallel.rendezvous import serve
+
+        return serve(self._node)
+
+    def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float) -> bytes:
+        """Enter the pool's torch.distributed world; the report on it."""
+        os.environ.update(
+            RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
+        )
+
+        def enter() -> None:
+            from datetime import timedelta
+
+            import torch.distributed as dist
+
+            from hybridflow.parallel.network_address import be_reachable
+            from hybridflow.parallel.platform import platform
+            from hybridflow.parallel.rendezvous import meet
+
+            be_reachable(self._node)
+            platform().start(local_rank)
+            timeout = timedelta(seconds=timeout_s)
+            store = meet(init_method, self._rank, world, timeout)
+            dist.init_process_group(platform().backend, store=store, rank=self._rank, world_size=world, timeout=timeout)
+
+        return self._reported(pool, "join", enter)
+
+    def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int) -> bytes:
+        """Make the worker that plays a role; the report on it."""
+
+        def make() -> None:
+            from hybridflow.workers import Context
+
+            context = Context(config, layout, self._rank, role, updates, peers=self._workers)
+            self._workers[role], self._contexts[role] = _worker(worker)(context), context
+            self._declared[role] = methods(type(self._workers[role]))
+            gc.collect()
+            gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
+
+        return self._reported(role, "build", make)
+
+    def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
+        """Carry out a call that gives no rows; the report on it."""
+        asked = CallRequest.decode(order)
+        return self._encoded(asked, self._carry_out(asked, chunks)[0])
+
+    @ray.method(num_returns=2)
+    def call_rows(self, order: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
+        """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
+        asked = CallRequest.decode(order)
+        report, given = self._carry_out(asked, chunks)
+        return self._encoded(asked, report), *given
+
+    @ray.method(num_returns="streaming")
+    def stream_rows(self, order: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
+        """Carry out a call that gives rows as they finish: a report on some of them, whose value is their numbers, then
+        these rows, and so on."""
+        self._streamed = yield from self._stream(CallRequest.decode(order), chunks)
+
+    def streamed(self) -> bytes:
+        """The report on the call of `stream_rows` before this."""
+        return self._streamed.encode()
+
+    def _stream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
+        if failure := self._upstream(order, chunks):
+            return Report(failure=failure)
+        start = perf_counter()
+        try:
+            declared = self._declared[order.role][order.method]
+            given, pieces = self._called(order, declared, chunks)
+            settling = ((rows, self._settled(order.role, part, given, rows)) for rows, part in pieces)
+            for rows, part in check_streamed(declared, settling, given):
+                yield Report((Metadata.of(part),), value=rows).encode()
+                yield part.to_wire()
+        except BaseException as error:
+            return Report(failure=self._failure(order.role, order.method, error))
+        return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
+
+    def _upstream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
+        """The failure because of which rows of a call were not made."""
+        for chunk in chunks:
+            if isinstance(chunk, Failure):
+                return dataclasses.replace(
+                    chunk, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(chunk),
+                    follows=True,
+                )  # fmt: skip
+        return None
+
+    def _called(self, order: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
+        """The call with its rows, and what the method gave for it."""
+        given = unpack(order.message, chunks)  # type: ignore[arg-type]
+        check_given(declared, given)
+        self._contexts[order.role].drawn.clear()
+        return given, getattr(self._workers[order.role], order.method)(*given.args, **given.kwargs)
+
+    def _carry_out(
+        self, order: CallRequest, chunks: Sequence[Plain | Failure]
+    ) -> tuple[Report, Sequence[Plain | Failure]]:
+        if failure := self._upstream(order, chunks):
+            return Report(failure=failure), [failure] * order.chunks
+        try:
+            return self._done(order, chunks)
+        except BaseException as error:  # also SystemExit, and torch's CheckpointException: this process must report it
+            failure = self._failure(order.role, order.method, error)
+            return Report(failure=failure), [failure] * order.chunks
+
+    def _done(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
+        """The report on a call, and what it gave. Raises whatever the method raises."""
+        start = perf_counter()
+        declared = self._declared[order.role][order.method]
+        given, value = self._called(order, declared, chunks)
+        if not isinstance(value, Batch) and inspect.isawaitable(value):
+            value = self._wait_for(value)
+        value = self._settled(order.role, value, given)
+        check_returned(declared, value, given)
+        seconds, metrics = perf_counter() - start, self._recorded(order.role)
+        if not declared.returns_rows:
+            return Report(value=value, metrics=metrics, seconds=seconds), []
+        parts = [value] if order.chunks == 1 else value.split(order.chunks)
+        known = tuple(map(Metadata.of, parts))
+        return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
+
+    def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
+        """What a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not all."""
+        if not gives_grades(value):  # nearly all calls: the rows that were given are not even looked up
+            return value
+        context = self._contexts[role]
+        of = next((part for part in (*given.args, *given.kwargs.values()) if isinstance(part, Batch)), None)
+        return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)
+
+    def _reported(self, role: str, method: str, make: Callable[[], Any]) -> bytes:
+        """The report on something that is no method of a role."""
+        try:
+            return Report(value=make()).encode()
+        except BaseException as error:
+            return Report(failure=self._failure(role, method, error)).encode()
+
+    def _encoded(self, order: CallRequest, report: Report) -> bytes:
+        """A report as it travels; on a value that cannot travel, the report of that."""
+        try:
+            return report.encode()
+        except BaseException as error:
+            return Report(failure=self._failure(order.role, order.method, error)).encode()
+
+    def _recorded(self, role: str) -> Metrics | None:
+        """The metrics of the call that has been carried out, if there are any."""
+        context = self._contexts[role]
+        metrics = context.metrics
+        if not metrics:
+            return None
+        context.metrics = Metrics()
+        return metrics
+
+    def _wait_for(self, coroutine: Any) -> Any:
+        """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""
+        self._loop = self._loop or asyncio.new_event_loop()
+        return self._loop.run_until_complete(coroutine)
+
+    def _failure(self, role: str, method: str, error: BaseException) -> Failure:
+        line, trace = describe(error)
+        if told := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
+            line = f"its process {os.getpid()} died: {told}"
+        return Failure(role, self._rank, self._node, method, line, trace)
+
+
+def _worker(name: str) -> Any:
+    """The class that plays a role: the role's own if it is a worker too, else the worker of that name.
+
+    In this order, since to look a name up among the workers may import our own, and with them torch.
+    """
+    from hybridflow.workers import Worker, workers
+
+    own = roles.get(name) if name in roles else None
+    return own if own is not None and issubclass(own, Worker) else workers.get(name)

@@ -1,0 +1,101 @@
+"""What a rank is asked, and what it reports: the bytes in which both travel.
+
+They are made here and not by Ray, which passes bytes on as they are: once for all ranks that are asked the same. Plain
+tuples keep them short, for a call's cost is the cost of many small messages.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ray import cloudpickle
+
+from hybridflow.batch import Metadata
+from hybridflow.controller.failure import Failure
+from hybridflow.dispatch.message import Message
+from hybridflow.observe.metrics import Metrics
+
+PLAIN = frozenset({str, bytes, bool, int, float, type(None)})  # pickle does these faster, and needs no help with them
+
+
+class Place(NamedTuple):
+    """Where a rank is."""
+
+    node: str
+    address: str  # of the node
+    pid: int
+
+
+class CallRequest(NamedTuple):
+    """One call as a rank gets it.
+
+    Attributes:
+        chunks: in how many its rows are to be given.
+    """
+
+    role: str
+    method: str
+    message: Message
+    chunks: int = 1
+
+    def encode(self) -> bytes:
+        """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
+        args, kwargs, _ = self.message
+        plain = PLAIN.issuperset(map(type, (*args, *kwargs.values())))
+        encoded: bytes = (pickle if plain else cloudpickle).dumps(tuple(self), protocol=5)
+        return encoded
+
+    @staticmethod
+    def decode(encoded: bytes) -> CallRequest:
+        """From bytes that this run's controller made."""
+        return CallRequest(*pickle.loads(encoded))
+
+
+class Report(NamedTuple):
+    """The small part of a call's result: it goes to the controller, the rows stay.
+
+    Attributes:
+        chunks: what is known of the rows that it gave, by chunk.
+        value: what a method that gives no rows returned.
+        metrics: None if none were recorded.
+        seconds: that the method ran.
+    """
+
+    chunks: tuple[Metadata, ...] = ()
+    value: Any = None
+    metrics: Metrics | None = None
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+    def encode(self) -> bytes:
+        """To bytes; see `CallRequest`."""
+        value = None if self.value is None else cloudpickle.dumps(self.value)
+        known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
+        numbers = self.metrics.parts() if self.metrics is not None else None
+        return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
+
+    @staticmethod
+    def decode(encoded: bytes) -> Report:
+        """From bytes that a rank of this run made."""
+        known, value, numbers, seconds, failure = pickle.loads(encoded)
+        chunks = tuple([Metadata(rows, kinds, _arrays(lengths)) for rows, kinds, lengths in known])
+        metrics = Metrics(*numbers) if numbers else None
+        return Report(chunks, None if value is None else pickle.loads(value), metrics, seconds, failure)
+
+
+def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Bytes are a fraction of the work that arrays are for pickle. Columns that share lengths share them here too."""
+    found: dict[str, bytes] = {}
+    shared: dict[int, bytes] = {}
+    for name, array in lengths.items():
+        if id(array) not in shared:
+            shared[id(array)] = array.tobytes()
+        found[name] = shared[id(array)]
+    return found
+
+
+def _arrays(lengths: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    return {name: np.frombuffer(found, np.int64) for name, found in lengths.items()}
