@@ -10,6 +10,8 @@ import numpy as np
 
 from benchmarks import pulls as pulled
 from benchmarks.driver_bytes import counted
+from hybridflow.algorithms import StepContext
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.cli import model
 from hybridflow.config import compose
@@ -30,11 +32,12 @@ def driver() -> dict[str, Any]:
         config = compose.load("train", ["experiment=addition", f"actor.model.path={folder}/model"])
         running = build(config, stack, print)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
+        schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
         with counted() as found:
             for step in range(STEPS):
-                running.algorithm.step_index = step
-                running.algorithm.step(put(prompts.batch(step)))
-                running.supervisor.finish_step()
+                given = put(prompts.batch(step))
+                schedule.take_step(StepContext(step, lambda given=given: given))
+                schedule.finish_step()
     assert found.reports, "nothing was counted"
     return {
         "driver_tensor_bytes": found.tensors,

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from hybridflow.algorithms import StepContext
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.cli import model
 from hybridflow.config import compose
 from hybridflow.controller import put
@@ -56,12 +58,13 @@ def measure(folder: str, steps: int, warmup: int = 3) -> dict[str, Any]:
         pool = next(iter(running.pools.values()))
         twin = pool.start_role("bare", Layout(data=pool.slots), config=config)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
+        schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
         for step in range(warmup + steps):
-            running.supervisor.finish_step()
+            running.supervisor.wait_all()
             start = perf_counter()
-            running.algorithm.step_index = step
-            rollout = running.algorithm.step(put(prompts.batch(step)))
-            metrics = running.supervisor.finish_step()
+            given = put(prompts.batch(step))
+            rollout = schedule.take_step(StepContext(step, lambda given=given: given))
+            metrics = schedule.finish_step()
             whole.append(perf_counter() - start)
             parts.append({name: value for name, value in metrics.items() if name.startswith("timing_s/")})
             order = np.array_split(np.random.default_rng(step).permutation(len(rollout)), config.algorithm.minibatches)
@@ -74,8 +77,8 @@ def measure(folder: str, steps: int, warmup: int = 3) -> dict[str, Any]:
 
 def _result(whole: list[float], parts: list[dict[str, float]], bare: list[dict[str, float]]) -> dict[str, Any]:
     ratios = [sum(b.values()) / w for b, w in zip(bare, whole, strict=True)]
-    calls = ("generate_sequences", "compute_log_prob", "compute_ref_log_prob", "compute_values", "compute_reward",
-             "compute_advantage", "update_actor", "update_critic")  # fmt: skip
+    calls = ("sync_weights", "generate_sequences", "compute_log_prob", "compute_ref_log_prob", "compute_values",
+             "compute_reward", "compute_advantage", "update_actor", "update_critic")  # fmt: skip
     on_ranks = {name: median(p[f"timing_s/{name}"] for p in parts) for name in calls}
     return {
         "engine_share": round(median(ratios), 4),

@@ -1,7 +1,8 @@
-"""Algorithms: one a file; `step` is the data flow."""
+"""Algorithms: one file each; `rollout` and `learn` are the data flow."""
 
 from hybridflow.algorithms.algorithm import Algorithm, algorithms
+from hybridflow.algorithms.step_context import StepContext
 
 register = algorithms.register
 
-__all__ = ["Algorithm", "algorithms", "register"]
+__all__ = ["Algorithm", "StepContext", "algorithms", "register"]

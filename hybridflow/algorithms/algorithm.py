@@ -1,13 +1,15 @@
-"""The base of algorithms: the roles as attributes, and what their flows share."""
+"""Algorithm: base of the data flows, with the roles as attributes and what flows share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
+from hybridflow.algorithms.missing_attributes import missing_role, refuse_renamed
 from hybridflow.algorithms.row_filtering import kept_rows
+from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import HybridFlowError
@@ -35,24 +37,22 @@ SAMPLING = ("samples_per_prompt", "reward_kl_coef", "reward_kl_estimator")
 class Algorithm:
     """One iteration of an RL algorithm, written as calls on roles.
 
-    A subclass names its `roles` and writes `step`. It handles references only: a call returns before the ranks are
-    done, and a role starts when its rows are there.
+    A subclass names its `roles` and writes `rollout` and `learn`, or the whole flow as one method, `step`. It handles
+    references only: a call returns before the ranks are done, and a role starts when its rows are there.
 
     Attributes:
-        paper: where it comes from.
-        roles: the roles that it calls; each becomes an attribute.
-        only_for_kl: those of them that it calls only if `uses_reference_kl`; without, they are not started.
-        parts: the settings of `algorithm` that name a part and that it heeds; a part set elsewhere is a mistake.
-        heeds: the other settings of `algorithm` that it heeds, beside the sizes of batches; None: it does not say. Of a
-            class itself, not of those that it is derived from.
-        columns: what its flow gives beside `rewards` for an estimator to read.
+        paper: its source.
+        roles: names of the roles that it calls; each becomes an attribute.
+        only_for_kl: roles among these that it calls only if `uses_reference_kl`; without, they are not started.
+        components: settings of `algorithm` that name a part and that it heeds; a part set elsewhere is a mistake.
+        heeds: other settings of `algorithm` that it heeds, beside the sizes of batches; None: it does not say. It holds
+            for the class itself, not for those that are derived from it.
+        columns: columns that its flow gives beside `rewards` for an estimator to read.
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
         preferences: its prompts come with two responses each, one preferred to the other.
         config: its settings.
-        step_index: the number of the step that is being taken, from 0.
-        next_prompts: gives as many new prompts as a step begins with; the trainer sets it.
-        kept: how many rows a step has chosen to learn from; None until it has.
+        context: the step that is being taken.
         kl: holds the coefficient of the KL inside the rewards.
     """
 
@@ -72,12 +72,14 @@ class Algorithm:
     reward_model: RewardModelRole[BatchRef]
     cost: CostRole[BatchRef] | ModelCostRole[BatchRef]
     cost_critic: CostCriticRole[BatchRef]
-    next_prompts: Callable[[], BatchRef]
-    kept: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_renamed(cls, *vars(cls))
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config = config
-        self.step_index = 0
+        self.context = StepContext()
         self._seed = seed
         control = config.reward_kl_control
         self.kl: KLController = with_options(kl_controllers, control.name, control.options)(config.reward_kl_coef)
@@ -87,19 +89,24 @@ class Algorithm:
     if not TYPE_CHECKING:  # which knows what there is
 
         def __getattr__(self, name: str) -> Any:
-            """Only asked for what is not there. A role that it may not call is told as such."""
+            """Say why an attribute is not there: a role that it may not call, a name of an earlier version."""
+            refuse_renamed(type(self), name)
             if not name.startswith("_") and name in roles:
-                raise MissingRoleError(_missing(type(self), name))
+                raise missing_role(type(self), name)
             raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            refuse_renamed(type(self), name)
+            super().__setattr__(name, value)
 
     @classmethod
     def roles_of(cls, config: Settings) -> tuple[str, ...]:
-        """The roles that it calls under these settings."""
+        """Return the roles that it calls under these settings."""
         return tuple(role for role in cls.roles if role not in cls.only_for_kl or uses_reference_kl(config))
 
     @classmethod
     def planned_updates(cls, config: Settings, role: str, steps: int) -> int:
-        """The optimiser steps of a role in a run of so many `steps`, which its learning-rate schedule spans.
+        """Count the optimiser steps of a role in a run of so many `steps`, which its learning-rate schedule spans.
 
         The actor takes none while only the critic learns. A step's rows that a filter leaves out are not known here.
         """
@@ -108,12 +115,53 @@ class Algorithm:
         parts = min(config.minibatches, config.prompts_per_step * samples)
         return max(steps - waits, 0) * parts * config.epochs
 
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Make of prompts the rows to learn from: all that needs no role that learns, but to sample.
+
+        Prompts that come with their responses are such rows already.
+        """
+        return prompts
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Take the optimiser steps of one rollout; return its rows, with what was added to them."""
+        raise HybridFlowError(f"{type(self).__name__} has neither `learn` nor `step`: write one of them")
+
     def step(self, prompts: BatchRef) -> BatchRef:
-        """Take one step on these prompts; the rows that it made."""
-        raise NotImplementedError
+        """Take one step on these prompts; return the rows that it made.
+
+        A class that overrides it has its whole flow here, in the order in which it is written.
+        """
+        return self.learn(self.rollout(prompts))
+
+    def begin_step(self, context: StepContext) -> None:
+        """Take up a step; a schedule calls it before any other method of that step."""
+        self.context = context
+
+    def next_prompts(self) -> BatchRef:
+        """Draw as many new prompts as the step began with."""
+        return self.context.next_prompts()
+
+    @property
+    def step_index(self) -> int:
+        """The number of the step that is being taken, from 0."""
+        return self.context.step_index
+
+    @property
+    def kept(self) -> int | None:
+        """How many rows the step has chosen to learn from; None until it has. `minibatches` sets it."""
+        return self.context.kept
+
+    @kept.setter
+    def kept(self, rows: int | None) -> None:
+        self.context.kept = rows
+
+    @property
+    def generates(self) -> bool:
+        """True if its flow samples from the actor, so that a schedule gives generation the newest weights before."""
+        return "actor" in self.roles and not (self.supervised or self.preferences)
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Take in what the calls of a step measured, before the next one; what there is to report besides."""
+        """Take in what the calls of a step measured, before the next one; return what there is to report besides."""
         if not self.config.reward_kl_coef or "actor/kl" not in metrics:
             return {}
         used = self.kl.coef
@@ -122,7 +170,7 @@ class Algorithm:
         return {"actor/kl_coef": used}
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to know beside weights, optimisers and `step_index`: plain JSON."""
+        """Return what a resumed run needs to know beside weights, optimisers and `step_index`: plain JSON."""
         return {"kl": self.kl.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -130,12 +178,15 @@ class Algorithm:
         self.kl.restore(state["kl"])
 
     def generate(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> BatchRef:
-        """`samples_per_prompt` responses to each prompt, beside the prompts; as `rollout` says but for `sampling`."""
+        """Sample `samples_per_prompt` responses to each prompt; return them beside the prompts.
+
+        The section `rollout` says how, but for what `sampling` changes.
+        """
         prompts = prompts.repeat(self.config.samples_per_prompt)
         return prompts | self.actor.generate_sequences(prompts, **sampling)
 
     def stream(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> Iterator[BatchRef]:
-        """The rows of `generate`, some at a time, as they finish: other roles can start on them.
+        """Give the rows of `generate` some at a time, as they finish: other roles can start on them.
 
         `dispatch.concat` puts them, with what was added to them, into the order of `generate`.
         """
@@ -144,15 +195,15 @@ class Algorithm:
             yield (prompts.select(rows) | part).with_origin(rows)
 
     def advantage(self, rollout: BatchRef) -> BatchRef:
-        """`advantages` and `returns` of the configured estimator; it runs on the actor's ranks."""
+        """Estimate `advantages` and `returns` as configured, on the actor's ranks."""
         return self.actor.compute_advantage(rollout, kl_coef=self.kl.coef)
 
     def filter_rollout(self, rollout: BatchRef) -> BatchRef:
-        """The rows that `rollout_filter` finds worth learning from. Unless that is `none`, it waits for the rewards."""
+        """Select the rows that `rollout_filter` finds worth learning from; unless it is `none`, wait for rewards."""
         return rollout.select(kept_rows(rollout, self.config)) if self.config.rollout_filter.name != "none" else rollout
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
-        """The rows in another order each epoch, cut into `minibatches` parts; one optimiser step a part."""
+        """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimiser step."""
         self.kept = len(rollout)
         for epoch in range(self.config.epochs):
             order = np.random.default_rng((self._seed, self.step_index, epoch)).permutation(len(rollout))
@@ -161,45 +212,28 @@ class Algorithm:
 
     @property
     def actor_learns(self) -> bool:
-        """Whether the critic's head start is over."""
+        """True once the critic's head start is over."""
         return self.step_index >= self.config.critic_warmup_steps
 
     @property
     def uses_reference_kl(self) -> bool:
-        """Whether leaving the reference costs anything, be it in the rewards or in the loss."""
+        """True if leaving the reference costs anything, be it in the rewards or in the loss."""
         return uses_reference_kl(self.config)
 
 
-class MissingRoleError(HybridFlowError, AttributeError):
-    """A role was called that the algorithm does not name; as every attribute that is not there for `hasattr`."""
-
-
-def _missing(cls: type[Algorithm], role: str) -> str:
-    if role in cls.only_for_kl:
-        return (
-            f"{cls.__name__} asks for its role {role!r}, which is not started where no KL is penalised (only_for_kl; "
-            "reward_kl_coef and policy_loss.kl_coef are 0): ask self.uses_reference_kl first"
-        )
-    if role in cls.roles:
-        return f"{cls.__name__} asks for its role {role!r} before it has it: does its __init__ call super().__init__?"
-    return (
-        f"{cls.__name__} asks for the role {role!r}, which is not among its roles ({', '.join(cls.roles) or 'none'}): "
-        f"name it there, roles = {(*cls.roles, role)}, or do not call it"
-    )
-
-
 def made_rows(algorithm: Algorithm, given: object) -> BatchRef:
-    """What a step gave. Raises HybridFlowError unless it is rows."""
+    """Return what a step gave. Raises HybridFlowError unless it is rows."""
     if not isinstance(given, BatchRef):
+        written = "learn" if type(algorithm).step is Algorithm.step else "step"
         raise HybridFlowError(
-            f"{type(algorithm).__name__}.step gave a {type(given).__name__}; the rows that it made (a BatchRef) were "
-            "expected: end it with `return rollout`"
+            f"{type(algorithm).__name__}.{written} gave a {type(given).__name__}; the rows that it made (a BatchRef) "
+            "were expected: end it with `return rollout`"
         )
     return given
 
 
 def uses_reference_kl(config: Settings) -> bool:
-    """Whether leaving the reference costs anything under these settings."""
+    """Return whether leaving the reference costs anything under these settings."""
     return bool(config.reward_kl_coef or config.policy_loss.kl_coef)
 
 

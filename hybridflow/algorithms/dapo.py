@@ -29,25 +29,34 @@ class DAPO(Algorithm):
     components = (*Algorithm.components, "rollout_filter")
     heeds = (*SAMPLING, "max_draws")
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Sample until there are enough groups; compare inside each, learn."""
-        rollout = self.sampled_until_enough(prompts)
-        rollout |= self.actor.compute_log_prob(rollout)
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Sample until there are enough groups that teach something."""
+        rollout = self.sample_until_enough(prompts)
         if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
+        return rollout
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Compare inside each group, learn."""
+        rollout |= self.actor.compute_log_prob(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(rollout):
             self.actor.update_actor(rows)
         return rollout
 
-    def sampled_until_enough(self, prompts: BatchRef) -> BatchRef:
-        """`prompts_per_step` groups that the filter keeps, or all that `max_draws` gave. Raises if there are none."""
-        wanted, self._draws, self._groups = self.config.prompts_per_step, 1, 0
-        kept = stacked([self.scored(prompts)])
-        while groups_of(kept) < wanted and self._draws < self.config.max_draws:
+    def sample_until_enough(self, prompts: BatchRef) -> BatchRef:
+        """Sample `prompts_per_step` groups that the filter keeps, or as many as `max_draws` draws give.
+
+        Raises HybridFlowError if it keeps none.
+        """
+        wanted = self.config.prompts_per_step
+        self._draws = 1
+        self._groups = 0
+        kept = stacked([self.sample_and_score(prompts)])
+        while count_groups(kept) < wanted and self._draws < self.config.max_draws:
             self._draws += 1
-            kept = stacked([kept, self.scored(self.next_prompts())])
-        self._groups = groups_of(kept)
+            kept = stacked([kept, self.sample_and_score(self.next_prompts())])
+        self._groups = count_groups(kept)
         if not self._groups:
             raise HybridFlowError(
                 f"dapo: of {self._draws} x {wanted} prompts none has samples that rollout_filter keeps "
@@ -57,17 +66,17 @@ class DAPO(Algorithm):
             )
         return kept.select((kept.driver_columns["group_id"] < wanted).nonzero()[0])
 
-    def scored(self, prompts: BatchRef) -> BatchRef:
-        """Responses with their rewards, those that the filter keeps."""
+    def sample_and_score(self, prompts: BatchRef) -> BatchRef:
+        """Generate responses with their rewards; leave those that the filter keeps."""
         rollout = self.generate(prompts)
         return self.filter_rollout(rollout | self.reward.compute_reward(rollout))
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """How many draws of prompts the step took, and the share of their groups that was kept."""
+        """Report besides how many draws of prompts the step took, and the share of their groups that was kept."""
         share = self._groups / (self._draws * self.config.prompts_per_step)
         return {**super().on_step_end(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
 
 
-def groups_of(rollout: BatchRef) -> int:
-    """How many groups there are in `stacked` rows."""
+def count_groups(rollout: BatchRef) -> int:
+    """Count the groups in `stacked` rows."""
     return int(rollout.driver_columns["group_id"].max(initial=-1)) + 1

@@ -21,9 +21,12 @@ class DPO(Algorithm):
     columns = ()
     preferences = True
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Score both sides of the pairs by the reference, learn."""
-        pairs = prompts | self.reference.compute_ref_pair(prompts)
-        for rows in self.minibatches(pairs):
-            self.actor.update_preferred(rows)
-        return pairs
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Score both sides of the pairs by the reference."""
+        return prompts | self.reference.compute_ref_pair(prompts)
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Learn from the pairs."""
+        for pairs in self.minibatches(rollout):
+            self.actor.update_preferred(pairs)
+        return rollout

@@ -24,13 +24,16 @@ class GRPO(Algorithm):
     components = (*Algorithm.components, "rollout_filter")
     heeds = SAMPLING
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Generate groups, score, compare inside each group, learn."""
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Generate groups and score them."""
         rollout = self.generate(prompts)
-        rollout |= self.actor.compute_log_prob(rollout)
         if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
-        rollout |= self.reward.compute_reward(rollout)
+        return rollout | self.reward.compute_reward(rollout)
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Compare inside each group, learn."""
+        rollout |= self.actor.compute_log_prob(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)

@@ -27,14 +27,17 @@ class PPO(Algorithm):
     heeds: ClassVar[tuple[str, ...]] = (*SAMPLING, "critic_warmup_steps")
     columns = ("group_id", "values")
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Generate, score, estimate advantages, learn."""
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Generate, score."""
         rollout = self.generate(prompts)
-        rollout |= self.actor.compute_log_prob(rollout)
         if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
+        return rollout | self.reward.compute_reward(rollout)
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Estimate advantages, learn."""
+        rollout |= self.actor.compute_log_prob(rollout)
         rollout |= self.critic.compute_values(rollout)
-        rollout |= self.reward.compute_reward(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.critic.update_critic(rows)

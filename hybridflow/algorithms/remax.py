@@ -21,15 +21,18 @@ class ReMax(Algorithm):
     heeds = SAMPLING
     columns = ("group_id", "baseline_rewards", "baseline_lengths")
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Generate, and once more greedily; score both; learn from the difference."""
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Generate, and once more greedily; score both."""
         rollout = self.generate(prompts)
         greedy = prompts | self.actor.generate_sequences(prompts, temperature=0.0)
-        rollout |= self.actor.compute_log_prob(rollout)
         if self.uses_reference_kl:
             rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.reward.compute_reward(rollout)
-        rollout |= self.reward.compute_baseline(greedy).repeat(self.config.samples_per_prompt)
+        return rollout | self.reward.compute_baseline(greedy).repeat(self.config.samples_per_prompt)
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Learn from the difference."""
+        rollout |= self.actor.compute_log_prob(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)

@@ -22,8 +22,8 @@ class RewardModel(Algorithm):
     learner = "reward_model"
     preferences = True
 
-    def step(self, prompts: BatchRef) -> BatchRef:
+    def learn(self, rollout: BatchRef) -> BatchRef:
         """Learn from the pairs."""
-        for pairs in self.minibatches(prompts):
+        for pairs in self.minibatches(rollout):
             self.reward_model.update_reward_model(pairs)
-        return prompts
+        return rollout

@@ -1,4 +1,4 @@
-"""Which rows of a rollout are worth learning from."""
+"""Filtering: rows of a rollout that are worth learning from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybridflow.tasks.grades import GRADES, graded
 
 
 def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
-    """[K] int64: the numbers of the rows that `rollout_filter` keeps, of those whose grades have not failed.
+    """Find the rows that `rollout_filter` keeps, of those whose grades have not failed: [K] int64 row numbers.
 
     A filter does not see the others: a group is judged by the samples that have a grade. Waits for the rewards; they
     and `truncated`, small columns, come here.

@@ -28,19 +28,18 @@ class SafeRLHF(PPO):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings = self.config.lagrange
-        self.lagrange = Lagrange(**vars(settings))
+        self.lagrange = Lagrange(**vars(self.config.lagrange))
 
-    def step(self, prompts: BatchRef) -> BatchRef:
-        """Generate, score rewards and costs, estimate advantages, learn."""
-        rollout = self.generate(prompts)
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        """Generate, score rewards and costs."""
+        rollout = super().rollout(prompts)
+        return rollout | self.cost.compute_cost(rollout)
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        """Estimate advantages with both critics, learn."""
         rollout |= self.actor.compute_log_prob(rollout)
-        if self.uses_reference_kl:
-            rollout |= self.reference.compute_ref_log_prob(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.cost_critic.compute_cost_values(rollout)
-        rollout |= self.reward.compute_reward(rollout)
-        rollout |= self.cost.compute_cost(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.critic.update_critic(rows)
@@ -50,23 +49,22 @@ class SafeRLHF(PPO):
         return rollout
 
     def advantage(self, rollout: BatchRef) -> BatchRef:
-        """`advantages` of reward and cost in one, `returns` and `cost_returns`."""
+        """Estimate `advantages` of reward and cost in one, `returns` and `cost_returns`."""
         return self.actor.compute_constrained_advantage(
             rollout, kl_coef=self.kl.coef, multiplier=self.lagrange.multiplier
         )
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """The multiplier that the step used, which moves by the mean cost that it found."""
+        """Report besides the multiplier that the step used, and move it by the mean cost that it found."""
         used = self.lagrange.multiplier
         if self.actor_learns and "cost/mean" in metrics:  # there is none if every cost of the step has failed
             self.lagrange.update(metrics["cost/mean"])
         return {**super().on_step_end(metrics), "cost/multiplier": used}
 
     def state(self) -> dict[str, Any]:
-        """The multiplier too."""
+        """Return the multiplier too."""
         return super().state() | {"lagrange": self.lagrange.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take in what `state` gave."""
         super().restore(state)
         self.lagrange.restore(state["lagrange"])

@@ -20,8 +20,8 @@ class SFT(Algorithm):
     columns = ()
     supervised = True
 
-    def step(self, prompts: BatchRef) -> BatchRef:
+    def learn(self, rollout: BatchRef) -> BatchRef:
         """Learn from the examples."""
-        for rows in self.minibatches(prompts):
+        for rows in self.minibatches(rollout):
             self.actor.update_supervised(rows)
-        return prompts
+        return rollout

@@ -14,6 +14,7 @@ from hybridflow.config.schema import Config, Decay
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
 FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit")
+NOT_FREE = ("trainer.schedule",)  # how old the weights are that rows are sampled from
 # How the work is cut: numbers change by their rounding only.
 CUT = (
     "*.parallel.*",
@@ -56,7 +57,7 @@ def changes(before: str, now: str, config: Config) -> Changes:
     for key, told in differences(before, now, "in the checkpoint").items():
         if key in new:
             continue
-        free = _matches(key, FREE) and not (key == "trainer.steps" and _decays(config))
+        free = _matches(key, FREE) and key not in NOT_FREE and not (key == "trainer.steps" and _decays(config))
         if not free:
             (found.cut if _matches(key, CUT) else found.numbers).append(told)
     return found

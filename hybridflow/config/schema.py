@@ -308,9 +308,10 @@ class AlgorithmConfig:
 
 @dataclass
 class TrainerConfig:
-    """The loop around the algorithm's step."""
+    """The loop around the algorithm's steps."""
 
     steps: NotNegativeInt = 100
+    schedule: str = "sync"  # the order of a step's parts, by name
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it

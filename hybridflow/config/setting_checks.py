@@ -27,8 +27,10 @@ def problems(
         tokenizers: by role, how its tokenizer differs from the actor's, as `Facts` has it.
     """
     from hybridflow.algorithms import algorithms
+    from hybridflow.algorithms.schedule import schedules
 
     found = [*component_checks.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
+    found += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
     if config.algorithm.name not in algorithms:
         return [*found, *combination_checks.problems(config)]
     flow = algorithms.get(config.algorithm.name)

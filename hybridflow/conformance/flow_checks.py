@@ -14,10 +14,10 @@ from hybridflow.config.schema import Config
 from hybridflow.conformance.expectations import Tried, described
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
 from hybridflow.conformance.shared_roles import PLUGIN, SharedRoles, staged
+from hybridflow.controller.failure import RoleError
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import import_plugins
 from hybridflow.roles import TrainedRole, roles
-from hybridflow.runtime.failure import RoleError
 
 STEPS = 2
 
@@ -59,7 +59,7 @@ def tried(stage: SharedRoles, play: Scenario) -> tuple[list[str], bool]:
         for line in _steps(stage, play):
             lines[line] = None
 
-    for act in (take_steps, stage.running.supervisor.finish_step):  # what is under way is still this play's
+    for act in (take_steps, stage.running.supervisor.wait_all):  # what is under way is still this play's
         try:
             act()
         except RoleError as error:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 
-from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.algorithms.algorithm import made_rows
+from hybridflow.algorithms import Algorithm, StepContext, algorithms
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group
@@ -41,17 +41,17 @@ class SharedRoles:
         def draw() -> BatchRef:
             return drawn(algorithm, prompts, next(draws))
 
-        algorithm.next_prompts = draw
+        algorithm.begin_step(StepContext(0, draw))
         return algorithm
 
     def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, dict[str, float]]:
-        """One step, as the trainer takes it: its rows, and what it measured."""
-        self.running.supervisor.finish_step()
-        algorithm.step_index = self.running.supervisor.step = number
-        algorithm.kept = None
-        rollout = made_rows(algorithm, algorithm.step(algorithm.next_prompts()))
-        metrics = self.running.supervisor.finish_step()
-        return rollout, metrics | algorithm.on_step_end(metrics) | derived(metrics, algorithm, rollout)
+        """Take one step as the trainer does; return its rows and what it measured."""
+        context = StepContext(number, algorithm.context.next_prompts)
+        schedule = schedules.get("sync")(algorithm, self.running.supervisor)
+        rollout = schedule.take_step(context)
+        metrics = schedule.finish_step()
+        metrics |= algorithm.on_step_end(metrics)
+        return rollout, metrics | derived(metrics, context, rollout, algorithm.config.epochs)
 
 
 @contextmanager

@@ -90,6 +90,14 @@ class GeneratingRole(Role[RowsT]):
 class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     """The policy."""
 
+    @using("one_to_all")
+    def sync_weights(self) -> Any:
+        """Give generation the newest weights, unless it has them.
+
+        A schedule calls it, which so decides when weights travel. A call that samples does so too where it finds older
+        ones. A worker that samples with the very weights that it trains has nothing to do here.
+        """
+
     @using(
         "3d_proto",
         needs=RESPONSE | kinds("rollout_log_probs", "weight_version"),

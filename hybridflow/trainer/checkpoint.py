@@ -46,7 +46,7 @@ def _write(config: Config, running: Running, folder: RunFolder, outcome: Progres
     """Everything of a checkpoint into its folder."""
     for role in trained(running):
         running.groups[role].save_checkpoint(str(path / role))
-    running.supervisor.finish_step()  # all have written; and their times do not show up in the next step's metrics
+    running.supervisor.wait_all()  # until all have written
     state = asdict(outcome) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
     (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
@@ -61,7 +61,7 @@ def load(running: Running, path: Path) -> Progress:
         if not (path / role).is_dir():
             raise HybridFlowError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
         running.groups[role].load_checkpoint(str(path / role))
-    running.supervisor.finish_step()
+    running.supervisor.wait_all()
     state = _read(path)
     running.algorithm.restore(state["algorithm"])
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}

@@ -1,4 +1,4 @@
-"""The actor of a run whose generation has a pool of its own: for an algorithm it is one role, as everywhere."""
+"""DisaggregatedActor: the actor of a run whose generation has a pool of its own. For an algorithm it is one role."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from hybridflow.controller import put
 
 
 class DisaggregatedActor:
-    """The actor's group, but for what generates: that is the rollout's, after a refit.
+    """The actor's group, but for what generates: that is the rollout's, once it has the newest weights.
 
-    The calls of a refit return at once, like all others.
+    The calls of a weight sync return at once, like all others. Every call that samples makes them, for only the ranks
+    know their versions; where these agree, nothing travels.
     """
 
     def __init__(self, actor: Any, rollout: Any) -> None:
-        self._actor, self._rollout = actor, rollout
+        self._actor = actor
+        self._rollout = rollout
         self._rank_ids = [put(Batch(rank_id=np.arange(group.layout.size))) for group in (actor, rollout)]
 
     def __getattr__(self, name: str) -> Any:
@@ -29,19 +31,20 @@ class DisaggregatedActor:
         for call in [group.connect(meeting, *layouts) for group in (self._actor, self._rollout)]:
             call.get()
 
-    def refit(self) -> None:
+    def sync_weights(self) -> None:
         """Give generation the newest weights, unless it has them."""
-        offered, held = self._actor.report_version(self._rank_ids[0]), self._rollout.report_version(self._rank_ids[1])
+        offered = self._actor.report_version(self._rank_ids[0])
+        held = self._rollout.report_version(self._rank_ids[1])
         self._actor.send_weights(held)
         self._rollout.receive_weights(offered)
 
     def generate_sequences(self, prompts: BatchRef, **options: Any) -> BatchRef:
-        """See `ActorRole`."""
-        self.refit()
+        """Sample as `ActorRole` says, on the rollout's ranks."""
+        self.sync_weights()
         rows: BatchRef = self._rollout.generate_sequences(prompts, **options)
         return rows
 
     def stream_sequences(self, prompts: BatchRef, **options: Any) -> Any:
-        """See `ActorRole`."""
-        self.refit()
+        """Sample as `ActorRole` says, on the rollout's ranks."""
+        self.sync_weights()
         return self._rollout.stream_sequences(prompts, **options)

@@ -1,4 +1,4 @@
-"""The loop: prompts in, one step of the algorithm, metrics out."""
+"""Training loop: prompts in, a step as the schedule takes it, metrics out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from time import perf_counter
 
 import numpy as np
 
-from hybridflow.algorithms import Algorithm
-from hybridflow.algorithms.algorithm import made_rows
+from hybridflow.algorithms import Algorithm, StepContext
+from hybridflow.algorithms.schedule import Schedule, schedules
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
@@ -35,12 +35,13 @@ def train(config: Config, running: Running, task: Task, folder: RunFolder, live:
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
             f"{split!r}: a step takes some of them more than once"
         )
-    running.algorithm.next_prompts = lambda: _draw(running.algorithm, prompts, outcome)
+    schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     if not outcome.accuracy:
         _validate(config, running, task, folder, live, outcome)
     with live.bar(config.run.name, settings.steps, done=before):
         while not outcome.ended(settings.steps, settings.stop_at_accuracy):
-            metrics = _step(config, running, outcome.steps, folder)
+            context = StepContext(outcome.steps, lambda: _draw(running.algorithm, prompts, outcome))
+            metrics = _step(config, running, schedule, context, folder)
             folder.log({"step": outcome.steps, **metrics})
             _take_in(config, running.algorithm, metrics, outcome, live)
             outcome.steps += 1
@@ -69,21 +70,22 @@ def _save(config: Config, running: Running, folder: RunFolder, live: Live, outco
         live.say(f"saved step {outcome.steps} in {seconds:.1f} s")
 
 
-def _step(config: Config, running: Running, step: int, folder: RunFolder) -> dict[str, float]:
-    """One step, and its metrics."""
-    begin, algorithm = perf_counter(), running.algorithm
-    algorithm.step_index = running.supervisor.step = step
-    algorithm.kept = None
-    rollout = made_rows(algorithm, algorithm.step(algorithm.next_prompts()))
+def _step(
+    config: Config, running: Running, schedule: Schedule, context: StepContext, folder: RunFolder
+) -> dict[str, float]:
+    """Take one step, write its rows out if that is due, and return its metrics."""
+    begin = perf_counter()
+    step = context.step_index
+    rollout = schedule.take_step(context)
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
-    metrics = running.supervisor.finish_step()
-    running.supervisor.step = None
+    metrics = schedule.finish_step()
     told = too_many_failed(config, metrics)
     if told is not None:
         raise HybridFlowError(f"step {step}: {told}")
-    metrics |= algorithm.on_step_end(metrics) | derived(metrics, algorithm, rollout)
+    metrics |= running.algorithm.on_step_end(metrics)
+    metrics |= derived(metrics, context, rollout, config.algorithm.epochs)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds

@@ -26,16 +26,17 @@ def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
 
     Raises RoleError if a role fails, HybridFlowError if more grades fail than may.
     """
-    running.supervisor.finish_step()
+    running.supervisor.collect_metrics()  # of calls before it: they are none of the validation's
     held_out = put(held_out_rows(type(running.algorithm), task, config.trainer.validation_prompts))
     if judged(running.algorithm) == "pairs":
         running.groups["reward_model"].compare(held_out)
-        found = running.supervisor.finish_step()
+        found = running.supervisor.collect_metrics()
         names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
         return {name: found[metric] for name, metric in names.items() if metric in found}
+    running.groups["actor"].sync_weights()
     prompts = held_out | running.groups["actor"].generate_sequences(held_out, temperature=0.0)
     rewards = running.groups["grader"].compute_reward(prompts)
-    told = too_many_failed(config, running.supervisor.finish_step())
+    told = too_many_failed(config, running.supervisor.collect_metrics())
     if told is not None:
         raise HybridFlowError(f"validation: {told}")
     return of_grades(rewards.get().dense("rewards"), config.reward.right_grade)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config import auto_settings
-from hybridflow.engines.megatron.engine import Loss, TokenOutputs
+from hybridflow.engines.megatron.engine import Loss, MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.engines.vllm.requests import FinishedRow
 from hybridflow.losses.corrections import CorrectionInputs, changed, correction, effective_share
@@ -41,7 +42,9 @@ CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost
 class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     """The policy on one rank.
 
-    Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version.
+    Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version. It
+    is kept here and not by whoever orders a step: the rank alone knows both versions, its generation engine may have
+    lost its weights in sleep, and a flow may learn and sample again within a step.
     """
 
     def __init__(self, context: Context) -> None:
@@ -70,13 +73,31 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         return self.version
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        """See `GeneratingWorker`. Generation's memory is there until the last row only."""
-        with self.context.timed("refit"), self.model_loaded():
-            if self.refit(self.generator, self.version):
-                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
-                report_taken(self.context.metrics, self.generator, self.refit)
+        """Sample with the newest weights. Generation's memory is there until the last row only."""
+        self.sync_weights()
         yield from stream(self.context, self.generator, prompts, step, changes)
         self.generator.sleep()
+
+    def sync_weights(self) -> None:
+        with self.context.timed("refit"):
+            if self.generator.version == self.version:
+                return
+            with super().model_loaded():
+                self.refit(self.generator, self.version)
+                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
+                report_taken(self.context.metrics, self.generator, self.refit)
+
+    @contextmanager
+    def model_loaded(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
+        """Load the model for one call; generation's memory is not there meanwhile, also if it was synced before."""
+        self.release_generation()
+        with super().model_loaded(learns=learns) as engine:
+            yield engine
+
+    def release_generation(self) -> None:
+        """Let generation's weights go, if they wait for a call that samples; that call brings them anew."""
+        if self.generator.version is not None:
+            self.generator.sleep()
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
         """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are

@@ -25,7 +25,10 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     """The actor without a vLLM of its own."""
 
     def start_generation(self) -> None:
-        """It has none."""
+        """Start none."""
+
+    def release_generation(self) -> None:
+        """Release nothing: generation has memory of its own."""
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         """See `LinkedRole`."""
@@ -42,10 +45,14 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     def send_weights(self, held: Batch) -> None:
         """See `TrainingActorRole`."""
         first = self.giving.link.training.size
-        with self.context.timed("refit_giving"), self.model_loaded():
-            if self.giving({first + rank: int(v) for rank, v in enumerate(held.dense("version"))}, self.version):
-                self.context.metrics.max("refit/peak_bytes_giving", self.giving.peak_bytes)
-                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
+        versions = held.dense("version").tolist()
+        with self.context.timed("refit_giving"):
+            if all(version == self.version for version in versions):
+                return  # a call that samples asks for weights that a schedule has given already
+            with self.model_loaded():
+                if self.giving({first + rank: version for rank, version in enumerate(versions)}, self.version):
+                    self.context.metrics.max("refit/peak_bytes_giving", self.giving.peak_bytes)
+                    self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
 
 
 @workers.register("rollout")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.algorithms.algorithm import made_rows
 from hybridflow.batch import Batch, BatchRef, stacked
 from hybridflow.config.compose import load
@@ -47,7 +47,7 @@ def test_no_coefficient_moves_while_only_the_critic_learns() -> None:
     adaptive = ("algorithm.reward_kl_control.name=adaptive", "+algorithm.reward_kl_control.options.target=0.1")
     algorithm = Algorithm(settings(*adaptive, "algorithm.critic_warmup_steps=2"), {})
     for number in range(3):
-        algorithm.step_index = number
+        algorithm.begin_step(StepContext(number))
         assert algorithm.on_step_end({"actor/kl": 0.0}) == {"actor/kl_coef": 0.001}
     assert algorithm.kl.coef == pytest.approx(0.001 * 0.98)
 
@@ -62,7 +62,7 @@ def test_the_multiplier_moves_by_the_cost_that_was_measured() -> None:
         type(made).roles = roles
     assert made.on_step_end({"cost/mean": 0.5})["cost/multiplier"] == 1.0
     assert made.lagrange.multiplier == 1.0, "the actor does not learn yet"  # type: ignore[attr-defined]
-    made.step_index = 1
+    made.begin_step(StepContext(1))
     made.on_step_end({"cost/mean": 0.5})
     assert made.lagrange.multiplier == pytest.approx(math.exp(0.1 * (0.5 - 0.1)))  # type: ignore[attr-defined]
 
@@ -116,9 +116,23 @@ def test_a_role_is_not_there_before_it_is_given() -> None:
         Forgetful.__new__(Forgetful).actor  # noqa: B018
 
 
-def test_a_step_gives_rows() -> None:
-    made = Forgetful(settings("algorithm.reward_kl_coef=0"), {"actor": None, "reward": None})
+class InOne(Algorithm):
+    """Written as one method."""
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        return prompts
+
+
+@pytest.mark.parametrize(("cls", "written"), [(InOne, "step"), (Algorithm, "learn")])
+def test_a_step_gives_rows(cls: type[Algorithm], written: str) -> None:
+    made = cls(settings("algorithm.reward_kl_coef=0"), {})
     rows = BatchRef.from_local(Batch(n=np.arange(3)))
     assert made_rows(made, rows) is rows
-    with pytest.raises(HybridFlowError, match=r"Forgetful\.step gave a NoneType; .* end it with `return rollout`"):
+    told = rf"{cls.__name__}\.{written} gave a NoneType; .* end it with `return rollout`"
+    with pytest.raises(HybridFlowError, match=told):
         made_rows(made, None)
+
+
+def test_a_flow_that_is_not_written_is_told() -> None:
+    with pytest.raises(HybridFlowError, match="Algorithm has neither `learn` nor `step`: write one of them"):
+        Algorithm(settings(), {}).step(BatchRef.from_local(Batch(n=np.arange(3))))

@@ -13,7 +13,7 @@ from tests.docs.conftest import Problems, Run
 from tests.docs.test_algorithms import write_task_files
 
 PAGE = "docs/extend.md"
-MOST_LINES = {"my_pkg/advantage.py": 10, "my_pkg/loss.py": 15, "my_pkg/two_rewards.py": 40}
+MOST_LINES = {"my_pkg/advantage.py": 10, "my_pkg/loss.py": 15, "my_pkg/two_rewards.py": 40, "my_pkg/halves.py": 20}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_examples_are_as_short_as_promised(name: str) -> None:
 
 @pytest.mark.ranks
 def test_its_check_finds_all_promises_kept(tmp_path: Path, run: Run) -> None:
-    """Every example, as a function and for two steps on real engines."""
+    """Every example, as a function and for two steps on real engines: a flow of one method, and one in halves."""
     write_files(PAGE, tmp_path)
     (command,) = commands(PAGE, "hybridflow check")
     lines = run(*command).stdout.splitlines()
@@ -43,6 +43,7 @@ def test_its_check_finds_all_promises_kept(tmp_path: Path, run: Run) -> None:
         "policy loss 'ppo_penalty'",
         "algorithm=my_grpo",
         "algorithm=two_rewards",
+        "algorithm 'in_halves'",
     ]
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put
+from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
-from hybridflow.runtime.failure import RoleError
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 from tests.trainer import disaggregated_rank_functions
 
@@ -74,7 +74,8 @@ def apart(local_cluster: None) -> Iterator[Apart]:
 def test_a_side_that_dies_is_the_cause_and_nobody_is_left(apart: Apart, at: str, rank: int, call: str) -> None:
     assert apart.generate().get().dense("weight_version").tolist() == [0, 0]
     pids = [pid for group in apart.groups for pid in group.pid().get()]
-    apart.supervisor.step, begin = 3, time.monotonic()
+    apart.supervisor.begin_step(3)
+    begin = time.monotonic()
     for group in apart.groups:
         group.learn(at, rank)
     apart.generate()

@@ -88,14 +88,14 @@ def test_rows_are_sampled_apart_also_where_their_prompts_are_the_same(shared: Sh
     def apart(some: list[list[int]], others: list[list[int]]) -> bool:
         return sum(a == b for a, b in zip(some, others, strict=True)) < 9
 
-    supervisor.step = 0
+    supervisor.begin_step(0)
     first, second = (responses(algorithm.generate(prompts)) for _ in range(2))
-    supervisor.step = 1
+    supervisor.begin_step(1)
     together = responses(algorithm.generate(concat([prompts, prompts])))
     bare = [responses(prompts | shared.stage.running.groups["actor"].generate_sequences(prompts)) for _ in range(2)]
-    supervisor.step = 0
+    supervisor.begin_step(0)
     streamed = responses(concat([*algorithm.stream(prompts)]))
-    supervisor.step = None
+    supervisor.finish_step()
     assert apart(first, second) and apart(together[:18], together[18:]) and apart(first[::2], first[1::2])
     assert bare[0] != bare[1], "a call on the role knows its step and its number too"
     assert streamed == first, "the rows of the step's first call, at once or as they finish"

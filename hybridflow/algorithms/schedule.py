@@ -1,0 +1,61 @@
+"""Schedule: the order in which a run takes its steps, and the registry of schedules.
+
+It stands here, below the trainer, so that the settings can be checked before anything is imported that starts ranks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from hybridflow.algorithms.algorithm import Algorithm
+from hybridflow.algorithms.step_context import StepContext
+from hybridflow.batch import BatchRef
+from hybridflow.registry import Registry
+
+
+class StepRecorder(Protocol):
+    """Knows which step a call belongs to: the supervisor, as a schedule sees it."""
+
+    def begin_step(self, step: int) -> None:
+        """Count the calls from now on as this step's."""
+
+    def finish_step(self) -> dict[str, float]:
+        """Wait for the calls of the step; return what they measured."""
+        raise NotImplementedError
+
+
+class Schedule(ABC):
+    """Owns the order of a step: when prompts are drawn, weights are synced, and the algorithm samples and learns.
+
+    Attributes:
+        algorithm: whose steps it takes.
+        steps: counts calls to their steps.
+    """
+
+    def __init__(self, algorithm: Algorithm, steps: StepRecorder) -> None:
+        self.algorithm = algorithm
+        self.steps = steps
+
+    @abstractmethod
+    def take_step(self, context: StepContext) -> BatchRef:
+        """Make all calls of a step and return its rows; calls may still be under way.
+
+        Raises HybridFlowError if the algorithm gives no rows.
+        """
+
+    def finish_step(self) -> dict[str, float]:
+        """Wait for the step that was taken; return what its calls measured. Raises RoleError if one failed."""
+        return self.steps.finish_step()
+
+    def sync_weights(self) -> None:
+        """Give generation the newest weights, if the algorithm samples at all.
+
+        This decides when they travel. That no row is ever sampled from older ones is not left to a schedule: the ranks
+        that generate check it at each call, for a flow may learn and sample again within a step.
+        """
+        if self.algorithm.generates:
+            self.algorithm.actor.sync_weights()
+
+
+schedules: Registry[type[Schedule]] = Registry("schedule", "hybridflow.trainer.schedules.sync", of=Schedule)

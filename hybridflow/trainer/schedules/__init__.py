@@ -1,0 +1,1 @@
+"""Schedules that come with hybridflow; `hybridflow.algorithms.schedule` says what one is."""
