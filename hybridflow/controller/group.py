@@ -16,6 +16,7 @@ from hybridflow.controller.report import Report
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
+from hybridflow.dispatch.annotations import by_reference
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers
@@ -118,13 +119,9 @@ def _bound(name: str, method: Method, protocol: Protocol, function: Callable[...
 
     given = "Streamed" if method.streams else "BatchRef" if method.returns_rows else "Result"
     signature = inspect.signature(function)
-    parameters = [p.replace(annotation=_referred(p.annotation)) for p in signature.parameters.values()]
+    parameters = [p.replace(annotation=by_reference(function, p)) for p in signature.parameters.values()]
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=given)  # type: ignore[attr-defined]
     return call
-
-
-def _referred(annotation: Any) -> Any:
-    return "BatchRef" if str(annotation) in ("Batch", "RowsT", str(Batch)) else annotation
 
 
 def _stored(value: Any) -> Any:

@@ -29,7 +29,9 @@ def check_returned(declared: Method, value: Any, given: Call) -> None:
     columns than are declared, ValueError for another number of rows than were given.
     """
     if isinstance(value, Batch) != declared.returns_rows and declared.gives is None:
-        said = "rows (its return is annotated as Batch)" if declared.returns_rows else "no rows (no `gives`, no Batch)"
+        said = "no rows (no `gives`, no Batch in its annotation)"
+        if declared.returns_rows:
+            said = "rows (its return is annotated so; a rank without any returns Batch())"
         raise TypeError(f"the method declares that it gives {said}, it returned {type(value).__name__}")
     if declared.gives is None or (isinstance(value, Batch) and not value.columns):
         return

@@ -1,13 +1,13 @@
-"""The decorator that gives a role's method its protocol, and what it declares."""
+"""Declarations of a role's methods: the protocol of each, and the columns that it reads and gives."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from hybridflow.batch.columns import KINDS
+from hybridflow.dispatch.annotations import returns_rows
 from hybridflow.dispatch.interface import Declared
 from hybridflow.dispatch.protocol import protocols
 
@@ -19,7 +19,7 @@ Columns = Iterable[str] | Mapping[str, str]
 
 @dataclass(frozen=True)
 class Method:
-    """What a role's method declares.
+    """Declaration of a role's method.
 
     Attributes:
         protocol: the name of its protocol.
@@ -27,11 +27,11 @@ class Method:
         optional: columns that it reads too where they are there.
         gives: the columns that it adds, one row for each row it was given. None: not said; if it is annotated to
             return a Batch, they become known when the ranks have made them.
-        kinds: what some of these columns must be like (`ragged int`); a rank checks it.
-        returns_rows: whether it returns a Batch.
-        blocking: whether a call waits for its ranks.
-        streams: whether it gives its rows a few at a time, as they finish.
-        samples: whether it draws random numbers: its rows have the mark `stream_id`, a number that no other row has.
+        kinds: the kinds of some of these columns (`ragged int`); a rank checks them.
+        returns_rows: it returns a Batch: it says what it `gives`, or its annotation says so.
+        blocking: a call waits for its ranks.
+        streams: it gives its rows a few at a time, as they finish.
+        samples: it draws random numbers: its rows have the column `stream_id`, a number that no other row has.
     """
 
     protocol: str
@@ -46,7 +46,7 @@ class Method:
 
     @property
     def reads(self) -> tuple[str, ...] | None:
-        """The columns that travel; None: all."""
+        """Columns that travel; None: all."""
         return None if self.needs is None else (*self.needs, *self.optional)
 
 
@@ -59,6 +59,7 @@ def using(
     blocking: bool = False,
     streams: bool = False,
     samples: bool = False,
+    may: None = None,
 ) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
     """Declare a method's protocol and columns; see `Method`.
 
@@ -67,23 +68,21 @@ def using(
     A method that `streams` is a generator of (row numbers, Batch): some of the rows that it was given, from 0, and the
     columns that it adds to them. It gives each row once, in any order.
 
-    Raises ValueError for a kind that does not exist, and for a method that streams and does not say what it gives.
+    Raises ValueError for a kind that does not exist, and for a method that streams and does not say what it gives;
+    TypeError for `may`, the former name of `optional`.
     """
+    if may is not None:
+        raise TypeError("dispatch.using: `may` is called `optional` now; write optional=[...]")
     if streams and gives is None:
         raise ValueError("a method that streams must declare the columns that it gives")
-    said = [columns for columns in (needs, optional, gives) if isinstance(columns, Mapping)]
-    kinds = {name: kind for columns in said for name, kind in columns.items() if kind}
-    wrong = sorted(set(kinds.values()) - set(KINDS))
-    if wrong:
-        raise ValueError(f"no kind of column is {wrong[0]!r}; there are {', '.join(KINDS)}")
+    kinds = _kinds(needs or (), optional, gives or ())
 
     def mark(function: Callable[Concatenate[S, P], R]) -> Declared[P, R]:
-        annotation = getattr(function, "__annotations__", {}).get("return")
         function._dispatch = Method(  # type: ignore[attr-defined]
             protocol,
             needs=None if needs is None else tuple(needs),
             gives=None if gives is None else tuple(gives),
-            returns_rows=gives is not None or _is_rows(annotation),
+            returns_rows=gives is not None,
             optional=tuple(optional),
             kinds=kinds,
             blocking=blocking,
@@ -95,19 +94,31 @@ def using(
     return mark
 
 
-def methods(cls: type) -> dict[str, Method]:
-    """The declared methods of a class, its bases' included; an override inherits its base's declaration.
+def declarations(cls: type) -> dict[str, Method]:
+    """Return the declared methods of a class, its bases' included; an override inherits its base's declaration.
 
-    One that is declared anew samples if its base's does.
+    A method that is declared anew samples if its base's does.
 
-    Raises KeyError, listing what there is, if one names a protocol that does not exist.
+    Raises TypeError for a method without `gives` whose annotation does not tell whether it returns rows. It is looked
+    at here and not by `using`, since it may name the class, which is still being made then.
     """
     found: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if hasattr(value, "_dispatch"):
-                declared, base_samples = value._dispatch, name in found and found[name].samples
-                found[name] = replace(declared, samples=True) if base_samples else declared
+        for name, function in vars(base).items():
+            declared = getattr(function, "_dispatch", None)
+            if not isinstance(declared, Method):
+                continue
+            if declared.gives is None:
+                declared = replace(declared, returns_rows=returns_rows(function, base))
+            if name in found and found[name].samples:
+                declared = replace(declared, samples=True)
+            found[name] = declared
+    return found
+
+
+def methods(cls: type) -> dict[str, Method]:
+    """Return `declarations` whose protocols exist. Raises KeyError, listing what there is, if one does not."""
+    found = declarations(cls)
     for name, method in found.items():
         if method.protocol not in protocols:
             known = ", ".join(protocols)
@@ -115,6 +126,11 @@ def methods(cls: type) -> dict[str, Method]:
     return found
 
 
-def _is_rows(annotation: Any) -> bool:
-    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return text.rpartition(".")[2] in ("Batch", "RowsT")
+def _kinds(*declared: Columns) -> dict[str, str]:
+    """Collect the kinds of columns that are declared with one. Raises ValueError for a kind that does not exist."""
+    named = [columns for columns in declared if isinstance(columns, Mapping)]
+    kinds = {name: kind for columns in named for name, kind in columns.items() if kind}
+    wrong = sorted(set(kinds.values()) - set(KINDS))
+    if wrong:
+        raise ValueError(f"no kind of column is {wrong[0]!r}; there are {', '.join(KINDS)}")
+    return kinds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NewType, Optional, TypeVar
 import pytest
 
 from hybridflow.batch import Batch, BatchRef
-from hybridflow.dispatch import Interface, RowsT
+from hybridflow.dispatch import Interface, RowsT, methods, using
 from hybridflow.dispatch.annotations import by_reference, returns_rows
 from hybridflow.observe.metrics import Metrics
 
@@ -121,3 +121,35 @@ def test_parameters_that_are_rows_go_by_reference() -> None:
     bare = found.pop("bare")
     assert bare is inspect.Parameter.empty
     assert found == {"rows": "BatchRef", "more": "BatchRef | None", "number": "int", "either": "BatchRef"}
+
+
+def test_methods_know_which_of_them_give_rows() -> None:
+    class Scorer:
+        @using("dp_proto")
+        def score(self, rows: Batch) -> Batch | None: ...
+
+        @using("dp_proto")
+        def clone(self, rows: Batch) -> Scorer: ...
+
+        @using("dp_proto", gives=["score"])
+        def said(self, rows: Batch) -> Elsewhere: ...  # type: ignore[name-defined]  # noqa: F821
+
+    assert {name: method.returns_rows for name, method in methods(Scorer).items()} == {
+        "score": True,
+        "clone": False,
+        "said": True,
+    }
+
+
+def test_an_annotation_that_says_nothing_is_an_error_unless_the_columns_are_given() -> None:
+    class Scorer:
+        @using("dp_proto")
+        def score(self, rows: Batch) -> Elsewhere: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(TypeError, match=r"Scorer\.score: its return is annotated as Elsewhere, which cannot be"):
+        methods(Scorer)
+
+
+def test_the_former_name_of_optional_is_told() -> None:
+    with pytest.raises(TypeError, match="`may` is called `optional` now"):
+        using("dp_proto", may=["bonus"])  # type: ignore[arg-type]
