@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import auto_settings, error_messages, escapes, number_bounds
+from hybridflow.config import auto_settings, error_messages, escapes, number_bounds, sections
 from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.provenance import Layer, Origins
 from hybridflow.config.schema import Config
@@ -35,7 +35,8 @@ from hybridflow.errors import ConfigError
 VERSION_BASE = "1.3"
 SEARCH_PATH = "hydra.searchpath"
 
-ConfigStore.instance().store(name="config_schema", node=Config, provider="hybridflow")
+CONFIG_STORE = {"name": "config_schema", "provider": "hybridflow"}
+ConfigStore.instance().store(node=Config, **CONFIG_STORE)
 OmegaConf.register_new_resolver(
     "hybridflow.numbers", number_bounds.in_words, replace=True
 )  # of the help, see train.yaml
@@ -208,6 +209,7 @@ def _session(
     if folders[1:]:
         quoted = ",".join("'" + str(folder).replace("'", "\\'") + "'" for folder in folders[1:])
         lines.append(f"{SEARCH_PATH}=[{quoted}]")
+    ConfigStore.instance().store(node=sections.schema(), **CONFIG_STORE)  # plugins may have added some since
     with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
         yield GlobalHydra.instance().config_loader(), lines, folders
 

@@ -7,7 +7,7 @@ from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import Any, get_origin, get_type_hints
 
-from hybridflow.config.schema import Config
+from hybridflow.config import sections
 
 
 def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
@@ -17,7 +17,7 @@ def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
         key: for example `actor.parallel.tensor`.
         groups: names of configuration groups, which a misspelt first part may also have meant.
     """
-    kind: Any = Config
+    kind: Any = sections.whole()
     parts = key.split(".")
     for at, part in enumerate(parts):
         if not is_dataclass(kind):
@@ -33,7 +33,7 @@ def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
 
 def is_open(key: str) -> bool:
     """Whether the key names an entry of a dictionary, which `+key=value` may add."""
-    kind: Any = Config
+    kind: Any = sections.whole()
     for part in key.split("."):
         if not is_dataclass(kind):
             return get_origin(kind) is dict
@@ -41,9 +41,9 @@ def is_open(key: str) -> bool:
     return False
 
 
-def all_keys(kind: Any = Config, above: str = "") -> Iterator[str]:
+def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
     """Every dotted key of the schema, sections too."""
-    for name, child in get_type_hints(kind).items():
+    for name, child in get_type_hints(kind or sections.whole()).items():
         yield above + name
         if is_dataclass(child):
             yield from all_keys(child, f"{above}{name}.")

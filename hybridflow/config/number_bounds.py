@@ -7,6 +7,7 @@ from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hybridflow.bounds import Number, endless, number
+from hybridflow.config import sections
 from hybridflow.config.schema import Config, TrainedRoleConfig
 
 ROLE = "ROLE"
@@ -20,13 +21,13 @@ def problems(config: Config) -> list[str]:
     return list(_wrong("", config, Config))
 
 
-def declared(kind: Any = Config, above: str = "") -> Iterator[tuple[str, Number, Any]]:
+def declared(kind: Any = None, above: str = "") -> Iterator[tuple[str, Number, Any]]:
     """Every number of the schema with its default, roles alike told once: `ROLE.optimizer.lr`.
 
     An entry of a list or a dictionary is written `placement.pools.*`, without a default.
     """
     known = set()
-    for key, found, default in _declared(kind, above):
+    for key, found, default in _declared(kind or sections.whole(), above):
         if key not in known:
             yield key, found, default
         known.add(key)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from hybridflow.config import sections
 from hybridflow.config.schema import Config, Decay
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
@@ -75,7 +76,7 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
 
 def _unset(before: str, now: str) -> set[str]:
     """The keys of the schema that only `now` has, with the values of the schema."""
-    old, new, default = map(_flat, (before, now, OmegaConf.to_yaml(OmegaConf.structured(Config))))
+    old, new, default = map(_flat, (before, now, OmegaConf.to_yaml(OmegaConf.structured(sections.whole()))))
     return {key for key, value in default.items() if key not in old and new.get(key) == value}
 
 

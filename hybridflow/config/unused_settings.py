@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
+from hybridflow.config import sections
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
 
@@ -64,8 +65,8 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
     played = algorithm.roles_of(config.algorithm)
     for override in origins.overrides:
         role, _, below = override.key_or_group.partition(".")
-        has_worker = role in SECTIONS and hasattr(getattr(config, role), "worker")
-        if has_worker and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
+        of_a_role = role in sections.added() or (role in SECTIONS and hasattr(getattr(config, role), "worker"))
+        if of_a_role and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
             yield f"{override.input_line}: no effect, as {config.algorithm.name} has no role {role}"
 
 

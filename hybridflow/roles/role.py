@@ -1,15 +1,18 @@
-"""The base of all roles and their registry."""
+"""Base of all roles, and their registry."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
+from hybridflow.config import sections
 from hybridflow.dispatch import Interface, RowsT, methods
+from hybridflow.dispatch.method import declarations
 from hybridflow.registry import Registry
 
 
 class Role(Interface[RowsT]):
-    """Something that the algorithm calls by name; see `hybridflow.roles.builtin_roles` for examples.
+    """Base of what an algorithm calls by name; see `hybridflow.roles.builtin_roles` for examples.
 
     `Role[Batch]` is how a rank sees it, `Role[BatchRef]` how the controller does.
 
@@ -19,13 +22,38 @@ class Role(Interface[RowsT]):
     light: ClassVar[bool] = False
 
 
-roles: Registry[type[Role]] = Registry(
+class RoleRegistry(Registry[type[Role]]):
+    """Roles by name, each with the section of settings that it brings, if any."""
+
+    def register(self, name: str, *, settings: type | None = None) -> Callable[[type[Role]], type[Role]]:
+        """Return a decorator that gives a role its name.
+
+        Args:
+            settings: a dataclass: the settings get a section of the role's name, checked as ours are; its workers read
+                it as `self.context.settings`.
+
+        Raises as `Registry.register`; TypeError for a method of which it cannot be known whether it gives rows, and for
+        settings that are none (`config.sections.add`).
+        """
+        add = super().register(name)
+
+        def add_role(role: type[Role]) -> type[Role]:
+            added = add(role)
+            declarations(added)
+            if settings is not None:
+                sections.add(name, settings)
+            return added
+
+        return add_role
+
+
+roles = RoleRegistry(
     "role", *(f"hybridflow.roles.{name}" for name in ("builtin_roles", "constrained", "rollout")), of=Role
 )
 
 
 def givers(column: str) -> list[str]:
-    """The methods that give a column, as `critic.compute_values`; of all roles that are registered."""
+    """List the methods that give a column, as `critic.compute_values`; of all roles that are registered."""
     return [
         f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())
     ]

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from time import perf_counter
+from typing import Any
 
+from hybridflow.config import sections
 from hybridflow.config.schema import Config
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -26,6 +29,7 @@ class Context:
         total_updates: optimiser steps of this role that the run plans.
         drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
         peers: the workers of the other roles in this process, by role, as they are built.
+        settings: the section of its role, which cannot be changed; None if the settings have none of that name.
     """
 
     config: Config
@@ -36,6 +40,10 @@ class Context:
     metrics: Metrics = field(default_factory=Metrics)
     drawn: Counter[int] = field(default_factory=Counter)
     peers: Mapping[str, Worker] = field(default_factory=dict)
+
+    @cached_property
+    def settings(self) -> Any:
+        return sections.frozen(getattr(self.config, self.role, None))
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import FrozenInstanceError, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from omegaconf import MISSING, OmegaConf
 
 from hybridflow.bounds import Bounds
-from hybridflow.config import sections
+from hybridflow.config import compose, number_bounds, resume_diff, sections
+from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
-from hybridflow.errors import NameTakenError
+from hybridflow.errors import ConfigError, NameTakenError
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import roles
+from hybridflow.workers import Context
 
 
 class Mode(StrEnum):
@@ -123,3 +129,99 @@ def test_a_frozen_copy_is_no_longer_the_original() -> None:
     found = sections.frozen(settings)
     settings.path = "there"
     assert found.path == "here"
+
+
+PLUGIN = """
+from dataclasses import dataclass
+from typing import Annotated
+
+from omegaconf import MISSING
+
+from hybridflow import Batch, dispatch
+from hybridflow.bounds import Bounds
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Worker
+
+
+@dataclass(frozen=True)
+class Settings:
+    weight: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.5
+    words: int = 3
+
+
+@roles.register("{name}", settings=Settings)
+class Judge(Role, Worker):
+    light = True
+
+    @dispatch.using("dp_proto", gives=["marks"])
+    def mark(self, rows: Batch) -> Batch: ...
+"""
+
+
+@pytest.fixture
+def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """Load settings with a plugin whose role `judge` has a section."""
+    monkeypatch.setattr(sections, "_added", {})
+    monkeypatch.setattr(roles, "_parts", dict(roles.registered))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "judging.py").write_text(PLUGIN.replace("{name}", "judge"))
+    monkeypatch.delitem(sys.modules, "judging", raising=False)
+
+    def loaded(*overrides: str) -> Config:
+        return load("train", ["experiment=addition", "plugins=[judging]", *overrides])
+
+    return loaded
+
+
+def test_a_user_sets_it_like_any_other(judge: Callable[..., Config]) -> None:
+    config: Any = judge("judge.weight=0.25")
+    assert (config.judge.weight, config.judge.words) == (0.25, 3)
+    assert "judge:\n  weight: 0.25\n  words: 3\n" in compose.resolved_yaml(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("judge.wieght=1", r"judge\.wieght: no such key; did you mean judge\.weight\?"),
+        ("judeg.weight=1", r"judeg: no such key; did you mean judge\?"),
+        ("judge.weight=heavy", r"judge\.weight: wrong type: .*heavy.* \(judge\.weight=heavy on the command line\)"),
+        ("judge.weight=2", r"judge\.weight: 2\.0 given, at least 0 and at most 1 expected \(judge\.weight=2 on the co"),
+    ],
+)
+def test_what_is_wrong_in_it_is_told_with_its_place(judge: Callable[..., Config], override: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        judge(override)
+
+
+def test_without_the_plugin_there_is_no_such_section(judge: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"judge: no such key"):
+        load("train", ["experiment=addition", "judge.weight=1"])
+
+
+def test_a_resumed_run_is_compared_in_it_too(judge: Callable[..., Config]) -> None:
+    before, now = judge(), judge("judge.weight=0.25")
+    found = resume_diff.changes(compose.resolved_yaml(before), compose.resolved_yaml(now), now)
+    assert found.numbers == ["judge.weight: 0.5 in the checkpoint, 0.25 now"]
+    older = compose.resolved_yaml(load("train", ["experiment=addition", "plugins=[judging]", "run.seed=1"]))
+    without = older.replace("judge:\n  weight: 0.5\n  words: 3\n", "")
+    assert without != older
+    assert resume_diff.changes(without, older, before) == resume_diff.Changes([], [])
+
+
+def test_its_numbers_are_in_the_help(judge: Callable[..., Config]) -> None:
+    judge()
+    assert "judge.weight" in number_bounds.in_words()
+
+
+def test_a_section_of_ours_keeps_its_name(judge: Callable[..., Config], tmp_path: Path) -> None:
+    (tmp_path / "judging.py").write_text(PLUGIN.replace("{name}", "trainer"))
+    with pytest.raises(ConfigError, match=r"judging.*role 'trainer': its settings 'Settings' need a section"):
+        judge()
+
+
+def test_a_worker_reads_it_and_cannot_change_it(judge: Callable[..., Config]) -> None:
+    settings = Context(judge("judge.words=7"), Layout(), 0, "judge").settings
+    assert settings.words == 7
+    with pytest.raises(FrozenInstanceError):
+        settings.words = 8
+    assert Context(judge(), Layout(), 0, "grader").settings is None
