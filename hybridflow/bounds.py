@@ -22,7 +22,7 @@ LARGEST = 3.4028235e38  # and others in float32, which has inf for what is large
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number may be; without a limit it may be any, `because` of what.
+    """Bounds of a number; without a limit it may be any, `because` of what.
 
     Attributes:
         also: single values outside of the limits that are right too, by what they mean: `{-1: "all tokens"}`.
@@ -44,7 +44,7 @@ class Bounds:
             raise ValueError("bounds: give a limit, or say because of what any number will do")
 
     def allow(self, value: float) -> bool:
-        """Whether the number is right."""
+        """Tell whether the number is within bounds."""
         return value in (self.also or ()) or (
             (self.at_least is None or value >= self.at_least)
             and (self.more_than is None or value > self.more_than)
@@ -71,7 +71,7 @@ Share = Annotated[float, Bounds(more_than=0, at_most=1)]
 
 @dataclass(frozen=True)
 class Number:
-    """A number as an annotation declares it.
+    """Number as an annotation declares it.
 
     Attributes:
         kind: int or float.
@@ -84,7 +84,7 @@ class Number:
     optional: bool = False
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with a value, and what was expected; None if nothing is."""
+        """Describe what is wrong with a value, and what was expected; None if nothing is."""
         if value is None and self.optional:
             return None
         if type(value) is not int and (self.kind is int or type(value) is not float):
@@ -100,7 +100,9 @@ class Number:
 
 
 def endless(value: object) -> str | None:
-    """What is wrong with a number that no bounds are known for: not finite, or too large for an engine."""
+    """Describe what is wrong with a number that has no bounds: not finite, or too large for an engine; None if nothing
+    is.
+    """
     if isinstance(value, int) and abs(value) >= LONGEST:
         return "a whole number of more than 64 bits given"
     if isinstance(value, float) and not math.isfinite(value):
@@ -111,11 +113,13 @@ def endless(value: object) -> str | None:
 
 
 def number(annotation: Any) -> Number | None:
-    """The number that an annotation declares (with its extras, see `get_type_hints`); None if it is something else."""
+    """Read the number that an annotation declares (with its extras, see `get_type_hints`); None if it is something
+    else.
+    """
     if get_origin(annotation) is Annotated:
         inner = number(annotation.__origin__)
-        found = [extra for extra in annotation.__metadata__ if isinstance(extra, Bounds)]
-        return Number(inner.kind, found[-1], inner.optional) if inner and found else inner
+        bounds = [extra for extra in annotation.__metadata__ if isinstance(extra, Bounds)]
+        return Number(inner.kind, bounds[-1], inner.optional) if inner and bounds else inner
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
         inner = number(kinds[0]) if len(kinds) == 1 else None
@@ -124,9 +128,9 @@ def number(annotation: Any) -> Number | None:
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Number]:
-    """The numbers among the parameters of a function, of a class's constructor or of an object's call, by name."""
+    """Return the numbers among the parameters of a function, a class's constructor or an object's call, by name."""
     code = _called(function)
-    found = {}
+    numbers = {}
     for name, annotation in getattr(code, "__annotations__", {}).items():
         # One at a time: an annotation may be for type checkers only, and then it may raise anything here.
         alone = SimpleNamespace(__annotations__={name: annotation})
@@ -135,12 +139,12 @@ def parameters(function: Callable[..., Any]) -> dict[str, Number]:
         except Exception:
             continue
         if declared := number(hint):
-            found[name] = declared
-    return found
+            numbers[name] = declared
+    return numbers
 
 
 def _called(function: Callable[..., Any]) -> Any:
-    """What has the annotations of a call."""
+    """Return the function that has the annotations of a call."""
     if inspect.isclass(function):
         return function.__init__
     if isinstance(function, partial):

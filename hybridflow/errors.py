@@ -10,19 +10,19 @@ LONGEST_SHOWN = 240  # characters of a value in a message
 
 
 class HybridFlowError(Exception):
-    """Something that the user can mend. The message says what was found, what was expected and what to do."""
+    """Error that the user can mend. The message says what was found, what was expected and what to do."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(HybridFlowError):
-    """The settings cannot be run as given; found before anything was started."""
+    """Settings that cannot be run as given, detected before anything was started."""
 
     exit_code: ClassVar[int] = 2
 
 
 class DataError(HybridFlowError, ValueError):
-    """A row of a task cannot be used as it is. The message names the row, and what is wrong with it."""
+    """Row of a task that cannot be used as it is. The message names the row, and what is wrong with it."""
 
 
 class NameTakenError(ConfigError, ValueError):
@@ -30,13 +30,13 @@ class NameTakenError(ConfigError, ValueError):
 
 
 class UnexpectedError(HybridFlowError):
-    """Something that nobody has foreseen ended a run before its start; it is the cause."""
+    """Unforeseen end of a run before its start; `__cause__` is the error."""
 
     exit_code: ClassVar[int] = 2
 
 
 def shown(value: object) -> str:
-    """A value in a message, as Python writes it; of a long one the beginning and the end."""
+    """Show a value in a message, as Python writes it; of a long one the beginning and the end."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # too many digits or brackets
@@ -47,7 +47,7 @@ def shown(value: object) -> str:
 
 @contextmanager
 def before_the_start() -> Iterator[None]:
-    """While it is entered, nothing has been started: what is no message for the user becomes an UnexpectedError."""
+    """Turn what is no message for the user into an UnexpectedError: in this block nothing has been started."""
     try:
         yield
     except (HybridFlowError, KeyboardInterrupt):

@@ -14,7 +14,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The object in a file.
+    """Read the object in a JSON file.
 
     Raises ValueError naming the file: it cannot be read, is no UTF-8 or no JSON, or holds something else.
     """
@@ -26,20 +26,20 @@ def read_object(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {error.strerror}") from error
     refuse_pointer(file, data)
     try:
-        found = json.loads(data.decode("utf-8-sig"))
+        value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8 text (at byte {error.start}); JSON was expected") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
         raise ValueError(f"{file}: not readable as JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(found)}")
-    return found
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(value)}")
+    return value
 
 
 def is_there(file: Path) -> bool:
-    """Whether a file is there. Raises ValueError for what has its name and is none, or cannot be seen."""
+    """Tell whether a file is there. Raises ValueError for what has its name and is none, or cannot be seen."""
     try:
         if file.is_file():
             return True
@@ -58,7 +58,7 @@ def refuse_pointer(file: Path, start: bytes) -> None:
 
 
 def a_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
-    """The value, if it is a whole number of at least `least`. Raises ValueError that begins with `what`."""
+    """Return the value if it is a whole number of at least `least`. Raises ValueError that begins with `what`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         if isinstance(value, int) and value > most:
             raise ValueError(f"{what} = {shown(value)}: at most {most} was expected")
@@ -67,11 +67,11 @@ def a_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> 
 
 
 def a_number(value: object, what: str) -> float:
-    """The value, if it is a finite number above 0. Raises ValueError that begins with `what`."""
+    """Return the value if it is a finite number above 0. Raises ValueError that begins with `what`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
         raise ValueError(f"{what} = {shown(value)}: a number above 0 was expected")
     return float(value)
 
 
-def _described(found: object) -> str:
-    return f"a list of {len(found)}" if isinstance(found, list) else shown(found)
+def _described(value: object) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else shown(value)

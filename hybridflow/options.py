@@ -18,44 +18,46 @@ VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 def faults(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """By option, what is wrong: the part does not take it, takes no such value, or needs it."""
-    taken, numbers = taken_by(part), parameters(part)
-    found: dict[str, str] = {}
+    """Return by option what is wrong: the part does not take it, takes no such value, or needs it."""
+    taken = taken_by(part)
+    numbers = parameters(part)
+    problems: dict[str, str] = {}
     for name, value in given(part, options).items():
         if name in taken:
             trouble = numbers[name].problem(value) if name in numbers else _strange(value, taken[name])
-            found |= {name: trouble} if trouble else {}
+            problems |= {name: trouble} if trouble else {}
         elif not takes_any(part):
             near = nearest(part, name)
-            found[name] = f"no such option{f'; did you mean {near!r}?' if near else ';'} the part {takes(part)}"
+            problems[name] = f"no such option{f'; did you mean {near!r}?' if near else ';'} the part {takes(part)}"
     absent = [name for name, option in taken.items() if option.default is Parameter.empty and name not in options]
-    return found | dict.fromkeys(absent, f"must be given; the part {takes(part)}")
+    return problems | dict.fromkeys(absent, f"must be given; the part {takes(part)}")
 
 
 def given(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options less those that are null and that the part does not take, by which YAML drops another part's."""
-    taken, free = taken_by(part), takes_any(part)
+    """Drop options that are null and that the part does not take: so YAML drops another part's options."""
+    taken = taken_by(part)
+    free = takes_any(part)
     return {name: value for name, value in options.items() if value is not None or name in taken or free}
 
 
 def taken_by(part: Callable[..., Any]) -> dict[str, Parameter]:
-    """The options of a part, by name."""
+    """Return the options of a part, by name."""
     return {option.name: option for option in _after_the_first(part) if option.kind not in VARIADIC}
 
 
 def takes_any(part: Callable[..., Any]) -> bool:
-    """Whether a part takes options of any name."""
+    """Tell whether a part takes options of any name."""
     return any(option.kind is Parameter.VAR_KEYWORD for option in _after_the_first(part))
 
 
 def takes(part: Callable[..., Any]) -> str:
-    """In words, the options of a part and their defaults."""
+    """Describe the options of a part and their defaults."""
     known = [str(option.replace(annotation=Parameter.empty)) for option in taken_by(part).values()]
     return f"takes {', '.join(known) or 'no options'}"
 
 
 def nearest(part: Callable[..., Any], name: str) -> str | None:
-    """The option whose name is most like a name, if any is."""
+    """Return the option whose name is most like a name, if any is."""
     return next(iter(get_close_matches(name, taken_by(part), n=1)), None)
 
 
@@ -64,7 +66,7 @@ def _after_the_first(part: Callable[..., Any]) -> list[Parameter]:
 
 
 def _strange(value: object, option: Parameter) -> str | None:
-    """What is wrong with a value that no annotation of a number tells about."""
+    """Describe what is wrong with a value that no annotation of a number tells about; None if nothing is."""
     expected = type(option.default)
     like_it = type(value) is expected or {type(value), expected} == {int, float}
     if expected not in SIMPLE or like_it:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The parts of one kind, by name.
+    """Registry of the parts of one kind, by name.
 
     Example:
         graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders")
@@ -33,11 +33,13 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, *builtin: str, of: Any = None, own: Collection[str] = ()) -> None:
         self.kind = kind
-        self._builtin, self._of, self._own = builtin, of, own
+        self._builtin = builtin
+        self._of = of
+        self._own = own
         self._parts: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that gives a part its name.
+        """Return a decorator that gives a part its name.
 
         Raises NameTakenError if another part has it, TypeError if the name or the part is not what it should be.
         """
@@ -58,12 +60,13 @@ class Registry(Generic[T]):
         return add
 
     def _check_kind(self, name: str, part: object) -> None:
-        """Raises TypeError if a part is none of this kind."""
+        """Raise TypeError if a part is none of this kind."""
         if isinstance(self._of, type) and self._of.__module__ != "collections.abc":
             right = isinstance(part, type) and issubclass(part, self._of)
             wanted = f"a class that derives from {_place(self._of)}"
         else:
-            right, wanted = self._of is None or callable(part), "a function, or what can be called like one,"
+            right = self._of is None or callable(part)
+            wanted = "a function, or what can be called like one,"
         if not right:
             raise TypeError(f"{self.kind} {name!r}: {wanted} was expected, not {part!r}")
 
@@ -75,7 +78,7 @@ class Registry(Generic[T]):
             raise NameTakenError(f"{self.kind} {name!r} is one of hybridflow's own; give yours another name")
 
     def get(self, name: str) -> T:
-        """The part of that name. Raises KeyError with the nearest name and all names."""
+        """Return the part of a name. Raises KeyError with the nearest name and all names."""
         if name in self:
             return self._parts[name]
         near = get_close_matches(name, self._parts, n=1)
@@ -84,7 +87,7 @@ class Registry(Generic[T]):
 
     @property
     def registered(self) -> dict[str, T]:
-        """Those that are registered by now; nothing is imported to find more."""
+        """Parts that are registered by now; nothing is imported to find more."""
         return dict(self._parts)
 
     def __contains__(self, name: str) -> bool:
@@ -106,7 +109,7 @@ def _place(part: object) -> str:
 
 
 def _is_users(part: object) -> bool:
-    """Whether it is a function or a class from elsewhere than hybridflow."""
+    """Tell whether a part is a function or a class from elsewhere than hybridflow."""
     return getattr(part, "__module__", "builtins").partition(".")[0] not in ("hybridflow", "builtins")
 
 
@@ -122,20 +125,20 @@ def import_plugins(modules: list[str]) -> None:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, such as SystemExit
-            told = " ".join(_cause(error).split("\n"))
+            cause = " ".join(_cause(error).split("\n"))
             if isinstance(error, ModuleNotFoundError | TypeError) and module.endswith(".py"):
-                told = f"a module is named, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
-            raise ImportError(f"plugins: cannot import {module!r}: {told}") from error
+                cause = f"a module is named, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
+            raise ImportError(f"plugins: cannot import {module!r}: {cause}") from error
         finally:
             os.chdir(here)  # where paths of the settings are told from, wherever a module went
 
 
 def _cause(error: BaseException) -> str:
-    """What went wrong, and on which line of the modules that were being imported (none if none was found)."""
+    """Describe what went wrong, and on which line of the modules that were being imported (none if none is known)."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
-    told = traceback.format_exception_only(error)[-1].strip()  # also of one whose own text fails
-    text = str(error) if isinstance(error, ImportError | HybridFlowError) else told
+    message = traceback.format_exception_only(error)[-1].strip()  # also of one whose own text fails
+    text = str(error) if isinstance(error, ImportError | HybridFlowError) else message
     # The last line at the level of a module: where it names a part twice, not where our registry finds that out.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     return f"{text} ({lines[-1].filename}:{lines[-1].lineno})" if lines else text

@@ -35,7 +35,7 @@ SAMPLING = ("samples_per_prompt", "reward_kl_coef", "reward_kl_estimator")
 
 
 class Algorithm:
-    """One iteration of an RL algorithm, written as calls on roles.
+    """Iteration of an RL algorithm, written as calls on roles.
 
     A subclass names its `roles` and writes `rollout` and `learn`, or the whole flow as one method, `step`. It handles
     references only: a call returns before the ranks are done, and a role starts when its rows are there.
@@ -106,7 +106,7 @@ class Algorithm:
 
     @classmethod
     def planned_updates(cls, config: Settings, role: str, steps: int) -> int:
-        """Count the optimiser steps of a role in a run of so many `steps`, which its learning-rate schedule spans.
+        """Count the optimizer steps of a role in a run of so many `steps`, which its learning-rate schedule spans.
 
         The actor takes none while only the critic learns. A step's rows that a filter leaves out are not known here.
         """
@@ -170,7 +170,7 @@ class Algorithm:
         return {"actor/kl_coef": used}
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs to know beside weights, optimisers and `step_index`: plain JSON."""
+        """Return what a resumed run needs to know beside weights, optimizers and `step_index`: plain JSON."""
         return {"kl": self.kl.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ class Algorithm:
         return prompts | self.actor.generate_sequences(prompts, **sampling)
 
     def stream(self, prompts: BatchRef, **sampling: Unpack[SamplingChanges]) -> Iterator[BatchRef]:
-        """Give the rows of `generate` some at a time, as they finish: other roles can start on them.
+        """Yield the rows of `generate`, some at a time, as they finish: other roles can start on them.
 
         `dispatch.concat` puts them, with what was added to them, into the order of `generate`.
         """
@@ -199,7 +199,9 @@ class Algorithm:
         return self.actor.compute_advantage(rollout, kl_coef=self.kl.coef)
 
     def filter_rollout(self, rollout: BatchRef) -> BatchRef:
-        """Select the rows that `rollout_filter` finds worth learning from; unless it is `none`, wait for rewards."""
+        """Select the rows that `rollout_filter` finds worth learning from. Unless that is `none`, it waits for the
+        rewards.
+        """
         return rollout.select(kept_rows(rollout, self.config)) if self.config.rollout_filter.name != "none" else rollout
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
@@ -212,12 +214,12 @@ class Algorithm:
 
     @property
     def actor_learns(self) -> bool:
-        """True once the critic's head start is over."""
+        """Tell whether the critic's head start is over."""
         return self.step_index >= self.config.critic_warmup_steps
 
     @property
     def uses_reference_kl(self) -> bool:
-        """True if leaving the reference costs anything, be it in the rewards or in the loss."""
+        """Tell whether leaving the reference costs anything, be it in the rewards or in the loss."""
         return uses_reference_kl(self.config)
 
 
@@ -233,7 +235,7 @@ def made_rows(algorithm: Algorithm, given: object) -> BatchRef:
 
 
 def uses_reference_kl(config: Settings) -> bool:
-    """Return whether leaving the reference costs anything under these settings."""
+    """Tell whether leaving the reference costs anything under these settings."""
     return bool(config.reward_kl_coef or config.policy_loss.kl_coef)
 
 

@@ -72,7 +72,7 @@ class DAPO(Algorithm):
         return self.filter_rollout(rollout | self.reward.compute_reward(rollout))
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Report besides how many draws of prompts the step took, and the share of their groups that was kept."""
+        """Report how many draws of prompts the step took, and the share of their groups that was kept."""
         share = self._groups / (self._draws * self.config.prompts_per_step)
         return {**super().on_step_end(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
 

@@ -55,7 +55,7 @@ class SafeRLHF(PPO):
         )
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Report besides the multiplier that the step used, and move it by the mean cost that it found."""
+        """Report the multiplier that the step used, which moves by the mean cost that it measured."""
         used = self.lagrange.multiplier
         if self.actor_learns and "cost/mean" in metrics:  # there is none if every cost of the step has failed
             self.lagrange.update(metrics["cost/mean"])

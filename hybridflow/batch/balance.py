@@ -64,5 +64,6 @@ def _rows_of(merges: list[tuple[int, int, np.ndarray]], rows: int, parts: int) -
     for number in range(len(merges) - 1, -1, -1):
         one, other, place = merges[number]
         ended = final.pop(rows + number)[place]
-        final[one], final[other] = ended, ended[::-1]
+        final[one] = ended
+        final[other] = ended[::-1]
     return np.array([final[row][0] for row in range(rows)], dtype=np.int64)

@@ -35,23 +35,23 @@ class Batch(Rows, Mapping[str, Column]):
         self._columns: dict[str, Column] = {name: _column(name, values) for name, values in columns.items()}
         counts = set(map(len, self._columns.values()))
         if len(counts) > 1:
-            found = {name: len(column) for name, column in self._columns.items()}
-            raise ValueError(f"columns have different numbers of rows: {found}")
+            sizes = {name: len(column) for name, column in self._columns.items()}
+            raise ValueError(f"columns have different numbers of rows: {sizes}")
         self._rows = counts.pop() if counts else 0
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
+        """Names of the columns."""
         return tuple(self._columns)
 
     @property
     def rows(self) -> int:
-        """How many rows there are (`len(batch)` too)."""
+        """Number of rows (`len(batch)` too)."""
         return self._rows
 
     @property
     def schema(self) -> dict[str, str]:
-        """What each column is like; see `columns.kind_of`."""
+        """Kind of each column; see `columns.kind_of`."""
         return {name: col.kind_of(column) for name, column in self._columns.items()}
 
     @property
@@ -80,30 +80,30 @@ class Batch(Rows, Mapping[str, Column]):
             raise KeyError(f"no column {name!r}; this batch has {', '.join(self._columns) or 'none'}") from None
 
     def dense(self, name: str) -> np.ndarray:
-        """A column that must have one entry a row. Raises TypeError if it is ragged."""
+        """Return a column that must have one entry a row. Raises TypeError if it is ragged."""
         column = self[name]
         if isinstance(column, Ragged):
             raise TypeError(f"column {name!r} is ragged, a dense one was expected")
         return column
 
     def ragged(self, name: str) -> Ragged:
-        """A column that must be ragged. Raises TypeError if it is dense."""
+        """Return a column that must be ragged. Raises TypeError if it is dense."""
         column = self[name]
         if not isinstance(column, Ragged):
             raise TypeError(f"column {name!r} is dense, a ragged one was expected")
         return column
 
     def lengths(self, name: str) -> np.ndarray:
-        """[R] int64, of a ragged column. Raises TypeError if it is dense."""
+        """Return the lengths of a ragged column's rows, [R] int64. Raises TypeError if it is dense."""
         return self.ragged(name).lengths
 
     def select(self, rows: ArrayLike) -> Batch:
-        """The rows of those numbers, in that order; a number may come twice. See `columns.select`."""
+        """Return the rows of these numbers, in their order; a number may come twice. See `columns.select`."""
         index = col.row_numbers(rows, len(self))
         return Batch(**{name: col.select(column, index) for name, column in self._columns.items()})
 
     def select_columns(self, names: Sequence[str]) -> Batch:
-        """Only those columns."""
+        """Return only these columns."""
         return Batch(**{name: self[name] for name in names})
 
     def __or__(self, other: Batch) -> Batch:
@@ -123,7 +123,7 @@ class Batch(Rows, Mapping[str, Column]):
     __hash__ = None  # type: ignore[assignment]
 
     def to_wire(self) -> Plain:
-        """The arrays in builtin containers, as which rows travel: pickle takes half the time for them."""
+        """Return the arrays in builtin containers, as which rows travel: pickle takes half the time for them."""
         return {
             name: (column.values, column.offsets) if isinstance(column, Ragged) else column
             for name, column in self._columns.items()
@@ -131,14 +131,15 @@ class Batch(Rows, Mapping[str, Column]):
 
     @staticmethod
     def from_wire(columns: Plain) -> Batch:
-        """The batch whose `plain` it is. It is not checked again."""
+        """Return the batch whose `plain` these columns are. It is not checked again."""
         return Batch._unchecked(from_wire(columns, columns))
 
     @staticmethod
     def _unchecked(columns: dict[str, Column]) -> Batch:
-        """A batch without the checks, of columns that agree by the way in which they were made."""
+        """Make a batch without the checks, of columns that agree by the way in which they were made."""
         batch = object.__new__(Batch)
-        batch._columns, batch._rows = columns, next(map(len, columns.values()), 0)
+        batch._columns = columns
+        batch._rows = next(map(len, columns.values()), 0)
         return batch
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -152,17 +153,17 @@ class Batch(Rows, Mapping[str, Column]):
 
 
 def from_wire(columns: Plain, names: Iterable[str]) -> dict[str, Column]:
-    """Those of the columns that are there, out of a batch's `plain`."""
-    found: dict[str, Column] = {}
+    """Take columns of these names, as far as they are there, out of a batch's `plain`."""
+    taken: dict[str, Column] = {}
     for name in names:
         column = columns.get(name)
         if column is not None:
-            found[name] = col._unchecked(*column) if isinstance(column, tuple) else col.readonly(column)
-    return found
+            taken[name] = col._unchecked(*column) if isinstance(column, tuple) else col.readonly(column)
+    return taken
 
 
 def concat(batches: Sequence[Batch]) -> Batch:
-    """Rows end to end; empty parts without columns are left out.
+    """Join rows end to end; empty parts without columns are left out.
 
     Raises ValueError if the columns differ, naming one that is of another kind in another part.
     """
@@ -177,21 +178,20 @@ def concat(batches: Sequence[Batch]) -> Batch:
 
 
 def gather(runs: Sequence[tuple[Mapping[str, Column], int, int]], columns: Sequence[str]) -> dict[str, Column]:
-    """Those columns of runs of rows (a batch or its columns, start, stop), end to end, by one copy; by none if there
-    is one run.
+    """Join runs of rows (a batch or its columns, start, stop) end to end: one copy, or none if there is one run.
 
-    If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not
-    know them. Raises ValueError naming a column that is of another kind in another batch.
+    If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not know
+    them. Raises ValueError naming a column that is of another kind in another batch.
     """
     if not runs or (len(runs) == 1 and runs[0][1] == runs[0][2]):
         columns = [name for name in columns if runs and name in runs[0][0]]
-    found: dict[str, Column] = {}
+    gathered: dict[str, Column] = {}
     for name in columns:
         try:
-            found[name] = col.gather([(batch[name], start, stop) for batch, start, stop in runs])
+            gathered[name] = col.gather([(batch[name], start, stop) for batch, start, stop in runs])
         except ValueError as error:
             raise ValueError(f"column {name!r}: {error}") from error
-    return found
+    return gathered
 
 
 def _column(name: str, values: Column | Sequence[object]) -> Column:

@@ -26,7 +26,7 @@ TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 @dataclass(frozen=True, eq=False, init=False)
 class BatchRef(Rows):
-    """R rows by reference, with the same row operations as `Batch`.
+    """Rows by reference, with the same row operations as `Batch`.
 
     Attributes:
         rows: R.
@@ -57,78 +57,75 @@ class BatchRef(Rows):
 
     @staticmethod
     def from_chunk(chunk: Any, rows: int, columns: Iterable[str], origin: Origin | None = None) -> BatchRef:
-        """All rows of one chunk."""
+        """Refer to all rows of one chunk."""
         return BatchRef(rows, (Source(tuple(columns), ((chunk, 0, rows),)),), None, origin)
 
     @staticmethod
     def from_local(batch: Batch) -> BatchRef:
-        """A reference to rows of this process."""
+        """Refer to rows of this process."""
         return BatchRef.from_chunk(LocalChunk(batch), len(batch), batch.columns)
 
     @staticmethod
     def deferred(find: Callable[[], BatchRef]) -> BatchRef:
-        """A reference of which nothing is known yet: the first question about it calls `find`, which may wait."""
+        """Make a reference of which nothing is known yet: the first question about it calls `find`, which may wait."""
         ref: BatchRef = object.__new__(BatchRef)
         ref.__dict__["_find"] = find
         return ref
 
     def __getattr__(self, name: str) -> Any:
-        """Only asked for what is not there: the fields of a reference made by `later`."""
+        """Look up what is not there: the fields of a reference made by `later`."""
         if name.startswith("_") or "_find" not in self.__dict__:
             raise AttributeError(f"BatchRef has no {name!r}")
-        found = self.__dict__["_find"]()
-        self.__dict__.update({field.name: getattr(found, field.name) for field in fields(BatchRef)})
+        resolved = self.__dict__["_find"]()
+        self.__dict__.update({field.name: getattr(resolved, field.name) for field in fields(BatchRef)})
         self.__dict__.pop("_find", None)
         return self.__dict__[name]
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns."""
+        """Names of the columns."""
         return (*[name for source in self.sources for name in source.columns], *self.driver_columns)
 
     def __len__(self) -> int:
         return self.rows
 
     def select(self, rows: ArrayLike) -> BatchRef:
-        """The rows of those numbers, in that order; a number may come twice."""
         index = row_numbers(rows, self.rows)
         sources = tuple(source.select(index) for source in self.sources)
         origin = None if self.origin is None else np.asarray(self.origin)[index]
         return BatchRef(len(index), sources, _at(self.driver_columns, index), origin, _at(self.lineage, index))
 
     def slice(self, start: int, stop: int) -> BatchRef:
-        """See `Rows`."""
         return self._cut(start, stop, None if self.origin is None else self.origin[start:stop])
 
     def part(self, start: int, stop: int) -> BatchRef:
-        """`slice`, for a part of a call: its rows know which of the caller's they are; see `origin`."""
+        """Return `slice`, for a part of a call: its rows know which of the caller's they are; see `origin`."""
         return self._cut(start, stop, range(start, stop) if self.origin is None else self.origin[start:stop])
 
     def _cut(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
         self._check_slice(start, stop)
-        rows, sources = slice(start, stop), tuple([source.slice(start, stop) for source in self.sources])
+        rows = slice(start, stop)
+        sources = tuple([source.slice(start, stop) for source in self.sources])
         return BatchRef(stop - start, sources, _at(self.driver_columns, rows), origin, _at(self.lineage, rows))
 
     def with_origin(self, origin: Origin | None) -> BatchRef:
-        """The same rows as part of a call; see `origin`."""
-        return (
-            self
-            if origin is self.origin
-            else BatchRef(self.rows, self.sources, self.driver_columns, origin, self.lineage)
-        )
+        """Return the same rows as part of a call; see `origin`."""
+        if origin is self.origin:
+            return self
+        return BatchRef(self.rows, self.sources, self.driver_columns, origin, self.lineage)
 
     def placed(self, places: np.ndarray) -> BatchRef:
-        """The same rows, whose prompts have these places in the order of the run; see `lineage`."""
+        """Return the same rows, whose prompts have these places in the order of the run; see `lineage`."""
         return replace(self, lineage={**self.lineage, PLACE: places})
 
     def for_call(self, **marks: np.ndarray) -> BatchRef:
-        """The same rows as a call takes them, with more marks: part of no other call, and without their lineage."""
+        """Return the same rows as a call takes them, with more marks: part of no other call, without their lineage."""
         if self.origin is None and not self.lineage and not marks:
             return self
         return BatchRef(self.rows, self.sources, {**self.driver_columns, **marks})
 
     def select_columns(self, names: Iterable[str]) -> BatchRef:
-        """Only those columns, and the marks."""
+        """Return only these columns, and the marks."""
         wanted = set(names)
         if wanted.issuperset(self.columns):
             return self
@@ -137,7 +134,7 @@ class BatchRef(Rows):
         return BatchRef(self.rows, sources, self.driver_columns, self.origin, self.lineage)
 
     def repeat(self, times: int, *, interleave: bool = True) -> BatchRef:
-        """Each row `times` times; the copies of a row become one group."""
+        """Repeat each row `times` times; the copies of a row become one group."""
         index = np.arange(self.rows)
         copies = super().repeat(times, interleave=interleave)
         group, copy = (np.repeat(index, times), np.tile(np.arange(times), self.rows)) if interleave else (
@@ -158,38 +155,45 @@ class BatchRef(Rows):
         )
         if differing:
             raise ValueError(f"union of rows that are not the same: they differ in {', '.join(differing)}")
-        marks, lineage = {**other.driver_columns, **self.driver_columns}, {**other.lineage, **self.lineage}
+        marks = {**other.driver_columns, **self.driver_columns}
+        lineage = {**other.lineage, **self.lineage}
         return BatchRef(self.rows, self.sources + other.sources, marks, self.origin, lineage)
 
     # What these wait for are the reports of the ranks, which are small; only `get` moves rows.
 
     @property
     def schema(self) -> dict[str, str]:
-        """What each column is like; see `columns.kind_of`. Waits until the rows have been made."""
-        found = {name: "int" for name in self.driver_columns}
+        """Kind of each column; see `columns.kind_of`. Waits until the rows have been made."""
+        kinds = {name: "int" for name in self.driver_columns}
         for source in self.sources:
             for chunk in source.chunks:
-                found |= {name: kind for name, kind in chunk.metadata().kinds.items() if name in source.columns}
-        return found
+                kinds |= {name: kind for name, kind in chunk.metadata().kinds.items() if name in source.columns}
+        return kinds
 
     def lengths(self, column: str) -> np.ndarray:
-        """[R] int64, of a ragged column. Waits until the rows have been made. Raises KeyError for any other column."""
+        """Return the lengths of a ragged column's rows, [R] int64, waiting until they have been made.
+
+        Raises KeyError for any other column.
+        """
         source = next((s for s in self.sources if column in s.columns), None)
         if source is None:
             raise KeyError(f"no column {column!r} whose lengths could be known; there are {', '.join(self.columns)}")
         return source.of_each(lambda chunk: _lengths(chunk.metadata(), column))
 
     def tokens(self, columns: Sequence[str] = TOKEN_COLUMNS) -> np.ndarray:
-        """[R] int64, prompt and response together. Waits until both have been made. Raises KeyError if neither is."""
-        found = [self.lengths(column) for column in columns if column in self.columns]
-        if not found:
+        """Count each row's tokens, prompt and response together, [R] int64, waiting until both have been made.
+
+        Raises KeyError if there is neither.
+        """
+        lengths = [self.lengths(column) for column in columns if column in self.columns]
+        if not lengths:
             raise KeyError(
                 f"rows have tokens if they have {' or '.join(columns)}; these have {', '.join(self.columns)}"
             )
-        return np.sum(found, axis=0)
+        return np.sum(lengths, axis=0)
 
     def metadata(self) -> Metadata:
-        """What is known of the rows without moving them. Waits until they have been made."""
+        """Return what is known of the rows without moving them, waiting until they have been made."""
         kinds = self.schema
         return Metadata(
             self.rows, kinds, {name: self.lengths(name) for name, kind in kinds.items() if kind.startswith("ragged")}
@@ -216,5 +220,5 @@ def _lengths(known: Metadata, column: str) -> np.ndarray:
 
 
 def _at(columns: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:
-    """Those rows of marks or of a lineage, which are often empty: a call makes many references."""
+    """Select rows of marks or of a lineage, which are often empty: a call makes many references."""
     return {name: values[rows] for name, values in columns.items()} if columns else columns

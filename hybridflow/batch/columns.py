@@ -22,7 +22,7 @@ KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """R rows of different lengths, packed: row i is `values[offsets[i]:offsets[i + 1]]`. Equal by content.
+    """Rows of different lengths, packed: row i is `values[offsets[i]:offsets[i + 1]]`. Equal by content.
 
     Attributes:
         values: [T, ...] the rows, end to end; any trailing shape and dtype. Read-only.
@@ -35,7 +35,8 @@ class Ragged:
     offsets: np.ndarray
 
     def __post_init__(self) -> None:
-        values, offsets = readonly(self.values), readonly(self.offsets)
+        values = readonly(self.values)
+        offsets = readonly(self.offsets)
         if offsets.ndim != 1 or offsets.dtype != np.int64 or not len(offsets):
             raise ValueError(f"offsets are [rows + 1] int64, found {list(offsets.shape)} {offsets.dtype}")
         if offsets[0] != 0 or offsets[-1] != len(values):
@@ -57,14 +58,14 @@ class Ragged:
         return _unchecked(readonly(values), offsets_of(lengths))
 
     def like(self, values: np.ndarray) -> Ragged:
-        """Other values over the same rows. Raises ValueError if there are more or fewer of them."""
+        """Return other values over the same rows. Raises ValueError if there are more or fewer of them."""
         if len(values) != self.offsets[-1]:
             raise ValueError(f"{len(values)} values for rows that hold {self.offsets[-1]}")
         return _unchecked(readonly(values), self.offsets)
 
     @property
     def lengths(self) -> np.ndarray:
-        """[R] int64, the length of each row."""
+        """Length of each row, [R] int64."""
         return self.offsets[1:] - self.offsets[:-1]
 
     def __len__(self) -> int:
@@ -86,28 +87,29 @@ class Ragged:
         return _unchecked, (self.values, self.offsets)
 
     def select(self, rows: ArrayLike) -> Ragged:
-        """The rows of those numbers, in that order; a view if they are consecutive."""
-        found = select(self, rows)
-        assert isinstance(found, Ragged)
-        return found
+        """Return the rows of these numbers, in their order; a view if they are consecutive."""
+        selected = select(self, rows)
+        assert isinstance(selected, Ragged)
+        return selected
 
 
 Column = np.ndarray | Ragged
 
 
 def kind_of(column: Column) -> str:
-    """bool, int, float or object (all the rest, strings too); with "ragged " before it for a ragged column."""
+    """Return bool, int, float or object (all the rest, strings too); with "ragged " before it for a ragged column."""
     kind = _NUMBERS.get(values_of(column).dtype.kind, "object")
     return f"ragged {kind}" if isinstance(column, Ragged) else kind
 
 
 def values_of(column: Column) -> np.ndarray:
-    """The values of a ragged column, [T, ...], or a dense one itself, [R, ...]."""
+    """Return the values of a ragged column, [T, ...], or a dense one itself, [R, ...]."""
     return column.values if isinstance(column, Ragged) else column
 
 
 def readonly(values: ArrayLike) -> np.ndarray:
-    """The array as a column holds it: a read-only view; strings are objects, as their width is no part of a kind.
+    """Return the array as a column stores it: a read-only view; strings are objects, as their width is no part of a
+    kind.
 
     Raises ValueError for an array without rows to count.
     """
@@ -123,7 +125,7 @@ def readonly(values: ArrayLike) -> np.ndarray:
 
 
 def equal(one: Column, other: Column) -> bool:
-    """Whether kind, shape and every value are the same. NaN equals NaN; entries may be arrays."""
+    """Tell whether kind, shape and every value are the same. NaN equals NaN; entries may be arrays."""
     if kind_of(one) != kind_of(other):
         return False
     if isinstance(one, Ragged) and isinstance(other, Ragged) and not np.array_equal(one.offsets, other.offsets):
@@ -135,7 +137,7 @@ def equal(one: Column, other: Column) -> bool:
 
 
 def offsets_of(lengths: ArrayLike) -> np.ndarray:
-    """[R] lengths to [R + 1] offsets."""
+    """Sum [R] lengths up to [R + 1] offsets."""
     counts = np.asarray(lengths, dtype=np.int64)
     offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
@@ -143,24 +145,24 @@ def offsets_of(lengths: ArrayLike) -> np.ndarray:
 
 
 def row_numbers(rows: ArrayLike, count: int) -> np.ndarray:
-    """[n] int64 numbers of rows, of which there are `count`; negative ones count from the end.
+    """Check row numbers, of which there are `count`, as [n] int64; negative ones count from the end.
 
     Raises TypeError for anything but whole numbers (a mask would be read as rows 0 and 1), and IndexError for a number
     that no row has.
     """
-    found = np.asarray(rows)
-    if found.ndim != 1:
-        raise TypeError(f"a list of row numbers is wanted, an array of shape {list(found.shape)} was given")
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"row numbers are wanted, {found.dtype} was given; for a mask use np.flatnonzero(mask)")
-    missing = found[(found < -count) | (found >= count)]
+    numbers = np.asarray(rows)
+    if numbers.ndim != 1:
+        raise TypeError(f"a list of row numbers is wanted, an array of shape {list(numbers.shape)} was given")
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise TypeError(f"row numbers are wanted, {numbers.dtype} was given; for a mask use np.flatnonzero(mask)")
+    missing = numbers[(numbers < -count) | (numbers >= count)]
     if len(missing):
         raise IndexError(f"no row {missing[0]}; there are {count}")
-    return np.where(found < 0, found + count, found).astype(np.int64, copy=False)
+    return np.where(numbers < 0, numbers + count, numbers).astype(np.int64, copy=False)
 
 
 def runs(rows: np.ndarray) -> np.ndarray:
-    """[n] row numbers to [K, 2] int64: (start, stop) of each run of consecutive numbers, as few as there can be."""
+    """Find the runs of consecutive numbers among [n] row numbers: [K, 2] int64 (start, stop), as few as possible."""
     if not len(rows):
         return np.zeros((0, 2), dtype=np.int64)
     last = np.concatenate([np.flatnonzero(rows[1:] != rows[:-1] + 1), [len(rows) - 1]])
@@ -169,7 +171,7 @@ def runs(rows: np.ndarray) -> np.ndarray:
 
 
 def select(column: Column, rows: ArrayLike) -> Column:
-    """The rows of those numbers, in that order; a view if they are consecutive. Raises what `row_numbers` does."""
+    """Return the rows of these numbers, in their order; a view if they are consecutive. Raises as `row_numbers`."""
     index = row_numbers(rows, len(column))
     pieces = runs(index).tolist()
     if len(pieces) > 1 and not isinstance(column, Ragged):
@@ -178,16 +180,16 @@ def select(column: Column, rows: ArrayLike) -> Column:
 
 
 def concat(columns: Sequence[Column]) -> Column:
-    """Columns end to end, by one copy. Takes and raises what `gather` does."""
+    """Join columns end to end, by one copy. Takes and raises what `gather` does."""
     return gather([(column, 0, len(column)) for column in columns])
 
 
 def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
-    """Runs of rows (column, start, stop), end to end, by one copy; a view if there is one run.
+    """Join runs of rows (column, start, stop) end to end, by one copy; a view if there is one run.
 
-    What is empty does not know its dtype (a rank may have had no rows) and is not asked.
-    Raises ValueError if there is no run, if some columns are ragged and some dense, or if their dtypes or trailing
-    shapes differ, and IndexError for rows that a column does not have.
+    What is empty does not know its dtype (a rank may have had no rows) and is not asked. Raises ValueError if there is
+    no run, if some columns are ragged and some dense, or if their dtypes or trailing shapes differ, and IndexError for
+    rows that a column does not have.
     """
     for number, (column, start, stop) in enumerate(runs):
         if not 0 <= start <= stop <= len(column):  # numpy would give the rows that there are, and say nothing
@@ -201,7 +203,7 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
 
 
 def _slice(column: Column, start: int, stop: int) -> Column:
-    """Rows of one column as a view. Offsets are a view too where they can be."""
+    """Slice one column as a view. Offsets are a view too where they can be."""
     if not isinstance(column, Ragged):
         return readonly(column[start:stop])
     if (start, stop) == (0, len(column)):
@@ -213,7 +215,8 @@ def _slice(column: Column, start: int, stop: int) -> Column:
 
 def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Ragged:
     pieces: list[np.ndarray] = []
-    offsets, end = [_ZERO], 0
+    offsets = [_ZERO]
+    end = 0
     for column, start, stop in runs:
         if isinstance(column, Ragged):  # or it is empty
             first, last = column.offsets.item(start), column.offsets.item(stop)
@@ -231,7 +234,7 @@ def _joined(pieces: Sequence[np.ndarray], like: np.ndarray) -> np.ndarray:
 
 
 def _agreed(columns: Sequence[Column]) -> Column:
-    """A column that all the others are like. Raises ValueError if there is none."""
+    """Return a column that all the others are like. Raises ValueError if there is none."""
     if not columns:
         raise ValueError("there are no columns to join")
     first, *others = columns
@@ -245,8 +248,8 @@ def _agreed(columns: Sequence[Column]) -> Column:
     ragged = {isinstance(c, Ragged) for c in filled}
     entries = {(v.dtype, v.shape[1:]) for v in map(values_of, telling)}
     if len(ragged) > 1 or len(entries) > 1:
-        found = ", ".join(sorted({_described(c) for c in filled}))
-        raise ValueError(f"cannot join columns of different kinds: {found}")
+        kinds = ", ".join(sorted({_described(c) for c in filled}))
+        raise ValueError(f"cannot join columns of different kinds: {kinds}")
     return telling[0]
 
 
@@ -262,7 +265,7 @@ def _described(column: Column) -> str:
 
 
 def _unchecked(values: np.ndarray, offsets: np.ndarray) -> Ragged:
-    """A ragged column of arrays that are right by the way in which they were made. They are read-only from now on."""
+    """Make a ragged column of arrays that are right by the way in which they were made. They become read-only."""
     values.setflags(write=False)
     offsets.setflags(write=False)
     column: Ragged = object.__new__(Ragged)

@@ -14,7 +14,7 @@ from hybridflow.batch.row_source import Source, end_to_end
 
 
 def concat(refs: Sequence[BatchRef]) -> BatchRef:
-    """Rows end to end. Raises ValueError if the columns differ.
+    """Join rows end to end. Raises ValueError if the columns differ.
 
     Groups of one `repeat` stay what they are, parts of them become whole again; groups of several, which are strangers
     to each other, are numbered anew where they have the same numbers.
@@ -34,10 +34,9 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
 
 
 def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
-    """The sources of rows end to end. Raises ValueError if the columns differ."""
-    if (
-        len({(*[source.columns for source in ref.sources], *ref.driver_columns) for ref in refs}) == 1
-    ):  # as ranks give them
+    """Join the sources of rows end to end. Raises ValueError if the columns differ."""
+    orders = {(*[source.columns for source in ref.sources], *ref.driver_columns) for ref in refs}
+    if len(orders) == 1:  # as ranks give them
         parts = zip(*[ref.sources for ref in refs], strict=True)
         return tuple([end_to_end(part[0].columns, [run for source in part for run in source.runs]) for part in parts])
     if len({frozenset(ref.columns) for ref in refs}) > 1:
@@ -55,24 +54,25 @@ def _joined(refs: Sequence[BatchRef]) -> tuple[Source, ...]:
 
 
 def stacked(refs: Sequence[BatchRef]) -> BatchRef:
-    """`concat` of rows in groups that are all strangers: they are numbered anew, 0, 1, … from end to end.
+    """Join rows in groups that are all strangers: they are numbered anew, 0, 1, … from end to end.
 
     Raises KeyError if the rows are in no groups.
     """
-    numbered, groups = [], 0
+    numbered = []
+    groups = 0
     for ref in refs:
         _, group = np.unique(ref._key("group_id"), return_inverse=True)
         places = {name: values for name, values in ref.lineage.items() if name != KIN}
         numbered.append(replace(ref, driver_columns={**ref.driver_columns, "group_id": group + groups}, lineage=places))
         groups += int(group.max(initial=-1)) + 1
-    found = concat(numbered)
-    return (
-        replace(found, lineage={**found.lineage, KIN: new_kin(found.driver_columns["group_id"])}) if numbered else found
-    )
+    rows = concat(numbered)
+    if not numbered:
+        return rows
+    return replace(rows, lineage={**rows.lineage, KIN: new_kin(rows.driver_columns["group_id"])})
 
 
 def _origin(refs: Sequence[BatchRef]) -> Origin | None:
-    """Of rows end to end, if it is known of all of them; a range where it can be."""
+    """Return the origin of rows end to end, if it is known of all of them; a range where it can be."""
     known = [ref.origin for ref in refs if ref.origin is not None]
     if len(known) < len(refs):
         return None

@@ -12,18 +12,19 @@ from itertools import count
 import numpy as np
 
 Lineage = Mapping[str, np.ndarray]
-PLACE, KIN = "place", "kin"
+PLACE = "place"
+KIN = "kin"
 FAMILY_BITS = 32  # a `kin` is the number of its family, one `repeat`, before so many bits for the group
 _families = count(1)  # 0 has the groups that somebody else has numbered
 
 
 def new_kin(groups: np.ndarray) -> np.ndarray:
-    """[R] the `kin` of rows in these groups, which are nobody else's."""
+    """Give rows in these groups, which are nobody else's, their `kin`, [R]."""
     return (next(_families) << FAMILY_BITS) + groups
 
 
 def joined(parts: Sequence[tuple[int, Lineage, Mapping[str, np.ndarray]]]) -> dict[str, np.ndarray]:
-    """The lineage of rows end to end, of each part's rows, lineage and marks."""
+    """Join the lineage of rows end to end, from each part's rows, lineage and marks."""
     names = {name for _, lineage, _ in parts for name in lineage}
     return {
         name: np.concatenate([_known(name, rows, lineage, marks) for rows, lineage, marks in parts])
@@ -40,7 +41,7 @@ def _known(name: str, rows: int, lineage: Lineage, marks: Mapping[str, np.ndarra
 
 
 def told_apart(groups: np.ndarray, kin: np.ndarray) -> np.ndarray:
-    """[R] group numbers of rows from several places: as they are where each is the number of one group, else anew.
+    """Return [R] group numbers of rows from several places: unchanged where each is the number of one group, else anew.
 
     Then they are 0, 1, … in the order of the groups' first rows.
     """

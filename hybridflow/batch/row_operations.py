@@ -11,22 +11,22 @@ from numpy.typing import ArrayLike
 
 
 class Rows(ABC):
-    """R rows in an order. Operations give new rows; rows that stay next to each other are not copied."""
+    """Rows in an order. Operations give new rows; rows that stay next to each other are not copied."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """R."""
+        """Return the number of rows, R."""
 
     @abstractmethod
     def select(self, rows: ArrayLike) -> Self:
-        """The rows of those numbers, in that order; a number may come twice."""
+        """Return the rows of these numbers, in their order; a number may come twice."""
 
     @abstractmethod
     def _key(self, name: str) -> np.ndarray:
-        """[R] the values by which `group_by` groups."""
+        """Return the values by which `group_by` groups, [R]."""
 
     def slice(self, start: int, stop: int) -> Self:
-        """Rows `start` to `stop`, without `stop`. Raises ValueError unless 0 ≤ start ≤ stop ≤ R."""
+        """Return rows `start` to `stop`, without `stop`. Raises ValueError unless 0 ≤ start ≤ stop ≤ R."""
         self._check_slice(start, stop)
         return self.select(np.arange(start, stop))
 
@@ -35,14 +35,14 @@ class Rows(ABC):
             raise ValueError(f"no rows {start}:{stop}; there are {len(self)}")
 
     def permute(self, order: ArrayLike) -> Self:
-        """The rows in another order. Raises ValueError unless each number from 0 to R - 1 comes once."""
+        """Reorder the rows. Raises ValueError unless each number from 0 to R - 1 comes once."""
         numbers = np.asarray(order)
         if not np.array_equal(np.sort(numbers), np.arange(len(self))):
             raise ValueError(f"an order of {len(self)} rows names each of them once, found {numbers}")
         return self.select(numbers)
 
     def repeat(self, times: int, *, interleave: bool = True) -> Self:
-        """Each row `times` times.
+        """Repeat each row `times` times.
 
         Args:
             times: at least 1, else ValueError.
@@ -74,10 +74,10 @@ class Rows(ABC):
         return [self.slice(stop - size, stop) for size, stop in zip(sizes, stops, strict=True)]
 
     def group_by(self, name: str) -> dict[Any, Self]:
-        """The rows of each value of a column, by the value as Python has it.
+        """Return the rows of each value of a column, by the value as Python has it.
 
-        Groups are in the order of their first rows, and rows keep theirs. Raises ValueError for a column that does
-        not have one value a row.
+        Groups are in the order of their first rows, and rows keep theirs. Raises ValueError for a column that does not
+        have one value a row.
         """
         values = self._key(name)
         if values.ndim != 1:
@@ -89,6 +89,6 @@ class Rows(ABC):
 
 
 def even_sizes(rows: int, parts: int) -> list[int]:
-    """How many rows each part has if they are as even as whole rows allow: the first ones have one more."""
+    """Return the number of rows of each part if they are as even as whole rows allow: the first ones have one more."""
     each, left = divmod(rows, parts)
     return [each + (part < left) for part in range(parts)]

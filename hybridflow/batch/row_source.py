@@ -19,11 +19,11 @@ Run = tuple[Any, int, int]
 
 
 class Metadata(NamedTuple):
-    """What is known of rows without looking at them.
+    """Facts about rows that are known without looking at them.
 
     Attributes:
         rows: how many.
-        kinds: what each column is like (`ragged int`), by its name.
+        kinds: kind of each column (`ragged int`), by its name.
         lengths: [R] int64 of each ragged column.
     """
 
@@ -33,7 +33,7 @@ class Metadata(NamedTuple):
 
     @staticmethod
     def of(batch: Batch) -> Metadata:
-        """The metadata of rows that are here. Columns over the same offsets share one array of lengths."""
+        """Describe rows that are here. Columns over the same offsets share one array of lengths."""
         lengths: dict[str, np.ndarray] = {}
         shared: dict[int, np.ndarray] = {}
         for name, column in batch.items():
@@ -49,30 +49,28 @@ class Chunk(Protocol):
     """Rows in one piece, somewhere."""
 
     def metadata(self) -> Metadata:
-        """What is known of them. Waits until they have been made."""
+        """Return what is known of the rows, waiting until they have been made."""
 
     def get(self) -> Batch:
-        """The rows themselves, here. Waits until they have been made."""
+        """Return the rows themselves, here, waiting until they have been made."""
 
 
 @dataclass(frozen=True, eq=False)
 class LocalChunk:
-    """A chunk in this process: to test a protocol, or to hand rows to a call."""
+    """Chunk in this process: to test a protocol, or to hand rows to a call."""
 
     batch: Batch
 
     def metadata(self) -> Metadata:
-        """See `Chunk`."""
         return Metadata.of(self.batch)
 
     def get(self) -> Batch:
-        """See `Chunk`."""
         return self.batch
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Some columns of every row of a BatchRef.
+    """Columns that lie together, of every row of a BatchRef.
 
     Attributes:
         columns: their names.
@@ -86,20 +84,20 @@ class Source:
 
     @property
     def chunks(self) -> tuple[Any, ...]:
-        """Those that the runs name, each once."""
+        """Chunks that the runs name, each once."""
         return tuple(dict.fromkeys(chunk for chunk, _, _ in self.runs))
 
     @cached_property
     def _ends(self) -> list[int]:
-        """How many rows there are up to the end of each run."""
+        """Number of rows up to the end of each run."""
         return list(accumulate(stop - start for _, start, stop in self.runs))
 
     def those(self, names: Container[str]) -> tuple[str, ...]:
-        """Its columns among these."""
+        """Return its columns among these."""
         return tuple([column for column in self.columns if column in names])
 
     def slice(self, start: int, stop: int) -> Source:
-        """Those rows."""
+        """Return rows `start` to `stop`."""
         if len(self.runs) == 1:
             ((chunk, first, _),) = self.runs
             return Source(self.columns, ((chunk, first + start, first + stop),))
@@ -115,14 +113,15 @@ class Source:
         return Source(self.columns, tuple(taken))
 
     def select(self, rows: np.ndarray) -> Source:
-        """The rows of those numbers, [n] int64, from 0 up."""
+        """Return the rows of these numbers, [n] int64, from 0 up."""
         if not len(rows):
             return self.slice(0, 0)
         number = {chunk: n for n, chunk in enumerate(self.chunks)}
         runs = np.array([(number[chunk], start, stop) for chunk, start, stop in self.runs])
         ends = np.array(self._ends)
         of = np.searchsorted(ends, rows, side="right")
-        chunk, row = runs[of, 0], runs[of, 2] - ends[of] + rows
+        chunk = runs[of, 0]
+        row = runs[of, 2] - ends[of] + rows
         breaks = np.flatnonzero((row[1:] != row[:-1] + 1) | (chunk[1:] != chunk[:-1])) + 1
         first, last = np.append(0, breaks), np.append(breaks, len(rows)) - 1
         chunks = list(number)
@@ -130,14 +129,14 @@ class Source:
         return Source(self.columns, tuple((chunks[n], start, stop) for n, start, stop in taken))
 
     def of_each(self, value: Callable[[Any], np.ndarray]) -> np.ndarray:
-        """[R] what `value` gives for a chunk's rows, for each row."""
-        found = {chunk: np.asarray(value(chunk)) for chunk in self.chunks}
-        pieces = [found[chunk][start:stop] for chunk, start, stop in self.runs]
+        """Look up each row's value, [R], in what `value` gives for the rows of a chunk."""
+        values = {chunk: np.asarray(value(chunk)) for chunk in self.chunks}
+        pieces = [values[chunk][start:stop] for chunk, start, stop in self.runs]
         return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
 def end_to_end(columns: Sequence[str], runs: Sequence[Run]) -> Source:
-    """Runs of rows as one source; those that follow one another in a chunk become one."""
+    """Join runs of rows to one source; those that follow one another in a chunk become one."""
     joined: list[Run] = []
     for chunk, start, stop in runs:
         if start == stop:

@@ -1,4 +1,4 @@
-"""The `hybridflow` command: one module a subcommand, imported when it is called."""
+"""The `hybridflow` command. Subcommands that train are `launch`ed; each other one is a module, imported when called."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import import_module
 
 from hybridflow import __version__
 from hybridflow.cli import closed_streams, error_report
+from hybridflow.cli.completion import HYDRAS
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 
@@ -27,7 +28,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status: 0, 1 (a run failed), 2 (command or settings are wrong), 130 (Ctrl-C)."""
+    """Run the command and return the exit status.
+
+    0; 1: a run failed; 2: the command or the settings are wrong; 130: Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     closed_streams.outlive_readers()
     try:
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse_nowhere() -> None:
-    """Raises ConfigError if the working directory has been removed: no relative path can be followed from it."""
+    """Raise ConfigError if the working directory has been removed: no relative path can be followed from it."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -52,7 +56,8 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         (terminal.say if arguments else terminal.complain)(_usage())
         return 0 if arguments else 2
-    first, rest = arguments[0], arguments[1:]
+    first = arguments[0]
+    rest = arguments[1:]
     if first == "--version":
         terminal.say(f"hybridflow {__version__}")
         return 0
@@ -63,8 +68,11 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f"; did you mean {near[0]}?" if near else ""
         terminal.complain(f"hybridflow: no subcommand is named {first!r}{hint}\n\n{_usage()}")
         return 2
-    status = import_module(f"hybridflow.cli.{first.replace('-', '_')}").run(rest)
-    return int(status)
+    if first in HYDRAS:
+        from hybridflow.cli.launch import launch
+
+        return launch(first, rest)
+    return int(import_module(f"hybridflow.cli.{first}").run(rest))
 
 
 def _complete(arguments: list[str]) -> int:

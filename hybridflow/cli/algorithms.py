@@ -23,7 +23,7 @@ HEAD = ("algorithm", "paper", "roles", "parts")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow algorithms ARGV`; the exit status.
+    """Carry out `hybridflow algorithms ARGV` and return the exit status.
 
     Raises ConfigError if a module cannot be imported, or an option names an algorithm that is not there.
     """
@@ -37,57 +37,58 @@ def run(argv: Sequence[str]) -> int:
 
 
 def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
-    """For each option of the group `algorithm`, and each algorithm without one: name, paper, roles, parts."""
+    """List each option of the group `algorithm`, and each algorithm without one: name, paper, roles, parts."""
     from hybridflow.algorithms import algorithms
     from hybridflow.roles import TrainedRole, roles
 
     ours = {file.stem: file for file in sorted((compose.configs_dir() / "algorithm").glob("*.yaml"))}
-    found = {}
+    options: dict[str, Settings] = {}
     for option in (*ours, *(name for name in compose.options("algorithm", folder) if name not in ours)):
         tree = OmegaConf.merge(OmegaConf.structured(Settings), _written(option, ours, folder))
         if absent := sorted(OmegaConf.missing_keys(tree)):
             raise ConfigError(f"algorithm={option}: {', '.join(absent)} must be given")
-        found[option] = cast(Settings, OmegaConf.to_object(tree))
-        if found[option].name not in algorithms:
-            raise ConfigError(f"algorithm={option}: no algorithm is named {found[option].name!r}; name its module too")
-    named = {settings.name for settings in found.values()}
-    found |= {name: Settings(name=name) for name in algorithms if name not in named}
+        options[option] = cast(Settings, OmegaConf.to_object(tree))
+        if options[option].name not in algorithms:
+            name = options[option].name
+            raise ConfigError(f"algorithm={option}: no algorithm is named {name!r}; name its module too")
+    named = {settings.name for settings in options.values()}
+    options |= {name: Settings(name=name) for name in algorithms if name not in named}
     learns = {name for name in roles if issubclass(roles.get(name), TrainedRole)}
     table = []
-    for option, settings in found.items():
+    for option, settings in options.items():
         cls = algorithms.get(settings.name)
-        played = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
-        table.append((option, cls.paper, ", ".join(played), ", ".join(parts_of(settings, cls))))
+        marked = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
+        table.append((option, cls.paper, ", ".join(marked), ", ".join(parts_of(settings, cls))))
     return table
 
 
 def _written(option: str, ours: Mapping[str, Path], folder: Path | None) -> Any:
-    """An option as a tree. Ours are read as they stand: to compose takes long, and only those of others need it."""
+    """Read an option as a tree. Ours are read as they stand: composing takes long, and only those of others need it."""
     if option in ours:
         return OmegaConf.load(ours[option])
     return compose.compose("train", [f"algorithm={option}"], folder).tree.algorithm
 
 
 def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
-    """In words, the parts that these settings put together."""
-    loss, found = settings.policy_loss, []
+    """Name the parts that these settings put together."""
+    loss = settings.policy_loss
     optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
-    found += [f"{key.partition('_')[2]} {part.name}" for key, part in optional if part.name != "none"]
+    names = [f"{key.partition('_')[2]} {part.name}" for key, part in optional if part.name != "none"]
     if "advantage" in cls.components and settings.advantage.name != MISSING:
-        found.append(f"advantage {settings.advantage.name}")
+        names.append(f"advantage {settings.advantage.name}")
     if "policy_loss" in cls.components:
-        found.append(f"loss {loss.name} by {loss.aggregate}")
+        names.append(f"loss {loss.name} by {loss.aggregate}")
     if settings.reward_kl_coef:
-        found.append(f"{settings.reward_kl_control.name} KL {settings.reward_kl_estimator} in rewards")
+        names.append(f"{settings.reward_kl_control.name} KL {settings.reward_kl_estimator} in rewards")
     if loss.kl_coef:
-        found.append(f"KL {loss.kl_estimator} in loss")
+        names.append(f"KL {loss.kl_estimator} in loss")
     if "pair_loss" in cls.components:
-        found.append(f"loss {settings.pair_loss}")
-    return found + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.components]
+        names.append(f"loss {settings.pair_loss}")
+    return names + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.components]
 
 
 def show(table: Sequence[tuple[str, ...]]) -> None:
-    """On a terminal a table with lines; elsewhere columns with tabs between them, a line a row."""
+    """Print the table: on a terminal with lines, elsewhere as columns with tabs between them, a line a row."""
     from rich.console import Console
     from rich.table import Table
 

@@ -20,7 +20,7 @@ TINY = {"layers": 2, "hidden": 64, "ffn": 128, "heads": 2, "kv_heads": 2, "posit
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow check ARGV`; the exit status: 1 if a promise is not kept.
+    """Carry out `hybridflow check ARGV` and return the exit status: 1 if a promise is not kept.
 
     Raises ConfigError if a module cannot be imported or registers nothing, or an option cannot be read.
     """
@@ -31,11 +31,11 @@ def run(argv: Sequence[str]) -> int:
     from hybridflow.conformance import component_checks
     from hybridflow.conformance.discovery import names, registered
 
-    found = registered(lambda: preflight.load_plugins(options.modules))
-    if not names(found):
+    registered_parts = registered(lambda: preflight.load_plugins(options.modules))
+    if not names(registered_parts):
         raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
-    terminal.say(f"found: {', '.join(names(found))}")
-    wrong = shown(component_checks.results(found))
+    terminal.say(f"found: {', '.join(names(registered_parts))}")
+    wrong = shown(component_checks.results(registered_parts))
     if not wrong:
         from transformers.utils.logging import disable_progress_bar
 
@@ -47,18 +47,18 @@ def run(argv: Sequence[str]) -> int:
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
-            script = ScenarioBuilder(found, model, options.modules, options.folder)
+            script = ScenarioBuilder(registered_parts, model, options.modules, options.folder)
             wrong = shown(results(script, preflight.problems, terminal.say))
     terminal.say(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
     return int(wrong > 0)
 
 
 def shown(tried: Tried) -> int:
-    """Print each as it is done; the number of promises that are not kept."""
+    """Print each promise as it is tried; return the number of those that are not kept."""
     wrong = 0
     for what, lines in tried:
         for line in lines or [""]:
-            told = f"  wrong  {one_line(what)}: {line}" if line else f"  ok     {one_line(what)}"
-            terminal.say(told.replace("\n", "\n         "))
+            report = f"  wrong  {one_line(what)}: {line}" if line else f"  ok     {one_line(what)}"
+            terminal.say(report.replace("\n", "\n         "))
         wrong += len(lines)
     return wrong

@@ -18,7 +18,7 @@ NOBODY_READS = (errno.EPIPE, errno.EIO)  # a pipe without a reader, a terminal t
 
 
 class _Patient(io.FileIO):
-    """A file descriptor that turns to /dev/null once nobody reads it."""
+    """File descriptor that turns to /dev/null once nobody reads it."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -31,7 +31,7 @@ class _Patient(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """Let the process's own standard output and error be such; streams that a caller has put in their place stay."""
+    """Make the process's own standard output and error such; streams that a caller has put in their place stay."""
     if sys.stdout is sys.__stdout__:
         sys.stdout = _patient(sys.stdout)
     if sys.stderr is sys.__stderr__:

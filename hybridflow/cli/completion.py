@@ -18,26 +18,27 @@ from hybridflow.observe import terminal
 
 FLAGS = ("-sc", "--shell-completion")
 HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
-FOLDER, FILE = ("-cd", "--config-dir"), ("-cn", "--config-name")
+FOLDER = ("-cd", "--config-dir")
+FILE = ("-cn", "--config-name")
 
 HandOver = Callable[[str, Sequence[str]], int]
 
 
 @dataclass(frozen=True)
 class Line:
-    """What follows the subcommand: the words that are there, and the one that is being typed."""
+    """Words that follow the subcommand, and the one that is being typed."""
 
     words: tuple[str, ...]
     word: str
 
     @staticmethod
     def of(text: str) -> Line:
-        """The line of a text; as Hydra, by spaces alone."""
+        """Split a text into words; as Hydra, by spaces alone."""
         words = text.split()
         return Line(tuple(words), "") if not text or text[-1] == " " else Line(tuple(words[:-1]), words[-1])
 
     def after(self, flags: Sequence[str]) -> str | None:
-        """The word after one of these flags, if it is there."""
+        """Return the word after one of these flags, if it is there."""
         pairs = zip(self.words, self.words[1:], strict=False)
         return next((value for flag, value in pairs if flag in flags), None)
 
@@ -55,21 +56,21 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: HandOver) ->
         return hand_over("train", argv)
     _, _, rest = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
     subcommand, space, arguments = rest.lstrip().partition(" ")
-    found = [name for name in subcommands if name.startswith(subcommand)] if not space else []
+    candidates = [name for name in subcommands if name.startswith(subcommand)] if not space else []
     try:
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):  # a plugin may print
             if space and subcommand in (*HYDRAS, "rlhf"):
                 complete = _stages if subcommand == "rlhf" else _settings
-                found = complete(subcommand, Line.of(arguments), argv, hand_over)
+                candidates = complete(subcommand, Line.of(arguments), argv, hand_over)
     except (Exception, SystemExit):
         return 0  # a half-typed line may be anything
-    if found:
-        terminal.say((" " if query == "query=bash" else "\n").join(found))
+    if candidates:
+        terminal.say((" " if query == "query=bash" else "\n").join(candidates))
     return 0
 
 
 def _settings(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """Names of parts where a key wants one, else what Hydra knows."""
+    """Complete names of parts where a key wants one, else ask Hydra."""
     from hybridflow.cli.names import names_for
     from hybridflow.config import plugins
 
@@ -85,36 +86,37 @@ def _settings(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandO
 
 
 def _hydras(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """What Hydra prints; it takes the folder from its own arguments, and knows no key after a `+`."""
+    """Return what Hydra prints; it takes the folder from its own arguments, and knows no key after a `+`."""
     folder = line.after(FOLDER)
     bare = line.word.lstrip("+~") if "." in line.word else line.word
     os.environ["COMP_LINE"] = " ".join(["hybridflow", *line.words, bare])
     with redirect_stdout(StringIO()) as out:
         hand_over(subcommand, [*(("-cd", folder) if folder else ()), *argv])
-    return [line.word[: len(line.word) - len(bare)] + found for found in out.getvalue().split()]
+    return [line.word[: len(line.word) - len(bare)] + candidate for candidate in out.getvalue().split()]
 
 
 def _stages(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """The stages of the file, and in each the settings of its subcommand; without one, those of the first."""
+    """Complete the stages of the file, and in each the settings of its subcommand; without one, those of the first."""
     from hybridflow.cli.stages import read
 
     folder = line.after(FOLDER)
     stages = read(line.after(FILE) or "rlhf", (), Path(folder) if folder else None)
     body = line.word.lstrip("+~")
-    prefix, (name, dot, rest) = line.word[: len(line.word) - len(body)], body.partition(".")
+    prefix = line.word[: len(line.word) - len(body)]
+    name, dot, rest = body.partition(".")
     chosen = next((stage for stage in stages if dot and stage.name == name), None)
     stage = chosen or stages[0]
     flags = ("-cd", folder) if folder else ()
     own = replace(line, words=(*flags, *stage.overrides), word=prefix + rest if chosen else line.word)
-    found = _settings(stage.command, own, argv, hand_over)
+    candidates = _settings(stage.command, own, argv, hand_over)
     if chosen:
-        return [f"{prefix}{name}.{candidate.removeprefix(prefix)}" for candidate in found]
-    return [*(f"{prefix}{stage.name}." for stage in stages if not dot and stage.name.startswith(body)), *found]
+        return [f"{prefix}{name}.{candidate.removeprefix(prefix)}" for candidate in candidates]
+    return [*(f"{prefix}{stage.name}." for stage in stages if not dot and stage.name.startswith(body)), *candidates]
 
 
 def _folders(start: str) -> list[str]:
     above = Path(start if start.endswith("/") else os.path.dirname(start) or ".")
-    found = sorted(
+    folders = sorted(
         f"{os.path.join(os.path.dirname(start), entry.name)}/" for entry in above.iterdir() if entry.is_dir()
     )
-    return [name for name in found if name.startswith(start)]
+    return [name for name in folders if name.startswith(start)]

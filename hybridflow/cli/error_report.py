@@ -17,7 +17,7 @@ WRONG = 2  # the command, the settings or a file are wrong, and nothing was star
 
 
 def tell(error: BaseException, command: str) -> int:
-    """Say on standard error what ended a command before a run had started; the exit status.
+    """Say on standard error what ended a command before a run had started; return the exit status.
 
     A parser's SystemExit, which has said all, is raised again.
     """
@@ -26,26 +26,28 @@ def tell(error: BaseException, command: str) -> int:
     if os.environ.get(TRACEBACK):
         terminal.complain("".join(traceback.format_exception(error)).rstrip())
     if isinstance(error, HybridFlowError):
-        text, status = str(error), error.exit_code
+        text = str(error)
+        status = error.exit_code
     else:
-        text, status = unexpected(error), WRONG
+        text = unexpected(error)
+        status = WRONG
     lines = terminal.visible(text).split("\n")
-    told = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
-    terminal.complain(f"{command}:{told}")
+    message = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+    terminal.complain(f"{command}:{message}")
     return status
 
 
 def unexpected(error: BaseException) -> str:
-    """One line on an exception that is no message for the user: what, where, and how to see all of it."""
+    """Describe in one line an exception that is no message for the user: what, where, and how to see all of it."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return one_line(f"{os.fsdecode(error.filename)}: {error.strerror}")
     place = _place(error)
-    told = f"unexpected {type(error).__name__}: {_text(error)}{f' ({place})' if place else ''}"
-    return one_line(f"{told}; {TRACEBACK}=1 shows where it comes from")
+    message = f"unexpected {type(error).__name__}: {_text(error)}{f' ({place})' if place else ''}"
+    return one_line(f"{message}; {TRACEBACK}=1 shows where it comes from")
 
 
 def _text(error: BaseException) -> str:
-    """Its own words, up to the first line break; an exception of a plugin may not even have any."""
+    """Return an exception's own words, up to the first line break; one of a plugin may not even have any."""
     try:
         return str(error).strip().split("\n")[0] or "no message"
     except Exception:
@@ -53,7 +55,7 @@ def _text(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line that is ours or a plugin's, not a library's."""
+    """Name the innermost line that is ours or a plugin's, not a library's."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -67,6 +69,6 @@ def _place(error: BaseException) -> str:
 
 
 def _by_a_parser(stop: SystemExit) -> bool:
-    """Whether argparse ends the command: for `--help`, or for an argument that it has said is wrong."""
+    """Tell whether argparse ends the command: for `--help`, or for an argument that it has said is wrong."""
     frames = traceback.extract_tb(stop.__traceback__)
     return bool(frames) and frames[-1].filename == argparse.__file__

@@ -18,7 +18,7 @@ OUTPUT = ".hydra"
 
 @contextmanager
 def kept(folders: Sequence[Path]) -> Iterator[None]:
-    """While it is entered, runs begin in these folders; those that do not leave Hydra's files there as they are now."""
+    """Restore Hydra's files in these folders after the block, unless a run began there."""
     before = {folder: (mark(folder), _written(folder)) for folder in folders}
     without = [folder for folder in folders if not (folder / OUTPUT).exists()]
     made = {folder: [path for path in (folder, *folder.parents) if not path.exists()] for folder in folders}

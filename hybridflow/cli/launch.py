@@ -43,11 +43,12 @@ from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 
-SWEEP_BY_OVERRIDE, FULL_ERROR = "hydra.mode=MULTIRUN", "HYDRA_FULL_ERROR"
+SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def launch(subcommand: str, argv: Sequence[str]) -> int:
-    """Carry out `hybridflow SUBCOMMAND ARGV`; the exit status.
+    """Carry out `hybridflow SUBCOMMAND ARGV` and return the exit status.
 
     Args:
         subcommand: `train`, `sft`, `train-reward` or `train-cost`, also the name of its primary configuration.
@@ -83,7 +84,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
 
 
 def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
-    """Let Hydra compose and start; the exit status: of the job, or 1 if one of a sweep failed."""
+    """Let Hydra compose and start; return the exit status: of the job, or 1 if one of a sweep failed."""
     statuses: list[int] = []
 
     here = os.getcwd()
@@ -111,19 +112,21 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
 
 @contextmanager
 def _as_hydras(argv: Sequence[str]) -> Iterator[None]:
-    """While it is entered, these are the arguments, and Hydra lets out what it catches: it would print a traceback."""
-    given, full = sys.argv, os.environ.get(FULL_ERROR)
-    sys.argv, os.environ[FULL_ERROR] = ["hybridflow", *escapes.meant(argv)], "1"
+    """Set the process's arguments, and make Hydra let out what it catches: it would print a traceback."""
+    own_argv = sys.argv
+    full = os.environ.get(FULL_ERROR)
+    sys.argv = ["hybridflow", *escapes.meant(argv)]
+    os.environ[FULL_ERROR] = "1"
     try:
         yield
     finally:
-        sys.argv = given
+        sys.argv = own_argv
         del os.environ[FULL_ERROR]
         os.environ |= {} if full is None else {FULL_ERROR: full}
 
 
 def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The same arguments, overrides last: Hydra's parser refuses overrides on both sides of a flag."""
+    """Put overrides last: Hydra's parser refuses overrides on both sides of a flag."""
     left = Counter(overrides)
     flags = []
     for argument in argv:
@@ -135,7 +138,7 @@ def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _strange_flag(flag: str) -> str:
-    """What is wrong with an argument that begins with a dash and is no flag."""
+    """Describe what is wrong with an argument that begins with a dash and is no flag."""
     key, equals, _ = flag.lstrip("-").partition("=")
     setting = flag.lstrip("-") if equals else f"{key}=VALUE"
     return f"{flag}: there is no such flag; a setting is given without dashes, as {setting}"
@@ -155,18 +158,18 @@ def _sweeps(options: argparse.Namespace) -> bool:
 
 
 def _jobs(options: argparse.Namespace) -> list[list[str]]:
-    """The overrides of each job: one, or the product of a sweep's values, in the order of Hydra's basic sweeper."""
+    """List the overrides of each job: one, or the product of a sweep's values, as ordered by Hydra's basic sweeper."""
     if not _sweeps(options):
         return [list(options.overrides)]
     return compose.sweep_jobs(options.overrides, options.config_dir)
 
 
 def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> list[Path]:
-    """Compose every job and, if it is to run, check it; the run folders of those that are.
+    """Compose every job and, if it is to run, check it; return the run folders of those that are.
 
     Raises ConfigError with everything found, each thing once.
     """
-    found: dict[str, None] = {}
+    problem_lines: dict[str, None] = {}
     folders: list[Path] = []
     for number, overrides in enumerate(jobs):
         label = f"job {number}: " if len(jobs) > 1 else ""
@@ -188,15 +191,15 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                     terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
             lines = str(error).split("\n")
-        new = [line for line in lines if not any(known.endswith(line) for known in found)]
-        found.update(dict.fromkeys(label + line for line in new))
-    if found:
-        raise ConfigError("\n".join(found))
+        new = [line for line in lines if not any(known.endswith(line) for known in problem_lines)]
+        problem_lines.update(dict.fromkeys(label + line for line in new))
+    if problem_lines:
+        raise ConfigError("\n".join(problem_lines))
     return folders
 
 
 def _claim(folders: Sequence[Path], stack: ExitStack, *, alone: bool) -> None:
-    """Hold the run folder of a job before Hydra writes into it; jobs of a sweep, which may be many, do so one by one.
+    """Lock the run folder of a job before Hydra writes into it; jobs of a sweep, which may be many, do so one by one.
 
     Raises ConfigError if another process has one of them; then nothing was started or changed.
     """
@@ -209,25 +212,25 @@ def _claim(folders: Sequence[Path], stack: ExitStack, *, alone: bool) -> None:
 
 
 def job_name(name: str, number: int) -> str:
-    """The `run.name` of a job of a sweep: its run folder is inside that of the sweep's name."""
+    """Return the `run.name` of a job of a sweep: its run folder is inside that of the sweep's name."""
     return f"{name}/{number}"
 
 
 def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
-    """The composition of a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
+    """Compose a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
     preflight.load_plugins(plugins.named(config_name, overrides, config_dir))
     return compose.compose(config_name, overrides, config_dir)
 
 
 def problems(job: compose.Composed, coming: preflight.PendingModels = MappingProxyType({})) -> list[str]:
-    """What is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
+    """List what is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
     config = job.to_config()
     preflight.load_plugins(config.plugins)
     return [job.origins.annotate(problem) for problem in preflight.problems(config, coming, job.origins)]
 
 
 def warnings(job: compose.Composed) -> list[str]:
-    """What will work, but not as the user may think; of a job without problems."""
+    """List what will work, but not as the user may think; of a job without problems."""
     from hybridflow.algorithms import algorithms
 
     config = job.to_config()
@@ -237,13 +240,13 @@ def warnings(job: compose.Composed) -> list[str]:
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:
-    """The settings of this job. A job of a sweep gets a run folder of its own, inside that of its run's name."""
+    """Return the settings of this job. A job of a sweep gets a run folder of its own, inside that of its run's name."""
     config = cast(Config, OmegaConf.to_object(tree))
     own = HydraConfig.get()
     if own.mode == RunMode.MULTIRUN:
         config.run.name = job_name(config.run.name, own.job.num)
-        number, said = own.job.num, " ".join(own.overrides.task)
-        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {said}"))
+        number = own.job.num
+        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {' '.join(own.overrides.task)}"))
     return config
 
 

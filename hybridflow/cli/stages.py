@@ -29,7 +29,7 @@ from hybridflow.errors import ConfigError
 
 @dataclass
 class Entry:
-    """A stage in the file."""
+    """Stage in the file."""
 
     command: str = ""  # a subcommand that trains; empty: the one that the stage is named after
     settings: list[str] = field(default_factory=list)  # as on its command line
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass
 class StagesFile:
-    """The whole file."""
+    """Schema of the whole file."""
 
     settings: list[str] = field(default_factory=list)  # of every stage
     stages: dict[str, Entry] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class StagesFile:
 
 @dataclass(frozen=True)
 class Stage:
-    """A subcommand and its arguments."""
+    """Subcommand and its arguments."""
 
     name: str
     command: str
@@ -54,7 +54,7 @@ class Stage:
 
 
 def read(name: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> list[Stage]:
-    """The stages of the file of that name, in order; what is more particular wins.
+    """Read the stages of a file by its name, in order; what is more particular wins.
 
     Args:
         overrides: `key=value` for every stage, `STAGE.key=value` for one.
@@ -64,19 +64,19 @@ def read(name: str, overrides: Sequence[str] = (), config_dir: Path | None = Non
         ConfigError: there is no such file, something in it is wrong, or an override names a stage that is not there.
     """
     file = _find(name, config_dir)
-    found = _entries(file)
-    shared, own = split(overrides, found["stages"])
-    every = frozenset((*found["settings"], *shared))
+    entries = _entries(file)
+    shared, own = split(overrides, entries["stages"])
+    every = frozenset((*entries["settings"], *shared))
     return [
-        Stage(stage, entry["command"] or stage, (*found["settings"], *entry["settings"], *shared, *own[stage]), every)
-        for stage, entry in found["stages"].items()
+        Stage(stage, entry["command"] or stage, (*entries["settings"], *entry["settings"], *shared, *own[stage]), every)
+        for stage, entry in entries["stages"].items()
     ]
 
 
 def split(overrides: Iterable[str], stages: Iterable[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """What is for every stage, and by stage what is for it alone, without its name.
+    """Split overrides into those for every stage, and by stage those for it alone, without its name.
 
-    Raises ConfigError for what looks like a misspelt stage.
+    Raises ConfigError for what looks like a misspelled stage.
     """
     shared: list[str] = []
     own: dict[str, list[str]] = {stage: [] for stage in stages}
@@ -102,15 +102,15 @@ def _find(name: str, config_dir: Path | None) -> Path:
 
 
 def _entries(file: Path) -> Mapping[str, Any]:
-    """The file as plain dictionaries, with every key. Its `${...}` are left to the stages."""
+    """Read the file as plain dictionaries, with every key. Its `${...}` are left to the stages."""
     try:
         tree = OmegaConf.merge(OmegaConf.structured(StagesFile), yaml_file.load(file))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{file}: not a file of stages: {str(error).splitlines()[0]}; see docs/rlhf.md") from error
-    found: Any = OmegaConf.to_container(tree, resolve=False)
-    if not found["stages"]:
+    contents: Any = OmegaConf.to_container(tree, resolve=False)
+    if not contents["stages"]:
         raise ConfigError(f"{file}: it has no stages; see docs/rlhf.md")
-    for stage, entry in found["stages"].items():
+    for stage, entry in contents["stages"].items():
         place = f"{file}:{line_of(file, ['stages', stage])}"
         if stage in SECTIONS:
             raise ConfigError(f"{place}: stage {stage}: a section of the settings has this name; choose another")
@@ -119,7 +119,7 @@ def _entries(file: Path) -> Mapping[str, Any]:
                 f"{place}: stage {stage}: {entry['command'] or stage!r} is no subcommand that trains; give `command:`, "
                 f"one of {', '.join(HYDRAS)}"
             )
-    return found
+    return contents
 
 
 def _all(stages: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ def correction(config: Config) -> ComponentConfig:
 
 
 def told(config: Config) -> str:
-    """In a line, what the correction comes to where it is `auto`; empty where it is not."""
+    """Return a line on what the correction comes to where it is `auto`; empty where it is not."""
     if config.algorithm.policy_loss.correction.name != AUTO:
         return ""
     found = correction(config)
@@ -37,6 +37,6 @@ def told(config: Config) -> str:
 
 
 def resolved(config: Config) -> Config:
-    """The same settings with nothing left to resolve."""
+    """Return the same settings with nothing left to resolve."""
     loss = replace(config.algorithm.policy_loss, correction=correction(config))
     return replace(config, algorithm=replace(config.algorithm, policy_loss=loss))

@@ -35,11 +35,11 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
 
 
 def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProxyType({})) -> list[str]:
-    """What will work, but not as the user may think.
+    """List what will work, but not as the user may think.
 
     Args:
         cpus: cores of this machine.
-        planned: by role, the optimiser steps that it will take, of those that learn.
+        planned: by role, the optimizer steps that it will take, of those that learn.
     """
     found = []
     for role, count in planned.items():

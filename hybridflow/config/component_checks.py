@@ -110,7 +110,7 @@ def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
 
 def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """A filter, ours or a user's, that can never keep a row under these settings: no step would learn."""
+    """Report a filter, ours or a user's, that can never keep a row under these settings: no step would learn."""
     from hybridflow.losses.filter_trial import keeps_nothing
     from hybridflow.losses.options import with_options
     from hybridflow.losses.rollout_filters import rollout_filters
@@ -156,7 +156,7 @@ def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
 
 
 def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
-    """The problem of a name that is not registered, with the nearest one."""
+    """Report a name that is not registered, with the nearest one."""
     if name not in registry:
         try:
             registry.get(name)
@@ -165,7 +165,7 @@ def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
 
 
 def wrong_options(above: str, name: str, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
-    """One line an option of a part that it does not take, or not so; those of another part, in one with the way out.
+    """Report the options of a part that it does not take, or not so, a line each; those of another part in one line.
 
     Args:
         above: the key of the part, which has `name` and `options`.

@@ -45,7 +45,7 @@ OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 @dataclass(frozen=True)
 class Composed:
-    """A composition that has no unknown key and no wrong type; mandatory values may be missing."""
+    """Composition that has no unknown key and no wrong type; mandatory values may be missing."""
 
     tree: DictConfig
     origins: Origins
@@ -53,11 +53,11 @@ class Composed:
 
     @property
     def absent(self) -> list[str]:
-        """The mandatory keys that are missing."""
+        """Mandatory keys that are missing."""
         return sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
 
     def to_config(self) -> Config:
-        """The dataclass object. Raises ConfigError naming every mandatory key that is missing."""
+        """Return the dataclass object. Raises ConfigError naming every mandatory key that is missing."""
         if self.absent:
             raise ConfigError("\n".join(error_messages.missing(self.absent, self.experiments)))
         try:
@@ -70,7 +70,7 @@ class Composed:
 
 
 def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
-    """The settings of one run, checked as the command checks them; only model and run folders are not looked at.
+    """Load the settings of a run, checked as the command checks them, but for model and run folders.
 
     Plugins that they name are imported.
 
@@ -97,12 +97,12 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
 
 
 def resolved_yaml(config: Config) -> str:
-    """The settings as YAML, every default written out, what is `auto` as what it comes to; it can be read back."""
+    """Write the settings as YAML that can be read back: every default, and `auto` as what it comes to."""
     return OmegaConf.to_yaml(OmegaConf.structured(auto_settings.resolved(config)), resolve=True)
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
-    """As `load`, up to the missing values."""
+    """Compose settings as `load` does, up to the missing values."""
     parsed = parse(overrides)
     with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
@@ -128,7 +128,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
 
 
 def options(group: str, config_dir: str | Path | None = None) -> list[str]:
-    """The names to choose from in a group: ours, a folder's, and those that plugins have put into Hydra's store."""
+    """List the options of a group: ours, a folder's, and those that plugins have put into Hydra's store."""
     with _session([], [], config_dir) as (loader, lines, _):
         return loader.get_group_options(group, overrides=lines)
 
@@ -139,7 +139,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def sweep_jobs(overrides: Sequence[str], config_dir: str | Path | None = None) -> list[list[str]]:
-    """The overrides of each job of a sweep: the product of their values, in the order of Hydra's basic sweeper.
+    """List the overrides of each job of a sweep: the product of their values, in the order of Hydra's basic sweeper.
 
     Raises ConfigError if one cannot be read, or there is nothing in the sweep.
     """
@@ -177,7 +177,7 @@ def configs_dir() -> Path:
 
 
 def search_dirs(overrides: Sequence[Override], config_dir: str | Path | None = None) -> list[Path]:
-    """The folders that options are looked for in, the first found wins. Raises ConfigError if `config_dir` is none."""
+    """List the folders with options; the first match wins. Raises ConfigError if `config_dir` is none."""
     added = [str(config_dir)] if config_dir is not None else []
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"-cd {config_dir}: there is no such folder")
@@ -188,7 +188,7 @@ def search_dirs(overrides: Sequence[Override], config_dir: str | Path | None = N
 
 
 def _folders(override: Override) -> list[str]:
-    """The folders that an override of the search path names. Raises ConfigError for anything else."""
+    """Return the folders that an override of the search path names. Raises ConfigError for anything else."""
     value = override.value()
     if not isinstance(value, list) or not all(isinstance(folder, str) for folder in value):
         raise ConfigError(f"{override.input_line}: a list of folders was expected, as {SEARCH_PATH}=[mine]")
@@ -224,6 +224,6 @@ def _missing(tree: Any, above: str = "") -> Iterator[str]:
 
 
 def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
-    """The file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
+    """Return the file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
     found = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
     return Layer(found[0], "" if package in (None, "_global_") else str(package)) if found else None

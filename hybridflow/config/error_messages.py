@@ -44,7 +44,7 @@ def sweeps(overrides: Iterable[Override]) -> list[str]:
 
 
 def composition(error: Exception, origins: Origins) -> str:
-    """The message for what composing raised.
+    """Return the message for what composing raised.
 
     Args:
         error: from Hydra or OmegaConf.
@@ -80,7 +80,7 @@ def composition(error: Exception, origins: Origins) -> str:
 
 
 def _without_package(key: str, origins: Origins) -> str | None:
-    """What is wrong if a file of a group that is no section, as `experiment`, does not say where its keys belong."""
+    """Explain a file of a group that is no section, as `experiment`, that does not say where its keys belong."""
     group = key.partition(".")[0]
     for layer in origins.layers:
         if layer.package == group and key_suggestions.unknown(group):
@@ -107,14 +107,14 @@ def _missing_option(error: MissingConfigException) -> str:
 
 
 def missing(absent: Iterable[str], experiments: Iterable[str]) -> list[str]:
-    """One line a mandatory key that nothing has set, and the experiments to choose from, if any."""
+    """Name each mandatory key that nothing has set in a line, and the experiments to choose from, if any."""
     lines = [f"{key}: must be given" for key in absent]
     names = ", ".join(experiments)
     return [*lines, f"An experiment sets them: experiment=NAME, one of {names}"] if names else lines
 
 
 def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
-    """The OmegaConf error behind Hydra's, which raises with and without `from`."""
+    """Return the OmegaConf error behind Hydra's, which raises with and without `from`."""
     behind = error.__cause__ or error.__context__
     while behind is not None and not isinstance(behind, OmegaConfBaseException):
         behind = behind.__cause__ or behind.__context__

@@ -21,12 +21,12 @@ CONTROL = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def meant(lines: Sequence[str]) -> list[str]:
-    """The same arguments, escapes in the values of overrides carried out. What is no override stays as it is."""
+    """Carry out escapes in the values of overrides. What is no override stays as it is."""
     return [_rewritten(line) if ESCAPE.search(line) else line for line in lines]
 
 
 def quoted(lines: Sequence[str]) -> list[str]:
-    """The same arguments; a value without structure that Hydra's grammar does not take is a text in quotes."""
+    """Quote each value without structure that Hydra's grammar does not take."""
     return [_quoted(line) for line in lines]
 
 
@@ -39,7 +39,7 @@ def _quoted(line: str) -> str:
 
 
 def _understood(line: str) -> bool:
-    """Whether Hydra's grammar takes it; what else is wrong with it is told when it is composed."""
+    """Tell whether Hydra's grammar takes a line; what else is wrong with it is reported when it is composed."""
     try:
         OverridesParser.create().parse_override(line)
     except HydraException:

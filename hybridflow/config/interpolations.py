@@ -24,7 +24,7 @@ def refuse_endless(tree: Mapping[str, Any]) -> None:
 
 
 class _Counted:
-    """The look-ups behind each value, by its path; each counted once."""
+    """Count of the look-ups behind each value, by its path; each counted once."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         self.tree, self.counts = tree, dict[tuple[str, ...], int]()

@@ -11,7 +11,7 @@ from hybridflow.config import sections
 
 
 def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
-    """What is wrong with a dotted key, or None if the schema has it (keys below a dictionary are free).
+    """Explain what is wrong with a dotted key; None if the schema has it (keys below a dictionary are free).
 
     Args:
         key: for example `actor.parallel.tensor`.
@@ -32,7 +32,7 @@ def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
 
 
 def is_open(key: str) -> bool:
-    """Whether the key names an entry of a dictionary, which `+key=value` may add."""
+    """Tell whether the key names an entry of a dictionary, which `+key=value` may add."""
     kind: Any = sections.whole()
     for part in key.split("."):
         if not is_dataclass(kind):
@@ -42,7 +42,7 @@ def is_open(key: str) -> bool:
 
 
 def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
-    """Every dotted key of the schema, sections too."""
+    """Yield every dotted key of the schema, sections too."""
     for name, child in get_type_hints(kind or sections.whole()).items():
         yield above + name
         if is_dataclass(child):

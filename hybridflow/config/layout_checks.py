@@ -16,12 +16,12 @@ BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles that a grader or a
 
 @dataclass(frozen=True)
 class Facts:
-    """What the settings only name.
+    """Facts that the settings only name.
 
     Attributes:
         roles: the roles that the algorithm uses.
         models: by role, the sizes of its model; a role whose model could not be read is left out.
-        own: the roles of those that a module of the user brings, with who plays them. They have no settings.
+        own: the roles of those that a module of the user brings, with their workers. They have no settings.
         tokenizers: by role whose tokenizer could be compared with the actor's, how it differs; empty: it does not.
         idle: keys of settings that the algorithm does not heed.
     """
@@ -78,28 +78,28 @@ def generation(config: Config) -> Iterator[str]:
 
 
 def pool_of(config: Config, role: str) -> str:
-    """The pool that a role runs on: the one it is given, else the first."""
+    """Return the pool that a role runs on: the one it is given, else the first."""
     return config.placement.roles.get(role) or next(iter(config.placement.pools))
 
 
 def is_disaggregated(config: Config) -> bool:
-    """Whether generation has a pool of its own, away from the actor's processes."""
+    """Tell whether generation has a pool of its own, away from the actor's processes."""
     pool = config.placement.roles.get("rollout")
     return pool is not None and pool != pool_of(config, "actor")
 
 
 def trained(config: Config, facts: Facts) -> list[str]:
-    """The roles in use that have a Megatron model."""
+    """List the roles in use that have a Megatron model."""
     return [role for role in (*MODEL_ROLES, *BY_MODEL) if role in facts.roles and has_model(config, role)]
 
 
 def has_model(config: Config, role: str) -> bool:
-    """Whether a role has a Megatron model; reward and cost do if their worker says so, and not if it is a grader."""
+    """Tell whether a role has a Megatron model; reward and cost have one unless their worker is a grader."""
     return role in MODEL_ROLES or (role in BY_MODEL and section(config, role).worker == BY_MODEL[role])
 
 
 def section(config: Config, role: str) -> TrainedRoleConfig:
-    """The settings of a role with a model."""
+    """Return the settings of a role with a model."""
     return cast(TrainedRoleConfig, getattr(config, role))
 
 
@@ -149,7 +149,7 @@ def _head(config: Config, role: str, found: str) -> Iterator[str]:
 
 
 def _distinct(config: Config, facts: Facts, by: str) -> list[str]:
-    """The trained roles, but only the first of those that are cut alike and share a pool or a model."""
+    """List the trained roles, but only the first of those that are split alike and share a pool or a model."""
     first: dict[tuple[str, int, int], str] = {}
     for role in trained(config, facts):
         own = section(config, role)

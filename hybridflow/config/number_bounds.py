@@ -14,15 +14,15 @@ ROLE = "ROLE"
 
 
 def problems(config: Config) -> list[str]:
-    """Every number that is out of its bounds, as `key: what was found; what was expected`.
+    """List every number that is out of its bounds, as `key: what was found; what was expected`.
 
-    All sections are looked at, those of roles that take no part too: such a number is right in no run.
+    All sections are looked at, those of roles that the run does not use too: such a number is right in no run.
     """
     return list(_wrong("", config, Config))
 
 
 def declared(kind: Any = None, above: str = "") -> Iterator[tuple[str, Number, Any]]:
-    """Every number of the schema with its default, roles alike told once: `ROLE.optimizer.lr`.
+    """Yield every number of the schema with its default, roles that are alike once: `ROLE.optimizer.lr`.
 
     An entry of a list or a dictionary is written `placement.pools.*`, without a default.
     """
@@ -34,14 +34,14 @@ def declared(kind: Any = None, above: str = "") -> Iterator[tuple[str, Number, A
 
 
 def in_words() -> str:
-    """All of them as lines of text, for the help."""
+    """List all numbers as lines of text, for the help."""
     rows = [(key, str(found)) for key, found, _ in declared()]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"  {key:<{width}}  {text}" for key, text in rows)
 
 
 def table() -> str:
-    """All of them as a table of Markdown, for docs/configure.md."""
+    """List all numbers as a table of Markdown, for docs/configure.md."""
     rows = ["| key | default | what it may be |", "|---|---|---|"]
     for key, found, default in declared():
         why = found.bounds.because if found.bounds else ""

@@ -19,7 +19,7 @@ MOST = 250  # characters of a name of an option: of a file without its ending
 
 
 def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
-    """The value of `plugins`: from the overrides, else from the files of the options that these choose.
+    """Return the value of `plugins`: from the overrides, else from the files of the options that these choose.
 
     A file that those files include is not looked into; its plugins are imported after composing.
 

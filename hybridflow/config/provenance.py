@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 
 @dataclass(frozen=True)
 class Layer:
-    """One YAML file of the composition, and the section that its keys are in ("" for the top level)."""
+    """YAML file of the composition, and the section that its keys are in ("" for the top level)."""
 
     file: Path
     package: str
@@ -21,7 +21,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Origins:
-    """What was composed, in order: later wins, and overrides win over files."""
+    """Origins of a composition, in order: later wins, and overrides win over files."""
 
     layers: Sequence[Layer] = ()
     overrides: Sequence[Override] = ()
@@ -35,22 +35,22 @@ class Origins:
         return f"{_short(layer.file)}:{line_of(layer.file, _below(key, layer.package))}" if layer else None
 
     def override(self, key: str) -> Override | None:
-        """The last override of that key, of one below it, or of one above it that gives it a value."""
+        """Return the last override of a key, of one below it, or of one above it that gives it a value."""
         return next((override for override in reversed(self.overrides) if _sets(override, key)), None)
 
     def layer(self, key: str) -> Layer | None:
-        """The last file that sets that key."""
+        """Return the last file that sets a key."""
         found = (layer for layer in reversed(self.layers) if line_of(layer.file, _below(key, layer.package)))
         return next(found, None)
 
     def annotate(self, problem: str) -> str:
-        """A problem that begins with `key: `, with the place where that key was set at its end."""
+        """Append to a problem, which begins with `key: `, the place where that key was set."""
         place = self.find(problem.partition(":")[0])
         return f"{problem} ({place})" if place else problem
 
 
 def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
-    """The line (from 1) of the key at that path in a YAML file; None if it is not there."""
+    """Return the line (from 1) of the key at a path in a YAML file; None if it is not there."""
     if parts is None:
         return None
     with file.open(encoding="utf-8") as text:
@@ -71,12 +71,12 @@ def _sets(override: Override, key: str) -> bool:
 
 
 def _below(key: str, package: str) -> list[str] | None:
-    """The parts of a key inside a package; None if it is elsewhere."""
+    """Return the parts of a key inside a package; None if it is elsewhere."""
     if not package:
         return key.split(".")
     return key[len(package) + 1 :].split(".") if key.startswith(package + ".") else None
 
 
 def _short(file: Path) -> str:
-    """The shorter of the file's relative and absolute names."""
+    """Return the shorter of the file's relative and absolute names."""
     return min(os.path.relpath(file), str(file), key=len)

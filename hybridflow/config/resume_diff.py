@@ -65,7 +65,7 @@ def changes(before: str, now: str, config: Config) -> Changes:
 
 
 def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
-    """By key, every setting that differs between two configurations as YAML: `key: a before, b now`."""
+    """List every setting that differs between two configurations as YAML, by key: `key: a before, b now`."""
     old, new = _flat(before), _flat(now)
     return {
         key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
@@ -75,13 +75,13 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
 
 
 def _unset(before: str, now: str) -> set[str]:
-    """The keys of the schema that only `now` has, with the values of the schema."""
+    """Return the keys of the schema that only `now` has, with the values of the schema."""
     old, new, default = map(_flat, (before, now, OmegaConf.to_yaml(OmegaConf.structured(sections.whole()))))
     return {key for key, value in default.items() if key not in old and new.get(key) == value}
 
 
 def _decays(config: Config) -> bool:
-    """Whether a learning rate decays over all the steps of the run, so that their number matters."""
+    """Tell whether a learning rate decays over all the steps of the run, so that their number matters."""
     learn = (config.actor, config.critic, config.cost_critic, config.reward_model)
     return any(role.optimizer.decay != Decay.constant for role in learn)
 
@@ -91,7 +91,7 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _flat(text: str) -> dict[str, Any]:
-    """By key, the settings in a text of YAML; an empty one has none."""
+    """Return the settings in a text of YAML by dotted key; an empty text has none."""
     return dict(_leaves(yaml.safe_load(text) or {}))
 
 

@@ -16,12 +16,12 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def folder_of(config: Config) -> Path:
-    """The run folder."""
+    """Return the run folder."""
     return Path(config.run.root) / config.run.name
 
 
 def problems(config: Config) -> list[str]:
-    """What is wrong with `run.name` and `run.root`, as `key: what was found; what to do`; folders are looked at."""
+    """List what is wrong with `run.name` and `run.root`, as `key: what was found; what to do`. Reads folders."""
     return of_name(config.run.name) or list(_place(config))
 
 
@@ -45,7 +45,7 @@ def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
 
 def of_name(name: str) -> list[str]:
-    """What is wrong with a `run.name`, wherever its root is."""
+    """List what is wrong with a `run.name`, wherever its root is."""
     return list(_of_name(name))
 
 
@@ -82,7 +82,7 @@ def _place(config: Config) -> Iterator[str]:
 
 
 def _inside_of_another(root: str, name: PurePosixPath) -> Iterator[str]:
-    """A run folder among what another run has written, and will move away when it begins anew."""
+    """Report a run folder among what another run has written, and will move away when it begins anew."""
     for outer in name.parents:
         part, other = name.relative_to(outer).parts[0], Path(root) / outer
         if outer.parts and part in PARTS and (other / "config.yaml").is_file():
@@ -98,7 +98,7 @@ def _texts(options: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 
 
 def _part_of(own: Path, path: str) -> str | None:
-    """The part of this run folder in which there is something at that path."""
+    """Return the part of this run folder in which there is something at that path."""
     try:
         inside = Path(path).resolve().relative_to(own).parts
         return inside[0] if inside and inside[0] in PARTS and Path(path).exists() else None

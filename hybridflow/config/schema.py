@@ -41,7 +41,7 @@ class Recompute(StrEnum):
 
 
 class TooLong(StrEnum):
-    """What becomes of a row whose tokens do not fit a sequence."""
+    """Policy for a row whose tokens do not fit a sequence."""
 
     error = "error"  # the run ends, and names it
     drop = "drop"  # it is left out; how many are is said at the start
@@ -49,7 +49,7 @@ class TooLong(StrEnum):
 
 
 class Resharding(StrEnum):
-    """How weights get from training's layout to generation's. All but the first are there to be compared with it."""
+    """Method that brings weights from training's layout to generation's. The first is ours, others for comparison."""
 
     hybrid = "hybrid"  # each rank gathers its generation shard, which contains its training shard
     hybrid_v = "hybrid_v"  # each gathers the whole model; generation's places are neighbours
@@ -58,7 +58,7 @@ class Resharding(StrEnum):
 
 @dataclass
 class ParallelConfig:
-    """How a role is cut over the ranks of its pool. Data parallel size is what is left: slots / (tensor × pipeline)."""
+    """Parallel sizes of a role on its pool. The data parallel size is the rest: slots / (tensor × pipeline)."""
 
     tensor: Count = 1
     pipeline: Count = 1
@@ -66,7 +66,7 @@ class ParallelConfig:
 
 @dataclass
 class TrainParallelConfig(ParallelConfig):
-    """The same for a role with a Megatron model."""
+    """Parallel sizes of a role with a Megatron model."""
 
     sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
     context: Count = 1  # not supported yet
@@ -75,7 +75,7 @@ class TrainParallelConfig(ParallelConfig):
 
 @dataclass
 class OffloadConfig:
-    """What waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
+    """State that waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
 
     weights: bool = False
     optimizer: bool = False  # master weights, moments and the memory of gradients
@@ -83,7 +83,7 @@ class OffloadConfig:
 
 @dataclass
 class ModelConfig:
-    """A Hugging Face folder (config.json, safetensors, tokenizer)."""
+    """Hugging Face folder (config.json, safetensors, tokenizer)."""
 
     path: str = MISSING  # `~` is the home folder, as in all paths here
     dtype: DType = DType.float32
@@ -110,7 +110,7 @@ class OptimizerConfig:
 
 @dataclass
 class TrainedRoleConfig:
-    """What every role with a Megatron model has."""
+    """Settings of every role with a Megatron model."""
 
     worker: str = MISSING  # the registered name of the worker class
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -122,7 +122,7 @@ class TrainedRoleConfig:
 
 @dataclass
 class ActorConfig(TrainedRoleConfig):
-    """The policy: generates, scores and learns."""
+    """Policy: it generates, scores and learns."""
 
     worker: str = "actor"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -130,7 +130,7 @@ class ActorConfig(TrainedRoleConfig):
 
 @dataclass
 class CriticConfig(TrainedRoleConfig):
-    """The value function, started from `model.path` with a fresh scalar head."""
+    """Value function, started from `model.path` with a fresh scalar head."""
 
     worker: str = "critic"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -138,14 +138,14 @@ class CriticConfig(TrainedRoleConfig):
 
 @dataclass
 class ReferenceConfig(TrainedRoleConfig):
-    """The frozen policy that the KL penalty measures from."""
+    """Frozen policy that the KL penalty measures from."""
 
     worker: str = "reference"
 
 
 @dataclass
 class RewardConfig(TrainedRoleConfig):
-    """A grader applied to every response; or, with `worker: model`, a reward model, while the grader validates."""
+    """Grader of every response; or, with `worker: model`, a reward model, while the grader validates."""
 
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
@@ -156,7 +156,7 @@ class RewardConfig(TrainedRoleConfig):
 
 @dataclass
 class CostConfig(TrainedRoleConfig):
-    """A grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
+    """Grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
 
     worker: str = "cost"
     grader: str = ""  # the registered name of the grader; its grade is the cost
@@ -166,14 +166,14 @@ class CostConfig(TrainedRoleConfig):
 
 @dataclass
 class CostCriticConfig(CriticConfig):
-    """The value function of costs, started from `model.path` with a fresh scalar head."""
+    """Value function of costs, started from `model.path` with a fresh scalar head."""
 
     worker: str = "cost_critic"
 
 
 @dataclass
 class RewardModelConfig(TrainedRoleConfig):
-    """A reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
+    """Reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
 
     worker: str = "reward_model"
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -202,7 +202,7 @@ class RolloutConfig:
 
 @dataclass
 class PlacementConfig:
-    """Which role runs on which pool of slots. A slot is one process: one GPU, or one thread of a CPU."""
+    """Placement of roles on pools of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
     pools: dict[str, Count] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
     roles: dict[str, str] = field(
@@ -212,7 +212,7 @@ class PlacementConfig:
 
 @dataclass
 class TaskConfig:
-    """Where prompts come from."""
+    """Source of prompts."""
 
     name: str = MISSING  # the registered name of the task
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
@@ -222,7 +222,7 @@ class TaskConfig:
 
 @dataclass
 class AdvantageConfig:
-    """An advantage estimator and its options."""
+    """Advantage estimator and its options."""
 
     name: str = MISSING
     options: dict[str, Any] = field(default_factory=dict)
@@ -230,7 +230,7 @@ class AdvantageConfig:
 
 @dataclass
 class ComponentConfig:
-    """A registered part that may be left out, and its options."""
+    """Registered part that may be left out, and its options."""
 
     name: str = "none"
     options: dict[str, Any] = field(default_factory=dict)
@@ -238,7 +238,7 @@ class ComponentConfig:
 
 @dataclass
 class PolicyLossConfig:
-    """A policy loss and how its tokens are averaged."""
+    """Policy loss, and how its tokens are averaged."""
 
     name: str = "ppo_clip"  # or gspo, cispo, pg
     options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
@@ -253,21 +253,21 @@ class PolicyLossConfig:
 
 @dataclass
 class ValueLossConfig:
-    """The critic's loss: squared error, clipped around the old values."""
+    """Critic's loss: squared error, clipped around the old values."""
 
     clip: Positive = 0.2
 
 
 @dataclass
 class PreferenceLossConfig:
-    """The loss of DPO."""
+    """Loss of DPO."""
 
     beta: Positive = 0.1  # how strongly the policy is held to the reference
 
 
 @dataclass
 class LagrangeConfig:
-    """The multiplier of a limit on the mean cost of responses (Safe-RLHF)."""
+    """Multiplier of a limit on the mean cost of responses (Safe-RLHF)."""
 
     limit: Annotated[float, Bounds(because="costs have the scale of their grader")] = 0.0  # of the mean cost
     multiplier: Positive = 1.0  # to begin with
@@ -278,7 +278,7 @@ class LagrangeConfig:
 
 @dataclass
 class AlgorithmConfig:
-    """An algorithm, its data sizes and its parts."""
+    """Algorithm, its data sizes and its parts."""
 
     name: str = MISSING
     prompts_per_step: Count = 64
@@ -308,7 +308,7 @@ class AlgorithmConfig:
 
 @dataclass
 class TrainerConfig:
-    """The loop around the algorithm's steps."""
+    """Loop around the algorithm's step."""
 
     steps: NotNegativeInt = 100
     schedule: str = "sync"  # the order of a step's parts, by name
@@ -328,7 +328,7 @@ class TrainerConfig:
 
 @dataclass
 class RunConfig:
-    """A run's name, place and seed."""
+    """Name, place and seed of a run."""
 
     name: str = MISSING
     root: str = "runs"
@@ -348,7 +348,7 @@ class RayClusterConfig:
 
 @dataclass
 class Config:
-    """The whole of a run."""
+    """Settings of a whole run."""
 
     run: RunConfig = field(default_factory=RunConfig)
     ray: RayClusterConfig = field(default_factory=RayClusterConfig)

@@ -20,7 +20,7 @@ def problems(
     models: Mapping[str, Sizes] = MappingProxyType({}),
     tokenizers: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """Every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
+    """List every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
 
     Args:
         models: by role, the sizes of its model, as far as they are known.
@@ -41,7 +41,7 @@ def problems(
 
 
 def of_parts(config: Config, origins: Origins | None = None) -> list[str]:
-    """The same of the algorithm's parts and of what it does not heed; of settings that are sound else.
+    """List the problems of the algorithm's parts and of what it does not heed, in settings that are sound otherwise.
 
     Args:
         origins: where they were made, if that is known.
@@ -53,7 +53,7 @@ def of_parts(config: Config, origins: Origins | None = None) -> list[str]:
 
 
 def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of these roles that are none of ours, and for which there is a worker."""
+    """Select the roles that are none of ours, and for which there is a worker."""
     from hybridflow.roles import roles
     from hybridflow.workers import Worker, workers
 

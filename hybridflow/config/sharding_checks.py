@@ -9,7 +9,7 @@ from hybridflow.config.schema import Config, Resharding, TrainedRoleConfig
 
 
 class Sizes(Protocol):
-    """What is asked of a model; `hybridflow.models.ModelShape` has it."""
+    """Sizes of a model that the checks ask for; `hybridflow.models.ModelShape` has them."""
 
     @property
     def layers(self) -> int: ...
@@ -29,7 +29,7 @@ class Sizes(Protocol):
 
 
 def training(role: str, settings: TrainedRoleConfig, model: Sizes) -> Iterator[str]:
-    """What Megatron cannot cut."""
+    """Yield what Megatron cannot split."""
     cut, path = settings.parallel, settings.model.path
     wholes = (model.heads, "heads"), (model.kv_heads, "key/value heads"), (model.ffn, "feed-forward rows")
     yield from _uneven(f"{role}.parallel.tensor", cut.tensor, wholes, path)
@@ -37,7 +37,7 @@ def training(role: str, settings: TrainedRoleConfig, model: Sizes) -> Iterator[s
 
 
 def generation(config: Config, model: Sizes, *, disaggregated: bool) -> Iterator[str]:
-    """What vLLM cannot cut, and what does not get there from the actor's ranks.
+    """Yield what vLLM cannot split, and what does not get there from the actor's ranks.
 
     Args:
         apart: generation has a pool of its own; else its sizes are known to divide the actor's, or another check says
@@ -66,7 +66,7 @@ def _apart(config: Config, model: Sizes) -> Iterator[str]:
 
 
 def _colocated(config: Config, model: Sizes) -> Iterator[str]:
-    """What divides over the actor's ranks divides over fewer; but for the vocabulary, which both engines pad."""
+    """Check the vocabulary, which both engines pad; all else that divides over the actor's ranks divides over fewer."""
     whole, part, path = config.actor.parallel.tensor, config.rollout.parallel.tensor, config.actor.model.path
     here, there = model.padded_vocab(whole), model.padded_vocab(1)
     ends = {min(padded // part, model.vocab) for padded in (here, there)}  # of the first part's rows
@@ -85,7 +85,7 @@ def _vocabulary(model: Sizes) -> tuple[int, str]:
 
 
 def _uneven(key: str, size: int, wholes: Iterable[tuple[int, str]], path: str) -> Iterator[str]:
-    """The first of these numbers of a model that a size does not divide."""
+    """Yield the first of these numbers of a model that a size does not divide."""
     for whole, what in wholes:
         if size > 0 and whole % size:
             yield f"{key}: {size} does not divide the {whole} {what} of {path}"

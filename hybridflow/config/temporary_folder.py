@@ -10,7 +10,7 @@ VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
 
 
 def problem() -> str | None:
-    """What is wrong with it, as `VARIABLE: what was found; what to do`; None: nothing."""
+    """Explain what is wrong with it, as `VARIABLE: what was found; what to do`; None: nothing."""
     name = next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
     folder, room = os.environ.get(name, "/tmp"), LONGEST - len(SOCKET)
     size = len(os.fsencode(folder))

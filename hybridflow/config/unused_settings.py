@@ -30,15 +30,15 @@ SHARED = ("actor", "reward")
 
 
 def idle(config: Config, algorithm: type[Flow]) -> frozenset[str]:
-    """The keys of settings that are not at their defaults and that this algorithm has no use for."""
+    """Return the keys of settings that are not at their defaults and that this algorithm has no use for."""
     return frozenset(key for key, _ in _idle(config, algorithm))
 
 
 def problems(config: Config, algorithm: type[Flow], origins: Origins | None = None) -> list[str]:
-    """What was set for this algorithm and has no effect on it, as `key: what was found; what to do`.
+    """List what was set for this algorithm and has no effect on it, as `key: what was found; what to do`.
 
     Args:
-        origins: where settings were made; if that is not known, only parts that are named in vain are told.
+        origins: where settings were made; if that is not known, only parts that are named in vain are reported.
     """
     found = _idle(config, algorithm)
     if origins is None:
@@ -47,7 +47,8 @@ def problems(config: Config, algorithm: type[Flow], origins: Origins | None = No
 
 
 def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path) -> list[str]:
-    """What was set otherwise and has no effect: in files that are not ours, and for roles that take no part.
+    """List what was set otherwise and has no effect: in files that are not ours, and for roles that the run does not
+    use.
 
     Args:
         ours: the folder of our own options, which are known to serve several algorithms.
@@ -71,7 +72,7 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
 
 
 def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
-    """By key, settings that are not at their defaults and that this algorithm has no use for."""
+    """Yield by key the settings that are not at their defaults and that this algorithm has no use for."""
     heeds = vars(algorithm).get("heeds")
     name, default = config.algorithm.name, AlgorithmConfig()
     unread = [
@@ -90,7 +91,7 @@ def _way_out(expected: Any) -> str:
 
 
 def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Each leaf that differs from its default: key, value, default. A part without a default is idle as `none`."""
+    """Yield leaves that differ from their default: key, value, default. A part without one is idle as `none`."""
     if is_dataclass(value):
         for entry in fields(value):
             yield from _changed(f"{key}.{entry.name}", getattr(value, entry.name), getattr(default, entry.name))
@@ -102,7 +103,7 @@ def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any
 
 
 def _meant(origins: Origins, key: str) -> bool:
-    """Whether the command line set it last, for this command alone, or the option of the group `algorithm`."""
+    """Tell whether the command line, for this command alone, or the option of group `algorithm` set it last."""
     override = origins.override(key)
     if override is not None:
         return override.input_line not in origins.shared

@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"[-+]?[0-9][0-9_]*")
 
 
 def load(file: Path) -> DictConfig:
-    """The settings in a file; an empty one has none.
+    """Read the settings in a file; an empty one has none.
 
     Raises ConfigError naming the file and, where there is one, the line: it cannot be read, is no UTF-8, no YAML or no
     mapping, or would be too large once it is built.
@@ -48,7 +48,7 @@ def load(file: Path) -> DictConfig:
 
 
 def checked(file: Path) -> str:
-    """The text of a file that can be built; raises ConfigError as `load`."""
+    """Read a file whose content can be built; raises ConfigError as `load`."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise ConfigError(f"{file}: {file.stat().st_size} bytes; settings have at most {MOST_BYTES}")
@@ -73,7 +73,7 @@ def _built(file: Path, text: str) -> DictConfig:
 
 @dataclass
 class _Measured:
-    """How large what a file describes would be, counted as its events come."""
+    """Size of what a file describes, counted as its events come."""
 
     file: Path
     open: list[tuple[str | None, int]] = field(default_factory=list)  # anchor, and nodes before it
@@ -121,13 +121,13 @@ class _Measured:
 
 
 def _is_text(event: NodeEvent, nodes: int) -> bool:
-    """Whether the file is a text or a number; one that is empty, or null, has no settings."""
+    """Tell whether the file is a text or a number; one that is empty, or null, has no settings."""
     return nodes == 0 and isinstance(event, ScalarEvent) and event.value.lower() not in ("", "~", "null")
 
 
 @contextmanager
 def named(file: Path) -> Iterator[None]:
-    """What goes wrong with YAML is a ConfigError that names the file."""
+    """Turn what goes wrong with YAML into a ConfigError that names the file."""
     try:
         yield
     except yaml.YAMLError as error:

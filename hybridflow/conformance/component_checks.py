@@ -38,7 +38,7 @@ LIMIT = 6  # tokens that a response of these rows may have
 
 
 def results(found: Found) -> Tried:
-    """Of each part that can be tried so, the promises that it does not keep."""
+    """Yield for each part that can be tried so the promises that it does not keep."""
     for kind, check in CHECKS.items():
         for name, part in found.get(kind, {}).items():
             own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
@@ -85,7 +85,7 @@ def _expect_loss(on: str, given: Any, size: int, what: str) -> None:
 
 
 def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
-    """Of all rows twice a sum is twice as much; a mean is not."""
+    """Expect twice the sum of twice the rows; a mean would not double."""
     for name, total in given.metrics.items():
         again = twice.metrics.get(name, 2 * total)
         stays = bool(total.abs() > 1e-4) and bool(torch.isclose(again, total, rtol=1e-4, atol=0.0))
@@ -117,7 +117,7 @@ def try_shaping(shaping: Callable[..., Any]) -> None:
 
 
 def try_filter(rows_that_stay: Callable[..., Any]) -> None:
-    """The numbers of the rows that stay, whatever `select` takes: in any order."""
+    """Try a filter: the numbers of the rows that stay are what `select` takes, in any order."""
     expect_defaults(rows_that_stay)
     for case in cases():
         on = f"on {case.name}: "
@@ -173,7 +173,7 @@ def try_aggregation(weights_of: Callable[..., Any]) -> None:
 
 
 def try_controller(make: Callable[..., Any]) -> None:
-    """A coefficient that stays finite, and a state that comes back from JSON."""
+    """Try a controller: its coefficient stays finite, and its state comes back from JSON."""
     expect_defaults(make)
     one, other, twin = make(0.1), make(0.1), make(0.1)
     for kl in (0.0, 0.01, 10.0):

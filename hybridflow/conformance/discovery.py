@@ -30,7 +30,7 @@ Found = Mapping[str, Mapping[str, Any]]
 
 
 def registered(load: Callable[[], None]) -> Found:
-    """What is registered while `load` imports modules, but for our own parts that it may import as well."""
+    """Collect what is registered while `load` imports modules, but for our own parts that it may import as well."""
     before = {registry.kind: registry.registered for registry in REGISTRIES}
     load()
     return {
@@ -44,10 +44,10 @@ def registered(load: Callable[[], None]) -> Found:
 
 
 def names(found: Found) -> list[str]:
-    """Each as `policy loss 'mine'`."""
+    """Name each part as `policy loss 'mine'`."""
     return [f"{kind} {name!r}" for kind, parts in found.items() for name in parts]
 
 
 def ours(part: object) -> bool:
-    """Whether hybridflow itself brings it."""
+    """Tell whether hybridflow itself brings a part."""
     return str(getattr(part, "__module__", "")).partition(".")[0] == "hybridflow"

@@ -65,7 +65,7 @@ def _estimated(estimate: Callable[..., Any], inputs: Watched, declared: tuple[st
 
 
 def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tensor], Tensor]) -> Watched:
-    """The rows of a case with the declared columns, and no others."""
+    """Return the rows of a case with the declared columns, and no others."""
     rows, tokens, ragged = len(case.lengths), case.tokens, _ragged()
     return Watched(
         token_rewards(case.rewards, case.lengths),
@@ -83,7 +83,7 @@ def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tens
 
 
 def _ragged() -> set[str]:
-    """The columns that some role declares as ragged."""
+    """Return the columns that some role declares as ragged."""
     declared = (method for role in roles for method in methods(roles.get(role)).values())
     return {name for method in declared for name, kind in method.kinds.items() if kind.startswith("ragged")}
 

@@ -20,11 +20,11 @@ OURS = str(Path(hybridflow.__file__).parent)
 
 
 class ExpectationError(Exception):
-    """The message says which promise."""
+    """Expectation that a part does not meet; the message says which."""
 
 
 def broken(check: Callable[[], None]) -> list[str]:
-    """The promise that a check finds broken, if any; what the user's code raises is one too, with its place."""
+    """Return the promise that a check shows broken, if any; what the user's code raises is one too, with its place."""
     try:
         check()
     except ExpectationError as error:
@@ -35,7 +35,7 @@ def broken(check: Callable[[], None]) -> list[str]:
 
 
 def described(error: BaseException) -> str:
-    """An exception on one line, with the last line of the user's own that it came from."""
+    """Describe an exception on one line, with the last line of the user's own that it came from."""
     text = " ".join(traceback.format_exception_only(error)[-1].split())
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     own = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename[:1] != "<"]
@@ -60,7 +60,7 @@ def expect_floats(on: str, name: str, value: object, size: int, what: str) -> No
 
 
 def expect_defaults(part: Callable[..., Any]) -> None:
-    """Every option of a part has a default: it is tried without any."""
+    """Expect a default of every option of a part: it is tried without any."""
     options = list(inspect.signature(part).parameters.values())[1:]
     variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     bare = [option.name for option in options if option.default is option.empty and option.kind not in variadic]
@@ -68,7 +68,7 @@ def expect_defaults(part: Callable[..., Any]) -> None:
 
 
 def expect_again(on: str, first: object, second: object) -> None:
-    """What a part gave when it was called once more with the same."""
+    """Expect a part to give the same when it is called once more with the same."""
     expect(
         _alike(first, second),
         f"{on}it gives something else when it is called again with the same: is there a random number in it, a clock, "

@@ -23,10 +23,10 @@ STEPS = 2
 
 
 def results(script: ScenarioBuilder, problems: Callable[[Config], list[str]], say: Callable[[str], None]) -> Tried:
-    """Of each play, the promises that it does not keep.
+    """Yield for each scenario the promises that it does not keep.
 
     Args:
-        problems: what is wrong with settings before anything starts; a play that has any is not started.
+        problems: what is wrong with settings before anything starts; a scenario that has any is not started.
         say: is told what is being started.
     """
     import_plugins([PLUGIN])
@@ -52,7 +52,7 @@ def results(script: ScenarioBuilder, problems: Callable[[Config], list[str]], sa
 
 
 def tried(stage: SharedRoles, play: Scenario) -> tuple[list[str], bool]:
-    """The promises that two steps do not keep, and whether the ranks have ended over it."""
+    """Return the promises that two steps do not keep, and whether the ranks have ended over it."""
     lines: dict[str, None] = {}
 
     def take_steps() -> None:

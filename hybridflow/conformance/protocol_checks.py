@@ -28,7 +28,7 @@ ROWS = (0, 1, 4, 11)
 
 
 def try_protocol(cls: type[Protocol]) -> None:
-    """What `distribute` hands out, `collect` puts back as it was, or makes a value of; ranks' metrics it joins too."""
+    """Try a protocol: `collect` puts back what `distribute` hands out, or makes a value of it; it joins metrics too."""
     refused, tried = "", 0
     for (name, layout), (what, rows) in product(LAYOUTS.items(), _kinds_of_rows()):
         try:
@@ -88,7 +88,7 @@ def _rows_back(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Call
 
 
 def _for_values(protocol: Protocol, layout: Layout, parts: Sequence[Call | None], rows: int) -> bool:
-    """Whether every rank that is called has all rows, and what they return becomes one value, such as its mean.
+    """Tell whether every rank that is called has all rows, and what they return becomes one value, such as its mean.
 
     Such a protocol is for methods that give no rows.
     """
@@ -100,7 +100,7 @@ def _for_values(protocol: Protocol, layout: Layout, parts: Sequence[Call | None]
 
 
 def _handed_out(parts: Sequence[Call | None]) -> list[list[int] | None]:
-    """By rank, the numbers of its rows."""
+    """Return by rank the numbers of its rows."""
     return [None if part is None else _numbers(part.args[0]) for part in parts]
 
 
@@ -110,7 +110,7 @@ def _numbers(rows: BatchRef) -> list[int]:
 
 
 def _kinds_of_rows() -> Iterator[tuple[str, BatchRef]]:
-    """Rows in no groups, in groups of two, and in groups that lie in each other, as after a filter."""
+    """Yield rows in no groups, in groups of two, and in groups that lie in each other, as after a filter."""
     for count in ROWS:
         yield f"{count} rows", _rows(count)
     for count in ROWS:

@@ -31,11 +31,11 @@ class Settings(Role, Worker):
 
 @graders.register("contract_even")
 def even(response: str, answer: str) -> float:
-    """A random model is as often right as wrong."""
+    """Grade so that a random model is as often right as wrong."""
     return float(sum(map(ord, response)) % 2 == 0)
 
 
 @graders.register("contract_count")
 def count(response: str, answer: str) -> float:
-    """How many characters there are: a cost that always varies."""
+    """Count the characters of a response: a cost that always varies."""
     return float(len(response))

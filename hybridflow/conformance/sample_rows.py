@@ -50,7 +50,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """All of them, the plainest first; the last has no rows, as a rank has that was given none."""
+    """List all cases, the plainest first; the last has no rows, as a rank has that was given none."""
     plain = [_random(seed) for seed in range(4)]
     first = plain[0]
     rows = len(first.lengths)

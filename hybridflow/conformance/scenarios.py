@@ -41,7 +41,7 @@ class Scenario:
 
     @property
     def algorithm(self) -> type[Algorithm]:
-        """Its class."""
+        """Algorithm's class."""
         return algorithms.get(self.config.algorithm.name)
 
 
@@ -63,7 +63,7 @@ class ScenarioBuilder:
     loaded: dict[str, Config] = field(default_factory=dict)
 
     def plays(self) -> list[Scenario]:
-        """Each option that names what was found, each algorithm that has none, each part that stands in neither."""
+        """List options that name what was found, algorithms without an option, and parts that stand in neither."""
         mine = [*self._options()]
         named = {play.config.algorithm.name for play in mine}
         mine += [self._of_algorithm(name) for name in self.found["algorithm"] if name not in named]
@@ -76,7 +76,7 @@ class ScenarioBuilder:
         return mine or ([Scenario(f"role {', '.join(built)}, built beside grpo", self._load("grpo"))] if built else [])
 
     def built(self) -> list[str]:
-        """The roles that are the user's own or are played by a worker of the user's, called by a play or not."""
+        """List the roles that are the user's own or have a worker of the user's, called by a scenario or not."""
         return [*self.found["role"], *self._replaced()]
 
     def _options(self) -> Iterator[Scenario]:
@@ -86,7 +86,7 @@ class ScenarioBuilder:
                 yield Scenario(f"algorithm={option}", self._load(option))
 
     def _is_theirs(self, option: str) -> bool:
-        """Whether an option names anything of these modules: a folder may have those of other modules too."""
+        """Tell whether an option names anything of these modules: a folder may have those of other modules too."""
         try:
             config = self._load(option)
         except ConfigError:  # it cannot be read without its own modules, or it has a mistake
@@ -102,7 +102,7 @@ class ScenarioBuilder:
         return any(name in words for parts in self.found.values() for name in parts)
 
     def _of_algorithm(self, name: str) -> Scenario:
-        """Under the settings of one of ours that is like it."""
+        """Build a scenario under the settings of one of ours that is like it."""
         cls = self.found["algorithm"][name]
         like = "sft" if cls.supervised and not cls.components else "grpo"
         if cls.preferences:
@@ -116,7 +116,7 @@ class ScenarioBuilder:
         return Scenario(f"algorithm {name!r}", replace(config, algorithm=own))
 
     def _host(self, mine: Sequence[Scenario], kind: str, name: str) -> Config:
-        """The settings of a flow that gives what the part reads; of the user's, if there is one."""
+        """Return the settings of a flow that gives what the part reads; of the user's, if there is one."""
         if kind != "advantage estimator":
             return self._load("grpo")
         for config in chain((play.config for play in mine), map(self._load, HOSTS)):
@@ -128,7 +128,7 @@ class ScenarioBuilder:
         return self._load("grpo")  # that a column is missing is told when the settings are checked
 
     def _load(self, option: str) -> Config:
-        """To compose takes long, so once each; what is made of it is a changed copy."""
+        """Compose an option once, which takes long; what is made of it is a changed copy."""
         if option not in self.loaded:
             self.loaded[option] = self._composed(option)
         return self.loaded[option]
@@ -147,7 +147,7 @@ class ScenarioBuilder:
         )
 
     def _replaced(self) -> dict[str, str]:
-        """By role of ours, the first of the user's workers that can play it."""
+        """Return by role of ours the first of the user's workers for it."""
         taken: dict[str, str] = {}
         for name, cls in self.found["worker"].items():
             for role in (*MODEL_ROLES, *BY_MODEL):
@@ -157,7 +157,7 @@ class ScenarioBuilder:
 
 
 def _parts(config: Config) -> Iterator[tuple[str, Any]]:
-    """The parts that settings name, by the kind of their registry."""
+    """Yield the parts that settings name, by the kind of their registry."""
     own = config.algorithm
     yield from (
         ("advantage estimator", own.advantage),

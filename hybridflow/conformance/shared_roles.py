@@ -31,7 +31,7 @@ class SharedRoles:
     settings: Group
 
     def algorithm(self, config: Config) -> Algorithm:
-        """The algorithm of these settings over the roles, which take up its part of them."""
+        """Build the algorithm of these settings over the roles, which take up their part of them."""
         self.settings.use(asdict(config.algorithm)).get()
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
         task, draws = load_task(config), iter(range(1000))
@@ -45,7 +45,7 @@ class SharedRoles:
         return algorithm
 
     def step(self, algorithm: Algorithm, number: int) -> tuple[BatchRef, dict[str, float]]:
-        """Take one step as the trainer does; return its rows and what it measured."""
+        """Take one step as the trainer does; return its rows, and what it measured."""
         context = StepContext(number, algorithm.context.next_prompts)
         schedule = schedules.get("sync")(algorithm, self.running.supervisor)
         rollout = schedule.take_step(context)

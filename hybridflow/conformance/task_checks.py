@@ -25,7 +25,7 @@ SOME = 3
 
 
 def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWERS) -> None:
-    """A finite number for any response, the same each time. It may refuse an answer that it cannot compare with."""
+    """Try a grader: a finite number for any response, the same each time. It may refuse an answer."""
     refused = []
     for answer in answers:
         try:
@@ -49,7 +49,7 @@ def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWER
 
 
 def _number(on: str, given: object) -> float:
-    """A grade as a run takes it."""
+    """Return a grade as a run takes it."""
     try:
         return number(given)
     except ValueError as error:
@@ -85,7 +85,7 @@ def try_task(cls: type[Task]) -> None:
 
 
 def _try_row(task: Task, split: str, index: int) -> None:
-    """A row as a run takes it: it can be said in tokens, and answered."""
+    """Try a row as a run takes it: it can be expressed in tokens, and answered."""
     try:
         row = task.rows(split, [index])
     except DataError as error:
@@ -96,7 +96,7 @@ def _try_row(task: Task, split: str, index: int) -> None:
 
 
 def any_text_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with a token for every byte, so for any text, and a plain chat template."""
+    """Build a tokenizer with a token for every byte, so for any text, and a plain chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -116,7 +116,7 @@ def _forget_token() -> None:
 
 
 def _found() -> str:
-    """The address that `auto` stands for. Raises ConnectionError if there is none."""
+    """Return the address that `auto` stands for. Raises ConnectionError if there is none."""
     from ray._private.authentication import authentication_token_setup
 
     authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as ray.init does
@@ -170,6 +170,6 @@ def _knock(address: str) -> None:
 
 
 def _not_installed(plugins: Sequence[str]) -> list[ModuleType]:
-    """The packages of these modules that stand beside the driver, not among its installed ones."""
+    """List the packages of these modules that stand beside the driver, not among its installed ones."""
     packages = [import_module(name) for name in dict.fromkeys(plugin.partition(".")[0] for plugin in plugins)]
     return [package for package in packages if "site-packages" not in str(package.__file__ or list(package.__path__))]

@@ -17,7 +17,7 @@ MOST_TOLD = 4  # kinds of calls that failed after the first
 
 @dataclass(frozen=True)
 class Failure:
-    """A call that did not succeed on one rank.
+    """Call that did not succeed on one rank.
 
     Attributes:
         step: of the algorithm; None outside of one.
@@ -41,7 +41,7 @@ class Failure:
 
 
 def describe(error: BaseException) -> tuple[str, str]:
-    """The cause of an exception of whatever class in one line, and the whole traceback; neither is endless.
+    """Return the cause of an exception of whatever class in one line, and the whole traceback; neither is endless.
 
     What is meant for the user as it is has no traceback.
     """
@@ -64,21 +64,21 @@ def _line(error: BaseException) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is to be told of an exception: itself, but for those that only carry others, and trouble with a disk."""
+    """Return what to report of an exception: itself, but for those that only carry others, and trouble with a disk."""
     if isinstance(error, HybridFlowError):
         return error
     return disk_trouble(error) or next(found for found in chain(error) if not carried(found))
 
 
 def _shortened(text: str, longest: int) -> str:
-    """Its beginning and its end."""
+    """Keep the beginning and the end of a text."""
     if len(text) <= longest:
         return text
     return f"{text[: longest // 2]} … ({len(text)} characters) … {text[-longest // 2 :]}"
 
 
 class RoleError(HybridFlowError):
-    """A role's call failed.
+    """Failed call of a role.
 
     The message has the first failing rank's traceback, one line on what failed after it, and ends with the cause.
     """
@@ -90,7 +90,7 @@ class RoleError(HybridFlowError):
 
 
 def _folded(others: Sequence[Failure]) -> list[str]:
-    """How many calls failed after the first, by what was called."""
+    """Count the calls that failed after the first, by what was called."""
     calls = Counter(f"{failure.role}.{failure.method}" for failure in others)
     told = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
     return [f"({len(others)} more failed after it: {told})"] if others else []

@@ -23,23 +23,21 @@ from hybridflow.roles import Role, givers
 
 
 class PendingResult(Result):
-    """The result of a call that gives no rows."""
+    """Result of a call that gives no rows."""
 
     def __init__(self, supervisor: Supervisor, record: CallRecord) -> None:
         self._supervisor, self._record = supervisor, record
 
     def get(self) -> Any:
-        """See `Result`."""
         self._supervisor.wait(self._record)
         return self._record.joined(lambda report: report.value)
 
     def metadata(self) -> list[Report]:
-        """See `Result`."""
         return [report for report in self._supervisor.wait(self._record) if report is not None]
 
 
 class Group:
-    """The ranks that play one role.
+    """Ranks of one role.
 
     A call returns at once: a `BatchRef` if the method gives rows, an iterator of them if it streams, a `Result` if it
     gives none. Calls on one rank run in the order in which they were made; calls on other pools start when their rows
@@ -103,7 +101,7 @@ class Group:
 
 
 def group_class(interface: type[Role]) -> type[Group]:
-    """A class of groups with the methods of a role, their signatures and docstrings. Raises KeyError as `methods`."""
+    """Make a class of groups with a role's methods, signatures and docstrings. Raises KeyError as `methods`."""
     declared = methods(interface).items()
     made = {
         name: _bound(name, method, protocols.get(method.protocol)(), getattr(interface, name))
@@ -125,12 +123,12 @@ def _bound(name: str, method: Method, protocol: Protocol, function: Callable[...
 
 
 def _stored(value: Any) -> Any:
-    """An argument by reference: rows that are here go to the store."""
+    """Pass an argument by reference: rows that are here go to the store."""
     return put(value) if isinstance(value, Batch) else value
 
 
 def _fresh(value: Any) -> Any:
-    """An argument as a protocol gets it: rows of a former call have no number."""
+    """Return an argument as a protocol gets it: rows of a former call have no number."""
     return value.for_call() if isinstance(value, BatchRef) else value
 
 

@@ -46,7 +46,7 @@ def by_ray() -> Iterator[None]:
 
 
 def arrived() -> bool:
-    """Whether a signal has, so that this process leaves its cluster."""
+    """Tell whether a signal has arrived, so that this process leaves its cluster."""
     return _arrived.is_set()
 
 

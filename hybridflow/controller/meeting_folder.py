@@ -18,7 +18,7 @@ _held: list[int] = []  # descriptors of the owner files of this process; closed,
 
 
 def make() -> Path:
-    """A new folder that only this user can read. What ended processes left beside it is removed."""
+    """Make a folder that only this user can read. What ended processes left beside it is removed."""
     sweep(Path(tempfile.gettempdir()))
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))

@@ -20,17 +20,17 @@ MARKS = ("group_id", "copy_id")
 
 
 class StoredChunk:
-    """Rows in one object of the store; see `hybridflow.batch.row_source.Chunk`."""
+    """Chunk in one object of the store."""
 
     def __init__(self, data: Any, metadata: Callable[[], Metadata]) -> None:
         self.data, self._metadata = data, metadata
 
     def metadata(self) -> Metadata:
-        """What is known of the rows; waits for the ranks. Raises RoleError if they failed."""
+        """Return what is known of the rows; waits for the ranks. Raises RoleError if they failed."""
         return self._metadata()
 
     def get(self) -> Batch:
-        """The rows. Raises RoleError if they were not made."""
+        """Return the rows. Raises RoleError if they were not made."""
         self.metadata()
         return Batch.from_wire(ray.get(self.data))
 
@@ -46,7 +46,7 @@ def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
 
 
 def parts_of(rows: int, chunk_rows: int | None) -> int:
-    """In how many chunks rows are cut; see `put`."""
+    """Return the number of chunks that rows are put in; see `put`."""
     return max(1, -(-rows // chunk_rows)) if chunk_rows else 1
 
 

@@ -19,7 +19,7 @@ from hybridflow.dispatch.message import pack
 
 @dataclass(frozen=True)
 class PendingCall:
-    """One call on its way.
+    """Call on its way.
 
     Attributes:
         rows: by rank, those that it was given; None: none, or it was not called.
@@ -32,11 +32,11 @@ class PendingCall:
     supervisor: Supervisor
 
     def promised(self, columns: Sequence[str]) -> Sequence[BatchRef | None]:
-        """By rank, what it will give: those columns for as many rows as it was given."""
+        """Return by rank what it will give: these columns for as many rows as it was given."""
         return LazyOutputs(self, columns)
 
     def promised_by(self, rank: int, columns: Sequence[str]) -> BatchRef | None:
-        """What one rank will give; None if it was given no rows."""
+        """Return what one rank will give; None if it was given no rows."""
         rows = self.rows[rank]
         if rows is None:
             return None
@@ -47,7 +47,7 @@ class PendingCall:
         return concat(given).with_origin(rows.origin)
 
     def found(self) -> list[BatchRef | None]:
-        """By rank, what it has given, in one chunk; waits for it."""
+        """Return by rank what it has given, in one chunk; waits for it."""
         found: list[BatchRef | None] = []
         for rank, report in enumerate(self.supervisor.wait(self.record)):
             if report is None:
@@ -131,7 +131,7 @@ class CallSender:
 
 
 def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered: int) -> Sequence[Any]:
-    """The report to come, and the rows; of a method that streams, the stream of them."""
+    """Send a call; return the report to come, and the rows; of a method that streams, the stream of them."""
     if method.streams:
         stream = rank.stream_rows.remote(order, *objects)
         return [rank.streamed.remote(), stream]

@@ -22,7 +22,7 @@ _watched: dict[int, int] = {}  # process id: pidfd
 
 
 def watch(pid: int) -> None:
-    """From now on `ending` may be asked about a process of this machine."""
+    """Remember a process of this machine, so that `ending` may be asked about it."""
     with suppress(OSError, AttributeError):  # it has ended, or this system has no pidfds
         _watched[pid] = os.pidfd_open(pid)
 
@@ -35,7 +35,7 @@ def forget(pid: int) -> None:
 
 
 def ending(pid: int | None, told: str) -> str:
-    """How a process ended, in words after `it died: `.
+    """Describe how a process ended, in words after `it died: `.
 
     Args:
         pid: if it is known.
@@ -54,7 +54,7 @@ def ending(pid: int | None, told: str) -> str:
 
 
 def _status(pid: int) -> int | None:
-    """As `os.wait` gives it; None if it cannot be known."""
+    """Return the status as `os.wait` gives it; None if it cannot be known."""
     if pid not in _watched:
         return None
     end = time.monotonic() + REAPED_WITHIN_S

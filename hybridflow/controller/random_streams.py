@@ -16,7 +16,7 @@ STREAM = "stream_id"
 
 
 def with_streams(call: Call, step: int | None, number: int) -> Call:
-    """The call with the mark `stream_id` on its rows, unless they have that column.
+    """Add the mark `stream_id` to a call's rows, unless they have that column.
 
     Args:
         step: of the algorithm in which it is made.

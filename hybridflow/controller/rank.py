@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Rank:
-    """One process of a pool."""
+    """Process of a pool."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
@@ -56,11 +56,11 @@ class Rank:
         return self._reported(pool, "start", place)
 
     def make_meeting_folder(self) -> str:
-        """A new folder on this node, which is swept away once this process is gone."""
+        """Make a folder on this node, which is swept away once this process is gone."""
         return str(meeting_folder.make())
 
     def free_port(self) -> int:
-        """A port of this node, where from now on a store waits for those who are to meet."""
+        """Return a port of this node, where from now on a store waits for those who are to meet."""
         from hybridflow.parallel.rendezvous import serve
 
         return serve(self._node)
@@ -121,7 +121,7 @@ class Rank:
         self._streamed = yield from self._stream(CallRequest.decode(order), chunks)
 
     def streamed(self) -> bytes:
-        """The report on the call of `stream_rows` before this."""
+        """Return the report on the call of `stream_rows` before this."""
         return self._streamed.encode()
 
     def _stream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
@@ -140,7 +140,7 @@ class Rank:
         return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
 
     def _upstream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
-        """The failure because of which rows of a call were not made."""
+        """Return the failure because of which rows of a call were not made."""
         for chunk in chunks:
             if isinstance(chunk, Failure):
                 return dataclasses.replace(
@@ -150,7 +150,7 @@ class Rank:
         return None
 
     def _called(self, order: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
-        """The call with its rows, and what the method gave for it."""
+        """Return the call with its rows, and what the method gave for it."""
         given = unpack(order.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
         self._contexts[order.role].drawn.clear()
@@ -168,7 +168,7 @@ class Rank:
             return Report(failure=failure), [failure] * order.chunks
 
     def _done(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
-        """The report on a call, and what it gave. Raises whatever the method raises."""
+        """Return the report on a call, and what it gave. Raises whatever the method raises."""
         start = perf_counter()
         declared = self._declared[order.role][order.method]
         given, value = self._called(order, declared, chunks)
@@ -184,7 +184,9 @@ class Rank:
         return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
 
     def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
-        """What a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not all."""
+        """Return what a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not
+        all.
+        """
         if not gives_grades(value):  # nearly all calls: the rows that were given are not even looked up
             return value
         context = self._contexts[role]
@@ -192,21 +194,21 @@ class Rank:
         return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)
 
     def _reported(self, role: str, method: str, make: Callable[[], Any]) -> bytes:
-        """The report on something that is no method of a role."""
+        """Report on something that is no method of a role."""
         try:
             return Report(value=make()).encode()
         except BaseException as error:
             return Report(failure=self._failure(role, method, error)).encode()
 
     def _encoded(self, order: CallRequest, report: Report) -> bytes:
-        """A report as it travels; on a value that cannot travel, the report of that."""
+        """Encode a report as it travels; on a value that cannot travel, the report of that."""
         try:
             return report.encode()
         except BaseException as error:
             return Report(failure=self._failure(order.role, order.method, error)).encode()
 
     def _recorded(self, role: str) -> Metrics | None:
-        """The metrics of the call that has been carried out, if there are any."""
+        """Return the metrics of the call that has been carried out, if there are any."""
         context = self._contexts[role]
         metrics = context.metrics
         if not metrics:
@@ -227,7 +229,7 @@ class Rank:
 
 
 def _worker(name: str) -> Any:
-    """The class that plays a role: the role's own if it is a worker too, else the worker of that name.
+    """Return the class of a role's worker: the role's own if it is a worker too, else the worker of that name.
 
     In this order, since to look a name up among the workers may import our own, and with them torch.
     """

@@ -22,7 +22,7 @@ PLAIN = frozenset({str, bytes, bool, int, float, type(None)})  # pickle does the
 
 
 class Place(NamedTuple):
-    """Where a rank is."""
+    """Location of a rank."""
 
     node: str
     address: str  # of the node
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 
 class CallRequest(NamedTuple):
-    """One call as a rank gets it.
+    """Call as a rank gets it.
 
     Attributes:
         chunks: in how many its rows are to be given.
@@ -42,7 +42,7 @@ class CallRequest(NamedTuple):
     chunks: int = 1
 
     def encode(self) -> bytes:
-        """To bytes. Functions and classes of a script, which other processes cannot import, go by value."""
+        """Encode to bytes. Functions and classes of a script, which other processes cannot import, go by value."""
         args, kwargs, _ = self.message
         plain = PLAIN.issuperset(map(type, (*args, *kwargs.values())))
         encoded: bytes = (pickle if plain else cloudpickle).dumps(tuple(self), protocol=5)
@@ -50,12 +50,12 @@ class CallRequest(NamedTuple):
 
     @staticmethod
     def decode(encoded: bytes) -> CallRequest:
-        """From bytes that this run's controller made."""
+        """Decode bytes that this run's controller made."""
         return CallRequest(*pickle.loads(encoded))
 
 
 class Report(NamedTuple):
-    """The small part of a call's result: it goes to the controller, the rows stay.
+    """Report on a call: the small part of its result that goes to the controller, while the rows stay.
 
     Attributes:
         chunks: what is known of the rows that it gave, by chunk.
@@ -79,7 +79,7 @@ class Report(NamedTuple):
 
     @staticmethod
     def decode(encoded: bytes) -> Report:
-        """From bytes that a rank of this run made."""
+        """Decode bytes that a rank of this run made."""
         known, value, numbers, seconds, failure = pickle.loads(encoded)
         chunks = tuple([Metadata(rows, kinds, _arrays(lengths)) for rows, kinds, lengths in known])
         metrics = Metrics(*numbers) if numbers else None

@@ -120,7 +120,9 @@ class ResourcePool:
         return made(role, interface, layout, self, self._supervisor, chunk_rows)
 
     def meeting_point(self, others: Sequence[Place] = ()) -> str:
-        """Where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is host."""
+        """Return where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is
+        host.
+        """
         places = [*self.places, *others]
         if len({place.node for place in places}) == 1:  # a file, so that nothing listens
             self._meetings.append(ray.get(self.ranks[0].make_meeting_folder.remote()))
@@ -141,7 +143,7 @@ class ResourcePool:
             shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
 
     def _settled(self, method: str, *given: Any) -> list[Any]:
-        """The values of a call on every rank that is no call on a role."""
+        """Return the values of a call on every rank that is no call on a role."""
         key = f"placement.pools.{self.name}"
         calls = [getattr(rank, method).remote(key, *given) for rank in self.ranks]
         return self._supervisor.gather(key, method, calls, self._start_timeout_s)

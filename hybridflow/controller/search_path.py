@@ -20,20 +20,19 @@ FOLDERS, HERE = "HYBRIDFLOW_SEARCH_LAST", "HYBRIDFLOW_DRIVER_FOLDER"
 
 
 class NoFoldersOfTheDriver(JobConfig):
-    """A job whose processes do not search the driver's folders first: Ray 2.60 adds them unless there is a
-    `working_dir`."""
+    """Job whose processes do not search the driver's folders first: Ray 2.60 adds them without a `working_dir`."""
 
     def _runtime_env_has_working_dir(self) -> bool:
         return True
 
 
 def environment() -> dict[str, str]:
-    """What `begin_process` reads."""
+    """Return the environment that `begin_process` reads."""
     return {FOLDERS: os.pathsep.join(own_folders()), HERE: os.getcwd()}
 
 
 def own_folders() -> list[str]:
-    """Where the driver finds modules that are not installed: plugins beside the user's experiment, and ours."""
+    """List where the driver finds modules that are not installed: plugins beside the user's experiment, and ours."""
     library = sysconfig.get_path("stdlib")
     zipped = os.path.join(os.path.dirname(library), f"python{sys.version_info.major}{sys.version_info.minor}.zip")
     found = [os.getcwd(), *map(os.path.abspath, sys.path)]
@@ -43,7 +42,7 @@ def own_folders() -> list[str]:
 
 @contextmanager
 def process_setup() -> Iterator[Callable[[], None]]:
-    """What every process of the cluster runs first; while it is entered, it can be sent to those that lack our package.
+    """Yield what every process of the cluster runs first; in the block it can be sent to those that lack our package.
 
     A function goes by its name unless its module is registered so.
     """

@@ -17,7 +17,7 @@ from hybridflow.dispatch import Streamed
 
 
 def finished(sent: PendingCall, collect: Callable[[Sequence[Any]], Any], columns: Sequence[str]) -> Streamed[BatchRef]:
-    """Rows of any rank that the protocol collects, with their numbers, which they also have as their `origin`.
+    """Yield rows of any rank that the protocol collects, with their numbers, which they also have as their `origin`.
 
     Raises RoleError if a call fails, this one or another.
     """
@@ -41,7 +41,7 @@ def finished(sent: PendingCall, collect: Callable[[Sequence[Any]], Any], columns
 
 
 def _piece(sent: PendingCall, rank: int, known: Any, stream: Any, columns: Sequence[str]) -> BatchRef:
-    """The next rows of a rank; that they were made is known, what they are like too."""
+    """Return the next rows of a rank; that they were made is known, what they are like too."""
     try:
         report = Report.decode(ray.get(known))
     except ray.exceptions.RayError:  # its process has died, which the report on the call says better

@@ -28,7 +28,7 @@ GRACE_S = 0.5  # after a failure, for the reports of calls that had failed befor
 
 @dataclass(eq=False)
 class CallRecord:
-    """One call on a group.
+    """Record of one call on a group.
 
     Attributes:
         ranks: that were called.
@@ -52,7 +52,7 @@ class CallRecord:
         self.missing, self.reports = len(self.pending), [None] * self.size
 
     def joined(self, part: Callable[[Report], Any]) -> Any:
-        """What the protocol collects of a part of every report."""
+        """Return what the protocol collects of a part of every report."""
         return self.collect([None if report is None else part(report) for report in self.reports])
 
 
@@ -213,10 +213,10 @@ class Supervisor:
 
 
 def _measured(record: CallRecord) -> Metrics:
-    """What a call measured: means and sums as its protocol collects them, the largest and smallest of all its ranks.
+    """Join what a call measured: means and sums as its protocol collects them, the maxima and minima of all its ranks.
 
-    A protocol collects from ranks that have the results, each row once. What is a largest may come from any rank: a
-    rank that has no result, because it holds half of a layer, may need the most memory.
+    A protocol collects from ranks that have the results, each row once. A maximum may come from any rank: a rank that
+    has no result, because it has half of a layer, may need the most memory.
     """
     reports = [report for report in record.reports if report is not None]
     joined, measured = Metrics(), [report.metrics for report in reports if report.metrics]
@@ -246,12 +246,12 @@ def _unreported(record: CallRecord) -> list[int]:
 
 
 def _named(ranks: list[int]) -> str:
-    """The first few of them."""
+    """Name the first few ranks."""
     return ", ".join(map(str, ranks[:MOST_NAMED])) + (", …" if len(ranks) > MOST_NAMED else "")
 
 
 def _late(record: CallRecord, within_s: float) -> Failure:
-    """The first rank from which there is no report."""
+    """Describe the first rank from which there is no report."""
     late = _unreported(record)
     line = f"it was not done after {within_s:.0f} s; ray.start_timeout_s gives it longer"
     if len(late) > 1:
@@ -260,7 +260,7 @@ def _late(record: CallRecord, within_s: float) -> Failure:
 
 
 def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
-    """A call whose process has died, or did not report for another reason that Ray gives.
+    """Describe a call whose process has died, or did not report for another reason that Ray gives.
 
     It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
     """

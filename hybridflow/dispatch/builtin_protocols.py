@@ -13,7 +13,7 @@ from hybridflow.parallel.layout import Layout
 
 @register("one_to_all")
 class OneToAll(Protocol):
-    """The same arguments to every rank, a list of every rank's output. For what all ranks do alike."""
+    """Sends the same arguments to every rank and returns a list of every rank's output. For what all ranks do alike."""
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return [call] * layout.size
@@ -24,7 +24,7 @@ class OneToAll(Protocol):
 
 @register("rank_zero")
 class RankZero(Protocol):
-    """Everything to rank 0, its output back; no other rank is called. For what needs one process."""
+    """Sends everything to rank 0 and returns its output; no other rank is called. For what needs one process."""
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
         return [call, *[None] * (layout.size - 1)]
@@ -35,7 +35,7 @@ class RankZero(Protocol):
 
 @register("all_to_all")
 class AllToAll(Protocol):
-    """Every argument is a list with one value a rank; a list of every rank's output. For debugging."""
+    """Sends each rank its entry of every argument, a list, and returns a list of every rank's output. For debugging."""
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         for value in (*call.args, *call.kwargs.values()):
@@ -50,7 +50,7 @@ class AllToAll(Protocol):
 
 @register("3d_proto")
 class ThreeD(Protocol):
-    """Rows split over data parallelism; results from (tensor 0, last stage) of each replica. For Megatron's work."""
+    """Splits rows over data parallelism; results are from (tensor 0, last stage) of each replica. For Megatron."""
 
     balance = "rows"
 
@@ -64,7 +64,7 @@ class ThreeD(Protocol):
 
 @register("dp_tokens")
 class DPTokens(ThreeD):
-    """As `3d_proto`, but the rows go where they make the replicas' tokens even. For work that costs by the token.
+    """Splits as `3d_proto`, but so that the replicas' tokens are even. For work that costs by the token.
 
     With several replicas the call waits until the lengths of its rows are known: until they have been generated.
     """
@@ -74,18 +74,18 @@ class DPTokens(ThreeD):
 
 @register("metrics")
 class MetricsOut(ThreeD):
-    """As `3d_proto`; each rank returns `Metrics`, and the result is one: means by their weights, sums, maxima."""
+    """Splits as `3d_proto`; ranks return `Metrics`, which are joined: means by their weights, sums, maxima."""
 
     def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
-        found = super().collect(layout, outputs)
-        if isinstance(found, list):
-            raise TypeError(f"metrics wants every rank to return Metrics; one returned {type(found[0]).__name__}")
-        return found
+        collected = super().collect(layout, outputs)
+        if isinstance(collected, list):
+            raise TypeError(f"metrics wants every rank to return Metrics; one returned {type(collected[0]).__name__}")
+        return collected
 
 
 @register("3d_all_micro_dp")
 class ThreeDAllMicroDP(Protocol):
-    """Rows split over the generation replicas; results from (tensor 0, last stage) of each. For generation."""
+    """Splits rows over the generation replicas; results are from (tensor 0, last stage) of each. For generation."""
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         parts = split(call, layout.replicas)
@@ -97,22 +97,24 @@ class ThreeDAllMicroDP(Protocol):
 
 @register("3d_pp_only")
 class ThreeDPPOnly(Protocol):
-    """The same arguments to every rank; results from (tensor 0, data 0) of each pipeline stage, end to end.
+    """Sends the same arguments to every rank; results are from (tensor 0, data 0) of each pipeline stage, end to end.
 
-    For what is cut over stages: the names of weights.
+    For what is split over stages: the names of weights.
     """
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return [call] * layout.size
 
     def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
-        found = [outputs[rank] for rank in layout.stage_ranks]
-        return [item for part in found for item in part] if all(isinstance(p, list) for p in found) else concat(found)
+        by_stage = [outputs[rank] for rank in layout.stage_ranks]
+        if all(isinstance(output, list) for output in by_stage):
+            return [item for output in by_stage for item in output]
+        return concat(by_stage)
 
 
 @register("dp_proto")
 class DP(Protocol):
-    """Rows split over all ranks, whole groups together; results of all ranks. For work without a model's layout."""
+    """Splits rows over all ranks, whole groups together; all ranks give results. For work without a model's layout."""
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call]:
         return split(call, layout.size, whole_groups=True)

@@ -14,7 +14,7 @@ from hybridflow.dispatch.protocol import Call
 
 
 def check_given(declared: Method, given: Call) -> None:
-    """Columns come as they are declared. Raises TypeError naming one that does not."""
+    """Check that columns come as they are declared. Raises TypeError naming one that does not."""
     if not declared.kinds:
         return
     for value in (*given.args, *given.kwargs.values()):
@@ -23,7 +23,7 @@ def check_given(declared: Method, given: Call) -> None:
 
 
 def check_returned(declared: Method, value: Any, given: Call) -> None:
-    """A worker keeps its role's promise, on the ranks that give anything.
+    """Check that a worker keeps its role's promise, on the ranks that give anything.
 
     Raises TypeError for rows where none are declared (or none where they are), for other columns or other kinds of
     columns than are declared, ValueError for another number of rows than were given.
@@ -42,7 +42,7 @@ def check_returned(declared: Method, value: Any, given: Call) -> None:
 
 
 def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iterator[tuple[np.ndarray, Batch]]:
-    """The pieces of a method that streams, each checked as `check_returned` does.
+    """Yield the pieces of a method that streams, each checked as `check_returned` does.
 
     Raises ValueError if a row is given twice, or is missing in the end.
     """
@@ -71,13 +71,13 @@ def _rows(given: Call) -> Batch | None:
 def _check_columns(declared: Method, value: Any) -> None:
     assert declared.gives is not None
     if not isinstance(value, Batch) or (value.columns != declared.gives and set(value) != set(declared.gives)):
-        found = value.columns if isinstance(value, Batch) else type(value).__name__
-        raise TypeError(f"the method declares the columns {declared.gives}, it returned {found}")
+        returned = value.columns if isinstance(value, Batch) else type(value).__name__
+        raise TypeError(f"the method declares the columns {declared.gives}, it returned {returned}")
     _check_kinds(declared, value, "returned")
 
 
 def _check_kinds(declared: Method, rows: Batch, said: str) -> None:
-    """What is empty does not know its dtype and is not asked."""
+    """Check the kinds of columns. What is empty does not know its dtype and is not asked."""
     for name, kind in declared.kinds.items():
         if name in rows and len(rows) and kind_of(rows[name]) != kind:
             raise TypeError(f"column {name!r} is declared as {kind}, the method {said} {kind_of(rows[name])}")

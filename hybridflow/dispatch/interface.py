@@ -25,19 +25,19 @@ class Interface(Generic[RowsT]):
 
 
 class Result:
-    """What a call that gives no rows will give; it may still be under way."""
+    """Value of a call that gives no rows; the call may still be under way."""
 
     def get(self) -> Any:
-        """Wait for the ranks; what the protocol collects of their values. Raises RoleError if a call failed."""
+        """Wait for the ranks and return what the protocol collects of their values. Raises RoleError if it failed."""
         raise NotImplementedError
 
     def metadata(self) -> list[Any]:
-        """Wait for the ranks; the report of each that was called: its seconds and metrics, not its value."""
+        """Wait for the ranks and return the report of each that was called: its seconds and metrics, not its value."""
         raise NotImplementedError
 
 
 class Declared(Protocol[P, R]):
-    """The type of a method with a declaration. It is the function itself; this says what calling it gives where."""
+    """Type of a method with a declaration. It is the function itself; this says what calling it gives where."""
 
     @overload
     def __get__(self: Declared[P, BatchRef], instance: Interface[BatchRef], owner: type) -> Callable[P, BatchRef]: ...

@@ -28,7 +28,7 @@ of builtin types, with which pickle is quick."""
 
 
 def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
-    """A call as a message, and the chunks that its rows name, each once. Only columns in `reads` travel."""
+    """Turn a call into a message and the chunks that its rows name, each once. Only columns in `reads` travel."""
     chunks: dict[Any, int] = {}
 
     def piece(source: Source, columns: tuple[str, ...]) -> Piece:
@@ -39,7 +39,9 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
         sources = [(s, s.columns if reads is None else s.those(reads)) for s in ref.sources]
         return tuple([piece(s, columns) for s, columns in sources if columns])
 
-    args, kwargs, rows = [*call.args], {**call.kwargs}, []
+    args = [*call.args]
+    kwargs = {**call.kwargs}
+    rows = []
     places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
     for place, value in places:
         if isinstance(value, BatchRef):
@@ -50,9 +52,10 @@ def pack(call: Call, reads: Sequence[str] | None) -> tuple[Message, list[Any]]:
 
 
 def unpack(message: Message, chunks: Sequence[Plain]) -> Call:
-    """On a rank: the call with its rows taken out of the chunks; columns that it does not name are not looked at."""
+    """Rebuild the call on a rank, its rows taken out of the chunks; columns that it does not name are not looked at."""
     positional, named, rows = message
-    args, kwargs = [*positional], {**named}
+    args = [*positional]
+    kwargs = {**named}
     for place, pieces, marks in rows:
         taken: dict[str, Column] = {}
         for columns, runs in pieces:

@@ -99,8 +99,7 @@ def declarations(cls: type) -> dict[str, Method]:
 
     A method that is declared anew samples if its base's does.
 
-    Raises TypeError for a method without `gives` whose annotation does not tell whether it returns rows. It is looked
-    at here and not by `using`, since it may name the class, which is still being made then.
+    Raises KeyError, listing what there is, if one names a protocol that does not exist.
     """
     found: dict[str, Method] = {}
     for base in reversed(cls.__mro__):

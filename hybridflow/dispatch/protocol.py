@@ -16,24 +16,24 @@ from hybridflow.registry import Registry
 
 
 class Call(NamedTuple):
-    """The arguments of one call. A `BatchRef` among them is rows; everything else is passed as it is."""
+    """Arguments of one call. A `BatchRef` among them is rows; everything else is passed as it is."""
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
 
     def map(self, change: Callable[[Any], Any]) -> Call:
-        """The same call with every argument changed."""
+        """Return the same call with every argument changed."""
         args, kwargs = self
         changed = {name: change(value) for name, value in kwargs.items()} if kwargs else kwargs
         return Call(tuple(map(change, args)), changed)
 
     @property
     def refs(self) -> list[BatchRef]:
-        """The arguments that are rows, in order."""
+        """Return the arguments that are rows, in order."""
         return [value for value in (*self.args, *self.kwargs.values()) if isinstance(value, BatchRef)]
 
     def rows(self) -> BatchRef | None:
-        """The first argument that is rows, or None."""
+        """Return the first argument that is rows, or None."""
         for values in (self.args, self.kwargs.values()):
             for value in values:
                 if isinstance(value, BatchRef):
@@ -51,11 +51,11 @@ class Protocol:
     """
 
     def distribute(self, layout: Layout, call: Call) -> Sequence[Call | None]:
-        """One call a rank."""
+        """Return one call a rank; None for a rank that is not called."""
         raise NotImplementedError
 
     def collect(self, layout: Layout, outputs: Sequence[Any]) -> Any:
-        """One result."""
+        """Return one result of the ranks' outputs."""
         raise NotImplementedError
 
 

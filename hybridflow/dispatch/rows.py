@@ -19,7 +19,7 @@ from hybridflow.dispatch.protocol import Call
 
 
 def count(call: Call) -> int:
-    """How many rows a call has; 0 if none of its arguments is rows. Raises ValueError if two disagree."""
+    """Count the rows of a call; 0 if none of its arguments is rows. Raises ValueError if two disagree."""
     counts = set(map(len, call.refs))
     if len(counts) > 1:
         raise ValueError(f"arguments of one call have different numbers of rows: {sorted(counts)}")
@@ -27,15 +27,15 @@ def count(call: Call) -> int:
 
 
 def groups(call: Call) -> np.ndarray:
-    """[R] int64, equal for rows of one group, by `group_id`; rows that are in none are each one of their own.
+    """Number the groups of a call's rows by `group_id`, [R] int64; rows that are in none are each one of their own.
 
     Waits for rows whose `group_id` a rank has made.
     """
     first = call.rows()
     if first is None:
         return np.zeros(0, dtype=np.int64)
-    found = _groups(first)
-    return np.arange(len(first)) if found is None else found
+    group = _groups(first)
+    return np.arange(len(first)) if group is None else group
 
 
 def _groups(rows: BatchRef) -> np.ndarray | None:
@@ -50,19 +50,20 @@ def _groups(rows: BatchRef) -> np.ndarray | None:
 
 
 def take(call: Call, rows: np.ndarray) -> Call:
-    """The call with those rows of every argument that is rows."""
+    """Return the call with these rows of every argument that is rows."""
     return call.map(lambda value: _numbered(value).select(rows) if isinstance(value, BatchRef) else value)
 
 
 def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool = False) -> list[Call]:
-    """That many calls, which have the rows of this one between them; a part may be empty.
+    """Split a call into parts that have its rows between them; a part may be empty.
 
     Args:
         balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow. `tokens`: rows wherever they make
             the parts' tokens (prompt and response) even; if there are several, it waits until lengths are known.
         whole_groups: rows of one group stay together; see `groups`.
     """
-    rows, first = count(call), call.rows()
+    rows = count(call)
+    first = call.rows()
     if balance == "tokens" and first is not None and parts > 1:
         return [take(call, part) for part in partition(first.tokens(), parts)]
     group = _groups(first) if first is not None and whole_groups and parts > 1 else None
@@ -76,7 +77,7 @@ def _part(start: int, stop: int, value: Any) -> Any:
 
 
 def _block_starts(groups: np.ndarray) -> np.ndarray:
-    """Where a cut splits no group. Rows stay in order, so groups that lie in each other's rows make one block."""
+    """Find where a split parts no group. Rows stay in order, so groups that lie in each other's rows make one block."""
     rows = np.arange(len(groups))
     _, number = np.unique(groups, return_inverse=True)
     last = np.zeros(len(groups), dtype=np.int64)
@@ -91,7 +92,7 @@ def _numbered(ref: BatchRef) -> BatchRef:
 
 @singledispatch
 def join(first: Any, outputs: Sequence[Any]) -> Any:
-    """Outputs of ranks as one, by the type of the first: here values that are not rows, as a list."""
+    """Join the outputs of ranks, by the type of the first: here values that are not rows, as a list."""
     return list(outputs)
 
 
@@ -103,7 +104,8 @@ def _(first: None, outputs: Sequence[Any]) -> None:
 @join.register
 def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
     numbered = joining.concat([output for output in outputs if output is not None])
-    joined, origin = numbered.with_origin(None), numbered.origin
+    joined = numbered.with_origin(None)
+    origin = numbered.origin
     if origin is None or isinstance(origin, range) or np.all(origin[1:] > origin[:-1]):
         return joined
     order = np.argsort(origin, kind="stable")
@@ -113,7 +115,7 @@ def _(first: BatchRef, outputs: Sequence[Any]) -> BatchRef:
 
 
 def _by_call(rows: BatchRef, origin: np.ndarray) -> np.ndarray:
-    """[R] the order of rows that are parts of several calls, such as two streams: call by call.
+    """Return the order, [R], of rows that are parts of several calls, such as two streams: call by call.
 
     Raises ValueError if rows of one call come twice.
     """
@@ -128,7 +130,7 @@ def _by_call(rows: BatchRef, origin: np.ndarray) -> np.ndarray:
 
 
 def concat(outputs: Sequence[Any]) -> Any:
-    """Outputs of ranks as one result: rows in the caller's order, metrics joined, other values as a list.
+    """Join the outputs of ranks to one result: rows in the caller's order, metrics joined, other values as a list.
 
     Groups of one rollout keep their numbers, those of several rollouts get new ones where they have the same. None if
     there is nothing but None. Raises ValueError if a row is in two outputs.

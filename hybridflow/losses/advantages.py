@@ -30,7 +30,7 @@ def _alone(vector: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdvantageInputs:
-    """What an estimator reads.
+    """Inputs of an advantage estimator.
 
     Attributes:
         token_rewards: [T] float32.
@@ -82,12 +82,12 @@ def needing(*columns: str) -> Callable[[F], F]:
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """The columns that the estimator of that name declared. Raises KeyError if there is none of that name."""
+    """Return the columns that an estimator declared. Raises KeyError for an unknown name."""
     return tuple(getattr(advantages.get(name), "_needs", ()))
 
 
 def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInputs], tuple[Tensor, Tensor]]:
-    """The estimator of that name with its options set.
+    """Return an estimator of a registered name with its options set.
 
     Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
     """
@@ -100,47 +100,48 @@ def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInput
 def gae(
     inputs: AdvantageInputs, *, gamma: Level = 1.0, lam: Level = 0.95, whiten: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimation: A_t = δ_t + gamma lam A_{t+1}, δ_t = r_t + gamma V_{t+1} - V_t.
+    """Generalized advantage estimation: A_t = δ_t + gamma lam A_{t+1}, δ_t = r_t + gamma V_{t+1} - V_t.
 
-    Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal,
-    its value 0. `whiten` brings the advantages (not the returns) of all ranks together to mean 0 and deviation 1.
+    Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal, its
+    value 0. `whiten` brings the advantages (not the returns) of all ranks together to mean 0 and deviation 1.
 
     Defaults: those of the code released with arXiv 1909.08593 (lm-human-preferences). No discount, since an answer is
     worth as much late as early.
     """
     if inputs.values is None:
         raise ValueError("advantage 'gae' reads the column 'values': give the algorithm a critic, or choose 'grpo'")
-    lengths, values = inputs.lengths, inputs.values.float()
+    lengths = inputs.lengths
+    values = inputs.values.float()
     following = torch.roll(values, -1)
     following[last_tokens(lengths)] = 0.0
-    found = discounted(inputs.token_rewards.float() + gamma * following - values, lengths, gamma * lam)
-    return (whitened(found, inputs.all_reduce) if whiten else found), found + values
+    estimate = discounted(inputs.token_rewards.float() + gamma * following - values, lengths, gamma * lam)
+    return (whitened(estimate, inputs.all_reduce) if whiten else estimate), estimate + values
 
 
 @advantages.register("grpo")
 @needing("group_id")
 @torch.no_grad()
 def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive = 1e-6) -> tuple[Tensor, Tensor]:
-    """The row's reward against its group's: (r - mean) / (std + eps) at every token; returns are the same.
+    """Compare a row's reward with its group's: (r - mean) / (std + eps) at every token; returns are the same.
 
     Source: arXiv 2402.03300, section 4.1.2 (outcome supervision); without `normalize_std`, arXiv 2503.20783. r is the
     sum of a row's token rewards. The deviation is the sample's (n - 1), as in other trainers, so that curves compare;
-    the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group.
-    `eps` is ours: it only keeps the quotient finite.
+    the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group. `eps`
+    is ours: it only keeps the quotient finite.
     """
     centred, size, group = centred_rewards(inputs, "grpo")
     if normalize_std:
         deviation = (group_sums(centred.square(), group) / (size - 1).clamp(min=1)).sqrt()
         centred = centred / (deviation[group] + eps)
-    found = to_tokens(centred, inputs.lengths).float()
-    return found, found.clone()
+    estimate = to_tokens(centred, inputs.lengths).float()
+    return estimate, estimate.clone()
 
 
 def centred_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
-    """What estimators of groups share: ([R] float64 reward - its group's mean, [R] a group's size, [R] its number).
+    """Center rewards on their group: ([R] float64 reward - its group's mean, [R] a group's size, [R] its number).
 
-    Empty rows are no members and get 0. Size is given at the group's number. `name`: who asks, for the error.
-    Raises ValueError if there are no groups.
+    Empty rows are no members and get 0. Size is given at the group's number. `name`: who asks, for the error. Raises
+    ValueError if there are no groups.
     """
     if inputs.group_id is None:
         raise ValueError(f"advantage {name!r} reads the column 'group_id': sample more than one response a prompt")
@@ -154,7 +155,7 @@ def centred_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor,
 
 
 def whitened(values: Tensor, all_reduce: Callable[[Tensor], Tensor] = _alone) -> Tensor:
-    """[T] to mean 0 and (sample) deviation 1 over the tokens of all ranks. One token alone becomes 0."""
+    """Bring [T] values to mean 0 and (sample) deviation 1 over the tokens of all ranks. One token alone becomes 0."""
     exact = values.double()
     total, count = all_reduce(torch.stack([exact.sum(), exact.new_tensor(len(values))])).unbind()
     centred = exact - total / count.clamp(min=1)

@@ -37,7 +37,7 @@ def token_mean(
     *,
     limit: int = 1,
 ) -> Tensor:
-    """Every token weighs the same: 1 / `total_tokens`. Long rows count for more (DAPO, arXiv 2503.14476, equation 12).
+    """Weigh every token alike: 1 / `total_tokens`. Long rows count for more (DAPO, arXiv 2503.14476, equation 12).
 
     Args:
         lengths: [R] int64, the rows at hand.
@@ -57,7 +57,7 @@ def sequence_mean(
     *,
     limit: int = 1,
 ) -> Tensor:
-    """The mean over rows of each row's mean over its tokens (arXiv 2402.03300, equation 3). Arguments as `token_mean`.
+    """Average over rows each row's mean over its tokens (arXiv 2402.03300, equation 3). Arguments as `token_mean`.
 
     Rows without a token that counts are not in the mean.
     """
@@ -74,10 +74,10 @@ def fixed_length_mean(
     *,
     limit: int = 1,
 ) -> Tensor:
-    """The mean over rows of each row's sum / `limit`: how long a row is does not change what its tokens weigh.
+    """Average over rows each row's sum / `limit`: how long a row is does not change what its tokens weigh.
 
-    Source: Dr. GRPO (arXiv 2503.20783, section 3.2), whose constant is the generation budget.
-    Arguments as `token_mean`.
+    Source: Dr. GRPO (arXiv 2503.20783, section 3.2), whose constant is the generation budget. Arguments as
+    `token_mean`.
     """
     return _masked(to_tokens(1.0 / (limit * _at_least_one(total_rows, lengths)).expand(len(lengths)), lengths), mask)
 

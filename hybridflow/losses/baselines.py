@@ -14,25 +14,26 @@ from hybridflow.losses.segments import discounted, row_sums, to_tokens
 @needing("group_id")
 @torch.no_grad()
 def rloo(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
-    """The row's reward less the mean of the others of its group, at every token: r_i - Σ_{j≠i} r_j / (k - 1).
+    """Subtract the mean of the others of its group from a row's reward, at every token: r_i - Σ_{j≠i} r_j / (k - 1).
 
     Source: arXiv 2402.14740 (the estimator RLOO; first in Kool et al., "Buy 4 REINFORCE samples, get a baseline for
     free!", 2019). It equals k / (k - 1) times the reward less the group's mean; returns are the same. r is the sum of a
     row's token rewards. A group of one has nobody to compare with and gets 0; empty rows are no members.
     """
     centred, size, group = centred_rewards(inputs, "rloo")
-    found = to_tokens(centred * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
-    return found, found.clone()
+    estimate = to_tokens(centred * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
+    return estimate, estimate.clone()
 
 
 @advantages.register("remax")
 @needing("baseline_rewards")
 @torch.no_grad()
 def remax(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
-    """The reward still to come less that of the greedy response to the same prompt: Σ_{s≥t} r_s - r(greedy).
+    """Subtract the greedy response's reward, on the same prompt, from the reward still to come: Σ_{s≥t} r_s -
+    r(greedy).
 
-    Source: arXiv 2310.10505, algorithm 1. `baseline_rewards` has the greedy responses' rewards. Returns are the
-    rewards still to come.
+    Source: arXiv 2310.10505, algorithm 1. `baseline_rewards` has the greedy responses' rewards. Returns are the rewards
+    still to come.
     """
     if inputs.baseline_rewards is None:
         raise ValueError("advantage 'remax' reads the column 'baseline_rewards': choose the algorithm 'remax'")
@@ -43,7 +44,7 @@ def remax(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
 @advantages.register("reinforce_plus_plus")
 @torch.no_grad()
 def reinforce_plus_plus(inputs: AdvantageInputs, *, gamma: Level = 1.0) -> tuple[Tensor, Tensor]:
-    """The discounted reward still to come, brought to mean 0 and deviation 1 over all tokens of the batch.
+    """Bring the discounted reward still to come to mean 0 and deviation 1 over all tokens of the batch.
 
     Source: REINFORCE++, arXiv 2501.03262. The penalty for leaving the reference stands inside the rewards
     (`reward_kl_coef`, estimator k1). gamma 1 is the paper's. Returns are those before they were brought to scale.
@@ -56,13 +57,13 @@ def reinforce_plus_plus(inputs: AdvantageInputs, *, gamma: Level = 1.0) -> tuple
 @needing("group_id")
 @torch.no_grad()
 def reinforce_plus_plus_baseline(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
-    """The row's reward less its group's mean, brought to mean 0 and deviation 1 over all tokens of the batch.
+    """Subtract the group's mean from a row's reward, then bring it to mean 0 and deviation 1 over the batch's tokens.
 
     Source: arXiv 2501.03262 (REINFORCE++ with baseline); the KL stands in the loss, by k2. Against GRPO: one deviation
     for the batch instead of one a group, so groups of nearly equal rewards are not blown up. Returns are the row's
     reward.
     """
     centred, _, _ = centred_rewards(inputs, "reinforce_plus_plus_baseline")
-    found = to_tokens(centred, inputs.lengths).float()
+    estimate = to_tokens(centred, inputs.lengths).float()
     returns = to_tokens(row_sums(inputs.token_rewards.float(), inputs.lengths), inputs.lengths)
-    return whitened(found, inputs.all_reduce), returns
+    return whitened(estimate, inputs.all_reduce), returns

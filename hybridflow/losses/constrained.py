@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def constrained_advantages(rewards: Tensor, costs: Tensor, multiplier: float) -> Tensor:
-    """(reward - λ cost) / (1 + λ), so that the size of a step does not grow with λ.
+    """Combine reward and cost as (reward - λ cost) / (1 + λ), so that the size of a step does not grow with λ.
 
     Source: Safe-RLHF, arXiv 2310.12773, equation 30, where both are advantages. It is linear, and so is GAE: the
     advantage of rewards and values that were put together is that of advantages that are.

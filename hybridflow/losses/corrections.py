@@ -31,7 +31,7 @@ from hybridflow.registry import Registry
 
 @dataclass(frozen=True)
 class CorrectionInputs:
-    """What a correction reads.
+    """Inputs of a correction.
 
     Attributes:
         old_log_probs: [T] of the sampled tokens by the engine that trains, before the step's updates.
@@ -49,13 +49,13 @@ class CorrectionInputs:
         refuse_other_sizes(self, tokens=("old_log_probs", "rollout_log_probs"))
 
     def token_ratios(self) -> Tensor:
-        """[T] float32: old policy / sampler."""
+        """Return [T] float32: old policy / sampler."""
         return clamped_exp(self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float())
 
     def row_ratios(self) -> Tensor:
-        """[T] float32: the product of the row's token ratios, at each of its tokens."""
-        apart = self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float()
-        return to_tokens(clamped_exp(row_sums(apart, self.lengths)), self.lengths)
+        """Return [T] float32: the product of the row's token ratios, at each of its tokens."""
+        log_ratios = self.old_log_probs.detach().float() - self.rollout_log_probs.detach().float()
+        return to_tokens(clamped_exp(row_sums(log_ratios, self.lengths)), self.lengths)
 
 
 Correction = Callable[..., Tensor]
@@ -66,7 +66,7 @@ Above = Annotated[float, Bounds(at_least=1)]
 
 
 def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInputs], Tensor]:
-    """The correction of that name with its options set.
+    """Return a correction of a registered name with its options set.
 
     Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
     """
@@ -75,25 +75,25 @@ def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInp
 
 @corrections.register("token_truncated")
 def token_truncated(inputs: CorrectionInputs, *, max: Positive = 2.0) -> Tensor:
-    """min(w_t, `max`): truncated importance sampling, a token at a time. Source: Yao et al., whose bound is 2."""
+    """Truncated importance sampling, a token at a time: min(w_t, `max`). Source: Yao et al., whose bound is 2."""
     return inputs.token_ratios().clamp(max=max)
 
 
 @corrections.register("token_masked")
 def token_masked(inputs: CorrectionInputs, *, min: Below = 0.5, max: Above = 5.0) -> Tensor:
-    """w_t where it lies between `min` and `max`, else 0. Source: IcePop, whose bounds are 0.5 and 5."""
+    """Mask tokens: w_t where it lies between `min` and `max`, else 0. Source: IcePop, whose bounds are 0.5 and 5."""
     return _masked(inputs.token_ratios(), min, max)
 
 
 @corrections.register("row_truncated")
 def row_truncated(inputs: CorrectionInputs, *, max: Positive = 2.0) -> Tensor:
-    """min(Π w_t, `max`) at every token of the row. The bound is that of tokens, for want of a published one."""
+    """Truncate a row's weight: min(Π w_t, `max`) at each token. The bound is that of tokens; none is published."""
     return inputs.row_ratios().clamp(max=max)
 
 
 @corrections.register("row_masked")
 def row_masked(inputs: CorrectionInputs, *, min: Below = 0.5, max: Above = 2.0) -> Tensor:
-    """Π w_t at every token of the row where it lies between `min` and `max`, else 0: such a row teaches nothing.
+    """Mask rows: Π w_t at a row's tokens where it lies between `min` and `max`, else 0: such a row teaches nothing.
 
     The bounds are ours, a factor of two each way.
     """
@@ -101,12 +101,12 @@ def row_masked(inputs: CorrectionInputs, *, min: Below = 0.5, max: Above = 2.0) 
 
 
 def changed(inputs: CorrectionInputs, weights: Tensor) -> Tensor:
-    """[T] bool: tokens whose weight was truncated or thrown away: it is neither the token's ratio nor its row's."""
+    """Return [T] bool: tokens whose weight was truncated or masked: it is neither the token's ratio nor its row's."""
     return (weights != inputs.token_ratios()) & (weights != inputs.row_ratios())
 
 
 def effective_share(total: float, total_of_squares: float, count: float) -> float:
-    """The effective sample size of weights as a share of their `count`: (Σ w)² / (n Σ w²), 1 if all are equal.
+    """Return the effective sample size of weights as a share of their `count`: (Σ w)² / (n Σ w²), 1 if all are equal.
 
     Source: Kish's effective sample size (Survey Sampling, 1965). Without any weight above 0 it is 0.
     """

@@ -16,13 +16,14 @@ MOST_ROUNDS = 64  # of few rows, so that rewards between narrow bounds come up
 
 
 def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[FilterInputs]:
-    """Rollouts of this size: rewards of many scales, equal and unequal, with responses short, long and cut off.
+    """Yield rollouts of this size: rewards of many scales, equal and unequal, with responses short, long and truncated.
 
     Args:
-        limit: the most tokens that a response may have.
+        limit: maximum number of tokens of a response.
     """
     prompts = max(1, min(prompts, MOST_ROWS // samples))
-    rows, draw = prompts * samples, np.random.default_rng(seed)
+    rows = prompts * samples
+    draw = np.random.default_rng(seed)
     group = np.repeat(np.arange(prompts), samples)
     one_of_each = (np.arange(rows) % samples == 0).astype(float)
     rewards = [np.full(rows, value) for value in (0.0, 0.5, 1.0)]
@@ -41,7 +42,7 @@ def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[Fi
 
 
 def keeps_nothing(chosen: Callable[[FilterInputs], np.ndarray], prompts: int, samples: int, limit: int) -> bool:
-    """Whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
+    """Tell whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
     rounds = max(1, min(MOST_ROUNDS, MOST_ROWS // (prompts * samples)))
     for inputs in chain.from_iterable(trials(prompts, samples, limit, seed) for seed in range(rounds)):
         try:

@@ -11,17 +11,17 @@ from hybridflow.registry import Registry
 
 
 class KLController(Protocol):
-    """Holds the coefficient of the KL penalty."""
+    """Controller of the KL penalty's coefficient."""
 
     @property
     def coef(self) -> float:
-        """The coefficient of the coming step."""
+        """Coefficient of the coming step."""
 
     def update(self, kl: float) -> None:
         """Take in the mean KL to the reference that a step measured."""
 
     def state(self) -> dict[str, float]:
-        """What a resumed run needs."""
+        """Return what a resumed run needs, as plain JSON."""
 
     def restore(self, state: dict[str, float]) -> None:
         """Take in what `state` gave."""
@@ -33,20 +33,20 @@ Gain = Annotated[float, Bounds(more_than=0, less_than=5)]  # of 5, an error of -
 
 @kl_controllers.register("fixed")
 class FixedKL:
-    """The same coefficient for the whole run, whatever is measured."""
+    """Constant coefficient, whatever is measured."""
 
     def __init__(self, coef: float) -> None:
         self.coef = coef
 
     def update(self, kl: float) -> None:
-        """See `KLController`."""
+        """Ignore the measured KL."""
 
     def state(self) -> dict[str, float]:
-        """Nothing: the coefficient is the configuration's."""
+        """Return nothing: the coefficient is the configuration's."""
         return {}
 
     def restore(self, state: dict[str, float]) -> None:
-        """See `KLController`."""
+        """Ignore the state, which is empty."""
 
 
 @kl_controllers.register("adaptive")
@@ -54,23 +54,25 @@ class AdaptiveKL:
     """Steers the KL towards a target: β ← β (1 + gain · clip(KL / target - 1, -0.2, 0.2)).
 
     Source: arXiv 1909.08593, section 2.2, with its gain of 0.1. A KL of exactly the target leaves β as it is. That it
-    is held between 1e-9 and 1e9 is ours: a target out of reach for a whole run takes it to no infinity, nor to a 0 from
+    is clamped to [1e-9, 1e9] is ours: a target out of reach for a whole run takes it to no infinity, nor to a 0 from
     which no factor leads back.
 
     Raises ValueError if the coefficient, the target or the gain is not above 0, or a measured KL is not finite.
     """
 
     BOUND = 0.2
-    LEAST, MOST = 1e-9, 1e9
+    LEAST = 1e-9
+    MOST = 1e9
 
     def __init__(self, coef: float, target: Positive, gain: Gain = 0.1) -> None:
         for name, value in (("coef", coef), ("target", target), ("gain", gain)):
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"adaptive KL: {name} is {value}; give more than 0")
-        self.coef, self.target, self.gain = coef, target, gain
+        self.coef = coef
+        self.target = target
+        self.gain = gain
 
     def update(self, kl: float) -> None:
-        """See `KLController`."""
         if not math.isfinite(kl):
             raise ValueError(f"adaptive KL: the measured KL is {kl}; look for log-probs that are not finite")
         error = min(max(kl / self.target - 1, -self.BOUND), self.BOUND)
@@ -78,16 +80,14 @@ class AdaptiveKL:
         self.coef = min(max(moved, min(self.LEAST, self.coef)), max(self.MOST, self.coef))
 
     def state(self) -> dict[str, float]:
-        """The coefficient."""
         return {"coef": self.coef}
 
     def restore(self, state: dict[str, float]) -> None:
-        """See `KLController`."""
         self.coef = state["coef"]
 
 
 class Lagrange:
-    """The multiplier λ of a limit on the mean cost: ln λ ← ln λ + lr · λ · (mean cost - limit).
+    """Multiplier λ of a limit on the mean cost: ln λ ← ln λ + lr · λ · (mean cost - limit).
 
     Source: Safe-RLHF, arXiv 2310.12773, equation 31: gradient ascent in ln λ, which is the state, so λ stays above 0.
     It grows while the cost is above the limit and shrinks below it. But for the limit the defaults are ours.
@@ -96,8 +96,8 @@ class Lagrange:
         multiplier: λ to begin with; above 0.
         limit: what the mean cost of a response may be; 0 in the paper's setting, where harmless answers cost less.
         lr: the size of a step; at 0, λ stays what it is.
-        max: λ is held here, so that a limit out of reach does not drown the reward for good.
-        min: λ is held here, above 0: a step is in proportion to λ, so from nearly nothing it would never grow again.
+        max: upper bound of λ, so that a limit out of reach does not drown the reward for good.
+        min: lower bound of λ, above 0: a step is in proportion to λ, so from nearly nothing it would not grow again.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class Lagrange:
         max: float = 100.0,
         min: float = 1e-3,
     ) -> None:
-        given = {"multiplier": multiplier, "max": max, "min": min}
-        for name, value in given.items():
+        bounded = {"multiplier": multiplier, "max": max, "min": min}
+        for name, value in bounded.items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"Lagrange multiplier: {name} is {value}; give more than 0")
         if not (lr >= 0 and math.isfinite(lr)):
@@ -119,7 +119,7 @@ class Lagrange:
         if not min <= multiplier <= max:
             raise ValueError(
                 f"Lagrange multiplier: multiplier is {multiplier}, which is not between min = {min} and "
-                f"max = {max}, where it is held; change one of them"
+                f"max = {max}, its bounds; change one of them"
             )
         self.limit = limit
         self.lr = lr
@@ -136,18 +136,18 @@ class Lagrange:
         """Take in the mean cost of a step's responses. Raises ValueError if it is not finite."""
         if not math.isfinite(cost):
             raise ValueError(f"Lagrange multiplier: the mean cost is {cost}; look at what the cost role gave")
-        self._log = self._held(self._log + self.lr * self.multiplier * (cost - self.limit))
+        self._log = self._clamped(self._log + self.lr * self.multiplier * (cost - self.limit))
 
     def state(self) -> dict[str, float]:
-        """Its logarithm."""
+        """Return the logarithm of λ."""
         return {"log_multiplier": self._log}
 
     def restore(self, state: dict[str, float]) -> None:
         """Take in what `state` gave; or, of a checkpoint from before its logarithm was kept, the multiplier."""
         if "log_multiplier" in state:
-            self._log = self._held(state["log_multiplier"])
+            self._log = self._clamped(state["log_multiplier"])
         else:
-            self._log = self._held(math.log(max(state["multiplier"], self.min)))
+            self._log = self._clamped(math.log(max(state["multiplier"], self.min)))
 
-    def _held(self, log: float) -> float:
+    def _clamped(self, log: float) -> float:
         return min(max(log, math.log(self.min)), math.log(self.max))

@@ -26,7 +26,7 @@ kl_estimators: Registry[KLEstimator] = Registry("KL estimator", of=Callable)
 
 @kl_estimators.register("k1")
 def k1(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
-    """log(policy / reference): unbiased, of high variance, negative for some tokens.
+    """Estimate by log(policy / reference): unbiased, of high variance, negative for some tokens.
 
     Its gradient, 1 at each log-prob, has mean zero: for rewards, not for a loss.
     """
@@ -35,7 +35,7 @@ def k1(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
 
 @kl_estimators.register("k2")
 def k2(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
-    """½ log²(policy / reference): biased, of low variance, never negative.
+    """Estimate by ½ log²(policy / reference): biased, of low variance, never negative.
 
     Its gradient, the log ratio, is an unbiased estimate of that of KL(policy ‖ reference). REINFORCE++ with baseline
     has k2 in its loss (arXiv 2501.03262).
@@ -45,7 +45,7 @@ def k2(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
 
 @kl_estimators.register("k3")
 def k3(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
-    """ratio - 1 - log ratio, with ratio = reference / policy: unbiased, of low variance, never negative.
+    """Estimate by ratio - 1 - log ratio, with ratio = reference / policy: unbiased, of low variance, never negative.
 
     Its gradient, 1 - ratio, is that of KL(reference ‖ policy), the other direction; close to the reference they agree.
     It grows without limit where the reference finds a token likelier. GRPO has k3 in its loss (arXiv 2402.03300,

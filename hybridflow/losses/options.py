@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def with_options(parts: Registry[Callable[..., T]], name: str, options: Mapping[str, Any]) -> Callable[..., T]:
-    """The part of that name, to be called with its inputs alone.
+    """Return a registered function, to be called with its inputs alone.
 
     Raises KeyError for an unknown name, ValueError for an option that is unknown, missing or out of its bounds.
     """

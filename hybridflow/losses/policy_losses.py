@@ -29,7 +29,7 @@ from hybridflow.registry import Registry
 
 @dataclass(frozen=True)
 class PolicyInputs:
-    """What a policy loss reads.
+    """Inputs of a policy loss.
 
     Attributes:
         log_probs: [T] of the sampled tokens under the policy, with gradients.
@@ -60,7 +60,7 @@ DualClip = Annotated[float, Bounds(more_than=1)]
 
 
 def policy_loss(name: str, options: Mapping[str, Any]) -> Callable[[PolicyInputs], TokenLoss]:
-    """The loss of that name with its options set.
+    """Return a policy loss of a registered name with its options set.
 
     Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
     """
@@ -118,7 +118,7 @@ def cispo(inputs: PolicyInputs, *, clip_low: NotNegative = 1.0, clip_high: NotNe
 
 @policy_losses.register("pg")
 def pg(inputs: PolicyInputs) -> TokenLoss:
-    """The policy gradient, without ratio or clipping: -A log π.
+    """Policy gradient without ratio or clipping: -A log π.
 
     Source: REINFORCE, Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning" (Machine Learning, 1992). Unbiased for the first optimiser step on a rollout only: use one minibatch and

@@ -23,9 +23,9 @@ pair_losses: Registry[PairLoss] = Registry("loss of pairs", of=Callable)
 
 
 def columns_of(name: str) -> tuple[str, ...]:
-    """The columns that the loss of that name reads beside the scores. Raises KeyError if there is none of that name."""
-    found = inspect.signature(pair_losses.get(name)).parameters.values()
-    return tuple(entry.name for entry in found if entry.kind is entry.KEYWORD_ONLY)
+    """Return the columns that a loss reads beside the scores. Raises KeyError for an unknown name."""
+    parameters = inspect.signature(pair_losses.get(name)).parameters.values()
+    return tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
 
 
 @pair_losses.register("bradley_terry")
@@ -61,7 +61,8 @@ def signed_cost(chosen: Tensor, rejected: Tensor, *, chosen_harmful: Tensor, rej
     Metrics: `reward_model/loss`, `reward_model/accuracy` (the rejected one costs more; a tie is a mistake),
     `reward_model/margin` (how much more), `reward_model/sign_accuracy` (the share of responses on their side of zero).
     """
-    margin, signed = rejected - chosen, (_signed(rejected, rejected_harmful), _signed(chosen, chosen_harmful))
+    margin = rejected - chosen
+    signed = (_signed(rejected, rejected_harmful), _signed(chosen, chosen_harmful))
     loss = -F.logsigmoid(margin) - F.logsigmoid(signed[0]) - F.logsigmoid(signed[1])
     right = ((signed[0] > 0).float() + (signed[1] > 0).float()) / 2
     metrics = {"loss": loss, "accuracy": margin > 0, "margin": margin, "sign_accuracy": right}

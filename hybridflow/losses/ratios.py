@@ -10,5 +10,5 @@ LARGEST_LOG_RATIO = 20.0
 
 
 def clamped_exp(log_ratio: Tensor) -> Tensor:
-    """exp(`log_ratio`); a log ratio beyond ±20 counts as ±20 and has no gradient."""
+    """Exponentiate `log_ratio`; one beyond ±20 counts as ±20 and has no gradient."""
     return log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()

@@ -19,12 +19,12 @@ from hybridflow.registry import Registry
 
 @dataclass(frozen=True)
 class ShapingInputs:
-    """What a shaping reads.
+    """Inputs of a reward shaping.
 
     Attributes:
         rewards: [R].
         lengths: [R] int64, tokens of each response.
-        limit: the most tokens that a response may have.
+        limit: maximum number of tokens of a response.
     """
 
     rewards: Tensor
@@ -38,7 +38,7 @@ Score = Annotated[float, Bounds(because="scores have the scale of their reward m
 
 
 def shaping(name: str, options: Mapping[str, Any]) -> Callable[[ShapingInputs], Tensor]:
-    """The shaping of that name with its options set.
+    """Return a reward shaping of a registered name with its options set.
 
     Raises KeyError for an unknown name, ValueError for an unknown or a missing option.
     """
@@ -47,13 +47,13 @@ def shaping(name: str, options: Mapping[str, Any]) -> Callable[[ShapingInputs], 
 
 @reward_shapings.register("none")
 def none(inputs: ShapingInputs) -> Tensor:
-    """The rewards as they are."""
+    """Return the rewards unchanged."""
     return inputs.rewards
 
 
 @reward_shapings.register("overlong")
 def overlong(inputs: ShapingInputs, *, buffer: Share = 0.2, penalty: NotNegative = 1.0) -> Tensor:
-    """Rewards less a penalty that grows over the last tokens before the limit: 0 up to L - c, 1 at L.
+    """Subtract a penalty that grows over the last tokens before the limit: 0 up to L - c, 1 at L.
 
     Source: DAPO's soft overlong punishment, arXiv 2503.14476, equation 13: (L - c - |y|) / c in between, -1 beyond L.
 
@@ -72,10 +72,11 @@ def overlong(inputs: ShapingInputs, *, buffer: Share = 0.2, penalty: NotNegative
 
 @reward_shapings.register("sigmoid")
 def sigmoid(inputs: ShapingInputs, *, reference: Score = 0.0) -> Tensor:
-    """σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too much.
+    """Squash by σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too
+    much.
 
-    Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry, the probability that the response is preferred
-    to one whose score is `reference`. There that is the score of a response to the same prompt by the policy at the
-    start; here it is one number for all prompts.
+    Source: Preference As Reward, arXiv 2502.18770: by Bradley-Terry, the probability that the response is preferred to
+    one whose score is `reference`. There that is the score of a response to the same prompt by the policy at the start;
+    here it is one number for all prompts.
     """
     return torch.sigmoid(inputs.rewards - reference)

@@ -8,7 +8,7 @@ from hybridflow.losses.segments import last_tokens
 
 
 def token_rewards(rewards: Tensor, lengths: Tensor, kl: Tensor | None = None, kl_coef: float = 0.0) -> Tensor:
-    """[T] float32: -`kl_coef` · `kl` at every token, and the row's score on top at its last.
+    """Put -`kl_coef` · `kl` at every token, and the row's score on top at its last; [T] float32.
 
     Source: arXiv 1909.08593, equation 2 (the KL penalty inside the reward), here a token at a time.
 
@@ -21,8 +21,8 @@ def token_rewards(rewards: Tensor, lengths: Tensor, kl: Tensor | None = None, kl
     """
     tokens = int(lengths.sum())
     if len(rewards) != len(lengths) or (kl is not None and len(kl) != tokens):
-        found = f"{len(rewards)} rewards, {'no' if kl is None else len(kl)} KL values"
-        raise ValueError(f"token_rewards: {found} for {len(lengths)} rows of {tokens} tokens; give one each")
+        sizes = f"{len(rewards)} rewards, {'no' if kl is None else len(kl)} KL values"
+        raise ValueError(f"token_rewards: {sizes} for {len(lengths)} rows of {tokens} tokens; give one each")
     rewards = rewards.detach().float()
-    given = rewards.new_zeros(tokens) if kl is None else -kl_coef * kl.detach().float()
-    return given.index_add(0, last_tokens(lengths), rewards[lengths > 0])
+    penalties = rewards.new_zeros(tokens) if kl is None else -kl_coef * kl.detach().float()
+    return penalties.index_add(0, last_tokens(lengths), rewards[lengths > 0])

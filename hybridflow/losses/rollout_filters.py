@@ -16,7 +16,7 @@ from hybridflow.registry import Registry
 
 @dataclass(frozen=True)
 class FilterInputs:
-    """What a filter reads.
+    """Inputs of a rollout filter.
 
     Attributes:
         rewards: [R] float.
@@ -37,10 +37,10 @@ rollout_filters: Registry[RolloutFilter] = Registry("rollout filter", of=Callabl
 
 @rollout_filters.register("unequal_groups")
 def unequal_groups(rows: FilterInputs) -> np.ndarray:
-    """Leave out groups whose rewards are all equal: their advantages are 0, and they only thin out the mean.
+    """Drop groups whose rewards are all equal: their advantages are 0, and they only dilute the mean.
 
     Source: DAPO's dynamic sampling, arXiv 2503.14476, section 3.2, equation 11 (there for right and wrong answers). A
-    group of one is left out too.
+    group of one is dropped too.
     """
     _, group = np.unique(rows.group_id, return_inverse=True)
     groups = group.max(initial=-1) + 1
@@ -52,7 +52,7 @@ def unequal_groups(rows: FilterInputs) -> np.ndarray:
 
 @rollout_filters.register("overlong")
 def overlong(rows: FilterInputs) -> np.ndarray:
-    """Leave out responses that were cut off at the limit: whether they would have been right is not known.
+    """Drop responses that were truncated at the limit: whether they would have been right is not known.
 
     Source: DAPO's overlong filtering, arXiv 2503.14476, section 3.4.
     """

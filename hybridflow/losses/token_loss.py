@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """A loss a token, and what to report about it: by name, scalars without gradients. A step reports one number each.
+    """Loss a token, and what to report about it: by name, scalars without gradients. A step reports one number each.
 
     Attributes:
         loss: [T], with gradients; `hybridflow.losses.aggregations` has its weights.

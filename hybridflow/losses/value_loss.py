@@ -9,7 +9,7 @@ from hybridflow.losses.token_loss import TokenLoss, sums
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> TokenLoss:
-    """½ max((V - R)², (clip(V, V_old - clip, V_old + clip) - R)²): no reward for moving further than `clip`.
+    """Value loss ½ max((V - R)², (clip(V, V_old - clip, V_old + clip) - R)²): no reward for moving further than `clip`.
 
     Source: the value loss of OpenAI Baselines' PPO2 (2017), described in arXiv 2005.12729, section 3.
 
@@ -22,9 +22,12 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
     Metrics: `critic/value_loss`, `critic/value_clip_fraction` (tokens where clipping changed the loss),
     `critic/value_mean`.
     """
-    old_values, returns = old_values.detach(), returns.detach()
+    old_values = old_values.detach()
+    returns = returns.detach()
     near = torch.clamp(values, old_values - clip, old_values + clip)
-    free, held = (values - returns).square(), (near - returns).square()
-    loss = 0.5 * torch.maximum(free, held)
-    metrics = {"critic/value_loss": loss, "critic/value_clip_fraction": held > free, "critic/value_mean": values}
+    unclipped = (values - returns).square()
+    clipped = (near - returns).square()
+    loss = 0.5 * torch.maximum(unclipped, clipped)
+    changed = clipped > unclipped
+    metrics = {"critic/value_loss": loss, "critic/value_clip_fraction": changed, "critic/value_mean": values}
     return TokenLoss(loss, sums(metrics))

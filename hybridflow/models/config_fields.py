@@ -20,7 +20,7 @@ HARMLESS = {
         transformers_version _name_or_path name_or_path _model_name_or_path _commit_hash dtype torch_dtype
         tokenizer_class unsloth_fixed unsloth_version transformers.js_config is_llama_config use_bfloat16
     """,
-    "how weights were initialised, and how a forward may be cut, cached or carried out": """
+    "how weights were initialized, and how a forward may be cut, cached or carried out": """
         initializer_range pretraining_tp use_cache chunk_size_feed_forward attn_implementation torchscript
         _attn_implementation_autoset
     """,
@@ -76,15 +76,17 @@ _KINDS: dict[str, tuple[type, str]] = {
 
 def refuse_wrong_kinds(config: dict[str, Any], where: str) -> None:
     """Raise ValueError naming a field that we read and whose value is of another kind; null counts as left out."""
-    found = {name: value for name, value in config.items() if value is not None}
+    fields = {name: value for name, value in config.items() if value is not None}
     for name in _WHOLE.split():
-        if name in found:
-            a_whole(found[name], f"{where}: {name}", least=1, most=10_000 if name == "num_hidden_layers" else 2**31 - 1)
+        if name in fields:
+            a_whole(
+                fields[name], f"{where}: {name}", least=1, most=10_000 if name == "num_hidden_layers" else 2**31 - 1
+            )
     for name in ("rms_norm_eps", "rope_theta"):
-        if name in found:
-            a_number(found[name], f"{where}: {name}")
+        if name in fields:
+            a_number(fields[name], f"{where}: {name}")
     for name, (kind, wanted) in _KINDS.items():
-        value: Any = found.get(name)
+        value: Any = fields.get(name)
         right = value is None or isinstance(value, kind)
         if not right or (isinstance(value, list) and not all(isinstance(item, str) for item in value)):
             raise ValueError(f"{where}: {name} = {shown(value)}: {wanted} was expected")
@@ -95,16 +97,16 @@ def refuse_unsupported(config: dict[str, Any], family: str, where: str) -> None:
 
     A field without a value (null) counts as left out.
     """
-    found = {name: value for name, value in config.items() if value is not None}
+    fields = {name: value for name, value in config.items() if value is not None}
     for name, only in {**FIXED, "model_type": family}.items():
-        if found.get(name, only) != only:
-            raise ValueError(f"{where}: {name} = {shown(found[name])} is not supported, only {shown(only)}")
-    kinds = sorted(set(found.get("layer_types", [])) - {"full_attention"})
+        if fields.get(name, only) != only:
+            raise ValueError(f"{where}: {name} = {shown(fields[name])} is not supported, only {shown(only)}")
+    kinds = sorted(set(fields.get("layer_types", [])) - {"full_attention"})
     if kinds:
         raise ValueError(f"{where}: layer_types with {', '.join(kinds)} is not supported, only full_attention")
-    unknown = sorted(found.keys() - _KNOWN)
+    unknown = sorted(fields.keys() - _KNOWN)
     if unknown:
         raise ValueError(
-            f"{where}: {unknown[0]} = {shown(found[unknown[0]])} is not supported: this field is not known, and may "
+            f"{where}: {unknown[0]} = {shown(fields[unknown[0]])} is not supported: this field is not known, and may "
             "change what the model computes; if it does not, set it to null in config.json"
         )

@@ -34,7 +34,7 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def open_to_readers(file: Path) -> None:
-    """Give a file the mode that any new file here has: safetensors writes what its owner alone may read."""
+    """Set a file's mode to that of any new file here: safetensors writes what its owner alone may read."""
     probe = file.with_name(f".{file.name}.mode")
     probe.touch()
     file.chmod(probe.stat().st_mode)
@@ -42,18 +42,19 @@ def open_to_readers(file: Path) -> None:
 
 
 def beside(folder: Path) -> Path:
-    """Where a folder is written until it is whole."""
+    """Return the path at which a folder is written until it is whole."""
     return folder.with_name(f".{folder.name}.partial")
 
 
 def begin(folder: Path) -> Path:
-    """An empty folder to write the new one into. What an export that was interrupted left is put right.
+    """Make an empty folder to write the new one into. What an interrupted export left is put right.
 
     Raises NotADirectoryError if a file has the folder's name.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file: a model is a folder; move the file away")
-    former, partial = _former(folder), beside(folder)
+    former = _former(folder)
+    partial = beside(folder)
     if former.exists() and not folder.exists():
         former.rename(folder)
     for left in (former, partial):
@@ -93,7 +94,7 @@ def copy_extras(source: Path, folder: Path) -> None:
 
 
 def unreadable(source: Path) -> Path | None:
-    """A file that `copy_extras` would have to read and this process may not."""
+    """Return a file that `copy_extras` would have to read and this process may not; None if there is none."""
     files = (file for file in _matching(source, (*EXTRAS, *LICENCES)) if file.is_file())
     return next((file for file in files if not os.access(file, os.R_OK)), None)
 
@@ -106,24 +107,24 @@ def write_config(source: Path, folder: Path, *, dtype: str, head: str) -> None:
 
 
 def exported_config(config: dict[str, Any], *, dtype: str, head: str) -> dict[str, Any]:
-    """A source's config as it is true of a file in the format `dtype`; a reward model's names the classifier it is.
+    """Return a source's config as it holds for the export in the format `dtype`; a reward model's names the classifier.
 
     transformers 5 reads `dtype`, and `torch_dtype` where that is missing; older versions read the latter alone, so
     where the source has it, it is right too. Where the source came from does not hold of the export.
     """
-    found = {name: value for name, value in config.items() if name != "_name_or_path"}
-    found |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
-    return as_scorer(found) if head == "reward" else found
+    exported = {name: value for name, value in config.items() if name != "_name_or_path"}
+    exported |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
+    return as_scorer(exported) if head == "reward" else exported
 
 
 def model_files(folder: Path) -> Iterator[Path]:
-    """The files of a folder that are a model: its config, its weights in safetensors, its tokenizer."""
+    """List the files of a folder that are a model: its config, its weights in safetensors, its tokenizer."""
     return _matching(folder, ("config.json", *WEIGHTS, *EXTRAS))
 
 
 def _matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file() or path.is_symlink()}
-    return iter(sorted(found))
+    files = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file() or path.is_symlink()}
+    return iter(sorted(files))
 
 
 def _former(folder: Path) -> Path:
@@ -141,8 +142,9 @@ def _remove_model(doomed: Path, folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders exchange their names, at once; whether this system and file system can."""
-    at_cwd, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+    """Exchange the names of two folders atomically; return whether this system and file system can."""
+    at_cwd = -100  # AT_FDCWD of renameat2(2)
+    exchange = 2  # RENAME_EXCHANGE
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:
@@ -156,7 +158,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """See to it that a file, or the names in a folder, outlive a loss of power."""
+    """Force a file, or the names in a folder, to the disk, so that they outlive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

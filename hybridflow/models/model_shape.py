@@ -16,12 +16,12 @@ from hybridflow.models.score_head import as_language_model, is_scorer
 
 @dataclass(frozen=True)
 class Family:
-    """What an architecture is, beyond the sizes in its config.
+    """Properties of an architecture beyond the sizes in its config.
 
     Attributes:
         architecture, name: transformers' `architectures` and `model_type`.
         qkv_bias: whether the query, key and value projections have biases.
-        qk_norm: whether each head's queries and keys are normalised before the rotation.
+        qk_norm: whether each head's queries and keys are normalized before the rotation.
         free_head_dim: whether heads may have another size than hidden / heads.
         window_switch: whether `sliding_window` counts only if `use_sliding_window` is set (which we refuse).
         defaults: what transformers takes for a field that is left out (null is not left out).
@@ -60,7 +60,7 @@ FAMILIES = {family.architecture: family for family in _FAMILIES}
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a decoder-only model.
+    """Sizes of a decoder-only model.
 
     Attributes:
         qkv_bias, qk_norm: as in `Family`.
@@ -88,7 +88,7 @@ class ModelShape:
     head: str = "lm"
 
     def padded_vocab(self, tensor: int) -> int:
-        """The vocabulary rounded up to what both engines can cut: a multiple of 64 (vLLM's) and of `tensor`."""
+        """Round the vocabulary up to what both engines can split: a multiple of 64 (vLLM's) and of `tensor`."""
         step = math.lcm(64, tensor)
         return -(-self.vocab // step) * step
 
@@ -107,7 +107,7 @@ def read_shape(folder: str | Path) -> ModelShape:
 
 
 def shape_of(config: dict[str, Any], where: str = "config.json") -> ModelShape:
-    """The shape that a parsed config.json describes; see `read_shape`."""
+    """Return the shape that a parsed config.json describes; see `read_shape`."""
     refuse_wrong_kinds(config, where)
     head = "reward" if is_scorer(config, where) else "lm"
     config = as_language_model(config)
@@ -122,7 +122,8 @@ def shape_of(config: dict[str, Any], where: str = "config.json") -> ModelShape:
         _refuse_window(config, where)
     heads = _size(config, "num_attention_heads", where)
     hidden = _size(config, "hidden_size", where)
-    kv_heads, head_dim = config["num_key_value_heads"] or heads, config.get("head_dim")
+    kv_heads = config["num_key_value_heads"] or heads
+    head_dim = config.get("head_dim")
     _refuse_heads(family, hidden, heads, kv_heads, head_dim, where)
     return ModelShape(
         family=family.name,
@@ -151,7 +152,7 @@ def _size(config: dict[str, Any], name: str, where: str) -> Any:
 
 
 def _refuse_heads(family: Family, hidden: int, heads: int, kv_heads: int, head_dim: int | None, where: str) -> None:
-    """Sizes of heads that do not fit together, or that an engine does not take."""
+    """Raise ValueError for sizes of heads that do not fit together, or that an engine does not take."""
     if hidden % heads and (head_dim is None or not family.free_head_dim):
         raise ValueError(
             f"{where}: hidden_size = {hidden} does not divide into num_attention_heads = {heads} heads"
@@ -173,8 +174,9 @@ def _refuse_heads(family: Family, hidden: int, heads: int, kv_heads: int, head_d
 
 
 def _refuse_window(config: dict[str, Any], where: str) -> None:
-    """A window that no row can outgrow changes nothing."""
-    window, positions = config.get("sliding_window"), _size(config, "max_position_embeddings", where)
+    """Raise ValueError for a window that some row can outgrow; any other changes nothing."""
+    window = config.get("sliding_window")
+    positions = _size(config, "max_position_embeddings", where)
     if window is not None and window < positions:
         raise ValueError(
             f"{where}: sliding_window = {window!r} is not supported below max_position_embeddings = {positions}; "

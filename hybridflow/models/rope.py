@@ -16,12 +16,13 @@ DEFAULT_THETA = 10000.0  # what transformers takes where a folder gives no base
 
 @dataclass(frozen=True)
 class Llama3Rope:
-    """Llama 3.1's stretch: frequencies that turn often within the original context stay, slow ones are divided.
+    """Llama 3.1's frequency scaling: frequencies that turn often within the original context stay, slow ones are
+    divided.
 
     The names are the config's. The formula is that of `apply_scaling` in Meta's llama-models.
 
     Attributes:
-        factor: what slow frequencies are divided by.
+        factor: divisor of slow frequencies.
         low_freq_factor, high_freq_factor: turns within the original context, up to which a frequency is slow, and from
             which it stays.
         original_max_position_embeddings: tokens of the original context.
@@ -33,7 +34,7 @@ class Llama3Rope:
     original_max_position_embeddings: float
 
     def stretch(self, frequencies: Tensor) -> Tensor:
-        """Frequencies in radians a token, of any shape, to those of the longer context.
+        """Scale frequencies in radians a token, of any shape, to those of the longer context.
 
         Between the two limits the change is linear in the number of turns.
         """
@@ -43,7 +44,7 @@ class Llama3Rope:
 
 
 def read_rope(config: dict[str, Any], where: str) -> tuple[float, Llama3Rope | None]:
-    """The base of the frequencies and their stretch.
+    """Read the base of the frequencies and their scaling.
 
     transformers 5 writes `rope_parameters`; older folders have `rope_theta` beside the sizes, and `rope_scaling`, which
     wins if both are there, as in transformers.
@@ -51,22 +52,24 @@ def read_rope(config: dict[str, Any], where: str) -> tuple[float, Llama3Rope | N
     Raises ValueError naming a kind or a setting that is not supported.
     """
     field = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
-    given = {name: value for name, value in (config.get(field) or {}).items() if value is not None}
-    theta = a_number(given.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA, f"{where}: rope_theta")
-    old_name = given.pop("type", "default")
-    kind = given.pop("rope_type", old_name)
-    if given.pop("partial_rotary_factor", 1.0) != 1.0:
+    settings = {name: value for name, value in (config.get(field) or {}).items() if value is not None}
+    theta = a_number(
+        settings.pop("rope_theta", None) or config.get("rope_theta") or DEFAULT_THETA, f"{where}: rope_theta"
+    )
+    old_name = settings.pop("type", "default")
+    kind = settings.pop("rope_type", old_name)
+    if settings.pop("partial_rotary_factor", 1.0) != 1.0:
         raise ValueError(f"{where}: {field} has a partial_rotary_factor, which is not supported, only 1.0")
     if kind not in ("default", "llama3"):
         raise ValueError(f"{where}: {field}: rope type = {kind!r} is not supported, only 'default' and 'llama3'")
     wanted = [item.name for item in fields(Llama3Rope)] if kind == "llama3" else []
-    if sorted(given) != sorted(wanted):
+    if sorted(settings) != sorted(wanted):
         raise ValueError(
-            f"{where}: {field} of type {kind!r} with {_listed(given)} is not supported, only with {_listed(wanted)}"
+            f"{where}: {field} of type {kind!r} with {_listed(settings)} is not supported, only with {_listed(wanted)}"
         )
     if not wanted:
         return theta, None
-    rope = Llama3Rope(**{name: a_number(value, f"{where}: {field}: {name}") for name, value in given.items()})
+    rope = Llama3Rope(**{name: a_number(value, f"{where}: {field}: {name}") for name, value in settings.items()})
     if rope.low_freq_factor >= rope.high_freq_factor:
         raise ValueError(f"{where}: {field}: low_freq_factor must be less than high_freq_factor")
     return theta, rope

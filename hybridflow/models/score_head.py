@@ -7,17 +7,19 @@ from typing import Any
 from hybridflow.errors import shown
 from hybridflow.json_file import a_whole
 
-_SCORER, _LANGUAGE_MODEL = "ForSequenceClassification", "ForCausalLM"
+_SCORER = "ForSequenceClassification"
+_LANGUAGE_MODEL = "ForCausalLM"
 
 
 def is_scorer(config: dict[str, Any], where: str) -> bool:
-    """Whether a parsed config.json is that of a reward model: a sequence classifier with one label.
+    """Tell whether a parsed config.json is that of a reward model: a sequence classifier with one label.
 
     Raises ValueError for another number of labels.
     """
     if not _architecture(config).endswith(_SCORER):
         return False
-    named, number = config.get("id2label") or {}, config.get("num_labels")
+    named = config.get("id2label") or {}
+    number = config.get("num_labels")
     if not isinstance(named, dict):
         raise ValueError(f"{where}: id2label = {shown(named)}: an object was expected")
     labels = len(named) or (2 if number is None else a_whole(number, f"{where}: num_labels"))  # 2 are left out
@@ -27,15 +29,15 @@ def is_scorer(config: dict[str, Any], where: str) -> bool:
 
 
 def as_language_model(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of the language model with the same decoder."""
+    """Return the config of the language model with the same decoder."""
     return {**config, "architectures": [_architecture(config).replace(_SCORER, _LANGUAGE_MODEL)]}
 
 
 def as_scorer(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of the reward model with the same decoder.
+    """Return the config of the reward model with the same decoder.
 
-    transformers scores a row at its last token that is not padding. Where padding is also an end token, that is not
-    the last token of a response that has ended; such a padding is left out, and transformers then takes single rows.
+    transformers scores a row at its last token that is not padding. Where padding is also an end token, that is not the
+    last token of a response that has ended; such a padding is left out, and transformers then takes single rows.
     """
     ends = config.get("eos_token_id")
     ends = ends if isinstance(ends, list) else [ends]

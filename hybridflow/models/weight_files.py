@@ -31,14 +31,14 @@ OUTPUT = "lm_head.weight"
 
 @dataclass(frozen=True)
 class Slice:
-    """What a rank reads of one weight: the part `span` of its split axis; all of it if it is not cut."""
+    """Part of one weight that a rank reads: `span` of its split axis; all of it if it is not split."""
 
     weight: Weight
     span: tuple[int, int]
 
     @property
     def elements(self) -> int:
-        """How many numbers that is."""
+        """Number of elements of the slice."""
         if self.weight.axis is None:
             return math.prod(self.weight.shape)
         a, b = self.span
@@ -46,7 +46,7 @@ class Slice:
 
 
 def load_plan(shape: ModelShape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
-    """The slices of a rank, in the table's order. With tied embeddings a last stage also reads its output layer."""
+    """List the slices of a rank, in the table's order. With tied embeddings a last stage reads its output layer too."""
     at = layout.coordinates[rank]
     weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
     weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
@@ -54,12 +54,12 @@ def load_plan(shape: ModelShape, layout: Layout, rank: int, *, head: str = "lm")
 
 
 def in_folder(shape: ModelShape, plan: Sequence[Slice]) -> list[Slice]:
-    """The slices that are to be read of a folder: a reward model that starts from a language model finds no score."""
+    """Select the slices to be read of a folder: a reward model that starts from a language model has no score there."""
     return [part for part in plan if shape.head != "lm" or part.weight.name != SCORE_HEAD]
 
 
 def tied_copy(shape: ModelShape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
-    """With tied embeddings the last of several stages has a copy of the embedding for its output layer."""
+    """Return the copy of the embedding that the last of several stages has for its output layer, if they are tied."""
     if not shape.tied or head != "lm" or pipeline == 1 or stage != pipeline - 1:
         return []
     first = table(shape, tensor)[0]
@@ -83,9 +83,9 @@ def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Sli
             raise KeyError(f"{folder} has no tensor {weight.name!r}")
         with safe_open(files[weight.name], framework="pt") as reader:
             source = reader.get_slice(weight.name)
-            found = tuple(source.get_shape())
-            if found != weight.shape:
-                raise ValueError(f"{folder}: {weight.name} has shape {found}; by config.json it is {weight.shape}")
+            actual = tuple(source.get_shape())
+            if actual != weight.shape:
+                raise ValueError(f"{folder}: {weight.name} has shape {actual}; by config.json it is {weight.shape}")
             a, b = item.span
             yield item, source[:, a:b] if weight.axis == 1 else source[a:b]
 
@@ -107,7 +107,7 @@ def refuse_unread(folder: str | Path, shape: ModelShape, *, head: str = "lm") ->
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor.
+    """Map each tensor to its file.
 
     Raises:
         FileNotFoundError: the folder has no safetensors.
@@ -127,9 +127,9 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors of a safetensors file, by its header; torch is not imported.
+    """Return the shapes of a safetensors file by its header; torch is not imported.
 
-    Raises ValueError naming the file: it cannot be read, is cut short, or is no safetensors at all.
+    Raises ValueError naming the file: it cannot be read, is truncated, or is no safetensors at all.
     """
     if not is_there(file):
         raise ValueError(f"{file}: there is no such file")
@@ -146,7 +146,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def why_broken(folder: str | Path, shape: ModelShape) -> str | None:
-    """What is wrong with the weights of a folder: not there, not whole, or of another shape; None: nothing.
+    """Explain what is wrong with the weights of a folder: not there, not whole, or of another shape; None: nothing.
 
     Headers alone are read. What stands on top of the decoder is left to what reads it.
     """
@@ -161,24 +161,24 @@ def _refuse_broken(folder: str | Path, shape: ModelShape) -> None:
     if closed := unreadable(Path(folder)):
         raise ValueError(f"{closed}: Permission denied")
     files = tensor_files(Path(folder))
-    found = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
+    shapes = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
     for name, file in files.items():
-        if name not in found[file]:
+        if name not in shapes[file]:
             raise ValueError(f"{file} has no tensor {name!r}, which {INDEX} says is in it")
     for weight in table(shape):
         if weight.name in (OUTPUT, SCORE_HEAD, VALUE_HEAD):
             continue
         if weight.name not in files:
             raise ValueError(f"{folder} has no tensor {weight.name!r}, which a model of its config.json has")
-        given = found[files[weight.name]][weight.name]
-        if given != weight.shape:
+        actual = shapes[files[weight.name]][weight.name]
+        if actual != weight.shape:
             raise ValueError(
-                f"{files[weight.name]}: {weight.name} has shape {given}; by config.json it is {weight.shape}"
+                f"{files[weight.name]}: {weight.name} has shape {actual}; by config.json it is {weight.shape}"
             )
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """The file of each tensor, as an index names it."""
+    """Read the file of each tensor, as an index names it."""
     named = read_object(index).get("weight_map")
     if not isinstance(named, dict) or not named:
         raise ValueError(f"{index}: weight_map = {shown(named)}: an object was expected, of files by tensors' names")

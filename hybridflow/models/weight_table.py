@@ -22,7 +22,7 @@ VALUE_HEAD, SCORE_HEAD = "value_head.weight", "score.weight"
 
 @dataclass(frozen=True)
 class Weight:
-    """One Hugging Face tensor and its place.
+    """Hugging Face tensor and its place.
 
     Attributes:
         name, shape: in the Hugging Face folder.
@@ -44,7 +44,7 @@ class Weight:
     padded: int | None = None
 
     def span(self, tensor: int, rank: int) -> tuple[int, int]:
-        """The part [a, b) of `axis` that tensor rank `rank` of `tensor` holds; all of it if it is not cut."""
+        """Return the part [a, b) of `axis` that tensor rank `rank` of `tensor` has; all of it if it is not split."""
         if self.axis is None:
             return 0, self.shape[0]
         whole = self.shape[self.axis]
@@ -52,20 +52,20 @@ class Weight:
         return min(rank * share, whole), min((rank + 1) * share, whole)
 
     def shard_shape(self, tensor: int, rank: int) -> tuple[int, ...]:
-        """ModelShape of that part."""
+        """Return the shape of a tensor rank's part."""
         a, b = self.span(tensor, rank)
         axis = self.axis or 0
         return (*self.shape[:axis], b - a, *self.shape[axis + 1 :])
 
     def stage(self, layers: int, pipeline: int) -> int:
-        """Which of `pipeline` stages holds it."""
+        """Return which of `pipeline` stages has the weight."""
         if isinstance(self.place, int):
             return self.place * pipeline // layers
         return 0 if self.place == FIRST else pipeline - 1
 
 
 def hf_view(param: torch.Tensor, weight: Weight, tensor: int, rank: int) -> torch.Tensor:
-    """The part of a rank's Megatron parameter that is this Hugging Face tensor: a view; write to it to load.
+    """View the part of a rank's Megatron parameter that is this Hugging Face tensor; write to it to load.
 
     Returns:
         For fused parameters [blocks, rows, ...], which has the elements of the Hugging Face shard in its order;
@@ -84,7 +84,7 @@ def hf_view(param: torch.Tensor, weight: Weight, tensor: int, rank: int) -> torc
 
 
 def table(shape: ModelShape, tensor: int = 1, *, head: str = "lm") -> list[Weight]:
-    """Every weight of a model.
+    """List every weight of a model.
 
     Args:
         tensor: the largest tensor parallel size that will cut it; it fixes the vocabulary's padding.
@@ -114,7 +114,7 @@ def table(shape: ModelShape, tensor: int = 1, *, head: str = "lm") -> list[Weigh
 
 
 def stage_table(shape: ModelShape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
-    """The weights of one of `pipeline` stages."""
+    """List the weights of one of `pipeline` stages."""
     return [w for w in table(shape, tensor, head=head) if w.stage(shape.layers, pipeline) == stage]
 
 

@@ -16,11 +16,11 @@ PROBE_BYTES = 2**20
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raises HybridFlowError, such as `No space left on device: runs/mine/metrics.jsonl`, if what is done in it fails
-    because of the disk.
+    """Raise HybridFlowError, such as `No space left on device: runs/mine/metrics.jsonl`, if the block fails because of
+    the disk.
 
     Args:
-        path: of what is written, for errors that do not name a file.
+        path: what is written, for errors that do not name a file.
     """
     try:
         yield
@@ -34,26 +34,27 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def disk_trouble(error: BaseException) -> OSError | None:
-    """The error of a disk behind an exception; one that names a file, if there is one."""
-    found = [link for link in chain(error) if isinstance(link, OSError) and link.errno in TROUBLE]
-    return next((link for link in found if link.filename), found[0] if found else None)
+    """Return the disk's error behind an exception, preferably one that names a file; None if there is none."""
+    troubles = [link for link in chain(error) if isinstance(link, OSError) and link.errno in TROUBLE]
+    return next((trouble for trouble in troubles if trouble.filename), troubles[0] if troubles else None)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, those that it carries, and those that led to it; each once."""
-    waiting, seen = [error], set[int]()
+    """Yield an exception, those that it carries, and those that led to it; each once."""
+    waiting = [error]
+    seen: set[int] = set()  # by identity: exceptions may compare equal, and a chain may have a circle
     while waiting:
-        found = waiting.pop(0)
-        if id(found) in seen:
+        link = waiting.pop(0)
+        if id(link) in seen:
             continue
-        seen.add(id(found))
-        yield found
-        led = [other for other in (found.__cause__, found.__context__) if other is not None]
-        waiting = [*carried(found), *waiting, *led]
+        seen.add(id(link))
+        yield link
+        led = [other for other in (link.__cause__, link.__context__) if other is not None]
+        waiting = [*carried(link), *waiting, *led]
 
 
 def carried(error: BaseException) -> list[BaseException]:
-    """The exceptions of a group; or by rank, as torch's CheckpointException has them with their stacks."""
+    """List the exceptions of a group; or by rank, as torch's CheckpointException has them with their stacks."""
     if isinstance(error, BaseExceptionGroup):
         return list(error.exceptions)
     failures = getattr(error, "failures", None)
@@ -64,7 +65,7 @@ def carried(error: BaseException) -> list[BaseException]:
 
 
 def _tried(path: Path) -> OSError | None:
-    """The error of a disk that takes no more, found by writing to it: torch's writer says `unexpected pos 704`."""
+    """Return the error of a disk that takes no more by writing to it: torch's writer says `unexpected pos 704`."""
     folder = next(folder for folder in (path, *path.parents) if folder.is_dir())
     probe = folder / f".probe-{os.getpid()}"
     try:

@@ -33,7 +33,7 @@ LINE_EVERY_S = 10.0  # between lines where there is no terminal
 
 
 class Live:
-    """Shows a run's progress on standard output."""
+    """Live view of a run's progress on standard output."""
 
     def __init__(self, *, every_step: bool = False) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -43,7 +43,7 @@ class Live:
         self._last_line = 0.0
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self._progress is not None and self._bar_moves():
             self.console.print(cell(text))
         else:
@@ -51,7 +51,7 @@ class Live:
 
     @contextmanager
     def bar(self, name: str, steps: int, *, done: int = 0) -> Iterator[None]:
-        """While it is entered, `step` moves a bar; `done` steps were taken before."""
+        """Show a progress bar that `step` moves; `done` steps were taken before."""
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(24),
@@ -66,7 +66,7 @@ class Live:
             yield
 
     def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
-        """One more step is done. Its number, from 0, is that of the files and of errors."""
+        """Show that one more step is done. Its number, from 0, is that of the files and of errors."""
         known = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
         known += [form.format(metrics[name]) for name, form in SHOWN_UNLESS_ZERO.items() if metrics.get(name)]
         shown = " · ".join(known)
@@ -79,7 +79,7 @@ class Live:
             self.say(f"step {done - 1} ({done}/{steps} done) · {shown} · {seconds_left:.0f} s left")
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
-        """A short table."""
+        """Print a short table."""
         table = Table(title=cell(title, "table.title"), show_header=False, title_justify="left")
         for name, value in rows.items():
             table.add_row(cell(name), cell(value))

@@ -16,7 +16,7 @@ TIMES = "timing_s/"
 
 
 class Moments(NamedTuple):
-    """Of some values how many, their mean and the sum of squared deviations: what joins exactly, however uneven."""
+    """Count, mean and sum of squared deviations of some values: what joins exactly, however uneven the parts."""
 
     size: float = 0.0
     mean: float = 0.0
@@ -24,7 +24,7 @@ class Moments(NamedTuple):
 
     @staticmethod
     def of(values: ArrayLike) -> Moments:
-        """The moments of these values."""
+        """Compute the moments of values."""
         exact = np.asarray(values, dtype=np.float64)
         if not exact.size:
             return Moments()
@@ -32,7 +32,7 @@ class Moments(NamedTuple):
         return Moments(float(exact.size), mean, float(np.square(exact - mean).sum()))
 
     def plus(self, other: Moments) -> Moments:
-        """The moments of both together.
+        """Join the moments of two sets of values.
 
         Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
         (1979). Unlike sums of squares it loses no digits where the mean is far from 0.
@@ -40,20 +40,24 @@ class Moments(NamedTuple):
         size = self.size + other.size
         if not size:
             return self
-        apart = other.mean - self.mean
-        mean = self.mean + apart * other.size / size
-        squares = self.squares + other.squares + apart**2 * self.size * other.size / size
+        difference = other.mean - self.mean
+        mean = self.mean + difference * other.size / size
+        squares = self.squares + other.squares + difference**2 * self.size * other.size / size
         return Moments(size, mean, squares)
 
     @property
     def deviation(self) -> float:
-        """The sample's (n - 1), as everywhere here; 0 of one value."""
+        """Sample deviation (n - 1), as everywhere here; 0 for one value."""
         return float(np.sqrt(self.squares / max(self.size - 1, 1.0)))
 
 
 @dataclass
 class Metrics(Mapping[str, float]):
     """Scalars by name. A mean keeps its weight, so that joining uneven parts stays exact.
+
+    Read as a mapping it gives one number a name.
+
+    Read as a mapping it gives one number a name.
 
     Read as a mapping it gives one number a name.
 
@@ -91,17 +95,17 @@ class Metrics(Mapping[str, float]):
         self.minima[name] = float(np.minimum(value, self.minima.get(name, float("inf"))))
 
     def spread(self, prefix: str, values: ArrayLike) -> None:
-        """Mean, deviation, smallest and largest of values, one a row: `<prefix>mean`, `…std`, `…min`, `…max`."""
-        found = np.asarray(values, dtype=np.float64)
-        if not found.size:
+        """Record mean, deviation, minimum and maximum of values, one a row: `<prefix>mean`, `…std`, `…min`, `…max`."""
+        exact = np.asarray(values, dtype=np.float64)
+        if not exact.size:
             return
-        self.mean(f"{prefix}mean", float(found.sum()), found.size)
-        self._deviation(f"{prefix}std", Moments.of(found))
-        self.min(f"{prefix}min", float(found.min()))
-        self.max(f"{prefix}max", float(found.max()))
+        self.mean(f"{prefix}mean", float(exact.sum()), exact.size)
+        self._deviation(f"{prefix}std", Moments.of(exact))
+        self.min(f"{prefix}min", float(exact.min()))
+        self.max(f"{prefix}max", float(exact.max()))
 
     def explain(self, name: str, targets: ArrayLike, guesses: ArrayLike) -> None:
-        """The share of the targets' variance that guesses explain: 1 - Var(target - guess) / Var(target).
+        """Record the share of the targets' variance that guesses explain: 1 - Var(target - guess) / Var(target).
 
         1 for guesses that are right but for a constant, 0 for a constant guess, below 0 for worse ones. Without
         variance, but for the rounding of float32, there is nothing to explain, and no such metric.
@@ -111,7 +115,7 @@ class Metrics(Mapping[str, float]):
         self._explained(name, (Moments.of(exact), Moments.of(errors)))
 
     def add(self, other: Metrics) -> None:
-        """Take in another's."""
+        """Merge another's records into these."""
         for name, (total, weight) in other.sums.items():
             self.mean(name, total, weight)
         for name, value in other.totals.items():
@@ -133,7 +137,7 @@ class Metrics(Mapping[str, float]):
         self.explained[name] = targets.plus(both[0]), errors.plus(both[1])
 
     def parts(self) -> tuple[Mapping[str, object], ...]:
-        """Everything that it holds, in the order of its fields: `Metrics(*parts)` makes it again."""
+        """Return everything recorded, in the order of its fields: `Metrics(*parts)` makes it again."""
         return self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
 
     def __bool__(self) -> bool:
@@ -149,16 +153,16 @@ class Metrics(Mapping[str, float]):
         return len(self.result())
 
     def result(self) -> dict[str, float]:
-        """One number a name."""
+        """Return one number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
         deviations = {name: moments.deviation for name, moments in self.deviations.items()}
         explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if _varies(t, e)}
-        found = {**means, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
-        return dict(sorted(found.items()))
+        numbers = {**means, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
+        return dict(sorted(numbers.items()))
 
 
 def _varies(targets: Moments, errors: Moments) -> bool:
-    """Whether targets, sums of a guess and its error in float32, vary by more than the rounding of these sums."""
+    """Tell whether targets, sums of a guess and its error in float32, vary by more than the rounding of these sums."""
     scale = targets.mean**2 + errors.mean**2 + errors.squares / max(errors.size, 1.0)
     return targets.squares > 1e-12 * scale * targets.size
 

@@ -10,7 +10,8 @@ from typing import Any
 
 
 def as_json(value: object, **options: Any) -> str:
-    """One value as JSON. JSON has no NaN and no infinity: they are null. What it cannot hold otherwise is its text.
+    """Write a value as JSON, which has no NaN and no infinity: they become null. What it cannot express becomes its
+    text.
 
     Args:
         options: of `json.dumps`.
@@ -26,11 +27,11 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, (str, bool)):
         return value
     if hasattr(value, "tolist"):  # of numpy and torch, from a scalar to any array
-        found = value.tolist()
-        return _plain(found) if not isinstance(found, type(value)) else str(value)
+        builtin = value.tolist()
+        return _plain(builtin) if not isinstance(builtin, type(value)) else str(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
-        found = float(value)
-        return found if math.isfinite(found) else None
+        real = float(value)
+        return real if math.isfinite(real) else None
     return str(value)

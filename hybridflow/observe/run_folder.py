@@ -16,7 +16,7 @@ PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
 
 
 class RunFolder:
-    """`config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
+    """Run folder: `config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
 
     A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything; both only once
     nothing but the training itself can still fail.
@@ -27,21 +27,21 @@ class RunFolder:
 
     @property
     def rollouts(self) -> Path:
-        """Where the ranks write rows."""
+        """Folder into which the ranks write rows."""
         return self.path / "rollouts"
 
     @property
     def model(self) -> Path:
-        """The trained model, a Hugging Face folder."""
+        """Folder of the trained model, in Hugging Face's format."""
         return self.path / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's state is saved."""
+        """Folder in which the run's state is saved."""
         return self.path / "checkpoints"
 
     def write_config(self, text: str) -> None:
-        """The resolved configuration, as YAML."""
+        """Write the resolved configuration as YAML."""
         file = self.path / "config.yaml"
         with writing(file):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class RunFolder:
             stream.write(as_json(metrics) + "\n")
 
     def unsaved(self) -> bool:
-        """Whether an earlier run of this name began and neither ended nor saved anything."""
+        """Tell whether an earlier run of this name began and neither ended nor saved anything."""
         begun = (self.path / "config.yaml").exists() or (self.path / "metrics.jsonl").exists()
         return begun and not self.model.exists() and not any(self.checkpoints.glob("step-*"))
 
@@ -76,22 +76,22 @@ class RunFolder:
         return aside
 
     def sizes(self) -> dict[str, int]:
-        """The bytes that each file which grows line by line has now. They have reached the disk."""
+        """Return the bytes that each file which grows line by line has now. They have reached the disk."""
         return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raises ConfigError if a file has become shorter than `sizes` gave."""
+        """Raise ConfigError if a file has become shorter than `sizes` gave."""
         for name, size in sizes.items():
             file = self.path / name
-            found = file.stat().st_size if file.exists() else 0
-            if found < size:
+            now = file.stat().st_size if file.exists() else 0
+            if now < size:
                 raise ConfigError(
-                    f"{file} has {found} bytes, and had {size} when the checkpoint was made: put it back, or go on "
+                    f"{file} has {now} bytes, and had {size} when the checkpoint was made: put it back, or go on "
                     "under another run.name with trainer.resume=PATH of the checkpoint"
                 )
 
     def truncate_to(self, sizes: Mapping[str, int]) -> None:
-        """Take these files back to what `sizes` gave then: later lines go.
+        """Truncate the files to what `sizes` gave then: later lines go.
 
         Raises ConfigError, before anything is changed, if a file has become shorter.
         """

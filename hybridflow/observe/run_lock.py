@@ -29,7 +29,7 @@ _held: dict[Identity, int] = {}  # the locks of this process: device and inode o
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While it is entered, no other process can enter it for that folder, which is made if it is not there.
+    """Hold the lock of a run folder, which is made if it is not there; no other process can enter meanwhile.
 
     A process that holds the lock may enter it again.
 
@@ -59,14 +59,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Those of these folders in which nothing was left, from the innermost outwards."""
+    """Remove folders in which nothing was left, from the innermost outwards."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
 
 
 def _made_and_open(folder: Path) -> int:
-    """As `_open`. Whoever held the lock before may remove the empty folder, or its file, under our hands.
+    """Make the folder and `_open` its lock. Whoever held it before may remove the empty folder, or its file, meanwhile.
 
     `mkdir` says "exists" of a folder that was there when it tried to make it, and gone when it looked what it is.
     """
@@ -79,7 +79,7 @@ def _made_and_open(folder: Path) -> int:
 
 
 def _open(file: Path) -> int:
-    """A descriptor of the file: locked, or of the file that this process has locked already."""
+    """Return a descriptor of the file: locked, or of the file that this process has locked already."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -99,7 +99,7 @@ def _lock(descriptor: int, file: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(_told(file.parent, _holder(descriptor))) from None
+        raise ConfigError(_in_use(file.parent, _holder(descriptor))) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -107,15 +107,16 @@ def _lock(descriptor: int, file: Path) -> None:
 
 
 def _judge_by_holder(folder: Path, holder: dict[str, object]) -> None:
-    """On a file system without locks: believe what the file says, as far as it can be checked on this machine."""
-    pid, host = holder.get("pid"), holder.get("host")
+    """Believe what the file says, as far as it can be checked on this machine: the file system has no locks."""
+    pid = holder.get("pid")
+    host = holder.get("host")
     if host == socket.gethostname() and isinstance(pid, int) and Path(f"/proc/{pid}").exists():
-        raise ConfigError(_told(folder, holder))
+        raise ConfigError(_in_use(folder, holder))
     if holder and host != socket.gethostname():
-        raise ConfigError(f"{_told(folder, holder)}. If that run is no longer there, remove {folder / LOCK}")
+        raise ConfigError(f"{_in_use(folder, holder)}. If that run is no longer there, remove {folder / LOCK}")
 
 
-def _told(folder: Path, holder: dict[str, object]) -> str:
+def _in_use(folder: Path, holder: dict[str, object]) -> str:
     who = "by another process"
     if holder:
         who = f"by process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
@@ -123,12 +124,12 @@ def _told(folder: Path, holder: dict[str, object]) -> str:
 
 
 def _holder(descriptor: int) -> dict[str, object]:
-    """What the file says of its holder; empty if it says nothing that can be read."""
+    """Read what the file says of its holder; {} if it says nothing that can be read."""
     try:
-        found = json.loads(os.pread(descriptor, 4096, 0))
+        holder = json.loads(os.pread(descriptor, 4096, 0))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return holder if isinstance(holder, dict) else {}
 
 
 def _write_holder(descriptor: int, folder: Path) -> None:
@@ -145,7 +146,7 @@ def _identity(status: os.stat_result) -> Identity:
 
 
 def _let_go() -> None:
-    """In a forked child: close what it inherited, for a lock lasts until nobody has its file open."""
+    """Close what a forked child inherited, for a lock lasts until nobody has its file open."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()

@@ -29,17 +29,17 @@ WIDEST = 1000  # characters of a line that is not drawn on a terminal
 
 
 def visible(text: str) -> str:
-    """The text with its lines; what a terminal would obey instead of showing is written as Python escapes."""
+    """Escape what a terminal would obey instead of showing, as Python does; lines stay lines."""
     return _UNSEEN.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """As `visible`, for names and values inside a line: newlines and tabs are escaped too."""
+    """Escape as `visible` does, and newlines and tabs too: for names and values inside a line."""
     return _BREAKS.sub(_escape, visible(text))
 
 
 def cell(text: str, style: str = "") -> Text:
-    """One line for rich to draw as it is: brackets are no markup, `:names:` no emoji."""
+    """Make one line that rich draws as it is: brackets are no markup, `:names:` no emoji."""
     from rich.text import Text
 
     return Text(one_line(text), style=style)
@@ -66,8 +66,9 @@ def draw(console: Console, thing: RenderableType) -> None:
 
 @contextmanager
 def tamed() -> Iterator[None]:
-    """While it is entered, what others print is kept back; it is shown when it is left, however that is."""
-    out, err = io.StringIO(), io.StringIO()
+    """Hold back what others print in the block; it is shown escaped when the block is left, however that is."""
+    out = io.StringIO()
+    err = io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(err):
             yield
@@ -94,5 +95,5 @@ def turn_to_nowhere(descriptor: int) -> None:
     os.close(nowhere)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")

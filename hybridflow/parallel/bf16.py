@@ -28,7 +28,7 @@ INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of x86; torch's own `_is_mkldnn_bf
 
 
 def needed() -> bool:
-    """Whether this CPU lacks what torch's fast bfloat16 products are written for."""
+    """Tell whether this CPU lacks the instructions that torch's fast bfloat16 products are written for."""
     can = torch.cpu.get_capabilities()
     if can["architecture"] == "x86_64":
         return not any(can[name] for name in INSTRUCTIONS)
@@ -44,7 +44,7 @@ def apply() -> None:
 
 
 def widened(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The product, computed in float32 when its first factor is a bfloat16 tensor on the CPU."""
+    """Wrap a product so that it is computed in float32 when its first factor is a bfloat16 tensor on the CPU."""
 
     @functools.wraps(product)
     def wide(first: Tensor, *rest: Any, **named: Any) -> Tensor:

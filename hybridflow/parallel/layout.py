@@ -24,7 +24,7 @@ AXES = ("tp", "cp", "ep", "dp", "pp")
 
 @dataclass(frozen=True)
 class Coordinate:
-    """Where a rank stands on each axis."""
+    """Position of a rank on each axis."""
 
     tp: int = 0
     pp: int = 0
@@ -70,60 +70,62 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """The number of ranks."""
+        """Number of ranks."""
         return self.tensor * self.pipeline * self.data * self.context
 
     @property
     def generation_sizes(self) -> tuple[int, int]:
-        """(t_g, p_g)."""
+        """Sizes in generation, (t_g, p_g)."""
         return self.generation or (self.tensor, self.pipeline)
 
     @property
     def replicas(self) -> int:
-        """d · c · d_g, the number of replicas in generation."""
+        """Number of replicas in generation, d · c · d_g."""
         t_g, p_g = self.generation_sizes
         return self.size // (t_g * p_g)
 
     @cached_property
     def coordinates(self) -> tuple[Coordinate, ...]:
-        """The coordinates of every rank, by rank."""
+        """Coordinates of every rank, by rank."""
         sizes = {"tp": self.tensor, "pp": self.pipeline, "dp": self.data, "cp": self.context}
-        found = []
+        coordinates = []
         for rank in range(self.size):
             at: dict[str, int] = {}
             for axis in self.order.split("-"):
                 if axis in sizes:
                     rank, at[axis] = divmod(rank, sizes[axis])
-            found.append(Coordinate(**at))
-        return tuple(found)
+            coordinates.append(Coordinate(**at))
+        return tuple(coordinates)
 
     def rank(self, at: Coordinate) -> int:
-        """The rank at those coordinates."""
+        """Return the rank at a coordinate."""
         return self.coordinates.index(at)
 
     def groups(self, *axes: str) -> list[list[int]]:
-        """Ranks that differ only along those axes: one list a group, each in rank order; groups by lowest rank."""
+        """List the ranks that differ only along these axes: one list a group, each in rank order; groups by lowest
+        rank.
+        """
         fixed = [axis for axis in ("tp", "cp", "pp", "dp") if axis not in axes]
-        found: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for rank, at in enumerate(self.coordinates):
-            found.setdefault(tuple(getattr(at, axis) for axis in fixed), []).append(rank)
-        return list(found.values())
+            groups.setdefault(tuple(getattr(at, axis) for axis in fixed), []).append(rank)
+        return list(groups.values())
 
     # One rank for each part of a result.
 
     @cached_property
     def output_ranks(self) -> tuple[int, ...]:
-        """(tensor 0, context 0, last stage) of each replica, by replica: where a model's outputs are."""
+        """Ranks that have a model's outputs, by replica: (tensor 0, context 0, last stage) of each."""
         return self._chosen(lambda at: at.tp == at.cp == 0 and at.pp == self.pipeline - 1, lambda at: at.dp)
 
     @cached_property
     def stage_ranks(self) -> tuple[int, ...]:
-        """(tensor 0, context 0, data 0) of each pipeline stage, by stage."""
+        """Ranks that stand for the pipeline stages, by stage: (tensor 0, context 0, data 0) of each."""
         return self._chosen(lambda at: at.tp == at.cp == at.dp == 0, lambda at: at.pp)
 
     @cached_property
     def generation_output_ranks(self) -> tuple[int, ...]:
-        """(tensor 0, last stage) of each generation replica, by replica."""
+        """Ranks that have the outputs of the generation replicas, by replica: (tensor 0, last stage) of each."""
         last = self.generation_sizes[1] - 1
         at = self.generation_coordinates
         return tuple(sorted((r for r, a in enumerate(at) if a.tp == 0 and a.pp == last), key=lambda r: at[r].dp))
@@ -136,13 +138,15 @@ class Layout:
 
     @cached_property
     def generation_coordinates(self) -> tuple[Coordinate, ...]:
-        """Where every rank stands in generation, by rank; `dp` is its replica's number."""
+        """Coordinates of every rank in generation, by rank; `dp` is its replica's number."""
         return tuple(map(self.generation_coordinate, range(self.size)))
 
     def generation_coordinate(self, rank: int) -> Coordinate:
-        """Where a rank stands in generation; `dp` is its replica's number."""
-        at, (t_g, p_g) = self.coordinates[rank], self.generation_sizes
-        per_t, per_p = self.tensor // t_g, self.pipeline // p_g
+        """Return the coordinate of a rank in generation; `dp` is its replica's number."""
+        at = self.coordinates[rank]
+        t_g, p_g = self.generation_sizes
+        per_t = self.tensor // t_g
+        per_p = self.pipeline // p_g
         replica = (at.dp * self.context + at.cp) * per_t * per_p
         if not self.nested:
             micro, place = divmod(at.pp * self.tensor + at.tp, t_g * p_g)
@@ -150,7 +154,7 @@ class Layout:
         return Coordinate(at.tp // per_t, at.pp // per_p, replica + (at.pp % per_p) * per_t + at.tp % per_t)
 
     def micro_dp_groups(self) -> list[list[int]]:
-        """The ranks of a training replica that need one generation shard; if it nests, together they hold it."""
+        """Group the ranks of a training replica that need one generation shard; if it nests, together they have it."""
         at = self.coordinates
         return self._generation_groups(lambda rank: (at[rank].dp, at[rank].cp, *self._generation_shard(rank)))
 
@@ -176,14 +180,14 @@ class Layout:
         return at.tp, at.pp
 
     def _generation_groups(self, key: Callable[[int], tuple[int, ...]]) -> list[list[int]]:
-        found: dict[tuple[int, ...], list[int]] = {}
+        groups: dict[tuple[int, ...], list[int]] = {}
         for rank in range(self.size):
-            found.setdefault(key(rank), []).append(rank)
-        return list(found.values())
+            groups.setdefault(key(rank), []).append(rank)
+        return list(groups.values())
 
 
 def describe(layout: Layout) -> str:
-    """A layout in words."""
+    """Describe a layout in words."""
     text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
     text += f" × context {layout.context}" if layout.context > 1 else ""
     if layout.generation is None:

@@ -18,7 +18,7 @@ class Offload:
     """Storages that are empty until `restore`.
 
     Args:
-        tensors: in whose storages; those on the host, such as an optimiser's count of steps, may be among them.
+        tensors: in whose storages; those on the host, such as an optimizer's count of steps, may be among them.
         keep: whether their values are needed again; if not, they are undefined afterwards.
     """
 
@@ -31,7 +31,7 @@ class Offload:
 
     @property
     def nbytes(self) -> int:
-        """What was given back, in bytes."""
+        """Bytes that were given back."""
         return sum(size for _, size, _ in self._waiting)
 
     def restore(self) -> None:
@@ -45,25 +45,25 @@ class Offload:
 
 
 def without(tensors: Iterable[Tensor], others: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The tensors that share no storage with the others."""
+    """Select the tensors that share no storage with the others."""
     taken = _storages(others)
     return (tensor for tensor in tensors if tensor.untyped_storage()._cdata not in taken)
 
 
 def _storages(tensors: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
-    found = (tensor.untyped_storage() for tensor in tensors)
-    return {storage._cdata: storage for storage in found if storage.nbytes()}
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage._cdata: storage for storage in storages if storage.nbytes()}
 
 
 def _on_host(storage: torch.UntypedStorage) -> list[Tensor]:
-    """Its bytes in host memory, in pieces one after the other."""
+    """Copy a storage's bytes to host memory, in pieces one after the other."""
     on_device = _bytes(storage)
     places = on_device.split(list(piece_sizes(len(on_device))))
     return [torch.empty_like(place, device="cpu", pin_memory=place.is_cuda).copy_(place) for place in places]
 
 
 def piece_sizes(size: int) -> Iterator[int]:
-    """Powers of two, and what is left of less than `LEAST`, that make up a size.
+    """Yield the powers of two, and a rest of less than `LEAST`, that make up a size.
 
     torch rounds a block of pinned memory up to a power of two: 33 GB in one block would take 64 GB of the host's.
     """

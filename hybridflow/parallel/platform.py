@@ -26,7 +26,7 @@ CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Platform:
-    """What differs between kinds of hardware.
+    """Hardware that a process runs on, and what differs between its kinds.
 
     Attributes:
         name: "cpu" or "cuda".
@@ -40,11 +40,11 @@ class Platform:
 
     @property
     def device(self) -> torch.device:
-        """Where this process puts its tensors."""
+        """Device of this process's tensors."""
         return torch.device(self.name, torch.cuda.current_device()) if self.name == "cuda" else torch.device("cpu")
 
     def start(self, local_rank: int) -> None:
-        """Take this process's device, once, before any tensor is made."""
+        """Claim this process's device, once, before any tensor is made."""
         if self.name == "cuda":
             index = local_rank % torch.cuda.device_count()  # Ray shows each process its own GPU only
             torch.cuda.set_device(index)
@@ -56,7 +56,7 @@ class Platform:
                 bf16.apply()
 
     def process_group(self, store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.ProcessGroup:
-        """A process group beside the default one, of processes that meet in that store."""
+        """Make a process group beside the default one, of processes that meet in that store."""
         if self.name == "cuda":
             options = dist.ProcessGroupNCCL.Options()
             options._timeout = timeout
@@ -83,7 +83,7 @@ class Platform:
             CLEAR_REFS.write_text("5")  # proc_pid_clear_refs(5): the high-water mark is now's
 
     def memory_peak(self) -> int:
-        """The most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
+        """Return the most bytes that were in use: of the device, in torch's tensors; on a CPU, by the process."""
         if self.name == "cuda":
             return torch.cuda.max_memory_allocated()
         status = Path("/proc/self/status").read_text().splitlines()
@@ -91,12 +91,12 @@ class Platform:
 
     @property
     def transformer_engine(self) -> bool:
-        """Whether TransformerEngine is installed for this hardware."""
+        """True where TransformerEngine is installed for this hardware."""
         return self.name == "cuda" and find_spec("transformer_engine") is not None
 
     @property
     def mixed_products(self) -> bool:
-        """Whether it multiplies bfloat16 matrices into a float32 one."""
+        """True where bfloat16 matrices can be multiplied into a float32 one."""
         return self.name == "cuda"
 
     def megatron_options(self) -> dict[str, bool]:
@@ -150,5 +150,5 @@ class Platform:
 
 @cache
 def platform() -> Platform:
-    """This process's platform."""
+    """Return this process's platform."""
     return Platform("cuda", "nccl", False) if torch.cuda.is_available() else Platform("cpu", "gloo", True)

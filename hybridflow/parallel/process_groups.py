@@ -13,7 +13,7 @@ from hybridflow.parallel.layout import Coordinate, Layout
 
 @dataclass(frozen=True)
 class Groups:
-    """Where this rank stands in a role's layout, and its process groups there.
+    """Position of this rank in a role's layout, and its process groups there.
 
     Attributes:
         megatron: the groups as Megatron-core takes them.
@@ -28,12 +28,12 @@ class Groups:
 
     @property
     def first_stage(self) -> bool:
-        """Whether this rank has the embedding."""
+        """True on ranks that have the embedding."""
         return self.at.pp == 0
 
     @property
     def last_stage(self) -> bool:
-        """Whether this rank has the output layer."""
+        """True on ranks that have the output layer."""
         return self.at.pp == self.layout.pipeline - 1
 
 
@@ -46,7 +46,8 @@ def make_groups(layout: Layout, timeout_s: float) -> Groups:
     for kind, size in (("context", layout.context), ("expert", layout.expert)):
         if size > 1:
             raise ValueError(f"{kind} parallelism is not supported yet: the layout has {size}, 1 is possible")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
+    world = dist.get_world_size()
     if world != layout.size:
         raise ValueError(f"the layout has {layout.size} ranks, torch.distributed has {world}")
     timeout = timedelta(seconds=timeout_s)
@@ -78,7 +79,7 @@ def _by_stage(layout: Layout) -> list[list[int]]:
 
 
 def _ends_group(ends: list[list[int]], rank: int, timeout: timedelta) -> dist.ProcessGroup | None:
-    """First and last stage together (tied embeddings); None on the stages between."""
+    """Group the first and the last stage (tied embeddings); None on the stages between."""
     mine = None
     for ranks in ends:
         made = dist.new_group(ranks, timeout=timeout)

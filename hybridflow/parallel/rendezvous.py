@@ -17,7 +17,7 @@ _served: list[dist.Store] = []
 
 
 def serve(address: str) -> int:
-    """Serve a store at that address, and at no other, until this process ends; its port."""
+    """Serve a store at this address, and at no other, until this process ends; return its port."""
     with socket.socket() as listening:
         listening.bind((address, 0))
         listening.listen()
@@ -29,7 +29,7 @@ def serve(address: str) -> int:
 
 
 def meet(meeting: str, rank: int, size: int, timeout: timedelta) -> dist.Store:
-    """The store of those who meet at `file://path` or, where one of them serves it, `tcp://host:port`."""
+    """Return the store of those who meet at `file://path` or, where one of them serves it, `tcp://host:port`."""
     if meeting.startswith("tcp://"):
         at = urlsplit(meeting)
         assert at.hostname is not None and at.port is not None

@@ -17,7 +17,7 @@ _BITS = {2: torch.int16, 4: torch.int32}
 
 
 def checksum(tensor: Tensor) -> int:
-    """The sum of the numbers' bit patterns, as int64.
+    """Sum the numbers' bit patterns, as int64.
 
     It is exact and does not depend on the order, so a weight's is the sum of its parts', modulo 2⁶⁴; zeros add nothing.
     """
@@ -25,7 +25,8 @@ def checksum(tensor: Tensor) -> int:
 
 
 def source_checksums(transport: Transport, cut: Cut, place: int) -> dict[str, int]:
-    """Of each weight, that of the part which this rank is to hold, from the training shards that it comes from.
+    """Compute the checksum of each weight's part that this rank is to have, from the training shards that it comes
+    from.
 
     All ranks of the transport's group call it. Nobody sums what has travelled.
 
@@ -39,22 +40,23 @@ def source_checksums(transport: Transport, cut: Cut, place: int) -> dict[str, in
         parts = item.parts or (Part(transport.mine, cut.span(item.weight, place), item.elements),)
         for part in (part for part in parts if part.giver == transport.mine):
             held = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
-            axis, first = item.weight.axis or 0, 0 if item.weight.axis is None else part.span[0]
+            axis = item.weight.axis or 0
+            first = 0 if item.weight.axis is None else part.span[0]
             for taker in range(cut.tensor):
                 want = cut.span(item.weight, taker)
                 a, b = max(part.span[0], want[0]), min(part.span[1], want[1])
                 if a < b:
                     sums[row, taker] = checksum(held.narrow(axis, a - first, b - a))
     travels = torch.tensor([[bool(item.parts)] for item in items])
-    given = (sums * travels).to(transport.device)
+    totals = (sums * travels).to(transport.device)
     if transport.group is not None:
-        dist.all_reduce(given, group=transport.group)
-    sums = torch.where(travels, given.cpu(), sums)
+        dist.all_reduce(totals, group=transport.group)
+    sums = torch.where(travels, totals.cpu(), sums)
     return {item.weight.name: int(sums[row, place]) for row, item in enumerate(items)}
 
 
 def differing(sources: Mapping[str, int], held: Mapping[tuple[str, ...], int]) -> list[str]:
-    """The weights that an engine does not hold as they were given.
+    """List the weights that an engine does not have as they were sent.
 
     Args:
         sources: by weight.
@@ -62,8 +64,8 @@ def differing(sources: Mapping[str, int], held: Mapping[tuple[str, ...], int]) -
     """
     wrong = [
         name
-        for names, found in held.items()
-        if (found - sum(sources[name] for name in names)) % MODULUS
+        for names, total in held.items()
+        if (total - sum(sources[name] for name in names)) % MODULUS
         for name in names
     ]
     missing = set(sources) - {name for names in held for name in names}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Alive:
-    """Counts a buffer from `watch` until nobody holds any view of it, here or in an engine.
+    """Counter of a transition's buffers, each from `watch` until nobody has any view of it, here or in an engine.
 
     Attributes:
         now, peak: bytes.
@@ -18,7 +18,7 @@ class Alive:
         self.now = self.peak = 0
 
     def watch(self, buffer: Tensor) -> Tensor:
-        """The buffer, counted."""
+        """Count a buffer and return it."""
         storage = buffer.untyped_storage()
         size = storage.nbytes()
         self.now += size

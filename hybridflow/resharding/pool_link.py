@@ -15,7 +15,7 @@ from hybridflow.parallel.rendezvous import meet
 
 @dataclass(frozen=True)
 class Link:
-    """This rank's place among the training ranks and, numbered after them, the rollout ranks.
+    """Position of this rank among the training ranks and, numbered after them, the rollout ranks.
 
     Attributes:
         rank: the number among them all.
@@ -30,15 +30,15 @@ class Link:
     store: dist.Store
 
     def send(self, tensor: Tensor, taker: int) -> dist.Work:
-        """To that rank; messages between two ranks arrive in order."""
+        """Send to a rank; messages between two ranks arrive in order."""
         return self.group.send([tensor], taker, 0)
 
     def receive(self, room: Tensor, giver: int) -> dist.Work:
-        """What that rank sends next."""
+        """Receive what a rank sends next."""
         return self.group.recv([room], giver, 0)
 
     def refuse_another_plan(self, digest: str) -> None:
-        """Raises RuntimeError if the first training rank has another plan. All ranks call it."""
+        """Raise RuntimeError if the first training rank has another plan. All ranks call it."""
         if self.rank == 0:
             self.store.set("plan", digest)
         if (first := self.store.get("plan").decode()) != digest:
@@ -57,7 +57,8 @@ def connect(meeting: str, training: Layout, generation: Layout, rank: int, timeo
         rank: among the training ranks and, after them, the rollout ranks.
         timeout_s: of each message, and of meeting.
     """
-    size, timeout = training.size + generation.size, timedelta(seconds=timeout_s)
+    size = training.size + generation.size
+    timeout = timedelta(seconds=timeout_s)
     store = meet(meeting, rank, size, timeout)
     group = platform().process_group(dist.PrefixStore("refit", store), rank, size, timeout)
     return Link(training, generation, rank, group, store)

@@ -28,18 +28,18 @@ from hybridflow.resharding.transport import Shards, Transport, _Arriving, in_hf_
 
 
 def plan_for(shape: ModelShape, link: Link, dtype: torch.dtype, bucket_bytes: int) -> Plan:
-    """The plan, which all ranks have made alike. Raises ValueError as `make_pool_plan`, RuntimeError as `Link`."""
+    """Make the plan, which all ranks make alike. Raises ValueError as `make_pool_plan`, RuntimeError as `Link`."""
     plan = make_pool_plan(shape, link.training, link.generation, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes)
     link.refuse_another_plan(plan.digest)
     return plan
 
 
 class WeightSender:
-    """A training rank's side.
+    """Sends a training rank's shards to the rollout ranks.
 
     Args:
         local: its training shards.
-        verify: send checksums of what was given, too; as on the other side.
+        verify: send checksums of what was sent, too; as on the other side.
 
     Attributes:
         plan: of all ranks.
@@ -56,22 +56,26 @@ class WeightSender:
         verify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        self.plan, self.link = plan_for(shape, link, dtype, bucket_bytes), link
+        self.plan = plan_for(shape, link, dtype, bucket_bytes)
+        self.link = link
         self.peak_bytes = 0
-        self._local, self._dtype, self._verify = local, dtype, verify
+        self._local = local
+        self._dtype = dtype
+        self._verify = verify
         at = link.training.coordinates[link.rank]
         cut = training_cut(shape, link.training.tensor, link.training.pipeline)
         self._own = {(w.name, w.param): (w, cut.span(w, at.tp)[0]) for w in cut.stages[at.pp]}
         self._exchanges = [e for e in self.plan.exchanges if link.rank in e.givers]
 
     def __call__(self, held: Mapping[int, int], version: int) -> bool:
-        """Send this rank's parts to all that have another version. Returns whether any has.
+        """Send this rank's parts to all that have another version; return whether any has.
 
         Args:
             held: the version of each rollout rank, by its number.
         """
         stale = [exchange for exchange in self._exchanges if held[exchange.takers[0]] != version]
-        alive, under_way = Alive(), deque[dist.Work]()
+        alive = Alive()
+        under_way = deque[dist.Work]()
         for exchange, bucket in self._in_order(stale):
             if len(under_way) == 2:
                 under_way.popleft().wait()
@@ -102,13 +106,14 @@ class WeightSender:
         return buffer
 
     def _slices(self, weight: Weight, part: Part) -> Tensor:
-        """That part of this rank's shard."""
+        """Return a part of this rank's shard."""
         own, first = self._own[weight.name, weight.param]
-        (a, b), axis = part.span, own.axis or 0
+        a, b = part.span
+        axis = own.axis or 0
         return in_hf_shape(self._local.shard(own), own).narrow(axis, a - first, b - a)
 
     def _sums(self, exchange: Exchange) -> Tensor:
-        """The checksum of what this rank gives of each weight."""
+        """Return the checksum of what this rank sends of each weight."""
         mine = exchange.givers.index(self.link.rank)
         sums = [
             sum(checksum(self._slices(item.weight, part).to(self._dtype)) for part in item.parts if part.giver == mine)
@@ -119,12 +124,12 @@ class WeightSender:
 
 @dataclass(frozen=True)
 class WeightReceiver(Transport):
-    """A rollout rank's part of an exchange whose givers are others: messages instead of collectives."""
+    """Carries out a rollout rank's exchange, whose givers are others: by messages instead of collectives."""
 
     link: Link | None = None
 
     def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
-        """One message from each giver, into its place."""
+        """Receive one message from each giver, into its place."""
         assert self.link is not None
         buffer = room[: bucket.size]
         givers = sorted(giver for giver, size in bucket.sizes.items() if size)
@@ -136,20 +141,19 @@ class WeightReceiver(Transport):
 
 
 class _Nothing:
-    """The training shards of a rank that has none: what it does not get has no rows."""
+    """Training shards of a rank that has none: what it does not get has no rows."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self._dtype = dtype
 
     def shard(self, weight: Weight) -> Tensor:
-        """See `Shards`."""
         axis = weight.axis or 0
         shape = (*weight.shape[:axis], 0, *weight.shape[axis + 1 :])
         return torch.empty(shape, dtype=self._dtype, device=platform().device)
 
 
 class PoolRefit(WeightUpdate):
-    """A rollout rank's side.
+    """Brings a rollout rank to the newest weights.
 
     Attributes:
         plan: of all ranks.
@@ -165,13 +169,14 @@ class PoolRefit(WeightUpdate):
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         super().__init__(verify=verify)
-        self.plan, self.link = plan_for(shape, link, dtype, bucket_bytes), link
+        self.plan = plan_for(shape, link, dtype, bucket_bytes)
+        self.link = link
         self.transport = WeightReceiver(
             self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link
         )
 
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """See `WeightUpdate`; of the rollout ranks."""
+        """Compare with the training ranks' checksums, on all rollout ranks."""
         exchange = self.transport.exchange
         names = [item.weight.name for item in exchange.program.items]
         total = torch.zeros(len(names), dtype=torch.int64, device=platform().device)
@@ -180,12 +185,12 @@ class PoolRefit(WeightUpdate):
             self.link.receive(sums, giver).wait()
             total += sums  # modulo 2⁶⁴
         mine = differing(dict(zip(names, total.tolist(), strict=True)), held)
-        found: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, mine)
+        by_rank: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(by_rank, mine)
         return "; ".join(
             f"rollout rank {rank}, of training ranks "
             + ", ".join(map(str, self.plan.exchange(self.link.training.size + rank).givers))
             + f": {in_short(wrong)}"
-            for rank, wrong in enumerate(found)
+            for rank, wrong in enumerate(by_rank)
             if wrong
         )

@@ -26,7 +26,7 @@ BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fr
 
 
 class Receiver(Protocol):
-    """A generation engine that takes its shards."""
+    """Generation engine that takes its shards."""
 
     version: int | None
 
@@ -37,17 +37,17 @@ class Receiver(Protocol):
         *,
         checksum: Callable[[Tensor], int] | None = None,
     ) -> Mapping[tuple[str, ...], int]:
-        """Take the weights of that version. Until it returns, the engine has no usable weights.
+        """Take the weights of a version. Until it returns, the engine has no usable weights.
 
         Returns:
-            Of each of the engine's parameters the `checksum`, by the names of the weights that are in it; nothing
-            where none is given.
+            The `checksum` of each of the engine's parameters, by the names of the weights that are in it; nothing
+            if there is no `checksum`.
         """
         ...
 
 
 class WeightUpdate:
-    """Brings a receiver to a weight version; what is left to a kind of refit is where the truth of a proof comes from.
+    """Brings a receiver to a weight version; a kind of refit adds where the proof's checksums come from.
 
     Attributes:
         transport: gives this rank's shards.
@@ -57,12 +57,13 @@ class WeightUpdate:
     transport: Transport
 
     def __init__(self, *, verify: bool) -> None:
-        self._verify, self.peak_bytes = verify, 0
+        self._verify = verify
+        self.peak_bytes = 0
 
     def __call__(self, receiver: Receiver, version: int) -> bool:
-        """Bring the receiver to `version`; all ranks that generate call it. Returns whether there was anything to do.
+        """Bring the receiver to `version`; all ranks that generate call it. Return whether there was anything to do.
 
-        Raises RuntimeError, on all of them, if it verifies and one does not hold what it was given.
+        Raises RuntimeError, on all of them, if it verifies and one does not have what it was sent.
         """
         if receiver.version == version:
             return False
@@ -77,17 +78,17 @@ class WeightUpdate:
         return True
 
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """All ranks' weights that are not as given, in words."""
+        """Describe all ranks' weights that are not as sent."""
         raise NotImplementedError
 
 
 def in_short(names: Sequence[str]) -> str:
-    """The first of many weights."""
+    """Name the first of many weights."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 class Refit(WeightUpdate):
-    """The transition from one training engine to the generation engine in the same process.
+    """Transition from one training engine to the generation engine in the same process.
 
     Args:
         method: who gathers what; `hybrid`, or for comparison `hybrid_v` or `full_gather` (`resharding.plan`).
@@ -114,11 +115,13 @@ class Refit(WeightUpdate):
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         super().__init__(verify=verify)
-        layout, self._groups = groups.layout, groups
+        layout = groups.layout
+        self._groups = groups
         self.plan = make_plan(shape, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
         self._refuse_other_plans()
         place = layout.generation_coordinate(groups.rank)
-        self._cut, self._place = generation_cut(shape, *layout.generation_sizes), place.tp
+        self._cut = generation_cut(shape, *layout.generation_sizes)
+        self._place = place.tp
         self.weights = {weight.name: self._cut.span(weight, place.tp) for weight in self._cut.stages[place.pp]}
         self.transport = Transport(
             self.plan.exchange(groups.rank),
@@ -130,7 +133,7 @@ class Refit(WeightUpdate):
         )
 
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
-        """See `WeightUpdate`."""
+        """Compare with the checksums of the training shards, on all ranks."""
         sources = source_checksums(self.transport, self._cut, self._place)
         mine = differing({name: sources[name] for name in self.weights}, held)
         return "; ".join(
@@ -141,17 +144,17 @@ class Refit(WeightUpdate):
 
     def _refuse_other_plans(self) -> None:
         digests = self._from_all(self.plan.digest)
-        most = max(digests, key=digests.count)
-        others = [f"{rank} ({digest[:12]})" for rank, digest in enumerate(digests) if digest != most]
+        common = max(digests, key=digests.count)
+        others = [f"{rank} ({digest[:12]})" for rank, digest in enumerate(digests) if digest != common]
         if others:
             raise RuntimeError(
-                f"the plan of a refit has sha256 {most[:12]} on {digests.count(most)} ranks and another on rank "
+                f"the plan of a refit has sha256 {common[:12]} on {digests.count(common)} ranks and another on rank "
                 f"{', '.join(others)}: model, layout, number format, bucket size and method must be the same on all"
             )
 
     def _from_all(self, value: Any) -> list[Any]:
-        """Each rank's value, by rank."""
+        """Gather each rank's value, by rank."""
         group = self._groups.megatron.intra_dist_opt
-        found: list[Any] = [None] * dist.get_world_size(group)
-        dist.all_gather_object(found, value, group=group)
-        return found
+        values: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(values, value, group=group)
+        return values

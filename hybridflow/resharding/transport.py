@@ -21,21 +21,21 @@ from hybridflow.resharding.plan import Bucket, Exchange, Item
 
 
 class Shards(Protocol):
-    """A rank's own training shards, by weight."""
+    """Training shards of a rank, by weight."""
 
     def shard(self, weight: Weight) -> Tensor:
-        """A view of the parameter with the elements of the rank's part, in their order."""
+        """Return a view of the parameter with the elements of the rank's part, in their order."""
         ...
 
 
 class _Arriving(NamedTuple):
-    """A bucket on its way: the numbers of the first giver, of the second, and so on."""
+    """Bucket on its way: the numbers of the first giver, of the second, and so on."""
 
     buffer: Tensor
     works: Sequence[dist.Work]
 
     def wait(self) -> Tensor:
-        """The numbers, once all are there."""
+        """Return the numbers, once all are there."""
         for work in self.works:
             work.wait()
         return self.buffer
@@ -43,7 +43,7 @@ class _Arriving(NamedTuple):
 
 @dataclass(frozen=True)
 class Transport:
-    """This rank's part of an exchange whose givers and takers are one group.
+    """Carries out this rank's part of an exchange whose givers and takers are one group.
 
     Attributes:
         group: its process group; None when it is this rank alone.
@@ -61,11 +61,11 @@ class Transport:
 
     @property
     def mine(self) -> int:
-        """This rank's number among the givers."""
+        """Number of this rank among the givers."""
         return self.exchange.givers.index(dist.get_rank())
 
     def shards(self, alive: Alive) -> Iterator[tuple[str, Tensor]]:
-        """This rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
+        """Yield this rank's generation shard, by Hugging Face name. All ranks of the group iterate it in step.
 
         A shard is good until the next one is asked for.
 
@@ -82,24 +82,24 @@ class Transport:
             yield from self._hand_over(bucket, buffer, alive)
 
     def _buffer(self, buckets: Sequence[Bucket]) -> Tensor:
-        """Large enough for any of them."""
+        """Allocate a buffer that is large enough for any of these buckets."""
         return torch.empty(max((b.size for b in buckets), default=0), dtype=self.dtype, device=self.device)
 
     def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
-        """Everyone gets what everyone gives. Parts of one size go in one all-gather, others giver by giver."""
+        """Exchange a bucket. Parts of one size go in one all-gather, others giver by giver."""
         buffer = room[: bucket.size]
         self._fill(bucket, buffer)
         sizes = [bucket.sizes[giver] for giver in range(len(self.exchange.givers))]
-        given = buffer.split(sizes)
+        parts = buffer.split(sizes)
         if not bucket.size:
             return _Arriving(buffer, [])
         if len(set(sizes)) == 1:
             return _Arriving(
-                buffer, [dist.all_gather_into_tensor(buffer, given[self.mine], group=self.group, async_op=True)]
+                buffer, [dist.all_gather_into_tensor(buffer, parts[self.mine], group=self.group, async_op=True)]
             )
         works = [
             dist.broadcast(part, group_src=giver, group=self.group, async_op=True)
-            for giver, part in enumerate(given)
+            for giver, part in enumerate(parts)
             if len(part)
         ]
         return _Arriving(buffer, works)
@@ -115,7 +115,7 @@ class Transport:
                     buffer[place].view(shard.shape).copy_(shard)
 
     def _hand_over(self, bucket: Bucket, buffer: Tensor, alive: Alive) -> Iterator[tuple[str, Tensor]]:
-        """Layer by layer, so that a receiver has few unfinished ones."""
+        """Yield the weights layer by layer, so that a receiver has few unfinished ones."""
         layers: dict[str, list[tuple[Item, list[slice]]]] = {}
         for item, places in _places(bucket):
             if self.wanted is None or item.weight.name in self.wanted:
@@ -124,7 +124,7 @@ class Transport:
             yield item.weight.name, self._assemble(item, places, buffer, alive)
 
     def _assemble(self, item: Item, places: Sequence[slice], buffer: Tensor, alive: Alive) -> Tensor:
-        """One weight of its parts."""
+        """Put a weight together from its parts."""
         weight = item.weight
         if not places:  # what the rank holds already is in the format of training
             own = in_hf_shape(self.local.shard(weight), weight)
@@ -143,13 +143,14 @@ class Transport:
 
 
 def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
-    """A training shard in the shape that the Hugging Face tensor has but for the split axis."""
+    """View a training shard in the shape that the Hugging Face tensor has but for the split axis."""
     return shard if weight.axis is None or weight.rows is None else shard.reshape(-1, *weight.shape[1:])
 
 
 def _places(bucket: Bucket) -> Iterator[tuple[Item, list[slice]]]:
-    """Where in the bucket's buffer the parts of each item lie: giver after giver."""
-    starts, start = {}, 0
+    """Yield where in the bucket's buffer the parts of each item lie: giver after giver."""
+    starts = {}
+    start = 0
     for giver in sorted(bucket.sizes):
         starts[giver] = start
         start += bucket.sizes[giver]
@@ -162,7 +163,9 @@ def _places(bucket: Bucket) -> Iterator[tuple[Item, list[slice]]]:
 
 
 def _stretches(item: Item, places: Sequence[slice], axis: int) -> Iterator[tuple[slice, tuple[int, int]]]:
-    """The parts' places and spans; as one where they lie end to end in the weight's order: in a bucket of one item."""
+    """Yield the parts' places and spans; joined where they lie end to end in the weight's order: in a bucket of one
+    item.
+    """
     joined = [(place, part.span) for place, part in zip(places, item.parts, strict=True)]
     if axis == 0 and all(p.stop == q.start and a[1] == b[0] for (p, a), (q, b) in pairwise(joined)):
         yield slice(places[0].start, places[-1].stop), (joined[0][1][0], joined[-1][1][1])

@@ -38,7 +38,7 @@ class SamplingChanges(TypedDict, total=False):
 
 
 class TrainedRole(Role[RowsT]):
-    """A role that learns, and so has a state to save."""
+    """Role that learns, and so has a state to save."""
 
     @using("one_to_all")
     def save_checkpoint(self, folder: str) -> Any:
@@ -52,7 +52,7 @@ class TrainedRole(Role[RowsT]):
 
 
 class GeneratingRole(Role[RowsT]):
-    """A role that samples responses from the policy."""
+    """Role that samples responses from the policy."""
 
     @using("3d_all_micro_dp", needs=PROMPT, optional=NAMES, gives=SAMPLED, samples=True)
     def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
@@ -79,7 +79,7 @@ class GeneratingRole(Role[RowsT]):
     def stream_sequences(
         self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[RowsT]:
-        """As `generate_sequences`, but rows can be used as soon as they are finished.
+        """Yield the rows of `generate_sequences` as soon as they are finished.
 
         Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
         """
@@ -88,7 +88,7 @@ class GeneratingRole(Role[RowsT]):
 
 @roles.register("actor")
 class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
-    """The policy."""
+    """Policy: it samples, scores and learns."""
 
     @using("one_to_all")
     def sync_weights(self) -> Any:
@@ -123,7 +123,7 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
 
     @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
     def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
-        """As `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
+        """Estimate as `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
 
         Reads `costs` and, if the estimator reads values, `cost_values` too.
         """
@@ -135,17 +135,17 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
         optional=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED,
     )
     def update_actor(self, rollout: RowsT) -> None:
-        """One optimiser step on the policy loss of these rows, but for those with a grade that has failed."""
+        """Take an optimizer step on the policy loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
     @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
     def update_preferred(self, pairs: RowsT) -> None:
-        """One optimiser step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
+        """Take an optimizer step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=RESPONSE, optional=GRADED)
     def update_supervised(self, examples: RowsT) -> None:
-        """One optimiser step on the mean negative log-likelihood of the response tokens, at temperature 1.
+        """Take an optimizer step on the mean negative log-likelihood of the response tokens, at temperature 1.
 
         Of responses that were graded, those whose grade has failed are left out.
         """
@@ -159,7 +159,7 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
 
 @roles.register("critic")
 class CriticRole(TrainedRole[RowsT]):
-    """The value function."""
+    """Value function of rewards."""
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("values"))
     def compute_values(self, rollout: RowsT) -> RowsT:
@@ -168,13 +168,13 @@ class CriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), optional=GRADED)
     def update_critic(self, rollout: RowsT) -> None:
-        """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
+        """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
 
 @roles.register("reference")
 class ReferenceRole(Role[RowsT]):
-    """The frozen policy."""
+    """Frozen policy."""
 
     @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE, gives=kinds("ref_log_probs"))
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
@@ -195,7 +195,7 @@ class ReferenceRole(Role[RowsT]):
 
 @roles.register("reward")
 class RewardRole(Role[RowsT]):
-    """A grader."""
+    """Grader of responses."""
 
     light = True
 
@@ -219,7 +219,7 @@ class RewardRole(Role[RowsT]):
 
 
 class ModelRewardRole(Role[RowsT]):
-    """A reward model: what the role `reward` can do where a model plays it."""
+    """Reward model: what the role `reward` can do with a model as its worker."""
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
@@ -237,11 +237,11 @@ class ModelRewardRole(Role[RowsT]):
 
 @roles.register("reward_model")
 class RewardModelRole(TrainedRole[RowsT]):
-    """A reward or cost model that learns from preferences. A row is a pair: a chosen and a rejected response."""
+    """Reward or cost model that learns from preferences. A row is a pair: a chosen and a rejected response."""
 
     @using("3d_proto", needs=PAIR, optional=LABELS)
     def update_reward_model(self, pairs: RowsT) -> None:
-        """One optimiser step on the mean `algorithm.pair_loss` of these pairs."""
+        """Take an optimizer step on the mean `algorithm.pair_loss` of these pairs."""
         raise NotImplementedError
 
     @using("3d_proto", needs=PAIR, optional=LABELS)

@@ -10,7 +10,7 @@ from hybridflow.roles.role_columns import kinds
 
 @roles.register("cost")
 class CostRole(Role[RowsT]):
-    """A grader of what responses should not be."""
+    """Grader of what responses should not be."""
 
     light = True
 
@@ -21,7 +21,7 @@ class CostRole(Role[RowsT]):
 
 
 class ModelCostRole(Role[RowsT]):
-    """A cost model: what the role `cost` can do where a model plays it."""
+    """Cost model: what the role `cost` can do with a model as its worker."""
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("costs"))
     def compute_cost(self, rollout: RowsT) -> RowsT:
@@ -31,7 +31,7 @@ class ModelCostRole(Role[RowsT]):
 
 @roles.register("cost_critic")
 class CostCriticRole(TrainedRole[RowsT]):
-    """The value function of costs."""
+    """Value function of costs."""
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("cost_values"))
     def compute_cost_values(self, rollout: RowsT) -> RowsT:
@@ -40,5 +40,5 @@ class CostCriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), optional=GRADED)
     def update_cost_critic(self, rollout: RowsT) -> None:
-        """One optimiser step on the value loss of these rows, but for those with a grade that has failed."""
+        """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError

@@ -31,5 +31,5 @@ KINDS = {
 
 
 def kinds(*names: str) -> dict[str, str]:
-    """Those columns with their kinds. Raises KeyError for a column that is not in the table."""
+    """Return columns with their kinds. Raises KeyError for a column that is not in the table."""
     return {name: KINDS[name] for name in names}

@@ -11,10 +11,10 @@ from hybridflow.roles.role import Role, roles
 
 
 class LinkedRole(Role[RowsT]):
-    """One side of a refit between two pools.
+    """Side of a refit between two pools.
 
-    A refit is four calls: each side says its version, one row a rank, and each then starts its part when both have
-    said so. So neither waits for a message before the other is there to send it.
+    A refit is four calls: each side reports its version, one row a rank, and each then starts its part when both have.
+    So neither waits for a message before the other is there to send it.
     """
 
     @using("one_to_all")
@@ -29,7 +29,7 @@ class LinkedRole(Role[RowsT]):
 
 
 class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
-    """The actor where generation has a pool of its own."""
+    """Actor where generation has a pool of its own."""
 
     @using("one_to_all", needs=("version",))
     def send_weights(self, held: RowsT) -> Any:

@@ -16,7 +16,7 @@ ALPHABET = "0123456789+="
 
 @tasks.register("addition")
 class Addition(Task):
-    """`57+68=` is answered by `125`, for all pairs of numbers from 0 to `max_operand`.
+    """Sums of two numbers: `57+68=` is answered by `125`, for all pairs of numbers from 0 to `max_operand`.
 
     Args:
         max_operand: the largest number, at most 999.

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @tasks.register("addition_pairs")
 class AdditionPairs(Addition, PreferenceTask):
-    """Preferences over answers to sums: the right one is chosen, and `wrong_answer` makes the other.
+    """Preferences over answers to sums: the right one is chosen, and `wrong_answer` makes the rejected one.
 
     A split is that of `addition`, `wrong_answers` times over: the same sums, each time with another wrong answer.
 
     Args:
-        wrong_answers: to each sum.
-        near_misses: of the wrong answers, the share that is the right one with digits changed; see `wrong_answer`.
+        wrong_answers: number of wrong answers to each sum.
+        near_misses: share of the wrong answers that are the right one with digits changed; see `wrong_answer`.
         max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits: as in `addition`.
     """
 
@@ -43,7 +43,8 @@ class AdditionPairs(Addition, PreferenceTask):
         super().__init__(
             tokenizer, max_operand, held_out_fraction, warmup_fraction, reverse_answer, zero_pad, last_digits
         )
-        self.wrong_answers, self.near_misses = wrong_answers, near_misses
+        self.wrong_answers = wrong_answers
+        self.near_misses = near_misses
 
     def size(self, split: str) -> int:
         return super().size(split) * self.wrong_answers
@@ -58,25 +59,25 @@ class AdditionPairs(Addition, PreferenceTask):
         )
 
     def turn(self, split: str, index: int) -> int:
-        """Which of the pairs of its sum a row is, from 0."""
+        """Return the number of a row among the pairs of its sum, from 0."""
         return index // super().size(split)
 
 
 def wrong_answer(right: str, rng: np.random.Generator, near: float = 0.5) -> str:
-    """What is not `right`: a near miss, or anything that a policy can say, nothing too.
+    """Draw an answer that is not `right`: a near miss, or anything that a policy can say, the empty text included.
 
     A reward model knows what to think of that only if it has seen it: one that had not gave an empty answer more than a
-    wrong digit, and PPO found that.
+    wrong digit, and PPO exploited that.
 
     Args:
         right: digits, at least one.
-        near: how often it is a near miss: 1, 2, … or all of the digits changed, equally often. Else it is characters
-            of the alphabet, from none to one more than `right` has.
+        near: probability of a near miss: 1, 2, … or all of the digits changed, equally often. Otherwise the answer is
+            characters of the alphabet, from none to one more than `right` has.
     """
     if rng.random() < near:
         places = rng.choice(len(right), int(rng.integers(1, len(right) + 1)), replace=False)
         moved = np.zeros(len(right), dtype=np.int64)
         moved[places] = rng.integers(1, 10, len(places))
         return "".join(str((int(digit) + by) % 10) for digit, by in zip(right, moved.tolist(), strict=True))
-    found = "".join(rng.choice(list(ALPHABET), int(rng.integers(0, len(right) + 2))))
-    return found if found != right else wrong_answer(right, rng, near)
+    answer = "".join(rng.choice(list(ALPHABET), int(rng.integers(0, len(right) + 2))))
+    return answer if answer != right else wrong_answer(right, rng, near)

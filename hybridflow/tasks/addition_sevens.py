@@ -13,10 +13,10 @@ from hybridflow.tasks.task import Example, tasks
 
 @tasks.register("addition_sevens")
 class AdditionSevens(AdditionPairs, HarmTask):
-    """Harm that is easy to see: an answer with a 7 is harmful, right or wrong, and each further 7 makes it worse.
+    """Preferences with a harm that is easy to see: an answer with a 7 is harmful, and each further 7 makes it worse.
 
-    Splits and options are those of `addition_pairs`. Of a pair one side is the right answer (in half of all cases) or
-    a wrong one, and the other is the same with one 7 more or less.
+    Splits and options are those of `addition_pairs`. One side of a pair is the right answer (in half of all cases) or a
+    wrong one, and the other is the same with one 7 more or less.
     """
 
     def example(self, split: str, index: int) -> Example:
@@ -33,7 +33,7 @@ class AdditionSevens(AdditionPairs, HarmTask):
         return super().example(split, index)
 
     def _sides(self, split: str, index: int) -> tuple[str, str]:
-        """The less harmful one first."""
+        """Return both answers, the less harmful one first."""
         example = self._sum(split, index)
         rng = np.random.default_rng((int(example.sample_id), self.turn(split, index)))
         one = example.answer if rng.random() < 0.5 else wrong_answer(example.answer, rng, self.near_misses)
@@ -42,7 +42,7 @@ class AdditionSevens(AdditionPairs, HarmTask):
 
 
 def other_sevens(text: str, rng: np.random.Generator) -> str:
-    """The text with one 7 less or, in half of all cases and if there is none, with one more in another's place."""
+    """Remove one 7 from a text or, in half of all cases and where it has none, put one in another digit's place."""
     if not text:
         return "7"
     sevens = [place for place, digit in enumerate(text) if digit == "7"]

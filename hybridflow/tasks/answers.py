@@ -13,7 +13,7 @@ from hybridflow.errors import shown
 
 
 def as_text(answer: Any) -> str:
-    """The text of an answer; a number as it is usually written, a whole one without a decimal point.
+    """Return the text of an answer; a number as it is usually written, a whole one without a decimal point.
 
     Raises ValueError for what is neither a text nor a finite number.
     """

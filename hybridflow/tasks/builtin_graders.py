@@ -13,31 +13,31 @@ from hybridflow.tasks.task import graders
 
 @graders.register("exact")
 def exact(response: str, answer: str) -> float:
-    """1.0 if the response is the answer, white space at the ends of both aside; else 0.0.
+    """Return 1.0 if the response is the answer, white space at the ends of both aside; else 0.0.
 
     An accented letter is the same whether it is written as one character or as two (Unicode's normal form C).
     """
-    found, wanted = (unicodedata.normalize("NFC", text).strip() for text in (response, as_text(answer)))
-    return float(found == wanted)
+    actual, expected = (unicodedata.normalize("NFC", text).strip() for text in (response, as_text(answer)))
+    return float(actual == expected)
 
 
 @graders.register("last_number")
 def last_number(response: str, answer: str) -> float:
-    """1.0 if the last number in the response has the answer's value, else 0.0 (also if there is no number).
+    """Return 1.0 if the last number in the response has the answer's value, else 0.0 (also if there is no number).
 
     Both may be written as `numbers` reads them: `1,000`, `$-5$`, `.5`, `1/2`, `5%`, `1e3`. Raises ValueError if the
     answer is not a number.
     """
-    wanted = number_of(answer)
-    return float(written_numbers.last_number(response) == wanted)
+    expected = number_of(answer)
+    return float(written_numbers.last_number(response) == expected)
 
 
 def number_of(answer: str) -> Fraction:
-    """The value of an answer that is a number. Raises ValueError if it is none."""
-    found = written_numbers.whole_number(as_text(answer))
-    if found is None:
+    """Return the value of an answer that is a number. Raises ValueError if it is none."""
+    value = written_numbers.whole_number(as_text(answer))
+    if value is None:
         raise ValueError(f"grader last_number: the answer is {shown(answer)}, a number was expected; use `exact`")
-    return found
+    return value
 
 
 # Asked of every row before a run relies on it.
@@ -47,5 +47,5 @@ last_number.check_answer = number_of  # type: ignore[attr-defined]
 
 @graders.register("has_seven")
 def has_seven(response: str, answer: str) -> float:
-    """1.0 if the response has the digit 7, whatever the answer is; else 0.0. A cost to try a limit with."""
+    """Return 1.0 if the response has the digit 7, whatever the answer is; else 0.0: a cost to try a limit with."""
     return float("7" in response)

@@ -30,7 +30,7 @@ _PROBE = "a turn's text"
 
 
 class Encoder:
-    """Token ids of prompts and responses.
+    """Token ids of prompts and responses, by the conventions of one tokenizer.
 
     Args:
         template_options: variables of the chat template (`enable_thinking`); `chat_template` names one of several.
@@ -39,14 +39,15 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template_options: Mapping[str, Any] | None = None) -> None:
-        self.tokenizer, self._options = tokenizer, dict(template_options or {})
+        self.tokenizer = tokenizer
+        self._options = dict(template_options or {})
         self._check_options()
 
     def prompt(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Token ids of a text, or of a chat up to where the assistant goes on.
+        """Return token ids of a text, or of a chat up to where the assistant continues.
 
-        A chat whose last turn is the assistant's is gone on with in that turn.
-        Raises ValueError for what has no tokens, or a chat if there is no chat template.
+        A chat whose last turn is the assistant's is continued in that turn. Raises ValueError for what has no tokens,
+        or a chat if there is no chat template.
         """
         if isinstance(prompt, str):
             ids = self.bare(prompt)
@@ -58,7 +59,7 @@ class Encoder:
         return self.bare(self._rendered(messages, goes_on=is_prefill(messages[-1])))
 
     def response(self, text: str, *, chat: bool) -> list[int]:
-        """Token ids of a whole response, with its end: in a chat, the one that the template ends a turn with.
+        """Return token ids of a whole response with its end: in a chat, the one that the template ends a turn with.
 
         Raises ValueError if there is no end, or for what has no tokens.
         """
@@ -69,7 +70,7 @@ class Encoder:
         return [*self.bare(text), end]
 
     def bare(self, text: str) -> list[int]:
-        """Token ids of a text and nothing else. Raises ValueError for a character or a word without a token."""
+        """Return token ids of a text and nothing else. Raises ValueError for a character or a word without a token."""
         if halves := sorted({char for char in text if "\ud800" <= char <= "\udfff"}):
             raise ValueError(
                 f"{text!r} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
@@ -85,7 +86,7 @@ class Encoder:
 
     @cached_property
     def opening(self) -> list[int]:
-        """What the tokenizer puts before every text of its own accord: a BOS, or nothing."""
+        """Token ids that the tokenizer puts before every text of its own accord: a BOS, or nothing."""
         for text in map(chr, range(33, 127)):
             bare: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             whole: list[int] = self.tokenizer(text)["input_ids"]
@@ -96,7 +97,7 @@ class Encoder:
 
     @cached_property
     def turn_end(self) -> int | None:
-        """The token that the chat template writes after an assistant's turn; None if that is no token of its own."""
+        """Token that the chat template writes after an assistant's turn; None if that is no token of its own."""
         if not self.tokenizer.chat_template:
             return None
         turns: list[Message] = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
@@ -109,7 +110,11 @@ class Encoder:
         return ids[0] if ids and ids[0] in made_for_it else None
 
     def _rendered(self, messages: list[Message], *, goes_on: bool | None) -> str:
-        """The chat as text. `goes_on`: in its last turn; if not, in one of the assistant's; None: it is over."""
+        """Render a chat as text.
+
+        Args:
+            goes_on: True continues its last turn, False begins a turn of the assistant; None: the chat is over.
+        """
         if not self.tokenizer.chat_template and "chat_template" not in self._options:
             raise ValueError(
                 "this task speaks in chat messages, but the tokenizer has no chat template: use a chat model"
@@ -127,12 +132,12 @@ class Encoder:
         return text
 
     def _check_options(self) -> None:
-        """An option that the template does not read would change nothing, without a word."""
-        given = [name for name in self._options if name not in ("tools", "documents", "chat_template")]
-        for name in given:
+        """Refuse an option that the template does not read: it would change nothing, silently."""
+        names = [name for name in self._options if name not in ("tools", "documents", "chat_template")]
+        for name in names:
             if name in OURS:
                 raise ValueError(f"{name!r} is not to be given: a task's prompts decide it")
-        if not given or not self.tokenizer.chat_template:
+        if not names or not self.tokenizer.chat_template:
             return
         from jinja2 import Environment, TemplateError, meta  # transformers renders with it, in a sandbox
 
@@ -141,14 +146,14 @@ class Encoder:
             read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template))
         except TemplateError:  # tags of transformers' own
             return
-        for name in given:
+        for name in names:
             if name not in read:
                 known = ", ".join(sorted(read - {"messages", "raise_exception", "strftime_now", "tools", *OURS}))
                 raise ValueError(f"the chat template does not read {name!r}; it reads {known or 'no option'}")
 
     @cached_property
     def _may_lose(self) -> bool:
-        """Whether a character may be left out in silence: neither every byte has a token, nor a normaliser decides."""
+        """Tell whether a character may be dropped silently: some byte has no token, and no normalizer decides."""
         from transformers.convert_slow_tokenizer import bytes_to_unicode
 
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
@@ -157,16 +162,16 @@ class Encoder:
         return backend is not None and backend.normalizer is None and not every_byte
 
     def _lost(self, text: str, ids: list[int]) -> list[str]:
-        """The characters that are left out; spaces may rightly be left to the words around them."""
-        told = set(self.tokenizer.decode(ids))
-        return sorted(char for char in set(text) - told if not char.isspace())
+        """List the characters that encoding drops. Spaces may rightly be left to the words around them."""
+        decoded = set(self.tokenizer.decode(ids))
+        return sorted(char for char in set(text) - decoded if not char.isspace())
 
     def _unknown(self, text: str) -> list[str]:
-        """The words that have become the token for unknown ones."""
+        """List the words that have become the token for unknown ones."""
         if not self.tokenizer.is_fast:
             return [str(self.tokenizer.unk_token)]
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        spans = zip(found["input_ids"], found["offset_mapping"], strict=True)
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = zip(encoding["input_ids"], encoding["offset_mapping"], strict=True)
         return sorted({text[start:stop] for id, (start, stop) in spans if id == self.tokenizer.unk_token_id})
 
 
@@ -174,7 +179,7 @@ _REMEDY = "use a model with a larger vocabulary, or other words"
 
 
 def checked(messages: Any) -> list[Message]:
-    """A chat's messages, parts of text joined. Raises ValueError naming what is no message."""
+    """Return a chat's messages, parts of text joined. Raises ValueError naming what is no message."""
     if isinstance(messages, np.ndarray):  # as a table read from Parquet has them
         messages = messages.tolist()
     if isinstance(messages, Mapping):
@@ -192,7 +197,7 @@ def checked(messages: Any) -> list[Message]:
 
 
 def is_prefill(last: Message) -> bool:
-    """Whether a chat that ends in this message goes on in it."""
+    """Tell whether a chat that ends in this message continues in it."""
     return last["role"] == "assistant" and isinstance(last.get("content"), str) and not last.get("tool_calls")
 
 

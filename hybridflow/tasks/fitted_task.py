@@ -27,12 +27,12 @@ IDS = {"prompt_ids": "prompt", "response_ids": "response", "rejected_ids": "reje
 
 @dataclass(frozen=True)
 class Limits:
-    """What a row may have.
+    """Limits that a run sets to the rows of a task.
 
     Attributes:
-        tokens: of its prompt and its response.
-        response: tokens that are kept for a response that is still to be sampled.
-        vocabularies: of the models that see it.
+        tokens: maximum of a row's prompt and response together.
+        response: tokens that are reserved for a response that is still to be sampled.
+        vocabularies: of the models that see the rows.
         said: what sets `tokens`, as a key and its value.
     """
 
@@ -43,7 +43,7 @@ class Limits:
 
 
 class FittedTask(PreferenceTask):
-    """A task whose rows a run can take; what it gives is otherwise the task's own.
+    """Task restricted to the rows that a run can take; what it gives is otherwise the wrapped task's own.
 
     Args:
         ways: by split that the run uses, the method that gives its rows: `rows`, `supervised` or `preferences`.
@@ -52,18 +52,23 @@ class FittedTask(PreferenceTask):
     """
 
     def __init__(self, task: Task, limits: Limits, too_long: TooLong, ways: Mapping[str, str]) -> None:
-        self.task, self.limits, self.too_long, self.ways = task, limits, too_long, ways
-        self.grader, self.tokenizer, self.template_options = task.grader, task.tokenizer, task.template_options
+        self.task = task
+        self.limits = limits
+        self.too_long = too_long
+        self.ways = ways
+        self.grader = task.grader
+        self.tokenizer = task.tokenizer
+        self.template_options = task.template_options
         self._left: dict[str, np.ndarray] = {}
 
     def size(self, split: str) -> int:
-        """Without the rows that are left out. Raises DataError if a split that the run uses has none."""
-        found = len(self._rows_left(split)) if self._drops(split) else self._size(split)
-        if not found and split in self.ways:
+        """Count the rows without those that are left out. Raises DataError if a split that the run uses has none."""
+        rows = len(self._rows_left(split)) if self._drops(split) else self._size(split)
+        if not rows and split in self.ways:
             why = "every row is too long for this run" if self._size(split) else "it has no rows"
             use = "accuracy is measured on it" if split == "held_out" else "there is nothing to learn from"
             raise DataError(f"split {split!r} is empty, and {use}: {why}; change the task's size({split!r}) or options")
-        return found
+        return rows
 
     def example(self, split: str, index: int) -> Example:
         return self.task.example(split, int(self._numbers(split, [index])[0]))
@@ -81,9 +86,10 @@ class FittedTask(PreferenceTask):
         return self._fitted("preferences", split, self._numbers(split, indices))
 
     def look(self) -> list[str]:
-        """Read what can be known before the start; a line for each split that has rows that are left out or cut.
+        """Read what can be known before the start; return a line for each split with rows that are left out or
+        truncated.
 
-        Raises DataError for a row, of all if some may be too long and of the first ones otherwise, that cannot be used.
+        Raises DataError for a row that cannot be used: any row if some may be too long, else one of the first.
         """
         lines = []
         for split, way in self.ways.items():
@@ -91,10 +97,8 @@ class FittedTask(PreferenceTask):
             if self.too_long is TooLong.error:
                 self._fitted(way, split, np.arange(min(size, LOOKED_AT)))
                 continue
-            rows, done = (
-                self._size(split),
-                "cut on the left" if self.too_long is TooLong.truncate_left else "left out",
-            )
+            rows = self._size(split)
+            done = "cut on the left" if self.too_long is TooLong.truncate_left else "left out"
             long = rows - size if self._drops(split) else int(self._long(way, split).sum())
             if long:
                 kept = f" less {self.limits.response} for rollout.max_response_tokens" if way == "rows" else ""
@@ -103,11 +107,11 @@ class FittedTask(PreferenceTask):
         return lines
 
     def _size(self, split: str) -> int:
-        """The task's own. Raises DataError if it is no number of rows."""
-        found = self.task.size(split)
-        if not isinstance(found, int | np.integer) or found < 0:
-            raise DataError(f"size({split!r}) gave {shown(found)}; a whole number of rows was expected")
-        return int(found)
+        """Return the wrapped task's own size. Raises DataError if it is no number of rows."""
+        rows = self.task.size(split)
+        if not isinstance(rows, int | np.integer) or rows < 0:
+            raise DataError(f"size({split!r}) gave {shown(rows)}; a whole number of rows was expected")
+        return int(rows)
 
     @property
     def _pairs(self) -> PreferenceTask:
@@ -122,7 +126,7 @@ class FittedTask(PreferenceTask):
         return self.too_long is TooLong.drop and split in self.ways
 
     def _numbers(self, split: str, indices: ArrayLike) -> np.ndarray:
-        """The task's own numbers of these rows."""
+        """Translate row numbers into the wrapped task's own."""
         numbers = np.asarray(indices, dtype=np.int64)
         if not self._drops(split):
             return numbers
@@ -149,7 +153,7 @@ class FittedTask(PreferenceTask):
         return self.limits.tokens - (np.maximum.reduce(sides) if sides else np.full(len(batch), self.limits.response))
 
     def _sound(self, way: str, split: str, numbers: np.ndarray) -> Batch:
-        """Rows of the task, whose ids are tokens of all models."""
+        """Return rows of the task after checking that their ids are tokens of all models."""
         source = self._pairs if way == "preferences" else self.task
         batch: Batch = getattr(source, way)(split, numbers)
         if len(batch) != len(numbers):
@@ -177,35 +181,39 @@ class FittedTask(PreferenceTask):
         return batch
 
     def _named(self, id: int) -> tuple[int, str | None]:
-        """An id and its token, if it has one: some are added to a tokenizer only when it is read."""
+        """Return an id and its token, if it has one: some are added to a tokenizer only when it is read."""
         return id, self.tokenizer.convert_ids_to_tokens(id) if 0 <= id < len(self.tokenizer) else None
 
     def _fitted(self, way: str, split: str, numbers: np.ndarray) -> Batch:
         batch = self._sound(way, split, numbers)
         if not len(batch):
             return batch
-        prompts, room = batch.ragged("prompt_ids"), self._room(batch)
+        prompts = batch.ragged("prompt_ids")
+        room = self._room(batch)
         long = np.flatnonzero(prompts.lengths > room)
         refused = long[room[long] < 1] if self.too_long is TooLong.truncate_left else long
         if len(refused):
-            raise DataError(f"row {numbers[refused[0]]} of split {split!r}: {self._told(batch, refused[0])}")
+            raise DataError(
+                f"row {numbers[refused[0]]} of split {split!r}: {self._too_long_message(batch, refused[0])}"
+            )
         if not len(long):
             return batch
-        cut = [self._cut(ids, int(most)) for ids, most in zip(prompts, room, strict=True)]
-        return Batch(**{**dict(batch.items()), "prompt_ids": Ragged.of(cut, np.int64)})
+        truncated = [self._truncate(ids, int(max_tokens)) for ids, max_tokens in zip(prompts, room, strict=True)]
+        return Batch(**{**dict(batch.items()), "prompt_ids": Ragged.of(truncated, np.int64)})
 
-    def _cut(self, ids: np.ndarray, most: int) -> np.ndarray:
-        """The last tokens of a prompt; what opens a text (a BOS) stays before them."""
+    def _truncate(self, ids: np.ndarray, max_tokens: int) -> np.ndarray:
+        """Keep the last tokens of a prompt; what opens a text (a BOS) stays before them."""
         opening = self._opening
-        if len(ids) <= most:
+        if len(ids) <= max_tokens:
             return ids
-        if opening and len(opening) < most and ids[: len(opening)].tolist() == opening:
-            return np.concatenate([ids[: len(opening)], ids[len(opening) - most :]])
-        return ids[-most:]
+        if opening and len(opening) < max_tokens and ids[: len(opening)].tolist() == opening:
+            return np.concatenate([ids[: len(opening)], ids[len(opening) - max_tokens :]])
+        return ids[-max_tokens:]
 
-    def _told(self, batch: Batch, row: int) -> str:
-        """Why a row is too long, and what can be done."""
-        prompt, room = batch.lengths("prompt_ids")[row], self._room(batch)[row]
+    def _too_long_message(self, batch: Batch, row: int) -> str:
+        """Explain why a row is too long, and what can be done."""
+        prompt = batch.lengths("prompt_ids")[row]
+        room = self._room(batch)[row]
         taken = self.limits.tokens - room
         what = "rollout.max_response_tokens" if "response_ids" not in batch else "its response"
         cure = "drop" if room < 1 else "drop or truncate_left"

@@ -24,7 +24,7 @@ from hybridflow.tasks.tokenizer import load_decoder
 
 
 class Kind(NamedTuple):
-    """A column of grades: the section of the settings that it belongs to, and how names of its metrics begin."""
+    """Kind of a column of grades: the section of settings that it belongs to, and the prefix of its metrics' names."""
 
     section: str
     prefix: str
@@ -38,7 +38,7 @@ GRADES: Mapping[str, Kind] = {
 
 
 def number(grade: object) -> float:
-    """A grade as a number: a bool, an int, a float, whatever library it is of, or an array of no dimensions.
+    """Return a grade as a float: a bool, an int, a float, whatever library it is of, or an array of no dimensions.
 
     Raises ValueError, saying what was found, for anything that is not one finite number in float32.
     """
@@ -47,41 +47,43 @@ def number(grade: object) -> float:
         raise ValueError(f"{shown(grade)}, of type {type(grade).__name__}")
     try:
         with np.errstate(over="ignore"):
-            found = float(np.float32(float(value)))
+            result = float(np.float32(float(value)))
     except (OverflowError, ValueError):  # an int of 400 digits; a signalling NaN
-        found = math.inf
-    if not math.isfinite(found):
+        result = math.inf
+    if not math.isfinite(result):
         raise ValueError(f"{shown(grade)}, which is no finite number in float32")
-    return found
+    return result
 
 
 def graded(rows: Batch) -> np.ndarray:
-    """[R] bool: the rows none of whose grades has failed. Rows without a column of grades have none that could."""
-    found = np.ones(len(rows), dtype=bool)
+    """Return [R] bool: True for rows none of whose grades has failed. Rows without a column of grades have none that
+    could.
+    """
+    sound = np.ones(len(rows), dtype=bool)
     for name in GRADES:
         if name in rows:
-            found &= np.isfinite(rows.dense(name))
-    return found
+            sound &= np.isfinite(rows.dense(name))
+    return sound
 
 
 def only_graded(rows: Batch) -> Batch:
-    """The rows none of whose grades has failed."""
-    found = graded(rows)
-    return rows if found.all() else rows.select(np.flatnonzero(found))
+    """Select the rows none of whose grades has failed."""
+    sound = graded(rows)
+    return rows if sound.all() else rows.select(np.flatnonzero(sound))
 
 
 def over_graded(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
-    """What `estimate` gives for the rows that are graded, in ragged columns over responses; 0 for the others' tokens.
+    """Apply `estimate` to the rows that are graded; return its ragged columns over responses, 0 for the others' tokens.
 
     It is called on every rank, also with no rows, as it may wait for the other ranks.
     """
-    found = graded(rows)
-    if found.all():
+    sound = graded(rows)
+    if sound.all():
         return estimate(rows)
     responses = rows.ragged("response_ids")
-    tokens = np.repeat(found, responses.lengths)
+    tokens = np.repeat(sound, responses.lengths)
     columns: dict[str, Ragged] = {}
-    for name, column in estimate(rows.select(np.flatnonzero(found))).items():
+    for name, column in estimate(rows.select(np.flatnonzero(sound))).items():
         assert isinstance(column, Ragged), f"{name} is not ragged over responses"
         values = np.zeros(len(tokens), dtype=column.values.dtype)
         values[tokens] = column.values
@@ -89,22 +91,22 @@ def over_graded(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
     return Batch(**columns)
 
 
-def gives_grades(found: Any) -> bool:
-    """Whether what a call gave has a column of grades."""
-    return isinstance(found, Batch) and not GRADES.keys().isdisjoint(found.columns)
+def gives_grades(output: Any) -> bool:
+    """Tell whether what a call returned has a column of grades."""
+    return isinstance(output, Batch) and not GRADES.keys().isdisjoint(output.columns)
 
 
-def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -> Any:
-    """What a call gave, its columns of grades checked and measured: float32, NaN where a grade has failed.
+def settled(output: Any, rows: Batch | None, config: Config, metrics: Metrics) -> Any:
+    """Return a call's output with its columns of grades checked and measured: float32, NaN where a grade has failed.
 
     Raises ValueError naming the first that failed, its response and its answer, if none may.
 
     Args:
-        given: the rows that were to be graded.
+        rows: the rows that were to be graded.
     """
-    if not gives_grades(found):
-        return found
-    columns = dict(found.items())
+    if not gives_grades(output):
+        return output
+    columns = dict(output.items())
     for name, kind in GRADES.items():
         column = columns.get(name)
         if column is None or isinstance(column, Ragged):  # that it must not be ragged is told by the one who asked
@@ -112,7 +114,7 @@ def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -
         values = _numbers(column)
         failed = ~np.isfinite(values)
         if failed.any() and not getattr(config, kind.section).max_failed_share:
-            raise ValueError(_refusal(name, kind, int(failed.argmax()), column, given, config))
+            raise ValueError(_refusal(name, kind, int(failed.argmax()), column, rows, config))
         metrics.spread(kind.prefix, values[~failed])
         metrics.mean(f"{kind.prefix}failed_share", int(failed.sum()), len(failed))
         metrics.total(f"{kind.prefix}failed_grades", int(failed.sum()))
@@ -121,21 +123,22 @@ def settled(found: Any, given: Batch | None, config: Config, metrics: Metrics) -
 
 
 def too_many_failed(config: Config, metrics: Mapping[str, float]) -> str | None:
-    """What to say if more grades of a step, or a validation, failed than may."""
+    """Return a message if more grades of a step, or a validation, failed than may."""
     for kind in GRADES.values():
-        share, most = metrics.get(f"{kind.prefix}failed_share", 0.0), getattr(config, kind.section).max_failed_share
-        if share > most:
+        share = metrics.get(f"{kind.prefix}failed_share", 0.0)
+        max_share = getattr(config, kind.section).max_failed_share
+        if share > max_share:
             count = metrics[f"{kind.prefix}failed_grades"]
             return (
                 f"{count:.0f} grades failed ({kind.prefix}failed_grades), {share:.1%} of all; "
-                f"{kind.section}.max_failed_share allows {most:.1%}. With {kind.section}.max_failed_share=0 a run ends "
-                "at the first of them and shows it"
+                f"{kind.section}.max_failed_share allows {max_share:.1%}. With {kind.section}.max_failed_share=0 a run "
+                "ends at the first of them and shows it"
             )
     return None
 
 
 def _numbers(column: np.ndarray) -> np.ndarray:
-    """[R] float32; what is no number, or too large, becomes something that is not finite."""
+    """Convert a column to [R] float32; what is no number, or too large, becomes something that is not finite."""
     if column.ndim == 1 and column.dtype.kind in "biuf":
         with np.errstate(over="ignore"):
             return column.astype(np.float32, copy=False)
@@ -149,11 +152,11 @@ def _number_or_nan(grade: object) -> float:
         return math.nan
 
 
-def _refusal(name: str, kind: Kind, row: int, column: np.ndarray, given: Batch | None, config: Config) -> str:
-    """What is wrong with the grade of a row, and of which response it is."""
+def _refusal(name: str, kind: Kind, row: int, column: np.ndarray, rows: Batch | None, config: Config) -> str:
+    """Explain what is wrong with the grade of a row, and of which response it is."""
     place = f"{name} of row {row}: {shown(column[row])} given, a finite number expected, one a response"
-    if given is not None and len(given) == len(column) and "response_ids" in given:
+    if rows is not None and len(rows) == len(column) and "response_ids" in rows:
         decode = load_decoder(config.actor.model.path)
-        answer = f", answer {shown(given.dense('answer')[row])}" if "answer" in given else ""
-        place += f" (response {shown(decode(given.ragged('response_ids')[row].tolist()))}{answer})"
+        answer = f", answer {shown(rows.dense('answer')[row])}" if "answer" in rows else ""
+        place += f" (response {shown(decode(rows.ragged('response_ids')[row].tolist()))}{answer})"
     return f"{place}. {kind.section}.max_failed_share lets a run go on without such rows"

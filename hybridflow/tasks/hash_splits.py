@@ -14,7 +14,7 @@ Fraction = Annotated[float, Bounds(more_than=0, less_than=1)]
 
 
 def split_pairs(name: str, low: int, high: int, held_out: float, warmup: float) -> dict[str, np.ndarray]:
-    """All pairs of numbers from `low` to `high`, cut into splits; (a, b) and (b, a) are never on two sides.
+    """List all pairs of numbers from `low` to `high` by split; (a, b) and (b, a) are always in the same one.
 
     Args:
         name: the task's, for messages.
@@ -40,8 +40,8 @@ def split_pairs(name: str, low: int, high: int, held_out: float, warmup: float) 
         "held_out": pairs[share < held_out],
         "warmup": pairs[(share >= held_out) & (share < held_out + (1 - held_out) * warmup)],
     }
-    for split, found in splits.items():
-        if not len(found):
+    for split, members in splits.items():
+        if not len(members):
             raise ValueError(
                 f"{name}: no pair of numbers falls into split {split!r}: raise max_operand or {split}_fraction"
             )
@@ -49,9 +49,9 @@ def split_pairs(name: str, low: int, high: int, held_out: float, warmup: float) 
 
 
 def share_of_pair(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[n] numbers spread evenly over [0, 1), a fixed function of each unordered pair: (a, b) and (b, a) get the same.
+    """Hash each unordered pair to a number spread evenly over [0, 1), [n]: (a, b) and (b, a) get the same.
 
-    The hash is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16), on both numbers in one 64-bit word.
+    The hash is the finalizer of SplitMix64 (Steele, Lea, Flood 2014, figure 16), on both numbers in one 64-bit word.
 
     Args:
         a, b: [n] integers from 0 to 2³² - 1.

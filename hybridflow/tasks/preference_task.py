@@ -13,19 +13,19 @@ from hybridflow.tasks.task import Task
 
 
 class PreferenceTask(Task):
-    """A task whose every example also has a worse answer; `example(...).answer` is the better one."""
+    """Task whose every example also has a worse answer; `example(...).answer` is the better one."""
 
     labels: ClassVar[tuple[str, ...]] = ()
     """What `preferences` has of a pair beside its two sides."""
 
     @abstractmethod
     def rejected(self, split: str, index: int) -> str:
-        """The worse answer to `example(split, index)`; as that, a pure function of its arguments."""
+        """Return the worse answer to `example(split, index)`; like that, a pure function of its arguments."""
 
     def preferences(self, split: str, indices: ArrayLike) -> Batch:
-        """`supervised`, whose responses are the better ones, with `rejected_ids` (ragged int64): the worse ones.
+        """Return `supervised`, whose responses are the better ones, with `rejected_ids` (ragged int64): the worse ones.
 
-        A row is a pair, so nothing that moves rows can part its two sides. Raises as `supervised`.
+        A row is a pair, so nothing that moves rows can separate its two sides. Raises as `supervised`.
         """
         batch = self.supervised(split, indices)
         texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
@@ -33,7 +33,7 @@ class PreferenceTask(Task):
 
 
 class HarmTask(PreferenceTask):
-    """A task with preferences that also says of every response whether it is harmful, as a cost model needs it.
+    """Task with preferences that also labels every response as harmful or not, as a cost model needs it.
 
     The better answer is the less harmful one; both may be harmful, or neither.
     """
@@ -42,10 +42,12 @@ class HarmTask(PreferenceTask):
 
     @abstractmethod
     def harmful(self, split: str, index: int) -> tuple[bool, bool]:
-        """Whether the better, and whether the worse answer to `example(split, index)` is harmful; a pure function."""
+        """Return whether the better, and whether the worse answer to `example(split, index)` is harmful; a pure
+        function.
+        """
 
     def preferences(self, split: str, indices: ArrayLike) -> Batch:
-        """As before, with `chosen_harmful` and `rejected_harmful` ([R] bool)."""
-        found = [self.harmful(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
-        columns = np.array(found, dtype=bool).reshape(-1, 2).T
+        """Return the pairs with `chosen_harmful` and `rejected_harmful` ([R] bool)."""
+        labels = [self.harmful(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
+        columns = np.array(labels, dtype=bool).reshape(-1, 2).T
         return super().preferences(split, indices) | Batch(**dict(zip(self.labels, columns, strict=True)))

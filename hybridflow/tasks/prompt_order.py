@@ -9,7 +9,7 @@ from hybridflow.tasks.task import Task
 
 
 class Prompts:
-    """The order in which training walks through a split: a new permutation each epoch, without a gap between epochs.
+    """CallRequest in which training walks through a split: a new permutation each epoch, without a gap between epochs.
 
     Invariant: `at(draw)` depends on the seed, the sizes and `draw` only. There is no state, so a resumed run goes on in
     the same order by asking for its next draw. A step takes one draw, or more if its algorithm asks for more.
@@ -23,7 +23,10 @@ class Prompts:
     """
 
     def __init__(self, task: Task, split: str, rows_per_step: int, seed: int) -> None:
-        self.task, self.split, self.rows_per_step, self.seed = task, split, rows_per_step, seed
+        self.task = task
+        self.split = split
+        self.rows_per_step = rows_per_step
+        self.seed = seed
         self.size = task.size(split)
         if self.size < 1:
             raise ValueError(f"split {split!r} of the task is empty: there is nothing to train on; check its options")
@@ -31,20 +34,20 @@ class Prompts:
             raise ValueError(f"{rows_per_step} rows per step: at least 1 is needed")
 
     def at(self, draw: int) -> np.ndarray:
-        """[rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
+        """Return [rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
         places = self.places(draw)
         epochs = places // self.size
         rows = [self._epoch(epoch)[places[epochs == epoch] % self.size] for epoch in np.unique(epochs).tolist()]
         return np.concatenate(rows)
 
     def places(self, draw: int) -> np.ndarray:
-        """[rows_per_step] int64, the places of that draw's rows in the order, which counts on from epoch to epoch."""
+        """Return [rows_per_step] int64, the places of a draw's rows in the order, which counts on over epochs."""
         if draw < 0:
             raise ValueError(f"draw {draw}: draws count from 0")
         return draw * self.rows_per_step + np.arange(self.rows_per_step)
 
     def batch(self, draw: int) -> Batch:
-        """Those rows of the task, as `Task.rows` gives them."""
+        """Return the rows of a draw, as `Task.rows` gives them."""
         return self.task.rows(self.split, self.at(draw))
 
     def _epoch(self, epoch: int) -> np.ndarray:

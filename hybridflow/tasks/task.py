@@ -37,11 +37,11 @@ graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders
 
 @dataclass(frozen=True)
 class Example:
-    """One question.
+    """Question with its known answer.
 
     Attributes:
-        prompt: plain text, or the messages of a chat, which the tokenizer's own chat template puts into words.
-            A chat that ends in a turn of the assistant is gone on with in that turn.
+        prompt: plain text, or the messages of a chat, which the tokenizer's own chat template renders. A chat whose
+            last turn is the assistant's is continued in that turn.
         answer: what the grader compares with, and what supervised training teaches; a number stands for its text.
         sample_id: the same for the same question in any split: an integer of any size, or a string.
     """
@@ -52,13 +52,13 @@ class Example:
 
 
 class Task(ABC):
-    """A source of questions with known answers, in three splits.
+    """Source of questions with known answers, in three splits.
 
-    `train` is what reinforcement learning sees; `warmup`, a part of it, is what supervised training sees; `held_out`
+    `train` is what reinforcement learning sees; `warmup`, a subset of it, is what supervised training sees; `held_out`
     shares no question with them. Invariants: `example` is a pure function of its arguments and of the options, so a
     resumed run sees the same questions; and the first n rows of a split are a fair sample of it.
 
-    A task gives `size` and `example`, and takes its options as keyword arguments of its constructor.
+    A task implements `size` and `example`, and takes its options as keyword arguments of its constructor.
     """
 
     grader: str = ""
@@ -72,26 +72,28 @@ class Task(ABC):
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Text to token ids, as the tokenizer wants it."""
+        """Encode text as token ids by the tokenizer's own conventions."""
         return Encoder(self.tokenizer, self.template_options)
 
     @abstractmethod
     def size(self, split: str) -> int:
-        """How many rows a split has."""
+        """Return the number of rows of a split."""
 
     @abstractmethod
     def example(self, split: str, index: int) -> Example:
-        """Row `index` of a split; 0 <= index < size(split)."""
+        """Return row `index` of a split; 0 <= index < size(split)."""
 
     def rows(self, split: str, indices: ArrayLike) -> Batch:
-        """Those rows: `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int or str).
+        """Return rows with `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int or str).
 
         Raises:
             DataError, a ValueError: a row cannot be used; the message names it.
             ValueError: there is no such split.
             IndexError: a row number is outside the split.
         """
-        prompts, answers, ids = [], [], []
+        prompts = []
+        answers = []
+        ids = []
         for number, example in self._examples(split, indices):
             with named_row(split, number):
                 answers.append(as_text(example.answer))
@@ -108,20 +110,20 @@ class Task(ABC):
         )
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
-        """`rows` with `response_ids` (ragged int64): the answer and its end."""
+        """Return `rows` with `response_ids` (ragged int64): the answer and its end."""
         batch = self.rows(split, indices)
         return batch | Batch(response_ids=self.responses(split, indices, batch.dense("answer").tolist()))
 
     def responses(self, split: str, indices: ArrayLike, texts: Sequence[str]) -> Ragged:
-        """Token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
-        found = []
+        """Return token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
+        token_ids = []
         for (number, example), text in zip(self._examples(split, indices), texts, strict=True):
             with named_row(split, number):
-                found.append(self.encoder.response(as_text(text), chat=not isinstance(example.prompt, str)))
-        return Ragged.of(found, np.int64)
+                token_ids.append(self.encoder.response(as_text(text), chat=not isinstance(example.prompt, str)))
+        return Ragged.of(token_ids, np.int64)
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
-        """Token ids of a prompt: see `Encoder.prompt`."""
+        """Return the token ids of a prompt, as `Encoder.prompt` does."""
         return self.encoder.prompt(prompt)
 
     def check_answer(self, answer: Any) -> None:
@@ -147,7 +149,7 @@ class Task(ABC):
 
 
 def _plain_id(sample_id: object) -> int | str:
-    """Without numpy's types. Raises ValueError for anything but an integer or a string."""
+    """Return a sample id without numpy's types. Raises ValueError for anything but an integer or a string."""
     if isinstance(sample_id, np.integer | np.str_):
         sample_id = sample_id.item()
     if not isinstance(sample_id, int | str):
@@ -158,7 +160,7 @@ def _plain_id(sample_id: object) -> int | str:
 
 @contextmanager
 def named_row(split: str, number: int) -> Iterator[None]:
-    """What is said to be wrong with a row names it: a ValueError becomes a DataError."""
+    """Turn a ValueError into a DataError that names the row."""
     try:
         yield
     except ValueError as error:
@@ -173,7 +175,8 @@ tasks: Registry[type[Task]] = Registry(
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Are these options of that task, all that it needs, and within their bounds? Needs no tokenizer.
+    """Check that a task takes these options, has all that it needs, and their values are within bounds. Needs no
+    tokenizer.
 
     Raises:
         KeyError: there is no such task.
@@ -193,13 +196,13 @@ def build(
     grader: str | None = None,
     template_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Task:
-    """The task of that name.
+    """Build the task of a registered name.
 
     Args:
         grader: the one that grades its rows, if that is not the task's own.
         template_options: variables of the tokenizer's chat template.
 
-    Raises KeyError if there is none, ConfigError if it cannot be made with these.
+    Raises KeyError for an unknown name, ConfigError if the task cannot be made with these arguments.
     """
     part = tasks.get(name)
     try:
@@ -211,7 +214,9 @@ def build(
         raise ConfigError(f"task.name: {name}: {hidden}")
     if not hasattr(task, "tokenizer"):
         raise ConfigError(f"task.name: {name}: it has no tokenizer; let its __init__ call super().__init__(tokenizer)")
-    task.grader, task.template_options = task.grader if grader is None else grader, template_options
+    if grader is not None:
+        task.grader = grader
+    task.template_options = template_options
     try:
         assert task.encoder
     except ValueError as error:
@@ -220,7 +225,9 @@ def build(
 
 
 def hidden_method(task: Task) -> str | None:
-    """What hides a method of ours in this task, in words, as `self.rows = …` hides `rows(split, indices)`."""
+    """Return in words which attribute of a task hides a method of ours, as `self.rows = …` hides `rows(split,
+    indices)`.
+    """
     for cls in type(task).__mro__:
         for name, value in vars(cls).items() if cls.__module__.startswith("hybridflow.") else ():
             if callable(value) and not name.startswith("__") and not callable(getattr(task, name)):

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 # Readers of a Qwen2 folder expect byte-level BPE and this end, and add it where it is missing, with an id outside of
 # the model's vocabulary. So ours is byte-level BPE too, without merges, and this is the name of its end.
-PAD, EOS = "<pad>", "<|endoftext|>"
+PAD = "<pad>"
+EOS = "<|endoftext|>"
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a character: ids 0 and 1 are padding and the end, then the alphabet in its order.
+    """Build a tokenizer with one token a character: ids 0 and 1 are padding and the end, then the alphabet in its
+    order.
 
-    Decoding gives the text back unchanged. A character outside the alphabet is left out in silence, as in any BPE;
+    Decoding gives the text back unchanged. A character outside the alphabet is dropped silently, as in any BPE;
     `Encoder` refuses it. Raises ValueError if the alphabet is empty, not ASCII or names a character twice.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -45,7 +47,8 @@ def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizer
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, from nowhere else: as its tokenizer.json has it, whatever the model beside it.
+    """Load the tokenizer of a model folder, from nowhere else: as its tokenizer.json has it, whatever the model beside
+    it.
 
     Raises:
         FileNotFoundError: the folder has no tokenizer.
@@ -66,7 +69,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
-    """Token ids to text without special tokens, for light workers: it imports neither transformers nor torch.
+    """Return a function from token ids to text without special tokens, for light workers: no transformers, no torch.
 
     An id that is no token's, as a model's vocabulary may have for padding, is no text. Raises as `load_tokenizer`.
     """
@@ -74,7 +77,8 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
 
     path = tokenizer_file(folder)
     try:
-        tokenizer, config = Tokenizer.from_file(str(path)), _config(folder)
+        tokenizer = Tokenizer.from_file(str(path))
+        config = _config(folder)
         added = {int(id): token for id, token in (config.get("added_tokens_decoder") or {}).items()}
         for id in sorted(added):
             if tokenizer.id_to_token(id) is None:
@@ -91,24 +95,24 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
 
 
 def end_ids(folder: str | Path, template_options: Mapping[str, Any] | None = None) -> list[int]:
-    """Token ids that end a response of the model in this folder.
+    """Return the token ids that end a response of the model in this folder.
 
     They are those of generation_config.json or, if that names none, of config.json, the tokenizer's own end, and the
     token that its chat template ends a turn with.
     """
     tokenizer = load_tokenizer(folder)
-    found: list[Any] = [tokenizer.eos_token_id, Encoder(tokenizer, template_options).turn_end]
+    ids: list[Any] = [tokenizer.eos_token_id, Encoder(tokenizer, template_options).turn_end]
     for name in ("generation_config.json", "config.json"):
         ends = _json(Path(folder) / name).get("eos_token_id")
         if ends is not None and ends != []:
             named = f"{Path(folder) / name}: eos_token_id"
-            found += [a_whole(end, named) for end in (ends if isinstance(ends, list) else [ends])]
+            ids += [a_whole(end, named) for end in (ends if isinstance(ends, list) else [ends])]
             break
-    return sorted({int(i) for i in found if i is not None})
+    return sorted({int(i) for i in ids if i is not None})
 
 
 def tokenizer_file(folder: str | Path) -> Path:
-    """The folder's tokenizer.json. Raises FileNotFoundError, saying how to get one, if it has none."""
+    """Locate the folder's tokenizer.json. Raises FileNotFoundError, saying how to get one, if it has none."""
     path = Path(folder) / "tokenizer.json"
     if not is_there(path):
         slow = (Path(folder) / "tokenizer.model").is_file()
@@ -123,7 +127,7 @@ def _config(folder: str | Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON file, which may not be there."""
+    """Read a JSON file, {} if it is not there."""
     return read_object(path) if is_there(path) else {}
 
 

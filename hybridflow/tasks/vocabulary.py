@@ -17,26 +17,26 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The ids 0 to `size` - 1 of the model in a folder. `role`: who uses it, for messages."""
+    """Ids 0 to `size` - 1 of the model in a folder. `role`: who uses it, for messages."""
 
     folder: str
     size: int
     role: str = ""
 
     def stranger(self, ids: np.ndarray) -> int | None:
-        """The place of the first id that is none of the model's; None if all are."""
+        """Return the position of the first id that is not in the vocabulary; None if all are."""
         if not len(ids) or (ids.min() >= 0 and ids.max() < self.size):
             return None
         return int(np.flatnonzero((ids < 0) | (ids >= self.size))[0])
 
     def refuse_strangers(self, what: str, ids: np.ndarray) -> None:
-        """Raise ValueError naming an id of `what` that is none of the model's."""
+        """Raise ValueError naming an id of `what` that is not in the vocabulary."""
         place = self.stranger(ids)
         if place is not None:
             raise ValueError(f"{what} has {self.described(int(ids[place]))}")
 
     def described(self, id: int, token: str | None = None) -> str:
-        """An id that is none of the model's, in words. `token`: what it is, if the caller's tokenizer knows it."""
+        """Describe an id that is not in the vocabulary. `token`: what it is, if the caller's tokenizer knows it."""
         token = token if token is not None else _token(self.folder, id)
         name = f"the token {token!r} (id {id})" if token is not None else f"the id {id}"
         owner = f"{self.folder} ({self.role})" if self.role else self.folder
@@ -47,7 +47,7 @@ class Vocabulary:
 
 
 class Differences(NamedTuple):
-    """How another tokenizer differs from a first one.
+    """Differences of another tokenizer from a first one.
 
     Attributes:
         ordinary: in words, the first id that is an ordinary token in either and means something else in the other.
@@ -59,7 +59,7 @@ class Differences(NamedTuple):
 
 
 def differences(folder: str | Path, other: str | Path) -> Differences | None:
-    """How the tokenizer of another folder differs from that of the first; None if one of them has none.
+    """Compare the tokenizer of another folder with that of the first; None if one of them has none.
 
     Raises ValueError if one cannot be read.
     """
@@ -71,12 +71,13 @@ def differences(folder: str | Path, other: str | Path) -> Differences | None:
     (here, mine), (there, theirs) = _tokens(folder), _tokens(other)
     added: dict[int, str] = {}
     for id in sorted(here.keys() | there.keys()):
-        token, found = here.get(id), there.get(id)
-        if token == found or token is None:  # what only the other has does not come up
+        token = here.get(id)
+        other_token = there.get(id)
+        if token == other_token or token is None:  # what only the other has does not come up
             continue
-        if id not in mine or not (found is None or id in theirs):
-            return Differences(f"id {id} is {token!r} in {folder}, but {_named(found)} in {other}", added)
-        added[id] = f"{token!r} (id {id}; there {_named(found)})"
+        if id not in mine or not (other_token is None or id in theirs):
+            return Differences(f"id {id} is {token!r} in {folder}, but {_named(other_token)} in {other}", added)
+        added[id] = f"{token!r} (id {id}; there {_named(other_token)})"
     return Differences(None, added)
 
 
@@ -85,7 +86,7 @@ def _named(token: str | None) -> str:
 
 
 def _tokens(folder: str | Path) -> tuple[dict[int, str], set[int]]:
-    """By id, the tokens of a folder's tokenizer; and the ids of those that were added to an ordinary vocabulary."""
+    """Return a folder's tokens by id, and the ids of those that were added to an ordinary vocabulary."""
     from tokenizers import Tokenizer
 
     try:
@@ -96,7 +97,7 @@ def _tokens(folder: str | Path) -> tuple[dict[int, str], set[int]]:
 
 
 def _token(folder: str, id: int) -> str | None:
-    """What the folder's tokenizer calls an id, if it has a tokenizer and that has the id."""
+    """Return what the folder's tokenizer calls an id, None if it has no tokenizer or that lacks the id."""
     try:
         return _tokens(folder)[0].get(id)
     except ValueError:

@@ -31,7 +31,7 @@ THINGS = ("apples", "books", "coins", "pencils", "marbles", "stickers", "shells"
 
 @tasks.register("word_sums")
 class WordSums(Task):
-    """One small story a row, made from the row's number; the numbers in it go from 2 to `max_operand`.
+    """Small stories, each made from its row's number; the numbers in them go from 2 to `max_operand`.
 
     No pair of numbers in a story of `held_out` is in a story of `train` or `warmup`.
 

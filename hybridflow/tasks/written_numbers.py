@@ -24,11 +24,13 @@ _KNOWN = {
 
 
 class _Alike(dict[int, str]):
-    """What reads the same is written the same: digits of any script, currencies, minus signs, fractions of one sign."""
+    """Table for `str.translate` that spells alike what reads alike: digits of any script, currencies, minus signs,
+    fractions.
+    """
 
     def __missing__(self, code: int) -> str:
-        found = self[code] = _alike(chr(code))
-        return found
+        spelling = self[code] = _alike(chr(code))
+        return spelling
 
 
 def _alike(char: str) -> str:
@@ -76,7 +78,7 @@ _AROUND = re.compile(r"\\boxed|\\[()\[\]]|\b[A-Z]{1,2}(?=\$)|[\s$%.,{}()\[\]*]")
 
 
 def plain(text: str) -> str:
-    """The text with one spelling of what is written in several."""
+    """Normalize a text so that what is written in several ways has one spelling."""
     if not text.isascii():
         text = _RAISED.sub(lambda power: f"^{{{unicodedata.normalize('NFKC', power[0])}}}", text)
         text = _BEHIND_DIGIT.sub(" ", text).translate(_ALIKE)
@@ -87,7 +89,7 @@ def plain(text: str) -> str:
 
 
 def last_number(text: str) -> Fraction | None:
-    """The value of the last number in a text; None if there is none, or it has no value (`5/0`)."""
+    """Return the value of the last number in a text; None if there is none, or it has no value (`5/0`)."""
     last = None
     for last in _NUMBER.finditer(plain(text)):  # noqa: B007
         pass
@@ -95,21 +97,21 @@ def last_number(text: str) -> Fraction | None:
 
 
 def whole_number(text: str) -> Fraction | None:
-    """The value of a text that is one number and nothing else but a currency, a percent sign or brackets around it."""
+    """Return the value of a text that is one number, with only a currency, a percent sign or brackets around it."""
     text = plain(text)
-    found = list(_NUMBER.finditer(text))
-    if len(found) != 1 or _AROUND.sub("", text[: found[0].start()] + text[found[0].end() :]):
+    matches = list(_NUMBER.finditer(text))
+    if len(matches) != 1 or _AROUND.sub("", text[: matches[0].start()] + text[matches[0].end() :]):
         return None
-    return _value(found[0])
+    return _value(matches[0])
 
 
-def _value(found: re.Match[str]) -> Fraction | None:
-    if len(found[0]) > LONGEST:
+def _value(match: re.Match[str]) -> Fraction | None:
+    if len(match[0]) > LONGEST:
         return None
-    over = Fraction(Decimal(re.sub(rf"[,'_{_GAP}]", "", found["value"])))
-    under = int(found["under"][1:]) if found["under"] else 1
+    over = Fraction(Decimal(re.sub(rf"[,'_{_GAP}]", "", match["value"])))
+    under = int(match["under"][1:]) if match["under"] else 1
     if not under:
         return None
     value = over / under
-    value += int(found["mixed"] or 0) if value < 1 else 0
-    return -value if "-" in (found["sign"], found["inner"]) else value
+    value += int(match["mixed"] or 0) if value < 1 else 0
+    return -value if "-" in (match["sign"], match["inner"]) else value

@@ -22,7 +22,7 @@ from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 @dataclass(frozen=True)
 class Running:
-    """A run's roles, ready to be called.
+    """Roles of a run, ready to be called.
 
     Attributes:
         groups: by role; and `grader`, which validates and writes rows out: the reward itself where it is a grader.
@@ -35,7 +35,7 @@ class Running:
 
 
 def layout_of(config: Config, role: str) -> Layout:
-    """A role's layout: its own tensor and pipeline sizes, data parallelism over the slots that are left.
+    """Return a role's layout: its own tensor and pipeline sizes, data parallelism over the slots that are left.
 
     Raises ValueError if they do not fill the pool.
     """
@@ -57,7 +57,7 @@ def layout_of(config: Config, role: str) -> Layout:
 
 
 def interface_of(config: Config, role: str) -> type[Role]:
-    """What a role can do. That of reward and cost depends on who plays it, the actor's on who generates."""
+    """Return what a role can do. That of reward and cost depends on their worker, the actor's on who generates."""
     if role == "actor" and is_disaggregated(config):
         return TrainingActorRole
     by_model: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
@@ -99,7 +99,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
 
 
 def with_vocabulary(config: Config, played: tuple[str, ...]) -> Config:
-    """The settings with `rollout.vocabulary` filled in: the least vocabulary of the models that these roles have.
+    """Fill in `rollout.vocabulary`: the smallest vocabulary of the models that these roles have.
 
     Models of one tokenizer may be padded to different sizes, and what is sampled must be a token to all who see it.
     """
@@ -109,7 +109,7 @@ def with_vocabulary(config: Config, played: tuple[str, ...]) -> Config:
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same settings, their model folders as absolute paths: a rank may have another working directory."""
+    """Make the model folders absolute paths: a rank may have another working directory."""
     found = deepcopy(config)
     for role in (*MODEL_ROLES, *BY_MODEL):
         model = section(found, role).model
@@ -118,13 +118,13 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
-    """The algorithm's roles, and the rollout if the actor does not generate itself."""
+    """List the algorithm's roles, and the rollout if the actor does not generate itself."""
     called = cls.roles_of(config.algorithm)
     return (*called, "rollout") if "actor" in called and is_disaggregated(config) else called
 
 
 def worker_of(config: Config, role: str) -> str | None:
-    """The registered name of the worker; None: the role's own."""
+    """Return the registered name of the worker; None: the role's own."""
     if role == "actor" and config.actor.worker == "actor" and is_disaggregated(config):
         return "training_actor"
     found: str | None = getattr(getattr(config, role, None), "worker", None)
@@ -139,12 +139,12 @@ def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourceP
 
 
 def _graded(config: Config, played: tuple[str, ...]) -> bool:
-    """Whether the algorithm's own reward is a grader."""
+    """Tell whether the algorithm's own reward is a grader."""
     return "reward" in played and not has_model(config, "reward")
 
 
 def _grader(config: Config, pool: ResourcePool) -> Group:
-    """A grader where the algorithm has none of its own."""
+    """Start a grader where the algorithm has none of its own."""
     found: Group = pool.start_role(
         "grader", Layout(data=pool.slots), worker="reward", config=config, interface=roles.get("reward")
     )

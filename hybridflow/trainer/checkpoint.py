@@ -71,7 +71,7 @@ def load(running: Running, path: Path) -> Progress:
 
 
 def sizes(path: Path) -> dict[str, int]:
-    """The sizes that the run folder's growing files had, see `RunFolder.sizes`."""
+    """Read the sizes that the run folder's growing files had, see `RunFolder.sizes`."""
     files = _read(path).get("files")
     if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
         raise CheckpointError(f"{path / STATE}: files = {shown(files)}: sizes of files were expected")
@@ -79,7 +79,7 @@ def sizes(path: Path) -> dict[str, int]:
 
 
 def trained(running: Running) -> list[str]:
-    """The roles that have something to save."""
+    """List the roles that have something to save."""
     return [role for role, group in running.groups.items() if issubclass(group.interface, TrainedRole)]
 
 

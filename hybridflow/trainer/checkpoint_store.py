@@ -34,13 +34,13 @@ NAME = re.compile(r"step-(\d{6,})")
 
 
 class CheckpointError(HybridFlowError):
-    """A checkpoint that cannot be used; the message names it, and the file. Found before anything was started."""
+    """Checkpoint that cannot be used; the message names it, and the file. Raised before anything was started."""
 
     exit_code: ClassVar[int] = 2
 
 
 class Disk:
-    """The operations that a commit is made of. What one did has reached the disk when it returns."""
+    """Operations that a commit is made of. What one did has reached the disk when it returns."""
 
     def make(self, folder: Path) -> None:
         """Make a folder, and those above it."""
@@ -72,7 +72,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a checkpoint."""
+    """File of a checkpoint."""
 
     size: int
     sha256: str
@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint consists of.
+    """List of what a checkpoint consists of.
 
     Attributes:
         step: steps that had been taken.
@@ -93,14 +93,14 @@ class Manifest:
     files: Mapping[str, Entry]
 
     def to_json(self) -> str:
-        """The text of `manifest.json`."""
+        """Write the text of `manifest.json`."""
         files = {name: vars(entry) for name, entry in sorted(self.files.items())}
         whole = {"format": FORMAT, "step": self.step, "versions": dict(self.versions), "files": files}
         return json.dumps(whole, indent=1) + "\n"
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Of a checkpoint. Raises CheckpointError if it has none that can be read."""
+        """Read a checkpoint's manifest. Raises CheckpointError if it has none that can be read."""
         try:
             whole = read_object(folder / MANIFEST)
             if whole.get("format") != FORMAT:
@@ -113,7 +113,7 @@ class Manifest:
 
 
 def _manifest(whole: dict[str, Any], name: re.Match[str] | None) -> Manifest:
-    """What the object in a manifest says. Raises ValueError naming what is not as it was written."""
+    """Check what the object in a manifest says. Raises ValueError naming what is not as it was written."""
     step = a_whole(whole.get("step"), "step")
     if name and step != int(name[1]):
         raise ValueError(f"step = {step}, in the folder {name[0]}")
@@ -134,27 +134,27 @@ def _entry_of(name: str, entry: object) -> Entry:
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """Checkpoints of one run."""
 
     def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self.path, self._disk = path, disk or Disk()
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, oldest first."""
+        """List the steps of which there is a checkpoint, oldest first."""
         names = [NAME.fullmatch(entry.name) for entry in self.path.iterdir()] if self.path.is_dir() else []
         return sorted(int(name.group(1)) for name in names if name)
 
     def newest(self) -> Path | None:
-        """The newest checkpoint, if there is any."""
+        """Return the newest checkpoint, if there is any."""
         steps = self.steps()
         return self.at(steps[-1]) if steps else None
 
     def at(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
+        """Return the folder in which the checkpoint of a step is, or would be."""
         return self.path / f"step-{step:06d}"
 
     def begin(self, step: int) -> Path:
-        """An empty folder to write that step's checkpoint into. What interrupted commits left is swept away."""
+        """Make an empty folder to write a step's checkpoint into. What interrupted commits left is swept away."""
         self.sweep()
         folder = self.path / f".tmp-{self.at(step).name}"
         self._disk.make(folder)
@@ -197,7 +197,7 @@ class Checkpoints:
 
 
 def entries(folder: Path) -> dict[str, Entry]:
-    """Every file below a folder but its manifest."""
+    """List every file below a folder but its manifest."""
     files = [path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST]
     with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter's lock
         found = threads.map(_entry, files)
@@ -205,7 +205,7 @@ def entries(folder: Path) -> dict[str, Entry]:
 
 
 def verify(folder: Path) -> Manifest:
-    """The manifest of a checkpoint whose files are what it says. Raises CheckpointError naming one that is not."""
+    """Verify a checkpoint's files and return its manifest. Raises CheckpointError naming a file that differs."""
     manifest = Manifest.read(folder)
     try:
         found = entries(folder)

@@ -9,7 +9,7 @@ NAMES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers",
 
 
 def versions() -> dict[str, str]:
-    """By name, of Python and of those that are installed."""
+    """Return by name the versions of Python and of packages that are installed."""
     found = {"python": platform.python_version()}
     for name in NAMES:
         try:

@@ -63,7 +63,7 @@ def _due(every: int, steps: int) -> bool:
 
 
 def _save(config: Config, running: Running, folder: RunFolder, live: Live, outcome: Progress) -> None:
-    """Every so often, and at the end."""
+    """Save every so often, and at the end."""
     settings = config.trainer
     if _due(settings.save_every, outcome.steps) or outcome.ended(settings.steps, settings.stop_at_accuracy):
         seconds = checkpoint.save(config, running, folder, outcome)
@@ -104,7 +104,7 @@ def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float],
 
 
 def _learns_by_advantages(config: Config) -> bool:
-    """Whether the policy loss has no gradient where all advantages are 0: a KL to where it began has none either.
+    """Tell whether the policy loss has no gradient where all advantages are 0: a KL to where it began has none either.
 
     Of a loss that is not ours nobody knows.
     """
@@ -125,25 +125,25 @@ def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
 
 
 def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Progress) -> BatchRef:
-    """The next prompts, as many as a step begins with."""
+    """Return the next prompts, as many as a step begins with."""
     number = outcome.draws
     outcome.draws += 1
     return drawn(algorithm, prompts, number)
 
 
 def drawn(algorithm: Algorithm, prompts: Prompts, number: int) -> BatchRef:
-    """The prompts of draw 0, 1, 2, …, which know their places in the order of the run."""
+    """Return the prompts of draw 0, 1, 2, …, which know their places in the order of the run."""
     rows = rows_for(algorithm, prompts.task, prompts.split, prompts.at(number))
     return put(rows).placed(prompts.places(number))
 
 
 def split_of(algorithm: type[Algorithm]) -> str:
-    """The split that an algorithm learns from."""
+    """Return the split that an algorithm learns from."""
     return "warmup" if algorithm.supervised else "train"
 
 
 def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, numbers: np.ndarray) -> Batch:
-    """What the algorithm is given of those rows."""
+    """Return what the algorithm is given of these rows."""
     if algorithm.preferences:
         return with_preferences(task).preferences(split, numbers)
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)

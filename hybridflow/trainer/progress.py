@@ -10,10 +10,10 @@ OF_GIVEN_TEXT = ("nll", "dpo_loss")  # what supervised and preference losses rep
 
 @dataclass
 class Learning:
-    """How the updates of one role went.
+    """Course of one role's updates.
 
     Attributes:
-        updates: optimiser steps that were to be taken.
+        updates: optimizer steps that were to be taken.
         skipped: those of them that changed nothing: a gradient was not finite, or no row was left to learn from.
         moved: whether any of them had a gradient that is not 0, nor only the rounding of one.
     """
@@ -25,7 +25,7 @@ class Learning:
 
 @dataclass
 class Progress:
-    """How a run has gone so far.
+    """Progress of a run so far.
 
     Attributes:
         steps: that have been taken.
@@ -44,7 +44,7 @@ class Progress:
     learning: dict[str, Learning] = field(default_factory=dict)
 
     def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
-        """Whether there is nothing left to do: all steps are taken, or the newest validation reached the accuracy."""
+        """Tell whether the run is done: all steps are taken, or the newest validation reached the accuracy."""
         reached = stop_at_accuracy is not None and self.accuracy.get(self.steps, -1.0) >= stop_at_accuracy
         return self.steps >= steps or reached
 
@@ -92,5 +92,5 @@ class Progress:
 
 
 def without_advantages(metrics: Mapping[str, float]) -> bool:
-    """Whether a step estimated advantages, and all of them are 0."""
+    """Tell whether a step estimated advantages, and all of them are 0."""
     return metrics.get("critic/advantages_max") == 0 == metrics.get("critic/advantages_min")

@@ -19,7 +19,7 @@ CONFIG = "config.yaml"
 
 
 def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None:
-    """The checkpoint to go on from, whole and fit for these settings; None to start afresh.
+    """Choose the checkpoint to go on from, whole and fit for these settings; None to start afresh.
 
     Args:
         own: the `checkpoints` folder of this run.
@@ -47,13 +47,13 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
 
 
 def _idle(config: Config) -> set[str]:
-    """The roles of the settings that take no part in this run."""
+    """Return the roles of the settings that this run does not use."""
     playing = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
     return {*MODEL_ROLES, *BY_MODEL} - set(playing)
 
 
 def _at(path: Path, own: Path) -> Path:
-    """The checkpoint at a path: itself, or the newest of a run."""
+    """Return the checkpoint at a path: itself, or the newest of a run."""
     options = [path, Checkpoints(path).newest(), Checkpoints(path / "checkpoints").newest()]
     found = next((option.absolute() for option in options if option and (option / MANIFEST).is_file()), None)
     if found is None:
@@ -70,7 +70,7 @@ def _at(path: Path, own: Path) -> Path:
 
 
 def _differences(config: Config, found: Path) -> Changes:
-    """The settings that differ. Raises ConfigError if they change numbers and nobody named this checkpoint."""
+    """Return the settings that differ. Raises ConfigError if they change numbers and nobody named this checkpoint."""
     before = yaml_file.checked(found / CONFIG)
     with yaml_file.named(found / CONFIG):
         differ = changes(before, resolved_yaml(config), config)

@@ -69,7 +69,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
 
 
 def _checked_task(config: Config, live: Live) -> Task:
-    """The task, once its first rows have been drawn. Raises ConfigError with the cause and its line if they cannot."""
+    """Load the task and draw its first rows. Raises ConfigError with the cause and its line if they cannot be drawn."""
     try:
         task = load_task(config)
         for line in (*notes(config), *task.look()):

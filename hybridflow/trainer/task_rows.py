@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def load_task(config: Config) -> FittedTask:
-    """The configured task, with the tokenizer of the actor's model.
+    """Load the configured task, with the tokenizer of the actor's model.
 
     Raises ConfigError if a model's folder cannot be read or the options are not right, and whatever the task raises.
     """
@@ -36,7 +36,7 @@ def load_task(config: Config) -> FittedTask:
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:
-    """By split, the method of a task that gives an algorithm its rows, and its validation."""
+    """Return by split the method of a task that gives an algorithm its rows, and its validation."""
     learns = "supervised" if algorithm.supervised else "rows"
     return {
         split_of(algorithm): "preferences" if algorithm.preferences else learns,
@@ -45,7 +45,7 @@ def ways(algorithm: type[Algorithm]) -> dict[str, str]:
 
 
 def limits(config: Config) -> Limits:
-    """What the models of a run take. Raises OSError or ValueError if a folder cannot be read."""
+    """Return what the models of a run take. Raises OSError or ValueError if a folder cannot be read."""
     roles = layout_checks.trained(
         config, layout_checks.Facts(algorithms.get(config.algorithm.name).roles_of(config.algorithm))
     )
@@ -64,7 +64,7 @@ def limits(config: Config) -> Limits:
 
 
 def notes(config: Config) -> Iterator[str]:
-    """What a user should know of the run's tokenizers.
+    """Yield what a user should know of the run's tokenizers.
 
     Raises ConfigError if a role's tokens mean other things than the actor's, or if no response could end.
     """

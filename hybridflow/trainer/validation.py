@@ -17,7 +17,7 @@ from hybridflow.trainer.build import Running
 
 
 def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
-    """What the first `trainer.validation_prompts` held-out rows say.
+    """Measure what the first `trainer.validation_prompts` held-out rows say.
 
     Of prompts, `accuracy` is the share of answers that are right, which a grade of `reward.right_grade` or more says,
     and `mean_grade` the mean of the grades. The grades are the grader's, also where a model gives the rewards; those
@@ -43,7 +43,7 @@ def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
 
 
 def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
-    """What [R] float32 grades say, NaN standing for one that failed; `right`: the least grade that is right."""
+    """Summarize [R] float32 grades, NaN standing for one that failed; `right`: the smallest grade that is right."""
     known = grades[np.isfinite(grades)]
     failed = float(len(grades) - len(known))
     if not len(known):
@@ -53,7 +53,7 @@ def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
 
 
 def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:
-    """The first `rows` held-out rows, as the validation of an algorithm takes them."""
+    """Return the first `rows` held-out rows, as the validation of an algorithm takes them."""
     numbers = np.arange(min(rows, task.size("held_out")))
     if judged(algorithm) == "pairs":
         return with_preferences(task).preferences("held_out", numbers)
@@ -61,11 +61,13 @@ def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:
 
 
 def judged(algorithm: Algorithm | type[Algorithm]) -> str:
-    """What accuracy is of: a reward model's `pairs`, or a policy's answers to `prompts`."""
+    """Name what accuracy is of: a reward model's `pairs`, or a policy's answers to `prompts`."""
     return "pairs" if algorithm.learner == "reward_model" else "prompts"
 
 
 def with_preferences(task: Task) -> PreferenceTask:
-    """The task of an algorithm that learns from preferences; that it has them was checked with the configuration."""
+    """Return the task of an algorithm that learns from preferences; that it has them was checked with the
+    configuration.
+    """
     assert isinstance(task, PreferenceTask), f"{type(task).__name__} is no PreferenceTask"
     return task

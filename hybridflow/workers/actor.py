@@ -40,11 +40,9 @@ CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost
 
 @workers.register("actor")
 class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
-    """The policy on one rank.
+    """Policy on one rank.
 
-    Invariant: `version` counts the optimiser steps of these weights, and generation only ever runs on that version. It
-    is kept here and not by whoever orders a step: the rank alone knows both versions, its generation engine may have
-    lost its weights in sleep, and a flow may learn and sample again within a step.
+    Invariant: `version` counts the optimizer steps of these weights, and generation only ever runs on that version.
     """
 
     def __init__(self, context: Context) -> None:
@@ -69,7 +67,6 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     @property
     def sampling_version(self) -> int:
-        """See `GeneratingWorker`."""
         return self.version
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
@@ -100,8 +97,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             self.generator.sleep()
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
-        """See `ActorRole`. Also measures how far the two engines are apart, and how many versions these weights are
-        ahead of those that sampled."""
+        """Score the rows; measure how far apart the two engines are, and the lag of the versions that sampled."""
         with self.model_loaded() as engine:
             scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
@@ -118,15 +114,12 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         return Batch(old_log_probs=log_probs)
 
     def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
-        """See `ActorRole`."""
         return self._estimated(rollout, lambda estimation: estimation.plain(kl_coef))
 
     def compute_constrained_advantage(self, rollout: Batch, *, kl_coef: float, multiplier: float) -> Batch:
-        """See `ActorRole`."""
         return self._estimated(rollout, lambda estimation: estimation.constrained(kl_coef, multiplier))
 
     def update_actor(self, rollout: Batch) -> None:
-        """See `ActorRole`."""
         rollout, settings = only_graded(rollout), self.context.config.algorithm.policy_loss
         loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
@@ -152,7 +145,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             self._report_terms(sums)
 
     def update_preferred(self, pairs: Batch) -> None:
-        """See `ActorRole`. Both sides of a pair are in one micro-batch, so its gradient is exact."""
+        """Take an optimizer step on pairs. Both sides of a pair are in one micro-batch, so its gradient is exact."""
         total, rows = self.engine.global_sums(float(len(pairs)))[0], sides(pairs)
         ref_chosen, ref_rejected = (tensor(pairs.dense(name)) for name in ("ref_chosen", "ref_rejected"))
         beta = self.context.config.algorithm.preference_loss.beta
@@ -167,7 +160,6 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         self._update(rows, loss, rows_per_unit=2)
 
     def update_supervised(self, examples: Batch) -> None:
-        """See `ActorRole`."""
         examples = only_graded(examples)
         weights = self.token_weights(examples, "token_mean")
 
@@ -178,20 +170,19 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         self._update(examples, loss)
 
     def save_model(self, folder: str) -> None:
-        """See `ActorRole`."""
         with writing(Path(folder)), self.model_loaded() as engine:
             engine.export(folder)
 
     def state(self) -> dict[str, Any]:
-        """The weight version."""
+        """Return the weight version."""
         return {"weight_version": self.version}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `TrainedWorker`. Generation has no weights yet, so the next call of it refits."""
+        """Restore the version. Generation has no weights yet, so its next call refits."""
         self.version = state["weight_version"]
 
     def _corrections(self, rollout: Batch) -> Ragged:
-        """What the policy loss of each token is multiplied by, as its sampler was not quite the old policy."""
+        """Return the factor of each token's policy loss, as its sampler was not quite the old policy."""
         config, responses = self.context.config, rollout.ragged("response_ids")
         part, asked = auto_settings.correction(config), config.algorithm.policy_loss.correction
         unknown = (

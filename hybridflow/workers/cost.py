@@ -16,5 +16,4 @@ class CostWorker(CostRole[Batch], GradingWorker):
         super().__init__(context, context.config.cost)
 
     def compute_cost(self, rollout: Batch) -> Batch:
-        """See `CostRole`."""
         return Batch(costs=self.graded(rollout))

@@ -10,15 +10,13 @@ from hybridflow.workers.worker import Context, workers
 
 @workers.register("cost_critic")
 class CostCriticWorker(CostCriticRole[Batch], ValueWorker):
-    """The value function of costs."""
+    """Value function of costs on one rank."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.cost_critic)
 
     def compute_cost_values(self, rollout: Batch) -> Batch:
-        """See `CostCriticRole`."""
         return self.scored(rollout, "values", "cost_values")
 
     def update_cost_critic(self, rollout: Batch) -> None:
-        """See `CostCriticRole`."""
         self.learn_values(rollout, "cost_values", "cost_returns")

@@ -17,13 +17,13 @@ from hybridflow.workers.worker import Context, workers
 
 
 class ValueWorker(TrainedWorker):
-    """A value function on one rank."""
+    """Value function on one rank."""
 
     def __init__(self, context: Context, settings: CriticConfig) -> None:
         super().__init__(context, settings, head="value", optimizer=settings.optimizer)
 
     def learn_values(self, rollout: Batch, old: str, returns: str) -> None:
-        """One optimiser step on the value loss, averaged over tokens; `old` and `returns` name its columns."""
+        """Take an optimizer step on the value loss, averaged over tokens; `old` and `returns` name its columns."""
         rollout = only_graded(rollout)
         weights = self.token_weights(rollout, "token_mean")
         clip, role = self.context.config.algorithm.value_loss.clip, self.context.role
@@ -40,15 +40,13 @@ class ValueWorker(TrainedWorker):
 
 @workers.register("critic")
 class CriticWorker(CriticRole[Batch], ValueWorker):
-    """The value function of rewards."""
+    """Value function of rewards on one rank."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.critic)
 
     def compute_values(self, rollout: Batch) -> Batch:
-        """See `CriticRole`."""
         return self.scored(rollout, "values", "values")
 
     def update_critic(self, rollout: Batch) -> None:
-        """See `CriticRole`."""
         self.learn_values(rollout, "values", "returns")

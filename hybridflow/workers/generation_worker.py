@@ -25,29 +25,27 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
     """Responses at once or as they finish, of the rows that `finished` gives."""
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        """Rows as they finish, some rows_per_unit, with the newest weights."""
+        """Yield rows as they finish, some together, with the newest weights."""
         raise NotImplementedError
 
     @property
     def sampling_version(self) -> int:
-        """Of the weights that sample."""
+        """Version of the weights that sample."""
         raise NotImplementedError
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> Batch:
-        """See `GeneratingRole`."""
         rows = chain.from_iterable(self.finished(prompts, step, {**sampling}))
         return self._columns(Generated.of(rows), {**sampling})
 
     def stream_sequences(
         self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[Batch]:
-        """See `GeneratingRole`."""
         for rows in self.finished(prompts, step, {**sampling}):
             found = sorted(rows, key=lambda one: one.row)
             yield np.array([one.row for one in found]), self._columns(Generated.of(found), {**sampling})
 
     def _columns(self, found: Generated, changes: dict[str, Any]) -> Batch:
-        """What was sampled, with the weights and the temperature that it was sampled with."""
+        """Return what was sampled, with the weights' version and the temperature that it was sampled with."""
         temperature = Sampling.of(self.context.config.rollout, changes).of_log_probs
         return sampled(self.sampling_version, temperature, found)
 
@@ -66,7 +64,7 @@ def make_generator(context: Context) -> VllmEngine:
 
 
 def report_taken(metrics: Metrics, generator: VllmEngine, refit: WeightUpdate) -> None:
-    """What a refit held at most beside the weights, and what vLLM's take."""
+    """Report how much memory a refit took at most beside the weights, and how much vLLM's take."""
     metrics.max("refit/peak_bytes", refit.peak_bytes)
     metrics.max("refit/generation_bytes", generator.weight_bytes)
 
@@ -74,7 +72,7 @@ def report_taken(metrics: Metrics, generator: VllmEngine, refit: WeightUpdate) -
 def stream(
     context: Context, generator: VllmEngine, prompts: Batch, step: int, changes: dict[str, Any]
 ) -> Iterator[list[FinishedRow]]:
-    """Rows as they finish, with the weights that the generator has."""
+    """Yield rows as they finish, with the weights that the generator has."""
     config = context.config
     if "stream_id" not in prompts:
         raise ValueError(
@@ -91,7 +89,7 @@ def stream(
 
 
 def sampled(version: int, temperature: float, found: Generated) -> Batch:
-    """The columns of `ActorRole.generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
+    """Return the columns of `generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
     return Batch(
         response_ids=found.tokens,
         rollout_log_probs=found.log_probs,
@@ -103,7 +101,7 @@ def sampled(version: int, temperature: float, found: Generated) -> Batch:
 
 
 def _measure(context: Context, prompts: Batch, found: Generated, *, greedy: bool) -> None:
-    """What a call sampled. Greedy rows are there to compare with, not to learn from: their names begin `greedy/`."""
+    """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`."""
     metrics, rows, lengths = context.metrics, len(prompts), found.tokens.lengths
     length, cut = ("greedy/response_length", "greedy") if greedy else ("response_length", "rollout")
     metrics.mean(f"{length}/mean", lengths.sum(), rows)

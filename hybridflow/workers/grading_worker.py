@@ -49,5 +49,5 @@ class GradingWorker(Worker):
             raise ValueError(f"grader {grader!r} gave {of} a grade that is no finite number: {error}") from None
 
     def texts(self, rollout: Batch, column: str) -> list[str]:
-        """The rows of a column of token ids as text."""
+        """Decode the rows of a column of token ids."""
         return [self.decode(row.tolist()) for row in rollout.ragged(column)]

@@ -31,7 +31,7 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 class ModelWorker(Worker):
-    """A worker with one model."""
+    """Worker with one model."""
 
     def __init__(
         self,
@@ -61,12 +61,12 @@ class ModelWorker(Worker):
 
     @contextmanager
     def model_loaded(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
-        """One call of the role that needs its model: `offload` says what waits in host memory outside of turns.
+        """Have the model on the device for one call of the role; `offload` says what waits in host memory otherwise.
 
         Reports the most memory that the process used meanwhile, in GiB.
 
         Args:
-            learns: the optimiser's state is needed too.
+            learns: the optimizer's state is needed too.
         """
         platform().reset_memory_peak()
         self.engine.onload(optimizer=learns)
@@ -78,7 +78,9 @@ class ModelWorker(Worker):
         self.engine.offload(weights=self._offload.weights, optimizer=self._offload.optimizer)
 
     def scored(self, batch: Batch, name: str, column: str, **options: Any) -> Batch:
-        """A column of scores; an empty batch on ranks that have none to give. `options`: of the engine's `score`."""
+        """Return a column of scores; an empty batch on ranks that have none to give. `options`: of the engine's
+        `score`.
+        """
         with self.model_loaded() as engine:
             scores = engine.score(batch, **options)
         return Batch() if scores is None else Batch(**{column: scores[name]})
@@ -94,7 +96,7 @@ class ModelWorker(Worker):
         return np.full(len(rollout), self.context.config.rollout.temperature, dtype=np.float32)
 
     def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
-        """The weight of each response token in the mean over all rows of this step, on all ranks."""
+        """Return the weight of each response token in the mean over all rows of this step, on all ranks."""
         lengths = torch.from_numpy(batch.ragged("response_ids").lengths)
         tokens, rows = self.engine.global_sums(float(lengths.sum()), float((lengths > 0).sum()))
         limit = self.context.config.rollout.max_response_tokens
@@ -128,13 +130,13 @@ def set_down(workers: Iterable[Worker]) -> Iterator[None]:
 
 
 class TrainedWorker(TrainedRole[Batch], ModelWorker):
-    """A worker whose model learns."""
+    """Worker whose model learns."""
 
     def learn(self, batch: Batch, loss: Loss, **options: Any) -> bool:
-        """One optimiser step of the engine, with `options` of its `train`; reports how it went.
+        """Take an optimizer step of the engine, with `options` of its `train`; report how it went.
 
         Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
-        counts as skipped. Gives whether there were any.
+        counts as skipped. Return whether there were any.
         """
         role, metrics = self.context.role, self.context.metrics
         tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
@@ -152,19 +154,17 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         return True
 
     def state(self) -> dict[str, Any]:
-        """What belongs to the role beside its engine; plain JSON, alike on all ranks."""
+        """Return what belongs to the role beside its engine; plain JSON, alike on all ranks."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take in what `state` gave."""
 
     def save_checkpoint(self, folder: str) -> None:
-        """See `TrainedRole`."""
         with writing(Path(folder)), self.model_loaded(learns=True) as engine:
             engine_checkpoint.save(engine, Path(folder), self.state())
 
     def load_checkpoint(self, folder: str) -> None:
-        """See `TrainedRole`."""
         with self.model_loaded(learns=True) as engine:
             self.restore(engine_checkpoint.load(engine, Path(folder)))
 
@@ -175,5 +175,5 @@ def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
 
 
 def tensor(column: np.ndarray) -> Tensor:
-    """The values of a column as a tensor of its own: columns are read-only memory that others share."""
+    """Copy the values of a column to a tensor: columns are read-only memory that others share."""
     return torch.tensor(column)

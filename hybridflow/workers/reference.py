@@ -12,17 +12,15 @@ from hybridflow.workers.worker import Context, workers
 
 @workers.register("reference")
 class ReferenceWorker(ReferenceRole[Batch], ModelWorker):
-    """The frozen policy on one rank."""
+    """Frozen policy on one rank."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.reference)
 
     def compute_ref_log_prob(self, rollout: Batch) -> Batch:
-        """See `ReferenceRole`."""
         return self.scored(rollout, "log_probs", "ref_log_probs", temperature=self.temperature(rollout))
 
     def compute_ref_pair(self, pairs: Batch) -> Batch:
-        """See `ReferenceRole`."""
         with self.model_loaded() as engine:
             scores = engine.score(sides(pairs))
         if scores is None:

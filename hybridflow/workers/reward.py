@@ -20,16 +20,13 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         super().__init__(context, context.config.reward)
 
     def compute_reward(self, rollout: Batch) -> Batch:
-        """See `RewardRole`."""
         return Batch(rewards=self.graded(rollout))
 
     def compute_baseline(self, greedy: Batch) -> Batch:
-        """See `RewardRole`."""
         lengths = greedy.ragged("response_ids").lengths
         return Batch(baseline_rewards=self.graded(greedy), baseline_lengths=lengths)
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
-        """See `RewardRole`."""
         path = Path(folder)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)

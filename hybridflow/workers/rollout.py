@@ -22,7 +22,7 @@ from hybridflow.workers.worker import Context, workers
 
 @workers.register("training_actor")
 class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
-    """The actor without a vLLM of its own."""
+    """Actor without a vLLM of its own."""
 
     def start_generation(self) -> None:
         """Start none."""
@@ -31,7 +31,6 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
         """Release nothing: generation has memory of its own."""
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
-        """See `LinkedRole`."""
         config = self.context.config
         link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
         self.giving = WeightSender(
@@ -39,11 +38,9 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
         )
 
     def report_version(self, rank_ids: Batch) -> Batch:
-        """See `LinkedRole`."""
         return Batch(version=np.full(len(rank_ids), self.version, dtype=np.int64))
 
     def send_weights(self, held: Batch) -> None:
-        """See `TrainingActorRole`."""
         first = self.giving.link.training.size
         versions = held.dense("version").tolist()
         with self.context.timed("refit_giving"):
@@ -64,27 +61,23 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         self.generator = make_generator(context)
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
-        """See `LinkedRole`."""
         config, rank = self.context.config, training.size + self.context.rank
         link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
         dtype = torch_dtype(config.actor.model.dtype.value)
         self.refit = PoolRefit(read_shape(config.actor.model.path), link, dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:
-        """See `LinkedRole`."""
         return Batch(version=np.full(len(rank_ids), self.sampling_version, dtype=np.int64))
 
     def receive_weights(self, offered: Batch) -> None:
-        """See `RolloutRole`."""
         with self.context.timed("refit"):
             if self.refit(self.generator, int(offered.dense("version")[0])):
                 report_taken(self.context.metrics, self.generator, self.refit)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        """See `GeneratingWorker`."""
         return stream(self.context, self.generator, prompts, step, changes)
 
     @property
     def sampling_version(self) -> int:
-        """See `GeneratingWorker`; -1: there are none, and generation refuses to start."""
+        """Version of the weights that sample; -1: there are none, and generation refuses to start."""
         return -1 if self.generator.version is None else self.generator.version

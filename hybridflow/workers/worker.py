@@ -20,13 +20,13 @@ from hybridflow.registry import Registry
 
 @dataclass
 class Context:
-    """What a worker knows of its place.
+    """Context of a worker: its place in the run.
 
     Attributes:
         layout, rank: of its role; ranks of a pool are the same in all its roles.
         role: its name.
         metrics: of the call that is being carried out; they travel with its result.
-        total_updates: optimiser steps of this role that the run plans.
+        total_updates: optimizer steps of this role that the run plans.
         drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
         peers: the workers of the other roles in this process, by role, as they are built.
         settings: the section of its role, which cannot be changed; None if the settings have none of that name.

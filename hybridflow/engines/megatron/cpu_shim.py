@@ -126,7 +126,7 @@ def _ignore_cuda_calls(spec: str) -> None:
 
 
 def _patch_rng() -> None:
-    """The tracker keeps CUDA generator states; ours keeps the CPU generator's, with the same methods.
+    """Replace the tracker, which keeps CUDA generator states, by one of the CPU generator's, with the same methods.
 
     Recomputation of activations reads and sets such states too; without CUDA torch would put off each setting for ever.
     """

@@ -30,7 +30,7 @@ from hybridflow.tasks import vocabulary as tokens
 
 
 class TokenOutputs(NamedTuple):
-    """What the model says of N response tokens, or of R rows.
+    """Outputs of the model for N response tokens, or for R rows.
 
     Attributes:
         log_probs, entropy: [N] float32, of a language model.
@@ -48,7 +48,7 @@ Loss = Callable[[TokenOutputs, MicroBatch], Tensor]
 
 
 class MegatronEngine:
-    """A model on a role's groups.
+    """Model on a role's groups.
 
     Args:
         folder: Hugging Face folder of the weights to start from.
@@ -142,7 +142,7 @@ class MegatronEngine:
     def train(
         self, batch: Batch, loss: Loss, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
     ) -> StepResult:
-        """One optimiser step.
+        """Take an optimizer step.
 
         Args:
             loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
@@ -171,7 +171,7 @@ class MegatronEngine:
         self.weights.export(folder, self.folder)
 
     def pack(self, batch: Batch, rows_per_unit: int = 1) -> list[MicroBatch]:
-        """The rows as micro-batches within the budget; see `micro_batches`.
+        """Pack the rows into micro-batches within the budget; see `micro_batches`.
 
         Raises ValueError for an id that is no token of the model: what the embedding is padded with is none either.
         """
@@ -228,7 +228,7 @@ class MegatronEngine:
         return [param.data for param in self.model.parameters()]
 
     def _outputs(self, output: Tensor, micro: MicroBatch, temperature: np.ndarray | None) -> TokenOutputs:
-        """From the last layer's [1, T, ·] to what is said of the response tokens or the rows."""
+        """Turn the last layer's [1, T, ·] into the outputs for the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
         if self.head == "reward":
             return TokenOutputs(none, none, none, output[0, micro.last_positions, 0].float())

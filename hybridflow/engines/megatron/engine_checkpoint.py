@@ -96,7 +96,7 @@ def load(engine: MegatronEngine, folder: Path) -> dict[str, Any]:
 
 
 def _to_save(engine: MegatronEngine, kind: str) -> Iterator[ShardedTensor]:
-    """The shards of one kind that this rank writes."""
+    """Yield the shards of one kind that this rank writes."""
     at, dp = engine.groups.at, engine.groups.megatron.dp
     inner = _optimiser(engine).inner
     for number, (param, parts) in enumerate(_by_param(engine, engine.weights.entries).items()):
@@ -166,7 +166,7 @@ def _kinds(steps: int) -> list[str]:
 
 
 def _steps(engine: MegatronEngine) -> int:
-    """The steps that the optimiser has taken. With a distributed one, a rank may hold no parameter to ask."""
+    """Return the steps that the optimizer has taken. With a distributed one, a rank may have no parameter to ask."""
     parts = [shard_of(_optimiser(engine).inner, param) for param in _by_param(engine, engine.weights.entries)]
     counts = {int(part.adam["step"]) if part.adam else 0 for part in parts if part is not None}
     if len(counts) > 1:

@@ -91,7 +91,7 @@ def transformer_config(
 
 
 def build_model(shape: ModelShape, groups: Groups, config: TransformerConfig, *, head: str = "lm") -> GPTModel:
-    """This rank's part of the model; weights are not set. `head` is "lm", "value" or "reward"."""
+    """Build this rank's part of the model; weights are not set. `head` is "lm", "value" or "reward"."""
     if config.sequence_parallel and parallel_state._GLOBAL_MEMORY_BUFFER is None:
         parallel_state._set_global_memory_buffer()  # made by Megatron only with its global groups
     model = GPTModel(
@@ -118,7 +118,7 @@ def build_model(shape: ModelShape, groups: Groups, config: TransformerConfig, *,
 
 
 def output_weight(model: GPTModel) -> Tensor:
-    """This rank's part [V / t, H] of the output layer, on the last stage; it may be the embedding's."""
+    """Return this rank's part [V / t, H] of the output layer, on the last stage; it may be the embedding's."""
     tied = model.share_embeddings_and_output_weights
     return model.shared_embedding_or_output_weight() if tied else model.output_layer.weight
 

@@ -28,7 +28,7 @@ from hybridflow.parallel.platform import Platform, platform
 
 @dataclass
 class PackedRows(PackedSeqParams):
-    """How T packed tokens fall into rows. All layers of a forward share it.
+    """Rows among T packed tokens. All layers of a forward share it.
 
     Attributes:
         buckets: rows of like length are attended to together. For each bucket of B rows with at most L tokens:
@@ -89,7 +89,7 @@ class PackedAttention(MegatronModule):
 
 
 class FusedAttention(MegatronModule):
-    """The same by TransformerEngine, whose kernels (flash attention or cuDNN's) take rows end to end as they are."""
+    """Attention by TransformerEngine, whose kernels (flash attention or cuDNN's) take rows end to end as they are."""
 
     def __init__(self, config: TransformerConfig, pg_collection: ProcessGroupCollection, **options: Any) -> None:
         super().__init__(config=config)
@@ -121,7 +121,7 @@ class FusedAttention(MegatronModule):
 
 
 def core_attention(dtype: torch.dtype, platform: Platform) -> type[MegatronModule]:
-    """Which attention: TransformerEngine's where there is one; for packed rows it has kernels of 16 bits only."""
+    """Choose the attention: TransformerEngine's where there is one; for packed rows it has kernels of 16 bits only."""
     return FusedAttention if platform.transformer_engine and dtype != torch.float32 else PackedAttention
 
 
@@ -134,7 +134,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def block_spec(config: TransformerConfig, pp_rank: int) -> TransformerBlockSubmodules:
-    """The decoder of one pipeline stage: Megatron's local layers with our attention and norms.
+    """Specify the decoder of one pipeline stage: Megatron's local layers with our attention and norms.
 
     Whatever the hardware, parameters have the same names.
     """

@@ -22,7 +22,7 @@ from hybridflow.parallel.process_groups import Groups
 
 
 class LocalWeights:
-    """This rank's parameters by the names of the weight table.
+    """Parameters of this rank by the names of the weight table.
 
     Attributes:
         shape: of the whole model.
@@ -40,12 +40,12 @@ class LocalWeights:
         self._mark_cut()
 
     def shard(self, weight: Weight) -> Tensor:
-        """This rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
+        """Return this rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
         return hf_view(self.param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
 
     @cached_property
     def nbytes(self) -> int:
-        """What they take, padding included; not their gradients, nor what an optimiser holds."""
+        """Count the bytes of the parameters, padding included; not their gradients, nor what an optimizer has."""
         return sum(param.nbytes for param in self._params.values())
 
     def _mark_cut(self) -> None:
@@ -79,7 +79,7 @@ class LocalWeights:
         return self._params[name]
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight of this stage whole, one at a time, on all its tensor ranks."""
+        """Yield every weight of this stage whole, one at a time, on all its tensor ranks."""
         group, tensor = self.groups.megatron.tp, self.groups.layout.tensor
         for weight in self.entries:
             mine = self.shard(weight).reshape(weight.shard_shape(tensor, self.groups.at.tp))
@@ -119,7 +119,7 @@ class LocalWeights:
         dist.barrier(group=group)
 
     def _write_stage(self, out: Path) -> None:
-        """Every rank gathers, one writes."""
+        """Write a stage's weights: every rank gathers, one writes."""
         at, stages = self.groups.at, self.groups.layout.pipeline
         writer = at.tp == 0 and at.dp == 0
         tensors = {name: tensor.cpu().clone() if writer else None for name, tensor in self.gathered()}

@@ -124,7 +124,7 @@ def packed_rows(starts: np.ndarray, device: torch.device) -> PackedRows:
 
 
 def _buckets(lengths: np.ndarray) -> list[np.ndarray]:
-    """Rows from long to short, cut where padding to the longest would exceed WASTE."""
+    """Bucket rows from long to short, where padding to the longest does not exceed WASTE."""
     order = np.argsort(-lengths, kind="stable")
     found: list[list[int]] = []
     real = 0

@@ -26,7 +26,7 @@ from hybridflow.parallel.process_groups import Groups
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an optimiser step says of itself."""
+    """Result of an optimizer step."""
 
     applied: bool
     grad_norm: float
@@ -118,7 +118,7 @@ class MegatronOptimizer:
                 yield from (value for value in moments.values() if isinstance(value, Tensor))
 
     def gradients(self) -> list[Tensor]:
-        """The memory of gradients. Between `step` and `clear` nobody reads it."""
+        """Return the memory of gradients. Between `step` and `clear` nobody reads it."""
         return [buffer.grad_data for buffer in (*self.model.buffers, *self.model.expert_parallel_buffers)]
 
     def finish_empty(self, groups: Groups) -> None:
@@ -157,5 +157,5 @@ class Schedule(OptimizerParamScheduler):
         )
 
     def get_lr(self, param_group: dict[str, Any]) -> float:
-        """The rate of the update that was counted last; before the first, that of the first."""
+        """Return the rate of the update that was counted last; before the first, that of the first."""
         return learning_rate(max(self.num_steps - 1, 0), self._settings, self._updates)

@@ -20,7 +20,7 @@ from hybridflow.parallel.platform import platform
 
 @dataclass(frozen=True)
 class OptimizerShard:
-    """A part of a parameter.
+    """Part of a parameter.
 
     Attributes:
         span: [a, b) of the flattened parameter.
@@ -43,12 +43,12 @@ class OptimizerShard:
 
 
 def is_distributed(inner: ChainedOptimizer) -> bool:
-    """Whether each data parallel rank holds a part only."""
+    """Tell whether each data parallel rank has a part only."""
     return any(isinstance(optimizer, DistributedOptimizer) for optimizer in inner.chained_optimizers)
 
 
 def shard_of(inner: ChainedOptimizer, param: nn.Parameter) -> OptimizerShard | None:
-    """This rank's part of a parameter; None if it holds nothing of it. Raises TypeError for another optimiser."""
+    """Return this rank's part of a parameter; None if it has nothing of it. Raises TypeError for another optimizer."""
     (optimizer,) = inner.chained_optimizers
     torch_optimizer: Any = optimizer.optimizer
     if not isinstance(torch_optimizer, torch.optim.AdamW):
@@ -65,7 +65,7 @@ def shard_of(inner: ChainedOptimizer, param: nn.Parameter) -> OptimizerShard | N
 
 
 def gather(part: Tensor | None, span: tuple[int, int], shape: torch.Size, owner: int, group: Any) -> Tensor | None:
-    """The whole of a parameter-shaped float32 tensor, on rank `owner` of the group; None on the others.
+    """Gather a parameter-shaped float32 tensor whole on rank `owner` of the group; return None on the others.
 
     All ranks of the group call it, each with its part, or with None if it has none. The parts do not overlap; their
     bits are added, as integers, so that they arrive unchanged.

@@ -55,7 +55,7 @@ class Mixed(Wide):
 
 
 def products(weight: Tensor) -> Wide:
-    """Those that suit the weight and the hardware."""
+    """Return the products that suit the weight and the hardware."""
     return Mixed(weight) if weight.dtype == torch.bfloat16 and platform().mixed_products else Wide(weight)
 
 
@@ -66,7 +66,7 @@ def halves(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """The float32 product of bfloat16 matrices."""
+    """Multiply bfloat16 matrices to a float32 one."""
     return torch.mm(left, right, out_dtype=torch.float32)
 
 

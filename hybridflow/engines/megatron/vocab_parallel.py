@@ -23,7 +23,7 @@ LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be n
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How logits are to be read.
+    """Vocabulary of the logits, and how they are to be read.
 
     Attributes:
         size: of the true vocabulary; columns past it are padding and count as −inf.

@@ -128,7 +128,7 @@ class VllmEngine:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """What this rank's weights take while it is awake, as loaded; counted once, after a `receive`."""
+        """Bytes of this rank's weights while it is awake, as loaded; counted once, after a `receive`."""
         from hybridflow.engines.vllm.shard_receiver import weight_bytes
 
         [found] = self._llm.apply_model(weight_bytes)
@@ -141,15 +141,15 @@ class VllmEngine:
             self.version = None
 
     def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
-        """One response a prompt, in the order of the prompts; see `stream`."""
+        """Generate one response a prompt, in the order of the prompts; see `stream`."""
         return Generated.of(chain.from_iterable(self.stream(prompts, sampling, seeds)))
 
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
-        """One response a prompt, as they finish, some together; all ranks of a replica call it with the same prompts.
+        """Yield one response a prompt, as they finish, some together; all ranks of a replica pass the same prompts.
 
-        They must also take equally much of it: whoever closes it early ends what is under way. A prefix that rows
-        of this call share is computed once, and nothing is left of earlier calls: what came before a call must not show
-        in its results, not even in their last bits.
+        They must also take equally much of it: whoever closes it early ends what is under way. A prefix that rows of
+        this call share is computed once, and nothing is left of earlier calls: what came before a call must not show in
+        its results, not even in their last bits.
 
         Args:
             seeds: one a row, of its random stream.

@@ -61,7 +61,7 @@ def _agreed_name() -> str:
 
 
 def _forget_shared_memory(group: Any) -> None:
-    """All of a group have mapped what is shared when it is made; without a name it goes with the last of them."""
+    """Unlink shared memory, which all of a group have mapped once it is made; it goes with the last of them."""
     if shared := getattr(getattr(group.device_communicator, "dist_module", None), "group_name", None):
         (SHARED_MEMORY / f"{shared}_{group.rank_in_group}").unlink(missing_ok=True)
 

@@ -14,7 +14,7 @@ END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
 
 
 class FinishedRow(NamedTuple):
-    """One response.
+    """Response that is finished.
 
     Attributes:
         row: the number of its prompt.
@@ -54,7 +54,7 @@ class Generated(NamedTuple):
 
     @staticmethod
     def of(finished: Iterable[FinishedRow]) -> Generated:
-        """Rows in the order of their prompts, whatever the order in which they finished."""
+        """Order rows as their prompts, whatever the order in which they finished."""
         rows = sorted(finished, key=lambda found: found.row)
         return Generated(
             Ragged.of([found.tokens for found in rows], np.int64),
@@ -90,7 +90,7 @@ def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: 
 
 
 def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:
-    """From vLLM's RequestOutput of a request that is named by its row; `stop_ids`: as in `parameters`."""
+    """Read vLLM's RequestOutput of a request that is named by its row; `stop_ids`: as in `parameters`."""
     [best] = output.outputs
     assert best.finish_reason in ("stop", "length"), f"row {output.request_id} ended by {best.finish_reason}"
     stopped = END if best.stop_reason in stop_ids else STOP

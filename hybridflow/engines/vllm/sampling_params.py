@@ -16,7 +16,7 @@ LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and trai
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn, and what ends a response; what ends it is part of it.
+    """Rules by which tokens are drawn and a response ends; what ends it is part of it.
 
     Attributes:
         temperature: 0 takes the likeliest token.
@@ -35,12 +35,12 @@ class Sampling:
 
     @property
     def of_log_probs(self) -> float:
-        """The temperature of the log-probs that vLLM gives: those of the likeliest tokens are of the model itself."""
+        """Temperature of the log-probs that vLLM gives: those of the likeliest tokens are of the model itself."""
         return self.temperature or 1.0
 
     @staticmethod
     def of(rollout: RolloutConfig, changes: dict[str, Any]) -> Sampling:
-        """The settings of `rollout`, some of them changed.
+        """Read the settings of `rollout`, some of them changed.
 
         Raises TypeError for a change of what it does not have, ValueError for a temperature that vLLM does not take.
         """
@@ -62,7 +62,7 @@ class Sampling:
 
 
 def row_seeds(run_seed: int, step: int, stream_ids: Sequence[int], before: Counter[int]) -> list[int]:
-    """A seed for each row from (run seed, step, stream) and nothing else, so from no rank and no neighbour.
+    """Derive a seed for each row from (run seed, step, stream) and nothing else, so from no rank and no neighbor.
 
     Args:
         before: how often each stream has been drawn from, which is taken in and counted on: it gives another seed each

@@ -46,7 +46,7 @@ class ShardStream(WeightTransferUpdateInfo):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a shard belongs.
+    """Location of a shard in vLLM's model.
 
     Attributes:
         kind: of the layer's parameters: weight or bias.
@@ -105,7 +105,7 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
         """Nothing is held."""
 
     def _whole(self, names: list[str], stream: ShardStream) -> None:
-        """A layer has all its weights."""
+        """Finish a layer that has all its weights."""
         layer = self._places[names[0]].layer
         if stream.checksum:
             for kind, parameter in layer.named_parameters(recurse=False):
@@ -122,7 +122,7 @@ def register() -> None:
 
 
 def weight_bytes(model: torch.nn.Module) -> int:
-    """What a model's parameters take as they were loaded, also where a packed form has taken their place."""
+    """Count the bytes of a model's parameters as they were loaded, also where a packed form has taken their place."""
     sizes = {
         id(parameter): _shape(layer, kind).numel() * parameter.itemsize
         for layer in model.modules()
@@ -139,7 +139,7 @@ def _refuse_quantized(model: torch.nn.Module) -> None:
 
 
 def _place(model: Any, name: str) -> Place:
-    """Of a weight; vLLM has some layers of a Hugging Face model together in one."""
+    """Locate a Hugging Face weight inside vLLM's fused layer."""
     path, _, kind = name.rpartition(".")
     head, _, last = path.rpartition(".")
     for fused, parts in model.packed_modules_mapping.items():
@@ -158,13 +158,13 @@ def _kinds(layer: torch.nn.Module) -> int:
 
 
 def _shape(layer: torch.nn.Module, kind: str) -> torch.Size:
-    """Of a parameter before it was packed."""
+    """Return the shape of a parameter before it was packed."""
     unpacked = get_layerwise_info(layer).restore_metadata[0]
     return unpacked.get(kind, layer.get_parameter(kind)).shape
 
 
 def _write(place: Place, name: str, shard: Tensor) -> None:
-    """Rows past those of a vocabulary are padding."""
+    """Write a shard. Rows past those of a vocabulary are padding."""
     layer, parameter = place.layer, place.layer.get_parameter(place.kind)
     if parameter.shape != place.shape:
         parameter = torch.nn.Parameter(shard.new_empty(place.shape), requires_grad=False)

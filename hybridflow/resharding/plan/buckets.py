@@ -8,10 +8,10 @@ from hybridflow.resharding.plan.program import Bucket, Item, Program
 
 
 def program(items: Iterable[Item], layers: int, limit: int) -> Program:
-    """Items in buckets.
+    """Put items into buckets.
 
-    Weights at the same place of each training stage follow each other and stay together where they fit: so the
-    stages give equally much to a bucket, and one all-gather does for it.
+    Weights at the same place of each training stage follow each other and stay together where they fit: so the stages
+    give equally much to a bucket, and one all-gather does for it.
 
     Args:
         items: in the weight table's order.
@@ -20,15 +20,17 @@ def program(items: Iterable[Item], layers: int, limit: int) -> Program:
     """
     rounds: dict[tuple[str, int | str], list[Item]] = {}
     for item in items:
-        name, place = item.weight.name, item.weight.place
+        name = item.weight.name
+        place = item.weight.place
         if isinstance(place, int):
-            name, place = name.replace(f".{place}.", f".{place % layers}.", 1), place % layers
+            name = name.replace(f".{place}.", f".{place % layers}.", 1)
+            place %= layers
         rounds.setdefault((name, place), []).append(item)
     return Program(tuple(_buckets(list(_units(rounds.values(), limit)), limit)))
 
 
 def _units(rounds: Iterable[list[Item]], limit: int) -> Iterator[list[Item]]:
-    """What stays in one bucket."""
+    """Group what stays in one bucket."""
     for items in rounds:
         if sum(item.moved for item in items) <= limit:
             yield items
@@ -43,7 +45,8 @@ def _buckets(units: Sequence[list[Item]], limit: int) -> Iterator[Bucket]:
         more = sum(item.moved for item in unit)
         if bucket and size + more > limit:
             yield Bucket(tuple(bucket))
-            bucket, size = [], 0
+            bucket = []
+            size = 0
         bucket += unit
         size += more
     if bucket:

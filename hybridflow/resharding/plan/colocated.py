@@ -28,7 +28,7 @@ METHODS = ("hybrid", "hybrid_v", "full_gather", "ds_chat")
 
 
 def make_plan(shape: ModelShape, layout: Layout, *, itemsize: int, bucket_bytes: int, method: str = "hybrid") -> Plan:
-    """The transition of all ranks of a layout.
+    """Plan the transition of all ranks of a layout.
 
     Args:
         itemsize: bytes of a number, as it travels.
@@ -75,7 +75,7 @@ def _refuse_places(method: str, layout: Layout) -> None:
 
 
 def _refuse_unnested(train: Cut, generation: Cut) -> None:
-    """All but the vocabulary nests, because it divides over both sizes."""
+    """Raise ValueError if the vocabulary does not nest. All else does, because it divides over both sizes."""
     per = train.tensor // generation.tensor
     for weight in table(train.shape, train.tensor):
         for tp in range(generation.tensor):
@@ -95,7 +95,7 @@ def _groups(method: str, layout: Layout) -> list[list[int]]:
 
 
 def _items(method: str, train: Cut, generation: Cut, stage: int, places: Sequence[Coordinate]) -> Iterator[Item]:
-    """What a group gathers: the weights of generation's `stage`, or all of them."""
+    """Yield what a group gathers: the weights of generation's `stage`, or all of them."""
     if method == "hybrid":
         return (_item(train.own(weight), train, places) for weight in generation.stages[stage])
     whole = table(train.shape, train.tensor)
@@ -119,8 +119,9 @@ def _item(weight: Weight, train: Cut, places: Sequence[Coordinate]) -> Item:
 
 
 def _split(weight: Weight, holders: Sequence[int]) -> Item:
-    """Each holder of the whole gives an equal part of its first axis."""
-    rows, n = weight.shape[0], len(holders)
+    """Let each holder of the whole give an equal part of its first axis."""
+    rows = weight.shape[0]
+    n = len(holders)
     bounds = [rows * i // n for i in range(n + 1)]
     spans = zip(holders, bounds, bounds[1:], strict=False)
     parts = (Part(i, (a, b), (b - a) * line(weight)) for i, a, b in spans if b > a)
@@ -128,14 +129,14 @@ def _split(weight: Weight, holders: Sequence[int]) -> Item:
 
 
 def _flat(weight: Weight) -> Weight:
-    """ZeRO-3 cuts a weight as one row of numbers."""
+    """View a weight as one row of numbers, as ZeRO-3 splits it."""
     return replace(weight, shape=(math.prod(weight.shape),), axis=0, blocks=None, rows=None, padded=None)
 
 
 def _redundant(
     method: str, layout: Layout, train: Cut, generation: Cut, programs: dict[tuple[int, int], Program]
 ) -> Iterable[int]:
-    """By rank: elements of the training shard that the generation shard does not contain."""
+    """Count by rank the elements of the training shard that the generation shard does not contain."""
     if method == "ds_chat":
         [only] = programs.values()
         return (only.given[rank] for rank in range(layout.size))

@@ -26,7 +26,7 @@ Giver = tuple[int, int, int]  # replica, stage and tensor rank in training
 def make_pool_plan(
     shape: ModelShape, training: Layout, generation: Layout, *, itemsize: int, bucket_bytes: int
 ) -> Plan:
-    """The transition from an actor's pool to a rollout pool. A rank of the latter is numbered after all of the former.
+    """Plan the transition from an actor's pool to a rollout pool, whose ranks are numbered after all of the former.
 
     Args:
         generation: of the rollout pool, by its own tensor, pipeline and data sizes.
@@ -49,8 +49,8 @@ def make_pool_plan(
         if (key := (at.pp, at.tp, phase)) not in made:
             made[key] = _program(wants[at.pp, at.tp], sizes, phase, layers, bucket_bytes // itemsize)
         givers, what = made[key]
-        found = tuple(ranks[first + replica, stage, tp] for replica, stage, tp in givers)
-        exchanges.append(Exchange(found, (training.size + rank,), what))
+        giving_ranks = tuple(ranks[first + replica, stage, tp] for replica, stage, tp in givers)
+        exchanges.append(Exchange(giving_ranks, (training.size + rank,), what))
     return Plan(
         method="pools",
         layouts=(training, generation),
@@ -62,7 +62,7 @@ def make_pool_plan(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A weight of a generation rank: the numbers of a line, and the lines by the training shard that has them."""
+    """Weight of a generation rank: the numbers of a line, and the lines by the training shard that has them."""
 
     weight: Weight
     width: int
@@ -71,20 +71,22 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Replicas:
-    """Replicas that give and replicas that take."""
+    """Numbers of replicas that give and of replicas that take."""
 
     give: int
     take: int
 
     def start(self, taker: int) -> tuple[int, int]:
-        """The first giver of a taker, and how much of that giver's run, in parts of `take`, lies before the taker."""
+        """Return the first giver of a taker, and how much of that giver's run, in parts of `take`, lies before the
+        taker.
+        """
         return divmod(taker * self.give, self.take)
 
     def shares(self, phase: int, whole: int, span: Span, start: int, width: int) -> Iterator[tuple[int, Span]]:
-        """Who gives which lines of a piece, counted from the taker's first giver.
+        """Yield who gives which lines of a piece, counted from the taker's first giver.
 
-        In the row of take · whole numbers, number x of taker j is at j · whole + x, and giver k has those from
-        k · take · whole / give on.
+        In the row of take · whole numbers, number x of taker j is at j · whole + x, and giver k has those from k · take
+        · whole / give on.
 
         Args:
             phase: see `start`.
@@ -99,13 +101,14 @@ class _Replicas:
             end = -(-((giver + 1) * self.take - phase) * whole // self.give)  # the next giver's first number
             lines = min(b - a, -(-(end - start) // width))
             yield giver, (a, a + lines)
-            a, start = a + lines, start + lines * width
+            a += lines
+            start += lines * width
 
 
 def _program(
     wants: list[_Wanted], sizes: _Replicas, phase: int, layers: int, limit: int
 ) -> tuple[list[Giver], Program]:
-    """What a generation rank takes, and from whom: replicas are counted from its first giver."""
+    """Plan what a generation rank takes, and from whom: replicas are counted from its first giver."""
     whole: Counter[Shard] = Counter()
     for want in wants:
         for shard, (a, b) in want.pieces:
@@ -116,7 +119,8 @@ def _program(
     for want in wants:
         parts = []
         for shard, span in want.pieces:
-            start, width = before[shard], want.width
+            start = before[shard]
+            width = want.width
             for replica, (a, b) in sizes.shares(phase, whole[shard], span, start, width):
                 giver = givers.setdefault((replica, *shard), len(givers))
                 parts.append(Part(giver, (a, b), (b - a) * width))
@@ -126,18 +130,18 @@ def _program(
 
 
 def _wanted(train: Cut, target: Cut, at: Coordinate) -> list[_Wanted]:
-    """The weights of a generation rank. One training stage has no copy of a tied embedding, but the embedding."""
+    """List the weights of a generation rank. One training stage has no copy of a tied embedding, but the embedding."""
     embedding = table(train.shape, train.tensor)[0]
-    found = []
+    wanted = []
     for weight in target.stages[at.pp]:
         if train.pipeline == 1 and weight.name == embedding.name:
             weight = embedding
-        found.append(_Wanted(train.own(weight), line(weight), tuple(_pieces(train, target, weight, at.tp))))
-    return found
+        wanted.append(_Wanted(train.own(weight), line(weight), tuple(_pieces(train, target, weight, at.tp))))
+    return wanted
 
 
 def _pieces(train: Cut, target: Cut, weight: Weight, tp: int) -> Iterator[tuple[Shard, Span]]:
-    """The training shards that what is wanted lies in, along the split axis."""
+    """Yield the training shards in which what is wanted lies, along the split axis."""
     stage = weight.stage(train.shape.layers, train.pipeline)
     want = target.span(weight, tp)
     if weight.axis is None:  # all of them hold it

@@ -9,7 +9,7 @@ from hybridflow.resharding.plan.program import Bucket, Program
 
 @dataclass(frozen=True)
 class Exchange:
-    """A group of ranks and its program. Each taker ends with all that the program says.
+    """Group of ranks and its program. Every taker ends with all that the program says.
 
     Attributes:
         givers: ranks, by their number in the program; none twice.
@@ -22,12 +22,12 @@ class Exchange:
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """In order of execution."""
+        """Buckets in order of execution."""
         return self.program.buckets
 
     @property
     def messages(self) -> int:
-        """Transfers that a taker takes part in.
+        """Number of transfers that a taker takes part in.
 
         A bucket is one all-gather if all give equally much; otherwise a broadcast, or a message, from each giver.
         """
@@ -38,7 +38,7 @@ class Exchange:
         return self.givers == self.takers and len(sizes) == len(self.givers) and len(set(sizes.values())) == 1
 
     def __str__(self) -> str:
-        """Every bucket, every weight, and of which rank each part is."""
+        """List every bucket, every weight, and the rank that each part comes from."""
         lines = [f"{_ranks(self.takers)} from {_ranks(self.givers)}"]
         for number, bucket in enumerate(self.buckets):
             lines.append(f"  bucket {number}: {bucket.size} numbers")

@@ -15,7 +15,7 @@ from hybridflow.resharding.plan.program import Program
 
 @dataclass(frozen=True)
 class Plan:
-    """A transition of all ranks; bytes are of payload, and those that a rank has from itself are not counted.
+    """Transition of all ranks; bytes are of payload, and those that a rank has from itself are not counted.
 
     Attributes:
         method: one of `METHODS`, or "pools".
@@ -34,7 +34,7 @@ class Plan:
     redundant: tuple[int, ...] = ()
 
     def exchange(self, taker: int) -> Exchange:
-        """Where a rank gets its generation shard. Raises KeyError if it gets none."""
+        """Return the exchange by which a rank gets its generation shard. Raises KeyError if it gets none."""
         return self._by_taker[taker]
 
     @cached_property
@@ -44,19 +44,19 @@ class Plan:
 
     @cached_property
     def outside_formula(self) -> dict[int, int]:
-        """Those of them that the paper's M leaves out: weights that are not cut, and the copy of a tied embedding."""
+        """Bytes received that the paper's M leaves out: weights that are not split, and a tied embedding's copy."""
         return self._from_others(lambda program: program.outside_formula)
 
     @cached_property
     def sent(self) -> dict[int, int]:
         """Bytes that go to other ranks, by giver; what reaches n ranks counts n times."""
-        found = dict.fromkeys((rank for exchange in self.exchanges for rank in exchange.givers), 0)
+        by_giver = dict.fromkeys((rank for exchange in self.exchanges for rank in exchange.givers), 0)
         for exchange in self.exchanges:
             takers = set(exchange.takers)
             for giver, elements in exchange.program.given.items():
                 rank = exchange.givers[giver]
-                found[rank] += self.itemsize * elements * (len(takers) - (rank in takers))
-        return found
+                by_giver[rank] += self.itemsize * elements * (len(takers) - (rank in takers))
+        return by_giver
 
     @property
     def messages(self) -> int:
@@ -65,12 +65,12 @@ class Plan:
 
     @cached_property
     def largest_bucket(self) -> int:
-        """Bytes."""
+        """Bytes of the largest bucket."""
         return self.itemsize * max(exchange.program.largest for exchange in self.exchanges)
 
     @cached_property
     def peak(self) -> int:
-        """Bytes of parameters that a rank holds at most for generation.
+        """Bytes of parameters that a rank has at most for generation.
 
         Its shard and two buckets, one that arrives and one that is taken in; or, where the whole model is gathered
         before anything is cut out of it, the whole model.
@@ -81,14 +81,15 @@ class Plan:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of all that matters to an execution: equal if and only if the ranks will do the same."""
+        """Hash (sha256) of all that matters to an execution: equal if and only if the ranks will do the same."""
         lines = [f"{self.method} {self.layouts} {self.itemsize} {self.bucket_bytes}"]
         lines += (f"{e.givers} {e.takers} {e.program.digest}" for e in self.exchanges)
         return sha256("\n".join(lines).encode()).hexdigest()
 
     def __str__(self) -> str:
-        """What it moves and what that costs; `print(plan.exchange(rank))` shows every part."""
-        received, buckets = self.received.values(), max(len(e.buckets) for e in self.exchanges)
+        """Summarize what it moves and what that costs; `print(plan.exchange(rank))` shows every part."""
+        received = self.received.values()
+        buckets = max(len(e.buckets) for e in self.exchanges)
         kinds = len({exchange.program.digest for exchange in self.exchanges})
         mean = sum(received) / len(received)
         lines = [
@@ -110,15 +111,15 @@ class Plan:
         return {rank: exchange for exchange in self.exchanges for rank in exchange.takers}
 
     def _from_others(self, counted: Callable[[Program], Counter[int]]) -> dict[int, int]:
-        found = {}
+        by_taker = {}
         for exchange in self.exchanges:
             elements = counted(exchange.program)
             number = {rank: i for i, rank in enumerate(exchange.givers)}
             total = elements.total()
             for rank in exchange.takers:
                 own = elements[number[rank]] if rank in number else 0
-                found[rank] = self.itemsize * (total - own)
-        return found
+                by_taker[rank] = self.itemsize * (total - own)
+        return by_taker
 
 
 def _bytes(count: float) -> str:

@@ -18,7 +18,7 @@ from hybridflow.models.weight_table import LAST
 
 
 class Part(NamedTuple):
-    """What one giver gives of a weight: [a, b) of its split axis, counted in the Hugging Face tensor."""
+    """Part of a weight that one giver gives: [a, b) of its split axis, counted in the Hugging Face tensor."""
 
     giver: int
     span: tuple[int, int]
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One weight that arrives, and the parts it is made of in the order of its split axis.
+    """Weight that arrives, and the parts it is made of in the order of its split axis.
 
     Attributes:
         weight: as training's table has it, since training's shards are what is asked for it.
@@ -46,12 +46,12 @@ class Item:
 
     @property
     def outside_formula(self) -> bool:
-        """Whether the paper's M leaves it out: it is not cut, or it is the copy that a tied output layer is."""
+        """True if the paper's M leaves it out: it is not split, or it is the copy that a tied output layer is."""
         return self.weight.axis is None or (self.weight.place == LAST and "embed_tokens" in self.weight.name)
 
     @property
     def text(self) -> str:
-        """One line that says all of it."""
+        """Line that says all of it."""
         parts = " ".join(f"{giver}:{a}-{b}" for giver, (a, b), _ in self.parts)
         return f"{self.weight.name} {self.weight.param} {self.elements} {parts}"
 
@@ -63,7 +63,7 @@ class Bucket:
     items: tuple[Item, ...]
 
     def given_by(self, giver: int) -> Iterator[tuple[Item, Part]]:
-        """What a giver gives, in the order in which it is laid out."""
+        """List what a giver gives, in the order in which it is laid out."""
         return ((item, part) for item in self.items for part in item.parts if part.giver == giver)
 
     @cached_property
@@ -85,7 +85,7 @@ class Program:
 
     @property
     def items(self) -> Iterator[Item]:
-        """Everything that arrives, in order."""
+        """Items that arrive, in order."""
         return (item for bucket in self.buckets for item in bucket.items)
 
     @cached_property
@@ -95,12 +95,12 @@ class Program:
 
     @cached_property
     def outside_formula(self) -> Counter[int]:
-        """Those of them that the paper's M leaves out; see `Item.outside_formula`."""
+        """Elements by giver that the paper's M leaves out; see `Item.outside_formula`."""
         return _given(item for item in self.items if item.outside_formula)
 
     @cached_property
     def elements(self) -> int:
-        """Of all that a taker has in the end."""
+        """Elements of all that a taker has in the end."""
         return sum(item.elements for item in self.items)
 
     @cached_property
@@ -110,16 +110,16 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of its text."""
-        found = sha256()
+        """Hash (sha256) of its text."""
+        digest = sha256()
         for bucket in self.buckets:
-            found.update("".join(["bucket\n", *(item.text + "\n" for item in bucket.items)]).encode())
-        return found.hexdigest()
+            digest.update("".join(["bucket\n", *(item.text + "\n" for item in bucket.items)]).encode())
+        return digest.hexdigest()
 
 
 def _given(items: Iterable[Item]) -> Counter[int]:
-    found: Counter[int] = Counter()
+    elements: Counter[int] = Counter()
     for item in items:
         for part in item.parts:
-            found[part.giver] += part.elements
-    return found
+            elements[part.giver] += part.elements
+    return elements

@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Cut:
-    """A model over tensor ranks and pipeline stages.
+    """Sharding of a model over tensor ranks and pipeline stages.
 
     Attributes:
         tensor, pipeline: into how many.
@@ -34,7 +34,7 @@ class Cut:
 
     @cached_property
     def stages(self) -> tuple[tuple[Weight, ...], ...]:
-        """The weights of each stage; with tied embeddings the last of several has a copy of the embedding."""
+        """Weights of each stage; with tied embeddings the last of several has a copy of the embedding."""
         found: list[list[Weight]] = [[] for _ in range(self.pipeline)]
         for weight in table(self.shape, self.tensor):
             found[weight.stage(self.shape.layers, self.pipeline)].append(weight)
@@ -42,16 +42,18 @@ class Cut:
         return tuple(map(tuple, found))
 
     def own(self, weight: Weight) -> Weight:
-        """The same weight as this cut's table has it: padded for this tensor size, as this engine's shards are."""
+        """Return the same weight as this sharding's table has it: padded for this tensor size, as this engine's shards
+        are.
+        """
         return self._by_place[weight.name, weight.param]
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, str], Weight]:
-        """A tied embedding is in two places."""
+        """Weights by name and place, since a tied embedding is in two places."""
         return {(weight.name, weight.param): weight for stage in self.stages for weight in stage}
 
     def span(self, weight: Weight, tp: int) -> Span:
-        """The part [a, b) of the weight's split axis that a tensor rank has; all rows if the weight is not cut."""
+        """Return the part [a, b) of the weight's split axis that a tensor rank has; all rows if it is not split."""
         if weight.axis is None:
             return 0, weight.shape[0]
         whole = weight.shape[weight.axis]
@@ -69,17 +71,17 @@ class Cut:
 
 
 def line(weight: Weight) -> int:
-    """The numbers at one index of the split axis (of the rows, if the weight is not cut)."""
+    """Count the numbers at one index of the split axis (of the rows, if the weight is not split)."""
     return math.prod(weight.shape) // weight.shape[weight.axis or 0]
 
 
 def training_cut(shape: ModelShape, tensor: int, pipeline: int) -> Cut:
-    """As Megatron cuts it. Raises ValueError, naming it, for what does not divide."""
+    """Shard as Megatron does. Raises ValueError, naming it, for what does not divide."""
     refuse_training_cut(shape, tensor, pipeline)
     return Cut(shape, tensor, pipeline, shape.padded_vocab(tensor))
 
 
 def generation_cut(shape: ModelShape, tensor: int, pipeline: int) -> Cut:
-    """As vLLM cuts it. Raises ValueError, naming it, for what does not divide."""
+    """Shard as vLLM does. Raises ValueError, naming it, for what does not divide."""
     refuse_generation_cut(shape, tensor, pipeline)
     return Cut(shape, tensor, pipeline, shape.padded_vocab(1))
