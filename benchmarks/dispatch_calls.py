@@ -19,8 +19,8 @@ from hybridflow.batch.row_operations import even_sizes
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put
 from hybridflow.controller import supervisor as supervisor_room
 from hybridflow.controller.group import group_class
-from hybridflow.controller.report import CallRequest, Report
 from hybridflow.parallel.layout import Layout
+from hybridflow.runtime.messages import CallRequest, Report
 
 PLUGINS = [dispatch_roles.__name__]
 ROWS = 1024

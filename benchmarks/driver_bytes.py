@@ -13,7 +13,7 @@ import numpy as np
 from ray._private.serialization import SerializationContext
 
 from hybridflow.batch import Batch, Metadata, Ragged
-from hybridflow.controller.report import Report
+from hybridflow.runtime.messages import Report
 
 
 @dataclass

@@ -14,10 +14,10 @@ from hybridflow.config.schema import Config
 from hybridflow.conformance.expectations import Tried, described
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
 from hybridflow.conformance.shared_roles import PLUGIN, SharedRoles, staged
-from hybridflow.controller.failure import RoleError
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import import_plugins
 from hybridflow.roles import TrainedRole, roles
+from hybridflow.runtime.failure import RoleError
 
 STEPS = 2
 

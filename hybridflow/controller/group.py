@@ -12,7 +12,6 @@ from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
 from hybridflow.controller.random_streams import with_streams
-from hybridflow.controller.report import Report
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
@@ -20,6 +19,7 @@ from hybridflow.dispatch.annotations import by_reference
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers
+from hybridflow.runtime.messages import Report
 
 
 class PendingResult(Result):

@@ -11,10 +11,10 @@ from hybridflow.batch.joining import concat
 from hybridflow.batch.row_operations import even_sizes
 from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import StoredChunk, parts_of
-from hybridflow.controller.report import CallRequest
 from hybridflow.controller.supervisor import CallRecord, Supervisor
 from hybridflow.dispatch import Call, Method
 from hybridflow.dispatch.message import pack
+from hybridflow.runtime.messages import CallRequest
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
+from importlib import import_module
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -16,13 +17,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from hybridflow.config.schema import Config
 from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
-from hybridflow.controller.rank import Rank
-from hybridflow.controller.report import Place
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
+from hybridflow.runtime.messages import Place
 
 
 class ResourcePool:
@@ -39,6 +39,7 @@ class ResourcePool:
         light: no torch in its processes.
         timeout_s: of collective operations of its ranks.
         start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
+        rank_class: what each of its processes runs, a class like `runtime.rank.Rank`; None: that one.
 
     Attributes:
         places: where each rank is.
@@ -56,12 +57,13 @@ class ResourcePool:
         timeout_s: float = 600.0,
         start_timeout_s: float = 600.0,
         plugins: Sequence[str] = (),
+        rank_class: type | None = None,
     ) -> None:
         self.name, self.slots, self._supervisor = name, slots, supervisor
         self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
         gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
         self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}, start_timeout_s)
-        actor = ray.remote(Rank)
+        actor = ray.remote(rank_class or _rank_class())
         self.ranks = [
             actor.options(
                 num_cpus=1,
@@ -164,6 +166,16 @@ class ResourcePool:
             for rank, handle in enumerate(self.ranks)
         ]
         self._supervisor.gather(key, "join", calls, self._start_timeout_s)
+
+
+def _rank_class() -> type:
+    """Find the class of ranks by name, for scripts that start a pool themselves.
+
+    The controller's modules import of the other side of a call nothing but its messages; so whoever reads or tests them
+    needs no worker. `trainer.build` hands the class over.
+    """
+    found: type = import_module("hybridflow.runtime.rank").Rank
+    return found
 
 
 def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:

@@ -11,9 +11,9 @@ import ray
 from hybridflow.batch import BatchRef
 from hybridflow.controller.object_store import StoredChunk
 from hybridflow.controller.pending_call import PendingCall
-from hybridflow.controller.report import Report
 from hybridflow.controller.supervisor import LOOK_UP_S
 from hybridflow.dispatch import Streamed
+from hybridflow.runtime.messages import Report
 
 
 def finished(sent: PendingCall, collect: Callable[[Sequence[Any]], Any], columns: Sequence[str]) -> Streamed[BatchRef]:

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 import ray
 
 from hybridflow.controller import interrupt
-from hybridflow.controller.failure import Failure, RoleError, describe
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.process_deaths import ending
-from hybridflow.controller.report import Report
 from hybridflow.observe import terminal
 from hybridflow.observe.metrics import TIMES, Metrics
+from hybridflow.runtime.failure import Failure, RoleError, describe
+from hybridflow.runtime.messages import Report
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 SAY_AFTER_S = 30.0  # of a start: whom it waits for

@@ -17,6 +17,7 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout, describe
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import TrainingActorRole
+from hybridflow.runtime.rank import Rank
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 
@@ -64,8 +65,11 @@ def interface_of(config: Config, role: str) -> type[Role]:
     return by_model[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
 
-def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Running:
+def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_class: type[Rank] = Rank) -> Running:
     """Start everything that the algorithm calls; what is entered on `stack` ends it.
+
+    Args:
+        rank_class: what the processes run.
 
     Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
     """
@@ -78,7 +82,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None]) -> Runni
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
     supervisor = Supervisor()
     say(f"starting {slots} processes on pool {', '.join(used)}")
-    pools = {name: _start_pool(config, name, played, supervisor, stack) for name in used}
+    pools = {name: _start_pool(config, name, played, supervisor, stack, rank_class) for name in used}
     groups: dict[str, Group] = {}
     for role in played:
         layout = layout_of(config, role)
@@ -152,7 +156,12 @@ def _grader(config: Config, pool: ResourcePool) -> Group:
 
 
 def _start_pool(
-    config: Config, name: str, played: tuple[str, ...], supervisor: Supervisor, stack: ExitStack
+    config: Config,
+    name: str,
+    played: tuple[str, ...],
+    supervisor: Supervisor,
+    stack: ExitStack,
+    rank_class: type[Rank],
 ) -> ResourcePool:
     light = all(interface_of(config, role).light for role in played if pool_of(config, role) == name)
     pool = ResourcePool(
@@ -163,6 +172,7 @@ def _start_pool(
         timeout_s=config.trainer.collective_timeout_s,
         start_timeout_s=config.ray.start_timeout_s,
         plugins=config.plugins,
+        rank_class=rank_class,
     )
     stack.callback(pool.close)
     return pool

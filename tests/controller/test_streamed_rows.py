@@ -10,10 +10,10 @@ import pytest
 
 from hybridflow.batch import Batch
 from hybridflow.controller import put
-from hybridflow.controller.failure import RoleError
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
+from hybridflow.runtime.failure import RoleError
 from tests.controller.stage import Stage
 
 pytestmark = pytest.mark.ranks

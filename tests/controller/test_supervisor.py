@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.controller.test_failure import CAUSES
 
 from hybridflow.batch import Batch
 from hybridflow.controller import put
-from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
+from hybridflow.runtime.failure import RoleError
 from tests.controller.rank_functions import Vandal
 from tests.controller.stage import Stage
-from tests.controller.test_failure import CAUSES
 
 pytestmark = pytest.mark.ranks
 

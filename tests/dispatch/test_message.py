@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.batch.joining import concat
-from hybridflow.controller.report import CallRequest
 from hybridflow.dispatch import Call
 from hybridflow.dispatch.message import pack, unpack
+from hybridflow.runtime.messages import CallRequest
 
 
 def chunk(rows: int, first: int) -> Batch:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.controller.report import Report
 from hybridflow.dispatch import concat
 from hybridflow.observe.metrics import Metrics
+from hybridflow.runtime.messages import Report
 
 
 def of(values: list[float]) -> Metrics:

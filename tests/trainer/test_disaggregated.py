@@ -17,9 +17,9 @@ import pytest
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.controller import ResourcePool, Supervisor, cluster, put
-from hybridflow.controller.failure import RoleError
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
+from hybridflow.runtime.failure import RoleError
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 from tests.trainer import disaggregated_rank_functions
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.controller import meeting_folder
+from hybridflow.runtime import meeting_folder
 
 OWNER = (
-    "import time\nfrom hybridflow.controller import meeting_folder\nprint(meeting_folder.make(), flush=True)\n"
+    "import time\nfrom hybridflow.runtime import meeting_folder\nprint(meeting_folder.make(), flush=True)\n"
     "time.sleep(60)"
 )
 

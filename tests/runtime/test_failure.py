@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hybridflow.controller import process_deaths
-from hybridflow.controller.failure import Failure, RoleError, describe
 from hybridflow.errors import HybridFlowError
+from hybridflow.runtime.failure import Failure, RoleError, describe
 from tests.controller.rank_functions import odd_errors
 
 FULL = "No space left on device: /full/file"

@@ -14,9 +14,9 @@ import numpy as np
 from ray import cloudpickle
 
 from hybridflow.batch import Metadata
-from hybridflow.controller.failure import Failure
 from hybridflow.dispatch.message import Message
 from hybridflow.observe.metrics import Metrics
+from hybridflow.runtime.failure import Failure
 
 PLAIN = frozenset({str, bytes, bool, int, float, type(None)})  # pickle does these faster, and needs no help with them
 

@@ -18,9 +18,6 @@ import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config
-from hybridflow.controller import meeting_folder
-from hybridflow.controller.failure import Failure, describe
-from hybridflow.controller.report import CallRequest, Place, Report
 from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
@@ -28,6 +25,9 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
+from hybridflow.runtime import meeting_folder
+from hybridflow.runtime.failure import Failure, describe
+from hybridflow.runtime.messages import CallRequest, Place, Report
 from hybridflow.tasks.grades import gives_grades, settled
 
 if TYPE_CHECKING:
