@@ -2,7 +2,8 @@
 #
 # Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it),
 # TORCH_INDEX=… (a mirror of PyTorch's CPU index; see requirements/cpu_torch.py),
-# PYTEST_ARGS="-k layout -x", TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`).
+# PYTEST_ARGS="-k layout -x", PYTEST_PROCESSES=0 (all tests in pytest's own process, as for a debugger),
+# TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +18,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python)
 PYTEST_ARGS ?=
+PYTEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(PYTEST_PROCESSES)
 TRAIN_ARGS ?=
 
 # One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No hub is needed.
@@ -33,7 +36,7 @@ GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
   "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
 
-.PHONY: help setup train train-smollm2 test test-all test-gpu lint format clean
+.PHONY: help setup train train-smollm2 test-fast test test-all test-gpu lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -77,11 +80,14 @@ lint: setup ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: lint ## lint and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+test-fast: setup ## while writing: the tests that start no ranks and no Ray (about two minutes)
+	$(PYTEST) -m "not slow and not ranks" $(PYTEST_ARGS)
 
-test-all: lint ## lint and every test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint ## before a commit: lint and all tests but the slow ones (about ten minutes)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: lint ## lint and every test, also whole matrices of models and layouts
+	$(PYTEST) $(PYTEST_ARGS)
 
 # No setup: the lock is of CPU builds. PYTHON is that of an environment made as docs/install.md says.
 test-gpu: ## on GPUs and NCCL, the tests of what runs on ranks: make test-gpu PYTHON=env/bin/python

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import settings
 
+from tests import units
 from tests.spmd import Ranks, lacking
 from tests.tiny import tiny_model
 
@@ -19,6 +21,18 @@ settings.load_profile("hybridflow")
 
 GetRanks = Callable[[int], Ranks]
 GetModel = Callable[..., Path]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> units.ByUnit:
+    return units.ByUnit(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if misplaced := units.misplaced(items):
+        raise pytest.UsageError("\n".join(misplaced))
+    if hasattr(config, "workerinput"):
+        units.longest_first(items)
 
 
 @contextmanager

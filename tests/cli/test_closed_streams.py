@@ -66,7 +66,7 @@ def test_a_descriptor_that_was_closed_before(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_no_reader_that_went_away() -> None:
-    program = "from hybridflow.cli import closed_streams\nstreams.outlive_readers()\nprint('x', flush=True)"
+    program = "from hybridflow.cli import closed_streams\nclosed_streams.outlive_readers()\nprint('x', flush=True)"
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode != 0 and b"No space left" in done.stderr
