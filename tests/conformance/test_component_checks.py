@@ -81,7 +81,7 @@ LOSSES: dict[str, tuple[Callable[[PolicyInputs, Tensor], Any], str]] = {
     "no metrics": (lambda _, loss: (loss, {}), "wrong type: it gave a tuple, not a TokenLoss"),
     "metrics a token": (lambda _, loss: TokenLoss(loss, {"actor/x": loss}), "metric 'actor/x' must be a finite scalar"),
     "whole numbers": (lambda i, loss: loss.long(), "wrong dtype: the loss is torch.int64"),
-    "a bug": (lambda i, loss: loss[len(loss)], r"IndexError: .* \(.*test_parts.py:\d+\)"),
+    "a bug": (lambda i, loss: loss[len(loss)], r"IndexError: .* \(.*test_component_checks.py:\d+\)"),
 }
 
 

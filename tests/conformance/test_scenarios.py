@@ -80,8 +80,8 @@ def plays(find_in: FindIn, tiny: Callable[..., Path], tmp_path: Path) -> Callabl
         ("", "", "grpo", "addition"),
         (', "critic"', "", "gae", "addition"),
         (', "critic", "cost_critic", "cost"', "", "gae", "addition"),
-        (', "reference"', "preferences = True; parts = ('preference_loss',)", "none", "addition_pairs"),
-        ("", "supervised = True; parts = ()", "none", "addition"),
+        (', "reference"', "preferences = True; components = ('preference_loss',)", "none", "addition_pairs"),
+        ("", "supervised = True; components = ()", "none", "addition"),
         ("", "supervised = True", "grpo", "addition"),
     ],
 )

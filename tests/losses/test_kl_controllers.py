@@ -123,7 +123,7 @@ def test_a_checkpoint_from_before_the_logarithm_was_kept(kept: float) -> None:
 
 @pytest.mark.parametrize("wrong", [{"multiplier": 1e-4}, {"max": 0.5}, {"min": 2.0}])
 def test_a_multiplier_begins_between_its_bounds(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="is not between least"):
+    with pytest.raises(ValueError, match="is not between min"):
         Lagrange(**wrong)
     Lagrange(**{"multiplier": 1e-4, "min": 1e-5})
 
