@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 import ray
 
-from hybridflow.controller.failure import RoleError
+from hybridflow.runtime.failure import RoleError
 
 
 class RankSource(Protocol):
