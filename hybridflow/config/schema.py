@@ -25,7 +25,7 @@ class DType(StrEnum):
 
 
 class Decay(StrEnum):
-    """ModelShape of the learning rate after its warm-up."""
+    """Shape of the learning rate after its warm-up."""
 
     constant = "constant"
     linear = "linear"

@@ -9,7 +9,7 @@ from hybridflow.tasks.task import Task
 
 
 class Prompts:
-    """CallRequest in which training walks through a split: a new permutation each epoch, without a gap between epochs.
+    """Order in which training walks through a split: a new permutation each epoch, without a gap between epochs.
 
     Invariant: `at(draw)` depends on the seed, the sizes and `draw` only. There is no state, so a resumed run goes on in
     the same order by asking for its next draw. A step takes one draw, or more if its algorithm asks for more.
