@@ -131,7 +131,7 @@ class Batch(Rows, Mapping[str, Column]):
 
     @staticmethod
     def from_wire(columns: Plain) -> Batch:
-        """Return the batch whose `plain` these columns are. It is not checked again."""
+        """Return the batch whose `to_wire` these columns are. It is not checked again."""
         return Batch._unchecked(from_wire(columns, columns))
 
     @staticmethod
@@ -153,7 +153,7 @@ class Batch(Rows, Mapping[str, Column]):
 
 
 def from_wire(columns: Plain, names: Iterable[str]) -> dict[str, Column]:
-    """Take columns of these names, as far as they are there, out of a batch's `plain`."""
+    """Take columns of these names, as far as they are there, out of a batch's `to_wire`."""
     taken: dict[str, Column] = {}
     for name in names:
         column = columns.get(name)

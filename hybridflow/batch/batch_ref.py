@@ -73,7 +73,7 @@ class BatchRef(Rows):
         return ref
 
     def __getattr__(self, name: str) -> Any:
-        """Look up what is not there: the fields of a reference made by `later`."""
+        """Look up what is not there: the fields of a reference made by `deferred`."""
         if name.startswith("_") or "_find" not in self.__dict__:
             raise AttributeError(f"BatchRef has no {name!r}")
         resolved = self.__dict__["_find"]()

@@ -94,7 +94,7 @@ class CallSender:
 
     Attributes:
         pool: where the ranks are; it is asked at each call, for it may have been given others.
-        chunk_rows: of the chunks in which rows are to be given; see `store.put`.
+        chunk_rows: of the chunks in which rows are to be given; see `object_store.put`.
     """
 
     role: str

@@ -18,8 +18,8 @@ PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
 class RunFolder:
     """Run folder: `config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
 
-    A run that begins calls `set_aside`, one that is resumed calls `cut`, before it writes anything; both only once
-    nothing but the training itself can still fail.
+    A run that begins calls `archive_previous`, one that is resumed calls `truncate_to`, before it writes anything; both
+    only once nothing but the training itself can still fail.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -19,7 +19,7 @@ class LinkedRole(Role[RowsT]):
 
     @using("one_to_all")
     def connect(self, meeting: str, training: Layout, generation: Layout) -> Any:
-        """Meet the ranks of the other pool, which are called at the same time; see `resharding.link.connect`."""
+        """Meet the ranks of the other pool, which are called at the same time; see `resharding.pool_link.connect`."""
         raise NotImplementedError
 
     @using("dp_proto", needs=("rank_id",), gives=("version",))

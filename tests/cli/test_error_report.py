@@ -44,7 +44,7 @@ def test_it_is_one_line(
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(told) and len(err.splitlines()) == 1
     if "unexpected" in told:
-        assert "test_mishap.py:" in err and err.endswith("HYBRIDFLOW_TRACEBACK=1 shows where it comes from\n")
+        assert "test_error_report.py:" in err and err.endswith("HYBRIDFLOW_TRACEBACK=1 shows where it comes from\n")
 
 
 def test_a_traceback_is_there_for_the_asking(

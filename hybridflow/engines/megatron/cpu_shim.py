@@ -1,6 +1,6 @@
 """Everything that Megatron-core 0.16.1 needs to run on CPU tensors. One patch an entry, each with its reason.
 
-Flags (`use_cpu_initialization` and the fusions) and our own layer classes do the rest; see `model.py` and `spec.py`.
+Flags (`use_cpu_initialization`, the fusions) and our own layer classes do the rest; see `gpt_model` and `layer_spec`.
 No newer Megatron-core has a CPU platform (0.17 and later need Python 3.12). When one does, this file goes away:
 `pending()` says for each patch whether the pristine library still needs it, and a test fails when one does not.
 """
