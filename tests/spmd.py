@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar
@@ -84,7 +85,8 @@ class Ranks:
     def _start(self) -> None:
         import torch
 
-        context, gpus = mp.get_context("spawn"), torch.cuda.device_count()
+        gpus = torch.cuda.device_count()
+        context = _method(gpus)
         self._folder = tempfile.TemporaryDirectory(prefix="hybridflow-ranks-")
         store = str(Path(self._folder.name) / "store")
         for rank in range(self.world):
@@ -123,6 +125,15 @@ class Ranks:
             code = self._processes[rank].exitcode
             self.stop()
             raise AssertionError(f"{name}: rank {rank} died with exit code {code}") from None
+
+
+def _method(gpus: int) -> SpawnContext | ForkServerContext:
+    """How ranks start: anew beside GPUs, else forked from a process that has imported the engines once for all."""
+    if gpus:
+        return mp.get_context("spawn")
+    forked = mp.get_context("forkserver")
+    forked.set_forkserver_preload(["tests.preloaded"])
+    return forked
 
 
 def _serve(rank: int, world: int, store: str, pipe: Connection, own: dict[str, str]) -> None:

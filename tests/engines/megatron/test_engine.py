@@ -32,18 +32,32 @@ MODELS = {
     "qwen3-tied": {"architecture": "qwen3", "vocab": 250, "tied": True},
 }
 LAYOUTS = {"one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2-pp2": Layout(2, 2)}
+# Every model on the layout that cuts it most, and one that is tied on every layout; all the others are slow.
+DIAGONAL = {*((model, "tp2-pp2") for model in MODELS), *(("qwen2-tied", layout) for layout in LAYOUTS)}
+PAIRS = [
+    pytest.param((model, layout), id=f"{model}-{layout}", marks=() if (model, layout) in DIAGONAL else pytest.mark.slow)
+    for model in MODELS
+    for layout in LAYOUTS
+]
 
 pytestmark = pytest.mark.ranks
 
 
-@pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest, tiny: GetModel) -> Path:
-    return tiny(**MODELS[request.param])
+@pytest.fixture(params=PAIRS)
+def pair(request: pytest.FixtureRequest, tiny: GetModel) -> tuple[Path, Layout]:
+    """A model's folder and the layout that it is run on."""
+    model, layout = request.param
+    return tiny(**MODELS[model]), LAYOUTS[layout]
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> Layout:
-    return LAYOUTS[request.param]
+@pytest.fixture
+def model(pair: tuple[Path, Layout]) -> Path:
+    return pair[0]
+
+
+@pytest.fixture
+def layout(pair: tuple[Path, Layout]) -> Layout:
+    return pair[1]
 
 
 @cache

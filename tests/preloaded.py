@@ -1,0 +1,20 @@
+"""Import the engines once, in the process that the ranks of `tests.spmd` are forked from.
+
+That takes seven seconds, and three more where a rank first asks for vLLM. No thread is started here and no group made:
+what belongs to one rank is set after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+
+from hybridflow.engines.vllm import engine as vllm_engine
+
+os.environ |= vllm_engine.ENVIRONMENT
+
+import transformers  # noqa: F401
+from vllm import LLM  # noqa: F401
+
+from hybridflow.engines.megatron import engine as megatron_engine  # noqa: F401
