@@ -8,7 +8,7 @@ from typing import Any
 from hybridflow.algorithms.algorithm import SAMPLING, algorithms
 from hybridflow.algorithms.ppo import PPO
 from hybridflow.batch import BatchRef
-from hybridflow.losses.kl_controllers import Lagrange
+from hybridflow.losses.lagrange import Lagrange
 
 
 @algorithms.register("safe_rlhf")

@@ -32,8 +32,9 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.advantages import advantages
     from hybridflow.losses.aggregations import aggregations
     from hybridflow.losses.corrections import corrections
-    from hybridflow.losses.kl_controllers import Lagrange, kl_controllers
+    from hybridflow.losses.kl_controllers import kl_controllers
     from hybridflow.losses.kl_estimators import kl_estimators
+    from hybridflow.losses.lagrange import Lagrange
     from hybridflow.losses.options import with_options
     from hybridflow.losses.policy_losses import policy_losses
     from hybridflow.losses.preference_losses import pair_losses

@@ -11,10 +11,10 @@ from hybridflow.conformance.expectations import ExpectationError, described, exp
 from hybridflow.errors import DataError
 from hybridflow.options import faults
 from hybridflow.tasks import SPLITS, Example, Task
-from hybridflow.tasks.answers import as_text
 from hybridflow.tasks.grades import number
 from hybridflow.tasks.task import hidden_method
 from hybridflow.tasks.tokenizer import EOS
+from hybridflow.tasks.written_numbers import as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 from hybridflow.errors import shown
 from hybridflow.tasks import written_numbers
-from hybridflow.tasks.answers import as_text
 from hybridflow.tasks.task import graders
+from hybridflow.tasks.written_numbers import as_text
 
 
 @graders.register("exact")

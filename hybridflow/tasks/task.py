@@ -17,8 +17,8 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.errors import ConfigError, DataError, shown
 from hybridflow.options import faults, given
 from hybridflow.registry import Registry
-from hybridflow.tasks.answers import as_text
 from hybridflow.tasks.encoder import Encoder, Message
+from hybridflow.tasks.written_numbers import as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

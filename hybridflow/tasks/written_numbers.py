@@ -1,4 +1,4 @@
-"""Numbers as people and models write them. Text is only ever searched, never executed.
+"""Numbers as people and models write them, and answers as text. Text is only ever searched, never executed.
 
 A number is a fraction of two integers, so `1/2`, `0.5` and `\\frac{1}{2}` are one value and nothing is rounded. A
 percent sign and a currency say what is counted, and change no value: `5%` is 5, as `$5` is.
@@ -6,11 +6,17 @@ percent sign and a currency say what is counted, and change no value: `5%` is 5,
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from hybridflow.errors import shown
 
 LONGEST = 4000  # characters of a number; there is no answer beyond it, only a model that repeats itself
 
@@ -115,3 +121,26 @@ def _value(match: re.Match[str]) -> Fraction | None:
     value = over / under
     value += int(match["mixed"] or 0) if value < 1 else 0
     return -value if "-" in (match["sign"], match["inner"]) else value
+
+
+def as_text(answer: Any) -> str:
+    """Return the text of an answer; a number as it is usually written, a whole one without a decimal point.
+
+    Raises ValueError for what is neither a text nor a finite number.
+    """
+    if isinstance(answer, np.ndarray) and answer.ndim == 0:
+        answer = answer[()]
+    if isinstance(answer, np.float16 | np.float32):
+        answer = float(str(answer))  # 0.1, and not 0.10000000149011612, which no response says
+    elif isinstance(answer, np.generic):
+        answer = answer.item()
+    if isinstance(answer, str):
+        return str(answer)
+    finite = answer.is_finite() if isinstance(answer, Decimal) else isinstance(answer, float) and math.isfinite(answer)
+    if finite:
+        return str(int(answer)) if abs(answer) < 1e16 and answer == int(answer) else str(answer)
+    if isinstance(answer, int | Fraction):
+        return str(answer)
+    raise ValueError(
+        f"the answer is {shown(answer)}, of type {type(answer).__name__}; a text or a finite number was expected"
+    )

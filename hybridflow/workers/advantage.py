@@ -11,8 +11,8 @@ from torch import Tensor
 from hybridflow.batch import Batch
 from hybridflow.batch.columns import values_of
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs
-from hybridflow.losses.constrained import constrained_advantages
 from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.lagrange import constrained_advantages
 from hybridflow.losses.reward_shapings import ShapingInputs, shaping
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.workers.model_worker import tensor

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.losses.constrained import constrained_advantages
-from hybridflow.losses.kl_controllers import AdaptiveKL, FixedKL, KLController, Lagrange, kl_controllers
+from hybridflow.losses.kl_controllers import AdaptiveKL, FixedKL, KLController, kl_controllers
+from hybridflow.losses.lagrange import Lagrange, constrained_advantages
 
 MEASURED = st.lists(st.floats(0, 3), max_size=8)
 
