@@ -1,0 +1,10 @@
+"""Placement as a value: pools of slots, and who runs on them in which layout. No Ray, no engine.
+
+`resolve` makes one from the settings, preflight says what is wrong with it, the trainer starts what it names, and a
+role that must be started again is started from its `RoleSpec`. Nobody else decides who is where.
+"""
+
+from hybridflow.placement.resolve import is_disaggregated, problems, resolve
+from hybridflow.placement.specs import GRADER, Placement, PoolSpec, RoleSpec
+
+__all__ = ["GRADER", "Placement", "PoolSpec", "RoleSpec", "is_disaggregated", "problems", "resolve"]

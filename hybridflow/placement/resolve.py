@@ -1,0 +1,200 @@
+"""From settings to a placement, or to everything that keeps them from being one.
+
+Problems are written as everywhere: `key: what was found; what to do`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from hybridflow.config.model_roles import BY_MODEL, has_model
+from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
+from hybridflow.errors import ConfigError
+from hybridflow.parallel.layout import Layout
+from hybridflow.placement.specs import GRADER, Placement, PoolSpec, RoleSpec
+from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
+from hybridflow.roles.rollout import TrainingActorRole
+
+BY_MODEL_INTERFACES: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
+
+
+def resolve(
+    config: Config,
+    called: Sequence[str],
+    *,
+    gpus: int | None = None,
+    updates: Mapping[str, int] = MappingProxyType({}),
+) -> Placement:
+    """Place the roles that an algorithm calls, and those that serve it.
+
+    Args:
+        called: their names, in the order in which they are started.
+        gpus: how many the cluster has; None: that is not known yet, and each pool's device is as the settings say.
+        updates: by role, the optimizer steps that the run plans; 1 for those that are not named.
+
+    Raises:
+        ConfigError: everything that `problems` finds.
+        KeyError: nobody registers a role of that name.
+    """
+    if found := problems(config, called, gpus):
+        raise ConfigError("\n".join(found))
+    placed = tuple(_role(config, role, updates.get(role, 1)) for role in _started(config, called))
+    names = dict.fromkeys(role.pool for role in placed)
+    return Placement(tuple(_pool(config, name, placed, gpus) for name in names), placed)
+
+
+def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> list[str]:
+    """Return everything that keeps these roles from being placed; sizes below 1 are left to the bounds of settings.
+
+    Args:
+        called: the roles that the algorithm calls; those that nobody registers are skipped.
+        gpus: see `resolve`.
+    """
+    if missing := list(_missing_pools(config)):
+        return missing  # nothing can be said of a layout on a pool that is not there
+    known = [role for role in _started(config, called) if role in roles or role == GRADER]
+    return [*_unfilled_pools(config, known), *_generation(config, known), *_missing_gpus(config, known, gpus)]
+
+
+def is_disaggregated(config: Config) -> bool:
+    """Whether the settings give generation a pool of its own, away from the actor's processes."""
+    pool = config.placement.roles.get("rollout")
+    return pool is not None and pool != _pool_name(config, "actor")
+
+
+def _pool_name(config: Config, role: str) -> str:
+    """Return the pool that a role is given, else the first. The grader goes where the reward does."""
+    given = config.placement.roles.get("reward" if role == GRADER else role)
+    return given or next(iter(config.placement.pools), "")
+
+
+def _started(config: Config, called: Sequence[str]) -> tuple[str, ...]:
+    """Return the roles to start: the algorithm's, generation if it is apart, and a grader if none of these is one."""
+    rollout = ("rollout",) if "actor" in called and is_disaggregated(config) else ()
+    graded = "reward" in called and not has_model(config, "reward")
+    return (*called, *rollout, *(() if graded else (GRADER,)))
+
+
+def _role(config: Config, role: str, updates: int) -> RoleSpec:
+    pool = _pool_name(config, role)
+    layout = _layout(config, role, config.placement.pools[pool])
+    return RoleSpec(role, pool, layout, _interface(config, role), _worker(config, role), updates)
+
+
+def _parallel(config: Config, role: str) -> ParallelConfig | None:
+    """Return the sizes of a role with a model; None for others, which use one rank a row."""
+    if role == "rollout":
+        return config.rollout.parallel
+    found: ParallelConfig | None = getattr(config, role).parallel if has_model(config, role) else None
+    return found
+
+
+def _layout(config: Config, role: str, slots: int) -> Layout:
+    """Return a role's own tensor and pipeline sizes, and data parallelism over the slots that are left."""
+    parallel, generation = _parallel(config, role), config.rollout.parallel
+    if parallel is None:
+        return Layout(data=slots)
+    data = slots // (parallel.tensor * parallel.pipeline)
+    if role != "actor" or is_disaggregated(config):
+        return Layout(parallel.tensor, parallel.pipeline, data)
+    return Layout(
+        parallel.tensor,
+        parallel.pipeline,
+        data,
+        generation=(generation.tensor, generation.pipeline),
+        nested=config.rollout.resharding is not Resharding.hybrid_v,
+    )
+
+
+def _interface(config: Config, role: str) -> type[Role]:
+    """Return what a role can do: that of reward and cost depends on who plays it, the actor's on who generates."""
+    if role == GRADER:
+        return roles.get("reward")
+    if role == "actor" and is_disaggregated(config):
+        return TrainingActorRole
+    return BY_MODEL_INTERFACES[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
+
+
+def _worker(config: Config, role: str) -> str:
+    """Return the registered name of the worker: the settings', else the role's own."""
+    if role == GRADER:
+        return "reward"
+    given: str = getattr(getattr(config, role, None), "worker", role)
+    return "training_actor" if (role, given) == ("actor", "actor") and is_disaggregated(config) else given
+
+
+def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
+    light = all(role.interface.light for role in placed if role.pool == name)
+    return PoolSpec(name, config.placement.pools[name], Device.cpu if light else _device(config, gpus), light)
+
+
+def _device(config: Config, gpus: int | None) -> Device:
+    """Return what a slot with models is."""
+    if config.placement.device is not Device.auto or gpus is None:
+        return config.placement.device
+    return Device.gpu if gpus else Device.cpu
+
+
+def _missing_pools(config: Config) -> Iterator[str]:
+    pools = config.placement.pools
+    if not pools:
+        yield "placement.pools: there is no pool; choose placement=colocated or add +placement.pools.main=2"
+    for role, pool in config.placement.roles.items():
+        if pool not in pools:
+            yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"
+
+
+def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
+    """Roles whose ranks do not divide the slots of their pool; of those cut alike on one pool, the first."""
+    told = set()
+    for role in started:
+        parallel, pool = _parallel(config, role), _pool_name(config, role)
+        if parallel is None or (pool, parallel.tensor, parallel.pipeline) in told:
+            continue
+        told.add((pool, parallel.tensor, parallel.pipeline))
+        ranks, slots = parallel.tensor * parallel.pipeline, config.placement.pools[pool]
+        if ranks > 0 and slots % ranks:
+            yield (
+                f"{role}.parallel: tensor {parallel.tensor} x pipeline {parallel.pipeline} = {ranks} ranks do not "
+                f"divide the {slots} slots of pool {pool}; change them or placement.pools.{pool}"
+            )
+
+
+def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
+    """Generation shards no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
+    if "rollout" in started and config.rollout.resharding is not Resharding.hybrid:
+        yield (
+            f"rollout.resharding: {config.rollout.resharding.value} gathers in the actor's processes, but "
+            "placement.roles.rollout gives generation a pool of its own; leave one of them out"
+        )
+    if "rollout" in started or "actor" not in started:
+        return
+    for axis in ("tensor", "pipeline"):
+        whole, part = getattr(config.actor.parallel, axis), getattr(config.rollout.parallel, axis)
+        if part > 0 and whole % part:
+            yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
+
+
+def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
+    """More slots with models than GPUs: they would else run on CPUs, and nobody would know."""
+    if gpus is None or _device(config, gpus) is Device.cpu:
+        return
+    names = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)
+    slots = {name: config.placement.pools[name] for name in names}
+    total = sum(slots.values())
+    if total <= gpus:
+        return
+    if not gpus:
+        yield "placement.device: gpu given, but there is no GPU; set it to auto, or to cpu"
+        return
+    key = f"placement.pools.{next(iter(slots))}" if len(slots) == 1 else "placement.pools"
+    which = "" if len(slots) == 1 else f" ({', '.join(f'{name} {count}' for name, count in slots.items())})"
+    yield (
+        f"{key}: {total} slots for models{which}, each of which takes a GPU, but there {_are(gpus)}; give fewer slots, "
+        "or placement.device=cpu to run on CPUs"
+    )
+
+
+def _are(gpus: int) -> str:
+    return "is 1" if gpus == 1 else f"are {gpus}"

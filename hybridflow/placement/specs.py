@@ -1,0 +1,82 @@
+"""The placement of a run: frozen values that can be compared, printed and realised again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hybridflow.config.schema import Device
+from hybridflow.parallel.layout import Layout
+from hybridflow.roles import Role
+
+GRADER = "grader"
+"""The role that validates and writes rows out where the algorithm has no grader of its own; no algorithm calls it."""
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """A set of slots that are reserved together, one process each.
+
+    Attributes:
+        name: its key in `placement.pools`.
+        device: what a slot is, a CPU or a GPU; `auto` as long as nobody knows what the cluster has.
+        light: none of its roles uses torch, so its slots are CPUs whatever the others are.
+    """
+
+    name: str
+    slots: int
+    device: Device
+    light: bool
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """Everything that a pool must know to start a role, and to start it again.
+
+    Attributes:
+        pool: the name of its pool.
+        interface: the methods that its group shows.
+        worker: the registered name of what plays it on the ranks.
+        updates: optimizer steps of this role that the run plans.
+    """
+
+    name: str
+    pool: str
+    layout: Layout
+    interface: type[Role]
+    worker: str
+    updates: int = 1
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Who runs where.
+
+    Attributes:
+        pools: those that a role is on, in the order in which they are started.
+        roles: in the order in which they are started, with those that no algorithm calls (`rollout`, `grader`).
+    """
+
+    pools: tuple[PoolSpec, ...]
+    roles: tuple[RoleSpec, ...]
+
+    @property
+    def is_disaggregated(self) -> bool:
+        """Whether generation has a pool of its own, away from the actor's processes."""
+        return any(role.name == "rollout" for role in self.roles)
+
+    @property
+    def slots(self) -> int:
+        """The number of processes of all its pools."""
+        return sum(pool.slots for pool in self.pools)
+
+    def pool_of(self, role: str) -> PoolSpec:
+        """Return the pool that a role is on. Raises KeyError if no role has that name."""
+        named = self.role(role).pool
+        return next(pool for pool in self.pools if pool.name == named)
+
+    def role(self, name: str) -> RoleSpec:
+        """Return the role of that name. Raises KeyError if there is none."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        raise KeyError(f"no role {name!r} is placed; there is {', '.join(role.name for role in self.roles)}")

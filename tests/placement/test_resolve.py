@@ -1,0 +1,169 @@
+"""Who runs where, as the settings say; and what keeps them from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import pytest
+
+from hybridflow.config import Config, compose
+from hybridflow.config.schema import Device
+from hybridflow.errors import ConfigError
+from hybridflow.parallel.layout import Layout
+from hybridflow.placement import Placement, problems, resolve
+from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, RewardRole
+from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
+
+PPO = ("actor", "critic", "reference", "reward")
+
+
+@cache
+def load(*overrides: str) -> Config:
+    return compose.compose("train", ["experiment=addition", *overrides]).to_config()
+
+
+def place(*overrides: str, called: Sequence[str] = PPO, gpus: int | None = 0) -> Placement:
+    return resolve(load(*overrides), called, gpus=gpus)
+
+
+def test_colocated_roles_share_the_first_pool() -> None:
+    placed = place()
+    assert [(pool.name, pool.slots, pool.device, pool.light) for pool in placed.pools] == [
+        ("main", 2, Device.cpu, False)
+    ]
+    assert [(role.name, role.pool, role.worker) for role in placed.roles] == [
+        ("actor", "main", "actor"),
+        ("critic", "main", "critic"),
+        ("reference", "main", "reference"),
+        ("reward", "main", "reward"),
+    ]
+    assert placed.role("actor").layout == Layout(tensor=2, generation=(1, 1))
+    assert placed.role("critic").layout == Layout(tensor=2)
+    assert placed.role("reward").layout == Layout(data=2)
+    assert placed.role("actor").interface is ActorRole
+    assert not placed.is_disaggregated and placed.slots == 2
+
+
+def test_a_split_placement_starts_the_pools_that_roles_are_on() -> None:
+    placed = place("placement=split", "+placement.pools.spare=7")
+    assert [pool.name for pool in placed.pools] == ["policy", "judges"]
+    assert {role.name: role.pool for role in placed.roles} == {
+        "actor": "policy",
+        "critic": "judges",
+        "reference": "judges",
+        "reward": "policy",
+    }
+    assert placed.pool_of("critic").slots == 2 and placed.role("critic").interface is CriticRole
+
+
+def test_generation_on_a_pool_of_its_own_is_a_role() -> None:
+    placed = place("placement=rollout_pool")
+    assert placed.is_disaggregated
+    actor, rollout = placed.role("actor"), placed.role("rollout")
+    assert (actor.interface, actor.worker) == (TrainingActorRole, "training_actor")
+    assert (rollout.interface, rollout.worker, rollout.pool) == (RolloutRole, "rollout", "rollout")
+    assert actor.layout == Layout(tensor=2) and rollout.layout == Layout()
+    assert [role.name for role in placed.roles] == [*PPO, "rollout"]
+
+
+def test_a_pool_that_the_actor_is_on_is_no_pool_of_generations_own() -> None:
+    assert not place("+placement.roles.rollout=main").is_disaggregated
+
+
+def test_an_actor_worker_of_the_users_stays_when_generation_is_apart() -> None:
+    assert place("placement=rollout_pool", "actor.worker=mine").role("actor").worker == "mine"
+
+
+def test_a_model_that_rewards_needs_a_grader_beside_it() -> None:
+    settings = ("experiment=addition_model_reward", "reward.model.path=scores")
+    placed = place(*settings)
+    assert placed.role("reward").interface is ModelRewardRole and placed.role("reward").worker == "model"
+    grader = placed.role("grader")
+    assert (grader.interface, grader.worker, grader.layout) == (RewardRole, "reward", Layout(data=2))
+    assert [role.name for role in place(called=("actor",)).roles] == ["actor", "grader"]
+
+
+def test_the_grader_is_where_the_reward_is() -> None:
+    placed = place("placement=split", "+placement.roles.reward=judges", called=("actor",))
+    assert placed.pool_of("grader").name == "judges"
+
+
+def test_a_pool_of_graders_alone_is_light_and_takes_no_gpu() -> None:
+    placed = place("+placement.pools.graders=3", "+placement.roles.reward=graders", gpus=2)
+    assert [(pool.name, pool.device, pool.light) for pool in placed.pools] == [
+        ("main", Device.gpu, False),
+        ("graders", Device.cpu, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "gpus", "device"),
+    [
+        ("auto", 0, Device.cpu),
+        ("auto", 2, Device.gpu),
+        ("auto", None, Device.auto),
+        ("cpu", 2, Device.cpu),
+        ("gpu", 2, Device.gpu),
+        ("gpu", None, Device.gpu),
+    ],
+)
+def test_the_device_of_a_slot(setting: str, gpus: int | None, device: Device) -> None:
+    (pool,) = place(f"placement.device={setting}", gpus=gpus).pools
+    assert pool.device is device
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpus", "problem"),
+    [
+        ((), 1, "placement.pools.main: 2 slots for models, each of which takes a GPU, but there is 1; give fewer"),
+        (
+            ("placement=rollout_pool",),
+            2,
+            "placement.pools: 3 slots for models (train 2, rollout 1), each of which takes a GPU, but there are 2;",
+        ),
+        (("placement.device=gpu",), 0, "placement.device: gpu given, but there is no GPU"),
+        (("placement.device=gpu",), 1, "placement.pools.main: 2 slots for models"),
+    ],
+)
+def test_more_slots_than_gpus_is_an_error(overrides: Sequence[str], gpus: int, problem: str) -> None:
+    (found,) = problems(load(*overrides), PPO, gpus)
+    assert found.startswith(problem)
+    with pytest.raises(ConfigError, match="placement"):
+        place(*overrides, gpus=gpus)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpus"),
+    [
+        ((), 2),
+        ((), 0),
+        ((), None),
+        (("placement.device=cpu",), 1),
+        (("placement=split",), 4),
+        (("+placement.pools.graders=9", "+placement.roles.reward=graders"), 2),
+    ],
+)
+def test_as_many_slots_as_gpus_or_none_of_them_is_right(overrides: Sequence[str], gpus: int | None) -> None:
+    assert problems(load(*overrides), PPO, gpus) == []
+
+
+def test_problems_come_all_at_once() -> None:
+    found = problems(load("placement.pools.main=3", "rollout.parallel.pipeline=2"), PPO, gpus=1)
+    keys = ["actor.parallel", "rollout.parallel.pipeline", "placement.pools.main"]
+    assert [line.partition(":")[0] for line in found] == keys
+
+
+def test_a_placement_is_a_value() -> None:
+    assert place() == place() and hash(place()) == hash(place())
+    assert place() != place("placement=split")
+
+
+def test_a_role_that_is_not_placed_is_named() -> None:
+    with pytest.raises(KeyError, match="no role 'cost' is placed; there is actor, critic, reference, reward"):
+        place().role("cost")
+
+
+def test_the_updates_of_a_role_are_those_that_the_run_plans() -> None:
+    placed = resolve(load(), PPO, updates={"actor": 7, "critic": 9})
+    assert {role.name: role.updates for role in placed.roles} == {"actor": 7, "critic": 9, "reference": 1, "reward": 1}
