@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks import pulls as pulled
 from benchmarks.driver_bytes import counted
+from hybridflow import preflight
 from hybridflow.algorithms import StepContext
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.cli import model
-from hybridflow.config import compose
 from hybridflow.controller import put
 from hybridflow.dispatch import Call, protocols
 from hybridflow.parallel.layout import Layout
@@ -29,7 +29,7 @@ def driver() -> dict[str, Any]:
     """20 steps of the addition PPO."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         model.run(["addition", "--out", f"{folder}/model"])
-        config = compose.load("train", ["experiment=addition", f"actor.model.path={folder}/model"])
+        config = preflight.load("train", ["experiment=addition", f"actor.model.path={folder}/model"])
         running = build(config, stack, print)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
         schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from hybridflow import preflight
 from hybridflow.algorithms import StepContext
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.cli import model
-from hybridflow.config import compose
 from hybridflow.controller import put
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(folder: str, steps: int, warmup: int = 3) -> dict[str, Any]:
     """Alternate steps and their bare twins."""
     overrides = ["experiment=addition", f"actor.model.path={folder}", "algorithm.critic_warmup_steps=0"]
-    config = compose.load("train", [*overrides, "plugins=[benchmarks.bare]"])
+    config = preflight.load("train", [*overrides, "plugins=[benchmarks.bare]"])
     import_plugins(config.plugins)
     whole: list[float] = []
     parts: list[dict[str, float]] = []

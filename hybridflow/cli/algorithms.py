@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from hybridflow.cli.preflight import load_plugins
-from hybridflow.config import compose
+from hybridflow.config import compose, plugins
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
@@ -31,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules of yours that register more")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
     options = parser.parse_args(argv)
-    load_plugins(options.modules)
+    plugins.load(options.modules)
     show(rows(options.folder))
     return 0
 

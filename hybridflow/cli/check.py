@@ -8,7 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hybridflow.cli import preflight
+from hybridflow import preflight
+from hybridflow.config import plugins
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
@@ -31,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     from hybridflow.conformance import component_checks
     from hybridflow.conformance.discovery import names, registered
 
-    registered_parts = registered(lambda: preflight.load_plugins(options.modules))
+    registered_parts = registered(lambda: plugins.load(options.modules))
     if not names(registered_parts):
         raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
     terminal.say(f"found: {', '.join(names(registered_parts))}")

@@ -25,23 +25,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.cli import error_report, hydras_record, preflight
-from hybridflow.config import (
-    Config,
-    auto_settings,
-    combination_checks,
-    compose,
-    error_messages,
-    escapes,
-    plugins,
-    unused_settings,
-)
+from hybridflow import preflight
+from hybridflow.cli import error_report, hydras_record
+from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, plugins
 from hybridflow.config.provenance import Origins
-from hybridflow.config.run_folder_checks import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
+from hybridflow.preflight.run_folder_checks import folder_of
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -187,7 +179,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
                 folders.append(folder_of(job.to_config()))
-                for warning in warnings(job):
+                for warning in preflight.warnings(job):
                     terminal.complain(f"warning: {one_line(warning)}")
         except ConfigError as error:
             lines = str(error).split("\n")
@@ -218,25 +210,15 @@ def job_name(name: str, number: int) -> str:
 
 def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
     """Compose a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
-    preflight.load_plugins(plugins.named(config_name, overrides, config_dir))
+    plugins.load(plugins.named(config_name, overrides, config_dir))
     return compose.compose(config_name, overrides, config_dir)
 
 
 def problems(job: compose.Composed, coming: preflight.PendingModels = MappingProxyType({})) -> list[str]:
     """List what is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
     config = job.to_config()
-    preflight.load_plugins(config.plugins)
+    plugins.load(config.plugins)
     return [job.origins.annotate(problem) for problem in preflight.problems(config, coming, job.origins)]
-
-
-def warnings(job: compose.Composed) -> list[str]:
-    """List what will work, but not as the user may think; of a job without problems."""
-    from hybridflow.algorithms import algorithms
-
-    config = job.to_config()
-    flow = algorithms.get(config.algorithm.name)
-    idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
-    return [*combination_checks.warnings(config, os.cpu_count() or 1, preflight.planned_updates(config)), *idle]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:

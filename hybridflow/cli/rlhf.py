@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from hybridflow.cli import hydras_record, launch, preflight, stage_record
+from hybridflow import preflight
+from hybridflow.cli import hydras_record, launch, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, compose, escapes
-from hybridflow.config.run_folder_checks import folder_of
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import ModelShape
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import cell, one_line
+from hybridflow.preflight.run_folder_checks import folder_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
         lines_found += [
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
-        warnings |= dict.fromkeys([] if lines else launch.warnings(composed))
+        warnings |= dict.fromkeys([] if lines else preflight.warnings(composed))
         coming |= preflight.output_model(config, coming)
     if lines_found:
         raise ConfigError("\n".join(lines_found))

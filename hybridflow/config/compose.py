@@ -69,40 +69,21 @@ class Composed:
         return config
 
 
-def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
-    """Load the settings of a run, checked as the command checks them, but for model and run folders.
-
-    Plugins that they name are imported.
-
-    Args:
-        config_name: the primary configuration, `train`, `sft`, `train-reward` or `train-cost`.
-        overrides: as on the command line, for example `["experiment=addition", "run.seed=2"]`.
-        config_dir: a folder with more options of the groups.
-
-    Raises:
-        ConfigError: an unknown key or option, a wrong type, a mandatory value that is missing, or settings that no run
-            can have; everything found, each with the place where it was set.
-    """
-    from hybridflow.config import plugins, run_folder_checks, setting_checks
-
-    overrides = escapes.quoted(overrides)
-    plugins.load(plugins.named(config_name, overrides, config_dir))
-    composed = compose(config_name, overrides, config_dir)
-    config = composed.to_config()
-    plugins.load(config.plugins)
-    found = [*run_folder_checks.of_name(config.run.name), *setting_checks.problems(config)]
-    if found := found or setting_checks.of_parts(config, composed.origins):
-        raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
-    return config
-
-
 def resolved_yaml(config: Config) -> str:
     """Write the settings as YAML that can be read back: every default, and `auto` as what it comes to."""
     return OmegaConf.to_yaml(OmegaConf.structured(auto_settings.resolved(config)), resolve=True)
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:
-    """Compose settings as `load` does, up to the missing values."""
+    """Compose the settings of one run; values that must be given may still be missing.
+
+    Args:
+        config_name: the primary configuration, `train`, `sft`, `train-reward` or `train-cost`.
+        overrides: as on the command line, for example `["experiment=addition", "run.seed=2"]`.
+        config_dir: a folder with more options of the groups.
+
+    Raises ConfigError for an unknown key or option and for a wrong type, with the place where it was set.
+    """
     parsed = parse(overrides)
     with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]

@@ -56,6 +56,14 @@ class Resharding(StrEnum):
     full_gather = "full_gather"  # each gathers the whole model; places as in hybrid
 
 
+class Device(StrEnum):
+    """Hardware of the slots that models run on. Slots without models are CPUs."""
+
+    auto = "auto"  # GPUs where there are any, and then one for each slot; else CPUs
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 @dataclass
 class ParallelConfig:
     """Parallel sizes of a role on its pool. The data parallel size is the rest: slots / (tensor × pipeline)."""
@@ -205,9 +213,9 @@ class PlacementConfig:
     """Placement of roles on pools of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
     pools: dict[str, Count] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
-    roles: dict[str, str] = field(
-        default_factory=dict
-    )  # role -> pool; a role left out goes to the first, rollout to the actor's
+    # role -> pool; a role left out goes to the first, rollout to the actor's
+    roles: dict[str, str] = field(default_factory=dict)
+    device: Device = Device.auto  # of slots with models
 
 
 @dataclass

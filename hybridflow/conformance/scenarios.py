@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config import compose
-from hybridflow.config.layout_checks import BY_MODEL, MODEL_ROLES
+from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES
 from hybridflow.config.schema import AdvantageConfig, ComponentConfig, Config
 from hybridflow.conformance.discovery import Found
 from hybridflow.errors import ConfigError

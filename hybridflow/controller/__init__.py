@@ -1,9 +1,9 @@
 """The MPMD side: a cluster, pools of slots, groups of ranks that play roles. Ray lives here only."""
 
-from hybridflow.controller.cluster import cluster
+from hybridflow.controller.cluster import cluster, cluster_gpus
 from hybridflow.controller.group import Group
 from hybridflow.controller.object_store import put
 from hybridflow.controller.resource_pool import ResourcePool
 from hybridflow.controller.supervisor import Supervisor
 
-__all__ = ["Group", "ResourcePool", "Supervisor", "cluster", "put"]
+__all__ = ["Group", "ResourcePool", "Supervisor", "cluster", "cluster_gpus", "put"]

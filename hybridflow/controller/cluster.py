@@ -77,6 +77,11 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
         _forget_token()
 
 
+def cluster_gpus() -> int:
+    """Count the GPUs of the cluster that this process is in."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
     """Raises HybridFlowError with the cause for what Ray raises when it starts a cluster, ConfigError when it joins."""

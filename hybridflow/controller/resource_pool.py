@@ -14,7 +14,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, Device
 from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
@@ -35,7 +35,8 @@ class ResourcePool:
             scorer = pool.start_role("scorer", Layout(data=4))
 
     Args:
-        slots: how many; a slot is a GPU where the cluster has GPUs, else a CPU.
+        slots: how many processes.
+        device: what each slot has to itself, a CPU or a GPU.
         light: no torch in its processes.
         timeout_s: of collective operations of its ranks.
         start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
@@ -54,6 +55,7 @@ class ResourcePool:
         supervisor: Supervisor,
         *,
         light: bool = True,
+        device: Device = Device.cpu,
         timeout_s: float = 600.0,
         start_timeout_s: float = 600.0,
         plugins: Sequence[str] = (),
@@ -61,13 +63,13 @@ class ResourcePool:
     ) -> None:
         self.name, self.slots, self._supervisor = name, slots, supervisor
         self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
-        gpu = ray.cluster_resources().get("GPU", 0) >= slots and not light
-        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}, start_timeout_s)
+        self._device, gpus = device, 1.0 if device is Device.gpu else 0.0
+        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
         actor = ray.remote(rank_class or _rank_class())
         self.ranks = [
             actor.options(
                 num_cpus=1,
-                num_gpus=1 if gpu else 0,
+                num_gpus=gpus,
                 max_restarts=0,
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
             ).remote(slot)
@@ -162,7 +164,7 @@ class ResourcePool:
         meeting = self.meeting_point()
         key = f"placement.pools.{self.name}"
         calls = [
-            handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s)
+            handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s, self._device)
             for rank, handle in enumerate(self.ranks)
         ]
         self._supervisor.gather(key, "join", calls, self._start_timeout_s)

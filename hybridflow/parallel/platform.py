@@ -1,6 +1,7 @@
 """The platform: CPU and gloo, or CUDA and NCCL. Nothing else in the project asks which it is.
 
-`platform()` decides once, by what torch sees. On a CPU a slot is one process with one thread.
+`platform()` decides once: as the pool of this process has chosen, else by what torch sees. On a CPU a slot is one
+process with one thread.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybridflow.config.schema import Device
+from hybridflow.errors import HybridFlowError
 from hybridflow.parallel import bf16
 from hybridflow.parallel.offloaded import Offload
 
@@ -148,7 +151,27 @@ class Platform:
             raise RuntimeError("vLLM did not wake up, though it was given memory for its weights and its KV cache")
 
 
+_slot = Device.auto  # what this process has to itself; auto: nobody has said so
+
+
+def choose_platform(slot: Device) -> None:
+    """Let this process use the CPU or the GPU that its slot is; call it before anything asks for the platform.
+
+    Raises HybridFlowError for a GPU that torch does not see: on a CPU the run would be another than was asked for.
+    """
+    global _slot
+    if slot is Device.gpu and not torch.cuda.is_available():
+        raise HybridFlowError(
+            f"placement.device: this slot has a GPU, but torch {torch.__version__} sees none; install what is for GPUs "
+            "(docs/install.md), or set placement.device=cpu"
+        )
+    _slot = slot
+    platform.cache_clear()
+
+
 @cache
 def platform() -> Platform:
     """Return this process's platform."""
-    return Platform("cuda", "nccl", False) if torch.cuda.is_available() else Platform("cpu", "gloo", True)
+    if _slot is Device.cpu or not torch.cuda.is_available():
+        return Platform("cpu", "gloo", True)
+    return Platform("cuda", "nccl", False)

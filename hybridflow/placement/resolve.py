@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from hybridflow.config.model_roles import BY_MODEL, has_model
+from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, has_model, section
 from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
@@ -61,6 +61,13 @@ def is_disaggregated(config: Config) -> bool:
     """Whether the settings give generation a pool of its own, away from the actor's processes."""
     pool = config.placement.roles.get("rollout")
     return pool is not None and pool != _pool_name(config, "actor")
+
+
+def model_device(config: Config, gpus: int | None) -> Device:
+    """Return what a slot with models is; `auto` if that depends on GPUs that nobody has counted yet."""
+    if config.placement.device is not Device.auto or gpus is None:
+        return config.placement.device
+    return Device.gpu if gpus else Device.cpu
 
 
 def _pool_name(config: Config, role: str) -> str:
@@ -120,20 +127,13 @@ def _worker(config: Config, role: str) -> str:
     """Return the registered name of the worker: the settings', else the role's own."""
     if role == GRADER:
         return "reward"
-    given: str = getattr(getattr(config, role, None), "worker", role)
+    given = section(config, role).worker if role in (*MODEL_ROLES, *BY_MODEL) else role
     return "training_actor" if (role, given) == ("actor", "actor") and is_disaggregated(config) else given
 
 
 def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
     light = all(role.interface.light for role in placed if role.pool == name)
-    return PoolSpec(name, config.placement.pools[name], Device.cpu if light else _device(config, gpus), light)
-
-
-def _device(config: Config, gpus: int | None) -> Device:
-    """Return what a slot with models is."""
-    if config.placement.device is not Device.auto or gpus is None:
-        return config.placement.device
-    return Device.gpu if gpus else Device.cpu
+    return PoolSpec(name, config.placement.pools[name], Device.cpu if light else model_device(config, gpus), light)
 
 
 def _missing_pools(config: Config) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
 
 def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
     """More slots with models than GPUs: they would else run on CPUs, and nobody would know."""
-    if gpus is None or _device(config, gpus) is Device.cpu:
+    if gpus is None or model_device(config, gpus) is Device.cpu:
         return
     names = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)
     slots = {name: config.placement.pools[name] for name in names}

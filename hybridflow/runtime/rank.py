@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, Device
 from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
@@ -65,7 +65,7 @@ class Rank:
 
         return serve(self._node)
 
-    def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float) -> bytes:
+    def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float, device: Device) -> bytes:
         """Enter the pool's torch.distributed world; the report on it."""
         os.environ.update(
             RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
@@ -77,10 +77,11 @@ class Rank:
             import torch.distributed as dist
 
             from hybridflow.parallel.network_address import be_reachable
-            from hybridflow.parallel.platform import platform
+            from hybridflow.parallel.platform import choose_platform, platform
             from hybridflow.parallel.rendezvous import meet
 
             be_reachable(self._node)
+            choose_platform(device)
             platform().start(local_rank)
             timeout = timedelta(seconds=timeout_s)
             store = meet(init_method, self._rank, world, timeout)

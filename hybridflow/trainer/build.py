@@ -1,4 +1,4 @@
-"""Config → running roles: a pool for each set of slots, a group for each role, the algorithm over them."""
+"""Realise a placement: a pool for each set of slots, a group for each role, the algorithm over them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.layout_checks import BY_MODEL, MODEL_ROLES, has_model, is_disaggregated, pool_of, section
-from hybridflow.config.schema import Config, Resharding
-from hybridflow.controller import Group, ResourcePool, Supervisor, cluster
+from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, section, with_models
+from hybridflow.config.schema import Config
+from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
 from hybridflow.models import read_shape
-from hybridflow.parallel.layout import Layout, describe
-from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
-from hybridflow.roles.rollout import TrainingActorRole
+from hybridflow.parallel.layout import describe
+from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
 from hybridflow.runtime.rank import Rank
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 
@@ -27,42 +26,14 @@ class Running:
 
     Attributes:
         groups: by role; and `grader`, which validates and writes rows out: the reward itself where it is a grader.
+        placement: what was started; a role or a pool that has to be started again is started from it.
     """
 
     algorithm: Algorithm
     groups: dict[str, Group]
     pools: dict[str, ResourcePool]
+    placement: Placement
     supervisor: Supervisor
-
-
-def layout_of(config: Config, role: str) -> Layout:
-    """Return a role's layout: its own tensor and pipeline sizes, data parallelism over the slots that are left.
-
-    Raises ValueError if they do not fill the pool.
-    """
-    slots = config.placement.pools[pool_of(config, role)]
-    parallel = getattr(getattr(config, role, None), "parallel", None)
-    if parallel is None or not (role == "rollout" or has_model(config, role)):
-        return Layout(data=slots)
-    size = parallel.tensor * parallel.pipeline
-    if slots % size:
-        raise ValueError(f"{role}: {slots} slots cannot be cut into replicas of {size} ranks")
-    generation, colocated = config.rollout.parallel, role == "actor" and not is_disaggregated(config)
-    return Layout(
-        parallel.tensor,
-        parallel.pipeline,
-        slots // size,
-        generation=(generation.tensor, generation.pipeline) if colocated else None,
-        nested=not colocated or config.rollout.resharding is not Resharding.hybrid_v,
-    )
-
-
-def interface_of(config: Config, role: str) -> type[Role]:
-    """Return what a role can do. That of reward and cost depends on their worker, the actor's on who generates."""
-    if role == "actor" and is_disaggregated(config):
-        return TrainingActorRole
-    by_model: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
-    return by_model[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
 
 def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_class: type[Rank] = Rank) -> Running:
@@ -71,49 +42,59 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     Args:
         rank_class: what the processes run.
 
-    Raises HybridFlowError if the cluster has no room, RoleError with a rank's traceback if a role cannot be built.
+    Raises ConfigError if the cluster has too few GPUs, HybridFlowError if it has no room, RoleError with a rank's
+    traceback if a role cannot be built.
     """
     cls = algorithms.get(config.algorithm.name)
-    played = played_roles(config, cls)
-    config = with_vocabulary(config, played)
-    used = list(dict.fromkeys(pool_of(config, role) for role in (*played, "reward")))
-    slots = sum(config.placement.pools[name] for name in used)
-    config = with_absolute_paths(config)
+    called = cls.roles_of(config.algorithm)
+    config = with_absolute_paths(with_vocabulary(config, called))
+    slots = resolve(config, called).slots
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
+    updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
+    placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
     supervisor = Supervisor()
-    say(f"starting {slots} processes on pool {', '.join(used)}")
-    pools = {name: _start_pool(config, name, played, supervisor, stack, rank_class) for name in used}
+    say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")
+    pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
     groups: dict[str, Group] = {}
-    for role in played:
-        layout = layout_of(config, role)
-        say(f"starting {role} on pool {pool_of(config, role)}: {describe(layout)}")
-        groups[role] = pools[pool_of(config, role)].start_role(
-            role,
-            layout,
-            worker=worker_of(config, role),
-            config=config,
-            updates=cls.planned_updates(config.algorithm, role, config.trainer.steps),
-            interface=interface_of(config, role),
-        )
-    if "rollout" in played:
-        groups["actor"] = _joined(groups, *(pools[pool_of(config, role)] for role in ("actor", "rollout")))
-    judge = pools[pool_of(config, "reward")]
-    groups["grader"] = groups["reward"] if _graded(config, played) else _grader(config, judge)
-    return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, supervisor)
+    for role in placement.roles:
+        if role.name != GRADER:
+            say(f"starting {role.name} on pool {role.pool}: {describe(role.layout)}")
+        groups[role.name] = start_role(config, pools[role.pool], role)
+    if placement.is_disaggregated:
+        groups["actor"] = _joined(groups, *(pools[placement.role(role).pool] for role in ("actor", "rollout")))
+    if GRADER not in groups:
+        groups[GRADER] = groups["reward"]
+    return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor)
 
 
-def with_vocabulary(config: Config, played: tuple[str, ...]) -> Config:
-    """Fill in `rollout.vocabulary`: the smallest vocabulary of the models that these roles have.
+def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
+    """Build a role on its pool, at the start of a run or when its processes have been replaced.
+
+    Raises RoleError with a rank's traceback if that fails.
+    """
+    group: Group = pool.start_role(
+        role.name,
+        role.layout,
+        worker=role.worker,
+        config=config,
+        updates=role.updates,
+        interface=role.interface,
+    )
+    return group
+
+
+def with_vocabulary(config: Config, called: tuple[str, ...]) -> Config:
+    """Fill in `rollout.vocabulary`: the least vocabulary of the models that these roles have.
 
     Models of one tokenizer may be padded to different sizes, and what is sampled must be a token to all who see it.
     """
-    sizes = [read_shape(section(config, role).model.path).vocab for role in played if has_model(config, role)]
+    sizes = [read_shape(section(config, role).model.path).vocab for role in with_models(config, called)]
     given = [config.rollout.vocabulary] if config.rollout.vocabulary else []
     return replace(config, rollout=replace(config.rollout, vocabulary=min([*given, *sizes], default=0)))
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """Make the model folders absolute paths: a rank may have another working directory."""
+    """Return the same settings with absolute paths of model folders: a rank may have another working directory."""
     found = deepcopy(config)
     for role in (*MODEL_ROLES, *BY_MODEL):
         model = section(found, role).model
@@ -121,58 +102,26 @@ def with_absolute_paths(config: Config) -> Config:
     return found
 
 
-def played_roles(config: Config, cls: type[Algorithm]) -> tuple[str, ...]:
-    """List the algorithm's roles, and the rollout if the actor does not generate itself."""
-    called = cls.roles_of(config.algorithm)
-    return (*called, "rollout") if "actor" in called and is_disaggregated(config) else called
-
-
-def worker_of(config: Config, role: str) -> str | None:
-    """Return the registered name of the worker; None: the role's own."""
-    if role == "actor" and config.actor.worker == "actor" and is_disaggregated(config):
-        return "training_actor"
-    found: str | None = getattr(getattr(config, role, None), "worker", None)
-    return found
-
-
 def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:
-    """Actor and rollout as one role, once their pools have met."""
+    """Let the pools of actor and rollout meet, and return both as one role."""
     actor = DisaggregatedActor(groups["actor"], groups["rollout"])
     actor.connect(training.meeting_point(rollout.places))
     return actor
 
 
-def _graded(config: Config, played: tuple[str, ...]) -> bool:
-    """Tell whether the algorithm's own reward is a grader."""
-    return "reward" in played and not has_model(config, "reward")
-
-
-def _grader(config: Config, pool: ResourcePool) -> Group:
-    """Start a grader where the algorithm has none of its own."""
-    found: Group = pool.start_role(
-        "grader", Layout(data=pool.slots), worker="reward", config=config, interface=roles.get("reward")
-    )
-    return found
-
-
 def _start_pool(
-    config: Config,
-    name: str,
-    played: tuple[str, ...],
-    supervisor: Supervisor,
-    stack: ExitStack,
-    rank_class: type[Rank],
+    config: Config, pool: PoolSpec, supervisor: Supervisor, stack: ExitStack, rank_class: type[Rank]
 ) -> ResourcePool:
-    light = all(interface_of(config, role).light for role in played if pool_of(config, role) == name)
-    pool = ResourcePool(
-        name,
-        config.placement.pools[name],
+    started = ResourcePool(
+        pool.name,
+        pool.slots,
         supervisor,
-        light=light,
+        light=pool.light,
+        device=pool.device,
         timeout_s=config.trainer.collective_timeout_s,
         start_timeout_s=config.ray.start_timeout_s,
         plugins=config.plugins,
         rank_class=rank_class,
     )
-    stack.callback(pool.close)
-    return pool
+    stack.callback(started.close)
+    return started

@@ -8,7 +8,7 @@ from pathlib import Path
 from hybridflow.algorithms import algorithms
 from hybridflow.config import yaml_file
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.layout_checks import BY_MODEL, MODEL_ROLES
+from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES
 from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError

@@ -6,7 +6,7 @@ import traceback
 from contextlib import ExitStack
 
 from hybridflow.algorithms import algorithms
-from hybridflow.config import auto_settings, run_folder_checks
+from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
@@ -14,6 +14,7 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
+from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config import layout_checks
+from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 from hybridflow.models import read_shape
@@ -46,10 +46,8 @@ def ways(algorithm: type[Algorithm]) -> dict[str, str]:
 
 def limits(config: Config) -> Limits:
     """Return what the models of a run take. Raises OSError or ValueError if a folder cannot be read."""
-    roles = layout_checks.trained(
-        config, layout_checks.Facts(algorithms.get(config.algorithm.name).roles_of(config.algorithm))
-    )
-    folders = {role: layout_checks.section(config, role).model.path for role in roles}
+    roles = with_models(config, algorithms.get(config.algorithm.name).roles_of(config.algorithm))
+    folders = {role: section(config, role).model.path for role in roles}
     shapes = {role: read_shape(folder) for role, folder in folders.items()}
     tokens, said = config.rollout.max_sequence_tokens, "rollout.max_sequence_tokens"
     for role, shape in shapes.items():

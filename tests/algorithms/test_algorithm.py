@@ -10,9 +10,9 @@ import pytest
 from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.algorithms.algorithm import made_rows
 from hybridflow.batch import Batch, BatchRef, stacked
-from hybridflow.config.compose import load
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import HybridFlowError
+from hybridflow.preflight import load
 
 
 def settings(*overrides: str) -> Settings:

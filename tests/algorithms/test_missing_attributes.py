@@ -8,8 +8,8 @@ import pytest
 
 from hybridflow.algorithms import Algorithm
 from hybridflow.algorithms.missing_attributes import RENAMED, RenamedError
-from hybridflow.config.compose import load
 from hybridflow.errors import HybridFlowError
+from hybridflow.preflight import load
 from hybridflow.registry import import_plugins
 
 

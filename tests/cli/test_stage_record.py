@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridflow import preflight
 from hybridflow.cli.stage_record import RECORD, Record, Verdict, begun, judge, key_of, read
 from hybridflow.config import Config, compose
 from hybridflow.errors import ConfigError
@@ -24,7 +25,7 @@ def encoded(value: object) -> bytes:
 
 @cache
 def config_of(*overrides: str) -> Config:
-    return compose.load("train", ["experiment=addition", *overrides])
+    return preflight.load("train", ["experiment=addition", *overrides])
 
 
 def ran(folder: Path, before: str = "", *overrides: str, ended: bool = True) -> None:

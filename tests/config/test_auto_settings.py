@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from hybridflow.config import auto_settings, component_checks
-from hybridflow.config.compose import load, resolved_yaml
+from hybridflow.config import auto_settings
+from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import ComponentConfig, Config
+from hybridflow.preflight import component_checks, load
 
 NAME = "algorithm.policy_loss.correction.name"
 

@@ -3,6 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
+from hybridflow import preflight
 from hybridflow.config import Config, auto_settings, compose
 from hybridflow.config.schema import DType
 from hybridflow.errors import ConfigError
@@ -25,7 +26,7 @@ BASE = ["experiment=addition"]
 
 def fails(*overrides: str, **kwargs) -> str:
     with pytest.raises(ConfigError) as caught:
-        compose.load(overrides=list(overrides), **kwargs)
+        preflight.load(overrides=list(overrides), **kwargs)
     return str(caught.value)
 
 
@@ -46,7 +47,7 @@ def test_every_option_composes(group):
 
 
 def test_addition_is_ppo_that_reshards():
-    config = compose.load(overrides=BASE)
+    config = preflight.load(overrides=BASE)
     assert config.algorithm.name == "ppo"
     cuts = [config.actor.parallel.tensor, config.critic.parallel.tensor, config.reference.parallel.tensor]
     assert cuts == [2, 2, 2] and config.rollout.parallel.tensor == 1
@@ -55,36 +56,36 @@ def test_addition_is_ppo_that_reshards():
 
 
 def test_the_command_line_wins_over_the_experiment():
-    config = compose.load(overrides=[*BASE, "algorithm=grpo", "run.seed=7", "trainer=smoke"])
+    config = preflight.load(overrides=[*BASE, "algorithm=grpo", "run.seed=7", "trainer=smoke"])
     assert (config.algorithm.name, config.algorithm.samples_per_prompt) == ("grpo", 8)
     assert config.run.seed == 7 and config.trainer.steps == 2
 
 
 def test_critic_and_reference_follow_the_actor():
-    config = compose.load(overrides=[*BASE, "actor.model.path=m", "actor.model.dtype=bfloat16"])
+    config = preflight.load(overrides=[*BASE, "actor.model.path=m", "actor.model.dtype=bfloat16"])
     assert config.critic.model.path == config.reference.model.path == "m"
     assert config.critic.model.dtype is DType.bfloat16
-    assert compose.load(overrides=[*BASE, "critic.model.path=c"]).critic.model.path == "c"
+    assert preflight.load(overrides=[*BASE, "critic.model.path=c"]).critic.model.path == "c"
 
 
 def test_a_split_placement_has_only_its_own_pools():
-    placement = compose.load(overrides=[*BASE, "placement=split"]).placement
+    placement = preflight.load(overrides=[*BASE, "placement=split"]).placement
     assert placement.pools == {"policy": 2, "judges": 2}
     assert placement.roles == {"actor": "policy", "critic": "judges", "reference": "judges"}
 
 
 def test_sft_is_the_default_of_its_command():
-    assert compose.load("sft", ["experiment=addition_warmup"]).algorithm.name == "sft"
-    assert compose.load("sft", ["experiment=addition"]).algorithm.name == "sft"  # whatever the experiment names
+    assert preflight.load("sft", ["experiment=addition_warmup"]).algorithm.name == "sft"
+    assert preflight.load("sft", ["experiment=addition"]).algorithm.name == "sft"  # whatever the experiment names
     assert compose.compose("sft").tree.algorithm.name == "sft"
 
 
 def test_train_reward_starts_from_the_actors_model():
-    config = compose.load("train-reward", ["experiment=addition_reward", "actor.model.path=m"])
+    config = preflight.load("train-reward", ["experiment=addition_reward", "actor.model.path=m"])
     assert (config.algorithm.name, config.task.name) == ("reward_model", "addition_pairs")
     assert (config.reward_model.model.path, config.reward_model.parallel.tensor) == ("m", 2)
     assert compose.compose("train-reward", ["experiment=addition"]).tree.algorithm.name == "reward_model"
-    config = compose.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
+    config = preflight.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
     assert (config.algorithm.name, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
     assert compose.compose("train-cost", ["experiment=addition_reward"]).tree.algorithm.name == "cost_model"
 
@@ -108,7 +109,7 @@ def leaves(tree: dict, above: str):
 
 
 def test_resolved_yaml_reads_back_to_the_same_config():
-    config = compose.load(overrides=[*BASE, "+task.options.held_out_fraction=0.2", "trainer.stop_at_accuracy=null"])
+    config = preflight.load(overrides=[*BASE, "+task.options.held_out_fraction=0.2", "trainer.stop_at_accuracy=null"])
     text = compose.resolved_yaml(config)
     assert "${" not in text
     again = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(text)))
@@ -154,7 +155,7 @@ def test_a_users_folder_adds_options_and_errors_name_file_and_line(tmp_path):
     folder = tmp_path / "it's mine" / "experiment"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\ndefaults:\n  - addition\nrun:\n  name: mine\n")
-    config = compose.load(overrides=["experiment=mine"], config_dir=folder.parent)
+    config = preflight.load(overrides=["experiment=mine"], config_dir=folder.parent)
     assert config.run.name == "mine" and config.task.name == "addition"
 
     (folder / "typo.yaml").write_text("# @package _global_\nactor:\n  paralel:\n    tensor: 2\n")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.config import compose, escapes
+from hybridflow import preflight
+from hybridflow.config import escapes
 
 
 @pytest.mark.parametrize(
@@ -33,12 +34,12 @@ def test_escapes_are_carried_out(given: str, meant: str) -> None:
 
 
 def test_a_newline_reaches_the_settings(tmp_path: Path) -> None:
-    config = compose.load(overrides=["experiment=addition", r'rollout.stop=["\n",\t,"\\n"]'])
+    config = preflight.load(overrides=["experiment=addition", r'rollout.stop=["\n",\t,"\\n"]'])
     assert config.rollout.stop == ["\n", "\t", r"\n"]
     file = tmp_path / "rollout/mine.yaml"
     file.parent.mkdir()
     file.write_text("stop: [\"\\n\", '\\n']\nmax_response_tokens: 8\n")
-    config = compose.load(overrides=["experiment=addition", "rollout=mine"], config_dir=tmp_path)
+    config = preflight.load(overrides=["experiment=addition", "rollout=mine"], config_dir=tmp_path)
     assert config.rollout.stop == ["\n", r"\n"], "YAML's own rules"
 
 
@@ -66,6 +67,6 @@ def test_a_text_that_needs_quotes_gets_them(given, quoted):
 def test_paths_know_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = ["actor.model.path=~/m", "run.root='~/runs'", "trainer.resume=~/r", "run.name=à~"]
-    config = compose.load("sft", ["experiment=addition_warmup", *paths])
+    config = preflight.load("sft", ["experiment=addition_warmup", *paths])
     assert config.actor.model.path == f"{tmp_path}/m"
     assert (config.run.root, config.trainer.resume, config.run.name) == (f"{tmp_path}/runs", f"{tmp_path}/r", "à~")

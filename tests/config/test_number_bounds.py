@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from hybridflow import preflight
 from hybridflow.config import compose, number_bounds
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
@@ -117,4 +118,4 @@ def test_the_docs_have_the_table():
 def test_a_list_among_values_is_a_wrong_type(given):
     key = given.partition("=")[0]
     with pytest.raises(ConfigError, match=rf"^{key}: wrong type: .* where one value was expected \({re.escape(given)}"):
-        compose.load("sft", ["experiment=addition_warmup", given])
+        preflight.load("sft", ["experiment=addition_warmup", given])

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from hybridflow.config.compose import load, resolved_yaml
+from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config
+from hybridflow.preflight import load
 
 ADDITION = ["experiment=addition"]
 

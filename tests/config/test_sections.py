@@ -15,10 +15,10 @@ from omegaconf import MISSING, OmegaConf
 
 from hybridflow.bounds import Bounds
 from hybridflow.config import compose, number_bounds, resume_diff, sections
-from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, NameTakenError
 from hybridflow.parallel.layout import Layout
+from hybridflow.preflight import load
 from hybridflow.roles import roles
 from hybridflow.workers import Context
 

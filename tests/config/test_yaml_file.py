@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridflow import preflight
 from hybridflow.config import compose, yaml_file
 from hybridflow.errors import ConfigError
 
@@ -59,7 +60,7 @@ def test_what_is_no_file_of_settings_is_one_line_at_once(tmp_path: Path, name: s
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     begin = perf_counter()
     with pytest.raises(ConfigError) as error:
-        compose.load("train", ["experiment=my"], tmp_path)
+        preflight.load("train", ["experiment=my"], tmp_path)
     assert told in str(error.value) and "\n" not in str(error.value)
     assert perf_counter() - begin < 20
 

@@ -23,6 +23,7 @@ from hybridflow import preflight
 from hybridflow.config.schema import Device
 from hybridflow.controller import ResourcePool, Supervisor, cluster
 from hybridflow.errors import HybridFlowError
+from hybridflow.parallel.layout import Layout
 from hybridflow.registry import import_plugins
 from hybridflow.trainer.build import build
 

@@ -18,14 +18,14 @@ Problems = Callable[[list[list[str]]], list[list[str]]]
 CHECK = """
 import json, multiprocessing, sys
 import hybridflow.losses.advantages, hybridflow.losses.policy_losses
-from hybridflow.cli import preflight
+from hybridflow import preflight
 from hybridflow.config import compose, plugins
 
 def check(command):
     subcommand, *overrides = command[1:]
     folder = overrides.pop(overrides.index("-cd") + 1) if "-cd" in overrides else None
     overrides = [argument for argument in overrides if argument != "-cd"]
-    preflight.load_plugins(plugins.named(subcommand, overrides, folder))
+    plugins.load(plugins.named(subcommand, overrides, folder))
     return preflight.problems(compose.compose(subcommand, overrides, folder).to_config())
 
 with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:

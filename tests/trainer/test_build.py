@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.config.compose import load
+from hybridflow.preflight import load
 from hybridflow.trainer.build import with_absolute_paths
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hybridflow import preflight
 from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
@@ -35,7 +36,7 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
     overrides = ("rollout.verify_refit=true", *may_fail, *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
     cut = ("actor.parallel.tensor=1", "reward.grader=contract_even", "cost.grader=contract_count")
-    return compose.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
+    return preflight.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
 
 
 @dataclass

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.config.compose import load, resolved_yaml
+from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
+from hybridflow.preflight import load
 from hybridflow.trainer import resume
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
 from hybridflow.trainer.library_versions import versions

@@ -10,8 +10,8 @@ import pytest
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import Batch, BatchRef
-from hybridflow.config.compose import load
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.preflight import load
 
 
 class Recorder:

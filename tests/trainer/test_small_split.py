@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from hybridflow import preflight
 from hybridflow.algorithms import algorithms
-from hybridflow.config import compose
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.tasks.addition import ALPHABET, Addition
@@ -25,7 +25,7 @@ def test_more_prompts_a_step_than_there_are(
     task = Addition(char_tokenizer(ALPHABET))
     size = task.size("train")
     sizes = [f"algorithm.prompts_per_step={size + extra}", "trainer.steps=3"]
-    config = compose.load("train", ["experiment=addition", *sizes])
+    config = preflight.load("train", ["experiment=addition", *sizes])
     running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
     train(config, running, task, RunFolder(tmp_path), Live(), Progress(steps=3, accuracy={3: 0.5}))
     out = " ".join(capsys.readouterr().out.split())
@@ -36,7 +36,7 @@ def test_more_prompts_a_step_than_there_are(
 
 def test_a_run_that_is_good_enough_says_why_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = Addition(char_tokenizer(ALPHABET))
-    config = compose.load("train", ["experiment=addition", "trainer.steps=3", "trainer.stop_at_accuracy=0.9"])
+    config = preflight.load("train", ["experiment=addition", "trainer.steps=3", "trainer.stop_at_accuracy=0.9"])
     running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
     train(config, running, task, RunFolder(tmp_path), Live(), Progress(accuracy={0: 0.9}))
     assert capsys.readouterr().out == "trainer.stop_at_accuracy = 0.9 is reached: the run ends here\n"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hybridflow.config.compose import load
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.preflight import load
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer import run as trainer

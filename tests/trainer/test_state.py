@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from hybridflow.algorithms import Algorithm
-from hybridflow.config.compose import load
 from hybridflow.controller import Group, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import Placement
+from hybridflow.preflight import load
 from hybridflow.roles import CriticRole
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
@@ -34,7 +35,8 @@ class Adaptive(Algorithm):
 
 def running() -> Running:
     """No role is played, so that no rank is needed."""
-    return Running(Adaptive(load("train", ["experiment=addition"]).algorithm, {}), {}, {}, Supervisor())
+    algorithm = Adaptive(load("train", ["experiment=addition"]).algorithm, {})
+    return Running(algorithm, {}, {}, Placement((), ()), Supervisor())
 
 
 def test_the_algorithm_and_what_was_measured_come_back(tmp_path: Path) -> None:

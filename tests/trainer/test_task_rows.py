@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hybridflow import preflight
 from hybridflow.algorithms import algorithms
-from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks.tokenizer import char_tokenizer
@@ -31,7 +31,7 @@ def model(folder: Path, vocab: int, *added: str, positions: int = 64) -> str:
 
 def config(actor: str, critic: str | None = None, *overrides: str) -> Config:
     settings = [f"actor.model.path={actor}", f"critic.model.path={critic or actor}", "rollout.max_sequence_tokens=64"]
-    return compose.load("train", ["experiment=addition", "algorithm=ppo", *settings, *overrides])
+    return preflight.load("train", ["experiment=addition", "algorithm=ppo", *settings, *overrides])
 
 
 def test_the_least_vocabulary_and_length_of_the_models_in_use_count(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybridflow import preflight
 from hybridflow.algorithms import algorithms
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Call, methods, protocols
 from hybridflow.models.weight_table import VALUE_HEAD
@@ -117,7 +117,7 @@ def config_of(name: str, model: Path, other: Path, budget: int) -> Config:
     sizes = ("algorithm.minibatches=1", "algorithm.epochs=2", "algorithm.samples_per_prompt=3")
     paths = (f"actor.model.path={model}", f"critic.model.path={model}", f"reference.model.path={other}")
     own = (*sizes, *paths, *OWN[name], "actor.parallel.tensor=1", "reward.max_failed_share=0.9")
-    config = compose.load("train", ["experiment=addition", f"algorithm={name}", *own])
+    config = preflight.load("train", ["experiment=addition", f"algorithm={name}", *own])
     for role in (config.actor, config.critic, config.reference):
         role.max_tokens_per_rank = budget  # less than the longest row of a run may have; none is so long here
     config.actor.optimizer = config.critic.optimizer = replace(reference.SETTINGS, lr=2e-3)

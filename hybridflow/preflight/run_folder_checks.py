@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from hybridflow.config import layout_checks
+from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.observe.run_folder import PARTS
 
@@ -28,10 +28,7 @@ def problems(config: Config) -> list[str]:
 def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     """Inputs of a run among what it moves away at its start or writes at its end."""
     own = folder_of(config).resolve()
-    paths = {
-        f"{role}.model.path": layout_checks.section(config, role).model.path
-        for role in layout_checks.trained(config, layout_checks.Facts(roles))
-    }
+    paths = {f"{role}.model.path": section(config, role).model.path for role in with_models(config, roles)}
     paths |= {f"task.options.{key}": value for key, value in _texts(config.task.options)}
     told = set()
     for key, path in paths.items():

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hybridflow.cli import preflight
-from hybridflow.config import compose
+from hybridflow import preflight
 from hybridflow.models.model_shape import shape_of
 from hybridflow.models.weight_table import table
+from hybridflow.preflight import job_checks
 from hybridflow.tasks.tokenizer import char_tokenizer
 from tests.cli.conftest import QWEN2
 
@@ -20,7 +20,7 @@ from tests.cli.conftest import QWEN2
 def problems(*overrides: str, algorithm: str = "ppo") -> list[str]:
     settings = ["experiment=addition", f"algorithm={algorithm}", "actor.model.path=model", *overrides]
     settings += ["rollout.max_sequence_tokens=32", "rollout.max_response_tokens=8", "actor.max_tokens_per_rank=64"]
-    return preflight.problems(compose.load("train", settings))
+    return preflight.problems(preflight.load("train", settings))
 
 
 def write_model(folder: Path, alphabet: str, vocab: int) -> None:
@@ -76,17 +76,34 @@ def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("gpus", "address", "told"), [(False, "local", True), (True, "local", False), (False, "auto", False)]
+    ("gpus", "address", "device", "told"),
+    [
+        (0, "local", "auto", True),
+        (2, "local", "auto", False),
+        (2, "local", "cpu", True),
+        (0, "auto", "auto", False),
+        (2, "auto", "cpu", True),
+    ],
 )
 def test_heads_that_vllm_does_not_take_here_are_told(
-    gpus: bool, address: str, told: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    gpus: int, address: str, device: str, told: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything starts; what a cluster that is joined has for hardware is not known."""
     write_model(workplace / "model", "0123456789+=", 23)
     config = json.loads((workplace / "model" / "config.json").read_text())
     sizes = {"hidden_size": 128, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": None}
     (workplace / "model" / "config.json").write_text(json.dumps(config | sizes))
-    monkeypatch.setattr(preflight, "NVIDIA", workplace if gpus else workplace / "nowhere")
-    found = [line for line in problems(f"ray.address={address}") if "heads" in line]
+    monkeypatch.setattr(job_checks, "local_gpus", lambda: gpus)
+    settings = (f"ray.address={address}", f"placement.device={device}")
+    found = [line for line in problems(*settings) if "heads" in line]
     said = "actor.model.path: model has heads of 16 numbers: vLLM's attention on a CPU takes 32, 64, 80,"
     assert [line.startswith(said) for line in found] == [True] * told
+
+
+def test_more_slots_than_gpus_of_this_machine_are_told(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(workplace / "model", "0123456789+=", 23)
+    monkeypatch.setattr(job_checks, "local_gpus", lambda: 1)
+    (found,) = problems(algorithm="grpo")
+    assert found.startswith("placement.pools.main: 2 slots for models, each of which takes a GPU, but there is 1;")
+    assert problems("placement.device=cpu", algorithm="grpo") == []
+    assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == [], "what that cluster has is not known"

@@ -1,17 +1,23 @@
 """Impossible combinations. Each case changes one thing in a configuration that is sound."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.config import combination_checks, compose, layout_checks
-from hybridflow.config.layout_checks import MODEL_ROLES, Facts
+from hybridflow.config import Config, compose
+from hybridflow.config.model_roles import MODEL_ROLES
 from hybridflow.config.schema import Resharding
 from hybridflow.models import ModelShape
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import problems as placement_problems
+from hybridflow.placement import resolve
+from hybridflow.preflight import combination_checks, model_checks
+from hybridflow.preflight.model_checks import Facts
 from hybridflow.resharding.plan import make_plan, make_pool_plan
 from tests.resharding.plan.simulate import SHAPE
 
@@ -22,6 +28,11 @@ def sizes(**changes: object) -> ModelShape:
 
 def facts(**models: ModelShape) -> Facts:
     return Facts(models={role: models.get(role, sizes()) for role in MODEL_ROLES})
+
+
+def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProxyType({}), gpus: int = 0) -> list[str]:
+    placed = resolve(config, ("actor", "critic", "reference", "reward"), gpus=gpus)
+    return combination_checks.warnings(config, placed, cpus, planned)
 
 
 def load(*overrides: str):
@@ -179,7 +190,7 @@ def test_no_plan_of_a_refit_is_refused_that_has_passed(model, actor, rollout, me
     else:
         config.rollout.resharding = Resharding(method)
     known = Facts(roles=("actor",), models={"actor": model})
-    found = [*layout_checks.models(config, known), *layout_checks.generation(config)]
+    found = [*model_checks.models(config, known), *placement_problems(config, known.roles)]
     bytes_of = {"itemsize": 4, "bucket_bytes": 2**20}
     try:
         if method == "pools":
@@ -240,6 +251,11 @@ def test_a_reward_model_is_no_policy_but_a_critic_may_start_from_it():
     assert all("is a reward model; a language model was expected" in line for line in found)
 
 
+def test_more_slots_than_gpus_is_a_problem_beside_the_others():
+    found = combination_checks.problems(load("trainer.steps=-1"), replace(facts(), gpus=1))
+    assert [line.partition(":")[0] for line in found] == ["trainer.steps", "placement.pools.main"]
+
+
 def test_problems_come_all_at_once():
     config = load("trainer.steps=-1", "placement.pools.main=3", "rollout.top_p=2", "rollout.parallel.pipeline=2")
     assert len(combination_checks.problems(config, facts())) == 4
@@ -272,18 +288,19 @@ def test_roles_that_take_no_part_are_not_looked_at():
 def test_warnings_are_no_problems():
     many = load("placement.pools.main=4", "trainer=smoke")
     assert combination_checks.problems(many, facts()) == []
-    assert [line.partition(":")[0] for line in combination_checks.warnings(many, cpus=2)] == [
-        "placement.pools",
+    assert [line.partition(":")[0] for line in warnings(many, cpus=2)] == [
         "algorithm.critic_warmup_steps",
+        "placement.pools",
     ]
-    assert combination_checks.warnings(load(), cpus=2) == []
-    assert combination_checks.warnings(load("placement.pools.main=4", "ray.address=auto"), cpus=2) == []
+    assert [line.partition(":")[0] for line in warnings(many, cpus=2, gpus=4)] == ["algorithm.critic_warmup_steps"]
+    assert warnings(load(), cpus=2) == []
+    assert warnings(load("placement.pools.main=4", "ray.address=auto"), cpus=2) == []
 
 
 def test_what_learns_nothing_and_where_nothing_runs_is_told():
     config = load("actor.optimizer.lr=0", "+placement.pools.spare=1")
     assert combination_checks.problems(config, facts()) == []
-    told = combination_checks.warnings(config, 8, {"actor": 400, "critic": 400})
+    told = warnings(config, 8, {"actor": 400, "critic": 400})
     assert [line.partition(":")[0] for line in told] == ["actor.optimizer.lr", "placement.pools.spare"]
 
 
@@ -308,7 +325,7 @@ def load_once(tensor: int, pipeline: int, slots: int):
 def test_a_warm_up_longer_than_the_run_is_a_warning():
     config = load("actor.optimizer.warmup_steps=9")
     for count, expected in ((0, []), (8, ["actor.optimizer.warmup_steps"]), (9, [])):
-        found = combination_checks.warnings(config, cpus=2, planned={"actor": count, "critic": 100})
+        found = warnings(config, cpus=2, planned={"actor": count, "critic": 100})
         assert [line.partition(":")[0] for line in found] == expected
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.config import compose, setting_checks
+from hybridflow.config import compose
+from hybridflow.preflight import setting_checks
 from hybridflow.workers import Worker, worker, workers
 from hybridflow.workers.worker import PLAYED_BY
 

@@ -9,9 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from hybridflow.config import layout_checks, number_bounds
-from hybridflow.config.layout_checks import MODEL_ROLES, Facts, section, trained
-from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.config import number_bounds
+from hybridflow.config.model_roles import MODEL_ROLES, section, with_models
+from hybridflow.config.schema import SECTIONS, Config, Device
+from hybridflow.placement import Placement
+from hybridflow.placement import problems as placement_problems
+from hybridflow.preflight import model_checks
+from hybridflow.preflight.model_checks import Facts
 
 WORD = re.compile(r"\w+")
 
@@ -20,64 +24,71 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = number_bounds.problems(config)
-    found = [*_pools(config, facts), *_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
-    found += layout_checks.not_supported(config, facts)
-    # Sizes are put together only where each of them means something.
-    if not any(line.startswith("placement.") for line in found) and not any(".parallel." in line for line in outside):
-        found += [
-            *layout_checks.layouts(config, facts),
-            *layout_checks.models(config, facts),
-            *layout_checks.generation(config),
-        ]
+    found = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus)]
+    found += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
+    found += model_checks.not_supported(config, facts)
+    if not any(".parallel." in line for line in outside):  # else sizes that mean nothing would be put together
+        found += model_checks.models(config, facts)
     # What else is said of a number that is out of its bounds only follows from that.
     names = {line.partition(":")[0].rpartition(".")[2] for line in outside}
     return [*outside, *(line for line in found if names.isdisjoint(WORD.findall(line)))]
 
 
-def warnings(config: Config, cpus: int, planned: Mapping[str, int] = MappingProxyType({})) -> list[str]:
-    """List what will work, but not as the user may think.
+def warnings(
+    config: Config, placed: Placement, cpus: int, planned: Mapping[str, int] = MappingProxyType({})
+) -> list[str]:
+    """Return what will work, but not as the user may think.
 
     Args:
+        placed: where the roles of these settings run.
         cpus: cores of this machine.
         planned: by role, the optimizer steps that it will take, of those that learn.
     """
-    found = []
+    return [*_idle_learners(config, planned), *_idle_slots(config, placed, cpus), *_biased_updates(config)]
+
+
+def _idle_learners(config: Config, planned: Mapping[str, int]) -> Iterator[str]:
+    """Roles that learn nothing, or never at their full rate."""
     for role, count in planned.items():
         if count and not getattr(config, role).optimizer.lr:
-            found.append(f"{role}.optimizer.lr: 0 given: its updates are taken, and leave it as it is")
+            yield f"{role}.optimizer.lr: 0 given: its updates are taken, and leave it as it is"
         warmup = getattr(config, role).optimizer.warmup_steps
         if 0 < count < warmup:
-            found.append(
+            yield (
                 f"{role}.optimizer.warmup_steps: {warmup} given for a run of {count} updates: "
                 "its learning rate never gets to lr"
             )
-    slots, idle = sum(config.placement.pools.values()), config.algorithm.critic_warmup_steps
-    if config.ray.address == "local" and slots > cpus:
-        found.append(f"placement.pools: {slots} slots on {cpus} CPU cores: without as many GPUs, ranks take turns")
+    idle = config.algorithm.critic_warmup_steps
     if 0 < config.trainer.steps <= idle and not planned.get("actor"):
-        found.append(
+        yield (
             f"algorithm.critic_warmup_steps: {idle} of the {config.trainer.steps} trainer.steps: the actor never learns"
         )
-    named = {next(iter(config.placement.pools), None), *config.placement.roles.values()}
-    for pool in (pool for pool in config.placement.pools if pool not in named):
-        found.append(f"placement.pools.{pool}: no role is placed on it, so it is not started; see placement.roles")
+
+
+def _idle_slots(config: Config, placed: Placement, cpus: int) -> Iterator[str]:
+    """Slots that wait for each other's CPU core, and pools that nobody is on."""
+    slots = sum(config.placement.pools.values())
+    on_cpus = all(pool.device is Device.cpu for pool in placed.pools)
+    if config.ray.address == "local" and on_cpus and slots > cpus:
+        yield f"placement.pools: {slots} slots on {cpus} CPU cores: ranks take turns"
+    used = {pool.name for pool in placed.pools}
+    for pool in (pool for pool in config.placement.pools if pool not in used):
+        yield f"placement.pools.{pool}: no role is placed on it, so it is not started; see placement.roles"
+
+
+def _biased_updates(config: Config) -> Iterator[str]:
     updates = config.algorithm.minibatches * config.algorithm.epochs
     if config.algorithm.policy_loss.name == "pg" and updates > 1:
-        found.append(
-            f"algorithm.policy_loss.name: pg has no ratio, so of the {updates} optimiser steps on a rollout only the "
+        yield (
+            f"algorithm.policy_loss.name: pg has no ratio, so of the {updates} optimizer steps on a rollout only the "
             "first is unbiased; set algorithm.minibatches and algorithm.epochs to 1, or use ppo_clip"
         )
-    return found
 
 
-def _pools(config: Config, facts: Facts) -> Iterator[str]:
-    pools = config.placement.pools
-    if not pools:
-        yield "placement.pools: there is no pool; choose placement=colocated or add +placement.pools.main=2"
+def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
+    """Names in `placement.roles` that no role has."""
     known = SECTIONS | {*facts.own}
-    for role, pool in config.placement.roles.items():
-        if pool not in pools:
-            yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"
+    for role in config.placement.roles:
         if role not in known:
             named = ", ".join((*MODEL_ROLES, *facts.own))
             yield f"placement.roles.{role}: no role is named {role!r}; the configuration has {named}"
@@ -102,7 +113,7 @@ def _roles(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _rates(config: Config, facts: Facts) -> Iterator[str]:
-    for role in trained(config, facts):
+    for role in with_models(config, facts.roles):
         optimizer = getattr(section(config, role), "optimizer", None)
         if optimizer is not None and optimizer.min_lr > optimizer.lr:
             yield (
@@ -126,7 +137,7 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
         )
     if "" in rollout.stop:
         yield "rollout.stop: an empty string given, which every response ends with; take it out"
-    for role in trained(config, facts):
+    for role in with_models(config, facts.roles):
         most = section(config, role).max_tokens_per_rank
         times, unit = (2, "pair") if role == "reward_model" else (1, "row")
         if most < times * rollout.max_sequence_tokens:

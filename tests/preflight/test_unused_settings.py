@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from hybridflow import preflight
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.algorithms.ppo import PPO
-from hybridflow.config import compose, unused_settings
+from hybridflow.config import compose
 from hybridflow.errors import ConfigError
+from hybridflow.preflight import unused_settings
 
 
 def composed(*overrides: str, folder: Path | None = None) -> compose.Composed:
@@ -94,9 +96,9 @@ def test_what_an_experiment_sets_for_ppo_does_not_stop_grpo(tmp_path: Path) -> N
         "# @package _global_\ndefaults: [addition]\nalgorithm:\n  critic_warmup_steps: 8\n  reward_kl_coef: 0.1\n"
     )
     for algorithm in ("ppo", "grpo", "sft"):
-        compose.load("train", ["experiment=mine", f"algorithm={algorithm}"], tmp_path)
+        preflight.load("train", ["experiment=mine", f"algorithm={algorithm}"], tmp_path)
     with pytest.raises(ConfigError, match="critic_warmup_steps: 2 given, but grpo has no use for it"):
-        compose.load("train", ["experiment=mine", "algorithm=grpo", "algorithm.critic_warmup_steps=2"], tmp_path)
+        preflight.load("train", ["experiment=mine", "algorithm=grpo", "algorithm.critic_warmup_steps=2"], tmp_path)
 
 
 def test_what_is_for_every_stage_may_be_of_no_use_to_one() -> None:

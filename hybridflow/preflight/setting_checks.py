@@ -9,22 +9,26 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from hybridflow.config import combination_checks, component_checks, layout_checks, unused_settings
+from hybridflow.config.model_roles import has_model, section
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config
-from hybridflow.config.sharding_checks import Sizes
+from hybridflow.preflight import combination_checks, component_checks, unused_settings
+from hybridflow.preflight.model_checks import Facts
+from hybridflow.preflight.sharding_checks import Sizes
 
 
 def problems(
     config: Config,
     models: Mapping[str, Sizes] = MappingProxyType({}),
     tokenizers: Mapping[str, str] = MappingProxyType({}),
+    gpus: int | None = None,
 ) -> list[str]:
     """List every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
 
     Args:
         models: by role, the sizes of its model, as far as they are known.
         tokenizers: by role, how its tokenizer differs from the actor's, as `Facts` has it.
+        gpus: of the cluster, if it is known.
     """
     from hybridflow.algorithms import algorithms
     from hybridflow.algorithms.schedule import schedules
@@ -36,11 +40,11 @@ def problems(
     flow = algorithms.get(config.algorithm.name)
     roles = flow.roles_of(config.algorithm)
     found += [*_graders(config, roles), *_workers(config, roles)]
-    facts = layout_checks.Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow))
+    facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
     return [*found, *combination_checks.problems(config, facts)]
 
 
-def of_parts(config: Config, origins: Origins | None = None) -> list[str]:
+def of_components(config: Config, origins: Origins | None = None) -> list[str]:
     """List the problems of the algorithm's parts and of what it does not heed, in settings that are sound otherwise.
 
     Args:
@@ -84,7 +88,7 @@ def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     from hybridflow.tasks.task import graders
 
     yield from component_checks.unknown_name("reward.grader", graders, config.reward.grader)
-    if "cost" in roles and not layout_checks.has_model(config, "cost"):
+    if "cost" in roles and not has_model(config, "cost"):
         yield from component_checks.unknown_name("cost.grader", graders, config.cost.grader)
 
 
@@ -94,7 +98,7 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
     plays = {name: role for role, names in PLAYED_BY.items() for name in names}
     for role in (role for role in roles if role in PLAYED_BY):
-        name = layout_checks.section(config, role).worker
+        name = section(config, role).worker
         can = [*PLAYED_BY[role], *(other for other in workers.registered if other not in plays)]
         if name in can:
             continue

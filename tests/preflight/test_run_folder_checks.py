@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.config import Config, run_folder_checks
-from hybridflow.config.compose import load
+from hybridflow.config import Config
 from hybridflow.config.schema import RunConfig
 from hybridflow.errors import ConfigError
+from hybridflow.preflight import load, run_folder_checks
 
 
 def told(name: str = "mine", root: str | Path = "runs") -> list[str]:

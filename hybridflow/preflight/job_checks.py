@@ -1,0 +1,99 @@
+"""All checks of one run: of its settings, of its model folders, and of the machine that it is to start on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from hybridflow.config import Config, compose, escapes, plugins, temporary_folder
+from hybridflow.config.model_roles import section, with_models
+from hybridflow.config.provenance import Origins
+from hybridflow.config.schema import Device
+from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.errors import ConfigError
+from hybridflow.models import ModelShape
+from hybridflow.placement import model_device, resolve
+from hybridflow.placement.hardware import local_gpus
+from hybridflow.preflight import combination_checks, run_folder_checks, setting_checks, unused_settings
+from hybridflow.preflight.model_folders import PendingModels, compared_tokenizers, read_models
+
+
+def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Config:
+    """Compose the settings of one run and check them as the command does, but for the folders of models and of the run.
+
+    Plugins that they name are imported.
+
+    Args:
+        config_name: the primary configuration, `train`, `sft`, `train-reward` or `train-cost`.
+        overrides: as on the command line, for example `["experiment=addition", "run.seed=2"]`.
+        config_dir: a folder with more options of the groups.
+
+    Raises:
+        ConfigError: an unknown key or option, a wrong type, a mandatory value that is missing, or settings that no run
+            can have; everything found, each with the place where it was set.
+    """
+    overrides = escapes.quoted(overrides)
+    plugins.load(plugins.named(config_name, overrides, config_dir))
+    composed = compose.compose(config_name, overrides, config_dir)
+    config = composed.to_config()
+    plugins.load(config.plugins)
+    found = [*run_folder_checks.of_name(config.run.name), *setting_checks.problems(config)]
+    if found := found or setting_checks.of_components(config, composed.origins):
+        raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
+    return config
+
+
+def problems(
+    config: Config, pending: PendingModels = MappingProxyType({}), origins: Origins | None = None
+) -> list[str]:
+    """Return every problem of these settings; registries and folders are read, and GPUs of this machine counted.
+
+    Args:
+        pending: model folders that will be there.
+        origins: where the settings were made, if that is known.
+    """
+    from hybridflow.algorithms import algorithms
+
+    found = run_folder_checks.problems(config)
+    if config.ray.address == "local" and (told := temporary_folder.problem()):
+        found.append(told)
+    models, tokenizers, gpus = dict[str, ModelShape](), dict[str, str](), _known_gpus(config)
+    if config.algorithm.name in algorithms:
+        roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+        models, unread = read_models(config, roles, pending)
+        tokenizers = compared_tokenizers(config, models, pending)
+        found += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *_heads(config, models, gpus)]
+    found += setting_checks.problems(config, models, tokenizers, gpus)
+    return found or setting_checks.of_components(config, origins)
+
+
+def warnings(job: compose.Composed) -> list[str]:
+    """Return what will work, but not as the user may think; of a job without problems."""
+    from hybridflow.algorithms import algorithms
+
+    config = job.to_config()
+    flow = algorithms.get(config.algorithm.name)
+    roles = flow.roles_of(config.algorithm)
+    learning = [role for role in with_models(config, roles) if hasattr(section(config, role), "optimizer")]
+    planned = {role: flow.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
+    placed = resolve(config, roles, gpus=_known_gpus(config))
+    idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
+    return [*combination_checks.warnings(config, placed, os.cpu_count() or 1, planned), *idle]
+
+
+def _known_gpus(config: Config) -> int | None:
+    """Count the GPUs of a cluster that this run starts; of one that it joins nothing is known before."""
+    return local_gpus() if config.ray.address == "local" else None
+
+
+def _heads(config: Config, models: Mapping[str, ModelShape], gpus: int | None) -> list[str]:
+    """Whether vLLM takes the actor's heads where generation is to run."""
+    if "actor" not in models or model_device(config, gpus) is not Device.cpu:
+        return []
+    try:
+        refuse_head_dim(models["actor"].head_dim, "cpu")
+    except ValueError as error:
+        return [f"actor.model.path: {config.actor.model.path} has {error}"]
+    return []

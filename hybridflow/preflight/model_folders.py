@@ -1,0 +1,101 @@
+"""Model folders that a run reads and leaves, looked at before anything starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from hybridflow.config import Config
+from hybridflow.config.model_roles import BY_MODEL, section, with_models
+from hybridflow.models import ModelShape, read_shape
+from hybridflow.models.weight_files import why_broken
+from hybridflow.preflight.run_folder_checks import folder_of
+
+# Model folders, resolved, that runs before this one will leave; None: their shape is not known.
+PendingModels = Mapping[Path, ModelShape | None]
+
+
+def compared_tokenizers(config: Config, models: Mapping[str, ModelShape], pending: PendingModels) -> dict[str, str]:
+    """Return how the tokenizer of each of these models differs from the actor's, by role; empty: not, or not yet."""
+    from hybridflow.tasks.vocabulary import differences
+
+    actor, found = config.actor.model.path, {}
+    for role in models:
+        path = section(config, role).model.path
+        if path != actor and pending.keys() & {Path(path).resolve(), Path(actor).resolve()}:
+            found[role] = ""  # it is compared when it is there
+        elif path != actor:
+            try:
+                told = differences(actor, path)
+            except ValueError as error:
+                found[role] = str(error)
+            else:
+                found |= {role: told.ordinary or ""} if told else {}
+    return found
+
+
+def output_model(config: Config, pending: PendingModels = MappingProxyType({})) -> dict[Path, ModelShape | None]:
+    """Return the model folder that a run with these settings leaves, with its shape."""
+    from hybridflow.algorithms import algorithms
+
+    found: ModelShape | None = None
+    if config.algorithm.name in algorithms:
+        learner = algorithms.get(config.algorithm.name).learner
+        source = read_models(config, (learner,), pending)[0].get(learner)
+        found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
+    return {(folder_of(config) / "model").resolve(): found}
+
+
+def read_models(
+    config: Config, roles: tuple[str, ...], pending: PendingModels = MappingProxyType({})
+) -> tuple[dict[str, ModelShape], list[str]]:
+    """Read config.json of each role; return shapes, and a problem for each folder that is missing or not supported."""
+    models: dict[str, ModelShape] = {}
+    unread: dict[str, str] = {}
+    for role in with_models(config, roles):
+        path, worker = section(config, role).model.path, section(config, role).worker
+        if not path:
+            unread[path] = (
+                f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
+            )
+            continue
+        try:
+            there = Path(path).resolve() not in pending
+            shape = read_shape(path) if there else pending[Path(path).resolve()]
+            models |= {role: shape} if shape else {}
+            broken = why_broken(path, shape) if there and shape else None
+            unread |= {path: f"{role}.model.path: {broken}"} if broken and path not in unread else {}
+        except FileNotFoundError:
+            hint = how_to_make(path, config.run.root, f"train-{role}" if role in BY_MODEL else "sft")
+            unread.setdefault(path, f"{role}.model.path: {path} is not a model folder (no config.json); {hint}")
+        except ValueError as error:
+            unread.setdefault(path, f"{role}.model.path: {error}")
+    return models, list(unread.values())
+
+
+def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
+    """Say by which command a model folder is made, told from where it should be; `subcommand` makes those of runs."""
+    folder = Path(path)
+    if folder.name == "model" and folder.parent.parent == Path(root):
+        run = folder.parent.name
+        return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
+    if subcommand != "sft":
+        return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
+    layers = re.search(r"(\d+)_layers$", folder.name)
+    recipe = (
+        "smollm2" if "smollm2" in folder.name.lower() else f"addition --layers {layers[1]}" if layers else "addition"
+    )
+    hub = _of_hub(path)
+    return f"make one (hybridflow model {recipe} --out {path}) or give the path of a Hugging Face folder{hub}"
+
+
+def _of_hub(path: str) -> str:
+    """Say what to do with a name on a hub, if it may be one: nothing is downloaded."""
+    owner, _, name = path.partition("/")
+    may_be = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not Path(owner).exists()
+    if not may_be or owner in ("models", "runs"):
+        return ""
+    return f"; a name on a hub is not looked up: hf download {path} --local-dir models/{name}, then give that folder"
