@@ -113,6 +113,10 @@ class Scribe(Role, Worker):
     def ping(self) -> None:
         """Nothing: what is left is the cost of a call."""
 
+    @using("one_to_all")
+    def pid(self) -> Any:
+        return os.getpid()
+
     @using("one_to_all", blocking=True)
     def nap(self, *, seconds: float) -> None:
         time.sleep(seconds)

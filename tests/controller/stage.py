@@ -20,7 +20,7 @@ class Stage:
     def start_role(self, role: str, layout: Layout | None = None, **options: Any) -> Any:
         return self.pool.start_role(role, layout or Layout(data=self.pool.slots), **options)
 
-    def play_once(self, role: str, layout: Layout | None = None) -> Any:
+    def start_role_once(self, role: str, layout: Layout | None = None) -> Any:
         """The group that plays a role, built at the first call."""
         if (role, layout) not in self._playing:
             self._playing[role, layout] = self.start_role(role, layout)

@@ -31,7 +31,7 @@ def stored() -> int:
 
 def step(stage: Stage, number: int) -> None:
     """What an algorithm does with rows: some calls, a union of columns, shuffled minibatches."""
-    scribe, halves = stage.play_once("scribe"), stage.play_once("scribe", Layout(tensor=2, data=2))
+    scribe, halves = stage.start_role_once("scribe"), stage.start_role_once("scribe", Layout(tensor=2, data=2))
     words = Ragged.of([np.arange(LENGTH)] * (ROWS // 2))
     rows = put(Batch(n=np.arange(ROWS // 2), words=words)).repeat(2)
     rows |= scribe.lengthen(rows)

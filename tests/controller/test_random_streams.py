@@ -115,7 +115,7 @@ def test_calls_are_counted_in_their_step_whichever_role_they_are_made_on() -> No
 @pytest.mark.ranks
 @pytest.mark.parametrize("layout", [Layout(data=4), Layout(2, 1, 2)], ids=["d4", "t2d2"])
 def test_a_rank_is_given_the_streams_of_its_rows(stage: Stage, layout: Layout) -> None:
-    scribe, rows = stage.play_once("scribe", layout), put(Batch(n=np.arange(5))).placed(np.arange(5)).repeat(2)
+    scribe, rows = stage.start_role_once("scribe", layout), put(Batch(n=np.arange(5))).placed(np.arange(5)).repeat(2)
     stage.supervisor.finish_step()  # counts begin anew where the step is another
     expected = []
     for step in (0, 1):

@@ -42,7 +42,7 @@ def test_a_long_row_does_not_hold_back_the_others(new_stage: Callable[..., Stage
 @pytest.mark.parametrize("count", [0, 1, 3, 9])
 @pytest.mark.parametrize("layout", [Layout(data=4), Layout(2, 1, 2), Layout(1, 2, 2)], ids=["d4", "t2d2", "p2d2"])
 def test_every_row_comes_once_from_whom_the_protocol_collects(count: int, layout: Layout, stage: Stage) -> None:
-    scribe = stage.play_once("scribe", layout)
+    scribe = stage.start_role_once("scribe", layout)
     stage.supervisor.collect_metrics()
     found = list(scribe.double_one_by_one(put(rows_of(count)).select(np.arange(count)[::-1])))
     assert sorted(row for numbers, _ in found for row in numbers) == list(range(count))
@@ -52,7 +52,7 @@ def test_every_row_comes_once_from_whom_the_protocol_collects(count: int, layout
 
 
 def test_who_stops_to_read_stops_nothing(stage: Stage) -> None:
-    scribe = stage.play_once("scribe")
+    scribe = stage.start_role_once("scribe")
     stage.supervisor.collect_metrics()
     stream = scribe.double_one_by_one(put(rows_of(9)))
     next(stream)
@@ -91,4 +91,4 @@ def test_a_call_without_rows_is_refused(stage: Stage) -> None:
     with pytest.raises(
         HybridFlowError, match=r"scribe\.double_one_by_one gives rows as they finish; it must be called"
     ):
-        stage.play_once("scribe").double_one_by_one(3)
+        stage.start_role_once("scribe").double_one_by_one(3)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
+import psutil
 import pytest
-from tests.controller.test_failure import CAUSES
+import ray
 
 from hybridflow.batch import Batch
-from hybridflow.controller import put
+from hybridflow.controller import Supervisor, put
+from hybridflow.controller.failure_policy import RankSource
 from hybridflow.parallel.layout import Layout
 from hybridflow.runtime.failure import RoleError
 from tests.controller.rank_functions import Vandal
 from tests.controller.stage import Stage
+from tests.runtime.test_failure import CAUSES
 
 pytestmark = pytest.mark.ranks
 
@@ -161,3 +165,64 @@ def test_metrics_count_once_what_replicas_share(stage: Stage) -> None:
     scribe.measure_everywhere()
     found = stage.supervisor.collect_metrics()
     assert found["replicas/total"] == 10 and found["ranks/total"] == 4
+
+
+def test_a_barrier_is_not_the_end_of_a_step(stage: Stage) -> None:
+    """What was measured stays with the step in which it was called, whenever it is waited for."""
+    scribe, supervisor = stage.start_role_once("scribe"), stage.supervisor
+    supervisor.collect_metrics()
+    scribe.measure(numbers(3))
+    supervisor.begin_step(0)
+    scribe.measure(numbers(5))
+    supervisor.wait_all()
+    scribe.measure(numbers(1))
+    supervisor.begin_step(1)
+    scribe.measure(numbers(2))
+    assert supervisor.finish_step()["n/total"] == 1 and supervisor.step is None
+    assert supervisor.collect_metrics()["n/total"] == 3, "of calls outside of any step"
+    supervisor.begin_step(2)
+    assert supervisor.finish_step() == {}
+
+
+def test_the_end_of_a_step_does_not_wait_for_another(stage: Stage, tmp_path: Path) -> None:
+    scribe, supervisor = stage.start_role_once("scribe"), stage.supervisor
+    supervisor.begin_step(1)
+    waiting = scribe.patient(numbers(4), file=str(tmp_path / "there"))
+    supervisor.begin_step(0)
+    assert supervisor.finish_step() == {}
+    (tmp_path / "there").touch()
+    assert waiting.get().dense("waited").tolist() == [1.0] * 4
+
+
+class Lenient:
+    """A policy of a user's: the ranks live on."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def handle(self, error: RoleError, pools: Iterable[RankSource]) -> NoReturn:
+        self.seen.append((error.failure.method, sum(len(pool.ranks) for pool in pools)))
+        raise LookupError("decided by the policy") from error
+
+
+def test_what_follows_from_a_failure_is_the_policys(new_stage: Callable[..., Stage]) -> None:
+    policy = Lenient()
+    stage = new_stage(2, Supervisor(policy))
+    pids = [place.pid for place in stage.pool.places]
+    with pytest.raises(LookupError, match="decided by the policy"):
+        stage.start_role("vandal").fail_in_turn(numbers(2), first=0, wait_s=0.0).get()
+    assert policy.seen == [("fail_in_turn", 2)]
+    assert ray.get([rank.__ray_ready__.remote() for rank in stage.pool.ranks]) == [True, True]
+    assert all(map(psutil.pid_exists, pids))
+
+
+def test_a_pool_may_be_given_other_ranks_under_a_living_group(new_stage: Callable[..., Stage]) -> None:
+    supervisor = Supervisor()
+    first, second = new_stage(1, supervisor), new_stage(1, supervisor)
+    scribe = first.start_role("scribe")
+    second.start_role("scribe")
+    own = first.pool.ranks
+    assert scribe.pid().get() == [first.pool.places[0].pid]
+    first.pool.ranks = second.pool.ranks
+    assert scribe.pid().get() == [second.pool.places[0].pid]
+    first.pool.ranks = own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple
 from inspect import signature
 from itertools import chain
@@ -148,16 +149,19 @@ class Forgetful(Platform):
         self.said.append(f"wake {part}")
 
 
-def turns(folder: Path, prompts: Batch, *, forgets: bool) -> list[list[str]]:
-    """Two calls of `generate_sequences` of the same weights, after a step: what happened in each, in order."""
-    worker, found = actor(folder, Layout()), []
-    learn(folder, prompts | generate(folder, Layout(), prompts)[0])
+@contextmanager
+def watched(worker: ActorWorker, *, forgets: bool) -> Iterator[list[str]]:
+    """What happens to the memory, weights and rows of a worker's generation, in order.
+
+    Args:
+        forgets: it sleeps as on a GPU.
+    """
     said: list[str] = []
     original = engine_module.platform
-    watched = Forgetful(*astuple(original()))
-    object.__setattr__(watched, "said", said)
+    forgetful = Forgetful(*astuple(original()))
+    object.__setattr__(forgetful, "said", said)
     if forgets:
-        engine_module.platform = lambda: watched
+        engine_module.platform = lambda: forgetful
     receive, stream = worker.generator.receive, worker.generator.stream
     worker.generator.receive = lambda shards, version, **rest: receive(noted(shards, "shard"), version, **rest)  # type: ignore[method-assign]
     worker.generator.stream = lambda *args: noted(stream(*args), "row")  # type: ignore[method-assign]
@@ -168,11 +172,32 @@ def turns(folder: Path, prompts: Batch, *, forgets: bool) -> list[list[str]]:
             yield thing
 
     try:
-        for _ in range(2):
-            said.clear()
-            worker.generate_sequences(prompts)
-            found.append([what for what, before in zip(said, [None, *said], strict=False) if what != before])
+        yield said
     finally:
         engine_module.platform = original
         del worker.generator.receive, worker.generator.stream
-    return found
+
+
+def orders(folder: Path, prompts: Batch, *calls: str, forgets: bool) -> tuple[list[list[str]], list[int]]:
+    """Of each of these calls what happened in it, in order, after a step; and how old the weights were that sampled.
+
+    Args:
+        calls: `generate_sequences`, `sync_weights`, `compute_log_prob` or `learn`.
+    """
+    worker, found, ages = actor(folder, Layout()), list[list[str]](), list[int]()
+    rollout = prompts | generate(folder, Layout(), prompts)[0]
+    learn(folder, rollout)
+    with watched(worker, forgets=forgets) as said:
+        for call in calls:
+            said.clear()
+            if call == "generate_sequences":
+                [version] = set(worker.generate_sequences(prompts).dense("weight_version").tolist())
+                ages.append(worker.version - version)
+            elif call == "sync_weights":
+                worker.sync_weights()
+            elif call == "learn":
+                learn(folder, rollout)
+            else:
+                worker.compute_log_prob(rollout)
+            found.append([what for what, before in zip(said, [None, *said], strict=False) if what != before])
+    return found, ages

@@ -281,14 +281,42 @@ def test_nothing_else_is_done_while_rows_are_under_way(folder: Path, ranks1: Ran
     assert said == [f"{what} {rest}" for what in tried]
 
 
+WHOLE = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
+"""A call that samples, where a sleep loses the weights and nobody has brought them before."""
+
+
 def test_memory_comes_back_for_weights_then_for_the_cache_and_goes_after_generation(
     folder: Path, ranks1: Ranks
 ) -> None:
     """Where a sleep loses the weights, the next call refits even if they are of the same version."""
-    whole = ["wake weights", "shard", "wake kv_cache", "row", "sleep"]
-    assert ranks1.run(rank_functions.turns, folder, prompts(), forgets=True) == [[whole, whole]]
+    twice = ("generate_sequences", "generate_sequences")
+    assert ranks1.run(rank_functions.orders, folder, prompts(), *twice, forgets=True) == [([WHOLE, WHOLE], [0, 0])]
     if platform().name == "cpu":
-        assert ranks1.run(rank_functions.turns, folder, prompts(), forgets=False) == [[["shard", "row"], ["row"]]]
+        [(found, ages)] = ranks1.run(rank_functions.orders, folder, prompts(), *twice, forgets=False)
+        assert (found, ages) == ([["shard", "row"], ["row"]], [0, 0])
+
+
+def test_weights_that_a_schedule_synced_are_not_brought_again(folder: Path, ranks1: Ranks) -> None:
+    synced = ("sync_weights", "sync_weights", "generate_sequences")
+    [(found, _)] = ranks1.run(rank_functions.orders, folder, prompts(), *synced, forgets=True)
+    assert found == [["wake weights", "shard"], [], ["wake kv_cache", "row", "sleep"]]
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_a_flow_that_learns_and_samples_again_never_samples_from_older_weights(
+    forgets: bool, folder: Path, ranks1: Ranks
+) -> None:
+    """Nobody syncs after the update: the rank compares versions itself."""
+    flow = ("sync_weights", "generate_sequences", "learn", "generate_sequences", "learn", "generate_sequences")
+    [(found, ages)] = ranks1.run(rank_functions.orders, folder, prompts(), *flow, forgets=forgets)
+    assert ages == [0, 0, 0]
+    assert ["shard" in calls for calls in found] == [True, False, False, True, False, True]
+
+
+def test_synced_weights_make_room_for_a_model_that_is_used_before_they_are(folder: Path, ranks1: Ranks) -> None:
+    flow = ("sync_weights", "compute_log_prob", "generate_sequences")
+    [(found, ages)] = ranks1.run(rank_functions.orders, folder, prompts(), *flow, forgets=True)
+    assert found == [["wake weights", "shard"], ["sleep"], WHOLE] and ages == [0]
 
 
 def test_vllm_sleeps_by_the_names_that_the_platform_uses(ranks1: Ranks) -> None:
