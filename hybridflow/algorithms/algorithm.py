@@ -143,12 +143,12 @@ class Algorithm:
 
     @property
     def step_index(self) -> int:
-        """The number of the step that is being taken, from 0."""
+        """Number of the step that is being taken, from 0."""
         return self.context.step_index
 
     @property
     def kept(self) -> int | None:
-        """How many rows the step has chosen to learn from; None until it has. `minibatches` sets it."""
+        """Number of rows that the step has chosen to learn from; None until it has. `minibatches` sets it."""
         return self.context.kept
 
     @kept.setter

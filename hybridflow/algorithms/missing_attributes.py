@@ -21,11 +21,11 @@ RENAMED = {
 
 
 class RenamedError(HybridFlowError, AttributeError):
-    """An attribute has another name now; for `hasattr` it is not there, as any that never was."""
+    """Use of an attribute that has another name now; for `hasattr` it is not there, as any that never was."""
 
 
 class MissingRoleError(HybridFlowError, AttributeError):
-    """A role was called that the algorithm does not name; for `hasattr` it is not there."""
+    """Call of a role that the algorithm does not name; for `hasattr` it is not there."""
 
 
 def refuse_renamed(cls: type, *names: str) -> None:

@@ -19,7 +19,7 @@ def no_prompts() -> BatchRef:
 
 @dataclass
 class StepContext:
-    """One step of a run, handed to the algorithm before its first call.
+    """Step of a run, handed to the algorithm before its first call.
 
     Attributes:
         step_index: the number of the step, from 0.
