@@ -27,7 +27,8 @@ class _Counted:
     """Count of the look-ups behind each value, by its path; each counted once."""
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
-        self.tree, self.counts = tree, dict[tuple[str, ...], int]()
+        self.tree = tree
+        self.counts = dict[tuple[str, ...], int]()
 
     def count(self, path: tuple[str, ...]) -> int:
         """Look-ups to resolve the value at this path with all below it; 0 if there is none."""

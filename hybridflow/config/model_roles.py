@@ -1,4 +1,4 @@
-"""Roles of the settings that a model plays: which may, which do, and their sections."""
+"""Roles that have a model: which may, which do under given settings, and their sections."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import cast
 from hybridflow.config.schema import Config, TrainedRoleConfig
 
 MODEL_ROLES = ("actor", "critic", "cost_critic", "reference", "reward_model")
-BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles that a grader or a model may play, and the latter's worker
+BY_MODEL = {"reward": "model", "cost": "cost_model"}  # roles with a grader or a model, and the latter's worker
 
 
 def has_model(config: Config, role: str) -> bool:
-    """Whether a model plays a role; reward and cost say so by their worker, else a grader does."""
+    """Tell whether a role has a model; reward and cost have one if their worker says so, else they have a grader."""
     return role in MODEL_ROLES or (role in BY_MODEL and section(config, role).worker == BY_MODEL[role])
 
 
 def with_models(config: Config, roles: Iterable[str]) -> list[str]:
-    """Return those of these roles that a model plays, in the order of the settings."""
+    """Return those of these roles that have a model, in the order of the settings."""
     chosen = set(roles)
     return [role for role in (*MODEL_ROLES, *BY_MODEL) if role in chosen and has_model(config, role)]
 
 
 def section(config: Config, role: str) -> TrainedRoleConfig:
-    """Return the settings of a role that a model may play."""
+    """Return the settings of a role that may have a model."""
     return cast(TrainedRoleConfig, getattr(config, role))

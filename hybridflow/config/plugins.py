@@ -39,7 +39,7 @@ def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | N
 
 
 def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[Path]:
-    """The primary file and those of `group=option` overrides, as far as they exist."""
+    """Yield the primary file and those of `group=option` overrides, as far as they exist."""
     names = [config_name]
     names += [f"{o.key_or_group}/{o.value()}" for o in parsed if _may_choose(o)]
     for name in names:
@@ -48,7 +48,7 @@ def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]
 
 
 def _may_choose(override: Override) -> bool:
-    """Whether it may be `group=option`; the value of a setting may be a text of any length."""
+    """Tell whether it may be `group=option`; the value of a setting may be a text of any length."""
     value = override.value()
     return "." not in override.key_or_group and isinstance(value, str) and len(value) < MOST and value.isprintable()
 

@@ -61,7 +61,8 @@ def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
         match = next(((name, value) for name, value in pairs if name.value == part), None)
         if match is None:
             return None
-        line, node = match[0].start_mark.line + 1, match[1]
+        line = match[0].start_mark.line + 1
+        node = match[1]
     return line
 
 

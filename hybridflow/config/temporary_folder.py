@@ -12,7 +12,8 @@ VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
 def problem() -> str | None:
     """Explain what is wrong with it, as `VARIABLE: what was found; what to do`; None: nothing."""
     name = next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
-    folder, room = os.environ.get(name, "/tmp"), LONGEST - len(SOCKET)
+    folder = os.environ.get(name, "/tmp")
+    room = LONGEST - len(SOCKET)
     size = len(os.fsencode(folder))
     if size <= room:
         return None

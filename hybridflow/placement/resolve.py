@@ -58,7 +58,7 @@ def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> 
 
 
 def is_disaggregated(config: Config) -> bool:
-    """Whether the settings give generation a pool of its own, away from the actor's processes."""
+    """Tell whether the settings give generation a pool of its own, away from the actor's processes."""
     pool = config.placement.roles.get("rollout")
     return pool is not None and pool != _pool_name(config, "actor")
 
@@ -99,7 +99,8 @@ def _parallel(config: Config, role: str) -> ParallelConfig | None:
 
 def _layout(config: Config, role: str, slots: int) -> Layout:
     """Return a role's own tensor and pipeline sizes, and data parallelism over the slots that are left."""
-    parallel, generation = _parallel(config, role), config.rollout.parallel
+    parallel = _parallel(config, role)
+    generation = config.rollout.parallel
     if parallel is None:
         return Layout(data=slots)
     data = slots // (parallel.tensor * parallel.pipeline)
@@ -149,11 +150,13 @@ def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
     """Roles whose ranks do not divide the slots of their pool; of those cut alike on one pool, the first."""
     told = set()
     for role in started:
-        parallel, pool = _parallel(config, role), _pool_name(config, role)
+        parallel = _parallel(config, role)
+        pool = _pool_name(config, role)
         if parallel is None or (pool, parallel.tensor, parallel.pipeline) in told:
             continue
         told.add((pool, parallel.tensor, parallel.pipeline))
-        ranks, slots = parallel.tensor * parallel.pipeline, config.placement.pools[pool]
+        ranks = parallel.tensor * parallel.pipeline
+        slots = config.placement.pools[pool]
         if ranks > 0 and slots % ranks:
             yield (
                 f"{role}.parallel: tensor {parallel.tensor} x pipeline {parallel.pipeline} = {ranks} ranks do not "
@@ -171,7 +174,8 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
     if "rollout" in started or "actor" not in started:
         return
     for axis in ("tensor", "pipeline"):
-        whole, part = getattr(config.actor.parallel, axis), getattr(config.rollout.parallel, axis)
+        whole = getattr(config.actor.parallel, axis)
+        part = getattr(config.rollout.parallel, axis)
         if part > 0 and whole % part:
             yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
 

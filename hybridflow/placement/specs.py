@@ -14,7 +14,7 @@ GRADER = "grader"
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A set of slots that are reserved together, one process each.
+    """Slots that are reserved together, one process each.
 
     Attributes:
         name: its key in `placement.pools`.
@@ -61,12 +61,12 @@ class Placement:
 
     @property
     def is_disaggregated(self) -> bool:
-        """Whether generation has a pool of its own, away from the actor's processes."""
+        """Tell whether generation has a pool of its own, away from the actor's processes."""
         return any(role.name == "rollout" for role in self.roles)
 
     @property
     def slots(self) -> int:
-        """The number of processes of all its pools."""
+        """Count the processes of all pools."""
         return sum(pool.slots for pool in self.pools)
 
     def pool_of(self, role: str) -> PoolSpec:

@@ -95,7 +95,8 @@ def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:
-    name, known = config.algorithm.name, SECTIONS | {*facts.own}
+    name = config.algorithm.name
+    known = SECTIONS | {*facts.own}
     for role in facts.roles:
         if role not in known:
             yield (
@@ -123,7 +124,8 @@ def _rates(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _data(config: Config, facts: Facts) -> Iterator[str]:
-    algorithm, rollout = config.algorithm, config.rollout
+    algorithm = config.algorithm
+    rollout = config.rollout
     rows = algorithm.prompts_per_step * algorithm.samples_per_prompt
     if rows < algorithm.minibatches:
         yield (

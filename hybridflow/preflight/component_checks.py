@@ -41,7 +41,8 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.reward_shapings import reward_shapings
     from hybridflow.losses.rollout_filters import rollout_filters
 
-    own, loss = config.algorithm, config.algorithm.policy_loss
+    own = config.algorithm
+    loss = config.algorithm.policy_loss
     if "advantage" in algorithm.components:
         yield from _part("advantage", advantages, own.advantage.name, own.advantage.options)
     if "policy_loss" in algorithm.components:
@@ -76,7 +77,8 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.roles import givers
 
     settings = config.algorithm
-    name, played = settings.advantage.name, algorithm.roles_of(settings)
+    name = settings.advantage.name
+    played = algorithm.roles_of(settings)
     if "advantage" not in algorithm.components or name not in advantages:
         return
     given = {*algorithm.columns, *(("values",) if "critic" in played else ())}
@@ -99,7 +101,8 @@ def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.preference_losses import columns_of, pair_losses
     from hybridflow.tasks import PreferenceTask, tasks
 
-    name, task = config.algorithm.pair_loss, tasks.get(config.task.name)
+    name = config.algorithm.pair_loss
+    task = tasks.get(config.task.name)
     if "pair_loss" not in algorithm.components or name not in pair_losses or not issubclass(task, PreferenceTask):
         return
     missing = " and ".join(column for column in columns_of(name) if column not in task.labels)
@@ -116,8 +119,10 @@ def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     from hybridflow.losses.options import with_options
     from hybridflow.losses.rollout_filters import rollout_filters
 
-    own, limit = config.algorithm, config.rollout.max_response_tokens
-    name, options = own.rollout_filter.name, own.rollout_filter.options
+    own = config.algorithm
+    limit = config.rollout.max_response_tokens
+    name = own.rollout_filter.name
+    options = own.rollout_filter.options
     if "rollout_filter" not in algorithm.components or name == "none" or name not in rollout_filters:
         return
     try:
@@ -171,7 +176,8 @@ def wrong_options(above: str, name: str, part: Callable[..., Any], options: Mapp
     Args:
         above: the key of the part, which has `name` and `options`.
     """
-    wrong, taken = faults(part, options), taken_by(part)
+    wrong = faults(part, options)
+    taken = taken_by(part)
     others = [option for option in wrong if option not in taken and not nearest(part, option)]
     for option, trouble in wrong.items():
         if option not in others:

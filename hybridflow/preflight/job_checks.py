@@ -59,7 +59,9 @@ def problems(
     found = run_folder_checks.problems(config)
     if config.ray.address == "local" and (told := temporary_folder.problem()):
         found.append(told)
-    models, tokenizers, gpus = dict[str, ModelShape](), dict[str, str](), _known_gpus(config)
+    models = dict[str, ModelShape]()
+    tokenizers = dict[str, str]()
+    gpus = _known_gpus(config)
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, pending)
@@ -89,7 +91,7 @@ def _known_gpus(config: Config) -> int | None:
 
 
 def _heads(config: Config, models: Mapping[str, ModelShape], gpus: int | None) -> list[str]:
-    """Whether vLLM takes the actor's heads where generation is to run."""
+    """Tell if vLLM does not take the actor's heads where generation is to run."""
     if "actor" not in models or model_device(config, gpus) is not Device.cpu:
         return []
     try:

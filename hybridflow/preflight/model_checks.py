@@ -56,7 +56,8 @@ def not_supported(config: Config, facts: Facts) -> Iterator[str]:
 
 def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
     """Can the model be cut so, and does it fit the rows?"""
-    own, model = section(config, role), facts.models[role]
+    own = section(config, role)
+    model = facts.models[role]
     yield from sharding_checks.training(role, own, model)
     if config.rollout.max_sequence_tokens > model.max_positions:
         yield (

@@ -22,7 +22,8 @@ def compared_tokenizers(config: Config, models: Mapping[str, ModelShape], pendin
     """Return how the tokenizer of each of these models differs from the actor's, by role; empty: not, or not yet."""
     from hybridflow.tasks.vocabulary import differences
 
-    actor, found = config.actor.model.path, {}
+    actor = config.actor.model.path
+    found = {}
     for role in models:
         path = section(config, role).model.path
         if path != actor and pending.keys() & {Path(path).resolve(), Path(actor).resolve()}:
@@ -56,7 +57,8 @@ def read_models(
     models: dict[str, ModelShape] = {}
     unread: dict[str, str] = {}
     for role in with_models(config, roles):
-        path, worker = section(config, role).model.path, section(config, role).worker
+        path = section(config, role).model.path
+        worker = section(config, role).worker
         if not path:
             unread[path] = (
                 f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"

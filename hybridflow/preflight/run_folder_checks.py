@@ -60,7 +60,8 @@ def _of_name(name: str) -> Iterator[str]:
 
 
 def _place(config: Config) -> Iterator[str]:
-    root, folder = config.run.root, folder_of(config)
+    root = config.run.root
+    folder = folder_of(config)
     if CONTROL.search(root):
         yield f"run.root: {root!r} has a character that cannot be printed; expected a folder"
         return
@@ -81,7 +82,8 @@ def _place(config: Config) -> Iterator[str]:
 def _inside_of_another(root: str, name: PurePosixPath) -> Iterator[str]:
     """Report a run folder among what another run has written, and will move away when it begins anew."""
     for outer in name.parents:
-        part, other = name.relative_to(outer).parts[0], Path(root) / outer
+        part = name.relative_to(outer).parts[0]
+        other = Path(root) / outer
         if outer.parts and part in PARTS and (other / "config.yaml").is_file():
             yield f"run.name: {name} is inside the {part} of the run {outer}; choose another name"
 

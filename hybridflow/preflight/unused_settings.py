@@ -74,13 +74,15 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
 def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
     """Yield by key the settings that are not at their defaults and that this algorithm has no use for."""
     heeds = vars(algorithm).get("heeds")
-    name, default = config.algorithm.name, AlgorithmConfig()
+    name = config.algorithm.name
+    default = AlgorithmConfig()
     unread = [
         entry for entry in fields(AlgorithmConfig) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.components)
     ]
     for entry in unread:
         if heeds is not None or entry.name in NAMED:
-            value, usual = getattr(config.algorithm, entry.name), getattr(default, entry.name)
+            value = getattr(config.algorithm, entry.name)
+            usual = getattr(default, entry.name)
             for key, found, expected in _changed(f"algorithm.{entry.name}", value, usual):
                 more = "" if heeds is not None else f"; a flow that has names {entry.name} among its `parts`"
                 yield key, f"{key}: {found} given, but {name} has no use for it; {_way_out(expected)}{more}"

@@ -11,15 +11,17 @@ import pytest
 import torch
 from megatron.core.distributed import DistributedDataParallelConfig
 
+from hybridflow.config.schema import Device
+from hybridflow.errors import HybridFlowError
 from hybridflow.parallel import bf16
-from hybridflow.parallel.platform import Platform, platform
+from hybridflow.parallel.platform import Platform, choose_platform, platform
 
 
 @pytest.fixture(autouse=True)
 def undecided() -> Iterator[None]:
-    platform.cache_clear()
+    choose_platform(Device.auto)
     yield
-    platform.cache_clear()
+    choose_platform(Device.auto)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,21 @@ def test_it_is_what_torch_sees_and_stays_so(sees: bool, expected: Platform, monk
     assert platform() == expected
     monkeypatch.setattr(torch.cuda, "is_available", lambda: not sees)
     assert platform() == expected
+
+
+def test_a_slot_that_is_a_cpu_stays_one_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert platform().name == "cuda"
+    choose_platform(Device.cpu)
+    assert platform() == Platform("cpu", "gloo", True)
+    choose_platform(Device.gpu)
+    assert platform().name == "cuda"
+
+
+def test_a_slot_with_a_gpu_that_torch_does_not_see_is_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HybridFlowError, match=r"^placement\.device: this slot has a GPU, but torch .* sees none"):
+        choose_platform(Device.gpu)
 
 
 def test_a_cpu_slot_has_the_threads_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
