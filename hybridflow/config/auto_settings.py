@@ -11,7 +11,7 @@ MAX = 3.0  # TRL's vllm_importance_sampling_clip_max
 
 
 def correction(config: Config) -> ComponentConfig:
-    """Return the correction of the policy loss for sampling's log-probs: `auto` asks for one where the two engines differ.
+    """Return the correction of the policy loss for sampling's log-probs; `auto` asks for one where engines differ.
 
     In float32 they agree within rounding (1e-5 nats), so there is nothing to correct. In bfloat16 they lie 0.005 to
     0.045 nats apart a token, and single tokens by half a nat: each is weighed by old policy / sampler, at most 3.

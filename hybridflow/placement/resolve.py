@@ -45,7 +45,7 @@ def resolve(
 
 
 def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> list[str]:
-    """Return everything that keeps these roles from being placed; sizes below 1 are left to the bounds of settings.
+    """List everything that keeps these roles from being placed; sizes below 1 are left to the bounds of settings.
 
     Args:
         called: the roles that the algorithm calls; those that nobody registers are skipped.
@@ -147,7 +147,7 @@ def _missing_pools(config: Config) -> Iterator[str]:
 
 
 def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
-    """Roles whose ranks do not divide the slots of their pool; of those cut alike on one pool, the first."""
+    """Yield roles whose ranks do not divide the slots of their pool; of those sharded alike on one pool, the first."""
     told = set()
     for role in started:
         parallel = _parallel(config, role)
@@ -165,7 +165,7 @@ def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
 
 
 def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
-    """Generation shards no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
+    """Check that generation shards no finer than training, in sizes that divide (HybridFlow, section 5.3)."""
     if "rollout" in started and config.rollout.resharding is not Resharding.hybrid:
         yield (
             f"rollout.resharding: {config.rollout.resharding.value} gathers in the actor's processes, but "
@@ -181,7 +181,7 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
 
 
 def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
-    """More slots with models than GPUs: they would else run on CPUs, and nobody would know."""
+    """Refuse more slots with models than GPUs: they would else run on CPUs, and nobody would know."""
     if gpus is None or model_device(config, gpus) is Device.cpu:
         return
     names = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)

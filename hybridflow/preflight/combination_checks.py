@@ -21,7 +21,7 @@ WORD = re.compile(r"\w+")
 
 
 def problems(config: Config, facts: Facts | None = None) -> list[str]:
-    """Everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
+    """List everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = number_bounds.problems(config)
     found = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus)]
@@ -37,7 +37,7 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
 def warnings(
     config: Config, placed: Placement, cpus: int, planned: Mapping[str, int] = MappingProxyType({})
 ) -> list[str]:
-    """Return what will work, but not as the user may think.
+    """List what will work, but not as the user may think.
 
     Args:
         placed: where the roles of these settings run.
@@ -48,7 +48,7 @@ def warnings(
 
 
 def _idle_learners(config: Config, planned: Mapping[str, int]) -> Iterator[str]:
-    """Roles that learn nothing, or never at their full rate."""
+    """Yield roles that learn nothing, or never at their full rate."""
     for role, count in planned.items():
         if count and not getattr(config, role).optimizer.lr:
             yield f"{role}.optimizer.lr: 0 given: its updates are taken, and leave it as it is"
@@ -66,7 +66,7 @@ def _idle_learners(config: Config, planned: Mapping[str, int]) -> Iterator[str]:
 
 
 def _idle_slots(config: Config, placed: Placement, cpus: int) -> Iterator[str]:
-    """Slots that wait for each other's CPU core, and pools that nobody is on."""
+    """Yield slots that wait for each other's CPU core, and pools that nobody is on."""
     slots = sum(config.placement.pools.values())
     on_cpus = all(pool.device is Device.cpu for pool in placed.pools)
     if config.ray.address == "local" and on_cpus and slots > cpus:
@@ -77,6 +77,7 @@ def _idle_slots(config: Config, placed: Placement, cpus: int) -> Iterator[str]:
 
 
 def _biased_updates(config: Config) -> Iterator[str]:
+    """Yield losses that are unbiased in the first update on a rollout only, where there are more."""
     updates = config.algorithm.minibatches * config.algorithm.epochs
     if config.algorithm.policy_loss.name == "pg" and updates > 1:
         yield (
@@ -86,7 +87,7 @@ def _biased_updates(config: Config) -> Iterator[str]:
 
 
 def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
-    """Names in `placement.roles` that no role has."""
+    """Yield names in `placement.roles` that no role has."""
     known = SECTIONS | {*facts.own}
     for role in config.placement.roles:
         if role not in known:

@@ -1,4 +1,4 @@
-"""The parts that `algorithm` names: do they exist, do they take these options, does the flow give what they read?
+"""Components that `algorithm` names: do they exist, do they take these options, does the flow give what they read?
 
 Losses are written with torch, which is imported to ask them; so this is asked last, of settings that are sound else.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
-    """Everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
+    """List everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
     return [
         *_known(config, algorithm),
         *_read(config, algorithm),
@@ -28,7 +28,7 @@ def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
 
 
 def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Names that are not registered, and options that a part does not take."""
+    """Yield names that are not registered, and options that a part does not take."""
     from hybridflow.losses.advantages import advantages
     from hybridflow.losses.aggregations import aggregations
     from hybridflow.losses.corrections import corrections
@@ -72,7 +72,7 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
 
 def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Columns that the estimator reads and nobody gives."""
+    """Yield columns that the estimator reads and nobody gives."""
     from hybridflow.losses.advantages import advantages, needs
     from hybridflow.roles import givers
 
@@ -97,7 +97,7 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
 
 def _labels(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Columns that the loss of pairs reads and the task does not give."""
+    """Yield columns that the loss of pairs reads and the task does not give."""
     from hybridflow.losses.preference_losses import columns_of, pair_losses
     from hybridflow.tasks import PreferenceTask, tasks
 
@@ -145,7 +145,7 @@ def _optional(key: str, registry: Registry[Any], part: ComponentConfig) -> Itera
 def _part(
     key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
 ) -> Iterator[str]:
-    """Is there a part of that name, and does it take these options? None: it takes none from the configuration."""
+    """Yield what is wrong with a part's name and options. None: it takes none from the configuration."""
     above = f"algorithm.{key}".rstrip(".")
     if name not in registry:
         yield from unknown_name(f"{above}.{entry}", registry, name)
@@ -154,7 +154,7 @@ def _part(
 
 
 def _made(key: str, make: Callable[[], object]) -> Iterator[str]:
-    """Can it be made with these values?"""
+    """Yield why it cannot be made with these values."""
     try:
         make()
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""All checks of one run: of its settings, of its model folders, and of the machine that it is to start on."""
+"""Checks of one run, all of them: of its settings, of its model folders, and of the machine that it is to start on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
 def problems(
     config: Config, pending: PendingModels = MappingProxyType({}), origins: Origins | None = None
 ) -> list[str]:
-    """Return every problem of these settings; registries and folders are read, and GPUs of this machine counted.
+    """List every problem of these settings; registries and folders are read, and GPUs of this machine counted.
 
     Args:
         pending: model folders that will be there.
@@ -72,7 +72,7 @@ def problems(
 
 
 def warnings(job: compose.Composed) -> list[str]:
-    """Return what will work, but not as the user may think; of a job without problems."""
+    """List what will work, but not as the user may think; of a job without problems."""
     from hybridflow.algorithms import algorithms
 
     config = job.to_config()

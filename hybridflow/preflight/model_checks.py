@@ -1,4 +1,4 @@
-"""Does every role's model, cut as the settings say, fit its pool and its rows? Pure."""
+"""Models of roles: does each, sharded as the settings say, fit its engine, the rows and the actor's tokens? Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Facts:
 
 
 def models(config: Config, facts: Facts) -> Iterator[str]:
-    """Models that cannot be cut as asked, or that do not fit the rows or the actor's tokens."""
+    """Yield models that cannot be sharded as asked, or that do not fit the rows or the actor's tokens."""
     for role in _distinct(config, facts):
         if role in facts.models:
             yield from _model(config, role, facts)
@@ -46,7 +46,7 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def not_supported(config: Config, facts: Facts) -> Iterator[str]:
-    """Kinds of parallelism that have a setting but no engine yet."""
+    """Yield kinds of parallelism that have a setting but no engine yet."""
     for role in with_models(config, facts.roles):
         given = section(config, role).parallel
         for name, value in (("context", given.context), ("expert", given.expert)):
@@ -55,7 +55,7 @@ def not_supported(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
-    """Can the model be cut so, and does it fit the rows?"""
+    """Yield what keeps a model from being sharded so, and from the rows that it is given."""
     own = section(config, role)
     model = facts.models[role]
     yield from sharding_checks.training(role, own, model)
@@ -81,7 +81,7 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
 
 
 def _head(config: Config, role: str, found: str) -> Iterator[str]:
-    """Does the model have what the role reads off it? What learns a scalar head of its own may start from either."""
+    """Yield a model that lacks the head of its role; what learns a scalar head of its own may start from either."""
     path = section(config, role).model.path
     if role in BY_MODEL and found != "reward":
         yield f"{role}.model.path: {path} has no score head; hybridflow train-{role} makes a {role} model of it"

@@ -1,4 +1,4 @@
-"""The place of a run: is `run.name` a folder inside `run.root`, can it be written, is none of it this run's input?"""
+"""Places of runs: is `run.name` a folder inside `run.root`, can it be written, is none of it this run's input?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def problems(config: Config) -> list[str]:
 
 
 def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
-    """Inputs of a run among what it moves away at its start or writes at its end."""
+    """Yield inputs of a run among what it moves away at its start or writes at its end."""
     own = folder_of(config).resolve()
     paths = {f"{role}.model.path": section(config, role).model.path for role in with_models(config, roles)}
     paths |= {f"task.options.{key}": value for key, value in _texts(config.task.options)}

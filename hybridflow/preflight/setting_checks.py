@@ -1,4 +1,4 @@
-"""What settings alone can be wrong about: numbers, names, combinations, parts. No model folder is read.
+"""Problems of settings alone: numbers, names, combinations, components. No model folder is read.
 
 Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, after all else; unless a plugin does.
 """
@@ -93,7 +93,7 @@ def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
 
 def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
-    """Workers that nobody registers, and ours in a role that they do not play. None of ours is imported."""
+    """Yield workers that nobody registers, and ours in a role that they do not play. None of ours is imported."""
     from hybridflow.workers.worker import PLAYED_BY, workers
 
     plays = {name: role for role, names in PLAYED_BY.items() for name in names}

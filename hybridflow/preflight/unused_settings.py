@@ -62,7 +62,7 @@ def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path
 
 
 def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
-    """Sections of roles that take no part, if the command line sets something in them."""
+    """Yield sections of roles that take no part, if the command line sets something in them."""
     played = algorithm.roles_of(config.algorithm)
     for override in origins.overrides:
         role, _, below = override.key_or_group.partition(".")
