@@ -1,4 +1,4 @@
-"""What ranks run: training without one of the patches that it needs on a CPU."""
+"""What ranks run: the shim in a process of its own, and training without one of the patches that it needs on a CPU."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import megatron.core
+import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import random
 
 from hybridflow.batch import Batch
 from hybridflow.config.schema import Recompute
-from hybridflow.engines.megatron import cpu_shim
+from hybridflow.engines.megatron import cpu_shim, rng_states
+from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.platform import platform
 from tests.engines import rank_functions, reference
 from tests.engines.megatron import engine_reference
 
@@ -32,6 +36,61 @@ WAYS: dict[str, tuple[Layout, dict[str, Any]]] = {
     ),
     "distributed": (Layout(data=2), {"settings": SHARDED}),
 }  # fmt: skip
+
+
+def pending_beside_a_gpu() -> dict[str, bool]:
+    """Which patches Megatron needs, after an engine has been made that believes that there is a GPU.
+
+    It gets as far as its random states, which are seeded after the shim.
+    """
+    torch.cuda.is_available = lambda: True
+    platform.cache_clear()  # the rank has asked before
+    first: Any = SimpleNamespace(at=SimpleNamespace(tp=0))
+    try:
+        MegatronEngine("nowhere", first, dtype=torch.float32, budget=1)
+    except AssertionError as asked:
+        assert "CUDA" in str(asked), asked
+    return cpu_shim.pending()
+
+
+def pending_after_the_shim() -> set[str]:
+    """Which patches are still needed once the shim has been applied, twice."""
+    cpu_shim.apply()
+    cpu_shim.apply()
+    assert torch.cuda.current_device() == torch.device("cpu")
+    return {name for name, needed in cpu_shim.pending().items() if needed}
+
+
+Drawn = tuple[np.ndarray, np.ndarray]
+
+
+def draws_of_two_ranks() -> tuple[np.ndarray, tuple[Drawn, Drawn], Drawn]:
+    """What torch draws without the shim; what tensor ranks 0 and 1 draw outside and inside of theirs; 0 once more."""
+    torch.manual_seed(7)
+    plain = torch.rand(6).view(2, 3).numpy()
+    return plain, (drawn(0), drawn(1)), drawn(0)
+
+
+def drawn(tp_rank: int) -> Drawn:
+    """Two draws outside of a tensor rank's random state, and two inside, in turns."""
+    rng_states.seed(7, tp_rank)
+    outside, inside = [], []
+    for _ in range(2):
+        outside.append(torch.rand(3))
+        with random.get_cuda_rng_tracker().fork():
+            inside.append(torch.rand(3))
+    return torch.stack(outside).numpy(), torch.stack(inside).numpy()
+
+
+def apply_to_another_version() -> tuple[str, bool]:
+    """What the shim says to another version of Megatron, and whether it has patched it."""
+    megatron.core.__version__ = "0.17.0"
+    before = torch.cuda.current_device
+    try:
+        cpu_shim.apply()
+    except RuntimeError as refused:
+        return str(refused), torch.cuda.current_device is not before
+    return "it was applied", True
 
 
 def fails_without(folder: Path, batch: Batch) -> dict[str, str]:
