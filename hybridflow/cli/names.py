@@ -44,6 +44,7 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
         "task.name": lambda: _tasks("tasks"),
         "reward.grader": lambda: _tasks("graders"),
         "cost.grader": lambda: _tasks("graders"),
+        "trainer.schedule": _schedules,
     }
 
 
@@ -51,6 +52,12 @@ def _algorithms() -> Iterable[str]:
     from hybridflow.algorithms import algorithms
 
     return algorithms
+
+
+def _schedules() -> Iterable[str]:
+    from hybridflow.algorithms.schedule import schedules
+
+    return schedules
 
 
 def _losses(module: str, registry: str) -> list[str]:
