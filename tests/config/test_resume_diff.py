@@ -64,6 +64,13 @@ def test_the_number_of_steps_matters_if_a_learning_rate_decays_over_them() -> No
     assert compared("trainer.steps=7", both=("reward_model.optimizer.decay=linear",)) == found
 
 
+def test_another_schedule_changes_the_numbers() -> None:
+    """Unlike the other settings of the loop: rows are sampled from weights of another age."""
+    now = load("train", ADDITION)
+    before = resolved_yaml(now).replace("schedule: sync", "schedule: other")
+    assert changes(before, resolved_yaml(now), now).numbers == ["trainer.schedule: other in the checkpoint, sync now"]
+
+
 def test_a_key_that_only_one_has_is_told() -> None:
     config = replace(Config())
     assert changes("a: 1\n", "{}", config).numbers == ["a: 1 in the checkpoint, nothing now"]
