@@ -29,11 +29,10 @@ def told(config: Config) -> str:
     """Return a line on what the correction comes to where it is `auto`; empty where it is not."""
     if config.algorithm.policy_loss.correction.name != AUTO:
         return ""
-    found = correction(config)
-    options = "".join(f", {name} {value}" for name, value in found.options.items())
-    return (
-        f"algorithm.policy_loss.correction: auto is {found.name}{options} (actor in {config.actor.model.dtype.value})"
-    )
+    component = correction(config)
+    options = "".join(f", {name} {value}" for name, value in component.options.items())
+    dtype = config.actor.model.dtype.value
+    return f"algorithm.policy_loss.correction: auto is {component.name}{options} (actor in {dtype})"
 
 
 def resolved(config: Config) -> Config:

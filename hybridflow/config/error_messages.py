@@ -18,19 +18,19 @@ LEXER = "LexerNoViableAltException"  # a character that no word of the grammar h
 
 def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]:
     """Overrides of keys that the schema does not have, whatever their prefix (`+` would else add them unchecked)."""
-    found = []
+    problems = []
     for override in overrides:
         key = override.key_or_group
         is_group = key.partition("/")[0] in {*groups, "hydra"} and ("/" in key or key in groups)
         plain = not override.is_sweep_override() and not override.is_delete()
         if is_group and plain and not isinstance(override.value(), str | list):
-            found.append(f"{override.input_line}: {key} is a group: name one of its options, or leave it out")
+            problems.append(f"{override.input_line}: {key} is a group: name one of its options, or leave it out")
         if is_group or key.startswith("hydra.") or override.package is not None:
             continue
         problem = key_suggestions.unknown(key, groups)
         if problem:
-            found.append(problem)
-    return found
+            problems.append(problem)
+    return problems
 
 
 def sweeps(overrides: Iterable[Override]) -> list[str]:
@@ -51,10 +51,10 @@ def composition(error: Exception, origins: Origins) -> str:
         origins: the files and overrides that were composed, as far as known.
     """
     if isinstance(error, OverrideParseException):
-        told = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
+        detail = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
         return (
             f"{error.override}: not understood; write key=value, and quote it for the shell (a text with brackets, "
-            f"commas or quotes twice, as \"key='a, b'\"){told}"
+            f"commas or quotes twice, as \"key='a, b'\"){detail}"
         )
     if isinstance(error, MissingConfigException):
         return _missing_option(error)

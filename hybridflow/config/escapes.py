@@ -31,10 +31,10 @@ def quoted(lines: Sequence[str]) -> list[str]:
 
 
 def _quoted(line: str) -> str:
-    found = PLAIN.fullmatch(line)
-    if found is None:
+    match = PLAIN.fullmatch(line)
+    if match is None:
         return line
-    text = f"{found[1]}='{found[2]}'"
+    text = f"{match[1]}='{match[2]}'"
     return text if not _understood(line) and _understood(text) else line
 
 
@@ -75,8 +75,8 @@ def _carried_out(value: Any) -> Any:
     return QuotedString(ESCAPE.sub(_replaced, text), quote)
 
 
-def _replaced(found: re.Match[str]) -> str:
-    slashes, letter = found.groups()
+def _replaced(match: re.Match[str]) -> str:
+    slashes, letter = match.groups()
     half = "\\" * (len(slashes) // 2)
     return half + (CONTROL[letter] if len(slashes) % 2 else letter)
 

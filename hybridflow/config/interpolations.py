@@ -18,9 +18,9 @@ def refuse_endless(tree: Mapping[str, Any]) -> None:
     Args:
         tree: the settings as plain containers, not resolved. What leads round in a circle, OmegaConf finds.
     """
-    found = _Counted(tree)
+    counted = _Counted(tree)
     for key in tree:
-        found.count((key,))
+        counted.count((key,))
 
 
 class _Counted:

@@ -27,15 +27,15 @@ def declared(kind: Any = None, above: str = "") -> Iterator[tuple[str, Number, A
     An entry of a list or a dictionary is written `placement.pools.*`, without a default.
     """
     known = set()
-    for key, found, default in _declared(kind or sections.whole(), above):
+    for key, bounded, default in _declared(kind or sections.whole(), above):
         if key not in known:
-            yield key, found, default
+            yield key, bounded, default
         known.add(key)
 
 
 def in_words() -> str:
     """List all numbers as lines of text, for the help."""
-    rows = [(key, str(found)) for key, found, _ in declared()]
+    rows = [(key, str(bounded)) for key, bounded, _ in declared()]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"  {key:<{width}}  {text}" for key, text in rows)
 
@@ -43,10 +43,10 @@ def in_words() -> str:
 def table() -> str:
     """List all numbers as a table of Markdown, for docs/configure.md."""
     rows = ["| key | default | what it may be |", "|---|---|---|"]
-    for key, found, default in declared():
-        why = found.bounds.because if found.bounds else ""
+    for key, bounded, default in declared():
+        why = bounded.bounds.because if bounded.bounds else ""
         text = "null" if default is None else "" if default is ... else str(default)
-        rows.append(f"| `{key}` | {text} | {found}{f': {why}' if why else ''} |")
+        rows.append(f"| `{key}` | {text} | {bounded}{f': {why}' if why else ''} |")
     return "\n".join(rows)
 
 
@@ -59,10 +59,10 @@ def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Numbe
             role = issubclass(hint, TrainedRoleConfig)
             yield from _declared(hint, f"{ROLE if role else above + name}.", f"{name}." if role else "")
         elif get_origin(hint) in (list, dict):
-            if found := number(get_args(hint)[-1]):
-                yield f"{key}.*", found, ...
-        elif found := number(hint):
-            yield key, found, getattr(default, name)
+            if declared_number := number(get_args(hint)[-1]):
+                yield f"{key}.*", declared_number, ...
+        elif declared_number := number(hint):
+            yield key, declared_number, getattr(default, name)
 
 
 def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
@@ -85,5 +85,5 @@ def _wrong(key: str, value: Any, hint: Any) -> Iterator[str]:
         entries = [(f"{key}.{name}", entry) for name, entry in value.items()] if isinstance(value, dict) else []
         for where, entry in entries or [(key, entry) for entry in value]:
             yield from _wrong(where, entry, kind)
-    elif trouble := (found.problem(value) if (found := number(hint)) else endless(value)):
+    elif trouble := (declared_number.problem(value) if (declared_number := number(hint)) else endless(value)):
         yield f"{key}: {trouble}"

@@ -30,12 +30,12 @@ def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | N
     for override in reversed(parsed):
         if override.key_or_group == "plugins" and not override.is_sweep_override():
             return _checked(override.value(), override.input_line or "plugins")
-    found: list[str] = []
+    modules: list[str] = []
     for file in _files(config_name, parsed, search_dirs(parsed, config_dir)):
         tree = OmegaConf.to_container(yaml_file.load(file))
         assert isinstance(tree, dict)
-        found += _checked(tree.get("plugins") or [], str(file))
-    return list(dict.fromkeys(found))
+        modules += _checked(tree.get("plugins") or [], str(file))
+    return list(dict.fromkeys(modules))
 
 
 def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]) -> Iterator[Path]:

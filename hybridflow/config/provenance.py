@@ -40,8 +40,8 @@ class Origins:
 
     def layer(self, key: str) -> Layer | None:
         """Return the last file that sets a key."""
-        found = (layer for layer in reversed(self.layers) if line_of(layer.file, _below(key, layer.package)))
-        return next(found, None)
+        layers = (layer for layer in reversed(self.layers) if line_of(layer.file, _below(key, layer.package)))
+        return next(layers, None)
 
     def annotate(self, problem: str) -> str:
         """Append to a problem, which begins with `key: `, the place where that key was set."""

@@ -70,10 +70,10 @@ def _whole(sections: tuple[tuple[str, type], ...]) -> type[Config]:
 
 def schema() -> DictConfig:
     """Return all settings as Hydra composes over them."""
-    found = OmegaConf.structured(whole())
+    tree = OmegaConf.structured(whole())
     for name in _added:
-        _thaw(found[name])
-    return cast(DictConfig, found)
+        _thaw(tree[name])
+    return cast(DictConfig, tree)
 
 
 def _thaw(node: DictConfig) -> None:
@@ -92,9 +92,9 @@ def frozen(settings: T) -> T:
     sealed = type(
         kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse, "__module__": kind.__module__}
     )
-    found: Any = object.__new__(sealed)
-    vars(found).update({name: frozen(value) for name, value in vars(settings).items()})
-    return cast(T, found)
+    copy: Any = object.__new__(sealed)
+    vars(copy).update({name: frozen(value) for name, value in vars(settings).items()})
+    return cast(T, copy)
 
 
 def _refuse(settings: Any, name: str, value: Any = None) -> NoReturn:

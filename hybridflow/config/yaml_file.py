@@ -132,11 +132,11 @@ def named(file: Path) -> Iterator[None]:
         yield
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        told = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{file}{f':{mark.line + 1}' if mark else ''}: not readable as YAML: {told}") from error
+        message = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{file}{f':{mark.line + 1}' if mark else ''}: not readable as YAML: {message}") from error
     except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        told = (str(error) or type(error).__name__).splitlines()[0]
-        raise ConfigError(f"{file}: not readable as settings: {told}") from error
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{file}: not readable as settings: {message}") from error
 
 
 class FileConfigSource(HydrasFileConfigSource):

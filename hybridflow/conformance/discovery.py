@@ -43,9 +43,9 @@ def registered(load: Callable[[], None]) -> Found:
     }
 
 
-def names(found: Found) -> list[str]:
+def names(registered_parts: Found) -> list[str]:
     """Name each part as `policy loss 'mine'`."""
-    return [f"{kind} {name!r}" for kind, parts in found.items() for name in parts]
+    return [f"{kind} {name!r}" for kind, parts in registered_parts.items() for name in parts]
 
 
 def ours(part: object) -> bool:

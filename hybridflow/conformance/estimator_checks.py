@@ -28,21 +28,23 @@ class Watched(AdvantageInputs):
 def try_advantage(estimate: Callable[..., Any]) -> None:
     """[T] finite advantages and returns; inputs left alone; as many sums over ranks whatever the rows are."""
     expect_defaults(estimate)
-    declared, sums = tuple(getattr(estimate, "_needs", ())), set()
+    declared = tuple(getattr(estimate, "_needs", ()))
+    sums = set()
     for case in cases():
-        on, calls = f"on {case.name}: ", [0]
+        on = f"on {case.name}: "
+        calls = [0]
 
         def all_reduce(vector: Tensor, calls: list[int] = calls) -> Tensor:
             calls[0] += 1
             return vector.clone()
 
-        given = _estimated(estimate, inputs_for(case, declared, all_reduce), declared)
-        pair = isinstance(given, tuple) and len(given) == 2
-        expect(pair, f"{on}wrong type: it gave a {type(given).__name__}; (advantages, returns) was expected")
-        for name, column in zip(("advantages", "returns"), given, strict=True):
+        estimates = _estimated(estimate, inputs_for(case, declared, all_reduce), declared)
+        pair = isinstance(estimates, tuple) and len(estimates) == 2
+        expect(pair, f"{on}wrong type: it gave a {type(estimates).__name__}; (advantages, returns) was expected")
+        for name, column in zip(("advantages", "returns"), estimates, strict=True):
             expect_floats(on, name, column, case.tokens, "token")
         sums.add(calls[0])
-        expect_again(on, given, _estimated(estimate, inputs_for(case, declared, all_reduce), declared))
+        expect_again(on, estimates, _estimated(estimate, inputs_for(case, declared, all_reduce), declared))
     expect(
         len(sums) == 1,
         f"it sums over ranks {min(sums)} times for some rows and {max(sums)} times for others: a rank with few rows, "
@@ -54,19 +56,21 @@ def _estimated(estimate: Callable[..., Any], inputs: Watched, declared: tuple[st
     before = {name: value.clone() for name, value in vars(inputs).items() if isinstance(value, Tensor)}
     vars(inputs).pop("asked", None)
     try:
-        given = estimate(inputs)
+        estimates = estimate(inputs)
     except (TypeError, AttributeError, ValueError, KeyError):
         asked = sorted(vars(inputs).get("asked", set()) - set(declared))
         expect(not asked, f"it reads {', '.join(asked)} and does not say so: put @needing({_quoted(asked)}) above it")
         raise
     changed = [name for name, value in before.items() if not torch.equal(value, getattr(inputs, name))]
     expect(not changed, f"it changes its inputs in place: {', '.join(changed)}")
-    return given
+    return estimates
 
 
 def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tensor], Tensor]) -> Watched:
     """Return the rows of a case with the declared columns, and no others."""
-    rows, tokens, ragged = len(case.lengths), case.tokens, _ragged()
+    rows = len(case.lengths)
+    tokens = case.tokens
+    ragged = _ragged()
     return Watched(
         token_rewards(case.rewards, case.lengths),
         case.lengths.clone(),

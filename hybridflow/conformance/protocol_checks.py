@@ -29,7 +29,8 @@ ROWS = (0, 1, 4, 11)
 
 def try_protocol(cls: type[Protocol]) -> None:
     """Try a protocol: `collect` puts back what `distribute` hands out, or makes a value of it; it joins metrics too."""
-    refused, tried = "", 0
+    refused = ""
+    tried = 0
     for (name, layout), (what, rows) in product(LAYOUTS.items(), _kinds_of_rows()):
         try:
             parts = cls().distribute(layout, Call((rows,)))
@@ -75,13 +76,17 @@ def _round_trip(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Cal
             f"{on}collect of the ranks' metrics failed: {described(error)}; it is asked to join these too: "
             "dispatch.concat does, and makes a list of values"
         ) from error
-    told = all(isinstance(m, Metrics) for m in (joined if isinstance(joined, list) else [joined]) if m is not None)
-    expect(told, f"{on}collect of the ranks' metrics gave a {type(joined).__name__}; choose outputs and concat them")
+    all_metrics = all(
+        isinstance(m, Metrics) for m in (joined if isinstance(joined, list) else [joined]) if m is not None
+    )
+    expect(
+        all_metrics, f"{on}collect of the ranks' metrics gave a {type(joined).__name__}; choose outputs and concat them"
+    )
 
 
 def _rows_back(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Call | None], rows: int) -> None:
-    found = protocol.collect(layout, [None if part is None else part.args[0] for part in parts])
-    for whole in found if isinstance(found, list) else [found]:
+    collected = protocol.collect(layout, [None if part is None else part.args[0] for part in parts])
+    for whole in collected if isinstance(collected, list) else [collected]:
         expect(isinstance(whole, BatchRef), f"{on}collect gave a {type(whole).__name__} of rows; use dispatch.concat")
         numbers = _numbers(whole)
         expect(numbers == list(range(rows)), f"{on}rows do not come back as they were: {_short(numbers)}")
@@ -95,8 +100,8 @@ def _for_values(protocol: Protocol, layout: Layout, parts: Sequence[Call | None]
     called = [part for part in parts if part is not None]
     if not called or any(_numbers(part.args[0]) != list(range(rows)) for part in called):
         return False
-    found = protocol.collect(layout, [None if part is None else 1.0 for part in parts])
-    return found is not None and not isinstance(found, (list, tuple))
+    collected = protocol.collect(layout, [None if part is None else 1.0 for part in parts])
+    return collected is not None and not isinstance(collected, (list, tuple))
 
 
 def _handed_out(parts: Sequence[Call | None]) -> list[list[int] | None]:
@@ -105,8 +110,8 @@ def _handed_out(parts: Sequence[Call | None]) -> list[list[int] | None]:
 
 
 def _numbers(rows: BatchRef) -> list[int]:
-    found: list[int] = rows.get().dense("number").tolist() if len(rows) else []
-    return found
+    numbers: list[int] = rows.get().dense("number").tolist() if len(rows) else []
+    return numbers
 
 
 def _kinds_of_rows() -> Iterator[tuple[str, BatchRef]]:

@@ -22,11 +22,11 @@ class Settings(Role, Worker):
     @using("one_to_all")
     def use(self, algorithm: dict[str, Any]) -> None:
         """Settings as `dataclasses.asdict` gives them."""
-        found = cast(
+        settings = cast(
             AlgorithmConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AlgorithmConfig), algorithm))
         )
         for worker in self.context.peers.values():
-            worker.context.config.algorithm = found
+            worker.context.config.algorithm = settings
 
 
 @graders.register("contract_even")

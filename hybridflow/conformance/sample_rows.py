@@ -41,8 +41,8 @@ class Case:
 
     def log_probs(self) -> tuple[Tensor, Tensor]:
         """[T] twice: of a policy, and of one that is `apart` from it."""
-        found = -self.noise(self.tokens, 1).abs()
-        return found, found + self.apart * self.noise(self.tokens, 2).sign()
+        log_probs = -self.noise(self.tokens, 1).abs()
+        return log_probs, log_probs + self.apart * self.noise(self.tokens, 2).sign()
 
     def advantages(self) -> Tensor:
         """[T], those of a row equal."""

@@ -34,7 +34,8 @@ class SharedRoles:
         """Build the algorithm of these settings over the roles, which take up their part of them."""
         self.settings.use(asdict(config.algorithm)).get()
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
-        task, draws = load_task(config), iter(range(1000))
+        task = load_task(config)
+        draws = iter(range(1000))
         split = "warmup" if algorithm.supervised else "train"
         prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
 

@@ -36,22 +36,22 @@ def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWER
         for response in (*RESPONSES, answer):
             on = f"on the response {response!r} (answer {answer!r}): "
             try:
-                given, again = (_number(on, grade(response, answer)) for _ in range(2))
+                first, again = (_number(on, grade(response, answer)) for _ in range(2))
             except ExpectationError:
                 raise
             except (Exception, SystemExit) as error:
                 raise ExpectationError(on + described(error)) from error
-            expect(again == given, f"{on}it gave {given} and then another grade")
+            expect(again == first, f"{on}it gave {first} and then another grade")
     expect(
         len(refused) < len(answers),
         f"it refuses every answer that was tried, {refused[-1:]}; with its task in the same modules, that one's are",
     )
 
 
-def _number(on: str, given: object) -> float:
+def _number(on: str, grade: object) -> float:
     """Return a grade as a run takes it."""
     try:
-        return number(given)
+        return number(grade)
     except ValueError as error:
         raise ExpectationError(f"{on}no grade: it gave {error}; one finite number was expected") from None
 
@@ -75,9 +75,10 @@ def try_task(cls: type[Task]) -> None:
         whole = isinstance(size, int | np.integer) and size > 0
         expect(whole, f"size({split!r}) is {size!r}; each split needs a row")
         for index in sorted({0, size // 2, size - 1}):
-            on, given = f"example({split!r}, {index}): ", task.example(split, index)
-            expect(isinstance(given, Example), f"{on}it gave a {type(given).__name__}; an Example was expected")
-            expect(task.example(split, index) == given, f"{on}it gives another each time")
+            on = f"example({split!r}, {index}): "
+            example = task.example(split, index)
+            expect(isinstance(example, Example), f"{on}it gave a {type(example).__name__}; an Example was expected")
+            expect(task.example(split, index) == example, f"{on}it gives another each time")
             _try_row(task, split, index)
         known[split] = {task.example(split, index).sample_id for index in range(min(size, 1000))}
     shared = sorted(known["held_out"] & known["train"], key=str)
@@ -90,7 +91,8 @@ def _try_row(task: Task, split: str, index: int) -> None:
         row = task.rows(split, [index])
     except DataError as error:
         raise ExpectationError(str(error)) from None
-    on, missing = f"rows({split!r}, [{index}]): ", {"prompt_ids", "answer"} - set(row.columns)
+    on = f"rows({split!r}, [{index}]): "
+    missing = {"prompt_ids", "answer"} - set(row.columns)
     expect(not missing, f"{on}columns missing: {', '.join(sorted(missing))}; it has {', '.join(row.columns) or 'none'}")
     expect(len(row) == 1, f"{on}it gave {len(row)} rows, and one was asked for")
 
@@ -104,6 +106,6 @@ def any_text_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    found = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
-    found.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    return found
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
+    fast.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    return fast

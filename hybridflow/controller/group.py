@@ -85,7 +85,7 @@ class Group:
             return PendingResult(self._supervisor, sent.record)
         if method.gives is not None and all([sent.rows[rank] is not None for rank in sent.record.ranks]):
             return _without_origin(collect(sent.promised(method.gives)))
-        return BatchRef.deferred(lambda: _without_origin(collect(sent.found())))
+        return BatchRef.deferred(lambda: _without_origin(collect(sent.results())))
 
     def _check_columns(self, name: str, method: Method, call: Call) -> None:
         rows = call.rows()

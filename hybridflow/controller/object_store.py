@@ -23,7 +23,8 @@ class StoredChunk:
     """Chunk in one object of the store."""
 
     def __init__(self, data: Any, metadata: Callable[[], Metadata]) -> None:
-        self.data, self._metadata = data, metadata
+        self.data = data
+        self._metadata = metadata
 
     def metadata(self) -> Metadata:
         """Return what is known of the rows; waits for the ranks. Raises RoleError if they failed."""

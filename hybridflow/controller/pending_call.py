@@ -43,23 +43,25 @@ class PendingCall:
         if len(self.chunks[rank]) == 1:
             return BatchRef.from_chunk(self._chunk(rank, 0), rows.rows, columns, rows.origin)
         sizes = even_sizes(rows.rows, len(self.chunks[rank]))
-        given = [BatchRef.from_chunk(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
-        return concat(given).with_origin(rows.origin)
+        pieces = [BatchRef.from_chunk(self._chunk(rank, number), size, columns) for number, size in enumerate(sizes)]
+        return concat(pieces).with_origin(rows.origin)
 
-    def found(self) -> list[BatchRef | None]:
+    def results(self) -> list[BatchRef | None]:
         """Return by rank what it has given, in one chunk; waits for it."""
-        found: list[BatchRef | None] = []
+        refs: list[BatchRef | None] = []
         for rank, report in enumerate(self.supervisor.wait(self.record)):
             if report is None:
-                found.append(None)
+                refs.append(None)
                 continue
-            (known,), rows = report.chunks, self.rows[rank]
+            (known,) = report.chunks
+            rows = self.rows[rank]
             origin = rows.origin if rows is not None and len(rows) == known.rows else None
-            found.append(BatchRef.from_chunk(self._chunk(rank, 0), known.rows, known.kinds, origin))
-        return found
+            refs.append(BatchRef.from_chunk(self._chunk(rank, 0), known.rows, known.kinds, origin))
+        return refs
 
     def _chunk(self, rank: int, number: int) -> StoredChunk:
-        supervisor, record = self.supervisor, self.record  # and not all that was sent: it names the rows of the call
+        supervisor = self.supervisor
+        record = self.record  # and not all that was sent: it names the rows of the call
 
         def metadata() -> Metadata:
             report = supervisor.wait(record)[rank]
@@ -73,7 +75,8 @@ class LazyOutputs(Sequence[BatchRef | None]):
     """Put together where it is looked at, for a protocol looks at few of many ranks."""
 
     def __init__(self, sent: PendingCall, columns: Sequence[str]) -> None:
-        self._sent, self._columns = sent, columns
+        self._sent = sent
+        self._columns = columns
 
     def __len__(self) -> int:
         return len(self._sent.rows)
@@ -138,5 +141,5 @@ def _send(rank: Any, method: Method, order: bytes, objects: list[Any], answered:
     if not method.returns_rows:
         return [rank.call.remote(order, *objects)]
     send = rank.call_rows if answered == 1 else rank.call_rows.options(num_returns=1 + answered)
-    found: Sequence[Any] = send.remote(order, *objects)
-    return found
+    references: Sequence[Any] = send.remote(order, *objects)
+    return references

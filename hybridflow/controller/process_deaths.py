@@ -34,22 +34,22 @@ def forget(pid: int) -> None:
         os.close(descriptor)
 
 
-def ending(pid: int | None, told: str) -> str:
+def ending(pid: int | None, rays_message: str) -> str:
     """Describe how a process ended, in words after `it died: `.
 
     Args:
         pid: if it is known.
         told: what Ray says of it.
     """
-    if "OUT_OF_MEMORY" in told:  # as the worker's exit type
+    if "OUT_OF_MEMORY" in rays_message:  # as the worker's exit type
         return "killed by Ray, since its node was short of memory"
     status = None if pid is None else _status(pid)
     if status is not None:
         return _in_words(os.waitstatus_to_exitcode(status))
-    if found := re.search(r"receives a (SIG[A-Z]+)", told):
-        return f"killed by {found[1]}"
-    if found := re.search(r"with an exit code (\d+)", told):
-        return f"exit code {found[1]}"
+    if match := re.search(r"receives a (SIG[A-Z]+)", rays_message):
+        return f"killed by {match[1]}"
+    if match := re.search(r"with an exit code (\d+)", rays_message):
+        return f"exit code {match[1]}"
     return "killed, or crashed; with which signal or exit code is not known. See dmesg on its node: memory may be short"
 
 

@@ -39,11 +39,11 @@ def stream_ids(rows: BatchRef, step: int, number: int) -> np.ndarray:
     places = rows.lineage.get(PLACE, nothing - 1).tolist()
     copies = rows.driver_columns.get("copy_id", nothing).tolist()
     before: Counter[tuple[int, int]] = Counter()
-    found = []
+    ids = []
     for key in zip(places, copies, strict=True):
-        found.append(_hashed(step, number, *key, before[key]))
+        ids.append(_hashed(step, number, *key, before[key]))
         before[key] += 1
-    return np.array(found, dtype=np.int64)
+    return np.array(ids, dtype=np.int64)
 
 
 def _hashed(*numbers: int) -> int:

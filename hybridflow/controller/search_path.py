@@ -16,7 +16,8 @@ from typing import Any
 from ray import cloudpickle
 from ray.job_config import JobConfig
 
-FOLDERS, HERE = "HYBRIDFLOW_SEARCH_LAST", "HYBRIDFLOW_DRIVER_FOLDER"
+FOLDERS = "HYBRIDFLOW_SEARCH_LAST"
+HERE = "HYBRIDFLOW_DRIVER_FOLDER"
 
 
 class NoFoldersOfTheDriver(JobConfig):
@@ -35,9 +36,9 @@ def own_folders() -> list[str]:
     """List where the driver finds modules that are not installed: plugins beside the user's experiment, and ours."""
     library = sysconfig.get_path("stdlib")
     zipped = os.path.join(os.path.dirname(library), f"python{sys.version_info.major}{sys.version_info.minor}.zip")
-    found = [os.getcwd(), *map(os.path.abspath, sys.path)]
+    folders = [os.getcwd(), *map(os.path.abspath, sys.path)]
     known = (library, zipped, os.path.join(library, "lib-dynload"))
-    return [path for path in dict.fromkeys(found) if path not in known and "site-packages" not in path]
+    return [path for path in dict.fromkeys(folders) if path not in known and "site-packages" not in path]
 
 
 @contextmanager

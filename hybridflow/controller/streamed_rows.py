@@ -33,10 +33,10 @@ def finished(sent: PendingCall, collect: Callable[[Sequence[Any]], Any], columns
                 continue
             outputs: list[BatchRef | None] = [None] * len(sent.rows)
             piece = outputs[streams[stream]] = _piece(sent, streams[stream], known, stream, columns)
-            found = collect(outputs)
-            if found is not None:  # a rank that gives what others give too
+            collected = collect(outputs)
+            if collected is not None:  # a rank that gives what others give too
                 rows = np.sort(np.asarray(piece.origin))
-                yield rows, found.with_origin(rows)
+                yield rows, collected.with_origin(rows)
     sent.supervisor.wait(sent.record)
 
 
@@ -47,8 +47,8 @@ def _piece(sent: PendingCall, rank: int, known: Any, stream: Any, columns: Seque
     except ray.exceptions.RayError:  # its process has died, which the report on the call says better
         sent.supervisor.wait(sent.record)
         raise
-    given = sent.rows[rank]
-    assert given is not None and given.origin is not None
+    call_rows = sent.rows[rank]
+    assert call_rows is not None and call_rows.origin is not None
     (metadata,) = report.chunks
     chunk = StoredChunk(next(stream), lambda: metadata)
-    return BatchRef.from_chunk(chunk, metadata.rows, columns).with_origin(np.asarray(given.origin)[report.value])
+    return BatchRef.from_chunk(chunk, metadata.rows, columns).with_origin(np.asarray(call_rows.origin)[report.value])

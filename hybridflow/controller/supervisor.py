@@ -49,7 +49,8 @@ class CallRecord:
     reports: list[Report | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.missing, self.reports = len(self.pending), [None] * self.size
+        self.missing = len(self.pending)
+        self.reports = [None] * self.size
 
     def joined(self, part: Callable[[Report], Any]) -> Any:
         """Return what the protocol collects of a part of every report."""
@@ -119,13 +120,14 @@ class Supervisor:
 
     def wait(self, record: CallRecord, within_s: float = inf) -> list[Report | None]:
         """Wait for one call; return its reports by rank."""
-        start, told = monotonic(), within_s == inf
+        start = monotonic()
+        said = within_s == inf
         while record.missing:
             self._raise_again()
             if monotonic() > start + within_s:
                 self._fail(_late(record, within_s))
-            if not told and monotonic() > start + SAY_AFTER_S:
-                told = True
+            if not said and monotonic() > start + SAY_AFTER_S:
+                said = True
                 terminal.complain(
                     f"{record.role}.{record.method}: still waiting for rank {_named(_unreported(record))}"
                 )
@@ -160,11 +162,11 @@ class Supervisor:
         """Take these reports in, all at once if they come soon; else those that have come, of any call."""
         interrupt.check()
         try:
-            found = ray.get(wanted, timeout=LOOK_UP_S)
+            reports = ray.get(wanted, timeout=LOOK_UP_S)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):  # one is late, or its process has died
             self.poll()
             return
-        for pending, encoded in zip(wanted, found, strict=True):
+        for pending, encoded in zip(wanted, reports, strict=True):
             self._take_in(pending, self._decoded(pending, encoded))
 
     def _outcome(self, pending: Any) -> Report:
@@ -193,9 +195,9 @@ class Supervisor:
             record.pending = ()  # the store lets go of them
             self._finished.setdefault(record.step, []).append(record)
 
-    def _fail(self, found: Failure) -> NoReturn:
+    def _fail(self, noticed: Failure) -> NoReturn:
         """Gather what else has failed by now, and leave what follows from it to the policy."""
-        failures = [found]
+        failures = [noticed]
         others = list(self._under_way)
         ready, _ = ray.wait(others, num_returns=len(others), timeout=GRACE_S) if others else ([], [])
         for pending in ready:
@@ -219,12 +221,13 @@ def _measured(record: CallRecord) -> Metrics:
     has no result, because it has half of a layer, may need the most memory.
     """
     reports = [report for report in record.reports if report is not None]
-    joined, measured = Metrics(), [report.metrics for report in reports if report.metrics]
+    joined = Metrics()
+    measured = [report.metrics for report in reports if report.metrics]
     joined.total(f"{TIMES}{record.method}", max([report.seconds for report in reports]))
     if not measured:
         return joined
-    found = record.joined(lambda report: report.metrics)
-    for metrics in found if isinstance(found, list) else [found]:
+    collected = record.joined(lambda report: report.metrics)
+    for metrics in collected if isinstance(collected, list) else [collected]:
         joined.add(metrics or Metrics())
     joined.maxima.clear()
     for metrics in measured:
@@ -264,13 +267,13 @@ def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
 
     It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
     """
-    told = str(error).strip()
+    rays_message = str(error).strip()
     if isinstance(error, ray.exceptions.ActorDiedError):
-        place = {key: re.search(rf"^\s*{key}: (\S+)$", told, re.MULTILINE) for key in ("ip", "pid")}
+        place = {key: re.search(rf"^\s*{key}: (\S+)$", rays_message, re.MULTILINE) for key in ("ip", "pid")}
         pid = int(place["pid"][1]) if place["pid"] else None
         node = place["ip"][1] if place["ip"] else "node unknown"
-        line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, told)}"
-        return Failure(record.role, rank, node, record.method, line, told, at=0.0)
+        line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, rays_message)}"
+        return Failure(record.role, rank, node, record.method, line, rays_message, at=0.0)
     cause = getattr(error, "cause", None)
     line = describe(cause if isinstance(cause, BaseException) else error)[0]
-    return Failure(record.role, rank, "its process", record.method, line, told, at=0.0)
+    return Failure(record.role, rank, "its process", record.method, line, rays_message, at=0.0)

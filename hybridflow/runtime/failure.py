@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
-LONGEST_LINE, LONGEST_TRACE = 2_000, 20_000  # characters
+LONGEST_LINE = 2_000
+LONGEST_TRACE = 20_000  # characters
 MOST_TOLD = 4  # kinds of calls that failed after the first
 
 
@@ -48,7 +49,8 @@ def describe(error: BaseException) -> tuple[str, str]:
     if isinstance(error, HybridFlowError):
         return _shortened(_line(error), LONGEST_LINE), ""
     try:
-        line, trace = _line(_cause(error)), "".join(traceback.format_exception(error))
+        line = _line(_cause(error))
+        trace = "".join(traceback.format_exception(error))
     except Exception as other:  # an exception may break in any way when it is asked what it is
         line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
         trace = "".join(traceback.format_tb(error.__traceback__))
@@ -67,7 +69,7 @@ def _cause(error: BaseException) -> BaseException:
     """Return what to report of an exception: itself, but for those that only carry others, and trouble with a disk."""
     if isinstance(error, HybridFlowError):
         return error
-    return disk_trouble(error) or next(found for found in chain(error) if not carried(found))
+    return disk_trouble(error) or next(link for link in chain(error) if not carried(link))
 
 
 def _shortened(text: str, longest: int) -> str:
@@ -92,5 +94,5 @@ class RoleError(HybridFlowError):
 def _folded(others: Sequence[Failure]) -> list[str]:
     """Count the calls that failed after the first, by what was called."""
     calls = Counter(f"{failure.role}.{failure.method}" for failure in others)
-    told = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
-    return [f"({len(others)} more failed after it: {told})"] if others else []
+    by_call = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
+    return [f"({len(others)} more failed after it: {by_call})"] if others else []

@@ -12,7 +12,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-PREFIX, OWNER = "hybridflow-meeting-", "owner"
+PREFIX = "hybridflow-meeting-"
+OWNER = "owner"
 
 _held: list[int] = []  # descriptors of the owner files of this process; closed, and so unlocked, when it ends
 

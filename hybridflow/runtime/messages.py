@@ -88,14 +88,14 @@ class Report(NamedTuple):
 
 def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
     """Bytes are a fraction of the work that arrays are for pickle. Columns that share lengths share them here too."""
-    found: dict[str, bytes] = {}
+    encoded: dict[str, bytes] = {}
     shared: dict[int, bytes] = {}
     for name, array in lengths.items():
         if id(array) not in shared:
             shared[id(array)] = array.tobytes()
-        found[name] = shared[id(array)]
-    return found
+        encoded[name] = shared[id(array)]
+    return encoded
 
 
 def _arrays(lengths: Mapping[str, bytes]) -> dict[str, np.ndarray]:
-    return {name: np.frombuffer(found, np.int64) for name, found in lengths.items()}
+    return {name: np.frombuffer(encoded, np.int64) for name, encoded in lengths.items()}

@@ -29,7 +29,8 @@ def save(config: Config, running: Running, folder: RunFolder, outcome: Progress)
 
     The ranks and this process must see one file system.
     """
-    start, checkpoints = perf_counter(), Checkpoints(folder.checkpoints)
+    start = perf_counter()
+    checkpoints = Checkpoints(folder.checkpoints)
     with writing(folder.checkpoints):
         path = checkpoints.begin(outcome.steps)
         try:
@@ -66,7 +67,7 @@ def load(running: Running, path: Path) -> Progress:
     running.algorithm.restore(state["algorithm"])
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
     mean_grade = {int(steps): value for steps, value in state.get("mean_grade", {}).items()}
-    learning = {role: Learning(**found) for role, found in state.get("learning", {}).items()}
+    learning = {role: Learning(**learning_state) for role, learning_state in state.get("learning", {}).items()}
     return Progress(state["steps"], state["seconds"], accuracy, state["draws"], mean_grade, learning)
 
 

@@ -28,7 +28,9 @@ from typing import Any, ClassVar
 from hybridflow.errors import HybridFlowError, shown
 from hybridflow.json_file import a_whole, read_object
 
-MANIFEST, LATEST, FORMAT = "manifest.json", "LATEST", 1
+MANIFEST = "manifest.json"
+LATEST = "LATEST"
+FORMAT = 1
 MOST_PASSES = 20
 NAME = re.compile(r"step-(\d{6,})")
 
@@ -117,7 +119,8 @@ def _manifest(whole: dict[str, Any], name: re.Match[str] | None) -> Manifest:
     step = a_whole(whole.get("step"), "step")
     if name and step != int(name[1]):
         raise ValueError(f"step = {step}, in the folder {name[0]}")
-    versions, files = whole.get("versions"), whole.get("files")
+    versions = whole.get("versions")
+    files = whole.get("files")
     if not isinstance(versions, dict) or not all(isinstance(version, str) for version in versions.values()):
         raise ValueError(f"versions = {shown(versions)}: an object of texts was expected")
     if not isinstance(files, dict) or not files:
@@ -137,7 +140,8 @@ class Checkpoints:
     """Checkpoints of one run."""
 
     def __init__(self, path: Path, disk: Disk | None = None) -> None:
-        self.path, self._disk = path, disk or Disk()
+        self.path = path
+        self._disk = disk or Disk()
 
     def steps(self) -> list[int]:
         """List the steps of which there is a checkpoint, oldest first."""
@@ -179,7 +183,8 @@ class Checkpoints:
 
     def commit(self, step: int, versions: Mapping[str, str]) -> Path:
         """Make what is in the folder of `begin` the newest checkpoint; where it is now."""
-        folder, final = self.path / f".tmp-{self.at(step).name}", self.at(step)
+        folder = self.path / f".tmp-{self.at(step).name}"
+        final = self.at(step)
         for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
             self._disk.flush(path)
         self._disk.write(folder / MANIFEST, Manifest(step, versions, entries(folder)).to_json())
@@ -200,23 +205,23 @@ def entries(folder: Path) -> dict[str, Entry]:
     """List every file below a folder but its manifest."""
     files = [path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST]
     with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter's lock
-        found = threads.map(_entry, files)
-        return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, found, strict=True)}
+        hashed = threads.map(_entry, files)
+        return {path.relative_to(folder).as_posix(): entry for path, entry in zip(files, hashed, strict=True)}
 
 
 def verify(folder: Path) -> Manifest:
     """Verify a checkpoint's files and return its manifest. Raises CheckpointError naming a file that differs."""
     manifest = Manifest.read(folder)
     try:
-        found = entries(folder)
+        present = entries(folder)
     except OSError as error:
         raise CheckpointError(f"{folder}: {error.filename}: {error.strerror}; nothing was loaded") from error
     for name, expected in manifest.files.items():
-        if name not in found:
+        if name not in present:
             problem = "is missing"
-        elif found[name].size != expected.size:
-            problem = f"has {found[name].size} bytes, {expected.size} expected"
-        elif found[name].sha256 != expected.sha256:
+        elif present[name].size != expected.size:
+            problem = f"has {present[name].size} bytes, {expected.size} expected"
+        elif present[name].sha256 != expected.sha256:
             problem = "is not what was written: its sha256 differs"
         else:
             continue

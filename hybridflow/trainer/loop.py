@@ -26,7 +26,9 @@ from hybridflow.trainer.validation import judged, validate, with_preferences
 
 def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
     """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
-    settings, start, before = config.trainer, perf_counter(), outcome.steps
+    settings = config.trainer
+    start = perf_counter()
+    before = outcome.steps
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = outcome.seconds
@@ -81,9 +83,9 @@ def _step(
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
     metrics = schedule.finish_step()
-    told = too_many_failed(config, metrics)
-    if told is not None:
-        raise HybridFlowError(f"step {step}: {told}")
+    problem = too_many_failed(config, metrics)
+    if problem is not None:
+        raise HybridFlowError(f"step {step}: {problem}")
     metrics |= running.algorithm.on_step_end(metrics)
     metrics |= derived(metrics, context, rollout, config.algorithm.epochs)
     seconds = perf_counter() - begin
@@ -110,14 +112,16 @@ def _learns_by_advantages(config: Config) -> bool:
     """
     from hybridflow.losses.policy_losses import policy_losses  # the losses want torch
 
-    loss, from_elsewhere = config.algorithm.policy_loss, config.reference.model.path != config.actor.model.path
+    loss = config.algorithm.policy_loss
+    from_elsewhere = config.reference.model.path != config.actor.model.path
     ours = getattr(policy_losses.get(loss.name), "__module__", "").startswith("hybridflow.")
     return ours and not loss.entropy_coef and not (loss.kl_coef and from_elsewhere)
 
 
 def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
     """Why a step learnt nothing, as far as its metrics say."""
-    part, rows = config.algorithm.rollout_filter.name, metrics.get("rollout/rows", 0.0)
+    part = config.algorithm.rollout_filter.name
+    rows = metrics.get("rollout/rows", 0.0)
     failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())
     by_filter = f"; algorithm.rollout_filter.name = {part}" if part != "none" else ""
     by_grades = f"; {failed:.0f} grades failed" if failed else ""
@@ -150,13 +154,13 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
 
 
 def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
-    found = validate(config, running, task)
-    accuracy = outcome.accuracy[outcome.steps] = found["accuracy"]
-    told = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"
-    if "mean_grade" in found:
-        outcome.mean_grade[outcome.steps] = found["mean_grade"]
-        told += f", mean grade {found['mean_grade']:.3f}"
-    failed = found.get("failed_grades", 0)
+    measured = validate(config, running, task)
+    accuracy = outcome.accuracy[outcome.steps] = measured["accuracy"]
+    line = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"
+    if "mean_grade" in measured:
+        outcome.mean_grade[outcome.steps] = measured["mean_grade"]
+        line += f", mean grade {measured['mean_grade']:.3f}"
+    failed = measured.get("failed_grades", 0)
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
-    folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in found.items()}})
-    live.say(f"{told} on held-out {judged(running.algorithm)}{without}")
+    folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in measured.items()}})
+    live.say(f"{line} on held-out {judged(running.algorithm)}{without}")

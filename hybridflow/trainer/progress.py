@@ -58,7 +58,8 @@ class Progress:
                 has for a gradient is rounding.
         """
         for role in [name.removesuffix("/updates") for name in metrics if name.endswith("/updates")]:
-            entry, tried = self.learning.setdefault(role, Learning()), metrics[f"{role}/updates"]
+            entry = self.learning.setdefault(role, Learning())
+            tried = metrics[f"{role}/updates"]
             entry.updates += tried
             entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
             idle = role == learner and by_advantages and without_advantages(metrics)
@@ -75,18 +76,19 @@ class Progress:
         A run that made no update has none: it had no steps to take, or was good enough from the start. Of other roles
         than the learner a loss without gradient may be right: nothing may have cost anything.
         """
-        for role, found in self.learning.items():
-            if found.skipped * 2 > found.updates:
+        for role, learning in self.learning.items():
+            if learning.skipped * 2 > learning.updates:
                 return (
-                    f"{found.skipped:.0f} of {found.updates:.0f} updates of the {role} changed nothing, as a gradient "
-                    f"was not finite or no row was left to learn from; {role}/skipped_steps and rollout/kept_rows in "
-                    "metrics.jsonl say in which steps"
+                    f"{learning.skipped:.0f} of {learning.updates:.0f} updates of the {role} changed nothing, as a "
+                    f"gradient was not finite or no row was left to learn from; {role}/skipped_steps and "
+                    "rollout/kept_rows in metrics.jsonl say in which steps"
                 )
-        found = self.learning.get(learner, Learning())
-        if found.updates and not found.moved:
+        learning = self.learning.get(learner, Learning())
+        if learning.updates and not learning.moved:
             return (
-                f"the loss of the {learner} had no gradient in any of {found.updates:.0f} updates ({learner}/grad_norm "
-                "or all advantages are 0): it has learnt nothing; reward/std says whether all rewards are equal"
+                f"the loss of the {learner} had no gradient in any of {learning.updates:.0f} updates "
+                f"({learner}/grad_norm or all advantages are 0): it has learnt nothing; reward/std says whether all "
+                "rewards are equal"
             )
         return None
 

@@ -14,14 +14,14 @@ def derived(metrics: Mapping[str, float], context: StepContext, rollout: BatchRe
     The latter two are those of the role that learnt from most, so that they are known while only a critic learns. Where
     no role says so, the rows are those that the flow chose.
     """
-    found: dict[str, float] = {"rollout/rows": len(rollout)}
+    metrics_of_step: dict[str, float] = {"rollout/rows": len(rollout)}
     rows = _of_roles(metrics, "/trained_rows")
     if rows:
-        found["rollout/kept_rows"] = max(rows) / epochs
+        metrics_of_step["rollout/kept_rows"] = max(rows) / epochs
     elif context.kept is not None:
-        found["rollout/kept_rows"] = context.kept
-    found["perf/trained_tokens"] = max(_of_roles(metrics, "/trained_tokens"), default=0.0)
-    return found
+        metrics_of_step["rollout/kept_rows"] = context.kept
+    metrics_of_step["perf/trained_tokens"] = max(_of_roles(metrics, "/trained_tokens"), default=0.0)
+    return metrics_of_step
 
 
 def _of_roles(metrics: Mapping[str, float], name: str) -> list[float]:

@@ -30,15 +30,15 @@ def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
     held_out = put(held_out_rows(type(running.algorithm), task, config.trainer.validation_prompts))
     if judged(running.algorithm) == "pairs":
         running.groups["reward_model"].compare(held_out)
-        found = running.supervisor.collect_metrics()
+        metrics = running.supervisor.collect_metrics()
         names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
-        return {name: found[metric] for name, metric in names.items() if metric in found}
+        return {name: metrics[metric] for name, metric in names.items() if metric in metrics}
     running.groups["actor"].sync_weights()
     prompts = held_out | running.groups["actor"].generate_sequences(held_out, temperature=0.0)
     rewards = running.groups["grader"].compute_reward(prompts)
-    told = too_many_failed(config, running.supervisor.collect_metrics())
-    if told is not None:
-        raise HybridFlowError(f"validation: {told}")
+    problem = too_many_failed(config, running.supervisor.collect_metrics())
+    if problem is not None:
+        raise HybridFlowError(f"validation: {problem}")
     return of_grades(rewards.get().dense("rewards"), config.reward.right_grade)
 
 
@@ -48,7 +48,8 @@ def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
     failed = float(len(grades) - len(known))
     if not len(known):
         return {"accuracy": math.nan, "mean_grade": math.nan, "failed_grades": failed}
-    share, mean = float((known >= np.float32(right)).mean()), float(known.mean(dtype=np.float64))
+    share = float((known >= np.float32(right)).mean())
+    mean = float(known.mean(dtype=np.float64))
     return {"accuracy": share, "mean_grade": mean, "failed_grades": failed}
 
 

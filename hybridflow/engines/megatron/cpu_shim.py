@@ -87,12 +87,12 @@ def pending() -> dict[str, bool]:
 
 def _function(spec: str) -> Any:
     module, _, path = spec.partition(":")
-    found: Any = importlib.import_module(f"megatron.core.{module}")
+    function: Any = importlib.import_module(f"megatron.core.{module}")
     for part in path.split("."):
-        found = found.__dict__[part]
-    while hasattr(found, "__wrapped__"):
-        found = found.__wrapped__
-    return found
+        function = function.__dict__[part]
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
 
 
 def _without_cuda(code: types.CodeType) -> types.CodeType:

@@ -62,7 +62,8 @@ class PackedAttention(MegatronModule):
         super().__init__(config=config)
         assert pg_collection is not None and config.context_parallel_size == 1
         self.tp_group = pg_collection.tp  # Megatron's checkpointing asks for it
-        heads, groups = config.num_attention_heads, config.num_query_groups
+        heads = config.num_attention_heads
+        groups = config.num_query_groups
         self.gqa = divide(heads, pg_collection.tp.size()) != divide(groups, pg_collection.tp.size())
         self.scale = softmax_scale
 
@@ -78,7 +79,9 @@ class PackedAttention(MegatronModule):
     ) -> Tensor:
         """[T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None and packed_seq_params.order is not None
-        q, k, v = query[:, 0], key[:, 0], value[:, 0]
+        q = query[:, 0]
+        k = key[:, 0]
+        v = value[:, 0]
         outputs = [self._bucket(q, k, v, tokens, real) for tokens, real in packed_seq_params.buckets]
         return torch.cat(outputs)[packed_seq_params.order].unsqueeze(1)
 
@@ -111,13 +114,14 @@ class FusedAttention(MegatronModule):
     ) -> Tensor:
         """[T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None
-        starts, longest = packed_seq_params.cu_seqlens_q, packed_seq_params.max_seqlen_q
+        starts = packed_seq_params.cu_seqlens_q
+        longest = packed_seq_params.max_seqlen_q
         rows = PackedSeqParams(
             qkv_format="thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest
         )
         qkv = (x.squeeze(1) for x in (query, key, value))
-        found = self.kernel(*qkv, None, attn_mask_type=AttnMaskType.causal, packed_seq_params=rows)
-        return found.reshape(len(found), 1, -1)
+        context = self.kernel(*qkv, None, attn_mask_type=AttnMaskType.causal, packed_seq_params=rows)
+        return context.reshape(len(context), 1, -1)
 
 
 def core_attention(dtype: torch.dtype, platform: Platform) -> type[MegatronModule]:

@@ -90,7 +90,8 @@ class _TokenStatistics(torch.autograd.Function):
         log_total = total.log()
         entropy = log_total - expected / total
         ctx.save_for_backward(hidden, weight, top, log_total, entropy, local, mine)
-        ctx.vocabulary, ctx.chunk = vocabulary, chunk
+        ctx.vocabulary = vocabulary
+        ctx.chunk = chunk
         return at_token - log_total, entropy
 
     @staticmethod

@@ -39,7 +39,9 @@ def strided_groups(layout: Layout) -> Iterator[None]:
     """While it is entered, vLLM's groups are made of the ranks that our generation view says. All ranks enter it."""
     from vllm.distributed import parallel_state
 
-    original, ours, name = parallel_state.init_model_parallel_group, rank_map(layout), _agreed_name()
+    original = parallel_state.init_model_parallel_group
+    ours = rank_map(layout)
+    name = _agreed_name()
 
     def mapped(group_ranks: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         os.environ["VLLM_DIST_IDENT"] = name

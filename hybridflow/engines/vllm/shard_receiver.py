@@ -145,7 +145,8 @@ def _place(model: Any, name: str) -> Place:
     for fused, parts in model.packed_modules_mapping.items():
         if last in parts:
             layer = model.get_submodule(f"{head}.{fused}")
-            sizes, number = layer.output_partition_sizes, parts.index(last)
+            sizes = layer.output_partition_sizes
+            number = parts.index(last)
             rows = slice(sum(sizes[:number]), sum(sizes[: number + 1]))
             return Place(layer, kind, _shape(layer, kind), rows, len(parts) * _kinds(layer))
     layer = model.get_submodule(path)
@@ -165,7 +166,8 @@ def _shape(layer: torch.nn.Module, kind: str) -> torch.Size:
 
 def _write(place: Place, name: str, shard: Tensor) -> None:
     """Write a shard. Rows past those of a vocabulary are padding."""
-    layer, parameter = place.layer, place.layer.get_parameter(place.kind)
+    layer = place.layer
+    parameter = place.layer.get_parameter(place.kind)
     if parameter.shape != place.shape:
         parameter = torch.nn.Parameter(shard.new_empty(place.shape), requires_grad=False)
         setattr(layer, place.kind, parameter)
@@ -178,7 +180,8 @@ def _write(place: Place, name: str, shard: Tensor) -> None:
 
 
 def _pack_tied_head(model: Any) -> None:
-    head, inner = getattr(model, "lm_head", None), getattr(model, "model", None)
+    head = getattr(model, "lm_head", None)
+    inner = getattr(model, "model", None)
     tied = getattr(model.config, "tie_word_embeddings", False)
     if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
         head.quant_method.process_weights_after_loading(head)
