@@ -156,19 +156,15 @@ def try_kl(estimate: Callable[..., Any]) -> None:
 
 
 def try_aggregation(weights_of: Callable[..., Any]) -> None:
-    """[T] finite weights that do not depend on how a step's rows are cut; exactly 0 where the mask is."""
+    """[T] finite weights that do not depend on how a step's rows are cut."""
     for case in policy_cases():
         on, lengths = f"on {case.name}: ", case.lengths
-        mask = case.noise(case.tokens, 4) > 0
-        counts = totals(lengths, mask).tolist()
-        given = weights_of(lengths, *counts, mask, limit=LIMIT)
+        counts = totals(lengths)
+        given = weights_of(lengths, *counts, limit=LIMIT)
         expect_floats(on, "the result", given, case.tokens, "token")
-        expect_again(on, given, weights_of(lengths, *counts, mask, limit=LIMIT))
-        expect(not given[~mask].any(), f"{on}tokens outside of the mask must weigh exactly 0")
+        expect_again(on, given, weights_of(lengths, *counts, limit=LIMIT))
         half = len(lengths) // 2
-        cut = int(lengths[:half].sum())
-        parts = ((lengths[:half], mask[:cut]), (lengths[half:], mask[cut:]))
-        apart = torch.cat([weights_of(rows, *counts, own, limit=LIMIT) for rows, own in parts])
+        apart = torch.cat([weights_of(rows, *counts, limit=LIMIT) for rows in (lengths[:half], lengths[half:])])
         expect(torch.allclose(apart, given), f"{on}the weights depend on how the rows are cut into micro-batches")
 
 

@@ -34,7 +34,7 @@ class AdvantageInputs:
 
     Attributes:
         token_rewards: [T] float32.
-        lengths: [R] int64, tokens of each row.
+        lengths: [R] int64, tokens of each row. Under a `loss_mask` rows consist of their learned tokens alone.
         values: [T], the critic's value of the state before each token, or None.
         group_id: [R] int64, equal for samples of one prompt, or None. A group is never split over ranks.
         baseline_rewards: [R], the reward of another response to the row's prompt to compare with, or None.
@@ -104,6 +104,11 @@ def gae(
 
     Returns are A + V. Source: arXiv 1506.02438, equations 11 to 16. The state after a row's last token is terminal, its
     value 0. `whiten` brings the advantages (not the returns) of all ranks together to mean 0 and deviation 1.
+
+    Under a `loss_mask`, t + 1 is the row's next learned token: credit passes over a tool's output or an environment's
+    text in one step, since the policy decides nothing there. It is part of how the state changes, as in a semi-Markov
+    decision process (Sutton, Precup and Singh, "Between MDPs and semi-MDPs", 1999); V of the next learned token, which
+    has read it, says what it was worth. verl's GAE skips observations in the same way.
 
     Defaults: those of the code released with arXiv 1909.08593 (lm-human-preferences). No discount, since an answer is
     worth as much late as early.

@@ -17,9 +17,11 @@ from hybridflow.tasks.grades import GRADES
 PROMPT = kinds("prompt_ids")
 NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
 RESPONSE = kinds("prompt_ids", "response_ids")
+LOSS_MASK = kinds("loss_mask")
 TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
 PAIR = RESPONSE | kinds("rejected_ids")
+PAIR_MASKS = LOSS_MASK | kinds("rejected_loss_mask")
 LABELS = kinds("chosen_harmful", "rejected_harmful")
 GRADED = dict.fromkeys(GRADES, "")
 """What says whether a row can be learnt from (`hybridflow.tasks.grades`), of any kind: nobody computes with it."""
@@ -68,10 +70,12 @@ class GeneratingRole(Role[RowsT]):
         Gives `response_ids` (ragged int), `rollout_log_probs` (ragged float, natural logarithm, of each sampled token
         under the distribution it was drawn from), `finish_reason` ([R] strings: `end`, the model's own, `stop`, one of
         `stop` or `stop_token_ids`, or `length`, it reached `max_response_tokens` before either), `truncated` ([R] bool:
-        that reason is `length`), `weight_version` ([R] int) and `sampling_temperature` ([R] float, at which the row's
-        log-probs are taken here and wherever it is learnt from; of the likeliest tokens 1). Raises ValueError for a
-        prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and for a temperature
-        between 0 and the least that vLLM samples at.
+        that reason is `length`), `weight_version` (ragged int, of each row runs [K, 2] of a version and the number of
+        tokens that it sampled; `hybridflow.batch.weight_versions`) and `sampling_temperature` ([R] float, at which the
+        row's log-probs are taken here and wherever it is learnt from; of the likeliest tokens 1).
+
+        Raises ValueError for a prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and
+        for a temperature between 0 and the least that vLLM samples at.
         """
         raise NotImplementedError
 
@@ -101,7 +105,7 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     @using(
         "3d_proto",
         needs=RESPONSE | kinds("rollout_log_probs", "weight_version"),
-        optional=TEMPERATURE,
+        optional=TEMPERATURE | LOSS_MASK,
         gives=kinds("old_log_probs"),
     )
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
@@ -132,18 +136,18 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
     @using(
         "dp_tokens",
         needs=RESPONSE | kinds("old_log_probs", "advantages"),
-        optional=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED,
+        optional=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED | LOSS_MASK,
     )
     def update_actor(self, rollout: RowsT) -> None:
         """Take an optimizer step on the policy loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"))
+    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"), optional=PAIR_MASKS)
     def update_preferred(self, pairs: RowsT) -> None:
         """Take an optimizer step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE, optional=GRADED)
+    @using("dp_tokens", needs=RESPONSE, optional=GRADED | LOSS_MASK)
     def update_supervised(self, examples: RowsT) -> None:
         """Take an optimizer step on the mean negative log-likelihood of the response tokens, at temperature 1.
 
@@ -161,12 +165,12 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
 class CriticRole(TrainedRole[RowsT]):
     """Value function of rewards."""
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("values"))
+    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("values"))
     def compute_values(self, rollout: RowsT) -> RowsT:
         """`values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), optional=GRADED)
+    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), optional=GRADED | LOSS_MASK)
     def update_critic(self, rollout: RowsT) -> None:
         """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
@@ -176,7 +180,7 @@ class CriticRole(TrainedRole[RowsT]):
 class ReferenceRole(Role[RowsT]):
     """Frozen policy."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE, gives=kinds("ref_log_probs"))
+    @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE | LOSS_MASK, gives=kinds("ref_log_probs"))
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
         """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
 
@@ -184,7 +188,7 @@ class ReferenceRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("3d_proto", needs=PAIR, gives=kinds("ref_chosen", "ref_rejected"))
+    @using("3d_proto", needs=PAIR, optional=PAIR_MASKS, gives=kinds("ref_chosen", "ref_rejected"))
     def compute_ref_pair(self, pairs: RowsT) -> RowsT:
         """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens.
 

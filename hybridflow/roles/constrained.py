@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridflow.dispatch import RowsT, using
-from hybridflow.roles.builtin_roles import GRADED, RESPONSE, TrainedRole
+from hybridflow.roles.builtin_roles import GRADED, LOSS_MASK, RESPONSE, TrainedRole
 from hybridflow.roles.role import Role, roles
 from hybridflow.roles.role_columns import kinds
 
@@ -33,12 +33,12 @@ class ModelCostRole(Role[RowsT]):
 class CostCriticRole(TrainedRole[RowsT]):
     """Value function of costs."""
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("cost_values"))
+    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("cost_values"))
     def compute_cost_values(self, rollout: RowsT) -> RowsT:
         """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), optional=GRADED)
+    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), optional=GRADED | LOSS_MASK)
     def update_cost_critic(self, rollout: RowsT) -> None:
         """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError

@@ -5,7 +5,9 @@ from __future__ import annotations
 KINDS = {
     "prompt_ids": "ragged int",
     "response_ids": "ragged int",
+    "loss_mask": "ragged int",
     "rejected_ids": "ragged int",
+    "rejected_loss_mask": "ragged int",
     "chosen_harmful": "bool",
     "rejected_harmful": "bool",
     "rollout_log_probs": "ragged float",
@@ -25,7 +27,7 @@ KINDS = {
     "answer": "object",
     "finish_reason": "object",
     "truncated": "bool",
-    "weight_version": "int",
+    "weight_version": "ragged int",
     "sampling_temperature": "float",
 }
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import learned_rows
 from hybridflow.config.schema import Config
 from hybridflow.errors import shown
 from hybridflow.observe.metrics import Metrics
@@ -66,18 +67,23 @@ def graded(rows: Batch) -> np.ndarray:
     return sound
 
 
-def only_graded(rows: Batch) -> Batch:
-    """Select the rows none of whose grades has failed."""
-    sound = graded(rows)
-    return rows if sound.all() else rows.select(np.flatnonzero(sound))
+def learnable(rows: Batch) -> np.ndarray:
+    """Return [R] bool: True for rows none of whose grades has failed and of which `loss_mask` leaves a token."""
+    return graded(rows) & learned_rows(rows)
 
 
-def over_graded(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
-    """Apply `estimate` to the rows that are graded; return its ragged columns over responses, 0 for the others' tokens.
+def only_learnable(rows: Batch) -> Batch:
+    """Select the rows that can be learned from."""
+    found = learnable(rows)
+    return rows if found.all() else rows.select(np.flatnonzero(found))
 
-    It is called on every rank, also with no rows, as it may wait for the other ranks.
+
+def over_learnable(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:
+    """Apply `estimate` to the rows to learn from; return its ragged columns over responses, 0 for the others' tokens.
+
+    `estimate` is called on every rank, also with no rows, as it may wait for the other ranks.
     """
-    sound = graded(rows)
+    sound = learnable(rows)
     if sound.all():
         return estimate(rows)
     responses = rows.ragged("response_ids")

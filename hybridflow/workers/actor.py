@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import LearnedTokens
+from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse_other_tokens, row_lags
 from hybridflow.config import auto_settings
 from hybridflow.engines.megatron.engine import Loss, MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.micro_batches import MicroBatch
@@ -27,15 +29,12 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
-from hybridflow.tasks.grades import only_graded, over_graded, settled
+from hybridflow.tasks.grades import only_learnable, over_learnable, settled
 from hybridflow.workers.advantage import Estimation
 from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
 from hybridflow.workers.model_worker import TrainedWorker, set_down, tensor, tokens_of
-from hybridflow.workers.preference_pairs import sides
+from hybridflow.workers.preference_pairs import learnable_pairs, sides
 from hybridflow.workers.worker import Context, workers
-
-CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
-"""Of each critic, the columns of what it says and of what it should have said."""
 
 
 @workers.register("actor")
@@ -102,15 +101,17 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
             scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
             return Batch()
-        log_probs, tokens = scores["log_probs"], len(scores["log_probs"].values)
-        apart = np.abs(log_probs.values - rollout.ragged("rollout_log_probs").values)
+        log_probs, learned = scores["log_probs"], LearnedTokens.of(rollout)
+        apart = np.abs(learned.pick(log_probs) - learned.pick(rollout.ragged("rollout_log_probs")))
+        tokens = len(apart)
         metrics = self.context.metrics
         metrics.mean("actor/rollout_log_prob_diff_mean", apart.sum(), tokens)
         metrics.max("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
-        behind = self.version - rollout.dense("weight_version")
-        metrics.mean("rollout/version_lag_mean", behind.sum(), len(behind))
-        metrics.max("rollout/version_lag_max", behind.max(initial=0))
-        metrics.mean("actor/entropy", scores["entropy"].values.sum(), tokens)
+        runs = rollout.ragged(WEIGHT_VERSION)
+        refuse_other_tokens(runs, rollout.lengths("response_ids"))
+        metrics.mean("rollout/version_lag_mean", row_lags(runs, self.version).sum(), len(runs))
+        metrics.max("rollout/version_lag_max", largest_lag(runs, self.version))
+        metrics.mean("actor/entropy", learned.pick(scores["entropy"]).sum(), tokens)
         return Batch(old_log_probs=log_probs)
 
     def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
@@ -120,7 +121,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         return self._estimated(rollout, lambda estimation: estimation.constrained(kl_coef, multiplier))
 
     def update_actor(self, rollout: Batch) -> None:
-        rollout, settings = only_graded(rollout), self.context.config.algorithm.policy_loss
+        rollout, settings = only_learnable(rollout), self.context.config.algorithm.policy_loss
         loss_of, kl_of = policy_loss(settings.name, settings.options), kl_estimators.get(settings.kl_estimator)
         weights = self.token_weights(rollout, settings.aggregate)
         corrections = self._corrections(rollout)
@@ -146,6 +147,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
 
     def update_preferred(self, pairs: Batch) -> None:
         """Take an optimizer step on pairs. Both sides of a pair are in one micro-batch, so its gradient is exact."""
+        pairs = learnable_pairs(pairs)
         total, rows = self.engine.global_sums(float(len(pairs)))[0], sides(pairs)
         ref_chosen, ref_rejected = (tensor(pairs.dense(name)) for name in ("ref_chosen", "ref_rejected"))
         beta = self.context.config.algorithm.preference_loss.beta
@@ -160,7 +162,7 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         self._update(rows, loss, rows_per_unit=2)
 
     def update_supervised(self, examples: Batch) -> None:
-        examples = only_graded(examples)
+        examples = only_learnable(examples)
         weights = self.token_weights(examples, "token_mean")
 
         def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
@@ -190,32 +192,32 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         )  # rows that vLLM did not sample
         if part.name == "none" or unknown:
             return responses.like(np.ones(len(responses.values), dtype=np.float32))
-        old, sampler = (tensor(rollout.ragged(name).values) for name in ("old_log_probs", "rollout_log_probs"))
-        inputs = CorrectionInputs(old, sampler, torch.from_numpy(responses.lengths))
+        learned = LearnedTokens.of(rollout)
+        old, sampler = (tensor(learned.pick(rollout.ragged(name))) for name in ("old_log_probs", "rollout_log_probs"))
+        inputs = CorrectionInputs(old, sampler, torch.from_numpy(learned.lengths))
         found = correction(part.name, part.options)(inputs)
         exact, metrics = found.double(), self.context.metrics
         sums = float(exact.sum()), float(exact.square().sum()), float(len(found))
         metrics.mean("rollout_correction/effective_share", effective_share(*self.engine.global_sums(*sums)))
         metrics.mean("rollout_correction/weight", sums[0], len(found))
         metrics.mean("rollout_correction/changed", float(changed(inputs, found).sum()), len(found))
-        return responses.like(found.numpy())
+        return learned.spread(found.numpy())
 
     def _estimated(self, rollout: Batch, estimate: Callable[[Estimation], Batch]) -> Batch:
         """Advantages of the rows that are graded. Grades of an algorithm that made them itself are checked here."""
 
         def estimated(rows: Batch) -> Batch:
-            found = estimate(Estimation(rows, self.context, self._sum_over_ranks))
-            advantages = found.ragged("advantages").values
-            if len(advantages):
-                self.context.metrics.max("critic/advantages_max", advantages.max())
-                self.context.metrics.min("critic/advantages_min", advantages.min())
-            for role, values, returns in CRITICS:
-                if values in rows and returns in found:
-                    guessed, came = rows.ragged(values).values, found.ragged(returns).values
-                    self.context.metrics.explain(f"{role}/vf_explained_var", came, guessed)
-            return found
+            return estimate(Estimation(rows, self.context, self._sum_over_ranks))
 
-        return over_graded(settled(rollout, rollout, self.context.config, Metrics()), estimated)
+        self._report_masked(rollout)
+        return over_learnable(settled(rollout, rollout, self.context.config, Metrics()), estimated)
+
+    def _report_masked(self, rollout: Batch) -> None:
+        """Report what `loss_mask` leaves out, if there is one."""
+        learned, metrics = LearnedTokens.of(rollout), self.context.metrics
+        if learned.mask is not None:
+            metrics.total("rollout/masked_rows", float((learned.lengths == 0).sum()))
+            metrics.mean("rollout/masked_fraction", float((~learned.mask).sum()), len(learned.mask))
 
     def _report_terms(self, terms: Mapping[str, float]) -> None:
         """Report the terms of the loss that an update minimised, without their coefficients; of several, their mean.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hybridflow.batch import Batch
-from hybridflow.batch.columns import values_of
+from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs
 from hybridflow.losses.kl_estimators import kl_estimators
 from hybridflow.losses.lagrange import constrained_advantages
@@ -19,6 +20,8 @@ from hybridflow.workers.model_worker import tensor
 from hybridflow.workers.worker import Context
 
 Sum = Callable[[Tensor], Tensor]
+CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
+"""Of each critic, the columns of what it says and of what it should have said."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,15 @@ class Estimation:
         found, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
         return self._given(advantages=found, returns=returns, cost_returns=cost_returns)
 
+    @cached_property
+    def learned(self) -> LearnedTokens:
+        """The tokens that advantages are estimated of."""
+        return LearnedTokens.of(self.rollout)
+
     @property
     def _lengths(self) -> Tensor:
-        return torch.from_numpy(self.rollout.ragged("response_ids").lengths)
+        """[R] learned tokens of each row: formulas see no others."""
+        return torch.from_numpy(self.learned.lengths)
 
     def _rewards(self) -> tuple[Tensor, Tensor | None]:
         """[R] rewards and, if the estimator reads them, [R] the rewards of the responses that they are compared with.
@@ -70,7 +79,8 @@ class Estimation:
         Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
         compared with is given the same.
         """
-        rewards, lengths, baseline = tensor(self.rollout.dense("rewards")), self._lengths, None
+        rewards, baseline = tensor(self.rollout.dense("rewards")), None
+        lengths = torch.from_numpy(self.rollout.ragged("response_ids").lengths)
         read = needs(self.context.config.algorithm.advantage.name)
         if "baseline_rewards" in self.rollout and "baseline_rewards" in read:
             baseline = tensor(self.rollout.dense("baseline_rewards"))
@@ -95,13 +105,18 @@ class Estimation:
 
     def _tokens(self, column: str) -> Tensor | None:
         """[T] values of a ragged column, if the rows have it."""
-        return tensor(self.rollout.ragged(column).values) if column in self.rollout else None
+        return self._picked(column) if column in self.rollout else None
+
+    def _picked(self, column: str) -> Tensor:
+        """[T] values of a ragged column over responses, or [R] of a dense one."""
+        found = self.rollout[column]
+        return tensor(self.learned.pick(found) if isinstance(found, Ragged) else found)
 
     def _kl(self) -> Tensor | None:
         """[T] estimates of the KL to the reference, which are also reported; None if there is no reference."""
         if "ref_log_probs" not in self.rollout:
             return None
-        old, ref = (tensor(self.rollout.ragged(name).values) for name in ("old_log_probs", "ref_log_probs"))
+        old, ref = (self._picked(name) for name in ("old_log_probs", "ref_log_probs"))
         kl = kl_estimators.get(self.context.config.algorithm.reward_kl_estimator)(old, ref)
         self.context.metrics.mean("actor/kl", float(kl.sum()), len(kl))
         return kl
@@ -116,13 +131,25 @@ class Estimation:
             values=values,
             group_id=tensor(rows.dense("group_id")) if "group_id" in rows else None,
             baseline_rewards=baseline,
-            columns={name: tensor(values_of(rows[name])) for name in needs(part.name) if name not in FIELDS},
+            columns={name: self._picked(name) for name in needs(part.name) if name not in FIELDS},
             all_reduce=self.all_reduce,
         )
         return estimator(part.name, part.options)(inputs)
 
     def _given(self, **columns: Tensor) -> Batch:
-        responses, metrics = self.rollout.ragged("response_ids"), self.context.metrics
+        metrics = self.context.metrics
         for name, values in columns.items():
             metrics.mean(f"critic/{name}", float(values.sum()), len(values))
-        return Batch(**{name: responses.like(values.numpy()) for name, values in columns.items()})
+        self._report(columns)
+        return Batch(**{name: self.learned.spread(values.numpy()) for name, values in columns.items()})
+
+    def _report(self, columns: Mapping[str, Tensor]) -> None:
+        """The spread of advantages, and how much of the returns the critics knew."""
+        metrics, advantages = self.context.metrics, columns["advantages"].numpy()
+        if len(advantages):
+            metrics.max("critic/advantages_max", advantages.max())
+            metrics.min("critic/advantages_min", advantages.min())
+        for role, values, returns in CRITICS:
+            guessed = self._tokens(values)
+            if guessed is not None and returns in columns:
+                metrics.explain(f"{role}/vf_explained_var", columns[returns].numpy(), guessed.numpy())

@@ -11,7 +11,7 @@ from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.losses.value_loss import clipped_value_loss
 from hybridflow.roles import CriticRole
-from hybridflow.tasks.grades import only_graded
+from hybridflow.tasks.grades import only_learnable
 from hybridflow.workers.model_worker import TrainedWorker, tokens_of
 from hybridflow.workers.worker import Context, workers
 
@@ -24,7 +24,7 @@ class ValueWorker(TrainedWorker):
 
     def learn_values(self, rollout: Batch, old: str, returns: str) -> None:
         """Take an optimizer step on the value loss, averaged over tokens; `old` and `returns` name its columns."""
-        rollout = only_graded(rollout)
+        rollout = only_learnable(rollout)
         weights = self.token_weights(rollout, "token_mean")
         clip, role = self.context.config.algorithm.value_loss.clip, self.context.role
 

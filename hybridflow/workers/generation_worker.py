@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.batch.weight_versions import one_run
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.requests import FinishedRow, Generated
@@ -95,7 +96,7 @@ def sampled(version: int, temperature: float, found: Generated) -> Batch:
         rollout_log_probs=found.log_probs,
         finish_reason=found.ended_by,
         truncated=found.truncated,
-        weight_version=np.full(len(found.tokens), version, dtype=np.int64),
+        weight_version=one_run(version, found.tokens.lengths),
         sampling_temperature=np.full(len(found.tokens), temperature, dtype=np.float32),
     )
 

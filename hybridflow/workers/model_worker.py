@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
 from hybridflow.engines.megatron import engine_checkpoint
 from hybridflow.engines.megatron.engine import Loss, MegatronEngine
 from hybridflow.engines.megatron.micro_batches import MicroBatch
-from hybridflow.losses.aggregations import aggregations
+from hybridflow.losses.aggregations import aggregations, totals
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.platform import platform
@@ -70,9 +71,11 @@ class ModelWorker(Worker):
         """
         platform().reset_memory_peak()
         self.engine.onload(optimizer=learns)
-        yield self.engine
-        self.context.metrics.max(f"{self.context.role}/memory_peak_gib", platform().memory_peak() / 2**30)
-        self._offload_again()
+        try:
+            yield self.engine
+        finally:
+            self.context.metrics.max(f"{self.context.role}/memory_peak_gib", platform().memory_peak() / 2**30)
+            self._offload_again()
 
     def _offload_again(self) -> None:
         self.engine.offload(weights=self._offload.weights, optimizer=self._offload.optimizer)
@@ -97,11 +100,12 @@ class ModelWorker(Worker):
 
     def token_weights(self, batch: Batch, aggregate: str) -> Ragged:
         """Return the weight of each response token in the mean over all rows of this step, on all ranks."""
-        lengths = torch.from_numpy(batch.ragged("response_ids").lengths)
-        tokens, rows = self.engine.global_sums(float(lengths.sum()), float((lengths > 0).sum()))
+        learned = LearnedTokens.of(batch)
+        lengths = torch.from_numpy(learned.lengths)
+        tokens, rows = self.engine.global_sums(*totals(lengths))
         limit = self.context.config.rollout.max_response_tokens
         weights = aggregations.get(aggregate)(lengths, tokens, rows, limit=limit)
-        return batch.ragged("response_ids").like(weights.numpy())
+        return learned.spread(weights.numpy())
 
     def record(self, loss: TokenLoss) -> None:
         """Report what a loss says of its tokens."""
@@ -123,10 +127,12 @@ def set_down(workers: Iterable[Worker]) -> Iterator[None]:
     found = [worker for worker in workers if isinstance(worker, ModelWorker)]
     for worker in found:
         worker.engine.offload(weights=True, optimizer=True)
-    yield
-    for worker in found:
-        worker.engine.onload(optimizer=True)
-        worker._offload_again()
+    try:
+        yield
+    finally:
+        for worker in found:
+            worker.engine.onload(optimizer=True)
+            worker._offload_again()
 
 
 class TrainedWorker(TrainedRole[Batch], ModelWorker):
@@ -170,8 +176,9 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
-    """[N] values of a ragged column at the micro-batch's response tokens."""
-    return tensor(column.select(micro.rows).values).to(platform().device)
+    """[N] values of a column over the responses at the tokens that the micro-batch's outputs are of."""
+    values = column.select(micro.rows).values
+    return tensor(values if micro.learned is None else values[micro.learned]).to(platform().device)
 
 
 def tensor(column: np.ndarray) -> Tensor:

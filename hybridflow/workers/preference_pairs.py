@@ -5,11 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import LOSS_MASK, learned_rows
+
+REJECTED_LOSS_MASK = "rejected_loss_mask"
+"""`loss_mask` is that of the chosen response. A side without its mask is learned from whole."""
 
 
 def sides(pairs: Batch) -> Batch:
     """[P] pairs as [2 P] rows: of each pair the chosen response, then the rejected one."""
-    chosen, rejected = pairs.ragged("response_ids"), pairs.ragged("rejected_ids")
-    responses = [side for pair in zip(chosen, rejected, strict=True) for side in pair]
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
-    return Batch(prompt_ids=prompts, response_ids=Ragged.of(responses, np.int64))
+    chosen, rejected = pairs.ragged("response_ids"), pairs.ragged("rejected_ids")
+    found = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected))
+    if LOSS_MASK not in pairs and REJECTED_LOSS_MASK not in pairs:
+        return found
+    masks = (_mask(pairs, name, of) for name, of in ((LOSS_MASK, chosen), (REJECTED_LOSS_MASK, rejected)))
+    return found | Batch(loss_mask=_in_turn(*masks))
+
+
+def learnable_pairs(pairs: Batch) -> Batch:
+    """The pairs with a token to learn from on both sides; all, the empty ones too, where there is no mask."""
+    found = learned_rows(sides(pairs)).reshape(-1, 2).all(axis=1)
+    return pairs if found.all() else pairs.select(np.flatnonzero(found))
+
+
+def _in_turn(chosen: Ragged, rejected: Ragged) -> Ragged:
+    return Ragged.of([side for pair in zip(chosen, rejected, strict=True) for side in pair], np.int64)
+
+
+def _mask(pairs: Batch, name: str, responses: Ragged) -> Ragged:
+    return pairs.ragged(name) if name in pairs else responses.like(np.ones_like(responses.values))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hybridflow.batch import Batch
+from hybridflow.batch.weight_versions import WEIGHT_VERSION, shown
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
@@ -38,8 +40,12 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
                 line = {"step": step, "prompt": prompt, "response": response}
                 if "rejected_ids" in rollout:
                     line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
-                line |= {name: rollout.dense(name)[row] for name in LOGGED if name in rollout}
+                line |= {name: _entry(rollout, name, row) for name in LOGGED if name in rollout}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
 
 
 LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "finish_reason", "truncated")
+
+
+def _entry(rollout: Batch, name: str, row: int) -> Any:
+    return shown(rollout.ragged(name)[row]) if name == WEIGHT_VERSION else rollout.dense(name)[row]

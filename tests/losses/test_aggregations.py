@@ -15,11 +15,11 @@ ROWS = st.lists(st.lists(st.tuples(st.floats(-4, 4, width=32), st.booleans()), m
 Rows = list[list[tuple[float, bool]]]
 
 
-def _pack(rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
-    tokens = [token for row in rows for token in row]
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    losses = torch.tensor([loss for loss, _ in tokens], dtype=torch.float64)
-    return losses, lengths, torch.tensor([counts for _, counts in tokens], dtype=torch.bool)
+def _pack(rows: Rows) -> tuple[Tensor, Tensor]:
+    """The losses of tokens that count, end to end, and how many each row has."""
+    counted = [[loss for loss, counts in row if counts] for row in rows]
+    losses = torch.tensor([loss for row in counted for loss in row], dtype=torch.float64)
+    return losses, torch.tensor(list(map(len, counted)), dtype=torch.int64)
 
 
 def _token_mean(rows: Rows) -> float:
@@ -48,22 +48,21 @@ def test_the_names_are_known() -> None:
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 @given(rows=ROWS)
 def test_against_a_loop(name: str, rows: Rows) -> None:
-    losses, lengths, mask = _pack(rows)
-    weights = aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)
+    losses, lengths = _pack(rows)
+    weights = aggregations.get(name)(lengths, *totals(lengths), limit=LIMIT)
     assert float((losses * weights).sum()) == pytest.approx(EXPECTED[name](rows), abs=1e-5)
-    assert (weights[~mask] == 0).all()
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 @given(rows=ROWS)
 def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
-    """The loop runs over scalars that autograd follows; a token that does not count has none."""
-    losses, lengths, mask = _pack(rows)
+    """The loop runs over scalars that autograd follows."""
+    losses, lengths = _pack(rows)
     given, looped = losses.clone().requires_grad_(), losses.clone().requires_grad_()
     tokens = iter(looped)
-    scalars = [[(next(tokens), counts) for _, counts in row] for row in rows]
+    scalars = [[(next(tokens) if counts else 0.0, counts) for _, counts in row] for row in rows]
     mean = EXPECTED[name](scalars)  # type: ignore[arg-type]
-    (given * aggregations.get(name)(lengths, *totals(lengths, mask), mask, limit=LIMIT)).sum().backward()
+    (given * aggregations.get(name)(lengths, *totals(lengths), limit=LIMIT)).sum().backward()
     assert given.grad is not None
     if isinstance(mean, Tensor):
         mean.backward()
@@ -73,31 +72,22 @@ def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
-@given(rows=ROWS)
-def test_no_mask_is_a_mask_of_all(name: str, rows: Rows) -> None:
-    _, lengths, mask = _pack(rows)
-    every = torch.ones_like(mask)
-    assert totals(lengths).tolist() == totals(lengths, every).tolist()
-    found = aggregations.get(name)(lengths, *totals(lengths))
-    assert found.tolist() == aggregations.get(name)(lengths, *totals(lengths, every), every).tolist()
-
-
-@pytest.mark.parametrize("name", sorted(EXPECTED))
 @given(rows=ROWS, data=st.data())
 def test_any_cut_into_parts_gives_the_same_sum(name: str, rows: Rows, data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, 4))
     owner = data.draw(st.lists(st.integers(0, parts - 1), min_size=len(rows), max_size=len(rows)))
     cut = [_pack([row for row, at in zip(rows, owner, strict=True) if at == part]) for part in range(parts)]
-    tokens, counted = sum(totals(lengths, mask) for _, lengths, mask in cut)
+    tokens, counted = map(sum, zip(*(totals(lengths) for _, lengths in cut), strict=True))
     weigh = aggregations.get(name)
-    summed = sum(float((losses * weigh(n, tokens, counted, mask, limit=LIMIT)).sum()) for losses, n, mask in cut)
+    summed = sum(float((losses * weigh(n, tokens, counted, limit=LIMIT)).sum()) for losses, n in cut)
     assert summed == pytest.approx(EXPECTED[name](rows), abs=1e-5)
 
 
 def test_a_step_without_any_token_weighs_nothing() -> None:
-    lengths, mask = torch.tensor([2, 0]), torch.zeros(2, dtype=torch.bool)
+    lengths = torch.tensor([0, 0])
+    assert totals(lengths) == [0.0, 0.0]
     for name in aggregations:
-        assert aggregations.get(name)(lengths, *totals(lengths, mask), mask).tolist() == [0.0, 0.0]
+        assert aggregations.get(name)(lengths, *totals(lengths)).tolist() == []
 
 
 def test_plain_numbers_serve_as_totals() -> None:

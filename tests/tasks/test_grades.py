@@ -19,7 +19,7 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.tasks import graders
 from hybridflow.tasks.addition import ALPHABET
-from hybridflow.tasks.grades import graded, number, only_graded, over_graded, settled, too_many_failed
+from hybridflow.tasks.grades import graded, number, only_learnable, over_learnable, settled, too_many_failed
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.workers import Context
 from hybridflow.workers.reward import RewardWorker
@@ -156,11 +156,11 @@ def rollout() -> Batch:
 def test_a_row_is_learnt_from_if_all_of_its_grades_are_there() -> None:
     rows = rollout()
     assert graded(rows).tolist() == [True, False, True, True]
-    assert only_graded(rows).dense("n").tolist() == [0, 2, 3]
+    assert only_learnable(rows).dense("n").tolist() == [0, 2, 3]
     more = rows | Batch(costs=np.array([np.nan, 0, 0, 0]), baseline_rewards=np.array([0, 0, 0, np.nan]))
-    assert only_graded(more).dense("n").tolist() == [2]
+    assert only_learnable(more).dense("n").tolist() == [2]
     whole = rows.select([0, 2])
-    assert only_graded(whole) is whole
+    assert only_learnable(whole) is whole
     assert graded(rows.select_columns(["n"])).all()
 
 
@@ -171,9 +171,9 @@ def test_an_estimate_is_made_without_them_and_is_zero_there() -> None:
         seen.append(rows.dense("n").tolist())
         return Batch(advantages=rows.ragged("response_ids").like(rows.ragged("response_ids").values / 2))
 
-    found = over_graded(rollout(), estimate).ragged("advantages")
+    found = over_learnable(rollout(), estimate).ragged("advantages")
     assert [row.tolist() for row in found] == [[2.5, 3.0], [0.0], [], [4.0, 4.5, 5.0]]
-    none = over_graded(rollout().select([1]), estimate).ragged("advantages")
+    none = over_learnable(rollout().select([1]), estimate).ragged("advantages")
     assert none.values.tolist() == [0.0] and seen == [[0, 2, 3], []], "a rank without any is called too"
 
 

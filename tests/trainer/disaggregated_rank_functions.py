@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.weight_versions import one_run
 from hybridflow.dispatch import using
 from hybridflow.models import Weight
 from hybridflow.parallel.layout import Layout
@@ -107,6 +108,6 @@ class Taker(RolloutRole[Batch], Mortal):
             rollout_log_probs=Ragged.of([[-1.0]] * rows, np.float32),
             finish_reason=np.array(["end"] * rows, dtype=object),
             truncated=np.zeros(rows, dtype=bool),
-            weight_version=np.full(rows, self.version, dtype=np.int64),
+            weight_version=one_run(self.version or 0, np.ones(rows, dtype=np.int64)),
             sampling_temperature=np.ones(rows, dtype=np.float32),
         )

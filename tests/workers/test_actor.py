@@ -11,6 +11,7 @@ import pytest
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch import concat as join
+from hybridflow.batch.weight_versions import one_run
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.tokenizer import load_decoder
@@ -209,7 +210,8 @@ def test_a_row_that_ends_at_the_limit_was_not_truncated(folder: Path, ranks1: Ra
 def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -> None:
     rows = prompts()
     old = rows | generate(ranks1, folder, rows)
-    [version] = set(old.dense("weight_version").tolist())
+    [version] = {one for one, _ in old.ragged("weight_version").values.tolist()}
+    assert old.ragged("weight_version") == one_run(version, old.lengths("response_ids"))
     assert ranks1.run(rank_functions.lag, folder, old) == [
         {"rollout/version_lag_max": 0.0, "rollout/version_lag_mean": 0.0}
     ]
@@ -218,11 +220,16 @@ def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -
         {"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 1.0}
     ]
     new = rows | generate(ranks1, folder, rows)
-    assert set(new.dense("weight_version").tolist()) == {version + 1}
+    assert new.ragged("weight_version") == one_run(version + 1, new.lengths("response_ids"))
     mixed = join([new.select(np.arange(5)), old.select(np.arange(5))])
     assert ranks1.run(rank_functions.lag, folder, mixed) == [
         {"rollout/version_lag_max": 1.0, "rollout/version_lag_mean": 0.5}
     ]
+    of_both = Ragged.of([[[version, 1], [version + 1, n - 1]] for n in new.lengths("response_ids").tolist()])
+    others = [name for name in new.columns if name != "weight_version"]
+    [found] = ranks1.run(rank_functions.lag, folder, new.select_columns(others) | Batch(weight_version=of_both))
+    assert found["rollout/version_lag_max"] == 1.0
+    assert found["rollout/version_lag_mean"] == pytest.approx((1 / new.lengths("response_ids")).mean())
 
 
 def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
@@ -259,7 +266,8 @@ def test_the_role_streams_what_it_would_give_at_once(folder: Path, ranks1: Ranks
     assert streamed.columns == whole.columns
     assert streamed.ragged("response_ids") == whole.ragged("response_ids")
     assert same(streamed.ragged("rollout_log_probs").values, whole.ragged("rollout_log_probs").values)
-    for column in ("finish_reason", "truncated", "weight_version", "sampling_temperature"):
+    assert streamed.ragged("weight_version") == whole.ragged("weight_version")
+    for column in ("finish_reason", "truncated", "sampling_temperature"):
         assert streamed.dense(column).tolist() == whole.dense(column).tolist()
     of_rows = [name for name in expected if name.startswith(("rollout/", "response_length/", "perf/"))]
     assert len(of_rows) == 5 and [said[name] for name in of_rows] == [expected[name] for name in of_rows]

@@ -21,6 +21,8 @@ from torch import Tensor
 from hybridflow import preflight
 from hybridflow.algorithms import algorithms
 from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.batch.loss_mask import learned_rows
+from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Call, methods, protocols
 from hybridflow.models.weight_table import VALUE_HEAD
@@ -38,6 +40,7 @@ pytestmark = pytest.mark.ranks
 WHOLE = 10**6  # a budget of tokens that leaves all rows of a rank in one micro-batch
 ORDER = (7, 2, 10, 5, 0, 11, 8, 1, 3, 9, 6, 4)  # groups are no longer neighbours
 AS_THEY_ARE = tuple(range(12))
+WHOLLY_MASKED = (3, 8)
 SHAPE = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "vocab": 70}
 Case = tuple[Layout, int, tuple[int, ...]]
 ALONE: Case = (Layout(), WHOLE, AS_THEY_ARE)
@@ -91,11 +94,12 @@ class Scores:
         return BatchRef.from_local(Batch(rewards=rollout.select_columns(["score"]).get().dense("score")))
 
 
-def rows(failed: tuple[int, ...] = ()) -> BatchRef:
+def rows(failed: tuple[int, ...] = (), masked: bool = False) -> BatchRef:
     """Four prompts with three responses each: one of no token, some of one, a group of equal rewards.
 
     Args:
         failed: rows whose grade has failed.
+        masked: with a `loss_mask`: of two rows no token is learned from, of the others about two in three.
     """
     rng = np.random.default_rng(4)
     prompts = Batch(prompt_ids=Ragged.of([rng.integers(2, 44, n) for n in (3, 1, 6, 4)]), stream_id=np.arange(4))
@@ -106,9 +110,13 @@ def rows(failed: tuple[int, ...] = ()) -> BatchRef:
     sampled = Batch(
         response_ids=responses,
         rollout_log_probs=responses.like(rng.normal(-3, 1, len(responses.values)).astype(np.float32)),
-        weight_version=np.zeros(12, dtype=np.int64),
+        weight_version=one_run(0, responses.lengths),
         score=score,
     )
+    if masked:
+        learned = (rng.random(len(responses.values)) < 2 / 3).astype(np.int64)
+        learned[np.repeat(np.isin(np.arange(12), WHOLLY_MASKED), responses.lengths)] = 0
+        sampled |= Batch(loss_mask=responses.like(learned))
     return BatchRef.from_local(prompts).repeat(3) | BatchRef.from_local(sampled)
 
 
@@ -141,14 +149,14 @@ def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case],
     """
 
     @cache
-    def get(name: str, case: Case, failed: tuple[int, ...] = ()) -> Step:
+    def get(name: str, case: Case, failed: tuple[int, ...] = (), masked: bool = False) -> Step:
         layout, budget, order = case
         config, on = config_of(name, *models, budget), ranks(layout.size)
         made = {role: Group(role, layout, on) for role in (*LEARNT[name], "reference")}
         on.run(rank_functions.build, config, layout, tuple(made))
         algorithm = algorithms.get(name)(config.algorithm, {**made, "reward": Scores()})
         algorithm.generate = lambda prompts, **_: prompts
-        algorithm.step(rows(failed).select(order))
+        algorithm.step(rows(failed, masked).select(order))
         found = {}
         for role in LEARNT[name]:
             found[role] = [merged(list(stages)) for stages in zip(*on.run(rank_functions.steps, role), strict=True)]
@@ -194,6 +202,21 @@ def test_without_any_row_that_is_graded_there_is_no_update(name: str, step_of: C
         assert measured[role][f"{role}/skipped_steps"] == 1 and f"{role}/grad_norm" not in measured[role]
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", LEARNT)
+def test_the_gradient_of_some_tokens_is_that_of_one_rank(
+    name: str, case: str, step_of: Callable[[str, Case], Step]
+) -> None:
+    """Under a `loss_mask`, whose masked rows are nowhere."""
+    (found, measured), (expected, _) = step_of(name, CASES[case], (), True), step_of(name, ALONE, (), True)  # type: ignore[call-arg]
+    learned = learned_rows(rows(masked=True).get())
+    for role, updates in expected.items():
+        for update, bound, got in zip(updates, (1e-5, 1e-4), found[role], strict=True):
+            assert max(apart(got[weight], gradient) for weight, gradient in update.items()) < bound
+        assert measured[role][f"{role}/trained_rows"] == learned.sum() < 12
+        assert len(updates) == 2
+
+
 def apart(found: Tensor, expected: Tensor) -> float:
     """Relative to what is expected; what should be 0 must be."""
     difference, size = float((found - expected).norm()), float(expected.norm())
@@ -213,9 +236,14 @@ def test_the_second_update_clips(name: str, step_of: Callable[[str, Case], Step]
         assert all(gradient.any() for gradient in second.values())
 
 
-def test_grpos_gradient_is_that_of_its_words(models: tuple[Path, Path], step_of: Callable[[str, Case], Step]) -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_grpos_gradient_is_that_of_its_words(
+    masked: bool, models: tuple[Path, Path], step_of: Callable[[str, Case], Step]
+) -> None:
     """By transformers and a loop over the rows. At the first update all ratios are 1 and nothing is clipped."""
-    batch = rows().get()
+    batch = rows(masked=masked).get()
+    ones = batch.ragged("response_ids").like(np.ones_like(batch.ragged("response_ids").values))
+    mask = [row.tolist() for row in (batch.ragged("loss_mask") if masked else ones)]
     policy, other = (reference.load(folder) for folder in models)
     lengths = batch.lengths("response_ids").tolist()
     log_probs, ref = (
@@ -224,14 +252,17 @@ def test_grpos_gradient_is_that_of_its_words(models: tuple[Path, Path], step_of:
     scores, groups = batch.dense("score").tolist(), batch.dense("group_id").tolist()
     losses: list[Tensor] = []
     for row, length in enumerate(lengths):
-        peers = [score for score, group, n in zip(scores, groups, lengths, strict=True) if n and group == groups[row]]
-        advantage = (scores[row] - statistics.mean(peers)) / (statistics.stdev(peers) + 1e-6)
-        for token in range(length):
+        if not any(mask[row]):
+            continue
+        peers = [scores[other] for other in range(12) if any(mask[other]) and groups[other] == groups[row]]
+        deviation = statistics.stdev(peers) if len(peers) > 1 else 0.0
+        advantage = (scores[row] - statistics.mean(peers)) / (deviation + 1e-6)
+        for token in [at for at in range(length) if mask[row][at]]:
             log_prob = log_probs[row][token]
             away = ref[row][token].detach() - log_prob
             losses.append(-advantage * (log_prob - log_prob.detach()).exp() + 0.1 * (away.exp() - away - 1))
     torch.stack(losses).mean().backward()
-    found = step_of("grpo", ALONE)[0]["actor"][0]
+    found = step_of("grpo", ALONE, (), masked)[0]["actor"][0]  # type: ignore[call-arg]
     assert set(found) == {name for name, _ in policy.named_parameters()}
     for name, param in policy.named_parameters():
         assert apart(found[name], param.grad) < 1e-4, name

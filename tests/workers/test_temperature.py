@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import Config
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel
@@ -97,7 +98,7 @@ def test_rollouts_are_scored_and_learnt_from_at_the_temperature_of_their_samplin
     heat = HEAT if known else np.full(4, OTHER, dtype=np.float32)
     batch = rows() | Batch(
         rollout_log_probs=rows().ragged("response_ids").like(expected(models[0], rows(), heat).numpy()),
-        weight_version=np.zeros(4, dtype=np.int64),
+        weight_version=one_run(0, rows().lengths("response_ids")),
     )
     if known:
         batch |= Batch(sampling_temperature=HEAT)

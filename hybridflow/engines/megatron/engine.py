@@ -14,6 +14,7 @@ from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, Recompute
 from hybridflow.engines.megatron import cpu_shim, rng_states
 from hybridflow.engines.megatron.gpt_model import build_model, output_weight, transformer_config
@@ -124,9 +125,8 @@ class MegatronEngine:
         found = self._look(micros, temperature)
         if not self.groups.last_stage:
             return None
-        responses = batch.ragged("response_ids")
-        names = ("values",) if self.head == "value" else ("log_probs", "entropy")
-        return {name: _in_order(responses, micros, [getattr(out, name) for out in found]) for name in names}
+        learned, names = LearnedTokens.of(batch), ("values",) if self.head == "value" else ("log_probs", "entropy")
+        return {name: _in_order(learned, micros, [getattr(out, name) for out in found]) for name in names}
 
     def score_rows(self, batch: Batch) -> np.ndarray | None:
         """[R] float32: a reward model's score of each row, without gradients; None on ranks before the last stage."""
@@ -244,9 +244,10 @@ class MegatronEngine:
         return TokenOutputs(*statistics, none, none)
 
 
-def _in_order(like: Ragged, micros: list[MicroBatch], parts: list[Tensor]) -> Ragged:
-    """Values of the micro-batches' rows, back in the order of the rows."""
+def _in_order(learned: LearnedTokens, micros: list[MicroBatch], parts: list[Tensor]) -> Ragged:
+    """Values of the micro-batches' rows, back in the order of the rows; 0 at tokens that are not learned from."""
     if not micros:
-        return Ragged(np.zeros(0, dtype=np.float32), like.offsets)
-    packed = like.select(np.concatenate([m.rows for m in micros])).like(torch.cat(parts).cpu().numpy())
-    return packed.select(np.argsort(np.concatenate([m.rows for m in micros])))
+        return Ragged(np.zeros(0, dtype=np.float32), learned.responses.offsets)
+    rows = np.concatenate([m.rows for m in micros])
+    packed = learned.select(rows).spread(torch.cat(parts).cpu().numpy())
+    return packed.select(np.argsort(rows))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.columns import offsets_of
+from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.engines.megatron.layer_spec import PackedRows
 
 WASTE = 1.25  # attention may compute this much more than the tokens of its rows before rows get a bucket of their own
@@ -29,9 +30,10 @@ class MicroBatch:
         positions: [3, 1, T] int64, each token's place in its row (three alike: Megatron's multimodal rotary embedding
             with one section is the one that takes a position for every token).
         packed: how T falls into rows.
-        lengths: [R] response tokens of each row.
-        logit_positions: [N] for each response token, end to end, the place in T of the token before it.
-        targets: [N] int64 the response tokens.
+        lengths: [R] learned response tokens of each row: all, where there is no `loss_mask`.
+        learned: which of the rows' response tokens these are, [response tokens] bool; None: all.
+        logit_positions: [N] for each learned token, end to end, the place in T of the token before it.
+        targets: [N] int64 the learned tokens.
         last_positions: [R] the place in T of each row's last token.
     """
 
@@ -40,6 +42,7 @@ class MicroBatch:
     positions: Tensor
     packed: PackedRows
     lengths: Tensor
+    learned: np.ndarray | None
     logit_positions: Tensor
     targets: Tensor
     last_positions: Tensor
@@ -74,13 +77,14 @@ def micro_batches(
         groups[-1].append(unit)
         room -= int(lengths[unit])
     parted = [(np.array(units)[:, None] * rows_per_unit + np.arange(rows_per_unit)).reshape(-1) for units in groups]
-    return [_pack(rows, prompts, responses, device, pad_to_multiple_of) for rows in parted]
+    learned = LearnedTokens.of(batch)
+    return [_pack(rows, prompts.select(rows), learned.select(rows), device, pad_to_multiple_of) for rows in parted]
 
 
 def _pack(
-    rows: np.ndarray, prompts: Ragged, responses: Ragged, device: torch.device, pad_to_multiple_of: int
+    rows: np.ndarray, before: Ragged, learned: LearnedTokens, device: torch.device, pad_to_multiple_of: int
 ) -> MicroBatch:
-    before, after = prompts.select(rows), responses.select(rows)
+    after = learned.responses
     ends = offsets_of(before.lengths + after.lengths)[1:]
     padding = -ends[-1] % pad_to_multiple_of
     before_end = np.append(before.lengths, padding) if padding else before.lengths
@@ -89,15 +93,17 @@ def _pack(
     response = in_row >= np.repeat(before_end, np.diff(starts))
     tokens = np.zeros(starts[-1], dtype=np.int64)
     tokens[: ends[-1]][~response[: ends[-1]]], tokens[response] = before.values, after.values
+    wanted = np.flatnonzero(response) if learned.mask is None else np.flatnonzero(response)[learned.mask]
     positions = torch.from_numpy(in_row).to(device).expand(3, 1, -1)
     return MicroBatch(
         rows=rows,
         tokens=torch.from_numpy(tokens).to(device)[None],
         positions=positions,
         packed=packed_rows(starts, device),
-        lengths=torch.from_numpy(after.lengths).to(device),
-        logit_positions=torch.from_numpy(np.flatnonzero(response) - 1).to(device),
-        targets=torch.from_numpy(tokens[response]).to(device),
+        lengths=torch.from_numpy(learned.lengths).to(device),
+        learned=learned.mask,
+        logit_positions=torch.from_numpy(wanted - 1).to(device),
+        targets=torch.from_numpy(tokens[wanted]).to(device),
         last_positions=torch.from_numpy(ends - 1).to(device),
     )
 

@@ -54,6 +54,22 @@ def test_tokens_positions_and_targets_are_the_rows(batch: Batch, budget: int) ->
         assert m.tokens[0][m.logit_positions].tolist() == [token - 1 for token in m.targets.tolist()]
 
 
+@given(batches(), st.integers(1, 60), st.data())
+def test_only_learned_tokens_are_targets(batch: Batch, budget: int, data: st.DataObject) -> None:
+    """They are predicted from what is before them, masked or not: tokens are packed as without a mask."""
+    responses = batch.ragged("response_ids")
+    tokens = len(responses.values)
+    mask = responses.like(np.array(data.draw(st.lists(st.integers(0, 1), min_size=tokens, max_size=tokens)), np.int64))
+    plain = micro_batches(batch, budget, CPU)
+    for m, other in zip(micro_batches(batch | Batch(loss_mask=mask), budget, CPU), plain, strict=True):
+        assert torch.equal(m.tokens, other.tokens) and m.rows.tolist() == other.rows.tolist()
+        learned = [responses[row][mask[row] == 1].tolist() for row in m.rows]
+        assert m.targets.tolist() == [token for row in learned for token in row]
+        assert m.lengths.tolist() == list(map(len, learned))
+        assert m.tokens[0][m.logit_positions].tolist() == [token - 1 for token in m.targets.tolist()]
+        assert m.learned is not None and m.learned.tolist() == [bool(one) for row in m.rows for one in mask[row]]
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20))
 def test_attention_sees_every_token_once_and_little_padding(lengths: list[int]) -> None:
     starts = np.concatenate([[0], np.cumsum(lengths)])

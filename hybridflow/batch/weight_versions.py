@@ -1,0 +1,76 @@
+"""`weight_version`: which weights sampled which tokens of a response, as runs of tokens.
+
+It is a ragged column of pairs: of each row [K, 2] int64, (weight version, number of tokens), in the order of the tokens
+and together as many as the response has. A response that one version sampled has one run. One that was interrupted and
+went on with newer weights has a run for each of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hybridflow.batch.columns import Ragged, offsets_of
+
+WEIGHT_VERSION = "weight_version"
+
+
+def one_run(version: int, lengths: np.ndarray) -> Ragged:
+    """Runs of rows that one version sampled whole.
+
+    Args:
+        lengths: [R] int64, tokens of each response.
+    """
+    values = np.stack([np.full(len(lengths), version, dtype=np.int64), lengths.astype(np.int64)], axis=1)
+    return Ragged(values, offsets_of(np.ones(len(lengths), dtype=np.int64)))
+
+
+def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:
+    """Raise ValueError for runs that are no pairs, or not of as many tokens as their responses have ([R] `lengths`)."""
+    if len(runs) and runs.values.shape[1:] != (2,):
+        found = list(runs.values.shape[1:])
+        raise ValueError(f"{WEIGHT_VERSION} has entries of shape {found}; give runs, each a pair (version, tokens)")
+    counted = np.bincount(_rows(runs), weights=_pairs(runs)[:, 1], minlength=len(runs)).astype(np.int64)
+    wrong = np.flatnonzero((counted != lengths) | (runs.lengths == 0))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            f"{WEIGHT_VERSION} of row {row} is {runs[row].tolist()}, {counted[row]} tokens of a response of "
+            f"{lengths[row]}; give each row runs (version, tokens) that together are its response, and at least one"
+        )
+
+
+def row_lags(runs: Ragged, version: int) -> np.ndarray:
+    """[R] float64: how many versions weights are ahead of those that sampled a row, the mean over its tokens.
+
+    Of a row without tokens it is the mean over its runs.
+    """
+    versions, tokens = _pairs(runs).T
+    rows = _rows(runs)
+    total = np.bincount(rows, weights=tokens, minlength=len(runs))
+    weights = np.where(total[rows] > 0, tokens, 1.0)
+    behind = np.bincount(rows, weights=(version - versions) * weights, minlength=len(runs))
+    counted = np.bincount(rows, weights=weights, minlength=len(runs))
+    lags: np.ndarray = behind / counted
+    return lags
+
+
+def largest_lag(runs: Ragged, version: int) -> int:
+    """How many versions weights are ahead of the oldest that sampled anything; 0 of no rows."""
+    return int((version - _pairs(runs)[:, 0]).max(initial=0))
+
+
+def shown(runs: ArrayLike) -> int | list[list[int]]:
+    """One row's runs for a file that people read: the version alone if there is one, else the pairs."""
+    pairs: list[list[int]] = np.asarray(runs, dtype=np.int64).tolist()
+    return pairs[0][0] if len({version for version, _ in pairs}) == 1 else pairs
+
+
+def _pairs(runs: Ragged) -> np.ndarray:
+    """[K, 2], also of no rows, which do not know the shape of their entries."""
+    return runs.values.reshape(-1, 2)
+
+
+def _rows(runs: Ragged) -> np.ndarray:
+    """[K] int64: the row that each run belongs to."""
+    return np.repeat(np.arange(len(runs)), runs.lengths)
