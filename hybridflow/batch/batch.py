@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ Plain = dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]
 _NUMBERS = (bool, int, float, np.number, np.bool_)
 
 
-class Batch(Rows, Mapping[str, Column]):
+class Batch(Rows):
     """R rows with named columns; immutable, equal by content (see `columns.equal`).
 
     Example:
@@ -28,6 +28,11 @@ class Batch(Rows, Mapping[str, Column]):
 
     Lists of numbers given as columns become arrays, as do tensors; other lists become arrays of objects. An array is
     not copied but looked at: do not write to it any more.
+
+    It has columns by name (`batch["rewards"]`, `in`, `columns`, `items()`) and a length, which is that of its rows. So
+    it is no mapping, whose length would be that of its names, and is not iterated over, for that could mean either:
+    `batch.columns` are the names.
+
     Raises ValueError if the columns disagree about the number of rows.
     """
 
@@ -64,10 +69,10 @@ class Batch(Rows, Mapping[str, Column]):
     def __len__(self) -> int:
         return self._rows
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
+    __iter__ = None  # else Python would try batch[0], batch[1], … for want of it
 
     def items(self) -> ItemsView[str, Column]:
+        """Return the names and columns, as a dictionary's."""
         return self._columns.items()
 
     def __contains__(self, name: object) -> bool:
@@ -118,7 +123,8 @@ class Batch(Rows, Mapping[str, Column]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Batch):
             return NotImplemented
-        return set(self) == set(other) and all(col.equal(column, other[name]) for name, column in self.items())
+        same_names = self._columns.keys() == other._columns.keys()
+        return same_names and all(col.equal(column, other[name]) for name, column in self.items())
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -177,7 +183,7 @@ def concat(batches: Sequence[Batch]) -> Batch:
     return Batch(**gather([(part, 0, len(part)) for part in parts], names))
 
 
-def gather(runs: Sequence[tuple[Mapping[str, Column], int, int]], columns: Sequence[str]) -> dict[str, Column]:
+def gather(runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], columns: Sequence[str]) -> dict[str, Column]:
     """Join runs of rows (a batch or its columns, start, stop) end to end: one copy, or none if there is one run.
 
     If there are no rows, columns that the first batch does not have are left out: a rank that had no rows does not know

@@ -70,7 +70,7 @@ def _rows(given: Call) -> Batch | None:
 
 def _check_columns(declared: Method, value: Any) -> None:
     assert declared.gives is not None
-    if not isinstance(value, Batch) or (value.columns != declared.gives and set(value) != set(declared.gives)):
+    if not isinstance(value, Batch) or (value.columns != declared.gives and set(value.columns) != set(declared.gives)):
         returned = value.columns if isinstance(value, Batch) else type(value).__name__
         raise TypeError(f"the method declares the columns {declared.gives}, it returned {returned}")
     _check_kinds(declared, value, "returned")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
@@ -19,8 +20,17 @@ def batch() -> Batch:
 
 def test_rows_and_columns(batch: Batch) -> None:
     assert (batch.rows, len(batch)) == (3, 3)
-    assert batch.columns == tuple(batch) == ("ids", "score", "answer")
+    assert batch.columns == tuple(dict(batch.items())) == ("ids", "score", "answer")
     assert "ids" in batch and "idz" not in batch
+
+
+def test_a_batch_is_no_mapping() -> None:
+    """Its length is that of its rows: `keys`, whose length was so too, gave one name and called itself five."""
+    batch = Batch(score=np.zeros(5))
+    assert len(batch) == 5 and len(batch.items()) == len(batch.columns) == 1
+    assert not isinstance(batch, Mapping | Iterable) and not hasattr(batch, "keys")
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(batch)  # type: ignore[call-overload]
 
 
 def test_an_unknown_column_names_the_known_ones(batch: Batch) -> None:
@@ -144,7 +154,7 @@ def test_equal_by_content(batch: Batch) -> None:
     assert batch == batch.select([0, 1, 2]) == batch.select_columns(["answer", "score", "ids"])
     assert Batch(x=[np.nan, 1.0]) == Batch(x=[np.nan, 1.0])
     assert Batch(x=[1]) != Batch(x=[1.0]) and Batch(x=[1]) != Batch(y=[1]) and Batch(x=[1]) != Batch(x=[2])
-    assert batch != batch.select([0, 1]) and batch != batch.select_columns(["ids"]) and batch != dict(batch)
+    assert batch != batch.select([0, 1]) and batch != batch.select_columns(["ids"]) and batch != dict(batch.items())
     assert Batch() == Batch()
     with pytest.raises(TypeError, match="unhashable"):
         hash(batch)
