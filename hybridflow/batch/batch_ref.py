@@ -24,7 +24,7 @@ Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class BatchRef(Rows):
     """Rows by reference, with the same row operations as `Batch`.
 
@@ -38,10 +38,10 @@ class BatchRef(Rows):
     """
 
     rows: int
-    sources: tuple[Source, ...] = field(repr=False)
-    driver_columns: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
-    origin: Origin | None = field(default_factory=lambda: None, repr=False)
-    lineage: Lineage = field(default_factory=dict, repr=False)
+    sources: tuple[Source, ...]
+    driver_columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    origin: Origin | None = field(default_factory=lambda: None)
+    lineage: Lineage = field(default_factory=dict)
 
     def __init__(
         self,
@@ -67,19 +67,28 @@ class BatchRef(Rows):
 
     @staticmethod
     def deferred(find: Callable[[], BatchRef]) -> BatchRef:
-        """Make a reference of which nothing is known yet: the first question about it calls `find`, which may wait."""
+        """Make a reference of which nothing is known: the first question about its rows calls `find`, which may wait.
+
+        To look at the reference itself is no such question: `repr`, `hasattr` for what no reference has, a copy, a
+        comparison, a shell's completion.
+        """
         ref: BatchRef = object.__new__(BatchRef)
         ref.__dict__["_find"] = find
         return ref
 
     def __getattr__(self, name: str) -> Any:
         """Look up what is not there: the fields of a reference made by `deferred`."""
-        if name.startswith("_") or "_find" not in self.__dict__:
+        if name not in FIELDS or "_find" not in self.__dict__:
             raise AttributeError(f"BatchRef has no {name!r}")
         resolved = self.__dict__["_find"]()
-        self.__dict__.update({field.name: getattr(resolved, field.name) for field in fields(BatchRef)})
+        self.__dict__.update({field: getattr(resolved, field) for field in FIELDS})
         self.__dict__.pop("_find", None)
         return self.__dict__[name]
+
+    def __repr__(self) -> str:
+        if "_find" in self.__dict__:
+            return "BatchRef(of rows that are not known yet)"
+        return f"BatchRef({self.rows} rows: {', '.join(self.columns)})"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -211,6 +220,9 @@ class BatchRef(Rows):
                 f"the controller knows the values of {', '.join(self.driver_columns) or 'no column'}, not of {name!r}"
             )
         return self.driver_columns[name]
+
+
+FIELDS = frozenset(field.name for field in fields(BatchRef))
 
 
 def _lengths(known: Metadata, column: str) -> np.ndarray:

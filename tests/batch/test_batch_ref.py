@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import inspect
+import pickle
+import pprint
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
 import numpy as np
 import pytest
+import rich.pretty
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,6 +210,55 @@ def test_a_later_reference_is_asked_for_once_and_only_when_needed() -> None:
     assert asked == [1]
     with pytest.raises(AttributeError, match="no 'nothing'"):
         _ = ref.nothing
+
+
+def pickled(ref: BatchRef) -> None:
+    with suppress(AttributeError, pickle.PicklingError):  # what waits is a closure
+        pickle.dumps(ref)
+
+
+def looks() -> dict[str, Callable[[BatchRef], object]]:
+    """What a person, a shell, a debugger or a test's report does to a value without a question about rows."""
+    return {
+        "repr": repr,
+        "format": "{}".format,
+        "pretty": pprint.pformat,
+        "rich": lambda ref: rich.pretty.pretty_repr([ref]),
+        "hasattr": lambda ref: [hasattr(ref, name) for name in ("shape", "keys", "_repr_html_", "__array__")],
+        "completion": lambda ref: [dir(ref), vars(ref)],
+        "equality": lambda ref: (ref == 3, ref == ref, ref in [ref], hash(ref)),
+        "copy": lambda ref: [copy.copy(ref), copy.deepcopy(ref)],
+        "pickle": pickled,
+        "awaitable": inspect.isawaitable,
+        "signature": lambda ref: (callable(ref), isinstance(ref, Mapping | Iterable), dataclasses.is_dataclass(ref)),
+    }
+
+
+@pytest.mark.parametrize("look", looks())
+def test_to_look_at_a_deferred_reference_waits_for_nothing(look: str) -> None:
+    def find() -> BatchRef:
+        raise AssertionError("it waits for ranks")
+
+    ref = BatchRef.deferred(find)
+    looks()[look](ref)
+    with pytest.raises(AssertionError, match="it waits for ranks"):
+        len(ref)
+
+
+def test_a_reference_shows_what_it_knows() -> None:
+    known = referred(chunk(0, 2)).repeat(2)
+    assert repr(known) == "BatchRef(4 rows: ids, score, group_id, copy_id)"
+    ref = BatchRef.deferred(lambda: known)
+    assert repr(ref) == "BatchRef(of rows that are not known yet)"
+    assert len(ref) == 4 and repr(ref) == repr(known)
+
+
+def test_what_a_deferred_reference_lacks_is_an_attribute_error_before_and_after() -> None:
+    ref = BatchRef.deferred(lambda: referred(chunk(0, 2)))
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="BatchRef has no 'shape'"):
+            _ = ref.shape
+        assert len(ref) == 2
 
 
 def test_rows_by_a_mark() -> None:
