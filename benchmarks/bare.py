@@ -89,6 +89,8 @@ class Bare(Role, Worker):
         dist.barrier()
         platform().synchronize()
         start = perf_counter()
-        yield
-        platform().synchronize()
-        self._seconds[name] = self._seconds.get(name, 0.0) + perf_counter() - start
+        try:
+            yield
+        finally:
+            platform().synchronize()
+            self._seconds[name] = self._seconds.get(name, 0.0) + perf_counter() - start

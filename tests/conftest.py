@@ -50,9 +50,11 @@ def starting_ranks() -> Iterator[GetRanks]:
             made[world] = Ranks(world)
         return made[world]
 
-    yield get
-    for found in made.values():
-        found.stop()
+    try:
+        yield get
+    finally:
+        for found in made.values():
+            found.stop()
 
 
 @pytest.fixture(scope="session")

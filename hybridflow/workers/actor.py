@@ -71,8 +71,10 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         """Sample with the newest weights. Generation's memory is there until the last row only."""
         self.sync_weights()
-        yield from stream(self.context, self.generator, prompts, step, changes)
-        self.generator.sleep()
+        try:
+            yield from stream(self.context, self.generator, prompts, step, changes)
+        finally:
+            self.generator.sleep()
 
     def sync_weights(self) -> None:
         with self.context.timed("refit"):

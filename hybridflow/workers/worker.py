@@ -49,8 +49,10 @@ class Context:
     def timed(self, name: str) -> Iterator[None]:
         """Record the seconds of a part of a call as `timing_s/<name>`."""
         start = perf_counter()
-        yield
-        self.metrics.max(f"timing_s/{name}", perf_counter() - start)
+        try:
+            yield
+        finally:
+            self.metrics.max(f"timing_s/{name}", perf_counter() - start)
 
 
 class Worker:

@@ -19,12 +19,14 @@ FindIn = Callable[[str], Found]
 def forgetting(module: str) -> Iterator[None]:
     """What a user's module registers meanwhile is taken out again; what is ours stays, as its modules do."""
     before = {registry.kind: set(registry.registered) for registry in REGISTRIES}
-    yield
-    sys.modules.pop(module, None)
-    for registry in REGISTRIES:
-        for name, part in registry.registered.items():
-            if name not in before[registry.kind] and not ours(part):
-                del registry._parts[name]
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)
+        for registry in REGISTRIES:
+            for name, part in registry.registered.items():
+                if name not in before[registry.kind] and not ours(part):
+                    del registry._parts[name]
 
 
 @pytest.fixture

@@ -121,8 +121,10 @@ def before_step(made: MegatronEngine, look: Any) -> Iterator[None]:
         return step()
 
     made.optimiser.step = looked  # type: ignore[method-assign]
-    yield
-    made.optimiser.step = step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        made.optimiser.step = step  # type: ignore[method-assign]
 
 
 def gradients(made: MegatronEngine) -> rank_functions.Arrays:

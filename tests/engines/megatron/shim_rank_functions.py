@@ -154,8 +154,10 @@ def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
     """The attribute has that value meanwhile."""
     was = getattr(owner, name)
     setattr(owner, name, value)
-    yield
-    setattr(owner, name, was)
+    try:
+        yield
+    finally:
+        setattr(owner, name, was)
 
 
 def code_of(spec: str) -> Any:
