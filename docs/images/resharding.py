@@ -58,7 +58,10 @@ def panel(method: str, title: str, x: int) -> Iterator[str]:
     plan = make_plan(SHAPE, layout, itemsize=4, bucket_bytes=2**24, method=method)
     whole = training_cut(SHAPE, 1, 1)
     model = 4 * sum(math.prod(weight.shape) for weight in whole.stages[0] if weight.axis is not None)
-    groups = " and ".join("{" + ", ".join(map(str, ranks)) + "}" for ranks in layout.replica_ranks())
+    replicas = [
+        [r for r, at in enumerate(layout.generation_coordinates) if at.dp == dp] for dp in range(layout.replicas)
+    ]
+    groups = " and ".join("{" + ", ".join(map(str, ranks)) + "}" for ranks in replicas)
     yield f'<text x="{x}" y="40" font-size="17" font-weight="bold">{title}</text>'
     yield f'<text x="{x}" y="62" fill="#5a6472">replicas of tensor size {GENERATION[0]}: ranks {groups}</text>'
     for rank in range(layout.size):

@@ -179,11 +179,6 @@ def select(column: Column, rows: ArrayLike) -> Column:
     return gather([(column, start, stop) for start, stop in pieces or [(0, 0)]])
 
 
-def concat(columns: Sequence[Column]) -> Column:
-    """Join columns end to end, by one copy. Takes and raises what `gather` does."""
-    return gather([(column, 0, len(column)) for column in columns])
-
-
 def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
     """Join runs of rows (column, start, stop) end to end, by one copy; a view if there is one run.
 

@@ -15,7 +15,7 @@ replica anew, tensor ranks first, so its groups are neighbours and a rank's two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -97,10 +97,6 @@ class Layout:
             coordinates.append(Coordinate(**at))
         return tuple(coordinates)
 
-    def rank(self, at: Coordinate) -> int:
-        """Return the rank at a coordinate."""
-        return self.coordinates.index(at)
-
     def groups(self, *axes: str) -> list[list[int]]:
         """List the ranks that differ only along these axes: one list a group, each in rank order; groups by lowest
         rank.
@@ -155,34 +151,9 @@ class Layout:
 
     def micro_dp_groups(self) -> list[list[int]]:
         """Group the ranks of a training replica that need one generation shard; if it nests, together they have it."""
-        at = self.coordinates
-        return self._generation_groups(lambda rank: (at[rank].dp, at[rank].cp, *self._generation_shard(rank)))
-
-    def generation_groups(self, axis: str) -> list[list[int]]:
-        """The `tp` or `pp` groups of the generation view, in the order of their position."""
-
-        def key(rank: int) -> tuple[int, ...]:
-            at = self.generation_coordinate(rank)
-            return (at.dp, at.pp) if axis == "tp" else (at.dp, at.tp)
-
-        groups = self._generation_groups(key)
-        return [sorted(g, key=lambda rank: getattr(self.generation_coordinate(rank), axis)) for g in groups]
-
-    def replica_ranks(self) -> list[list[int]]:
-        """The ranks of each generation replica, by replica."""
-        found: list[list[int]] = [[] for _ in range(self.replicas)]
-        for rank in range(self.size):
-            found[self.generation_coordinate(rank).dp].append(rank)
-        return found
-
-    def _generation_shard(self, rank: int) -> tuple[int, int]:
-        at = self.generation_coordinate(rank)
-        return at.tp, at.pp
-
-    def _generation_groups(self, key: Callable[[int], tuple[int, ...]]) -> list[list[int]]:
         groups: dict[tuple[int, ...], list[int]] = {}
-        for rank in range(self.size):
-            groups.setdefault(key(rank), []).append(rank)
+        for rank, (at, made) in enumerate(zip(self.coordinates, self.generation_coordinates, strict=True)):
+            groups.setdefault((at.dp, at.cp, made.tp, made.pp), []).append(rank)
         return list(groups.values())
 
 
@@ -195,11 +166,3 @@ def describe(layout: Layout) -> str:
     t_g, p_g = layout.generation
     text += f"; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
     return text if layout.nested else f"{text}, not nested"
-
-
-def position(groups: Sequence[Sequence[int]], rank: int) -> list[int]:
-    """The group that holds a rank. Raises ValueError if none does."""
-    for group in groups:
-        if rank in group:
-            return list(group)
-    raise ValueError(f"rank {rank} is in none of {groups}")

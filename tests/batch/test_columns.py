@@ -12,9 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.batch import Column, Ragged
-from hybridflow.batch.columns import KINDS, concat, equal, gather, kind_of, offsets_of, row_numbers, runs, select
+from hybridflow.batch.columns import KINDS, equal, gather, kind_of, offsets_of, row_numbers, runs, select
 
 ROWS = st.lists(st.lists(st.integers(-5, 5), max_size=5), max_size=7)
+
+
+def concat(columns: list[Column]) -> Column:
+    """Whole columns end to end."""
+    return gather([(column, 0, len(column)) for column in columns])
 
 
 def objects(values: list[object]) -> np.ndarray:

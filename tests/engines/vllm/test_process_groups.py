@@ -9,6 +9,7 @@ import pytest
 
 from hybridflow.engines.vllm.process_groups import rank_map
 from hybridflow.parallel.layout import Layout
+from tests.parallel.generation_view import generation_groups
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ def test_vllms_consecutive_numbers_are_our_generation_groups(layout: Layout) -> 
         for first in range(0, layout.size, t_g * p_g)
         for offset in range(t_g)
     ]
-    assert sorted(tensor) == sorted(layout.generation_groups("tp"))
-    assert sorted(pipeline) == sorted(layout.generation_groups("pp"))
+    assert sorted(tensor) == sorted(generation_groups(layout, "tp"))
+    assert sorted(pipeline) == sorted(generation_groups(layout, "pp"))
 
 
 def test_the_papers_example() -> None:
