@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config
-from hybridflow.controller import Group
-from hybridflow.parallel.layout import Layout
+from hybridflow.controller import ResourcePool
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
@@ -19,7 +18,7 @@ from hybridflow.trainer.loop import drawn
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.task_rows import load_task
 
-PLUGIN = "hybridflow.conformance.rank_settings"
+PLUGIN = "hybridflow.conformance.trial_graders"
 EVERYONE = "contract_everyone"
 
 
@@ -28,11 +27,11 @@ class SharedRoles:
     """Roles that any of some algorithms may call."""
 
     running: Running
-    settings: Group
+    pool: ResourcePool
 
     def algorithm(self, config: Config) -> Algorithm:
         """Build the algorithm of these settings over the roles, which take up their part of them."""
-        self.settings.use(asdict(config.algorithm)).get()
+        self.pool.use_algorithm(config.algorithm)
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
         task = load_task(config)
         draws = iter(range(1000))
@@ -70,4 +69,4 @@ def staged(configs: Sequence[Config], say: Callable[[str], None], extra: Sequenc
     with ExitStack() as stack:
         running = build(config, stack, say)
         (pool,) = running.pools.values()
-        yield SharedRoles(running, pool.start_role("contract_settings", Layout(data=pool.slots), config=config))
+        yield SharedRoles(running, pool)

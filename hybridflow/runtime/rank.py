@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
-from hybridflow.config.schema import Config, Device
+from hybridflow.config.schema import AlgorithmConfig, Config, Device
 from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
@@ -102,6 +102,15 @@ class Rank:
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
 
         return self._reported(role, "build", make)
+
+    def use_algorithm(self, pool: str, settings: AlgorithmConfig) -> bytes:
+        """Give the roles of this process other settings of `algorithm`, from their next call on; the report on it."""
+
+        def change() -> None:
+            for context in self._contexts.values():
+                context.config = dataclasses.replace(context.config, algorithm=settings)
+
+        return self._reported(pool, "use_algorithm", change)
 
     def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
         """Carry out a call that gives no rows; the report on it."""

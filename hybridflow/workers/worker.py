@@ -28,7 +28,8 @@ class Context:
         metrics: of the call that is being carried out; they travel with its result.
         total_updates: optimizer steps of this role that the run plans.
         drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
-        peers: the workers of the other roles in this process, by role, as they are built.
+        peers: the workers of the other roles in this process, by role, as they are built: their engines make room
+            while one of them starts.
         settings: the section of its role, which cannot be changed; None if the settings have none of that name.
     """
 
