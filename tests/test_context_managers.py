@@ -34,6 +34,8 @@ def _skips_something(body: list[ast.stmt]) -> bool:
     for number, statement in enumerate(body):
         if isinstance(statement, ast.Try) and (statement.finalbody or statement.handlers):
             continue
+        if isinstance(statement, ast.FunctionDef):  # what it yields is its own
+            continue
         if not any(isinstance(node, ast.Yield) for node in ast.walk(statement)):
             continue
         inner: list[ast.stmt] = getattr(statement, "body", [])
@@ -63,6 +65,7 @@ PLAIN = "@contextmanager\ndef turn():\n    start()\n    {}\n"
         ("try:\n        yield\n    finally:\n        stop()", False),
         ("with lock():\n        yield", False),
         ("yield", False),
+        ("def own():\n        yield\n        stop()\n    with lock(own):\n        yield", False),
         ("if quick:\n        yield\n        return\n    try:\n        yield\n    finally:\n        stop()", False),
     ],
 )
