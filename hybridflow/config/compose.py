@@ -64,8 +64,8 @@ class Composed:
             config = cast(Config, OmegaConf.to_object(self.tree))
         except (OmegaConfBaseException, ValueError, RecursionError) as error:
             raise ConfigError(error_messages.composition(error, self.origins)) from error
-        if found := list(number_bounds.nested(config)):
-            raise ConfigError("\n".join(map(self.origins.annotate, found)))
+        if problems := list(number_bounds.nested(config)):
+            raise ConfigError("\n".join(map(self.origins.annotate, problems)))
         return config
 
 
@@ -206,5 +206,5 @@ def _missing(tree: Any, above: str = "") -> Iterator[str]:
 
 def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
     """Return the file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
-    found = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
-    return Layer(found[0], "" if package in (None, "_global_") else str(package)) if found else None
+    files = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
+    return Layer(files[0], "" if package in (None, "_global_") else str(package)) if files else None

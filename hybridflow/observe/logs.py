@@ -42,7 +42,7 @@ def show(level: str | None = None) -> None:
     for handler in [handler for handler in logger.handlers if isinstance(handler, TerminalHandler)]:
         logger.removeHandler(handler)
     handler = TerminalHandler()
-    told = "%(asctime)s %(levelname)s %(name)s: %(message)s" if level.lower() in ("debug", "info") else "%(message)s"
-    handler.setFormatter(logging.Formatter(told))
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if level.lower() in ("debug", "info") else "%(message)s"
+    handler.setFormatter(logging.Formatter(form))
     logger.addHandler(handler)
     logger.setLevel(level.upper())

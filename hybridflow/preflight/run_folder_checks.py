@@ -30,11 +30,11 @@ def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     own = folder_of(config).resolve()
     paths = {f"{role}.model.path": section(config, role).model.path for role in with_models(config, roles)}
     paths |= {f"task.options.{key}": value for key, value in _texts(config.task.options)}
-    told = set()
+    reported = set()
     for key, path in paths.items():
         part = _part_of(own, path)
-        if part is not None and path not in told:
-            told.add(path)
+        if part is not None and path not in reported:
+            reported.add(path)
             yield (
                 f"{key}: {path} is in the run folder of this run, which begins by moving {part} away; give it another "
                 "run.name"

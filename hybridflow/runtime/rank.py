@@ -76,9 +76,8 @@ class Rank:
 
             import torch.distributed as dist
 
-            from hybridflow.parallel.network_address import be_reachable
             from hybridflow.parallel.platform import choose_platform, platform
-            from hybridflow.parallel.rendezvous import meet
+            from hybridflow.parallel.rendezvous import be_reachable, meet
 
             be_reachable(self._node)
             choose_platform(device)

@@ -89,17 +89,17 @@ def with_vocabulary(config: Config, called: tuple[str, ...]) -> Config:
     Models of one tokenizer may be padded to different sizes, and what is sampled must be a token to all who see it.
     """
     sizes = [read_shape(section(config, role).model.path).vocab for role in with_models(config, called)]
-    given = [config.rollout.vocabulary] if config.rollout.vocabulary else []
-    return replace(config, rollout=replace(config.rollout, vocabulary=min([*given, *sizes], default=0)))
+    own_limit = [config.rollout.vocabulary] if config.rollout.vocabulary else []
+    return replace(config, rollout=replace(config.rollout, vocabulary=min([*own_limit, *sizes], default=0)))
 
 
 def with_absolute_paths(config: Config) -> Config:
     """Return the same settings with absolute paths of model folders: a rank may have another working directory."""
-    found = deepcopy(config)
+    copied = deepcopy(config)
     for role in (*MODEL_ROLES, *BY_MODEL):
-        model = section(found, role).model
+        model = section(copied, role).model
         model.path = os.path.abspath(model.path) if model.path else ""
-    return found
+    return copied
 
 
 def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:

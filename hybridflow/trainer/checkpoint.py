@@ -17,9 +17,8 @@ from hybridflow.observe.run_folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
-from hybridflow.trainer.library_versions import versions
 from hybridflow.trainer.progress import Learning, Progress
-from hybridflow.trainer.resume import CONFIG
+from hybridflow.trainer.resume import CONFIG, versions
 
 STATE = "trainer.json"
 

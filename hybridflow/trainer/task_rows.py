@@ -29,7 +29,8 @@ def load_task(config: Config) -> FittedTask:
     """
     algorithm = algorithms.get(config.algorithm.name)
     try:
-        tokenizer, fitting = load_tokenizer(config.actor.model.path), limits(config)
+        tokenizer = load_tokenizer(config.actor.model.path)
+        fitting = limits(config)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
     return FittedTask(_task(config, algorithm, tokenizer), fitting, config.task.too_long, ways(algorithm))
@@ -49,10 +50,12 @@ def limits(config: Config) -> Limits:
     roles = with_models(config, algorithms.get(config.algorithm.name).roles_of(config.algorithm))
     folders = {role: section(config, role).model.path for role in roles}
     shapes = {role: read_shape(folder) for role, folder in folders.items()}
-    tokens, said = config.rollout.max_sequence_tokens, "rollout.max_sequence_tokens"
+    tokens = config.rollout.max_sequence_tokens
+    said = "rollout.max_sequence_tokens"
     for role, shape in shapes.items():
         if shape.max_positions < tokens:
-            tokens, said = shape.max_positions, f"max_position_embeddings of {folders[role]} ({role})"
+            tokens = shape.max_positions
+            said = f"max_position_embeddings of {folders[role]} ({role})"
     return Limits(
         tokens,
         config.rollout.max_response_tokens,
@@ -66,15 +69,16 @@ def notes(config: Config) -> Iterator[str]:
 
     Raises ConfigError if a role's tokens mean other things than the actor's, or if no response could end.
     """
-    actor, vocabularies = config.actor.model.path, limits(config).vocabularies
+    actor = config.actor.model.path
+    vocabularies = limits(config).vocabularies
     for vocabulary in vocabularies:
-        found = differences(actor, vocabulary.folder)
-        if found and found.ordinary:
-            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {found.ordinary}")
-        if found and found.added:
+        difference = differences(actor, vocabulary.folder)
+        if difference and difference.ordinary:
+            raise ConfigError(f"{vocabulary.role}.model.path: its tokens are not the actor's: {difference.ordinary}")
+        if difference and difference.added:
             yield (
-                f"{vocabulary.role}: {len(found.added)} added tokens of {actor} are others or none in "
-                f"{vocabulary.folder}, such as {next(iter(found.added.values()))}; it does not know what they mean"
+                f"{vocabulary.role}: {len(difference.added)} added tokens of {actor} are others or none in "
+                f"{vocabulary.folder}, such as {next(iter(difference.added.values()))}; it does not know what they mean"
             )
     least = min(vocabularies, key=lambda vocabulary: vocabulary.size)
     try:

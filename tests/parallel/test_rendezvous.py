@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.parallel.network_address import be_reachable, interface_of
-from hybridflow.parallel.rendezvous import meet, serve
+from hybridflow.parallel.rendezvous import be_reachable, interface_of, meet, serve
 
 SECONDS = timedelta(seconds=20)
 

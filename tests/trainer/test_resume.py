@@ -13,8 +13,8 @@ from hybridflow.errors import ConfigError
 from hybridflow.preflight import load
 from hybridflow.trainer import resume
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
-from hybridflow.trainer.library_versions import versions
 from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.resume import versions
 
 
 @cache
