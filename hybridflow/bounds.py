@@ -1,4 +1,4 @@
-"""What a number may be, declared in its annotation, beside its default: of a setting, of a part's option, of a task's.
+"""Bounds of numbers, declared in annotations beside defaults: of settings, of options of parts and of tasks.
 
     lr: Annotated[float, Bounds(at_least=0)] = 1e-4
 

@@ -1,4 +1,4 @@
-"""Where rows come from. It stays on the controller: no call carries it.
+"""Lineage of rows: where they come from. It stays on the controller: no call carries it.
 
 A lineage has, by name, [R] int64: `place`, the place that a row's prompt has in the order in which the run draws them
 (-1: nobody knows), and `kin`, equal for rows of one group and for no others, whatever numbers their groups have.

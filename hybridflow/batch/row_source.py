@@ -1,4 +1,4 @@
-"""Where rows lie: chunks of them, somewhere, and which row of which chunk a reference means."""
+"""Sources of rows: chunks of them, somewhere, and which row of which chunk a reference means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says when it cannot go on, and its exit status. A traceback is there for the asking."""
+"""The report of a command that cannot go on, and its exit status. A traceback is there for the asking."""
 
 from __future__ import annotations
 

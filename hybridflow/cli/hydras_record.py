@@ -1,4 +1,4 @@
-"""What Hydra writes into run folders before their runs begin: where none begins, what was there before stays.
+"""Hydra's own record in run folders, written before their runs begin: where none begins, the earlier one stays.
 
 Hydra writes the composition into `.hydra` before it calls anyone. If nothing comes of that run, an earlier one's would
 be lost.

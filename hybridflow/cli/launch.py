@@ -1,4 +1,4 @@
-"""From the arguments of a subcommand that trains to running jobs: plugins, checks of all jobs, Hydra's application.
+"""Launch of a subcommand that trains: plugins, checks of all jobs, Hydra's application.
 
 Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first
 job starts, and no job starts before all of them are known to be sound.

@@ -1,4 +1,4 @@
-"""Which stages of an earlier `hybridflow rlhf` are complete: a record in each run folder says what it was made from.
+"""Record of a stage of `hybridflow rlhf` in its run folder, by which a later call knows that it is complete.
 
 A stage is complete if its run ended with these settings, after stages that had theirs, and its model is there. The
 contents of folders that are not a stage's own are not looked at.

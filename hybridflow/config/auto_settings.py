@@ -1,4 +1,4 @@
-"""What settings that say `auto` come to. Pure; what is printed, checked and run all ask here."""
+"""Settings that say `auto`, and what they come to. Pure; what is printed, checked and run all ask here."""
 
 from __future__ import annotations
 

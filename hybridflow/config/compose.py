@@ -1,4 +1,4 @@
-"""From a primary configuration and overrides to a checked `Config`: Hydra composes, the schema types, errors explain.
+"""Composition of a primary configuration and overrides to a checked `Config`: Hydra composes, the schema types.
 
 Everything here runs before Hydra's own application does, so that what it would report with a banner is one clear line.
 """

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf complain about, in one line that names the key, what is wrong, and what to do."""
+"""Messages for errors of Hydra and OmegaConf: one line that names the key, what is wrong, and what to do."""
 
 from __future__ import annotations
 

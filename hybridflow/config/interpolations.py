@@ -1,4 +1,4 @@
-"""How much resolving `${...}` takes: each is resolved anew wherever it is met, so a few lines can take for ever."""
+"""Limit on resolving `${...}`: each is resolved anew wherever it is met, so a few lines can take for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dotted keys the schema knows, and the nearest one to a key that it does not know. Pure."""
+"""Dotted keys of the schema, and the nearest one to a key that it does not know. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of the settings may be: one reading of the schema for the check, the help and the docs. Pure."""
+"""Bounds of the numbers among the settings: one reading of the schema for the check, the help and the docs. Pure."""
 
 from __future__ import annotations
 

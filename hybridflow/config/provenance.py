@@ -1,4 +1,4 @@
-"""Where a setting was made: the file and line of the YAML that set it last, or the command line."""
+"""Provenance of a setting: the file and line of the YAML that set it last, or the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a resumed run has set otherwise than the interrupted one, and whether that changes its numbers. Pure."""
+"""Settings of a resumed run that differ from the interrupted one's, and whether that changes its numbers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a process of this machine ended, though it is no child of this one: Ray does not say with which signal or code.
+"""The end of a process of this machine that is no child of this one: Ray does not say its signal or exit code.
 
 A pidfd that was opened while the process ran tells it afterwards (`PIDFD_GET_INFO`, Linux 6.15; include/uapi/linux/
 pidfd.h). Elsewhere what Ray says must do.

@@ -1,4 +1,4 @@
-"""Which random stream a row is sampled with: a number that no other row has, in this call or any other of the run."""
+"""Random streams: each row is sampled with a number that no other row has, in this call or any other of the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where processes of the cluster look for modules: in the driver's own folders too, but last.
+"""The search path of the cluster's processes: the driver's own folders are in it, but last.
 
 A module beside an experiment may have the name of one in the standard library, or of a package: Ray would search the
 driver's working directory first, and so does what PYTHONPATH names.

@@ -1,4 +1,4 @@
-"""What of a call travels to a rank: row numbers, the chunks that hold them, and everything that is not rows.
+"""A call as it travels to a rank: row numbers, the chunks that have them, and everything that is not rows.
 
 `pack` names chunks and looks into none; `unpack`, on a rank, is given them and takes the rows out.
 """

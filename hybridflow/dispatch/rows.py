@@ -1,4 +1,4 @@
-"""What `distribute` and `collect` are written with.
+"""Helpers with which `distribute` and `collect` are written.
 
 `take` and `split` number the rows that they hand out; `concat` puts rows that were so numbered back into the caller's
 order, whatever order and whatever ranks they went to.

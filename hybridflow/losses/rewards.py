@@ -1,4 +1,4 @@
-"""From a score a row to a reward a token."""
+"""Rewards of tokens, from a score a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loss gives before its tokens are averaged."""
+"""The result of a loss before its tokens are averaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which fields of a config.json may be there. A field that is in none of these lists may change the numbers."""
+"""Fields that a config.json may have. A field that is in none of these lists may change the numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How rotary frequencies are stretched for long contexts, and which fields of a config say so."""
+"""Scaling of rotary frequencies for long contexts, and the fields of a config that say so."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run tells: metrics, the live view, the run folder."""
+"""Observation of a run: metrics and their sinks, the live view, the run folder, logs."""

@@ -1,4 +1,4 @@
-"""Where text leaves for a terminal. What comes from elsewhere (models, files, names) moves no cursor and hides nothing.
+"""The way of text to a terminal. What comes from elsewhere (models, files, names) moves no cursor and hides nothing.
 
 Everything that the driver prints goes through here: `say` and `complain` for text, `draw` for what rich draws of
 `cell`s, `tamed` around code that prints by itself. Files are not written this way: JSON has escapes of its own.

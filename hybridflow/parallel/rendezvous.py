@@ -1,5 +1,5 @@
-"""How processes find each other before they have a process group: by a file where they share a machine, else by a store
-that one of them serves.
+"""Rendezvous of processes before they have a process group: by a file where they share a machine, else by a store that
+one of them serves.
 
 The store's port is bound when it is chosen and stays so; a port that is only looked up may be another's by the time it
 is used.

@@ -1,4 +1,4 @@
-"""How many bytes of a transition's buffers are alive, and how many were at most."""
+"""Live bytes of a transition's buffers, and their peak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each role can do: its methods with their protocols and columns. No Ray, no engine.
+"""Roles and what each can do: its methods with their protocols and columns. No Ray, no engine.
 
 A role class is both the interface that a group shows on the controller and the base of the worker that runs on the
 ranks. Its methods take a `Batch` on a rank; on the controller the same call takes and gives a `BatchRef`.

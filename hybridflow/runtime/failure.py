@@ -1,4 +1,4 @@
-"""What went wrong on a rank, in a form that travels."""
+"""A failure on a rank, in a form that travels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rank is asked, and what it reports: the bytes in which both travel.
+"""Messages to and from a rank: the calls that it is asked for and the reports on them, as bytes.
 
 They are made here and not by Ray, which passes bytes on as they are: once for all ranks that are asked the same. Plain
 tuples keep them short, for a call's cost is the cost of many small messages.

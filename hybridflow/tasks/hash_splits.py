@@ -1,4 +1,4 @@
-"""Which split a pair of numbers belongs to: by a hash, so that it is the same in every process and for every size."""
+"""Splits of pairs of numbers by a hash, so that it is the same in every process and for every size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows of a task each step takes."""
+"""The order in which steps take the rows of a task."""
 
 from __future__ import annotations
 

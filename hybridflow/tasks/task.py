@@ -1,4 +1,4 @@
-"""What a task and a grader are, and their registries."""
+"""Tasks and graders, and their registries."""
 
 from __future__ import annotations
 

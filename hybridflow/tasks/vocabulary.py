@@ -1,4 +1,4 @@
-"""Which ids are tokens of a model, and whether two models have the same tokens.
+"""Vocabularies: which ids are tokens of a model, and whether two models have the same tokens.
 
 A model's vocabulary is the `vocab_size` of its config. Its tokenizer may know fewer tokens (the rest are padding, which
 a policy can sample and which decodes to nothing) or more (added ones, which may rightly be unused). So the sizes say

@@ -1,1 +1,1 @@
-"""From a configuration to a finished run: build the roles, loop over steps, validate, save."""
+"""A run, from its configuration to its end: build the roles, loop over steps, validate, save."""

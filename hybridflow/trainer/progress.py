@@ -1,4 +1,4 @@
-"""How a run has gone so far."""
+"""Progress of a run so far."""
 
 from __future__ import annotations
 

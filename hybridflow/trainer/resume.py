@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, if any, and whether it may. Before anything is started."""
+"""Choice of the checkpoint that a run goes on from, if any, and whether it may. Before anything is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one rank does for each role. Workers know nothing of the algorithm's flow, nor of Ray."""
+"""Workers: what one rank does for each role. They know nothing of the algorithm's flow, nor of Ray."""
 
 from hybridflow.workers.worker import Context, Worker, workers
 

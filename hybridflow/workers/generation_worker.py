@@ -1,4 +1,4 @@
-"""What workers that generate share: vLLM as the settings say, and a call of it with what it measures."""
+"""Base of workers that generate: vLLM as the settings say, and a call of it with what it measures."""
 
 from __future__ import annotations
 

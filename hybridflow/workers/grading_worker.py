@@ -1,4 +1,4 @@
-"""What workers with a grader share. Light: no model, no torch."""
+"""Base of workers with a grader. Light: no model, no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What workers with a Megatron model share: building it, its dtype, and columns as tensors."""
+"""Base of workers with a Megatron model: building it, its dtype, and columns as tensors."""
 
 from __future__ import annotations
 

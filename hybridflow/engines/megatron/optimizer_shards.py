@@ -1,4 +1,4 @@
-"""What this rank's optimiser holds of a parameter, in one form for all of Megatron-core's optimisers.
+"""This rank's optimizer shard of a parameter, in one form for all of Megatron-core's optimizers.
 
 Without a distributed optimiser every data parallel rank holds all of it; with one, each holds a part of the flattened
 parameter. `gather` and `OptimizerShard.fill` go between that part and the whole.

@@ -1,4 +1,4 @@
-"""In which order weights travel, and which of them together."""
+"""Buckets: the order in which weights travel, and which of them travel together."""
 
 from __future__ import annotations
 
