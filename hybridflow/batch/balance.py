@@ -47,7 +47,8 @@ def _differencing(weights: np.ndarray, parts: int) -> np.ndarray:
     heapq.heapify(heap)
     merges: list[tuple[int, int, np.ndarray]] = []
     while len(heap) > 1:
-        (_, one), (_, other) = heapq.heappop(heap), heapq.heappop(heap)
+        _, one = heapq.heappop(heap)
+        _, other = heapq.heappop(heap)
         joined = sums[one] + sums[other][::-1]
         order = np.argsort(-joined, kind="stable")
         place = np.empty_like(order)

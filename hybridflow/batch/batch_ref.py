@@ -26,7 +26,7 @@ TOKEN_COLUMNS = ("prompt_ids", "response_ids")
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class BatchRef(Rows):
-    """Rows by reference, with the same row operations as `Batch`.
+    """Reference to rows, with the same row operations as `Batch`.
 
     Attributes:
         rows: R.

@@ -22,7 +22,7 @@ KINDS = (*_ENTRIES, *(f"ragged {entry}" for entry in _ENTRIES))
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Rows of different lengths, packed: row i is `values[offsets[i]:offsets[i + 1]]`. Equal by content.
+    """Packed rows of different lengths: row i is `values[offsets[i]:offsets[i + 1]]`. Equal by content.
 
     Attributes:
         values: [T, ...] the rows, end to end; any trailing shape and dtype. Read-only.
@@ -130,7 +130,8 @@ def equal(one: Column, other: Column) -> bool:
         return False
     if isinstance(one, Ragged) and isinstance(other, Ragged) and not np.array_equal(one.offsets, other.offsets):
         return False
-    a, b = values_of(one), values_of(other)
+    a = values_of(one)
+    b = values_of(other)
     if a.dtype == object or b.dtype == object:
         return a.shape == b.shape and all(map(_equal_objects, a.ravel(), b.ravel()))
     return np.array_equal(a, b, equal_nan=True)
@@ -204,7 +205,8 @@ def _slice(column: Column, start: int, stop: int) -> Column:
     if (start, stop) == (0, len(column)):
         return column
     offsets = column.offsets[start : stop + 1]
-    first, end = offsets.item(0), offsets.item(-1)
+    first = offsets.item(0)
+    end = offsets.item(-1)
     return _unchecked(column.values[first:end], offsets - first if first else offsets)
 
 
@@ -214,7 +216,8 @@ def _gather_ragged(runs: Sequence[tuple[Column, int, int]], like: Ragged) -> Rag
     end = 0
     for column, start, stop in runs:
         if isinstance(column, Ragged):  # or it is empty
-            first, last = column.offsets.item(start), column.offsets.item(stop)
+            first = column.offsets.item(start)
+            last = column.offsets.item(stop)
             pieces.append(column.values[first:last])
             offsets.append(column.offsets[start + 1 : stop + 1] + (end - first))
             end += last - first
@@ -249,7 +252,8 @@ def _agreed(columns: Sequence[Column]) -> Column:
 
 
 def _alike(one: Column, other: Column) -> bool:
-    a, b = values_of(one), values_of(other)
+    a = values_of(one)
+    b = values_of(other)
     return type(one) is type(other) and a.dtype == b.dtype and a.shape[1:] == b.shape[1:]
 
 

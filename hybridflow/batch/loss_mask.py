@@ -23,7 +23,7 @@ LOSS_MASK = "loss_mask"
 
 
 def learned_rows(rows: Batch) -> np.ndarray:
-    """[R] bool: the rows that have a token to learn from; without a mask all, the empty ones too."""
+    """Return [R] bool: True for rows that have a token to learn from; without a mask for all, the empty ones too."""
     if LOSS_MASK not in rows:
         return np.ones(len(rows), dtype=bool)
     mask = rows.ragged(LOSS_MASK)
@@ -32,7 +32,7 @@ def learned_rows(rows: Batch) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LearnedTokens:
-    """Which response tokens of R rows are learned from.
+    """Learned tokens of R rows: those of their responses that `loss_mask` leaves.
 
     Attributes:
         responses: the rows' `response_ids`, T tokens in all.
@@ -63,7 +63,7 @@ class LearnedTokens:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """[R] int64, the learned tokens of each row."""
+        """Number of learned tokens of each row, [R] int64."""
         if self.mask is None:
             return self.responses.lengths
         before = np.concatenate([[0], np.cumsum(self.mask, dtype=np.int64)])
@@ -71,7 +71,7 @@ class LearnedTokens:
         return ends[1:] - ends[:-1]
 
     def select(self, rows: np.ndarray) -> LearnedTokens:
-        """The same of the rows of those numbers, in that order."""
+        """Return the learned tokens of the rows of these numbers, in their order."""
         responses = self.responses.select(rows)
         if self.mask is None:
             return LearnedTokens(responses)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 
 class Rows(ABC):
-    """Rows in an order. Operations give new rows; rows that stay next to each other are not copied."""
+    """Ordered rows. Operations give new rows; rows that stay next to each other are not copied."""
 
     @abstractmethod
     def __len__(self) -> int:

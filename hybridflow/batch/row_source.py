@@ -46,7 +46,7 @@ class Metadata(NamedTuple):
 
 
 class Chunk(Protocol):
-    """Rows in one piece, somewhere."""
+    """Piece of rows, somewhere."""
 
     def metadata(self) -> Metadata:
         """Return what is known of the rows, waiting until they have been made."""
@@ -104,7 +104,8 @@ class Source:
         if start == stop:
             return Source(self.columns, tuple((chunk, row, row) for chunk, row, _ in self.runs[:1]))
         ends = self._ends
-        first, last = bisect_right(ends, start), bisect_left(ends, stop)
+        first = bisect_right(ends, start)
+        last = bisect_left(ends, stop)
         taken = [*self.runs[first : last + 1]]
         chunk, _, end = taken[0]
         taken[0] = chunk, end - (ends[first] - start), end
@@ -123,7 +124,8 @@ class Source:
         chunk = runs[of, 0]
         row = runs[of, 2] - ends[of] + rows
         breaks = np.flatnonzero((row[1:] != row[:-1] + 1) | (chunk[1:] != chunk[:-1])) + 1
-        first, last = np.append(0, breaks), np.append(breaks, len(rows)) - 1
+        first = np.append(0, breaks)
+        last = np.append(breaks, len(rows)) - 1
         chunks = list(number)
         taken = zip(chunk[first].tolist(), row[first].tolist(), (row[last] + 1).tolist(), strict=True)
         return Source(self.columns, tuple((chunks[n], start, stop) for n, start, stop in taken))

@@ -16,7 +16,7 @@ WEIGHT_VERSION = "weight_version"
 
 
 def one_run(version: int, lengths: np.ndarray) -> Ragged:
-    """Runs of rows that one version sampled whole.
+    """Return the runs of rows that one version sampled whole.
 
     Args:
         lengths: [R] int64, tokens of each response.
@@ -41,7 +41,7 @@ def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:
 
 
 def row_lags(runs: Ragged, version: int) -> np.ndarray:
-    """[R] float64: how many versions weights are ahead of those that sampled a row, the mean over its tokens.
+    """Return [R] float64: how many versions weights are ahead of those that sampled a row, the mean over its tokens.
 
     Of a row without tokens it is the mean over its runs.
     """
@@ -56,12 +56,12 @@ def row_lags(runs: Ragged, version: int) -> np.ndarray:
 
 
 def largest_lag(runs: Ragged, version: int) -> int:
-    """How many versions weights are ahead of the oldest that sampled anything; 0 of no rows."""
+    """Return how many versions weights are ahead of the oldest that sampled anything; 0 of no rows."""
     return int((version - _pairs(runs)[:, 0]).max(initial=0))
 
 
 def shown(runs: ArrayLike) -> int | list[list[int]]:
-    """One row's runs for a file that people read: the version alone if there is one, else the pairs."""
+    """Return one row's runs for a file that people read: the version alone if there is one, else the pairs."""
     pairs: list[list[int]] = np.asarray(runs, dtype=np.int64).tolist()
     return pairs[0][0] if len({version for version, _ in pairs}) == 1 else pairs
 

@@ -44,7 +44,8 @@ def unequal_groups(rows: FilterInputs) -> np.ndarray:
     """
     _, group = np.unique(rows.group_id, return_inverse=True)
     groups = group.max(initial=-1) + 1
-    least, most = np.full(groups, np.inf), np.full(groups, -np.inf)
+    least = np.full(groups, np.inf)
+    most = np.full(groups, -np.inf)
     np.minimum.at(least, group, rows.rewards)
     np.maximum.at(most, group, rows.rewards)
     return np.flatnonzero(most[group] > least[group])

@@ -125,7 +125,9 @@ def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
     failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())
     by_filter = f"; algorithm.rollout_filter.name = {part}" if part != "none" else ""
     by_grades = f"; {failed:.0f} grades failed" if failed else ""
-    return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}"
+    masked = metrics.get("rollout/masked_rows", 0.0)
+    by_mask = f"; loss_mask leaves {masked:.0f} of them no token" if masked else ""
+    return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}{by_mask}"
 
 
 def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Progress) -> BatchRef:
