@@ -57,17 +57,18 @@ def refuse_pointer(file: Path, start: bytes) -> None:
         raise ValueError(f"{file} is a pointer of Git LFS, not the file itself: fetch it (git lfs pull)")
 
 
-def a_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
-    """Return the value if it is a whole number of at least `least`. Raises ValueError that begins with `what`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        if isinstance(value, int) and value > most:
-            raise ValueError(f"{what} = {shown(value)}: at most {most} was expected")
-        raise ValueError(f"{what} = {shown(value)}: a whole number of at least {least} was expected")
+def a_whole(value: object, what: str, at_least: int = 0, at_most: int = 2**63 - 1) -> int:
+    """Return the value if it is a whole number within these bounds. Raises ValueError that begins with `what`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= at_most:
+        if isinstance(value, int) and value > at_most:
+            raise ValueError(f"{what} = {shown(value)}: at most {at_most} was expected")
+        raise ValueError(f"{what} = {shown(value)}: a whole number of at least {at_least} was expected")
     return value
 
 
 def a_number(value: object, what: str) -> float:
     """Return the value if it is a finite number above 0. Raises ValueError that begins with `what`."""
+    # JSON's integers have any number of digits, so one may be too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
         raise ValueError(f"{what} = {shown(value)}: a number above 0 was expected")
     return float(value)

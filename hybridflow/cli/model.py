@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PARTS = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 MARK = ".hybridflow-model.json"  # names the files that this command wrote, with their sizes
-MOST_WEIGHTS = 2e9
+MAX_PARAMETERS = 2e9
 PARTIAL = ".hybridflow-model.partial"  # where they are written, inside the folder: it may be the working directory
 
 
@@ -61,10 +61,10 @@ def addition_model(
     """
     _check_sizes(hidden, heads, kv_heads)
     weights = layers * hidden * (2 * hidden + 3 * ffn)  # of attention at least, and of the feed-forward
-    if weights > MOST_WEIGHTS:
+    if weights > MAX_PARAMETERS:
         raise ConfigError(
             f"layers {layers}, hidden {hidden}, ffn {ffn}: {weights:.1e} parameters; a random model is made of at most "
-            f"{MOST_WEIGHTS:.0e}, in this process: give smaller sizes"
+            f"{MAX_PARAMETERS:.0e}, in this process: give smaller sizes"
         )
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

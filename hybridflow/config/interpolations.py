@@ -8,12 +8,12 @@ from typing import Any
 
 from hybridflow.errors import ConfigError
 
-MOST = 10_000  # values looked up for one setting
+MAX_LOOK_UPS = 10_000  # values looked up for one setting
 _SIMPLE = re.compile(r"\$\{(\.*)([^${}:]+)\}")
 
 
 def refuse_endless(tree: Mapping[str, Any]) -> None:
-    """Raise ConfigError naming a setting whose value stands for more than `MOST` others.
+    """Raise ConfigError naming a setting whose value stands for more than `MAX_LOOK_UPS` others.
 
     Args:
         tree: the settings as plain containers, not resolved. What leads round in a circle, OmegaConf finds.
@@ -48,7 +48,7 @@ class _Counted:
         for dots, key in _SIMPLE.findall(value) if isinstance(value, str) else ():
             above = path[: len(path) - len(dots)] if dots else ()
             total += self.count((*above, *re.split(r"[.\[\]]+", key.strip("]"))))
-        if isinstance(value, str) and total > MOST:
-            raise ConfigError(f"{'.'.join(path)}: its ${{...}} stand for more than {MOST} values")
+        if isinstance(value, str) and total > MAX_LOOK_UPS:
+            raise ConfigError(f"{'.'.join(path)}: its ${{...}} stand for more than {MAX_LOOK_UPS} values")
         self.counts[path] = total
         return total

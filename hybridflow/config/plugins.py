@@ -15,7 +15,7 @@ from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError
 from hybridflow.registry import import_plugins
 
-MOST = 250  # characters of a name of an option: of a file without its ending
+MAX_NAME = 250  # characters of a name of an option: of a file without its ending
 
 
 def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | None = None) -> list[str]:
@@ -50,7 +50,7 @@ def _files(config_name: str, parsed: Sequence[Override], folders: Sequence[Path]
 def _may_choose(override: Override) -> bool:
     """Tell whether it may be `group=option`; the value of a setting may be a text of any length."""
     value = override.value()
-    return "." not in override.key_or_group and isinstance(value, str) and len(value) < MOST and value.isprintable()
+    return "." not in override.key_or_group and isinstance(value, str) and len(value) < MAX_NAME and value.isprintable()
 
 
 def _checked(value: object, place: str) -> list[str]:

@@ -31,10 +31,10 @@ from yaml.events import (
 
 from hybridflow.errors import ConfigError
 
-MOST_BYTES = 4 * 2**20  # settings, not data: YAML of this size takes a minute to read
-MOST_DEPTH = 50  # Hydra and OmegaConf go down it by recursion, several calls a level
-MOST_ALIASED = 10_000  # values that aliases stand for, all together
-MOST_DIGITS = 4300  # what Python turns into a number
+MAX_BYTES = 4 * 2**20  # settings, not data: YAML of this size takes a minute to read
+MAX_DEPTH = 50  # Hydra and OmegaConf go down it by recursion, several calls a level
+MAX_ALIASED = 10_000  # values that aliases stand for, all together
+MAX_DIGITS = 4300  # what Python turns into a number
 _NUMBER = re.compile(r"[-+]?[0-9][0-9_]*")
 
 
@@ -50,8 +50,8 @@ def load(file: Path) -> DictConfig:
 def checked(file: Path) -> str:
     """Read a file whose content can be built; raises ConfigError as `load`."""
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{file}: {file.stat().st_size} bytes; settings have at most {MOST_BYTES}")
+        if file.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{file}: {file.stat().st_size} bytes; settings have at most {MAX_BYTES}")
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
@@ -99,12 +99,12 @@ class _Measured:
         self.nodes += 1
         if isinstance(event, CollectionStartEvent):
             self.open.append((event.anchor, self.nodes))
-            if len(self.open) > MOST_DEPTH:
-                self._refuse(event, f"nested more than {MOST_DEPTH} levels deep")
+            if len(self.open) > MAX_DEPTH:
+                self._refuse(event, f"nested more than {MAX_DEPTH} levels deep")
         elif isinstance(event, ScalarEvent):
             if event.anchor is not None:
                 self.anchors[event.anchor] = 1
-            if event.implicit[0] and len(event.value) > MOST_DIGITS and _NUMBER.fullmatch(event.value):
+            if event.implicit[0] and len(event.value) > MAX_DIGITS and _NUMBER.fullmatch(event.value):
                 self._refuse(event, f"a number of {len(event.value)} digits")
 
     def _alias(self, event: AliasEvent) -> None:
@@ -113,8 +113,8 @@ class _Measured:
         size = self.anchors.get(event.anchor, 1)
         self.nodes += size
         self.aliased += size
-        if self.aliased > MOST_ALIASED:
-            self._refuse(event, f"its aliases stand for more than {MOST_ALIASED} values")
+        if self.aliased > MAX_ALIASED:
+            self._refuse(event, f"its aliases stand for more than {MAX_ALIASED} values")
 
     def _refuse(self, event: Event, why: str) -> None:
         raise ConfigError(f"{self.file}:{event.start_mark.line + 1}: {why}")

@@ -22,7 +22,7 @@ from hybridflow.runtime.messages import Report
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 SAY_AFTER_S = 30.0  # of a start: whom it waits for
-MOST_NAMED = 8  # ranks
+MAX_NAMED = 8  # ranks
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
@@ -250,7 +250,7 @@ def _unreported(record: CallRecord) -> list[int]:
 
 def _named(ranks: list[int]) -> str:
     """Name the first few ranks."""
-    return ", ".join(map(str, ranks[:MOST_NAMED])) + (", …" if len(ranks) > MOST_NAMED else "")
+    return ", ".join(map(str, ranks[:MAX_NAMED])) + (", …" if len(ranks) > MAX_NAMED else "")
 
 
 def _late(record: CallRecord, within_s: float) -> Failure:

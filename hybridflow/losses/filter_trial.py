@@ -11,8 +11,8 @@ from hybridflow.batch.columns import row_numbers
 from hybridflow.losses.rollout_filters import FilterInputs
 
 SCALES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e6)  # of rewards
-MOST_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer
-MOST_ROUNDS = 64  # of few rows, so that rewards between narrow bounds come up
+MAX_ROWS = 4096  # of one trial; a filter that looks at more together is tried on fewer
+MAX_ROUNDS = 64  # of few rows, so that rewards between narrow bounds come up
 
 
 def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[FilterInputs]:
@@ -21,7 +21,7 @@ def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[Fi
     Args:
         limit: maximum number of tokens of a response.
     """
-    prompts = max(1, min(prompts, MOST_ROWS // samples))
+    prompts = max(1, min(prompts, MAX_ROWS // samples))
     rows = prompts * samples
     draw = np.random.default_rng(seed)
     group = np.repeat(np.arange(prompts), samples)
@@ -43,7 +43,7 @@ def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[Fi
 
 def keeps_nothing(chosen: Callable[[FilterInputs], np.ndarray], prompts: int, samples: int, limit: int) -> bool:
     """Tell whether the filter keeps no row of any trial. One that raises is no answer: the run will show it."""
-    rounds = max(1, min(MOST_ROUNDS, MOST_ROWS // (prompts * samples)))
+    rounds = max(1, min(MAX_ROUNDS, MAX_ROWS // (prompts * samples)))
     for inputs in chain.from_iterable(trials(prompts, samples, limit, seed) for seed in range(rounds)):
         try:
             if len(row_numbers(chosen(inputs), len(inputs.rewards))):

@@ -61,8 +61,8 @@ class AdaptiveKL:
     """
 
     BOUND = 0.2
-    LEAST = 1e-9
-    MOST = 1e9
+    COEF_MIN = 1e-9
+    COEF_MAX = 1e9
 
     def __init__(self, coef: float, target: Positive, gain: Gain = 0.1) -> None:
         for name, value in (("coef", coef), ("target", target), ("gain", gain)):
@@ -77,7 +77,7 @@ class AdaptiveKL:
             raise ValueError(f"adaptive KL: the measured KL is {kl}; look for log-probs that are not finite")
         error = min(max(kl / self.target - 1, -self.BOUND), self.BOUND)
         moved = self.coef * (1 + self.gain * error)
-        self.coef = min(max(moved, min(self.LEAST, self.coef)), max(self.MOST, self.coef))
+        self.coef = min(max(moved, min(self.COEF_MIN, self.coef)), max(self.COEF_MAX, self.coef))
 
     def state(self) -> dict[str, float]:
         return {"coef": self.coef}

@@ -44,11 +44,11 @@ def unequal_groups(rows: FilterInputs) -> np.ndarray:
     """
     _, group = np.unique(rows.group_id, return_inverse=True)
     groups = group.max(initial=-1) + 1
-    least = np.full(groups, np.inf)
-    most = np.full(groups, -np.inf)
-    np.minimum.at(least, group, rows.rewards)
-    np.maximum.at(most, group, rows.rewards)
-    return np.flatnonzero(most[group] > least[group])
+    lowest = np.full(groups, np.inf)
+    highest = np.full(groups, -np.inf)
+    np.minimum.at(lowest, group, rows.rewards)
+    np.maximum.at(highest, group, rows.rewards)
+    return np.flatnonzero(highest[group] > lowest[group])
 
 
 @rollout_filters.register("overlong")

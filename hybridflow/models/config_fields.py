@@ -79,9 +79,9 @@ def refuse_wrong_kinds(config: dict[str, Any], where: str) -> None:
     fields = {name: value for name, value in config.items() if value is not None}
     for name in _WHOLE.split():
         if name in fields:
-            a_whole(
-                fields[name], f"{where}: {name}", least=1, most=10_000 if name == "num_hidden_layers" else 2**31 - 1
-            )
+            # The table of weights has entries for each layer: a broken file must not fill the memory with them.
+            at_most = 10_000 if name == "num_hidden_layers" else 2**31 - 1
+            a_whole(fields[name], f"{where}: {name}", at_least=1, at_most=at_most)
     for name in ("rms_norm_eps", "rope_theta"):
         if name in fields:
             a_number(fields[name], f"{where}: {name}")

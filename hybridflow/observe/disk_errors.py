@@ -11,7 +11,7 @@ from pathlib import Path
 from hybridflow.errors import HybridFlowError
 
 TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-PROBE_BYTES = 2**20
+PROBE_BYTES = 2**20  # so that the file system must find new blocks for it
 
 
 @contextmanager

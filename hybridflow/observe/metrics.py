@@ -164,6 +164,7 @@ class Metrics(Mapping[str, float]):
 def _varies(targets: Moments, errors: Moments) -> bool:
     """Tell whether targets, sums of a guess and its error in float32, vary by more than the rounding of these sums."""
     scale = targets.mean**2 + errors.mean**2 + errors.squares / max(errors.size, 1.0)
+    # float32 rounds a value by 6e-8 of its size, so its square by 4e-15: 1e-12 leaves room for what the sums add.
     return targets.squares > 1e-12 * scale * targets.size
 
 

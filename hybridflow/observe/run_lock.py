@@ -20,7 +20,7 @@ from pathlib import Path
 from hybridflow.errors import ConfigError
 
 LOCK = ".lock"
-TRIES = 100
+TRIES = 100  # as often as another process may remove the folder that we have just made
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
 Identity = tuple[int, int]

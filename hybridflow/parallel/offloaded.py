@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-LEAST = 2**20  # bytes; what is less is one piece
+MIN_PIECE = 2**20  # bytes; what is less is one piece
 
 
 class Offload:
@@ -63,11 +63,11 @@ def _on_host(storage: torch.UntypedStorage) -> list[Tensor]:
 
 
 def piece_sizes(size: int) -> Iterator[int]:
-    """Yield the powers of two, and a rest of less than `LEAST`, that make up a size.
+    """Yield the powers of two, and a rest of less than `MIN_PIECE`, that make up a size.
 
     torch rounds a block of pinned memory up to a power of two: 33 GB in one block would take 64 GB of the host's.
     """
-    while size >= LEAST:
+    while size >= MIN_PIECE:
         piece = 1 << (size.bit_length() - 1)
         yield piece
         size -= piece

@@ -13,7 +13,7 @@ from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
 LONGEST_LINE = 2_000
 LONGEST_TRACE = 20_000  # characters
-MOST_TOLD = 4  # kinds of calls that failed after the first
+MAX_NAMED_CALLS = 4  # kinds of calls that failed after the first
 
 
 @dataclass(frozen=True)
@@ -94,5 +94,5 @@ class RoleError(HybridFlowError):
 def _folded(others: Sequence[Failure]) -> list[str]:
     """Count the calls that failed after the first, by what was called."""
     calls = Counter(f"{failure.role}.{failure.method}" for failure in others)
-    by_call = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MOST_TOLD))
+    by_call = ", ".join(f"{call} on {number}" for call, number in calls.most_common(MAX_NAMED_CALLS))
     return [f"({len(others)} more failed after it: {by_call})"] if others else []

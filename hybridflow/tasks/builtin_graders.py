@@ -25,8 +25,8 @@ def exact(response: str, answer: str) -> float:
 def last_number(response: str, answer: str) -> float:
     """Return 1.0 if the last number in the response has the answer's value, else 0.0 (also if there is no number).
 
-    Both may be written as `numbers` reads them: `1,000`, `$-5$`, `.5`, `1/2`, `5%`, `1e3`. Raises ValueError if the
-    answer is not a number.
+    Both may be written as `written_numbers` reads them: `1,000`, `$-5$`, `.5`, `1/2`, `5%`, `1e3`. Raises ValueError if
+    the answer is not a number.
     """
     expected = number_of(answer)
     return float(written_numbers.last_number(response) == expected)

@@ -138,6 +138,7 @@ def as_text(answer: Any) -> str:
         return str(answer)
     finite = answer.is_finite() if isinstance(answer, Decimal) else isinstance(answer, float) and math.isfinite(answer)
     if finite:
+        # From 1e16 on a float skips integers, and its own text, as 1e+16, says so.
         return str(int(answer)) if abs(answer) < 1e16 and answer == int(answer) else str(answer)
     if isinstance(answer, int | Fraction):
         return str(answer)

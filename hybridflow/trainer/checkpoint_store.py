@@ -31,7 +31,7 @@ from hybridflow.json_file import a_whole, read_object
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
 FORMAT = 1
-MOST_PASSES = 20
+MAX_PASSES = 20
 NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -175,7 +175,7 @@ class Checkpoints:
         Ranks that have just been ended may still have written meanwhile, so it may take more than one pass.
         """
         folder = self.path / f".tmp-{self.at(step).name}"
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             shutil.rmtree(folder, ignore_errors=True)
             if not folder.exists():
                 return

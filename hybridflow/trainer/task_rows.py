@@ -80,15 +80,15 @@ def notes(config: Config) -> Iterator[str]:
                 f"{vocabulary.role}: {len(difference.added)} added tokens of {actor} are others or none in "
                 f"{vocabulary.folder}, such as {next(iter(difference.added.values()))}; it does not know what they mean"
             )
-    least = min(vocabularies, key=lambda vocabulary: vocabulary.size)
+    smallest = min(vocabularies, key=lambda vocabulary: vocabulary.size)
     try:
         ends = end_ids(actor, config.task.chat_template_kwargs)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
     if not ends or judged(algorithms.get(config.algorithm.name)) != "prompts":
         return
-    if ends[0] >= least.size:
-        raise ConfigError(f"actor.model.path: no response can end: it has {least.described(ends[0])}")
+    if ends[0] >= smallest.size:
+        raise ConfigError(f"actor.model.path: no response can end: it has {smallest.described(ends[0])}")
     if 0 < config.rollout.vocabulary <= ends[0]:
         raise ConfigError(
             f"rollout.vocabulary: no response can end: {config.rollout.vocabulary} given, and the ids that end one are "

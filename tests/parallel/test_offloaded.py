@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hybridflow.parallel.offloaded import LEAST, Offload, piece_sizes, without
+from hybridflow.parallel.offloaded import MIN_PIECE, Offload, piece_sizes, without
 
 
 def test_all_that_look_into_a_storage_see_it_again() -> None:
@@ -47,14 +47,14 @@ def test_without_knows_views() -> None:
 
 @given(st.integers(0, 2**40))
 def test_pinned_memory_is_asked_for_in_powers_of_two(size: int) -> None:
-    """torch rounds each block up to one, so less than `LEAST` is wasted."""
+    """torch rounds each block up to one, so less than `MIN_PIECE` is wasted."""
     pieces = list(piece_sizes(size))
     assert sum(pieces) == size and len(pieces) <= 42
-    assert sum(1 << (piece - 1).bit_length() for piece in pieces) - size < LEAST
+    assert sum(1 << (piece - 1).bit_length() for piece in pieces) - size < MIN_PIECE
 
 
 def test_a_storage_of_several_pieces_comes_back() -> None:
-    tensor = torch.arange(3 * LEAST // 8 + 5, dtype=torch.int64)
+    tensor = torch.arange(3 * MIN_PIECE // 8 + 5, dtype=torch.int64)
     expected = tensor.clone()
     parked = Offload([tensor])
     assert len(list(piece_sizes(parked.nbytes))) == 3
