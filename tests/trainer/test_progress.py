@@ -11,7 +11,7 @@ import pytest
 
 from hybridflow.config.schema import Config
 from hybridflow.losses.policy_losses import policy_losses
-from hybridflow.trainer.loop import _learns_by_advantages
+from hybridflow.trainer.loop import _learns_by_advantages, _nothing_left
 from hybridflow.trainer.progress import Learning, Progress
 from hybridflow.trainer.validation import of_grades
 
@@ -129,3 +129,16 @@ def test_what_is_right_may_be_another_grade() -> None:
 def test_without_any_grade_nothing_is_known() -> None:
     found = of_grades(np.array([np.nan], dtype=np.float32), 1.0)
     assert math.isnan(found["accuracy"]) and math.isnan(found["mean_grade"]) and found["failed_grades"] == 1
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ({}, ""),
+        ({"reward/failed_grades": 3.0}, "; 3 grades failed"),
+        ({"rollout/masked_rows": 8.0}, "; loss_mask leaves 8 of them no token"),
+    ],
+)
+def test_a_step_that_had_nothing_to_learn_from_says_why(measured: dict[str, float], told: str) -> None:
+    found = _nothing_left(Config(), {"rollout/rows": 8.0, **measured})
+    assert found == f"none of its 8 rows was left to learn from{told}"
