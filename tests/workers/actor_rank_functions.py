@@ -191,7 +191,8 @@ def orders(folder: Path, prompts: Batch, *calls: str, forgets: bool) -> tuple[li
         for call in calls:
             said.clear()
             if call == "generate_sequences":
-                [version] = set(worker.generate_sequences(prompts).dense("weight_version").tolist())
+                runs = worker.generate_sequences(prompts).ragged("weight_version").values
+                [version] = set(runs[:, 0].tolist())
                 ages.append(worker.version - version)
             elif call == "sync_weights":
                 worker.sync_weights()

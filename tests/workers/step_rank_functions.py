@@ -25,6 +25,9 @@ class Learner(ActorWorker):
     def start_generation(self) -> None:
         """Nothing is generated."""
 
+    def release_generation(self) -> None:
+        """There is none."""
+
 
 _roles: dict[str, ModelWorker] = {}
 _steps: dict[str, list[Arrays]] = {}
