@@ -16,6 +16,7 @@ from hybridflow.losses.policy_losses import policy_losses
 from hybridflow.losses.preference_losses import pair_losses
 from hybridflow.losses.reward_shapings import reward_shapings
 from hybridflow.losses.rollout_filters import rollout_filters
+from hybridflow.observe.sinks import metric_sinks
 from hybridflow.registry import Registry
 from hybridflow.roles import roles
 from hybridflow.tasks import graders, tasks
@@ -23,7 +24,7 @@ from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
-    aggregations, pair_losses, kl_estimators, kl_controllers, algorithms,
+    aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, algorithms,
 )  # fmt: skip
 Found = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""

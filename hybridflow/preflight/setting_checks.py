@@ -32,9 +32,12 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
     from hybridflow.algorithms.schedule import schedules
+    from hybridflow.observe.sinks import metric_sinks
 
     found = [*component_checks.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
     found += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
+    for name in config.trainer.metric_sinks:
+        found += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, name)
     if config.algorithm.name not in algorithms:
         return [*found, *combination_checks.problems(config)]
     flow = algorithms.get(config.algorithm.name)

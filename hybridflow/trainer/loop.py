@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -13,8 +14,8 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint
@@ -24,39 +25,49 @@ from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.validation import judged, validate, with_preferences
 
 
-def train(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run's results go.
+
+    Attributes:
+        folder: checkpoints and rows.
+        sinks: metrics.
+        say: words for the user, a line at a time.
+    """
+
+    folder: RunFolder
+    sinks: OpenSinks
+    say: Callable[[str], None]
+
+
+def train(config: Config, running: Running, task: Task, outputs: Outputs, outcome: Progress) -> None:
     """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
     settings = config.trainer
     start = perf_counter()
-    before = outcome.steps
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = outcome.seconds
     if prompts.rows_per_step > prompts.size:
-        live.say(
+        outputs.say(
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
             f"{split!r}: a step takes some of them more than once"
         )
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     if not outcome.accuracy:
-        _validate(config, running, task, folder, live, outcome)
-    with live.bar(config.run.name, settings.steps, done=before):
-        while not outcome.ended(settings.steps, settings.stop_at_accuracy):
-            context = StepContext(outcome.steps, lambda: _draw(running.algorithm, prompts, outcome))
-            metrics = _step(config, running, schedule, context, folder)
-            folder.log({"step": outcome.steps, **metrics})
-            _take_in(config, running.algorithm, metrics, outcome, live)
-            outcome.steps += 1
-            elapsed = perf_counter() - start
-            outcome.seconds = earlier + elapsed
-            left = elapsed / (outcome.steps - before) * (settings.steps - outcome.steps)
-            live.step(outcome.steps, settings.steps, metrics, left)
-            if outcome.steps == settings.steps or _due(settings.validate_every, outcome.steps):
-                _validate(config, running, task, folder, live, outcome)
-            if settings.save_every:
-                _save(config, running, folder, live, outcome)
+        _validate(config, running, task, outputs, outcome)
+    while not outcome.ended(settings.steps, settings.stop_at_accuracy):
+        context = StepContext(outcome.steps, lambda: _draw(running.algorithm, prompts, outcome))
+        metrics = _step(config, running, schedule, context, outputs.folder)
+        outputs.sinks.log_step(outcome.steps, metrics)
+        _take_in(config, running.algorithm, metrics, outcome, outputs.say)
+        outcome.steps += 1
+        outcome.seconds = earlier + perf_counter() - start
+        if outcome.steps == settings.steps or _due(settings.validate_every, outcome.steps):
+            _validate(config, running, task, outputs, outcome)
+        if settings.save_every:
+            _save(config, running, outputs, outcome)
     if outcome.steps < settings.steps:
-        live.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
+        outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     outcome.seconds = earlier + perf_counter() - start
 
 
@@ -64,12 +75,12 @@ def _due(every: int, steps: int) -> bool:
     return every > 0 and steps % every == 0
 
 
-def _save(config: Config, running: Running, folder: RunFolder, live: Live, outcome: Progress) -> None:
+def _save(config: Config, running: Running, outputs: Outputs, outcome: Progress) -> None:
     """Save every so often, and at the end."""
     settings = config.trainer
     if _due(settings.save_every, outcome.steps) or outcome.ended(settings.steps, settings.stop_at_accuracy):
-        seconds = checkpoint.save(config, running, folder, outcome)
-        live.say(f"saved step {outcome.steps} in {seconds:.1f} s")
+        seconds = checkpoint.save(config, running, outputs.folder, outcome)
+        outputs.say(f"saved step {outcome.steps} in {seconds:.1f} s")
 
 
 def _step(
@@ -94,15 +105,21 @@ def _step(
     return metrics
 
 
-def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float], outcome: Progress, live: Live) -> None:
+def _take_in(
+    config: Config,
+    algorithm: Algorithm,
+    metrics: Mapping[str, float],
+    outcome: Progress,
+    say: Callable[[str], None],
+) -> None:
     """Count the updates of a step, and say if it cannot have learnt anything."""
     planned = algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps + 1)
     planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps)
     outcome.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
     if metrics.get("rollout/kept_rows") == 0:
-        live.say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
+        say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
     elif without_advantages(metrics):
-        live.say(f"step {outcome.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
+        say(f"step {outcome.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
 
 
 def _learns_by_advantages(config: Config) -> bool:
@@ -155,7 +172,8 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
 
 
-def _validate(config: Config, running: Running, task: Task, folder: RunFolder, live: Live, outcome: Progress) -> None:
+def _validate(config: Config, running: Running, task: Task, outputs: Outputs, outcome: Progress) -> None:
+    """Validate, and tell of it in numbers and in words."""
     measured = validate(config, running, task)
     accuracy = outcome.accuracy[outcome.steps] = measured["accuracy"]
     line = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"
@@ -164,5 +182,5 @@ def _validate(config: Config, running: Running, task: Task, folder: RunFolder, l
         line += f", mean grade {measured['mean_grade']:.3f}"
     failed = measured.get("failed_grades", 0)
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
-    folder.log({"step": outcome.steps, **{f"validation/{name}": value for name, value in measured.items()}})
-    live.say(f"{line} on held-out {judged(running.algorithm)}{without}")
+    outputs.sinks.log_validation(outcome.steps, measured)
+    outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}")

@@ -14,13 +14,14 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
+from hybridflow.observe.sinks import SinkContext, open_sinks
 from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import build
 from hybridflow.trainer.checkpoint_store import Checkpoints
-from hybridflow.trainer.loop import rows_for, split_of, train
+from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
 from hybridflow.trainer.task_rows import load_task, notes
@@ -60,7 +61,9 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         else:
             _set_aside(config, folder, live)
         folder.write_config(resolved_yaml(config))
-        train(config, running, task, folder, live, outcome)
+        sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, outcome.steps))
+        with sinks as opened:
+            train(config, running, task, Outputs(folder, opened, live.say), outcome)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
     _report(config, folder, live, outcome, judged(running.algorithm))
     fault = outcome.fault(running.algorithm.learner)

@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 import hybridflow
+from hybridflow.config.compose import load
+from hybridflow.errors import ConfigError
+from hybridflow.observe.live_view import Live
+from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.sinks import SinkContext, metric_sinks, open_sinks
+from tests.docs.blocks import write_files
 
 DOC = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
 SOURCES = [file for file in Path(hybridflow.__file__).parent.rglob("*.py") if "conformance" not in file.parts]
@@ -29,3 +35,24 @@ def test_what_is_recorded_is_told(name: str) -> None:
 
 def test_there_are_names_to_look_for() -> None:
     assert {"actor/entropy", "ROLE/grad_norm", "perf/response_tokens"} <= recorded()
+
+
+def test_its_sink_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files("docs/metrics.md", tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(metric_sinks, "_parts", metric_sinks.registered)
+    config = load("train", ["experiment=addition", "plugins=[my_sinks]", "trainer.metric_sinks=[jsonl,csv]"])
+    context = SinkContext(config, RunFolder(tmp_path / "run"), Live())
+    context.folder.path.mkdir()
+    with open_sinks(config.trainer.metric_sinks, context) as sinks:
+        sinks.log_validation(0, {"accuracy": 0.5})
+        sinks.log_step(0, {"reward/mean": 0.25})
+    assert (tmp_path / "run/rewards.csv").read_text() == "0,0.25\n"
+    assert (tmp_path / "run/metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_sink_that_is_not_there_is_told_before_the_start() -> None:
+    with pytest.raises(
+        ConfigError, match=r"trainer.metric_sinks: no metric sink is named 'json'; did you mean"
+    ):
+        load("train", ["experiment=addition", "trainer.metric_sinks=[json]"])

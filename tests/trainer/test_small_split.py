@@ -10,12 +10,18 @@ import pytest
 
 from hybridflow import preflight
 from hybridflow.algorithms import algorithms
-from hybridflow.observe.live_view import Live
+from hybridflow.observe import terminal
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
-from hybridflow.trainer.loop import train
+from hybridflow.trainer.loop import Outputs, train
 from hybridflow.trainer.progress import Progress
+
+
+def outputs(folder: Path) -> Outputs:
+    """Words on standard output, and no metrics."""
+    return Outputs(RunFolder(folder), OpenSinks(), terminal.say)
 
 
 @pytest.mark.parametrize(("extra", "says"), [(1, True), (0, False)])
@@ -27,7 +33,7 @@ def test_more_prompts_a_step_than_there_are(
     sizes = [f"algorithm.prompts_per_step={size + extra}", "trainer.steps=3"]
     config = preflight.load("train", ["experiment=addition", *sizes])
     running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
-    train(config, running, task, RunFolder(tmp_path), Live(), Progress(steps=3, accuracy={3: 0.5}))
+    train(config, running, task, outputs(tmp_path), Progress(steps=3, accuracy={3: 0.5}))
     out = " ".join(capsys.readouterr().out.split())
     expected = f"prompts_per_step = {size + 1} is more than the {size} rows of split 'train': a step takes some of them"
     assert (expected in out) is says
@@ -38,5 +44,5 @@ def test_a_run_that_is_good_enough_says_why_it_ends(tmp_path: Path, capsys: pyte
     task = Addition(char_tokenizer(ALPHABET))
     config = preflight.load("train", ["experiment=addition", "trainer.steps=3", "trainer.stop_at_accuracy=0.9"])
     running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
-    train(config, running, task, RunFolder(tmp_path), Live(), Progress(accuracy={0: 0.9}))
+    train(config, running, task, outputs(tmp_path), Progress(accuracy={0: 0.9}))
     assert capsys.readouterr().out == "trainer.stop_at_accuracy = 0.9 is reached: the run ends here\n"
