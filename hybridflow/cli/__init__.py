@@ -12,7 +12,7 @@ from hybridflow import __version__
 from hybridflow.cli import closed_streams, error_report
 from hybridflow.cli.completion import HYDRAS
 from hybridflow.errors import ConfigError
-from hybridflow.observe import terminal
+from hybridflow.observe import logs, terminal
 
 SUBCOMMANDS = {
     "train": "reinforcement learning: hybridflow train experiment=NAME [key=value ...]",
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     closed_streams.outlive_readers()
     try:
         _refuse_nowhere()
+        logs.show()
         return _dispatch(arguments)
     except KeyboardInterrupt:
         terminal.complain("hybridflow: interrupted")

@@ -18,6 +18,7 @@ from ray._raylet import AuthenticationTokenLoader
 from hybridflow.config import temporary_folder
 from hybridflow.controller import interrupt, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.observe import logs
 
 # Every process of the cluster: one thread a slot; traffic of a local cluster stays on the loopback interface.
 ENVIRONMENT = {
@@ -45,6 +46,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
     """
     local = address == "local"
     environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), **search_path.environment()}
+    environment |= {logs.LEVEL: os.environ[logs.LEVEL]} if logs.LEVEL in os.environ else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     own = [] if local else _not_installed(plugins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,10 +20,11 @@ from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe import terminal
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, roles
 from hybridflow.runtime.messages import Place
+
+log = logging.getLogger(__name__)
 
 
 class ResourcePool:
@@ -119,6 +121,7 @@ class ResourcePool:
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
         calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
         self._supervisor.gather(role, "build", calls, self._start_timeout_s)
+        log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
         return made(role, interface, layout, self, self._supervisor, chunk_rows)
@@ -194,7 +197,7 @@ def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) 
         interrupt.check()
         if not told and monotonic() > start + SAY_AFTER_S:
             told = True
-            terminal.complain(f"placement.pools.{name}: still waiting until {slots} slots of the cluster are free")
+            log.warning("placement.pools.%s: still waiting until %d slots of the cluster are free", name, slots)
         if monotonic() < start + timeout_s:
             continue
         has = ray.available_resources()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ import ray
 from hybridflow.controller import interrupt
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.process_deaths import ending
-from hybridflow.observe import terminal
 from hybridflow.observe.metrics import TIMES, Metrics
 from hybridflow.runtime.failure import Failure, RoleError, describe
 from hybridflow.runtime.messages import Report
+
+log = logging.getLogger(__name__)
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 SAY_AFTER_S = 30.0  # of a start: whom it waits for
@@ -128,9 +130,8 @@ class Supervisor:
                 self._fail(_late(record, within_s))
             if not said and monotonic() > start + SAY_AFTER_S:
                 said = True
-                terminal.complain(
-                    f"{record.role}.{record.method}: still waiting for rank {_named(_unreported(record))}"
-                )
+                late = _named(_unreported(record))
+                log.warning("%s.%s: still waiting for rank %s", record.role, record.method, late)
             self._receive([pending for pending in record.pending if pending in self._under_way])
         return record.reports
 

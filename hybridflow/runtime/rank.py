@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import gc
 import inspect
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from time import perf_counter
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
-from hybridflow.config.schema import AlgorithmConfig, Config, Device
+from hybridflow.config.schema import Config, Device
 from hybridflow.dispatch import Call, Method, methods
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
+from hybridflow.observe import logs
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
+from hybridflow.parallel.layout import describe as describe_layout
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
 from hybridflow.runtime import meeting_folder
@@ -33,9 +36,11 @@ from hybridflow.tasks.grades import gives_grades, settled
 if TYPE_CHECKING:
     from hybridflow.workers import Context
 
+log = logging.getLogger(__name__)
+
 
 class Rank:
-    """Process of a pool."""
+    """Host of every role of a pool, in one of its processes. Methods that report give the bytes of a `Report`."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
@@ -47,9 +52,10 @@ class Rank:
         self._node = ray.util.get_node_ip_address()
 
     def start(self, pool: str, plugins: list[str]) -> bytes:
-        """Import the user's modules; the report on it, whose value is a `Place`."""
+        """Import the user's modules; report a `Place`."""
 
         def place() -> Place:
+            logs.show()  # in the log that Ray keeps of this process
             import_plugins(plugins)
             return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid())
 
@@ -97,104 +103,102 @@ class Rank:
             context = Context(config, layout, self._rank, role, updates, peers=self._workers)
             self._workers[role], self._contexts[role] = _worker(worker)(context), context
             self._declared[role] = methods(type(self._workers[role]))
+            log.info("%s: built on rank %d of %s", role, self._rank, describe_layout(layout))
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
 
         return self._reported(role, "build", make)
 
-    def use_algorithm(self, pool: str, settings: AlgorithmConfig) -> bytes:
-        """Give the roles of this process other settings of `algorithm`, from their next call on; the report on it."""
-
-        def change() -> None:
-            for context in self._contexts.values():
-                context.config = dataclasses.replace(context.config, algorithm=settings)
-
-        return self._reported(pool, "use_algorithm", change)
-
-    def call(self, order: bytes, *chunks: Plain | Failure) -> bytes:
-        """Carry out a call that gives no rows; the report on it."""
-        asked = CallRequest.decode(order)
-        return self._encoded(asked, self._carry_out(asked, chunks)[0])
+    def call(self, encoded: bytes, *chunks: Plain | Failure) -> bytes:
+        """Carry out a call that gives no rows, and report."""
+        request = CallRequest.decode(encoded)
+        return self._encoded(request, self._carry_out(request, chunks)[0])
 
     @ray.method(num_returns=2)
-    def call_rows(self, order: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
-        """Carry out a call that gives rows; the report on it, and the rows in chunks, or the failure in their place."""
-        asked = CallRequest.decode(order)
-        report, given = self._carry_out(asked, chunks)
-        return self._encoded(asked, report), *given
+    def call_rows(self, encoded: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
+        """Carry out a call that gives rows; report, and give the rows in chunks, or the failure in their place."""
+        request = CallRequest.decode(encoded)
+        report, given = self._carry_out(request, chunks)
+        return self._encoded(request, report), *given
 
     @ray.method(num_returns="streaming")
-    def stream_rows(self, order: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
-        """Carry out a call that gives rows as they finish: a report on some of them, whose value is their numbers, then
-        these rows, and so on."""
-        self._streamed = yield from self._stream(CallRequest.decode(order), chunks)
+    def stream_rows(self, encoded: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
+        """Carry out a call that gives rows as they finish.
+
+        Yields a report on some of them, whose value is their numbers, then these rows, and so on.
+        """
+        self._streamed = yield from self._stream(CallRequest.decode(encoded), chunks)
 
     def streamed(self) -> bytes:
-        """Return the report on the call of `stream_rows` before this."""
+        """Report on the call of `stream_rows` before this one."""
         return self._streamed.encode()
 
-    def _stream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
-        if failure := self._upstream(order, chunks):
+    def _stream(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
+        if failure := self._upstream(request, chunks):
             return Report(failure=failure)
         start = perf_counter()
         try:
-            declared = self._declared[order.role][order.method]
-            given, pieces = self._called(order, declared, chunks)
-            settling = ((rows, self._settled(order.role, part, given, rows)) for rows, part in pieces)
+            declared = self._declared[request.role][request.method]
+            given, pieces = self._called(request, declared, chunks)
+            settling = ((rows, self._settled(request.role, part, given, rows)) for rows, part in pieces)
             for rows, part in check_streamed(declared, settling, given):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.to_wire()
         except BaseException as error:
-            return Report(failure=self._failure(order.role, order.method, error))
-        return Report(metrics=self._recorded(order.role), seconds=perf_counter() - start)
+            return Report(failure=self._failure(request.role, request.method, error))
+        return Report(metrics=self._recorded(request.role), seconds=perf_counter() - start)
 
-    def _upstream(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
+    def _upstream(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """Return the failure because of which rows of a call were not made."""
         for chunk in chunks:
             if isinstance(chunk, Failure):
                 return dataclasses.replace(
-                    chunk, role=order.role, rank=self._rank, node=self._node, method=order.method, error=str(chunk),
+                    chunk, role=request.role, rank=self._rank, node=self._node, method=request.method, error=str(chunk),
                     follows=True,
                 )  # fmt: skip
         return None
 
-    def _called(self, order: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
+    def _called(self, request: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
         """Return the call with its rows, and what the method gave for it."""
-        given = unpack(order.message, chunks)  # type: ignore[arg-type]
+        given = unpack(request.message, chunks)  # type: ignore[arg-type]
         check_given(declared, given)
-        self._contexts[order.role].drawn.clear()
-        return given, getattr(self._workers[order.role], order.method)(*given.args, **given.kwargs)
+        self._contexts[request.role].drawn.clear()
+        return given, getattr(self._workers[request.role], request.method)(*given.args, **given.kwargs)
 
     def _carry_out(
-        self, order: CallRequest, chunks: Sequence[Plain | Failure]
+        self, request: CallRequest, chunks: Sequence[Plain | Failure]
     ) -> tuple[Report, Sequence[Plain | Failure]]:
-        if failure := self._upstream(order, chunks):
-            return Report(failure=failure), [failure] * order.chunks
+        if failure := self._upstream(request, chunks):
+            return Report(failure=failure), [failure] * request.chunks
         try:
-            return self._done(order, chunks)
+            return self._done(request, chunks)
         except BaseException as error:  # also SystemExit, and torch's CheckpointException: this process must report it
-            failure = self._failure(order.role, order.method, error)
-            return Report(failure=failure), [failure] * order.chunks
+            failure = self._failure(request.role, request.method, error)
+            return Report(failure=failure), [failure] * request.chunks
 
-    def _done(self, order: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
+    def _done(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
         """Return the report on a call, and what it gave. Raises whatever the method raises."""
         start = perf_counter()
-        declared = self._declared[order.role][order.method]
-        given, value = self._called(order, declared, chunks)
+        declared = self._declared[request.role][request.method]
+        given, value = self._called(request, declared, chunks)
         if not isinstance(value, Batch) and inspect.isawaitable(value):
             value = self._wait_for(value)
-        value = self._settled(order.role, value, given)
+        value = self._settled(request.role, value, given)
         check_returned(declared, value, given)
-        seconds, metrics = perf_counter() - start, self._recorded(order.role)
+        seconds = perf_counter() - start
+        metrics = self._recorded(request.role)
+        log.debug("%s.%s: %.3f s", request.role, request.method, seconds)
         if not declared.returns_rows:
             return Report(value=value, metrics=metrics, seconds=seconds), []
-        parts = [value] if order.chunks == 1 else value.split(order.chunks)
+        parts = [value] if request.chunks == 1 else value.split(request.chunks)
         known = tuple(map(Metadata.of, parts))
         return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
 
     def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
-        """Return what a call gave, its grades checked; `rows`: the numbers of those given that it is of, if it is not
-        all.
+        """Check the grades in what a call gave.
+
+        Args:
+            rows: which of the rows that were given it is of, by number; None: of all.
         """
         if not gives_grades(value):  # nearly all calls: the rows that were given are not even looked up
             return value
@@ -209,12 +213,12 @@ class Rank:
         except BaseException as error:
             return Report(failure=self._failure(role, method, error)).encode()
 
-    def _encoded(self, order: CallRequest, report: Report) -> bytes:
+    def _encoded(self, request: CallRequest, report: Report) -> bytes:
         """Encode a report as it travels; on a value that cannot travel, the report of that."""
         try:
             return report.encode()
         except BaseException as error:
-            return Report(failure=self._failure(order.role, order.method, error)).encode()
+            return Report(failure=self._failure(request.role, request.method, error)).encode()
 
     def _recorded(self, role: str) -> Metrics | None:
         """Return the metrics of the call that has been carried out, if there are any."""

@@ -52,7 +52,5 @@ def test_its_sink_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_sink_that_is_not_there_is_told_before_the_start() -> None:
-    with pytest.raises(
-        ConfigError, match=r"trainer.metric_sinks: no metric sink is named 'json'; did you mean"
-    ):
+    with pytest.raises(ConfigError, match=r"trainer.metric_sinks: no metric sink is named 'json'; did you mean"):
         load("train", ["experiment=addition", "trainer.metric_sinks=[json]"])
