@@ -15,13 +15,13 @@ from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
 
 if TYPE_CHECKING:
-    from hybridflow.conformance.expectations import Tried
+    from hybridflow.conformance.expectations import Results
 
 TINY = {"layers": 2, "hidden": 64, "ffn": 128, "heads": 2, "kv_heads": 2, "positions": 256, "seed": 0}
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow check ARGV` and return the exit status: 1 if a promise is not kept.
+    """Carry out `hybridflow check ARGV` and return the exit status: 1 if an expectation is violated.
 
     Raises ConfigError if a module cannot be imported or registers nothing, or an option cannot be read.
     """
@@ -41,23 +41,23 @@ def run(argv: Sequence[str]) -> int:
         from transformers.utils.logging import disable_progress_bar
 
         from hybridflow.cli.model import addition_model, write_model
-        from hybridflow.conformance.flow_checks import results
+        from hybridflow.conformance import flow_checks
         from hybridflow.conformance.scenarios import ScenarioBuilder
 
         disable_progress_bar()
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
-            script = ScenarioBuilder(registered_parts, model, options.modules, options.folder)
-            wrong = shown(results(script, preflight.problems, terminal.say))
-    terminal.say(f"promises that are not kept: {wrong}" if wrong else "all promises are kept")
+            builder = ScenarioBuilder(registered_parts, model, options.modules, options.folder)
+            wrong = shown(flow_checks.results(builder, preflight.problems, terminal.say))
+    terminal.say(f"expectations that are not met: {wrong}" if wrong else "all expectations are met")
     return int(wrong > 0)
 
 
-def shown(tried: Tried) -> int:
-    """Print each promise as it is tried; return the number of those that are not kept."""
+def shown(results: Results) -> int:
+    """Print what was tried as it is done; return the number of violations."""
     wrong = 0
-    for what, lines in tried:
+    for what, lines in results:
         for line in lines or [""]:
             report = f"  wrong  {one_line(what)}: {line}" if line else f"  ok     {one_line(what)}"
             terminal.say(report.replace("\n", "\n         "))

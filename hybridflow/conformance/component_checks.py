@@ -17,12 +17,12 @@ from hybridflow.conformance.discovery import Found
 from hybridflow.conformance.estimator_checks import try_advantage
 from hybridflow.conformance.expectations import (
     ExpectationError,
-    Tried,
-    broken,
+    Results,
     expect,
     expect_again,
     expect_defaults,
     expect_floats,
+    violations,
 )
 from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.conformance.sample_rows import Case, cases, policy_cases
@@ -37,12 +37,12 @@ from hybridflow.losses.token_loss import TokenLoss
 LIMIT = 6  # tokens that a response of these rows may have
 
 
-def results(found: Found) -> Tried:
-    """Yield for each part that can be tried so the promises that it does not keep."""
+def results(found: Found) -> Results:
+    """Yield for each part that can be tried so the expectations that it violates."""
     for kind, check in CHECKS.items():
         for name, part in found.get(kind, {}).items():
             own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
-            yield f"{kind} {name!r}", broken(partial(check, part, **own))
+            yield f"{kind} {name!r}", violations(partial(check, part, **own))
 
 
 def try_policy_loss(loss: Callable[..., Any]) -> None:

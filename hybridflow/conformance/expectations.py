@@ -1,4 +1,4 @@
-"""A promise that is not kept, in one line; and the promises that every tensor makes."""
+"""Expectations that a part meets or violates: the violation in one line; and those that every tensor has to meet."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 import hybridflow
 
-Tried = Iterator[tuple[str, list[str]]]
-"""For each thing that was tried, its name and the promises that it does not keep."""
+Results = Iterator[tuple[str, list[str]]]
+"""Names of what was tried, each with the expectations that it violates, a line each."""
 OURS = str(Path(hybridflow.__file__).parent)
 
 
@@ -23,18 +23,18 @@ class ExpectationError(Exception):
     """Expectation that a part does not meet; the message says which."""
 
 
-def broken(check: Callable[[], None]) -> list[str]:
-    """Return the promise that a check shows broken, if any; what the user's code raises is one too, with its place."""
+def violations(check: Callable[[], None]) -> list[str]:
+    """Return what a check finds violated, if anything; an exception of the user's code counts, with its place."""
     try:
         check()
     except ExpectationError as error:
         return [str(error)]
     except (Exception, SystemExit) as error:
-        return [described(error)]
+        return [describe_error(error)]
     return []
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an exception on one line, with the last line of the user's own that it came from."""
     text = " ".join(traceback.format_exception_only(error)[-1].split())
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
@@ -42,9 +42,9 @@ def described(error: BaseException) -> str:
     return f"{text} ({own[-1].filename}:{own[-1].lineno})" if own else text
 
 
-def expect(kept: bool, message: str) -> None:
-    """Raises ExpectationError with the message unless the promise is kept."""
-    if not kept:
+def expect(met: bool, message: str) -> None:
+    """Raises ExpectationError with the message unless the expectation is met."""
+    if not met:
         raise ExpectationError(message)
 
 

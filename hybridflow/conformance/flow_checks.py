@@ -1,4 +1,4 @@
-"""Two steps of every play on ranks, with real engines, and what is wrong with them."""
+"""Two steps of every scenario on ranks, with real engines, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.batch.columns import values_of
 from hybridflow.config.schema import Config
-from hybridflow.conformance.expectations import Tried, described
+from hybridflow.conformance.expectations import Results, describe_error
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
-from hybridflow.conformance.shared_roles import PLUGIN, SharedRoles, staged
+from hybridflow.conformance.shared_roles import PLUGIN, SharedRoles, start_shared_roles
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import import_plugins
 from hybridflow.roles import TrainedRole, roles
@@ -22,8 +22,8 @@ from hybridflow.runtime.failure import RoleError
 STEPS = 2
 
 
-def results(script: ScenarioBuilder, problems: Callable[[Config], list[str]], say: Callable[[str], None]) -> Tried:
-    """Yield for each scenario the promises that it does not keep.
+def results(builder: ScenarioBuilder, problems: Callable[[Config], list[str]], say: Callable[[str], None]) -> Results:
+    """Yield for each scenario the expectations that it violates.
 
     Args:
         problems: what is wrong with settings before anything starts; a scenario that has any is not started.
@@ -31,19 +31,19 @@ def results(script: ScenarioBuilder, problems: Callable[[Config], list[str]], sa
     """
     import_plugins([PLUGIN])
     sound: list[Scenario] = []
-    for play in script.plays():
-        wrong = problems(play.config)
+    for scenario in builder.scenarios():
+        wrong = problems(scenario.config)
         if wrong:
-            yield play.what, wrong
+            yield scenario.what, wrong
         else:
-            sound.append(play)
+            sound.append(scenario)
     while sound:  # a rank that failed ends all: those that are left get new ones
         try:
-            with staged([play.config for play in sound], say, script.built()) as stage:
+            with start_shared_roles([scenario.config for scenario in sound], say, builder.extra_roles()) as shared:
                 while sound:
-                    play = sound.pop(0)
-                    lines, ended = tried(stage, play)
-                    yield play.what, lines
+                    scenario = sound.pop(0)
+                    lines, ended = take_steps_of(shared, scenario)
+                    yield scenario.what, lines
                     if ended:
                         break
         except RoleError as error:
@@ -51,15 +51,15 @@ def results(script: ScenarioBuilder, problems: Callable[[Config], list[str]], sa
             return
 
 
-def tried(stage: SharedRoles, play: Scenario) -> tuple[list[str], bool]:
-    """Return the promises that two steps do not keep, and whether the ranks have ended over it."""
+def take_steps_of(shared: SharedRoles, scenario: Scenario) -> tuple[list[str], bool]:
+    """Return the expectations that two steps violate, and whether the ranks have ended over it."""
     lines: dict[str, None] = {}
 
     def take_steps() -> None:
-        for line in _steps(stage, play):
+        for line in _steps(shared, scenario):
             lines[line] = None
 
-    for act in (take_steps, stage.running.supervisor.wait_all):  # what is under way is still this play's
+    for act in (take_steps, shared.running.supervisor.wait_all):  # what is under way is still this scenario's
         try:
             act()
         except RoleError as error:
@@ -67,21 +67,21 @@ def tried(stage: SharedRoles, play: Scenario) -> tuple[list[str], bool]:
         except HybridFlowError as error:
             lines[str(error)] = None
         except (Exception, SystemExit) as error:
-            lines[described(error)] = None
+            lines[describe_error(error)] = None
     return list(lines), False
 
 
-def _steps(stage: SharedRoles, play: Scenario) -> Iterator[str]:
-    algorithm = stage.algorithm(play.config)
+def _steps(shared: SharedRoles, scenario: Scenario) -> Iterator[str]:
+    algorithm = shared.algorithm(scenario.config)
     measured = []
     for number in range(STEPS):
-        rollout, metrics = stage.step(algorithm, number)
+        rollout, metrics = shared.step(algorithm, number)
         measured.append(metrics)
         yield from not_finite(metrics, rollout.get())
-        for column in play.algorithm.columns:
+        for column in scenario.algorithm.columns:
             if column not in rollout.columns:
                 yield f"column missing: it declares {column!r} among its columns, and its rows have none"
-    yield from unlearnt(play, measured, rollout)
+    yield from unlearnt(scenario, measured, rollout)
 
 
 def not_finite(metrics: dict[str, float], rows: Batch) -> Iterator[str]:
@@ -95,9 +95,9 @@ def not_finite(metrics: dict[str, float], rows: Batch) -> Iterator[str]:
             yield f"not finite: the column {name!r} has {float(values[~np.isfinite(values)][0])}"
 
 
-def unlearnt(play: Scenario, measured: list[dict[str, float]], rollout: BatchRef) -> Iterator[str]:
+def unlearnt(scenario: Scenario, measured: list[dict[str, float]], rollout: BatchRef) -> Iterator[str]:
     """Roles that should learn, and took no optimiser step or none with a gradient."""
-    for role in play.algorithm.roles_of(play.config.algorithm):
+    for role in scenario.algorithm.roles_of(scenario.config.algorithm):
         if not issubclass(roles.get(role), TrainedRole):
             continue
         norms = [metrics[f"{role}/grad_norm"] for metrics in measured if f"{role}/grad_norm" in metrics]

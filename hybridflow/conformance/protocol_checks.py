@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.conformance.expectations import ExpectationError, broken, described, expect, expect_again
+from hybridflow.conformance.expectations import ExpectationError, describe_error, expect, expect_again, violations
 from hybridflow.dispatch import Call, Protocol
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -65,7 +65,7 @@ def _values_of_ranks(protocol: Protocol, refused: str) -> None:
 def _round_trip(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Call | None], rows: int) -> None:
     size = layout.size
     expect(len(parts) == size, f"{on}wrong number of calls: distribute gave {len(parts)} for {size} ranks")
-    trouble = broken(partial(_rows_back, protocol, on, layout, parts, rows))
+    trouble = violations(partial(_rows_back, protocol, on, layout, parts, rows))
     if trouble and not _for_values(protocol, layout, parts, rows):
         raise ExpectationError(trouble[0])
     metrics: list[Any] = [None if part is None else Metrics(totals={"calls": 1.0}) for part in parts]
@@ -73,7 +73,7 @@ def _round_trip(protocol: Protocol, on: str, layout: Layout, parts: Sequence[Cal
         joined = protocol.collect(layout, metrics)
     except Exception as error:
         raise ExpectationError(
-            f"{on}collect of the ranks' metrics failed: {described(error)}; it is asked to join these too: "
+            f"{on}collect of the ranks' metrics failed: {describe_error(error)}; it is asked to join these too: "
             "dispatch.concat does, and makes a list of values"
         ) from error
     all_metrics = all(

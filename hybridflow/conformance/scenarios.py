@@ -1,4 +1,4 @@
-"""Which steps there are to take: each thing that modules register stands in the settings of one play."""
+"""Scenarios: settings to take two steps under, so that each thing that modules register stands in one of them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SIZES = (
     "rollout.max_concurrent_rows=72",
     "trainer.steps=2",
     "trainer.collective_timeout_s=60",
-    "reward.grader=contract_even",
-    "cost.grader=contract_count",
+    "reward.grader=conformance_even",
+    "cost.grader=conformance_count",
     "actor.parallel.tensor=1",
 )
 MOST_SAMPLES = 8
@@ -47,7 +47,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class ScenarioBuilder:
-    """Makes the plays of what was found.
+    """Builder of the scenarios of what was found.
 
     Attributes:
         model: the folder of a tiny model.
@@ -62,20 +62,23 @@ class ScenarioBuilder:
     folder: Path | None
     loaded: dict[str, Config] = field(default_factory=dict)
 
-    def plays(self) -> list[Scenario]:
+    def scenarios(self) -> list[Scenario]:
         """List options that name what was found, algorithms without an option, and parts that stand in neither."""
-        mine = [*self._options()]
-        named = {play.config.algorithm.name for play in mine}
-        mine += [self._of_algorithm(name) for name in self.found["algorithm"] if name not in named]
-        standing = {(kind, part.name) for play in mine for kind, part in _parts(play.config)}
+        scenarios = [*self._options()]
+        named = {scenario.config.algorithm.name for scenario in scenarios}
+        scenarios += [self._of_algorithm(name) for name in self.found["algorithm"] if name not in named]
+        standing = {(kind, part.name) for scenario in scenarios for kind, part in _parts(scenario.config)}
         for kind, put_into in PUT_INTO.items():
             for name in self.found[kind]:
                 if (kind, name) not in standing:
-                    mine.append(Scenario(f"{kind} {name!r}", put_into(self._host(mine, kind, name), name)))
-        built = self.built()
-        return mine or ([Scenario(f"role {', '.join(built)}, built beside grpo", self._load("grpo"))] if built else [])
+                    host = self._host(scenarios, kind, name)
+                    scenarios.append(Scenario(f"{kind} {name!r}", put_into(host, name)))
+        extra = self.extra_roles()
+        if not scenarios and extra:
+            return [Scenario(f"role {', '.join(extra)}, built beside grpo", self._load("grpo"))]
+        return scenarios
 
-    def built(self) -> list[str]:
+    def extra_roles(self) -> list[str]:
         """List the roles that are the user's own or have a worker of the user's, called by a scenario or not."""
         return [*self.found["role"], *self._replaced()]
 
@@ -115,11 +118,11 @@ class ScenarioBuilder:
             own = replace(own, reward_kl_coef=0.0, policy_loss=replace(own.policy_loss, kl_coef=0.0))
         return Scenario(f"algorithm {name!r}", replace(config, algorithm=own))
 
-    def _host(self, mine: Sequence[Scenario], kind: str, name: str) -> Config:
+    def _host(self, scenarios: Sequence[Scenario], kind: str, name: str) -> Config:
         """Return the settings of a flow that gives what the part reads; of the user's, if there is one."""
         if kind != "advantage estimator":
             return self._load("grpo")
-        for config in chain((play.config for play in mine), map(self._load, HOSTS)):
+        for config in chain((scenario.config for scenario in scenarios), map(self._load, HOSTS)):
             if config.algorithm.name not in algorithms:
                 continue
             cls = algorithms.get(config.algorithm.name)

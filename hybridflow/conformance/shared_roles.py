@@ -10,7 +10,7 @@ from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config
-from hybridflow.controller import ResourcePool
+from hybridflow.conformance.shared_rank import SharedRank
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
@@ -19,7 +19,7 @@ from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.task_rows import load_task
 
 PLUGIN = "hybridflow.conformance.trial_graders"
-EVERYONE = "contract_everyone"
+EVERYONE = "conformance_everyone"
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,12 @@ class SharedRoles:
     """Roles that any of some algorithms may call."""
 
     running: Running
-    pool: ResourcePool
 
     def algorithm(self, config: Config) -> Algorithm:
         """Build the algorithm of these settings over the roles, which take up their part of them."""
-        self.pool.use_algorithm(config.algorithm)
+        ranks = [rank for pool in self.running.pools.values() for rank in pool.ranks]
+        taking_up = [rank.take_up.remote(config.algorithm) for rank in ranks]
+        self.running.supervisor.gather("conformance", "take_up", taking_up)
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
         task = load_task(config)
         draws = iter(range(1000))
@@ -55,8 +56,13 @@ class SharedRoles:
 
 
 @contextmanager
-def staged(configs: Sequence[Config], say: Callable[[str], None], extra: Sequence[str] = ()) -> Iterator[SharedRoles]:
-    """Start what the algorithms of these settings call, each role once, by the first settings; and roles `extra`.
+def start_shared_roles(
+    configs: Sequence[Config], say: Callable[[str], None], extra: Sequence[str] = ()
+) -> Iterator[SharedRoles]:
+    """Start what the algorithms of these settings call, each role once, by the first settings.
+
+    Args:
+        extra: more roles to be started.
 
     Raises as `trainer.build`.
     """
@@ -67,6 +73,4 @@ def staged(configs: Sequence[Config], say: Callable[[str], None], extra: Sequenc
     everyone = type("Everyone", (Algorithm,), {"roles": tuple(dict.fromkeys([*called, *extra]))})
     algorithms.register(EVERYONE)(everyone)
     with ExitStack() as stack:
-        running = build(config, stack, say)
-        (pool,) = running.pools.values()
-        yield SharedRoles(running, pool)
+        yield SharedRoles(build(config, stack, say, rank_class=SharedRank))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridflow.conformance.expectations import ExpectationError, described, expect
+from hybridflow.conformance.expectations import ExpectationError, describe_error, expect
 from hybridflow.errors import DataError
 from hybridflow.options import faults
 from hybridflow.tasks import SPLITS, Example, Task
@@ -40,7 +40,7 @@ def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWER
             except ExpectationError:
                 raise
             except (Exception, SystemExit) as error:
-                raise ExpectationError(on + described(error)) from error
+                raise ExpectationError(on + describe_error(error)) from error
             expect(again == first, f"{on}it gave {first} and then another grade")
     expect(
         len(refused) < len(answers),

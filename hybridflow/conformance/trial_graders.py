@@ -5,13 +5,13 @@ from __future__ import annotations
 from hybridflow.tasks import graders
 
 
-@graders.register("contract_even")
+@graders.register("conformance_even")
 def even(response: str, answer: str) -> float:
     """Grade so that a random model is as often right as wrong."""
     return float(sum(map(ord, response)) % 2 == 0)
 
 
-@graders.register("contract_count")
+@graders.register("conformance_count")
 def count(response: str, answer: str) -> float:
     """Count the characters of a response: a cost that always varies."""
     return float(len(response))

@@ -15,7 +15,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from hybridflow.config.schema import AlgorithmConfig, Config, Device
+from hybridflow.config.schema import Config, Device
 from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
@@ -125,13 +125,6 @@ class ResourcePool:
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
         return made(role, interface, layout, self, self._supervisor, chunk_rows)
-
-    def use_algorithm(self, settings: AlgorithmConfig) -> None:
-        """Let its roles go on under other settings of `algorithm`, which workers read at each call.
-
-        Models and engines stay, so several algorithms can be tried on one start.
-        """
-        self._settled("use_algorithm", settings)
 
     def meeting_point(self, others: Sequence[Place] = ()) -> str:
         """Return where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is

@@ -36,7 +36,7 @@ def test_what_is_wrong_is_told_and_no_rank_is_started(
     assert main(["check", "mine"]) == 1
     out, err = capsys.readouterr()
     found, wrong, end = out.splitlines()
-    assert found == "found: policy loss 'detached'" and end == "promises that are not kept: 1" and err == ""
+    assert found == "found: policy loss 'detached'" and end == "expectations that are not met: 1" and err == ""
     assert wrong.startswith("  wrong  policy loss 'detached': on random rows: gradient does not flow: ")
 
 

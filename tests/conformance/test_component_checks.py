@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hybridflow.conformance import component_checks
 from hybridflow.conformance.discovery import REGISTRIES, ours
-from hybridflow.conformance.expectations import broken
+from hybridflow.conformance.expectations import violations
 from hybridflow.losses.advantages import AdvantageInputs, advantages, grpo, needing, whitened
 from hybridflow.losses.policy_losses import PolicyInputs, policy_losses
 from hybridflow.losses.ratios import clamped_exp
@@ -39,7 +39,7 @@ def test_ours_keep_their_promises(kind: str) -> None:
 
 def told(kind: str, part: Callable[..., Any]) -> str:
     """The one line about a part."""
-    (line,) = broken(partial(component_checks.CHECKS[kind], part))
+    (line,) = violations(partial(component_checks.CHECKS[kind], part))
     assert "\n" not in line
     return line
 
@@ -198,7 +198,7 @@ def test_a_mistake_in_another_part_is_told(kind: str, part: Callable[..., Any], 
     ids=["backwards", "the worst first", "a list", "twice"],
 )
 def test_a_filter_may_give_what_a_run_takes(keep: Callable[..., Any]) -> None:
-    assert broken(partial(component_checks.CHECKS["rollout filter"], keep)) == []
+    assert violations(partial(component_checks.CHECKS["rollout filter"], keep)) == []
 
 
 @pytest.mark.parametrize("given", ["metrics", "means", "largest"])
@@ -208,7 +208,7 @@ def test_a_metric_that_is_no_sum_is_told_unless_it_is_said(given: str) -> None:
         metrics = {"actor/mean_ratio": clamped_exp(inputs.log_ratio).mean().detach()}
         return TokenLoss(found, **{"metrics": {}, given: metrics})
 
-    lines = broken(partial(component_checks.CHECKS["policy loss"], loss))
+    lines = violations(partial(component_checks.CHECKS["policy loss"], loss))
     if given != "metrics":
         assert lines == []
     else:
@@ -247,4 +247,4 @@ def test_inputs_of_a_subclass_can_be_replaced() -> None:
     def twice(inputs: AdvantageInputs) -> Any:
         return grpo(replace(inputs, token_rewards=2 * inputs.token_rewards))
 
-    assert broken(partial(component_checks.CHECKS["advantage estimator"], twice)) == []
+    assert violations(partial(component_checks.CHECKS["advantage estimator"], twice)) == []

@@ -38,4 +38,4 @@ def test_each_mistake_is_told_by_name() -> None:
         own = [line for line in lines if line.startswith(f"  wrong  {what}: ")]
         assert all(any(part in line for line in own) for part in parts), f"{what}: {own}\n{done.stdout}"
         assert len(own) == len(parts) or what == "algorithm 'planted_rows'"
-    assert len([line for line in lines if "wrong" in line]) == 6 and "promises that are not kept: 6" in done.stdout
+    assert len([line for line in lines if "wrong" in line]) == 6 and "expectations that are not met: 6" in done.stdout

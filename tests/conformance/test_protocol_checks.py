@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hybridflow import dispatch
-from hybridflow.conformance.expectations import broken
+from hybridflow.conformance.expectations import violations
 from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.dispatch import Call
 from hybridflow.parallel.layout import Layout
@@ -110,7 +110,7 @@ DICE = np.random.default_rng(0)
 
 @pytest.mark.parametrize("cls", [Good, OnlyPairs, ByGroup, ByAnyGroup, MeanOfAll])
 def test_a_round_trip_is_enough(cls: type[dispatch.Protocol]) -> None:
-    assert broken(lambda: try_protocol(cls)) == []
+    assert violations(lambda: try_protocol(cls)) == []
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ def test_a_round_trip_is_enough(cls: type[dispatch.Protocol]) -> None:
     ],
 )
 def test_a_mistake_is_told(cls: type[dispatch.Protocol], line: str) -> None:
-    (found,) = broken(lambda: try_protocol(cls))
+    (found,) = violations(lambda: try_protocol(cls))
     assert line in found

@@ -1,4 +1,4 @@
-"""Which steps are taken: everything that was found stands in one of the plays, under settings that fit it."""
+"""Which steps are taken: everything that was found stands in one of the scenarios, under settings that fit it."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ class MyRole(Role, Worker): ...
 
 
 @pytest.fixture
-def plays(find_in: FindIn, tiny: Callable[..., Path], tmp_path: Path) -> Callable[[str], list[Scenario]]:
-    """The plays of a module of that text, with options in `my_configs`."""
+def scenarios(find_in: FindIn, tiny: Callable[..., Path], tmp_path: Path) -> Callable[[str], list[Scenario]]:
+    """The scenarios of a module of that text, with options in `my_configs`."""
 
     def make(source: str) -> list[Scenario]:
         folder = tmp_path / "my_configs"
-        return script(source, folder if folder.is_dir() else None).plays()
+        return builder(source, folder if folder.is_dir() else None).scenarios()
 
-    def script(source: str, folder: Path | None) -> ScenarioBuilder:
+    def builder(source: str, folder: Path | None) -> ScenarioBuilder:
         return ScenarioBuilder(find_in(source), tiny(layers=2, hidden=64, heads=2, kv_heads=2), ["my_module"], folder)
 
-    make.script = script  # type: ignore[attr-defined]
+    make.builder = builder  # type: ignore[attr-defined]
     return make
 
 
@@ -86,31 +86,31 @@ def plays(find_in: FindIn, tiny: Callable[..., Path], tmp_path: Path) -> Callabl
     ],
 )
 def test_an_algorithm_without_an_option_has_settings_of_one_like_it(
-    plays: Callable[[str], list[Scenario]], roles: str, more: str, advantage: str, task: str
+    scenarios: Callable[[str], list[Scenario]], roles: str, more: str, advantage: str, task: str
 ) -> None:
-    (play,) = plays(ALGORITHM.format(roles=roles, more=more))
-    assert (play.what, play.config.algorithm.advantage.name, play.config.task.name) == (
+    (scenario,) = scenarios(ALGORITHM.format(roles=roles, more=more))
+    assert (scenario.what, scenario.config.algorithm.advantage.name, scenario.config.task.name) == (
         "algorithm 'mine'",
         advantage,
         task,
     )
-    assert preflight.problems(play.config) == []
+    assert preflight.problems(scenario.config) == []
 
 
 def test_options_of_the_folder_are_played_in_their_place(
-    plays: Callable[[str], list[Scenario]], tmp_path: Path
+    scenarios: Callable[[str], list[Scenario]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "my_configs" / "algorithm"
     folder.mkdir(parents=True)
     text = "name: mine\nadvantage: {name: grpo}\npolicy_loss: {name: my_part}\nsamples_per_prompt: 64\n"
     (folder / "mine_fast.yaml").write_text(text, encoding="utf-8")
-    found = plays(ALGORITHM.format(roles="", more="") + PARTS)
-    what = [play.what for play in found]
+    found = scenarios(ALGORITHM.format(roles="", more="") + PARTS)
+    what = [scenario.what for scenario in found]
     assert what[0] == "algorithm=mine_fast" and "algorithm 'mine'" not in what and "policy loss 'my_part'" not in what
     assert found[0].config.algorithm.samples_per_prompt == 8
 
 
-def test_options_of_other_modules_are_not_played(plays: Callable[[str], list[Scenario]], tmp_path: Path) -> None:
+def test_options_of_other_modules_are_not_played(scenarios: Callable[[str], list[Scenario]], tmp_path: Path) -> None:
     folder = tmp_path / "my_configs" / "algorithm"
     folder.mkdir(parents=True)
     others = {
@@ -121,36 +121,36 @@ def test_options_of_other_modules_are_not_played(plays: Callable[[str], list[Sce
     }
     for name, text in {**others, "own": "name: grpo\nadvantage: {name: my_values}\n"}.items():
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-    what = [play.what for play in plays(PARTS)]
+    what = [scenario.what for scenario in scenarios(PARTS)]
     assert what[0] == "algorithm=own" and not any(f"algorithm={name}" in what for name in others)
 
 
-def test_a_mistake_in_an_option_of_ones_own_is_told(plays: Callable[[str], list[Scenario]], tmp_path: Path) -> None:
+def test_a_mistake_in_an_option_of_ones_own_is_told(scenarios: Callable[[str], list[Scenario]], tmp_path: Path) -> None:
     folder = tmp_path / "my_configs" / "algorithm"
     folder.mkdir(parents=True)
     (folder / "own.yaml").write_text("name: grpo\nadvantage: {name: my_values}\nsample: 3\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="sample"):
-        plays(PARTS)
+        scenarios(PARTS)
 
 
-def test_each_part_stands_in_a_flow_that_gives_what_it_reads(plays: Callable[[str], list[Scenario]]) -> None:
-    found = {play.what: play for play in plays(PARTS)}
+def test_each_part_stands_in_a_flow_that_gives_what_it_reads(scenarios: Callable[[str], list[Scenario]]) -> None:
+    found = {scenario.what: scenario for scenario in scenarios(PARTS)}
     assert len(found) == 9
     assert found["advantage estimator 'my_values'"].config.algorithm.name == "ppo"
     (problem,) = preflight.problems(found.pop("advantage estimator 'my_style'").config)
     assert "'my_style' reads the column 'style', which is given by no role that is known" in problem
-    assert [problem for play in found.values() for problem in preflight.problems(play.config)] == []
+    assert [problem for scenario in found.values() for problem in preflight.problems(scenario.config)] == []
 
 
-def test_a_part_prefers_a_flow_of_the_users(plays: Callable[[str], list[Scenario]]) -> None:
+def test_a_part_prefers_a_flow_of_the_users(scenarios: Callable[[str], list[Scenario]]) -> None:
     source = ALGORITHM.format(roles="", more='columns = ("style",)') + PARTS
-    found = {play.what: play.config.algorithm for play in plays(source)}
+    found = {scenario.what: scenario.config.algorithm for scenario in scenarios(source)}
     assert found["advantage estimator 'my_style'"].name == "mine"
 
 
 def test_workers_take_the_place_of_ours_and_roles_are_built(
-    plays: Callable[[str], list[Scenario]],
+    scenarios: Callable[[str], list[Scenario]],
 ) -> None:
-    script = plays.script(WORKER, None)  # type: ignore[attr-defined]
-    (play,) = script.plays()
-    assert play.config.reward.worker == "my_reward" and script.built() == ["my_role", "reward"]
+    builder = scenarios.builder(WORKER, None)  # type: ignore[attr-defined]
+    (scenario,) = builder.scenarios()
+    assert scenario.config.reward.worker == "my_reward" and builder.extra_roles() == ["my_role", "reward"]

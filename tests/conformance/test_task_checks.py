@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from hybridflow.batch import Batch
-from hybridflow.conformance.expectations import broken
+from hybridflow.conformance.expectations import violations
 from hybridflow.conformance.task_checks import ANSWERS, answers_for, try_grader, try_task
 from hybridflow.tasks import Example, Task
 
@@ -55,20 +55,20 @@ class Forgets(Lists):
     ],
 )
 def test_a_mistake_in_a_grader_is_told(grade: Callable[[str, str], Any], line: str) -> None:
-    (found,) = broken(lambda: try_grader(grade))
+    (found,) = violations(lambda: try_grader(grade))
     assert line in found
 
 
 def test_a_grader_is_tried_on_the_answers_of_its_task() -> None:
     assert answers_for("only_lists", [Lists]) == ["[0]", "[1]", "[2]"] and answers_for("other", [Lists]) == ANSWERS
-    assert broken(lambda: try_grader(only_lists, answers_for("only_lists", [Lists]))) == []
+    assert violations(lambda: try_grader(only_lists, answers_for("only_lists", [Lists]))) == []
 
 
 def test_a_task_keeps_its_promises_or_is_told() -> None:
-    assert broken(lambda: try_task(Lists)) == []
-    (leaks,) = broken(lambda: try_task(Leaks))
+    assert violations(lambda: try_task(Lists)) == []
+    (leaks,) = violations(lambda: try_task(Leaks))
     assert leaks == "held_out shares questions with train: sample_id [5] is in both"
-    (forgets,) = broken(lambda: try_task(Forgets))
+    (forgets,) = violations(lambda: try_task(Forgets))
     assert forgets == "example('train', 0): it gives another each time"
 
 
@@ -115,7 +115,7 @@ class OwnRows(Lists):
     ],
 )
 def test_what_a_run_cannot_take_is_told(task: type[Task], line: str) -> None:
-    (found,) = broken(lambda: try_task(task))
+    (found,) = violations(lambda: try_task(task))
     assert found.startswith(line)
     assert answers_for("only_lists", [NeedsOption]) == ANSWERS
 
@@ -132,6 +132,6 @@ def test_names_of_any_size_numbers_and_chats_are_fine() -> None:
         def example(self, split: str, index: int) -> Example:
             return Example("é漢", index, f"{split}/{index}")
 
-    assert broken(lambda: try_task(Apart)) == []
-    (shared,) = broken(lambda: try_task(Named))
+    assert violations(lambda: try_task(Apart)) == []
+    (shared,) = violations(lambda: try_task(Named))
     assert "sample_id [-1180591620717411303424] is in both" in shared

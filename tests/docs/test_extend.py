@@ -1,4 +1,4 @@
-"""docs/extend.md: its examples are as short as promised, keep their promises on ranks, and train a model."""
+"""docs/extend.md: its examples are as short as promised, meet all expectations on ranks, and train a model."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_the_examples_are_as_short_as_promised(name: str) -> None:
 
 
 @pytest.mark.ranks
-def test_its_check_finds_all_promises_kept(tmp_path: Path, run: Run) -> None:
+def test_its_check_meets_all_expectations(tmp_path: Path, run: Run) -> None:
     """Every example, as a function and for two steps on real engines: a flow of one method, and one in halves."""
     write_files(PAGE, tmp_path)
     (command,) = commands(PAGE, "hybridflow check")
     lines = run(*command).stdout.splitlines()
-    assert lines[-1] == "all promises are kept"
+    assert lines[-1] == "all expectations are met"
     assert [line.removeprefix("  ok     ") for line in lines if line.startswith("  ")] == [
         "advantage estimator 'batch_mean'",
         "advantage estimator 'both_rewards'",

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import hybridflow
-from hybridflow.config.compose import load
 from hybridflow.errors import ConfigError
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import SinkContext, metric_sinks, open_sinks
+from hybridflow.preflight import load
 from tests.docs.blocks import write_files
 
 DOC = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")

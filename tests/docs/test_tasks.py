@@ -18,10 +18,10 @@ def test_the_page_runs(tmp_path: Path, run: Run) -> None:
     run("python", "trial.py")
 
 
-def test_its_check_finds_all_promises_kept(tmp_path: Path, run: Run) -> None:
+def test_its_check_meets_all_expectations(tmp_path: Path, run: Run) -> None:
     write_files(PAGE, tmp_path)
     lines = run("hybridflow", "check", "my_sums").stdout.splitlines()
     assert lines == ["found: task 'chains', grader 'digits'", "  ok     task 'chains'", "  ok     grader 'digits'", END]
 
 
-END = "all promises are kept"
+END = "all expectations are met"

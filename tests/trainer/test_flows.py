@@ -17,7 +17,7 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.conformance import trial_graders  # noqa: F401  registers the graders that the settings name
-from hybridflow.conformance.shared_roles import SharedRoles, staged
+from hybridflow.conformance.shared_roles import SharedRoles, start_shared_roles
 from hybridflow.controller import put
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
@@ -35,7 +35,7 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
     may_fail = ("reward.max_failed_share=0.9", "cost.max_failed_share=0.9")
     overrides = ("rollout.verify_refit=true", *may_fail, *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
-    cut = ("actor.parallel.tensor=1", "reward.grader=contract_even", "cost.grader=contract_count")
+    cut = ("actor.parallel.tensor=1", "reward.grader=conformance_even", "cost.grader=conformance_count")
     return preflight.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])
 
 
@@ -59,7 +59,7 @@ class Shared:
 def shared(tiny: Callable[..., Path]) -> Iterator[Shared]:
     """The roles of Safe-RLHF, which are those of all the others."""
     model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    with staged([config_of(model, "safe_rlhf")], print) as stage:
+    with start_shared_roles([config_of(model, "safe_rlhf")], print) as stage:
         yield Shared(stage, model)
 
 

@@ -1,0 +1,21 @@
+"""Rank whose roles serve one algorithm after another. Light: no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hybridflow.config.schema import AlgorithmConfig
+from hybridflow.runtime.rank import Rank
+
+
+class SharedRank(Rank):
+    """Rank that hands its roles the settings of another algorithm, so that all share the engines that were started."""
+
+    def take_up(self, algorithm: AlgorithmConfig) -> bytes:
+        """Let every role of this process go by these settings from its next call on; report it."""
+
+        def hand_over() -> None:
+            for context in self._contexts.values():
+                context.config = replace(context.config, algorithm=algorithm)
+
+        return self._reported("conformance", "take_up", hand_over)
