@@ -10,7 +10,7 @@ Claims, on light ranks (no engine), each against plain Ray in the same run, the 
   `BatchRef` is: references to the rows, and how long each of them is. `…_blind`: both drivers wait for the rows alone,
   though our ranks still report on them; `…_known_or_blind`: what knowing the lengths costs plain Ray; `…_drained`: our
   driver also takes in what the ranks report of the way there, seconds and metrics, as a trainer does once a step.
-* `driver_tensor_bytes`: what the driver deserialises in 20 steps of the addition PPO (see `driver_bytes`).
+* `driver_tensor_bytes`: what the driver deserializes in 20 steps of the addition PPO (see `driver_bytes`).
 * `pull_amplification`: bytes moved / bytes wanted, on one node and on two (see `pulls`).
 * `balance`: the heaviest part's tokens / the mean, by `dp_tokens`: 512 rows of log-normal lengths (mu 5, sigma 1, at
   most 4,096 tokens) over 8 replicas, the mean over 20 seeds. `balance_by_count`: by `3d_proto`.

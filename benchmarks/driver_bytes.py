@@ -1,4 +1,4 @@
-"""Counts what the driver deserialises: `with counted() as found: …; found.tensors`."""
+"""Counts what the driver deserializes: `with counted() as found: …; found.tensors`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Found:
 
 @contextmanager
 def counted() -> Iterator[Found]:
-    """Count, meanwhile, in all that Ray deserialises in this process and in all reports of ranks."""
+    """Count, meanwhile, in all that Ray deserializes in this process and in all reports of ranks."""
     found = Found()
     deserialize, decode = SerializationContext.deserialize_objects, Report.decode
 

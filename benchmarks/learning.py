@@ -3,7 +3,7 @@
 Claim: on `experiment=addition`, from one warm start and with the settings that come with each algorithm but for those
 below, greedy accuracy on held-out sums ends at least 0.25 above where it began, for each of three seeds; and Safe-RLHF
 ends with the mean cost of its samples (those with a 7 in them) under `lagrange.limit`. The same holds for full RLHF,
-`hybridflow rlhf` as it comes, whose rewards are those of a model that learnt from pairs: its curve is that of the last
+`hybridflow rlhf` as it comes, whose rewards are those of a model that learned from pairs: its curve is that of the last
 stage, PPO, and all its stages are made anew for each seed.
 
 `algorithms` gives for each `before`, `after` and `std`: means over seeds of accuracy, and the deviation of `after`
@@ -105,7 +105,7 @@ def warm_start(folder: Path) -> Path:
 
 
 def random_model(folder: Path, layers: int = 2) -> Path:
-    """A model that has learnt nothing, made if it is not there."""
+    """A model that has learned nothing, made if it is not there."""
     model = folder / f"models/addition_{layers}_layers"
     if not model.is_dir():
         hybridflow(folder, "model", "addition", "--layers", str(layers), "--out", str(model))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 WIDTH, HEIGHT, COLUMNS, GAP = 200, 110, 4, 34
-COLOURS = ("#3b6ea5", "#c8702a", "#5a8f4e", "#8c5aa8", "#777777")
+COLORS = ("#3b6ea5", "#c8702a", "#5a8f4e", "#8c5aa8", "#777777")
 Curve = Mapping[int, float]
 
 
@@ -38,7 +38,7 @@ def _panel(name: str, curves: Sequence[Curve], most: int, gain: float) -> str:
         f'<text x="-4" y="4" text-anchor="end">1</text><text x="-4" y="{HEIGHT}" text-anchor="end">0</text>',
         f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{most} steps</text>',
     ]
-    for colour, curve in zip(COLOURS * len(curves), curves, strict=False):
+    for color, curve in zip(COLORS * len(curves), curves, strict=False):
         points = " ".join(f"{WIDTH * s / most:.1f},{HEIGHT * (1 - curve[s]):.1f}" for s in sorted(curve))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
     return "".join(parts)

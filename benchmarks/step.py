@@ -1,7 +1,7 @@
 """How much of a PPO step is engines? `python -m benchmarks.step --json step.json`
 
 Claim: `engine_share` = seconds that the engines need bare / seconds of a step. Bare: the same processes run the same
-prompts and tokens through generate, every scoring forward, every forward and backward with its optimiser step, and the
+prompts and tokens through generate, every scoring forward, every forward and backward with its optimizer step, and the
 transition of the weights, and do nothing else. A step and its bare twin take turns in one run; medians are compared.
 The model is the one of experiment=addition (its shape and its sizes; the weights do not matter for the time).
 """

@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar
 
-# A rank that fails leaves its neighbours in a collective; they get this long to fail as well before all are ended.
+# A rank that fails leaves its neighbors in a collective; they get this long to fail as well before all are ended.
 GRACE_S = 5.0
 
 

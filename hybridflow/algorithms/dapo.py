@@ -11,7 +11,7 @@ from hybridflow.errors import HybridFlowError
 
 @algorithms.register("dapo")
 class DAPO(Algorithm):
-    """Decoupled clip and dynamic sampling policy optimisation (arXiv 2503.14476, section 3).
+    """Decoupled clip and dynamic sampling policy optimization (arXiv 2503.14476, section 3).
 
     GRPO's advantage in PPO's objective with two bounds (`clip_low`, `clip_high`; equation 10), averaged over all tokens
     (equation 12), with overlong responses punished (`reward_shaping: overlong`; equation 13) and no KL. Dynamic

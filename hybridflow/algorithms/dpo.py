@@ -1,4 +1,4 @@
-"""Direct preference optimisation: from pairs to a policy, without a reward model or generation."""
+"""Direct preference optimization: from pairs to a policy, without a reward model or generation."""
 
 from __future__ import annotations
 

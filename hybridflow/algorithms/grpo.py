@@ -8,7 +8,7 @@ from hybridflow.batch import BatchRef
 
 @algorithms.register("grpo")
 class GRPO(Algorithm):
-    """Group relative policy optimisation (arXiv 2402.03300): a row's advantage is its reward against its group's.
+    """Group relative policy optimization (arXiv 2402.03300): a row's advantage is its reward against its group's.
 
     Per row i of a group, at each of its tokens:  A = (r_i - mean(r)) / std(r)  (section 4.1.2),  in PPO's clipped
     objective (equation 3). The KL to the reference stands in the loss (`policy_loss.kl_coef`, k3; equation 4).

@@ -15,7 +15,7 @@ RENAMED = {
     "draw": "next_prompts",
     "filtered": "filter_rollout",
     "parts": "components",
-    "penalises_kl": "uses_reference_kl",
+    "penalizes_kl": "uses_reference_kl",
 }
 """Names of earlier versions. Without them a method that overrides an old one would never be called, and nobody told."""
 
@@ -39,7 +39,7 @@ def missing_role(cls: type[Algorithm], role: str) -> MissingRoleError:
     """Say why an algorithm has not got a role, and what to do."""
     if role in cls.only_for_kl:
         return MissingRoleError(
-            f"{cls.__name__} asks for its role {role!r}, which is not started where no KL is penalised (only_for_kl; "
+            f"{cls.__name__} asks for its role {role!r}, which is not started where no KL is penalized (only_for_kl; "
             "reward_kl_coef and policy_loss.kl_coef are 0): ask self.uses_reference_kl first"
         )
     if role in cls.roles:

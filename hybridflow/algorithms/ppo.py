@@ -10,7 +10,7 @@ from hybridflow.batch import BatchRef
 
 @algorithms.register("ppo")
 class PPO(Algorithm):
-    """Proximal policy optimisation with a critic (arXiv 1707.06347, equation 7; as RLHF, arXiv 2203.02155).
+    """Proximal policy optimization with a critic (arXiv 1707.06347, equation 7; as RLHF, arXiv 2203.02155).
 
     Per token, with r = π/π_old:  max over π of  min(r·A, clip(r, 1 − ε, 1 + ε)·A),  A by GAE (arXiv 1506.02438,
     equation 16) from the rewards less β·KL(π ‖ reference) (arXiv 1909.08593, equation 2) and the critic's values.

@@ -8,7 +8,7 @@ from hybridflow.batch import BatchRef
 
 @algorithms.register("reward_model")
 class RewardModel(Algorithm):
-    """Minimise the Bradley-Terry loss over preferences: the mean of -log σ(r_chosen - r_rejected).
+    """Minimize the Bradley-Terry loss over preferences: the mean of -log σ(r_chosen - r_rejected).
 
     Source: arXiv 2203.02155, equation 1, with one pair a question. It has no settings of its own. A cost model is
     trained in the same way, on pairs whose chosen side is the one to be avoided.

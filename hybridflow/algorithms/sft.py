@@ -8,7 +8,7 @@ from hybridflow.batch import BatchRef
 
 @algorithms.register("sft")
 class SFT(Algorithm):
-    """Minimise the mean negative log-likelihood of the examples' response tokens: -Σ_t log π(y_t | x, y_<t) / tokens.
+    """Minimize the mean negative log-likelihood of the examples' response tokens: -Σ_t log π(y_t | x, y_<t) / tokens.
 
     Source: the first stage of RLHF, arXiv 2203.02155, section 3.5. It has no settings of its own; every token of the
     batch weighs the same. The reward role only validates.

@@ -15,7 +15,7 @@ def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
 
     Args:
         key: for example `actor.parallel.tensor`.
-        groups: names of configuration groups, which a misspelt first part may also have meant.
+        groups: names of configuration groups, which a misspelled first part may also have meant.
     """
     kind: Any = sections.whole()
     parts = key.split(".")
@@ -50,7 +50,7 @@ def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
 
 
 def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
-    """`; did you mean ...?`: a sibling of the misspelt part, else the same last part elsewhere, else all siblings."""
+    """`; did you mean ...?`: a sibling of the misspelled part, else the same last part elsewhere, else all siblings."""
     above = "".join(f"{part}." for part in parts[:at])
     close = get_close_matches(parts[at], siblings, n=1)
     if close:

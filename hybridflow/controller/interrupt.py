@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and a terminal that hangs up end a run in order, wherever they arrive; under nohup it goes on.
 
-Python raises KeyboardInterrupt in whatever the main thread happens to run. If that is a finaliser or a callback from
+Python raises KeyboardInterrupt in whatever the main thread happens to run. If that is a finalizer or a callback from
 Ray's C++ code, the exception is reported as ignored and lost. So the signal is also remembered, and `check`, which the
 supervisor calls around every wait, raises it again.
 """

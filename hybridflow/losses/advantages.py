@@ -134,15 +134,15 @@ def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive =
     the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group. `eps`
     is ours: it only keeps the quotient finite.
     """
-    centred, size, group = centred_rewards(inputs, "grpo")
+    centered, size, group = centered_rewards(inputs, "grpo")
     if normalize_std:
-        deviation = (group_sums(centred.square(), group) / (size - 1).clamp(min=1)).sqrt()
-        centred = centred / (deviation[group] + eps)
-    estimate = to_tokens(centred, inputs.lengths).float()
+        deviation = (group_sums(centered.square(), group) / (size - 1).clamp(min=1)).sqrt()
+        centered = centered / (deviation[group] + eps)
+    estimate = to_tokens(centered, inputs.lengths).float()
     return estimate, estimate.clone()
 
 
-def centred_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
+def centered_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Center rewards on their group: ([R] float64 reward - its group's mean, [R] a group's size, [R] its number).
 
     Empty rows are no members and get 0. Size is given at the group's number. `name`: who asks, for the error. Raises
@@ -163,6 +163,6 @@ def whitened(values: Tensor, all_reduce: Callable[[Tensor], Tensor] = _alone) ->
     """Bring [T] values to mean 0 and (sample) deviation 1 over the tokens of all ranks. One token alone becomes 0."""
     exact = values.double()
     total, count = all_reduce(torch.stack([exact.sum(), exact.new_tensor(len(values))])).unbind()
-    centred = exact - total / count.clamp(min=1)
-    variance = all_reduce(centred.square().sum().reshape(1)) / (count - 1).clamp(min=1)
-    return (centred * torch.rsqrt(variance + 1e-8)).to(values.dtype)
+    centered = exact - total / count.clamp(min=1)
+    variance = all_reduce(centered.square().sum().reshape(1)) / (count - 1).clamp(min=1)
+    return (centered * torch.rsqrt(variance + 1e-8)).to(values.dtype)

@@ -1,6 +1,6 @@
 """Aggregations: a weight a token, so that `(loss * weights).sum()`, summed over micro-batches and ranks, is the mean.
 
-The weights depend on totals over the whole of an optimiser step and not on how its rows were cut, so splitting the
+The weights depend on totals over the whole of an optimizer step and not on how its rows were cut, so splitting the
 rows over ranks or micro-batches changes nothing. `lengths` counts the tokens that are learned from: others, which a
 `loss_mask` names, have no loss to weigh.
 """

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hybridflow.bounds import Level
-from hybridflow.losses.advantages import AdvantageInputs, advantages, centred_rewards, needing, whitened
+from hybridflow.losses.advantages import AdvantageInputs, advantages, centered_rewards, needing, whitened
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
 
 
@@ -20,8 +20,8 @@ def rloo(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
     free!", 2019). It equals k / (k - 1) times the reward less the group's mean; returns are the same. r is the sum of a
     row's token rewards. A group of one has nobody to compare with and gets 0; empty rows are no members.
     """
-    centred, size, group = centred_rewards(inputs, "rloo")
-    estimate = to_tokens(centred * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
+    centered, size, group = centered_rewards(inputs, "rloo")
+    estimate = to_tokens(centered * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
     return estimate, estimate.clone()
 
 
@@ -63,7 +63,7 @@ def reinforce_plus_plus_baseline(inputs: AdvantageInputs) -> tuple[Tensor, Tenso
     for the batch instead of one a group, so groups of nearly equal rewards are not blown up. Returns are the row's
     reward.
     """
-    centred, _, _ = centred_rewards(inputs, "reinforce_plus_plus_baseline")
-    estimate = to_tokens(centred, inputs.lengths).float()
+    centered, _, _ = centered_rewards(inputs, "reinforce_plus_plus_baseline")
+    estimate = to_tokens(centered, inputs.lengths).float()
     returns = to_tokens(row_sums(inputs.token_rewards.float(), inputs.lengths), inputs.lengths)
     return whitened(estimate, inputs.all_reduce), returns

@@ -121,7 +121,7 @@ def pg(inputs: PolicyInputs) -> TokenLoss:
     """Policy gradient without ratio or clipping: -A log π.
 
     Source: REINFORCE, Williams, "Simple statistical gradient-following algorithms for connectionist reinforcement
-    learning" (Machine Learning, 1992). Unbiased for the first optimiser step on a rollout only: use one minibatch and
+    learning" (Machine Learning, 1992). Unbiased for the first optimizer step on a rollout only: use one minibatch and
     one epoch.
     """
     metrics = {"actor/approx_kl": -inputs.log_ratio, "actor/ratio": clamped_exp(inputs.log_ratio)}

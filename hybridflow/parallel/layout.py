@@ -10,7 +10,7 @@ so the shard that a rank generates with contains the shard that it trains. The r
 share both numbers are a *micro-DP group*: together they hold that generation shard once.
 
 For comparison there is the paper's HybridFlow-V, which does not nest: generation numbers the ranks of a training
-replica anew, tensor ranks first, so its groups are neighbours and a rank's two shards may have nothing in common.
+replica anew, tensor ranks first, so its groups are neighbors and a rank's two shards may have nothing in common.
 """
 
 from __future__ import annotations

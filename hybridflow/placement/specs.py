@@ -1,4 +1,4 @@
-"""The placement of a run: frozen values that can be compared, printed and realised again."""
+"""The placement of a run: frozen values that can be compared, printed and realized again."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def number(grade: object) -> float:
     try:
         with np.errstate(over="ignore"):
             result = float(np.float32(float(value)))
-    except (OverflowError, ValueError):  # an int of 400 digits; a signalling NaN
+    except (OverflowError, ValueError):  # an int of 400 digits; a signaling NaN
         result = math.inf
     if not math.isfinite(result):
         raise ValueError(f"{shown(grade)}, which is no finite number in float32")

@@ -1,4 +1,4 @@
-"""Realise a placement: a pool for each set of slots, a group for each role, the algorithm over them."""
+"""Realize a placement: a pool for each set of slots, a group for each role, the algorithm over them."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Progress:
         if learning.updates and not learning.moved:
             return (
                 f"the loss of the {learner} had no gradient in any of {learning.updates:.0f} updates "
-                f"({learner}/grad_norm or all advantages are 0): it has learnt nothing; reward/std says whether all "
+                f"({learner}/grad_norm or all advantages are 0): it has learned nothing; reward/std says whether all "
                 "rewards are equal"
             )
         return None

@@ -9,10 +9,10 @@ from hybridflow.batch import BatchRef
 
 
 def derived(metrics: Mapping[str, float], context: StepContext, rollout: BatchRef, epochs: int) -> dict[str, float]:
-    """Count the rows that the step made, those of them that it learnt from, and the tokens of its updates.
+    """Count the rows that the step made, those that it learned from, and the tokens of its updates.
 
-    The latter two are those of the role that learnt from most, so that they are known while only a critic learns. Where
-    no role says so, the rows are those that the flow chose.
+    The latter two are those of the role that learned from most, so that they are known while only a critic learns.
+    Where no role says so, the rows are those that the flow chose.
     """
     metrics_of_step: dict[str, float] = {"rollout/rows": len(rollout)}
     rows = _of_roles(metrics, "/trained_rows")

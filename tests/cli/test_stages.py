@@ -64,7 +64,7 @@ def test_what_names_no_stage_is_for_all(override: str) -> None:
     assert split([override], ["train", "train-reward"]) == ([override], {"train": [], "train-reward": []})
 
 
-def test_a_misspelt_stage_is_named() -> None:
+def test_a_misspelled_stage_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"no stage is named 'train_reward'; did you mean train-reward\? The stages are"
     ):

@@ -66,12 +66,12 @@ class Scribe(Role, Worker):
 
     @using("dp_proto")
     def undeclared(self, rows: Batch) -> Batch:
-        """Its columns are learnt from the ranks."""
+        """Its columns are learned from the ranks."""
         return Batch(found=rows.dense("n") + 1)
 
     @using("dp_proto", needs=["n"])
     def odd(self, rows: Batch) -> Batch:
-        """Fewer rows than it was given, and columns that are learnt from the ranks."""
+        """Fewer rows than it was given, and columns that are learned from the ranks."""
         n = rows.dense("n")
         return Batch(odd=n[n % 2 == 1])
 

@@ -99,7 +99,7 @@ def test_only_what_a_method_reads_travels(scribe: Group) -> None:
     assert scribe.columns_needed(rows).get() == [["double", "n"]] * 4
 
 
-def test_columns_that_are_not_declared_are_learnt_from_the_ranks(scribe: Group) -> None:
+def test_columns_that_are_not_declared_are_learned_from_the_ranks(scribe: Group) -> None:
     found = scribe.undeclared(put(rows_of(6)))
     assert found.columns == ("found",) and found.get().dense("found").tolist() == [1, 2, 3, 4, 5, 6]
 

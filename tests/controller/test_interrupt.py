@@ -15,7 +15,7 @@ from hybridflow.controller import ResourcePool, interrupt
 
 
 class Swallows:
-    """Its finaliser is where the signal arrives: Python ignores what is raised there."""
+    """Its finalizer is where the signal arrives: Python ignores what is raised there."""
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -118,7 +118,7 @@ def test_rows_in_several_chunks(stage: Stage, chunk_rows: int) -> None:
 def test_a_group_shows_the_methods_of_its_role(scribe: Group) -> None:
     import inspect
 
-    assert inspect.getdoc(scribe.odd) == "Fewer rows than it was given, and columns that are learnt from the ranks."
+    assert inspect.getdoc(scribe.odd) == "Fewer rows than it was given, and columns that are learned from the ranks."
     assert str(inspect.signature(type(scribe).odd)) == "(self, rows: 'BatchRef') -> 'BatchRef'"
     assert str(inspect.signature(type(scribe).nap)) == "(self, *, seconds: 'float') -> 'Result'"
     assert "Small true work" in (inspect.getdoc(type(scribe)) or "")

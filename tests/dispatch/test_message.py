@@ -22,7 +22,7 @@ def chunk(rows: int, first: int) -> Batch:
     return Batch(number=numbers, text=texts, unread=numbers)
 
 
-def travelled(call: Call, reads: list[str] | None) -> Call:
+def traveled(call: Call, reads: list[str] | None) -> Call:
     """The call as a rank gets it, which is given what the chunks' objects in the store would be."""
     message, chunks = pack(call, reads)
     order = CallRequest.decode(CallRequest("role", "method", message).encode())
@@ -34,13 +34,13 @@ def test_rows_in_any_order_from_any_chunks(sizes: list[int], seed: int, taken: i
     whole = concat([BatchRef.from_local(chunk(size, 100 * number)) for number, size in enumerate(sizes)])
     rows = np.random.default_rng(seed).integers(0, len(whole), taken if len(whole) else 0)
     wanted = whole.select(rows)
-    found = travelled(Call((wanted, "a", None), {"more": wanted.slice(0, len(rows) // 2)}), ["number", "text"])
+    found = traveled(Call((wanted, "a", None), {"more": wanted.slice(0, len(rows) // 2)}), ["number", "text"])
     assert found.args == (wanted.select_columns(["number", "text"]).get(), "a", None)
     assert found.kwargs == {"more": wanted.slice(0, len(rows) // 2).select_columns(["number", "text"]).get()}
 
 
 def test_columns_of_several_sources_and_marks() -> None:
     rows = BatchRef.from_local(chunk(4, 0)).repeat(2) | BatchRef.from_local(Batch(rewards=np.arange(8.0)))
-    everything: Any = travelled(Call((rows,)), None).args[0]
+    everything: Any = traveled(Call((rows,)), None).args[0]
     assert everything == rows.get()
-    assert set(travelled(Call((rows,)), ["rewards"]).args[0].columns) == {"rewards", *rows.driver_columns}
+    assert set(traveled(Call((rows,)), ["rewards"]).args[0].columns) == {"rewards", *rows.driver_columns}

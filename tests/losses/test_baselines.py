@@ -82,13 +82,13 @@ def test_reinforce_plus_plus_against_a_loop(rows: Rows, seed: int, gamma: float)
 @given(ROWS, SEED)
 def test_reinforce_plus_plus_with_baseline_against_a_loop(rows: Rows, seed: int) -> None:
     inputs, rewards = _inputs(rows, seed)
-    centred: list[float] = []
+    centered: list[float] = []
     for row, own in enumerate(rewards):
         if own:
-            centred += [sum(own) - statistics.mean(_peers(rewards, rows, row, itself=True))] * len(own)
+            centered += [sum(own) - statistics.mean(_peers(rewards, rows, row, itself=True))] * len(own)
     found, returns = estimator("reinforce_plus_plus_baseline", {})(inputs)
-    if len(set(centred)) > 1 or not any(centred):
-        _close(found, _white(centred))
+    if len(set(centered)) > 1 or not any(centered):
+        _close(found, _white(centered))
     _close(returns, [sum(own) for own in rewards for _ in own])
 
 

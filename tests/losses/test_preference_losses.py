@@ -42,11 +42,11 @@ def test_only_differences_count(pairs: list[tuple[float, float]], shift: float) 
     assert torch.equal(moved, bradley_terry(chosen, rejected).loss)
 
 
-Labelled = tuple[float, float, bool, bool]
+Labeled = tuple[float, float, bool, bool]
 
 
 @given(st.lists(st.tuples(SCORE, SCORE, st.booleans(), st.booleans()), min_size=1, max_size=10))
-def test_signed_cost_against_a_loop(pairs: list[Labelled]) -> None:
+def test_signed_cost_against_a_loop(pairs: list[Labeled]) -> None:
     costs = torch.tensor([pair[:2] for pair in pairs], dtype=torch.float64, requires_grad=True)
     harmful = [torch.tensor([pair[at] for pair in pairs]) for at in (2, 3)]
     found = signed_cost(*costs.unbind(1), chosen_harmful=harmful[0], rejected_harmful=harmful[1])

@@ -92,7 +92,7 @@ def test_what_others_print_is_tamed(capsys: pytest.CaptureFixture[str]) -> None:
     assert out == "usage \\x1b[2J\n" and "\x1b" not in err
 
 
-def test_our_own_colours_stay(capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_own_colors_stay(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(force_terminal=True, color_system="standard")
     terminal.draw(console, terminal.cell("[x]\x1b", "bold red"))
     assert capsys.readouterr().out == "\x1b[1;31m[x]\\x1b\x1b[0m\n"

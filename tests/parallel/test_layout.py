@@ -13,7 +13,7 @@ from hybridflow.parallel.layout import Coordinate, Layout, describe
 from tests.parallel.generation_view import generation_groups, replica_ranks
 
 MEGATRON = "tp-cp-ep-dp-pp"
-STRIDED = "cp-ep-dp-tp-pp"  # tensor parallelism over ranks that are not neighbours
+STRIDED = "cp-ep-dp-tp-pp"  # tensor parallelism over ranks that are not neighbors
 PIPELINE_FIRST = "pp-dp-tp-cp-ep"
 
 
@@ -185,7 +185,7 @@ def test_a_layout_in_words() -> None:
 
 
 def test_the_papers_naive_example() -> None:
-    """HybridFlow-V on the same 8 devices: generation groups are neighbours."""
+    """HybridFlow-V on the same 8 devices: generation groups are neighbors."""
     layout = Layout(tensor=4, pipeline=1, data=2, generation=(2, 1), nested=False)
     assert from_1(generation_groups(layout, "tp")) == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert replica_ranks(layout) == [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -194,7 +194,7 @@ def test_the_papers_naive_example() -> None:
 
 
 @given(layouts())
-def test_naive_replicas_are_neighbours_in_the_training_replica_and_whole(layout: Layout) -> None:
+def test_naive_replicas_are_neighbors_in_the_training_replica_and_whole(layout: Layout) -> None:
     naive = replace(layout, nested=False)
     t_g, p_g = naive.generation_sizes
     for ranks in replica_ranks(naive):

@@ -170,7 +170,7 @@ def test_where_the_ends_come_from(generation: Any, config: Any, wanted: list[int
     assert end_ids(tmp_path) == wanted
 
 
-def test_options_of_the_template_are_passed_on_and_misspelt_ones_told() -> None:
+def test_options_of_the_template_are_passed_on_and_misspelled_ones_told() -> None:
     tokenizer = chatml()
     found = tokenizer.decode(Encoder(tokenizer, {"enable_thinking": False}).prompt([USER]))
     assert found.endswith("assistant\n<think></think>")

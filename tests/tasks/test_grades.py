@@ -153,7 +153,7 @@ def rollout() -> Batch:
     return Batch(response_ids=ids, rewards=np.array([1, np.nan, 0, 2], dtype=np.float32), n=np.arange(4))
 
 
-def test_a_row_is_learnt_from_if_all_of_its_grades_are_there() -> None:
+def test_a_row_is_learned_from_if_all_of_its_grades_are_there() -> None:
     rows = rollout()
     assert graded(rows).tolist() == [True, False, True, True]
     assert only_learnable(rows).dense("n").tolist() == [0, 2, 3]

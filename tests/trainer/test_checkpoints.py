@@ -43,7 +43,7 @@ def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
 
 
 def test_ppo_interrupted_in_its_second_step(ppo: Ran, interrupted: Ended, launch: Launch) -> None:
-    """The actor has not learnt yet, and has no moments; the critic has."""
+    """The actor has not learned yet, and has no moments; the critic has."""
     resumed = launch("train", "interrupted", *PPO, "trainer.save_every=1", "trainer.keep_last=1")
     assert "resuming from step " in resumed.output and "saved step 3 in " in resumed.output
     assert len(list((resumed.folder / "checkpoints").glob("step-*"))) == 1

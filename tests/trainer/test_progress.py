@@ -46,7 +46,7 @@ SKIPPED = updates(skipped=1.0, norm=math.nan)
         after(updates("critic")),
         after(updates(), updates("cost_critic", norm=0.0)),
         after(updates(), NOTHING_KEPT),
-        after({"mine/learnt": 1.0}),
+        after({"mine/learned": 1.0}),
     ],
     ids=[
         "no-step",
@@ -60,7 +60,7 @@ SKIPPED = updates(skipped=1.0, norm=math.nan)
         "own",
     ],
 )
-def test_a_run_that_may_have_learnt_has_no_fault(outcome: Progress) -> None:
+def test_a_run_that_may_have_learned_has_no_fault(outcome: Progress) -> None:
     assert outcome.fault("actor") is None
 
 
@@ -76,7 +76,7 @@ def test_a_run_that_may_have_learnt_has_no_fault(outcome: Progress) -> None:
     ],
     ids=["flat", "skipped", "critic", "filtered-out", "all-filtered-out", "all-grades-failed"],
 )
-def test_a_run_that_cannot_have_learnt_says_why(outcome: Progress, told: str) -> None:
+def test_a_run_that_cannot_have_learned_says_why(outcome: Progress, told: str) -> None:
     assert (outcome.fault("actor") or "").startswith(told)
 
 

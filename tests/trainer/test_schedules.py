@@ -36,7 +36,7 @@ class Recorder:
 
 
 class InTwo(Algorithm):
-    """Written as a rollout and what is learnt from it."""
+    """Written as a rollout and what is learned from it."""
 
     roles = ("actor",)
     calls: list[str]

@@ -97,7 +97,7 @@ def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
 
 
 def test_training_takes_rows_at_the_temperature_that_sampled_them(folder: Path, ranks1: Ranks) -> None:
-    """Whatever a call asked for, and also where rows of different calls are learnt from together."""
+    """Whatever a call asked for, and also where rows of different calls are learned from together."""
     rows, asked = prompts(), (1.0, 0.5, 1.7, 0.01, 0.0)
     sampled = [rows | generate(ranks1, folder, rows, temperature=temperature) for temperature in asked]
     found = [set(one.dense("sampling_temperature").tolist()) for one in sampled]

@@ -48,7 +48,7 @@ def test_by_the_number_format(ranks1: Ranks, folder: Path) -> None:
     assert found["rollout_correction/changed"] == 0.25
 
 
-def test_rows_of_another_sampler_are_learnt_from_as_they_are(ranks1: Ranks, folder: Path) -> None:
+def test_rows_of_another_sampler_are_learned_from_as_they_are(ranks1: Ranks, folder: Path) -> None:
     """Their log-probs under what sampled them are not known."""
     rows = rollout([1.0] * 4)
     known = Batch(**{name: rows[name] for name in rows.columns if name != "rollout_log_probs"})

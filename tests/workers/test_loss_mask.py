@@ -93,16 +93,16 @@ def by_loops(rows: Batch, name: str) -> list[list[float]]:
     if name == "remax":
         greedy = rows.dense("baseline_rewards").tolist()
         return [[reward - greedy[row] for reward in to_come(token_rewards(rows, row), 1.0)] for row in LEARNED]
-    centred = {row: scores[row] - statistics.mean(of_group(rows, row)) for row in LEARNED}
+    centered = {row: scores[row] - statistics.mean(of_group(rows, row)) for row in LEARNED}
     if name == "grpo":
         for row in LEARNED:
             members = of_group(rows, row)
-            centred[row] /= (statistics.stdev(members) if len(members) > 1 else 0.0) + 1e-6
+            centered[row] /= (statistics.stdev(members) if len(members) > 1 else 0.0) + 1e-6
     if name == "rloo":
         for row in LEARNED:
             others = of_group(rows, row, without_itself=True)
-            centred[row] = scores[row] - statistics.mean(others) if others else 0.0
-    found = [[centred[row]] * counts[row] for row in LEARNED]
+            centered[row] = scores[row] - statistics.mean(others) if others else 0.0
+    found = [[centered[row]] * counts[row] for row in LEARNED]
     return whitened(found) if name == "reinforce_plus_plus_baseline" else found
 
 

@@ -38,7 +38,7 @@ from tests.workers import step_rank_functions as rank_functions
 pytestmark = pytest.mark.ranks
 
 WHOLE = 10**6  # a budget of tokens that leaves all rows of a rank in one micro-batch
-ORDER = (7, 2, 10, 5, 0, 11, 8, 1, 3, 9, 6, 4)  # groups are no longer neighbours
+ORDER = (7, 2, 10, 5, 0, 11, 8, 1, 3, 9, 6, 4)  # groups are no longer neighbors
 AS_THEY_ARE = tuple(range(12))
 WHOLLY_MASKED = (3, 8)
 SHAPE = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "vocab": 70}
@@ -52,7 +52,7 @@ CASES: dict[str, Case] = {
     "tp2": (Layout(2), WHOLE, AS_THEY_ARE),
     "pp2": (Layout(1, 2), 25, AS_THEY_ARE),
 }
-LEARNT = {"ppo": ("actor", "critic"), "grpo": ("actor",)}
+LEARNED = {"ppo": ("actor", "critic"), "grpo": ("actor",)}
 # What a KL weighs shows, a critic learns at once, and of its second values some are clipped.
 OWN = {
     "ppo": ("algorithm.reward_kl_coef=0.1", "algorithm.critic_warmup_steps=0", "algorithm.value_loss.clip=0.05"),
@@ -152,13 +152,13 @@ def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case],
     def get(name: str, case: Case, failed: tuple[int, ...] = (), masked: bool = False) -> Step:
         layout, budget, order = case
         config, on = config_of(name, *models, budget), ranks(layout.size)
-        made = {role: Group(role, layout, on) for role in (*LEARNT[name], "reference")}
+        made = {role: Group(role, layout, on) for role in (*LEARNED[name], "reference")}
         on.run(rank_functions.build, config, layout, tuple(made))
         algorithm = algorithms.get(name)(config.algorithm, {**made, "reward": Scores()})
         algorithm.generate = lambda prompts, **_: prompts
         algorithm.step(rows(failed, masked).select(order))
         found = {}
-        for role in LEARNT[name]:
+        for role in LEARNED[name]:
             found[role] = [merged(list(stages)) for stages in zip(*on.run(rank_functions.steps, role), strict=True)]
         return found, {role: made[role].metrics[-1] for role in found}
 
@@ -166,7 +166,7 @@ def step_of(ranks: GetRanks, models: tuple[Path, Path]) -> Callable[[str, Case],
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_gradient_is_that_of_one_rank(name: str, case: str, step_of: Callable[[str, Case], Step]) -> None:
     """In the 2-norm, tensor by tensor; before the second update there was a step of AdamW, which spreads roundings."""
     found, expected = step_of(name, CASES[case])[0], step_of(name, ALONE)[0]
@@ -180,7 +180,7 @@ def test_the_gradient_is_that_of_one_rank(name: str, case: str, step_of: Callabl
 
 @pytest.mark.parametrize("case", ["alone", "dp2"])
 @pytest.mark.parametrize("failed", [(0, 7, 8), tuple(range(6, 12))], ids=["some", "all-of-a-rank"])
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", LEARNED)
 def test_rows_whose_grades_failed_have_no_part_in_the_gradient(
     name: str, failed: tuple[int, ...], case: str, step_of: Callable[[str, Case], Step]
 ) -> None:
@@ -194,7 +194,7 @@ def test_rows_whose_grades_failed_have_no_part_in_the_gradient(
         assert measured[role][f"{role}/trained_rows"] == len(others) and measured[role][f"{role}/updates"] == 1
 
 
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", LEARNED)
 def test_without_any_row_that_is_graded_there_is_no_update(name: str, step_of: Callable[[str, Case], Step]) -> None:
     gradients, measured = step_of(name, CASES["dp2"], AS_THEY_ARE)  # type: ignore[call-arg]
     for role, updates in gradients.items():
@@ -203,7 +203,7 @@ def test_without_any_row_that_is_graded_there_is_no_update(name: str, step_of: C
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_gradient_of_some_tokens_is_that_of_one_rank(
     name: str, case: str, step_of: Callable[[str, Case], Step]
 ) -> None:
@@ -223,7 +223,7 @@ def apart(found: Tensor, expected: Tensor) -> float:
     return difference / size if size else difference
 
 
-@pytest.mark.parametrize("name", LEARNT)
+@pytest.mark.parametrize("name", LEARNED)
 def test_the_second_update_clips(name: str, step_of: Callable[[str, Case], Step]) -> None:
     gradients, measured = step_of(name, ALONE)
     assert 0 < measured["actor"]["actor/clip_fraction"] < 1

@@ -91,7 +91,7 @@ def test_preferences_are_of_the_models_themselves(roles: Ranks, models: tuple[Pa
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_rollouts_are_scored_and_learnt_from_at_the_temperature_of_their_sampling(
+def test_rollouts_are_scored_and_learned_from_at_the_temperature_of_their_sampling(
     roles: Ranks, models: tuple[Path, Path], known: bool
 ) -> None:
     """That of each row; of rows that do not say so, `rollout.temperature`."""

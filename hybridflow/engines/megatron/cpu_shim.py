@@ -57,7 +57,7 @@ def apply() -> None:
     _applied = True
     # 175 places ask for the current device; on a CPU there is one.
     torch.cuda.current_device = lambda: torch.device("cpu")
-    # Batched point-to-point calls synchronise the device; CPU tensors are always synchronised.
+    # Batched point-to-point calls synchronize the device; CPU tensors are always synchronized.
     torch.cuda.synchronize = lambda device=None: None
     _patch_rng()
     for spec in WITH_LITERALS:

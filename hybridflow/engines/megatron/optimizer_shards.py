@@ -1,6 +1,6 @@
 """This rank's optimizer shard of a parameter, in one form for all of Megatron-core's optimizers.
 
-Without a distributed optimiser every data parallel rank holds all of it; with one, each holds a part of the flattened
+Without a distributed optimizer every data parallel rank holds all of it; with one, each holds a part of the flattened
 parameter. `gather` and `OptimizerShard.fill` go between that part and the whole.
 """
 
@@ -24,7 +24,7 @@ class OptimizerShard:
 
     Attributes:
         span: [a, b) of the flattened parameter.
-        main: the float32 weights of that part, which the optimiser updates.
+        main: the float32 weights of that part, which the optimizer updates.
         adam: AdamW's own state of it: `step`, `exp_avg`, `exp_avg_sq`; empty before the first step.
     """
 
@@ -52,7 +52,7 @@ def shard_of(inner: ChainedOptimizer, param: nn.Parameter) -> OptimizerShard | N
     (optimizer,) = inner.chained_optimizers
     torch_optimizer: Any = optimizer.optimizer
     if not isinstance(torch_optimizer, torch.optim.AdamW):
-        raise TypeError(f"checkpoints know the state of torch.optim.AdamW; the optimiser is a {type(torch_optimizer)}")
+        raise TypeError(f"checkpoints know the state of torch.optim.AdamW; the optimizer is a {type(torch_optimizer)}")
     if not isinstance(optimizer, DistributedOptimizer):
         main = getattr(param, "main_param", param)
         return OptimizerShard((0, param.numel()), main, torch_optimizer.state[main])

@@ -135,7 +135,7 @@ def _refuse_quantized(model: torch.nn.Module) -> None:
     plain = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     for name, module in model.named_modules():
         if isinstance(module, (LinearBase, VocabParallelEmbedding)) and not isinstance(module.quant_method, plain):
-            raise TypeError(f"{name} is quantised ({module.quant_method}); a refit brings plain numbers only")
+            raise TypeError(f"{name} is quantized ({module.quant_method}); a refit brings plain numbers only")
 
 
 def _place(model: Any, name: str) -> Place:

@@ -10,9 +10,9 @@ from hybridflow.batch import BatchRef
 
 @schedules.register("sync")
 class SyncSchedule(Schedule):
-    """Samples with the newest weights, and has learnt from all of it before the next step begins.
+    """Samples with the newest weights, and has learned from all of it before the next step begins.
 
-    Nothing is sampled from older weights unless the algorithm itself takes several optimiser steps on its rows.
+    Nothing is sampled from older weights unless the algorithm itself takes several optimizer steps on its rows.
     """
 
     def take_step(self, context: StepContext) -> BatchRef:

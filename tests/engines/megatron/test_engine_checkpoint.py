@@ -105,7 +105,7 @@ def test_the_same_layout_goes_on_bit_for_bit(
             assert rank_functions.same(found[name], values), name
 
 
-def test_an_optimiser_that_has_not_stepped(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
+def test_an_optimizer_that_has_not_stepped(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
     """As the actor's in the critic's head start: there are no moments yet."""
     first, other = tiny(**MODEL), tiny(**MODEL, seed=1)
     a, b = tmp_path / "a", tmp_path / "b"

@@ -258,7 +258,7 @@ def test_logits_exist_a_chunk_at_a_time(layout: Layout, ranks: GetRanks, tiny: G
 @pytest.mark.parametrize("case", ["tp2", "dp2-distributed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_what_was_offloaded_goes_on_bit_for_bit(case: str, dtype: torch.dtype, ranks2: Ranks, tiny: GetModel) -> None:
-    """On a platform that moves: while all is parked, no memory is held but the optimiser's counts of steps."""
+    """On a platform that moves: while all is parked, no memory is held but the optimizer's counts of steps."""
     layout, own = CASES[case]
     options = {"settings": reference.SETTINGS, "dtype": dtype, **own}
     folder, batch = tiny(**MODELS["llama"]), reference.rows(VOCAB)
@@ -269,7 +269,7 @@ def test_what_was_offloaded_goes_on_bit_for_bit(case: str, dtype: torch.dtype, r
         assert all(rank_functions.same(weights[name], values) for name, values in other.weights.items())
 
 
-def test_the_optimiser_is_torchs_where_megatron_would_take_another(ranks1: Ranks, tiny: GetModel) -> None:
+def test_the_optimizer_is_torchs_where_megatron_would_take_another(ranks1: Ranks, tiny: GetModel) -> None:
     """Beside TransformerEngine or Apex."""
     assert ranks1.run(engine_reference.adam_beside_another, tiny(**MODELS["llama"])) == ["torch.optim.adamw.AdamW"]
 

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """Rows in which no token comes twice, so that each can be recognised."""
+    """Rows in which no token comes twice, so that each can be recognized."""
     lengths = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 12)), min_size=1, max_size=12))
     numbers = iter(range(10**6))
     rows = [[[next(numbers) for _ in range(n)] for n in row] for row in lengths]
@@ -33,7 +33,7 @@ def test_every_row_is_in_one_micro_batch_within_the_budget(batch: Batch, budget:
     assert sorted(np.concatenate([m.rows for m in micros]).tolist()) == list(range(len(batch)))
     for m in micros:
         assert m.tokens.shape[1] <= budget or len(m.rows) == 1
-    # Longest first, each as full as its next row allows: two neighbours never fit into one.
+    # Longest first, each as full as its next row allows: two neighbors never fit into one.
     for a, b in pairwise(micros):
         first = b.rows[0]
         assert a.tokens.shape[1] + sum(len(batch.ragged(c)[first]) for c in ("prompt_ids", "response_ids")) > budget
