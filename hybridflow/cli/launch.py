@@ -214,11 +214,11 @@ def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path 
     return compose.compose(config_name, overrides, config_dir)
 
 
-def problems(job: compose.Composed, coming: preflight.PendingModels = MappingProxyType({})) -> list[str]:
-    """List what is wrong with a job, each with the place where it was set; `coming`: see `preflight.problems`."""
+def problems(job: compose.Composed, pending: preflight.PendingModels = MappingProxyType({})) -> list[str]:
+    """List what is wrong with a job, each with the place where it was set; `pending`: see `preflight.problems`."""
     config = job.to_config()
     plugins.load(config.plugins)
-    return [job.origins.annotate(problem) for problem in preflight.problems(config, coming, job.origins)]
+    return [job.origins.annotate(problem) for problem in preflight.problems(config, pending, job.origins)]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:

@@ -68,14 +68,14 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     lines_found: list[str] = []
     warnings: dict[str, None] = {}
     jobs: list[Job] = []
-    coming: dict[Path, ModelShape | None] = {}
+    pending: dict[Path, ModelShape | None] = {}
     for stage in stages:
         try:
             composed = launch.composed(stage.command, stage.overrides, config_dir)
             # What is for every stage may be of no use to one.
             composed = replace(composed, origins=replace(composed.origins, shared=stage.shared))
             config = composed.to_config()
-            lines = launch.problems(composed, coming)
+            lines = launch.problems(composed, pending)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
             lines_found += [f"{stage.name}: {line}" for line in str(error).split("\n")]
             break
@@ -84,7 +84,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
         warnings |= dict.fromkeys([] if lines else preflight.warnings(composed))
-        coming |= preflight.output_model(config, coming)
+        pending |= preflight.output_model(config, pending)
     if lines_found:
         raise ConfigError("\n".join(lines_found))
     for warning in warnings:

@@ -4,7 +4,7 @@
 role that must be started again is started from its `RoleSpec`. Nobody else decides who is where.
 """
 
-from hybridflow.placement.resolve import is_disaggregated, model_device, problems, resolve
-from hybridflow.placement.specs import GRADER, Placement, PoolSpec, RoleSpec
+from hybridflow.placement.placement_specs import GRADER, Placement, PoolSpec, RoleSpec
+from hybridflow.placement.resolve_placement import is_disaggregated, model_device, problems, resolve
 
 __all__ = ["GRADER", "Placement", "PoolSpec", "RoleSpec", "is_disaggregated", "model_device", "problems", "resolve"]

@@ -11,12 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import psutil
 import pytest
 
+from hybridflow.batch import Batch
+from hybridflow.config import Config
 from hybridflow.controller import ResourcePool, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import RoleSpec
+from hybridflow.trainer.build import start_role
+from tests.controller import rank_functions
 from tests.controller.stage import Stage
 
 pytestmark = pytest.mark.ranks
@@ -35,6 +41,17 @@ def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage]) -> 
 def test_a_layout_that_does_not_fill_its_pool(stage: Stage) -> None:
     with pytest.raises(ValueError, match=r"role 'scribe': its layout has 2 ranks, pool 'stage' has 4 slots"):
         stage.start_role("scribe", Layout(tensor=2))
+
+
+def test_a_role_is_started_again_from_its_spec(new_stage: Callable[..., Stage]) -> None:
+    """On the same processes, and on others when these are gone."""
+    spec = RoleSpec("scribe", "stage", Layout(data=2), rank_functions.Scribe, "scribe")
+    rows = Batch(n=np.arange(5))
+    for _ in range(2):
+        stage = new_stage(2)
+        groups = [start_role(Config(), stage.pool, spec) for _ in range(2)]
+        assert [group.double(rows).get().dense("double").tolist() for group in groups] == [[0, 2, 4, 6, 8]] * 2
+        stage.pool.close()
 
 
 def test_a_role_that_nobody_knows(stage: Stage) -> None:

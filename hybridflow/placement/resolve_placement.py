@@ -12,7 +12,7 @@ from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, has_model, sect
 from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
-from hybridflow.placement.specs import GRADER, Placement, PoolSpec, RoleSpec
+from hybridflow.placement.placement_specs import GRADER, Placement, PoolSpec, RoleSpec
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import TrainingActorRole
 
