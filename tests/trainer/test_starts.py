@@ -81,7 +81,7 @@ def test_an_earlier_run_is_moved_once_all_is_built(
     def stop(*given: Any) -> None:
         raise HybridFlowError("the training itself failed")
 
-    monkeypatch.setattr(trainer, "build", lambda *given: SimpleNamespace(algorithm=SimpleNamespace(parts=())))
+    monkeypatch.setattr(trainer, "build", lambda *given: SimpleNamespace(algorithm=SimpleNamespace(components=())))
     monkeypatch.setattr(trainer, "train", stop)
     before = contents(tmp_path / "mine")
     for said in ("", "did not end, and had saved nothing: this one begins at step 0"):
