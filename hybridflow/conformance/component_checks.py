@@ -49,7 +49,8 @@ def try_policy_loss(loss: Callable[..., Any]) -> None:
     """[T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
     expect_defaults(loss)
     for case in policy_cases():
-        on, (old, current) = f"on {case.name}: ", case.log_probs()
+        on = f"on {case.name}: "
+        old, current = case.log_probs()
         current.requires_grad_()
         given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
         _expect_loss(on, given, case.tokens, "token")
@@ -64,7 +65,8 @@ def try_pair_loss(loss: Callable[..., Any]) -> None:
     """[P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
     labels = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for case in policy_cases():
-        on, pairs = f"on {case.name}: ", len(case.lengths)
+        on = f"on {case.name}: "
+        pairs = len(case.lengths)
         scores = [case.noise(pairs, 5).requires_grad_(), case.noise(pairs, 5) + case.apart * case.noise(pairs, 6)]
         given_labels = {name: case.noise(pairs, 7 + number) > 0 for number, name in enumerate(labels)}
         given = loss(*scores, **given_labels)
@@ -147,7 +149,8 @@ def try_correction(correction: Callable[..., Any]) -> None:
 def try_kl(estimate: Callable[..., Any]) -> None:
     """[T] finite estimates with a finite gradient to the policy's log-probs."""
     for case in policy_cases():
-        on, (reference, current) = f"on {case.name}: ", case.log_probs()
+        on = f"on {case.name}: "
+        reference, current = case.log_probs()
         current.requires_grad_()
         given = estimate(current, reference)
         expect_floats(on, "the estimate", given, case.tokens, "token")
@@ -158,7 +161,8 @@ def try_kl(estimate: Callable[..., Any]) -> None:
 def try_aggregation(weights_of: Callable[..., Any]) -> None:
     """[T] finite weights that do not depend on how a step's rows are cut."""
     for case in policy_cases():
-        on, lengths = f"on {case.name}: ", case.lengths
+        on = f"on {case.name}: "
+        lengths = case.lengths
         counts = totals(lengths)
         given = weights_of(lengths, *counts, limit=LIMIT)
         expect_floats(on, "the result", given, case.tokens, "token")
@@ -171,7 +175,7 @@ def try_aggregation(weights_of: Callable[..., Any]) -> None:
 def try_controller(make: Callable[..., Any]) -> None:
     """Try a controller: its coefficient stays finite, and its state comes back from JSON."""
     expect_defaults(make)
-    one, other, twin = make(0.1), make(0.1), make(0.1)
+    one, other, twin = (make(0.1) for _ in range(3))
     for kl in (0.0, 0.01, 10.0):
         one.update(kl)
         twin.update(kl)

@@ -18,7 +18,7 @@ from hybridflow.trainer.loop import drawn
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.task_rows import load_task
 
-PLUGIN = "hybridflow.conformance.trial_graders"
+PLUGIN = "hybridflow.conformance.shared_rank"
 EVERYONE = "conformance_everyone"
 
 

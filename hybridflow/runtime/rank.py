@@ -72,7 +72,7 @@ class Rank:
         return serve(self._node)
 
     def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float, device: Device) -> bytes:
-        """Enter the pool's torch.distributed world; the report on it."""
+        """Enter the pool's torch.distributed world, and report."""
         os.environ.update(
             RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
         )
@@ -95,13 +95,14 @@ class Rank:
         return self._reported(pool, "join", enter)
 
     def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int) -> bytes:
-        """Make the worker that plays a role; the report on it."""
+        """Make the worker of a role, and report."""
 
         def make() -> None:
             from hybridflow.workers import Context
 
             context = Context(config, layout, self._rank, role, updates, peers=self._workers)
-            self._workers[role], self._contexts[role] = _worker(worker)(context), context
+            self._workers[role] = _worker(worker)(context)
+            self._contexts[role] = context
             self._declared[role] = methods(type(self._workers[role]))
             log.info("%s: built on rank %d of %s", role, self._rank, describe_layout(layout))
             gc.collect()

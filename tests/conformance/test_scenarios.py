@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hybridflow import preflight
-from hybridflow.conformance import trial_graders  # noqa: F401  registers the graders that scenarios name
+from hybridflow.conformance import shared_rank  # noqa: F401  registers the graders that scenarios name
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
 from hybridflow.errors import ConfigError
 from tests.conformance.conftest import FindIn

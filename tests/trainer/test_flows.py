@@ -16,7 +16,7 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
-from hybridflow.conformance import trial_graders  # noqa: F401  registers the graders that the settings name
+from hybridflow.conformance import shared_rank  # noqa: F401  registers the graders that the settings name
 from hybridflow.conformance.shared_roles import SharedRoles, start_shared_roles
 from hybridflow.controller import put
 from hybridflow.dispatch import concat
