@@ -80,8 +80,8 @@ lint: setup ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-fast: setup ## while writing: the tests that start no ranks and no Ray (about two minutes)
-	$(PYTEST) -m "not slow and not ranks" $(PYTEST_ARGS)
+test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about two minutes)
+	$(PYTEST) -m "not slow and not ranks and not processes" $(PYTEST_ARGS)
 
 test: lint ## before a commit: lint and all tests but the slow ones (about ten minutes)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

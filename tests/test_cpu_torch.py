@@ -12,6 +12,8 @@ from zipfile import ZipFile
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = Path(__file__).parents[1] / "requirements" / "cpu_torch.py"
 PYPI = {"2.13.0": ("cuda-toolkit==13.0.3", "triton==3.7.1"), "2.14.0": ("triton",)}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 # 400 KB, more than a pipe holds, by each of the ways in which a run writes; then a sign that it has come to its end.
 PROGRAM = """
 import os, sys

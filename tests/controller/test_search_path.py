@@ -10,6 +10,8 @@ import pytest
 
 from hybridflow.controller import search_path
 
+pytestmark = pytest.mark.processes
+
 RANK = "import subprocess, sys; begin(); subprocess.run([sys.executable, '-m', 'calendar', '2000', '1'], check=True)"
 
 

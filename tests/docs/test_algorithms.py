@@ -11,6 +11,8 @@ from hybridflow.config import compose
 from tests.docs.blocks import ROOT, blocks, commands, write_files
 from tests.docs.conftest import Problems
 
+pytestmark = pytest.mark.processes
+
 PAGE = "docs/algorithms.md"
 TASKS = "docs/tasks.md"
 

@@ -13,6 +13,8 @@ from hybridflow.parallel.layout import Layout
 from tests.docs.blocks import ROOT, blocks, write_files
 from tests.docs.conftest import Run
 
+pytestmark = pytest.mark.processes
+
 PAGE = "docs/data-plane.md"
 
 

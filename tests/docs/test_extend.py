@@ -12,6 +12,8 @@ from tests.docs.blocks import blocks, commands, write_files
 from tests.docs.conftest import Problems, Run
 from tests.docs.test_algorithms import write_task_files
 
+pytestmark = pytest.mark.processes
+
 PAGE = "docs/extend.md"
 MOST_LINES = {"my_pkg/advantage.py": 10, "my_pkg/loss.py": 15, "my_pkg/two_rewards.py": 45, "my_pkg/halves.py": 20}
 

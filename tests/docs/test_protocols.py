@@ -9,6 +9,8 @@ import pytest
 from tests.docs.blocks import blocks, write_files
 from tests.docs.conftest import Run
 
+pytestmark = pytest.mark.processes
+
 PAGE = "docs/protocols.md"
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.docs.blocks import commands, write_files
 from tests.docs.conftest import Problems, Run
 
+pytestmark = pytest.mark.processes
+
 PAGE = "docs/reward-models.md"
 
 TRIAL = """

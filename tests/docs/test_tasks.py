@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.docs.blocks import blocks, write_files
 from tests.docs.conftest import Run
+
+pytestmark = pytest.mark.processes
 
 PAGE = "docs/tasks.md"
 
