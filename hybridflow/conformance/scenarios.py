@@ -16,6 +16,7 @@ from hybridflow.config.schema import AdvantageConfig, ComponentConfig, Config
 from hybridflow.conformance.discovery import Found
 from hybridflow.errors import ConfigError
 from hybridflow.losses.advantages import needs
+from hybridflow.placement.hardware import local_gpus
 from hybridflow.roles import roles
 
 SIZES = (
@@ -28,6 +29,7 @@ SIZES = (
     "cost.grader=conformance_count",
     "actor.parallel.tensor=1",
 )
+SLOTS = 2  # so that rows are shared out
 MOST_SAMPLES = 8
 HOSTS = ("grpo", "ppo", "remax", "safe_rlhf")  # flows of ours that a part of the user's may stand in
 
@@ -139,6 +141,7 @@ class ScenarioBuilder:
     def _composed(self, option: str) -> Config:
         own = [f"algorithm={option}", f"actor.model.path={self.model}"]
         own += [f"{role}.worker={name}" for role, name in self._replaced().items()]
+        own += [f"placement.pools.main={_slots()}"]
         config = compose.compose("train", ["experiment=addition", *own, *SIZES], self.folder).to_config()
         algorithm = config.algorithm
         pairs = algorithm.name in algorithms and algorithms.get(algorithm.name).preferences
@@ -157,6 +160,11 @@ class ScenarioBuilder:
                 if name not in roles and issubclass(cls, roles.get(role)):
                     taken.setdefault(role, name)
         return taken
+
+
+def _slots() -> int:
+    """Return so many slots as there are GPUs for, where there are any."""
+    return min(SLOTS, local_gpus()) or SLOTS
 
 
 def _parts(config: Config) -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hybridflow import preflight
+from hybridflow.conformance import scenarios as scenarios_module
 from hybridflow.conformance import shared_rank  # noqa: F401  registers the graders that scenarios name
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
 from hybridflow.errors import ConfigError
@@ -154,3 +155,13 @@ def test_workers_take_the_place_of_ours_and_roles_are_built(
     builder = scenarios.builder(WORKER, None)  # type: ignore[attr-defined]
     (scenario,) = builder.scenarios()
     assert scenario.config.reward.worker == "my_reward" and builder.extra_roles() == ["my_role", "reward"]
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [(0, 2), (1, 1), (8, 2)])
+def test_there_are_no_more_slots_than_gpus(
+    gpus: int, slots: int, scenarios: Callable[[str], list[Scenario]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that `hybridflow check` runs on any machine; without GPUs, two CPUs share the rows."""
+    monkeypatch.setattr(scenarios_module, "local_gpus", lambda: gpus)
+    (scenario, *_) = scenarios(ALGORITHM.format(roles="", more=""))
+    assert scenario.config.placement.pools == {"main": slots}
