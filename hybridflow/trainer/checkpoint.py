@@ -23,7 +23,7 @@ from hybridflow.trainer.resume import CONFIG, versions
 STATE = "trainer.json"
 
 
-def save(config: Config, running: Running, folder: RunFolder, outcome: Progress) -> float:
+def save(config: Config, running: Running, folder: RunFolder, progress: Progress) -> float:
     """Save after a step; the seconds that it took. Raises RoleError if a role fails; then nothing was committed.
 
     The ranks and this process must see one file system.
@@ -31,23 +31,23 @@ def save(config: Config, running: Running, folder: RunFolder, outcome: Progress)
     start = perf_counter()
     checkpoints = Checkpoints(folder.checkpoints)
     with writing(folder.checkpoints):
-        path = checkpoints.begin(outcome.steps)
+        path = checkpoints.begin(progress.steps)
         try:
-            _write(config, running, folder, outcome, path)
-            checkpoints.commit(outcome.steps, versions())
+            _write(config, running, folder, progress, path)
+            checkpoints.commit(progress.steps, versions())
         except BaseException:
-            checkpoints.abandon(outcome.steps)
+            checkpoints.abandon(progress.steps)
             raise
         checkpoints.keep(config.trainer.keep_last)
     return perf_counter() - start
 
 
-def _write(config: Config, running: Running, folder: RunFolder, outcome: Progress, path: Path) -> None:
+def _write(config: Config, running: Running, folder: RunFolder, progress: Progress, path: Path) -> None:
     """Everything of a checkpoint into its folder."""
     for role in trained(running):
         running.groups[role].save_checkpoint(str(path / role))
     running.supervisor.wait_all()  # until all have written
-    state = asdict(outcome) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
+    state = asdict(progress) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
     (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
 

@@ -40,47 +40,47 @@ class Outputs:
     say: Callable[[str], None]
 
 
-def train(config: Config, running: Running, task: Task, outputs: Outputs, outcome: Progress) -> None:
-    """Take the steps that are left, and keep `outcome` up to date; stop early at `trainer.stop_at_accuracy`."""
+def train(config: Config, running: Running, task: Task, outputs: Outputs, progress: Progress) -> None:
+    """Take the steps that are left, and keep `progress` up to date; stop early at `trainer.stop_at_accuracy`."""
     settings = config.trainer
     start = perf_counter()
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
-    earlier = outcome.seconds
+    earlier = progress.seconds
     if prompts.rows_per_step > prompts.size:
         outputs.say(
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
             f"{split!r}: a step takes some of them more than once"
         )
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
-    if not outcome.accuracy:
-        _validate(config, running, task, outputs, outcome)
-    while not outcome.ended(settings.steps, settings.stop_at_accuracy):
-        context = StepContext(outcome.steps, lambda: _draw(running.algorithm, prompts, outcome))
+    if not progress.accuracy:
+        _validate(config, running, task, outputs, progress)
+    while not progress.ended(settings.steps, settings.stop_at_accuracy):
+        context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
         metrics = _step(config, running, schedule, context, outputs.folder)
-        outputs.sinks.log_step(outcome.steps, metrics)
-        _take_in(config, running.algorithm, metrics, outcome, outputs.say)
-        outcome.steps += 1
-        outcome.seconds = earlier + perf_counter() - start
-        if outcome.steps == settings.steps or _due(settings.validate_every, outcome.steps):
-            _validate(config, running, task, outputs, outcome)
+        outputs.sinks.log_step(progress.steps, metrics)
+        _take_in(config, running.algorithm, metrics, progress, outputs.say)
+        progress.steps += 1
+        progress.seconds = earlier + perf_counter() - start
+        if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
+            _validate(config, running, task, outputs, progress)
         if settings.save_every:
-            _save(config, running, outputs, outcome)
-    if outcome.steps < settings.steps:
+            _save(config, running, outputs, progress)
+    if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
-    outcome.seconds = earlier + perf_counter() - start
+    progress.seconds = earlier + perf_counter() - start
 
 
 def _due(every: int, steps: int) -> bool:
     return every > 0 and steps % every == 0
 
 
-def _save(config: Config, running: Running, outputs: Outputs, outcome: Progress) -> None:
+def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
     """Save every so often, and at the end."""
     settings = config.trainer
-    if _due(settings.save_every, outcome.steps) or outcome.ended(settings.steps, settings.stop_at_accuracy):
-        seconds = checkpoint.save(config, running, outputs.folder, outcome)
-        outputs.say(f"saved step {outcome.steps} in {seconds:.1f} s")
+    if _due(settings.save_every, progress.steps) or progress.ended(settings.steps, settings.stop_at_accuracy):
+        seconds = checkpoint.save(config, running, outputs.folder, progress)
+        outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
 
 
 def _step(
@@ -109,17 +109,17 @@ def _take_in(
     config: Config,
     algorithm: Algorithm,
     metrics: Mapping[str, float],
-    outcome: Progress,
+    progress: Progress,
     say: Callable[[str], None],
 ) -> None:
     """Count the updates of a step, and say if it cannot have learnt anything."""
-    planned = algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps + 1)
-    planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, outcome.steps)
-    outcome.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
+    planned = algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps + 1)
+    planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps)
+    progress.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
     if metrics.get("rollout/kept_rows") == 0:
-        say(f"step {outcome.steps}: {_nothing_left(config, metrics)}")
+        say(f"step {progress.steps}: {_nothing_left(config, metrics)}")
     elif without_advantages(metrics):
-        say(f"step {outcome.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
+        say(f"step {progress.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
 
 
 def _learns_by_advantages(config: Config) -> bool:
@@ -147,10 +147,10 @@ def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
     return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}{by_mask}"
 
 
-def _draw(algorithm: Algorithm, prompts: Prompts, outcome: Progress) -> BatchRef:
+def _draw(algorithm: Algorithm, prompts: Prompts, progress: Progress) -> BatchRef:
     """Return the next prompts, as many as a step begins with."""
-    number = outcome.draws
-    outcome.draws += 1
+    number = progress.draws
+    progress.draws += 1
     return drawn(algorithm, prompts, number)
 
 
@@ -172,15 +172,15 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
 
 
-def _validate(config: Config, running: Running, task: Task, outputs: Outputs, outcome: Progress) -> None:
+def _validate(config: Config, running: Running, task: Task, outputs: Outputs, progress: Progress) -> None:
     """Validate, and tell of it in numbers and in words."""
     measured = validate(config, running, task)
-    accuracy = outcome.accuracy[outcome.steps] = measured["accuracy"]
-    line = f"after {outcome.steps} steps: accuracy {accuracy:.3f}"
+    accuracy = progress.accuracy[progress.steps] = measured["accuracy"]
+    line = f"after {progress.steps} steps: accuracy {accuracy:.3f}"
     if "mean_grade" in measured:
-        outcome.mean_grade[outcome.steps] = measured["mean_grade"]
+        progress.mean_grade[progress.steps] = measured["mean_grade"]
         line += f", mean grade {measured['mean_grade']:.3f}"
     failed = measured.get("failed_grades", 0)
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
-    outputs.sinks.log_validation(outcome.steps, measured)
+    outputs.sinks.log_validation(progress.steps, measured)
     outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}")

@@ -53,7 +53,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.told(config):
             live.say(auto_settings.told(config))
-        outcome = checkpoint.load(running, source) if source else Progress()
+        progress = checkpoint.load(running, source) if source else Progress()
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         if source is not None and goes_on:
@@ -61,12 +61,12 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         else:
             _set_aside(config, folder, live)
         folder.write_config(resolved_yaml(config))
-        sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, outcome.steps))
+        sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            train(config, running, task, Outputs(folder, opened, live.say), outcome)
+            train(config, running, task, Outputs(folder, opened, live.say), progress)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
-    _report(config, folder, live, outcome, judged(running.algorithm))
-    fault = outcome.fault(running.algorithm.learner)
+    _report(config, folder, live, progress, judged(running.algorithm))
+    fault = progress.fault(running.algorithm.learner)
     if fault is not None:
         raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
@@ -110,18 +110,18 @@ def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
     live.say(f"what an earlier run left is now in {aside}")
 
 
-def _report(config: Config, folder: RunFolder, live: Live, outcome: Progress, rows: str) -> None:
-    ends = [sorted(outcome.accuracy)[end] for end in (0, -1)]
-    before, after = (f"{outcome.accuracy[steps]:.3f}" for steps in ends)
-    grades = [f"{outcome.mean_grade[steps]:.3f}" for steps in ends if steps in outcome.mean_grade]
+def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, rows: str) -> None:
+    ends = [sorted(progress.accuracy)[end] for end in (0, -1)]
+    before, after = (f"{progress.accuracy[steps]:.3f}" for steps in ends)
+    grades = [f"{progress.mean_grade[steps]:.3f}" for steps in ends if steps in progress.mean_grade]
     live.table(
         config.run.name,
         {
             "accuracy before": before,
             "accuracy after": f"{after}  (held-out {rows})",
             **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
-            "steps": str(outcome.steps),
-            "wall time": f"{outcome.seconds:.0f} s",
+            "steps": str(progress.steps),
+            "wall time": f"{progress.seconds:.0f} s",
             "run folder": str(folder.path),
             "model": str(folder.model),
         },

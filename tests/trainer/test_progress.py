@@ -19,11 +19,11 @@ PLANNED = 4
 
 
 def after(*steps: dict[str, float], learner: str = "actor") -> Progress:
-    """The outcome of a run whose steps measured this."""
-    outcome = Progress()
+    """The progress of a run whose steps measured this."""
+    progress = Progress()
     for metrics in steps:
-        outcome.take_in(metrics, learner, PLANNED)
-    return outcome
+        progress.take_in(metrics, learner, PLANNED)
+    return progress
 
 
 def updates(role: str = "actor", *, skipped: float = 0.0, norm: float = 1.0) -> dict[str, float]:
@@ -36,7 +36,7 @@ SKIPPED = updates(skipped=1.0, norm=math.nan)
 
 
 @pytest.mark.parametrize(
-    "outcome",
+    "progress",
     [
         Progress(),
         after(updates()),
@@ -60,12 +60,12 @@ SKIPPED = updates(skipped=1.0, norm=math.nan)
         "own",
     ],
 )
-def test_a_run_that_may_have_learned_has_no_fault(outcome: Progress) -> None:
-    assert outcome.fault("actor") is None
+def test_a_run_that_may_have_learned_has_no_fault(progress: Progress) -> None:
+    assert progress.fault("actor") is None
 
 
 @pytest.mark.parametrize(
-    ("outcome", "told"),
+    ("progress", "told"),
     [
         (after(FLAT, FLAT), "the loss of the actor had no gradient in any of 8 updates"),
         (after(SKIPPED, SKIPPED, updates()), "8 of 12 updates of the actor changed nothing"),
@@ -76,8 +76,8 @@ def test_a_run_that_may_have_learned_has_no_fault(outcome: Progress) -> None:
     ],
     ids=["flat", "skipped", "critic", "filtered-out", "all-filtered-out", "all-grades-failed"],
 )
-def test_a_run_that_cannot_have_learned_says_why(outcome: Progress, told: str) -> None:
-    assert (outcome.fault("actor") or "").startswith(told)
+def test_a_run_that_cannot_have_learned_says_why(progress: Progress, told: str) -> None:
+    assert (progress.fault("actor") or "").startswith(told)
 
 
 IDLE = updates(norm=1e-9) | {"critic/advantages_max": 0.0, "critic/advantages_min": 0.0}

@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "ended"),
+    ("progress", "ended"),
     [
         (Progress(0, 0.0, {0: 0.99}), True),
         (Progress(0, 0.0, {0: 0.1}), False),
@@ -106,6 +106,6 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
         (Progress(9, 0.0, {}), True),
     ],
 )
-def test_when_a_run_has_ended(outcome: Progress, ended: bool) -> None:
-    assert outcome.ended(steps=9, stop_at_accuracy=0.9) is ended
+def test_when_a_run_has_ended(progress: Progress, ended: bool) -> None:
+    assert progress.ended(steps=9, stop_at_accuracy=0.9) is ended
     assert Progress(4, 0.0, {4: 1.0}).ended(9, None) is False
