@@ -1,4 +1,4 @@
-"""The MPMD side: a cluster, pools of slots, groups of ranks that play roles. Ray lives here only."""
+"""MPMD side of a run: a cluster, pools of slots, groups of ranks that play roles."""
 
 from hybridflow.controller.cluster import cluster, cluster_gpus
 from hybridflow.controller.group import Group

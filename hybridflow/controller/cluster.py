@@ -138,7 +138,8 @@ def _on_loopback(local: bool) -> Iterator[None]:
     several, and then listens on all interfaces. This switch of its own says that there is one machine only. Ray reads
     it when it is imported; the processes that it starts read the environment.
     """
-    constants, name = ray._private.ray_constants, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    constants = ray._private.ray_constants
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     before = constants.ENABLE_RAY_CLUSTER
     constants.ENABLE_RAY_CLUSTER = not local
     if local:

@@ -11,7 +11,7 @@ from hybridflow.runtime.failure import RoleError
 
 
 class RankSource(Protocol):
-    """Where the ranks of a role are found, at each call anew: a pool may be given others while its groups live."""
+    """Holds the ranks of a role, and is asked for them at each call: a pool may be given others while groups live."""
 
     @property
     def ranks(self) -> Sequence[Any]:

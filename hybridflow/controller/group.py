@@ -26,7 +26,8 @@ class PendingResult(Result):
     """Result of a call that gives no rows."""
 
     def __init__(self, supervisor: Supervisor, record: CallRecord) -> None:
-        self._supervisor, self._record = supervisor, record
+        self._supervisor = supervisor
+        self._record = record
 
     def get(self) -> Any:
         self._supervisor.wait(self._record)
@@ -53,7 +54,9 @@ class Group:
         supervisor: Supervisor,
         chunk_rows: int | None = None,
     ) -> None:
-        self.role, self.interface, self.layout = role, interface, layout
+        self.role = role
+        self.interface = interface
+        self.layout = layout
         self._supervisor = supervisor
         self._send = CallSender(role, pool, supervisor, chunk_rows)
 

@@ -63,9 +63,13 @@ class ResourcePool:
         plugins: Sequence[str] = (),
         rank_class: type | None = None,
     ) -> None:
-        self.name, self.slots, self._supervisor = name, slots, supervisor
-        self._start_timeout_s, self._meetings = start_timeout_s, list[str]()
-        self._device, gpus = device, 1.0 if device is Device.gpu else 0.0
+        self.name = name
+        self.slots = slots
+        self._supervisor = supervisor
+        self._start_timeout_s = start_timeout_s
+        self._meetings: list[str] = []
+        self._device = device
+        gpus = 1.0 if device is Device.gpu else 0.0
         self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
         actor = ray.remote(rank_class or _rank_class())
         self.ranks = [
@@ -185,7 +189,8 @@ def _rank_class() -> type:
 
 def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:
     reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
-    start, told = monotonic(), False
+    start = monotonic()
+    told = False
     while not reserved.wait(min(LOOK_UP_S, timeout_s)):
         interrupt.check()
         if not told and monotonic() > start + SAY_AFTER_S:

@@ -79,7 +79,7 @@ class Supervisor:
 
     @property
     def step(self) -> int | None:
-        """The step that calls are made in, of the algorithm; None outside of one."""
+        """Step of the algorithm that calls are made in; None outside of one."""
         return self._step
 
     def begin_step(self, step: int) -> None:
@@ -182,7 +182,8 @@ class Supervisor:
         try:
             return Report.decode(encoded)
         except Exception as error:  # a value of a class that only the rank can import
-            (record, rank), (line, trace) = self._under_way[pending], describe(error)
+            record, rank = self._under_way[pending]
+            line, trace = describe(error)
             line = f"what it returned cannot be read here: {line}"
             return Report(failure=Failure(record.role, rank, "this process", record.method, line, trace))
 

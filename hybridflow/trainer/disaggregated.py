@@ -11,7 +11,7 @@ from hybridflow.controller import put
 
 
 class DisaggregatedActor:
-    """The actor's group, but for what generates: that is the rollout's, once it has the newest weights.
+    """Actor's group, but for what generates: that is the rollout's, once it has the newest weights.
 
     The calls of a weight sync return at once, like all others. Every call that samples makes them, for only the ranks
     know their versions; where these agree, nothing travels.

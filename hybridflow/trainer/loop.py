@@ -27,7 +27,7 @@ from hybridflow.trainer.validation import judged, validate, with_preferences
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a run's results go.
+    """Places that a run's results go to.
 
     Attributes:
         folder: checkpoints and rows.
