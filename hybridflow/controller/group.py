@@ -65,6 +65,7 @@ class Group:
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
     def _make(self, name: str, method: Method, protocol: Protocol, call: Call) -> Any:
+        method = method.of_call(*call)
         call = call.map(_stored)
         if method.samples:
             call = with_streams(call, self._supervisor.step, self._supervisor.count_sampling())

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from hybridflow.batch.columns import KINDS
 from hybridflow.dispatch.annotations import returns_rows
@@ -15,6 +15,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
 Columns = Iterable[str] | Mapping[str, str]
+"""Names of columns, or a mapping from names to kinds: `{"rewards": "float"}`; an empty kind may be any."""
+
+
+class Reads(NamedTuple):
+    """The columns that a call reads: it needs some, and reads others too where rows have them."""
+
+    needs: Columns
+    optional: Columns = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Method:
         blocking: a call waits for its ranks.
         streams: it gives its rows a few at a time, as they finish.
         samples: it draws random numbers: its rows have the column `stream_id`, a number that no other row has.
+        reads_of: says what a call reads, from its arguments; until it is asked (`of_call`), needs is None.
     """
 
     protocol: str
@@ -43,6 +52,15 @@ class Method:
     blocking: bool = False
     streams: bool = False
     samples: bool = False
+    reads_of: Callable[..., Reads] | None = None
+
+    def of_call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Method:
+        """Return what is declared for a call with these arguments, which may say what it reads."""
+        if self.reads_of is None:
+            return self
+        needs, optional = self.reads_of(*args, **kwargs)
+        kinds = {**self.kinds, **_kinds(needs, optional)}
+        return replace(self, needs=tuple(needs), optional=tuple(optional), kinds=kinds, reads_of=None)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -53,7 +71,7 @@ class Method:
 def using(
     protocol: str,
     *,
-    needs: Columns | None = None,
+    needs: Columns | Callable[..., Reads] | None = None,
     optional: Columns = (),
     gives: Columns | None = None,
     blocking: bool = False,
@@ -63,7 +81,8 @@ def using(
 ) -> Callable[[Callable[Concatenate[S, P], R]], Declared[P, R]]:
     """Declare a method's protocol and columns; see `Method`.
 
-    Columns are names, or a mapping from names to kinds: `{"rewards": "float"}`; an empty kind may be any.
+    Where the arguments of a call say which columns it reads, as the name of a loss does, `needs` is a function of them
+    (as the method has them, but for self) that gives `Reads`. It is asked on the controller and on the ranks.
 
     A method that `streams` is a generator of (row numbers, Batch): some of the rows that it was given, from 0, and the
     columns that it adds to them. It gives each row once, in any order.
@@ -75,12 +94,14 @@ def using(
         raise TypeError("dispatch.using: `may` is called `optional` now; write optional=[...]")
     if streams and gives is None:
         raise ValueError("a method that streams must declare the columns that it gives")
-    kinds = _kinds(needs or (), optional, gives or ())
+    reads_of = needs if callable(needs) else None
+    columns = None if callable(needs) or needs is None else needs
+    kinds = _kinds(columns or (), optional, gives or ())
 
     def mark(function: Callable[Concatenate[S, P], R]) -> Declared[P, R]:
         function._dispatch = Method(  # type: ignore[attr-defined]
             protocol,
-            needs=None if needs is None else tuple(needs),
+            needs=None if columns is None else tuple(columns),
             gives=None if gives is None else tuple(gives),
             returns_rows=gives is not None,
             optional=tuple(optional),
@@ -88,6 +109,7 @@ def using(
             blocking=blocking,
             streams=streams,
             samples=samples,
+            reads_of=reads_of,
         )
         return cast(Declared[P, R], function)
 

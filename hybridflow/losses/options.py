@@ -12,8 +12,10 @@ from hybridflow.registry import Registry
 T = TypeVar("T")
 
 
-def with_options(parts: Registry[Callable[..., T]], name: str, options: Mapping[str, Any]) -> Callable[..., T]:
-    """Return a registered function, to be called with its inputs alone.
+def with_options(
+    parts: Registry[Callable[..., T]] | Registry[type[T]], name: str, options: Mapping[str, Any]
+) -> Callable[..., T]:
+    """Return a registered function or class, to be called with its inputs alone.
 
     Raises KeyError for an unknown name, ValueError for an option that is unknown, missing or out of its bounds.
     """

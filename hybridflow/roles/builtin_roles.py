@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any, TypedDict, Unpack
 
 from hybridflow.dispatch import RowsT, Streamed, using
+from hybridflow.dispatch.known_columns import kinds
+from hybridflow.losses.loss import reads_of
 from hybridflow.roles.role import Role, roles
-from hybridflow.roles.role_columns import kinds
-from hybridflow.tasks.grades import GRADES
 
 PROMPT = kinds("prompt_ids")
 NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
@@ -22,9 +22,6 @@ TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
 PAIR = RESPONSE | kinds("rejected_ids")
 PAIR_MASKS = LOSS_MASK | kinds("rejected_loss_mask")
-LABELS = kinds("chosen_harmful", "rejected_harmful")
-GRADED = dict.fromkeys(GRADES, "")
-"""What says whether a row can be learnt from (`hybridflow.tasks.grades`), of any kind: nobody computes with it."""
 
 
 class SamplingChanges(TypedDict, total=False):
@@ -44,7 +41,7 @@ class TrainedRole(Role[RowsT]):
 
     @using("one_to_all")
     def save_checkpoint(self, folder: str) -> Any:
-        """Write weights, optimiser, schedule and random states to a new folder; every rank writes its part."""
+        """Write weights, optimizer, schedule and random states to a new folder; every rank writes its part."""
         raise NotImplementedError
 
     @using("one_to_all")
@@ -133,27 +130,29 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
         """
         raise NotImplementedError
 
-    @using(
-        "dp_tokens",
-        needs=RESPONSE | kinds("old_log_probs", "advantages"),
-        optional=kinds("ref_log_probs", "rollout_log_probs") | TEMPERATURE | GRADED | LOSS_MASK,
-    )
-    def update_actor(self, rollout: RowsT) -> None:
-        """Take an optimizer step on the policy loss of these rows, but for those with a grade that has failed."""
-        raise NotImplementedError
+    @using("dp_tokens", needs=reads_of())
+    def update_policy(self, rows: RowsT, loss: str, **options: Any) -> None:
+        """Take one optimizer step on the registered loss of that name, with these options of its own.
 
-    @using("3d_proto", needs=PAIR | kinds("ref_chosen", "ref_rejected"), optional=PAIR_MASKS)
-    def update_preferred(self, pairs: RowsT) -> None:
-        """Take an optimizer step on the mean DPO loss of these pairs, with log-probs of temperature 1."""
-        raise NotImplementedError
-
-    @using("dp_tokens", needs=RESPONSE, optional=GRADED | LOSS_MASK)
-    def update_supervised(self, examples: RowsT) -> None:
-        """Take an optimizer step on the mean negative log-likelihood of the response tokens, at temperature 1.
-
-        Of responses that were graded, those whose grade has failed are left out.
+        The loss says which columns it needs (`hybridflow.losses.loss`). Rows with a grade that has failed are left out.
+        Raises HybridFlowError for a name that nobody registers.
         """
         raise NotImplementedError
+
+    @using("dp_tokens", needs=reads_of("policy"))
+    def update_actor(self, rollout: RowsT) -> None:
+        """Take one optimizer step on the policy loss of these rows: `update_policy(rollout, "policy")`."""
+        self.update_policy(rollout, "policy")
+
+    @using("3d_proto", needs=reads_of("dpo"))
+    def update_preferred(self, pairs: RowsT) -> None:
+        """Take one optimizer step on the mean DPO loss of these pairs: `update_policy(pairs, "dpo")`."""
+        self.update_policy(pairs, "dpo")
+
+    @using("dp_tokens", needs=reads_of("supervised"))
+    def update_supervised(self, examples: RowsT) -> None:
+        """Take one optimizer step on -log π of the response tokens: `update_policy(examples, "supervised")`."""
+        self.update_policy(examples, "supervised")
 
     @using("one_to_all")
     def save_model(self, folder: str) -> Any:
@@ -170,7 +169,7 @@ class CriticRole(TrainedRole[RowsT]):
         """`values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("values", "returns"), optional=GRADED | LOSS_MASK)
+    @using("dp_tokens", needs=reads_of("value"))
     def update_critic(self, rollout: RowsT) -> None:
         """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
@@ -243,12 +242,12 @@ class ModelRewardRole(Role[RowsT]):
 class RewardModelRole(TrainedRole[RowsT]):
     """Reward or cost model that learns from preferences. A row is a pair: a chosen and a rejected response."""
 
-    @using("3d_proto", needs=PAIR, optional=LABELS)
+    @using("3d_proto", needs=reads_of("pairs"))
     def update_reward_model(self, pairs: RowsT) -> None:
         """Take an optimizer step on the mean `algorithm.pair_loss` of these pairs."""
         raise NotImplementedError
 
-    @using("3d_proto", needs=PAIR, optional=LABELS)
+    @using("3d_proto", needs=reads_of("pairs"))
     def compare(self, pairs: RowsT) -> None:
         """Report loss and accuracy of these pairs, and learn nothing."""
         raise NotImplementedError

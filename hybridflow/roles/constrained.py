@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from hybridflow.dispatch import RowsT, using
-from hybridflow.roles.builtin_roles import GRADED, LOSS_MASK, RESPONSE, TrainedRole
+from hybridflow.dispatch.known_columns import kinds
+from hybridflow.losses.loss import reads_of
+from hybridflow.roles.builtin_roles import LOSS_MASK, RESPONSE, TrainedRole
 from hybridflow.roles.role import Role, roles
-from hybridflow.roles.role_columns import kinds
 
 
 @roles.register("cost")
@@ -38,7 +39,7 @@ class CostCriticRole(TrainedRole[RowsT]):
         """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | kinds("cost_values", "cost_returns"), optional=GRADED | LOSS_MASK)
+    @using("dp_tokens", needs=reads_of("cost_value"))
     def update_cost_critic(self, rollout: RowsT) -> None:
         """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError

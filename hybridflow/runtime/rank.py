@@ -162,7 +162,7 @@ class Rank:
     def _called(self, request: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
         """Return the call with its rows, and what the method gave for it."""
         given = unpack(request.message, chunks)  # type: ignore[arg-type]
-        check_given(declared, given)
+        check_given(declared.of_call(*given), given)
         self._contexts[request.role].drawn.clear()
         return given, getattr(self._workers[request.role], request.method)(*given.args, **given.kwargs)
 

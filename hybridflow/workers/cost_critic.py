@@ -19,4 +19,4 @@ class CostCriticWorker(CostCriticRole[Batch], ValueWorker):
         return self.scored(rollout, "values", "cost_values")
 
     def update_cost_critic(self, rollout: Batch) -> None:
-        self.learn_values(rollout, "cost_values", "cost_returns")
+        self.update(rollout, "cost_value")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,19 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
 from hybridflow.engines.megatron import engine_checkpoint
-from hybridflow.engines.megatron.engine import Loss, MegatronEngine
+from hybridflow.engines.megatron.engine import Loss as Share
+from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
 from hybridflow.engines.megatron.micro_batches import MicroBatch
 from hybridflow.losses.aggregations import aggregations, totals
+from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
+from hybridflow.losses.options import with_options
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
 from hybridflow.roles import TrainedRole
+from hybridflow.tasks.grades import only_learnable
+from hybridflow.workers.preference_pairs import learnable_pairs, sides
 from hybridflow.workers.worker import Context, Worker
 
 
@@ -138,7 +143,52 @@ def set_down(workers: Iterable[Worker]) -> Iterator[None]:
 class TrainedWorker(TrainedRole[Batch], ModelWorker):
     """Worker whose model learns."""
 
-    def learn(self, batch: Batch, loss: Loss, **options: Any) -> bool:
+    def update(self, rows: Batch, loss: str, **options: Any) -> None:
+        """Take one optimizer step on the registered loss of that name, with these options of its own."""
+        made = self.make_loss(loss, **options)
+        if made.of_pairs:
+            self._update_on_pairs(learnable_pairs(rows), made)
+        else:
+            self._update_on_tokens(only_learnable(rows), made)
+
+    def make_loss(self, name: str, **options: Any) -> Loss:
+        """Make a registered loss. Raises KeyError for an unknown name, ValueError for an option that is wrong."""
+        return with_options(losses, name, options)(self.context.config)
+
+    def _update_on_tokens(self, rows: Batch, loss: Loss) -> None:
+        weights = self.token_weights(rows, loss.aggregate)
+        prepared = loss.prepare(rows, Surroundings(self.context.metrics, self.engine.global_sums))
+        names = [*loss.declared_in(rows), *sorted(set(prepared.columns) - set(rows.columns))]
+        terms = dict.fromkeys(loss.terms, 0.0)
+
+        def share(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            columns = token_columns(names, prepared, micro)
+            found = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
+            self.record(found)
+            weight = tokens_of(weights, micro)
+            for name in terms:
+                terms[name] += float((found.terms[name].detach() * weight).sum())
+            return (found.loss * weight).sum()
+
+        temperature = self.temperature(rows) if loss.at_sampling_temperature else None
+        if self.learn(prepared, share, temperature=temperature):
+            # A rank has sums over its own rows, weighed by totals over all ranks: the ranks' sums add up.
+            for name, part in terms.items():
+                self.context.metrics.mean(name, part, 1 / self.groups.layout.data)
+
+    def _update_on_pairs(self, pairs: Batch, loss: Loss) -> None:
+        total = self.engine.global_sums(float(len(pairs)))[0]
+
+        def share(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            columns = pair_columns(loss, pairs, micro.rows[::2] // 2)
+            found = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
+            self.record(found)
+            return found.loss.sum() / total
+
+        # Both sides of a pair are in one micro-batch, so its gradient is exact.
+        self.learn(sides(pairs), share, rows_per_unit=2)
+
+    def learn(self, batch: Batch, loss: Share, **options: Any) -> bool:
         """Take an optimizer step of the engine, with `options` of its `train`; report how it went.
 
         Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
@@ -173,6 +223,23 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
     def load_checkpoint(self, folder: str) -> None:
         with self.model_loaded(learns=True) as engine:
             self.restore(engine_checkpoint.load(engine, Path(folder)))
+
+
+def pair_columns(loss: Loss, pairs: Batch, at: np.ndarray) -> dict[str, Tensor]:
+    """Return the columns that a loss declared, of these pairs."""
+    return {name: tensor(pairs.dense(name)[at]).to(platform().device) for name in loss.declared_in(pairs)}
+
+
+def token_columns(names: Sequence[str], rows: Batch, micro: MicroBatch) -> dict[str, Tensor]:
+    """Return columns at the tokens of a micro-batch, or at its rows if they are dense."""
+    found = {}
+    for name in names:
+        column = rows[name]
+        if isinstance(column, Ragged):
+            found[name] = tokens_of(column, micro)
+        else:
+            found[name] = tensor(column[micro.rows]).to(platform().device)
+    return found
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:

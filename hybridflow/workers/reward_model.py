@@ -6,16 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hybridflow.batch import Batch
-from hybridflow.engines.megatron.engine import TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
-from hybridflow.losses.preference_losses import columns_of, pair_losses
-from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.losses.loss import LossInputs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
-from hybridflow.workers.model_worker import ModelWorker, TrainedWorker, tensor
+from hybridflow.workers.model_worker import ModelWorker, TrainedWorker, pair_columns
 from hybridflow.workers.preference_pairs import sides
 from hybridflow.workers.worker import Context, workers
 
@@ -29,31 +25,20 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
         super().__init__(context, settings, head="reward", optimizer=settings.optimizer)
 
     def update_reward_model(self, pairs: Batch) -> None:
-        """Take an optimizer step on pairs. Both sides of a pair are in one micro-batch, so its gradient is exact."""
-        total, rows = self.engine.global_sums(float(len(pairs)))[0], sides(pairs)
-
-        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
-            found = self._compared(outputs.scores, pairs, micro.rows[::2] // 2)
-            self.record(found)
-            return found.loss.sum() / total
-
-        self.learn(rows, loss, rows_per_unit=2)
+        self.update(pairs, "pairs")
 
     def compare(self, pairs: Batch) -> None:
         with self.model_loaded() as engine:
             scores = engine.score_rows(sides(pairs))
         if scores is not None:
-            self.record(self._compared(torch.from_numpy(scores), pairs, np.arange(len(pairs))))
+            loss, given = self.make_loss("pairs"), torch.from_numpy(scores)
+            none = given.new_zeros(0)
+            columns = pair_columns(loss, pairs, np.arange(len(pairs)))
+            self.record(loss.token_loss(LossInputs(none, none, none, none, given, columns)))
 
     def save_model(self, folder: str) -> None:
         with writing(Path(folder)), self.model_loaded() as engine:
             engine.export(folder)
-
-    def _compared(self, scores: Tensor, pairs: Batch, at: np.ndarray) -> TokenLoss:
-        """Return the loss of each pair, from the [2 P] scores of the sides of those pairs."""
-        name = self.context.config.algorithm.pair_loss
-        columns = {column: tensor(pairs.dense(column)[at]).to(scores.device) for column in columns_of(name)}
-        return pair_losses.get(name)(scores[::2], scores[1::2], **columns)
 
 
 class ScoringWorker(ModelWorker):

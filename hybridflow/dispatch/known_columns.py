@@ -1,4 +1,4 @@
-"""The columns of the roles that come with hybridflow, and what each must be like."""
+"""Columns that the roles and losses of hybridflow exchange, and what each must be like."""
 
 from __future__ import annotations
 

@@ -1,0 +1,145 @@
+"""The losses that come with hybridflow: of policies, of critics and of reward models. Their formulas stand beside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+
+from hybridflow.batch import Batch
+from hybridflow.batch.loss_mask import LearnedTokens
+from hybridflow.config import auto_settings
+from hybridflow.config.schema import Config
+from hybridflow.dispatch import Reads
+from hybridflow.dispatch.known_columns import KINDS, kinds
+from hybridflow.losses.corrections import CorrectionInputs, changed, correction, effective_share
+from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
+from hybridflow.losses.policy_losses import PolicyInputs, policy_loss
+from hybridflow.losses.preference_losses import columns_of, dpo, pair_losses
+from hybridflow.losses.segments import row_sums
+from hybridflow.losses.token_loss import TokenLoss, sums
+from hybridflow.losses.value_loss import clipped_value_loss
+
+CORRECTION = "rollout_correction"
+
+
+@losses.register("policy")
+class PolicyObjective(Loss):
+    """`algorithm.policy_loss`: a loss of ratios and advantages, less entropy, plus the KL to the reference.
+
+    Each token's loss is weighed for the sake of the engine that sampled it, which is not quite the old policy.
+    """
+
+    needs: ClassVar = kinds("old_log_probs", "advantages")
+    optional: ClassVar = kinds("ref_log_probs", "rollout_log_probs")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._settings = config.algorithm.policy_loss
+        self._surrogate = policy_loss(self._settings.name, self._settings.options)
+        self._kl = kl_estimators.get(self._settings.kl_estimator)
+        self.aggregate = self._settings.aggregate
+        used = {"pg_loss": True, "entropy_loss": self._settings.entropy_coef, "kl_loss": self._settings.kl_coef}
+        self.terms = tuple(f"actor/{name}" for name, coef in used.items() if coef)
+
+    def prepare(self, rows: Batch, here: Surroundings) -> Batch:
+        """Add the weights of the correction, which are measured over all ranks."""
+        part, asked = auto_settings.correction(self.config), self._settings.correction
+        unknown = asked.name == auto_settings.AUTO and "rollout_log_probs" not in rows  # rows that vLLM did not sample
+        if part.name == "none" or unknown:
+            return rows
+        learned = LearnedTokens.of(rows)
+        both = (rows.ragged(name) for name in ("old_log_probs", "rollout_log_probs"))
+        old, sampler = (torch.tensor(learned.pick(column)) for column in both)
+        inputs = CorrectionInputs(old, sampler, torch.from_numpy(learned.lengths))
+        weights = correction(part.name, part.options)(inputs)
+        exact = weights.double()
+        totals = float(exact.sum()), float(exact.square().sum()), float(len(weights))
+        here.metrics.mean("rollout_correction/effective_share", effective_share(*here.global_sums(*totals)))
+        here.metrics.mean("rollout_correction/weight", totals[0], len(weights))
+        here.metrics.mean("rollout_correction/changed", float(changed(inputs, weights).sum()), len(weights))
+        return rows | Batch(**{CORRECTION: learned.spread(weights.numpy())})
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        columns, settings = inputs.columns, self._settings
+        found = self._surrogate(
+            PolicyInputs(inputs.log_probs, columns["old_log_probs"], columns["advantages"], inputs.lengths)
+        )
+        surrogate = found.loss * columns[CORRECTION] if CORRECTION in columns else found.loss
+        terms = {"actor/pg_loss": surrogate, "actor/entropy_loss": inputs.entropy}
+        total = surrogate - settings.entropy_coef * inputs.entropy
+        if settings.kl_coef:
+            terms["actor/kl_loss"] = self._kl(inputs.log_probs, columns["ref_log_probs"])
+            total = total + settings.kl_coef * terms["actor/kl_loss"]
+        return replace(found, loss=total, terms={name: terms[name] for name in self.terms})
+
+
+@losses.register("supervised")
+class NegativeLogLikelihood(Loss):
+    """-log π of the response tokens, whoever wrote them."""
+
+    at_sampling_temperature = False
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        return TokenLoss(-inputs.log_probs, sums({"actor/nll": -inputs.log_probs}))
+
+
+@losses.register("dpo")
+class DPO(Loss):
+    """The loss of preferences against a reference, `algorithm.preference_loss`; see `preference.dpo`."""
+
+    needs: ClassVar = kinds("ref_chosen", "ref_rejected")
+    of_pairs = True
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        totals = row_sums(inputs.log_probs, inputs.lengths)
+        reference = inputs.columns["ref_chosen"], inputs.columns["ref_rejected"]
+        return dpo(totals[::2], totals[1::2], *reference, self.config.algorithm.preference_loss.beta)
+
+
+@losses.register("value")
+class ValueLoss(Loss):
+    """The squared error of the critic's values, clipped around the old ones: `algorithm.value_loss`."""
+
+    needs: ClassVar = kinds("values", "returns")
+    at_sampling_temperature = False
+    role: ClassVar[str] = "critic"
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        old, returns = (inputs.columns[name] for name in self.needs)
+        found = clipped_value_loss(inputs.values, old, returns, self.config.algorithm.value_loss.clip)
+        named = {name.replace("critic/", f"{self.role}/", 1): value for name, value in found.metrics.items()}
+        return replace(found, metrics=named)
+
+
+@losses.register("cost_value")
+class CostValueLoss(ValueLoss):
+    """The same of the critic of costs."""
+
+    needs: ClassVar = kinds("cost_values", "cost_returns")
+    role = "cost_critic"
+
+
+@losses.register("pairs")
+class PairScores(Loss):
+    """The loss of the scores that a reward model gives to both sides of pairs: `algorithm.pair_loss`."""
+
+    of_pairs = True
+
+    @classmethod
+    def declared(cls) -> Reads:
+        """Return the labels that any loss of pairs reads: which one it is, is known to the settings alone."""
+        return Reads((), {column: KINDS.get(column, "") for name in pair_losses for column in columns_of(name)})
+
+    @classmethod
+    def reads(cls) -> Reads:
+        """Return no mask: a score is of a whole response."""
+        own = cls.declared()
+        return Reads(kinds("prompt_ids", "response_ids", "rejected_ids"), own.optional)
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        name = self.config.algorithm.pair_loss
+        labels: dict[str, Any] = {column: inputs.columns[column] for column in columns_of(name)}
+        return pair_losses.get(name)(inputs.scores[::2], inputs.scores[1::2], **labels)

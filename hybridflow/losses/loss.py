@@ -1,0 +1,146 @@
+"""Losses: what an optimizer step of a trained role minimises, and which columns that needs.
+
+A loss is a class in the registry `losses`, which an algorithm's flow names:
+
+    @losses.register("reverse_kl")
+    class ReverseKL(Loss):
+        needs = {"teacher_log_probs": "ragged float"}
+
+        def token_loss(self, inputs: LossInputs) -> TokenLoss: ...
+
+    self.actor.update_policy(rows, "reverse_kl")
+
+The controller asks a loss for its columns alone, light ranks not even for those; so this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hybridflow.batch import Batch
+from hybridflow.config.schema import Config
+from hybridflow.dispatch import Reads
+from hybridflow.dispatch.known_columns import kinds
+from hybridflow.dispatch.method import Columns
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.metrics import Metrics
+from hybridflow.registry import Registry
+from hybridflow.tasks.grades import GRADES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hybridflow.losses.token_loss import TokenLoss
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What the model says of T response tokens of R whole rows, end to end, and the columns that the loss declared.
+
+    Tokens that `loss_mask` leaves out are not among them: rows are given as though they had no others.
+
+    Attributes:
+        lengths: [R] int64, tokens of each row.
+        log_probs, entropy: [T] of a language model, with gradients.
+        values: [T] of a critic, with gradients.
+        scores: [R] of a reward model, with gradients.
+        columns: by name, [T] if a column is ragged over responses, else [R]. Of a loss of pairs: [R / 2].
+
+    What the role's model does not say is empty.
+    """
+
+    lengths: Tensor
+    log_probs: Tensor
+    entropy: Tensor
+    values: Tensor
+    scores: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a loss may use of the rank that it is on, before the rows are cut into micro-batches.
+
+    Attributes:
+        metrics: of the update.
+        global_sums: sums of numbers over the data parallel ranks; each must ask equally often.
+    """
+
+    metrics: Metrics
+    global_sums: Callable[..., list[float]]
+
+
+class Loss:
+    """What one optimizer step minimises. One is made for each update, with the options that the call names.
+
+    Attributes:
+        needs: the columns that it reads, by name, with their kinds; prompts and responses it always has.
+        optional: columns that it reads too where rows have them.
+        of_pairs: a row is a pair, a chosen response and a rejected one; the loss sees both, one after the other, as
+            2 P rows, and gives a loss a pair. Their mean is minimised.
+        at_sampling_temperature: log-probs are taken at the temperature that each row was sampled at; else at 1, the
+            model's own, as for text that comes from elsewhere.
+        aggregate: how tokens are averaged, by its name among `hybridflow.losses.aggregate.aggregations`.
+        terms: the names of `TokenLoss.terms` that it reports, known before there are rows: a rank may have none.
+    """
+
+    needs: ClassVar[Columns] = ()
+    optional: ClassVar[Columns] = ()
+    of_pairs: ClassVar[bool] = False
+    at_sampling_temperature: ClassVar[bool] = True
+    aggregate: str = "token_mean"
+    terms: tuple[str, ...] = ()
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @classmethod
+    def declared(cls) -> Reads:
+        """Return the columns that `token_loss` is given."""
+        return Reads(cls.needs, cls.optional)
+
+    def declared_in(self, rows: Batch) -> list[str]:
+        """Return the names of the declared columns that rows have."""
+        needs, optional = self.declared()
+        return [name for name in (*needs, *optional) if name in rows]
+
+    @classmethod
+    def reads(cls) -> Reads:
+        """Return the columns that travel with an update: those declared, and those of every update."""
+        own, tokens = cls.declared(), kinds("prompt_ids", "response_ids")
+        if cls.of_pairs:
+            masks = kinds("loss_mask", "rejected_loss_mask")
+            return Reads(_kinds(tokens | kinds("rejected_ids"), own.needs), _kinds(masks, own.optional))
+        temperature = kinds("sampling_temperature") if cls.at_sampling_temperature else {}
+        # Grades say which rows can be learned from. They may be of any kind: nobody computes with them.
+        common = kinds("loss_mask") | temperature | dict.fromkeys(GRADES, "")
+        return Reads(_kinds(tokens, own.needs), _kinds(common, own.optional))
+
+    def prepare(self, rows: Batch, here: Surroundings) -> Batch:
+        """Return this rank's rows with columns that the loss makes from all of them, beside those that it declared."""
+        return rows
+
+    def token_loss(self, inputs: LossInputs) -> TokenLoss:
+        """Return the loss of each token, or of each pair, and what to report of it."""
+        raise NotImplementedError
+
+
+losses: Registry[type[Loss]] = Registry("loss", "hybridflow.losses.builtin_losses", of=Loss)
+
+
+def reads_of(name: str | None = None) -> Callable[..., Reads]:
+    """Return what a role's method reads that minimises the loss of that name, or the one that its call names."""
+
+    def reads(rows: Any, loss: str = "", **options: Any) -> Reads:
+        try:
+            return losses.get(name or loss).reads()
+        except KeyError as error:
+            raise HybridFlowError(error.args[0]) from None
+
+    return reads
+
+
+def _kinds(common: Mapping[str, str], own: Columns) -> dict[str, str]:
+    return {**common, **(own if isinstance(own, Mapping) else dict.fromkeys(own, ""))}
