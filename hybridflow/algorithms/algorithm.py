@@ -239,10 +239,7 @@ def uses_reference_kl(config: Settings) -> bool:
     return bool(config.reward_kl_coef or config.policy_loss.kl_coef)
 
 
-MODULES = (
-    "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "remax", "reinforce_plus_plus", "safe_rlhf",
-    "sft", "reward_model", "cost_model", "dpo",
-)  # fmt: skip
+MODULES = ("ppo", "grpo", "dapo", "remax", "safe_rlhf", "sft", "reward_model", "dpo")
 algorithms: Registry[type[Algorithm]] = Registry(
     "algorithm", *(f"hybridflow.algorithms.{name}" for name in MODULES), of=Algorithm
 )

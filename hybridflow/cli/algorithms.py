@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from hybridflow.config import compose, plugins
+from hybridflow.config import compose, plugins, recipes
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
@@ -47,9 +47,11 @@ def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
         if absent := sorted(OmegaConf.missing_keys(tree)):
             raise ConfigError(f"algorithm={option}: {', '.join(absent)} must be given")
         options[option] = cast(Settings, OmegaConf.to_object(tree))
-        if options[option].name not in algorithms:
-            name = options[option].name
-            raise ConfigError(f"algorithm={option}: no algorithm is named {name!r}; name its module too")
+        name = options[option].name
+        if name not in algorithms:
+            former = [problem.partition(": ")[2] for problem in recipes.former_names(name)]
+            unknown = former or [f"no algorithm is named {name!r}; name its module too"]
+            raise ConfigError(f"algorithm={option}: {unknown[0]}")
     named = {settings.name for settings in options.values()}
     options |= {name: Settings(name=name) for name in algorithms if name not in named}
     learns = {name for name in roles if issubclass(roles.get(name), TrainedRole)}
@@ -57,7 +59,7 @@ def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
     for option, settings in options.items():
         cls = algorithms.get(settings.name)
         marked = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
-        table.append((option, cls.paper, ", ".join(marked), ", ".join(parts_of(settings, cls))))
+        table.append((option, settings.paper or cls.paper, ", ".join(marked), ", ".join(parts_of(settings, cls))))
     return table
 
 

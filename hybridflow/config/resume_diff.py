@@ -11,10 +11,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from hybridflow.config import sections
+from hybridflow.config.recipes import FORMER_FLOWS
 from hybridflow.config.schema import Config, Decay
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
-FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit")
+FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit", "algorithm.recipe", "algorithm.paper")
 NOT_FREE = ("trainer.schedule",)  # how old the weights are that rows are sampled from
 # How the work is cut: numbers change by their rounding only.
 CUT = (
@@ -67,6 +68,10 @@ def changes(before: str, now: str, config: Config) -> Changes:
 def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
     """List every setting that differs between two configurations as YAML, by key: `key: a before, b now`."""
     old, new = _flat(before), _flat(now)
+    name = old.get("algorithm.name")
+    # An older version had the same flow by another name.
+    if name in FORMER_FLOWS and new.get("algorithm.name") == FORMER_FLOWS[name]:
+        old["algorithm.name"] = new["algorithm.name"]
     return {
         key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
         for key in sorted({*old, *new})

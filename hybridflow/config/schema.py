@@ -286,9 +286,11 @@ class LagrangeConfig:
 
 @dataclass
 class AlgorithmConfig:
-    """Algorithm, its data sizes and its parts."""
+    """Algorithm, its data sizes and its components."""
 
-    name: str = MISSING
+    name: str = MISSING  # of the flow: the registered name of the algorithm
+    recipe: str = ""  # what these settings of that flow are called, if they have a name of their own
+    paper: str = ""  # where the recipe comes from
     prompts_per_step: Count = 64
     samples_per_prompt: Count = 1
     minibatches: Count = 1  # optimiser steps per pass over a step's rows

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from hybridflow.config import number_bounds
+from hybridflow.config import number_bounds, recipes
 from hybridflow.config.model_roles import MODEL_ROLES, section, with_models
 from hybridflow.config.schema import SECTIONS, Config, Device
 from hybridflow.placement import Placement
@@ -96,7 +96,7 @@ def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:
-    name = config.algorithm.name
+    name = recipes.called(config)
     known = SECTIONS | {*facts.own}
     for role in facts.roles:
         if role not in known:

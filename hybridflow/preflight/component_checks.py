@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hybridflow.config import auto_settings
+from hybridflow.config import auto_settings, recipes
 from hybridflow.config.schema import ComponentConfig, Config
 from hybridflow.options import faults, nearest, taken_by, takes
 from hybridflow.registry import Registry
@@ -87,7 +87,7 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
             by = "the sampling of several responses a prompt" if column == "group_id" else ", ".join(givers(column))
             yield (
                 f"algorithm.advantage.name: {name!r} reads the column {column!r}, which is given by "
-                f"{by or 'no role that is known'}; {settings.name} does not name it among its columns"
+                f"{by or 'no role that is known'}; {recipes.called(config)} does not name it among its columns"
             )
     if "group_id" in needs(name) and settings.samples_per_prompt < 2:
         yield (

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
+from hybridflow.config import recipes
 from hybridflow.config.model_roles import has_model, section
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config
@@ -34,13 +35,15 @@ def problems(
     from hybridflow.algorithms.schedule import schedules
     from hybridflow.observe.sinks import metric_sinks
 
-    found = [*component_checks.unknown_name("algorithm.name", algorithms, config.algorithm.name), *_task(config)]
+    name = config.algorithm.name
+    found = [*_task(config)]
     found += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
-    for name in config.trainer.metric_sinks:
-        found += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, name)
-    if config.algorithm.name not in algorithms:
-        return [*found, *combination_checks.problems(config)]
-    flow = algorithms.get(config.algorithm.name)
+    for sink in config.trainer.metric_sinks:
+        found += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, sink)
+    if name not in algorithms:
+        unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
+        return [*unknown, *found, *combination_checks.problems(config)]
+    flow = algorithms.get(name)
     roles = flow.roles_of(config.algorithm)
     found += [*_graders(config, roles), *_workers(config, roles)]
     facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
@@ -82,7 +85,7 @@ def _task(config: Config) -> Iterator[str]:
     learner = config.algorithm.name
     if learner in algorithms and algorithms.get(learner).preferences and not issubclass(task, PreferenceTask):
         yield (
-            f"task.name: {learner} learns from preferences, and {name} has none: make it a "
+            f"task.name: {recipes.called(config)} learns from preferences, and {name} has none: make it a "
             "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
         )
 

@@ -3,8 +3,9 @@
 Meant for it is what the command line sets, or the algorithm's own option file. An experiment and other files may set
 what another algorithm heeds, so that one experiment serves several: `experiment=addition algorithm=dpo`.
 
-An algorithm declares what it heeds (`heeds`, `parts`). One that does not is held to its parts alone: what else its flow
-reads, nobody knows. So is a class derived from one of ours, which may read more, until it declares it too.
+An algorithm declares what it heeds (`heeds`, `components`). One that does not is held to its components alone: what
+else its flow reads, nobody knows. So is a class derived from one of ours, which may read more, until it declares it
+too.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from hybridflow.config import sections
+from hybridflow.config import recipes, sections
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm as Flow
 
-NAMED = ("reward_shaping", "rollout_filter", "reward_kl_control", "pair_loss")  # parts that `parts` must name
-ALWAYS = ("name", "prompts_per_step", "minibatches", "epochs")
+NAMED = ("reward_shaping", "rollout_filter", "reward_kl_control", "pair_loss")  # components that `components` must name
+ALWAYS = ("name", "recipe", "paper", "prompts_per_step", "minibatches", "epochs")
 # Settings of these are often taken over by other sections (`${actor.parallel.tensor}`), or are needed to validate.
 SHARED = ("actor", "reward")
 
@@ -57,7 +58,7 @@ def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path
     for key, _ in _idle(config, algorithm):
         layer = origins.layer(key)
         if not _meant(origins, key) and layer is not None and ours not in layer.file.resolve().parents:
-            found.append(origins.annotate(f"{key}: no effect, as {config.algorithm.name} does not heed it"))
+            found.append(origins.annotate(f"{key}: no effect, as {recipes.called(config)} does not heed it"))
     return [*found, *_absent(config, origins, algorithm)]
 
 
@@ -68,13 +69,12 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
         role, _, below = override.key_or_group.partition(".")
         of_a_role = role in sections.added() or (role in SECTIONS and hasattr(getattr(config, role), "worker"))
         if of_a_role and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
-            yield f"{override.input_line}: no effect, as {config.algorithm.name} has no role {role}"
+            yield f"{override.input_line}: no effect, as {recipes.called(config)} has no role {role}"
 
 
 def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
     """Yield by key the settings that are not at their defaults and that this algorithm has no use for."""
     heeds = vars(algorithm).get("heeds")
-    name = config.algorithm.name
     default = AlgorithmConfig()
     unread = [
         entry for entry in fields(AlgorithmConfig) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.components)
@@ -84,8 +84,9 @@ def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
             value = getattr(config.algorithm, entry.name)
             usual = getattr(default, entry.name)
             for key, found, expected in _changed(f"algorithm.{entry.name}", value, usual):
-                more = "" if heeds is not None else f"; a flow that has names {entry.name} among its `parts`"
-                yield key, f"{key}: {found} given, but {name} has no use for it; {_way_out(expected)}{more}"
+                more = "" if heeds is not None else f"; a flow that has names {entry.name} among its `components`"
+                told = f"{found} given, but {recipes.called(config)} has no use for it; {_way_out(expected)}{more}"
+                yield key, f"{key}: {told}"
 
 
 def _way_out(expected: Any) -> str:

@@ -28,7 +28,7 @@ def settings(*overrides: str) -> Settings:
     ],
 )
 def test_a_reference_is_there_only_if_leaving_it_costs(overrides: tuple[str, ...], pays: bool) -> None:
-    for name in ("ppo", "grpo", "remax", "dapo", "safe_rlhf", "rloo"):
+    for name in ("ppo", "grpo", "remax", "dapo", "safe_rlhf"):
         assert ("reference" in algorithms.get(name).roles_of(settings(*overrides))) is pays
     assert "reference" in algorithms.get("dpo").roles_of(settings(*overrides))
 

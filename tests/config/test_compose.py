@@ -86,8 +86,8 @@ def test_train_reward_starts_from_the_actors_model():
     assert (config.reward_model.model.path, config.reward_model.parallel.tensor) == ("m", 2)
     assert compose.compose("train-reward", ["experiment=addition"]).tree.algorithm.name == "reward_model"
     config = preflight.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
-    assert (config.algorithm.name, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
-    assert compose.compose("train-cost", ["experiment=addition_reward"]).tree.algorithm.name == "cost_model"
+    assert (config.algorithm.recipe, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
+    assert compose.compose("train-cost", ["experiment=addition_reward"]).tree.algorithm.recipe == "cost_model"
 
 
 def test_yaml_repeats_no_default_of_the_schema():

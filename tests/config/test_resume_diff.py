@@ -92,3 +92,14 @@ def test_of_an_empty_file_only_what_is_set_now_is_told(empty: str) -> None:
     found = changes(empty, resolved_yaml(config), config)
     assert "run.seed: nothing in the checkpoint, 2 now" in found.numbers
     assert not any(told.startswith("trainer.save_every") for told in found.numbers)
+
+
+@pytest.mark.parametrize("recipe", ["dr_grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"])
+def test_a_run_of_before_its_algorithm_was_a_recipe_goes_on(recipe: str) -> None:
+    now = load("train", [*ADDITION, f"algorithm={recipe}"])
+    former = replace(now.algorithm, name=recipe.removesuffix("_baseline"), recipe="", paper="")
+    before = replace(now, algorithm=former)
+    assert changes(resolved_yaml(before), resolved_yaml(now), now) == Changes([], [])
+    other = replace(now, algorithm=replace(now.algorithm, name="ppo"))
+    (told,) = changes(resolved_yaml(before), resolved_yaml(other), other).numbers
+    assert told.startswith(f"algorithm.name: {former.name} in the checkpoint, ppo now")
