@@ -6,6 +6,7 @@ ranks. Its methods take a `Batch` on a rank; on the controller the same call tak
 
 from hybridflow.roles.builtin_roles import (
     ActorRole,
+    AdvantageRole,
     CriticRole,
     ModelRewardRole,
     ReferenceRole,
@@ -19,6 +20,7 @@ from hybridflow.roles.role import Role, givers, roles
 
 __all__ = [
     "ActorRole",
+    "AdvantageRole",
     "CostCriticRole",
     "CostRole",
     "CriticRole",

@@ -87,8 +87,29 @@ class GeneratingRole(Role[RowsT]):
         raise NotImplementedError
 
 
+class AdvantageRole(Role[RowsT]):
+    """Estimates how much better tokens were than expected. It needs no model, only whole groups on each rank."""
+
+    @using("dp_proto", gives=kinds("advantages", "returns"))
+    def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
+        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
+
+        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens. A row
+        with a grade that has failed is no member of its group, nor of the batch; it gets 0.
+        """
+        raise NotImplementedError
+
+    @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
+    def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
+        """Estimate as `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
+
+        Reads `costs` and, if the estimator reads values, `cost_values` too.
+        """
+        raise NotImplementedError
+
+
 @roles.register("actor")
-class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
+class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT]):
     """Policy: it samples, scores and learns."""
 
     @using("one_to_all")
@@ -110,23 +131,6 @@ class ActorRole(GeneratingRole[RowsT], TrainedRole[RowsT]):
 
         They are those of the distribution that was sampled from: at `sampling_temperature`, which rows that lack it
         have from `rollout.temperature`. The reference's and those of `update_actor` are too.
-        """
-        raise NotImplementedError
-
-    @using("dp_proto", gives=kinds("advantages", "returns"))
-    def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
-        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
-
-        The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens. A row
-        with a grade that has failed is no member of its group, nor of the batch; it gets 0.
-        """
-        raise NotImplementedError
-
-    @using("dp_proto", gives=kinds("advantages", "returns", "cost_returns"))
-    def compute_constrained_advantage(self, rollout: RowsT, *, kl_coef: float, multiplier: float) -> RowsT:
-        """Estimate as `compute_advantage`, of reward less `multiplier` times cost; and `cost_returns` (ragged float).
-
-        Reads `costs` and, if the estimator reads values, `cost_values` too.
         """
         raise NotImplementedError
 

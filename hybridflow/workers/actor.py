@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
-from torch import Tensor
 
 from hybridflow.batch import Batch
 from hybridflow.batch.loss_mask import LearnedTokens
@@ -17,19 +15,16 @@ from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse
 from hybridflow.engines.megatron.engine import Loss, MegatronEngine
 from hybridflow.engines.vllm.requests import FinishedRow
 from hybridflow.observe.disk_errors import writing
-from hybridflow.observe.metrics import Metrics
-from hybridflow.parallel.platform import platform
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
-from hybridflow.tasks.grades import over_learnable, settled
-from hybridflow.workers.advantage import Estimation
+from hybridflow.workers.advantage import AdvantageWorker
 from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
 from hybridflow.workers.model_worker import TrainedWorker, set_down
 from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("actor")
-class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
+class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWorker):
     """Policy on one rank.
 
     Invariant: `version` counts the optimizer steps of these weights, and generation only ever runs on that version.
@@ -107,12 +102,6 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
         metrics.mean("actor/entropy", learned.pick(scores["entropy"]).sum(), tokens)
         return Batch(old_log_probs=log_probs)
 
-    def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
-        return self._estimated(rollout, lambda estimation: estimation.plain(kl_coef))
-
-    def compute_constrained_advantage(self, rollout: Batch, *, kl_coef: float, multiplier: float) -> Batch:
-        return self._estimated(rollout, lambda estimation: estimation.constrained(kl_coef, multiplier))
-
     def update_policy(self, rows: Batch, loss: str, **options: Any) -> None:
         self.update(rows, loss, **options)
 
@@ -132,24 +121,3 @@ class ActorWorker(ActorRole[Batch], GeneratingWorker, TrainedWorker):
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the version. Generation has no weights yet, so its next call refits."""
         self.version = state["weight_version"]
-
-    def _estimated(self, rollout: Batch, estimate: Callable[[Estimation], Batch]) -> Batch:
-        """Advantages of the rows that are graded. Grades of an algorithm that made them itself are checked here."""
-
-        def estimated(rows: Batch) -> Batch:
-            return estimate(Estimation(rows, self.context, self._sum_over_ranks))
-
-        self._report_masked(rollout)
-        return over_learnable(settled(rollout, rollout, self.context.config, Metrics()), estimated)
-
-    def _report_masked(self, rollout: Batch) -> None:
-        """Report what `loss_mask` leaves out, if there is one."""
-        learned, metrics = LearnedTokens.of(rollout), self.context.metrics
-        if learned.mask is not None:
-            metrics.total("rollout/masked_rows", float((learned.lengths == 0).sum()))
-            metrics.mean("rollout/masked_fraction", float((~learned.mask).sum()), len(learned.mask))
-
-    def _sum_over_ranks(self, vector: Tensor) -> Tensor:
-        total = vector.to(platform().device)
-        dist.all_reduce(total, group=self.groups.megatron.intra_dist_opt)
-        return total.to(vector.device)

@@ -1,4 +1,7 @@
-"""Advantages of a rank's rows: rewards are shaped, the KL is taken off, the estimator runs. No model is."""
+"""Advantages of a rank's rows: rewards are shaped, the KL is taken off, the estimator runs.
+
+No model is run, loaded or needed: a worker that does nothing else starts on ranks that have none.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
@@ -16,17 +20,51 @@ from hybridflow.losses.kl_estimators import kl_estimators
 from hybridflow.losses.lagrange import constrained_advantages
 from hybridflow.losses.reward_shapings import ShapingInputs, shaping
 from hybridflow.losses.rewards import token_rewards
-from hybridflow.workers.model_worker import tensor
-from hybridflow.workers.worker import Context
+from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.platform import platform
+from hybridflow.roles import AdvantageRole
+from hybridflow.tasks.grades import over_learnable, settled
+from hybridflow.workers.worker import Context, Worker
 
 Sum = Callable[[Tensor], Tensor]
 CRITICS = (("critic", "values", "returns"), ("cost_critic", "cost_values", "cost_returns"))
-"""Of each critic, the columns of what it says and of what it should have said."""
+"""Each critic with the columns of what it says and of what it should have said."""
+
+
+class AdvantageWorker(AdvantageRole[Batch], Worker):
+    """Estimates advantages of this rank's rows; the ranks of its pool have all rows of the batch between them."""
+
+    def compute_advantage(self, rollout: Batch, *, kl_coef: float) -> Batch:
+        return self._estimated(rollout, lambda estimation: estimation.plain(kl_coef))
+
+    def compute_constrained_advantage(self, rollout: Batch, *, kl_coef: float, multiplier: float) -> Batch:
+        return self._estimated(rollout, lambda estimation: estimation.constrained(kl_coef, multiplier))
+
+    def _estimated(self, rollout: Batch, estimate: Callable[[Estimation], Batch]) -> Batch:
+        """Estimate for the rows to learn from. Grades of an algorithm that made them itself are checked here."""
+        self._report_masked(rollout)
+        checked = settled(rollout, rollout, self.context.config, Metrics())
+        return over_learnable(checked, lambda rows: estimate(Estimation(rows, self.context, sum_over_pool)))
+
+    def _report_masked(self, rollout: Batch) -> None:
+        """Report what `loss_mask` leaves out, if there is one."""
+        learned = LearnedTokens.of(rollout)
+        metrics = self.context.metrics
+        if learned.mask is not None:
+            metrics.total("rollout/masked_rows", float((learned.lengths == 0).sum()))
+            metrics.mean("rollout/masked_fraction", float((~learned.mask).sum()), len(learned.mask))
+
+
+def sum_over_pool(vector: Tensor) -> Tensor:
+    """Return the sum of a vector over the ranks of the pool."""
+    total = vector.to(platform().device)
+    dist.all_reduce(total)
+    return total.to(vector.device)
 
 
 @dataclass(frozen=True)
 class Estimation:
-    """Estimates advantages of these rows, as `algorithm` says.
+    """Advantages of some rows, as `algorithm` says.
 
     Attributes:
         all_reduce: see `AdvantageInputs`.
@@ -51,7 +89,7 @@ class Estimation:
         Half of the KL is taken off the rewards and half is put on the costs, so the mixture has the same share of it
         whatever the multiplier is (Safe-RLHF, arXiv 2310.12773, appendix on the policy's loss).
         """
-        (rewards, baseline), costs, kl = self._rewards(), tensor(self.rollout.dense("costs")), self._kl()
+        (rewards, baseline), costs, kl = self._rewards(), torch.tensor(self.rollout.dense("costs")), self._kl()
         values, cost_values = self._tokens("values"), self._tokens("cost_values")
         _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline)
         _, cost_returns = self._estimate(costs, kl, -kl_coef / 2, cost_values, baseline)
@@ -79,11 +117,11 @@ class Estimation:
         Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
         compared with is given the same.
         """
-        rewards, baseline = tensor(self.rollout.dense("rewards")), None
+        rewards, baseline = torch.tensor(self.rollout.dense("rewards")), None
         lengths = torch.from_numpy(self.rollout.ragged("response_ids").lengths)
         read = needs(self.context.config.algorithm.advantage.name)
         if "baseline_rewards" in self.rollout and "baseline_rewards" in read:
-            baseline = tensor(self.rollout.dense("baseline_rewards"))
+            baseline = torch.tensor(self.rollout.dense("baseline_rewards"))
             rewards, lengths = torch.cat([rewards, baseline]), torch.cat([lengths, self._baseline_lengths()])
         part = self.context.config.algorithm.reward_shaping
         limit = self.context.config.rollout.max_response_tokens
@@ -95,7 +133,7 @@ class Estimation:
         """[R] tokens of the responses to compare with. Raises ValueError if a shaping would need to know and cannot."""
         part = self.context.config.algorithm.reward_shaping
         if "baseline_lengths" in self.rollout:
-            return tensor(self.rollout.dense("baseline_lengths"))
+            return torch.tensor(self.rollout.dense("baseline_lengths"))
         if part.name == "none":
             return torch.zeros_like(self._lengths)
         raise ValueError(
@@ -110,7 +148,7 @@ class Estimation:
     def _picked(self, column: str) -> Tensor:
         """[T] values of a ragged column over responses, or [R] of a dense one."""
         found = self.rollout[column]
-        return tensor(self.learned.pick(found) if isinstance(found, Ragged) else found)
+        return torch.tensor(self.learned.pick(found) if isinstance(found, Ragged) else found)
 
     def _kl(self) -> Tensor | None:
         """[T] estimates of the KL to the reference, which are also reported; None if there is no reference."""
@@ -129,7 +167,7 @@ class Estimation:
             token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef),
             lengths=self._lengths,
             values=values,
-            group_id=tensor(rows.dense("group_id")) if "group_id" in rows else None,
+            group_id=torch.tensor(rows.dense("group_id")) if "group_id" in rows else None,
             baseline_rewards=baseline,
             columns={name: self._picked(name) for name in needs(part.name) if name not in FIELDS},
             all_reduce=self.all_reduce,

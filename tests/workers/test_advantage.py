@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from hybridflow.batch import Batch, Ragged
+from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.config.schema import AdvantageConfig, AlgorithmConfig, ComponentConfig, Config
+from hybridflow.dispatch import Call, split
 from hybridflow.losses.advantages import AdvantageInputs, advantages, needing
 from hybridflow.losses.reward_shapings import ShapingInputs, reward_shapings, shaping
 from hybridflow.parallel.layout import Layout
 from hybridflow.workers import Context
 from hybridflow.workers.advantage import Estimation
+from tests.spmd import Ranks
+from tests.workers import advantage_rank_functions
 
 
 @needing("style", "entropy")
@@ -146,3 +151,36 @@ def test_a_baseline_of_unknown_length_cannot_be_shaped() -> None:
     estimation(grouped, AdvantageConfig("grpo"), reward_shaping=ComponentConfig("overlong")).plain(
         0.0
     )  # which does not read it
+
+
+SCRIPT = """
+import sys
+import hybridflow.workers.advantage
+print([name for name in ("megatron", "vllm", "ray") if name in sys.modules])
+"""
+
+
+def test_its_module_needs_no_engine() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.ranks
+def test_ranks_without_a_model_estimate_what_one_rank_does(ranks1: Ranks, ranks2: Ranks) -> None:
+    """Whole groups on each rank; what is brought to scale is so over all of them."""
+    config = Config(algorithm=AlgorithmConfig(name="any", advantage=AdvantageConfig("reinforce_plus_plus_baseline")))
+    rng = np.random.default_rng(2)
+    rollout = build_rollout([3, 1, 4, 1, 5, 2], rewards=rng.normal(size=6).tolist())
+    rows = BatchRef.from_local(rollout | Batch(group_id=np.repeat(np.arange(3), 2)))
+    found: dict[int, list[float]] = {}
+    measured: dict[int, dict[str, float]] = {}
+    for ranks, world in ((ranks1, 1), (ranks2, 2)):
+        calls = split(Call((rows,), {"kl_coef": 0.0}), world, whole_groups=True)
+        parts = [call.map(lambda value: value.get() if isinstance(value, BatchRef) else value) for call in calls]
+        given = ranks.run(advantage_rank_functions.estimate, config, parts)
+        found[world] = [float(value) for rows, _ in given for value in rows.ragged("advantages").values]
+        measured[world] = given[0][1]
+    assert np.allclose(found[2], found[1], atol=1e-6) and np.std(found[1]) > 0.9
+    assert set(measured[1]) == {
+        "critic/advantages", "critic/advantages_max", "critic/advantages_min", "critic/returns",
+    }  # fmt: skip
