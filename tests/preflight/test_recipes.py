@@ -6,8 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from hybridflow.algorithms import algorithms
-from hybridflow.config import compose, setting_checks
+from hybridflow.config import compose
 from hybridflow.config.recipes import FORMER_FLOWS
+from hybridflow.preflight import setting_checks
 
 FOLDER = compose.configs_dir() / "algorithm"
 OPTIONS = {file.stem: OmegaConf.load(file) for file in FOLDER.glob("*.yaml")}
