@@ -20,7 +20,7 @@ from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.roles import roles
 
 TOKENS = {"prompt_ids", "response_ids"}
-GRADES = {"rewards", "baseline_rewards", "costs"}
+COMMON = {"rewards", "baseline_rewards", "costs", "loss_mask"}
 
 
 class Scaled(Loss):
@@ -51,12 +51,17 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> str:
             "actor",
             "update_actor",
             {*TOKENS, "old_log_probs", "advantages"},
-            {*GRADES, "sampling_temperature", "ref_log_probs", "rollout_log_probs"},
+            {*COMMON, "sampling_temperature", "ref_log_probs", "rollout_log_probs"},
         ),
-        ("actor", "update_supervised", TOKENS, GRADES),
-        ("actor", "update_preferred", {*TOKENS, "rejected_ids", "ref_chosen", "ref_rejected"}, set()),
-        ("critic", "update_critic", {*TOKENS, "values", "returns"}, GRADES),
-        ("cost_critic", "update_cost_critic", {*TOKENS, "cost_values", "cost_returns"}, GRADES),
+        ("actor", "update_supervised", TOKENS, COMMON),
+        (
+            "actor",
+            "update_preferred",
+            {*TOKENS, "rejected_ids", "ref_chosen", "ref_rejected"},
+            {"loss_mask", "rejected_loss_mask"},
+        ),
+        ("critic", "update_critic", {*TOKENS, "values", "returns"}, COMMON),
+        ("cost_critic", "update_cost_critic", {*TOKENS, "cost_values", "cost_returns"}, COMMON),
         (
             "reward_model",
             "update_reward_model",
