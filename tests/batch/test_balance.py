@@ -14,11 +14,11 @@ from hybridflow.batch import partition
 WEIGHTS = st.lists(st.integers(0, 50), max_size=30) | st.lists(st.floats(0, 1e3), max_size=30)
 
 
-def heaviest(weights: np.ndarray, parts: list[np.ndarray]) -> float:
+def heaviest_part(weights: np.ndarray, parts: list[np.ndarray]) -> float:
     return max(weights[rows].sum() for rows in parts)
 
 
-def lengths(seed: int, rows: int) -> np.ndarray:
+def build_lengths(seed: int, rows: int) -> np.ndarray:
     """Lengths like those of responses, in tokens."""
     return np.minimum(np.random.default_rng(seed).lognormal(5, 1, rows), 4096).astype(np.int64)
 
@@ -47,7 +47,7 @@ def test_within_four_thirds_of_the_best(weights: list[int], parts: int) -> None:
         np.bincount(where, weights=array, minlength=parts).max()
         for where in itertools.product(range(parts), repeat=len(weights))
     )
-    assert heaviest(array, partition(array, parts)) <= best * 4 / 3 + 1e-9
+    assert heaviest_part(array, partition(array, parts)) <= best * 4 / 3 + 1e-9
 
 
 def test_two_parts_by_hand() -> None:
@@ -59,13 +59,13 @@ def test_two_parts_by_hand() -> None:
 def test_responses_over_eight_ranks() -> None:
     ratios = []
     for seed in range(20):
-        weights = lengths(seed, 512)
-        ratios.append(heaviest(weights, partition(weights, 8)) * 8 / weights.sum())
+        weights = build_lengths(seed, 512)
+        ratios.append(heaviest_part(weights, partition(weights, 8)) * 8 / weights.sum())
     assert np.mean(ratios) <= 1.001
 
 
 def test_the_result_depends_on_nothing_else() -> None:
-    weights = lengths(0, 200) // 50  # many are equal
+    weights = build_lengths(0, 200) // 50  # many are equal
     first, second = partition(weights, 8), partition(weights.astype(np.float32), 8)
     assert [rows.tolist() for rows in first] == [rows.tolist() for rows in second]
 

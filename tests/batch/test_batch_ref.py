@@ -22,11 +22,11 @@ from hybridflow.batch.joining import concat
 from hybridflow.batch.row_source import Source
 
 
-def plain(batch: Batch) -> dict[str, list[object]]:
+def as_lists(batch: Batch) -> dict[str, list[object]]:
     return {name: [np.asarray(value).tolist() for value in batch[name]] for name in sorted(batch.columns)}
 
 
-def chunk(first: int, rows: int) -> Batch:
+def build_chunk(first: int, rows: int) -> Batch:
     """Rows that tell where they are from."""
     numbers = range(first, first + rows)
     return Batch(
@@ -41,7 +41,7 @@ referred = BatchRef.from_local
 def pairs(draw: st.DrawFn) -> tuple[Batch, BatchRef]:
     """Some rows both ways, the reference over several chunks and shuffled."""
     sizes = draw(st.lists(st.integers(0, 4), min_size=1, max_size=4))
-    chunks = [chunk(10 * i, size) for i, size in enumerate(sizes)]
+    chunks = [build_chunk(10 * i, size) for i, size in enumerate(sizes)]
     batch, ref = concat_batches(chunks), concat([referred(c) for c in chunks])
     if not len(batch):
         return batch, ref
@@ -49,29 +49,29 @@ def pairs(draw: st.DrawFn) -> tuple[Batch, BatchRef]:
     return batch.select(rows), ref.select(rows)
 
 
-def same(ref: BatchRef, batch: Batch) -> None:
+def assert_same(ref: BatchRef, batch: Batch) -> None:
     assert len(ref) == ref.rows == len(batch)
     assert sorted(ref.columns) == sorted(batch.columns)
     if len(batch):
-        assert plain(ref.get()) == plain(batch)
+        assert as_lists(ref.get()) == as_lists(batch)
 
 
 @given(pairs())
 def test_select_and_concat(pair: tuple[Batch, BatchRef]) -> None:
     batch, ref = pair
-    same(ref, batch)
+    assert_same(ref, batch)
 
 
 @given(st.lists(pairs(), min_size=1, max_size=3))
 def test_concat_of_any(parts: list[tuple[Batch, BatchRef]]) -> None:
-    same(concat([ref for _, ref in parts]), concat_batches([batch for batch, _ in parts]))
+    assert_same(concat([ref for _, ref in parts]), concat_batches([batch for batch, _ in parts]))
 
 
 @given(pairs())
 def test_union(pair: tuple[Batch, BatchRef]) -> None:
     batch, ref = pair
     more = Batch(values=np.arange(len(batch)) * 2.0)
-    same(ref | referred(more), batch | more)
+    assert_same(ref | referred(more), batch | more)
 
 
 @given(pairs(), st.data())
@@ -79,7 +79,7 @@ def test_select_after_union(pair: tuple[Batch, BatchRef], data: st.DataObject) -
     batch, ref = pair
     more = Batch(values=np.arange(len(batch)) * 2.0)
     rows = data.draw(st.permutations(range(len(batch))))
-    same((ref | referred(more)).select(rows), (batch | more).select(rows))
+    assert_same((ref | referred(more)).select(rows), (batch | more).select(rows))
 
 
 @given(pairs(), st.integers(1, 3))
@@ -87,7 +87,7 @@ def test_repeat_makes_groups(pair: tuple[Batch, BatchRef], times: int) -> None:
     batch, ref = pair
     rows = np.repeat(np.arange(len(batch)), times)
     copies = np.tile(np.arange(times), len(batch))
-    same(ref.repeat(times), batch.select(rows) | Batch(group_id=rows, copy_id=copies))
+    assert_same(ref.repeat(times), batch.select(rows) | Batch(group_id=rows, copy_id=copies))
 
 
 @given(pairs(), st.integers(1, 5))
@@ -97,7 +97,7 @@ def test_split_is_even_and_concat_undoes_it(pair: tuple[Batch, BatchRef], parts:
     assert len(cut) == parts
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
     if len(batch):
-        same(concat(cut), ref.repeat(2).get())
+        assert_same(concat(cut), ref.repeat(2).get())
 
 
 @given(pairs(), st.data())
@@ -112,7 +112,7 @@ def test_a_part_of_a_call_knows_its_rows(pair: tuple[Batch, BatchRef], data: st.
 
 
 def test_marks_travel_with_rows_and_with_columns() -> None:
-    ref = referred(chunk(0, 2)).repeat(2)
+    ref = referred(build_chunk(0, 2)).repeat(2)
     assert ref.select([3, 0]).driver_columns["group_id"].tolist() == [1, 0]
     assert ref.select_columns(["score"]).driver_columns["copy_id"].tolist() == [0, 1, 0, 1]
     union = referred(Batch(values=np.zeros(4))) | ref
@@ -121,19 +121,19 @@ def test_marks_travel_with_rows_and_with_columns() -> None:
 
 
 def test_keep_leaves_out_what_no_column_needs() -> None:
-    ref = referred(chunk(0, 2)) | referred(Batch(values=np.zeros(2)))
+    ref = referred(build_chunk(0, 2)) | referred(Batch(values=np.zeros(2)))
     assert ref.select_columns(["values"]).columns == ("values",)
     assert ref.select_columns(["score"]).columns == ("score",)
     assert ref.select_columns([]).columns == () and len(ref.select_columns([])) == 2
 
 
 def test_chunks_that_no_row_names_are_let_go() -> None:
-    ref = concat([referred(chunk(10 * i, 2)) for i in range(3)])
+    ref = concat([referred(build_chunk(10 * i, 2)) for i in range(3)])
     (source,) = ref.select([5, 0, 4]).sources
     assert [(c.get().dense("score")[0], a, b) for c, a, b in source.runs] == [(20.0, 1, 2), (0.0, 0, 1), (20.0, 0, 1)]
     assert len(ref.select([]).sources[0].chunks) == 1  # it tells what the columns are like
     assert concat([ref.select([]), ref.select([4])]).sources[0].chunks == (source.chunks[0],)
-    assert ref.select([]).get().schema == chunk(0, 1).schema
+    assert ref.select([]).get().schema == build_chunk(0, 1).schema
 
 
 def test_operations_never_look_into_a_chunk() -> None:
@@ -143,7 +143,7 @@ def test_operations_never_look_into_a_chunk() -> None:
 
 
 def test_union_refuses_what_does_not_fit() -> None:
-    ref = referred(chunk(0, 2))
+    ref = referred(build_chunk(0, 2))
     with pytest.raises(ValueError, match="union of 2 rows"):
         ref | referred(Batch(values=np.zeros(3)))
     with pytest.raises(ValueError, match="given twice: ids, score"):
@@ -153,7 +153,7 @@ def test_union_refuses_what_does_not_fit() -> None:
 
 
 def test_union_refuses_rows_of_other_groups() -> None:
-    ref = referred(chunk(0, 2)).repeat(2)
+    ref = referred(build_chunk(0, 2)).repeat(2)
     values = referred(Batch(values=np.zeros(2))).repeat(2)
     assert (ref | values).driver_columns["group_id"].tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="differ in copy_id, group_id"):
@@ -161,7 +161,7 @@ def test_union_refuses_rows_of_other_groups() -> None:
 
 
 def test_concat_refuses_other_columns() -> None:
-    ref, values = referred(chunk(0, 2)), referred(Batch(values=np.zeros(2)))
+    ref, values = referred(build_chunk(0, 2)), referred(Batch(values=np.zeros(2)))
     with pytest.raises(ValueError, match="different columns"):
         concat([ref, values])
     with pytest.raises(ValueError, match="different columns"):
@@ -175,7 +175,7 @@ def test_concat_of_columns_that_came_in_different_calls(
 ) -> None:
     (a, ref_a), (b, ref_b) = one, two
     more_a, more_b = Batch(values=np.arange(len(a)) * 2.0), Batch(values=np.arange(len(b)) * 3.0)
-    same(concat([ref_a | referred(more_a), referred(more_b) | ref_b]), concat_batches([a | more_a, b | more_b]))
+    assert_same(concat([ref_a | referred(more_a), referred(more_b) | ref_b]), concat_batches([a | more_a, b | more_b]))
 
 
 @given(pairs())
@@ -191,9 +191,9 @@ def test_metadata_is_that_of_the_rows(pair: tuple[Batch, BatchRef]) -> None:
 
 def test_lengths_of_a_dense_column_are_refused() -> None:
     with pytest.raises(KeyError, match=r"'score' is float; only ragged columns have lengths"):
-        referred(chunk(0, 2)).lengths("score")
+        referred(build_chunk(0, 2)).lengths("score")
     with pytest.raises(KeyError, match=r"no column 'no'"):
-        referred(chunk(0, 2)).lengths("no")
+        referred(build_chunk(0, 2)).lengths("no")
 
 
 def test_a_later_reference_is_asked_for_once_and_only_when_needed() -> None:
@@ -201,18 +201,18 @@ def test_a_later_reference_is_asked_for_once_and_only_when_needed() -> None:
 
     def find() -> BatchRef:
         asked.append(1)
-        return referred(chunk(0, 3))
+        return referred(build_chunk(0, 3))
 
     ref = BatchRef.deferred(find)
     assert asked == []
     assert ref.rows == 3 and ref.columns == ("ids", "score") and ref.origin is None and ref.driver_columns == {}
-    assert plain(ref.select([2]).get()) == plain(chunk(2, 1))
+    assert as_lists(ref.select([2]).get()) == as_lists(build_chunk(2, 1))
     assert asked == [1]
     with pytest.raises(AttributeError, match="no 'nothing'"):
         _ = ref.nothing
 
 
-def pickled(ref: BatchRef) -> None:
+def assert_pickles(ref: BatchRef) -> None:
     with suppress(AttributeError, pickle.PicklingError):  # what waits is a closure
         pickle.dumps(ref)
 
@@ -228,7 +228,7 @@ def looks() -> dict[str, Callable[[BatchRef], object]]:
         "completion": lambda ref: [dir(ref), vars(ref)],
         "equality": lambda ref: (ref == 3, ref == ref, ref in [ref], hash(ref)),
         "copy": lambda ref: [copy.copy(ref), copy.deepcopy(ref)],
-        "pickle": pickled,
+        "pickle": assert_pickles,
         "awaitable": inspect.isawaitable,
         "signature": lambda ref: (callable(ref), isinstance(ref, Mapping | Iterable), dataclasses.is_dataclass(ref)),
     }
@@ -246,7 +246,7 @@ def test_to_look_at_a_deferred_reference_waits_for_nothing(look: str) -> None:
 
 
 def test_a_reference_shows_what_it_knows() -> None:
-    known = referred(chunk(0, 2)).repeat(2)
+    known = referred(build_chunk(0, 2)).repeat(2)
     assert repr(known) == "BatchRef(4 rows: ids, score, group_id, copy_id)"
     ref = BatchRef.deferred(lambda: known)
     assert repr(ref) == "BatchRef(of rows that are not known yet)"
@@ -254,7 +254,7 @@ def test_a_reference_shows_what_it_knows() -> None:
 
 
 def test_what_a_deferred_reference_lacks_is_an_attribute_error_before_and_after() -> None:
-    ref = BatchRef.deferred(lambda: referred(chunk(0, 2)))
+    ref = BatchRef.deferred(lambda: referred(build_chunk(0, 2)))
     for _ in range(2):
         with pytest.raises(AttributeError, match="BatchRef has no 'shape'"):
             _ = ref.shape
@@ -262,13 +262,13 @@ def test_what_a_deferred_reference_lacks_is_an_attribute_error_before_and_after(
 
 
 def test_rows_by_a_mark() -> None:
-    groups = referred(chunk(0, 2)).repeat(2, interleave=False).group_by("group_id")
+    groups = referred(build_chunk(0, 2)).repeat(2, interleave=False).group_by("group_id")
     assert {group: ref.get().dense("score").tolist() for group, ref in groups.items()} == {0: [0.0, 0.0], 1: [1.0, 1.0]}
     with pytest.raises(KeyError, match=r"the controller knows the values of group_id, copy_id, not of 'score'"):
-        referred(chunk(0, 2)).repeat(1).group_by("score")
+        referred(build_chunk(0, 2)).repeat(1).group_by("score")
 
 
 @pytest.mark.parametrize("rows", [[True, False], [0.5]])
 def test_select_refuses_a_mask(rows: list[object]) -> None:
     with pytest.raises(TypeError, match="flatnonzero"):
-        referred(chunk(0, 2)).select(rows)  # type: ignore[arg-type]
+        referred(build_chunk(0, 2)).select(rows)  # type: ignore[arg-type]

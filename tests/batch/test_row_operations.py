@@ -28,7 +28,7 @@ RAGGED = {"tokens": np.int64, "pairs": np.float64, "words": object}
 TRAILING = {"vector": (2,), "pairs": (2,)}
 
 
-def batch_of(rows: list[Row]) -> Batch:
+def build_batch(rows: list[Row]) -> Batch:
     def array(name: str, values: list[object], dtype: type) -> np.ndarray:
         return np.array(values, dtype=dtype).reshape(len(values), *TRAILING.get(name, ()))
 
@@ -52,9 +52,9 @@ def rows_of(batch: Batch) -> list[Row]:
     ]
 
 
-def same(batch: Batch, rows: list[Row]) -> None:
+def assert_same(batch: Batch, rows: list[Row]) -> None:
     assert rows_of(batch) == rows
-    assert batch == batch_of(rows)  # dtypes and trailing shapes too, when no row is left
+    assert batch == build_batch(rows)  # dtypes and trailing shapes too, when no row is left
 
 
 ROWS = st.lists(ROW, max_size=6)
@@ -63,7 +63,7 @@ ROWS = st.lists(ROW, max_size=6)
 @given(ROWS, st.data())
 def test_slice(rows: list[Row], data: st.DataObject) -> None:
     start, stop = sorted(data.draw(st.tuples(*[st.integers(0, len(rows))] * 2)))
-    same(batch_of(rows).slice(start, stop), rows[start:stop])
+    assert_same(build_batch(rows).slice(start, stop), rows[start:stop])
 
 
 @pytest.mark.parametrize("start, stop", [(-1, 1), (0, 4), (2, 1)])
@@ -75,9 +75,9 @@ def test_slice_refuses_rows_that_are_not_there(start: int, stop: int) -> None:
 @given(ROWS, st.data())
 def test_select_and_permute(rows: list[Row], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(rows))))
-    same(batch_of(rows).permute(order), [rows[row] for row in order])
+    assert_same(build_batch(rows).permute(order), [rows[row] for row in order])
     some = data.draw(st.lists(st.sampled_from(order), max_size=8)) if rows else []
-    same(batch_of(rows).select(some), [rows[row] for row in some])
+    assert_same(build_batch(rows).select(some), [rows[row] for row in some])
 
 
 @pytest.mark.parametrize("order", [[0, 1], [0, 1, 1], [1, 2, 3], [0, 1, 2, 3], [-1, 0, 1]])
@@ -88,8 +88,8 @@ def test_permute_wants_every_row_once(order: list[int]) -> None:
 
 @given(ROWS, st.integers(1, 3))
 def test_repeat(rows: list[Row], times: int) -> None:
-    same(batch_of(rows).repeat(times), [row for row in rows for _ in range(times)])
-    same(batch_of(rows).repeat(times, interleave=False), rows * times)
+    assert_same(build_batch(rows).repeat(times), [row for row in rows for _ in range(times)])
+    assert_same(build_batch(rows).repeat(times, interleave=False), rows * times)
 
 
 def test_repeat_keeps_each_row_at_least_once() -> None:
@@ -99,19 +99,19 @@ def test_repeat_keeps_each_row_at_least_once() -> None:
 
 @given(ROWS, st.integers(1, 8))
 def test_split_into_even_parts(rows: list[Row], parts: int) -> None:
-    found = batch_of(rows).split(parts)
+    found = build_batch(rows).split(parts)
     sizes = [len(part) for part in found]
     assert len(sizes) == parts and sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
-    same(concat(found), rows)
+    assert_same(concat(found), rows)
 
 
 @given(st.lists(ROWS, max_size=4))
 def test_split_by_sizes_undoes_concat(parts: list[list[Row]]) -> None:
     rows = [row for part in parts for row in part]
-    found = batch_of(rows).split([len(part) for part in parts])
+    found = build_batch(rows).split([len(part) for part in parts])
     assert len(found) == len(parts)
     for batch, part in zip(found, parts, strict=True):
-        same(batch, part)
+        assert_same(batch, part)
 
 
 @pytest.mark.parametrize("sizes", [[1, 1], [4], [], [4, -1]])
@@ -127,11 +127,11 @@ def test_group_by(rows: list[Row], name: str) -> None:
     expected: dict[object, list[Row]] = {}
     for row in rows:
         expected.setdefault(row[name], []).append(row)
-    found = batch_of(rows).group_by(name)
+    found = build_batch(rows).group_by(name)
     assert list(found) == list(expected)
     assert {type(key) for key in found} <= {int, float, bool, str, type(None)}
     for key, group in found.items():
-        same(group, expected[key])
+        assert_same(group, expected[key])
 
 
 def test_group_by_wants_one_value_a_row() -> None:

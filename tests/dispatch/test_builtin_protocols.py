@@ -34,7 +34,7 @@ def layouts(draw: st.DrawFn, ranks: int = 64) -> Layout:
     return Layout(tensor, pipeline, data, draw(st.none() | view), draw(st.sampled_from(ORDERS)), context)
 
 
-def numbered(rows: int) -> BatchRef:
+def build_rows(rows: int) -> BatchRef:
     """Rows that tell their number, with responses of uneven lengths."""
     lengths = [n * 7 % 5 for n in range(rows)]
     return BatchRef.from_local(
@@ -42,7 +42,7 @@ def numbered(rows: int) -> BatchRef:
     )
 
 
-def numbers(ref: BatchRef) -> list[int]:
+def row_numbers(ref: BatchRef) -> list[int]:
     """Which of the rows of `numbered` these are."""
     return ref.get().dense("number").tolist()
 
@@ -63,17 +63,17 @@ def holders(name: str, layout: Layout) -> list[list[int]]:
 @pytest.mark.parametrize("name", SPLITTING)
 @given(layout=layouts(), rows=st.integers(0, 70))
 def test_round_trip(name: str, layout: Layout, rows: int) -> None:
-    calls = protocol(name).distribute(layout, Call((numbered(rows),)))
+    calls = protocol(name).distribute(layout, Call((build_rows(rows),)))
     assert len(calls) == layout.size
     collected = protocol(name).collect(layout, [call.args[0] for call in calls])
     assert collected.origin is None
-    assert collected.get() == numbered(rows).get()
+    assert collected.get() == build_rows(rows).get()
 
 
 @pytest.mark.parametrize("name", SPLITTING)
 @given(layout=layouts(), rows=st.integers(0, 70))
 def test_every_row_reaches_exactly_its_ranks(name: str, layout: Layout, rows: int) -> None:
-    given_to = [numbers(call.args[0]) for call in protocol(name).distribute(layout, Call((numbered(rows),)))]
+    given_to = [row_numbers(call.args[0]) for call in protocol(name).distribute(layout, Call((build_rows(rows),)))]
     sets = [sorted(ranks) for ranks in holders(name, layout)]
     for row in range(rows):
         assert [rank for rank, found in enumerate(given_to) if row in found] in sets
@@ -85,16 +85,16 @@ def test_every_row_reaches_exactly_its_ranks(name: str, layout: Layout, rows: in
 @pytest.mark.parametrize("name", TO_ALL)
 @given(layout=layouts(), rows=st.integers(0, 9))
 def test_every_row_reaches_all_ranks(name: str, layout: Layout, rows: int) -> None:
-    calls = protocol(name).distribute(layout, Call((numbered(rows),)))
-    assert [numbers(call.args[0]) for call in calls] == [list(range(rows))] * layout.size
+    calls = protocol(name).distribute(layout, Call((build_rows(rows),)))
+    assert [row_numbers(call.args[0]) for call in calls] == [list(range(rows))] * layout.size
 
 
 @given(layout=layouts(), rows=st.integers(0, 9))
 def test_rank_zero_alone_gets_everything(layout: Layout, rows: int) -> None:
-    first, *others = protocol("rank_zero").distribute(layout, Call((numbered(rows),)))
-    assert numbers(first.args[0]) == list(range(rows)) and others == [None] * (layout.size - 1)
+    first, *others = protocol("rank_zero").distribute(layout, Call((build_rows(rows),)))
+    assert row_numbers(first.args[0]) == list(range(rows)) and others == [None] * (layout.size - 1)
     back = protocol("rank_zero").collect(layout, [first.args[0], *others])
-    assert numbers(back) == list(range(rows))
+    assert row_numbers(back) == list(range(rows))
 
 
 @given(layout=layouts())
@@ -150,7 +150,7 @@ def test_dp_tokens_wants_rows_with_tokens() -> None:
 @pytest.mark.parametrize(("parts", "expected"), [(2, [2, 3]), (3, [1, 2, 2]), (7, [0, 1, 1, 0, 1, 1, 1])])
 @pytest.mark.parametrize("name", BY_COUNT)
 def test_five_rows_over_any_number_of_ranks(name: str, parts: int, expected: list[int]) -> None:
-    calls = protocol(name).distribute(Layout(data=parts), Call((numbered(5),)))
+    calls = protocol(name).distribute(Layout(data=parts), Call((build_rows(5),)))
     assert [len(call.args[0]) for call in calls] == expected
     assert protocol(name).collect(Layout(data=parts), [call.args[0] for call in calls]).rows == 5
 
@@ -158,25 +158,25 @@ def test_five_rows_over_any_number_of_ranks(name: str, parts: int, expected: lis
 @given(layout=layouts(ranks=12), sizes=st.lists(st.integers(1, 5), max_size=12))
 def test_dp_proto_keeps_groups_whole(layout: Layout, sizes: list[int]) -> None:
     group_id = np.repeat(np.arange(len(sizes)), sizes)
-    ref = BatchRef(len(group_id), numbered(len(group_id)).sources, {"group_id": group_id})
+    ref = BatchRef(len(group_id), build_rows(len(group_id)).sources, {"group_id": group_id})
     parts = [call.args[0] for call in protocol("dp_proto").distribute(layout, Call((ref,)))]
     groups = [set(part.driver_columns["group_id"].tolist()) for part in parts]
     assert sum(map(len, groups)) == len(sizes)  # no group is on two ranks
     assert max(map(len, groups)) - min(map(len, groups)) <= 1
-    assert numbers(protocol("dp_proto").collect(layout, parts)) == list(range(len(group_id)))
+    assert row_numbers(protocol("dp_proto").collect(layout, parts)) == list(range(len(group_id)))
 
 
 @given(layout=layouts(ranks=12), group_id=st.lists(st.integers(0, 6), max_size=20))
 def test_dp_proto_keeps_groups_whole_whose_rows_lie_apart(layout: Layout, group_id: list[int]) -> None:
-    ref = BatchRef(len(group_id), numbered(len(group_id)).sources, {"group_id": np.array(group_id, dtype=np.int64)})
+    ref = BatchRef(len(group_id), build_rows(len(group_id)).sources, {"group_id": np.array(group_id, dtype=np.int64)})
     parts = [call.args[0] for call in protocol("dp_proto").distribute(layout, Call((ref,)))]
     groups = [set(part.driver_columns["group_id"].tolist()) for part in parts]
     assert sum(map(len, groups)) == len(set(group_id))
-    assert numbers(protocol("dp_proto").collect(layout, parts)) == list(range(len(group_id)))
+    assert row_numbers(protocol("dp_proto").collect(layout, parts)) == list(range(len(group_id)))
 
 
 def test_groups_are_whole_in_dp_proto_only() -> None:
-    ref = numbered(2).repeat(3)
+    ref = build_rows(2).repeat(3)
     sizes = {
         name: [len(c.args[0]) for c in protocol(name).distribute(Layout(data=3), Call((ref,)))] for name in BY_COUNT
     }
@@ -185,22 +185,22 @@ def test_groups_are_whole_in_dp_proto_only() -> None:
 
 @pytest.mark.parametrize("name", SPLITTING)
 def test_all_rows_are_split_alike_and_the_rest_goes_to_all(name: str) -> None:
-    call = Call((numbered(5), "all"), {"more": numbered(5), "step": 3})
+    call = Call((build_rows(5), "all"), {"more": build_rows(5), "step": 3})
     for part in protocol(name).distribute(Layout(data=2), call):
         assert part.args[1] == "all" and part.kwargs["step"] == 3
-        assert numbers(part.args[0]) == numbers(part.kwargs["more"])
+        assert row_numbers(part.args[0]) == row_numbers(part.kwargs["more"])
 
 
 @pytest.mark.parametrize("name", SPLITTING)
 def test_rows_by_keyword_only(name: str) -> None:
-    calls = protocol(name).distribute(Layout(data=2), Call((), {"rollout": numbered(5)}))
-    assert sorted(n for call in calls for n in numbers(call.kwargs["rollout"])) == [0, 1, 2, 3, 4]
+    calls = protocol(name).distribute(Layout(data=2), Call((), {"rollout": build_rows(5)}))
+    assert sorted(n for call in calls for n in row_numbers(call.kwargs["rollout"])) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", SPLITTING)
 def test_arguments_with_other_numbers_of_rows_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"different numbers of rows: \[2, 3\]"):
-        protocol(name).distribute(Layout(data=2), Call((numbered(2), numbered(3))))
+        protocol(name).distribute(Layout(data=2), Call((build_rows(2), build_rows(3))))
 
 
 @pytest.mark.parametrize("name", [*SPLITTING, *TO_ALL])
@@ -234,7 +234,7 @@ def test_nothing_from_every_rank_is_nothing(name: str) -> None:
     assert protocol(name).collect(Layout(tensor=2, data=2), [None] * 4) is None
 
 
-def recorded(total: float, weight: float) -> Metrics:
+def build_metrics(total: float, weight: float) -> Metrics:
     metrics = Metrics()
     metrics.mean("reward", total, weight)
     metrics.total("tokens", weight)
@@ -245,7 +245,7 @@ def recorded(total: float, weight: float) -> Metrics:
 @pytest.mark.parametrize("name", ["3d_proto", "metrics"])
 def test_metrics_count_a_row_once_however_many_ranks_saw_it(name: str) -> None:
     layout = Layout(tensor=2, data=2)
-    outputs = [recorded(*pair) for pair in [(1.0, 2), (100.0, 2), (5.0, 4), (100.0, 2)]]
+    outputs = [build_metrics(*pair) for pair in [(1.0, 2), (100.0, 2), (5.0, 4), (100.0, 2)]]
     found = protocol(name).collect(layout, outputs)
     assert dict(found) == {"reward": 1.0, "tokens": 6.0, "norm": 5.0}
 
@@ -256,7 +256,7 @@ def test_metrics_gives_metrics_only() -> None:
 
 
 def test_groups_are_known_for_any_call() -> None:
-    rows = numbered(4)
+    rows = build_rows(4)
     assert groups(Call((rows.repeat(2).select([7, 0, 1]),))).tolist() == [3, 0, 0]
     assert groups(Call((rows,))).tolist() == [0, 1, 2, 3], "rows in no group are each one of their own"
     assert groups(Call((5,))).tolist() == []
@@ -264,7 +264,7 @@ def test_groups_are_known_for_any_call() -> None:
 
 def test_dp_proto_keeps_groups_whole_that_a_rank_numbered() -> None:
     """A clustering role's column is none of the marks that the controller makes."""
-    rows = numbered(4) | BatchRef.from_local(Batch(group_id=np.array(["b", "a", "a", "b"], dtype=object)))
+    rows = build_rows(4) | BatchRef.from_local(Batch(group_id=np.array(["b", "a", "a", "b"], dtype=object)))
     assert groups(Call((rows,))).tolist() == [1, 0, 0, 1]
     parts = [part.args[0] for part in protocol("dp_proto").distribute(Layout(data=3), Call((rows,)))]
     assert sorted(map(len, parts)) == [0, 0, 4]

@@ -54,21 +54,21 @@ def test_what_is_right(declared: Method, value: object, given: Call) -> None:
     check_returned(declared, value, given)
 
 
-def pieces(*numbers: list[int]) -> list[tuple[np.ndarray, Batch]]:
+def build_pieces(*numbers: list[int]) -> list[tuple[np.ndarray, Batch]]:
     return [(np.array(n), Batch(good=np.zeros(len(n)), also=np.zeros(len(n)))) for n in numbers]
 
 
 @pytest.mark.parametrize("numbers", [[[0, 1, 2]], [[2], [0, 1]], [[1], [2], [0]]])
 def test_a_stream_passes_in_pieces(numbers: list[list[int]]) -> None:
-    assert [rows.tolist() for rows, _ in check_streamed(DECLARED, pieces(*numbers), THREE)] == numbers
+    assert [rows.tolist() for rows, _ in check_streamed(DECLARED, build_pieces(*numbers), THREE)] == numbers
 
 
 @pytest.mark.parametrize(
     ("streamed", "message"),
     [
-        (pieces([0, 2]), "given 3 rows and gave 2"),
-        (pieces([0, 2], [1, 2]), "gave row 2 twice"),
-        ([(np.array([0, 1]), pieces([0])[0][1])], "gave 1 rows for 2 row numbers"),
+        (build_pieces([0, 2]), "given 3 rows and gave 2"),
+        (build_pieces([0, 2], [1, 2]), "gave row 2 twice"),
+        ([(np.array([0, 1]), build_pieces([0])[0][1])], "gave 1 rows for 2 row numbers"),
     ],
 )
 def test_a_stream_has_each_row_once(streamed: list[tuple[np.ndarray, Batch]], message: str) -> None:

@@ -18,13 +18,13 @@ LENGTHS = st.lists(st.integers(0, 7), max_size=8)
 UNIT = st.floats(0, 1, width=32)
 
 
-def _tokens(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def build_tokens(lengths: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
     rewards, values = torch.randn(2, sum(lengths), generator=random).unbind()
     return rewards, values, torch.tensor(lengths, dtype=torch.int64)
 
 
-def _gae_loop(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> list[float]:
+def gae_loop(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> list[float]:
     """One row, straight from equation 16: the sum over all later tokens of (gamma lam)^k times delta."""
     later = [*values.tolist(), 0.0][1:]
     deltas = [float(r) + gamma * v - float(u) for r, v, u in zip(rewards, later, values, strict=True)]
@@ -33,10 +33,10 @@ def _gae_loop(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> list
 
 @given(LENGTHS, st.integers(0, 2**31), UNIT, UNIT)
 def test_gae_against_a_loop(lengths: list[int], seed: int, gamma: float, lam: float) -> None:
-    rewards, values, packed = _tokens(lengths, seed)
+    rewards, values, packed = build_tokens(lengths, seed)
     found, returns = gae(AdvantageInputs(rewards, packed, values), gamma=gamma, lam=lam, whiten=False)
     rows = zip(rewards.split(lengths), values.split(lengths), strict=True) if lengths else []
-    expected = [a for r, v in rows for a in _gae_loop(r, v, gamma, lam)]
+    expected = [a for r, v in rows for a in gae_loop(r, v, gamma, lam)]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(returns, found + values)
 
@@ -47,7 +47,7 @@ def test_gae_with_lam_1_returns_what_is_still_to_come() -> None:
 
 
 def test_gae_whitens_the_advantages_and_leaves_the_returns() -> None:
-    rewards, values, lengths = _tokens([5, 1, 0, 4], seed=3)
+    rewards, values, lengths = build_tokens([5, 1, 0, 4], seed=3)
     inputs = AdvantageInputs(rewards, lengths, values)
     plain, returns = gae(inputs, whiten=False)
     white, same = gae(inputs)
@@ -73,7 +73,7 @@ def test_gae_is_vectorised_over_rows() -> None:
 
 @given(st.lists(LENGTHS, min_size=1, max_size=4), st.integers(0, 2**31))
 def test_whitening_over_ranks_is_whitening_of_the_whole(parts: list[list[int]], seed: int) -> None:
-    rewards, values, packed = _tokens([n for part in parts for n in part], seed)
+    rewards, values, packed = build_tokens([n for part in parts for n in part], seed)
     whole = gae(AdvantageInputs(rewards, packed, values))
     tokens, rows = [sum(part) for part in parts], [len(part) for part in parts]
     cut = zip(rewards.split(tokens), packed.split(rows), values.split(tokens), strict=True)
@@ -91,7 +91,7 @@ def test_whitening_one_token_or_equal_ones_gives_zeros() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2)), max_size=10), st.integers(0, 2**31), st.booleans())
 def test_grpo_against_a_loop(rows: list[tuple[int, int]], seed: int, normalize: bool) -> None:
     lengths, groups = [n for n, _ in rows], [g for _, g in rows]
-    rewards, _, packed = _tokens(lengths, seed)
+    rewards, _, packed = build_tokens(lengths, seed)
     totals = [float(r.sum()) for r in rewards.split(lengths)] if lengths else []
     expected: list[float] = []
     for total, length, group in zip(totals, lengths, groups, strict=True):

@@ -15,30 +15,34 @@ ROWS = st.lists(st.lists(st.tuples(st.floats(-4, 4, width=32), st.booleans()), m
 Rows = list[list[tuple[float, bool]]]
 
 
-def _pack(rows: Rows) -> tuple[Tensor, Tensor]:
+def pack_rows(rows: Rows) -> tuple[Tensor, Tensor]:
     """The losses of tokens that count, end to end, and how many each row has."""
     counted = [[loss for loss, counts in row if counts] for row in rows]
     losses = torch.tensor([loss for row in counted for loss in row], dtype=torch.float64)
     return losses, torch.tensor(list(map(len, counted)), dtype=torch.int64)
 
 
-def _token_mean(rows: Rows) -> float:
+def token_mean_loop(rows: Rows) -> float:
     counted = [loss for row in rows for loss, counts in row if counts]
     return sum(counted) / len(counted) if counted else 0.0
 
 
-def _sequence_mean(rows: Rows) -> float:
-    means = [_token_mean([row]) for row in rows if any(counts for _, counts in row)]
+def sequence_mean_loop(rows: Rows) -> float:
+    means = [token_mean_loop([row]) for row in rows if any(counts for _, counts in row)]
     return sum(means) / len(means) if means else 0.0
 
 
-def _fixed_length_mean(rows: Rows) -> float:
+def fixed_length_mean_loop(rows: Rows) -> float:
     sums = [sum(loss for loss, counts in row if counts) / LIMIT for row in rows if any(counts for _, counts in row)]
     return sum(sums) / len(sums) if sums else 0.0
 
 
 LIMIT = 7
-EXPECTED = {"token_mean": _token_mean, "sequence_mean": _sequence_mean, "fixed_length_mean": _fixed_length_mean}
+EXPECTED = {
+    "token_mean": token_mean_loop,
+    "sequence_mean": sequence_mean_loop,
+    "fixed_length_mean": fixed_length_mean_loop,
+}
 
 
 def test_the_names_are_known() -> None:
@@ -48,7 +52,7 @@ def test_the_names_are_known() -> None:
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 @given(rows=ROWS)
 def test_against_a_loop(name: str, rows: Rows) -> None:
-    losses, lengths = _pack(rows)
+    losses, lengths = pack_rows(rows)
     weights = aggregations.get(name)(lengths, *totals(lengths), limit=LIMIT)
     assert float((losses * weights).sum()) == pytest.approx(EXPECTED[name](rows), abs=1e-5)
 
@@ -57,7 +61,7 @@ def test_against_a_loop(name: str, rows: Rows) -> None:
 @given(rows=ROWS)
 def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
     """The loop runs over scalars that autograd follows."""
-    losses, lengths = _pack(rows)
+    losses, lengths = pack_rows(rows)
     given, looped = losses.clone().requires_grad_(), losses.clone().requires_grad_()
     tokens = iter(looped)
     scalars = [[(next(tokens) if counts else 0.0, counts) for _, counts in row] for row in rows]
@@ -76,7 +80,7 @@ def test_slopes_against_a_loop(name: str, rows: Rows) -> None:
 def test_any_cut_into_parts_gives_the_same_sum(name: str, rows: Rows, data: st.DataObject) -> None:
     parts = data.draw(st.integers(1, 4))
     owner = data.draw(st.lists(st.integers(0, parts - 1), min_size=len(rows), max_size=len(rows)))
-    cut = [_pack([row for row, at in zip(rows, owner, strict=True) if at == part]) for part in range(parts)]
+    cut = [pack_rows([row for row, at in zip(rows, owner, strict=True) if at == part]) for part in range(parts)]
     tokens, counted = map(sum, zip(*(totals(lengths) for _, lengths in cut), strict=True))
     weigh = aggregations.get(name)
     summed = sum(float((losses * weigh(n, tokens, counted, limit=LIMIT)).sum()) for losses, n in cut)

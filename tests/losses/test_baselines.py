@@ -19,7 +19,7 @@ SEED = st.integers(0, 2**31)
 Rows = list[tuple[int, int]]
 
 
-def _inputs(rows: Rows, seed: int) -> tuple[AdvantageInputs, list[list[float]]]:
+def build_inputs(rows: Rows, seed: int) -> tuple[AdvantageInputs, list[list[float]]]:
     lengths, groups = [n for n, _ in rows], [g for _, g in rows]
     random = torch.Generator().manual_seed(seed)
     rewards, baseline = torch.randn(sum(lengths), generator=random), torch.randn(len(rows), generator=random)
@@ -29,13 +29,13 @@ def _inputs(rows: Rows, seed: int) -> tuple[AdvantageInputs, list[list[float]]]:
     return inputs, [part.tolist() for part in rewards.split(lengths)] if lengths else []
 
 
-def _white(values: list[float]) -> list[float]:
+def whitened_loop(values: list[float]) -> list[float]:
     if len(values) < 2:
         return [0.0] * len(values)
     return [(v - statistics.mean(values)) / (statistics.variance(values) + 1e-8) ** 0.5 for v in values]
 
 
-def _peers(rewards: list[list[float]], rows: Rows, row: int, itself: bool) -> list[float]:
+def peer_rewards(rewards: list[list[float]], rows: Rows, row: int, itself: bool) -> list[float]:
     return [
         sum(r)
         for at, (r, (length, group)) in enumerate(zip(rewards, rows, strict=True))
@@ -43,60 +43,60 @@ def _peers(rewards: list[list[float]], rows: Rows, row: int, itself: bool) -> li
     ]
 
 
-def _close(found: Tensor, expected: list[float]) -> None:
+def assert_close(found: Tensor, expected: list[float]) -> None:
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-4)
 
 
 @given(ROWS, SEED)
 def test_rloo_against_a_loop(rows: Rows, seed: int) -> None:
-    inputs, rewards = _inputs(rows, seed)
+    inputs, rewards = build_inputs(rows, seed)
     expected: list[float] = []
     for row, own in enumerate(rewards):
-        others = _peers(rewards, rows, row, itself=False)
+        others = peer_rewards(rewards, rows, row, itself=False)
         expected += [sum(own) - statistics.mean(others) if others else 0.0] * len(own)
     found, returns = estimator("rloo", {})(inputs)
-    _close(found, expected)
+    assert_close(found, expected)
     assert found.tolist() == returns.tolist()
 
 
 @given(ROWS, SEED)
 def test_remax_against_a_loop(rows: Rows, seed: int) -> None:
-    inputs, rewards = _inputs(rows, seed)
+    inputs, rewards = build_inputs(rows, seed)
     to_come = [[sum(own[t:]) for t in range(len(own))] for own in rewards]
     assert inputs.baseline_rewards is not None
     greedy = inputs.baseline_rewards.tolist()
     found, returns = estimator("remax", {})(inputs)
-    _close(found, [r - b for own, b in zip(to_come, greedy, strict=True) for r in own])
-    _close(returns, [r for own in to_come for r in own])
+    assert_close(found, [r - b for own, b in zip(to_come, greedy, strict=True) for r in own])
+    assert_close(returns, [r for own in to_come for r in own])
 
 
 @given(ROWS, SEED, st.floats(0, 1, width=32))
 def test_reinforce_plus_plus_against_a_loop(rows: Rows, seed: int, gamma: float) -> None:
-    inputs, rewards = _inputs(rows, seed)
+    inputs, rewards = build_inputs(rows, seed)
     to_come = [sum(gamma**k * r for k, r in enumerate(own[t:])) for own in rewards for t in range(len(own))]
     found, returns = estimator("reinforce_plus_plus", {"gamma": gamma})(inputs)
-    _close(returns, to_come)
-    _close(found, _white(to_come))
+    assert_close(returns, to_come)
+    assert_close(found, whitened_loop(to_come))
 
 
 @given(ROWS, SEED)
 def test_reinforce_plus_plus_with_baseline_against_a_loop(rows: Rows, seed: int) -> None:
-    inputs, rewards = _inputs(rows, seed)
+    inputs, rewards = build_inputs(rows, seed)
     centered: list[float] = []
     for row, own in enumerate(rewards):
         if own:
-            centered += [sum(own) - statistics.mean(_peers(rewards, rows, row, itself=True))] * len(own)
+            centered += [sum(own) - statistics.mean(peer_rewards(rewards, rows, row, itself=True))] * len(own)
     found, returns = estimator("reinforce_plus_plus_baseline", {})(inputs)
     if len(set(centered)) > 1 or not any(centered):
-        _close(found, _white(centered))
-    _close(returns, [sum(own) for own in rewards for _ in own])
+        assert_close(found, whitened_loop(centered))
+    assert_close(returns, [sum(own) for own in rewards for _ in own])
 
 
 @pytest.mark.parametrize("name", sorted(advantages))
 @given(rows=ROWS, seed=SEED, data=st.data())
 def test_groups_may_lie_on_any_rank(name: str, rows: Rows, seed: int, data: st.DataObject) -> None:
     """What a rank finds for its groups is what one rank finds that has all rows."""
-    inputs, _ = _inputs(rows, seed)
+    inputs, _ = build_inputs(rows, seed)
     inputs = replace(inputs, values=torch.sin(torch.arange(len(inputs.token_rewards)).float()))
     owner = data.draw(st.fixed_dictionaries({group: st.integers(0, 2) for group in range(-2, 3)}))
     rank = torch.tensor([owner[group] for _, group in rows], dtype=torch.int64)

@@ -17,12 +17,12 @@ ROWS = st.lists(st.lists(st.tuples(NUMBER, NUMBER), max_size=5), max_size=6)
 LEAST, MOST = 0.5, 3.0
 
 
-def _inputs(rows: Rows) -> CorrectionInputs:
+def build_inputs(rows: Rows) -> CorrectionInputs:
     old, rollout = torch.tensor([token for row in rows for token in row]).reshape(-1, 2).unbind(1)
     return CorrectionInputs(old, rollout, torch.tensor([len(row) for row in rows]).long())
 
 
-def _ratios(rows: Rows, by: str) -> list[float]:
+def ratios_loop(rows: Rows, by: str) -> list[float]:
     if by == "token":
         return [math.exp(old - rollout) for row in rows for old, rollout in row]
     return [math.prod(math.exp(old - rollout) for old, rollout in row) for row in rows for _ in row]
@@ -31,8 +31,8 @@ def _ratios(rows: Rows, by: str) -> list[float]:
 @pytest.mark.parametrize("by", ["token", "row"])
 @given(rows=ROWS)
 def test_truncated_against_a_loop(by: str, rows: Rows) -> None:
-    found = correction(f"{by}_truncated", {"max": MOST})(_inputs(rows))
-    assert found.tolist() == pytest.approx([min(ratio, MOST) for ratio in _ratios(rows, by)], rel=1e-4)
+    found = correction(f"{by}_truncated", {"max": MOST})(build_inputs(rows))
+    assert found.tolist() == pytest.approx([min(ratio, MOST) for ratio in ratios_loop(rows, by)], rel=1e-4)
 
 
 def test_the_names_are_known() -> None:
@@ -48,9 +48,9 @@ def test_changed_weights_are_counted() -> None:
 @pytest.mark.parametrize("by", ["token", "row"])
 @given(rows=ROWS)
 def test_masked_against_a_loop(by: str, rows: Rows) -> None:
-    ratios = _ratios(rows, by)
+    ratios = ratios_loop(rows, by)
     assume(all(abs(ratio - bound) > 1e-4 for ratio in ratios for bound in (LEAST, MOST)))
-    found = correction(f"{by}_masked", {"min": LEAST, "max": MOST})(_inputs(rows))
+    found = correction(f"{by}_masked", {"min": LEAST, "max": MOST})(build_inputs(rows))
     assert found.tolist() == pytest.approx([r if LEAST <= r <= MOST else 0.0 for r in ratios], rel=1e-4)
 
 
@@ -58,7 +58,7 @@ def test_masked_against_a_loop(by: str, rows: Rows) -> None:
 @given(rows=ROWS)
 def test_engines_that_agree_need_no_correction(name: str, rows: Rows) -> None:
     rows = [[(old, old) for old, _ in row] for row in rows]
-    assert correction(name, {})(_inputs(rows)).tolist() == [1.0] * sum(map(len, rows))
+    assert correction(name, {})(build_inputs(rows)).tolist() == [1.0] * sum(map(len, rows))
 
 
 @pytest.mark.parametrize("name", sorted(corrections))

@@ -52,13 +52,13 @@ def test_k2_and_k3_are_never_negative(pairs: list[tuple[float, float]]) -> None:
     assert (kl_estimators.get("k3")(policy, reference) >= 0).all()
 
 
-def _expected_estimate(name: str, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def expected_estimate(name: str, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """The mean over tokens that the policy samples, the sampling itself without gradient: an exact sum."""
     log_probs = torch.log_softmax(logits, 0)
     return (log_probs.exp().detach() * kl_estimators.get(name)(log_probs, reference)).sum()
 
 
-def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+def exact_kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * (log_p - log_q)).sum()
 
 
@@ -72,20 +72,20 @@ def policies() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("name", ["k1", "k3"])
 def test_unbiased(name: str, policies: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, reference = policies
-    torch.testing.assert_close(_expected_estimate(name, logits, reference), _kl(logits.log_softmax(0), reference))
+    torch.testing.assert_close(expected_estimate(name, logits, reference), exact_kl(logits.log_softmax(0), reference))
 
 
 def test_gradients_are_those_that_the_documentation_names(policies: tuple[torch.Tensor, torch.Tensor]) -> None:
     logits, reference = policies
     log_probs = torch.log_softmax(logits, 0)
-    forward, backward = _kl(log_probs, reference), _kl(reference, log_probs)
+    forward, backward = exact_kl(log_probs, reference), exact_kl(reference, log_probs)
     expected = {
         "k1": torch.zeros(6, dtype=torch.float64),
         "k2": torch.autograd.grad(forward, logits, retain_graph=True)[0],
         "k3": torch.autograd.grad(backward, logits)[0],
     }
     for name, gradient in expected.items():
-        found = torch.autograd.grad(_expected_estimate(name, logits, reference), logits)[0]
+        found = torch.autograd.grad(expected_estimate(name, logits, reference), logits)[0]
         torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
 
 

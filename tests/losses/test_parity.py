@@ -59,7 +59,7 @@ class Rows:
         return self.token_advantages[:, 0]
 
 
-def rows_of(lengths: list[int], seed: int) -> Rows:
+def build_rows(lengths: list[int], seed: int) -> Rows:
     """Log-probs about 0.3 apart, so that some tokens and rows are clipped, and some are not."""
     random = torch.Generator().manual_seed(seed)
     shape = (len(lengths), max(lengths))
@@ -80,7 +80,9 @@ def ours(
     return (found * aggregations.get(aggregate)(rows.sizes, *totals(rows.sizes), limit=LIMIT)).sum()
 
 
-def agree(rows: Rows, theirs: Any, ours: Tensor, table: Tensor, *, value: bool = True, **columns: Tensor) -> None:
+def assert_agree(
+    rows: Rows, theirs: Any, ours: Tensor, table: Tensor, *, value: bool = True, **columns: Tensor
+) -> None:
     """The value, and the gradient at the log-probs; weights are float32 on our side."""
     found = loss(theirs, rows.lengths, **columns)
     found.backward()
@@ -111,17 +113,17 @@ LOSSES: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
 @given(LENGTHS, SEED)
 def test_the_loss_of_a_step_is_trls(name: str, lengths: list[int], seed: int) -> None:
     theirs, own, aggregate, options = LOSSES[name]
-    rows = rows_of(lengths, seed)
+    rows = build_rows(lengths, seed)
     table = rows.log_probs.clone().requires_grad_()
     advantages = rows.token_advantages if name == "ppo" else rows.advantages
     columns = {"old_per_token_logps": rows.old, "ref_per_token_logps": rows.ref, "advantages": advantages}
     made = sampler("GRPOTrainer", Table(rows.log_probs), **theirs)
-    agree(rows, made, ours(rows, table, advantages, own, aggregate, **options), table, **columns)
+    assert_agree(rows, made, ours(rows, table, advantages, own, aggregate, **options), table, **columns)
 
 
 def test_clipping_shows_in_what_is_compared() -> None:
     """Among the rows that the test above draws there are both kinds of tokens and of rows."""
-    rows = rows_of([3, 8, 1, 5, 2, 7], 0)
+    rows = build_rows([3, 8, 1, 5, 2, 7], 0)
     inputs = [column[rows.mask] for column in (rows.log_probs, rows.old, rows.token_advantages)]
     for name, options in (
         ("ppo_clip", {}),
@@ -147,7 +149,7 @@ def advantages_of(rows: Rows, name: str, kl_coef: float = 0.0, **options: Any) -
 @few
 @given(LENGTHS, SEED)
 def test_grpos_advantages_are_trls(scale: str, normalize: bool, lengths: list[int], seed: int) -> None:
-    rows = rows_of(lengths, seed)
+    rows = build_rows(lengths, seed)
     made = sampler("GRPOTrainer", Table(rows.old), num_generations=SAMPLES, scale_rewards=scale)
     found = scored(made, lengths, rows.rewards)["advantages"]
     expected = advantages_of(rows, "grpo", normalize_std=normalize, eps=1e-4)
@@ -162,7 +164,7 @@ def test_rloos_advantages_and_gradient_are_trls(lengths: list[int], seed: int) -
     TRL multiplies by the ratio of whole rows, which is 1 at the first step on a rollout, where its gradient is ours:
     the mean over rows of -A times the gradient of log π(row). The values of the two losses say nothing.
     """
-    rows = rows_of(lengths, seed)
+    rows = build_rows(lengths, seed)
     made = sampler("RLOOTrainer", Table(rows.old), num_generations=SAMPLES, beta=0.05, ref_model=Table(rows.ref))
     found = scored(made, lengths, rows.rewards)
     advantages = advantages_of(rows, "rloo", 0.05)
@@ -170,7 +172,7 @@ def test_rloos_advantages_and_gradient_are_trls(lengths: list[int], seed: int) -
     table = rows.old.clone().requires_grad_()
     step = ours(rows, table, found["advantages"], "pg", "fixed_length_mean") * LIMIT
     columns = {name: found[name] for name in ("old_logps", "advantages")}
-    agree(rows, made, step, table, value=False, **columns)
+    assert_agree(rows, made, step, table, value=False, **columns)
 
 
 MODES = {
@@ -183,7 +185,7 @@ MODES = {
 @few
 @given(LENGTHS, SEED)
 def test_rollout_corrections_are_trls(name: str, lengths: list[int], seed: int) -> None:
-    rows, (mode, least) = rows_of(lengths, seed), MODES[name]
+    rows, (mode, least) = build_rows(lengths, seed), MODES[name]
     made = sampler(
         "GRPOTrainer", Table(rows.old), num_generations=SAMPLES, scale_rewards="group", use_vllm=True,
         vllm_importance_sampling_correction=True, vllm_importance_sampling_mode=mode,
@@ -196,9 +198,9 @@ def test_rollout_corrections_are_trls(name: str, lengths: list[int], seed: int) 
     torch.testing.assert_close(found.expand_as(rows.old)[rows.mask].double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def pairs_of(seed: int) -> Rows:
+def build_pairs(seed: int) -> Rows:
     """Chosen rows and, after them, as many rejected ones; no log-probs where there are no tokens."""
-    rows = rows_of([3, 8, 1, 5, 2, 7], seed)
+    rows = build_rows([3, 8, 1, 5, 2, 7], seed)
     hidden = {name: getattr(rows, name) * rows.mask for name in ("log_probs", "ref")}
     return Rows(**{**rows.__dict__, **hidden})
 
@@ -206,7 +208,7 @@ def pairs_of(seed: int) -> Rows:
 @few
 @given(SEED, st.sampled_from([0.1, 0.5]))
 def test_dpo_is_trls(seed: int, beta: float) -> None:
-    rows = pairs_of(seed)
+    rows = build_pairs(seed)
     made = trainer(
         "DPOTrainer", Table(rows.log_probs), ld_alpha=None, precompute_ref_logps=True, beta=beta,
         f_divergence_type="reverse_kl", loss_types=["sigmoid"], loss_weights=[1.0], use_weighting=False,
@@ -246,7 +248,7 @@ def test_the_loss_of_reward_models_is_trls(seed: int) -> None:
 @few
 @given(LENGTHS, SEED, st.sampled_from([1.0, 0.9]), st.sampled_from([1.0, 0.95, 0.0]))
 def test_gae_is_rllibs(lengths: list[int], seed: int, gamma: float, lam: float) -> None:
-    rows = rows_of(lengths, seed)
+    rows = build_rows(lengths, seed)
     rewards, values = (column[rows.mask].float() for column in (rows.old, rows.ref))
     ends = np.zeros(len(values), dtype=np.float32)
     ends[np.cumsum(lengths) - 1] = 1

@@ -24,13 +24,13 @@ CLIP = st.sampled_from([0.1, 0.2, 0.28])
 Found = tuple[list[float], list[float], int]
 
 
-def _inputs(rows: Rows) -> PolicyInputs:
+def build_inputs(rows: Rows) -> PolicyInputs:
     tokens = torch.tensor([token for row in rows for token in row], dtype=torch.float64).reshape(-1, 3)
     new, old, advantages = (column.contiguous() for column in tokens.unbind(1))
     return PolicyInputs(new.requires_grad_(), old, advantages, torch.tensor([len(row) for row in rows]).long())
 
 
-def _clipped(ratios: list[float], row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
+def clipped_loop(ratios: list[float], row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
     losses, slopes, clipped = [], [], 0
     for ratio, (_, _, advantage) in zip(ratios, row, strict=True):
         objective, slope = ratio * advantage, ratio * advantage
@@ -45,16 +45,16 @@ def _clipped(ratios: list[float], row: list[Token], low: float, high: float, dua
     return losses, slopes, clipped
 
 
-def _ppo(row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
-    return _clipped([math.exp(new - old) for new, old, _ in row], row, low, high, dual)
+def ppo_loop(row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
+    return clipped_loop([math.exp(new - old) for new, old, _ in row], row, low, high, dual)
 
 
-def _gspo(row: list[Token], low: float, high: float) -> Found:
+def gspo_loop(row: list[Token], low: float, high: float) -> Found:
     ratio = math.exp(sum(new - old for new, old, _ in row) / len(row)) if row else 1.0
-    return _clipped([ratio] * len(row), row, low, high)
+    return clipped_loop([ratio] * len(row), row, low, high)
 
 
-def _cispo(row: list[Token], low: float, high: float) -> Found:
+def cispo_loop(row: list[Token], low: float, high: float) -> Found:
     ratios = [math.exp(new - old) for new, old, _ in row]
     held = [min(max(ratio, 1 - low), 1 + high) for ratio in ratios]
     slopes = [-h * advantage for h, (_, _, advantage) in zip(held, row, strict=True)]
@@ -62,12 +62,12 @@ def _cispo(row: list[Token], low: float, high: float) -> Found:
     return losses, slopes, sum(h != ratio for h, ratio in zip(held, ratios, strict=True))
 
 
-def _pg(row: list[Token]) -> Found:
+def pg_loop(row: list[Token]) -> Found:
     return [-advantage * new for new, _, advantage in row], [-advantage for _, _, advantage in row], 0
 
 
-def _agrees(name: str, rows: Rows, loop: Callable[..., Found], **options: float) -> None:
-    inputs = _inputs(rows)
+def assert_agrees(name: str, rows: Rows, loop: Callable[..., Found], **options: float) -> None:
+    inputs = build_inputs(rows)
     found = policy_loss(name, options)(inputs)
     parts = [loop(row, *options.values()) for row in rows]
     losses, slopes = ([x for part in parts for x in part[at]] for at in (0, 1))  # type: ignore[union-attr]
@@ -80,33 +80,33 @@ def _agrees(name: str, rows: Rows, loop: Callable[..., Found], **options: float)
 
 @given(ROWS, CLIP, CLIP)
 def test_ppo_clip_against_a_loop(rows: Rows, low: float, high: float) -> None:
-    _agrees("ppo_clip", rows, _ppo, clip_low=low, clip_high=high)
+    assert_agrees("ppo_clip", rows, ppo_loop, clip_low=low, clip_high=high)
 
 
 @given(ROWS, CLIP, CLIP)
 def test_dual_clip_against_a_loop(rows: Rows, low: float, high: float) -> None:
-    _agrees("ppo_clip", rows, _ppo, clip_low=low, clip_high=high, dual_clip=3.0)
+    assert_agrees("ppo_clip", rows, ppo_loop, clip_low=low, clip_high=high, dual_clip=3.0)
 
 
 @given(ROWS, CLIP, CLIP)
 def test_gspo_against_a_loop(rows: Rows, low: float, high: float) -> None:
-    _agrees("gspo", rows, _gspo, clip_low=low, clip_high=high)
+    assert_agrees("gspo", rows, gspo_loop, clip_low=low, clip_high=high)
 
 
 @given(ROWS, CLIP, st.sampled_from([0.2, 4.0]))
 def test_cispo_against_a_loop(rows: Rows, low: float, high: float) -> None:
-    _agrees("cispo", rows, _cispo, clip_low=low, clip_high=high)
+    assert_agrees("cispo", rows, cispo_loop, clip_low=low, clip_high=high)
 
 
 @given(ROWS)
 def test_pg_against_a_loop(rows: Rows) -> None:
-    _agrees("pg", rows, _pg)
+    assert_agrees("pg", rows, pg_loop)
 
 
 @given(ROWS.filter(lambda rows: any(rows)), CLIP)
 def test_gspo_by_sequence_mean_is_equation_5_where_a_row_has_one_advantage(rows: Rows, clip: float) -> None:
     rows = [[(new, old, row[0][2]) for new, old, _ in row] for row in rows]
-    inputs = _inputs(rows)
+    inputs = build_inputs(rows)
     weights = sequence_mean(inputs.lengths, *totals(inputs.lengths))
     found = torch.autograd.grad(
         (gspo(inputs, clip_low=clip, clip_high=clip).loss * weights).sum(), inputs.log_probs, retain_graph=True
@@ -124,7 +124,7 @@ def test_gspo_by_sequence_mean_is_equation_5_where_a_row_has_one_advantage(rows:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def _one(name: str, new: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
+def loss_of_one(name: str, new: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
     return policy_losses.get(name)(PolicyInputs(new, old, advantages, torch.tensor([len(new)]))).loss
 
 
@@ -139,14 +139,14 @@ def test_metrics_are_sums_over_tokens_without_gradient() -> None:
 @pytest.mark.parametrize("name", sorted(policy_losses))
 def test_the_first_step_is_the_policy_gradient(name: str) -> None:
     new = torch.tensor([-1.0, -2.0], requires_grad=True)
-    _one(name, new, new.detach().clone(), torch.tensor([3.0, -5.0])).sum().backward()
+    loss_of_one(name, new, new.detach().clone(), torch.tensor([3.0, -5.0])).sum().backward()
     assert new.grad is not None and new.grad.tolist() == [-3.0, 5.0]
 
 
 @pytest.mark.parametrize("name", sorted(policy_losses))
 def test_gradients_flow_to_the_policy_only(name: str) -> None:
     new, old, advantage = (torch.tensor([-1.0], requires_grad=True) for _ in range(3))
-    _one(name, new, old, advantage).sum().backward()
+    loss_of_one(name, new, old, advantage).sum().backward()
     assert new.grad is not None and old.grad is None and advantage.grad is None
 
 
@@ -155,7 +155,7 @@ def test_gradients_flow_to_the_policy_only(name: str) -> None:
 @pytest.mark.parametrize("gap", [500.0, -500.0])
 def test_a_ratio_that_would_overflow_stays_finite(name: str, advantage: float, gap: float) -> None:
     new = torch.tensor([gap], requires_grad=True)
-    loss = _one(name, new, torch.zeros(1), torch.tensor([advantage]))
+    loss = loss_of_one(name, new, torch.zeros(1), torch.tensor([advantage]))
     loss.sum().backward()
     assert new.grad is not None
     assert loss.isfinite().all() and new.grad.isfinite().all()
@@ -179,7 +179,7 @@ def test_an_unknown_option_is_named_beside_the_known_ones() -> None:
 
 def test_a_dual_clip_that_would_flip_losses_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dual_clip is 1\.0"):
-        ppo_clip(_inputs([]), dual_clip=1.0)
+        ppo_clip(build_inputs([]), dual_clip=1.0)
 
 
 @pytest.mark.parametrize("name", ["log_probs", "old_log_probs", "advantages"])

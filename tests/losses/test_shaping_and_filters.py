@@ -25,7 +25,7 @@ def test_the_names_are_known() -> None:
     assert sorted(rollout_filters) == ["overlong", "unequal_groups"]
 
 
-def _punishment(length: int, cache: float) -> float:
+def punishment_loop(length: int, cache: float) -> float:
     """Equation 13, case by case."""
     if length <= LIMIT - cache:
         return 0.0
@@ -38,7 +38,7 @@ def _punishment(length: int, cache: float) -> float:
 def test_overlong_shaping_against_a_loop(rows: list[tuple[float, int, int]], buffer: float, penalty: float) -> None:
     inputs = ShapingInputs(torch.tensor([r for r, _, _ in rows]), torch.tensor([n for *_, n in rows]).long(), LIMIT)
     found = shaping("overlong", {"buffer": buffer, "penalty": penalty})(inputs)
-    expected = [r + penalty * _punishment(n, buffer * LIMIT) for r, _, n in rows]
+    expected = [r + penalty * punishment_loop(n, buffer * LIMIT) for r, _, n in rows]
     assert found.tolist() == pytest.approx(expected, abs=1e-6)
 
 
@@ -64,7 +64,7 @@ def test_no_shaping_leaves_rewards() -> None:
     assert shaping("none", {})(ShapingInputs(rewards, torch.tensor([1, LIMIT]), LIMIT)) is rewards
 
 
-def _filter_inputs(rows: list[tuple[float, int, int]]) -> FilterInputs:
+def build_filter_inputs(rows: list[tuple[float, int, int]]) -> FilterInputs:
     rewards, groups, lengths = (np.array([row[at] for row in rows]) for at in range(3))
     truncated = lengths >= LIMIT
     return FilterInputs(rewards.astype(np.float32), groups.astype(np.int64), lengths.astype(np.int64), truncated)
@@ -73,13 +73,13 @@ def _filter_inputs(rows: list[tuple[float, int, int]]) -> FilterInputs:
 @given(ROWS)
 def test_unequal_groups_against_a_loop(rows: list[tuple[float, int, int]]) -> None:
     kept = [i for i, (_, group, _) in enumerate(rows) if len({r for r, g, _ in rows if g == group}) > 1]
-    assert rollout_filters.get("unequal_groups")(_filter_inputs(rows)).tolist() == kept
+    assert rollout_filters.get("unequal_groups")(build_filter_inputs(rows)).tolist() == kept
 
 
 @given(ROWS)
 def test_overlong_filter_against_a_loop(rows: list[tuple[float, int, int]]) -> None:
     kept = [i for i, (*_, length) in enumerate(rows) if length < LIMIT]
-    assert rollout_filters.get("overlong")(_filter_inputs(rows)).tolist() == kept
+    assert rollout_filters.get("overlong")(build_filter_inputs(rows)).tolist() == kept
 
 
 @pytest.mark.parametrize("name", ["unequal_groups", "overlong"])

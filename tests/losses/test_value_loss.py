@@ -48,7 +48,7 @@ def test_no_tokens_give_no_loss() -> None:
     assert found.loss.shape == (0,) and all(float(value) == 0 for value in found.metrics.values())
 
 
-def _slope(value: float, old: float, wanted: float) -> float:
+def slope_at(value: float, old: float, wanted: float) -> float:
     values = torch.tensor([value], requires_grad=True)
     clipped_value_loss(values, torch.tensor([old]), torch.tensor([wanted]), 0.2).loss.sum().backward()
     assert values.grad is not None
@@ -56,15 +56,15 @@ def _slope(value: float, old: float, wanted: float) -> float:
 
 
 def test_within_the_bounds_the_slope_is_the_error() -> None:
-    assert _slope(0.1, old=0.0, wanted=1.0) == pytest.approx(-0.9)
+    assert slope_at(0.1, old=0.0, wanted=1.0) == pytest.approx(-0.9)
 
 
 def test_past_the_bounds_a_move_towards_the_target_gains_nothing() -> None:
-    assert _slope(0.5, old=0.0, wanted=1.0) == 0.0
+    assert slope_at(0.5, old=0.0, wanted=1.0) == 0.0
 
 
 def test_past_the_bounds_a_move_away_is_still_pulled_back() -> None:
-    assert _slope(-0.5, old=0.0, wanted=1.0) == pytest.approx(-1.5)
+    assert slope_at(-0.5, old=0.0, wanted=1.0) == pytest.approx(-1.5)
 
 
 def test_gradients_flow_to_the_values_only() -> None:

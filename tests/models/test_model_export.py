@@ -32,34 +32,34 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def write(folder: Path, files: dict[str, str]) -> None:
+def write_files(folder: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 
-def read(folder: Path) -> dict[str, str]:
+def read_files(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
 def export(folder: Path) -> None:
-    write(begin(folder), NEW)
+    write_files(begin(folder), NEW)
     finish(folder)
 
 
 def test_nothing_of_a_former_export_survives_and_what_is_no_model_does(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "model"
-    write(out, OLD | OTHERS)
+    write_files(out, OLD | OTHERS)
     export(out)
-    assert read(out) == NEW | OTHERS
+    assert read_files(out) == NEW | OTHERS
     export(out)
-    assert read(out) == NEW | OTHERS
+    assert read_files(out) == NEW | OTHERS
     assert [path.name for path in out.parent.iterdir()] == ["model"]
 
 
 def test_a_first_export(tmp_path: Path) -> None:
     export(tmp_path / "runs" / "model")
-    assert read(tmp_path / "runs" / "model") == NEW
+    assert read_files(tmp_path / "runs" / "model") == NEW
 
 
 def test_a_file_in_the_place_of_the_folder_is_left(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_whenever_it_is_killed_the_old_or_the_new_is_there_whole(
     seen = set()
     for number in range(1, 40):
         out = tmp_path / str(number) / "model"
-        write(out, OLD | OTHERS)
+        write_files(out, OLD | OTHERS)
         with monkeypatch.context() as patch:
             if not exchanges:
                 patch.setattr(model_export, "_exchange", lambda *_: False)
@@ -108,11 +108,11 @@ def test_whenever_it_is_killed_the_old_or_the_new_is_there_whole(
                 pass
         places = [out] if exchanges or out.exists() else [model_export._former(out), model_export.beside(out)]
         for place in places:
-            found = read(place).items() - OTHERS.items()
+            found = read_files(place).items() - OTHERS.items()
             assert dict(found) in (OLD, NEW), (number, found)
             seen.add(dict(found)["config.json"])
         export(out)
-        assert read(out) == NEW | OTHERS, number
+        assert read_files(out) == NEW | OTHERS, number
         assert [path.name for path in out.parent.iterdir()] == ["model"]
     else:
         raise AssertionError("it never came to its end")
@@ -120,10 +120,10 @@ def test_whenever_it_is_killed_the_old_or_the_new_is_there_whole(
 
 
 def test_an_export_through_a_link_leaves_the_link(tmp_path: Path) -> None:
-    write(tmp_path / "disk", OLD)
+    write_files(tmp_path / "disk", OLD)
     (tmp_path / "model").symlink_to(tmp_path / "disk")
     export((tmp_path / "model").resolve())
-    assert (tmp_path / "model").is_symlink() and read(tmp_path / "model") == NEW
+    assert (tmp_path / "model").is_symlink() and read_files(tmp_path / "model") == NEW
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
@@ -134,9 +134,9 @@ def test_a_file_system_that_cannot_exchange_names(number: int, tmp_path: Path, m
             return -1
 
     monkeypatch.setattr(model_export.ctypes, "CDLL", lambda *_, **__: Library())
-    write(tmp_path / "model", OLD)
+    write_files(tmp_path / "model", OLD)
     export(tmp_path / "model")
-    assert read(tmp_path / "model") == NEW
+    assert read_files(tmp_path / "model") == NEW
 
 
 def test_any_other_failure_of_the_exchange_is_said(tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_what_does_not_belong_to_a_model_is_not_copied(tmp_path: Path) -> None:
         "tf_model.h5", "events.out.tfevents.1", ".git/config", "id_rsa", "wandb/tokenizer.json",
     }  # fmt: skip
     source, out = tmp_path / "source", tmp_path / "out"
-    write(source, {name: name for name in belongs | others})
+    write_files(source, {name: name for name in belongs | others})
     (source / "tokenizer.json").chmod(0o444)
     out.mkdir()
     copy_extras(source, out)
-    assert read(out) == {name: name for name in belongs}
+    assert read_files(out) == {name: name for name in belongs}
     assert os.access(out / "tokenizer.json", os.W_OK)
 
 
@@ -175,10 +175,10 @@ def test_the_tokenizer_files_of_transformers_own_classes_belong(tmp_path: Path) 
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VOCAB_FILES_NAMES":
                 named |= set(ast.literal_eval(node.value).values())
     assert {"tokenizer.model", "vocab.json", "spiece.model"} < named
-    write(tmp_path / "source", dict.fromkeys(named, ""))
+    write_files(tmp_path / "source", dict.fromkeys(named, ""))
     (tmp_path / "out").mkdir()
     copy_extras(tmp_path / "source", tmp_path / "out")
-    assert set(read(tmp_path / "out")) == named
+    assert set(read_files(tmp_path / "out")) == named
 
 
 @pytest.mark.parametrize("spelling", [(), ("dtype",), ("torch_dtype",), ("torch_dtype", "dtype")])
@@ -217,13 +217,13 @@ def test_the_config_is_read_as_the_model_was(tmp_path: Path) -> None:
 
 def test_what_cannot_be_copied_is_told_before_the_start_or_left_out(tmp_path: Path, monkeypatch: Any) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
-    write(source, {"tokenizer.json": "{}", "LICENSE": "free"})
+    write_files(source, {"tokenizer.json": "{}", "LICENSE": "free"})
     (source / "NOTICE").symlink_to("gone")
     (source / "vocab.json").symlink_to(tmp_path)
     assert model_export.unreadable(source) is None
     out.mkdir()
     copy_extras(source, out)
-    assert read(out) == {"tokenizer.json": "{}", "LICENSE": "free"}
+    assert read_files(out) == {"tokenizer.json": "{}", "LICENSE": "free"}
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "LICENSE")
     assert model_export.unreadable(source) == source / "LICENSE"
 

@@ -29,7 +29,7 @@ SIZES: dict[str, Any] = dict(
 LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
-def config(family: str = "qwen2", **settings: Any) -> dict[str, Any]:
+def build_config(family: str = "qwen2", **settings: Any) -> dict[str, Any]:
     return AutoConfig.for_model(family, architectures=[ARCHITECTURES[family]], **{**SIZES, **settings}).to_dict()
 
 
@@ -143,7 +143,7 @@ def test_what_is_left_out_is_what_transformers_takes(family: str) -> None:
 
 
 def test_the_base_of_the_frequencies_is_found_where_it_stands() -> None:
-    written = {k: v for k, v in config().items() if k != "rope_parameters"}
+    written = {k: v for k, v in build_config().items() if k != "rope_parameters"}
     assert shape_of({**written, "rope_theta": 1e6}).rope_theta == 1e6
     assert shape_of(written).rope_theta == 1e4
     assert shape_of({**written, "rope_theta": 1e6, "rope_parameters": {"rope_theta": 1e5}}).rope_theta == 1e5
@@ -152,13 +152,13 @@ def test_the_base_of_the_frequencies_is_found_where_it_stands() -> None:
 @pytest.mark.parametrize("field", ["rope_scaling", "rope_parameters"])
 @pytest.mark.parametrize("kind", ["type", "rope_type"])
 def test_the_stretch_of_llama_3_is_read_from_new_and_old_fields(field: str, kind: str) -> None:
-    written = {**config("llama"), "rope_parameters": None, field: {**LLAMA3, kind: "llama3"}}
+    written = {**build_config("llama"), "rope_parameters": None, field: {**LLAMA3, kind: "llama3"}}
     assert shape_of(written).rope_scaling == Llama3Rope(32.0, 1.0, 4.0, 8192)
 
 
 def test_a_window_is_supported_where_no_row_can_outgrow_it() -> None:
     def window(tokens: int | None) -> ModelShape:
-        return shape_of({**config("mistral"), "sliding_window": tokens})
+        return shape_of({**build_config("mistral"), "sliding_window": tokens})
 
     assert window(77) == window(4096) == window(None)
     with pytest.raises(ValueError, match="sliding_window = 76 is not supported below max_position_embeddings = 77"):
@@ -167,15 +167,15 @@ def test_a_window_is_supported_where_no_row_can_outgrow_it() -> None:
     with pytest.raises(ValueError, match="sliding_window = 4096"):  # what transformers takes then
         shape_of(left_out)
     with pytest.raises(ValueError, match="sliding_window = 5"):  # a Mistral has no such switch
-        shape_of({**config("mistral"), "sliding_window": 5, "use_sliding_window": False})
-    assert shape_of({**config("qwen3"), "sliding_window": 5, "use_sliding_window": False}).max_positions == 77
+        shape_of({**build_config("mistral"), "sliding_window": 5, "use_sliding_window": False})
+    assert shape_of({**build_config("qwen3"), "sliding_window": 5, "use_sliding_window": False}).max_positions == 77
 
 
 def test_heads_of_their_own_size() -> None:
-    assert shape_of(config("qwen3", head_dim=32)).head_dim == 32
-    assert shape_of({**config("qwen2"), "head_dim": 16}).head_dim == 16
+    assert shape_of(build_config("qwen3", head_dim=32)).head_dim == 32
+    assert shape_of({**build_config("qwen2"), "head_dim": 16}).head_dim == 16
     with pytest.raises(ValueError, match="head_dim = 32 is not supported for qwen2, only 16"):
-        shape_of({**config("qwen2"), "head_dim": 32})
+        shape_of({**build_config("qwen2"), "head_dim": 32})
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_heads_of_their_own_size() -> None:
     ],
 )
 def test_heads_that_do_not_fit_together_are_refused(family: str, sizes: dict[str, Any], said: str) -> None:
-    given = {**config(family), "num_key_value_heads": 2, **sizes}
+    given = {**build_config(family), "num_key_value_heads": 2, **sizes}
     with pytest.raises(ValueError, match="heads") as refused:
         shape_of(given, "here/config.json")
     assert said in str(refused.value) and str(refused.value).startswith("here/config.json: ")
-    assert shape_of({**config("qwen3"), "hidden_size": 130, "head_dim": 34}).head_dim == 34
+    assert shape_of({**build_config("qwen3"), "hidden_size": 130, "head_dim": 34}).head_dim == 34
 
 
 @pytest.mark.parametrize(
@@ -229,15 +229,15 @@ def test_heads_that_do_not_fit_together_are_refused(family: str, sizes: dict[str
 )
 def test_an_unsupported_setting_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match="not supported") as refused:
-        shape_of({**config(), **settings}, "here/config.json")
+        shape_of({**build_config(), **settings}, "here/config.json")
     assert named in str(refused.value) and str(refused.value).startswith("here/config.json: ")
 
 
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_a_field_that_nobody_knows_is_refused_unless_it_is_null(family: str) -> None:
-    assert shape_of({**config(family), "new_trick": None}) == shape_of(config(family))
+    assert shape_of({**build_config(family), "new_trick": None}) == shape_of(build_config(family))
     with pytest.raises(ValueError, match="new_trick = 0 is not supported: this field is not known"):
-        shape_of({**config(family), "new_trick": 0})
+        shape_of({**build_config(family), "new_trick": 0})
 
 
 def test_what_every_transformers_config_may_have_is_known() -> None:
@@ -248,16 +248,16 @@ def test_what_every_transformers_config_may_have_is_known() -> None:
     new = {name for name in sampling if "assist" in name or "lookbehind" in name or "cutoff" in name} | {
         "encoder_repetition_penalty"  # these never were in a config.json
     }
-    written = config() | {name: value for name, value in generic.items() if name not in fixed}
+    written = build_config() | {name: value for name, value in generic.items() if name not in fixed}
     written |= {name: value for name, value in sampling.items() if name not in new}
-    assert shape_of(written) == shape_of(config())
+    assert shape_of(written) == shape_of(build_config())
 
 
 def test_a_folder_is_read_and_a_missing_one_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a model is a Hugging Face folder with config\.json"):
         read_shape(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config()))
-    assert read_shape(tmp_path) == shape_of(config())
+    (tmp_path / "config.json").write_text(json.dumps(build_config()))
+    assert read_shape(tmp_path) == shape_of(build_config())
 
 
 @given(st.integers(1, 200_000), st.integers(1, 128))

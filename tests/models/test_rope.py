@@ -12,7 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from hybridflow.models.rope import Llama3Rope
 
 
-def frequencies(base: float, dim: int) -> torch.Tensor:
+def build_frequencies(base: float, dim: int) -> torch.Tensor:
     return 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
 
 
@@ -24,7 +24,7 @@ def test_frequencies_are_those_of_transformers(factor: float, original: int) -> 
         max_position_embeddings=131072,
     )  # fmt: skip
     expected, scale = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    found, plain = rope.stretch(frequencies(5e5, 128)), frequencies(5e5, 128)
+    found, plain = rope.stretch(build_frequencies(5e5, 128)), build_frequencies(5e5, 128)
     assert scale == 1.0
     torch.testing.assert_close(found, expected, rtol=4e-7, atol=0)
     kept, divided = found == plain, torch.isclose(found, plain / factor, rtol=1e-6, atol=0)
@@ -35,7 +35,7 @@ def test_frequencies_are_those_of_transformers(factor: float, original: int) -> 
 def test_a_frequency_is_never_raised_nor_divided_by_more_than_the_factor(
     factor: float, low: float, ratio: float, original: int, base: float
 ) -> None:
-    plain = frequencies(base, 64)
+    plain = build_frequencies(base, 64)
     found = Llama3Rope(factor, low, low * ratio, original).stretch(plain)
     assert (found <= plain * (1 + 1e-6)).all() and (found * factor >= plain * (1 - 1e-6)).all()
     assert (found.diff() <= 0).all()

@@ -24,19 +24,19 @@ SIZES: dict[str, Any] = dict(
 NAMES = {family.name: architecture for architecture, family in FAMILIES.items()}
 
 
-def config(family: str = "qwen2", **settings: Any) -> dict[str, Any]:
+def build_config(family: str = "qwen2", **settings: Any) -> dict[str, Any]:
     found = AutoConfig.for_model(family, architectures=[NAMES[family]], **{**SIZES, **settings}).to_dict()
     return {**found, "sliding_window": None}
 
 
-def shape(**settings: Any) -> ModelShape:
-    return shape_of(config(**settings))
+def build_shape(**settings: Any) -> ModelShape:
+    return shape_of(build_config(**settings))
 
 
 @pytest.mark.parametrize("family", NAMES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_what_transformers_writes_is_read(family: str, tied: bool, tmp_path: Path) -> None:
-    language_model = config(family, tie_word_embeddings=tied)
+    language_model = build_config(family, tie_word_embeddings=tied)
     made = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**as_scorer(language_model)))
     made.save_pretrained(tmp_path)
     found = read_shape(tmp_path)
@@ -51,8 +51,8 @@ def test_what_transformers_writes_is_read(family: str, tied: bool, tmp_path: Pat
 
 
 def test_there_and_back() -> None:
-    assert {**as_language_model(as_scorer(config())), "id2label": None, "label2id": None} == {
-        **config(),
+    assert {**as_language_model(as_scorer(build_config())), "id2label": None, "label2id": None} == {
+        **build_config(),
         "id2label": None,
         "label2id": None,
     }
@@ -61,7 +61,7 @@ def test_there_and_back() -> None:
 @pytest.mark.parametrize("settings", [{}, {"id2label": {"0": "A", "1": "B"}}, {"num_labels": 3}])
 def test_another_number_of_labels_is_refused(settings: dict[str, Any]) -> None:
     """transformers leaves out `id2label` where there are two."""
-    written = {**config(), "architectures": ["Qwen2ForSequenceClassification"], "id2label": None, **settings}
+    written = {**build_config(), "architectures": ["Qwen2ForSequenceClassification"], "id2label": None, **settings}
     with pytest.raises(ValueError, match=r"num_labels = [23] is not supported, only 1"):
         shape_of(written, "here")
 
@@ -71,12 +71,12 @@ def test_another_number_of_labels_is_refused(settings: dict[str, Any]) -> None:
 )
 def test_padding_that_is_an_end_is_left_out(end: Any, padding: Any, written: Any) -> None:
     """transformers would take the token before such an end for the last of the row."""
-    assert as_scorer(config(eos_token_id=end, pad_token_id=padding))["pad_token_id"] == written
+    assert as_scorer(build_config(eos_token_id=end, pad_token_id=padding))["pad_token_id"] == written
 
 
 def test_only_a_reward_models_folder_has_a_score_to_read() -> None:
     """Its place is in either plan, as a checkpoint has it whatever the run started from."""
-    shapes = [replace(shape(), head=head) for head in ("lm", "reward")]
+    shapes = [replace(build_shape(), head=head) for head in ("lm", "reward")]
     language_model, scorer = (load_plan(own, Layout(), 0, head="reward") for own in shapes)
     assert language_model == scorer == in_folder(shapes[1], scorer)
     assert scorer[-1].weight.name == "score.weight"
@@ -84,7 +84,7 @@ def test_only_a_reward_models_folder_has_a_score_to_read() -> None:
 
 
 def test_a_reward_model_without_its_score_is_an_error(tmp_path: Path) -> None:
-    own = replace(shape(), head="reward")
+    own = replace(build_shape(), head="reward")
     weights = [weight for weight in table(own, head="reward") if weight.name != "score.weight"]
     save_file({weight.name: torch.zeros(weight.shape) for weight in weights}, tmp_path / "model.safetensors")
     with pytest.raises(KeyError, match=r"no tensor 'score\.weight'"):

@@ -43,14 +43,14 @@ PARAMETERS_70B = 70_553_706_496
 LAYOUT_70B = Layout(8, 4)
 
 
-def plans(shape: ModelShape, layout: Layout, head: str = "lm") -> list[list[Slice]]:
+def build_plans(shape: ModelShape, layout: Layout, head: str = "lm") -> list[list[Slice]]:
     return [load_plan(shape, layout, rank, head=head) for rank in range(layout.size)]
 
 
 def assert_each_element_is_read_once(shape: ModelShape, layout: Layout) -> None:
     """By the tensor ranks of one stage together if it is cut, by each of them if not; tied embeddings by two stages."""
     spans: dict[tuple[str, int], list[tuple[int, int]]] = {}
-    for rank, plan in enumerate(plans(shape, layout)):
+    for rank, plan in enumerate(build_plans(shape, layout)):
         for part in plan:
             spans.setdefault((part.weight.name, layout.coordinates[rank].pp), []).append(part.span)
     stages = Counter(name for name, _ in spans)
@@ -71,7 +71,7 @@ def test_each_element_is_read_once(shape: ModelShape, tensor: int, pipeline: int
     assert_each_element_is_read_once(shape, Layout(tensor, pipeline))
     for order in ("tp-cp-ep-dp-pp", "cp-ep-dp-tp-pp"):
         layout = Layout(tensor, pipeline, data, order=order)
-        for at, plan in zip(layout.coordinates, plans(shape, layout), strict=True):
+        for at, plan in zip(layout.coordinates, build_plans(shape, layout), strict=True):
             one = Layout(tensor, pipeline)
             assert plan == load_plan(shape, one, at.pp * tensor + at.tp)  # replicas read alike
 
@@ -80,7 +80,7 @@ def test_each_element_is_read_once(shape: ModelShape, tensor: int, pipeline: int
 def test_a_plan_fills_a_ranks_parameters(shape: ModelShape, tensor: int, pipeline: int, head: str) -> None:
     """Every element of its parameters but the vocabulary's padding, which no folder has."""
     layout = Layout(tensor, pipeline)
-    for at, plan in zip(layout.coordinates, plans(shape, layout, head), strict=True):
+    for at, plan in zip(layout.coordinates, build_plans(shape, layout, head), strict=True):
         filled: Counter[str] = Counter()
         for part in plan:
             whole = megatron_shape(shape, part.weight.param, tensor)
@@ -101,7 +101,7 @@ def test_a_70b_is_planned_without_its_memory() -> None:
     assert sum(math.prod(weight.shape) for weight in table(LLAMA_3_70B)) == PARAMETERS_70B
     tracemalloc.start()
     assert_each_element_is_read_once(LLAMA_3_70B, LAYOUT_70B)
-    found = [2 * sum(part.elements for part in plan) for plan in plans(LLAMA_3_70B, LAYOUT_70B)]
+    found = [2 * sum(part.elements for part in plan) for plan in build_plans(LLAMA_3_70B, LAYOUT_70B)]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 2**20

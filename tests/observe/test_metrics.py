@@ -14,7 +14,7 @@ from hybridflow.observe.metrics import Metrics
 from hybridflow.runtime.messages import Report
 
 
-def of(values: list[float]) -> Metrics:
+def build_metrics(values: list[float]) -> Metrics:
     """What one rank records for its rows."""
     metrics = Metrics()
     metrics.mean("mean", sum(values), weight=len(values))
@@ -27,7 +27,7 @@ def of(values: list[float]) -> Metrics:
 @given(st.lists(st.lists(st.floats(-100, 100), max_size=5), min_size=1, max_size=5))
 def test_uneven_parts_join_exactly(parts: list[list[float]]) -> None:
     values = [value for part in parts for value in part]
-    found = concat([of(part) for part in parts]).result()
+    found = concat([build_metrics(part) for part in parts]).result()
     assert found["total"] == pytest.approx(sum(values), abs=1e-9)
     assert set(found) == ({"mean", "largest", "total"} if values else {"total"})
     if values:
@@ -43,7 +43,7 @@ def test_a_name_may_be_recorded_many_times() -> None:
 
 
 def test_joining_leaves_the_parts_alone() -> None:
-    first, second = of([1.0]), of([3.0])
+    first, second = build_metrics([1.0]), build_metrics([3.0])
     concat([first, second])
     assert first.result() == {"largest": 1.0, "mean": 1.0, "total": 1.0}
 
@@ -63,7 +63,7 @@ def test_results_are_sorted_by_name() -> None:
 
 @pytest.mark.parametrize("values", [[math.nan, 1.0], [1.0, math.nan], [1.0, math.nan, 2.0]])
 def test_nan_is_not_hidden_by_a_number(values: list[float]) -> None:
-    found = concat([of([value]) for value in values]).result()
+    found = concat([build_metrics([value]) for value in values]).result()
     assert math.isnan(found["largest"]) and math.isnan(found["mean"])
 
 
@@ -119,7 +119,7 @@ def test_the_rounding_of_equal_returns_is_not_explained(reward: float) -> None:
 
 
 def test_everything_survives_the_way_from_a_rank() -> None:
-    metrics = of([1.0, 5.0])
+    metrics = build_metrics([1.0, 5.0])
     metrics.min("smallest", -1.0)
     metrics.spread("reward/", [1.0, 2.0, 4.0])
     metrics.explain("explained", [1.0, 2.0, 4.0], [1.0, 2.0, 3.0])

@@ -17,7 +17,7 @@ from hybridflow.observe.plain_json import as_json
 from hybridflow.observe.run_folder import RunFolder
 
 
-def strict(text: str) -> Any:
+def parse_strictly(text: str) -> Any:
     """Refuses what RFC 8259 does."""
 
     def refuse(name: str) -> Any:
@@ -54,13 +54,13 @@ def strict(text: str) -> Any:
     ids=repr,
 )
 def test_whatever_was_measured(value: object, expected: object) -> None:
-    found = strict(as_json({"metric": value}))["metric"]
+    found = parse_strictly(as_json({"metric": value}))["metric"]
     assert found == expected and type(found) is type(expected)
 
 
 def test_a_line_of_metrics(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.log({"step": 0, "actor/grad_norm": math.nan, "actor/loss": np.float32("inf"), "actor/lr": np.float64(1e-4)})
-    assert strict((tmp_path / "metrics.jsonl").read_text()) == {
+    assert parse_strictly((tmp_path / "metrics.jsonl").read_text()) == {
         "step": 0, "actor/grad_norm": None, "actor/loss": None, "actor/lr": 1e-4,
     }  # fmt: skip

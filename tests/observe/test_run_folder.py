@@ -10,7 +10,7 @@ from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
 
 
-def used(path: Path) -> RunFolder:
+def build_used_folder(path: Path) -> RunFolder:
     folder = RunFolder(path)
     folder.write_config("run: {}")
     folder.log({"step": 0})
@@ -20,7 +20,7 @@ def used(path: Path) -> RunFolder:
 
 
 def test_a_new_run_sets_the_last_aside(tmp_path: Path) -> None:
-    folder = used(tmp_path)
+    folder = build_used_folder(tmp_path)
     folder.checkpoints.mkdir()
     assert folder.archive_previous() == tmp_path / "earlier-1"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["earlier-1"]
@@ -37,12 +37,12 @@ def test_a_new_run_sets_the_last_aside(tmp_path: Path) -> None:
 def test_the_number_is_one_more_than_the_largest(tmp_path: Path) -> None:
     for name in ("earlier-2", "earlier-9", "earlier-x", "earlier-007"):
         (tmp_path / name).mkdir()
-    assert used(tmp_path).archive_previous() == tmp_path / "earlier-10"
+    assert build_used_folder(tmp_path).archive_previous() == tmp_path / "earlier-10"
 
 
 def test_a_run_that_neither_ended_nor_saved(tmp_path: Path) -> None:
     assert not RunFolder(tmp_path).unsaved()
-    folder = used(tmp_path)
+    folder = build_used_folder(tmp_path)
     assert folder.unsaved()
     (folder.checkpoints / ".tmp-step-000003").mkdir(parents=True)
     assert folder.unsaved()
@@ -61,7 +61,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 
 def test_lines_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
-    folder = used(tmp_path)
+    folder = build_used_folder(tmp_path)
     sizes = folder.sizes()
     assert set(sizes) == {"metrics.jsonl", "rollouts/rank0.jsonl"}
     folder.log({"step": 1})
@@ -75,7 +75,7 @@ def test_lines_after_the_checkpoint_are_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_lost_lines_is_named_and_nothing_is_cut(tmp_path: Path) -> None:
-    folder = used(tmp_path)
+    folder = build_used_folder(tmp_path)
     folder.log({"step": 1})
     sizes = folder.sizes()
     (folder.rollouts / "rank0.jsonl").unlink()

@@ -12,7 +12,7 @@ from hybridflow.tasks.addition import Addition
 from hybridflow.tasks.hash_splits import share_of_pair
 
 
-def _sums(task: Addition, split: str) -> list[tuple[int, int]]:
+def sums_of(task: Addition, split: str) -> list[tuple[int, int]]:
     texts = [str(task.example(split, i).prompt) for i in range(task.size(split))]
     assert all(text.endswith("=") for text in texts)
     return [(int(a), int(b)) for a, b in (text[:-1].split("+") for text in texts)]
@@ -20,19 +20,19 @@ def _sums(task: Addition, split: str) -> list[tuple[int, int]]:
 
 def test_every_sum_once_and_right(digits: PreTrainedTokenizerFast) -> None:
     task = Addition(digits, max_operand=30)
-    sums = _sums(task, "train") + _sums(task, "held_out")
+    sums = sums_of(task, "train") + sums_of(task, "held_out")
     assert sorted(sums) == [(a, b) for a in range(31) for b in range(31)]
     for split in SPLITS:
         answers = task.rows(split, np.arange(task.size(split))).dense("answer")
-        assert [int(x) for x in answers] == [a + b for a, b in _sums(task, split)]
+        assert [int(x) for x in answers] == [a + b for a, b in sums_of(task, split)]
 
 
 def test_a_held_out_sum_is_never_trained_on_in_either_order(digits: PreTrainedTokenizerFast) -> None:
     task = Addition(digits)
-    trained = set(_sums(task, "train"))
-    held_out = set(_sums(task, "held_out"))
+    trained = set(sums_of(task, "train"))
+    held_out = set(sums_of(task, "held_out"))
     assert not trained & {pair for a, b in held_out for pair in ((a, b), (b, a))}
-    assert set(_sums(task, "warmup")) < trained
+    assert set(sums_of(task, "warmup")) < trained
 
 
 @pytest.mark.parametrize(("held_out", "warmup"), [(0.1, 0.25), (0.3, 0.5)])
@@ -44,14 +44,14 @@ def test_fractions(held_out: float, warmup: float, digits: PreTrainedTokenizerFa
 
 def test_the_first_rows_are_a_fair_sample(digits: PreTrainedTokenizerFast) -> None:
     """A validation takes the first rows of `held_out`: they must not be the small sums."""
-    sums = np.array(_sums(Addition(digits), "held_out")[:300])
+    sums = np.array(sums_of(Addition(digits), "held_out")[:300])
     assert sums.mean(axis=0) == pytest.approx([49.5, 49.5], abs=6)
 
 
 def test_a_sums_split_does_not_depend_on_the_others(digits: PreTrainedTokenizerFast) -> None:
     small, large = Addition(digits, max_operand=50), Addition(digits, max_operand=99)
-    inside = {(a, b) for a, b in _sums(large, "held_out") if max(a, b) <= 50}
-    assert set(_sums(small, "held_out")) == inside
+    inside = {(a, b) for a, b in sums_of(large, "held_out") if max(a, b) <= 50}
+    assert set(sums_of(small, "held_out")) == inside
 
 
 def test_the_split_is_fixed_for_good() -> None:

@@ -21,20 +21,22 @@ def test_a_wrong_answer_is_wrong_and_can_be_said(right: str, seed: int) -> None:
     assert wrong == wrong_answer(right, np.random.default_rng(seed))
 
 
-def changed(wrong: str, right: str) -> int:
+def count_changes(wrong: str, right: str) -> int:
     """How many digits differ."""
     return sum(a != b for a, b in zip(wrong, right, strict=True))
 
 
 def test_half_of_the_wrong_answers_are_near_misses() -> None:
     found = [wrong_answer("1234", np.random.default_rng(seed)) for seed in range(2000)]
-    one = [wrong for wrong in found if len(wrong) == 4 and changed(wrong, "1234") == 1]
+    one = [wrong for wrong in found if len(wrong) == 4 and count_changes(wrong, "1234") == 1]
     assert 0.5 / 4 - 0.03 < len(one) / len(found) < 0.5 / 4 + 0.03
     assert {len(wrong) for wrong in found} == {0, 1, 2, 3, 4, 5}
 
 
 def test_any_number_of_a_near_miss_s_digits_is_changed() -> None:
-    counts = [changed(wrong_answer("1234", np.random.default_rng(seed), near=1.0), "1234") for seed in range(2000)]
+    counts = [
+        count_changes(wrong_answer("1234", np.random.default_rng(seed), near=1.0), "1234") for seed in range(2000)
+    ]
     assert np.allclose(np.bincount(counts, minlength=5) / len(counts), [0, 0.25, 0.25, 0.25, 0.25], atol=0.04)
 
 
@@ -42,7 +44,7 @@ def test_any_number_of_a_near_miss_s_digits_is_changed() -> None:
 def test_their_share_can_be_chosen(near: float, digits: PreTrainedTokenizerFast) -> None:
     task = AdditionPairs(digits, near_misses=near, zero_pad=True)
     pairs = [(task.example("train", i).answer, task.rejected("train", i)) for i in range(300)]
-    found = [len(a) == len(b) and changed(a, b) < len(a) for a, b in pairs]
+    found = [len(a) == len(b) and count_changes(a, b) < len(a) for a, b in pairs]
     assert 0.6 < np.mean(found) < 0.75 if near else np.mean(found) < 0.2
 
 

@@ -27,7 +27,7 @@ USER = {"role": "user", "content": "hi"}
 OPENED = {"role": "assistant", "content": "well,"}
 
 
-def with_bos(*, eos_too: bool = False) -> PreTrainedTokenizerFast:
+def build_tokenizer_with_bos(*, eos_too: bool = False) -> PreTrainedTokenizerFast:
     """A char tokenizer whose post-processor opens each text with <s>, and perhaps ends it."""
     backend = char_tokenizer(PRINTABLE).backend_tokenizer
     backend.add_special_tokens(["<s>"])
@@ -37,7 +37,7 @@ def with_bos(*, eos_too: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="<|endoftext|>")
 
 
-def chatml() -> PreTrainedTokenizerFast:
+def build_chatml_tokenizer() -> PreTrainedTokenizerFast:
     """A char tokenizer with ChatML, whose own end is another than that of a turn."""
     tokenizer = char_tokenizer(PRINTABLE)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
@@ -45,7 +45,7 @@ def chatml() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def words() -> PreTrainedTokenizerFast:
+def build_word_tokenizer() -> PreTrainedTokenizerFast:
     """A token a word, and one for all that are not known."""
     vocabulary = {"<unk>": 0, "</s>": 1, "one": 2, "plus": 3, "two": 4}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -74,7 +74,7 @@ class Told(PreferenceTask):
 
 @pytest.mark.parametrize("eos_too", [False, True])
 def test_a_text_opens_as_the_tokenizer_opens_it_and_never_ends(eos_too: bool) -> None:
-    tokenizer = with_bos(eos_too=eos_too)
+    tokenizer = build_tokenizer_with_bos(eos_too=eos_too)
     encoder, bos = Encoder(tokenizer), tokenizer.bos_token_id
     bare = tokenizer("1+1=", add_special_tokens=False)["input_ids"]
     assert encoder.prompt("1+1=") == [bos, *bare] == encoder.prompt("<s>1+1=")
@@ -87,7 +87,7 @@ def test_a_tokenizer_that_opens_nothing_opens_nothing() -> None:
 
 
 def test_several_tokens_may_open_a_text() -> None:
-    tokenizer = with_bos()
+    tokenizer = build_tokenizer_with_bos()
     bos = tokenizer.bos_token_id
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> <|endoftext|> $A", special_tokens=[("<s>", bos), ("<|endoftext|>", 1)]
@@ -96,7 +96,7 @@ def test_several_tokens_may_open_a_text() -> None:
 
 
 def test_a_chat_has_the_bos_of_its_template_and_no_other() -> None:
-    tokenizer = with_bos(eos_too=True)
+    tokenizer = build_tokenizer_with_bos(eos_too=True)
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"
     assert Encoder(tokenizer).prompt([USER]).count(tokenizer.bos_token_id) == 1
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -117,7 +117,7 @@ def test_add_bos_token_of_a_folder_is_heeded(asked: bool, tmp_path: Path) -> Non
 
 
 def test_a_chat_that_ends_with_the_assistant_is_gone_on_with() -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     encoder = Encoder(tokenizer)
     whole = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
     assert tokenizer.decode(encoder.prompt([USER])) == whole
@@ -128,14 +128,14 @@ def test_a_chat_that_ends_with_the_assistant_is_gone_on_with() -> None:
 
 @pytest.mark.parametrize("content", ["m.content", "m.content | trim"])
 def test_an_assistants_turn_without_a_word_is_one_to_begin(content: str) -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     tokenizer.chat_template = CHATML.replace("m.content", content)
     encoder, nothing = Encoder(tokenizer), {"role": "assistant", "content": ""}
     assert encoder.prompt([USER, nothing]) == encoder.prompt([USER])
 
 
 def test_a_turn_ends_as_the_template_ends_it_on_every_side(tmp_path: Path) -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     turn_end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     task = Told(tokenizer, Example([USER], "5", 0), Example("hi", "5", 1))
     pairs = task.preferences("train", [0, 1])
@@ -171,7 +171,7 @@ def test_where_the_ends_come_from(generation: Any, config: Any, wanted: list[int
 
 
 def test_options_of_the_template_are_passed_on_and_misspelled_ones_told() -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     found = tokenizer.decode(Encoder(tokenizer, {"enable_thinking": False}).prompt([USER]))
     assert found.endswith("assistant\n<think></think>")
     with pytest.raises(ValueError, match="does not read 'enable_thinkin'; it reads enable_thinking"):
@@ -181,7 +181,7 @@ def test_options_of_the_template_are_passed_on_and_misspelled_ones_told() -> Non
 
 
 def test_one_of_several_templates(tmp_path: Path) -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     tokenizer.chat_template = {"default": CHATML, "short": "{% for m in messages %}{{ m.content }}{% endfor %}"}
     tokenizer.save_pretrained(tmp_path)
     assert list(tmp_path.rglob("*.jinja"))
@@ -209,14 +209,14 @@ def test_one_of_several_templates(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_prompt_names_its_row(prompt: Any, line: str) -> None:
-    task = Told(chatml(), Example([USER], "5", 0), Example(prompt, "5", 1))
+    task = Told(build_chatml_tokenizer(), Example([USER], "5", 0), Example(prompt, "5", 1))
     assert len(task.rows("train", [0])) == 1
     with pytest.raises(DataError, match=rf"row 1 of split 'train': .*{line}"):
         task.rows("train", [0, 1])
 
 
 def test_parts_of_text_and_calls_of_tools_are_messages() -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     parts = [{"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}]
     assert Encoder(tokenizer).prompt(parts) == Encoder(tokenizer).prompt([USER])
     assert Encoder(tokenizer).prompt(np.array([USER])) == Encoder(tokenizer).prompt([USER])
@@ -225,14 +225,19 @@ def test_parts_of_text_and_calls_of_tools_are_messages() -> None:
 
 
 def test_a_template_that_refuses_a_chat_names_the_row() -> None:
-    tokenizer = chatml()
+    tokenizer = build_chatml_tokenizer()
     tokenizer.chat_template = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
     with pytest.raises(DataError, match=r"row 0 of split 'train': the chat template does not take .*system first"):
         Told(tokenizer, Example([USER], "5", 0)).rows("train", [0])
 
 
 def test_unknown_words_are_told_and_written_ones_taken() -> None:
-    task = Told(words(), Example("one plus two", "3", 0), Example("one plus banana", "3", 1), Example("<unk>", "3", 2))
+    task = Told(
+        build_word_tokenizer(),
+        Example("one plus two", "3", 0),
+        Example("one plus banana", "3", 1),
+        Example("<unk>", "3", 2),
+    )
     assert task.rows("train", [0, 2]).ragged("prompt_ids").values.tolist() == [2, 3, 4, 0]
     with pytest.raises(DataError, match=r"row 1 .*no tokens for \['banana'\] in 'one plus banana'"):
         task.rows("train", [1])
@@ -240,7 +245,7 @@ def test_unknown_words_are_told_and_written_ones_taken() -> None:
 
 def test_a_tokenizer_is_read_as_its_file_has_it_whatever_the_model(tmp_path: Path) -> None:
     """transformers 5.19 makes byte-level BPE of this, in which every word is nothing."""
-    words().save_pretrained(tmp_path)
+    build_word_tokenizer().save_pretrained(tmp_path)
     Qwen2Config(vocab_size=8).save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)("one two", add_special_tokens=False)["input_ids"] == []
     assert load_tokenizer(tmp_path)("one two")["input_ids"] == [2, 4]
@@ -258,7 +263,7 @@ def test_a_broken_tokenizer_is_one_sentence(name: str, text: str, tmp_path: Path
 
 
 def test_tokens_that_only_the_config_knows_as_special_are_no_text(tmp_path: Path) -> None:
-    chatml().save_pretrained(tmp_path)
+    build_chatml_tokenizer().save_pretrained(tmp_path)
     file = tmp_path / "tokenizer.json"
     found = json.loads(file.read_text())
     for token in found["added_tokens"]:
@@ -281,7 +286,7 @@ def test_tokens_that_only_the_config_knows_as_special_are_no_text(tmp_path: Path
     ],
 )
 def test_what_cannot_be_an_answer_names_its_row(answer: Any, line: str) -> None:
-    task = Told(chatml(), Example("1+4=", 5, 0), Example("1+4=", answer, 1))
+    task = Told(build_chatml_tokenizer(), Example("1+4=", 5, 0), Example("1+4=", answer, 1))
     assert task.rows("train", [0]).dense("answer").tolist() == ["5"]
     for split in ("train", "held_out"):
         with pytest.raises(DataError, match=rf"row 1 of split '{split}': .*{line}"):
@@ -289,7 +294,7 @@ def test_what_cannot_be_an_answer_names_its_row(answer: Any, line: str) -> None:
 
 
 def test_what_is_only_taught_need_not_be_gradable() -> None:
-    task = Told(chatml(), Example("1+4=", "1+4 is 5", 0))
+    task = Told(build_chatml_tokenizer(), Example("1+4=", "1+4 is 5", 0))
     assert len(task.supervised("warmup", [0])) == 1
     task.grader = "exact"
     assert task.rows("train", [0]).dense("answer").tolist() == ["1+4 is 5"]
@@ -310,7 +315,7 @@ def test_an_attribute_that_hides_a_method_is_told(name: str, monkeypatch: pytest
 
     monkeypatch.setitem(tasks._parts, "hides", Hides)
     with pytest.raises(ConfigError, match=f"its attribute '{name}', a list, hides the method of that name"):
-        build("hides", chatml(), {})
+        build("hides", build_chatml_tokenizer(), {})
 
 
 def test_transformers_does_not_warn_of_a_long_row(caplog: pytest.LogCaptureFixture) -> None:

@@ -41,7 +41,9 @@ class Long(PreferenceTask):
         return "8" * (index % 5 + 1)
 
 
-def fitted(too_long: str = "error", tokens: int = 12, response: int = 4, way: str = "rows", **more: Any) -> FittedTask:
+def build_fitted_task(
+    too_long: str = "error", tokens: int = 12, response: int = 4, way: str = "rows", **more: Any
+) -> FittedTask:
     """`Long`, where a prompt may have `tokens` - `response` tokens."""
     task = more.pop("task", None) or Long()
     return FittedTask(task, Limits(tokens, response, **more), TooLong(too_long), {**WAYS, "train": way})
@@ -49,13 +51,13 @@ def fitted(too_long: str = "error", tokens: int = 12, response: int = 4, way: st
 
 def test_rows_that_fit_are_the_task_s_own() -> None:
     for too_long in TooLong:
-        task = fitted(too_long, tokens=14)
+        task = build_fitted_task(too_long, tokens=14)
         assert task.size("train") == 100 and task.look() == []
         assert task.rows("train", [5, 99]) == task.task.rows("train", [5, 99])
 
 
 def test_a_prompt_that_leaves_no_room_names_its_row_and_what_to_do() -> None:
-    task = fitted()
+    task = build_fitted_task()
     assert len(task.rows("train", [0, 7])) == 2
     line = (
         r"row 19 of split 'train': its prompt of 10 tokens is too long: rollout.max_sequence_tokens less 4 for "
@@ -69,7 +71,7 @@ def test_a_prompt_that_leaves_no_room_names_its_row_and_what_to_do() -> None:
 
 @pytest.mark.parametrize("way", ["rows", "supervised", "preferences"])
 def test_dropped_rows_are_counted_and_leave_an_order_of_seed_and_draw(way: str) -> None:
-    task = fitted("drop", tokens=10, response=4, way=way)
+    task = build_fitted_task("drop", tokens=10, response=4, way=way)
     longest = {"rows": lambda i: 4, "supervised": lambda i: i % 3 + 2, "preferences": lambda i: max(i % 3, i % 5) + 2}
     stays = [i for i in range(100) if i % 10 + 1 + longest[way](i) <= 10]
     assert 0 < len(stays) < 100 and task.size("train") == len(stays)
@@ -77,7 +79,7 @@ def test_dropped_rows_are_counted_and_leave_an_order_of_seed_and_draw(way: str) 
     walked = [getattr(task, way)("train", prompts.at(draw)).dense("sample_id").tolist() for draw in range(40)]
     flat = [id for draw in walked for id in draw]
     assert sorted(flat[: len(stays)]) == stays and sorted(flat[len(stays) : 2 * len(stays)]) == stays
-    again = fitted("drop", tokens=10, response=4, way=way)
+    again = build_fitted_task("drop", tokens=10, response=4, way=way)
     at_once = getattr(again, way)("train", Prompts(again, "train", 8, seed=3).at(31))
     assert at_once.dense("sample_id").tolist() == walked[31]
     assert f"task.too_long: {100 - len(stays)} of the 100 rows of train left out: longer than" in task.look()[0]
@@ -85,14 +87,14 @@ def test_dropped_rows_are_counted_and_leave_an_order_of_seed_and_draw(way: str) 
 
 
 def test_a_validation_takes_the_first_rows_that_are_left() -> None:
-    task = fitted("drop", tokens=7)
+    task = build_fitted_task("drop", tokens=7)
     assert task.rows("held_out", [0, 3]).dense("sample_id").tolist() == [0, 10]
     with pytest.raises(IndexError, match="30 rows are left"):
         task.rows("held_out", [30])
 
 
 def test_cut_prompts_keep_their_end_and_what_opens_them() -> None:
-    task = fitted("truncate_left")
+    task = build_fitted_task("truncate_left")
     assert task.size("train") == 100
     plain, cut = task.task.rows("train", [19, 7]), task.rows("train", [19, 7])
     assert cut.ragged("prompt_ids")[0].tolist() == plain.ragged("prompt_ids")[0].tolist()[-8:]
@@ -103,12 +105,12 @@ def test_cut_prompts_keep_their_end_and_what_opens_them() -> None:
         "less 4 for rollout.max_response_tokens"
         for split in WAYS
     ]
-    opened = fitted("truncate_left", task=Long(with_bos()))
+    opened = build_fitted_task("truncate_left", task=Long(build_tokenizer_with_bos()))
     (ids,) = opened.rows("train", [9]).ragged("prompt_ids")
     assert opened.task.encoder.opening == [ids[0]] and opened.tokenizer.decode(ids[1:]) == DIGITS[-7:]
 
 
-def with_bos() -> PreTrainedTokenizerFast:
+def build_tokenizer_with_bos() -> PreTrainedTokenizerFast:
     """Digits, opened by <s>."""
     backend = char_tokenizer(DIGITS).backend_tokenizer
     backend.add_special_tokens(["<s>"])
@@ -118,34 +120,34 @@ def with_bos() -> PreTrainedTokenizerFast:
 
 
 def test_of_a_pair_the_longer_side_counts_and_a_prompt_is_cut_for_it() -> None:
-    task = fitted("truncate_left", tokens=9, way="preferences")
+    task = build_fitted_task("truncate_left", tokens=9, way="preferences")
     (row,) = [task.preferences("train", [19])]
     assert len(row.ragged("rejected_ids")[0]) == 6 and len(row.ragged("prompt_ids")[0]) == 3
 
 
 def test_a_response_that_fills_a_sequence_cannot_be_helped_by_cutting() -> None:
-    task = fitted("truncate_left", tokens=3, way="supervised")
+    task = build_fitted_task("truncate_left", tokens=3, way="supervised")
     with pytest.raises(DataError, match=r"row 2 .*less 4 for its response leaves 0; raise it, or set .* to drop$"):
         task.supervised("train", [0, 2])
 
 
 def test_a_split_without_rows_says_so() -> None:
     with pytest.raises(DataError, match="split 'held_out' is empty, and accuracy is measured on it: it has no rows"):
-        fitted(task=Long(rows=0)).size("held_out")
+        build_fitted_task(task=Long(rows=0)).size("held_out")
     with pytest.raises(DataError, match="'train' is empty, and there is nothing to learn from: every row is too long"):
-        fitted("drop", tokens=4).size("train")
-    assert fitted(task=Long(rows=0)).size("warmup") == 0  # which this run does not use
+        build_fitted_task("drop", tokens=4).size("train")
+    assert build_fitted_task(task=Long(rows=0)).size("warmup") == 0  # which this run does not use
 
 
 @pytest.mark.parametrize("size", [-1, 3.0, "3", None])
 @pytest.mark.parametrize("too_long", list(TooLong))
 def test_a_size_that_is_no_number_of_rows_says_so(size: Any, too_long: str) -> None:
     with pytest.raises(DataError, match=r"^size\('train'\) gave .*; a whole number of rows was expected"):
-        fitted(too_long, task=Long(rows=size)).look()
+        build_fitted_task(too_long, task=Long(rows=size)).look()
 
 
 def test_a_size_may_be_numpys() -> None:
-    task = fitted("truncate_left", task=Long(rows=np.int64(5)))  # type: ignore[arg-type]
+    task = build_fitted_task("truncate_left", task=Long(rows=np.int64(5)))  # type: ignore[arg-type]
     assert task.size("train") == 5 and task.look() == []
 
 
@@ -170,7 +172,7 @@ def test_an_id_outside_of_the_vocabulary_names_row_model_and_size(strange: int) 
     sees = [Vocabulary("models/actor", 64_000_000, "actor"), Vocabulary("models/critic", 12, "critic")]
     if strange < 0:
         sees = sees[1:]
-    task = fitted(task=OwnRows([2, 3], [2, 11], [4, strange, 5]), vocabularies=sees)
+    task = build_fitted_task(task=OwnRows([2, 3], [2, 11], [4, strange, 5]), vocabularies=sees)
     assert len(task.rows("train", [0, 1])) == 2
     line = rf"row 2 of split 'train': its prompt has the id {strange}, but the vocabulary of models/critic \(critic\)"
     with pytest.raises(DataError, match=line + " has 12 tokens, ids 0 to 11"):
@@ -186,7 +188,7 @@ def test_added_tokens_may_be_there_and_are_refused_by_name_where_they_are_used(
     tokenizer.save_pretrained(tmp_path)
     task = Long(tokenizer)
     sees = [Vocabulary(str(tmp_path), 12, "actor")]
-    fine = fitted(task=task, way=way, vocabularies=sees, tokens=99)
+    fine = build_fitted_task(task=task, way=way, vocabularies=sees, tokens=99)
     assert len(getattr(fine, way)("train", [0, 1])) == 2
 
     class Uses(Long):
@@ -197,25 +199,25 @@ def test_added_tokens_may_be_there_and_are_refused_by_name_where_they_are_used(
         def rejected(self, split: str, index: int) -> str:
             return "7<extra>"
 
-    used = fitted(task=Uses(tokenizer), way=way, vocabularies=sees, tokens=99)
+    used = build_fitted_task(task=Uses(tokenizer), way=way, vocabularies=sees, tokens=99)
     with pytest.raises(DataError, match=rf"row 4 of split 'train': its {what} has the token '<extra>' \(id 12\), but"):
         getattr(used, way)("train", [4])
 
 
 def test_an_answer_of_a_task_s_own_rows_is_looked_at_too() -> None:
     task = OwnRows([2], [3])
-    assert len(fitted(task=task).rows("train", [0, 1])) == 2
+    assert len(build_fitted_task(task=task).rows("train", [0, 1])) == 2
     task.grader = "last_number"
-    assert len(fitted(task=task).rows("train", [0, 1])) == 2
+    assert len(build_fitted_task(task=task).rows("train", [0, 1])) == 2
     task.answers = ["1", "blue"]
     with pytest.raises(DataError, match=r"row 1 of split 'train': .*'blue', a number was expected"):
-        fitted(task=task).rows("train", [0, 1])
+        build_fitted_task(task=task).rows("train", [0, 1])
 
 
 def test_own_rows_are_as_many_as_were_asked_for_and_of_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     floats = Batch(prompt_ids=Ragged.of([[2.0], [3.0]], np.float32), answer=np.array(["1", "1"], dtype=object))
     monkeypatch.setattr(OwnRows, "rows", lambda *_: floats)
-    task = fitted(task=OwnRows([2], [3], [4]))
+    task = build_fitted_task(task=OwnRows([2], [3], [4]))
     with pytest.raises(DataError, match=r"split 'train': OwnRows.rows gave 2 rows for 3 row numbers; one for each"):
         task.rows("train", [0, 1, 2])
     with pytest.raises(DataError, match=r"prompt_ids of OwnRows.rows are float32; integers were expected"):
@@ -224,7 +226,7 @@ def test_own_rows_are_as_many_as_were_asked_for_and_of_integers(monkeypatch: pyt
 
 def test_an_empty_prompt_of_a_task_s_own_rows_is_named() -> None:
     with pytest.raises(DataError, match="row 1 of split 'train': its prompt has no tokens"):
-        fitted(task=OwnRows([2], [])).rows("train", [0, 1])
+        build_fitted_task(task=OwnRows([2], [])).rows("train", [0, 1])
 
 
 def test_tokenizers_are_compared_by_what_they_mean(tmp_path: Path) -> None:
@@ -263,7 +265,9 @@ def test_an_end_that_the_model_does_not_have_is_named() -> None:
     """As readers of a Qwen2 folder add one where it is missing."""
     tokenizer = char_tokenizer(DIGITS)
     tokenizer.add_special_tokens({"eos_token": "<|end|>"})
-    task = fitted(task=Long(tokenizer), way="supervised", vocabularies=[Vocabulary("models/actor", 12, "actor")])
+    task = build_fitted_task(
+        task=Long(tokenizer), way="supervised", vocabularies=[Vocabulary("models/actor", 12, "actor")]
+    )
     with pytest.raises(
         DataError, match=r"row 4 of split 'train': its response has the token '<\|end\|>' \(id 12\), but"
     ):

@@ -57,14 +57,14 @@ def test_a_grade_is_what_float32_makes_of_it() -> None:
     assert number(0.1) == np.float32(0.1) and number(3.4028235e38) == np.finfo(np.float32).max
 
 
-def config_of(folder: Path, grader: str, share: float) -> Config:
+def build_config(folder: Path, grader: str, share: float) -> Config:
     char_tokenizer(ALPHABET).save_pretrained(folder)
     config = Config()
     config.actor.model.path, config.reward.grader, config.reward.max_failed_share = str(folder), grader, share
     return config
 
 
-def responses(*texts: str) -> Batch:
+def build_responses(*texts: str) -> Batch:
     ids = char_tokenizer(ALPHABET)(list(texts), add_special_tokens=False)["input_ids"]
     return Batch(response_ids=Ragged.of(ids, np.int64), answer=np.array(["12"] * len(texts), dtype=object))
 
@@ -84,7 +84,7 @@ class Odd:
 def rewards_of(folder: Path, grade: Any, share: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Batch, Metrics]:
     """What a rank makes of four responses, one of which the grader cannot grade."""
     monkeypatch.setitem(graders._parts, "odd", Odd(grade))
-    config, rows = config_of(folder, "odd", share), responses("12", "3", "", "12")
+    config, rows = build_config(folder, "odd", share), build_responses("12", "3", "", "12")
     worker = RewardWorker(Context(config, Layout(), 0, "reward"))
     metrics = Metrics()
     return settled(worker.compute_reward(rows), rows, config, metrics), metrics
@@ -128,7 +128,7 @@ def test_the_error_ends_with_the_cause_and_shows_the_end_of_no_long_text(
 )
 def test_grades_of_a_worker_of_the_users_are_checked_alike(column: str, given: np.ndarray, tmp_path: Path) -> None:
     """A model of rewards or costs, too."""
-    config, rows = config_of(tmp_path, "exact", 0.0), responses("12", "3", "", "12")
+    config, rows = build_config(tmp_path, "exact", 0.0), build_responses("12", "3", "", "12")
     with pytest.raises(ValueError, match=rf"^{column} of row 1: .*\(response '3', answer '12'\)"):
         settled(Batch(**{column: given}), rows, config, Metrics())
     config.reward.max_failed_share = config.cost.max_failed_share = 0.25

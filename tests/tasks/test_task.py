@@ -85,7 +85,7 @@ def test_supervised_rows_end_in_eos(digits: PreTrainedTokenizerFast) -> None:
 def test_no_rows_have_the_same_columns_and_types(digits: PreTrainedTokenizerFast) -> None:
     some, none = Echo(digits, rows=20).supervised("train", [1]), Echo(digits, rows=20).supervised("train", [])
     assert none.rows == 0 and none.columns == some.columns
-    for name in some:
+    for name in some.columns:
         a, b = some[name], none[name]
         assert type(a) is type(b)
         assert (a.values if isinstance(a, Ragged) else a).dtype == (b.values if isinstance(b, Ragged) else b).dtype
