@@ -56,8 +56,8 @@ class Bare(Role, Worker):
         rank, replicas = self.context.rank, self.context.layout.size
         mine = rollout.select(np.array_split(np.arange(len(rollout)), replicas)[rank])
         settings = self.context.config.rollout
+        from hybridflow.engines.sampling import Sampling
         from hybridflow.engines.vllm.requests import parameters
-        from hybridflow.engines.vllm.sampling_params import Sampling
 
         sampling = Sampling.of(settings, {})
         generator = actor.generator
@@ -76,9 +76,9 @@ class Bare(Role, Worker):
     def _train(self, name: str, engine: Any, rows: Batch, loss: Any) -> None:
         micros = engine.pack(rows)
         with self._timed(name):
-            engine.optimiser.clear()
+            engine.optimizer.clear()
             engine.run(micros, loss, train=True)
-            engine.optimiser.step()
+            engine.optimizer.step()
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -41,7 +41,7 @@ from benchmarks.pairs import pairwise
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
-from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.outputs import MicroBatch
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import make_groups
@@ -122,8 +122,8 @@ class Ours:
 
     def train(self, rows: Batch, seed: int) -> None:
         """Gradients of the mean log-prob of the response tokens."""
-        assert self.engine.optimiser is not None
-        self.engine.optimiser.clear()
+        assert self.engine.optimizer is not None
+        self.engine.optimizer.clear()
         tokens = int(rows.lengths("response_ids").sum())
         self.engine.run(self.engine.pack(rows), lambda outputs, _: -outputs.log_probs.sum() / tokens, train=True)
 
@@ -140,7 +140,7 @@ class Bare:
 
     def train(self, micros: list[MicroBatch], tokens: int) -> None:
         """The same gradients."""
-        optimiser = self.ours.engine.optimiser
+        optimiser = self.ours.engine.optimizer
         assert optimiser is not None
         optimiser.clear()
         model = optimiser.model.train()

@@ -40,6 +40,7 @@ from hybridflow.models import ModelShape, read_shape, table
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import make_plan
 from hybridflow.tasks.tokenizer import char_tokenizer
+from tests.resharding.plan.simulate import shardings
 from tests.spmd import Ranks
 
 LLAMA = dict(num_attention_heads=8, num_key_value_heads=4)
@@ -190,7 +191,7 @@ def plan_seconds() -> float:
     def once() -> float:
         begin = perf_counter()
         layout = Layout(8, 8, 16, (4, 1))
-        assert make_plan(LLAMA_70B, layout, itemsize=2, bucket_bytes=64 * 2**20).digest
+        assert make_plan(shardings(LLAMA_70B, layout), layout, itemsize=2, bucket_bytes=64 * 2**20).digest
         return perf_counter() - begin
 
     return round(max(once() for _ in range(3)), 3)

@@ -27,6 +27,7 @@ from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.refit import BUCKET_BYTES, Refit
 from hybridflow.resharding.transport import Transport
 from tests.resharding.counting import CountingGroup
+from tests.resharding.plan.simulate import shardings
 
 DTYPE = torch.float32
 _kept: list[VllmEngine] = []  # an engine that goes ends torch's groups with its own
@@ -49,13 +50,15 @@ class Ways:
         self._naive = self._refit(_groups(replace(layout, nested=False)), "hybrid_v")
         assert self._naive.weights.keys() == self.refit.weights.keys(), "its places are in other stages"
         self._whole = Transport(
-            self._refit(groups, "full_gather").plan.exchange(self.rank), self._megatron.weights, groups.megatron.mp,
+            self._refit(groups, "full_gather").plan.exchange(self.rank), self._megatron.weights, groups.replica,
             DTYPE, platform().device,
         )  # fmt: skip
-        flat = make_plan(self._shape, layout, itemsize=DTYPE.itemsize, bucket_bytes=BUCKET_BYTES, method="ds_chat")
+        flat = make_plan(
+            shardings(self._shape, layout), layout, itemsize=DTYPE.itemsize, bucket_bytes=BUCKET_BYTES, method="ds_chat"
+        )
         self._flat = Transport(
             flat.exchange(self.rank), _Flat(folder, self.rank, layout.size),
-            groups.megatron.intra_dist_opt, DTYPE, platform().device,
+            groups.everyone, DTYPE, platform().device,
         )  # fmt: skip
         self._weights = {weight.name: weight for weight in table(self._shape)}
         self._bare = _Bare(self.refit, self._vllm)
@@ -70,11 +73,11 @@ class Ways:
 
     def ds_chat(self, **options: Any) -> Any:
         """All ranks gather the model, of which each holds a part of the numbers; each takes its slice."""
-        return self._vllm.receive(self._slices(), self._next(), **options)
+        return self._vllm.update_weights(self._slices(), self._next(), **options)
 
     def check(self) -> None:
         """That ours and `ds_chat` leave vLLM with the same numbers."""
-        mine = self._vllm.receive(self.refit.transport.shards(Alive()), self._next(), checksum=checksum)
+        mine = self._vllm.update_weights(self.refit.transport.shards(Alive()), self._next(), checksum=checksum)
         assert mine and mine == self.ds_chat(checksum=checksum), f"rank {self.rank} holds other weights by ds_chat"
 
     def reload(self) -> None:
@@ -100,7 +103,7 @@ class Ways:
         parallel_state.destroy_model_parallel()
 
     def _refit(self, groups: Groups, method: str) -> Refit:
-        return Refit(self._shape, groups, self._megatron.weights, DTYPE, method=method)
+        return Refit(shardings(self._shape, groups.layout), groups, self._megatron, DTYPE, method=method)
 
     def _next(self) -> int:
         self._version += 1

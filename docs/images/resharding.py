@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridflow.models import ModelShape, Weight
+from hybridflow.engines.base import make_shardings
+from hybridflow.engines.sharding import Shardings
+from hybridflow.models import ModelShape, Weight, table
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import Plan, make_plan
-from hybridflow.resharding.plan.sharding import generation_cut, training_cut
 
 SHAPE = ModelShape(
     family="llama", layers=12, hidden=768, ffn=2048, heads=8, kv_heads=4, head_dim=96, vocab=32000, tied=False,
@@ -55,9 +56,9 @@ def picture() -> str:
 def panel(method: str, title: str, x: int) -> Iterator[str]:
     """The four ranks by one method."""
     layout = Layout(TENSOR, generation=GENERATION, nested=method != "hybrid_v")
-    plan = make_plan(SHAPE, layout, itemsize=4, bucket_bytes=2**24, method=method)
-    whole = training_cut(SHAPE, 1, 1)
-    model = 4 * sum(math.prod(weight.shape) for weight in whole.stages[0] if weight.axis is not None)
+    shardings = make_shardings("megatron", "vllm", SHAPE, layout, layout)
+    plan = make_plan(shardings, layout, itemsize=4, bucket_bytes=2**24, method=method)
+    model = 4 * sum(math.prod(weight.shape) for weight in table(SHAPE) if weight.axis is not None)
     replicas = [
         [r for r, at in enumerate(layout.generation_coordinates) if at.dp == dp] for dp in range(layout.replicas)
     ]
@@ -67,7 +68,7 @@ def panel(method: str, title: str, x: int) -> Iterator[str]:
     for rank in range(layout.size):
         y = 84 + rank * ROW
         yield f'<text x="{x}" y="{y + 20}">rank {rank}</text>'
-        yield from bar(plan, layout, rank, x + 58, y)
+        yield from bar(plan, shardings, layout, rank, x + 58, y)
         yield f'<text x="{x + 58 + WIDTH + 10}" y="{y + 20}">+ {plan.received[rank] / model:.2f} M</text>'
     redundant = f"{max(plan.redundant) * 4 / model:.2f} M at most" if any(plan.redundant) else "nothing"
     peak = "M / 2 and two buckets" if method == "hybrid" else "M"
@@ -77,12 +78,11 @@ def panel(method: str, title: str, x: int) -> Iterator[str]:
     )
 
 
-def bar(plan: Plan, layout: Layout, rank: int, x: int, y: int) -> Iterator[str]:
+def bar(plan: Plan, shardings: Shardings, layout: Layout, rank: int, x: int, y: int) -> Iterator[str]:
     """One rank: what it sees of the model, and what becomes of it. All weights are cut alike, so one stands for all."""
-    weight = next(weight for weight in training_cut(SHAPE, 1, 1).stages[0] if "down_proj" in weight.name)
-    train = share(weight, training_cut(SHAPE, TENSOR, 1).span(weight, layout.coordinates[rank].tp))
-    place = layout.generation_coordinate(rank).tp
-    generates = share(weight, generation_cut(SHAPE, *GENERATION).span(weight, place))
+    weight = next(weight for weight in table(SHAPE) if "down_proj" in weight.name)
+    train = share(weight, shardings.training.region(weight, layout.coordinates[rank]) or (0, 0))
+    generates = share(weight, shardings.generation.region(weight, layout.generation_coordinate(rank)) or (0, 0))
     exchange = plan.exchange(rank)
     [item] = [item for item in exchange.program.items if item.weight.name == weight.name]
     yield f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{BAR}" fill="none" stroke="#aab4c0" stroke-dasharray="3 3"/>'

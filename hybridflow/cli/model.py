@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.config.schema import RolloutConfig
+from hybridflow.engines.base import generation_engines
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
 from hybridflow.models.model_export import model_files, open_to_readers
+from hybridflow.models.model_shape import shape_of
 from hybridflow.observe import terminal
 
 if TYPE_CHECKING:
@@ -87,6 +89,11 @@ def addition_model(
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.float32,
     )
+    try:
+        shape = shape_of({**config.to_dict(), "architectures": [Qwen2ForCausalLM.__name__]})
+        generation_engines.get(RolloutConfig().engine).refuse(shape, "cpu")
+    except ValueError as error:
+        raise ConfigError(f"hidden {hidden} / heads {heads} = {hidden // heads}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen2ForCausalLM(config), tokenizer
@@ -183,10 +190,6 @@ def _check_sizes(hidden: int, heads: int, kv_heads: int) -> None:
         raise ConfigError(
             f"hidden {hidden}, heads {heads}, kv-heads {kv_heads}: heads must divide hidden, and kv-heads heads"
         )
-    try:
-        refuse_head_dim(hidden // heads, "cpu")
-    except ValueError as error:
-        raise ConfigError(f"hidden {hidden} / heads {heads} = {hidden // heads}: {error}") from error
 
 
 def _smollm2_gguf() -> tuple[str, str]:

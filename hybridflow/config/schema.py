@@ -121,6 +121,7 @@ class TrainedRoleConfig:
     """Settings of every role with a Megatron model."""
 
     worker: str = MISSING  # the registered name of the worker class
+    engine: str = "megatron"  # the registered name of the training engine
     model: ModelConfig = field(default_factory=ModelConfig)
     parallel: TrainParallelConfig = field(default_factory=TrainParallelConfig)
     max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
@@ -191,6 +192,7 @@ class RewardModelConfig(TrainedRoleConfig):
 class RolloutConfig:
     """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
+    engine: str = "vllm"  # the registered name of the generation engine
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # vLLM's; validation is greedy anyway
     top_p: Share = 1.0

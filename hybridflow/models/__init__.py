@@ -1,6 +1,7 @@
-"""One table an architecture: a Hugging Face config and its weights' names ↔ Megatron's slices. Pure."""
+"""Hugging Face facts of an architecture: sizes, tensors and their layers. How an engine cuts them is the engine's."""
 
+from hybridflow.models.head import Head
 from hybridflow.models.model_shape import ModelShape, read_shape
-from hybridflow.models.weight_table import Weight, hf_view, table
+from hybridflow.models.weight_table import Along, Weight, stage_table, table
 
-__all__ = ["ModelShape", "Weight", "hf_view", "read_shape", "table"]
+__all__ = ["Along", "Head", "ModelShape", "Weight", "read_shape", "stage_table", "table"]

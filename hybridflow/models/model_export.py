@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.json_file import read_object
+from hybridflow.models.head import Head
 from hybridflow.models.score_head import as_scorer
 
 # What is copied from the folder that training started from, which may hold anything. A README or a model card is not:
@@ -99,22 +100,22 @@ def unreadable(source: Path) -> Path | None:
     return next((file for file in files if not os.access(file, os.R_OK)), None)
 
 
-def write_config(source: Path, folder: Path, *, dtype: str, head: str) -> None:
+def write_config(source: Path, folder: Path, *, dtype: str, head: Head) -> None:
     """Write the config of what was trained from the model in `source`; see `exported_config`."""
     config = read_object(source / "config.json")
     text = json.dumps(exported_config(config, dtype=dtype, head=head), indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def exported_config(config: dict[str, Any], *, dtype: str, head: str) -> dict[str, Any]:
+def exported_config(config: dict[str, Any], *, dtype: str, head: Head) -> dict[str, Any]:
     """Return a source's config as it holds for the export in the format `dtype`; a reward model's names the classifier.
 
     transformers 5 reads `dtype`, and `torch_dtype` where that is missing; older versions read the latter alone, so
     where the source has it, it is right too. Where the source came from does not hold of the export.
     """
-    exported = {name: value for name, value in config.items() if name != "_name_or_path"}
-    exported |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
-    return as_scorer(exported) if head == "reward" else exported
+    found = {name: value for name, value in config.items() if name != "_name_or_path"}
+    found |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
+    return as_scorer(found) if head is Head.reward else found
 
 
 def model_files(folder: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from hybridflow.json_file import is_there, read_object
 from hybridflow.models.config_fields import refuse_unsupported, refuse_wrong_kinds
+from hybridflow.models.head import Head
 from hybridflow.models.rope import Llama3Rope, read_rope
 from hybridflow.models.score_head import as_language_model, is_scorer
 
@@ -67,7 +67,7 @@ class ModelShape:
         tied: whether the output layer is the embedding.
         rope_theta: base of the rotary position embedding.
         rope_scaling: how its frequencies are stretched; None: not at all.
-        head: what the folder has on top: "lm", or "reward" for the one score of a reward model.
+        head: what the folder has on top: an output layer, or the one score of a reward model.
     """
 
     family: str
@@ -85,12 +85,7 @@ class ModelShape:
     max_positions: int
     qk_norm: bool = False
     rope_scaling: Llama3Rope | None = None
-    head: str = "lm"
-
-    def padded_vocab(self, tensor: int) -> int:
-        """Round the vocabulary up to what both engines can split: a multiple of 64 (vLLM's) and of `tensor`."""
-        step = math.lcm(64, tensor)
-        return -(-self.vocab // step) * step
+    head: Head = Head.lm
 
 
 def read_shape(folder: str | Path) -> ModelShape:
@@ -109,7 +104,7 @@ def read_shape(folder: str | Path) -> ModelShape:
 def shape_of(config: dict[str, Any], where: str = "config.json") -> ModelShape:
     """Return the shape that a parsed config.json describes; see `read_shape`."""
     refuse_wrong_kinds(config, where)
-    head = "reward" if is_scorer(config, where) else "lm"
+    head = Head.reward if is_scorer(config, where) else Head.lm
     config = as_language_model(config)
     architecture = config["architectures"][0]
     if architecture not in FAMILIES:

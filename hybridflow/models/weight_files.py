@@ -1,4 +1,4 @@
-"""A Hugging Face folder's weights: which slices a rank reads (from shapes alone), and the reading of those slices.
+"""The weights of a Hugging Face folder, read in slices.
 
 A slice is cut out of the mapped file, so a process holds one slice at a time, whatever the model's size. What the
 system keeps of the file's pages is its own affair; of a tensor whose rows are cut these may be most.
@@ -16,17 +16,16 @@ from safetensors import SafetensorError, safe_open
 
 from hybridflow.errors import shown
 from hybridflow.json_file import LFS_POINTER, is_there, read_object, refuse_pointer
+from hybridflow.models.head import SCORE_HEAD, VALUE_HEAD, Head
 from hybridflow.models.model_export import unreadable
 from hybridflow.models.model_shape import ModelShape
-from hybridflow.models.weight_table import LAST, SCORE_HEAD, VALUE_HEAD, Weight, stage_table, table
-from hybridflow.parallel.layout import Layout
+from hybridflow.models.weight_table import OUTPUT, Weight, table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-OUTPUT = "lm_head.weight"
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,20 @@ class Slice:
     span: tuple[int, int]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the slice."""
+        a, b = self.span
+        return self.weight.with_length(b - a)
+
+    @property
     def elements(self) -> int:
         """Number of elements of the slice."""
-        if self.weight.axis is None:
-            return math.prod(self.weight.shape)
-        a, b = self.span
-        return math.prod(self.weight.shape) // self.weight.shape[self.weight.axis] * (b - a)
-
-
-def load_plan(shape: ModelShape, layout: Layout, rank: int, *, head: str = "lm") -> list[Slice]:
-    """List the slices of a rank, in the table's order. With tied embeddings a last stage reads its output layer too."""
-    at = layout.coordinates[rank]
-    weights = stage_table(shape, layout.tensor, layout.pipeline, at.pp, head=head)
-    weights += tied_copy(shape, layout.tensor, layout.pipeline, at.pp, head=head)
-    return [Slice(weight, weight.span(layout.tensor, at.tp)) for weight in weights]
+        return math.prod(self.shape)
 
 
 def in_folder(shape: ModelShape, plan: Sequence[Slice]) -> list[Slice]:
     """Select the slices to be read of a folder: a reward model that starts from a language model has no score there."""
-    return [part for part in plan if shape.head != "lm" or part.weight.name != SCORE_HEAD]
-
-
-def tied_copy(shape: ModelShape, tensor: int, pipeline: int, stage: int, *, head: str = "lm") -> list[Weight]:
-    """Return the copy of the embedding that the last of several stages has for its output layer, if they are tied."""
-    if not shape.tied or head != "lm" or pipeline == 1 or stage != pipeline - 1:
-        return []
-    first = table(shape, tensor)[0]
-    return [Weight(first.name, first.shape, "output_layer.weight", LAST, first.axis, padded=first.padded)]
+    return [part for part in plan if shape.head is not Head.lm or part.weight.name != SCORE_HEAD]
 
 
 def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Slice, Tensor]]:
@@ -90,14 +76,14 @@ def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Sli
             yield item, source[:, a:b] if weight.axis == 1 else source[a:b]
 
 
-def refuse_unread(folder: str | Path, shape: ModelShape, *, head: str = "lm") -> None:
+def refuse_unread(folder: str | Path, shape: ModelShape, *, head: Head = Head.lm) -> None:
     """Raise ValueError naming a tensor that the folder has and a model of this shape does not.
 
     An output layer beside a tied embedding or another head, the score of a reward model that a critic starts from, and
     frequencies, which are computed, are left unread.
     """
     known = {weight.name for weight in table(shape, head=head)} | {OUTPUT}
-    known |= {SCORE_HEAD} if head == "value" else set()
+    known |= {SCORE_HEAD} if head is Head.value else set()
     extra = [name for name in tensor_files(Path(folder)) if name not in known and not name.endswith(".inv_freq")]
     if extra:
         raise ValueError(

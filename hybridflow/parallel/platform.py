@@ -13,7 +13,6 @@ from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,12 +33,17 @@ class Platform:
     Attributes:
         name: "cpu" or "cuda".
         backend: of torch.distributed.
-        shimmed: whether libraries written for CUDA must be shimmed to run (`engines/megatron/cpu_shim.py`).
+        shimmed: whether libraries written for CUDA must be shimmed to run.
     """
 
     name: str
     backend: str
     shimmed: bool
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether it is a device beside the host, with memory of its own and transfers that run beside its work."""
+        return self.name == "cuda"
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +55,7 @@ class Platform:
         if self.name == "cuda":
             index = local_rank % torch.cuda.device_count()  # Ray shows each process its own GPU only
             torch.cuda.set_device(index)
-            os.environ["LOCAL_RANK"] = str(index)  # by this name vLLM takes its device
+            os.environ["LOCAL_RANK"] = str(index)  # by this name libraries take their device
             torch.set_float32_matmul_precision("highest")  # no TF32, also where an image makes it the default
         else:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -102,53 +106,13 @@ class Platform:
         """True where bfloat16 matrices can be multiplied into a float32 one."""
         return self.name == "cuda"
 
-    def megatron_options(self) -> dict[str, bool]:
-        """Settings of Megatron's TransformerConfig that only one kind of hardware has."""
-        return {"use_cpu_initialization": self.name == "cpu"}
-
-    def ddp_options(self) -> dict[str, Any]:
-        """Settings of Megatron's DistributedDataParallelConfig that only one kind of hardware has.
-
-        `overlap_param_gather` is off everywhere: after a step the next to read the weights is a refit, an export or
-        the move to host memory, which want all of them at once, and no forward pass to gather them behind.
-        """
-        return {"overlap_grad_reduce": self.name == "cuda"}
-
-    def vllm_options(self, *, kv_cache_gib: float, gpu_memory_fraction: float) -> dict[str, object]:
-        """Engine arguments that only one kind of hardware has."""
-        if self.name == "cuda":
-            return {
-                "gpu_memory_utilization": gpu_memory_fraction,
-                "enable_sleep_mode": True,
-                # It looks up its neighbours by their number among the GPUs that this process sees: one, under Ray.
-                "disable_custom_all_reduce": True,
-            }
-        return {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30)}
-
     def compile_nothing(self) -> None:
         """Let what is marked for `torch.compile` run as it is written, in this process, where compiling does not pay.
 
-        On a CPU it takes seconds for a few small functions of vLLM that take no time; on a GPU they save memory.
+        On a CPU it takes seconds for small functions that take no time; on a GPU they save memory.
         """
         if self.name == "cpu":
             torch.compiler.set_stance("force_eager")
-
-    def sleep_vllm(self, llm: Any) -> bool:
-        """Free the memory of a `vllm.LLM`'s weights and KV cache; returns whether their contents are lost.
-
-        A CPU has one memory, so everything stays there. Level 2 keeps no copy: a refit gives new weights anyway.
-        """
-        if self.name == "cuda":
-            llm.sleep(level=2)
-        return self.name == "cuda"
-
-    def wake_vllm(self, llm: Any, part: str) -> None:
-        """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet.
-
-        Raises RuntimeError if vLLM still sleeps when it has both: it would then wait for ever.
-        """
-        if self.name == "cuda" and llm.wake_up(tags=[part]) is False and part == "kv_cache":
-            raise RuntimeError("vLLM did not wake up, though it was given memory for its weights and its KV cache")
 
 
 _slot = Device.auto  # what this process has to itself; auto: nobody has said so

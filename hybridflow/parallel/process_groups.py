@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
-from megatron.core.process_groups_config import ProcessGroupCollection
 
 from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.parallel.platform import platform
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,23 @@ class Groups:
     """Position of this rank in a role's layout, and its process groups there.
 
     Attributes:
-        megatron: the groups as Megatron-core takes them.
-        micro_dp: the ranks that share a generation shard; None where the group is this rank alone.
+        tp, pp, dp: ranks that differ along that axis only.
+        replica: ranks of one data parallel number, which together hold the model once.
+        everyone: all ranks of the role.
+        micro_dp: ranks that share a generation shard; None where the group is this rank alone.
+        make: makes more groups of the same ranks, for an engine that needs them.
     """
 
     layout: Layout
     rank: int
     at: Coordinate
-    megatron: ProcessGroupCollection
+    tp: dist.ProcessGroup
+    pp: dist.ProcessGroup
+    dp: dist.ProcessGroup
+    replica: dist.ProcessGroup
+    everyone: dist.ProcessGroup
     micro_dp: dist.ProcessGroup | None
+    make: GroupMaker
 
     @property
     def first_stage(self) -> bool:
@@ -36,53 +46,47 @@ class Groups:
         """True on ranks that have the output layer."""
         return self.at.pp == self.layout.pipeline - 1
 
+    def global_sums(self, *values: float) -> list[float]:
+        """Return sums over the data parallel ranks."""
+        total = torch.tensor(values, dtype=torch.float64, device=platform().device)
+        dist.all_reduce(total, group=self.dp)
+        return total.tolist()
+
+
+@dataclass(frozen=True)
+class GroupMaker:
+    """Makes process groups of a role's ranks, each once. All ranks make the same ones, in the same order."""
+
+    timeout: timedelta
+    _made: dict[tuple[tuple[int, ...], ...], dist.ProcessGroup | None] = field(default_factory=dict)
+
+    def maybe(self, groups: Sequence[Sequence[int]]) -> dist.ProcessGroup | None:
+        """Return the one of these groups that this rank is in; None if it is in none."""
+        key = tuple(map(tuple, groups))
+        if key not in self._made:
+            rank, made = dist.get_rank(), [dist.new_group(list(ranks), timeout=self.timeout) for ranks in key]
+            self._made[key] = next((group for ranks, group in zip(key, made, strict=True) if rank in ranks), None)
+        return self._made[key]
+
+    def __call__(self, groups: Sequence[Sequence[int]]) -> dist.ProcessGroup:
+        """Return the one of these groups that this rank is in."""
+        found = self.maybe(groups)
+        assert found is not None, f"rank {dist.get_rank()} is in none of {groups}"
+        return found
+
 
 def make_groups(layout: Layout, timeout_s: float) -> Groups:
-    """Make every process group of a layout. All ranks call it, in the same order.
+    """Make the process groups of a layout. All ranks call it, in the same order.
 
-    Raises ValueError if torch.distributed has another number of ranks than the layout, or for context or expert
-    parallelism, which the engine does not support yet.
+    Raises ValueError if torch.distributed has another number of ranks than the layout.
     """
-    for kind, size in (("context", layout.context), ("expert", layout.expert)):
-        if size > 1:
-            raise ValueError(f"{kind} parallelism is not supported yet: the layout has {size}, 1 is possible")
-    rank = dist.get_rank()
-    world = dist.get_world_size()
+    rank, world = dist.get_rank(), dist.get_world_size()
     if world != layout.size:
         raise ValueError(f"the layout has {layout.size} ranks, torch.distributed has {world}")
-    timeout = timedelta(seconds=timeout_s)
-    made: dict[tuple[tuple[int, ...], ...], dist.ProcessGroup] = {}
-
-    def group(groups: list[list[int]]) -> dist.ProcessGroup:
-        key = tuple(map(tuple, groups))
-        if key not in made:
-            made[key], _ = dist.new_subgroups_by_enumeration(groups, timeout=timeout)
-        return made[key]
-
-    alone = group([[r] for r in range(world)])
-    tp, pp, dp = (group(layout.groups(axis)) for axis in ("tp", "pp", "dp"))
-    whole = group([list(range(world))])
-    ends = [sorted({g[0], g[-1]}) for g in _by_stage(layout)]
-    embedding = _ends_group(ends, rank, timeout)
-    collection = ProcessGroupCollection(
-        tp=tp, pp=pp, dp=dp, cp=alone, ep=alone, mp=group(layout.groups("tp", "pp")), dp_cp=dp, tp_cp=tp, tp_ep=tp,
-        expt_tp=alone, expt_dp=dp, embd=embedding, pos_embd=None, intra_dp_cp=dp, intra_expt_dp=dp,
-        intra_dist_opt=whole, tp_ep_pp=group(layout.groups("tp", "pp")), tp_dp_cp=group(layout.groups("tp", "dp")),
-    )  # fmt: skip
+    make = GroupMaker(timedelta(seconds=timeout_s))
+    tp, pp, dp = (make(layout.groups(axis)) for axis in ("tp", "pp", "dp"))
+    everyone = make([range(world)])
+    replica = make(layout.groups("tp", "pp"))
     micro = layout.micro_dp_groups()
-    micro_dp = group(micro) if len(micro[0]) > 1 else None
-    return Groups(layout, rank, layout.coordinates[rank], collection, micro_dp)
-
-
-def _by_stage(layout: Layout) -> list[list[int]]:
-    return [sorted(g, key=lambda r: layout.coordinates[r].pp) for g in layout.groups("pp")]
-
-
-def _ends_group(ends: list[list[int]], rank: int, timeout: timedelta) -> dist.ProcessGroup | None:
-    """Group the first and the last stage (tied embeddings); None on the stages between."""
-    mine = None
-    for ranks in ends:
-        made = dist.new_group(ranks, timeout=timeout)
-        if rank in ranks:
-            mine = made
-    return mine
+    micro_dp = make(micro) if len(micro[0]) > 1 else None
+    return Groups(layout, rank, layout.coordinates[rank], tp, pp, dp, replica, everyone, micro_dp, make)

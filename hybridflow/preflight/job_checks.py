@@ -11,7 +11,7 @@ from hybridflow.config import Config, compose, escapes, plugins, temporary_folde
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import Device
-from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.engines.base import generation_engines
 from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape
 from hybridflow.placement import model_device, resolve
@@ -91,11 +91,12 @@ def _known_gpus(config: Config) -> int | None:
 
 
 def _heads(config: Config, models: Mapping[str, ModelShape], gpus: int | None) -> list[str]:
-    """Tell if vLLM does not take the actor's heads where generation is to run."""
-    if "actor" not in models or model_device(config, gpus) is not Device.cpu:
+    """Tell if generation does not take the actor's model where it is to run."""
+    known = "actor" in models and config.rollout.engine in generation_engines
+    if not known or model_device(config, gpus) is not Device.cpu:
         return []
     try:
-        refuse_head_dim(models["actor"].head_dim, "cpu")
+        generation_engines.get(config.rollout.engine).refuse(models["actor"], "cpu")
     except ValueError as error:
         return [f"actor.model.path: {config.actor.model.path} has {error}"]
     return []

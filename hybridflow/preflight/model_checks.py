@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, section, with_models
 from hybridflow.config.schema import Config
+from hybridflow.models import ModelShape
 from hybridflow.placement import is_disaggregated
 from hybridflow.preflight import sharding_checks
-from hybridflow.preflight.sharding_checks import Sizes
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Facts:
     """
 
     roles: tuple[str, ...] = MODEL_ROLES
-    models: Mapping[str, Sizes] = field(default_factory=dict)
+    models: Mapping[str, ModelShape] = field(default_factory=dict)
     own: tuple[str, ...] = ()
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
@@ -46,12 +46,9 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
 
 
 def not_supported(config: Config, facts: Facts) -> Iterator[str]:
-    """Yield kinds of parallelism that have a setting but no engine yet."""
+    """Yield kinds of parallelism that have a setting, but that a role's engine has not."""
     for role in with_models(config, facts.roles):
-        given = section(config, role).parallel
-        for name, value in (("context", given.context), ("expert", given.expert)):
-            if value != 1:
-                yield f"{role}.parallel.{name}: {value} given, but {name} parallelism is not supported yet; set it to 1"
+        yield from sharding_checks.parallelism(role, section(config, role))
 
 
 def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:

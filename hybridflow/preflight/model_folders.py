@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from hybridflow.config import Config
 from hybridflow.config.model_roles import BY_MODEL, section, with_models
-from hybridflow.models import ModelShape, read_shape
+from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.models.weight_files import why_broken
 from hybridflow.preflight.run_folder_checks import folder_of
 
@@ -46,7 +46,7 @@ def output_model(config: Config, pending: PendingModels = MappingProxyType({})) 
     if config.algorithm.name in algorithms:
         learner = algorithms.get(config.algorithm.name).learner
         source = read_models(config, (learner,), pending)[0].get(learner)
-        found = replace(source, head="reward" if learner == "reward_model" else "lm") if source else None
+        found = replace(source, head=Head.reward if learner == "reward_model" else Head.lm) if source else None
     return {(folder_of(config) / "model").resolve(): found}
 
 

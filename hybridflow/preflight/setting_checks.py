@@ -10,17 +10,18 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from hybridflow.config import recipes
-from hybridflow.config.model_roles import has_model, section
+from hybridflow.config.model_roles import has_model, section, with_models
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.engines.base import generation_engines, training_engines
+from hybridflow.models import ModelShape
 from hybridflow.preflight import combination_checks, component_checks, unused_settings
 from hybridflow.preflight.model_checks import Facts
-from hybridflow.preflight.sharding_checks import Sizes
 
 
 def problems(
     config: Config,
-    models: Mapping[str, Sizes] = MappingProxyType({}),
+    models: Mapping[str, ModelShape] = MappingProxyType({}),
     tokenizers: Mapping[str, str] = MappingProxyType({}),
     gpus: int | None = None,
 ) -> list[str]:
@@ -45,7 +46,7 @@ def problems(
         return [*unknown, *found, *combination_checks.problems(config)]
     flow = algorithms.get(name)
     roles = flow.roles_of(config.algorithm)
-    found += [*_graders(config, roles), *_workers(config, roles)]
+    found += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
     facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
     return [*found, *combination_checks.problems(config, facts)]
 
@@ -112,6 +113,15 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
         found = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
         hint = f"; did you mean {near[0]}? " if near else ". "
         yield f"{role}.worker: {name!r} given, but {found}{hint}There is {_list(can)}"
+
+
+def _engines(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    """Yield engines that nobody registers."""
+    for role in with_models(config, roles):
+        name = section(config, role).engine
+        yield from component_checks.unknown_name(f"{role}.engine", training_engines, name)
+    if "actor" in roles:
+        yield from component_checks.unknown_name("rollout.engine", generation_engines, config.rollout.engine)
 
 
 def _list(names: list[str]) -> str:

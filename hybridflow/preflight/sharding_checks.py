@@ -1,92 +1,86 @@
-"""Can the engines cut a model so, and can weights get from one cut to the other? What plans refuse, by key. Pure."""
+"""Can the engines lay a model out so, and can weights get from one to the other? What they refuse, by key. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
-from hybridflow.config.schema import Config, Resharding, TrainedRoleConfig
-
-
-class Sizes(Protocol):
-    """Sizes of a model that the checks ask for; `hybridflow.models.ModelShape` has them."""
-
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def ffn(self) -> int: ...
-    @property
-    def vocab(self) -> int: ...
-    @property
-    def max_positions(self) -> int: ...
-    @property
-    def head(self) -> str: ...
-    def padded_vocab(self, tensor: int) -> int: ...
+from hybridflow.config.schema import Config, ParallelConfig, Resharding, TrainedRoleConfig
+from hybridflow.engines.base import generation_engines, make_shardings, training_engines
+from hybridflow.engines.sharding import Sharding, ShardingError
+from hybridflow.models import ModelShape
+from hybridflow.parallel.layout import Layout
+from hybridflow.resharding.plan import refuse_unnested
 
 
-def training(role: str, settings: TrainedRoleConfig, model: Sizes) -> Iterator[str]:
-    """Yield what Megatron cannot split."""
-    cut, path = settings.parallel, settings.model.path
-    wholes = (model.heads, "heads"), (model.kv_heads, "key/value heads"), (model.ffn, "feed-forward rows")
-    yield from _uneven(f"{role}.parallel.tensor", cut.tensor, wholes, path)
-    yield from _uneven(f"{role}.parallel.pipeline", cut.pipeline, [(model.layers, "layers")], path)
+def training(role: str, settings: TrainedRoleConfig, model: ModelShape) -> Iterator[str]:
+    """Yield what a role's training engine refuses; nothing of an engine that is not known."""
+    if settings.engine in training_engines:
+        engine, layout = training_engines.get(settings.engine), _layout(settings.parallel)
+        yield from _refused(f"{role}.parallel", settings.model.path, lambda: engine.sharding(model, layout))
 
 
-def generation(config: Config, model: Sizes, *, disaggregated: bool) -> Iterator[str]:
-    """Yield what vLLM cannot split, and what does not get there from the actor's ranks.
+def parallelism(role: str, settings: TrainedRoleConfig) -> Iterator[str]:
+    """Yield the kinds of parallelism that have a setting, but that the role's engine has not."""
+    given = settings.parallel
+    if settings.engine not in training_engines:
+        return
+    for name, value in (("context", given.context), ("expert", given.expert)):
+        if value != 1 and name not in training_engines.get(settings.engine).parallelism:
+            yield (
+                f"{role}.parallel.{name}: {value} given, but the engine {settings.engine} has no {name} parallelism; "
+                "set it to 1"
+            )
+
+
+def generation(config: Config, model: ModelShape, *, disaggregated: bool) -> Iterator[str]:
+    """Yield what the generation engine refuses, and what does not get there from the actor's ranks.
 
     Args:
-        apart: generation has a pool of its own; else its sizes are known to divide the actor's, or another check says
-            that they do not.
+        disaggregated: generation has a pool of its own; else its sizes are known to divide the actor's, or another
+            check says that they do not.
     """
-    cut, whole = config.rollout.parallel, config.actor.parallel.tensor
-    if min(cut.tensor, cut.pipeline, whole) < 1:
+    if config.rollout.engine not in generation_engines:
         return
+    engine, path = generation_engines.get(config.rollout.engine), config.actor.model.path
     if disaggregated:
-        yield from _apart(config, model)
-    elif whole % cut.tensor == 0:
-        yield from _colocated(config, model)
+        own = _layout(config.rollout.parallel)
+        yield from _refused("rollout.parallel", path, lambda: engine.sharding(model, own))
+    elif (shared := _shared(config)) is not None and not list(training("actor", config.actor, model)):
+        refused = list(_refused("rollout.parallel", path, lambda: engine.sharding(model, shared)))
+        yield from refused or _unnested(config, model, shared)
 
 
-def _apart(config: Config, model: Sizes) -> Iterator[str]:
-    cut, path, key = config.rollout.parallel, config.actor.model.path, "rollout.parallel.tensor"
-    wholes = (model.heads, "heads"), (model.ffn, "feed-forward rows"), _vocabulary(model)
-    if uneven := [*_uneven(key, cut.tensor, wholes, path)]:
-        yield from uneven
-    elif model.kv_heads % cut.tensor and cut.tensor % model.kv_heads:
+def _unnested(config: Config, model: ModelShape, layout: Layout) -> Iterator[str]:
+    """What divides may still end at other rows, as engines pad the vocabulary differently."""
+    if config.rollout.resharding is not Resharding.hybrid or config.actor.engine not in training_engines:
+        return
+    try:
+        refuse_unnested(make_shardings(config.actor.engine, config.rollout.engine, model, layout, layout), layout)
+    except ValueError as error:
         yield (
-            f"{key}: {cut.tensor} neither divides the {model.kv_heads} key/value heads of {path} nor is a multiple "
-            "of them"
-        )
-    yield from _uneven("rollout.parallel.pipeline", cut.pipeline, [(model.layers, "layers")], path)
-
-
-def _colocated(config: Config, model: Sizes) -> Iterator[str]:
-    """Check the vocabulary, which both engines pad; all else that divides over the actor's ranks divides over fewer."""
-    whole, part, path = config.actor.parallel.tensor, config.rollout.parallel.tensor, config.actor.model.path
-    here, there = model.padded_vocab(whole), model.padded_vocab(1)
-    ends = {min(padded // part, model.vocab) for padded in (here, there)}  # of the first part's rows
-    if uneven := [*_uneven("rollout.parallel.tensor", part, [_vocabulary(model)], path)]:
-        yield from uneven
-    elif config.rollout.resharding is Resharding.hybrid and len(ends) > 1:
-        yield (
-            f"rollout.parallel.tensor: {part} cuts the vocabulary of {model.vocab} in {path} at other rows than "
-            f"actor.parallel.tensor = {whole}, for which it is padded to {here}, and for vLLM to {there}; set it to 1, "
-            "or actor.parallel.tensor to a size that divides 64"
+            f"rollout.parallel.tensor: {layout.generation_sizes[0]} given, and actor.parallel.tensor = "
+            f"{layout.tensor}: {error}; set it to 1, or actor.parallel.tensor to a size that divides 64"
         )
 
 
-def _vocabulary(model: Sizes) -> tuple[int, str]:
-    return model.padded_vocab(1), f"rows to which vLLM pads the vocabulary of {model.vocab}"
+def _layout(parallel: ParallelConfig) -> Layout:
+    """Return the layout of one replica."""
+    return Layout(parallel.tensor, parallel.pipeline)
 
 
-def _uneven(key: str, size: int, wholes: Iterable[tuple[int, str]], path: str) -> Iterator[str]:
-    """Yield the first of these numbers of a model that a size does not divide."""
-    for whole, what in wholes:
-        if size > 0 and whole % size:
-            yield f"{key}: {size} does not divide the {whole} {what} of {path}"
-            return
+def _shared(config: Config) -> Layout | None:
+    """Return the layout of one replica of ranks that train and generate; None: there is none of these sizes."""
+    actor, rollout = config.actor.parallel, config.rollout.parallel
+    try:
+        return Layout(actor.tensor, actor.pipeline, generation=(rollout.tensor, rollout.pipeline))
+    except ValueError:
+        return None
+
+
+def _refused(key: str, path: str, make: Callable[[], Sharding]) -> Iterator[str]:
+    """Yield what a sharding refuses when it is made, each by the key of its size."""
+    try:
+        make()
+    except ShardingError as error:
+        for size, given, reason in error.problems:
+            yield f"{key}.{size}: {given} {reason} of {path}"

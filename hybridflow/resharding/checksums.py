@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybridflow.engines.sharding import Sharding
 from hybridflow.resharding.plan import Part
-from hybridflow.resharding.plan.sharding import Cut
 from hybridflow.resharding.transport import Transport, in_hf_shape
 
 MODULUS = 2**64
@@ -24,26 +24,23 @@ def checksum(tensor: Tensor) -> int:
     return int(tensor.detach().contiguous().view(_BITS[tensor.itemsize]).sum(dtype=torch.int64))
 
 
-def source_checksums(transport: Transport, cut: Cut, place: int) -> dict[str, int]:
-    """Compute the checksum of each weight's part that this rank is to have, from the training shards that it comes
-    from.
+def source_checksums(transport: Transport, generation: Sharding, place: int) -> dict[str, int]:
+    """Compute the checksum of each weight's part that this rank is to have, from the training shards it comes from.
 
     All ranks of the transport's group call it. Nobody sums what has travelled.
 
     Args:
-        cut: generation's.
-        place: this rank's tensor rank there.
+        place: this rank's tensor rank in generation.
     """
     items = list(transport.exchange.program.items)
-    sums = torch.zeros(len(items), cut.tensor, dtype=torch.int64)
+    sums = torch.zeros(len(items), generation.tensor, dtype=torch.int64)
     for row, item in enumerate(items):
-        parts = item.parts or (Part(transport.mine, cut.span(item.weight, place), item.elements),)
+        regions = [generation.region(item.weight, at) or (0, 0) for at in generation.holders(item.weight)]
+        parts = item.parts or (Part(transport.mine, regions[place], item.elements),)
         for part in (part for part in parts if part.giver == transport.mine):
             held = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
-            axis = item.weight.axis or 0
-            first = 0 if item.weight.axis is None else part.span[0]
-            for taker in range(cut.tensor):
-                want = cut.span(item.weight, taker)
+            axis, first = item.weight.axis or 0, 0 if item.weight.axis is None else part.span[0]
+            for taker, want in enumerate(regions):
                 a, b = max(part.span[0], want[0]), min(part.span[1], want[1])
                 if a < b:
                     sums[row, taker] = checksum(held.narrow(axis, a - first, b - a))

@@ -16,20 +16,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.models import ModelShape, Weight
+from hybridflow.engines.sharding import Shardings
+from hybridflow.models import Weight
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.checksums import checksum, differing
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
-from hybridflow.resharding.plan.sharding import training_cut
 from hybridflow.resharding.pool_link import Link
 from hybridflow.resharding.refit import BUCKET_BYTES, WeightUpdate, in_short
 from hybridflow.resharding.transport import Shards, Transport, _Arriving, in_hf_shape
 
 
-def plan_for(shape: ModelShape, link: Link, dtype: torch.dtype, bucket_bytes: int) -> Plan:
+def plan_for(shardings: Shardings, link: Link, dtype: torch.dtype, bucket_bytes: int) -> Plan:
     """Make the plan, which all ranks make alike. Raises ValueError as `make_pool_plan`, RuntimeError as `Link`."""
-    plan = make_pool_plan(shape, link.training, link.generation, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes)
+    layouts = link.training, link.generation
+    plan = make_pool_plan(shardings, *layouts, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes)
     link.refuse_another_plan(plan.digest)
     return plan
 
@@ -48,7 +49,7 @@ class WeightSender:
 
     def __init__(
         self,
-        shape: ModelShape,
+        shardings: Shardings,
         link: Link,
         local: Shards,
         dtype: torch.dtype,
@@ -56,15 +57,14 @@ class WeightSender:
         verify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        self.plan = plan_for(shape, link, dtype, bucket_bytes)
+        self.plan = plan_for(shardings, link, dtype, bucket_bytes)
         self.link = link
         self.peak_bytes = 0
         self._local = local
         self._dtype = dtype
         self._verify = verify
-        at = link.training.coordinates[link.rank]
-        cut = training_cut(shape, link.training.tensor, link.training.pipeline)
-        self._own = {(w.name, w.param): (w, cut.span(w, at.tp)[0]) for w in cut.stages[at.pp]}
+        self._sharding = shardings.training
+        self._at = link.training.coordinates[link.rank]
         self._exchanges = [e for e in self.plan.exchanges if link.rank in e.givers]
 
     def __call__(self, held: Mapping[int, int], version: int) -> bool:
@@ -106,11 +106,11 @@ class WeightSender:
         return buffer
 
     def _slices(self, weight: Weight, part: Part) -> Tensor:
-        """Return a part of this rank's shard."""
-        own, first = self._own[weight.name, weight.param]
+        """Return that part of this rank's shard."""
+        region = self._sharding.region(weight, self._at)
+        assert region is not None, f"the plan asks rank {self.link.rank} for {weight.name}, which it has not"
         a, b = part.span
-        axis = own.axis or 0
-        return in_hf_shape(self._local.shard(own), own).narrow(axis, a - first, b - a)
+        return in_hf_shape(self._local.shard(weight), weight).narrow(weight.axis or 0, a - region[0], b - a)
 
     def _sums(self, exchange: Exchange) -> Tensor:
         """Return the checksum of what this rank sends of each weight."""
@@ -147,9 +147,7 @@ class _Nothing:
         self._dtype = dtype
 
     def shard(self, weight: Weight) -> Tensor:
-        axis = weight.axis or 0
-        shape = (*weight.shape[:axis], 0, *weight.shape[axis + 1 :])
-        return torch.empty(shape, dtype=self._dtype, device=platform().device)
+        return torch.empty(weight.with_length(0), dtype=self._dtype, device=platform().device)
 
 
 class PoolRefit(WeightUpdate):
@@ -161,7 +159,7 @@ class PoolRefit(WeightUpdate):
 
     def __init__(
         self,
-        shape: ModelShape,
+        shardings: Shardings,
         link: Link,
         dtype: torch.dtype,
         *,
@@ -169,7 +167,7 @@ class PoolRefit(WeightUpdate):
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         super().__init__(verify=verify)
-        self.plan = plan_for(shape, link, dtype, bucket_bytes)
+        self.plan = plan_for(shardings, link, dtype, bucket_bytes)
         self.link = link
         self.transport = WeightReceiver(
             self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link

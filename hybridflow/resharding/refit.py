@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from hybridflow.models import ModelShape
+from hybridflow.engines.base import GenerationEngine
+from hybridflow.engines.sharding import Shardings
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.process_groups import Groups
 from hybridflow.resharding.checksums import checksum, differing, source_checksums
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
-from hybridflow.resharding.plan.sharding import generation_cut
 from hybridflow.resharding.transport import Shards, Transport
 
-if TYPE_CHECKING:
-    from hybridflow.parallel.process_groups import (
-        Groups,  # imports Megatron, which ranks that only generate have no use for
-    )
-
 BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
-
-
-class Receiver(Protocol):
-    """Generation engine that takes its shards."""
-
-    version: int | None
-
-    def receive(
-        self,
-        shards: Iterator[tuple[str, Tensor]],
-        version: int,
-        *,
-        checksum: Callable[[Tensor], int] | None = None,
-    ) -> Mapping[tuple[str, ...], int]:
-        """Take the weights of a version. Until it returns, the engine has no usable weights.
-
-        Returns:
-            The `checksum` of each of the engine's parameters, by the names of the weights that are in it; nothing
-            if there is no `checksum`.
-        """
-        ...
 
 
 class WeightUpdate:
@@ -60,7 +34,7 @@ class WeightUpdate:
         self._verify = verify
         self.peak_bytes = 0
 
-    def __call__(self, receiver: Receiver, version: int) -> bool:
+    def __call__(self, receiver: GenerationEngine, version: int) -> bool:
         """Bring the receiver to `version`; all ranks that generate call it. Return whether there was anything to do.
 
         Raises RuntimeError, on all of them, if it verifies and one does not have what it was sent.
@@ -68,7 +42,9 @@ class WeightUpdate:
         if receiver.version == version:
             return False
         alive = Alive()
-        held = receiver.receive(self.transport.shards(alive), version, checksum=checksum if self._verify else None)
+        held = receiver.update_weights(
+            self.transport.shards(alive), version, checksum=checksum if self._verify else None
+        )
         self.peak_bytes = alive.peak
         if self._verify and (said := self._differing(held)):
             receiver.version = None
@@ -91,6 +67,8 @@ class Refit(WeightUpdate):
     """Transition from one training engine to the generation engine in the same process.
 
     Args:
+        shardings: over the two views of the groups' layout.
+        local: this rank's training shards.
         method: who gathers what; `hybrid`, or for comparison `hybrid_v` or `full_gather` (`resharding.plan`).
         verify: compare checksums of what the receiver holds with the training shards, after each refit.
 
@@ -105,7 +83,7 @@ class Refit(WeightUpdate):
 
     def __init__(
         self,
-        shape: ModelShape,
+        shardings: Shardings,
         groups: Groups,
         local: Shards,
         dtype: torch.dtype,
@@ -117,16 +95,17 @@ class Refit(WeightUpdate):
         super().__init__(verify=verify)
         layout = groups.layout
         self._groups = groups
-        self.plan = make_plan(shape, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
+        self.plan = make_plan(shardings, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
         self._refuse_other_plans()
-        place = layout.generation_coordinate(groups.rank)
-        self._cut = generation_cut(shape, *layout.generation_sizes)
-        self._place = place.tp
-        self.weights = {weight.name: self._cut.span(weight, place.tp) for weight in self._cut.stages[place.pp]}
+        at = layout.generation_coordinate(groups.rank)
+        self._generation = shardings.generation
+        self._place = at.tp
+        regions = ((weight.name, self._generation.region(weight, at)) for weight in self._generation.weights(at))
+        self.weights = {name: region for name, region in regions if region is not None}
         self.transport = Transport(
             self.plan.exchange(groups.rank),
             local,
-            groups.micro_dp if method == "hybrid" else groups.megatron.mp,
+            groups.micro_dp if method == "hybrid" else groups.replica,
             dtype,
             platform().device,
             None if method == "hybrid" else self.weights,
@@ -134,7 +113,7 @@ class Refit(WeightUpdate):
 
     def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
         """Compare with the checksums of the training shards, on all ranks."""
-        sources = source_checksums(self.transport, self._cut, self._place)
+        sources = source_checksums(self.transport, self._generation, self._place)
         mine = differing({name: sources[name] for name in self.weights}, held)
         return "; ".join(
             f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(names)}"
@@ -154,7 +133,7 @@ class Refit(WeightUpdate):
 
     def _from_all(self, value: Any) -> list[Any]:
         """Gather each rank's value, by rank."""
-        group = self._groups.megatron.intra_dist_opt
+        group = self._groups.everyone
         values: list[Any] = [None] * dist.get_world_size(group)
         dist.all_gather_object(values, value, group=group)
         return values

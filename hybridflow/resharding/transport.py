@@ -116,10 +116,10 @@ class Transport:
 
     def _hand_over(self, bucket: Bucket, buffer: Tensor, alive: Alive) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights layer by layer, so that a receiver has few unfinished ones."""
-        layers: dict[str, list[tuple[Item, list[slice]]]] = {}
+        layers: dict[int | str, list[tuple[Item, list[slice]]]] = {}
         for item, places in _places(bucket):
             if self.wanted is None or item.weight.name in self.wanted:
-                layers.setdefault(item.weight.param.rpartition(".")[0], []).append((item, places))
+                layers.setdefault(item.weight.place, []).append((item, places))
         for item, places in chain.from_iterable(layers.values()):
             yield item.weight.name, self._assemble(item, places, buffer, alive)
 
@@ -144,7 +144,7 @@ class Transport:
 
 def in_hf_shape(shard: Tensor, weight: Weight) -> Tensor:
     """View a training shard in the shape that the Hugging Face tensor has but for the split axis."""
-    return shard if weight.axis is None or weight.rows is None else shard.reshape(-1, *weight.shape[1:])
+    return shard.reshape(-1, *weight.shape[1:]) if shard.dim() > len(weight.shape) else shard
 
 
 def _places(bucket: Bucket) -> Iterator[tuple[Item, list[slice]]]:

@@ -1,4 +1,4 @@
-"""The actor: a Megatron engine that learns and a vLLM engine that generates, in one process (the 3D-HybridEngine)."""
+"""The actor: an engine that learns and an engine that generates, in one process (the 3D-HybridEngine)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 from hybridflow.batch import Batch
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse_other_tokens, row_lags
-from hybridflow.engines.megatron.engine import Loss, MegatronEngine
-from hybridflow.engines.vllm.requests import FinishedRow
+from hybridflow.engines.base import TrainingEngine
+from hybridflow.engines.sampling import FinishedRow
 from hybridflow.observe.disk_errors import writing
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.workers.advantage import AdvantageWorker
-from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
+from hybridflow.workers.generation_worker import GeneratingWorker, actor_shardings, make_generator, report_taken, stream
 from hybridflow.workers.model_worker import TrainedWorker, set_down
 from hybridflow.workers.worker import Context, workers
 
@@ -37,14 +37,14 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         self.start_generation()
 
     def start_generation(self) -> None:
-        """Make vLLM and the way of its weights."""
+        """Make the generation engine and the way of its weights."""
         config = self.context.config
         with set_down([self, *self.context.peers.values()]):
             self.generator = make_generator(self.context)
         self.refit = Refit(
-            self.engine.shape,
+            actor_shardings(config, self.groups.layout, self.groups.layout),
             self.groups,
-            self.engine.weights,
+            self.engine,
             self.dtype,
             method=config.rollout.resharding.value,
             verify=config.rollout.verify_refit,
@@ -68,11 +68,11 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
                 return
             with super().model_loaded():
                 self.refit(self.generator, self.version)
-                self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
+                self.context.metrics.max("refit/training_bytes", self.engine.weight_bytes)
                 report_taken(self.context.metrics, self.generator, self.refit)
 
     @contextmanager
-    def model_loaded(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
+    def model_loaded(self, *, learns: bool = False) -> Iterator[TrainingEngine]:
         """Load the model for one call; generation's memory is not there meanwhile, also if it was synced before."""
         self.release_generation()
         with super().model_loaded(learns=learns) as engine:
@@ -105,7 +105,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
     def update_policy(self, rows: Batch, loss: str, **options: Any) -> None:
         self.update(rows, loss, **options)
 
-    def learn(self, batch: Batch, loss: Loss, **options: Any) -> bool:
+    def learn(self, batch: Batch, loss: LossShare, **options: Any) -> bool:
         """Count an optimizer step as a version of the weights, one that is skipped too."""
         self.version += 1
         return super().learn(batch, loss, **options)

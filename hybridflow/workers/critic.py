@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hybridflow.batch import Batch
 from hybridflow.config.schema import CriticConfig
+from hybridflow.models import Head
 from hybridflow.roles import CriticRole
 from hybridflow.workers.model_worker import TrainedWorker
 from hybridflow.workers.worker import Context, workers
@@ -13,7 +14,7 @@ class ValueWorker(TrainedWorker):
     """Value function on one rank."""
 
     def __init__(self, context: Context, settings: CriticConfig) -> None:
-        super().__init__(context, settings, head="value", optimizer=settings.optimizer)
+        super().__init__(context, settings, head=Head.value, optimizer=settings.optimizer)
 
 
 @workers.register("critic")

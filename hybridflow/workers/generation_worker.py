@@ -1,4 +1,4 @@
-"""Base of workers that generate: vLLM as the settings say, and a call of it with what it measures."""
+"""Base of workers that generate: an engine as the settings say, and a call of it with what it measures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.batch.weight_versions import one_run
+from hybridflow.config.schema import Config
 from hybridflow.dispatch import Streamed
-from hybridflow.engines.vllm.engine import VllmEngine
-from hybridflow.engines.vllm.requests import FinishedRow, Generated
-from hybridflow.engines.vllm.sampling_params import Sampling, row_seeds
+from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
+from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
+from hybridflow.engines.sharding import Shardings
+from hybridflow.models import read_shape
 from hybridflow.observe.metrics import Metrics
+from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import WeightUpdate
 from hybridflow.roles import SamplingChanges
 from hybridflow.roles.builtin_roles import GeneratingRole
@@ -51,27 +54,32 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         return sampled(self.sampling_version, temperature, found)
 
 
-def make_generator(context: Context) -> VllmEngine:
-    """vLLM for the actor's model on this rank."""
+def make_generator(context: Context) -> GenerationEngine:
+    """Make the generation engine of the actor's model on this rank."""
     config = context.config
-    return VllmEngine(
-        config.actor.model.path,
+    return generation_engines.get(config.rollout.engine).build(
+        config.actor.model,
         context.layout,
         config.rollout,
-        dtype=config.actor.model.dtype.value,
-        seed=config.run.seed % 2**32,  # of vLLM's own, which numpy's old generator bounds; rows have theirs
+        seed=config.run.seed,
         stop_ids=end_ids(config.actor.model.path, config.task.chat_template_kwargs),
     )
 
 
-def report_taken(metrics: Metrics, generator: VllmEngine, refit: WeightUpdate) -> None:
-    """Report how much memory a refit took at most beside the weights, and how much vLLM's take."""
+def actor_shardings(config: Config, training: Layout, generation: Layout) -> Shardings:
+    """Lay the actor's model over both layouts, as its two engines do. Raises ShardingError if one cannot."""
+    shape = read_shape(config.actor.model.path)
+    return make_shardings(config.actor.engine, config.rollout.engine, shape, training, generation)
+
+
+def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpdate) -> None:
+    """Report how much memory a refit took at most beside the weights, and how much generation's take."""
     metrics.max("refit/peak_bytes", refit.peak_bytes)
     metrics.max("refit/generation_bytes", generator.weight_bytes)
 
 
 def stream(
-    context: Context, generator: VllmEngine, prompts: Batch, step: int, changes: dict[str, Any]
+    context: Context, generator: GenerationEngine, prompts: Batch, step: int, changes: dict[str, Any]
 ) -> Iterator[list[FinishedRow]]:
     """Yield rows as they finish, with the weights that the generator has."""
     config = context.config

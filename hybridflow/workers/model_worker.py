@@ -1,4 +1,4 @@
-"""Base of workers with a Megatron model: building it, its dtype, and columns as tensors."""
+"""Base of workers with a model in a training engine: building it, its dtype, and columns as tensors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
-from hybridflow.engines.megatron import engine_checkpoint
-from hybridflow.engines.megatron.engine import Loss as Share
-from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.base import TrainingEngine, training_engines
+from hybridflow.engines.outputs import LossShare, MicroBatch, TokenOutputs
 from hybridflow.losses.aggregations import aggregations, totals
 from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
 from hybridflow.losses.options import with_options
 from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.models import Head
 from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
@@ -44,29 +43,25 @@ class ModelWorker(Worker):
         context: Context,
         settings: TrainedRoleConfig,
         *,
-        head: str = "lm",
+        head: Head = Head.lm,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         super().__init__(context)
         self.groups: Groups = make_groups(context.layout, context.config.trainer.collective_timeout_s)
         self.dtype = torch_dtype(settings.model.dtype.value)
-        self.engine = MegatronEngine(
-            settings.model.path,
+        self.engine: TrainingEngine = training_engines.get(settings.engine).build(
+            settings,
             self.groups,
-            dtype=self.dtype,
-            budget=settings.max_tokens_per_rank,
             head=head,
             optimizer=optimizer,
             total_steps=context.total_updates,
             seed=context.config.run.seed,
-            sequence=settings.parallel.sequence,
-            recompute=settings.recompute,
         )
         self._offload = settings.offload
         self._offload_again()
 
     @contextmanager
-    def model_loaded(self, *, learns: bool = False) -> Iterator[MegatronEngine]:
+    def model_loaded(self, *, learns: bool = False) -> Iterator[TrainingEngine]:
         """Have the model on the device for one call of the role; `offload` says what waits in host memory otherwise.
 
         Reports the most memory that the process used meanwhile, in GiB.
@@ -127,7 +122,7 @@ class ModelWorker(Worker):
 def set_down(workers: Iterable[Worker]) -> Iterator[None]:
     """Let the engines of these workers wait in host memory, whatever they are told, and take them up again.
 
-    vLLM starts only if the share of a GPU's memory that it may have is free.
+    A generation engine may start only if the share of a device's memory that it may have is free.
     """
     found = [worker for worker in workers if isinstance(worker, ModelWorker)]
     for worker in found:
@@ -188,7 +183,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         # Both sides of a pair are in one micro-batch, so its gradient is exact.
         self.learn(sides(pairs), share, rows_per_unit=2)
 
-    def learn(self, batch: Batch, loss: Share, **options: Any) -> bool:
+    def learn(self, batch: Batch, loss: LossShare, **options: Any) -> bool:
         """Take an optimizer step of the engine, with `options` of its `train`; report how it went.
 
         Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
@@ -218,11 +213,11 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
     def save_checkpoint(self, folder: str) -> None:
         with writing(Path(folder)), self.model_loaded(learns=True) as engine:
-            engine_checkpoint.save(engine, Path(folder), self.state())
+            engine.save(Path(folder), self.state())
 
     def load_checkpoint(self, folder: str) -> None:
         with self.model_loaded(learns=True) as engine:
-            self.restore(engine_checkpoint.load(engine, Path(folder)))
+            self.restore(engine.load(Path(folder)))
 
 
 def pair_columns(loss: Loss, pairs: Batch, at: np.ndarray) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from hybridflow.batch import Batch
 from hybridflow.losses.loss import LossInputs
+from hybridflow.models import Head
 from hybridflow.observe.disk_errors import writing
 from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
 from hybridflow.workers.model_worker import ModelWorker, TrainedWorker, pair_columns
@@ -22,7 +23,7 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
 
     def __init__(self, context: Context) -> None:
         settings = context.config.reward_model
-        super().__init__(context, settings, head="reward", optimizer=settings.optimizer)
+        super().__init__(context, settings, head=Head.reward, optimizer=settings.optimizer)
 
     def update_reward_model(self, pairs: Batch) -> None:
         self.update(pairs, "pairs")
@@ -56,7 +57,7 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
     """Frozen reward model as the role `reward`."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.config.reward, head="reward")
+        super().__init__(context, context.config.reward, head=Head.reward)
 
     def compute_reward(self, rollout: Batch) -> Batch:
         return self.scores(rollout, "rewards")
@@ -72,7 +73,7 @@ class ModelCostWorker(ModelCostRole[Batch], ScoringWorker):
     """Frozen cost model as the role `cost`."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.config.cost, head="reward")
+        super().__init__(context, context.config.cost, head=Head.reward)
 
     def compute_cost(self, rollout: Batch) -> Batch:
         return self.scores(rollout, "costs")

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch
-from hybridflow.engines.vllm.requests import FinishedRow
-from hybridflow.models import read_shape
+from hybridflow.engines.sampling import FinishedRow
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.pool_link import connect
 from hybridflow.resharding.pool_refit import PoolRefit, WeightSender
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.workers.actor import ActorWorker
-from hybridflow.workers.generation_worker import GeneratingWorker, make_generator, report_taken, stream
+from hybridflow.workers.generation_worker import GeneratingWorker, actor_shardings, make_generator, report_taken, stream
 from hybridflow.workers.model_worker import torch_dtype
 from hybridflow.workers.worker import Context, workers
 
 
 @workers.register("training_actor")
 class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
-    """Actor without a vLLM of its own."""
+    """Actor without a generation engine of its own."""
 
     def start_generation(self) -> None:
         """Start none."""
@@ -33,9 +32,8 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config
         link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
-        self.giving = WeightSender(
-            self.engine.shape, link, self.engine.weights, self.dtype, verify=config.rollout.verify_refit
-        )
+        shardings = actor_shardings(config, training, generation)
+        self.giving = WeightSender(shardings, link, self.engine, self.dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), self.version, dtype=np.int64))
@@ -49,12 +47,12 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
             with self.model_loaded():
                 if self.giving({first + rank: version for rank, version in enumerate(versions)}, self.version):
                     self.context.metrics.max("refit/peak_bytes_giving", self.giving.peak_bytes)
-                    self.context.metrics.max("refit/training_bytes", self.engine.weights.nbytes)
+                    self.context.metrics.max("refit/training_bytes", self.engine.weight_bytes)
 
 
 @workers.register("rollout")
 class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
-    """vLLM on one rank. Its memory is its own, so it never sleeps after its first weights."""
+    """Generation engine on one rank. Its memory is its own, so it never sleeps after its first weights."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -64,7 +62,8 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         config, rank = self.context.config, training.size + self.context.rank
         link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
         dtype = torch_dtype(config.actor.model.dtype.value)
-        self.refit = PoolRefit(read_shape(config.actor.model.path), link, dtype, verify=config.rollout.verify_refit)
+        shardings = actor_shardings(config, training, generation)
+        self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), self.sampling_version, dtype=np.int64))

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig
-from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
+from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.gpt_model import output_weight
-from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.outputs import MicroBatch, TokenOutputs
+from hybridflow.models import Head
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
@@ -91,7 +92,7 @@ def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
     hook.remove()
     mine = (caught[0] @ output_weight(made.model).float().t()).detach()
     parts = [torch.empty_like(mine) for _ in range(made.groups.layout.tensor)]
-    dist.all_gather(parts, mine, group=made.groups.megatron.tp)
+    dist.all_gather(parts, mine, group=made.groups.tp)
     whole = torch.cat(parts, -1)[:, : made.shape.vocab].cpu().numpy()
     rows = dict(zip(micro.rows.tolist(), np.split(whole, micro.last_positions.cpu().numpy() + 1), strict=False))
     return [rows[row] for row in range(len(batch))]
@@ -99,7 +100,7 @@ def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
 
 def export(folder: Path, layout: Layout, out: Path, **options: Any) -> None:
     """Load and write."""
-    settings = {} if options.get("head", "lm") == "lm" else {"optimizer": OptimizerConfig()}
+    settings = {} if options.get("head", Head.lm) is Head.lm else {"optimizer": OptimizerConfig()}
     engine(folder, layout, **settings, **options).export(out)
 
 
@@ -126,7 +127,7 @@ def values(
 
     There are no values before the last stage.
     """
-    made = trainer(folder, layout, settings, head="value", sequence=sequence)
+    made = trainer(folder, layout, settings, head=Head.value, sequence=sequence)
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
         returns = at_tokens(batch.ragged("returns"), micro)
@@ -159,7 +160,7 @@ def statistics(
     """
     from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
 
-    group, device = groups_of(layout).megatron.tp, platform().device
+    group, device = groups_of(layout).tp, platform().device
     hidden = torch.tensor(logits, device=device, requires_grad=True)
     whole = torch.eye(logits.shape[-1], device=device)
     weight = whole.chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
@@ -182,15 +183,15 @@ def heads(
     None before the last stage.
     """
     options = {"dtype": torch.bfloat16, "sequence": sequence}
-    critic = trainer(folder, layout, reference.SETTINGS, head="value", **options)
-    judge = trainer(folder, layout, reference.SETTINGS, head="reward", **options)
+    critic = trainer(folder, layout, reference.SETTINGS, head=Head.value, **options)
+    judge = trainer(folder, layout, reference.SETTINGS, head=Head.reward, **options)
     for made in (critic, judge):
         if made.groups.last_stage:  # new heads are 0
             weight = made.model.output_layer.weight
             weight.data.copy_(torch.linspace(-1, 1, weight.numel()).reshape(weight.shape))
     judge.export(out)
     values, scores = critic.score(batch), judge.score_rows(batch)
-    again = engine(out, layout, head="reward", **options).score_rows(batch)
+    again = engine(out, layout, head=Head.reward, **options).score_rows(batch)
     if values is None or scores is None or again is None:
         return None
     return values["values"].values, scores, again

@@ -18,7 +18,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from hybridflow.models import model_export
+from hybridflow.models import Head, model_export
 from hybridflow.models.model_export import begin, copy_extras, exported_config, finish
 from hybridflow.models.score_head import is_scorer
 
@@ -189,7 +189,7 @@ def test_the_config_says_the_files_format(spelling: tuple[str, ...], dtype: str,
 
     source = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "_name_or_path": "/home/me/base"}
     source |= dict.fromkeys(spelling, "float16")
-    found = exported_config(source, dtype=dtype, head="lm")
+    found = exported_config(source, dtype=dtype, head=Head.lm)
     assert {name: found[name] for name in spelling} == dict.fromkeys(spelling, dtype)
     assert "_name_or_path" not in found and source["_name_or_path"]
     (tmp_path / "config.json").write_text(json.dumps(found))
@@ -201,7 +201,7 @@ def test_a_reward_models_config_has_one_label_whatever_the_sources_had(tmp_path:
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_labels": 2, "eos_token_id": 1,
         "problem_type": "single_label_classification", "id2label": {"0": "a", "1": "b"}, "torch_dtype": "bfloat16",
     }  # fmt: skip
-    found = exported_config(source, dtype="float32", head="reward")
+    found = exported_config(source, dtype="float32", head=Head.reward)
     assert is_scorer(found, "here") and found["torch_dtype"] == "float32"
     (tmp_path / "config.json").write_text(json.dumps(found))
     assert AutoConfig.from_pretrained(tmp_path).num_labels == 1
@@ -211,7 +211,7 @@ def test_the_config_is_read_as_the_model_was(tmp_path: Path) -> None:
     """With a byte order mark too, which some editors write: it must not show up only when the model is saved."""
     (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 8}), encoding="utf-8-sig")
     out = begin(tmp_path / "model")
-    model_export.write_config(tmp_path, out, dtype="float32", head="lm")
+    model_export.write_config(tmp_path, out, dtype="float32", head=Head.lm)
     assert json.loads((out / "config.json").read_text()) == {"vocab_size": 8, "dtype": "float32"}
 
 

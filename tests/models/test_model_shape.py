@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from hybridflow.models.model_shape import FAMILIES, ModelShape, read_shape, shape_of
@@ -258,15 +256,3 @@ def test_a_folder_is_read_and_a_missing_one_is_said(tmp_path: Path) -> None:
         read_shape(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(build_config()))
     assert read_shape(tmp_path) == shape_of(build_config())
-
-
-@given(st.integers(1, 200_000), st.integers(1, 128))
-def test_the_vocabulary_is_padded_to_what_both_engines_cut(vocab: int, tensor: int) -> None:
-    padded = replace(shape_of(LLAMA_1), vocab=vocab).padded_vocab(tensor)
-    assert padded >= vocab and padded % 64 == 0 and padded % tensor == 0
-    assert padded - vocab < 64 * tensor
-
-
-def test_the_padding_of_a_tensor_size_that_is_no_size_is_known_at_once() -> None:
-    assert replace(shape_of(LLAMA_1), vocab=70).padded_vocab(10**21) == 10**21
-    assert replace(shape_of(LLAMA_1), vocab=70).padded_vocab(10**21 + 1) == 64 * (10**21 + 1)

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from hybridflow.models import ModelShape, read_shape, table
+from hybridflow.engines.sharding import TensorSharding
+from hybridflow.models import Head, ModelShape, read_shape, table
 from hybridflow.models.model_shape import FAMILIES, shape_of
 from hybridflow.models.score_head import as_language_model, as_scorer
-from hybridflow.models.weight_files import in_folder, load_plan, read_slices, refuse_unread
-from hybridflow.parallel.layout import Layout
+from hybridflow.models.weight_files import Slice, in_folder, read_slices, refuse_unread
+from hybridflow.parallel.layout import Coordinate
 
 SIZES: dict[str, Any] = dict(
     vocab_size=20, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -29,6 +30,10 @@ def build_config(family: str = "qwen2", **settings: Any) -> dict[str, Any]:
     return {**found, "sliding_window": None}
 
 
+def slices(own: ModelShape) -> list[Slice]:
+    return TensorSharding(own, head=Head.reward).slices(Coordinate())
+
+
 def build_shape(**settings: Any) -> ModelShape:
     return shape_of(build_config(**settings))
 
@@ -40,14 +45,14 @@ def test_what_transformers_writes_is_read(family: str, tied: bool, tmp_path: Pat
     made = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(**as_scorer(language_model)))
     made.save_pretrained(tmp_path)
     found = read_shape(tmp_path)
-    assert found == replace(shape_of(language_model), head="reward")
-    assert {w.name: w.shape for w in table(found, head="reward")} == {
+    assert found == replace(shape_of(language_model), head=Head.reward)
+    assert {w.name: w.shape for w in table(found, head=Head.reward)} == {
         name: tuple(tensor.shape) for name, tensor in made.state_dict().items()
     }
-    refuse_unread(tmp_path, found, head="reward")
-    refuse_unread(tmp_path, found, head="value")
+    refuse_unread(tmp_path, found, head=Head.reward)
+    refuse_unread(tmp_path, found, head=Head.value)
     with pytest.raises(ValueError, match=r"score\.weight"):
-        refuse_unread(tmp_path, found, head="lm")
+        refuse_unread(tmp_path, found, head=Head.lm)
 
 
 def test_there_and_back() -> None:
@@ -76,16 +81,16 @@ def test_padding_that_is_an_end_is_left_out(end: Any, padding: Any, written: Any
 
 def test_only_a_reward_models_folder_has_a_score_to_read() -> None:
     """Its place is in either plan, as a checkpoint has it whatever the run started from."""
-    shapes = [replace(build_shape(), head=head) for head in ("lm", "reward")]
-    language_model, scorer = (load_plan(own, Layout(), 0, head="reward") for own in shapes)
+    shapes = [replace(build_shape(), head=head) for head in (Head.lm, Head.reward)]
+    language_model, scorer = (slices(own) for own in shapes)
     assert language_model == scorer == in_folder(shapes[1], scorer)
     assert scorer[-1].weight.name == "score.weight"
     assert in_folder(shapes[0], language_model) == scorer[:-1]
 
 
 def test_a_reward_model_without_its_score_is_an_error(tmp_path: Path) -> None:
-    own = replace(build_shape(), head="reward")
-    weights = [weight for weight in table(own, head="reward") if weight.name != "score.weight"]
+    own = replace(build_shape(), head=Head.reward)
+    weights = [weight for weight in table(own, head=Head.reward) if weight.name != "score.weight"]
     save_file({weight.name: torch.zeros(weight.shape) for weight in weights}, tmp_path / "model.safetensors")
     with pytest.raises(KeyError, match=r"no tensor 'score\.weight'"):
-        list(read_slices(tmp_path, in_folder(own, load_plan(own, Layout(), 0, head="reward"))))
+        list(read_slices(tmp_path, in_folder(own, slices(own))))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from megatron.core.distributed import DistributedDataParallelConfig
 
 from hybridflow.config.schema import Device
 from hybridflow.errors import HybridFlowError
@@ -79,42 +77,8 @@ def test_a_gpu_slot_takes_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_engines_get_the_options_of_their_hardware_only() -> None:
-    cpu, cuda = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
-    assert cpu.megatron_options() == {"use_cpu_initialization": True}
-    assert cuda.megatron_options() == {"use_cpu_initialization": False}
-    assert cpu.ddp_options() == {"overlap_grad_reduce": False}
-    assert cuda.ddp_options() == {"overlap_grad_reduce": True}
-    assert not DistributedDataParallelConfig(**cuda.ddp_options()).overlap_param_gather
-    assert cpu.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {"kv_cache_memory_bytes": 2**29}
-    assert cuda.vllm_options(kv_cache_gib=0.5, gpu_memory_fraction=0.4) == {
-        "gpu_memory_utilization": 0.4,
-        "disable_custom_all_reduce": True,
-        "enable_sleep_mode": True,
-    }
-
-
-def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost() -> None:
-    said: list[tuple[str, object]] = []
-    llm = SimpleNamespace(
-        sleep=lambda level: said.append(("sleep", level)), wake_up=lambda tags: said.append(("wake", tags))
-    )
-    lost = []
-    for name, backend in (("cuda", "nccl"), ("cpu", "gloo")):
-        here = Platform(name, backend, name == "cpu")
-        lost.append(here.sleep_vllm(llm))
-        here.wake_vllm(llm, "weights")
-        here.wake_vllm(llm, "kv_cache")
-    assert lost == [True, False]
-    assert said == [("sleep", 2), ("wake", ["weights"]), ("wake", ["kv_cache"])]
-
-
-def test_a_vllm_that_does_not_wake_is_told() -> None:
-    """With its weights alone it may sleep on."""
-    cuda, llm = Platform("cuda", "nccl", False), SimpleNamespace(wake_up=lambda tags: False)
-    cuda.wake_vllm(llm, "weights")
-    with pytest.raises(RuntimeError, match="did not wake up"):
-        cuda.wake_vllm(llm, "kv_cache")
+def test_only_a_gpu_is_beside_the_host() -> None:
+    assert Platform("cuda", "nccl", False).accelerated and not Platform("cpu", "gloo", True).accelerated
 
 
 def test_transformer_engine_is_for_a_gpu_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from hybridflow.config import Config, compose
 from hybridflow.config.model_roles import MODEL_ROLES
 from hybridflow.config.schema import Resharding
-from hybridflow.models import ModelShape
+from hybridflow.models import Head, ModelShape
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import problems as placement_problems
 from hybridflow.placement import resolve
 from hybridflow.preflight import combination_checks, model_checks
 from hybridflow.preflight.model_checks import Facts
-from hybridflow.resharding.plan import make_plan, make_pool_plan
-from tests.resharding.plan.simulate import SHAPE
+from tests.resharding.plan.simulate import SHAPE, megatron_to_vllm, megatron_to_vllm_pools
 
 
 def sizes(**changes: object) -> ModelShape:
@@ -57,8 +56,14 @@ def test_a_sound_configuration_has_no_problem():
         (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
         (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),
         (["rollout.parallel.pipeline=-1"], "rollout.parallel.pipeline: -1 given, at least 1 expected"),
-        (["actor.parallel.context=2"], "actor.parallel.context: 2 given, but context parallelism is not supported yet"),
-        (["critic.parallel.expert=2"], "critic.parallel.expert: 2 given, but expert parallelism is not supported yet"),
+        (
+            ["actor.parallel.context=2"],
+            "actor.parallel.context: 2 given, but the engine megatron has no",
+        ),
+        (
+            ["critic.parallel.expert=2"],
+            "critic.parallel.expert: 2 given, but the engine megatron has no",
+        ),
         (["rollout.parallel.pipeline=2"], "rollout.parallel.pipeline: 2 does not divide actor.parallel.pipeline = 1"),
         (
             ["placement=rollout_pool", "rollout.parallel.tensor=2"],
@@ -99,7 +104,7 @@ def test_an_impossible_setting_is_the_one_problem(overrides, problem):
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
-        (sizes(heads=9, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 9 heads"),
+        (sizes(heads=9, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 9 attention heads"),
         (sizes(heads=6, kv_heads=3), "actor.parallel.tensor: 2 does not divide the 3 key/value heads"),
         (sizes(ffn=33), "actor.parallel.tensor: 2 does not divide the 33 feed-forward rows"),
     ],
@@ -123,11 +128,15 @@ SIX = ("actor.parallel.tensor=6", "placement.pools.main=6")
 @pytest.mark.parametrize(
     ("overrides", "model", "problem"),
     [
-        ((*APART, "rollout.parallel.tensor=3"), sizes(), "rollout.parallel.tensor: 3 does not divide the 4 heads"),
+        (
+            (*APART, "rollout.parallel.tensor=3"),
+            sizes(),
+            "rollout.parallel.tensor: 3 does not divide the 4 att",
+        ),
         (
             (*APART, "placement.pools.rollout=4", "rollout.parallel.tensor=4"),
             sizes(heads=12, kv_heads=6),
-            "rollout.parallel.tensor: 4 neither divides the 6 key/value heads of",
+            "rollout.parallel.tensor: 4 neither divides nor is a multiple of the 6 key/value heads of",
         ),
         (
             (*APART, "rollout.parallel.tensor=3"),
@@ -148,8 +157,9 @@ SIX = ("actor.parallel.tensor=6", "placement.pools.main=6")
         (
             (*SIX, "rollout.parallel.tensor=2"),
             sizes(heads=12, kv_heads=6, ffn=48, vocab=100),
-            "rollout.parallel.tensor: 2 cuts the vocabulary of 100 in runs/addition_warmup/model at other rows than "
-            "actor.parallel.tensor = 6, for which it is padded to 192, and for vLLM to 128;",
+            "rollout.parallel.tensor: 2 given, and actor.parallel.tensor = 6: model.embed_tokens.weight: tensor rank 0 "
+            "of generation has rows 0 to 64, and the ranks that are to give it those have 0 to 96 in training: the "
+            "shards do not nest; set it to 1, or",
         ),
     ],
 )
@@ -194,10 +204,10 @@ def test_no_plan_of_a_refit_is_refused_that_has_passed(model, actor, rollout, me
     bytes_of = {"itemsize": 4, "bucket_bytes": 2**20}
     try:
         if method == "pools":
-            make_pool_plan(model, Layout(*actor), Layout(*rollout), **bytes_of)
+            megatron_to_vllm_pools(model, Layout(*actor), Layout(*rollout), **bytes_of)
         else:
             layout = Layout(*actor, generation=rollout, nested=method != "hybrid_v")
-            make_plan(model, layout, method=method, **bytes_of)
+            megatron_to_vllm(model, layout, method=method, **bytes_of)
     except ValueError:
         assert found
     else:
@@ -214,7 +224,7 @@ def test_roles_must_share_a_vocabulary():
 MODEL_REWARD = ("experiment=addition_model_reward", "reward.model.path=scores")
 SCORES = Facts(
     roles=("actor", "critic", "reference", "reward"),
-    models={**dict.fromkeys(MODEL_ROLES, sizes()), "reward": sizes(head="reward")},
+    models={**dict.fromkeys(MODEL_ROLES, sizes()), "reward": sizes(head=Head.reward)},
 )
 
 
@@ -223,15 +233,15 @@ def test_a_reward_by_a_model_is_checked_as_a_model():
         facts = Facts(SCORES.roles, {**SCORES.models, "reward": model})
         return combination_checks.problems(load(*MODEL_REWARD, *overrides), facts)
 
-    scorer = sizes(head="reward")
+    scorer = sizes(head=Head.reward)
     assert found(scorer) == []
     [problem] = found(sizes())
     assert problem.startswith("reward.model.path: scores has no score head; hybridflow train-reward")
     [problem] = found(scorer, "reward.parallel.pipeline=2")
     assert problem.startswith("reward.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots of pool main")
-    [problem] = found(sizes(head="reward", kv_heads=1))
+    [problem] = found(sizes(head=Head.reward, kv_heads=1))
     assert problem.startswith("reward.parallel.tensor: 2 does not divide the 1 key/value heads of scores")
-    [problem] = found(sizes(head="reward", vocab=24))
+    [problem] = found(sizes(head=Head.reward, vocab=24))
     assert problem.startswith("reward.model.path: a vocabulary of 24")
     [problem] = found(scorer, "reward.max_tokens_per_rank=16")
     assert problem.startswith("reward.max_tokens_per_rank: 16 is less than one row")
@@ -243,7 +253,7 @@ def test_a_grader_is_not_checked_as_a_model():
 
 
 def test_a_reward_model_is_no_policy_but_a_critic_may_start_from_it():
-    scorer = sizes(head="reward")
+    scorer = sizes(head=Head.reward)
     found = combination_checks.problems(
         load(), facts(actor=scorer, critic=scorer, reference=scorer, reward_model=scorer)
     )

@@ -18,6 +18,7 @@ from hybridflow.resharding.pool_link import Link, connect
 from hybridflow.resharding.pool_refit import PoolRefit, WeightSender, plan_for
 from tests.engines.rank_functions import engine
 from tests.resharding.counting import Done
+from tests.resharding.plan.simulate import shardings
 from tests.resharding.rank_functions import Receiver
 
 TIMEOUT_S = 120.0  # one side's processes may just be starting
@@ -75,7 +76,9 @@ def give(
     """A training rank: the plan, what it sent by taker, and the most that was alive."""
     made = engine(folder, training)
     link, counting = linked(meeting, training, generation, 0)
-    giving = WeightSender(made.shape, link, made.weights, torch.float32, verify=True, bucket_bytes=limit)
+    giving = WeightSender(
+        shardings(made.shape, training, generation), link, made, torch.float32, verify=True, bucket_bytes=limit
+    )
     giving({training.size + rank: version for rank, version in enumerate(held)}, 1)
     return giving.plan, counting.sent, giving.peak_bytes
 
@@ -97,7 +100,9 @@ def take(folder: Path, meeting: Path, training: Layout, generation: Layout, limi
     link, counting = linked(meeting, training, generation, training.size)
     receiver, said = Receiver(), ""
     receiver.spoils = spoils if dist.get_rank() == 0 else ""
-    refit = PoolRefit(read_shape(folder), link, torch.float32, verify=True, bucket_bytes=limit)
+    refit = PoolRefit(
+        shardings(read_shape(folder), training, generation), link, torch.float32, verify=True, bucket_bytes=limit
+    )
     try:
         assert refit(receiver, 1)
     except RuntimeError as error:
@@ -110,7 +115,9 @@ def linked_only(folder: Path, meeting: Path, training: Layout, generation: Layou
     link, _ = linked(meeting, training, generation, training.size)
     receiver = Receiver()
     receiver.version = 1
-    assert not PoolRefit(read_shape(folder), link, torch.float32, bucket_bytes=limit)(receiver, 1)
+    assert not PoolRefit(shardings(read_shape(folder), training, generation), link, torch.float32, bucket_bytes=limit)(
+        receiver, 1
+    )
 
 
 def plan_only(folder: Path, meeting: Path, training: Layout, generation: Layout, limit: int) -> str:
@@ -118,7 +125,7 @@ def plan_only(folder: Path, meeting: Path, training: Layout, generation: Layout,
     first = 0 if limit == 2**20 else training.size
     link, _ = linked(meeting, training, generation, first)
     try:
-        plan_for(read_shape(folder), link, torch.float32, limit)
+        plan_for(shardings(read_shape(folder), training, generation), link, torch.float32, limit)
     except RuntimeError as error:
         return str(error)
     return "they agree"

@@ -18,15 +18,16 @@ from hybridflow.resharding.refit import Refit
 from hybridflow.resharding.transport import Transport
 from tests.engines.rank_functions import engine
 from tests.resharding.counting import CountingGroup
+from tests.resharding.plan.simulate import shardings
 
 
 def shards(folder: Path, layout: Layout, bucket_elements: int, dtype: str = "float32") -> dict[str, np.ndarray]:
     """This rank's generation shards as float32 arrays."""
     made = engine(folder, layout)
-    plan = make_plan(made.shape, layout, itemsize=1, bucket_bytes=bucket_elements)
+    plan = make_plan(shardings(made.shape, layout), layout, itemsize=1, bucket_bytes=bucket_elements)
     found: dict[str, np.ndarray] = {}
     exchange, device = plan.exchange(made.groups.rank), platform().device
-    transport = Transport(exchange, made.weights, made.groups.micro_dp, getattr(torch, dtype), device)
+    transport = Transport(exchange, made, made.groups.micro_dp, getattr(torch, dtype), device)
     for name, shard in transport.shards(Alive()):
         assert name not in found
         found[name] = shard.float().cpu().numpy().copy()
@@ -47,7 +48,7 @@ class Receiver:
         self.breaks, self.spoils, self.loses = False, "", ""
         self.taken: dict[str, np.ndarray] = {}
 
-    def receive(
+    def update_weights(
         self,
         stream: Iterator[tuple[str, Tensor]],
         version: int,
@@ -72,7 +73,7 @@ class Receiver:
 def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | None, int]]:
     """A refit to 0, again to 0, to 1, one that breaks and one more: (what, done, version then, shards taken)."""
     made, receiver = engine(folder, layout), Receiver()
-    refit = Refit(made.shape, made.groups, made.weights, torch.float32)
+    refit = Refit(shardings(made.shape, layout), made.groups, made, torch.float32)
     said: list[tuple[str, bool | None, int | None, int]] = []
     for what, version in (("new", 0), ("same", 0), ("next", 1), ("broken", 2), ("again", 2)):
         receiver.breaks = what == "broken"
@@ -100,7 +101,13 @@ def carried_out(folder: Path, layout: Layout, method: str, bucket_bytes: int) ->
     """A verified refit over an instrumented process group."""
     made = engine(folder, layout)
     refit = Refit(
-        made.shape, made.groups, made.weights, torch.float32, method=method, verify=True, bucket_bytes=bucket_bytes
+        shardings(made.shape, layout),
+        made.groups,
+        made,
+        torch.float32,
+        method=method,
+        verify=True,
+        bucket_bytes=bucket_bytes,
     )
     counting = CountingGroup(refit.transport.group) if refit.transport.group is not None else None
     refit.transport = replace(refit.transport, group=counting)
@@ -113,7 +120,7 @@ def carried_out(folder: Path, layout: Layout, method: str, bucket_bytes: int) ->
 def under_way(folder: Path, layout: Layout, bucket_bytes: int) -> tuple[int, int]:
     """The collectives that a rank has begun when it is given its first shard, and those of the whole refit."""
     made = engine(folder, layout)
-    refit = Refit(made.shape, made.groups, made.weights, torch.float32, bucket_bytes=bucket_bytes)
+    refit = Refit(shardings(made.shape, layout), made.groups, made, torch.float32, bucket_bytes=bucket_bytes)
     counting = CountingGroup(refit.transport.group)
     shards = replace(refit.transport, group=counting).shards(Alive())
     next(shards)
@@ -128,7 +135,7 @@ def unlike(folder: Path, layout: Layout, odd: int) -> str:
     made = engine(folder, layout)
     size = 2**20 if made.groups.rank == odd else 2**21
     try:
-        Refit(made.shape, made.groups, made.weights, torch.float32, bucket_bytes=size)
+        Refit(shardings(made.shape, layout), made.groups, made, torch.float32, bucket_bytes=size)
     except RuntimeError as error:
         return str(error)
     return "they agree"
@@ -140,7 +147,7 @@ def spoiled(folder: Path, layout: Layout, rank: int, **fault: str) -> tuple[str,
     if made.groups.rank == rank:
         for name, value in fault.items():
             setattr(receiver, name, value)
-    refit = Refit(made.shape, made.groups, made.weights, torch.float32, verify=True)
+    refit = Refit(shardings(made.shape, layout), made.groups, made, torch.float32, verify=True)
     try:
         refit(receiver, 4)
     except RuntimeError as error:

@@ -14,7 +14,7 @@ from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.resharding import rank_functions
 from tests.resharding.layouts import LAYOUTS, LONG, PIPELINE, TENSOR, TURNS, name
-from tests.resharding.plan.simulate import generation_span, generation_weights, numbers
+from tests.resharding.plan.simulate import generation_span, numbers, stage_weights
 from tests.resharding.rank_functions import Carried
 
 pytestmark = pytest.mark.ranks
@@ -29,7 +29,7 @@ def assert_taken(found: list[Carried], folder: Path, layout: Layout) -> None:
     """Each rank has what vLLM has at its place, and nothing else."""
     full, shape, (t_g, p_g) = load_file(folder / "model.safetensors"), read_shape(folder), layout.generation_sizes
     for carried, at in zip(found, layout.generation_coordinates, strict=True):
-        weights = {w.name: w for w in generation_weights(shape, p_g, at.pp)}
+        weights = {w.name: w for w in stage_weights(shape, p_g, at.pp)}
         assert set(carried.taken) == set(weights)
         for key, weight in weights.items():
             a, b = generation_span(shape, weight, t_g, at.tp)

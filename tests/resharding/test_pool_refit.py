@@ -15,7 +15,7 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks, starting_ranks
 from tests.resharding import pool_rank_functions as rank_functions
-from tests.resharding.plan.simulate import generation_span, generation_weights
+from tests.resharding.plan.simulate import generation_span, stage_weights
 
 pytestmark = pytest.mark.ranks
 
@@ -60,7 +60,7 @@ def test_each_rank_gets_its_slices_and_nothing_else(
     full, shape, plan = load_file(folder / "model.safetensors"), read_shape(folder), took[0].plan
     for rank, (one, at) in enumerate(zip(took, generation.coordinates, strict=True)):
         assert one.said == "" and one.version == 1
-        weights = {w.name: w for w in generation_weights(shape, generation.pipeline, at.pp)}
+        weights = {w.name: w for w in stage_weights(shape, generation.pipeline, at.pp)}
         assert set(one.taken) == set(weights)
         for name, weight in weights.items():
             a, b = generation_span(shape, weight, generation.tensor, at.tp)

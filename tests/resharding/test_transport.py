@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hybridflow.models import read_shape, table
-from hybridflow.models.weight_files import tied_copy
+from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
 from tests.resharding import rank_functions
 from tests.resharding.layouts import LAYOUTS, TENSOR, name
+from tests.resharding.plan.simulate import generation_span, stage_weights
 
 pytestmark = pytest.mark.ranks
 
@@ -26,11 +26,10 @@ def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtyp
     t_g, p_g = layout.generation_sizes
     for rank, arrays in enumerate(found):
         at = layout.generation_coordinate(rank)
-        expected = {w.name: w for w in table(shape, layout.tensor) if w.stage(shape.layers, p_g) == at.pp}
-        expected |= {w.name: w for w in tied_copy(shape, layout.tensor, p_g, at.pp)}
+        expected = {w.name: w for w in stage_weights(shape, p_g, at.pp)}
         assert set(arrays) == set(expected)
         for key, weight in expected.items():
-            a, b = weight.span(t_g, at.tp)
+            a, b = generation_span(shape, weight, t_g, at.tp)
             part = full[key].narrow(weight.axis or 0, a, b - a).to(dtype).float().numpy()
             assert arrays[key].shape == part.shape and np.array_equal(arrays[key], part), (rank, key)
 

@@ -23,7 +23,7 @@ from hybridflow.roles import roles
 from hybridflow.roles.role import Role
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.workers import Worker
-from tests.resharding.plan.simulate import SHAPE
+from tests.resharding.plan.simulate import SHAPE, shardings
 
 # A message that never comes is an error after this long: no ending may wait for it.
 TIMEOUT_S = 120.0
@@ -59,7 +59,9 @@ class Giver(TrainingActorRole[Batch], Mortal):
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         link = connect(meeting, training, generation, self.context.rank, TIMEOUT_S)
-        self.giving = WeightSender(SHAPE, link, self, torch.float32, bucket_bytes=BUCKET_BYTES)
+        self.giving = WeightSender(
+            shardings(SHAPE, training, generation), link, self, torch.float32, bucket_bytes=BUCKET_BYTES
+        )
 
     def shard(self, weight: Weight) -> Tensor:
         """A refit is under way when the last layer is asked for."""
@@ -83,7 +85,7 @@ class Taker(RolloutRole[Batch], Mortal):
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         link = connect(meeting, training, generation, training.size + self.context.rank, TIMEOUT_S)
-        self.refit = PoolRefit(SHAPE, link, torch.float32, bucket_bytes=BUCKET_BYTES)
+        self.refit = PoolRefit(shardings(SHAPE, training, generation), link, torch.float32, bucket_bytes=BUCKET_BYTES)
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), -1 if self.version is None else self.version, dtype=np.int64))
@@ -91,7 +93,7 @@ class Taker(RolloutRole[Batch], Mortal):
     def receive_weights(self, offered: Batch) -> None:
         self.refit(self, int(offered.dense("version")[0]))
 
-    def receive(
+    def update_weights(
         self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
     ) -> Mapping[tuple[str, ...], int]:
         for name, _ in shards:

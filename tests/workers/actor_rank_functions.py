@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple
 from inspect import signature
 from itertools import chain
 from pathlib import Path
@@ -15,12 +14,10 @@ import torch.distributed as dist
 
 from hybridflow.batch import Batch
 from hybridflow.config.schema import Config
+from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm import engine as engine_module
-from hybridflow.engines.vllm.requests import FinishedRow
-from hybridflow.engines.vllm.sampling_params import Sampling
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
-from hybridflow.parallel.platform import Platform
 from hybridflow.workers import Context
 from hybridflow.workers.actor import ActorWorker
 
@@ -122,7 +119,7 @@ def interrupted(folder: Path, prompts: Batch) -> list[str]:
     stream = generator.stream(tokens, Sampling(2.0, max_tokens=12), seeds)
     first = next(stream)
     tries: tuple[Callable[[], object], ...] = (
-        lambda: generator.receive(iter(()), 99),
+        lambda: generator.update_weights(iter(()), 99),
         generator.sleep,
         lambda: generator.generate(tokens, Sampling(), seeds),
     )
@@ -136,19 +133,6 @@ def interrupted(folder: Path, prompts: Batch) -> list[str]:
     return said
 
 
-class Forgetful(Platform):
-    """A CPU that takes a generation engine's memory as a GPU does, and writes down what is asked of it."""
-
-    said: list[str]
-
-    def sleep_vllm(self, llm: Any) -> bool:
-        self.said.append("sleep")
-        return True
-
-    def wake_vllm(self, llm: Any, part: str) -> None:
-        self.said.append(f"wake {part}")
-
-
 @contextmanager
 def watched(worker: ActorWorker, *, forgets: bool) -> Iterator[list[str]]:
     """What happens to the memory, weights and rows of a worker's generation, in order.
@@ -157,13 +141,12 @@ def watched(worker: ActorWorker, *, forgets: bool) -> Iterator[list[str]]:
         forgets: it sleeps as on a GPU.
     """
     said: list[str] = []
-    original = engine_module.platform
-    forgetful = Forgetful(*astuple(original()))
-    object.__setattr__(forgetful, "said", said)
-    if forgets:
-        engine_module.platform = lambda: forgetful
-    receive, stream = worker.generator.receive, worker.generator.stream
-    worker.generator.receive = lambda shards, version, **rest: receive(noted(shards, "shard"), version, **rest)  # type: ignore[method-assign]
+    originals = engine_module.fall_asleep, engine_module.wake
+    if forgets:  # as on a GPU, which takes the engine's memory
+        engine_module.fall_asleep = lambda llm: said.append("sleep") is None
+        engine_module.wake = lambda llm, part: said.append(f"wake {part}")
+    update, stream = worker.generator.update_weights, worker.generator.stream
+    worker.generator.update_weights = lambda shards, version, **rest: update(noted(shards, "shard"), version, **rest)  # type: ignore[method-assign]
     worker.generator.stream = lambda *args: noted(stream(*args), "row")  # type: ignore[method-assign]
 
     def noted(things: Iterator[Any], name: str) -> Iterator[Any]:
@@ -174,8 +157,8 @@ def watched(worker: ActorWorker, *, forgets: bool) -> Iterator[list[str]]:
     try:
         yield said
     finally:
-        engine_module.platform = original
-        del worker.generator.receive, worker.generator.stream
+        engine_module.fall_asleep, engine_module.wake = originals
+        del worker.generator.update_weights, worker.generator.stream
 
 
 def orders(folder: Path, prompts: Batch, *calls: str, forgets: bool) -> tuple[list[list[str]], list[int]]:

@@ -49,7 +49,7 @@ def gradients(
 ) -> tuple[Arrays, dict[str, float]]:
     """What an update would follow, by the names of the weights; and its metrics."""
     worker = RewardModelWorker(context(folder, layout, budget, loss))
-    optimiser = worker.engine.optimiser
+    optimiser = worker.engine.optimizer
     assert optimiser is not None
     optimiser.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]
     worker.update_reward_model(mine(worker, pairs))

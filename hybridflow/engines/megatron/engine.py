@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from torch import Tensor
@@ -16,44 +15,28 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, Recompute
-from hybridflow.engines.megatron import cpu_shim, rng_states
+from hybridflow.engines.base import TrainingEngine
+from hybridflow.engines.megatron import cpu_shim, engine_checkpoint, rng_states
 from hybridflow.engines.megatron.gpt_model import build_model, output_weight, transformer_config
 from hybridflow.engines.megatron.local_weights import LocalWeights
-from hybridflow.engines.megatron.micro_batches import MicroBatch, micro_batches
-from hybridflow.engines.megatron.optimizer import MegatronOptimizer, StepResult
+from hybridflow.engines.megatron.micro_batches import PackedMicroBatch, micro_batches
+from hybridflow.engines.megatron.optimizer import MegatronOptimizer
+from hybridflow.engines.megatron.process_groups import group_collection
+from hybridflow.engines.megatron.sharding import MegatronSharding
 from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
-from hybridflow.models import read_shape
-from hybridflow.models.weight_table import refuse_training_cut
+from hybridflow.engines.outputs import LossShare, StepResult, TokenOutputs
+from hybridflow.models import Head, Weight, read_shape
 from hybridflow.parallel.offloaded import Offload, without
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups
 from hybridflow.tasks import vocabulary as tokens
 
 
-class TokenOutputs(NamedTuple):
-    """Outputs of the model for N response tokens, or for R rows.
-
-    Attributes:
-        log_probs, entropy: [N] float32, of a language model.
-        values: [N] float32, of a value model: the value of the state before each token.
-        scores: [R] float32, of a reward model: what it says at each row's last token.
-    """
-
-    log_probs: Tensor
-    entropy: Tensor
-    values: Tensor
-    scores: Tensor
-
-
-Loss = Callable[[TokenOutputs, MicroBatch], Tensor]
-
-
-class MegatronEngine:
+class MegatronEngine(TrainingEngine):
     """Model on a role's groups.
 
     Args:
         folder: Hugging Face folder of the weights to start from.
-        head: "lm", "value" or "reward".
         budget: tokens of a micro-batch.
         optimizer: None for a model that only scores.
         total_steps: optimiser steps that are planned; the learning-rate schedule spans them.
@@ -71,7 +54,7 @@ class MegatronEngine:
         *,
         dtype: torch.dtype,
         budget: int,
-        head: str = "lm",
+        head: Head = Head.lm,
         optimizer: OptimizerConfig | None = None,
         total_steps: int = 1,
         seed: int = 1,
@@ -83,53 +66,42 @@ class MegatronEngine:
         rng_states.seed(seed, groups.at.tp)
         self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
         self.shape = read_shape(folder)
-        refuse_training_cut(self.shape, groups.layout.tensor, groups.layout.pipeline)
+        self.sharding = MegatronSharding(self.shape, groups.layout.tensor, groups.layout.pipeline, head)
         self._tokens = tokens.Vocabulary(str(folder), self.shape.vocab)
-        if head == "reward" and optimizer is None and self.shape.head != "reward":
+        if head is Head.reward and optimizer is None and self.shape.head is not Head.reward:
             raise ValueError(f"{folder} is no reward model: it has no score head; `hybridflow train-reward` trains one")
         self.config = transformer_config(self.shape, groups, dtype, sequence=sequence, recompute=recompute)
-        self.model = build_model(self.shape, groups, self.config, head=head)
-        self.weights = LocalWeights(self.model, self.shape, groups, head=head)
+        self.collection = group_collection(groups)
+        self.model = build_model(self.sharding, groups, self.collection, self.config)
+        self.weights = LocalWeights(self.model, self.sharding, groups)
         self.weights.load(folder)
-        self.optimiser = (
-            MegatronOptimizer(self.model, self.config, optimizer, groups, total_steps) if optimizer else None
-        )
+        self.optimizer: MegatronOptimizer | None = None
+        if optimizer is not None:
+            self.optimizer = MegatronOptimizer(self.model, self.config, optimizer, self.collection, total_steps)
         self._offloaded: dict[str, list[Offload]] = {}
 
     def offload(self, *, weights: bool, optimizer: bool) -> None:
-        """Let the weights, or what only an optimiser step needs, wait in host memory. What waits already, stays."""
-        if optimizer and self.optimiser and "optimizer" not in self._offloaded:
-            own = without(self.optimiser.state(), self._weights())
-            gone = platform().offload(self.optimiser.gradients(), keep=False)
+        if optimizer and self.optimizer and "optimizer" not in self._offloaded:
+            own = without(self.optimizer.state(), self._weights())
+            gone = platform().offload(self.optimizer.gradients(), keep=False)
             self._offloaded["optimizer"] = [platform().offload(own), gone]
         if weights and "weights" not in self._offloaded:
             self._offloaded["weights"] = [platform().offload(self._weights())]
 
     def onload(self, *, optimizer: bool) -> None:
-        """Bring back the weights, and for an optimiser step the rest."""
         for name in ("weights", "optimizer") if optimizer else ("weights",):
-            for parked in self._offloaded.pop(name, []):
-                parked.restore()
+            for offloaded in self._offloaded.pop(name, []):
+                offloaded.restore()
 
     def score(self, batch: Batch, *, temperature: np.ndarray | None = None) -> dict[str, Ragged] | None:
-        """Log-probs and entropy, or values, of every response token, without gradients.
-
-        Args:
-            temperature: [R] float, by which each row's logits are divided: as they were in sampling it. None: 1, the
-                model's own distribution.
-
-        Returns:
-            Ragged columns over the responses by the names of `TokenOutputs`; None on ranks before the last stage.
-        """
         micros = self.pack(batch)
         found = self._look(micros, temperature)
         if not self.groups.last_stage:
             return None
-        learned, names = LearnedTokens.of(batch), ("values",) if self.head == "value" else ("log_probs", "entropy")
+        learned, names = LearnedTokens.of(batch), ("values",) if self.head is Head.value else ("log_probs", "entropy")
         return {name: _in_order(learned, micros, [getattr(out, name) for out in found]) for name in names}
 
     def score_rows(self, batch: Batch) -> np.ndarray | None:
-        """[R] float32: a reward model's score of each row, without gradients; None on ranks before the last stage."""
         micros = self.pack(batch)
         found = self._look(micros)
         if not self.groups.last_stage:
@@ -140,37 +112,38 @@ class MegatronEngine:
         return scores
 
     def train(
-        self, batch: Batch, loss: Loss, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
+        self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
     ) -> StepResult:
-        """Take an optimizer step.
-
-        Args:
-            loss: gives a micro-batch's share of the global loss: the shares are summed over micro-batches and ranks.
-            rows_per_unit: rows that `loss` must see side by side; see `micro_batches`.
-            temperature: as in `score`.
-        """
-        assert self.optimiser is not None, "this engine was made without an optimiser"
-        self.optimiser.clear()
+        assert self.optimizer is not None, "this engine was made without an optimiser"
+        self.optimizer.clear()
         micros = self.pack(batch, rows_per_unit)
-        if self.optimiser.overlaps:
-            self.optimiser.overlap(self.global_sums(float(not micros)) == [0.0])
+        if self.optimizer.overlaps:
+            self.optimizer.overlap(self.global_sums(float(not micros)) == [0.0])
         if micros:
             self.run(micros, loss, train=True, temperature=temperature)
         else:
-            self.optimiser.finish_empty(self.groups)
-        return self.optimiser.step()
+            self.optimizer.finish_empty()
+        return self.optimizer.step()
 
-    def global_sums(self, *values: float) -> list[float]:
-        """Sums over the data parallel ranks."""
-        total = torch.tensor(values, dtype=torch.float64, device=platform().device)
-        dist.all_reduce(total, group=self.groups.megatron.dp)
-        return total.tolist()
+    def shard(self, weight: Weight) -> Tensor:
+        return self.weights.shard(weight)
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.weights.nbytes
 
     def export(self, folder: str | Path) -> None:
-        """Write the weights as a Hugging Face folder; all ranks call it."""
         self.weights.export(folder, self.folder)
 
-    def pack(self, batch: Batch, rows_per_unit: int = 1) -> list[MicroBatch]:
+    def save(self, folder: Path, extra: Mapping[str, Any]) -> None:
+        assert self.optimizer is not None, "an engine that does not learn has nothing to save"
+        engine_checkpoint.save(self.weights, self.optimizer, folder, extra)
+
+    def load(self, folder: Path) -> dict[str, Any]:
+        assert self.optimizer is not None, "an engine that does not learn has nothing to load"
+        return engine_checkpoint.load(self.weights, self.optimizer, folder)
+
+    def pack(self, batch: Batch, rows_per_unit: int = 1) -> list[PackedMicroBatch]:
         """Pack the rows into micro-batches within the budget; see `micro_batches`.
 
         Raises ValueError for an id that is no token of the model: what the embedding is padded with is none either.
@@ -184,18 +157,18 @@ class MegatronEngine:
             batch, self.budget, platform().device, rows_per_unit=rows_per_unit, pad_to_multiple_of=pad_to_multiple_of
         )
 
-    def _look(self, micros: list[MicroBatch], temperature: np.ndarray | None = None) -> list[TokenOutputs]:
+    def _look(self, micros: list[PackedMicroBatch], temperature: np.ndarray | None = None) -> list[TokenOutputs]:
         """`run` without gradients."""
         with torch.no_grad():
             return self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False, temperature=temperature)
 
     def run(
-        self, micros: list[MicroBatch], loss: Loss, *, train: bool, temperature: np.ndarray | None = None
+        self, micros: list[PackedMicroBatch], loss: LossShare, *, train: bool, temperature: np.ndarray | None = None
     ) -> list[TokenOutputs]:
         """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
         if not micros:
             return []
-        model = self.optimiser.model if train and self.optimiser else self.model
+        model = self.optimizer.model if train and self.optimizer else self.model
         model.train(train)
         pipeline = self.groups.layout.pipeline
         schedule = get_forward_backward_func(pp_size=pipeline, vp_size=None)
@@ -207,12 +180,14 @@ class MegatronEngine:
             seq_length=1,
             micro_batch_size=1,
             forward_only=not train,
-            pg_collection=self.groups.megatron,
-            p2p_communicator=P2PCommunicator(self.groups.megatron.pp, self.config) if pipeline > 1 else None,
+            pg_collection=self.collection,
+            p2p_communicator=P2PCommunicator(self.groups.pp, self.config) if pipeline > 1 else None,
         )
 
-    def _forward_step(self, loss: Loss, temperature: np.ndarray | None) -> Callable[[Iterator[MicroBatch], Any], Any]:
-        def forward(micros: Iterator[MicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    def _forward_step(
+        self, loss: LossShare, temperature: np.ndarray | None
+    ) -> Callable[[Iterator[PackedMicroBatch], Any], Any]:
+        def forward(micros: Iterator[PackedMicroBatch], model: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
             micro = next(micros)
 
             def finish(output: Tensor) -> tuple[Tensor, Tensor, TokenOutputs]:
@@ -227,24 +202,24 @@ class MegatronEngine:
     def _weights(self) -> list[Tensor]:
         return [param.data for param in self.model.parameters()]
 
-    def _outputs(self, output: Tensor, micro: MicroBatch, temperature: np.ndarray | None) -> TokenOutputs:
+    def _outputs(self, output: Tensor, micro: PackedMicroBatch, temperature: np.ndarray | None) -> TokenOutputs:
         """Turn the last layer's [1, T, ·] into the outputs for the response tokens or the rows."""
         none = output.new_zeros(0, dtype=torch.float32)
-        if self.head == "reward":
+        if self.head is Head.reward:
             return TokenOutputs(none, none, none, output[0, micro.last_positions, 0].float())
         at_tokens = output[0][micro.logit_positions]
-        if self.head == "value":
+        if self.head is Head.value:
             return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
         of_token: Tensor | None = None
         if temperature is not None:
             of_row = torch.tensor(temperature[micro.rows], dtype=torch.float32)
             of_token = torch.repeat_interleave(of_row, micro.lengths.cpu()).to(at_tokens.device)
-        vocabulary = Vocabulary(self.shape.vocab, self.groups.megatron.tp, of_token)
+        vocabulary = Vocabulary(self.shape.vocab, self.groups.tp, of_token)
         statistics = token_statistics(at_tokens, output_weight(self.model), micro.targets, vocabulary)
         return TokenOutputs(*statistics, none, none)
 
 
-def _in_order(learned: LearnedTokens, micros: list[MicroBatch], parts: list[Tensor]) -> Ragged:
+def _in_order(learned: LearnedTokens, micros: list[PackedMicroBatch], parts: list[Tensor]) -> Ragged:
     """Values of the micro-batches' rows, back in the order of the rows; 0 at tokens that are not learned from."""
     if not micros:
         return Ragged(np.zeros(0, dtype=np.float32), learned.responses.offsets)

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as torch_checkpoint
 
 from hybridflow.engines.megatron import rng_states
-from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.megatron.local_weights import LocalWeights
 from hybridflow.engines.megatron.optimizer import MegatronOptimizer
 from hybridflow.engines.megatron.optimizer_shards import gather, is_distributed, shard_of
 from hybridflow.json_file import read_object
-from hybridflow.models import Weight, hf_view
+from hybridflow.models import Weight
 from hybridflow.models.weight_files import Slice
 from hybridflow.parallel.platform import platform
 
@@ -59,47 +59,46 @@ class OneProcess(SaveShardedStrategy):
         )
 
 
-def save(engine: MegatronEngine, folder: Path, extra: Mapping[str, Any]) -> None:
+def save(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path, extra: Mapping[str, Any]) -> None:
     """Write `folder`; all ranks call it, and see one file system.
 
     Args:
         extra: what else belongs to this role; plain JSON, alike on all ranks.
     """
-    optimiser = _optimiser(engine)
     if dist.get_rank() == 0:
         (folder / TENSORS).mkdir(parents=True)
     dist.barrier()
-    steps = _steps(engine)
-    shards = {shard.key: shard for kind in _kinds(steps) for shard in _to_save(engine, kind)}
+    steps = _steps(weights, optimizer)
+    shards = {shard.key: shard for kind in _kinds(steps) for shard in _to_save(weights, optimizer, kind)}
     strategy = OneProcess("torch_dist", 1)
     dist_checkpointing.save(shards, str(folder / TENSORS), strategy, validate_access_integrity=False)
     rng_states.save(_rng_file(folder))
     if dist.get_rank() == 0:
-        state = {"optimizer_steps": steps, "schedule_steps": optimiser.schedule.num_steps, "extra": dict(extra)}
+        state = {"optimizer_steps": steps, "schedule_steps": optimizer.schedule.num_steps, "extra": dict(extra)}
         (folder / STATE).write_text(json.dumps({**state, "ranks": dist.get_world_size()}, indent=1))
     dist.barrier()
 
 
-def load(engine: MegatronEngine, folder: Path) -> dict[str, Any]:
-    """Bring a freshly built engine to what `save` wrote, under any layout; what was given as `extra`.
+def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> dict[str, Any]:
+    """Bring a fresh model and optimizer to what `save` wrote, under any layout, and return what was given as `extra`.
 
     With another number of ranks than there was, random states stay as they are: there is one a rank. Raises KeyError
     naming a tensor that the checkpoint lacks.
     """
     state = read_object(folder / STATE)
     for kind in _kinds(state["optimizer_steps"]):
-        _take(engine, kind, folder / TENSORS)
-    _set_steps(engine, state["optimizer_steps"], state["schedule_steps"])
+        _take(weights, optimizer, kind, folder / TENSORS)
+    _set_steps(weights, optimizer, state["optimizer_steps"], state["schedule_steps"])
     if state["ranks"] == dist.get_world_size():
         rng_states.load(_rng_file(folder))
     return dict(state["extra"])
 
 
-def _to_save(engine: MegatronEngine, kind: str) -> Iterator[ShardedTensor]:
+def _to_save(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str) -> Iterator[ShardedTensor]:
     """Yield the shards of one kind that this rank writes."""
-    at, dp = engine.groups.at, engine.groups.megatron.dp
-    inner = _optimiser(engine).inner
-    for number, (param, parts) in enumerate(_by_param(engine, engine.weights.entries).items()):
+    at, dp = weights.groups.at, weights.groups.dp
+    inner = optimizer.inner
+    for number, (param, parts) in enumerate(_by_param(weights, weights.entries).items()):
         mine, writer = shard_of(inner, param), number % dp.size()
         values = None if mine is None else mine.main if kind == "weights" else mine.adam[KINDS[kind]]
         if is_distributed(inner):
@@ -107,25 +106,25 @@ def _to_save(engine: MegatronEngine, kind: str) -> Iterator[ShardedTensor]:
         if at.dp == writer:
             assert values is not None
             yield from (
-                _shard(kind, part, _view(engine, part.weight, values.detach()).to("cpu").reshape(_size(part)))
+                _shard(kind, part, weights.view(values.detach(), part.weight).to("cpu").reshape(part.shape))
                 for part in parts
                 if part.elements and (part.weight.axis is not None or at.tp == 0)
             )
 
 
 @torch.no_grad()
-def _take(engine: MegatronEngine, kind: str, folder: Path) -> None:
-    """Read one kind and give it to the model and the optimiser."""
-    inner = _optimiser(engine).inner
-    params = _by_param(engine, [part.weight for part in engine.weights.plan])
+def _take(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str, folder: Path) -> None:
+    """Read one kind and give it to the model and the optimizer."""
+    inner = optimizer.inner
+    params = _by_param(weights, [part.weight for part in weights.slices])
     wanted = [part for parts in params.values() for part in parts if part.elements]
-    shards = {f"{kind}/{part.weight.name}": _shard(kind, part, torch.empty(_size(part))) for part in wanted}
+    shards = {f"{kind}/{part.weight.name}": _shard(kind, part, torch.empty(part.shape)) for part in wanted}
     found = dist_checkpointing.load(shards, str(folder), validate_access_integrity=False)
     for param, parts in params.items():
         whole = torch.zeros(param.shape)  # rows past the vocabulary stay zero
         for part in parts:
             if part.elements:
-                view = _view(engine, part.weight, whole)
+                view = weights.view(whole, part.weight)
                 view.copy_(found[f"{kind}/{part.weight.name}"].view(view.shape))
         if kind == "weights":
             param.copy_(whole)
@@ -134,23 +133,14 @@ def _take(engine: MegatronEngine, kind: str, folder: Path) -> None:
             mine.fill(KINDS[kind], whole)
 
 
-def _by_param(engine: MegatronEngine, weights: list[Weight]) -> dict[nn.Parameter, list[Slice]]:
+def _by_param(weights: LocalWeights, some: list[Weight]) -> dict[nn.Parameter, list[Slice]]:
     """Megatron's parameters, and the weights that each of them holds."""
     found: dict[nn.Parameter, list[Slice]] = {}
-    for weight in weights:
-        part = Slice(weight, weight.span(engine.groups.layout.tensor, engine.groups.at.tp))
-        found.setdefault(engine.weights.param(weight), []).append(part)
+    for weight in some:
+        span = weights.sharding.region(weight, weights.groups.at)
+        assert span is not None
+        found.setdefault(weights.param(weight), []).append(Slice(weight, span))
     return found
-
-
-def _view(engine: MegatronEngine, weight: Weight, values: Tensor) -> Tensor:
-    return hf_view(values, weight, engine.groups.layout.tensor, engine.groups.at.tp)
-
-
-def _size(part: Slice) -> tuple[int, ...]:
-    axis, (a, b) = part.weight.axis, part.span
-    shape = part.weight.shape
-    return shape if axis is None else (*shape[:axis], b - a, *shape[axis + 1 :])
 
 
 def _shard(kind: str, part: Slice, values: Tensor) -> ShardedTensor:
@@ -165,9 +155,9 @@ def _kinds(steps: int) -> list[str]:
     return list(KINDS) if steps else ["weights"]
 
 
-def _steps(engine: MegatronEngine) -> int:
+def _steps(weights: LocalWeights, optimizer: MegatronOptimizer) -> int:
     """Return the steps that the optimizer has taken. With a distributed one, a rank may have no parameter to ask."""
-    parts = [shard_of(_optimiser(engine).inner, param) for param in _by_param(engine, engine.weights.entries)]
+    parts = [shard_of(optimizer.inner, param) for param in _by_param(weights, weights.entries)]
     counts = {int(part.adam["step"]) if part.adam else 0 for part in parts if part is not None}
     if len(counts) > 1:
         raise RuntimeError(f"parameters have been updated {sorted(counts)} times: they should have been alike")
@@ -176,19 +166,13 @@ def _steps(engine: MegatronEngine) -> int:
     return int(most)
 
 
-def _set_steps(engine: MegatronEngine, steps: int, scheduled: int) -> None:
-    optimiser = _optimiser(engine)
-    for param in _by_param(engine, [part.weight for part in engine.weights.plan]):
-        mine = shard_of(optimiser.inner, param)
+def _set_steps(weights: LocalWeights, optimizer: MegatronOptimizer, steps: int, scheduled: int) -> None:
+    for param in _by_param(weights, [part.weight for part in weights.slices]):
+        mine = shard_of(optimizer.inner, param)
         if mine is not None and steps:
             mine.adam["step"] = torch.tensor(float(steps))  # each its own: AdamW counts in place
-    optimiser.schedule.num_steps = 0
-    optimiser.schedule.step(scheduled)
-
-
-def _optimiser(engine: MegatronEngine) -> MegatronOptimizer:
-    assert engine.optimiser is not None, "an engine that does not learn has nothing to save"
-    return engine.optimiser
+    optimizer.schedule.num_steps = 0
+    optimizer.schedule.step(scheduled)
 
 
 def _rng_file(folder: Path) -> Path:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from megatron.core.tensor_parallel.mappings import (
     copy_to_tensor_model_parallel_region,
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 
 from hybridflow.config.schema import Recompute
 from hybridflow.engines.megatron.layer_spec import block_spec
-from hybridflow.models import ModelShape
+from hybridflow.engines.megatron.sharding import MegatronSharding, padded_vocabulary
+from hybridflow.models import Head, ModelShape
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups
 
@@ -73,7 +75,7 @@ def transformer_config(
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
-        **platform().megatron_options(),
+        use_cpu_initialization=not platform().accelerated,
         perform_initialization=False,
         masked_softmax_fusion=False,
         bias_activation_fusion=False,
@@ -90,30 +92,33 @@ def transformer_config(
     )
 
 
-def build_model(shape: ModelShape, groups: Groups, config: TransformerConfig, *, head: str = "lm") -> GPTModel:
-    """Build this rank's part of the model; weights are not set. `head` is "lm", "value" or "reward"."""
+def build_model(
+    sharding: MegatronSharding, groups: Groups, collection: ProcessGroupCollection, config: TransformerConfig
+) -> GPTModel:
+    """Make this rank's part of the model; weights are not set."""
+    shape, head = sharding.shape, sharding.head
     if config.sequence_parallel and parallel_state._GLOBAL_MEMORY_BUFFER is None:
         parallel_state._set_global_memory_buffer()  # made by Megatron only with its global groups
     model = GPTModel(
         config,
         block_spec(config, groups.at.pp),
-        vocab_size=shape.padded_vocab(groups.layout.tensor),
+        vocab_size=padded_vocabulary(shape, sharding.tensor),
         max_sequence_length=shape.max_positions,
         position_embedding_type="mrope",
         rotary_base=shape.rope_theta,
-        share_embeddings_and_output_weights=shape.tied and head == "lm",
+        share_embeddings_and_output_weights=shape.tied and head is Head.lm,
         pre_process=groups.first_stage,
         post_process=groups.last_stage,
         parallel_output=True,
-        pg_collection=groups.megatron,
+        pg_collection=collection,
     )
     if shape.rope_scaling is not None:  # Megatron has this stretch for another embedding, and with fixed settings
         model.rotary_pos_emb.inv_freq = shape.rope_scaling.stretch(model.rotary_pos_emb.inv_freq)
     if groups.last_stage:
-        if head in ("value", "reward"):
-            model.output_layer = ScalarHead(shape.hidden, config, groups.megatron.tp)
-        else:
+        if head is Head.lm:
             model.output_layer.__class__ = HiddenOutput  # the same parameter under the same name
+        else:
+            model.output_layer = ScalarHead(shape.hidden, config, groups.tp)
     return model.to(platform().device)
 
 

@@ -15,9 +15,9 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hybridflow.models import ModelShape, Weight, hf_view, model_export, table
-from hybridflow.models.weight_files import INDEX, SINGLE, in_folder, load_plan, read_slices, refuse_unread
-from hybridflow.models.weight_table import stage_table
+from hybridflow.engines.megatron.sharding import MegatronSharding, parameter
+from hybridflow.models import Along, Weight, model_export, table
+from hybridflow.models.weight_files import INDEX, SINGLE, in_folder, read_slices, refuse_unread
 from hybridflow.parallel.process_groups import Groups
 
 
@@ -25,27 +25,29 @@ class LocalWeights:
     """Parameters of this rank by the names of the weight table.
 
     Attributes:
-        shape: of the whole model.
-        entries: the weights that this rank's pipeline stage holds, in the table's order.
-        plan: the slices that this rank loads.
+        entries: the weights that this rank's pipeline stage saves and exports, in the table's order.
+        slices: what this rank loads; with tied embeddings a last stage also reads its output layer.
     """
 
-    def __init__(self, model: GPTModel, shape: ModelShape, groups: Groups, *, head: str = "lm") -> None:
-        self.shape, self.groups, self.head = shape, groups, head
+    def __init__(self, model: GPTModel, sharding: MegatronSharding, groups: Groups) -> None:
+        self.sharding, self.groups = sharding, groups
         self._params = dict(model.named_parameters())
-        layout = groups.layout
-        self._first_layer = groups.at.pp * shape.layers // layout.pipeline
-        self.plan = load_plan(shape, layout, groups.rank, head=head)
-        self.entries = stage_table(shape, layout.tensor, layout.pipeline, groups.at.pp, head=head)
+        self._first_layer = groups.at.pp * sharding.shape.layers // sharding.pipeline
+        self.slices = sharding.slices(groups.at)
+        self.entries = [weight for weight in sharding.weights(groups.at) if not weight.is_tied_copy]
         self._mark_cut()
 
     def shard(self, weight: Weight) -> Tensor:
-        """Return this rank's part of a weight, as `hf_view` gives it: a view of the parameter."""
-        return hf_view(self.param(weight).data, weight, self.groups.layout.tensor, self.groups.at.tp)
+        """Return this rank's part of a weight: a view of the parameter."""
+        return self.view(self.param(weight).data, weight)
+
+    def view(self, values: Tensor, weight: Weight) -> Tensor:
+        """Return a weight's part of anything that has its parameter's shape; see `MegatronSharding.hf_view`."""
+        return self.sharding.hf_view(values, weight, self.groups.at)
 
     @cached_property
     def nbytes(self) -> int:
-        """Count the bytes of the parameters, padding included; not their gradients, nor what an optimizer has."""
+        """Bytes with padding; without gradients and what an optimiser holds."""
         return sum(param.nbytes for param in self._params.values())
 
     def _mark_cut(self) -> None:
@@ -53,7 +55,7 @@ class LocalWeights:
 
         Without the mark the gradient norm counts the parts of tensor rank 0 alone.
         """
-        for weight in (part.weight for part in self.plan):
+        for weight in (part.weight for part in self.slices):
             param = self.param(weight)
             if weight.axis is not None and not hasattr(param, "tensor_model_parallel"):
                 set_tensor_model_parallel_attributes(param, True, weight.axis, 1)
@@ -64,37 +66,34 @@ class LocalWeights:
 
         Raises as `refuse_unread` and `read_slices`.
         """
-        refuse_unread(folder, self.shape, head=self.head)
-        for part, values in read_slices(folder, in_folder(self.shape, self.plan)):
+        shape = self.sharding.shape
+        refuse_unread(folder, shape, head=self.sharding.head)
+        for part, values in read_slices(folder, in_folder(shape, self.slices)):
             target = self.shard(part.weight)
             target.copy_(values.reshape(target.shape))
-            if part.weight.padded is not None:  # rows past the vocabulary
+            if part.weight.along is Along.vocabulary:  # rows past it are padding
                 self.param(part.weight)[values.shape[0] :].zero_()
 
     def param(self, weight: Weight) -> torch.nn.Parameter:
-        """Megatron's parameter that a weight of this stage lives in."""
-        name = weight.param
-        if isinstance(weight.place, int):
-            name = name.replace(f"layers.{weight.place}.", f"layers.{weight.place - self._first_layer}.", 1)
-        return self._params[name]
+        """Return Megatron's parameter that a weight of this stage lives in."""
+        return self._params[parameter(weight, self._first_layer)]
 
     def gathered(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every weight of this stage whole, one at a time, on all its tensor ranks."""
-        group, tensor = self.groups.megatron.tp, self.groups.layout.tensor
         for weight in self.entries:
-            mine = self.shard(weight).reshape(weight.shard_shape(tensor, self.groups.at.tp))
-            if weight.axis is None or tensor == 1:
+            regions = [self.sharding.region(weight, at) or (0, 0) for at in self.sharding.holders(weight)]
+            sizes = [b - a for a, b in regions]
+            mine = self.shard(weight).reshape(weight.with_length(sizes[self.groups.at.tp]))
+            if weight.axis is None or len(sizes) == 1:
                 yield weight.name, mine.contiguous()
                 continue
-            largest = mine.new_zeros(weight.shard_shape(tensor, 0))
-            largest.narrow(weight.axis, 0, mine.shape[weight.axis]).copy_(mine)
-            parts = [torch.empty_like(largest) for _ in range(tensor)]
-            dist.all_gather(parts, largest, group=group)
-            sizes = [weight.shard_shape(tensor, rank)[weight.axis] for rank in range(tensor)]
-            yield (
-                weight.name,
-                torch.cat([p.narrow(weight.axis, 0, n) for p, n in zip(parts, sizes, strict=True)], weight.axis),
-            )
+            # All tensor ranks send equally much: of a padded vocabulary the last ones have less.
+            padded = mine.new_zeros(weight.with_length(sizes[0]))
+            padded.narrow(weight.axis, 0, mine.shape[weight.axis]).copy_(mine)
+            parts = [torch.empty_like(padded) for _ in sizes]
+            dist.all_gather(parts, padded, group=self.groups.tp)
+            real = [part.narrow(weight.axis, 0, size) for part, size in zip(parts, sizes, strict=True)]
+            yield weight.name, torch.cat(real, weight.axis)
 
     def export(self, folder: str | Path, source: str | Path) -> None:
         """Write a Hugging Face folder: one file a pipeline stage, and what belongs to a model of what is in `source`.
@@ -102,7 +101,7 @@ class LocalWeights:
         It takes the place of an earlier one when it is whole (`hybridflow.models.model_export`). All ranks call it;
         (tensor 0, data 0) of each stage writes. Ranks of several nodes need a shared file system.
         """
-        out, group = Path(folder).resolve(), self.groups.megatron.intra_dist_opt
+        out, group = Path(folder).resolve(), self.groups.everyone
         if self.groups.rank == 0:
             model_export.begin(out)
         dist.barrier(group=group)
@@ -131,13 +130,14 @@ class LocalWeights:
     def _write_extras(self, out: Path, source: Path) -> None:
         model_export.copy_extras(source, out)
         dtype = str(self.param(self.entries[0]).dtype).removeprefix("torch.")
-        model_export.write_config(source, out, dtype=dtype, head=self.head)
+        model_export.write_config(source, out, dtype=dtype, head=self.sharding.head)
         if self.groups.layout.pipeline > 1:
             self._write_index(out, self.groups.layout.pipeline)
 
     def _write_index(self, out: Path, stages: int) -> None:
-        weights = table(self.shape, self.groups.layout.tensor, head=self.head)
-        place = {w.name: _file(w.stage(self.shape.layers, stages), stages) for w in weights}
+        shape = self.sharding.shape
+        weights = table(shape, head=self.sharding.head)
+        place = {w.name: _file(w.stage(shape.layers, stages), stages) for w in weights}
         (out / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": place}, indent=1))
 
 

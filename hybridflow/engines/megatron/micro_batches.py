@@ -16,41 +16,34 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.columns import offsets_of
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.engines.megatron.layer_spec import PackedRows
+from hybridflow.engines.outputs import MicroBatch
 
 WASTE = 1.25  # attention may compute this much more than the tokens of its rows before rows get a bucket of their own
 
 
 @dataclass(frozen=True)
-class MicroBatch:
+class PackedMicroBatch(MicroBatch):
     """Packed rows as the model takes them.
 
     Attributes:
-        rows: which rows of the batch these are.
         tokens: [1, T] int64, rows end to end, then a last row of zeros where T must be a multiple of something.
         positions: [3, 1, T] int64, each token's place in its row (three alike: Megatron's multimodal rotary embedding
             with one section is the one that takes a position for every token).
         packed: how T falls into rows.
-        lengths: [R] learned response tokens of each row: all, where there is no `loss_mask`.
-        learned: which of the rows' response tokens these are, [response tokens] bool; None: all.
         logit_positions: [N] for each learned token, end to end, the place in T of the token before it.
-        targets: [N] int64 the learned tokens.
         last_positions: [R] the place in T of each row's last token.
     """
 
-    rows: np.ndarray
     tokens: Tensor
     positions: Tensor
     packed: PackedRows
-    lengths: Tensor
-    learned: np.ndarray | None
     logit_positions: Tensor
-    targets: Tensor
     last_positions: Tensor
 
 
 def micro_batches(
     batch: Batch, budget: int, device: torch.device, *, rows_per_unit: int = 1, pad_to_multiple_of: int = 1
-) -> list[MicroBatch]:
+) -> list[PackedMicroBatch]:
     """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` tokens, or one row.
 
     Rows are taken longest first, so that a micro-batch holds rows of like length.
@@ -83,7 +76,7 @@ def micro_batches(
 
 def _pack(
     rows: np.ndarray, before: Ragged, learned: LearnedTokens, device: torch.device, pad_to_multiple_of: int
-) -> MicroBatch:
+) -> PackedMicroBatch:
     after = learned.responses
     ends = offsets_of(before.lengths + after.lengths)[1:]
     padding = -ends[-1] % pad_to_multiple_of
@@ -95,7 +88,7 @@ def _pack(
     tokens[: ends[-1]][~response[: ends[-1]]], tokens[response] = before.values, after.values
     wanted = np.flatnonzero(response) if learned.mask is None else np.flatnonzero(response)[learned.mask]
     positions = torch.from_numpy(in_row).to(device).expand(3, 1, -1)
-    return MicroBatch(
+    return PackedMicroBatch(
         rows=rows,
         tokens=torch.from_numpy(tokens).to(device)[None],
         positions=positions,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import megatron.core.optimizer as megatron_optimizer
@@ -15,22 +14,14 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.learning_rate import learning_rate
+from hybridflow.engines.outputs import StepResult
 from hybridflow.parallel.platform import platform
-from hybridflow.parallel.process_groups import Groups
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Result of an optimizer step."""
-
-    applied: bool
-    grad_norm: float
-    lr: float
 
 
 class MegatronOptimizer:
@@ -45,15 +36,24 @@ class MegatronOptimizer:
     """
 
     def __init__(
-        self, model: GPTModel, config: TransformerConfig, settings: OptimizerConfig, groups: Groups, total_steps: int
+        self,
+        model: GPTModel,
+        config: TransformerConfig,
+        settings: OptimizerConfig,
+        collection: ProcessGroupCollection,
+        total_steps: int,
     ) -> None:
         self.model = DistributedDataParallel(
             config,
             DistributedDataParallelConfig(
-                grad_reduce_in_fp32=True, use_distributed_optimizer=settings.distributed, **platform().ddp_options()
+                grad_reduce_in_fp32=True,
+                use_distributed_optimizer=settings.distributed,
+                # `overlap_param_gather` is off everywhere: after a step the next to read the weights is a refit, an
+                # export or the move to host memory, which want all at once, and no forward pass to gather them behind.
+                **ddp_options(),
             ),
             model,
-            pg_collection=groups.megatron,
+            pg_collection=collection,
         )
         # Beside TransformerEngine or Apex Megatron would take their Adam, whose state checkpoints do not know.
         megatron_optimizer.USING_PYTORCH_OPTIMIZER = True
@@ -73,9 +73,11 @@ class MegatronOptimizer:
             ),
             [self.model],
             use_gloo_process_groups=False,
-            pg_collection=groups.megatron,
+            pg_collection=collection,
         )
-        self._clip, self.distributed = settings.clip_grad, settings.distributed
+        self._collection = collection
+        self._clip = settings.clip_grad
+        self.distributed = settings.distributed
         self.overlaps = self.model.ddp_config.overlap_grad_reduce
         self.schedule = Schedule(self.inner, settings, total_steps)
         config.grad_scale_func = self.inner.scale_loss
@@ -121,9 +123,14 @@ class MegatronOptimizer:
         """Return the memory of gradients. Between `step` and `clear` nobody reads it."""
         return [buffer.grad_data for buffer in (*self.model.buffers, *self.model.expert_parallel_buffers)]
 
-    def finish_empty(self, groups: Groups) -> None:
+    def finish_empty(self) -> None:
         """Join the gradient reduction, not overlapped, of a step for which this data-parallel rank has no rows."""
-        finalize_model_grads([self.model], None, pg_collection=groups.megatron)
+        finalize_model_grads([self.model], None, pg_collection=self._collection)
+
+
+def ddp_options() -> dict[str, Any]:
+    """Return settings of Megatron's DDP that only one kind of hardware has: gloo does not reduce beside a backward."""
+    return {"overlap_grad_reduce": platform().accelerated}
 
 
 def _finalize(model: list[torch.nn.Module], num_tokens: Any, **options: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import RolloutConfig
-from hybridflow.engines.vllm.model_limits import refuse_head_dim
+from hybridflow.engines.base import GenerationEngine
+from hybridflow.engines.sampling import FinishedRow, Sampling
+from hybridflow.engines.vllm.backend import VllmBackend
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
-from hybridflow.engines.vllm.requests import FinishedRow, Generated, check_lengths, finished_row, parameters
-from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.engines.vllm.requests import check_lengths, check_temperature, finished_row, parameters
 from hybridflow.models import read_shape
-from hybridflow.models.weight_table import refuse_generation_cut
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -37,20 +36,15 @@ ENVIRONMENT = {
 HOST = "127.0.0.1"  # where vLLM listens if nobody has said where this machine can be reached
 
 
-class VllmEngine:
-    """vLLM in this process; its weights come only through `receive`.
+class VllmEngine(GenerationEngine):
+    """vLLM in this process.
 
-    It sleeps when it is made and after `sleep`: on a GPU it then has neither weights nor a KV cache. `receive` brings
-    back the memory of the weights, and only then `generate` or `stream` that of the KV cache, so that while weights are
-    on their way there is none.
+    Asleep, on a GPU it has neither weights nor a KV cache. `update_weights` brings back the memory of the weights, and
+    only then `stream` that of the KV cache, so that while weights are on their way there is none.
 
     Args:
         folder: Hugging Face folder, for the configuration and the tokenizer; no weight is read from it.
         stop_ids: token ids that end a response (the end is part of it).
-
-    Attributes:
-        version: of the weights it has; None before the first `receive`, after one that did not finish, and after a
-            sleep in which they were lost.
 
     Raises ValueError, before anything of vLLM is started, for a model that it cannot run or cut so.
     """
@@ -65,9 +59,9 @@ class VllmEngine:
         seed: int,
         stop_ids: Sequence[int],
     ) -> None:
-        shape, (tensor, pipeline) = read_shape(folder), layout.generation_sizes
-        refuse_generation_cut(shape, tensor, pipeline)
-        refuse_head_dim(shape.head_dim, platform().name)
+        shape = read_shape(folder)
+        sharding = VllmBackend.sharding(shape, layout)
+        VllmBackend.refuse(shape, platform().name)
         os.environ.update(ENVIRONMENT)
         os.environ.setdefault("VLLM_HOST_IP", HOST)
         from vllm import LLM
@@ -89,8 +83,8 @@ class VllmEngine:
                 dtype=dtype,
                 seed=seed,
                 trust_remote_code=False,
-                tensor_parallel_size=tensor,
-                pipeline_parallel_size=pipeline,
+                tensor_parallel_size=sharding.tensor,
+                pipeline_parallel_size=sharding.pipeline,
                 distributed_executor_backend="external_launcher",
                 max_model_len=rollout.max_sequence_tokens,
                 max_num_seqs=rollout.max_concurrent_rows,
@@ -100,25 +94,23 @@ class VllmEngine:
                 async_scheduling=False,  # as on a CPU, so as it is tested
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=shard_receiver.NAME),
-                **platform().vllm_options(
-                    kv_cache_gib=rollout.kv_cache_gib, gpu_memory_fraction=rollout.gpu_memory_fraction
-                ),
+                **memory_options(rollout),
             )
         self._call("init_weight_transfer_engine", init_info={})
         self._call(give_stage_inputs)
         self.sleep()
 
-    def receive(
+    def update_weights(
         self,
         shards: Iterator[tuple[str, Tensor]],
         version: int,
         *,
         checksum: Callable[[Tensor], int] | None = None,
     ) -> dict[tuple[str, ...], int]:
-        """Take this rank's generation shards; see `Receiver`. No call sees what caches have of the old ones."""
+        """Write each shard to where it belongs. No call sees what caches have of the old ones."""
         self._check_idle("new weights were given")
         self.version = None
-        platform().wake_vllm(self._llm, "weights")
+        wake(self._llm, "weights")
         found: dict[tuple[str, ...], int] = {}
         self._call("start_weight_update")
         self._call("update_weights", update_info={"shards": shards, "checksums": found, "checksum": checksum})
@@ -128,37 +120,22 @@ class VllmEngine:
 
     @cached_property
     def weight_bytes(self) -> int:
-        """Bytes of this rank's weights while it is awake, as loaded; counted once, after a `receive`."""
+        """Counted once, after an update."""
         from hybridflow.engines.vllm.shard_receiver import weight_bytes
 
         [found] = self._llm.apply_model(weight_bytes)
         return int(found)
 
     def sleep(self) -> None:
-        """Leave the device's memory to others until the next `receive`."""
         self._check_idle("sleep was asked for")
-        if platform().sleep_vllm(self._llm):
+        if fall_asleep(self._llm):
             self.version = None
 
-    def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
-        """Generate one response a prompt, in the order of the prompts; see `stream`."""
-        return Generated.of(chain.from_iterable(self.stream(prompts, sampling, seeds)))
-
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
-        """Yield one response a prompt, as they finish, some together; all ranks of a replica pass the same prompts.
-
-        They must also take equally much of it: whoever closes it early ends what is under way. A prefix that rows of
-        this call share is computed once, and nothing is left of earlier calls: what came before a call must not show in
-        its results, not even in their last bits.
-
-        Args:
-            seeds: one a row, of its random stream.
-
-        Raises RuntimeError if the engine has no weights, ValueError if a prompt leaves no room for its response or has
-        an id that is no token of the model, and, at the first row, RuntimeError if another stream is under way.
-        """
+        """A prefix that rows of this call share is computed once, and nothing is left of earlier calls."""
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
+        check_temperature(sampling.temperature)
         check_lengths(prompts, sampling.max_tokens, self._limit)
         self._vocabulary.refuse_strangers("prompt_ids", prompts.values)
         self._vocabulary.refuse_strangers("stop_token_ids", np.array(sampling.stop_token_ids, dtype=np.int64))
@@ -170,7 +147,7 @@ class VllmEngine:
         from vllm.inputs import tokens_input
 
         self._check_idle("generation was asked for")
-        platform().wake_vllm(self._llm, "kv_cache")
+        wake(self._llm, "kv_cache")
         self._forget_prefixes()
         engine, names = self._llm.llm_engine, []
         try:
@@ -196,3 +173,34 @@ class VllmEngine:
 
     def _call(self, method: str | Callable[..., None], **arguments: Any) -> None:
         self._llm.collective_rpc(method, kwargs=arguments)
+
+
+def memory_options(rollout: RolloutConfig) -> dict[str, object]:
+    """Return the arguments of vLLM's engine that only one kind of hardware has."""
+    if platform().accelerated:
+        return {
+            "gpu_memory_utilization": rollout.gpu_memory_fraction,
+            "enable_sleep_mode": True,
+            # It looks up its neighbours by their number among the GPUs that this process sees: one, under Ray.
+            "disable_custom_all_reduce": True,
+        }
+    return {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
+
+
+def fall_asleep(llm: Any) -> bool:
+    """Free the memory of a `vllm.LLM`'s weights and KV cache; return whether their contents are lost.
+
+    A CPU has one memory, so everything stays there. Level 2 keeps no copy: an update gives new weights anyway.
+    """
+    if platform().accelerated:
+        llm.sleep(level=2)
+    return platform().accelerated
+
+
+def wake(llm: Any, part: str) -> None:
+    """Take memory for "weights" or "kv_cache" again, if it was freed; the weights first. It holds nothing yet.
+
+    Raises RuntimeError if vLLM still sleeps when it has both: it would then wait for ever.
+    """
+    if platform().accelerated and llm.wake_up(tags=[part]) is False and part == "kv_cache":
+        raise RuntimeError("vLLM did not wake up, though it was given memory for its weights and its KV cache")

@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from hybridflow.batch import Ragged
-from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 
-END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
-
-
-class FinishedRow(NamedTuple):
-    """Response that is finished.
-
-    Attributes:
-        row: the number of its prompt.
-        tokens: [N] int64; with the token that ended it.
-        log_probs: [N] float32, natural logarithm, of each token under the distribution it was drawn from.
-        ended_by: END, the model's own; STOP, a string or token that the sampling names; LENGTH, the limit of tokens was
-            reached before either.
-        cached_tokens: of the prompt, that were not computed because another row had computed them.
-    """
-
-    row: int
-    tokens: np.ndarray
-    log_probs: np.ndarray
-    ended_by: str
-    cached_tokens: int
-
-
-class Generated(NamedTuple):
-    """Responses to R prompts; see `FinishedRow`.
-
-    Attributes:
-        tokens: ragged int64.
-        log_probs: ragged float32.
-        ended_by: [R] object.
-        cached_tokens: [R] int64.
-    """
-
-    tokens: Ragged
-    log_probs: Ragged
-    ended_by: np.ndarray
-    cached_tokens: np.ndarray
-
-    @property
-    def truncated(self) -> np.ndarray:
-        """[R] bool: the limit of tokens ended it."""
-        return np.array(self.ended_by == LENGTH, dtype=bool)
-
-    @staticmethod
-    def of(finished: Iterable[FinishedRow]) -> Generated:
-        """Order rows as their prompts, whatever the order in which they finished."""
-        rows = sorted(finished, key=lambda found: found.row)
-        return Generated(
-            Ragged.of([found.tokens for found in rows], np.int64),
-            Ragged.of([found.log_probs for found in rows], np.float32),
-            np.array([found.ended_by for found in rows], dtype=object),
-            np.array([found.cached_tokens for found in rows], dtype=np.int64),
-        )
+LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
 
 
 def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: list[int] | None = None) -> Any:
@@ -113,4 +62,13 @@ def check_lengths(prompts: Ragged, max_tokens: int, limit: int) -> None:
             f"{len(long)} of {len(prompts)} prompts are too long, the longest with {prompts.lengths.max()} tokens: "
             f"rollout.max_sequence_tokens = {limit} less {max_tokens} of a response leaves {room}; raise the one, "
             "lower rollout.max_response_tokens, or leave these prompts out of the task"
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError for a temperature that vLLM does not take."""
+    if not (temperature == 0 or temperature >= LEAST_TEMPERATURE):
+        raise ValueError(
+            f"temperature = {temperature}: vLLM samples at {LEAST_TEMPERATURE} or more; give that, or 0 for the "
+            "likeliest tokens"
         )

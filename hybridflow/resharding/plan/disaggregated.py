@@ -11,35 +11,33 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hybridflow.models import ModelShape, Weight, table
+from hybridflow.engines.sharding import Sharding, Shardings, Span
+from hybridflow.models import Weight
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan.buckets import program
 from hybridflow.resharding.plan.exchange import Exchange
 from hybridflow.resharding.plan.plan import Plan
 from hybridflow.resharding.plan.program import Item, Part, Program
-from hybridflow.resharding.plan.sharding import Cut, Span, generation_cut, line, training_cut
 
 Shard = tuple[int, int]  # stage and tensor rank in training
 Giver = tuple[int, int, int]  # replica, stage and tensor rank in training
 
 
 def make_pool_plan(
-    shape: ModelShape, training: Layout, generation: Layout, *, itemsize: int, bucket_bytes: int
+    shardings: Shardings, training: Layout, generation: Layout, *, itemsize: int, bucket_bytes: int
 ) -> Plan:
-    """Plan the transition from an actor's pool to a rollout pool, whose ranks are numbered after all of the former.
+    """Plan the transition from an actor's pool to a rollout pool, whose ranks are numbered after the actor's.
 
     Args:
+        shardings: over each layout; shards need not nest.
         generation: of the rollout pool, by its own tensor, pipeline and data sizes.
         itemsize, bucket_bytes: as in `make_plan`.
-
-    Raises ValueError as `make_plan`, except that shards need not nest.
     """
-    train = training_cut(shape, training.tensor, training.pipeline)
-    target = generation_cut(shape, generation.tensor, generation.pipeline)
+    train, target = shardings
     sizes = _Replicas(training.data * training.context, generation.data * generation.context)
     ranks = {(at.dp * training.context + at.cp, at.pp, at.tp): rank for rank, at in enumerate(training.coordinates)}
     wants: dict[tuple[int, int], list[_Wanted]] = {}
-    layers = shape.layers // training.pipeline
+    layers = train.shape.layers // train.pipeline
     made: dict[tuple[int, int, int], tuple[list[Giver], Program]] = {}
     exchanges = []
     for rank, at in enumerate(generation.coordinates):
@@ -129,26 +127,34 @@ def _program(
     return list(givers), program(items, layers, limit)
 
 
-def _wanted(train: Cut, target: Cut, at: Coordinate) -> list[_Wanted]:
-    """List the weights of a generation rank. One training stage has no copy of a tied embedding, but the embedding."""
-    embedding = table(train.shape, train.tensor)[0]
-    wanted = []
-    for weight in target.stages[at.pp]:
-        if train.pipeline == 1 and weight.name == embedding.name:
-            weight = embedding
-        wanted.append(_Wanted(train.own(weight), line(weight), tuple(_pieces(train, target, weight, at.tp))))
-    return wanted
+def _wanted(train: Sharding, target: Sharding, at: Coordinate) -> list[_Wanted]:
+    """List what a generation rank wants. One training stage has no copy of a tied embedding, but the embedding."""
+    first = {weight.name: weight for weight in train.weights(Coordinate())}
+    found = []
+    for weight in target.weights(at):
+        source = weight if train.holders(weight) else first[weight.name]
+        span = target.region(weight, at)
+        assert span is not None
+        pieces = _pieces(train, source, span, (at.tp, target.tensor))
+        found.append(_Wanted(source, weight.width, tuple(pieces)))
+    return found
 
 
-def _pieces(train: Cut, target: Cut, weight: Weight, tp: int) -> Iterator[tuple[Shard, Span]]:
-    """Yield the training shards in which what is wanted lies, along the split axis."""
-    stage = weight.stage(train.shape.layers, train.pipeline)
-    want = target.span(weight, tp)
-    if weight.axis is None:  # all of them hold it
-        yield (stage, tp * train.tensor // target.tensor), want
+def _pieces(train: Sharding, weight: Weight, want: Span, taker: tuple[int, int]) -> Iterator[tuple[Shard, Span]]:
+    """Yield the training shards that what is wanted lies in, along the split axis.
+
+    Args:
+        taker: which tensor rank wants it, of how many: they share out the holders of a weight that is not cut.
+    """
+    holders = train.holders(weight)
+    if weight.axis is None:
+        number, takers = taker
+        at = holders[number * len(holders) // takers]
+        yield (at.pp, at.tp), want
         return
-    for holder in range(train.tensor):
-        have = train.span(weight, holder)
+    for at in holders:
+        have = train.region(weight, at)
+        assert have is not None
         a, b = max(have[0], want[0]), min(have[1], want[1])
         if a < b:
-            yield (stage, holder), (a, b)
+            yield (at.pp, at.tp), (a, b)

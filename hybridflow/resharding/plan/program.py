@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from hybridflow.models import Weight
-from hybridflow.models.weight_table import LAST
 
 
 class Part(NamedTuple):
@@ -47,13 +46,13 @@ class Item:
     @property
     def outside_formula(self) -> bool:
         """True if the paper's M leaves it out: it is not split, or it is the copy that a tied output layer is."""
-        return self.weight.axis is None or (self.weight.place == LAST and "embed_tokens" in self.weight.name)
+        return self.weight.axis is None or self.weight.is_tied_copy
 
     @property
     def text(self) -> str:
         """Line that says all of it."""
         parts = " ".join(f"{giver}:{a}-{b}" for giver, (a, b), _ in self.parts)
-        return f"{self.weight.name} {self.weight.param} {self.elements} {parts}"
+        return f"{self.weight.name} {self.weight.place} {self.elements} {parts}"
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 from hybridflow.batch import Batch
 from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron import engine_checkpoint
-from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.optimizer_shards import is_distributed, shard_of
+from hybridflow.engines.outputs import MicroBatch, TokenOutputs
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.layout import Layout
@@ -58,7 +58,7 @@ def save_where_there_is_no_room(folder: Path, layout: Layout, out: Path) -> str:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with writing(out):
-            engine_checkpoint.save(made, out, {})
+            made.save(out, {})
     except HybridFlowError as error:
         return str(error)
     finally:
@@ -71,11 +71,11 @@ def learn_and_save(
 ) -> tuple[rank_functions.Arrays, float]:
     """Save after `count` steps, take one more; the weights then, and the seconds that the save took."""
     made = rank_functions.trainer(folder, layout, settings(sharded), **options)
-    assert made.optimiser is not None and is_distributed(made.optimiser.inner) == sharded
+    assert made.optimizer is not None and is_distributed(made.optimizer.inner) == sharded
     for _ in range(count):
         step(made, batch, rows_of(layout))
     start = perf_counter()
-    engine_checkpoint.save(made, out, {"weight_version": count})
+    made.save(out, {"weight_version": count})
     seconds = perf_counter() - start
     step(made, batch, rows_of(layout))
     return rank_functions.weights(made), seconds
@@ -86,17 +86,17 @@ def load_and_learn(
 ) -> tuple[rank_functions.Arrays, dict[str, Any], float]:
     """Load into a new engine, save it again, take one more step; the weights, what was extra, the learning rate."""
     made = rank_functions.trainer(folder, layout, settings(sharded), **options)
-    extra = engine_checkpoint.load(made, source)
-    engine_checkpoint.save(made, again, extra)
-    assert made.optimiser is not None
-    params = [shard_of(made.optimiser.inner, param) for param in made.model.parameters()]
+    extra = made.load(source)
+    made.save(again, extra)
+    assert made.optimizer is not None
+    params = [shard_of(made.optimizer.inner, param) for param in made.model.parameters()]
     steps = [part.adam["step"] for part in params if part is not None and part.adam]
     assert len({id(tensor) for tensor in steps}) == len(steps), "parameters share a step tensor"
     before = {int(tensor) for tensor in steps}
     step(made, batch, rows_of(layout))
     after = {int(part.adam["step"]) for part in params if part is not None}
     assert after == {count + 1 for count in before or {0}}, (before, after)
-    return rank_functions.weights(made), extra, made.optimiser.inner.param_groups[0]["lr"]
+    return rank_functions.weights(made), extra, made.optimizer.inner.param_groups[0]["lr"]
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray] | None:
@@ -119,11 +119,11 @@ def random_states(folder: Path, layout: Layout, out: Path) -> tuple[list[Any], l
     made = rank_functions.trainer(folder, layout, reference.SETTINGS)
     np.random.randn(), random.gauss(0, 1)  # both keep a spare number
     torch.rand(int(torch.randint(1, 9, ())) + made.groups.rank)
-    engine_checkpoint.save(made, out, {})
+    made.save(out, {})
     expected = draws()
     other = rank_functions.trainer(folder, layout, reference.SETTINGS)
     draws()
-    engine_checkpoint.load(other, out)
+    other.load(out)
     return expected, draws()
 
 

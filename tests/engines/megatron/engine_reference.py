@@ -20,9 +20,10 @@ from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron import engine as engine_module
 from hybridflow.engines.megatron import optimizer as optimizer_module
 from hybridflow.engines.megatron import vocab_parallel
-from hybridflow.engines.megatron.engine import Loss, MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
+from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.optimizer_shards import is_distributed, shard_of
+from hybridflow.engines.megatron.sharding import padded_vocabulary
+from hybridflow.engines.outputs import MicroBatch, TokenOutputs
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.offloaded import Offload
 from hybridflow.parallel.platform import Platform
@@ -98,7 +99,7 @@ def run(
     )
 
 
-def weighted(batch: Batch, losses: list[float]) -> Loss:
+def weighted(batch: Batch, losses: list[float]) -> LossShare:
     """The loss of `reference`; its shares are added to the list."""
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
@@ -113,32 +114,32 @@ def weighted(batch: Batch, losses: list[float]) -> Loss:
 @contextmanager
 def before_step(made: MegatronEngine, look: Any) -> Iterator[None]:
     """Call `look` when gradients are complete and before the optimiser has them."""
-    assert made.optimiser is not None
-    step = made.optimiser.step
+    assert made.optimizer is not None
+    step = made.optimizer.step
 
     def looked() -> Any:
         look()
         return step()
 
-    made.optimiser.step = looked  # type: ignore[method-assign]
+    made.optimizer.step = looked  # type: ignore[method-assign]
     try:
         yield
     finally:
-        made.optimiser.step = step  # type: ignore[method-assign]
+        made.optimizer.step = step  # type: ignore[method-assign]
 
 
 def gradients(made: MegatronEngine) -> rank_functions.Arrays:
     """The gradients whole, by the names of the weights of this stage."""
-    assert made.optimiser is not None
+    assert made.optimizer is not None
     params = list(made.model.parameters())
     values = [param.data.clone() for param in params]
     for param in params:
-        part, whole = shard_of(made.optimiser.inner, param), torch.zeros_like(param.data).flatten()
+        part, whole = shard_of(made.optimizer.inner, param), torch.zeros_like(param.data).flatten()
         if part is not None:  # with a distributed optimiser a rank has the sum of its part only
             span = slice(*part.span)
             whole[span] = param.main_grad.flatten()[span]
-        if made.optimiser.distributed:
-            dist.all_reduce(whole, group=made.groups.megatron.dp)
+        if made.optimizer.distributed:
+            dist.all_reduce(whole, group=made.groups.dp)
         param.data.copy_(whole.view_as(param.data))
     found = rank_functions.weights(made)
     for param, value in zip(params, values, strict=True):
@@ -155,15 +156,15 @@ def poisoned(
     third was applied.
     """
     made = rank_functions.trainer(folder, layout, settings)
-    assert made.optimiser is not None
+    assert made.optimizer is not None
     mine = batch.select(rows_of(layout, made.groups.at.dp, len(batch)))
     made.train(mine, weighted(mine, []))
-    before = [tensor.clone() for tensor in (*made.model.parameters(), *made.optimiser.state())]
+    before = [tensor.clone() for tensor in (*made.model.parameters(), *made.optimizer.state())]
     param = next(p for name, p in made.model.named_parameters() if "linear_fc1" in name)
     if dist.get_rank() == rank:
         hook = param.register_hook(lambda grad: torch.full_like(grad, torch.nan))
     second = made.train(mine, weighted(mine, []))
-    now = [*made.model.parameters(), *made.optimiser.state()]
+    now = [*made.model.parameters(), *made.optimizer.state()]
     same = all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
     if dist.get_rank() == rank:
         hook.remove()
@@ -178,12 +179,9 @@ class Moving(Platform):
         return Offload(tensors, keep=keep)
 
 
-class Overlapping(Platform):
-    """This platform, which reduces gradients during the backward pass as a GPU does, in small buckets."""
-
-    def ddp_options(self) -> dict[str, Any]:
-        """See `Platform`."""
-        return Platform("cuda", "nccl", False).ddp_options() | {"bucket_size": 20_000}
+def overlapping() -> dict[str, Any]:
+    """Reduce gradients during the backward pass, as on a GPU, in small buckets."""
+    return {"overlap_grad_reduce": True, "bucket_size": 20_000}
 
 
 # Which data parallel ranks of two have rows, step by step.
@@ -197,13 +195,13 @@ def busy_steps(
 
     That is counted when the last backward pass has ended and nobody waits for the reductions yet: (under way, all).
     """
-    platform_was = optimizer_module.platform
+    options_were = optimizer_module.ddp_options
     if overlap:
-        optimizer_module.platform = lambda: Overlapping(*astuple(platform_was()))  # type: ignore[assignment]
+        optimizer_module.ddp_options = overlapping
     made = rank_functions.trainer(folder, layout, settings, **options)
-    optimizer_module.platform = platform_was
-    assert made.optimiser is not None
-    buckets, finalize = made.optimiser.model.bucket_groups, made.config.finalize_model_grads_func
+    optimizer_module.ddp_options = options_were
+    assert made.optimizer is not None
+    buckets, finalize = made.optimizer.model.bucket_groups, made.config.finalize_model_grads_func
     started: list[tuple[int, int]] = []
 
     def counted(*given: Any, **named: Any) -> None:
@@ -247,8 +245,8 @@ def offloaded(
 
 def in_memory(made: MegatronEngine) -> list[int]:
     """Bytes of the storages of weights, gradients, and the optimiser's state."""
-    assert made.optimiser is not None
-    kinds = (list(made.model.parameters()), made.optimiser.gradients(), list(made.optimiser.state()))
+    assert made.optimizer is not None
+    kinds = (list(made.model.parameters()), made.optimizer.gradients(), list(made.optimizer.state()))
     return [sum(tensor.untyped_storage().nbytes() for tensor in kind) for kind in kinds]
 
 
@@ -272,7 +270,7 @@ class Largest(TorchDispatchMode):
 def most_logits(folder: Path, layout: Layout, batch: Batch, tokens: int) -> tuple[int, int, dict[str, Ragged] | None]:
     """With chunks of so many tokens: for how many tokens there were logits at once in scoring, in a step; scores."""
     made = rank_functions.trainer(folder, layout, reference.SETTINGS, budget=10**6)
-    columns = made.shape.padded_vocab(layout.tensor) // layout.tensor
+    columns = padded_vocabulary(made.shape, layout.tensor) // layout.tensor
     default, vocab_parallel.LOGITS_BYTES = vocab_parallel.LOGITS_BYTES, 4 * columns * tokens
     with Largest(columns, {(made.shape.hidden,), ()}) as scoring:
         scores = made.score(batch)
@@ -308,14 +306,14 @@ def masters(
     Whether its master weights are float32 and the parameter is their rounding, and whether they have moved.
     """
     made = rank_functions.trainer(folder, layout, settings, dtype=torch.bfloat16)
-    assert made.optimiser is not None
+    assert made.optimizer is not None
     start = [param.detach().clone() for param in made.model.parameters()]
     mine = batch.select(rows_of(layout, made.groups.at.dp, len(batch)))
     for _ in range(count):
         made.train(mine, weighted(mine, []))
     found = []
     for param, old in zip(made.model.parameters(), start, strict=True):
-        part = shard_of(made.optimiser.inner, param)
+        part = shard_of(made.optimizer.inner, param)
         if part is not None:
             span = slice(*part.span)
             main = part.main.detach().flatten()
@@ -329,8 +327,8 @@ def adam_beside_another(folder: Path) -> str:
     """The class of the optimiser where Megatron has found one that is not torch's."""
     megatron.core.optimizer.USING_PYTORCH_OPTIMIZER = False
     made = rank_functions.trainer(folder, Layout(), reference.SETTINGS)
-    assert made.optimiser is not None
-    found = type(made.optimiser.inner.chained_optimizers[0].optimizer)
+    assert made.optimizer is not None
+    found = type(made.optimizer.inner.chained_optimizers[0].optimizer)
     return f"{found.__module__}.{found.__name__}"
 
 
@@ -354,7 +352,7 @@ class Active:
 def active(folder: Path, layout: Layout, batch: Batch, settings: OptimizerConfig, **options: Any) -> Active:
     """Whether what is asked for is done."""
     made = rank_functions.trainer(folder, layout, settings, budget=10**6, **options)
-    assert made.optimiser is not None
+    assert made.optimizer is not None
     calls = {"attention": 0, "mlp": 0}
     normed: set[int] = set()
 
@@ -370,5 +368,5 @@ def active(folder: Path, layout: Layout, batch: Batch, settings: OptimizerConfig
         layer.input_layernorm.register_forward_hook(lambda _, given, __: normed.add(len(given[0])))
     made.train(batch, weighted(batch, []))
     [micro], [seen] = made.pack(batch), normed
-    sharded = is_distributed(made.optimiser.inner)
+    sharded = is_distributed(made.optimizer.inner)
     return Active(calls["attention"], calls["mlp"], micro.tokens.shape[1], seen, sharded)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hybridflow.engines.megatron import cpu_shim, rng_states
+from hybridflow.models import Along
 from hybridflow.models import weight_files as model_folder
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
@@ -28,9 +29,9 @@ def load_counted(folder: Path, layout: Layout, out: Path) -> tuple[int, int, int
         model_folder.safe_open = original
     params = dict(made.model.named_parameters())
     padding = 0
-    for part in made.weights.plan:
-        if part.weight.padded is not None:
-            rows = part.weight.padded // layout.tensor - (part.span[1] - part.span[0])
+    for part in made.weights.slices:
+        if part.weight.along is Along.vocabulary:
+            rows = made.sharding.padded(part.weight) // layout.tensor - (part.span[1] - part.span[0])
             padding += rows * 4 * part.weight.shape[1]
     made.export(out)
     return counting.taken(), sum(param.nbytes for param in params.values()), padding

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.models import Head
 from hybridflow.models.weight_files import tensor_files
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
@@ -220,7 +221,7 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
         np.testing.assert_allclose(values[-1].values, learnt[0][-1].values, atol=1e-4)
 
 
-@pytest.mark.parametrize("head", ["lm", "value", "reward"])
+@pytest.mark.parametrize("head", list(Head))
 def test_an_export_under_another_pipeline_size_leaves_nothing_of_the_former(
     head: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
 ) -> None:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig, RolloutConfig
-from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
-from hybridflow.engines.vllm.engine import Generated, VllmEngine
-from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.outputs import MicroBatch, TokenOutputs
+from hybridflow.engines.sampling import Generated, Sampling
+from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
 from tests.engines.rank_functions import trainer
+from tests.resharding.plan.simulate import shardings
 
 LAYOUT = Layout(2, generation=(1, 1))
 LEARN = OptimizerConfig(lr=3e-4)
@@ -46,7 +47,7 @@ def pair(folder: Path) -> Pair:
             max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1, gpu_memory_fraction=0.1
         )
         vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
-        refit = Refit(megatron.shape, megatron.groups, megatron.weights, torch.float32, verify=True)
+        refit = Refit(shardings(megatron.shape, LAYOUT), megatron.groups, megatron, torch.float32, verify=True)
         _pairs[folder] = Pair(megatron, vllm, refit)
     return _pairs[folder]
 
@@ -101,10 +102,10 @@ def broken_refit(folder: Path, version: int, number: int, how: str) -> str:
         def __init__(self) -> None:
             self.version = made.vllm.version
 
-        def receive(
+        def update_weights(
             self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
         ) -> dict[tuple[str, ...], int]:
-            return made.vllm.receive(broken(shards), version, **options)
+            return made.vllm.update_weights(broken(shards), version, **options)
 
     def broken(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         for place, (name, shard) in enumerate(shards):

@@ -12,9 +12,8 @@ import torch
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch import concat as join
-from hybridflow.engines.vllm.engine import Generated
-from hybridflow.engines.vllm.model_limits import HEAD_DIMS_ON_CPU
-from hybridflow.engines.vllm.sampling_params import Sampling
+from hybridflow.engines.sampling import Generated, Sampling
+from hybridflow.engines.vllm.backend import HEAD_DIMS_ON_CPU
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.models import ModelShape, read_shape
+from hybridflow.engines.megatron.sharding import padded_vocabulary
+from hybridflow.models import Along, ModelShape, read_shape
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks, starting_ranks
 from tests.engines import reference
 from tests.engines.vllm import transitions
 from tests.engines.vllm.transitions import Transition
-from tests.resharding.plan.simulate import generation_weights
+from tests.resharding.plan.simulate import stage_weights
 
 pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
@@ -104,9 +105,9 @@ def stages(layout: Layout, rank: int) -> list[tuple[int, int, int]]:
 
 def stored(shape: ModelShape, tensor: int, pipeline: int, stage: int) -> int:
     """Bytes of a rank's float32 weights. A weight's rows are cut or not, and a vocabulary's are padded before."""
-    weights = generation_weights(shape, pipeline, stage)
-    padded = shape.padded_vocab(tensor)
-    whole = [math.prod((padded if w.padded else w.shape[0], *w.shape[1:])) for w in weights]
+    weights = stage_weights(shape, pipeline, stage)
+    padded = padded_vocabulary(shape, tensor)
+    whole = [math.prod((padded if w.along is Along.vocabulary else w.shape[0], *w.shape[1:])) for w in weights]
     return 4 * sum(size if w.axis is None else size // tensor for w, size in zip(weights, whole, strict=True))
 
 

@@ -10,15 +10,16 @@ import torch
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig, RolloutConfig
-from hybridflow.engines.megatron.engine import MegatronEngine, TokenOutputs
-from hybridflow.engines.megatron.micro_batches import MicroBatch
-from hybridflow.engines.vllm.engine import Generated, VllmEngine
+from hybridflow.engines.megatron.engine import MegatronEngine
+from hybridflow.engines.outputs import MicroBatch, TokenOutputs
+from hybridflow.engines.sampling import Generated, Sampling
+from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.engines.vllm.process_groups import SHARED_MEMORY
-from hybridflow.engines.vllm.sampling_params import Sampling
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
 from tests.engines.rank_functions import trainer
 from tests.resharding.counting import CountingGroup
+from tests.resharding.plan.simulate import shardings
 
 _kept: list[VllmEngine] = []
 
@@ -63,7 +64,7 @@ def transition(
         stop_ids=[0],
     )
     refit = Refit(
-        megatron.shape, megatron.groups, megatron.weights, torch.float32,
+        shardings(megatron.shape, layout), megatron.groups, megatron, torch.float32,
         method=method, verify=True, bucket_bytes=limit,
     )  # fmt: skip
     mine = parts[layout.generation_coordinate(megatron.groups.rank).dp]

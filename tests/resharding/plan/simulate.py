@@ -11,10 +11,12 @@ from dataclasses import replace
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from hybridflow.models import ModelShape, Weight, table
-from hybridflow.models.weight_files import tied_copy
+from hybridflow.engines.base import make_shardings
+from hybridflow.engines.sharding import Shardings
+from hybridflow.models import Along, ModelShape, Weight, table
+from hybridflow.models.weight_table import EMBEDDING, LAST
 from hybridflow.parallel.layout import Coordinate, Layout
-from hybridflow.resharding.plan import Exchange
+from hybridflow.resharding.plan import Exchange, Plan, make_plan, make_pool_plan
 
 Span = tuple[int, int]
 ORDERS = ["tp-cp-ep-dp-pp", "cp-ep-dp-tp-pp", "pp-dp-tp-cp-ep"]
@@ -31,6 +33,26 @@ SMOLLM2_360M = ModelShape(
     family="llama", layers=32, hidden=960, ffn=2560, heads=15, kv_heads=5, head_dim=64, vocab=49152, tied=True,
     qkv_bias=False, norm_eps=1e-5, rope_theta=1e5, max_positions=8192,
 )  # fmt: skip
+
+
+def shardings(shape: ModelShape, training: Layout, generation: Layout | None = None) -> Shardings:
+    """Megatron's and vLLM's; `generation`: of a pool of its own."""
+    return make_shardings("megatron", "vllm", shape, training, generation or training)
+
+
+def megatron_to_vllm(
+    shape: ModelShape, layout: Layout, *, itemsize: int, bucket_bytes: int, method: str = "hybrid"
+) -> Plan:
+    """`make_plan` for these two engines."""
+    return make_plan(shardings(shape, layout), layout, itemsize=itemsize, bucket_bytes=bucket_bytes, method=method)
+
+
+def megatron_to_vllm_pools(
+    shape: ModelShape, training: Layout, generation: Layout, *, itemsize: int, bucket_bytes: int
+) -> Plan:
+    """`make_pool_plan` for these two engines."""
+    both = shardings(shape, training, generation)
+    return make_pool_plan(both, training, generation, itemsize=itemsize, bucket_bytes=bucket_bytes)
 
 
 def divisors(n: int) -> list[int]:
@@ -81,10 +103,21 @@ def line(weight: Weight) -> int:
     return math.prod(weight.shape) // weight.shape[weight.axis or 0]
 
 
-def generation_weights(shape: ModelShape, pipeline: int, stage: int) -> list[Weight]:
-    """The weights that vLLM has on a stage."""
+def stage_weights(shape: ModelShape, pipeline: int, stage: int) -> list[Weight]:
+    """The weights that a stage has, in either engine; with tied embeddings the last of several has a copy."""
     found = [w for w in table(shape) if w.stage(shape.layers, pipeline) == stage]
-    return found + tied_copy(shape, 1, pipeline, stage)
+    tied = shape.tied and pipeline > 1 and stage == pipeline - 1
+    return found + [replace(w, place=LAST) for w in table(shape) if tied and w.name == EMBEDDING]
+
+
+def training_span(shape: ModelShape, weight: Weight, tensor: int, tp: int) -> tuple[int, int]:
+    """The lines that Megatron has on a tensor rank: its rules, restated."""
+    if weight.axis is None:
+        return 0, weight.shape[0]
+    whole = weight.shape[weight.axis]
+    step = math.lcm(64, tensor)
+    share = -(-whole // step) * step // tensor if weight.along is Along.vocabulary else whole // tensor
+    return min(tp * share, whole), min((tp + 1) * share, whole)
 
 
 def generation_span(shape: ModelShape, weight: Weight, tensor: int, tp: int) -> tuple[int, int]:
@@ -92,7 +125,7 @@ def generation_span(shape: ModelShape, weight: Weight, tensor: int, tp: int) -> 
     if weight.axis is None:
         return 0, weight.shape[0]
     whole = weight.shape[weight.axis]
-    if weight.padded is not None:
+    if weight.along is Along.vocabulary:
         share = -(-whole // 64) * 64 // tensor
         return min(tp * share, whole), min((tp + 1) * share, whole)
     if (".k_proj." in weight.name or ".v_proj." in weight.name) and tensor > shape.kv_heads:
@@ -102,18 +135,18 @@ def generation_span(shape: ModelShape, weight: Weight, tensor: int, tp: int) -> 
 
 
 class Ranks:
-    """What the ranks of a training layout hold: [a, b) of each weight, by name and parameter."""
+    """What the ranks of a training layout hold: [a, b) of each weight, by name and place."""
 
     def __init__(self, shape: ModelShape, layout: Layout) -> None:
         self.shape, self.layout = shape, layout
-        self._made: dict[tuple[int, int], dict[tuple[str, str], Span]] = {}
+        self._made: dict[tuple[int, int], dict[tuple[str, int | str], Span]] = {}
 
-    def __getitem__(self, rank: int) -> dict[tuple[str, str], Span]:
-        at, layers = self.layout.coordinates[rank], self.shape.layers
+    def __getitem__(self, rank: int) -> dict[tuple[str, int | str], Span]:
+        at, tensor = self.layout.coordinates[rank], self.layout.tensor
         if (at.pp, at.tp) not in self._made:
-            mine = [w for w in table(self.shape, self.layout.tensor) if w.stage(layers, self.layout.pipeline) == at.pp]
-            mine += tied_copy(self.shape, self.layout.tensor, self.layout.pipeline, at.pp)
-            self._made[at.pp, at.tp] = {(w.name, w.param): w.span(self.layout.tensor, at.tp) for w in mine}
+            mine = stage_weights(self.shape, self.layout.pipeline, at.pp)
+            spans = {(w.name, w.place): training_span(self.shape, w, tensor, at.tp) for w in mine}
+            self._made[at.pp, at.tp] = spans
         return self._made[at.pp, at.tp]
 
 
@@ -124,9 +157,8 @@ def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
     """
     found: dict[str, list[Span]] = {}
     for item in exchange.program.items:
-        weight, key = item.weight, (item.weight.name, item.weight.param)
+        weight, key = item.weight, (item.weight.name, item.weight.place)
         assert weight.name not in found, "a weight twice"
-        assert weight.padded in (None, held.shape.padded_vocab(held.layout.tensor)), "training's shards are not so"
         width = line(weight)
         spans = found[weight.name] = []
         if not item.parts and item.elements:
@@ -146,7 +178,7 @@ def arrives(exchange: Exchange, held: Ranks) -> dict[str, list[Span]]:
 
 def wanted(shape: ModelShape, at: Coordinate, tensor: int, pipeline: int) -> dict[str, list[Span]]:
     """A generation shard."""
-    weights = generation_weights(shape, pipeline, at.pp)
+    weights = stage_weights(shape, pipeline, at.pp)
     spans = {w.name: generation_span(shape, w, tensor, at.tp) for w in weights}
     return {name: [span] if span[0] < span[1] else [] for name, span in spans.items()}
 

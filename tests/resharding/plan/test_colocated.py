@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hybridflow.models import ModelShape, table
 from hybridflow.parallel.layout import Coordinate, Layout
-from hybridflow.resharding.plan import Plan, make_plan
+from hybridflow.resharding.plan import Plan
 from tests.resharding.plan.simulate import (
     LLAMA_70B,
     SHAPE,
@@ -21,11 +21,12 @@ from tests.resharding.plan.simulate import (
     any_sizes,
     arrives,
     generation_span,
-    generation_weights,
     layouts,
     line,
+    megatron_to_vllm,
     nests,
     numbers,
+    stage_weights,
     wanted,
 )
 
@@ -39,7 +40,7 @@ def shapes(draw: st.DrawFn) -> ModelShape:
 
 def plan_of(shape: ModelShape, layout: Layout, method: str = "hybrid", limit: int = 10**9) -> Plan:
     """In numbers: one of them is a byte."""
-    return make_plan(shape, layout, itemsize=1, bucket_bytes=limit, method=method)
+    return megatron_to_vllm(shape, layout, itemsize=1, bucket_bytes=limit, method=method)
 
 
 def mean(layout: Layout, received: dict[int, int], apart: dict[int, int]) -> Fraction:
@@ -111,7 +112,7 @@ def test_the_peak_is_a_shard_and_two_buckets(shape: ModelShape, layout: Layout) 
     plan, peaks = plan_of(shape, layout, limit=limit), []
     for exchange in plan.exchanges:
         at = layout.generation_coordinates[exchange.takers[0]]
-        weights = generation_weights(shape, p_g, at.pp)
+        weights = stage_weights(shape, p_g, at.pp)
         shard = sum(line(w) * len(range(*generation_span(shape, w, t_g, at.tp))) for w in weights)
         sizes = [sum(p.elements for item in bucket.items for p in item.parts) for bucket in exchange.buckets]
         peaks.append(shard + 2 * max(sizes))
@@ -135,7 +136,7 @@ def test_naive_places_keep_what_generation_does_not_use(layout: Layout) -> None:
 @pytest.mark.parametrize("layout", [Layout(8, 4, 2, (4, 1)), Layout(8, 4, 2, (8, 2)), Layout(1, 4, 2, (1, 2))])
 def test_ranks_give_equally_much_to_a_bucket_of_layers(layout: Layout) -> None:
     """So one all-gather does: stages take turns inside a bucket, and what all of a stage hold is shared out."""
-    plan = make_plan(LLAMA_70B, layout, itemsize=2, bucket_bytes=2**30)
+    plan = megatron_to_vllm(LLAMA_70B, layout, itemsize=2, bucket_bytes=2**30)
     for exchange in plan.exchanges:
         layers = [b for b in exchange.buckets if all(isinstance(i.weight.place, int) for i in b.items)]
         assert len(layers) >= 3
@@ -168,7 +169,7 @@ def test_all_ranks_make_the_same_plan_and_others_another(shape: ModelShape, layo
         plan_of(shape, replace(layout, data=layout.data + 1)),
         plan_of(shape, layout, limit=500),
         plan_of(shape, layout, "full_gather"),
-        make_plan(shape, layout, itemsize=2, bucket_bytes=10**9),
+        megatron_to_vllm(shape, layout, itemsize=2, bucket_bytes=10**9),
     ]
     assert digest not in {plan.digest for plan in others}
 
@@ -208,19 +209,19 @@ def test_the_copy_of_a_tied_embedding_is_apart() -> None:
 @pytest.mark.parametrize(
     ("sizes", "layout", "said"),
     [
-        ({"kv_heads": 2}, Layout(4), "2 key/value heads do not divide over tensor size 4 of training: Megatron"),
-        ({"ffn": 30}, Layout(4), "30 feed-forward rows do not divide over tensor size 4 of training"),
-        ({"heads": 18, "kv_heads": 9}, Layout(4), "18 attention heads do not divide over tensor size 4 of training"),
-        ({"layers": 9}, Layout(1, 2), "9 layers do not divide over pipeline size 2 of training"),
+        ({"kv_heads": 2}, Layout(4), "tensor size 4 does not divide the 2 key/value heads"),
+        ({"ffn": 30}, Layout(4), "tensor size 4 does not divide the 30 feed-forward rows"),
+        ({"heads": 18, "kv_heads": 9}, Layout(4), "tensor size 4 does not divide the 18 attention heads"),
+        ({"layers": 9}, Layout(1, 2), "pipeline size 2 does not divide the 9 layers"),
         (
             {"vocab": 100, "heads": 12, "kv_heads": 6, "ffn": 48},
             Layout(3),
-            "100, which vLLM pads to 128, does not divide over tensor size 3 of generation",
+            "tensor size 3 does not divide the 128 rows to which vLLM pads the vocabulary of 100",
         ),
         (
             {"vocab": 100, "heads": 12, "kv_heads": 6, "ffn": 48},
             Layout(6, generation=(2, 1)),
-            "100 is padded to 192 for tensor size 6 of training and to 128 for 2 of generation: the shards do not nest",
+            "rows 0 to 64, and the ranks that are to give it those have 0 to 96 in training: the shards do not nest",
         ),
     ],
 )
@@ -250,6 +251,6 @@ def test_a_method_on_the_wrong_places_is_refused(method: str, nested: bool) -> N
 @pytest.mark.parametrize(("method", "programs"), [("hybrid", 8), ("ds_chat", 1)])
 def test_a_thousand_ranks_share_programs(method: str, programs: int) -> None:
     """So that a plan of many ranks is as little work as that of one replica."""
-    plan = make_plan(LLAMA_70B, Layout(8, 8, 16, (4, 2)), itemsize=2, bucket_bytes=2**26, method=method)
+    plan = megatron_to_vllm(LLAMA_70B, Layout(8, 8, 16, (4, 2)), itemsize=2, bucket_bytes=2**26, method=method)
     assert "1024 ranks" in str(plan)
     assert len({id(exchange.program) for exchange in plan.exchanges}) == programs

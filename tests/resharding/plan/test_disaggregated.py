@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hybridflow.models import ModelShape
 from hybridflow.parallel.layout import Layout
-from hybridflow.resharding.plan import Plan, make_pool_plan
+from hybridflow.resharding.plan import Plan
 from tests.resharding.plan.simulate import (
     LLAMA_70B,
     ORDERS,
@@ -24,6 +24,7 @@ from tests.resharding.plan.simulate import (
     arrives,
     divisors,
     layouts,
+    megatron_to_vllm_pools,
     numbers,
     wanted,
 )
@@ -42,7 +43,7 @@ def shapes(draw: st.DrawFn) -> ModelShape:
 
 
 def plan_of(shape: ModelShape, training: Layout, generation: Layout, limit: int = 10**9) -> Plan:
-    return make_pool_plan(shape, training, generation, itemsize=1, bucket_bytes=limit)
+    return megatron_to_vllm_pools(shape, training, generation, itemsize=1, bucket_bytes=limit)
 
 
 @given(shapes(), layouts(largest=32), rollouts(), st.sampled_from([700, 10**9]))
@@ -93,7 +94,7 @@ def test_the_replicas_share_the_sending_evenly(shape: ModelShape, training: Layo
 def test_of_a_70b_the_senders_are_even() -> None:
     """Three replicas feed four: none has more than a thousandth over its share, and nobody sends for all."""
     training, rollout = Layout(8, 2, 3), Layout(4, 1, 4)
-    plan = make_pool_plan(LLAMA_70B, training, rollout, itemsize=2, bucket_bytes=2**26)
+    plan = megatron_to_vllm_pools(LLAMA_70B, training, rollout, itemsize=2, bucket_bytes=2**26)
     share = Fraction(4 * 2 * numbers(LLAMA_70B), training.size)
     assert len(plan.sent) == training.size
     assert max(plan.sent.values()) < share * Fraction(1001, 1000) + 4 * 2 * 8192 * 161
@@ -131,6 +132,6 @@ def test_the_plan_has_a_name() -> None:
 
 def test_a_thousand_ranks_are_planned_in_seconds() -> None:
     began = time.process_time()
-    plan = make_pool_plan(LLAMA_70B, Layout(8, 4, 16), Layout(8, 1, 64), itemsize=2, bucket_bytes=2**26)
+    plan = megatron_to_vllm_pools(LLAMA_70B, Layout(8, 4, 16), Layout(8, 1, 64), itemsize=2, bucket_bytes=2**26)
     assert len(plan.digest) == 64 and str(plan).count("512 ranks") == 2
     assert time.process_time() - began < 5

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.engines.vllm.sampling_params import row_seeds
+from hybridflow.engines.sampling import row_seeds
 
 streams = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=20, unique=True)
 

@@ -1,17 +1,18 @@
-"""What to sample, and a random stream of its own for each row."""
+"""What to sample, what comes of it, and a random stream of its own for each row."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hybridflow.batch import Ragged
 from hybridflow.config.schema import RolloutConfig
 
-LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
+END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,6 @@ class Sampling:
         Raises TypeError for a change of what it does not have, ValueError for a temperature that vLLM does not take.
         """
         given = replace(rollout, **changes)
-        if not (given.temperature == 0 or given.temperature >= LEAST_TEMPERATURE):
-            raise ValueError(
-                f"temperature = {given.temperature}: vLLM samples at {LEAST_TEMPERATURE} or more; give that, or 0 for "
-                "the likeliest tokens"
-            )
         return Sampling(
             given.temperature,
             given.top_p,
@@ -58,6 +54,57 @@ class Sampling:
             given.stop,
             given.stop_token_ids,
             given.vocabulary,
+        )
+
+
+class FinishedRow(NamedTuple):
+    """Response that is finished.
+
+    Attributes:
+        row: the number of its prompt.
+        tokens: [N] int64; with the token that ended it.
+        log_probs: [N] float32, natural logarithm, of each token under the distribution it was drawn from.
+        ended_by: END, the model's own; STOP, a string or token that the sampling names; LENGTH, the limit of tokens was
+            reached before either.
+        cached_tokens: of the prompt, that were not computed because another row had computed them.
+    """
+
+    row: int
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    ended_by: str
+    cached_tokens: int
+
+
+class Generated(NamedTuple):
+    """Responses to R prompts; see `FinishedRow`.
+
+    Attributes:
+        tokens: ragged int64.
+        log_probs: ragged float32.
+        ended_by: [R] object.
+        cached_tokens: [R] int64.
+    """
+
+    tokens: Ragged
+    log_probs: Ragged
+    ended_by: np.ndarray
+    cached_tokens: np.ndarray
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """[R] bool: the limit of tokens ended it."""
+        return np.array(self.ended_by == LENGTH, dtype=bool)
+
+    @staticmethod
+    def of(finished: Iterable[FinishedRow]) -> Generated:
+        """Order rows as their prompts, whatever the order in which they finished."""
+        rows = sorted(finished, key=lambda found: found.row)
+        return Generated(
+            Ragged.of([found.tokens for found in rows], np.int64),
+            Ragged.of([found.log_probs for found in rows], np.float32),
+            np.array([found.ended_by for found in rows], dtype=object),
+            np.array([found.cached_tokens for found in rows], dtype=np.int64),
         )
 
 

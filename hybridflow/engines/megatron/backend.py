@@ -1,0 +1,53 @@
+"""Megatron-core as a training engine that settings can name. Light: Megatron is imported when an engine is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
+from hybridflow.engines.base import TrainingBackend, TrainingEngine, training_engines
+from hybridflow.engines.megatron.sharding import MegatronSharding
+from hybridflow.models import Head, ModelShape
+from hybridflow.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from hybridflow.parallel.process_groups import Groups
+
+
+@training_engines.register("megatron")
+class MegatronBackend(TrainingBackend):
+    """Megatron-core: tensor, sequence, pipeline and data parallelism, a distributed optimiser."""
+
+    @classmethod
+    def sharding(cls, shape: ModelShape, layout: Layout, *, head: Head = Head.lm) -> MegatronSharding:
+        """Every data parallel rank has the same."""
+        return MegatronSharding(shape, layout.tensor, layout.pipeline, head)
+
+    @classmethod
+    def build(
+        cls,
+        settings: TrainedRoleConfig,
+        groups: Groups,
+        *,
+        head: Head = Head.lm,
+        optimizer: OptimizerConfig | None = None,
+        total_steps: int = 1,
+        seed: int = 1,
+    ) -> TrainingEngine:
+        """Read this rank's slices of the model's folder."""
+        import torch
+
+        from hybridflow.engines.megatron.engine import MegatronEngine
+
+        return MegatronEngine(
+            settings.model.path,
+            groups,
+            dtype=getattr(torch, settings.model.dtype.value),
+            budget=settings.max_tokens_per_rank,
+            head=head,
+            optimizer=optimizer,
+            total_steps=total_steps,
+            seed=seed,
+            sequence=settings.parallel.sequence,
+            recompute=settings.recompute,
+        )

@@ -1,0 +1,54 @@
+"""What engines ask of a CPU and of a GPU."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from megatron.core.distributed import DistributedDataParallelConfig
+
+from hybridflow.config.schema import RolloutConfig
+from hybridflow.engines.megatron import optimizer
+from hybridflow.engines.vllm import engine
+from hybridflow.parallel.platform import Platform
+
+CPU, CUDA = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
+ROLLOUT = RolloutConfig(kv_cache_gib=0.5, gpu_memory_fraction=0.4)
+
+
+@pytest.fixture(params=[CPU, CUDA], ids=lambda platform: platform.name)
+def hardware(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Platform:
+    for module in (optimizer, engine):
+        monkeypatch.setattr(module, "platform", lambda: request.param)
+    found: Platform = request.param
+    return found
+
+
+def test_gradients_are_reduced_beside_a_backward_pass_on_a_gpu_only(hardware: Platform) -> None:
+    assert optimizer.ddp_options() == {"overlap_grad_reduce": hardware is CUDA}
+    assert not DistributedDataParallelConfig(**optimizer.ddp_options()).overlap_param_gather
+
+
+def test_vllm_gets_the_memory_options_of_its_hardware(hardware: Platform) -> None:
+    on_gpu = {"gpu_memory_utilization": 0.4, "disable_custom_all_reduce": True, "enable_sleep_mode": True}
+    assert engine.memory_options(ROLLOUT) == (on_gpu if hardware is CUDA else {"kv_cache_memory_bytes": 2**29})
+
+
+def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost(hardware: Platform) -> None:
+    said: list[tuple[str, object]] = []
+    llm = SimpleNamespace(
+        sleep=lambda level: said.append(("sleep", level)), wake_up=lambda tags: said.append(("wake", tags))
+    )
+    assert engine.fall_asleep(llm) is (hardware is CUDA)
+    engine.wake(llm, "weights")
+    engine.wake(llm, "kv_cache")
+    assert said == ([("sleep", 2), ("wake", ["weights"]), ("wake", ["kv_cache"])] if hardware is CUDA else [])
+
+
+def test_a_vllm_that_does_not_wake_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its weights alone it may sleep on."""
+    monkeypatch.setattr(engine, "platform", lambda: CUDA)
+    llm = SimpleNamespace(wake_up=lambda tags: False)
+    engine.wake(llm, "weights")
+    with pytest.raises(RuntimeError, match="did not wake up"):
+        engine.wake(llm, "kv_cache")
