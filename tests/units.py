@@ -16,7 +16,7 @@ try:
 except ImportError:  # `pytest` alone, as on GPUs, needs no xdist
     LoadScopeScheduling = object
 
-WHOLE_RUNS = ("checkpoints", "endings", "reward_model", "rlhf", "runs")
+WHOLE_RUNS = ("checkpoints", "endings", "reward_model", "rlhf", "runs", "second_engine")
 # The longest first: what is started last should be short.
 UNITS = {
     "whole runs": tuple(f"tests/trainer/test_{name}.py" for name in WHOLE_RUNS),

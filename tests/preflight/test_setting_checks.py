@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hybridflow.config import compose
+from hybridflow.engines.base import TrainingBackend, training_engines
 from hybridflow.preflight import setting_checks
 from hybridflow.workers import Worker, worker, workers
 from hybridflow.workers.worker import PLAYED_BY
@@ -54,3 +55,26 @@ def test_our_workers_are_those_that_are_named() -> None:
         name for file in folder.glob("*.py") for name in re.findall(r'@workers.register\("(\w+)"', file.read_text())
     ]
     assert sorted(ours) == sorted(name for names in PLAYED_BY.values() for name in names)
+
+
+@pytest.mark.parametrize("key", ["actor.engine", "critic.engine", "rollout.engine"])
+def test_an_engine_that_nobody_registers_is_named_and_those_there_are(key: str) -> None:
+    config = COMPOSED.to_config()
+    section, _, name = key.partition(".")
+    setattr(getattr(config, section), name, "megatrn" if section != "rollout" else "vlm")
+    [line] = [line for line in setting_checks.problems(config) if ".engine:" in line]
+    nearest = "megatron" if section != "rollout" else "vllm"
+    assert line.startswith(f"{key}: ") and f"did you mean {nearest}" in line.replace("'", "")
+
+
+def test_an_engine_of_the_users_own_is_right() -> None:
+    @training_engines.register("mine_for_test_sound")
+    class Mine(TrainingBackend):
+        sharding = build = classmethod(lambda cls, *args, **options: None)
+
+    config = COMPOSED.to_config()
+    config.actor.engine = "mine_for_test_sound"
+    try:
+        assert [line for line in setting_checks.problems(config) if ".engine:" in line] == []
+    finally:
+        del training_engines._parts["mine_for_test_sound"]
