@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TrainingEngine(ABC):
-    """One role's model on this rank: scores rows, and takes optimiser steps on them.
+    """One role's model on this rank: scores rows, and takes optimizer steps on them.
 
     All ranks of the role make the same calls; each data parallel rank with its own rows, of which there may be none.
 
@@ -65,7 +65,7 @@ class TrainingEngine(ABC):
     def train(
         self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
     ) -> StepResult:
-        """Take one optimiser step.
+        """Take one optimizer step.
 
         Args:
             loss: called once for each micro-batch on ranks that have outputs.
@@ -88,7 +88,7 @@ class TrainingEngine(ABC):
     @property
     @abstractmethod
     def weight_bytes(self) -> int:
-        """Bytes of this rank's weights with their padding, without gradients and optimiser."""
+        """Bytes of this rank's weights with their padding, without gradients and optimizer."""
 
     @abstractmethod
     def export(self, folder: str | Path) -> None:
@@ -96,7 +96,7 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def save(self, folder: Path, extra: Mapping[str, Any]) -> None:
-        """Write weights, optimiser, schedule and random states to a new folder; all ranks call it.
+        """Write weights, optimizer, schedule and random states to a new folder; all ranks call it.
 
         Args:
             extra: what else belongs to the role; plain JSON, alike on all ranks.
@@ -108,11 +108,11 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def offload(self, *, weights: bool, optimizer: bool) -> None:
-        """Move the weights, or what only an optimiser step needs, to host memory, unless it is there."""
+        """Move the weights, or what only an optimizer step needs, to host memory, unless it is there."""
 
     @abstractmethod
     def onload(self, *, optimizer: bool) -> None:
-        """Bring back the weights, and for an optimiser step the rest."""
+        """Bring back the weights, and for an optimizer step the rest."""
 
 
 class GenerationEngine(ABC):
@@ -205,7 +205,7 @@ class TrainingBackend(ABC):
 
         Args:
             optimizer: None for a model that only scores.
-            total_steps: optimiser steps that are planned; the learning-rate schedule spans them.
+            total_steps: optimizer steps that are planned; the learning-rate schedule spans them.
 
         Raises ValueError for a model that it does not take.
         """

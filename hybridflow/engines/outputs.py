@@ -49,7 +49,7 @@ LossShare = Callable[[TokenOutputs, MicroBatch], "Tensor"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an optimiser step says of itself.
+    """What an optimizer step says of itself.
 
     Attributes:
         applied: False: the gradient was not finite, so weights and state are as they were.

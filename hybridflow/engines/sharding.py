@@ -120,7 +120,7 @@ class TensorSharding:
         return weight.shape[weight.axis or 0]
 
     def copies(self, weight: Weight) -> int:
-        """Return how many neighbouring tensor ranks have the same region."""
+        """Return how many neighboring tensor ranks have the same region."""
         return 1
 
     @cached_property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @training_engines.register("megatron")
 class MegatronBackend(TrainingBackend):
-    """Megatron-core: tensor, sequence, pipeline and data parallelism, a distributed optimiser."""
+    """Megatron-core: tensor, sequence, pipeline and data parallelism, a distributed optimizer."""
 
     @classmethod
     def sharding(cls, shape: ModelShape, layout: Layout, *, head: Head = Head.lm) -> MegatronSharding:

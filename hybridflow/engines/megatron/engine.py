@@ -1,4 +1,4 @@
-"""MegatronEngine: one role's model on this rank. Scores rows and takes optimiser steps on them."""
+"""MegatronEngine: one role's model on this rank. Scores rows and takes optimizer steps on them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MegatronEngine(TrainingEngine):
         folder: Hugging Face folder of the weights to start from.
         budget: tokens of a micro-batch.
         optimizer: None for a model that only scores.
-        total_steps: optimiser steps that are planned; the learning-rate schedule spans them.
+        total_steps: optimizer steps that are planned; the learning-rate schedule spans them.
         sequence: sequence parallelism between the tensor ranks.
         recompute: which activations are computed again in the backward pass.
 
@@ -114,7 +114,7 @@ class MegatronEngine(TrainingEngine):
     def train(
         self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
     ) -> StepResult:
-        assert self.optimizer is not None, "this engine was made without an optimiser"
+        assert self.optimizer is not None, "this engine was made without an optimizer"
         self.optimizer.clear()
         micros = self.pack(batch, rows_per_unit)
         if self.optimizer.overlaps:

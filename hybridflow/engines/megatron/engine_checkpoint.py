@@ -1,11 +1,11 @@
-"""An engine on disk: weights, optimiser, schedule and random states, by Megatron-core's dist-checkpointing.
+"""An engine on disk: weights, optimizer, schedule and random states, by Megatron-core's dist-checkpointing.
 
-A tensor is saved whole under its Hugging Face name and shape, as `weights/NAME` (float32), and once the optimiser has
+A tensor is saved whole under its Hugging Face name and shape, as `weights/NAME` (float32), and once the optimizer has
 taken a step as `exp_avg/NAME` and `exp_avg_sq/NAME`; so any layout loads what any other saved. Every rank writes what
 it holds; what data parallel ranks hold alike, they share out.
 
-Megatron's own state dicts of model and optimiser are not used. In 0.16.1 with torch's AdamW and a distributed
-optimiser, that of a fresh one asserts, a load makes all parameters share one `step` tensor, which then counts several
+Megatron's own state dicts of model and optimizer are not used. In 0.16.1 with torch's AdamW and a distributed
+optimizer, that of a fresh one asserts, a load makes all parameters share one `step` tensor, which then counts several
 times a step, and the names of a parameter's parts depend on the layout.
 """
 

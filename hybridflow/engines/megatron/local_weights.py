@@ -47,7 +47,7 @@ class LocalWeights:
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes with padding; without gradients and what an optimiser holds."""
+        """Bytes with padding; without gradients and what an optimizer holds."""
         return sum(param.nbytes for param in self._params.values())
 
     def _mark_cut(self) -> None:

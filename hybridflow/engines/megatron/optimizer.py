@@ -1,4 +1,4 @@
-"""Megatron's DDP, optimiser and learning-rate schedule for one role."""
+"""Megatron's DDP, optimizer and learning-rate schedule for one role."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MegatronOptimizer:
 
     Attributes:
         model: the wrapped model; train with this one.
-        inner: Megatron's optimiser.
+        inner: Megatron's optimizer.
         distributed: whether data parallel ranks share out its state.
         overlaps: whether gradients can be reduced while a backward pass still makes others.
         schedule: of the learning rate and of weight decay; it counts the steps that were tried.

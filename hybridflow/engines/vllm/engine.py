@@ -181,7 +181,7 @@ def memory_options(rollout: RolloutConfig) -> dict[str, object]:
         return {
             "gpu_memory_utilization": rollout.gpu_memory_fraction,
             "enable_sleep_mode": True,
-            # It looks up its neighbours by their number among the GPUs that this process sees: one, under Ray.
+            # It looks up its neighbors by their number among the GPUs that this process sees: one, under Ray.
             "disable_custom_all_reduce": True,
         }
     return {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}

@@ -13,7 +13,7 @@ PADDING = 64  # vLLM's VocabParallelEmbedding: DEFAULT_VOCAB_PADDING_SIZE
 
 @dataclass(frozen=True)
 class VllmSharding(TensorSharding):
-    """Key/value heads that are fewer than the tensor ranks are copied, each to several neighbours."""
+    """Key/value heads that are fewer than the tensor ranks are copied, each to several neighbors."""
 
     def refusals(self) -> Iterator[Indivisible]:
         """Heads need only divide or fill the ranks, and the padded vocabulary must divide."""

@@ -31,12 +31,12 @@ from tests.engines import rank_functions, reference
 
 
 def settings(sharded: bool) -> OptimizerConfig:
-    """Those of all tests; sharded: with Megatron's distributed optimiser."""
+    """Those of all tests; sharded: with Megatron's distributed optimizer."""
     return dataclasses.replace(reference.SETTINGS, distributed=sharded)
 
 
 def step(made: MegatronEngine, batch: Batch, parts: list[list[int]] | None = None) -> None:
-    """One optimiser step, each data parallel rank on its rows."""
+    """One optimizer step, each data parallel rank on its rows."""
     mine = batch if parts is None else batch.select(parts[made.groups.at.dp])
 
     def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:

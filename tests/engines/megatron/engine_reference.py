@@ -113,7 +113,7 @@ def weighted(batch: Batch, losses: list[float]) -> LossShare:
 
 @contextmanager
 def before_step(made: MegatronEngine, look: Any) -> Iterator[None]:
-    """Call `look` when gradients are complete and before the optimiser has them."""
+    """Call `look` when gradients are complete and before the optimizer has them."""
     assert made.optimizer is not None
     step = made.optimizer.step
 
@@ -135,7 +135,7 @@ def gradients(made: MegatronEngine) -> rank_functions.Arrays:
     values = [param.data.clone() for param in params]
     for param in params:
         part, whole = shard_of(made.optimizer.inner, param), torch.zeros_like(param.data).flatten()
-        if part is not None:  # with a distributed optimiser a rank has the sum of its part only
+        if part is not None:  # with a distributed optimizer a rank has the sum of its part only
             span = slice(*part.span)
             whole[span] = param.main_grad.flatten()[span]
         if made.optimizer.distributed:
@@ -152,7 +152,7 @@ def poisoned(
 ) -> tuple[bool, bool, bool]:
     """Steps of which the second has a NaN in the gradient of one weight on one rank.
 
-    Gives whether that step was applied, whether weights and the optimiser's state are as they were, and whether the
+    Gives whether that step was applied, whether weights and the optimizer's state are as they were, and whether the
     third was applied.
     """
     made = rank_functions.trainer(folder, layout, settings)
@@ -244,7 +244,7 @@ def offloaded(
 
 
 def in_memory(made: MegatronEngine) -> list[int]:
-    """Bytes of the storages of weights, gradients, and the optimiser's state."""
+    """Bytes of the storages of weights, gradients, and the optimizer's state."""
     assert made.optimizer is not None
     kinds = (list(made.model.parameters()), made.optimizer.gradients(), list(made.optimizer.state()))
     return [sum(tensor.untyped_storage().nbytes() for tensor in kind) for kind in kinds]
@@ -324,7 +324,7 @@ def masters(
 
 
 def adam_beside_another(folder: Path) -> str:
-    """The class of the optimiser where Megatron has found one that is not torch's."""
+    """The class of the optimizer where Megatron has found one that is not torch's."""
     megatron.core.optimizer.USING_PYTORCH_OPTIMIZER = False
     made = rank_functions.trainer(folder, Layout(), reference.SETTINGS)
     assert made.optimizer is not None
@@ -339,7 +339,7 @@ class Active:
     Attributes:
         attentions, mlps: how often they ran, over all layers of this stage.
         tokens, normed: of the micro-batch, and those that a norm between the layers saw on this rank.
-        distributed: whether the optimiser's state is shared out.
+        distributed: whether the optimizer's state is shared out.
     """
 
     attentions: int

@@ -187,7 +187,7 @@ def test_a_programs_digest_says_where_buckets_end() -> None:
 
 
 def test_the_papers_example() -> None:
-    """Eight ranks: a quarter of the model from the one neighbour; naive groups keep a quarter for nothing."""
+    """Eight ranks: a quarter of the model from the one neighbor; naive groups keep a quarter for nothing."""
     plan, m = plan_of(SHAPE, PAPER), numbers(SHAPE, cut=True)
     assert [e.takers for e in plan.exchanges] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     assert list(plan.received.values()) == list(plan.sent.values()) == [m // 4] * 8
