@@ -13,6 +13,7 @@ from hybridflow.batch import Batch
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse_other_tokens, row_lags
 from hybridflow.engines.base import TrainingEngine
+from hybridflow.engines.outputs import LossShare
 from hybridflow.engines.sampling import FinishedRow
 from hybridflow.observe.disk_errors import writing
 from hybridflow.resharding.refit import Refit

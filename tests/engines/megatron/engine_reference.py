@@ -23,7 +23,7 @@ from hybridflow.engines.megatron import vocab_parallel
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.optimizer_shards import is_distributed, shard_of
 from hybridflow.engines.megatron.sharding import padded_vocabulary
-from hybridflow.engines.outputs import MicroBatch, TokenOutputs
+from hybridflow.engines.outputs import LossShare, MicroBatch, TokenOutputs
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.offloaded import Offload
 from hybridflow.parallel.platform import Platform
