@@ -46,7 +46,7 @@ def results(found: Found) -> Results:
 
 
 def try_policy_loss(loss: Callable[..., Any]) -> None:
-    """[T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
+    """Expect [T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
     expect_defaults(loss)
     for case in policy_cases():
         on = f"on {case.name}: "
@@ -62,7 +62,7 @@ def try_policy_loss(loss: Callable[..., Any]) -> None:
 
 
 def try_pair_loss(loss: Callable[..., Any]) -> None:
-    """[P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
+    """Expect [P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
     labels = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for case in policy_cases():
         on = f"on {case.name}: "
@@ -109,7 +109,7 @@ def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool, o
 
 
 def try_shaping(shaping: Callable[..., Any]) -> None:
-    """[R] finite rewards."""
+    """Expect [R] finite rewards."""
     expect_defaults(shaping)
     for case in cases():
         on = f"on {case.name}: "
@@ -137,7 +137,7 @@ def _kept(on: str, rows_that_stay: Callable[..., Any], case: Case) -> np.ndarray
 
 
 def try_correction(correction: Callable[..., Any]) -> None:
-    """[T] finite weights, also where training and generation are far apart."""
+    """Expect [T] finite weights, also where training and generation are far apart."""
     expect_defaults(correction)
     for case in policy_cases():
         on = f"on {case.name}: "
@@ -147,7 +147,7 @@ def try_correction(correction: Callable[..., Any]) -> None:
 
 
 def try_kl(estimate: Callable[..., Any]) -> None:
-    """[T] finite estimates with a finite gradient to the policy's log-probs."""
+    """Expect [T] finite estimates with a finite gradient to the policy's log-probs."""
     for case in policy_cases():
         on = f"on {case.name}: "
         reference, current = case.log_probs()
@@ -159,7 +159,7 @@ def try_kl(estimate: Callable[..., Any]) -> None:
 
 
 def try_aggregation(weights_of: Callable[..., Any]) -> None:
-    """[T] finite weights that do not depend on how a step's rows are cut."""
+    """Expect [T] finite weights that do not depend on how a step's rows are cut."""
     for case in policy_cases():
         on = f"on {case.name}: "
         lengths = case.lengths

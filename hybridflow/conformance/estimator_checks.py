@@ -26,7 +26,7 @@ class Watched(AdvantageInputs):
 
 
 def try_advantage(estimate: Callable[..., Any]) -> None:
-    """[T] finite advantages and returns; inputs left alone; as many sums over ranks whatever the rows are."""
+    """Expect [T] finite advantages and returns; inputs left alone; as many sums over ranks whatever the rows are."""
     expect_defaults(estimate)
     declared = tuple(getattr(estimate, "_needs", ()))
     sums = set()

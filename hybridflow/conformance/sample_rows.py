@@ -13,7 +13,7 @@ from hybridflow.losses.segments import to_tokens
 
 @dataclass(frozen=True)
 class Case:
-    """R rows of T tokens.
+    """Sample of R rows of T tokens.
 
     Attributes:
         name: what they are, in words.
@@ -66,7 +66,7 @@ def cases() -> list[Case]:
 
 
 def policy_cases() -> list[Case]:
-    """`cases` that have rows: two policies that are the same, that differ, that have nothing in common any more."""
+    """List the `cases` with rows: two policies that are the same, that differ, that have nothing in common any more."""
     differing = [case for case in cases() if len(case.lengths)]
     same = [replace(case, apart=0.0) for case in differing]
     return [*same, *differing, replace(differing[0], name="log-probs that differ by 100", apart=100.0)]

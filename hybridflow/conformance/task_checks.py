@@ -57,13 +57,13 @@ def _number(on: str, grade: object) -> float:
 
 
 def answers_for(grader: str, tasks: Iterable[type[Task]]) -> Sequence[str]:
-    """Some answers of the tasks that name this grader, if there are any that can be made without options."""
+    """Return some answers of the tasks that name this grader, if there are any that can be made without options."""
     own = [cls(any_text_tokenizer()) for cls in tasks if cls.grader == grader and not faults(cls, {})]
     return [as_text(task.example("train", index).answer) for task in own for index in range(SOME)] or ANSWERS
 
 
 def try_task(cls: type[Task]) -> None:
-    """Three splits with rows that a run can take, the same each time; nothing of `held_out` is in `train`."""
+    """Expect three splits with rows that a run can take, the same each time; nothing of `held_out` is in `train`."""
     needed = faults(cls, {})
     expect(not needed, f"it needs options ({', '.join(needed)}), and is tried without any: give each a default")
     task = cls(any_text_tokenizer())
