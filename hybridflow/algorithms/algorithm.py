@@ -48,6 +48,7 @@ class Algorithm:
         heeds: other settings of `algorithm` that it heeds, beside the sizes of batches; None: it does not say. It holds
             for the class itself, not for those that are derived from it.
         columns: columns that its flow gives beside `rewards` for an estimator to read.
+        losses: names of the losses that its updates minimise; what they read must be given (`algorithms.columns`).
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
         preferences: its prompts come with two responses each, one preferred to the other.
@@ -62,6 +63,7 @@ class Algorithm:
     components: ClassVar[tuple[str, ...]] = ("reward_shaping", "reward_kl_control", "advantage", "policy_loss")
     heeds: ClassVar[tuple[str, ...] | None] = None
     columns: ClassVar[tuple[str, ...]] = ("group_id",)
+    losses: ClassVar[tuple[str, ...]] = ()
     learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False
     preferences: ClassVar[bool] = False

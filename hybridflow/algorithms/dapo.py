@@ -28,6 +28,7 @@ class DAPO(Algorithm):
     only_for_kl = ("reference",)
     components = (*Algorithm.components, "rollout_filter")
     heeds = (*SAMPLING, "max_draws")
+    losses = ("policy",)
 
     def rollout(self, prompts: BatchRef) -> BatchRef:
         """Sample until there are enough groups that teach something."""

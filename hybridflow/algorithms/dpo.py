@@ -19,6 +19,7 @@ class DPO(Algorithm):
     components = ("preference_loss",)
     heeds = ()
     columns = ()
+    losses = ("dpo",)
     preferences = True
 
     def rollout(self, prompts: BatchRef) -> BatchRef:

@@ -23,6 +23,7 @@ class GRPO(Algorithm):
     only_for_kl = ("reference",)
     components = (*Algorithm.components, "rollout_filter")
     heeds = SAMPLING
+    losses = ("policy",)
 
     def rollout(self, prompts: BatchRef) -> BatchRef:
         """Generate groups and score them."""

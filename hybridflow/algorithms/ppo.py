@@ -26,6 +26,7 @@ class PPO(Algorithm):
     components: ClassVar[tuple[str, ...]] = (*Algorithm.components, "rollout_filter", "value_loss")
     heeds: ClassVar[tuple[str, ...]] = (*SAMPLING, "critic_warmup_steps")
     columns = ("group_id", "values")
+    losses: ClassVar[tuple[str, ...]] = ("policy", "value")
 
     def rollout(self, prompts: BatchRef) -> BatchRef:
         """Generate, score."""

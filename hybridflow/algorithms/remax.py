@@ -20,6 +20,7 @@ class ReMax(Algorithm):
     components = (*Algorithm.components, "rollout_filter")
     heeds = SAMPLING
     columns = ("group_id", "baseline_rewards", "baseline_lengths")
+    losses = ("policy",)
 
     def rollout(self, prompts: BatchRef) -> BatchRef:
         """Generate, and once more greedily; score both."""

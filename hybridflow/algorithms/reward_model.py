@@ -19,6 +19,7 @@ class RewardModel(Algorithm):
     components = ("pair_loss",)
     heeds = ()
     columns = ()
+    losses = ("pairs",)
     learner = "reward_model"
     preferences = True
 

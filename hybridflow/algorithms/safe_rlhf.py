@@ -25,6 +25,7 @@ class SafeRLHF(PPO):
     roles = ("actor", "critic", "cost_critic", "reference", "reward", "cost")
     components = (*PPO.components, "lagrange")
     heeds = (*SAMPLING, "critic_warmup_steps")
+    losses = ("policy", "value", "cost_value")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

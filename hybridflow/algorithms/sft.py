@@ -18,6 +18,7 @@ class SFT(Algorithm):
     components = ()
     heeds = ()
     columns = ()
+    losses = ("supervised",)
     supervised = True
 
     def learn(self, rollout: BatchRef) -> BatchRef:

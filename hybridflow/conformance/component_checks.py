@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hybridflow.batch.columns import row_numbers
 from hybridflow.conformance.discovery import Found
@@ -24,15 +22,14 @@ from hybridflow.conformance.expectations import (
     expect_floats,
     violations,
 )
+from hybridflow.conformance.loss_checks import expect_gradient, try_loss, try_pair_loss, try_policy_loss
 from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.conformance.sample_rows import Case, cases, policy_cases
 from hybridflow.conformance.task_checks import answers_for, try_grader, try_task
 from hybridflow.losses.aggregations import totals
 from hybridflow.losses.corrections import CorrectionInputs
-from hybridflow.losses.policy_losses import PolicyInputs
 from hybridflow.losses.reward_shapings import ShapingInputs
 from hybridflow.losses.rollout_filters import FilterInputs
-from hybridflow.losses.token_loss import TokenLoss
 
 LIMIT = 6  # tokens that a response of these rows may have
 
@@ -43,69 +40,6 @@ def results(found: Found) -> Results:
         for name, part in found.get(kind, {}).items():
             own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
             yield f"{kind} {name!r}", violations(partial(check, part, **own))
-
-
-def try_policy_loss(loss: Callable[..., Any]) -> None:
-    """Expect [T] finite losses with a finite gradient to the log-probs that is not 0 everywhere, and scalar metrics."""
-    expect_defaults(loss)
-    for case in policy_cases():
-        on = f"on {case.name}: "
-        old, current = case.log_probs()
-        current.requires_grad_()
-        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
-        _expect_loss(on, given, case.tokens, "token")
-        _expect_gradient(on, given.loss, current, flows=not case.apart)
-        again = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
-        expect_again(on, given.loss, again.loss)
-        twice = loss(PolicyInputs(*(torch.cat([x, x]) for x in (current, old, case.advantages(), case.lengths))))
-        _expect_sums(on, given, twice)
-
-
-def try_pair_loss(loss: Callable[..., Any]) -> None:
-    """Expect [P] finite losses with a finite gradient to the scores, and scalar metrics, whatever the labels are."""
-    labels = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for case in policy_cases():
-        on = f"on {case.name}: "
-        pairs = len(case.lengths)
-        scores = [case.noise(pairs, 5).requires_grad_(), case.noise(pairs, 5) + case.apart * case.noise(pairs, 6)]
-        given_labels = {name: case.noise(pairs, 7 + number) > 0 for number, name in enumerate(labels)}
-        given = loss(*scores, **given_labels)
-        _expect_loss(on, given, pairs, "pair")
-        _expect_gradient(on, given.loss, scores[0], flows=True, of="the chosen scores")
-        expect_again(on, given.loss, loss(*scores, **given_labels).loss)
-        twice = {name: torch.cat([values, values]) for name, values in given_labels.items()}
-        _expect_sums(on, given, loss(*(torch.cat([x, x]) for x in scores), **twice))
-
-
-def _expect_loss(on: str, given: Any, size: int, what: str) -> None:
-    expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
-    expect_floats(on, "the loss", given.loss, size, what)
-    for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
-        whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
-        found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
-        expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
-
-
-def _expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
-    """Expect twice the sum of twice the rows; a mean would not double."""
-    for name, total in given.metrics.items():
-        again = twice.metrics.get(name, 2 * total)
-        stays = bool(total.abs() > 1e-4) and bool(torch.isclose(again, total, rtol=1e-4, atol=0.0))
-        expect(
-            not stays,
-            f"{on}metric {name!r} is the same for the rows and for all of them twice, so it is no sum over tokens: "
-            "give it as TokenLoss(loss, metrics, means={...}), or largest={...}",
-        )
-
-
-def _expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool, of: str = "log_probs") -> None:
-    lost = f"{on}gradient does not flow: the loss has none to {of} (is there a detach, item or no_grad too many?)"
-    expect(loss.requires_grad, lost)
-    (gradient,) = torch.autograd.grad(loss.sum(), log_probs, allow_unused=True)
-    expect(gradient is not None, lost)
-    finite = bool(torch.isfinite(gradient).all())
-    expect(finite, f"{on}not finite: the gradient to {of} (hybridflow.losses.ratios.clamped_exp bounds a ratio)")
-    expect(not flows or bool(gradient.any()), f"{on}gradient does not flow: it is 0 everywhere")
 
 
 def try_shaping(shaping: Callable[..., Any]) -> None:
@@ -154,7 +88,7 @@ def try_kl(estimate: Callable[..., Any]) -> None:
         current.requires_grad_()
         given = estimate(current, reference)
         expect_floats(on, "the estimate", given, case.tokens, "token")
-        _expect_gradient(on, given, current, flows=0 < case.apart < 1)
+        expect_gradient(on, given, current, flows=0 < case.apart < 1)
         expect_again(on, given, estimate(current, reference))
 
 
@@ -194,6 +128,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "rollout filter": try_filter,
     "rollout correction": try_correction,
     "policy loss": try_policy_loss,
+    "loss": try_loss,
     "loss of pairs": try_pair_loss,
     "loss aggregation": try_aggregation,
     "KL estimator": try_kl,

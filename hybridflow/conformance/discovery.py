@@ -12,6 +12,7 @@ from hybridflow.losses.aggregations import aggregations
 from hybridflow.losses.corrections import corrections
 from hybridflow.losses.kl_controllers import kl_controllers
 from hybridflow.losses.kl_estimators import kl_estimators
+from hybridflow.losses.loss import losses
 from hybridflow.losses.policy_losses import policy_losses
 from hybridflow.losses.preference_losses import pair_losses
 from hybridflow.losses.reward_shapings import reward_shapings
@@ -24,7 +25,7 @@ from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
-    aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, algorithms,
+    losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, algorithms,
 )  # fmt: skip
 Found = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""

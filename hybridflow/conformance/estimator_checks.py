@@ -70,7 +70,7 @@ def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tens
     """Return the rows of a case with the declared columns, and no others."""
     rows = len(case.lengths)
     tokens = case.tokens
-    ragged = _ragged()
+    ragged = ragged_columns()
     return Watched(
         token_rewards(case.rewards, case.lengths),
         case.lengths.clone(),
@@ -86,7 +86,7 @@ def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tens
     )
 
 
-def _ragged() -> set[str]:
+def ragged_columns() -> set[str]:
     """Return the columns that some role declares as ragged."""
     declared = (method for role in roles for method in methods(roles.get(role)).values())
     return {name for method in declared for name, kind in method.kinds.items() if kind.startswith("ragged")}

@@ -72,23 +72,25 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
 
 def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Yield columns that the estimator reads and nobody gives."""
+    """Yield columns that the estimator or a loss reads and nobody gives; losses that nobody registers."""
+    from hybridflow.algorithms.columns import readers
     from hybridflow.losses.advantages import advantages, needs
+    from hybridflow.losses.loss import losses
     from hybridflow.roles import givers
 
     settings = config.algorithm
     name = settings.advantage.name
-    played = algorithm.roles_of(settings)
-    if "advantage" not in algorithm.components or name not in advantages:
-        return
-    given = {*algorithm.columns, *(("values",) if "critic" in played else ())}
-    for column in needs(name):
-        if column not in given:
+    for loss in algorithm.losses:
+        yield from unknown_name("algorithm.name", losses, loss)
+    for reader in readers(settings, algorithm):
+        for column in reader.missing:
             by = "the sampling of several responses a prompt" if column == "group_id" else ", ".join(givers(column))
             yield (
-                f"algorithm.advantage.name: {name!r} reads the column {column!r}, which is given by "
+                f"{reader.key}: {reader.told} reads the column {column!r}, which is given by "
                 f"{by or 'no role that is known'}; {recipes.called(config)} does not name it among its columns"
             )
+    if "advantage" not in algorithm.components or name not in advantages:
+        return
     if "group_id" in needs(name) and settings.samples_per_prompt < 2:
         yield (
             f"algorithm.samples_per_prompt: {settings.samples_per_prompt} given, but advantage {name!r} compares the "
