@@ -99,7 +99,7 @@ class Forgetful(Algorithm):
             "critic",
             r"'critic', which is not among its roles \(actor, reference, reward\): name it there, roles = ",
         ),
-        ("reference", "its role 'reference', which is not started where no KL is penalised"),
+        ("reference", "its role 'reference', which is not started where no KL is penalized"),
     ],
 )
 def test_a_role_that_is_not_there_is_told_as_such(role: str, said: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hybridflow.algorithms import Algorithm, StepContext
-from hybridflow.algorithms.schedule import schedules
+from hybridflow.algorithms.schedule import Schedule, schedules
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.preflight import load
@@ -74,12 +74,12 @@ class WithoutRows(InTwo):
         return None
 
 
-def taken(cls: type[Any], steps: int = 1) -> list[str]:
+def taken(cls: type[Any], name: str = "sync", steps: int = 1) -> list[str]:
     """What steps of an algorithm call, in order."""
     recorder = Recorder()
     algorithm = cls(load("train", ["experiment=addition"]).algorithm, {"actor": recorder})
     algorithm.calls = recorder.calls
-    schedule = schedules.get("sync")(algorithm, recorder)
+    schedule = schedules.get(name)(algorithm, recorder)
     for number in range(steps):
         assert len(schedule.take_step(StepContext(number, recorder.next_prompts))) == 3
         assert schedule.finish_step() == {"seconds": 1.0}
@@ -122,3 +122,19 @@ def test_prompts_are_there_in_a_step_only() -> None:
 def test_a_schedule_that_is_not_there_is_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"trainer\.schedule: no schedule is named 'sinc'; did you mean 'sync'\?"):
         load("train", ["experiment=addition", "trainer.schedule=sinc"])
+
+
+def test_a_schedule_of_a_users_is_chosen_by_its_name() -> None:
+    @schedules.register("learns_first")
+    class LearnsFirst(Schedule):
+        """Learns from what it is given before it samples."""
+
+        def take_step(self, context: StepContext) -> BatchRef:
+            self.steps.begin_step(context.step_index)
+            self.algorithm.begin_step(context)
+            rows = self.algorithm.learn(context.next_prompts())
+            self.sync_weights()
+            return self.algorithm.rollout(rows)
+
+    assert load("train", ["experiment=addition", "trainer.schedule=learns_first"]).trainer.schedule == "learns_first"
+    assert taken(InTwo, "learns_first") == ["begin 0", "prompts", "learn 0", "sync", "rollout 0", "finish"]
