@@ -35,7 +35,8 @@ class RoleSpec:
     Attributes:
         pool: the name of its pool.
         interface: the methods that its group shows.
-        worker: the registered name of what plays it on the ranks.
+        worker: the registered name of its class on the ranks.
+        engine: the registered name of what has its model there; empty without a model.
         updates: optimizer steps of this role that the run plans.
     """
 
@@ -44,6 +45,7 @@ class RoleSpec:
     layout: Layout
     interface: type[Role]
     worker: str
+    engine: str = ""
     updates: int = 1
 
 

@@ -85,16 +85,22 @@ def _started(config: Config, called: Sequence[str]) -> tuple[str, ...]:
 
 def _role(config: Config, role: str, updates: int) -> RoleSpec:
     pool = _pool_name(config, role)
-    layout = _layout(config, role, config.placement.pools[pool])
-    return RoleSpec(role, pool, layout, _interface(config, role), _worker(config, role), updates)
+    return RoleSpec(
+        role,
+        pool,
+        _layout(config, role, config.placement.pools[pool]),
+        _interface(config, role),
+        _worker(config, role),
+        _engine(config, role),
+        updates,
+    )
 
 
 def _parallel(config: Config, role: str) -> ParallelConfig | None:
     """Return the sizes of a role with a model; None for others, which use one rank a row."""
     if role == "rollout":
         return config.rollout.parallel
-    found: ParallelConfig | None = getattr(config, role).parallel if has_model(config, role) else None
-    return found
+    return section(config, role).parallel if has_model(config, role) else None
 
 
 def _layout(config: Config, role: str, slots: int) -> Layout:
@@ -116,7 +122,7 @@ def _layout(config: Config, role: str, slots: int) -> Layout:
 
 
 def _interface(config: Config, role: str) -> type[Role]:
-    """Return what a role can do: that of reward and cost depends on who plays it, the actor's on who generates."""
+    """Return what a role can do: that of reward and cost depends on their worker, the actor's on who generates."""
     if role == GRADER:
         return roles.get("reward")
     if role == "actor" and is_disaggregated(config):
@@ -130,6 +136,13 @@ def _worker(config: Config, role: str) -> str:
         return "reward"
     given = section(config, role).worker if role in (*MODEL_ROLES, *BY_MODEL) else role
     return "training_actor" if (role, given) == ("actor", "actor") and is_disaggregated(config) else given
+
+
+def _engine(config: Config, role: str) -> str:
+    """Return the registered name of a role's engine; an actor that generates itself has that of `rollout` too."""
+    if role == "rollout":
+        return config.rollout.engine
+    return section(config, role).engine if has_model(config, role) else ""
 
 
 def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:

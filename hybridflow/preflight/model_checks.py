@@ -88,8 +88,8 @@ def _head(config: Config, role: str, found: str) -> Iterator[str]:
 
 def _distinct(config: Config, facts: Facts) -> list[str]:
     """Return the roles with a model, but only the first of those that shard one model alike."""
-    first: dict[tuple[str, int, int], str] = {}
+    first: dict[tuple[str, str, int, int], str] = {}
     for role in with_models(config, facts.roles):
         own = section(config, role)
-        first.setdefault((own.model.path, own.parallel.tensor, own.parallel.pipeline), role)
+        first.setdefault((own.model.path, own.engine, own.parallel.tensor, own.parallel.pipeline), role)
     return list(first.values())

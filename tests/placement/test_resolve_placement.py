@@ -32,11 +32,11 @@ def test_colocated_roles_share_the_first_pool() -> None:
     assert [(pool.name, pool.slots, pool.device, pool.light) for pool in placed.pools] == [
         ("main", 2, Device.cpu, False)
     ]
-    assert [(role.name, role.pool, role.worker) for role in placed.roles] == [
-        ("actor", "main", "actor"),
-        ("critic", "main", "critic"),
-        ("reference", "main", "reference"),
-        ("reward", "main", "reward"),
+    assert [(role.name, role.pool, role.worker, role.engine) for role in placed.roles] == [
+        ("actor", "main", "actor", "megatron"),
+        ("critic", "main", "critic", "megatron"),
+        ("reference", "main", "reference", "megatron"),
+        ("reward", "main", "reward", ""),
     ]
     assert placed.role("actor").layout == Layout(tensor=2, generation=(1, 1))
     assert placed.role("critic").layout == Layout(tensor=2)
@@ -62,7 +62,7 @@ def test_generation_on_a_pool_of_its_own_is_a_role() -> None:
     assert placed.is_disaggregated
     actor, rollout = placed.role("actor"), placed.role("rollout")
     assert (actor.interface, actor.worker) == (TrainingActorRole, "training_actor")
-    assert (rollout.interface, rollout.worker, rollout.pool) == (RolloutRole, "rollout", "rollout")
+    assert (rollout.interface, rollout.worker, rollout.engine) == (RolloutRole, "rollout", "vllm")
     assert actor.layout == Layout(tensor=2) and rollout.layout == Layout()
     assert [role.name for role in placed.roles] == [*PPO, "rollout"]
 
