@@ -57,6 +57,8 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         """Sample with the newest weights. Generation's memory is there until the last row only."""
+        # Though a schedule has done so: a flow may learn and sample again within a step, generation may have lost its
+        # weights in sleep, and only this rank knows both versions. If they are the same, this compares two numbers.
         self.sync_weights()
         try:
             yield from stream(self.context, self.generator, prompts, step, changes)
