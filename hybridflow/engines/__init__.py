@@ -1,1 +1,1 @@
-"""The engines: Megatron-core for training and scoring, vLLM for generation."""
+"""Engines behind two protocols (`base`): Megatron-core for training and scoring, vLLM for generation."""

@@ -1,4 +1,4 @@
-"""The two seams behind which engines stand, and the registries from which settings choose one by its name.
+"""Protocols behind which engines stand, and the registries from which settings choose one by its name.
 
 An engine has two parts. A *backend* is light: it says how the engine cuts a model and what it does not take, so that
 checks and plans can ask it on the controller, and on ranks that have another engine. Its `build` makes the *engine*, on
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TrainingEngine(ABC):
-    """One role's model on this rank: scores rows, and takes optimizer steps on them.
+    """Model of one role on this rank: scores rows, and takes optimizer steps on them.
 
     All ranks of the role make the same calls; each data parallel rank with its own rows, of which there may be none.
 
@@ -116,7 +116,7 @@ class TrainingEngine(ABC):
 
 
 class GenerationEngine(ABC):
-    """One generation replica's part on this rank.
+    """Part of a generation replica on this rank.
 
     Its weights come only through `update_weights`. It sleeps when it is made and after `sleep`; `update_weights` wakes
     it.
@@ -176,7 +176,7 @@ class GenerationEngine(ABC):
 
 
 class TrainingBackend(ABC):
-    """What is known of a training engine where it cannot be imported, and how it is made where it can.
+    """Knowledge of a training engine where it cannot be imported, and its maker where it can.
 
     Attributes:
         parallelism: of `context` and `expert`, the kinds that it has.
@@ -212,7 +212,7 @@ class TrainingBackend(ABC):
 
 
 class GenerationBackend(ABC):
-    """The same of a generation engine."""
+    """Knowledge of a generation engine where it cannot be imported, and its maker where it can."""
 
     @classmethod
     @abstractmethod

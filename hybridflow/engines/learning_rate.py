@@ -1,4 +1,4 @@
-"""The learning rate of each update of a run: a warm-up, then a decay over the updates that are left."""
+"""Learning rate of each update of a run: a warm-up, then a decay over the updates that are left."""
 
 from __future__ import annotations
 

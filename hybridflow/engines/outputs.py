@@ -1,4 +1,4 @@
-"""What passes between a training engine and the losses of its caller."""
+"""Values that pass between a training engine and the losses of its caller."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TokenOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Rows that go through the model together, as a loss sees them; engines add what their model takes.
+    """Group of rows that go through the model together, as a loss sees them; engines add what their model takes.
 
     Attributes:
         rows: [R] which rows of the batch these are, in the order of `TokenOutputs`.
@@ -49,7 +49,7 @@ LossShare = Callable[[TokenOutputs, MicroBatch], "Tensor"]
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an optimizer step says of itself.
+    """Result of an optimizer step.
 
     Attributes:
         applied: False: the gradient was not finite, so weights and state are as they were.

@@ -1,4 +1,4 @@
-"""What to sample, what comes of it, and a random stream of its own for each row."""
+"""Sampling: its settings, the rows that come of it, and a random stream of its own for each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an engine lays the weights of a model over its ranks. Pure: checks and plans ask it where no engine is.
+"""Sharding: how an engine lays the weights of a model over its ranks. Pure: asked where no engine is.
 
 A sharding that exists is one that works: what the model does not allow is refused when it is made, and nowhere else.
 """
@@ -18,14 +18,14 @@ Span = tuple[int, int]
 
 
 class Sharding(Protocol):
-    """A model over the ranks of one replica.
+    """Model over the ranks of one replica.
 
     Experts, ZeRO-3's parts and adapters are other shardings: whoever asks sees coordinates, and regions of weights.
     """
 
     @property
     def shape(self) -> ModelShape:
-        """The model."""
+        """Sizes of the model."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class Sharding(Protocol):
 
 
 class Indivisible(NamedTuple):
-    """A size that a model does not allow.
+    """Size that a model does not allow.
 
     Attributes:
         size: the setting to change, `tensor` or `pipeline`.
@@ -72,7 +72,7 @@ class Indivisible(NamedTuple):
 
 
 class ShardingError(ValueError):
-    """A model cannot be laid out so.
+    """Raised for a model that cannot be laid out so.
 
     Attributes:
         problems: the first that is wrong with each size.
@@ -125,7 +125,7 @@ class TensorSharding:
 
     @cached_property
     def stages(self) -> tuple[tuple[Weight, ...], ...]:
-        """The weights of each stage."""
+        """Weights of each stage."""
         return tuple(
             tuple(stage_table(self.shape, self.pipeline, stage, head=self.head)) for stage in range(self.pipeline)
         )
@@ -135,22 +135,23 @@ class TensorSharding:
         return {(weight.name, weight.place): stage for stage, mine in enumerate(self.stages) for weight in mine}
 
     def weights(self, at: Coordinate) -> Sequence[Weight]:
-        """The weights of its stage."""
+        """Return the weights of its stage."""
         return self.stages[at.pp]
 
     def region(self, weight: Weight, at: Coordinate) -> Span | None:
-        """An equal share of the padded axis, less the padding."""
+        """Return an equal share of the padded axis, less the padding."""
         if self._stage_of.get((weight.name, weight.place)) != at.pp:
             return None
         if weight.axis is None:
             return 0, weight.shape[0]
-        whole, copies = weight.shape[weight.axis], self.copies(weight)
+        whole = weight.shape[weight.axis]
+        copies = self.copies(weight)
         share = self.padded(weight) * copies // self.tensor
         first = at.tp // copies * share
         return min(first, whole), min(first + share, whole)
 
     def holders(self, weight: Weight) -> Sequence[Coordinate]:
-        """The tensor ranks of its stage."""
+        """Return the tensor ranks of its stage."""
         stage = self._stage_of.get((weight.name, weight.place))
         return [] if stage is None else [Coordinate(tp=tp, pp=stage) for tp in range(self.tensor)]
 
@@ -161,7 +162,7 @@ class TensorSharding:
 
 
 class Shardings(NamedTuple):
-    """One model, as it is laid out in training and in generation."""
+    """Pair of shardings of one model: in training and in generation."""
 
     training: Sharding
     generation: Sharding

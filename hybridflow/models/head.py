@@ -1,4 +1,4 @@
-"""What stands on top of a decoder."""
+"""Heads that stand on top of a decoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ VALUE_HEAD, SCORE_HEAD = "value_head.weight", "score.weight"
 
 
 class Head(StrEnum):
-    """What a model says of its hidden states: the next token, the value of a state, or the score of a row."""
+    """Output of a model for its hidden states: the next token, the value of a state, or the score of a row."""
 
     lm = "lm"
     value = "value"

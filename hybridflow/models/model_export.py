@@ -1,4 +1,4 @@
-"""A trained model's folder: what belongs into it beside the weights, and how it takes the place of an earlier one.
+"""Folder of a trained model: what belongs into it beside the weights, and how it takes the place of an earlier one.
 
 A folder is written beside its place, as `.NAME.partial`, and gets its name when it is whole; so whatever ends the
 process, and whenever, the name is that of the earlier folder or of the new one, and no file of the one is in the other.

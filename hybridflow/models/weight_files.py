@@ -1,7 +1,7 @@
-"""The weights of a Hugging Face folder, read in slices.
+"""Weights of a Hugging Face folder, read in slices.
 
 A slice is cut out of the mapped file, so a process holds one slice at a time, whatever the model's size. What the
-system keeps of the file's pages is its own affair; of a tensor whose rows are cut these may be most.
+system keeps of the file's pages is its own affair; of a tensor whose rows are split these may be most.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The weight table: every tensor of a Hugging Face folder, the layer it belongs to and what its split axis counts.
+"""Weight table: every tensor of a Hugging Face folder, the layer it belongs to and what its split axis counts.
 
 Every split is contiguous along one axis of the tensor, so shards nest whenever their sizes divide. Where an engine
 pads, fuses or copies is its sharding's affair (`hybridflow.engines.sharding`).
@@ -18,7 +18,7 @@ EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Along(StrEnum):
-    """What a split axis counts."""
+    """Unit that a split axis counts."""
 
     vocabulary = "vocabulary"
     heads = "heads"
@@ -45,7 +45,7 @@ class Weight:
 
     @property
     def width(self) -> int:
-        """Numbers at one index of the split axis (of the rows, if the weight is not cut)."""
+        """Numbers at one index of the split axis (of the rows, if the weight is not split)."""
         return math.prod(self.shape) // self.shape[self.axis or 0]
 
     @property
@@ -54,7 +54,7 @@ class Weight:
         return self.name == EMBEDDING and self.place == LAST
 
     def with_length(self, length: int) -> tuple[int, ...]:
-        """Return its shape with another size of the split axis (of the rows, if the weight is not cut)."""
+        """Return its shape with another size of the split axis (of the rows, if the weight is not split)."""
         axis = self.axis or 0
         return (*self.shape[:axis], length, *self.shape[axis + 1 :])
 
@@ -92,8 +92,10 @@ def stage_table(shape: ModelShape, pipeline: int, stage: int, *, head: Head = He
 
 
 def _layer(shape: ModelShape, layer: int) -> list[Weight]:
-    hidden, ffn, dim = shape.hidden, shape.ffn, shape.head_dim
-    queries, keys = shape.heads * dim, shape.kv_heads * dim
+    hidden = shape.hidden
+    ffn = shape.ffn
+    queries = shape.heads * shape.head_dim
+    keys = shape.kv_heads * shape.head_dim
     attention = {"q": (queries, Along.heads), "k": (keys, Along.kv_heads), "v": (keys, Along.kv_heads)}
     name = f"model.layers.{layer}."
     found = [Weight(f"{name}input_layernorm.weight", (hidden,), layer)]
@@ -102,7 +104,7 @@ def _layer(shape: ModelShape, layer: int) -> list[Weight]:
         for letter, (rows, along) in attention.items():
             found.append(Weight(f"{name}self_attn.{letter}_proj.{kind}", (rows, *tail), layer, 0, along))
     for letter in "qk" if shape.qk_norm else "":
-        found.append(Weight(f"{name}self_attn.{letter}_norm.weight", (dim,), layer))
+        found.append(Weight(f"{name}self_attn.{letter}_norm.weight", (shape.head_dim,), layer))
     return [
         *found,
         Weight(f"{name}self_attn.o_proj.weight", (hidden, queries), layer, 1, Along.heads),

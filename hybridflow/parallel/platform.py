@@ -1,4 +1,4 @@
-"""The platform: CPU and gloo, or CUDA and NCCL. Nothing else in the project asks which it is.
+"""Platform: CPU and gloo, or CUDA and NCCL. Nothing else in the project asks which it is.
 
 `platform()` decides once: as the pool of this process has chosen, else by what torch sees. On a CPU a slot is one
 process with one thread.
@@ -42,7 +42,7 @@ class Platform:
 
     @property
     def accelerated(self) -> bool:
-        """Whether it is a device beside the host, with memory of its own and transfers that run beside its work."""
+        """True for a device beside the host, with memory of its own and transfers that run beside its work."""
         return self.name == "cuda"
 
     @property

@@ -64,7 +64,8 @@ class GroupMaker:
         """Return the one of these groups that this rank is in; None if it is in none."""
         key = tuple(map(tuple, groups))
         if key not in self._made:
-            rank, made = dist.get_rank(), [dist.new_group(list(ranks), timeout=self.timeout) for ranks in key]
+            rank = dist.get_rank()
+            made = [dist.new_group(list(ranks), timeout=self.timeout) for ranks in key]
             self._made[key] = next((group for ranks, group in zip(key, made, strict=True) if rank in ranks), None)
         return self._made[key]
 
@@ -80,7 +81,8 @@ def make_groups(layout: Layout, timeout_s: float) -> Groups:
 
     Raises ValueError if torch.distributed has another number of ranks than the layout.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
+    world = dist.get_world_size()
     if world != layout.size:
         raise ValueError(f"the layout has {layout.size} ranks, torch.distributed has {world}")
     make = GroupMaker(timedelta(seconds=timeout_s))

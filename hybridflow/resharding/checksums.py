@@ -39,7 +39,8 @@ def source_checksums(transport: Transport, generation: Sharding, place: int) -> 
         parts = item.parts or (Part(transport.mine, regions[place], item.elements),)
         for part in (part for part in parts if part.giver == transport.mine):
             held = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
-            axis, first = item.weight.axis or 0, 0 if item.weight.axis is None else part.span[0]
+            axis = item.weight.axis or 0
+            first = 0 if item.weight.axis is None else part.span[0]  # a weight that is not split is whole here
             for taker, want in enumerate(regions):
                 a, b = max(part.span[0], want[0]), min(part.span[1], want[1])
                 if a < b:

@@ -1,4 +1,4 @@
-"""A process group over two pools, beside each pool's own: for messages from one rank to another."""
+"""Process group over two pools, beside each pool's own: for messages from one rank to another."""
 
 from __future__ import annotations
 

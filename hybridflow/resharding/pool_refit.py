@@ -24,7 +24,7 @@ from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
 from hybridflow.resharding.pool_link import Link
 from hybridflow.resharding.refit import BUCKET_BYTES, WeightUpdate, in_short
-from hybridflow.resharding.transport import Shards, Transport, _Arriving, in_hf_shape
+from hybridflow.resharding.transport import Arriving, Shards, Transport, in_hf_shape
 
 
 def plan_for(shardings: Shardings, link: Link, dtype: torch.dtype, bucket_bytes: int) -> Plan:
@@ -128,7 +128,7 @@ class WeightReceiver(Transport):
 
     link: Link | None = None
 
-    def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
+    def _start(self, bucket: Bucket, room: Tensor) -> Arriving:
         """Receive one message from each giver, into its place."""
         assert self.link is not None
         buffer = room[: bucket.size]
@@ -137,7 +137,7 @@ class WeightReceiver(Transport):
         works = [
             self.link.receive(room, self.exchange.givers[giver]) for giver, room in zip(givers, rooms, strict=True)
         ]
-        return _Arriving(buffer, works)
+        return Arriving(buffer, works)
 
 
 class _Nothing:

@@ -28,7 +28,7 @@ class Shards(Protocol):
         ...
 
 
-class _Arriving(NamedTuple):
+class Arriving(NamedTuple):
     """Bucket on its way: the numbers of the first giver, of the second, and so on."""
 
     buffer: Tensor
@@ -85,16 +85,16 @@ class Transport:
         """Allocate a buffer that is large enough for any of these buckets."""
         return torch.empty(max((b.size for b in buckets), default=0), dtype=self.dtype, device=self.device)
 
-    def _start(self, bucket: Bucket, room: Tensor) -> _Arriving:
+    def _start(self, bucket: Bucket, room: Tensor) -> Arriving:
         """Exchange a bucket. Parts of one size go in one all-gather, others giver by giver."""
         buffer = room[: bucket.size]
         self._fill(bucket, buffer)
         sizes = [bucket.sizes[giver] for giver in range(len(self.exchange.givers))]
         parts = buffer.split(sizes)
         if not bucket.size:
-            return _Arriving(buffer, [])
+            return Arriving(buffer, [])
         if len(set(sizes)) == 1:
-            return _Arriving(
+            return Arriving(
                 buffer, [dist.all_gather_into_tensor(buffer, parts[self.mine], group=self.group, async_op=True)]
             )
         works = [
@@ -102,7 +102,7 @@ class Transport:
             for giver, part in enumerate(parts)
             if len(part)
         ]
-        return _Arriving(buffer, works)
+        return Arriving(buffer, works)
 
     def _fill(self, bucket: Bucket, buffer: Tensor) -> None:
         mine = self.mine

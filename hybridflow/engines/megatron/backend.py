@@ -20,7 +20,7 @@ class MegatronBackend(TrainingBackend):
 
     @classmethod
     def sharding(cls, shape: ModelShape, layout: Layout, *, head: Head = Head.lm) -> MegatronSharding:
-        """Every data parallel rank has the same."""
+        """Give every data parallel rank the same shards."""
         return MegatronSharding(shape, layout.tensor, layout.pipeline, head)
 
     @classmethod

@@ -43,8 +43,8 @@ class MegatronEngine(TrainingEngine):
         sequence: sequence parallelism between the tensor ranks.
         recompute: which activations are computed again in the backward pass.
 
-    Raises ValueError for a model that cannot be run or cut so, or if a reward model is only to score, but the folder
-    has none.
+    Raises ValueError for a model that cannot be run or sharded so, or if a reward model is only to score, but the
+    folder has none.
     """
 
     def __init__(
@@ -64,7 +64,10 @@ class MegatronEngine(TrainingEngine):
         if platform().shimmed:
             cpu_shim.apply()
         rng_states.seed(seed, groups.at.tp)
-        self.folder, self.groups, self.head, self.budget = Path(folder), groups, head, budget
+        self.folder = Path(folder)
+        self.groups = groups
+        self.head = head
+        self.budget = budget
         self.shape = read_shape(folder)
         self.sharding = MegatronSharding(self.shape, groups.layout.tensor, groups.layout.pipeline, head)
         self._tokens = tokens.Vocabulary(str(folder), self.shape.vocab)
@@ -98,7 +101,8 @@ class MegatronEngine(TrainingEngine):
         found = self._look(micros, temperature)
         if not self.groups.last_stage:
             return None
-        learned, names = LearnedTokens.of(batch), ("values",) if self.head is Head.value else ("log_probs", "entropy")
+        learned = LearnedTokens.of(batch)
+        names = ("values",) if self.head is Head.value else ("log_probs", "entropy")
         return {name: _in_order(learned, micros, [getattr(out, name) for out in found]) for name in names}
 
     def score_rows(self, batch: Batch) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""An engine on disk: weights, optimizer, schedule and random states, by Megatron-core's dist-checkpointing.
+"""Engine on disk: weights, optimizer, schedule and random states, by Megatron-core's dist-checkpointing.
 
 A tensor is saved whole under its Hugging Face name and shape, as `weights/NAME` (float32), and once the optimizer has
 taken a step as `exp_avg/NAME` and `exp_avg_sq/NAME`; so any layout loads what any other saved. Every rank writes what
@@ -35,7 +35,8 @@ from hybridflow.models import Weight
 from hybridflow.models.weight_files import Slice
 from hybridflow.parallel.platform import platform
 
-STATE, TENSORS = "state.json", "tensors"
+STATE = "state.json"
+TENSORS = "tensors"
 KINDS = {"weights": "main", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}  # folder name: name in `OptimizerShard`
 
 
@@ -96,10 +97,12 @@ def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> d
 
 def _to_save(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str) -> Iterator[ShardedTensor]:
     """Yield the shards of one kind that this rank writes."""
-    at, dp = weights.groups.at, weights.groups.dp
+    at = weights.groups.at
+    dp = weights.groups.dp
     inner = optimizer.inner
     for number, (param, parts) in enumerate(_by_param(weights, weights.entries).items()):
-        mine, writer = shard_of(inner, param), number % dp.size()
+        mine = shard_of(inner, param)
+        writer = number % dp.size()  # what data parallel ranks have alike, they share out
         values = None if mine is None else mine.main if kind == "weights" else mine.adam[KINDS[kind]]
         if is_distributed(inner):
             values = gather(values, mine.span if mine else (0, 0), param.shape, writer, dp)
@@ -144,7 +147,8 @@ def _by_param(weights: LocalWeights, some: list[Weight]) -> dict[nn.Parameter, l
 
 
 def _shard(kind: str, part: Slice, values: Tensor) -> ShardedTensor:
-    shape, axis = part.weight.shape, part.weight.axis
+    shape = part.weight.shape
+    axis = part.weight.axis
     offset = tuple(part.span[0] if i == axis else 0 for i in range(len(shape)))
     # No `axis_fragmentations`: the shards of a vocabulary need not be of one size.
     return ShardedTensor(f"{kind}/{part.weight.name}", values, values.dtype, tuple(values.shape), shape, offset, None)

@@ -1,4 +1,4 @@
-"""A GPTModel of our shape on a role's groups, and the scalar head of a critic or a reward model."""
+"""GPTModel of our shape on a role's groups, and the scalar head of a critic or a reward model."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def transformer_config(
 ) -> TransformerConfig:
     """Megatron's configuration of a shape.
 
-    With `sequence`, what lies between the cut layers is cut over the tensor ranks along the tokens (sequence
-    parallelism, arXiv 2205.05198); with one tensor rank there is nothing to cut.
+    With `sequence`, what lies between the sharded layers is split over the tensor ranks along the tokens (sequence
+    parallelism, arXiv 2205.05198); with one tensor rank there is nothing to split.
 
     The fusions are off because they are CUDA kernels or, for the cross entropy, cast gradients to bf16.
     `calculate_per_token_loss` makes gradients a plain sum over micro-batches and data parallelism: our losses carry
@@ -96,7 +96,8 @@ def build_model(
     sharding: MegatronSharding, groups: Groups, collection: ProcessGroupCollection, config: TransformerConfig
 ) -> GPTModel:
     """Make this rank's part of the model; weights are not set."""
-    shape, head = sharding.shape, sharding.head
+    shape = sharding.shape
+    head = sharding.head
     if config.sequence_parallel and parallel_state._GLOBAL_MEMORY_BUFFER is None:
         parallel_state._set_global_memory_buffer()  # made by Megatron only with its global groups
     model = GPTModel(

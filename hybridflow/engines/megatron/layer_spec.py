@@ -28,7 +28,7 @@ from hybridflow.parallel.platform import Platform, platform
 
 @dataclass
 class PackedRows(PackedSeqParams):
-    """Rows among T packed tokens. All layers of a forward share it.
+    """Packed rows among T tokens. All layers of a forward share it.
 
     Attributes:
         buckets: rows of like length are attended to together. For each bucket of B rows with at most L tokens:

@@ -30,12 +30,13 @@ class LocalWeights:
     """
 
     def __init__(self, model: GPTModel, sharding: MegatronSharding, groups: Groups) -> None:
-        self.sharding, self.groups = sharding, groups
+        self.sharding = sharding
+        self.groups = groups
         self._params = dict(model.named_parameters())
         self._first_layer = groups.at.pp * sharding.shape.layers // sharding.pipeline
         self.slices = sharding.slices(groups.at)
         self.entries = [weight for weight in sharding.weights(groups.at) if not weight.is_tied_copy]
-        self._mark_cut()
+        self._mark_sharded()
 
     def shard(self, weight: Weight) -> Tensor:
         """Return this rank's part of a weight: a view of the parameter."""
@@ -50,8 +51,8 @@ class LocalWeights:
         """Bytes with padding; without gradients and what an optimizer holds."""
         return sum(param.nbytes for param in self._params.values())
 
-    def _mark_cut(self) -> None:
-        """Tell Megatron which parameters are cut: it does so itself only where it also initialises them.
+    def _mark_sharded(self) -> None:
+        """Tell Megatron which parameters are sharded: it does so itself only where it also initialises them.
 
         Without the mark the gradient norm counts the parts of tensor rank 0 alone.
         """
@@ -101,7 +102,8 @@ class LocalWeights:
         It takes the place of an earlier one when it is whole (`hybridflow.models.model_export`). All ranks call it;
         (tensor 0, data 0) of each stage writes. Ranks of several nodes need a shared file system.
         """
-        out, group = Path(folder).resolve(), self.groups.everyone
+        out = Path(folder).resolve()
+        group = self.groups.everyone
         if self.groups.rank == 0:
             model_export.begin(out)
         dist.barrier(group=group)
@@ -119,7 +121,8 @@ class LocalWeights:
 
     def _write_stage(self, out: Path) -> None:
         """Write a stage's weights: every rank gathers, one writes."""
-        at, stages = self.groups.at, self.groups.layout.pipeline
+        at = self.groups.at
+        stages = self.groups.layout.pipeline
         writer = at.tp == 0 and at.dp == 0
         tensors = {name: tensor.cpu().clone() if writer else None for name, tensor in self.gathered()}
         if writer:

@@ -1,4 +1,4 @@
-"""Rows to packed micro-batches: no token of padding in a forward.
+"""Packs rows into micro-batches: no token of padding in a forward.
 
 A row is its prompt and its response, end to end. Micro-batches are runs of rows within a token budget; results come
 back in the order of the rows.
@@ -104,7 +104,8 @@ def _pack(
 def packed_rows(starts: np.ndarray, device: torch.device) -> PackedRows:
     """Buckets for attention over rows that start at `starts` ([R + 1], from 0 to T)."""
     lengths = np.diff(starts)
-    buckets, orders = [], []
+    buckets = []
+    orders = []
     for rows in _buckets(lengths):
         longest = lengths[rows].max()
         places = np.arange(longest)

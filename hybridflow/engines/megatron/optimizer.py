@@ -148,7 +148,8 @@ class Schedule(OptimizerParamScheduler):
     """
 
     def __init__(self, inner: Any, settings: OptimizerConfig, updates: int) -> None:
-        self._settings, self._updates = settings, updates
+        self._settings = settings
+        self._updates = updates
         super().__init__(
             inner,
             init_lr=0.0,

@@ -1,4 +1,4 @@
-"""This rank's optimizer shard of a parameter, in one form for all of Megatron-core's optimizers.
+"""Optimizer shard of a parameter on this rank, in one form for all of Megatron-core's optimizers.
 
 Without a distributed optimizer every data parallel rank holds all of it; with one, each holds a part of the flattened
 parameter. `gather` and `OptimizerShard.fill` go between that part and the whole.

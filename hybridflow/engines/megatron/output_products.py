@@ -1,4 +1,4 @@
-"""The products with an output layer's weight, in float32, whatever the weight's format.
+"""Products with an output layer's weight, in float32, whatever the weight's format.
 
 A GPU multiplies float32 numbers, without TF32, far slower than bfloat16 ones (H100: 67 against 989 TFLOP/s): so the
 output layer of a 7B model would cost as much as its whole body. The product of two bfloat16 numbers is exact in

@@ -1,4 +1,4 @@
-"""The states of every random number generator of this process: torch's, Megatron's tracker's, numpy's and Python's."""
+"""States of every random number generator of this process: torch's, Megatron's tracker's, numpy's and Python's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Megatron's cut of a model: its padding, and where each Hugging Face tensor lives in its parameters. Pure.
+"""Megatron's sharding of a model: its padding, and where each Hugging Face tensor lives in its parameters. Pure.
 
 Megatron fuses: `linear_qkv` holds, for each key/value head, that head's queries, key and value; `linear_fc1` holds
 this rank's gate rows, then its up rows. In both, the part of one Hugging Face tensor is `[blocks, rows, ...]` inside
@@ -43,7 +43,7 @@ class MegatronSharding(TensorSharding):
     """
 
     def padded(self, weight: Weight) -> int:
-        """A vocabulary is padded to a multiple of 64 and of the tensor size."""
+        """Pad a vocabulary to a multiple of 64 and of the tensor size."""
         if weight.along is Along.vocabulary:
             return padded_vocabulary(self.shape, self.tensor)
         return super().padded(weight)
@@ -63,7 +63,7 @@ class MegatronSharding(TensorSharding):
         return param if weight.axis is None else param.narrow(weight.axis, 0, span[1] - span[0])
 
     def _fused(self, weight: Weight) -> tuple[int, int, int] | None:
-        """Blocks of a rank's fused parameter, and the rows (first, count) of this tensor in each."""
+        """Return the blocks of a rank's fused parameter, and the rows (first, count) of this tensor in each."""
         module = _module(weight)
         if module.startswith("mlp.") and module != "mlp.down_proj":
             rows = self.shape.ffn // self.tensor
@@ -92,7 +92,7 @@ def parameter(weight: Weight, first_layer: int = 0) -> str:
 
 
 def _module(weight: Weight) -> str:
-    """The path of its Hugging Face module inside a layer; empty outside of layers."""
+    """Return the path of its Hugging Face module inside a layer; empty outside of layers."""
     if not isinstance(weight.place, int):
         return ""
     return weight.name.removeprefix(f"model.layers.{weight.place}.").rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Log-probs and entropy of tokens from their hidden states, through an output layer that is cut along the vocabulary.
+"""Log-probs and entropy of tokens from their hidden states, through an output layer sharded along the vocabulary.
 
 Each rank holds `weight` [V / t, H]. Logits are made for a chunk of tokens at a time, in the forward and again in the
 backward pass, so [T, V] logits never exist. A rank reduces its own part of the vocabulary to three numbers a token

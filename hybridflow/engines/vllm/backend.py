@@ -19,12 +19,12 @@ class VllmBackend(GenerationBackend):
 
     @classmethod
     def sharding(cls, shape: ModelShape, layout: Layout) -> VllmSharding:
-        """Every replica has the same."""
+        """Give every replica the same shards."""
         return VllmSharding(shape, *layout.generation_sizes)
 
     @classmethod
     def refuse(cls, shape: ModelShape, device: str) -> None:
-        """Its attention has kernels for some sizes of heads only."""
+        """Refuse sizes of heads that its attention has no kernel for."""
         if device == "cpu" and shape.head_dim not in HEAD_DIMS_ON_CPU:
             raise ValueError(
                 f"heads of {shape.head_dim} numbers: vLLM's attention on a CPU takes "

@@ -46,7 +46,7 @@ class VllmEngine(GenerationEngine):
         folder: Hugging Face folder, for the configuration and the tokenizer; no weight is read from it.
         stop_ids: token ids that end a response (the end is part of it).
 
-    Raises ValueError, before anything of vLLM is started, for a model that it cannot run or cut so.
+    Raises ValueError, before anything of vLLM is started, for a model that it cannot run or shard so.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class VllmEngine(GenerationEngine):
             self.version = None
 
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
-        """A prefix that rows of this call share is computed once, and nothing is left of earlier calls."""
+        """Compute a prefix that rows of this call share once; nothing is left of earlier calls."""
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
         check_temperature(sampling.temperature)
@@ -149,7 +149,8 @@ class VllmEngine(GenerationEngine):
         self._check_idle("generation was asked for")
         wake(self._llm, "kv_cache")
         self._forget_prefixes()
-        engine, names = self._llm.llm_engine, []
+        engine = self._llm.llm_engine
+        names = []
         try:
             for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
                 names.append(engine.add_request(str(row), tokens_input(prompt.tolist()), one))

@@ -1,4 +1,4 @@
-"""A row as vLLM takes it and gives it back."""
+"""Rows as vLLM takes them and gives them back."""
 
 from __future__ import annotations
 

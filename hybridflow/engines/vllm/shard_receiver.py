@@ -1,6 +1,6 @@
-"""A weight-transfer engine, registered with vLLM, that takes this rank's own shards. No full tensor is ever needed.
+"""Weight-transfer engine, registered with vLLM, that takes this rank's own shards. No full tensor is ever needed.
 
-vLLM's loaders cut a full tensor by tensor rank, and copy what they cut once more; a shard is written to where it
+vLLM's loaders slice a full tensor by tensor rank, and copy the slice once more; a shard is written to where it
 belongs at once. That is in place, so that addresses stay (CUDA graphs), but for what vLLM packs and keeps packed only
 (linear layers on a CPU, vLLM 0.32): there it goes into a fresh parameter, which is packed when all of its layer has
 come. With tied embeddings the output layer has a packed weight of its own, which is packed last.
@@ -102,7 +102,7 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
         _pack_tied_head(self.model)
 
     def shutdown(self) -> None:
-        """Nothing is held."""
+        """Release nothing: nothing was taken."""
 
     def _whole(self, names: list[str], stream: ShardStream) -> None:
         """Finish a layer that has all its weights."""

@@ -1,4 +1,4 @@
-"""vLLM's cut of a model. Pure."""
+"""vLLM's sharding of a model. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class VllmSharding(TensorSharding):
     """Key/value heads that are fewer than the tensor ranks are copied, each to several neighbors."""
 
     def refusals(self) -> Iterator[Indivisible]:
-        """Heads need only divide or fill the ranks, and the padded vocabulary must divide."""
-        heads, tensor = self.shape.kv_heads, self.tensor
+        """Let heads divide or fill the ranks; the padded vocabulary must divide."""
+        heads = self.shape.kv_heads
+        tensor = self.tensor
         yield from self.uneven("tensor", tensor, self.shape.heads, "attention heads")
         if heads % tensor and tensor % heads:
             yield Indivisible("tensor", tensor, f"neither divides nor is a multiple of the {heads} key/value heads")
@@ -27,11 +28,11 @@ class VllmSharding(TensorSharding):
         yield from self.uneven("pipeline", self.pipeline, self.shape.layers, "layers")
 
     def padded(self, weight: Weight) -> int:
-        """A vocabulary is padded, whatever the tensor size."""
+        """Pad a vocabulary, whatever the tensor size."""
         return padded_vocabulary(self.shape) if weight.along is Along.vocabulary else super().padded(weight)
 
     def copies(self, weight: Weight) -> int:
-        """Keys and values of one head are on so many ranks."""
+        """Count the ranks that have the keys and values of one head."""
         return max(self.tensor // self.shape.kv_heads, 1) if weight.along is Along.kv_heads else 1
 
 

@@ -1,4 +1,4 @@
-"""The plan of a transition: which rank gives which part of which weight to whom. Pure arithmetic, made once."""
+"""Plan of a transition: which rank gives which part of which weight to whom. Pure arithmetic, made once."""
 
 from hybridflow.resharding.plan.colocated import METHODS, make_plan, refuse_unnested
 from hybridflow.resharding.plan.disaggregated import make_pool_plan

@@ -69,7 +69,7 @@ def make_plan(
 def refuse_unnested(shardings: Shardings, layout: Layout) -> None:
     """Raise ValueError naming a weight of which a micro-DP group does not hold just what it is to generate with.
 
-    Sizes that divide nest; but engines may pad a vocabulary differently, and then cut it at other rows.
+    Sizes that divide nest; but engines may pad a vocabulary differently, and then split it at other rows.
     """
     train, generation = shardings
     for ranks in _one_replica(layout):
@@ -130,7 +130,8 @@ def _item(weight: Weight, train: Sharding, places: Sequence[Coordinate]) -> Item
 
 def _split(weight: Weight, holders: Sequence[int]) -> Item:
     """Let each holder of the whole give an equal part of its first axis."""
-    rows, n = weight.shape[0], len(holders)
+    rows = weight.shape[0]
+    n = len(holders)
     bounds = [rows * i // n for i in range(n + 1)]
     spans = zip(holders, bounds, bounds[1:], strict=False)
     parts = (Part(i, (a, b), (b - a) * weight.width) for i, a, b in spans if b > a)

@@ -144,7 +144,7 @@ def _pieces(train: Sharding, weight: Weight, want: Span, taker: tuple[int, int])
     """Yield the training shards that what is wanted lies in, along the split axis.
 
     Args:
-        taker: which tensor rank wants it, of how many: they share out the holders of a weight that is not cut.
+        taker: which tensor rank wants it, of how many: they share out the holders of a weight that is not split.
     """
     holders = train.holders(weight)
     if weight.axis is None:

@@ -1,4 +1,4 @@
-"""An exchange: which ranks carry a program out together."""
+"""Exchange: which ranks carry a program out together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan: the exchanges of all ranks, what they cost, and the digest by which ranks see that theirs are the same."""
+"""Plan: the exchanges of all ranks, what they cost, and the digest by which ranks see that theirs are the same."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Plan:
         """Bytes of parameters that a rank has at most for generation.
 
         Its shard and two buckets, one that arrives and one that is taken in; or, where the whole model is gathered
-        before anything is cut out of it, the whole model.
+        before anything is sliced out of it, the whole model.
         """
         streams = self.method in ("hybrid", "pools")
         programs = (exchange.program for exchange in self.exchanges)

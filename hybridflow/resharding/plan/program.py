@@ -1,4 +1,4 @@
-"""The program of a group of ranks in a transition, whoever they are: givers are places in the group, not ranks.
+"""Program of a group of ranks in a transition, whoever they are: givers are places in the group, not ranks.
 
 Groups that differ in their data parallel number alone do the same, so they share a program; this is what makes the plan
 of 1,024 ranks no more work than that of one training replica.
