@@ -74,7 +74,7 @@ class ParallelConfig:
 
 @dataclass
 class TrainParallelConfig(ParallelConfig):
-    """Parallel sizes of a role with a Megatron model."""
+    """Parallel sizes of a role with a model in a training engine."""
 
     sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
     context: Count = 1  # not supported yet
@@ -118,7 +118,7 @@ class OptimizerConfig:
 
 @dataclass
 class TrainedRoleConfig:
-    """Settings of every role with a Megatron model."""
+    """Settings of every role with a model in a training engine."""
 
     worker: str = MISSING  # the registered name of the worker class
     engine: str = "megatron"  # the registered name of the training engine
@@ -190,7 +190,7 @@ class RewardModelConfig(TrainedRoleConfig):
 
 @dataclass
 class RolloutConfig:
-    """Generation by vLLM: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
+    """Generation: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
     engine: str = "vllm"  # the registered name of the generation engine
     parallel: ParallelConfig = field(default_factory=ParallelConfig)

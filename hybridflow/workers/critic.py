@@ -1,4 +1,4 @@
-"""Critics: a Megatron engine with a scalar head."""
+"""Critics: a training engine whose model has a scalar head."""
 
 from __future__ import annotations
 
