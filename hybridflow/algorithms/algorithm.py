@@ -125,7 +125,7 @@ class Algorithm:
         return prompts
 
     def learn(self, rollout: BatchRef) -> BatchRef:
-        """Take the optimiser steps of one rollout; return its rows, with what was added to them."""
+        """Take the optimizer steps of one rollout; return its rows, with what was added to them."""
         raise HybridFlowError(f"{type(self).__name__} has neither `learn` nor `step`: write one of them")
 
     def step(self, prompts: BatchRef) -> BatchRef:
@@ -207,7 +207,7 @@ class Algorithm:
         return rollout.select(kept_rows(rollout, self.config)) if self.config.rollout_filter.name != "none" else rollout
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
-        """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimiser step."""
+        """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimizer step."""
         self.kept = len(rollout)
         for epoch in range(self.config.epochs):
             order = np.random.default_rng((self._seed, self.step_index, epoch)).permutation(len(rollout))
@@ -225,15 +225,15 @@ class Algorithm:
         return uses_reference_kl(self.config)
 
 
-def made_rows(algorithm: Algorithm, given: object) -> BatchRef:
+def made_rows(algorithm: Algorithm, output: object) -> BatchRef:
     """Return what a step gave. Raises HybridFlowError unless it is rows."""
-    if not isinstance(given, BatchRef):
+    if not isinstance(output, BatchRef):
         written = "learn" if type(algorithm).step is Algorithm.step else "step"
         raise HybridFlowError(
-            f"{type(algorithm).__name__}.{written} gave a {type(given).__name__}; the rows that it made (a BatchRef) "
+            f"{type(algorithm).__name__}.{written} gave a {type(output).__name__}; the rows that it made (a BatchRef) "
             "were expected: end it with `return rollout`"
         )
-    return given
+    return output
 
 
 def uses_reference_kl(config: Settings) -> bool:

@@ -29,6 +29,6 @@ def kept_rows(rollout: BatchRef, config: Settings) -> np.ndarray:
         truncated=known.dense("truncated")[rows],
     )
     part = config.rollout_filter
-    found = with_options(rollout_filters, part.name, part.options)(inputs)
-    kept: np.ndarray = rows[row_numbers(found, len(rows))]
+    stay = with_options(rollout_filters, part.name, part.options)(inputs)
+    kept: np.ndarray = rows[row_numbers(stay, len(rows))]
     return kept

@@ -31,8 +31,8 @@ def partition(weights: np.ndarray, parts: int) -> list[np.ndarray]:
         raise ValueError(f"rows can be divided into 1 part or more, not {parts}")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if weights.ndim != 1 or len(wrong):
-        found = f"row {wrong[0]} has {weights.flat[wrong[0]]}" if len(wrong) else f"an array of {list(weights.shape)}"
-        raise ValueError(f"weights are numbers from 0 up, one a row; {found}")
+        actual = f"row {wrong[0]} has {weights.flat[wrong[0]]}" if len(wrong) else f"an array of {list(weights.shape)}"
+        raise ValueError(f"weights are numbers from 0 up, one a row; {actual}")
     part_of = _differencing(weights.astype(np.float64), parts)
     found_parts = [np.flatnonzero(part_of == part) for part in range(parts)]
     return sorted(found_parts, key=lambda rows: rows[0] if len(rows) else len(weights))

@@ -28,8 +28,8 @@ def one_run(version: int, lengths: np.ndarray) -> Ragged:
 def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:
     """Raise ValueError for runs that are no pairs, or not of as many tokens as their responses have ([R] `lengths`)."""
     if len(runs) and runs.values.shape[1:] != (2,):
-        found = list(runs.values.shape[1:])
-        raise ValueError(f"{WEIGHT_VERSION} has entries of shape {found}; give runs, each a pair (version, tokens)")
+        trailing = list(runs.values.shape[1:])
+        raise ValueError(f"{WEIGHT_VERSION} has entries of shape {trailing}; give runs, each a pair (version, tokens)")
     counted = np.bincount(_rows(runs), weights=_pairs(runs)[:, 1], minlength=len(runs)).astype(np.int64)
     wrong = np.flatnonzero((counted != lengths) | (runs.lengths == 0))
     if len(wrong):

@@ -54,20 +54,21 @@ def changes(before: str, now: str, config: Config) -> Changes:
     Args:
         before, now: as YAML, see `compose.resolved_yaml`; `now` is that of `config`.
     """
-    found = Changes([], [])
+    sorted_out = Changes([], [])
     new = _unset(before, now)
-    for key, told in differences(before, now, "in the checkpoint").items():
+    for key, description in differences(before, now, "in the checkpoint").items():
         if key in new:
             continue
         free = _matches(key, FREE) and key not in NOT_FREE and not (key == "trainer.steps" and _decays(config))
         if not free:
-            (found.cut if _matches(key, CUT) else found.numbers).append(told)
-    return found
+            (sorted_out.cut if _matches(key, CUT) else sorted_out.numbers).append(description)
+    return sorted_out
 
 
 def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
     """List every setting that differs between two configurations as YAML, by key: `key: a before, b now`."""
-    old, new = _flat(before), _flat(now)
+    old = _flat(before)
+    new = _flat(now)
     name = old.get("algorithm.name")
     # An older version had the same flow by another name.
     if name in FORMER_FLOWS and new.get("algorithm.name") == FORMER_FLOWS[name]:

@@ -288,7 +288,7 @@ class LagrangeConfig:
 
 @dataclass
 class AlgorithmConfig:
-    """Algorithm, its data sizes and its components."""
+    """Algorithm, its data sizes and its parts."""
 
     name: str = MISSING  # of the flow: the registered name of the algorithm
     recipe: str = ""  # what these settings of that flow are called, if they have a name of their own

@@ -31,22 +31,24 @@ def add(name: str, settings: type) -> None:
 
     Raises TypeError if it is none, or the name cannot be written as a key; NameTakenError if a section of ours has it.
     """
-    told = f"role {name!r}: its settings {getattr(settings, '__qualname__', settings)!r}"
+    prefix = f"role {name!r}: its settings {getattr(settings, '__qualname__', settings)!r}"
     if not (isinstance(settings, type) and is_dataclass(settings)):
-        raise TypeError(f"{told} must be a dataclass")
+        raise TypeError(f"{prefix} must be a dataclass")
     if not name.isidentifier():
         raise TypeError(
-            f"{told} need a section of that name, which cannot be written as a key; name it like a variable"
+            f"{prefix} need a section of that name, which cannot be written as a key; name it like a variable"
         )
     if name in SECTIONS:
-        raise NameTakenError(f"{told} need a section of that name, and hybridflow has one; give the role another name")
+        raise NameTakenError(
+            f"{prefix} need a section of that name, and hybridflow has one; give the role another name"
+        )
     bare = [entry.name for entry in fields(settings) if entry.default is MISSING and entry.default_factory is MISSING]
     if bare:
-        raise TypeError(f"{told} have no default for {', '.join(bare)}: give one, or omegaconf.MISSING")
+        raise TypeError(f"{prefix} have no default for {', '.join(bare)}: give one, or omegaconf.MISSING")
     try:
         OmegaConf.structured(settings)
     except OmegaConfBaseException as error:
-        raise TypeError(f"{told} have a field that settings cannot hold: {str(error).splitlines()[0]}") from error
+        raise TypeError(f"{prefix} have a field that settings cannot hold: {str(error).splitlines()[0]}") from error
     _added[name] = settings
 
 

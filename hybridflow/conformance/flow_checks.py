@@ -81,7 +81,7 @@ def _steps(shared: SharedRoles, scenario: Scenario) -> Iterator[str]:
         for column in scenario.algorithm.columns:
             if column not in rollout.columns:
                 yield f"column missing: it declares {column!r} among its columns, and its rows have none"
-    yield from unlearnt(scenario, measured, rollout)
+    yield from unlearned(scenario, measured, rollout)
 
 
 def not_finite(metrics: dict[str, float], rows: Batch) -> Iterator[str]:
@@ -95,14 +95,14 @@ def not_finite(metrics: dict[str, float], rows: Batch) -> Iterator[str]:
             yield f"not finite: the column {name!r} has {float(values[~np.isfinite(values)][0])}"
 
 
-def unlearnt(scenario: Scenario, measured: list[dict[str, float]], rollout: BatchRef) -> Iterator[str]:
-    """Roles that should learn, and took no optimiser step or none with a gradient."""
+def unlearned(scenario: Scenario, measured: list[dict[str, float]], rollout: BatchRef) -> Iterator[str]:
+    """Roles that should learn, and took no optimizer step or none with a gradient."""
     for role in scenario.algorithm.roles_of(scenario.config.algorithm):
         if not issubclass(roles.get(role), TrainedRole):
             continue
         norms = [metrics[f"{role}/grad_norm"] for metrics in measured if f"{role}/grad_norm" in metrics]
         if not norms:
-            yield f"{role} takes no optimiser step: does step call one of its update_ methods?"
+            yield f"{role} takes no optimizer step: does step call one of its update_ methods?"
         elif not any(norms):
             yield f"gradient does not flow: {role}/grad_norm is 0 in each of {STEPS} steps{_why(rollout)}"
 

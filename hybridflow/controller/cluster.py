@@ -60,8 +60,8 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
             options["job_config"] = search_path.NoFoldersOfTheDriver()
         if not local:
             _knock(_found() if address == "auto" else address)
-        elif told := temporary_folder.problem():
-            raise ConfigError(told)
+        elif problem := temporary_folder.problem():
+            raise ConfigError(problem)
         with _on_loopback(local), _own_token(local), interrupt.by_ray():
             ray.init(
                 address=address,
@@ -96,10 +96,10 @@ def _explained(address: str) -> Iterator[None]:
             "started)"
         ) from error
     except (OSError, RuntimeError) as error:  # ConnectionError, Ray's own for this, is an OSError
-        told = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         if address == "local":
-            raise HybridFlowError(f"ray: no cluster could be started on this machine: {told}") from error
-        raise ConfigError(f"ray.address: no Ray cluster at {address!r} ({told}); use ray.address=local") from error
+            raise HybridFlowError(f"ray: no cluster could be started on this machine: {message}") from error
+        raise ConfigError(f"ray.address: no Ray cluster at {address!r} ({message}); use ray.address=local") from error
 
 
 @contextmanager

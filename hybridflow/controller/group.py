@@ -95,13 +95,13 @@ class Group:
         rows = call.rows()
         if method.needs is None or rows is None:
             return
-        given = rows.columns
-        lacking = [column for column in method.needs if column not in given]
+        passed = rows.columns
+        lacking = [column for column in method.needs if column not in passed]
         if lacking:
-            told = "; ".join(
+            missing = "; ".join(
                 f"{column!r} is given by {', '.join(givers(column)) or 'no role that is known'}" for column in lacking
             )
-            raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {told}")
+            raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {missing}")
 
 
 def group_class(interface: type[Role]) -> type[Group]:
@@ -119,10 +119,10 @@ def _bound(name: str, method: Method, protocol: Protocol, function: Callable[...
     def call(self: Group, *args: Any, **kwargs: Any) -> Any:
         return self._make(name, method, protocol, Call(args, kwargs))
 
-    given = "Streamed" if method.streams else "BatchRef" if method.returns_rows else "Result"
+    returned = "Streamed" if method.streams else "BatchRef" if method.returns_rows else "Result"
     signature = inspect.signature(function)
     parameters = [p.replace(annotation=by_reference(function, p)) for p in signature.parameters.values()]
-    call.__signature__ = signature.replace(parameters=parameters, return_annotation=given)  # type: ignore[attr-defined]
+    call.__signature__ = signature.replace(parameters=parameters, return_annotation=returned)  # type: ignore[attr-defined]
     return call
 
 

@@ -106,7 +106,7 @@ class ResourcePool:
 
         Args:
             worker: the registered name of its worker class; None: the role's own name.
-            updates: optimiser steps of this role that the run plans.
+            updates: optimizer steps of this role that the run plans.
             chunk_rows: at most so many rows in one object of the store; see `put`.
             interface: the methods of the group; None: those of the role of that name.
 
@@ -153,10 +153,10 @@ class ResourcePool:
         for folder in self._meetings:
             shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
 
-    def _settled(self, method: str, *given: Any) -> list[Any]:
+    def _settled(self, method: str, *arguments: Any) -> list[Any]:
         """Return the values of a call on every rank that is no call on a role."""
         key = f"placement.pools.{self.name}"
-        calls = [getattr(rank, method).remote(key, *given) for rank in self.ranks]
+        calls = [getattr(rank, method).remote(key, *arguments) for rank in self.ranks]
         return self._supervisor.gather(key, method, calls, self._start_timeout_s)
 
     def _watch(self) -> None:
@@ -183,18 +183,18 @@ def _rank_class() -> type:
     The controller's modules import of the other side of a call nothing but its messages; so whoever reads or tests them
     needs no worker. `trainer.build` hands the class over.
     """
-    found: type = import_module("hybridflow.runtime.rank").Rank
-    return found
+    rank_class: type = import_module("hybridflow.runtime.rank").Rank
+    return rank_class
 
 
 def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:
     reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
     start = monotonic()
-    told = False
+    said = False
     while not reserved.wait(min(LOOK_UP_S, timeout_s)):
         interrupt.check()
-        if not told and monotonic() > start + SAY_AFTER_S:
-            told = True
+        if not said and monotonic() > start + SAY_AFTER_S:
+            said = True
             log.warning("placement.pools.%s: still waiting until %d slots of the cluster are free", name, slots)
         if monotonic() < start + timeout_s:
             continue

@@ -46,14 +46,14 @@ def returns_rows(function: Callable[..., Any], owner: type) -> bool:
 
     Raises TypeError if its annotation says both rows and another value, or names what cannot be resolved.
     """
-    told = f"{owner.__name__}.{function.__name__}: its return is annotated as {_text(function)}"
+    prefix = f"{owner.__name__}.{function.__name__}: its return is annotated as {_text(function)}"
     kinds = _kinds(resolve(function, "return", {owner.__name__: owner}))
     if kinds == {True, False}:
-        raise TypeError(f"{told}, so as rows and as another value: annotate it as one of them, or declare `gives`")
+        raise TypeError(f"{prefix}, so as rows and as another value: annotate it as one of them, or declare `gives`")
     if None in kinds:
         raise TypeError(
-            f"{told}, which cannot be resolved where it is defined, so whether it gives rows is not known: import the "
-            "name at run time too, or declare `gives`"
+            f"{prefix}, which cannot be resolved where it is defined, so whether it gives rows is not known: import "
+            "the name at run time too, or declare `gives`"
         )
     return True in kinds
 

@@ -19,7 +19,7 @@ Columns = Iterable[str] | Mapping[str, str]
 
 
 class Reads(NamedTuple):
-    """The columns that a call reads: it needs some, and reads others too where rows have them."""
+    """Columns that a call reads: it needs some, and reads others too where rows have them."""
 
     needs: Columns
     optional: Columns = ()
@@ -123,7 +123,7 @@ def declarations(cls: type) -> dict[str, Method]:
 
     Raises KeyError, listing what there is, if one names a protocol that does not exist.
     """
-    found: dict[str, Method] = {}
+    by_name: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
         for name, function in vars(base).items():
             declared = getattr(function, "_dispatch", None)
@@ -131,20 +131,20 @@ def declarations(cls: type) -> dict[str, Method]:
                 continue
             if declared.gives is None:
                 declared = replace(declared, returns_rows=returns_rows(function, base))
-            if name in found and found[name].samples:
+            if name in by_name and by_name[name].samples:
                 declared = replace(declared, samples=True)
-            found[name] = declared
-    return found
+            by_name[name] = declared
+    return by_name
 
 
 def methods(cls: type) -> dict[str, Method]:
     """Return `declarations` whose protocols exist. Raises KeyError, listing what there is, if one does not."""
-    found = declarations(cls)
-    for name, method in found.items():
+    declared = declarations(cls)
+    for name, method in declared.items():
         if method.protocol not in protocols:
             known = ", ".join(protocols)
             raise KeyError(f"{cls.__name__}.{name}: no dispatch protocol is named {method.protocol!r}. Known: {known}")
-    return found
+    return declared
 
 
 def _kinds(*declared: Columns) -> dict[str, str]:

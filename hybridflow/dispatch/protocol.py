@@ -69,8 +69,8 @@ def register(name: str) -> Callable[[type[Protocol]], type[Protocol]]:
         if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
             raise TypeError(f"protocol {name!r}: {cls!r} must be a class derived from Protocol")
         for method, wanted in (("distribute", ["self", "layout", "call"]), ("collect", ["self", "layout", "outputs"])):
-            found = list(inspect.signature(getattr(cls, method)).parameters)
-            if getattr(cls, method) is getattr(Protocol, method) or found != wanted:
+            parameters = list(inspect.signature(getattr(cls, method)).parameters)
+            if getattr(cls, method) is getattr(Protocol, method) or parameters != wanted:
                 raise TypeError(f"protocol {name!r}: {cls.__name__} must define {method}({', '.join(wanted)})")
         return protocols.register(name)(cls)
 

@@ -46,7 +46,8 @@ class PolicyObjective(Loss):
 
     def prepare(self, rows: Batch, here: Surroundings) -> Batch:
         """Add the weights of the correction, which are measured over all ranks."""
-        part, asked = auto_settings.correction(self.config), self._settings.correction
+        part = auto_settings.correction(self.config)
+        asked = self._settings.correction
         unknown = asked.name == auto_settings.AUTO and "rollout_log_probs" not in rows  # rows that vLLM did not sample
         if part.name == "none" or unknown:
             return rows
@@ -63,17 +64,18 @@ class PolicyObjective(Loss):
         return rows | Batch(**{CORRECTION: learned.spread(weights.numpy())})
 
     def token_loss(self, inputs: LossInputs) -> TokenLoss:
-        columns, settings = inputs.columns, self._settings
-        found = self._surrogate(
+        columns = inputs.columns
+        settings = self._settings
+        policy = self._surrogate(
             PolicyInputs(inputs.log_probs, columns["old_log_probs"], columns["advantages"], inputs.lengths)
         )
-        surrogate = found.loss * columns[CORRECTION] if CORRECTION in columns else found.loss
+        surrogate = policy.loss * columns[CORRECTION] if CORRECTION in columns else policy.loss
         terms = {"actor/pg_loss": surrogate, "actor/entropy_loss": inputs.entropy}
         total = surrogate - settings.entropy_coef * inputs.entropy
         if settings.kl_coef:
             terms["actor/kl_loss"] = self._kl(inputs.log_probs, columns["ref_log_probs"])
             total = total + settings.kl_coef * terms["actor/kl_loss"]
-        return replace(found, loss=total, terms={name: terms[name] for name in self.terms})
+        return replace(policy, loss=total, terms={name: terms[name] for name in self.terms})
 
 
 @losses.register("supervised")
@@ -88,7 +90,7 @@ class NegativeLogLikelihood(Loss):
 
 @losses.register("dpo")
 class DPO(Loss):
-    """The loss of preferences against a reference, `algorithm.preference_loss`; see `preference.dpo`."""
+    """Loss of preferences against a reference, `algorithm.preference_loss`; see `preference.dpo`."""
 
     needs: ClassVar = kinds("ref_chosen", "ref_rejected")
     of_pairs = True
@@ -101,7 +103,7 @@ class DPO(Loss):
 
 @losses.register("value")
 class ValueLoss(Loss):
-    """The squared error of the critic's values, clipped around the old ones: `algorithm.value_loss`."""
+    """Squared error of the critic's values, clipped around the old ones: `algorithm.value_loss`."""
 
     needs: ClassVar = kinds("values", "returns")
     at_sampling_temperature = False
@@ -109,14 +111,14 @@ class ValueLoss(Loss):
 
     def token_loss(self, inputs: LossInputs) -> TokenLoss:
         old, returns = (inputs.columns[name] for name in self.needs)
-        found = clipped_value_loss(inputs.values, old, returns, self.config.algorithm.value_loss.clip)
-        named = {name.replace("critic/", f"{self.role}/", 1): value for name, value in found.metrics.items()}
-        return replace(found, metrics=named)
+        value_loss = clipped_value_loss(inputs.values, old, returns, self.config.algorithm.value_loss.clip)
+        named = {name.replace("critic/", f"{self.role}/", 1): value for name, value in value_loss.metrics.items()}
+        return replace(value_loss, metrics=named)
 
 
 @losses.register("cost_value")
 class CostValueLoss(ValueLoss):
-    """The same of the critic of costs."""
+    """Value loss of the critic of costs."""
 
     needs: ClassVar = kinds("cost_values", "cost_returns")
     role = "cost_critic"
@@ -124,7 +126,7 @@ class CostValueLoss(ValueLoss):
 
 @losses.register("pairs")
 class PairScores(Loss):
-    """The loss of the scores that a reward model gives to both sides of pairs: `algorithm.pair_loss`."""
+    """Loss of the scores that a reward model gives to both sides of pairs: `algorithm.pair_loss`."""
 
     of_pairs = True
 

@@ -1,4 +1,4 @@
-"""Losses: what an optimizer step of a trained role minimises, and which columns that needs.
+"""Losses: what an optimizer step of a trained role minimizes, and which columns that needs.
 
 A loss is a class in the registry `losses`, which an algorithm's flow names:
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What the model says of T response tokens of R whole rows, end to end, and the columns that the loss declared.
+    """Outputs of the model for T response tokens of R whole rows, end to end, and the columns that the loss declared.
 
     Tokens that `loss_mask` leaves out are not among them: rows are given as though they had no others.
 
@@ -61,7 +61,7 @@ class LossInputs:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a loss may use of the rank that it is on, before the rows are cut into micro-batches.
+    """Facilities of the rank that a loss may use, before the rows are split into micro-batches.
 
     Attributes:
         metrics: of the update.
@@ -73,13 +73,13 @@ class Surroundings:
 
 
 class Loss:
-    """What one optimizer step minimises. One is made for each update, with the options that the call names.
+    """Objective that an optimizer step minimizes. One is made for each update, with the options that the call names.
 
     Attributes:
         needs: the columns that it reads, by name, with their kinds; prompts and responses it always has.
         optional: columns that it reads too where rows have them.
         of_pairs: a row is a pair, a chosen response and a rejected one; the loss sees both, one after the other, as
-            2 P rows, and gives a loss a pair. Their mean is minimised.
+            2 P rows, and gives a loss a pair. Their mean is minimized.
         at_sampling_temperature: log-probs are taken at the temperature that each row was sampled at; else at 1, the
             model's own, as for text that comes from elsewhere.
         aggregate: how tokens are averaged, by its name among `hybridflow.losses.aggregate.aggregations`.
@@ -109,7 +109,8 @@ class Loss:
     @classmethod
     def reads(cls) -> Reads:
         """Return the columns that travel with an update: those declared, and those of every update."""
-        own, tokens = cls.declared(), kinds("prompt_ids", "response_ids")
+        own = cls.declared()
+        tokens = kinds("prompt_ids", "response_ids")
         if cls.of_pairs:
             masks = kinds("loss_mask", "rejected_loss_mask")
             return Reads(_kinds(tokens | kinds("rejected_ids"), own.needs), _kinds(masks, own.optional))
@@ -131,7 +132,7 @@ losses: Registry[type[Loss]] = Registry("loss", "hybridflow.losses.builtin_losse
 
 
 def reads_of(name: str | None = None) -> Callable[..., Reads]:
-    """Return what a role's method reads that minimises the loss of that name, or the one that its call names."""
+    """Return what a role's method reads that minimizes the loss of that name, or the one that its call names."""
 
     def reads(rows: Any, loss: str = "", **options: Any) -> Reads:
         try:

@@ -17,7 +17,7 @@ class TokenLoss:
         metrics: sums over the T tokens (`sums` makes them). What is reported is the mean over all tokens of the step.
         means: means over the T tokens, reported as that mean too.
         largest: reported as the largest of the step.
-        terms: [T] parts of the loss, reported as they are minimised: weighed as its tokens are, and summed.
+        terms: [T] parts of the loss, reported as they are minimized: weighed as its tokens are, and summed.
     """
 
     loss: Tensor

@@ -81,10 +81,7 @@ def table(shape: ModelShape, *, head: Head = Head.lm) -> list[Weight]:
 
 
 def stage_table(shape: ModelShape, pipeline: int, stage: int, *, head: Head = Head.lm) -> list[Weight]:
-    """List the weights of one of `pipeline` stages.
-
-    With tied embeddings the last of several has a copy of the embedding for its output layer.
-    """
+    """List the weights of one of `pipeline` stages."""
     found = [weight for weight in table(shape, head=head) if weight.stage(shape.layers, pipeline) == stage]
     if shape.tied and head is Head.lm and pipeline > 1 and stage == pipeline - 1:
         found.append(Weight(EMBEDDING, (shape.vocab, shape.hidden), LAST, 0, Along.vocabulary))

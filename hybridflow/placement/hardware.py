@@ -17,8 +17,8 @@ def local_gpus() -> int:
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shown in NOTHING_SHOWN:
         return 0
-    found = _driver_gpus()
-    return found if shown is None else min(found, len(shown.split(",")))
+    gpus = _driver_gpus()
+    return gpus if shown is None else min(gpus, len(shown.split(",")))
 
 
 def _driver_gpus() -> int:

@@ -24,14 +24,14 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """List everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = number_bounds.problems(config)
-    found = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus)]
-    found += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
-    found += model_checks.not_supported(config, facts)
+    lines = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus)]
+    lines += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
+    lines += model_checks.not_supported(config, facts)
     if not any(".parallel." in line for line in outside):  # else sizes that mean nothing would be put together
-        found += model_checks.models(config, facts)
+        lines += model_checks.models(config, facts)
     # What else is said of a number that is out of its bounds only follows from that.
     names = {line.partition(":")[0].rpartition(".")[2] for line in outside}
-    return [*outside, *(line for line in found if names.isdisjoint(WORD.findall(line)))]
+    return [*outside, *(line for line in lines if names.isdisjoint(WORD.findall(line)))]
 
 
 def warnings(

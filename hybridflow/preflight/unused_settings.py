@@ -41,10 +41,10 @@ def problems(config: Config, algorithm: type[Flow], origins: Origins | None = No
     Args:
         origins: where settings were made; if that is not known, only parts that are named in vain are reported.
     """
-    found = _idle(config, algorithm)
+    idle_settings = _idle(config, algorithm)
     if origins is None:
-        return [problem for key, problem in found if key.split(".")[1] in NAMED]
-    return [problem for key, problem in found if _meant(origins, key)]
+        return [problem for key, problem in idle_settings if key.split(".")[1] in NAMED]
+    return [problem for key, problem in idle_settings if _meant(origins, key)]
 
 
 def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path) -> list[str]:
@@ -54,12 +54,12 @@ def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path
     Args:
         ours: the folder of our own options, which are known to serve several algorithms.
     """
-    found = []
+    lines = []
     for key, _ in _idle(config, algorithm):
         layer = origins.layer(key)
         if not _meant(origins, key) and layer is not None and ours not in layer.file.resolve().parents:
-            found.append(origins.annotate(f"{key}: no effect, as {recipes.called(config)} does not heed it"))
-    return [*found, *_absent(config, origins, algorithm)]
+            lines.append(origins.annotate(f"{key}: no effect, as {recipes.called(config)} does not heed it"))
+    return [*lines, *_absent(config, origins, algorithm)]
 
 
 def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
@@ -83,10 +83,12 @@ def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
         if heeds is not None or entry.name in NAMED:
             value = getattr(config.algorithm, entry.name)
             usual = getattr(default, entry.name)
-            for key, found, expected in _changed(f"algorithm.{entry.name}", value, usual):
+            for key, actual, expected in _changed(f"algorithm.{entry.name}", value, usual):
                 more = "" if heeds is not None else f"; a flow that has names {entry.name} among its `components`"
-                told = f"{found} given, but {recipes.called(config)} has no use for it; {_way_out(expected)}{more}"
-                yield key, f"{key}: {told}"
+                described = (
+                    f"{actual} given, but {recipes.called(config)} has no use for it; {_way_out(expected)}{more}"
+                )
+                yield key, f"{key}: {described}"
 
 
 def _way_out(expected: Any) -> str:

@@ -69,7 +69,7 @@ class GeneratingRole(Role[RowsT]):
         `stop` or `stop_token_ids`, or `length`, it reached `max_response_tokens` before either), `truncated` ([R] bool:
         that reason is `length`), `weight_version` (ragged int, of each row runs [K, 2] of a version and the number of
         tokens that it sampled; `hybridflow.batch.weight_versions`) and `sampling_temperature` ([R] float, at which the
-        row's log-probs are taken here and wherever it is learnt from; of the likeliest tokens 1).
+        row's log-probs are taken here and wherever it is learned from; of the likeliest tokens 1).
 
         Raises ValueError for a prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and
         for a temperature between 0 and the least that vLLM samples at.
@@ -175,7 +175,7 @@ class CriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=reads_of("value"))
     def update_critic(self, rollout: RowsT) -> None:
-        """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
+        """Take an optimizer step on the policy loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
 

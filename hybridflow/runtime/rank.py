@@ -119,8 +119,8 @@ class Rank:
     def call_rows(self, encoded: bytes, *chunks: Plain | Failure) -> tuple[Any, ...]:
         """Carry out a call that gives rows; report, and give the rows in chunks, or the failure in their place."""
         request = CallRequest.decode(encoded)
-        report, given = self._carry_out(request, chunks)
-        return self._encoded(request, report), *given
+        report, columns = self._carry_out(request, chunks)
+        return self._encoded(request, report), *columns
 
     @ray.method(num_returns="streaming")
     def stream_rows(self, encoded: bytes, *chunks: Plain | Failure) -> Iterator[Any]:
@@ -140,9 +140,9 @@ class Rank:
         start = perf_counter()
         try:
             declared = self._declared[request.role][request.method]
-            given, pieces = self._called(request, declared, chunks)
-            settling = ((rows, self._settled(request.role, part, given, rows)) for rows, part in pieces)
-            for rows, part in check_streamed(declared, settling, given):
+            call, pieces = self._called(request, declared, chunks)
+            settling = ((rows, self._settled(request.role, part, call, rows)) for rows, part in pieces)
+            for rows, part in check_streamed(declared, settling, call):
                 yield Report((Metadata.of(part),), value=rows).encode()
                 yield part.to_wire()
         except BaseException as error:
@@ -161,10 +161,10 @@ class Rank:
 
     def _called(self, request: CallRequest, declared: Method, chunks: Sequence[Plain | Failure]) -> tuple[Call, Any]:
         """Return the call with its rows, and what the method gave for it."""
-        given = unpack(request.message, chunks)  # type: ignore[arg-type]
-        check_given(declared.of_call(*given), given)
+        call = unpack(request.message, chunks)  # type: ignore[arg-type]
+        check_given(declared.of_call(*call), call)
         self._contexts[request.role].drawn.clear()
-        return given, getattr(self._workers[request.role], request.method)(*given.args, **given.kwargs)
+        return call, getattr(self._workers[request.role], request.method)(*call.args, **call.kwargs)
 
     def _carry_out(
         self, request: CallRequest, chunks: Sequence[Plain | Failure]
@@ -181,11 +181,11 @@ class Rank:
         """Return the report on a call, and what it gave. Raises whatever the method raises."""
         start = perf_counter()
         declared = self._declared[request.role][request.method]
-        given, value = self._called(request, declared, chunks)
+        call, value = self._called(request, declared, chunks)
         if not isinstance(value, Batch) and inspect.isawaitable(value):
             value = self._wait_for(value)
-        value = self._settled(request.role, value, given)
-        check_returned(declared, value, given)
+        value = self._settled(request.role, value, call)
+        check_returned(declared, value, call)
         seconds = perf_counter() - start
         metrics = self._recorded(request.role)
         log.debug("%s.%s: %.3f s", request.role, request.method, seconds)
@@ -195,7 +195,7 @@ class Rank:
         known = tuple(map(Metadata.of, parts))
         return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
 
-    def _settled(self, role: str, value: Any, given: Call, rows: Any = None) -> Any:
+    def _settled(self, role: str, value: Any, call: Call, rows: Any = None) -> Any:
         """Check the grades in what a call gave.
 
         Args:
@@ -204,7 +204,7 @@ class Rank:
         if not gives_grades(value):  # nearly all calls: the rows that were given are not even looked up
             return value
         context = self._contexts[role]
-        of = next((part for part in (*given.args, *given.kwargs.values()) if isinstance(part, Batch)), None)
+        of = next((part for part in (*call.args, *call.kwargs.values()) if isinstance(part, Batch)), None)
         return settled(value, of if of is None or rows is None else of.select(rows), context.config, context.metrics)
 
     def _reported(self, role: str, method: str, make: Callable[[], Any]) -> bytes:
@@ -237,8 +237,8 @@ class Rank:
 
     def _failure(self, role: str, method: str, error: BaseException) -> Failure:
         line, trace = describe(error)
-        if told := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
-            line = f"its process {os.getpid()} died: {told}"
+        if rays_message := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
+            line = f"its process {os.getpid()} died: {rays_message}"
         return Failure(role, self._rank, self._node, method, line, trace)
 
 

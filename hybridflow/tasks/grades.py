@@ -74,8 +74,8 @@ def learnable(rows: Batch) -> np.ndarray:
 
 def only_learnable(rows: Batch) -> Batch:
     """Select the rows that can be learned from."""
-    found = learnable(rows)
-    return rows if found.all() else rows.select(np.flatnonzero(found))
+    usable = learnable(rows)
+    return rows if usable.all() else rows.select(np.flatnonzero(usable))
 
 
 def over_learnable(rows: Batch, estimate: Callable[[Batch], Batch]) -> Batch:

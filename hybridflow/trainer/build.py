@@ -84,7 +84,7 @@ def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
 
 
 def with_vocabulary(config: Config, called: tuple[str, ...]) -> Config:
-    """Fill in `rollout.vocabulary`: the least vocabulary of the models that these roles have.
+    """Fill in `rollout.vocabulary`: the smallest vocabulary of the models that these roles have.
 
     Models of one tokenizer may be padded to different sizes, and what is sampled must be a token to all who see it.
     """

@@ -112,7 +112,7 @@ def _take_in(
     progress: Progress,
     say: Callable[[str], None],
 ) -> None:
-    """Count the updates of a step, and say if it cannot have learnt anything."""
+    """Count the updates of a step, and say if it cannot have learned anything."""
     planned = algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps + 1)
     planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps)
     progress.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
@@ -136,7 +136,7 @@ def _learns_by_advantages(config: Config) -> bool:
 
 
 def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
-    """Why a step learnt nothing, as far as its metrics say."""
+    """Why a step learned nothing, as far as its metrics say."""
     part = config.algorithm.rollout_filter.name
     rows = metrics.get("rollout/rows", 0.0)
     failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())

@@ -77,8 +77,8 @@ class Estimation:
     def plain(self, kl_coef: float) -> Batch:
         """`advantages` and `returns`."""
         rewards, baseline = self._rewards()
-        found, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline)
-        return self._given(advantages=found, returns=returns)
+        estimate, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline)
+        return self._given(advantages=estimate, returns=returns)
 
     def constrained(self, kl_coef: float, multiplier: float) -> Batch:
         """`advantages` of reward and cost in one, `returns` and `cost_returns`.
@@ -90,7 +90,8 @@ class Estimation:
         whatever the multiplier is (Safe-RLHF, arXiv 2310.12773, appendix on the policy's loss).
         """
         (rewards, baseline), costs, kl = self._rewards(), torch.tensor(self.rollout.dense("costs")), self._kl()
-        values, cost_values = self._tokens("values"), self._tokens("cost_values")
+        values = self._tokens("values")
+        cost_values = self._tokens("cost_values")
         _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline)
         _, cost_returns = self._estimate(costs, kl, -kl_coef / 2, cost_values, baseline)
         mixed = constrained_advantages(rewards, costs, multiplier)
@@ -98,8 +99,8 @@ class Estimation:
             values = constrained_advantages(values, cost_values, multiplier)
         if baseline is not None:  # of rewards; costs are compared with none
             baseline = baseline / (1 + multiplier)
-        found, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
-        return self._given(advantages=found, returns=returns, cost_returns=cost_returns)
+        estimate, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
+        return self._given(advantages=estimate, returns=returns, cost_returns=cost_returns)
 
     @cached_property
     def learned(self) -> LearnedTokens:
@@ -117,12 +118,14 @@ class Estimation:
         Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
         compared with is given the same.
         """
-        rewards, baseline = torch.tensor(self.rollout.dense("rewards")), None
+        rewards = torch.tensor(self.rollout.dense("rewards"))
+        baseline = None
         lengths = torch.from_numpy(self.rollout.ragged("response_ids").lengths)
         read = needs(self.context.config.algorithm.advantage.name)
         if "baseline_rewards" in self.rollout and "baseline_rewards" in read:
             baseline = torch.tensor(self.rollout.dense("baseline_rewards"))
-            rewards, lengths = torch.cat([rewards, baseline]), torch.cat([lengths, self._baseline_lengths()])
+            rewards = torch.cat([rewards, baseline])
+            lengths = torch.cat([lengths, self._baseline_lengths()])
         part = self.context.config.algorithm.reward_shaping
         limit = self.context.config.rollout.max_response_tokens
         shaped = shaping(part.name, part.options)(ShapingInputs(rewards, lengths, limit))
@@ -147,8 +150,8 @@ class Estimation:
 
     def _picked(self, column: str) -> Tensor:
         """[T] values of a ragged column over responses, or [R] of a dense one."""
-        found = self.rollout[column]
-        return torch.tensor(self.learned.pick(found) if isinstance(found, Ragged) else found)
+        picked = self.rollout[column]
+        return torch.tensor(self.learned.pick(picked) if isinstance(picked, Ragged) else picked)
 
     def _kl(self) -> Tensor | None:
         """[T] estimates of the KL to the reference, which are also reported; None if there is no reference."""
@@ -162,7 +165,8 @@ class Estimation:
     def _estimate(
         self, scores: Tensor, kl: Tensor | None, coef: float, values: Tensor | None, baseline: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        part, rows = self.context.config.algorithm.advantage, self.rollout
+        part = self.context.config.algorithm.advantage
+        rows = self.rollout
         inputs = AdvantageInputs(
             token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef),
             lengths=self._lengths,
@@ -183,7 +187,8 @@ class Estimation:
 
     def _report(self, columns: Mapping[str, Tensor]) -> None:
         """The spread of advantages, and how much of the returns the critics knew."""
-        metrics, advantages = self.context.metrics, columns["advantages"].numpy()
+        metrics = self.context.metrics
+        advantages = columns["advantages"].numpy()
         if len(advantages):
             metrics.max("critic/advantages_max", advantages.max())
             metrics.min("critic/advantages_min", advantages.min())

@@ -34,7 +34,8 @@ class GradingWorker(Worker):
         return np.array([self._grade(text, answer) for text, answer in pairs], dtype=np.float32)
 
     def _grade(self, text: str, answer: str) -> float:
-        grader, of = self._settings.grader, f"the response {shown(text)} (answer {shown(answer)})"
+        grader = self._settings.grader
+        of = f"the response {shown(text)} (answer {shown(answer)})"
         try:
             grade = self.grader(text, answer)
         except (Exception, SystemExit) as error:  # `sys.exit` in a grader ends no run either

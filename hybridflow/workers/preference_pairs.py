@@ -14,18 +14,19 @@ REJECTED_LOSS_MASK = "rejected_loss_mask"
 def sides(pairs: Batch) -> Batch:
     """[P] pairs as [2 P] rows: of each pair the chosen response, then the rejected one."""
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
-    chosen, rejected = pairs.ragged("response_ids"), pairs.ragged("rejected_ids")
-    found = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected))
+    chosen = pairs.ragged("response_ids")
+    rejected = pairs.ragged("rejected_ids")
+    both_sides = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected))
     if LOSS_MASK not in pairs and REJECTED_LOSS_MASK not in pairs:
-        return found
+        return both_sides
     masks = (_mask(pairs, name, of) for name, of in ((LOSS_MASK, chosen), (REJECTED_LOSS_MASK, rejected)))
-    return found | Batch(loss_mask=_in_turn(*masks))
+    return both_sides | Batch(loss_mask=_in_turn(*masks))
 
 
 def learnable_pairs(pairs: Batch) -> Batch:
     """The pairs with a token to learn from on both sides; all, the empty ones too, where there is no mask."""
-    found = learned_rows(sides(pairs)).reshape(-1, 2).all(axis=1)
-    return pairs if found.all() else pairs.select(np.flatnonzero(found))
+    usable = learned_rows(sides(pairs)).reshape(-1, 2).all(axis=1)
+    return pairs if usable.all() else pairs.select(np.flatnonzero(usable))
 
 
 def _in_turn(chosen: Ragged, rejected: Ragged) -> Ragged:

@@ -32,7 +32,8 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         path = Path(folder)
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
-        prompts, responses = self.texts(rollout, "prompt_ids"), self.texts(rollout, "response_ids")
+        prompts = self.texts(rollout, "prompt_ids")
+        responses = self.texts(rollout, "response_ids")
         into = path / f"rank{self.context.rank}.jsonl"
         # Half of a surrogate pair, which UTF-8 does not have, is written as JSON's own escape.
         with writing(path), into.open("a", encoding="utf-8", errors="backslashreplace") as file:

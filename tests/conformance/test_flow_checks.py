@@ -17,7 +17,7 @@ TOLD = {
     "algorithm 'planted_nan'": [
         "not finite: the column 'odd' has nan",
         "column missing: it declares 'even' among its columns, and its rows have none",
-        "actor takes no optimiser step",
+        "actor takes no optimizer step",
     ],
     "algorithm 'planted_nothing'": ["GivesNothing.step gave a NoneType; the rows that it made"],
     "algorithm 'planted_rows'": [

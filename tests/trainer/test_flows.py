@@ -70,9 +70,9 @@ def test_two_steps(shared: Shared, option: str) -> None:
     for number in range(2):
         _, metrics = shared.step(algorithm, number)
         assert all(math.isfinite(value) for value in metrics.values())
-        learnt = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
-        assert learnt == TRAINED.get(option, {"actor"})
-        assert all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
+        learned = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
+        assert learned == TRAINED.get(option, {"actor"})
+        assert all(metrics[f"{role}/grad_norm"] > 0 for role in learned)
         assert metrics.get("actor/rollout_log_prob_diff_max", 0.0) < 1e-5
         assert ("actor/kl" in metrics or "actor/kl_loss" in metrics) == (
             algorithm.uses_reference_kl and option != "dpo"
@@ -130,7 +130,7 @@ def test_dapo_says_if_no_group_teaches_anything(shared: Shared) -> None:
         algorithm.step(algorithm.next_prompts())
 
 
-def test_a_filter_only_keeps_rows_from_being_learnt_from(shared: Shared) -> None:
+def test_a_filter_only_keeps_rows_from_being_learned_from(shared: Shared) -> None:
     overlong = shared.algorithm("grpo", "algorithm.rollout_filter.name=overlong", "algorithm.epochs=2")
     rollout, metrics = shared.step(overlong, 0)
     ended = int((~rollout.select_columns(["truncated"]).get().dense("truncated")).sum())
@@ -170,9 +170,9 @@ def test_rows_whose_grades_failed_are_left_out_of_every_algorithm(shared: Shared
     ok = graded(rows)
     assert not ok.all() or option == "dapo", "its filter has left them out already"
     assert all(math.isfinite(value) for value in metrics.values())
-    learnt = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
-    assert learnt == TRAINED.get(option, {"actor"}) and all(metrics[f"{role}/grad_norm"] > 0 for role in learnt)
-    for role in learnt:
+    learned = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
+    assert learned == TRAINED.get(option, {"actor"}) and all(metrics[f"{role}/grad_norm"] > 0 for role in learned)
+    for role in learned:
         assert metrics[f"{role}/trained_rows"] == ok.sum() * algorithm.config.epochs
     assert metrics["rollout/kept_rows"] == ok.sum() and metrics["rollout/rows"] == len(rows)
     assert not any(row.any() for row, good in zip(rows.ragged("advantages"), ok, strict=True) if not good)
@@ -193,7 +193,7 @@ def test_the_critic_is_told_how_much_it_explains_and_greedy_rows_have_names_of_t
 
 
 @pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "fixed_length_mean"])
-def test_the_loss_that_is_reported_is_the_one_that_is_minimised(shared: Shared, aggregate: str) -> None:
+def test_the_loss_that_is_reported_is_the_one_that_is_minimized(shared: Shared, aggregate: str) -> None:
     """At the first update all ratios are 1, so it is the mean of -A as the aggregate takes it."""
     own = ("algorithm.minibatches=1", f"algorithm.policy_loss.aggregate={aggregate}")
     rollout, metrics = shared.step(shared.algorithm("grpo", *own), 0)

@@ -115,20 +115,20 @@ def test_the_kl_has_the_same_share_whatever_the_multiplier_is(multiplier: float)
     assert np.allclose(with_kl - without, -0.1 * to_come, atol=1e-5)
 
 
-def centred(inputs: ShapingInputs) -> torch.Tensor:
+def centered(inputs: ShapingInputs) -> torch.Tensor:
     """A user's shaping, which looks at all rewards of a call."""
     return 3 * (inputs.rewards - inputs.rewards.mean()) / inputs.lengths
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("none", {}), ("sigmoid", {}), ("sigmoid", {"reference": 2.0}), ("overlong", {"buffer": 0.5}), ("centred", {})],
+    [("none", {}), ("sigmoid", {}), ("sigmoid", {"reference": 2.0}), ("overlong", {"buffer": 0.5}), ("centered", {})],
 )
 def test_a_response_like_the_greedy_one_has_no_advantage(
     name: str, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both rewards are shaped, each with the length of its own response."""
-    monkeypatch.setitem(reward_shapings._parts, "centred", centred)
+    monkeypatch.setitem(reward_shapings._parts, "centered", centered)
     rewards, lengths, limit = [1.0, 1.0, 0.0, -3.0], [8, 6, 5, 2], 8
     greedy, greedy_lengths = [1.0, 0.0, 0.0, 2.0], [8, 6, 7, 2]
     rows = build_rollout(lengths, rewards=rewards, baseline_rewards=greedy)
