@@ -140,10 +140,10 @@ class Bare:
 
     def train(self, micros: list[MicroBatch], tokens: int) -> None:
         """The same gradients."""
-        optimiser = self.ours.engine.optimizer
-        assert optimiser is not None
-        optimiser.clear()
-        model = optimiser.model.train()
+        optimizer = self.ours.engine.optimizer
+        assert optimizer is not None
+        optimizer.clear()
+        model = optimizer.model.train()
         head = self.ours.engine.model.output_layer
         own, head.__class__ = head.__class__, ColumnParallelLinear  # Megatron's own: logits of all tokens
         for micro in micros:

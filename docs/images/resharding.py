@@ -30,11 +30,11 @@ Span = tuple[float, float]
 
 def picture() -> str:
     """The SVG."""
-    panels = [panel("hybrid", "hybrid: shards nest", 20), panel("hybrid_v", "hybrid_v: neighbours", 20 + PANEL)]
+    panels = [panel("hybrid", "hybrid: shards nest", 20), panel("hybrid_v", "hybrid_v: neighbors", 20 + PANEL)]
     notes = [
-        f'<rect x="{20 + number % 2 * PANEL}" y="{348 + number // 2 * 26}" width="16" height="16" fill="{colour}"/>'
+        f'<rect x="{20 + number % 2 * PANEL}" y="{348 + number // 2 * 26}" width="16" height="16" fill="{color}"/>'
         f'<text x="{44 + number % 2 * PANEL}" y="{361 + number // 2 * 26}">{text}</text>'
-        for number, (colour, text) in enumerate(LEGEND.items())
+        for number, (color, text) in enumerate(LEGEND.items())
     ]
     title = "What four ranks hold of a model when tensor size 4 becomes 2, by HybridFlow and by HybridFlow-V"
     return "\n".join(
@@ -103,10 +103,10 @@ def share(weight: Weight, span: tuple[int, int]) -> Span:
     return span[0] / whole, span[1] / whole
 
 
-def block(span: Span, colour: str, x: int, y: int, outline: str = "") -> str:
+def block(span: Span, color: str, x: int, y: int, outline: str = "") -> str:
     """A part of a bar."""
     start, width = x + WIDTH * span[0], WIDTH * (span[1] - span[0])
-    return f'<rect x="{start:g}" y="{y}" width="{width:g}" height="{BAR}" fill="{colour}"{outline}/>'
+    return f'<rect x="{start:g}" y="{y}" width="{width:g}" height="{BAR}" fill="{color}"{outline}/>'
 
 
 if __name__ == "__main__":

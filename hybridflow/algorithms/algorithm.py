@@ -48,7 +48,7 @@ class Algorithm:
         heeds: other settings of `algorithm` that it heeds, beside the sizes of batches; None: it does not say. It holds
             for the class itself, not for those that are derived from it.
         columns: columns that its flow gives beside `rewards` for an estimator to read.
-        losses: names of the losses that its updates minimise; what they read must be given (`algorithms.columns`).
+        losses: names of the losses that its updates minimize; what they read must be given (`algorithms.columns`).
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
         preferences: its prompts come with two responses each, one preferred to the other.

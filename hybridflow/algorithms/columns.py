@@ -42,7 +42,8 @@ def readers(config: AlgorithmConfig, algorithm: type[Algorithm]) -> Iterator[Rea
     from hybridflow.losses.loss import losses
 
     played = [role for role in algorithm.roles_of(config) if role in roles]
-    own, name = frozenset(algorithm.columns), config.advantage.name
+    own = frozenset(algorithm.columns)
+    name = config.advantage.name
     if "advantage" in algorithm.components and name in advantages:
         values = {"values"} if "critic" in played else set()
         yield Reader("algorithm.advantage.name", f"{name!r}", needs(name), own | values)

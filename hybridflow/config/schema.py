@@ -18,7 +18,7 @@ from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt,
 
 
 class DType(StrEnum):
-    """Number format of a model's weights and activations. Optimiser state is always float32."""
+    """Number format of a model's weights and activations. Optimizer state is always float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -52,7 +52,7 @@ class Resharding(StrEnum):
     """Method that brings weights from training's layout to generation's. The first is ours, others for comparison."""
 
     hybrid = "hybrid"  # each rank gathers its generation shard, which contains its training shard
-    hybrid_v = "hybrid_v"  # each gathers the whole model; generation's places are neighbours
+    hybrid_v = "hybrid_v"  # each gathers the whole model; generation's places are neighbors
     full_gather = "full_gather"  # each gathers the whole model; places as in hybrid
 
 
@@ -104,7 +104,7 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
 
-    lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learnt
+    lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learned
     min_lr: NotNegative = 0.0
     warmup_steps: NotNegativeInt = 0
     decay: Decay = Decay.constant
@@ -288,14 +288,14 @@ class LagrangeConfig:
 
 @dataclass
 class AlgorithmConfig:
-    """Algorithm, its data sizes and its parts."""
+    """Algorithm, its data sizes and its components."""
 
     name: str = MISSING  # of the flow: the registered name of the algorithm
     recipe: str = ""  # what these settings of that flow are called, if they have a name of their own
     paper: str = ""  # where the recipe comes from
     prompts_per_step: Count = 64
     samples_per_prompt: Count = 1
-    minibatches: Count = 1  # optimiser steps per pass over a step's rows
+    minibatches: Count = 1  # optimizer steps per pass over a step's rows
     epochs: Count = 1  # passes over a step's rows
     reward_kl_coef: NotNegative = 0.0  # of the KL to the reference, taken off the token rewards
     reward_kl_estimator: str = "k1"

@@ -23,7 +23,8 @@ MODEL_OUTPUTS = ("log_probs", "entropy", "values", "scores")
 def try_loss(loss: type[Loss]) -> None:
     """Try a loss for `update_policy`: finite, one a token or a pair, with a gradient to what the model says."""
     expect_defaults(loss)
-    made, flowed = loss(Config()), False
+    made = loss(Config())
+    flowed = False
     for case in policy_cases():
         on = f"on {case.name}: "
         inputs = build_inputs(made, case)
@@ -49,7 +50,8 @@ def build_inputs(loss: Loss, case: Case) -> LossInputs:
     lengths = case.lengths.repeat_interleave(2) if loss.of_pairs else case.lengths.clone()
     old, current = case.log_probs()
     if loss.of_pairs:
-        old, current = old.repeat(2), current.repeat(2)
+        old = old.repeat(2)
+        current = current.repeat(2)
     tokens = len(current)
     declared = loss.declared()
     kinds = {name: kind for part in declared if isinstance(part, Mapping) for name, kind in part.items()}

@@ -12,7 +12,9 @@ import numpy as np
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import RolloutConfig
 
-END, STOP, LENGTH = "end", "stop", "length"  # what may end a response
+END = "end"
+STOP = "stop"
+LENGTH = "length"  # what may end a response
 
 
 @dataclass(frozen=True)

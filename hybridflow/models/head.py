@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-VALUE_HEAD, SCORE_HEAD = "value_head.weight", "score.weight"
+VALUE_HEAD = "value_head.weight"
+SCORE_HEAD = "score.weight"
 
 
 class Head(StrEnum):

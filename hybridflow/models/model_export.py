@@ -20,7 +20,7 @@ from hybridflow.models.head import Head
 from hybridflow.models.score_head import as_scorer
 
 # What is copied from the folder that training started from, which may hold anything. A README or a model card is not:
-# it says of other weights what these need not have. Licences go with what was made of the weights.
+# it says of other weights what these need not have. Licenses go with what was made of the weights.
 EXTRAS = (
     "generation_config.json",
     *("tokenizer.json", "tokenizer.*.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -29,7 +29,7 @@ EXTRAS = (
     *("sentencepiece.model", "sentencepiece.bpe.model"),
     *("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
 )
-LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")
+LICENSES = ("LICENSE*", "LICENSE*", "NOTICE*", "USE_POLICY*")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -85,8 +85,8 @@ def finish(folder: Path) -> None:
 
 
 def copy_extras(source: Path, folder: Path) -> None:
-    """Copy what belongs to a model beside its config and its weights: the tokenizer, how it generates, its licence."""
-    for file in _matching(source, (*EXTRAS, *LICENCES)):
+    """Copy what belongs to a model beside its config and its weights: the tokenizer, how it generates, its license."""
+    for file in _matching(source, (*EXTRAS, *LICENSES)):
         if not file.is_file():  # a link that leads nowhere, or to a folder: no reason to lose what was trained
             continue
         target = folder / file.relative_to(source)
@@ -96,7 +96,7 @@ def copy_extras(source: Path, folder: Path) -> None:
 
 def unreadable(source: Path) -> Path | None:
     """Return a file that `copy_extras` would have to read and this process may not; None if there is none."""
-    files = (file for file in _matching(source, (*EXTRAS, *LICENCES)) if file.is_file())
+    files = (file for file in _matching(source, (*EXTRAS, *LICENSES)) if file.is_file())
     return next((file for file in files if not os.access(file, os.R_OK)), None)
 
 
@@ -134,7 +134,7 @@ def _former(folder: Path) -> Path:
 
 def _remove_model(doomed: Path, folder: Path) -> None:
     """Remove a folder that had been a model; what else was in it moves on, unless the name is taken there."""
-    for file in (*model_files(doomed), *_matching(doomed, LICENCES)):
+    for file in (*model_files(doomed), *_matching(doomed, LICENSES)):
         file.unlink()
     for path in doomed.iterdir() if folder.is_dir() else ():
         if not (folder / path.name).exists():

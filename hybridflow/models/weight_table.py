@@ -13,8 +13,10 @@ from enum import StrEnum
 from hybridflow.models.head import Head
 from hybridflow.models.model_shape import ModelShape
 
-FIRST, LAST = "first", "last"
-EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+FIRST = "first"
+LAST = "last"
+EMBEDDING = "model.embed_tokens.weight"
+OUTPUT = "lm_head.weight"
 
 
 class Along(StrEnum):

@@ -15,7 +15,8 @@ from hybridflow.resharding.plan import refuse_unnested
 def training(role: str, settings: TrainedRoleConfig, model: ModelShape) -> Iterator[str]:
     """Yield what a role's training engine refuses; nothing of an engine that is not known."""
     if settings.engine in training_engines:
-        engine, layout = training_engines.get(settings.engine), _layout(settings.parallel)
+        engine = training_engines.get(settings.engine)
+        layout = _layout(settings.parallel)
         yield from _refused(f"{role}.parallel", settings.model.path, lambda: engine.sharding(model, layout))
 
 
@@ -41,7 +42,8 @@ def generation(config: Config, model: ModelShape, *, disaggregated: bool) -> Ite
     """
     if config.rollout.engine not in generation_engines:
         return
-    engine, path = generation_engines.get(config.rollout.engine), config.actor.model.path
+    engine = generation_engines.get(config.rollout.engine)
+    path = config.actor.model.path
     if disaggregated:
         own = _layout(config.rollout.parallel)
         yield from _refused("rollout.parallel", path, lambda: engine.sharding(model, own))
@@ -70,7 +72,8 @@ def _layout(parallel: ParallelConfig) -> Layout:
 
 def _shared(config: Config) -> Layout | None:
     """Return the layout of one replica of ranks that train and generate; None: there is none of these sizes."""
-    actor, rollout = config.actor.parallel, config.rollout.parallel
+    actor = config.actor.parallel
+    rollout = config.rollout.parallel
     try:
         return Layout(actor.tensor, actor.pipeline, generation=(rollout.tensor, rollout.pipeline))
     except ValueError:

@@ -27,7 +27,7 @@ def checksum(tensor: Tensor) -> int:
 def source_checksums(transport: Transport, generation: Sharding, place: int) -> dict[str, int]:
     """Compute the checksum of each weight's part that this rank is to have, from the training shards it comes from.
 
-    All ranks of the transport's group call it. Nobody sums what has travelled.
+    All ranks of the transport's group call it. Nobody sums what has traveled.
 
     Args:
         place: this rank's tensor rank in generation.

@@ -175,7 +175,7 @@ class CriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=reads_of("value"))
     def update_critic(self, rollout: RowsT) -> None:
-        """Take an optimizer step on the policy loss of these rows, but for those with a grade that has failed."""
+        """Take an optimizer step on the value loss of these rows, but for those with a grade that has failed."""
         raise NotImplementedError
 
 

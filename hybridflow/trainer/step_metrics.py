@@ -9,7 +9,7 @@ from hybridflow.batch import BatchRef
 
 
 def derived(metrics: Mapping[str, float], context: StepContext, rollout: BatchRef, epochs: int) -> dict[str, float]:
-    """Count the rows that the step made, those of them that it learnt from, and the tokens of its updates.
+    """Count the rows that the step made, those that it learned from, and the tokens of its updates.
 
     The latter two are those of the role that learned from most, so that they are known while only a critic learns.
     Where no role says so, the rows are those that the flow chose.

@@ -92,7 +92,8 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
             return Batch()
-        log_probs, learned = scores["log_probs"], LearnedTokens.of(rollout)
+        log_probs = scores["log_probs"]
+        learned = LearnedTokens.of(rollout)
         apart = np.abs(learned.pick(log_probs) - learned.pick(rollout.ragged("rollout_log_probs")))
         tokens = len(apart)
         metrics = self.context.metrics

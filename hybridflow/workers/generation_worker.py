@@ -111,11 +111,14 @@ def sampled(version: int, temperature: float, found: Generated) -> Batch:
 
 def _measure(context: Context, prompts: Batch, found: Generated, *, greedy: bool) -> None:
     """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`."""
-    metrics, rows, lengths = context.metrics, len(prompts), found.tokens.lengths
+    metrics = context.metrics
+    rows = len(prompts)
+    lengths = found.tokens.lengths
     length, cut = ("greedy/response_length", "greedy") if greedy else ("response_length", "rollout")
     metrics.mean(f"{length}/mean", lengths.sum(), rows)
     metrics.max(f"{length}/max", lengths.max(initial=0))
     metrics.mean(f"{cut}/truncated_fraction", found.truncated.sum(), rows)
-    cached, prompted = found.cached_tokens.sum(), prompts.ragged("prompt_ids").lengths.sum()
+    cached = found.cached_tokens.sum()
+    prompted = prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
     metrics.total("perf/response_tokens", lengths.sum())

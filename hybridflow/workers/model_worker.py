@@ -109,7 +109,8 @@ class ModelWorker(Worker):
 
     def record(self, loss: TokenLoss) -> None:
         """Report what a loss says of its tokens."""
-        metrics, tokens = self.context.metrics, len(loss.loss)
+        metrics = self.context.metrics
+        tokens = len(loss.loss)
         for name, total in loss.metrics.items():
             metrics.mean(name, float(total), tokens)
         for name, mean in loss.means.items():
@@ -189,7 +190,8 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         Without rows on any rank there is none, as the moments of earlier gradients would still move the weights; it
         counts as skipped. Return whether there were any.
         """
-        role, metrics = self.context.role, self.context.metrics
+        role = self.context.role
+        metrics = self.context.metrics
         tokens = batch.ragged("prompt_ids").lengths.sum() + batch.ragged("response_ids").lengths.sum()
         metrics.total(f"{role}/trained_rows", len(batch) // options.get("rows_per_unit", 1))
         metrics.total(f"{role}/trained_tokens", tokens)

@@ -32,7 +32,8 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
         with self.model_loaded() as engine:
             scores = engine.score_rows(sides(pairs))
         if scores is not None:
-            loss, given = self.make_loss("pairs"), torch.from_numpy(scores)
+            loss = self.make_loss("pairs")
+            given = torch.from_numpy(scores)
             none = given.new_zeros(0)
             columns = pair_columns(loss, pairs, np.arange(len(pairs)))
             self.record(loss.token_loss(LossInputs(none, none, none, none, given, columns)))

@@ -59,7 +59,8 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         self.generator = make_generator(context)
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
-        config, rank = self.context.config, training.size + self.context.rank
+        config = self.context.config
+        rank = training.size + self.context.rank
         link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
         dtype = torch_dtype(config.actor.model.dtype.value)
         shardings = actor_shardings(config, training, generation)

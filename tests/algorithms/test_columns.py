@@ -1,4 +1,4 @@
-"""Which columns an algorithm reads: each loss that a flow's updates minimise is named by it, and finds its columns."""
+"""Which columns an algorithm reads: each loss that a flow's updates minimize is named by it, and finds its columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OURS = [name for name in algorithms if algorithms.get(name).__module__.startswit
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_flow_names_the_losses_that_its_updates_minimise(name: str) -> None:
+def test_a_flow_names_the_losses_that_its_updates_minimize(name: str) -> None:
     tree = ast.parse(textwrap.dedent(inspect.getsource(algorithms.get(name))))
     called = [node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     assert {OF_UPDATES[method] for method in called if method in OF_UPDATES} == {*algorithms.get(name).losses}

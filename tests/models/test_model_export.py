@@ -25,7 +25,7 @@ from hybridflow.models.score_head import is_scorer
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
 OLD = {name: "old" for name in ("config.json", "tokenizer.json", "chat_template.jinja", *SHARDS)}
 NEW = {name: "new" for name in ("config.json", "tokenizer.json", "model.safetensors")}
-OTHERS = {"notes.md": "mine", "quantised/model.gguf": "mine"}
+OTHERS = {"notes.md": "mine", "quantized/model.gguf": "mine"}
 
 
 class Killed(BaseException):

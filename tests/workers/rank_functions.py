@@ -49,9 +49,9 @@ def gradients(
 ) -> tuple[Arrays, dict[str, float]]:
     """What an update would follow, by the names of the weights; and its metrics."""
     worker = RewardModelWorker(context(folder, layout, budget, loss))
-    optimiser = worker.engine.optimizer
-    assert optimiser is not None
-    optimiser.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]
+    optimizer = worker.engine.optimizer
+    assert optimizer is not None
+    optimizer.step = lambda: StepResult(True, 0.0, 0.0)  # type: ignore[method-assign]
     worker.update_reward_model(mine(worker, pairs))
     for param in worker.engine.model.parameters():
         param.data.copy_(param.main_grad)  # so that what gathers weights gathers gradients

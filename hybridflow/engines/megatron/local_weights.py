@@ -52,7 +52,7 @@ class LocalWeights:
         return sum(param.nbytes for param in self._params.values())
 
     def _mark_sharded(self) -> None:
-        """Tell Megatron which parameters are sharded: it does so itself only where it also initialises them.
+        """Tell Megatron which parameters are sharded: it does so itself only where it also initializes them.
 
         Without the mark the gradient norm counts the parts of tensor rank 0 alone.
         """

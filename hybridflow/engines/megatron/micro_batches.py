@@ -56,7 +56,8 @@ def micro_batches(
 
     Raises ValueError if a row has an empty prompt: its first response token would have nothing before it.
     """
-    prompts, responses = batch.ragged("prompt_ids"), batch.ragged("response_ids")
+    prompts = batch.ragged("prompt_ids")
+    responses = batch.ragged("response_ids")
     if len(batch) and prompts.lengths.min() < 1:
         raise ValueError(f"row {int(prompts.lengths.argmin())} has an empty prompt")
     lengths = (prompts.lengths + responses.lengths).reshape(-1, rows_per_unit).sum(axis=1)
@@ -85,7 +86,8 @@ def _pack(
     in_row = np.arange(starts[-1]) - np.repeat(starts[:-1], np.diff(starts))
     response = in_row >= np.repeat(before_end, np.diff(starts))
     tokens = np.zeros(starts[-1], dtype=np.int64)
-    tokens[: ends[-1]][~response[: ends[-1]]], tokens[response] = before.values, after.values
+    tokens[: ends[-1]][~response[: ends[-1]]] = before.values
+    tokens[response] = after.values
     wanted = np.flatnonzero(response) if learned.mask is None else np.flatnonzero(response)[learned.mask]
     positions = torch.from_numpy(in_row).to(device).expand(3, 1, -1)
     return PackedMicroBatch(
