@@ -75,13 +75,13 @@ class Estimation:
     all_reduce: Sum
 
     def plain(self, kl_coef: float) -> Batch:
-        """`advantages` and `returns`."""
-        rewards, baseline = self._rewards()
+        """Estimate `advantages` and `returns`."""
+        rewards, baseline = self._shaped_rewards()
         estimate, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline)
-        return self._given(advantages=estimate, returns=returns)
+        return self._as_columns(advantages=estimate, returns=returns)
 
     def constrained(self, kl_coef: float, multiplier: float) -> Batch:
-        """`advantages` of reward and cost in one, `returns` and `cost_returns`.
+        """Estimate `advantages` of reward and cost in one, `returns` and `cost_returns`.
 
         Rewards and values are put together before the estimator sees them, so what it brings to scale is the mixture:
         costs brought to scale for themselves would weigh more the rarer they are, whatever the multiplier says.
@@ -89,7 +89,9 @@ class Estimation:
         Half of the KL is taken off the rewards and half is put on the costs, so the mixture has the same share of it
         whatever the multiplier is (Safe-RLHF, arXiv 2310.12773, appendix on the policy's loss).
         """
-        (rewards, baseline), costs, kl = self._rewards(), torch.tensor(self.rollout.dense("costs")), self._kl()
+        rewards, baseline = self._shaped_rewards()
+        costs = torch.tensor(self.rollout.dense("costs"))
+        kl = self._kl()
         values = self._tokens("values")
         cost_values = self._tokens("cost_values")
         _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline)
@@ -100,40 +102,42 @@ class Estimation:
         if baseline is not None:  # of rewards; costs are compared with none
             baseline = baseline / (1 + multiplier)
         estimate, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
-        return self._given(advantages=estimate, returns=returns, cost_returns=cost_returns)
+        return self._as_columns(advantages=estimate, returns=returns, cost_returns=cost_returns)
 
     @cached_property
     def learned(self) -> LearnedTokens:
-        """The tokens that advantages are estimated of."""
+        """Tokens that advantages are estimated for."""
         return LearnedTokens.of(self.rollout)
 
     @property
     def _lengths(self) -> Tensor:
-        """[R] learned tokens of each row: formulas see no others."""
+        """Number of learned tokens of each row, [R]: formulas see no others."""
         return torch.from_numpy(self.learned.lengths)
 
-    def _rewards(self) -> tuple[Tensor, Tensor | None]:
-        """[R] rewards and, if the estimator reads them, [R] the rewards of the responses that they are compared with.
+    def _shaped_rewards(self) -> tuple[Tensor, Tensor | None]:
+        """Return [R] rewards and, if the estimator reads them, [R] those of the responses that they are compared with.
 
         Both are shaped, in one call: whatever a shaping does, a response as good and as long as the one that it is
         compared with is given the same.
         """
         rewards = torch.tensor(self.rollout.dense("rewards"))
-        baseline = None
-        lengths = torch.from_numpy(self.rollout.ragged("response_ids").lengths)
+        lengths = torch.from_numpy(self.rollout.ragged("response_ids").lengths)  # whole: so is what the limit is of
         read = needs(self.context.config.algorithm.advantage.name)
-        if "baseline_rewards" in self.rollout and "baseline_rewards" in read:
-            baseline = torch.tensor(self.rollout.dense("baseline_rewards"))
-            rewards = torch.cat([rewards, baseline])
+        compared = "baseline_rewards" in self.rollout and "baseline_rewards" in read
+        if compared:
+            rewards = torch.cat([rewards, torch.tensor(self.rollout.dense("baseline_rewards"))])
             lengths = torch.cat([lengths, self._baseline_lengths()])
         part = self.context.config.algorithm.reward_shaping
         limit = self.context.config.rollout.max_response_tokens
         shaped = shaping(part.name, part.options)(ShapingInputs(rewards, lengths, limit))
         rows = len(self.rollout)
-        return shaped[:rows], None if baseline is None else shaped[rows:]
+        return shaped[:rows], shaped[rows:] if compared else None
 
     def _baseline_lengths(self) -> Tensor:
-        """[R] tokens of the responses to compare with. Raises ValueError if a shaping would need to know and cannot."""
+        """Count the tokens of the responses to compare with, [R].
+
+        Raises ValueError if a shaping would need to know and cannot.
+        """
         part = self.context.config.algorithm.reward_shaping
         if "baseline_lengths" in self.rollout:
             return torch.tensor(self.rollout.dense("baseline_lengths"))
@@ -145,16 +149,16 @@ class Estimation:
         )
 
     def _tokens(self, column: str) -> Tensor | None:
-        """[T] values of a ragged column, if the rows have it."""
+        """Return the [T] values of a ragged column, if the rows have it."""
         return self._picked(column) if column in self.rollout else None
 
     def _picked(self, column: str) -> Tensor:
-        """[T] values of a ragged column over responses, or [R] of a dense one."""
-        picked = self.rollout[column]
-        return torch.tensor(self.learned.pick(picked) if isinstance(picked, Ragged) else picked)
+        """Return the [T] values of a ragged column over responses, or the [R] of a dense one."""
+        values = self.rollout[column]
+        return torch.tensor(self.learned.pick(values) if isinstance(values, Ragged) else values)
 
     def _kl(self) -> Tensor | None:
-        """[T] estimates of the KL to the reference, which are also reported; None if there is no reference."""
+        """Estimate the KL to the reference at each token, [T], and report it; None if there is no reference."""
         if "ref_log_probs" not in self.rollout:
             return None
         old, ref = (self._picked(name) for name in ("old_log_probs", "ref_log_probs"))
@@ -178,7 +182,8 @@ class Estimation:
         )
         return estimator(part.name, part.options)(inputs)
 
-    def _given(self, **columns: Tensor) -> Batch:
+    def _as_columns(self, **columns: Tensor) -> Batch:
+        """Report [T] estimates, and put them to their places in the responses."""
         metrics = self.context.metrics
         for name, values in columns.items():
             metrics.mean(f"critic/{name}", float(values.sum()), len(values))
@@ -186,7 +191,7 @@ class Estimation:
         return Batch(**{name: self.learned.spread(values.numpy()) for name, values in columns.items()})
 
     def _report(self, columns: Mapping[str, Tensor]) -> None:
-        """The spread of advantages, and how much of the returns the critics knew."""
+        """Report the spread of advantages, and how much of the returns the critics knew."""
         metrics = self.context.metrics
         advantages = columns["advantages"].numpy()
         if len(advantages):

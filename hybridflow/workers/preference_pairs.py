@@ -24,7 +24,7 @@ def sides(pairs: Batch) -> Batch:
 
 
 def learnable_pairs(pairs: Batch) -> Batch:
-    """The pairs with a token to learn from on both sides; all, the empty ones too, where there is no mask."""
+    """Select the pairs with a token to learn from on both sides; all, the empty ones too, where there is no mask."""
     usable = learned_rows(sides(pairs)).reshape(-1, 2).all(axis=1)
     return pairs if usable.all() else pairs.select(np.flatnonzero(usable))
 

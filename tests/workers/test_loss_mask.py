@@ -161,7 +161,7 @@ def test_a_shaping_sees_whole_responses_of_rows_that_are_learned_from() -> None:
         rows.select([0]), AdvantageConfig("grpo"), reward_shaping=ComponentConfig("overlong", {"buffer": 1.0})
     )
     made.context.config.rollout.max_response_tokens = 10
-    shaped, _ = made._rewards()
+    shaped, _ = made._shaped_rewards()
     assert shaped.tolist() == pytest.approx([float(rows.dense("rewards")[0]) - 0.5])
 
 
