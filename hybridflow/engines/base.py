@@ -46,15 +46,17 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def score(self, batch: Batch, *, temperature: np.ndarray | None = None) -> dict[str, Ragged] | None:
-        """Return log-probs and entropy, or values, of every response token, without gradients.
+        """Return log-probs and entropy, or values, of every response token that is learned from, without gradients.
 
         Args:
-            batch: `prompt_ids` and `response_ids`.
+            batch: `prompt_ids` and `response_ids`, and perhaps `loss_mask`: tokens with 0 have no outputs, here
+                and in `train` (`hybridflow.batch.loss_mask`).
             temperature: [R] float, by which each row's logits are divided: as they were in sampling it. None: 1, the
                 model's own distribution.
 
         Returns:
-            Ragged columns over the responses by the names of `TokenOutputs`; None on ranks that have no outputs.
+            Ragged columns over the responses by the names of `TokenOutputs`, 0 at tokens that are not learned from;
+            None on ranks that have no outputs.
         """
 
     @abstractmethod
