@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridflow.algorithms import algorithms
 from hybridflow.dispatch import protocols
+from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.losses.advantages import advantages
 from hybridflow.losses.aggregations import aggregations
 from hybridflow.losses.corrections import corrections
@@ -25,7 +26,8 @@ from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
-    losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, algorithms,
+    losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, training_engines,
+    generation_engines, algorithms,
 )  # fmt: skip
 Found = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""

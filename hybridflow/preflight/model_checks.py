@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, section, with_models
 from hybridflow.config.schema import Config
-from hybridflow.models import ModelShape
+from hybridflow.models import Head, ModelShape
 from hybridflow.placement import is_disaggregated
 from hybridflow.preflight import sharding_checks
 
@@ -77,12 +77,12 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
         )
 
 
-def _head(config: Config, role: str, found: str) -> Iterator[str]:
+def _head(config: Config, role: str, found: Head) -> Iterator[str]:
     """Yield a model that lacks the head of its role; what learns a scalar head of its own may start from either."""
     path = section(config, role).model.path
-    if role in BY_MODEL and found != "reward":
+    if role in BY_MODEL and found is not Head.reward:
         yield f"{role}.model.path: {path} has no score head; hybridflow train-{role} makes a {role} model of it"
-    if role in ("actor", "reference") and found != "lm":
+    if role in ("actor", "reference") and found is not Head.lm:
         yield f"{role}.model.path: {path} is a reward model; a language model was expected"
 
 

@@ -63,8 +63,8 @@ class Worker:
         self.context = context
 
 
-# The reward model's module comes first: it also has the workers `model` and `cost_model`, and the actor's would import
-# vLLM to find them.
+# The reward model's module comes first: it also has the workers `model` and `cost_model`, which are then found before
+# the actor's is imported.
 MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
 PLAYED_BY = {
     "actor": ("actor", "training_actor"),

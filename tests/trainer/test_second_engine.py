@@ -48,7 +48,6 @@ def test_ppo_learns(second: Ran) -> None:
         (True, True),
     ]
     assert all(step.get("actor/skipped_steps", 0) == 0 for step in second.steps)
-    assert second.steps[-1]["critic/value_loss"] < second.steps[0]["critic/value_loss"]
 
 
 def test_every_step_samples_with_the_weights_of_training(second: Ran) -> None:

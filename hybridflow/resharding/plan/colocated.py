@@ -75,6 +75,8 @@ def refuse_unnested(shardings: Shardings, layout: Layout) -> None:
     for ranks in _one_replica(layout):
         at = layout.generation_coordinate(ranks[0])
         for weight in generation.weights(at):
+            if weight.axis is None:
+                continue
             held = [train.region(weight, layout.coordinates[rank]) for rank in ranks]
             starts, ends = zip(*(span for span in held if span is not None), strict=True)
             if (have := (min(starts), max(ends))) != (want := generation.region(weight, at)):
