@@ -41,7 +41,7 @@ from benchmarks.pairs import pairwise
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
-from hybridflow.engines.outputs import MicroBatch
+from hybridflow.engines.megatron.micro_batches import PackedMicroBatch
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import make_groups
@@ -138,7 +138,7 @@ class Bare:
     def __init__(self, ours: Ours) -> None:
         self.ours = ours
 
-    def train(self, micros: list[MicroBatch], tokens: int) -> None:
+    def train(self, micros: list[PackedMicroBatch], tokens: int) -> None:
         """The same gradients."""
         optimizer = self.ours.engine.optimizer
         assert optimizer is not None
