@@ -41,13 +41,13 @@ def readers(config: AlgorithmConfig, algorithm: type[Algorithm]) -> Iterator[Rea
     from hybridflow.losses.advantages import advantages, needs
     from hybridflow.losses.loss import losses
 
-    played = [role for role in algorithm.roles_of(config) if role in roles]
+    called = [role for role in algorithm.roles_of(config) if role in roles]
     own = frozenset(algorithm.columns)
     name = config.advantage.name
     if "advantage" in algorithm.components and name in advantages:
-        values = {"values"} if "critic" in played else set()
+        values = {"values"} if "critic" in called else set()
         yield Reader("algorithm.advantage.name", f"{name!r}", needs(name), own | values)
-    given = {column for role in played for method in methods(roles.get(role)).values() for column in method.gives or ()}
+    given = {column for role in called for method in methods(roles.get(role)).values() for column in method.gives or ()}
     for loss in algorithm.losses:
         if loss in losses:
             needed = tuple(losses.get(loss).declared().needs)

@@ -59,7 +59,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         if source is not None and goes_on:
             folder.truncate_to(checkpoint.sizes(source))
         else:
-            _set_aside(config, folder, live)
+            _archive_previous(config, folder, live)
         folder.write_config(resolved_yaml(config))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
@@ -100,7 +100,7 @@ def draw_once(config: Config, task: Task) -> None:
     held_out_rows(algorithm, task, config.trainer.validation_prompts)
 
 
-def _set_aside(config: Config, folder: RunFolder, live: Live) -> None:
+def _archive_previous(config: Config, folder: RunFolder, live: Live) -> None:
     unsaved = config.trainer.resume == "auto" and folder.unsaved()
     aside = folder.archive_previous()
     if aside is None:

@@ -1,4 +1,4 @@
-"""What the ranks of test_apart play: the true refit between two pools, with no engine on either side."""
+"""What the ranks of test_disaggregated run: the true refit between two pools, with no engine on either side."""
 
 from __future__ import annotations
 
