@@ -15,6 +15,8 @@ def names_for(key: str) -> Callable[[], list[str]] | None:
     section, _, last = key.rpartition(".")
     if last == "worker":
         return lambda: _workers(section)
+    if last == "engine":
+        return lambda: _engines(section)
     registry = _registries().get(key)
     return (lambda: sorted(registry())) if registry else None
 
@@ -24,6 +26,12 @@ def _workers(role: str) -> list[str]:
 
     ours = {name for names in PLAYED_BY.values() for name in names}
     return [*PLAYED_BY.get(role, ()), *sorted(name for name in workers.registered if name not in ours)]
+
+
+def _engines(role: str) -> list[str]:
+    from hybridflow.engines.base import generation_engines, training_engines
+
+    return sorted(generation_engines if role == "rollout" else training_engines)
 
 
 def _registries() -> dict[str, Callable[[], Iterable[str]]]:

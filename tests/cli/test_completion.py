@@ -78,7 +78,7 @@ def test_names_of_registered_parts(complete, tmp_path, monkeypatch):
 
 
 def test_every_key_that_names_a_part_is_completed():
-    named = {"name", "worker", "grader", "aggregate", "kl_estimator", "reward_kl_estimator", "pair_loss"}
+    named = {"name", "worker", "engine", "grader", "aggregate", "kl_estimator", "reward_kl_estimator", "pair_loss"}
     keys = [key for key in all_keys() if key.rpartition(".")[2] in named and key != "run.name"]
     assert len(keys) > 20 and [key for key in keys if names_for(key) is None or not names_for(key)()] == []
 
