@@ -34,11 +34,11 @@ from hybridflow.losses.rollout_filters import FilterInputs
 LIMIT = 6  # tokens that a response of these rows may have
 
 
-def results(found: Found) -> Results:
+def results(registered_parts: Found) -> Results:
     """Yield for each part that can be tried so the expectations that it violates."""
     for kind, check in CHECKS.items():
-        for name, part in found.get(kind, {}).items():
-            own = {"answers": answers_for(name, found["task"].values())} if kind == "grader" else {}
+        for name, part in registered_parts.get(kind, {}).items():
+            own = {"answers": answers_for(name, registered_parts["task"].values())} if kind == "grader" else {}
             yield f"{kind} {name!r}", violations(partial(check, part, **own))
 
 
@@ -47,9 +47,9 @@ def try_shaping(shaping: Callable[..., Any]) -> None:
     expect_defaults(shaping)
     for case in cases():
         on = f"on {case.name}: "
-        given, again = (shaping(ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT)) for _ in range(2))
-        expect_floats(on, "the result", given, len(case.lengths), "row")
-        expect_again(on, given, again)
+        shaped, again = (shaping(ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT)) for _ in range(2))
+        expect_floats(on, "the result", shaped, len(case.lengths), "row")
+        expect_again(on, shaped, again)
 
 
 def try_filter(rows_that_stay: Callable[..., Any]) -> None:
@@ -63,9 +63,9 @@ def try_filter(rows_that_stay: Callable[..., Any]) -> None:
 
 def _kept(on: str, rows_that_stay: Callable[..., Any], case: Case) -> np.ndarray:
     rewards, group, lengths = (column.clone().numpy() for column in (case.rewards, case.group_id, case.lengths))
-    found = rows_that_stay(FilterInputs(rewards, group, lengths, lengths == LIMIT))
+    kept = rows_that_stay(FilterInputs(rewards, group, lengths, lengths == LIMIT))
     try:
-        return row_numbers(found, len(lengths))
+        return row_numbers(kept, len(lengths))
     except (TypeError, IndexError) as error:
         raise ExpectationError(f"{on}no numbers of rows: {error}") from None
 
@@ -75,9 +75,9 @@ def try_correction(correction: Callable[..., Any]) -> None:
     expect_defaults(correction)
     for case in policy_cases():
         on = f"on {case.name}: "
-        given, again = (correction(CorrectionInputs(*case.log_probs(), case.lengths.clone())) for _ in range(2))
-        expect_floats(on, "the result", given, case.tokens, "token")
-        expect_again(on, given, again)
+        weights, again = (correction(CorrectionInputs(*case.log_probs(), case.lengths.clone())) for _ in range(2))
+        expect_floats(on, "the result", weights, case.tokens, "token")
+        expect_again(on, weights, again)
 
 
 def try_kl(estimate: Callable[..., Any]) -> None:
@@ -86,10 +86,10 @@ def try_kl(estimate: Callable[..., Any]) -> None:
         on = f"on {case.name}: "
         reference, current = case.log_probs()
         current.requires_grad_()
-        given = estimate(current, reference)
-        expect_floats(on, "the estimate", given, case.tokens, "token")
-        expect_gradient(on, given, current, flows=0 < case.apart < 1)
-        expect_again(on, given, estimate(current, reference))
+        estimates = estimate(current, reference)
+        expect_floats(on, "the estimate", estimates, case.tokens, "token")
+        expect_gradient(on, estimates, current, flows=0 < case.apart < 1)
+        expect_again(on, estimates, estimate(current, reference))
 
 
 def try_aggregation(weights_of: Callable[..., Any]) -> None:
@@ -98,12 +98,12 @@ def try_aggregation(weights_of: Callable[..., Any]) -> None:
         on = f"on {case.name}: "
         lengths = case.lengths
         counts = totals(lengths)
-        given = weights_of(lengths, *counts, limit=LIMIT)
-        expect_floats(on, "the result", given, case.tokens, "token")
-        expect_again(on, given, weights_of(lengths, *counts, limit=LIMIT))
+        weights = weights_of(lengths, *counts, limit=LIMIT)
+        expect_floats(on, "the result", weights, case.tokens, "token")
+        expect_again(on, weights, weights_of(lengths, *counts, limit=LIMIT))
         half = len(lengths) // 2
         apart = torch.cat([weights_of(rows, *counts, limit=LIMIT) for rows in (lengths[:half], lengths[half:])])
-        expect(torch.allclose(apart, given), f"{on}the weights depend on how the rows are cut into micro-batches")
+        expect(torch.allclose(apart, weights), f"{on}the weights depend on how the rows are cut into micro-batches")
 
 
 def try_controller(make: Callable[..., Any]) -> None:

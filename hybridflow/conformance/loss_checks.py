@@ -29,18 +29,18 @@ def try_loss(loss: type[Loss]) -> None:
         on = f"on {case.name}: "
         inputs = build_inputs(made, case)
         try:
-            given = made.token_loss(inputs)
+            result = made.token_loss(inputs)
         except KeyError as error:
             raise ExpectationError(
                 f"it reads the column {error} and does not say so: name it among its needs"
             ) from None
         pairs = len(case.lengths)
-        expect_loss(on, given, pairs if made.of_pairs else case.tokens, "pair" if made.of_pairs else "token")
+        expect_loss(on, result, pairs if made.of_pairs else case.tokens, "pair" if made.of_pairs else "token")
         said = [getattr(inputs, name) for name in MODEL_OUTPUTS]
-        flowed |= any(bool(each.any()) for each in gradients(on, given.loss, said, "what the model says"))
-        expect_again(on, given.loss, made.token_loss(build_inputs(made, case)).loss)
-        expect_sums(on, given, made.token_loss(_twice(inputs)))
-        missing = [name for name in made.terms if name not in given.terms]
+        flowed |= any(bool(each.any()) for each in gradients(on, result.loss, said, "what the model says"))
+        expect_again(on, result.loss, made.token_loss(build_inputs(made, case)).loss)
+        expect_sums(on, result, made.token_loss(_twice(inputs)))
+        missing = [name for name in made.terms if name not in result.terms]
         expect(not missing, f"{on}its term {', '.join(missing)} is not among the TokenLoss's")
     expect(flowed, "gradient does not flow: it is 0 everywhere, whatever the rows are")
 
@@ -83,13 +83,13 @@ def try_policy_loss(loss: Callable[..., Any]) -> None:
         on = f"on {case.name}: "
         old, current = case.log_probs()
         current.requires_grad_()
-        given = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
-        expect_loss(on, given, case.tokens, "token")
-        expect_gradient(on, given.loss, current, flows=not case.apart)
+        result = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
+        expect_loss(on, result, case.tokens, "token")
+        expect_gradient(on, result.loss, current, flows=not case.apart)
         again = loss(PolicyInputs(current, old, case.advantages(), case.lengths.clone()))
-        expect_again(on, given.loss, again.loss)
+        expect_again(on, result.loss, again.loss)
         twice = loss(PolicyInputs(*(torch.cat([x, x]) for x in (current, old, case.advantages(), case.lengths))))
-        expect_sums(on, given, twice)
+        expect_sums(on, result, twice)
 
 
 def try_pair_loss(loss: Callable[..., Any]) -> None:
@@ -100,26 +100,26 @@ def try_pair_loss(loss: Callable[..., Any]) -> None:
         pairs = len(case.lengths)
         scores = [case.noise(pairs, 5).requires_grad_(), case.noise(pairs, 5) + case.apart * case.noise(pairs, 6)]
         given_labels = {name: case.noise(pairs, 7 + number) > 0 for number, name in enumerate(labels)}
-        given = loss(*scores, **given_labels)
-        expect_loss(on, given, pairs, "pair")
-        expect_gradient(on, given.loss, scores[0], flows=True, of="the chosen scores")
-        expect_again(on, given.loss, loss(*scores, **given_labels).loss)
+        result = loss(*scores, **given_labels)
+        expect_loss(on, result, pairs, "pair")
+        expect_gradient(on, result.loss, scores[0], flows=True, of="the chosen scores")
+        expect_again(on, result.loss, loss(*scores, **given_labels).loss)
         twice = {name: torch.cat([values, values]) for name, values in given_labels.items()}
-        expect_sums(on, given, loss(*(torch.cat([x, x]) for x in scores), **twice))
+        expect_sums(on, result, loss(*(torch.cat([x, x]) for x in scores), **twice))
 
 
-def expect_loss(on: str, given: Any, size: int, what: str) -> None:
-    expect(isinstance(given, TokenLoss), f"{on}wrong type: it gave a {type(given).__name__}, not a TokenLoss")
-    expect_floats(on, "the loss", given.loss, size, what)
-    for name, value in (*given.metrics.items(), *given.means.items(), *given.largest.items()):
+def expect_loss(on: str, result: Any, size: int, what: str) -> None:
+    expect(isinstance(result, TokenLoss), f"{on}wrong type: it gave a {type(result).__name__}, not a TokenLoss")
+    expect_floats(on, "the loss", result.loss, size, what)
+    for name, value in (*result.metrics.items(), *result.means.items(), *result.largest.items()):
         whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
-        found = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
-        expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {found}")
+        actual = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
+        expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {actual}")
 
 
-def expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
+def expect_sums(on: str, once: TokenLoss, twice: TokenLoss) -> None:
     """Expect twice the sum of twice the rows; a mean would not double."""
-    for name, total in given.metrics.items():
+    for name, total in once.metrics.items():
         again = twice.metrics.get(name, 2 * total)
         stays = bool(total.abs() > 1e-4) and bool(torch.isclose(again, total, rtol=1e-4, atol=0.0))
         expect(
@@ -131,16 +131,16 @@ def expect_sums(on: str, given: TokenLoss, twice: TokenLoss) -> None:
 
 def expect_gradient(on: str, loss: Tensor, log_probs: Tensor, *, flows: bool, of: str = "log_probs") -> None:
     """Expect a finite gradient that reaches the log-probs, or what else it is of."""
-    found = gradients(on, loss, [log_probs], of)
-    expect(not flows or bool(found[0].any()), f"{on}gradient does not flow: it is 0 everywhere")
+    gradient = gradients(on, loss, [log_probs], of)
+    expect(not flows or bool(gradient[0].any()), f"{on}gradient does not flow: it is 0 everywhere")
 
 
 def gradients(on: str, loss: Tensor, inputs: Sequence[Tensor], of: str) -> list[Tensor]:
     """Return the gradients to those inputs that the loss has one to. Raises ExpectationError if there is none."""
     lost = f"{on}gradient does not flow: the loss has none to {of} (is there a detach, item or no_grad too many?)"
     expect(loss.requires_grad, lost)
-    found = [each for each in torch.autograd.grad(loss.sum(), inputs, allow_unused=True) if each is not None]
-    expect(bool(found), lost)
-    finite = all(bool(torch.isfinite(each).all()) for each in found)
+    tensors = [each for each in torch.autograd.grad(loss.sum(), inputs, allow_unused=True) if each is not None]
+    expect(bool(tensors), lost)
+    finite = all(bool(torch.isfinite(each).all()) for each in tensors)
     expect(finite, f"{on}not finite: the gradient to {of} (hybridflow.losses.ratios.clamped_exp bounds a ratio)")
-    return found
+    return tensors

@@ -47,15 +47,15 @@ class Sampling:
 
         Raises TypeError for a change of what it does not have, ValueError for a temperature that vLLM does not take.
         """
-        given = replace(rollout, **changes)
+        settings = replace(rollout, **changes)
         return Sampling(
-            given.temperature,
-            given.top_p,
-            given.top_k,
-            given.max_response_tokens,
-            given.stop,
-            given.stop_token_ids,
-            given.vocabulary,
+            settings.temperature,
+            settings.top_p,
+            settings.top_k,
+            settings.max_response_tokens,
+            settings.stop,
+            settings.stop_token_ids,
+            settings.vocabulary,
         )
 
 
@@ -101,12 +101,12 @@ class Generated(NamedTuple):
     @staticmethod
     def of(finished: Iterable[FinishedRow]) -> Generated:
         """Order rows as their prompts, whatever the order in which they finished."""
-        rows = sorted(finished, key=lambda found: found.row)
+        rows = sorted(finished, key=lambda row: row.row)
         return Generated(
-            Ragged.of([found.tokens for found in rows], np.int64),
-            Ragged.of([found.log_probs for found in rows], np.float32),
-            np.array([found.ended_by for found in rows], dtype=object),
-            np.array([found.cached_tokens for found in rows], dtype=np.int64),
+            Ragged.of([row.tokens for row in rows], np.int64),
+            Ragged.of([row.log_probs for row in rows], np.float32),
+            np.array([row.ended_by for row in rows], dtype=object),
+            np.array([row.cached_tokens for row in rows], dtype=np.int64),
         )
 
 
@@ -117,9 +117,9 @@ def row_seeds(run_seed: int, step: int, stream_ids: Sequence[int], before: Count
         before: how often each stream has been drawn from, which is taken in and counted on: it gives another seed each
             time.
     """
-    found = []
+    seeds = []
     for stream in stream_ids:
         words = run_seed, step, stream >> 32, stream & 0xFFFFFFFF, before[stream]
-        found.append(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+        seeds.append(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
         before[stream] += 1
-    return found
+    return seeds

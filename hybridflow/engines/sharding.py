@@ -79,7 +79,7 @@ class ShardingError(ValueError):
     """
 
     def __init__(self, problems: Sequence[Indivisible]) -> None:
-        super().__init__("; ".join(f"{size} size {given} {reason}" for size, given, reason in problems))
+        super().__init__("; ".join(f"{size} size {value} {reason}" for size, value, reason in problems))
         self.problems = tuple(problems)
 
 
@@ -110,10 +110,10 @@ class TensorSharding:
         yield from self.uneven("pipeline", self.pipeline, self.shape.layers, "layers")
 
     @staticmethod
-    def uneven(size: str, given: int, whole: int, what: str) -> Iterator[Indivisible]:
+    def uneven(size: str, value: int, whole: int, what: str) -> Iterator[Indivisible]:
         """Yield the refusal of a size that leaves a remainder."""
-        if whole % given:
-            yield Indivisible(size, given, f"does not divide the {whole} {what}")
+        if whole % value:
+            yield Indivisible(size, value, f"does not divide the {whole} {what}")
 
     def padded(self, weight: Weight) -> int:
         """Return the size of the split axis with the rows that are only padding."""

@@ -113,9 +113,9 @@ def exported_config(config: dict[str, Any], *, dtype: str, head: Head) -> dict[s
     transformers 5 reads `dtype`, and `torch_dtype` where that is missing; older versions read the latter alone, so
     where the source has it, it is right too. Where the source came from does not hold of the export.
     """
-    found = {name: value for name, value in config.items() if name != "_name_or_path"}
-    found |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
-    return as_scorer(found) if head is Head.reward else found
+    exported = {name: value for name, value in config.items() if name != "_name_or_path"}
+    exported |= {name: dtype for name in ("dtype", "torch_dtype") if name == "dtype" or name in config}
+    return as_scorer(exported) if head is Head.reward else exported
 
 
 def model_files(folder: Path) -> Iterator[Path]:

@@ -71,23 +71,23 @@ def table(shape: ModelShape, *, head: Head = Head.lm) -> list[Weight]:
     """List every weight of a model."""
     hidden = shape.hidden
     vocabulary = (shape.vocab, hidden)
-    found = [Weight(EMBEDDING, vocabulary, FIRST, 0, Along.vocabulary)]
+    weights = [Weight(EMBEDDING, vocabulary, FIRST, 0, Along.vocabulary)]
     for layer in range(shape.layers):
-        found += _layer(shape, layer)
-    found.append(Weight("model.norm.weight", (hidden,), LAST))
+        weights += _layer(shape, layer)
+    weights.append(Weight("model.norm.weight", (hidden,), LAST))
     if head.weight is not None:
-        found.append(Weight(head.weight, (1, hidden), LAST))
+        weights.append(Weight(head.weight, (1, hidden), LAST))
     elif not shape.tied:
-        found.append(Weight(OUTPUT, vocabulary, LAST, 0, Along.vocabulary))
-    return found
+        weights.append(Weight(OUTPUT, vocabulary, LAST, 0, Along.vocabulary))
+    return weights
 
 
 def stage_table(shape: ModelShape, pipeline: int, stage: int, *, head: Head = Head.lm) -> list[Weight]:
     """List the weights of one of `pipeline` stages."""
-    found = [weight for weight in table(shape, head=head) if weight.stage(shape.layers, pipeline) == stage]
+    weights = [weight for weight in table(shape, head=head) if weight.stage(shape.layers, pipeline) == stage]
     if shape.tied and head is Head.lm and pipeline > 1 and stage == pipeline - 1:
-        found.append(Weight(EMBEDDING, (shape.vocab, shape.hidden), LAST, 0, Along.vocabulary))
-    return found
+        weights.append(Weight(EMBEDDING, (shape.vocab, shape.hidden), LAST, 0, Along.vocabulary))
+    return weights
 
 
 def _layer(shape: ModelShape, layer: int) -> list[Weight]:
@@ -97,15 +97,15 @@ def _layer(shape: ModelShape, layer: int) -> list[Weight]:
     keys = shape.kv_heads * shape.head_dim
     attention = {"q": (queries, Along.heads), "k": (keys, Along.kv_heads), "v": (keys, Along.kv_heads)}
     name = f"model.layers.{layer}."
-    found = [Weight(f"{name}input_layernorm.weight", (hidden,), layer)]
+    weights = [Weight(f"{name}input_layernorm.weight", (hidden,), layer)]
     for kind in ("weight", "bias") if shape.qkv_bias else ("weight",):
         tail = (hidden,) if kind == "weight" else ()
         for letter, (rows, along) in attention.items():
-            found.append(Weight(f"{name}self_attn.{letter}_proj.{kind}", (rows, *tail), layer, 0, along))
+            weights.append(Weight(f"{name}self_attn.{letter}_proj.{kind}", (rows, *tail), layer, 0, along))
     for letter in "qk" if shape.qk_norm else "":
-        found.append(Weight(f"{name}self_attn.{letter}_norm.weight", (shape.head_dim,), layer))
+        weights.append(Weight(f"{name}self_attn.{letter}_norm.weight", (shape.head_dim,), layer))
     return [
-        *found,
+        *weights,
         Weight(f"{name}self_attn.o_proj.weight", (hidden, queries), layer, 1, Along.heads),
         Weight(f"{name}post_attention_layernorm.weight", (hidden,), layer),
         Weight(f"{name}mlp.gate_proj.weight", (ffn, hidden), layer, 0, Along.ffn),

@@ -71,9 +71,9 @@ class GroupMaker:
 
     def __call__(self, groups: Sequence[Sequence[int]]) -> dist.ProcessGroup:
         """Return the one of these groups that this rank is in."""
-        found = self.maybe(groups)
-        assert found is not None, f"rank {dist.get_rank()} is in none of {groups}"
-        return found
+        group = self.maybe(groups)
+        assert group is not None, f"rank {dist.get_rank()} is in none of {groups}"
+        return group
 
 
 def make_groups(layout: Layout, timeout_s: float) -> Groups:

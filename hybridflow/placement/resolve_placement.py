@@ -37,8 +37,8 @@ def resolve(
         ConfigError: everything that `problems` finds.
         KeyError: nobody registers a role of that name.
     """
-    if found := problems(config, called, gpus):
-        raise ConfigError("\n".join(found))
+    if wrong := problems(config, called, gpus):
+        raise ConfigError("\n".join(wrong))
     placed = tuple(_role(config, role, updates.get(role, 1)) for role in _started(config, called))
     names = dict.fromkeys(role.pool for role in placed)
     return Placement(tuple(_pool(config, name, placed, gpus) for name in names), placed)
@@ -72,8 +72,8 @@ def model_device(config: Config, gpus: int | None) -> Device:
 
 def _pool_name(config: Config, role: str) -> str:
     """Return the pool that a role is given, else the first. The grader goes where the reward does."""
-    given = config.placement.roles.get("reward" if role == GRADER else role)
-    return given or next(iter(config.placement.pools), "")
+    named = config.placement.roles.get("reward" if role == GRADER else role)
+    return named or next(iter(config.placement.pools), "")
 
 
 def _started(config: Config, called: Sequence[str]) -> tuple[str, ...]:
@@ -134,8 +134,8 @@ def _worker(config: Config, role: str) -> str:
     """Return the registered name of the worker: the settings', else the role's own."""
     if role == GRADER:
         return "reward"
-    given = section(config, role).worker if role in (*MODEL_ROLES, *BY_MODEL) else role
-    return "training_actor" if (role, given) == ("actor", "actor") and is_disaggregated(config) else given
+    named = section(config, role).worker if role in (*MODEL_ROLES, *BY_MODEL) else role
+    return "training_actor" if (role, named) == ("actor", "actor") and is_disaggregated(config) else named
 
 
 def _engine(config: Config, role: str) -> str:
@@ -161,13 +161,13 @@ def _missing_pools(config: Config) -> Iterator[str]:
 
 def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
     """Yield roles whose ranks do not divide the slots of their pool; of those sharded alike on one pool, the first."""
-    told = set()
+    reported = set()
     for role in started:
         parallel = _parallel(config, role)
         pool = _pool_name(config, role)
-        if parallel is None or (pool, parallel.tensor, parallel.pipeline) in told:
+        if parallel is None or (pool, parallel.tensor, parallel.pipeline) in reported:
             continue
-        told.add((pool, parallel.tensor, parallel.pipeline))
+        reported.add((pool, parallel.tensor, parallel.pipeline))
         ranks = parallel.tensor * parallel.pipeline
         slots = config.placement.pools[pool]
         if ranks > 0 and slots % ranks:

@@ -39,9 +39,9 @@ def load(config_name: str = "train", overrides: Sequence[str] = (), config_dir: 
     composed = compose.compose(config_name, overrides, config_dir)
     config = composed.to_config()
     plugins.load(config.plugins)
-    found = [*run_folder_checks.of_name(config.run.name), *setting_checks.problems(config)]
-    if found := found or setting_checks.of_components(config, composed.origins):
-        raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in found))
+    wrong = [*run_folder_checks.of_name(config.run.name), *setting_checks.problems(config)]
+    if wrong := wrong or setting_checks.of_components(config, composed.origins):
+        raise ConfigError("\n".join(composed.origins.annotate(problem) for problem in wrong))
     return config
 
 
@@ -56,9 +56,9 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
 
-    found = run_folder_checks.problems(config)
-    if config.ray.address == "local" and (told := temporary_folder.problem()):
-        found.append(told)
+    lines = run_folder_checks.problems(config)
+    if config.ray.address == "local" and (problem := temporary_folder.problem()):
+        lines.append(problem)
     models = dict[str, ModelShape]()
     tokenizers = dict[str, str]()
     gpus = _known_gpus(config)
@@ -66,9 +66,9 @@ def problems(
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, pending)
         tokenizers = compared_tokenizers(config, models, pending)
-        found += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *_heads(config, models, gpus)]
-    found += setting_checks.problems(config, models, tokenizers, gpus)
-    return found or setting_checks.of_components(config, origins)
+        lines += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *_heads(config, models, gpus)]
+    lines += setting_checks.problems(config, models, tokenizers, gpus)
+    return lines or setting_checks.of_components(config, origins)
 
 
 def warnings(job: compose.Composed) -> list[str]:

@@ -23,31 +23,31 @@ def compared_tokenizers(config: Config, models: Mapping[str, ModelShape], pendin
     from hybridflow.tasks.vocabulary import differences
 
     actor = config.actor.model.path
-    found = {}
+    by_role = {}
     for role in models:
         path = section(config, role).model.path
         if path != actor and pending.keys() & {Path(path).resolve(), Path(actor).resolve()}:
-            found[role] = ""  # it is compared when it is there
+            by_role[role] = ""  # it is compared when it is there
         elif path != actor:
             try:
-                told = differences(actor, path)
+                difference = differences(actor, path)
             except ValueError as error:
-                found[role] = str(error)
+                by_role[role] = str(error)
             else:
-                found |= {role: told.ordinary or ""} if told else {}
-    return found
+                by_role |= {role: difference.ordinary or ""} if difference else {}
+    return by_role
 
 
 def output_model(config: Config, pending: PendingModels = MappingProxyType({})) -> dict[Path, ModelShape | None]:
     """Return the model folder that a run with these settings leaves, with its shape."""
     from hybridflow.algorithms import algorithms
 
-    found: ModelShape | None = None
+    shape: ModelShape | None = None
     if config.algorithm.name in algorithms:
         learner = algorithms.get(config.algorithm.name).learner
         source = read_models(config, (learner,), pending)[0].get(learner)
-        found = replace(source, head=Head.reward if learner == "reward_model" else Head.lm) if source else None
-    return {(folder_of(config) / "model").resolve(): found}
+        shape = replace(source, head=Head.reward if learner == "reward_model" else Head.lm) if source else None
+    return {(folder_of(config) / "model").resolve(): shape}
 
 
 def read_models(

@@ -37,18 +37,18 @@ def problems(
     from hybridflow.observe.sinks import metric_sinks
 
     name = config.algorithm.name
-    found = [*_task(config)]
-    found += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
+    lines = [*_task(config)]
+    lines += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
     for sink in config.trainer.metric_sinks:
-        found += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, sink)
+        lines += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, sink)
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
-        return [*unknown, *found, *combination_checks.problems(config)]
+        return [*unknown, *lines, *combination_checks.problems(config)]
     flow = algorithms.get(name)
     roles = flow.roles_of(config.algorithm)
-    found += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
+    lines += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
     facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
-    return [*found, *combination_checks.problems(config, facts)]
+    return [*lines, *combination_checks.problems(config, facts)]
 
 
 def of_components(config: Config, origins: Origins | None = None) -> list[str]:
@@ -110,9 +110,9 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
         if name in can:
             continue
         near = get_close_matches(name, can, n=1)
-        found = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
+        what = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
         hint = f"; did you mean {near[0]}? " if near else ". "
-        yield f"{role}.worker: {name!r} given, but {found}{hint}There is {_list(can)}"
+        yield f"{role}.worker: {name!r} given, but {what}{hint}There is {_list(can)}"
 
 
 def _engines(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

@@ -22,10 +22,10 @@ def training(role: str, settings: TrainedRoleConfig, model: ModelShape) -> Itera
 
 def parallelism(role: str, settings: TrainedRoleConfig) -> Iterator[str]:
     """Yield the kinds of parallelism that have a setting, but that the role's engine has not."""
-    given = settings.parallel
+    parallel = settings.parallel
     if settings.engine not in training_engines:
         return
-    for name, value in (("context", given.context), ("expert", given.expert)):
+    for name, value in (("context", parallel.context), ("expert", parallel.expert)):
         if value != 1 and name not in training_engines.get(settings.engine).parallelism:
             yield (
                 f"{role}.parallel.{name}: {value} given, but the engine {settings.engine} has no {name} parallelism; "
@@ -53,7 +53,7 @@ def generation(config: Config, model: ModelShape, *, disaggregated: bool) -> Ite
 
 
 def _unnested(config: Config, model: ModelShape, layout: Layout) -> Iterator[str]:
-    """What divides may still end at other rows, as engines pad the vocabulary differently."""
+    """Yield what divides but still ends at other rows, as engines pad the vocabulary differently."""
     if config.rollout.resharding is not Resharding.hybrid or config.actor.engine not in training_engines:
         return
     try:
@@ -85,5 +85,5 @@ def _refused(key: str, path: str, make: Callable[[], Sharding]) -> Iterator[str]
     try:
         make()
     except ShardingError as error:
-        for size, given, reason in error.problems:
-            yield f"{key}.{size}: {given} {reason} of {path}"
+        for size, value, reason in error.problems:
+            yield f"{key}.{size}: {value} {reason} of {path}"

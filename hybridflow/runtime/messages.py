@@ -71,7 +71,7 @@ class Report(NamedTuple):
     failure: Failure | None = None
 
     def encode(self) -> bytes:
-        """To bytes; see `CallRequest`."""
+        """Encode to bytes; see `CallRequest`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
         numbers = self.metrics.parts() if self.metrics is not None else None

@@ -45,13 +45,13 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[Batch]:
         for rows in self.finished(prompts, step, {**sampling}):
-            found = sorted(rows, key=lambda one: one.row)
-            yield np.array([one.row for one in found]), self._columns(Generated.of(found), {**sampling})
+            ordered = sorted(rows, key=lambda one: one.row)
+            yield np.array([one.row for one in ordered]), self._columns(Generated.of(ordered), {**sampling})
 
-    def _columns(self, found: Generated, changes: dict[str, Any]) -> Batch:
+    def _columns(self, generated: Generated, changes: dict[str, Any]) -> Batch:
         """Return what was sampled, with the weights' version and the temperature that it was sampled with."""
         temperature = Sampling.of(self.context.config.rollout, changes).of_log_probs
-        return sampled(self.sampling_version, temperature, found)
+        return sampled(self.sampling_version, temperature, generated)
 
 
 def make_generator(context: Context) -> GenerationEngine:
@@ -97,28 +97,28 @@ def stream(
     _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
 
 
-def sampled(version: int, temperature: float, found: Generated) -> Batch:
+def sampled(version: int, temperature: float, generated: Generated) -> Batch:
     """Return the columns of `generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
     return Batch(
-        response_ids=found.tokens,
-        rollout_log_probs=found.log_probs,
-        finish_reason=found.ended_by,
-        truncated=found.truncated,
-        weight_version=one_run(version, found.tokens.lengths),
-        sampling_temperature=np.full(len(found.tokens), temperature, dtype=np.float32),
+        response_ids=generated.tokens,
+        rollout_log_probs=generated.log_probs,
+        finish_reason=generated.ended_by,
+        truncated=generated.truncated,
+        weight_version=one_run(version, generated.tokens.lengths),
+        sampling_temperature=np.full(len(generated.tokens), temperature, dtype=np.float32),
     )
 
 
-def _measure(context: Context, prompts: Batch, found: Generated, *, greedy: bool) -> None:
+def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: bool) -> None:
     """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`."""
     metrics = context.metrics
     rows = len(prompts)
-    lengths = found.tokens.lengths
+    lengths = generated.tokens.lengths
     length, cut = ("greedy/response_length", "greedy") if greedy else ("response_length", "rollout")
     metrics.mean(f"{length}/mean", lengths.sum(), rows)
     metrics.max(f"{length}/max", lengths.max(initial=0))
-    metrics.mean(f"{cut}/truncated_fraction", found.truncated.sum(), rows)
-    cached = found.cached_tokens.sum()
+    metrics.mean(f"{cut}/truncated_fraction", generated.truncated.sum(), rows)
+    cached = generated.cached_tokens.sum()
     prompted = prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
     metrics.total("perf/response_tokens", lengths.sum())

@@ -125,13 +125,13 @@ def set_down(workers: Iterable[Worker]) -> Iterator[None]:
 
     A generation engine may start only if the share of a device's memory that it may have is free.
     """
-    found = [worker for worker in workers if isinstance(worker, ModelWorker)]
-    for worker in found:
+    on_device = [worker for worker in workers if isinstance(worker, ModelWorker)]
+    for worker in on_device:
         worker.engine.offload(weights=True, optimizer=True)
     try:
         yield
     finally:
-        for worker in found:
+        for worker in on_device:
             worker.engine.onload(optimizer=True)
             worker._offload_again()
 
@@ -159,12 +159,12 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
         def share(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             columns = token_columns(names, prepared, micro)
-            found = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
-            self.record(found)
+            token_loss = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
+            self.record(token_loss)
             weight = tokens_of(weights, micro)
             for name in terms:
-                terms[name] += float((found.terms[name].detach() * weight).sum())
-            return (found.loss * weight).sum()
+                terms[name] += float((token_loss.terms[name].detach() * weight).sum())
+            return (token_loss.loss * weight).sum()
 
         temperature = self.temperature(rows) if loss.at_sampling_temperature else None
         if self.learn(prepared, share, temperature=temperature):
@@ -177,9 +177,9 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
 
         def share(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             columns = pair_columns(loss, pairs, micro.rows[::2] // 2)
-            found = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
-            self.record(found)
-            return found.loss.sum() / total
+            pair_loss = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
+            self.record(pair_loss)
+            return pair_loss.loss.sum() / total
 
         # Both sides of a pair are in one micro-batch, so its gradient is exact.
         self.learn(sides(pairs), share, rows_per_unit=2)
@@ -229,14 +229,14 @@ def pair_columns(loss: Loss, pairs: Batch, at: np.ndarray) -> dict[str, Tensor]:
 
 def token_columns(names: Sequence[str], rows: Batch, micro: MicroBatch) -> dict[str, Tensor]:
     """Return columns at the tokens of a micro-batch, or at its rows if they are dense."""
-    found = {}
+    columns = {}
     for name in names:
         column = rows[name]
         if isinstance(column, Ragged):
-            found[name] = tokens_of(column, micro)
+            columns[name] = tokens_of(column, micro)
         else:
-            found[name] = tensor(column[micro.rows]).to(platform().device)
-    return found
+            columns[name] = tensor(column[micro.rows]).to(platform().device)
+    return columns
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:

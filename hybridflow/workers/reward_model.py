@@ -33,10 +33,10 @@ class RewardModelWorker(RewardModelRole[Batch], TrainedWorker):
             scores = engine.score_rows(sides(pairs))
         if scores is not None:
             loss = self.make_loss("pairs")
-            given = torch.from_numpy(scores)
-            none = given.new_zeros(0)
+            tensor_scores = torch.from_numpy(scores)
+            none = tensor_scores.new_zeros(0)
             columns = pair_columns(loss, pairs, np.arange(len(pairs)))
-            self.record(loss.token_loss(LossInputs(none, none, none, none, given, columns)))
+            self.record(loss.token_loss(LossInputs(none, none, none, none, tensor_scores, columns)))
 
     def save_model(self, folder: str) -> None:
         with writing(Path(folder)), self.model_loaded() as engine:
@@ -49,8 +49,8 @@ class ScoringWorker(ModelWorker):
     def scores(self, rollout: Batch, column: str) -> Batch:
         """Return the score of each row as a column, on the ranks that have it."""
         with self.model_loaded() as engine:
-            found = engine.score_rows(rollout)
-        return Batch() if found is None else Batch(**{column: found})
+            scores = engine.score_rows(rollout)
+        return Batch() if scores is None else Batch(**{column: scores})
 
 
 @workers.register("model")
@@ -64,9 +64,9 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
         return self.scores(rollout, "rewards")
 
     def compute_baseline(self, greedy: Batch) -> Batch:
-        found = self.scores(greedy, "baseline_rewards")
+        scores = self.scores(greedy, "baseline_rewards")
         lengths = Batch(baseline_lengths=greedy.ragged("response_ids").lengths)
-        return found | lengths if found.columns else found  # on the ranks that have scores
+        return scores | lengths if scores.columns else scores  # on the ranks that have scores
 
 
 @workers.register("cost_model")

@@ -98,20 +98,20 @@ class MegatronEngine(TrainingEngine):
 
     def score(self, batch: Batch, *, temperature: np.ndarray | None = None) -> dict[str, Ragged] | None:
         micros = self.pack(batch)
-        found = self._look(micros, temperature)
+        outputs = self._look(micros, temperature)
         if not self.groups.last_stage:
             return None
         learned = LearnedTokens.of(batch)
         names = ("values",) if self.head is Head.value else ("log_probs", "entropy")
-        return {name: _in_order(learned, micros, [getattr(out, name) for out in found]) for name in names}
+        return {name: _in_order(learned, micros, [getattr(out, name) for out in outputs]) for name in names}
 
     def score_rows(self, batch: Batch) -> np.ndarray | None:
         micros = self.pack(batch)
-        found = self._look(micros)
+        all_outputs = self._look(micros)
         if not self.groups.last_stage:
             return None
         scores = np.zeros(len(batch), dtype=np.float32)
-        for micro, outputs in zip(micros, found, strict=True):
+        for micro, outputs in zip(micros, all_outputs, strict=True):
             scores[micro.rows] = outputs.scores.cpu().numpy()
         return scores
 

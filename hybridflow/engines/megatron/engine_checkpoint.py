@@ -122,13 +122,13 @@ def _take(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str, folder
     params = _by_param(weights, [part.weight for part in weights.slices])
     wanted = [part for parts in params.values() for part in parts if part.elements]
     shards = {f"{kind}/{part.weight.name}": _shard(kind, part, torch.empty(part.shape)) for part in wanted}
-    found = dist_checkpointing.load(shards, str(folder), validate_access_integrity=False)
+    loaded = dist_checkpointing.load(shards, str(folder), validate_access_integrity=False)
     for param, parts in params.items():
         whole = torch.zeros(param.shape)  # rows past the vocabulary stay zero
         for part in parts:
             if part.elements:
                 view = weights.view(whole, part.weight)
-                view.copy_(found[f"{kind}/{part.weight.name}"].view(view.shape))
+                view.copy_(loaded[f"{kind}/{part.weight.name}"].view(view.shape))
         if kind == "weights":
             param.copy_(whole)
         mine = shard_of(inner, param)
@@ -138,12 +138,12 @@ def _take(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str, folder
 
 def _by_param(weights: LocalWeights, some: list[Weight]) -> dict[nn.Parameter, list[Slice]]:
     """Megatron's parameters, and the weights that each of them holds."""
-    found: dict[nn.Parameter, list[Slice]] = {}
+    slices: dict[nn.Parameter, list[Slice]] = {}
     for weight in some:
         span = weights.sharding.region(weight, weights.groups.at)
         assert span is not None
-        found.setdefault(weights.param(weight), []).append(Slice(weight, span))
-    return found
+        slices.setdefault(weights.param(weight), []).append(Slice(weight, span))
+    return slices
 
 
 def _shard(kind: str, part: Slice, values: Tensor) -> ShardedTensor:

@@ -159,7 +159,9 @@ class ScalarHead(nn.Module):
 
         Rounded to bfloat16, values and scores would have three digits: too few to tell good responses apart.
         """
-        found = F.linear(hidden.float(), self.weight.float())
+        values = F.linear(hidden.float(), self.weight.float())
         if self.sequence_parallel:  # what follows is done by all ranks alike, so each takes its part of the gradient
-            found = gather_from_sequence_parallel_region(found, tensor_parallel_output_grad=False, group=self.tp_group)
-        return found, None
+            values = gather_from_sequence_parallel_region(
+                values, tensor_parallel_output_grad=False, group=self.tp_group
+            )
+        return values, None

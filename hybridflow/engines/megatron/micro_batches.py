@@ -128,13 +128,13 @@ def packed_rows(starts: np.ndarray, device: torch.device) -> PackedRows:
 def _buckets(lengths: np.ndarray) -> list[np.ndarray]:
     """Bucket rows from long to short, where padding to the longest does not exceed WASTE."""
     order = np.argsort(-lengths, kind="stable")
-    found: list[list[int]] = []
+    buckets: list[list[int]] = []
     real = 0
     for row in order.tolist():
-        padded = lengths[found[-1][0]] * (len(found[-1]) + 1) if found else 0
-        if not found or padded > WASTE * (real + lengths[row]):
-            found.append([])
+        padded = lengths[buckets[-1][0]] * (len(buckets[-1]) + 1) if buckets else 0
+        if not buckets or padded > WASTE * (real + lengths[row]):
+            buckets.append([])
             real = 0
-        found[-1].append(row)
+        buckets[-1].append(row)
         real += int(lengths[row])
-    return [np.array(rows) for rows in found]
+    return [np.array(rows) for rows in buckets]

@@ -111,20 +111,20 @@ class VllmEngine(GenerationEngine):
         self._check_idle("new weights were given")
         self.version = None
         wake(self._llm, "weights")
-        found: dict[tuple[str, ...], int] = {}
+        checksums: dict[tuple[str, ...], int] = {}
         self._call("start_weight_update")
-        self._call("update_weights", update_info={"shards": shards, "checksums": found, "checksum": checksum})
+        self._call("update_weights", update_info={"shards": shards, "checksums": checksums, "checksum": checksum})
         self._call("finish_weight_update")
         self.version = version
-        return found
+        return checksums
 
     @cached_property
     def weight_bytes(self) -> int:
         """Counted once, after an update."""
         from hybridflow.engines.vllm.shard_receiver import weight_bytes
 
-        [found] = self._llm.apply_model(weight_bytes)
-        return int(found)
+        [size] = self._llm.apply_model(weight_bytes)
+        return int(size)
 
     def sleep(self) -> None:
         self._check_idle("sleep was asked for")

@@ -130,14 +130,14 @@ def _program(
 def _wanted(train: Sharding, target: Sharding, at: Coordinate) -> list[_Wanted]:
     """List what a generation rank wants. One training stage has no copy of a tied embedding, but the embedding."""
     first = {weight.name: weight for weight in train.weights(Coordinate())}
-    found = []
+    wanted = []
     for weight in target.weights(at):
         source = weight if train.holders(weight) else first[weight.name]
         span = target.region(weight, at)
         assert span is not None
         pieces = _pieces(train, source, span, (at.tp, target.tensor))
-        found.append(_Wanted(source, weight.width, tuple(pieces)))
-    return found
+        wanted.append(_Wanted(source, weight.width, tuple(pieces)))
+    return wanted
 
 
 def _pieces(train: Sharding, weight: Weight, want: Span, taker: tuple[int, int]) -> Iterator[tuple[Shard, Span]]:
