@@ -22,10 +22,10 @@ def names_for(key: str) -> Callable[[], list[str]] | None:
 
 
 def _workers(role: str) -> list[str]:
-    from hybridflow.workers.worker import PLAYED_BY, workers
+    from hybridflow.workers.worker import OUR_WORKERS, workers
 
-    ours = {name for names in PLAYED_BY.values() for name in names}
-    return [*PLAYED_BY.get(role, ()), *sorted(name for name in workers.registered if name not in ours)]
+    ours = {name for names in OUR_WORKERS.values() for name in names}
+    return [*OUR_WORKERS.get(role, ()), *sorted(name for name in workers.registered if name not in ours)]
 
 
 def _engines(role: str) -> list[str]:

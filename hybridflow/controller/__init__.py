@@ -1,4 +1,4 @@
-"""MPMD side of a run: a cluster, pools of slots, groups of ranks that play roles."""
+"""MPMD side of a run: a cluster, pools of slots, groups of ranks for roles."""
 
 from hybridflow.controller.cluster import cluster, cluster_gpus
 from hybridflow.controller.group import Group

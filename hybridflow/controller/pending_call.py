@@ -93,7 +93,7 @@ Packed = tuple[bytes, list[Any], int, BatchRef | None]
 
 @dataclass(frozen=True)
 class CallSender:
-    """Sends calls to the ranks that play a role.
+    """Sends calls to the ranks of a role.
 
     Attributes:
         pool: where the ranks are; it is asked at each call, for it may have been given others.

@@ -63,12 +63,12 @@ def of_components(config: Config, origins: Origins | None = None) -> list[str]:
     return [*unused_settings.problems(config, algorithm, origins), *component_checks.problems(config, algorithm)]
 
 
-def own_roles(played: tuple[str, ...]) -> tuple[str, ...]:
+def own_roles(called: tuple[str, ...]) -> tuple[str, ...]:
     """Select the roles that are none of ours, and for which there is a worker."""
     from hybridflow.roles import roles
     from hybridflow.workers import Worker, workers
 
-    others = [role for role in played if role not in SECTIONS and role in roles]
+    others = [role for role in called if role not in SECTIONS and role in roles]
     return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers.registered)
 
 
@@ -100,17 +100,17 @@ def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
 
 def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
-    """Yield workers that nobody registers, and ours in a role that they do not play. None of ours is imported."""
-    from hybridflow.workers.worker import PLAYED_BY, workers
+    """Yield workers that nobody registers, and ours for another role. None of ours is imported."""
+    from hybridflow.workers.worker import OUR_WORKERS, workers
 
-    plays = {name: role for role, names in PLAYED_BY.items() for name in names}
-    for role in (role for role in roles if role in PLAYED_BY):
+    role_of = {name: role for role, names in OUR_WORKERS.items() for name in names}
+    for role in (role for role in roles if role in OUR_WORKERS):
         name = section(config, role).worker
-        can = [*PLAYED_BY[role], *(other for other in workers.registered if other not in plays)]
+        can = [*OUR_WORKERS[role], *(other for other in workers.registered if other not in role_of)]
         if name in can:
             continue
         near = get_close_matches(name, can, n=1)
-        what = f"it plays the role {plays[name]}" if name in plays else "no worker is named so"
+        what = f"it works for the role {role_of[name]}" if name in role_of else "no worker is named so"
         hint = f"; did you mean {near[0]}? " if near else ". "
         yield f"{role}.worker: {name!r} given, but {what}{hint}There is {_list(can)}"
 

@@ -64,11 +64,11 @@ def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path
 
 def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
     """Yield sections of roles that take no part, if the command line sets something in them."""
-    played = algorithm.roles_of(config.algorithm)
+    called = algorithm.roles_of(config.algorithm)
     for override in origins.overrides:
         role, _, below = override.key_or_group.partition(".")
         of_a_role = role in sections.added() or (role in SECTIONS and hasattr(getattr(config, role), "worker"))
-        if of_a_role and below and role not in (*played, *SHARED) and override.input_line not in origins.shared:
+        if of_a_role and below and role not in (*called, *SHARED) and override.input_line not in origins.shared:
             yield f"{override.input_line}: no effect, as {recipes.called(config)} has no role {role}"
 
 

@@ -1,4 +1,4 @@
-"""The Ray actor: one process of a pool, and the roles that it plays.
+"""The Ray actor: one process of a pool, and the roles whose workers it runs.
 
 Torch, and what needs it, is imported only when a role is built that is not light.
 """

@@ -53,8 +53,8 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
 
 def _idle(config: Config) -> set[str]:
     """Return the roles of the settings that this run does not use."""
-    playing = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
-    return {*MODEL_ROLES, *BY_MODEL} - set(playing)
+    used = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+    return {*MODEL_ROLES, *BY_MODEL} - set(used)
 
 
 def _at(path: Path, own: Path) -> Path:

@@ -66,7 +66,7 @@ class Worker:
 # The reward model's module comes first: it also has the workers `model` and `cost_model`, which are then found before
 # the actor's is imported.
 MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
-PLAYED_BY = {
+OUR_WORKERS = {
     "actor": ("actor", "training_actor"),
     "rollout": ("rollout",),
     "critic": ("critic",),
@@ -76,11 +76,11 @@ PLAYED_BY = {
     "cost": ("cost", "cost_model"),
     "reward_model": ("reward_model",),
 }
-"""By role, our workers that can play it: to know their names, nothing has to be imported."""
+"""By role, the names of our workers for it: to know them, nothing has to be imported."""
 
 workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),
     of=Worker,
-    own=frozenset(chain.from_iterable(PLAYED_BY.values())),
+    own=frozenset(chain.from_iterable(OUR_WORKERS.values())),
 )

@@ -1,4 +1,4 @@
-"""Names that settings give: each is registered, in the role that it plays."""
+"""Names that settings give: each is registered, for the role that it works for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hybridflow.config import compose
 from hybridflow.engines.base import TrainingBackend, training_engines
 from hybridflow.preflight import setting_checks
 from hybridflow.workers import Worker, worker, workers
-from hybridflow.workers.worker import PLAYED_BY
+from hybridflow.workers.worker import OUR_WORKERS
 
 COMPOSED = compose.compose("train", ["experiment=addition"])
 
@@ -31,7 +31,7 @@ def test_a_worker_that_nobody_registers_is_named(role: str) -> None:
 
 def test_a_worker_of_another_role_is_told() -> None:
     (line,) = problems("actor", "critic")
-    assert line.startswith("actor.worker: 'critic' given, but it plays the role critic. There is actor")
+    assert line.startswith("actor.worker: 'critic' given, but it works for the role critic. There is actor")
     assert problems("reward", "model") == problems("cost", "cost_model") == []
 
 
@@ -54,7 +54,7 @@ def test_our_workers_are_those_that_are_named() -> None:
     ours = [
         name for file in folder.glob("*.py") for name in re.findall(r'@workers.register\("(\w+)"', file.read_text())
     ]
-    assert sorted(ours) == sorted(name for names in PLAYED_BY.values() for name in names)
+    assert sorted(ours) == sorted(name for names in OUR_WORKERS.values() for name in names)
 
 
 @pytest.mark.parametrize("key", ["actor.engine", "critic.engine", "rollout.engine"])

@@ -34,7 +34,7 @@ class Adaptive(Algorithm):
 
 
 def running() -> Running:
-    """No role is played, so that no rank is needed."""
+    """No role is started, so that no rank is needed."""
     algorithm = Adaptive(load("train", ["experiment=addition"]).algorithm, {})
     return Running(algorithm, {}, {}, Placement((), ()), Supervisor())
 

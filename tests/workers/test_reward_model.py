@@ -109,7 +109,7 @@ def test_gradients_are_those_of_plain_torch(
 
 
 def len_of(layout: Layout, at: int) -> int:
-    """Pairs of a data parallel rank; see `play.mine`."""
+    """Pairs of a data parallel rank; see `rank_functions.mine`."""
     return 7 if layout.data == 1 else (2, 5)[at]
 
 
