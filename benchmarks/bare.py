@@ -25,7 +25,7 @@ class Bare(Role, Worker):
 
     @using("one_to_all")
     def step(self, rollout: Batch, order: list[list[int]]) -> dict[str, float]:
-        """What one PPO step asks of the engines, on the rows of a step that was taken.
+        """Carry out what one PPO step asks of the engines, on the rows of a step that was taken.
 
         Args:
             rollout: all rows, on every rank.

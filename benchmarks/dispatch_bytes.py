@@ -52,7 +52,7 @@ def pulls() -> dict[str, Any]:
 
 
 def balance(seeds: int = 20, parts: int = 8) -> dict[str, Any]:
-    """The heaviest part's tokens / the mean."""
+    """Return the heaviest part's tokens / the mean."""
     found: dict[str, list[float]] = {"dp_tokens": [], "3d_proto": []}
     layout = Layout(data=parts)
     for seed in range(seeds):

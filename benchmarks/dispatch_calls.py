@@ -120,7 +120,7 @@ def spans(producers: int, consumers: int) -> list[list[tuple[int, int, int]]]:
 
 
 def ranges(chunks: Sequence[Any], runs: list[tuple[int, int, int]]) -> list[Any]:
-    """The arguments of a `PlainActor`'s method."""
+    """Return the arguments of a `PlainActor`'s method."""
     return [[(start, stop) for _, start, stop in runs], *(chunks[producer] for producer, _, _ in runs)]
 
 
@@ -182,7 +182,7 @@ class Stub:
 
 
 def simulated() -> dict[str, Any]:
-    """The driver's own part of a call at 10,240 ranks: CPU time, for it waits for nothing."""
+    """Measure the driver's own part of a call at 10,240 ranks: CPU time, for it waits for nothing."""
     transport = SimpleNamespace(get=lambda wanted, timeout: [w.encoded for w in wanted], exceptions=ray.exceptions)
     column = Ragged.of([np.zeros(8, np.float32)] * SIMULATED.size)
     replica = Ragged.of([np.zeros(8, np.float32)] * (SIMULATED.size // SIMULATED.data))

@@ -43,7 +43,7 @@ class Bench(Role, Worker):
 
     @using("3d_proto", needs=["z"], gives=["sum"])
     def sums(self, rows: Batch) -> Batch:
-        """A number a row."""
+        """Give a number a row."""
         return Batch(sum=row_sums(rows.ragged("z")))
 
 

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def overrides(name: str, seed: int) -> tuple[str, ...]:
-    """The settings of a case; a later one wins."""
+    """Return the settings of a case; a later one wins."""
     if name == "rlhf":
         return (*CASES[name], f"run.seed={seed}")
     experiment = () if any(o.startswith("experiment=") for o in CASES[name]) else (
@@ -96,7 +96,7 @@ def overrides(name: str, seed: int) -> tuple[str, ...]:
 
 
 def warm_start(folder: Path) -> Path:
-    """The model that all begin with, made if it is not there."""
+    """Return the model that all begin with, made if it is not there."""
     warm = folder / "addition_warmup/model"
     if not warm.is_dir():
         model = random_model(folder)
@@ -105,7 +105,7 @@ def warm_start(folder: Path) -> Path:
 
 
 def random_model(folder: Path, layers: int = 2) -> Path:
-    """A model that has learned nothing, made if it is not there."""
+    """Return a model that has learned nothing, made if it is not there."""
     model = folder / f"models/addition_{layers}_layers"
     if not model.is_dir():
         hybridflow(folder, "model", "addition", "--layers", str(layers), "--out", str(model))
@@ -134,7 +134,7 @@ def measured(folder: Path, warm: Path, random: dict[str, Path], name: str, seed:
 
 
 def hybridflow(folder: Path, *arguments: str) -> None:
-    """A command to its end, a thread a process; what it printed goes to `folder/log.txt`."""
+    """Run a command to its end, a thread a process; what it printed goes to `folder/log.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
         command = [sys.executable, "-m", "hybridflow", *arguments]

@@ -11,7 +11,7 @@ Curve = Mapping[int, float]
 
 
 def svg(panels: Mapping[str, Sequence[Curve]], gain: float) -> str:
-    """The figure; every panel has the same axes: accuracy from 0 to 1 over steps from 0 to the most of any.
+    """Draw the figure; every panel has the same axes: accuracy from 0 to 1 over steps from 0 to the most of any.
 
     A dashed line is what is to be reached: `gain` above the mean of a panel's beginnings.
     """

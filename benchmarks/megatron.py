@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """The cases that a stopped run with the same settings has left in `path`: a case takes up to an hour."""
+    """Read the cases that a stopped run with the same settings has left in `path`: a case takes up to an hour."""
     if not path or not path.exists():
         return {}
     past: dict[str, Any] = json.loads(path.read_text())
@@ -93,13 +93,13 @@ def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def worst(cases: dict[str, Any]) -> dict[str, float]:
-    """The least favourable case of each ratio."""
+    """Return the least favorable case of each ratio."""
     least = {name: min(case[name] for case in cases.values()) for name in ("train_ratio", "score_ratio")}
     return least | {"overhead": max(case["overhead"] for case in cases.values())}
 
 
 def start(root: str) -> None:
-    """A world of one rank."""
+    """Make a world of one rank."""
     platform().start(0)
     dist.init_process_group(platform().backend, init_method=f"file://{root}/meet", rank=0, world_size=1)
 
@@ -139,7 +139,7 @@ class Bare:
         self.ours = ours
 
     def train(self, micros: list[PackedMicroBatch], tokens: int) -> None:
-        """The same gradients."""
+        """Compute the same gradients."""
         optimizer = self.ours.engine.optimizer
         assert optimizer is not None
         optimizer.clear()
@@ -162,14 +162,14 @@ class Plain:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa")
 
     def train(self, rows: Batch, seed: int) -> None:
-        """The same gradients."""
+        """Compute the same gradients."""
         self.model.train().zero_grad()
         tokens = int(rows.lengths("response_ids").sum())
         for batch in self._batches(rows, seed):
             (-self._log_probs(batch).sum() / tokens).backward()
 
     def score(self, rows: Batch, seed: int) -> None:
-        """The same log-probs."""
+        """Compute the same log-probs."""
         self.model.eval()
         with torch.no_grad():
             for batch in self._batches(rows, seed):
@@ -192,7 +192,7 @@ class Plain:
 
 
 def measure(folder: Path, dtype: str, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
-    """The three in turn, a set of rows for each seed."""
+    """Time the three in turn, a set of rows for each seed."""
     ours, plain = Ours(folder, dtype), Plain(folder, dtype)
     bare = Bare(ours)
     seconds: dict[str, list[float]] = {name: [] for name in ("ours", "bare", "plain", "ours_score", "plain_score")}

@@ -12,7 +12,7 @@ SMOLLM2_135M: dict[str, Any] = dict(
 
 
 def random_model(folder: Path, sizes: dict[str, Any], positions: int) -> Path:
-    """A Hugging Face folder of a Llama with random weights, the same ones each time."""
+    """Write a Hugging Face folder of a Llama with random weights, the same ones each time."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -31,7 +31,7 @@ def paired(name: str, ours: Work, theirs: Work, times: int) -> dict[str, Any]:
 
 
 def pairwise(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the pairs' ratios."""
+    """Return the median of the pairs' ratios."""
     return round(median(a / b for a, b in zip(above, below, strict=True)), 3)
 
 

@@ -26,7 +26,7 @@ def on_one_node() -> dict[str, float]:
 
 
 def on_two_nodes() -> dict[str, dict[str, float]]:
-    """The same with maker and reader on different nodes, by the rows of a chunk."""
+    """Time the same with maker and reader on different nodes, by the rows of a chunk."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         nodes.add_node(num_cpus=3)
@@ -53,7 +53,7 @@ def _wanted() -> dict[str, np.ndarray]:
 
 @contextmanager
 def _groups(chunk_rows: int | None = None) -> Iterator[tuple[Any, Any]]:
-    """A group of two that makes rows and one of three that reads them; where nodes have 2 and 3 slots, on each one."""
+    """Start two that make rows and three that read them; where nodes have 2 and 3 slots, on each one."""
     supervisor, plugins = Supervisor(), [dispatch_roles.__name__]
     reading = ResourcePool("reading", 3, supervisor, plugins=plugins)  # first: it fits on one node only
     making = ResourcePool("making", 2, supervisor, plugins=plugins)

@@ -123,7 +123,7 @@ def main() -> None:
 
 @contextmanager
 def ranks_of(world: int) -> Iterator[Ranks]:
-    """Processes, ended on leaving."""
+    """Start processes, ended on leaving."""
     ranks = Ranks(world)
     try:
         yield ranks
@@ -132,7 +132,7 @@ def ranks_of(world: int) -> Iterator[Ranks]:
 
 
 def model_of(folder: Path, sizes: dict[str, Any]) -> Path:
-    """A folder for both engines; made once."""
+    """Return a folder for both engines; made once."""
     if not folder.exists():
         random_model(folder, sizes, POSITIONS)
         char_tokenizer("0123456789", max_tokens=POSITIONS).save_pretrained(folder)
@@ -198,7 +198,7 @@ def plan_seconds() -> float:
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """The result with the ratios of its largest case, and the least speedup wherever the formulas say fewer bytes."""
+    """Add the ratios of its largest case to a result, and the least speedup wherever the formulas say fewer bytes."""
     largest = max(result["cases"], key=size)
     speedups = {
         name: [case[f"speedup_vs_{name}"] for case in result["cases"] if name in case["fewer_bytes_than"]]
@@ -213,7 +213,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def brief(case: dict[str, Any]) -> str:
-    """What a case gave, in a line."""
+    """Describe what a case gave, in a line."""
     return ", ".join(f"{name} {case[name]}" for name in ("bytes_ratio", "seconds", *RATIOS))
 
 

@@ -68,7 +68,7 @@ class Ways:
         self.refit(self._vllm, self._next())
 
     def hybrid_v(self) -> None:
-        """The paper's HybridFlow-V: the training replica gathers the model, and each rank takes its slice."""
+        """Refit as the paper's HybridFlow-V: the training replica gathers the model, and each rank takes its slice."""
         self._naive(self._vllm, self._next())
 
     def ds_chat(self, **options: Any) -> Any:
@@ -76,12 +76,12 @@ class Ways:
         return self._vllm.update_weights(self._slices(), self._next(), **options)
 
     def check(self) -> None:
-        """That ours and `ds_chat` leave vLLM with the same numbers."""
+        """Check that ours and `ds_chat` leave vLLM with the same numbers."""
         mine = self._vllm.update_weights(self.refit.transport.shards(Alive()), self._next(), checksum=checksum)
         assert mine and mine == self.ds_chat(checksum=checksum), f"rank {self.rank} holds other weights by ds_chat"
 
     def reload(self) -> None:
-        """The training replica gathers the model, and vLLM's own reload takes full tensors.
+        """Gather the model in the training replica; vLLM's own reload takes full tensors.
 
         It is an engine of its own, and its weights are not looked at: a bucket of a pipeline's can be overwritten
         before vLLM, which waits for all of a layer, has read it.
@@ -90,7 +90,7 @@ class Ways:
         self._reloaded._llm.reset_prefix_cache()
 
     def bare(self) -> None:
-        """The same bytes without names, then one copy into vLLM."""
+        """Move the same bytes without names, then copy once into vLLM."""
         self._bare()
 
     def forget(self) -> None:

@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def locked(text: str) -> str | None:
-    """The version of torch in a lock file; None if there is none, or one that names its build, which pip just takes."""
+    """Read the version of torch in a lock file; None if there is none, or one that names its build, for pip to take."""
     found = re.search(r"^torch==([^\s;#+]+)\s*(?:[;#].*)?$", text, re.MULTILINE)
     return found[1] if found else None
 
@@ -89,7 +89,7 @@ def choose(version: str, index: str = PYTORCH) -> tuple[str, list[str]]:
 
 
 def listed(*options: str) -> set[str]:
-    """The versions of torch for this Python that pip finds."""
+    """List the versions of torch for this Python that pip finds."""
     asked = [*PIP, "index", "versions", "torch", *options]
     done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     found = re.search(r"^Available versions: (.*)$", done.stdout, re.MULTILINE)

@@ -29,7 +29,7 @@ Span = tuple[float, float]
 
 
 def picture() -> str:
-    """The SVG."""
+    """Draw the SVG."""
     panels = [panel("hybrid", "hybrid: shards nest", 20), panel("hybrid_v", "hybrid_v: neighbors", 20 + PANEL)]
     notes = [
         f'<rect x="{20 + number % 2 * PANEL}" y="{348 + number // 2 * 26}" width="16" height="16" fill="{color}"/>'
@@ -54,7 +54,7 @@ def picture() -> str:
 
 
 def panel(method: str, title: str, x: int) -> Iterator[str]:
-    """The four ranks by one method."""
+    """Draw the four ranks by one method."""
     layout = Layout(TENSOR, generation=GENERATION, nested=method != "hybrid_v")
     shardings = make_shardings("megatron", "vllm", SHAPE, layout, layout)
     plan = make_plan(shardings, layout, itemsize=4, bucket_bytes=2**24, method=method)
@@ -98,13 +98,13 @@ def bar(plan: Plan, shardings: Shardings, layout: Layout, rank: int, x: int, y: 
 
 
 def share(weight: Weight, span: tuple[int, int]) -> Span:
-    """A part of the split axis, of 1."""
+    """Return a part of the split axis, of 1."""
     whole = weight.shape[weight.axis or 0]
     return span[0] / whole, span[1] / whole
 
 
 def block(span: Span, color: str, x: int, y: int, outline: str = "") -> str:
-    """A part of a bar."""
+    """Draw a part of a bar."""
     start, width = x + WIDTH * span[0], WIDTH * (span[1] - span[0])
     return f'<rect x="{start:g}" y="{y}" width="{width:g}" height="{BAR}" fill="{color}"{outline}/>'
 

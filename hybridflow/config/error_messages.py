@@ -17,7 +17,7 @@ LEXER = "LexerNoViableAltException"  # a character that no word of the grammar h
 
 
 def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]:
-    """Overrides of keys that the schema does not have, whatever their prefix (`+` would else add them unchecked)."""
+    """List overrides of keys that the schema lacks, whatever their prefix (`+` would else add them unchecked)."""
     problems = []
     for override in overrides:
         key = override.key_or_group
@@ -34,7 +34,7 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
 
 
 def sweeps(overrides: Iterable[Override]) -> list[str]:
-    """Overrides with several values, which only a sweep can take."""
+    """List overrides with several values, which only a sweep can take."""
     return [
         f"{override.input_line}: several values need -m (a sweep); a list is written "
         f"{override.key_or_group}=[a,b], and a comma inside a text is quoted: \"{override.key_or_group}='a,b'\""

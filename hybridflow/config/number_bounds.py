@@ -66,7 +66,7 @@ def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Numbe
 
 
 def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
-    """Lists and objects in a list of values, as `key: what is wrong`: OmegaConf lets them in."""
+    """Yield lists and objects in a list of values, as `key: what is wrong`: OmegaConf lets them in."""
     if is_dataclass(value):
         for name, kind in get_type_hints(type(value)).items():
             yield from nested(getattr(value, name), kind, f"{key}.{name}".lstrip("."))

@@ -147,7 +147,7 @@ class FileConfigSource(HydrasFileConfigSource):
     """
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Raises ConfigError as `load`."""
+        """Load as Hydra does. Raises ConfigError as `load`."""
         file = Path(self.path) / self._normalize_file_name(config_path)
         if not file.is_file():
             return super().load_config(config_path)

@@ -43,7 +43,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def expect(met: bool, message: str) -> None:
-    """Raises ExpectationError with the message unless the expectation is met."""
+    """Raise ExpectationError with the message unless the expectation is met."""
     if not met:
         raise ExpectationError(message)
 

@@ -86,7 +86,7 @@ def cluster_gpus() -> int:
 
 @contextmanager
 def _explained(address: str) -> Iterator[None]:
-    """Raises HybridFlowError with the cause for what Ray raises when it starts a cluster, ConfigError when it joins."""
+    """Raise HybridFlowError with the cause for what Ray raises when it starts a cluster, ConfigError when it joins."""
     try:
         yield
     except ray.exceptions.AuthenticationError as error:
@@ -153,7 +153,7 @@ def _on_loopback(local: bool) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """Raises OSError if no Ray answers at `host:port`, and Ray's AuthenticationError if it wants another token.
+    """Raise OSError if no Ray answers at `host:port`, and Ray's AuthenticationError if it wants another token.
 
     Ray itself would try for minutes, and then say neither.
     """

@@ -51,7 +51,7 @@ def arrived() -> bool:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if a signal has arrived, also if it was raised before and got lost."""
+    """Raise KeyboardInterrupt if a signal has arrived, also if it was raised before and got lost."""
     if _arrived.is_set():
         raise KeyboardInterrupt
 

@@ -27,7 +27,7 @@ def count(call: Call) -> int:
 
 
 def groups(call: Call) -> np.ndarray:
-    """Number the groups of a call's rows by `group_id`, [R] int64; rows that are in none are each one of their own.
+    """Return a number for each row, [R] int64, equal for rows of one `group_id`; one without is a group of its own.
 
     Waits for rows whose `group_id` a rank has made.
     """

@@ -75,7 +75,7 @@ def correction(name: str, options: Mapping[str, Any]) -> Callable[[CorrectionInp
 
 @corrections.register("token_truncated")
 def token_truncated(inputs: CorrectionInputs, *, max: Positive = 2.0) -> Tensor:
-    """Truncated importance sampling, a token at a time: min(w_t, `max`). Source: Yao et al., whose bound is 2."""
+    """Truncate the importance weight of each token: min(w_t, `max`). Source: Yao et al., whose bound is 2."""
     return inputs.token_ratios().clamp(max=max)
 
 

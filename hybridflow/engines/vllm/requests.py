@@ -54,7 +54,7 @@ def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:
 
 
 def check_lengths(prompts: Ragged, max_tokens: int, limit: int) -> None:
-    """Raises ValueError if a prompt leaves less than `max_tokens` of a sequence's `limit` for its response."""
+    """Raise ValueError if a prompt leaves less than `max_tokens` of a sequence's `limit` for its response."""
     room = limit - max_tokens
     long = np.flatnonzero(prompts.lengths > room)
     if len(long):

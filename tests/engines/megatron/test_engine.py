@@ -77,7 +77,7 @@ def source(folder: Path) -> dict[str, Tensor]:
 
 
 def apart(found: list[tuple[rank_functions.Arrays, list[float]]], folder: Path) -> float:
-    """How far what ranks learnt is from torch's two steps, in sizes of the update."""
+    """How far what ranks learned is from torch's two steps, in sizes of the update."""
     return reference.apart(
         rank_functions.merged([arrays for arrays, _ in found]), expected_steps(folder)[0], source(folder)
     )
@@ -198,7 +198,7 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
     folder, batch = tiny(**MODELS["qwen2-tied"]), reference.rows(70)
     responses = batch.ragged("response_ids")
     returns = responses.like(np.random.default_rng(1).normal(1.0, 1.0, len(responses.values)).astype(np.float32))
-    learnt: list[list[Ragged]] = []
+    learned: list[list[Ragged]] = []
     norms: list[list[float]] = []
     for layout, sequence in [*((layout, False) for layout in LAYOUTS.values()), (Layout(2), True)]:
         found = ranks(layout.size).run(
@@ -210,15 +210,15 @@ def test_a_value_head_starts_at_zero_and_learns_alike_on_every_layout(ranks: Get
             6,
             sequence=sequence,
         )
-        learnt += [values for values, _ in found if values]
+        learned += [values for values, _ in found if values]
         norms += [each for _, each in found]
-    assert len(learnt) == 1 + 2 + 1 + 2 + 2
+    assert len(learned) == 1 + 2 + 1 + 2 + 2
     np.testing.assert_allclose(norms, norms[:1] * len(norms), rtol=1e-4)
-    for values in learnt:
+    for values in learned:
         assert not values[0].values.any() and values[0].offsets.tolist() == responses.offsets.tolist()
         errors = [float(np.square(v.values - returns.values).mean()) for v in values]
         assert errors == sorted(errors, reverse=True) and errors[-1] < 0.8 * errors[0], errors
-        np.testing.assert_allclose(values[-1].values, learnt[0][-1].values, atol=1e-4)
+        np.testing.assert_allclose(values[-1].values, learned[0][-1].values, atol=1e-4)
 
 
 @pytest.mark.parametrize("head", list(Head))
