@@ -98,7 +98,9 @@ class TensorSharding:
     head: Head = Head.lm
 
     def __post_init__(self) -> None:
-        first = {problem.size: problem for problem in reversed(list(self.refusals()))}
+        first: dict[str, Indivisible] = {}
+        for problem in self.refusals():
+            first.setdefault(problem.size, problem)
         if first:
             raise ShardingError(list(first.values()))
 

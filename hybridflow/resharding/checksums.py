@@ -38,13 +38,13 @@ def source_checksums(transport: Transport, generation: Sharding, place: int) -> 
         regions = [generation.region(item.weight, at) or (0, 0) for at in generation.holders(item.weight)]
         parts = item.parts or (Part(transport.mine, regions[place], item.elements),)
         for part in (part for part in parts if part.giver == transport.mine):
-            held = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
+            shard = in_hf_shape(transport.local.shard(item.weight), item.weight).to(transport.dtype)
             axis = item.weight.axis or 0
             first = 0 if item.weight.axis is None else part.span[0]  # a weight that is not split is whole here
             for taker, want in enumerate(regions):
                 a, b = max(part.span[0], want[0]), min(part.span[1], want[1])
                 if a < b:
-                    sums[row, taker] = checksum(held.narrow(axis, a - first, b - a))
+                    sums[row, taker] = checksum(shard.narrow(axis, a - first, b - a))
     travels = torch.tensor([[bool(item.parts)] for item in items])
     totals = (sums * travels).to(transport.device)
     if transport.group is not None:
@@ -53,18 +53,18 @@ def source_checksums(transport: Transport, generation: Sharding, place: int) -> 
     return {item.weight.name: int(sums[row, place]) for row, item in enumerate(items)}
 
 
-def differing(sources: Mapping[str, int], held: Mapping[tuple[str, ...], int]) -> list[str]:
+def differing(sources: Mapping[str, int], loaded: Mapping[tuple[str, ...], int]) -> list[str]:
     """List the weights that an engine does not have as they were sent.
 
     Args:
         sources: by weight.
-        held: by the weights that are together in one parameter of the engine.
+        loaded: by the weights that are together in one parameter of the engine.
     """
     wrong = [
         name
-        for names, total in held.items()
+        for names, total in loaded.items()
         if (total - sum(sources[name] for name in names)) % MODULUS
         for name in names
     ]
-    missing = set(sources) - {name for names in held for name in names}
+    missing = set(sources) - {name for names in loaded for name in names}
     return sorted({*wrong, *missing})

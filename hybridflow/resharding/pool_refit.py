@@ -67,13 +67,13 @@ class WeightSender:
         self._at = link.training.coordinates[link.rank]
         self._exchanges = [e for e in self.plan.exchanges if link.rank in e.givers]
 
-    def __call__(self, held: Mapping[int, int], version: int) -> bool:
+    def __call__(self, versions: Mapping[int, int], version: int) -> bool:
         """Send this rank's parts to all that have another version; return whether any has.
 
         Args:
-            held: the version of each rollout rank, by its number.
+            versions: of each rollout rank, by its number.
         """
-        stale = [exchange for exchange in self._exchanges if held[exchange.takers[0]] != version]
+        stale = [exchange for exchange in self._exchanges if versions[exchange.takers[0]] != version]
         alive = Alive()
         under_way = deque[dist.Work]()
         for exchange, bucket in self._in_order(stale):
@@ -173,7 +173,7 @@ class PoolRefit(WeightUpdate):
             self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link
         )
 
-    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
         """Compare with the training ranks' checksums, on all rollout ranks."""
         exchange = self.transport.exchange
         names = [item.weight.name for item in exchange.program.items]
@@ -182,7 +182,7 @@ class PoolRefit(WeightUpdate):
             sums = torch.empty_like(total)
             self.link.receive(sums, giver).wait()
             total += sums  # modulo 2⁶⁴
-        mine = differing(dict(zip(names, total.tolist(), strict=True)), held)
+        mine = differing(dict(zip(names, total.tolist(), strict=True)), loaded)
         by_rank: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(by_rank, mine)
         return "; ".join(

@@ -42,18 +42,18 @@ class WeightUpdate:
         if receiver.version == version:
             return False
         alive = Alive()
-        held = receiver.update_weights(
+        loaded = receiver.update_weights(
             self.transport.shards(alive), version, checksum=checksum if self._verify else None
         )
         self.peak_bytes = alive.peak
-        if self._verify and (said := self._differing(held)):
+        if self._verify and (said := self._differing(loaded)):
             receiver.version = None
             raise RuntimeError(
                 f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
             )
         return True
 
-    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
         """Describe all ranks' weights that are not as sent."""
         raise NotImplementedError
 
@@ -111,10 +111,10 @@ class Refit(WeightUpdate):
             None if method == "hybrid" else self.weights,
         )
 
-    def _differing(self, held: Mapping[tuple[str, ...], int]) -> str:
+    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
         """Compare with the checksums of the training shards, on all ranks."""
         sources = source_checksums(self.transport, self._generation, self._place)
-        mine = differing({name: sources[name] for name in self.weights}, held)
+        mine = differing({name: sources[name] for name in self.weights}, loaded)
         return "; ".join(
             f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(names)}"
             for rank, names in enumerate(self._from_all(mine))

@@ -53,9 +53,9 @@ def test_all_sizes_that_a_model_does_not_allow_are_named_at_once() -> None:
     with pytest.raises(ShardingError) as refused:
         TensorSharding(SHAPE, 32, 3)
     assert str(refused.value) == (
-        "pipeline size 3 does not divide the 8 layers; tensor size 32 does not divide the 16 attention heads"
+        "tensor size 32 does not divide the 16 attention heads; pipeline size 3 does not divide the 8 layers"
     )
-    assert [problem.size for problem in refused.value.problems] == ["pipeline", "tensor"]
+    assert [problem.size for problem in refused.value.problems] == ["tensor", "pipeline"]
 
 
 def test_heads_of_generation_divide_or_fill_the_ranks() -> None:

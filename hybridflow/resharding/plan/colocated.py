@@ -67,7 +67,7 @@ def make_plan(
 
 
 def refuse_unnested(shardings: Shardings, layout: Layout) -> None:
-    """Raise ValueError naming a weight of which a micro-DP group does not hold just what it is to generate with.
+    """Raise ValueError naming a weight of which a micro-DP group does not have just what it is to generate with.
 
     Sizes that divide nest; but engines may pad a vocabulary differently, and then split it at other rows.
     """
@@ -77,8 +77,8 @@ def refuse_unnested(shardings: Shardings, layout: Layout) -> None:
         for weight in generation.weights(at):
             if weight.axis is None:
                 continue
-            held = [train.region(weight, layout.coordinates[rank]) for rank in ranks]
-            starts, ends = zip(*(span for span in held if span is not None), strict=True)
+            regions = [train.region(weight, layout.coordinates[rank]) for rank in ranks]
+            starts, ends = zip(*(span for span in regions if span is not None), strict=True)
             if (have := (min(starts), max(ends))) != (want := generation.region(weight, at)):
                 assert want is not None
                 raise ValueError(
@@ -89,9 +89,8 @@ def refuse_unnested(shardings: Shardings, layout: Layout) -> None:
 
 def _one_replica(layout: Layout) -> list[list[int]]:
     """Return the micro-DP groups of one training replica; all replicas are alike."""
-    first = [(rank, layout.coordinates[rank]) for rank in range(layout.size)]
-    mine = {rank for rank, at in first if at.dp == at.cp == 0}
-    return [ranks for ranks in layout.micro_dp_groups() if ranks[0] in mine]
+    first = {rank for rank, at in enumerate(layout.coordinates) if at.dp == at.cp == 0}
+    return [ranks for ranks in layout.micro_dp_groups() if ranks[0] in first]
 
 
 def _refuse_places(method: str, layout: Layout) -> None:
@@ -122,11 +121,11 @@ def _items(method: str, train: Sharding, wanted: Sequence[Weight], places: Seque
 
 def _item(weight: Weight, train: Sharding, places: Sequence[Coordinate]) -> Item:
     regions = ((i, train.region(weight, at)) for i, at in enumerate(places))
-    held = sorted(((i, span) for i, span in regions if span is not None), key=lambda one: one[1][0])
+    holders = sorted(((i, span) for i, span in regions if span is not None), key=lambda one: one[1][0])
     if weight.axis is None:
-        everywhere = len(held) == len(places)
-        return Item(weight, math.prod(weight.shape)) if everywhere else _split(weight, [i for i, _ in held])
-    parts = [Part(i, (a, b), (b - a) * weight.width) for i, (a, b) in held if b > a]
+        everywhere = len(holders) == len(places)
+        return Item(weight, math.prod(weight.shape)) if everywhere else _split(weight, [i for i, _ in holders])
+    parts = [Part(i, (a, b), (b - a) * weight.width) for i, (a, b) in holders if b > a]
     return Item(weight, sum(part.elements for part in parts), tuple(parts) if len(places) > 1 else ())
 
 
