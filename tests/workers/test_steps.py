@@ -25,7 +25,7 @@ from hybridflow.batch.loss_mask import learned_rows
 from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Call, methods, protocols
-from hybridflow.models.weight_table import VALUE_HEAD
+from hybridflow.models.head import VALUE_HEAD
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
