@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 
@@ -63,33 +65,56 @@ def offloading(
     folder: Path, layout: Layout, pairs: Batch, weights: bool, optimizer: bool
 ) -> tuple[list[int], list[dict[str, float]]]:
     """Turns of a worker on a platform that moves: what memory is held after each, by kind; the metrics of each."""
+    worker = offloaded_worker(folder, layout, weights, optimizer)
+    held, metrics = in_memory(worker.engine), []
+    with moving():
+        for turn in (worker.compare, worker.update_reward_model, worker.compare, worker.update_reward_model):
+            worker.context.metrics = type(worker.context.metrics)()
+            turn(mine(worker, pairs))
+            held += in_memory(worker.engine)
+            metrics.append(figures(worker))
+    return held, metrics
+
+
+@contextmanager
+def moving() -> Iterator[None]:
+    """While it is entered, what an engine offloads leaves its memory, as it does on a GPU."""
+    original = engine_module.platform
+    engine_module.platform = lambda: Moving(*astuple(original()))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        engine_module.platform = original
+
+
+def offloaded_worker(folder: Path, layout: Layout, weights: bool, optimizer: bool) -> RewardModelWorker:
+    """A worker whose weights, or optimizer, wait outside of its memory between calls."""
     place = context(folder, layout, 60)
     place.config.reward_model.offload = OffloadConfig(weights, optimizer)
-    platform_was = engine_module.platform
-    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
-    worker = RewardModelWorker(place)
-    held, metrics = in_memory(worker.engine), []
-    for turn in (worker.compare, worker.update_reward_model, worker.compare, worker.update_reward_model):
-        worker.context.metrics = type(worker.context.metrics)()
-        turn(mine(worker, pairs))
-        held += in_memory(worker.engine)
-        metrics.append(figures(worker))
-    engine_module.platform = platform_was
-    return held, metrics
+    with moving():
+        return RewardModelWorker(place)
 
 
 def beside_others(folder: Path, layout: Layout, weights: bool, optimizer: bool) -> list[list[int]]:
     """What memory a worker holds, by kind, before another engine starts in its process, meanwhile and afterwards."""
-    place = context(folder, layout, 60)
-    place.config.reward_model.offload = OffloadConfig(weights, optimizer)
-    platform_was = engine_module.platform
-    engine_module.platform = lambda: Moving(*astuple(platform_was()))  # type: ignore[assignment]
-    worker = RewardModelWorker(place)
+    worker = offloaded_worker(folder, layout, weights, optimizer)
     held = [in_memory(worker.engine)]
-    with set_down([worker, Worker(place), worker]):
+    with moving():
+        with set_down([worker, Worker(worker.context), worker]):
+            held.append(in_memory(worker.engine))
         held.append(in_memory(worker.engine))
-    held.append(in_memory(worker.engine))
-    engine_module.platform = platform_was
+    return held
+
+
+def after_failures(folder: Path, layout: Layout) -> list[list[int]]:
+    """What memory a worker that offloads all of it holds: before, after a call that failed, after a start that did."""
+    worker = offloaded_worker(folder, layout, True, True)
+    held = [in_memory(worker.engine)]
+    with moving():
+        for block in (worker.model_loaded(learns=True), set_down([worker])):
+            with suppress(RuntimeError), block:
+                raise RuntimeError("in the middle of it")
+            held.append(in_memory(worker.engine))
     return held
 
 

@@ -48,3 +48,8 @@ def test_all_of_a_role_waits_while_another_engine_starts(
     )
     assert meanwhile == [0, 0, 0] and after == before
     assert any(before) == (not (weights and optimizer))
+
+
+def test_a_role_lays_its_memory_down_also_after_a_failure(ranks1: Ranks, tiny: GetModel) -> None:
+    [held] = ranks1.run(rank_functions.after_failures, tiny(architecture="qwen2"), Layout())
+    assert held == [[0, 0, 0]] * 3
