@@ -210,10 +210,10 @@ def test_a_prefix_cache_that_cannot_be_emptied_serves_no_row(ranks2: Ranks, fold
 @pytest.mark.parametrize(
     ("engine", "sizes", "tensor", "said"),
     [
-        ("megatron", {"num_key_value_heads": 1}, 2, "1 key/value heads do not divide over tensor size 2 of training"),
-        ("megatron", {"intermediate_size": 127}, 2, "127 feed-forward rows do not divide over tensor size 2 of"),
+        ("megatron", {"num_key_value_heads": 1}, 2, "tensor size 2 does not divide the 1 key/value heads"),
+        ("megatron", {"intermediate_size": 127}, 2, "tensor size 2 does not divide the 127 feed-forward rows"),
         ("megatron", {"num_key_value_heads": 3}, 1, "num_key_value_heads = 3 does not divide num_attention_heads = 4"),
-        ("vllm", {"intermediate_size": 127}, 2, "127 feed-forward rows do not divide over tensor size 2 of generation"),
+        ("vllm", {"intermediate_size": 127}, 2, "tensor size 2 does not divide the 127 feed-forward rows"),
         ("vllm", {"num_attention_heads": 8}, 1, "heads of 16 numbers: vLLM's attention on a CPU takes 32, 64, 80, 96"),
         ("vllm", {"num_key_value_heads": 3}, 1, "num_key_value_heads = 3 does not divide num_attention_heads = 4"),
     ],
