@@ -22,7 +22,7 @@ def faults(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, st
     taken = taken_by(part)
     numbers = parameters(part)
     problems: dict[str, str] = {}
-    for name, value in given(part, options).items():
+    for name, value in effective_options(part, options).items():
         if name in taken:
             trouble = numbers[name].problem(value) if name in numbers else _strange(value, taken[name])
             problems |= {name: trouble} if trouble else {}
@@ -33,7 +33,7 @@ def faults(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, st
     return problems | dict.fromkeys(absent, f"must be given; the part {takes(part)}")
 
 
-def given(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def effective_options(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Drop options that are null and that the part does not take: so YAML drops another part's options."""
     taken = taken_by(part)
     free = takes_any(part)

@@ -13,7 +13,7 @@ from hybridflow.losses.kl_controllers import kl_controllers
 from hybridflow.losses.policy_losses import policy_losses
 from hybridflow.losses.reward_shapings import reward_shapings
 from hybridflow.losses.rollout_filters import rollout_filters
-from hybridflow.options import faults, given, taken_by
+from hybridflow.options import effective_options, faults, taken_by
 from hybridflow.tasks import tasks
 
 REGISTRIES = (advantages, policy_losses, corrections, reward_shapings, rollout_filters, kl_controllers, tasks)
@@ -58,7 +58,9 @@ def test_an_option_is_held_to_what_the_part_says(options: dict[str, object], wro
 
 
 def test_what_another_part_would_have_taken_is_dropped_by_null() -> None:
-    assert faults(part, {"gamma": None}) == {} and given(part, {"gamma": None, "free": None}) == {"free": None}
+    assert faults(part, {"gamma": None}) == {} and effective_options(part, {"gamma": None, "free": None}) == {
+        "free": None
+    }
 
 
 def test_a_class_a_wrapper_and_a_part_that_takes_any_name() -> None:
@@ -74,7 +76,7 @@ def test_a_class_a_wrapper_and_a_part_that_takes_any_name() -> None:
         "gain": "2 given, more than 0 and at most 1 expected",
         "target": "'1' given, a number was expected",
     }
-    assert faults(anything, {"what": 1}) == {} and given(anything, {"what": None}) == {"what": None}
+    assert faults(anything, {"what": 1}) == {} and effective_options(anything, {"what": None}) == {"what": None}
 
 
 def test_an_option_without_a_default_must_be_given() -> None:

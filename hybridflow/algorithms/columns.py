@@ -24,12 +24,12 @@ class Reader(NamedTuple):
     key: str
     told: str
     columns: tuple[str, ...]
-    given: frozenset[str]
+    available: frozenset[str]
 
     @property
     def missing(self) -> list[str]:
         """The columns that nobody gives."""
-        return [column for column in self.columns if column not in self.given]
+        return [column for column in self.columns if column not in self.available]
 
 
 def readers(config: AlgorithmConfig, algorithm: type[Algorithm]) -> Iterator[Reader]:
@@ -47,8 +47,10 @@ def readers(config: AlgorithmConfig, algorithm: type[Algorithm]) -> Iterator[Rea
     if "advantage" in algorithm.components and name in advantages:
         values = {"values"} if "critic" in called else set()
         yield Reader("algorithm.advantage.name", f"{name!r}", needs(name), own | values)
-    given = {column for role in called for method in methods(roles.get(role)).values() for column in method.gives or ()}
+    available = {
+        column for role in called for method in methods(roles.get(role)).values() for column in method.gives or ()
+    }
     for loss in algorithm.losses:
         if loss in losses:
             needed = tuple(losses.get(loss).declared().needs)
-            yield Reader("algorithm.name", f"loss {loss!r}", needed, own | given)
+            yield Reader("algorithm.name", f"loss {loss!r}", needed, own | available)

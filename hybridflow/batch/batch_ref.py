@@ -105,13 +105,13 @@ class BatchRef(Rows):
         return BatchRef(len(index), sources, _at(self.driver_columns, index), origin, _at(self.lineage, index))
 
     def slice(self, start: int, stop: int) -> BatchRef:
-        return self._cut(start, stop, None if self.origin is None else self.origin[start:stop])
+        return self._sliced(start, stop, None if self.origin is None else self.origin[start:stop])
 
     def part(self, start: int, stop: int) -> BatchRef:
         """Return `slice`, for a part of a call: its rows know which of the caller's they are; see `origin`."""
-        return self._cut(start, stop, range(start, stop) if self.origin is None else self.origin[start:stop])
+        return self._sliced(start, stop, range(start, stop) if self.origin is None else self.origin[start:stop])
 
-    def _cut(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
+    def _sliced(self, start: int, stop: int, origin: Origin | None) -> BatchRef:
         self._check_slice(start, stop)
         rows = slice(start, stop)
         sources = tuple([source.slice(start, stop) for source in self.sources])

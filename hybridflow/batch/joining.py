@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from hybridflow.batch.batch_ref import BatchRef, Origin
-from hybridflow.batch.lineage import KIN, joined, new_kin, told_apart
+from hybridflow.batch.lineage import KIN, distinct_groups, joined, new_kin
 from hybridflow.batch.row_source import Source, end_to_end
 
 
@@ -29,7 +29,7 @@ def concat(refs: Sequence[BatchRef]) -> BatchRef:
         else {}
     )
     if "group_id" in marks and KIN in lineage:
-        marks["group_id"] = told_apart(marks["group_id"], lineage[KIN])
+        marks["group_id"] = distinct_groups(marks["group_id"], lineage[KIN])
     return BatchRef(sum([ref.rows for ref in refs]), sources, marks, _origin(refs), lineage)
 
 

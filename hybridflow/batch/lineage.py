@@ -40,7 +40,7 @@ def _known(name: str, rows: int, lineage: Lineage, marks: Mapping[str, np.ndarra
     return np.full(rows, -1, dtype=np.int64)
 
 
-def told_apart(groups: np.ndarray, kin: np.ndarray) -> np.ndarray:
+def distinct_groups(groups: np.ndarray, kin: np.ndarray) -> np.ndarray:
     """Return [R] group numbers of rows from several places: unchanged where each is the number of one group, else anew.
 
     Then they are 0, 1, … in the order of the groups' first rows.

@@ -18,7 +18,7 @@ from hybridflow.config.schema import Config, Decay
 FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit", "algorithm.recipe", "algorithm.paper")
 NOT_FREE = ("trainer.schedule",)  # how old the weights are that rows are sampled from
 # How the work is cut: numbers change by their rounding only.
-CUT = (
+SHARDING = (
     "*.parallel.*",
     "placement.*",
     "*.max_tokens_per_rank",
@@ -39,11 +39,11 @@ class Changes:
 
     Attributes:
         numbers: they change what is computed.
-        cut: they change how the work is cut up, and so only the rounding.
+        sharding: they change how the work is split up, and so only the rounding.
     """
 
     numbers: list[str]
-    cut: list[str]
+    sharding: list[str]
 
 
 def changes(before: str, now: str, config: Config) -> Changes:
@@ -61,7 +61,7 @@ def changes(before: str, now: str, config: Config) -> Changes:
             continue
         free = _matches(key, FREE) and key not in NOT_FREE and not (key == "trainer.steps" and _decays(config))
         if not free:
-            (sorted_out.cut if _matches(key, CUT) else sorted_out.numbers).append(description)
+            (sorted_out.sharding if _matches(key, SHARDING) else sorted_out.numbers).append(description)
     return sorted_out
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hybridflow.batch.columns import row_numbers
-from hybridflow.conformance.discovery import Found
+from hybridflow.conformance.discovery import Registered
 from hybridflow.conformance.estimator_checks import try_advantage
 from hybridflow.conformance.expectations import (
     ExpectationError,
@@ -34,7 +34,7 @@ from hybridflow.losses.rollout_filters import FilterInputs
 LIMIT = 6  # tokens that a response of these rows may have
 
 
-def results(registered_parts: Found) -> Results:
+def results(registered_parts: Registered) -> Results:
     """Yield for each part that can be tried so the expectations that it violates."""
     for kind, check in CHECKS.items():
         for name, part in registered_parts.get(kind, {}).items():

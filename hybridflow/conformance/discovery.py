@@ -29,11 +29,11 @@ REGISTRIES: tuple[Registry[Any], ...] = (
     losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, training_engines,
     generation_engines, algorithms,
 )  # fmt: skip
-Found = Mapping[str, Mapping[str, Any]]
+Registered = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""
 
 
-def registered(load: Callable[[], None]) -> Found:
+def registered(load: Callable[[], None]) -> Registered:
     """Collect what is registered while `load` imports modules, but for our own parts that it may import as well."""
     before = {registry.kind: registry.registered for registry in REGISTRIES}
     load()
@@ -47,7 +47,7 @@ def registered(load: Callable[[], None]) -> Found:
     }
 
 
-def names(registered_parts: Found) -> list[str]:
+def names(registered_parts: Registered) -> list[str]:
     """Name each part as `policy loss 'mine'`."""
     return [f"{kind} {name!r}" for kind, parts in registered_parts.items() for name in parts]
 

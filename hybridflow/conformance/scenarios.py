@@ -13,7 +13,7 @@ from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config import compose
 from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES
 from hybridflow.config.schema import AdvantageConfig, ComponentConfig, Config
-from hybridflow.conformance.discovery import Found
+from hybridflow.conformance.discovery import Registered
 from hybridflow.errors import ConfigError
 from hybridflow.losses.advantages import needs
 from hybridflow.placement.hardware import local_gpus
@@ -58,7 +58,7 @@ class ScenarioBuilder:
         loaded: settings by option, as they are needed.
     """
 
-    found: Found
+    found: Registered
     model: Path
     modules: Sequence[str]
     folder: Path | None

@@ -13,16 +13,16 @@ from hybridflow.dispatch.method import Method
 from hybridflow.dispatch.protocol import Call
 
 
-def check_given(declared: Method, given: Call) -> None:
+def check_given(declared: Method, call: Call) -> None:
     """Check that columns come as they are declared. Raises TypeError naming one that does not."""
     if not declared.kinds:
         return
-    for value in (*given.args, *given.kwargs.values()):
+    for value in (*call.args, *call.kwargs.values()):
         if isinstance(value, Batch):
             _check_kinds(declared, value, "was given")
 
 
-def check_returned(declared: Method, value: Any, given: Call) -> None:
+def check_returned(declared: Method, value: Any, call: Call) -> None:
     """Check that a worker keeps its role's promise, on the ranks that give anything.
 
     Raises TypeError for rows where none are declared (or none where they are), for other columns or other kinds of
@@ -36,17 +36,17 @@ def check_returned(declared: Method, value: Any, given: Call) -> None:
     if declared.gives is None or (isinstance(value, Batch) and not value.columns):
         return
     _check_columns(declared, value)
-    wanted = _rows(given)
+    wanted = _rows(call)
     if wanted is not None and len(value) != len(wanted):
         raise ValueError(f"the method was given {len(wanted)} rows and returned {len(value)}")
 
 
-def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iterator[tuple[np.ndarray, Batch]]:
+def check_streamed(declared: Method, pieces: Iterable[Any], call: Call) -> Iterator[tuple[np.ndarray, Batch]]:
     """Yield the pieces of a method that streams, each checked as `check_returned` does.
 
     Raises ValueError if a row is given twice, or is missing in the end.
     """
-    wanted = _rows(given)
+    wanted = _rows(call)
     assert wanted is not None  # a group refuses a call without rows
     times = np.zeros(len(wanted), dtype=np.int64)
     for rows, part in pieces:
@@ -61,8 +61,8 @@ def check_streamed(declared: Method, pieces: Iterable[Any], given: Call) -> Iter
         raise ValueError(f"the method was given {len(wanted)} rows and gave {times.sum()}")
 
 
-def _rows(given: Call) -> Batch | None:
-    for value in (*given.args, *given.kwargs.values()):
+def _rows(call: Call) -> Batch | None:
+    for value in (*call.args, *call.kwargs.values()):
         if isinstance(value, Batch):
             return value
     return None

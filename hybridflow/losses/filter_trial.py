@@ -33,9 +33,9 @@ def trials(prompts: int, samples: int, limit: int, seed: int = 0) -> Iterator[Fi
     rewards += [scale * draw.normal(size=rows) for scale in SCALES]
     rewards += [draw.integers(0, 11, rows).astype(float)]
     lengths = [draw.integers(1, limit + 1, rows), np.full(rows, 1), np.full(rows, max(1, limit // 2))]
-    for reward, length, cut in product(rewards, lengths, (False, True)):
+    for reward, length, at_limit in product(rewards, lengths, (False, True)):
         truncated = length >= limit
-        if cut:
+        if at_limit:
             truncated = np.ones(rows, dtype=bool)
             length = np.full(rows, limit)
         yield FilterInputs(reward.astype(np.float32), group, length.astype(np.int64), truncated)

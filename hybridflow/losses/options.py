@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from hybridflow.options import faults, given
+from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 
 T = TypeVar("T")
@@ -23,4 +23,4 @@ def with_options(
     wrong = [f"{option}: {trouble}" for option, trouble in faults(function, options).items()]
     if wrong:
         raise ValueError(f"options of {parts.kind} {name!r}: {'; '.join(wrong)}")
-    return partial(function, **given(function, options))
+    return partial(function, **effective_options(function, options))

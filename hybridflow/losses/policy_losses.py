@@ -111,9 +111,9 @@ def cispo(inputs: PolicyInputs, *, clip_low: NotNegative = 1.0, clip_high: NotNe
     number for the upper one, ours lets a ratio grow to 5. The paper averages over all tokens of a group: `token_mean`.
     """
     ratio = clamped_exp(inputs.log_ratio.detach())
-    held = ratio.clamp(1 - clip_low, 1 + clip_high)
-    metrics = {"actor/clip_fraction": held != ratio, "actor/approx_kl": -inputs.log_ratio, "actor/ratio": ratio}
-    return TokenLoss(-held * inputs.advantages.detach() * inputs.log_probs, sums(metrics))
+    clamped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    metrics = {"actor/clip_fraction": clamped != ratio, "actor/approx_kl": -inputs.log_ratio, "actor/ratio": ratio}
+    return TokenLoss(-clamped * inputs.advantages.detach() * inputs.log_probs, sums(metrics))
 
 
 @policy_losses.register("pg")

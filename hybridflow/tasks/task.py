@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.errors import ConfigError, DataError, shown
-from hybridflow.options import faults, given
+from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 from hybridflow.tasks.encoder import Encoder, Message
 from hybridflow.tasks.written_numbers import as_text
@@ -207,7 +207,7 @@ def build(
     part = tasks.get(name)
     try:
         check_options(name, options)
-        task = part(tokenizer, **given(part, options))
+        task = part(tokenizer, **effective_options(part, options))
     except ValueError as error:
         raise ConfigError(f"task.options: {error}") from error
     if (hidden := hidden_method(task)) is not None:

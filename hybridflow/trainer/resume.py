@@ -43,7 +43,7 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     for difference in differ.numbers:
         say(f"warning: {difference}")
     idle = _idle(config)
-    for difference in (difference for difference in differ.cut if difference.partition(".")[0] not in idle):
+    for difference in (difference for difference in differ.sharding if difference.partition(".")[0] not in idle):
         say(f"{difference}: results agree within rounding, not bit for bit")
     for name, version in versions().items():
         if manifest.versions.get(name) != version:

@@ -39,7 +39,7 @@ def test_these_may_differ(override: str) -> None:
 )
 def test_these_change_the_rounding(override: str) -> None:
     found = compared(override)
-    assert found.numbers == [] and any(told.startswith(override.partition("=")[0]) for told in found.cut)
+    assert found.numbers == [] and any(line.startswith(override.partition("=")[0]) for line in found.sharding)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_of_an_empty_file_only_what_is_set_now_is_told(empty: str) -> None:
     config = load("train", ["experiment=addition", "run.seed=2"])
     found = changes(empty, resolved_yaml(config), config)
     assert "run.seed: nothing in the checkpoint, 2 now" in found.numbers
-    assert not any(told.startswith("trainer.save_every") for told in found.numbers)
+    assert not any(line.startswith("trainer.save_every") for line in found.numbers)
 
 
 @pytest.mark.parametrize("recipe", ["dr_grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.conformance.discovery import REGISTRIES, Found, ours, registered
+from hybridflow.conformance.discovery import REGISTRIES, Registered, ours, registered
 from hybridflow.registry import import_plugins
 
-FindIn = Callable[[str], Found]
+FindIn = Callable[[str], Registered]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def find_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FindIn]
     """`find_in(source)`: what a module of that text, `my_module`, registers."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def find(source: str) -> Found:
+    def find(source: str) -> Registered:
         (tmp_path / "my_module.py").write_text(source, encoding="utf-8")
         return registered(lambda: import_plugins(["my_module"]))
 

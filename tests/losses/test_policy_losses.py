@@ -21,7 +21,7 @@ Rows = list[list[Token]]
 ROWS = st.lists(st.lists(TOKEN, max_size=5), max_size=6)
 CLIP = st.sampled_from([0.1, 0.2, 0.28])
 # Of one row: losses, their slopes in each token's log_prob, and how many tokens are clipped.
-Found = tuple[list[float], list[float], int]
+LoopResult = tuple[list[float], list[float], int]
 
 
 def build_inputs(rows: Rows) -> PolicyInputs:
@@ -30,7 +30,9 @@ def build_inputs(rows: Rows) -> PolicyInputs:
     return PolicyInputs(new.requires_grad_(), old, advantages, torch.tensor([len(row) for row in rows]).long())
 
 
-def clipped_loop(ratios: list[float], row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
+def clipped_loop(
+    ratios: list[float], row: list[Token], low: float, high: float, dual: float | None = None
+) -> LoopResult:
     losses, slopes, clipped = [], [], 0
     for ratio, (_, _, advantage) in zip(ratios, row, strict=True):
         objective, slope = ratio * advantage, ratio * advantage
@@ -45,16 +47,16 @@ def clipped_loop(ratios: list[float], row: list[Token], low: float, high: float,
     return losses, slopes, clipped
 
 
-def ppo_loop(row: list[Token], low: float, high: float, dual: float | None = None) -> Found:
+def ppo_loop(row: list[Token], low: float, high: float, dual: float | None = None) -> LoopResult:
     return clipped_loop([math.exp(new - old) for new, old, _ in row], row, low, high, dual)
 
 
-def gspo_loop(row: list[Token], low: float, high: float) -> Found:
+def gspo_loop(row: list[Token], low: float, high: float) -> LoopResult:
     ratio = math.exp(sum(new - old for new, old, _ in row) / len(row)) if row else 1.0
     return clipped_loop([ratio] * len(row), row, low, high)
 
 
-def cispo_loop(row: list[Token], low: float, high: float) -> Found:
+def cispo_loop(row: list[Token], low: float, high: float) -> LoopResult:
     ratios = [math.exp(new - old) for new, old, _ in row]
     held = [min(max(ratio, 1 - low), 1 + high) for ratio in ratios]
     slopes = [-h * advantage for h, (_, _, advantage) in zip(held, row, strict=True)]
@@ -62,11 +64,11 @@ def cispo_loop(row: list[Token], low: float, high: float) -> Found:
     return losses, slopes, sum(h != ratio for h, ratio in zip(held, ratios, strict=True))
 
 
-def pg_loop(row: list[Token]) -> Found:
+def pg_loop(row: list[Token]) -> LoopResult:
     return [-advantage * new for new, _, advantage in row], [-advantage for _, _, advantage in row], 0
 
 
-def assert_agrees(name: str, rows: Rows, loop: Callable[..., Found], **options: float) -> None:
+def assert_agrees(name: str, rows: Rows, loop: Callable[..., LoopResult], **options: float) -> None:
     inputs = build_inputs(rows)
     found = policy_loss(name, options)(inputs)
     parts = [loop(row, *options.values()) for row in rows]
