@@ -39,7 +39,7 @@ def partition(weights: np.ndarray, parts: int) -> list[np.ndarray]:
 
 
 def _differencing(weights: np.ndarray, parts: int) -> np.ndarray:
-    """[R] the part of each row."""
+    """Return the part of each row, [R]."""
     # A division is a number: a row's own, or one more for each merge. It is known by its parts' weights, descending,
     # less those of its lightest part; which rows they have is found at the end.
     sums = [np.array([weight, *[0.0] * (parts - 1)]) for weight in weights]
@@ -60,7 +60,7 @@ def _differencing(weights: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _rows_of(merges: list[tuple[int, int, np.ndarray]], rows: int, parts: int) -> np.ndarray:
-    """[R] the part of the last division to which merges brought each row."""
+    """Return the part, [R], of the last division to which merges brought each row."""
     final = {rows + len(merges) - 1: np.arange(parts)}  # where each part of a division ended
     for number in range(len(merges) - 1, -1, -1):
         one, other, place = merges[number]

@@ -67,10 +67,10 @@ def shown(runs: ArrayLike) -> int | list[list[int]]:
 
 
 def _pairs(runs: Ragged) -> np.ndarray:
-    """[K, 2], also of no rows, which do not know the shape of their entries."""
+    """Return the runs as [K, 2], also of no rows, which do not know the shape of their entries."""
     return runs.values.reshape(-1, 2)
 
 
 def _rows(runs: Ragged) -> np.ndarray:
-    """[K] int64: the row that each run belongs to."""
+    """Return the row that each run belongs to, [K] int64."""
     return np.repeat(np.arange(len(runs)), runs.lengths)

@@ -115,7 +115,7 @@ def options(group: str, config_dir: str | Path | None = None) -> list[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """Hydra's reading of the overrides. Raises ConfigError naming one that cannot be read."""
+    """Parse the overrides as Hydra does. Raises ConfigError naming one that cannot be read."""
     return [_parsed(override, None) for override in overrides]
 
 
@@ -151,7 +151,7 @@ def _parsed(override: str, loader: ConfigLoader | None) -> Override:
 
 
 def configs_dir() -> Path:
-    """Our own configuration groups: inside the installed package, or at the top of a checkout."""
+    """Return the folder of our own configuration groups: in the installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "trainer_configs"
     return inside if inside.is_dir() else package.parent / "trainer_configs"
@@ -196,7 +196,7 @@ def _session(
 
 
 def _missing(tree: Any, above: str = "") -> Iterator[str]:
-    """Keys that hold `???`. (`OmegaConf.missing_keys` raises where an interpolation leads to one of them.)"""
+    """List keys that hold `???`. (`OmegaConf.missing_keys` raises where an interpolation leads to one of them.)"""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _missing(value, f"{above}{name}.")

@@ -122,6 +122,6 @@ def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
 
 
 def _first_line(error: BaseException) -> str:
-    """And the second, if the first only announces it."""
+    """Return the first line of an error, and the second if the first only announces it."""
     text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
     return re.sub(r":\n\s*", ": ", text, count=1).split("\n")[0]

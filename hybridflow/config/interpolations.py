@@ -31,7 +31,7 @@ class _Counted:
         self.counts = dict[tuple[str, ...], int]()
 
     def count(self, path: tuple[str, ...]) -> int:
-        """Look-ups to resolve the value at this path with all below it; 0 if there is none."""
+        """Count the look-ups to resolve the value at this path with all below it; 0 if there is none."""
         if path in self.counts:
             return self.counts[path]
         self.counts[path] = 0  # met again while it is counted: a circle

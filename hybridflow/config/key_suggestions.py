@@ -50,7 +50,7 @@ def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
 
 
 def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
-    """`; did you mean ...?`: a sibling of the misspelled part, else the same last part elsewhere, else all siblings."""
+    """Suggest a sibling of the misspelled part, else the same last part elsewhere, else all siblings."""
     above = "".join(f"{part}." for part in parts[:at])
     close = get_close_matches(parts[at], siblings, n=1)
     if close:

@@ -51,7 +51,7 @@ def table() -> str:
 
 
 def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Number, Any]]:
-    """`own`: before the names of numbers that this role alone has."""
+    """Yield the numbers of a section. `own`: before the names of numbers that this role alone has."""
     default = kind()
     for name, hint in get_type_hints(kind, include_extras=True).items():
         key = (own if name in kind.__annotations__ and own else above) + name

@@ -28,7 +28,7 @@ class Origins:
     shared: frozenset[str] = frozenset()  # those of the overrides, as they were written, that serve other commands too
 
     def find(self, key: str) -> str | None:
-        """`key=value on the command line` or `file:line`; None if only the schema sets the key or its section."""
+        """Return `key=value on the command line` or `file:line`; None if only the schema sets the key or section."""
         if override := self.override(key):
             return f"{override.input_line} on the command line"
         layer = self.layer(key)

@@ -53,7 +53,7 @@ def add(name: str, settings: type) -> None:
 
 
 def added() -> tuple[str, ...]:
-    """Names of the sections that roles of the user brought."""
+    """Return the names of the sections that roles of the user brought."""
     return tuple(_added)
 
 

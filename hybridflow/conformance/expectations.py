@@ -49,7 +49,7 @@ def expect(met: bool, message: str) -> None:
 
 
 def expect_floats(on: str, name: str, value: object, size: int, what: str) -> None:
-    """[size] finite floats, one for each `what` (token, row); `on` says of which rows."""
+    """Expect [size] finite floats, one for each `what` (token, row); `on` says of which rows."""
     expect(isinstance(value, Tensor), f"{on}wrong type: {name} is a {type(value).__name__}; a tensor was expected")
     assert isinstance(value, Tensor)
     shape = tuple(value.shape)

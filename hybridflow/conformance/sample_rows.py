@@ -36,16 +36,16 @@ class Case:
         return int(self.lengths.sum())
 
     def noise(self, size: int, salt: int) -> Tensor:
-        """[size] float32, the same for the same salt."""
+        """Return [size] float32, the same for the same salt."""
         return torch.randn(size, generator=torch.Generator().manual_seed(1000 * self.seed + salt))
 
     def log_probs(self) -> tuple[Tensor, Tensor]:
-        """[T] twice: of a policy, and of one that is `apart` from it."""
+        """Return [T] log-probs twice: of a policy, and of one that is `apart` from it."""
         log_probs = -self.noise(self.tokens, 1).abs()
         return log_probs, log_probs + self.apart * self.noise(self.tokens, 2).sign()
 
     def advantages(self) -> Tensor:
-        """[T], those of a row equal."""
+        """Return [T] advantages, those of a row equal."""
         return to_tokens(self.noise(len(self.lengths), 3), self.lengths)
 
 

@@ -104,7 +104,7 @@ def _explained(address: str) -> Iterator[None]:
 
 @contextmanager
 def _own_token(local: bool) -> Iterator[None]:
-    """While a local cluster starts: a token for it alone, which Ray 2.60 would else write into the home folder."""
+    """Give a local cluster a token for it alone while it starts; Ray 2.60 would else write one into the home folder."""
     name = "RAY_AUTH_TOKEN"
     if not local or name in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         yield
@@ -132,7 +132,7 @@ def _found() -> str:
 
 @contextmanager
 def _on_loopback(local: bool) -> Iterator[None]:
-    """While a local cluster starts: let Ray 2.60 take 127.0.0.1 for an answer.
+    """Let Ray 2.60 take 127.0.0.1 for an answer while a local cluster starts.
 
     It replaces the loopback address by one that other machines can reach, on systems where it can form a cluster of
     several, and then listens on all interfaces. This switch of its own says that there is one machine only. Ray reads

@@ -20,7 +20,7 @@ _arrived = threading.Event()
 
 @contextmanager
 def heeded() -> Iterator[None]:
-    """While it is entered, on the main thread, the signals raise KeyboardInterrupt and are remembered."""
+    """Let signals raise KeyboardInterrupt, and remember them, in a block on the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,7 +38,7 @@ def heeded() -> Iterator[None]:
 
 @contextmanager
 def by_ray() -> Iterator[None]:
-    """While it is entered, Ray's own answer to SIGTERM, which is SystemExit, is a KeyboardInterrupt too."""
+    """Turn Ray's own answer to SIGTERM, which is SystemExit, into a KeyboardInterrupt too."""
     try:
         yield
     except SystemExit as stop:

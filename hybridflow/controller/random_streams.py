@@ -30,7 +30,8 @@ def with_streams(call: Call, step: int | None, number: int) -> Call:
 
 
 def stream_ids(rows: BatchRef, step: int, number: int) -> np.ndarray:
-    """[R] int64, not negative: from the call and the row's place in the data flow, so from no rank and no layout.
+    """Derive [R] int64, not negative, from the call and the row's place in the data flow, so from no rank and no
+    layout.
 
     The place is that of the prompt in the order of the run, which copy of it the row is and, where rows of one call
     have the same place or none, how many of these come before it.

@@ -28,5 +28,5 @@ class TokenLoss:
 
 
 def sums(quantities: dict[str, Tensor]) -> dict[str, Tensor]:
-    """[T] quantities to scalar sums without gradients, in float32."""
+    """Sum [T] quantities to scalars without gradients, in float32."""
     return {name: values.detach().float().sum() for name, values in quantities.items()}

@@ -92,7 +92,7 @@ class AdvantageRole(Role[RowsT]):
 
     @using("dp_proto", gives=kinds("advantages", "returns"))
     def compute_advantage(self, rollout: RowsT, *, kl_coef: float) -> RowsT:
-        """`advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
+        """Return `advantages` and `returns` (ragged float), by the algorithm's advantage estimator. No model is run.
 
         The rewards are shaped first, and `kl_coef` times the KL to the reference is taken off those of tokens. A row
         with a grade that has failed is no member of its group, nor of the batch; it gets 0.
@@ -127,7 +127,7 @@ class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT])
         gives=kinds("old_log_probs"),
     )
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
-        """`old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights.
+        """Return `old_log_probs` (ragged float): log-probs of the response tokens under the training engine's weights.
 
         They are those of the distribution that was sampled from: at `sampling_temperature`, which rows that lack it
         have from `rollout.temperature`. The reference's and those of `update_actor` are too.
@@ -170,7 +170,7 @@ class CriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("values"))
     def compute_values(self, rollout: RowsT) -> RowsT:
-        """`values` (ragged float): the value of the state before each response token."""
+        """Return `values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=reads_of("value"))
@@ -185,7 +185,7 @@ class ReferenceRole(Role[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE | LOSS_MASK, gives=kinds("ref_log_probs"))
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
-        """`ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
+        """Return `ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
 
         They are taken at the temperature of `ActorRole.compute_log_prob`.
         """
@@ -193,7 +193,7 @@ class ReferenceRole(Role[RowsT]):
 
     @using("3d_proto", needs=PAIR, optional=PAIR_MASKS, gives=kinds("ref_chosen", "ref_rejected"))
     def compute_ref_pair(self, pairs: RowsT) -> RowsT:
-        """`ref_chosen` and `ref_rejected` ([R] float): log-probs of both responses of each pair, summed over tokens.
+        """Return `ref_chosen` and `ref_rejected` ([R] float): summed log-probs of both responses of each pair.
 
         At temperature 1, as `ActorRole.update_preferred` takes the policy's.
         """
@@ -208,12 +208,12 @@ class RewardRole(Role[RowsT]):
 
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
-        """`rewards` ([R] float): the grade of each response."""
+        """Return `rewards` ([R] float): the grade of each response."""
         raise NotImplementedError
 
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
-        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+        """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.
 
         And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
         """
@@ -230,12 +230,12 @@ class ModelRewardRole(Role[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
-        """`rewards` ([R] float): the model's score of each row, at its last token."""
+        """Return `rewards` ([R] float): the model's score of each row, at its last token."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
-        """`baseline_rewards` ([R] float): the same of responses that others are to be compared with.
+        """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.
 
         And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
         """

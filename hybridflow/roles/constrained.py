@@ -17,7 +17,7 @@ class CostRole(Role[RowsT]):
 
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("costs"))
     def compute_cost(self, rollout: RowsT) -> RowsT:
-        """`costs` ([R] float): the grade of each response; less is better."""
+        """Return `costs` ([R] float): the grade of each response; less is better."""
         raise NotImplementedError
 
 
@@ -26,7 +26,7 @@ class ModelCostRole(Role[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE, gives=kinds("costs"))
     def compute_cost(self, rollout: RowsT) -> RowsT:
-        """`costs` ([R] float): the model's score of each row, at its last token; less is better."""
+        """Return `costs` ([R] float): the model's score of each row, at its last token; less is better."""
         raise NotImplementedError
 
 
@@ -36,7 +36,7 @@ class CostCriticRole(TrainedRole[RowsT]):
 
     @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("cost_values"))
     def compute_cost_values(self, rollout: RowsT) -> RowsT:
-        """`cost_values` (ragged float): the cost to be expected from the state before each response token."""
+        """Return `cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError
 
     @using("dp_tokens", needs=reads_of("cost_value"))

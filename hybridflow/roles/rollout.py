@@ -24,7 +24,7 @@ class LinkedRole(Role[RowsT]):
 
     @using("dp_proto", needs=("rank_id",), gives=("version",))
     def report_version(self, rank_ids: RowsT) -> RowsT:
-        """`version` ([R] int): of this rank's weights, -1 if it has none. One row a rank."""
+        """Return `version` ([R] int): of this rank's weights, -1 if it has none. One row a rank."""
         raise NotImplementedError
 
 

@@ -87,7 +87,7 @@ class Report(NamedTuple):
 
 
 def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """Bytes are a fraction of the work that arrays are for pickle. Columns that share lengths share them here too."""
+    """Turn arrays into bytes, a fraction of the work for pickle. Columns that share lengths share them here too."""
     encoded: dict[str, bytes] = {}
     shared: dict[int, bytes] = {}
     for name, array in lengths.items():

@@ -141,14 +141,14 @@ class FittedTask(PreferenceTask):
         return self._left[split]
 
     def _long(self, way: str, split: str) -> np.ndarray:
-        """[size] bool: which rows of a split are too long."""
+        """Tell which rows of a split are too long, [size] bool."""
         numbers = np.arange(self._size(split))
         parts = [numbers[start : start + LOOKED_AT] for start in range(0, len(numbers), LOOKED_AT)]
         batches = (self._sound(way, split, part) for part in parts)
         return np.concatenate([batch.lengths("prompt_ids") > self._room(batch) for batch in batches] or [numbers > 0])
 
     def _room(self, batch: Batch) -> np.ndarray:
-        """[R] tokens that the prompt of each row may have."""
+        """Return the tokens that the prompt of each row may have, [R]."""
         sides = [batch.lengths(name) for name in ("response_ids", "rejected_ids") if name in batch]
         return self.limits.tokens - (np.maximum.reduce(sides) if sides else np.full(len(batch), self.limits.response))
 

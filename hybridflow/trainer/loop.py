@@ -136,7 +136,7 @@ def _learns_by_advantages(config: Config) -> bool:
 
 
 def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
-    """Why a step learned nothing, as far as its metrics say."""
+    """Explain why a step learned nothing, as far as its metrics say."""
     part = config.algorithm.rollout_filter.name
     rows = metrics.get("rollout/rows", 0.0)
     failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())

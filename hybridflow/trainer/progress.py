@@ -71,7 +71,7 @@ class Progress:
             entry.skipped += planned
 
     def fault(self, learner: str) -> str | None:
-        """Why the run cannot have taught its model what it should; None if nothing says so.
+        """Explain why the run cannot have taught its model what it should; None if nothing says so.
 
         A run that made no update has none: it had no steps to take, or was good enough from the start. Of other roles
         than the learner a loss without gradient may be right: nothing may have cost anything.

@@ -25,7 +25,7 @@ class GradingWorker(Worker):
         self.decode = load_decoder(context.config.actor.model.path)
 
     def graded(self, rollout: Batch) -> np.ndarray:
-        """[R] float32: the grade of each response, NaN if it has failed; see `hybridflow.tasks.grades`.
+        """Return the grade of each response, [R] float32, NaN if it has failed; see `hybridflow.tasks.grades`.
 
         Raises ValueError for the first that fails, naming grader, response and answer, if none may.
         """

@@ -31,7 +31,7 @@ from hybridflow.workers.worker import Context, Worker
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """`float32` or `bfloat16`."""
+    """Return torch's `float32` or `bfloat16`."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
@@ -89,7 +89,7 @@ class ModelWorker(Worker):
         return Batch() if scores is None else Batch(**{column: scores[name]})
 
     def temperature(self, rollout: Batch) -> np.ndarray:
-        """[R] at which the log-probs of rows that were sampled are taken: that of their sampling.
+        """Return the temperature, [R], at which the log-probs of sampled rows are taken: that of their sampling.
 
         Only what compares a policy with the one that sampled reads it. A loss of given text (supervised, preferences)
         is of the model itself, whose temperature is 1.
@@ -240,7 +240,7 @@ def token_columns(names: Sequence[str], rows: Batch, micro: MicroBatch) -> dict[
 
 
 def tokens_of(column: Ragged, micro: MicroBatch) -> Tensor:
-    """[N] values of a column over the responses at the tokens that the micro-batch's outputs are of."""
+    """Return a column's values, [N], over the responses at the tokens that the micro-batch's outputs are of."""
     values = column.select(micro.rows).values
     return tensor(values if micro.learned is None else values[micro.learned]).to(platform().device)
 

@@ -12,7 +12,7 @@ REJECTED_LOSS_MASK = "rejected_loss_mask"
 
 
 def sides(pairs: Batch) -> Batch:
-    """[P] pairs as [2 P] rows: of each pair the chosen response, then the rejected one."""
+    """Lay [P] pairs out as [2 P] rows: of each pair the chosen response, then the rejected one."""
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
     chosen = pairs.ragged("response_ids")
     rejected = pairs.ragged("rejected_ids")

@@ -162,14 +162,14 @@ class MegatronEngine(TrainingEngine):
         )
 
     def _look(self, micros: list[PackedMicroBatch], temperature: np.ndarray | None = None) -> list[TokenOutputs]:
-        """`run` without gradients."""
+        """Do as `run`, without gradients."""
         with torch.no_grad():
             return self.run(micros, lambda outputs, _: outputs.values.sum() * 0, train=False, temperature=temperature)
 
     def run(
         self, micros: list[PackedMicroBatch], loss: LossShare, *, train: bool, temperature: np.ndarray | None = None
     ) -> list[TokenOutputs]:
-        """Megatron's schedule over the micro-batches; the outputs of each on the last stage."""
+        """Run Megatron's schedule over the micro-batches; return the outputs of each on the last stage."""
         if not micros:
             return []
         model = self.optimizer.model if train and self.optimizer else self.model

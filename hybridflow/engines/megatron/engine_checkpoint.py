@@ -137,7 +137,7 @@ def _take(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str, folder
 
 
 def _by_param(weights: LocalWeights, some: list[Weight]) -> dict[nn.Parameter, list[Slice]]:
-    """Megatron's parameters, and the weights that each of them holds."""
+    """Return Megatron's parameters, and the weights in each of them."""
     slices: dict[nn.Parameter, list[Slice]] = {}
     for weight in some:
         span = weights.sharding.region(weight, weights.groups.at)

@@ -42,7 +42,7 @@ def transformer_config(
     sequence: bool = False,
     recompute: Recompute = Recompute.none,
 ) -> TransformerConfig:
-    """Megatron's configuration of a shape.
+    """Return Megatron's configuration of a shape.
 
     With `sequence`, what lies between the sharded layers is split over the tensor ranks along the tokens (sequence
     parallelism, arXiv 2205.05198); with one tensor rank there is nothing to split.
@@ -138,7 +138,7 @@ class HiddenOutput(ColumnParallelLinear):
     def forward(
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
     ) -> tuple[Tensor, None]:
-        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, H] float32."""
+        """Return [T, 1, H] float32 of [T, 1, H], or under sequence parallelism of [T / t, 1, H]."""
         if self.sequence_parallel:
             return gather_from_sequence_parallel_region(input_.float(), group=self.tp_group), None
         return copy_to_tensor_model_parallel_region(input_.float(), group=self.tp_group), None
@@ -155,7 +155,8 @@ class ScalarHead(nn.Module):
         self.sequence_parallel = config.sequence_parallel
 
     def forward(self, hidden: Tensor, weight: Any = None, runtime_gather_output: Any = None) -> tuple[Tensor, None]:
-        """[T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, 1] float32, whatever the model's format.
+        """Map [T, 1, H], or under sequence parallelism [T / t, 1, H], to [T, 1, 1] float32, whatever the model's
+        format.
 
         Rounded to bfloat16, values and scores would have three digits: too few to tell good responses apart.
         """

@@ -77,7 +77,7 @@ class PackedAttention(MegatronModule):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedRows | None = None,
     ) -> Tensor:
-        """[T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
+        """Attend: [T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None and packed_seq_params.order is not None
         q = query[:, 0]
         k = key[:, 0]
@@ -112,7 +112,7 @@ class FusedAttention(MegatronModule):
         attention_bias: Tensor | None = None,
         packed_seq_params: PackedRows | None = None,
     ) -> Tensor:
-        """[T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
+        """Attend: [T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None
         starts = packed_seq_params.cu_seqlens_q
         longest = packed_seq_params.max_seqlen_q

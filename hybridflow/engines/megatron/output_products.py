@@ -22,7 +22,7 @@ class Wide:
         self._weight = weight.float()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[n, H] float32 hidden states to [n, V] float32 logits."""
+        """Multiply [n, H] float32 hidden states to [n, V] float32 logits."""
         return hidden @ self._weight.t()
 
     def to_hidden(self, grad: Tensor, out: Tensor) -> None:
@@ -60,7 +60,7 @@ def products(weight: Tensor) -> Wide:
 
 
 def halves(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Two bfloat16 numbers whose sum is within 2⁻¹⁷ of each float32 number, relative to it."""
+    """Split each float32 number into two bfloat16 ones whose sum is within 2⁻¹⁷ of it, relative to it."""
     first = values.bfloat16()
     return first, (values - first.float()).bfloat16()
 

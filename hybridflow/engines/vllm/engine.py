@@ -161,7 +161,7 @@ class VllmEngine(GenerationEngine):
             engine.abort_request(names, internal=True)
 
     def _forget_prefixes(self) -> None:
-        """Keys and values of older weights would else serve the new ones, and say nothing."""
+        """Drop keys and values of older weights: they would else serve the new ones, and say nothing."""
         if not self._llm.reset_prefix_cache():
             raise RuntimeError(
                 "vLLM did not empty its prefix cache, because blocks of it are in use though no row is under way; "

@@ -29,14 +29,14 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 def rank_map(layout: Layout) -> list[int]:
-    """Our rank for each of vLLM's."""
+    """Return our rank for each of vLLM's."""
     at = [layout.generation_coordinate(rank) for rank in range(layout.size)]
     return sorted(range(layout.size), key=lambda rank: (at[rank].dp, at[rank].pp, at[rank].tp))
 
 
 @contextmanager
 def strided_groups(layout: Layout) -> Iterator[None]:
-    """While it is entered, vLLM's groups are made of the ranks that our generation view says. All ranks enter it."""
+    """Let vLLM make its groups of the ranks that our generation view says. All ranks enter it."""
     from vllm.distributed import parallel_state
 
     original = parallel_state.init_model_parallel_group

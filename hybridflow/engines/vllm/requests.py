@@ -14,7 +14,7 @@ LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and trai
 
 
 def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: list[int] | None = None) -> Any:
-    """vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row.
+    """Return vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row.
 
     `allowed`: the only ids that are sampled; None: all.
     """
