@@ -120,14 +120,14 @@ class _Flat:
     """ZeRO-3's shards: of each weight, as one row of numbers, this rank's part."""
 
     def __init__(self, folder: Path, rank: int, ranks: int) -> None:
-        self._parts = {}
+        self._components = {}
         for name, whole in load_file(folder / "model.safetensors").items():
             size = whole.numel()
-            self._parts[name] = whole.flatten()[size * rank // ranks : size * (rank + 1) // ranks].clone()
+            self._components[name] = whole.flatten()[size * rank // ranks : size * (rank + 1) // ranks].clone()
 
     def shard(self, weight: Weight) -> Tensor:
         """See `Shards`."""
-        return self._parts[weight.name]
+        return self._components[weight.name]
 
 
 class _Bare:

@@ -1,6 +1,6 @@
-"""The options that a registered part takes from the configuration: the arguments after the first.
+"""The options that a registered component takes from the configuration: the arguments after the first.
 
-What they may be is declared where the part is: a number by its `Bounds`, anything else by the type of its default.
+What they may be is declared where the component is: a number by its `Bounds`, anything else by the type of its default.
 """
 
 from __future__ import annotations
@@ -17,52 +17,54 @@ SIMPLE = (bool, int, float, str)
 VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
-def faults(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """Return by option what is wrong: the part does not take it, takes no such value, or needs it."""
-    taken = taken_by(part)
-    numbers = parameters(part)
+def faults(component: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """Return by option what is wrong: the component does not take it, takes no such value, or needs it."""
+    taken = taken_by(component)
+    numbers = parameters(component)
     problems: dict[str, str] = {}
-    for name, value in effective_options(part, options).items():
+    for name, value in effective_options(component, options).items():
         if name in taken:
             trouble = numbers[name].problem(value) if name in numbers else _strange(value, taken[name])
             problems |= {name: trouble} if trouble else {}
-        elif not takes_any(part):
-            near = nearest(part, name)
-            problems[name] = f"no such option{f'; did you mean {near!r}?' if near else ';'} the part {takes(part)}"
+        elif not takes_any(component):
+            near = nearest(component, name)
+            problems[name] = (
+                f"no such option{f'; did you mean {near!r}?' if near else ';'} the component {takes(component)}"
+            )
     absent = [name for name, option in taken.items() if option.default is Parameter.empty and name not in options]
-    return problems | dict.fromkeys(absent, f"must be given; the part {takes(part)}")
+    return problems | dict.fromkeys(absent, f"must be given; the component {takes(component)}")
 
 
-def effective_options(part: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop options that are null and that the part does not take: so YAML drops another part's options."""
-    taken = taken_by(part)
-    free = takes_any(part)
+def effective_options(component: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop options that are null and that the component does not take: so YAML drops another component's options."""
+    taken = taken_by(component)
+    free = takes_any(component)
     return {name: value for name, value in options.items() if value is not None or name in taken or free}
 
 
-def taken_by(part: Callable[..., Any]) -> dict[str, Parameter]:
-    """Return the options of a part, by name."""
-    return {option.name: option for option in _after_the_first(part) if option.kind not in VARIADIC}
+def taken_by(component: Callable[..., Any]) -> dict[str, Parameter]:
+    """Return the options of a component, by name."""
+    return {option.name: option for option in _after_the_first(component) if option.kind not in VARIADIC}
 
 
-def takes_any(part: Callable[..., Any]) -> bool:
-    """Tell whether a part takes options of any name."""
-    return any(option.kind is Parameter.VAR_KEYWORD for option in _after_the_first(part))
+def takes_any(component: Callable[..., Any]) -> bool:
+    """Tell whether a component takes options of any name."""
+    return any(option.kind is Parameter.VAR_KEYWORD for option in _after_the_first(component))
 
 
-def takes(part: Callable[..., Any]) -> str:
-    """Describe the options of a part and their defaults."""
-    known = [str(option.replace(annotation=Parameter.empty)) for option in taken_by(part).values()]
+def takes(component: Callable[..., Any]) -> str:
+    """Describe the options of a component and their defaults."""
+    known = [str(option.replace(annotation=Parameter.empty)) for option in taken_by(component).values()]
     return f"takes {', '.join(known) or 'no options'}"
 
 
-def nearest(part: Callable[..., Any], name: str) -> str | None:
+def nearest(component: Callable[..., Any], name: str) -> str | None:
     """Return the option whose name is most like a name, if any is."""
-    return next(iter(get_close_matches(name, taken_by(part), n=1)), None)
+    return next(iter(get_close_matches(name, taken_by(component), n=1)), None)
 
 
-def _after_the_first(part: Callable[..., Any]) -> list[Parameter]:
-    return list(inspect.signature(part).parameters.values())[1:]
+def _after_the_first(component: Callable[..., Any]) -> list[Parameter]:
+    return list(inspect.signature(component).parameters.values())[1:]
 
 
 def _strange(value: object, option: Parameter) -> str | None:

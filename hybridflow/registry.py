@@ -1,4 +1,4 @@
-"""Names → parts. Every extensible kind of part has one `Registry`; the config only ever holds names."""
+"""Names → components. Every extensible kind of component has one `Registry`; the config only ever holds names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Registry of the parts of one kind, by name.
+    """Registry of the components of one kind, by name.
 
     Example:
         graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders")
@@ -24,11 +24,11 @@ class Registry(Generic[T]):
         class Exact(Grader): ...
 
     Args:
-        kind: what the parts are, for error messages.
-        builtin: modules whose import registers our own parts; imported when a look-up needs them, the one that has
-            the name of the part first.
-        of: the class that parts derive from, or `collections.abc.Callable`; None: they may be anything.
-        own: the names of our own parts, if their modules are too heavy to be imported to see whether a name is taken.
+        kind: what the components are, for error messages.
+        builtin: modules whose import registers our own components; imported when a look-up needs them, the one that has
+            the name of the component first.
+        of: the class that components derive from, or `collections.abc.Callable`; None: they may be anything.
+        own: the names of ours, if their modules are too heavy to be imported to see whether a name is taken.
     """
 
     def __init__(self, kind: str, *builtin: str, of: Any = None, own: Collection[str] = ()) -> None:
@@ -36,85 +36,85 @@ class Registry(Generic[T]):
         self._builtin = builtin
         self._of = of
         self._own = own
-        self._parts: dict[str, T] = {}
+        self._components: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that gives a part its name.
+        """Return a decorator that gives a component its name.
 
-        Raises NameTakenError if another part has it, TypeError if the name or the part is not what it should be.
+        Raises NameTakenError if another has it, TypeError if the name or the component is not what it should be.
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f"a {self.kind} was registered under {name!r}: its name was expected, as register('mine')")
 
-        def add(part: T) -> T:
-            self._check_kind(name, part)
-            if _is_users(part):
+        def add(component: T) -> T:
+            self._check_kind(name, component)
+            if _is_users(component):
                 self._load_ours(name)
-            known = self._parts.get(name)
-            if known is not None and _place(known) != _place(part):
-                places = f"{_place(known)} and {_place(part)}"
+            known = self._components.get(name)
+            if known is not None and _place(known) != _place(component):
+                places = f"{_place(known)} and {_place(component)}"
                 raise NameTakenError(f"{self.kind} {name!r} is registered twice: {places}; give one another name")
-            self._parts[name] = part
-            return part
+            self._components[name] = component
+            return component
 
         return add
 
-    def _check_kind(self, name: str, part: object) -> None:
-        """Raise TypeError if a part is none of this kind."""
+    def _check_kind(self, name: str, component: object) -> None:
+        """Raise TypeError if a component is none of this kind."""
         if isinstance(self._of, type) and self._of.__module__ != "collections.abc":
-            right = isinstance(part, type) and issubclass(part, self._of)
+            right = isinstance(component, type) and issubclass(component, self._of)
             wanted = f"a class that derives from {_place(self._of)}"
         else:
-            right = self._of is None or callable(part)
+            right = self._of is None or callable(component)
             wanted = "a function, or what can be called like one,"
         if not right:
-            raise TypeError(f"{self.kind} {name!r}: {wanted} was expected, not {part!r}")
+            raise TypeError(f"{self.kind} {name!r}: {wanted} was expected, not {component!r}")
 
     def _load_ours(self, name: str) -> None:
-        """Register our own part of that name, if there is one, so that a user's does not take its place."""
+        """Register our own component of that name, if there is one, so that a user's does not take its place."""
         if not self._own:
             _ = name in self
         elif name in self._own:
             raise NameTakenError(f"{self.kind} {name!r} is one of hybridflow's own; give yours another name")
 
     def get(self, name: str) -> T:
-        """Return the part of a name. Raises KeyError with the nearest name and all names."""
+        """Return the component of a name. Raises KeyError with the nearest name and all names."""
         if name in self:
-            return self._parts[name]
-        near = get_close_matches(name, self._parts, n=1)
+            return self._components[name]
+        near = get_close_matches(name, self._components, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._parts)) or 'none'}")
+        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._components)) or 'none'}")
 
     @property
     def registered(self) -> dict[str, T]:
         """Parts that are registered by now; nothing is imported to find more."""
-        return dict(self._parts)
+        return dict(self._components)
 
     def __contains__(self, name: str) -> bool:
-        if name not in self._parts:
+        if name not in self._components:
             for module in sorted(self._builtin, key=lambda module: module.rpartition(".")[2] != name):
                 import_module(module)
-                if name in self._parts:
+                if name in self._components:
                     break
-        return name in self._parts
+        return name in self._components
 
     def __iter__(self) -> Iterator[str]:
         for module in self._builtin:
             import_module(module)
-        return iter(sorted(self._parts))
+        return iter(sorted(self._components))
 
 
-def _place(part: object) -> str:
-    return f"{getattr(part, '__module__', '?')}.{getattr(part, '__qualname__', part)}"
+def _place(component: object) -> str:
+    return f"{getattr(component, '__module__', '?')}.{getattr(component, '__qualname__', component)}"
 
 
-def _is_users(part: object) -> bool:
-    """Tell whether a part is a function or a class from elsewhere than hybridflow."""
-    return getattr(part, "__module__", "builtins").partition(".")[0] not in ("hybridflow", "builtins")
+def _is_users(component: object) -> bool:
+    """Tell whether a component is a function or a class from elsewhere than hybridflow."""
+    return getattr(component, "__module__", "builtins").partition(".")[0] not in ("hybridflow", "builtins")
 
 
 def import_plugins(modules: list[str]) -> None:
-    """Import a user's modules so that their parts register.
+    """Import a user's modules so that their components register.
 
     Raises ImportError naming the module and, if it was found, the file and line that failed.
     """
@@ -139,6 +139,6 @@ def _cause(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     message = traceback.format_exception_only(error)[-1].strip()  # also of one whose own text fails
     text = str(error) if isinstance(error, ImportError | HybridFlowError) else message
-    # The last line at the level of a module: where it names a part twice, not where our registry finds that out.
+    # The last line at the level of a module: where it names a component twice, not where our registry finds that out.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     return f"{text} ({lines[-1].filename}:{lines[-1].lineno})" if lines else text

@@ -48,9 +48,10 @@ def part(rows: list[int], share: Share = 0.5, name: str = "a", scale=1, *, sure:
         ({"sure": "no"}, {"sure": "'no' given, of type str; bool was expected"}),
         ({"scale": True}, {"scale": "True given, of type bool; int was expected"}),
         ({"scale": float("inf")}, {"scale": "inf given, a finite number was expected"}),
-        ({"rows": [1]}, {"rows": "no such option; the part takes share=0.5, name='a', scale=1, sure=True, free=None"}),
-        ({"shar": 1}, {"shar": "no such option; did you mean 'share'? the part takes share=0.5, name='a', scale=1, "
-                               "sure=True, free=None"}),
+        ({"rows": [1]}, {"rows": "no such option; the component takes share=0.5, name='a', scale=1, sure=True, "
+                                 "free=None"}),
+        ({"shar": 1}, {"shar": "no such option; did you mean 'share'? the component takes share=0.5, name='a', "
+                               "scale=1, sure=True, free=None"}),
     ],
 )  # fmt: skip
 def test_an_option_is_held_to_what_the_part_says(options: dict[str, object], wrong: dict[str, str]) -> None:
@@ -82,5 +83,5 @@ def test_a_class_a_wrapper_and_a_part_that_takes_any_name() -> None:
 def test_an_option_without_a_default_must_be_given() -> None:
     def needs(rows: object, *, target: Share) -> None: ...
 
-    assert faults(needs, {}) == {"target": "must be given; the part takes target"}
+    assert faults(needs, {}) == {"target": "must be given; the component takes target"}
     assert faults(needs, {"target": 0.5}) == {}

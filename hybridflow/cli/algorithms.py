@@ -18,7 +18,7 @@ from hybridflow.observe.terminal import cell, one_line
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
 
-HEAD = ("algorithm", "paper", "roles", "parts")
+HEAD = ("algorithm", "paper", "roles", "components")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
-    """List each option of the group `algorithm`, and each algorithm without one: name, paper, roles, parts."""
+    """List each option of the group `algorithm`, and each algorithm without one: name, paper, roles, components."""
     from hybridflow.algorithms import algorithms
     from hybridflow.roles import TrainedRole, roles
 
@@ -59,7 +59,7 @@ def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
     for option, settings in options.items():
         cls = algorithms.get(settings.name)
         marked = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
-        table.append((option, settings.paper or cls.paper, ", ".join(marked), ", ".join(parts_of(settings, cls))))
+        table.append((option, settings.paper or cls.paper, ", ".join(marked), ", ".join(components_of(settings, cls))))
     return table
 
 
@@ -70,11 +70,11 @@ def _written(option: str, ours: Mapping[str, Path], folder: Path | None) -> Any:
     return compose.compose("train", [f"algorithm={option}"], folder).tree.algorithm
 
 
-def parts_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
-    """Name the parts that these settings put together."""
+def components_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
+    """Name the components that these settings put together."""
     loss = settings.policy_loss
     optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
-    names = [f"{key.partition('_')[2]} {part.name}" for key, part in optional if part.name != "none"]
+    names = [f"{key.partition('_')[2]} {component.name}" for key, component in optional if component.name != "none"]
     if "advantage" in cls.components and settings.advantage.name != MISSING:
         names.append(f"advantage {settings.advantage.name}")
     if "policy_loss" in cls.components:

@@ -32,11 +32,11 @@ def run(argv: Sequence[str]) -> int:
     from hybridflow.conformance import component_checks
     from hybridflow.conformance.discovery import names, registered
 
-    registered_parts = registered(lambda: plugins.load(options.modules))
-    if not names(registered_parts):
+    registered_components = registered(lambda: plugins.load(options.modules))
+    if not names(registered_components):
         raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
-    terminal.say(f"found: {', '.join(names(registered_parts))}")
-    wrong = shown(component_checks.results(registered_parts))
+    terminal.say(f"found: {', '.join(names(registered_components))}")
+    wrong = shown(component_checks.results(registered_components))
     if not wrong:
         from transformers.utils.logging import disable_progress_bar
 
@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
-            builder = ScenarioBuilder(registered_parts, model, options.modules, options.folder)
+            builder = ScenarioBuilder(registered_components, model, options.modules, options.folder)
             wrong = shown(flow_checks.results(builder, preflight.problems, terminal.say))
     terminal.say(f"expectations that are not met: {wrong}" if wrong else "all expectations are met")
     return int(wrong > 0)

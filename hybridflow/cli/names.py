@@ -1,4 +1,4 @@
-"""The names that a setting may have, where it names a registered part."""
+"""The names that a setting may have, where it names a registered component."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OFF = ("none",)
 def names_for(key: str) -> Callable[[], list[str]] | None:
     """Return a function that lists the names for a setting, ours and those of plugins; None: the setting takes no name.
 
-    Our parts are imported when it is called, and with some of them torch.
+    Our components are imported when it is called, and with some of them torch.
     """
     section, _, last = key.rpartition(".")
     if last == "worker":

@@ -240,7 +240,7 @@ class AdvantageConfig:
 
 @dataclass
 class ComponentConfig:
-    """Registered part that may be left out, and its options."""
+    """Registered component that may be left out, and its options."""
 
     name: str = "none"
     options: dict[str, Any] = field(default_factory=dict)

@@ -34,12 +34,12 @@ from hybridflow.losses.rollout_filters import FilterInputs
 LIMIT = 6  # tokens that a response of these rows may have
 
 
-def results(registered_parts: Registered) -> Results:
-    """Yield for each part that can be tried so the expectations that it violates."""
+def results(registered_components: Registered) -> Results:
+    """Yield for each component that can be tried so the expectations that it violates."""
     for kind, check in CHECKS.items():
-        for name, part in registered_parts.get(kind, {}).items():
-            own = {"answers": answers_for(name, registered_parts["task"].values())} if kind == "grader" else {}
-            yield f"{kind} {name!r}", violations(partial(check, part, **own))
+        for name, component in registered_components.get(kind, {}).items():
+            own = {"answers": answers_for(name, registered_components["task"].values())} if kind == "grader" else {}
+            yield f"{kind} {name!r}", violations(partial(check, component, **own))
 
 
 def try_shaping(shaping: Callable[..., Any]) -> None:

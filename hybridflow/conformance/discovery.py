@@ -34,24 +34,24 @@ Registered = Mapping[str, Mapping[str, Any]]
 
 
 def registered(load: Callable[[], None]) -> Registered:
-    """Collect what is registered while `load` imports modules, but for our own parts that it may import as well."""
+    """Collect what is registered while `load` imports modules, but for our own that it may import as well."""
     before = {registry.kind: registry.registered for registry in REGISTRIES}
     load()
     return {
         registry.kind: {
-            name: part
-            for name, part in registry.registered.items()
-            if name not in before[registry.kind] and not ours(part)
+            name: component
+            for name, component in registry.registered.items()
+            if name not in before[registry.kind] and not ours(component)
         }
         for registry in REGISTRIES
     }
 
 
-def names(registered_parts: Registered) -> list[str]:
-    """Name each part as `policy loss 'mine'`."""
-    return [f"{kind} {name!r}" for kind, parts in registered_parts.items() for name in parts]
+def names(registered_components: Registered) -> list[str]:
+    """Name each component as `policy loss 'mine'`."""
+    return [f"{kind} {name!r}" for kind, components in registered_components.items() for name in components]
 
 
-def ours(part: object) -> bool:
-    """Tell whether hybridflow itself brings a part."""
-    return str(getattr(part, "__module__", "")).partition(".")[0] == "hybridflow"
+def ours(component: object) -> bool:
+    """Tell whether hybridflow itself brings a component."""
+    return str(getattr(component, "__module__", "")).partition(".")[0] == "hybridflow"

@@ -31,7 +31,7 @@ SIZES = (
 )
 SLOTS = 2  # so that rows are shared out
 MOST_SAMPLES = 8
-HOSTS = ("grpo", "ppo", "remax", "safe_rlhf")  # flows of ours that a part of the user's may stand in
+HOSTS = ("grpo", "ppo", "remax", "safe_rlhf")  # flows of ours that a component of the user's may stand in
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ class ScenarioBuilder:
     loaded: dict[str, Config] = field(default_factory=dict)
 
     def scenarios(self) -> list[Scenario]:
-        """List options that name what was found, algorithms without an option, and parts that stand in neither."""
+        """List options that name what was found, algorithms without an option, and components that stand in neither."""
         scenarios = [*self._options()]
         named = {scenario.config.algorithm.name for scenario in scenarios}
         scenarios += [self._of_algorithm(name) for name in self.found["algorithm"] if name not in named]
-        standing = {(kind, part.name) for scenario in scenarios for kind, part in _parts(scenario.config)}
+        standing = {
+            (kind, component.name) for scenario in scenarios for kind, component in _components(scenario.config)
+        }
         for kind, put_into in PUT_INTO.items():
             for name in self.found[kind]:
                 if (kind, name) not in standing:
@@ -96,15 +98,15 @@ class ScenarioBuilder:
             config = self._load(option)
         except ConfigError:  # it cannot be read without its own modules, or it has a mistake
             return self._is_named_in(option)
-        named = [*_parts(config), ("algorithm", config.algorithm)]
-        return any(part.name in self.found[kind] for kind, part in named)
+        named = [*_components(config), ("algorithm", config.algorithm)]
+        return any(component.name in self.found[kind] for kind, component in named)
 
     def _is_named_in(self, option: str) -> bool:
         file = (self.folder or Path()) / "algorithm" / f"{option}.yaml"
         if not file.is_file():
             return False
         words = set(re.findall(r"[\w.-]+", file.read_text(encoding="utf-8", errors="replace")))
-        return any(name in words for parts in self.found.values() for name in parts)
+        return any(name in words for components in self.found.values() for name in components)
 
     def _of_algorithm(self, name: str) -> Scenario:
         """Build a scenario under the settings of one of ours that is like it."""
@@ -121,7 +123,7 @@ class ScenarioBuilder:
         return Scenario(f"algorithm {name!r}", replace(config, algorithm=own))
 
     def _host(self, scenarios: Sequence[Scenario], kind: str, name: str) -> Config:
-        """Return the settings of a flow that gives what the part reads; of the user's, if there is one."""
+        """Return the settings of a flow that gives what the component reads; of the user's, if there is one."""
         if kind != "advantage estimator":
             return self._load("grpo")
         for config in chain((scenario.config for scenario in scenarios), map(self._load, HOSTS)):
@@ -167,8 +169,8 @@ def _slots() -> int:
     return min(SLOTS, local_gpus()) or SLOTS
 
 
-def _parts(config: Config) -> Iterator[tuple[str, Any]]:
-    """Yield the parts that settings name, by the kind of their registry."""
+def _components(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yield the components that settings name, by the kind of their registry."""
     own = config.algorithm
     yield from (
         ("advantage estimator", own.advantage),

@@ -90,7 +90,7 @@ class NegativeLogLikelihood(Loss):
 
 @losses.register("dpo")
 class DPO(Loss):
-    """Loss of preferences against a reference, `algorithm.preference_loss`; see `preference.dpo`."""
+    """Loss of preferences against a reference, `algorithm.preference_loss`; see `preference_losses.dpo`."""
 
     needs: ClassVar = kinds("ref_chosen", "ref_rejected")
     of_pairs = True

@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def with_options(
-    parts: Registry[Callable[..., T]] | Registry[type[T]], name: str, options: Mapping[str, Any]
+    components: Registry[Callable[..., T]] | Registry[type[T]], name: str, options: Mapping[str, Any]
 ) -> Callable[..., T]:
     """Return a registered function or class, to be called with its inputs alone.
 
     Raises KeyError for an unknown name, ValueError for an option that is unknown, missing or out of its bounds.
     """
-    function = parts.get(name)
+    function = components.get(name)
     wrong = [f"{option}: {trouble}" for option, trouble in faults(function, options).items()]
     if wrong:
-        raise ValueError(f"options of {parts.kind} {name!r}: {'; '.join(wrong)}")
+        raise ValueError(f"options of {components.kind} {name!r}: {'; '.join(wrong)}")
     return partial(function, **effective_options(function, options))

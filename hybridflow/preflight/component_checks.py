@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
-    """List everything that is wrong with the parts of this algorithm, as `key: what was found; what to do`."""
+    """List everything that is wrong with the components of this algorithm, as `key: what was found; what to do`."""
     return [
         *_known(config, algorithm),
         *_read(config, algorithm),
@@ -28,7 +28,7 @@ def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
 
 
 def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Yield names that are not registered, and options that a part does not take."""
+    """Yield names that are not registered, and options that a component does not take."""
     from hybridflow.losses.advantages import advantages
     from hybridflow.losses.aggregations import aggregations
     from hybridflow.losses.corrections import corrections
@@ -44,11 +44,11 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     own = config.algorithm
     loss = config.algorithm.policy_loss
     if "advantage" in algorithm.components:
-        yield from _part("advantage", advantages, own.advantage.name, own.advantage.options)
+        yield from _component("advantage", advantages, own.advantage.name, own.advantage.options)
     if "policy_loss" in algorithm.components:
-        yield from _part("policy_loss", policy_losses, loss.name, loss.options)
-        yield from _part("policy_loss", aggregations, loss.aggregate, None, "aggregate")
-        yield from _part("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
+        yield from _component("policy_loss", policy_losses, loss.name, loss.options)
+        yield from _component("policy_loss", aggregations, loss.aggregate, None, "aggregate")
+        yield from _component("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
         correction = loss.correction
         if (
             correction.name == auto_settings.AUTO
@@ -56,12 +56,12 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
             correction = ComponentConfig("token_truncated", correction.options)
         yield from _optional("policy_loss.correction", corrections, correction)
     if "pair_loss" in algorithm.components:
-        yield from _part("", pair_losses, own.pair_loss, None, "pair_loss")
-    yield from _part("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
-    yield from _part("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
+        yield from _component("", pair_losses, own.pair_loss, None, "pair_loss")
+    yield from _component("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
+    yield from _component("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
     yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
     control = own.reward_kl_control
-    wrong = list(_part("reward_kl_control", kl_controllers, control.name, control.options))
+    wrong = list(_component("reward_kl_control", kl_controllers, control.name, control.options))
     if not wrong:
         make = with_options(kl_controllers, control.name, control.options)
         wrong = list(_made("reward_kl_control", lambda: make(own.reward_kl_coef)))
@@ -139,15 +139,15 @@ def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         )
 
 
-def _optional(key: str, registry: Registry[Any], part: ComponentConfig) -> Iterator[str]:
-    if part.name != "none":
-        yield from _part(key, registry, part.name, part.options)
+def _optional(key: str, registry: Registry[Any], component: ComponentConfig) -> Iterator[str]:
+    if component.name != "none":
+        yield from _component(key, registry, component.name, component.options)
 
 
-def _part(
+def _component(
     key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
 ) -> Iterator[str]:
-    """Yield what is wrong with a part's name and options. None: it takes none from the configuration."""
+    """Yield what is wrong with a component's name and options. None: it takes none from the configuration."""
     above = f"algorithm.{key}".rstrip(".")
     if name not in registry:
         yield from unknown_name(f"{above}.{entry}", registry, name)
@@ -172,21 +172,21 @@ def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
             yield f"{key}: {error.args[0]}"
 
 
-def wrong_options(above: str, name: str, part: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
-    """Report the options of a part that it does not take, or not so, a line each; those of another part in one line.
+def wrong_options(above: str, name: str, component: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:
+    """Report the options of a component that it does not take, or not so, a line each; those of another in one line.
 
     Args:
-        above: the key of the part, which has `name` and `options`.
+        above: the key of the component, which has `name` and `options`.
     """
-    wrong = faults(part, options)
-    taken = taken_by(part)
-    others = [option for option in wrong if option not in taken and not nearest(part, option)]
+    wrong = faults(component, options)
+    taken = taken_by(component)
+    others = [option for option in wrong if option not in taken and not nearest(component, option)]
     for option, trouble in wrong.items():
         if option not in others:
             yield f"{above}.options.{option}: {trouble}"
     if others:
         drops = " ".join(f"'~{above}.options.{option}'" for option in others)
         yield (
-            f"{above}.options.{others[0]}: {', '.join(others)} given, but {name} {takes(part)}; set them to null in "
-            f"a file, or leave them out on the command line: {drops}"
+            f"{above}.options.{others[0]}: {', '.join(others)} given, but {name} {takes(component)}; set them to "
+            f"null in a file, or leave them out on the command line: {drops}"
         )

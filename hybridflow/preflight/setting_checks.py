@@ -1,6 +1,6 @@
 """Problems of settings alone: numbers, names, combinations, components. No model folder is read.
 
-Imports neither vLLM nor Ray, and torch only to ask the parts of algorithms, after all else; unless a plugin does.
+Imports neither vLLM nor Ray, and torch only to ask the components of algorithms, after all else; unless a plugin does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def problems(
 
 
 def of_components(config: Config, origins: Origins | None = None) -> list[str]:
-    """List the problems of the algorithm's parts and of what it does not heed, in settings that are sound otherwise.
+    """List the problems of the algorithm's components and of what it does not heed, in settings sound otherwise.
 
     Args:
         origins: where they were made, if that is known.

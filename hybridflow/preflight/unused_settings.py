@@ -39,7 +39,7 @@ def problems(config: Config, algorithm: type[Flow], origins: Origins | None = No
     """List what was set for this algorithm and has no effect on it, as `key: what was found; what to do`.
 
     Args:
-        origins: where settings were made; if that is not known, only parts that are named in vain are reported.
+        origins: where settings were made; if that is not known, only components that are named in vain are reported.
     """
     idle_settings = _idle(config, algorithm)
     if origins is None:
@@ -96,7 +96,7 @@ def _way_out(expected: Any) -> str:
 
 
 def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield leaves that differ from their default: key, value, default. A part without one is idle as `none`."""
+    """Yield leaves that differ from their default: key, value, default. A component without one is idle as `none`."""
     if is_dataclass(value):
         for entry in fields(value):
             yield from _changed(f"{key}.{entry.name}", getattr(value, entry.name), getattr(default, entry.name))

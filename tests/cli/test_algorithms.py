@@ -13,7 +13,7 @@ from hybridflow.config.compose import configs_dir
 def test_where_it_is_piped_it_is_a_line_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["algorithms"]) == 0
     head, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert head == ["algorithm", "paper", "roles", "parts"]
+    assert head == ["algorithm", "paper", "roles", "components"]
     assert {line[0] for line in lines} >= {file.stem for file in (configs_dir() / "algorithm").glob("*.yaml")}
     ppo = next(line for line in lines if line[0] == "ppo")
     assert ppo[1:3] == ["arXiv 1707.06347", "actor*, critic*, reference, reward"]
@@ -32,7 +32,7 @@ def test_a_module_adds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     class Mine(Algorithm):
         roles = ("actor", "cost")
 
-    monkeypatch.setitem(registry._parts, "mine", Mine)
+    monkeypatch.setitem(registry._components, "mine", Mine)
     assert ("mine", "", "actor*, cost", "loss ppo_clip by token_mean") in algorithms.rows()
 
 

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "algorithm.name=pppo"], "algorithm.name: no algorithm is named 'pppo'; did you mean 'ppo'?"),
         (
             [*TRAIN[1:], "+task.options.digits=2"],
-            "task.options.digits: no such option; did you mean 'last_digits'? the part takes max",
+            "task.options.digits: no such option; did you mean 'last_digits'? the component takes max",
         ),
         (["experiment=addition"], "actor.model.path: runs/addition_warmup/model is not a model folder"),
         ([*TRAIN[1:], "plugins=[not_there]"], "plugins: cannot import 'not_there'"),

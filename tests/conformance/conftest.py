@@ -26,7 +26,7 @@ def forgetting(module: str) -> Iterator[None]:
         for registry in REGISTRIES:
             for name, part in registry.registered.items():
                 if name not in before[registry.kind] and not ours(part):
-                    del registry._parts[name]
+                    del registry._components[name]
 
 
 @pytest.fixture

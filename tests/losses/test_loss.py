@@ -40,7 +40,7 @@ class Scaled(Loss):
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setitem(losses._parts, "scaled", Scaled)
+    monkeypatch.setitem(losses._components, "scaled", Scaled)
     return "scaled"
 
 
@@ -104,7 +104,7 @@ def test_a_loss_of_pairs_reads_the_labels_of_any(monkeypatch: pytest.MonkeyPatch
     def strong(chosen: torch.Tensor, rejected: torch.Tensor, *, strength: torch.Tensor) -> TokenLoss:
         return TokenLoss(strength * (rejected - chosen), {})
 
-    monkeypatch.setitem(pair_losses._parts, "strong", strong)
+    monkeypatch.setitem(pair_losses._components, "strong", strong)
     declared = methods(roles.get("reward_model"))["update_reward_model"].of_call(("pairs",), {})
     assert set(declared.optional) == {"chosen_harmful", "rejected_harmful", "strength"}
     config = Config()

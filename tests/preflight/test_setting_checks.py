@@ -46,7 +46,7 @@ def test_a_worker_of_the_users_own_is_right() -> None:
     try:
         assert problems("actor", "mine_for_test_sound") == []
     finally:
-        del workers._parts["mine_for_test_sound"]
+        del workers._components["mine_for_test_sound"]
 
 
 def test_our_workers_are_those_that_are_named() -> None:
@@ -77,4 +77,4 @@ def test_an_engine_of_the_users_own_is_right() -> None:
     try:
         assert [line for line in setting_checks.problems(config) if ".engine:" in line] == []
     finally:
-        del training_engines._parts["mine_for_test_sound"]
+        del training_engines._components["mine_for_test_sound"]

@@ -313,7 +313,7 @@ def test_an_attribute_that_hides_a_method_is_told(name: str, monkeypatch: pytest
         def example(self, split: str, index: int) -> Example:
             return Example("1", "1", index)
 
-    monkeypatch.setitem(tasks._parts, "hides", Hides)
+    monkeypatch.setitem(tasks._components, "hides", Hides)
     with pytest.raises(ConfigError, match=f"its attribute '{name}', a list, hides the method of that name"):
         build("hides", build_chatml_tokenizer(), {})
 

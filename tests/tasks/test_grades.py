@@ -83,7 +83,7 @@ class Odd:
 
 def rewards_of(folder: Path, grade: Any, share: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Batch, Metrics]:
     """What a rank makes of four responses, one of which the grader cannot grade."""
-    monkeypatch.setitem(graders._parts, "odd", Odd(grade))
+    monkeypatch.setitem(graders._components, "odd", Odd(grade))
     config, rows = build_config(folder, "odd", share), build_responses("12", "3", "", "12")
     worker = RewardWorker(Context(config, Layout(), 0, "reward"))
     metrics = Metrics()

@@ -36,7 +36,7 @@ class Echo(Task):
 
 @pytest.fixture
 def echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tasks._parts, "echo", Echo)
+    monkeypatch.setitem(tasks._components, "echo", Echo)
 
 
 def test_rows_come_in_the_order_asked_for(digits: PreTrainedTokenizerFast) -> None:

@@ -30,7 +30,7 @@ def by_style(inputs: AdvantageInputs) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
-    return lambda name, part: monkeypatch.setitem(advantages._parts, name, part)
+    return lambda name, part: monkeypatch.setitem(advantages._components, name, part)
 
 
 def test_it_has_the_columns_that_it_declared(registered: Callable[[str, Any], None]) -> None:
@@ -128,7 +128,7 @@ def test_a_response_like_the_greedy_one_has_no_advantage(
     name: str, options: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both rewards are shaped, each with the length of its own response."""
-    monkeypatch.setitem(reward_shapings._parts, "centered", centered)
+    monkeypatch.setitem(reward_shapings._components, "centered", centered)
     rewards, lengths, limit = [1.0, 1.0, 0.0, -3.0], [8, 6, 5, 2], 8
     greedy, greedy_lengths = [1.0, 0.0, 0.0, 2.0], [8, 6, 7, 2]
     rows = build_rollout(lengths, rewards=rewards, baseline_rewards=greedy)
