@@ -32,6 +32,15 @@ SHARDING = (
     "rollout.resharding",
 )
 
+FORMER_KEYS = {
+    "algorithm.most_draws": "algorithm.max_draws",
+    "algorithm.lagrange.most": "algorithm.lagrange.max",
+    "algorithm.lagrange.least": "algorithm.lagrange.min",
+    "algorithm.policy_loss.correction.options.most": "algorithm.policy_loss.correction.options.max",
+    "algorithm.policy_loss.correction.options.least": "algorithm.policy_loss.correction.options.min",
+}
+"""Settings by their names in earlier versions. All of them are in the record of a run, whether it heeds them or not."""
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -97,8 +106,8 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _flat(text: str) -> dict[str, Any]:
-    """Return the settings in a text of YAML by dotted key; an empty text has none."""
-    return dict(_leaves(yaml.safe_load(text) or {}))
+    """Return the settings in a text of YAML by dotted key, as it is called now; an empty text has none."""
+    return {FORMER_KEYS.get(key, key): value for key, value in _leaves(yaml.safe_load(text) or {})}
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:

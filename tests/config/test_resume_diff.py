@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.resume_diff import Changes, changes
@@ -103,3 +104,16 @@ def test_a_run_of_before_its_algorithm_was_a_recipe_goes_on(recipe: str) -> None
     other = replace(now, algorithm=replace(now.algorithm, name="ppo"))
     (told,) = changes(resolved_yaml(before), resolved_yaml(other), other).numbers
     assert told.startswith(f"algorithm.name: {former.name} in the checkpoint, ppo now")
+
+
+def test_a_run_of_before_settings_were_renamed_goes_on() -> None:
+    """Its record has all settings, also those that its algorithm does not heed."""
+    now = load("train", ADDITION)
+    record = yaml.safe_load(resolved_yaml(now))
+    record["algorithm"]["most_draws"] = record["algorithm"].pop("max_draws")
+    for name, former in (("max", "most"), ("min", "least")):
+        record["algorithm"]["lagrange"][former] = record["algorithm"]["lagrange"].pop(name)
+    assert changes(yaml.safe_dump(record), resolved_yaml(now), now) == Changes([], [])
+    record["algorithm"]["most_draws"] = 3
+    told = ["algorithm.max_draws: 3 in the checkpoint, 10 now"]
+    assert changes(yaml.safe_dump(record), resolved_yaml(now), now).numbers == told
