@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from hybridflow import former_names
 from hybridflow.errors import HybridFlowError, NameTakenError
 
 T = TypeVar("T")
@@ -139,6 +140,7 @@ def _cause(error: BaseException) -> str:
         return f"{type(error).__name__}: {error.msg} ({error.filename}:{error.lineno})"
     message = traceback.format_exception_only(error)[-1].strip()  # also of one whose own text fails
     text = str(error) if isinstance(error, ImportError | HybridFlowError) else message
+    text += former_names.hint(error)
     # The last line at the level of a module: where it names a component twice, not where our registry finds that out.
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
     return f"{text} ({lines[-1].filename}:{lines[-1].lineno})" if lines else text

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from hybridflow import former_names
 from hybridflow.registry import Registry, import_plugins
 
 
@@ -126,6 +128,34 @@ def test_a_plugin_that_fails_is_named_with_its_file_and_line(module: Callable[[s
         import_plugins([name])
     told = str(found.value)
     assert told.startswith(f"plugins: cannot import {name!r}: {cause}") and told.endswith(f"{name}.py:{line})")
+
+
+@pytest.mark.parametrize(
+    ("text", "now"),
+    [
+        ("from hybridflow.losses.policy import policy_losses", "hybridflow.losses.policy_losses"),
+        ("from hybridflow.losses.ratios import held_exp", "clamped_exp"),
+        ("from hybridflow import BatchRef\nBatchRef.here", "from_local"),
+    ],
+)
+def test_a_plugin_of_an_earlier_version_is_told_what_its_import_is_called_now(
+    module: Callable[[str, str], str], text: str, now: str
+) -> None:
+    with pytest.raises(ImportError, match=rf"; it is called {now} now \(.*older.py:\d\)"):
+        import_plugins([module("older", text)])
+
+
+def test_former_names_lead_to_what_there_is() -> None:
+    assert all(find_spec(now) and not find_spec(before) for before, now in former_names.MODULES.items())
+
+
+@pytest.mark.parametrize(
+    "text", ["import hybridflow.nothing", "from hybridflow.losses.ratios import here_not", "''.here"]
+)
+def test_other_names_that_are_not_there_get_no_hint(module: Callable[[str, str], str], text: str) -> None:
+    with pytest.raises(ImportError, match="cannot import 'wrong'") as told:
+        import_plugins([module("wrong", text)])
+    assert "is called" not in str(told.value)
 
 
 def test_what_is_registered_by_now_imports_nothing() -> None:
