@@ -21,7 +21,7 @@ NAMES = {"here": "from_local", "held_exp": "clamped_exp"}
 
 
 def hint(error: BaseException) -> str:
-    """Say what a name of ours that was not found is called now; nothing if it never was one."""
+    """Return, to be added to an error, what a name of ours is called now; nothing if it never was one."""
     if isinstance(error, ModuleNotFoundError):
         new = MODULES.get(error.name or "")
     elif isinstance(error, ImportError):  # only from 3.12 on it has the name beside the text
