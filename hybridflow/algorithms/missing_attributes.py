@@ -15,7 +15,7 @@ RENAMED = {
     "draw": "next_prompts",
     "filtered": "filter_rollout",
     "parts": "components",
-    "penalizes_kl": "uses_reference_kl",
+    "penalises_kl": "uses_reference_kl",  # as it was spelled
 }
 """Names of earlier versions. Without them a method that overrides an old one would never be called, and nobody told."""
 

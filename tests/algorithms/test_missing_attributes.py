@@ -13,6 +13,10 @@ from hybridflow.preflight import load
 from hybridflow.registry import import_plugins
 
 
+def test_the_old_names_are_those_of_the_version_that_had_them() -> None:
+    assert set(RENAMED) == {"number", "measured", "draw", "filtered", "parts", "penal" + "ises_kl"}
+
+
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_declaring_an_old_name_is_told(old: str, new: str) -> None:
     with pytest.raises(HybridFlowError, match=rf"Mine: {old} is called {new} now; rename it in "):
