@@ -7,6 +7,7 @@ import re
 MODULES = {
     "hybridflow.cli.preflight": "hybridflow.preflight",
     "hybridflow.losses.aggregate": "hybridflow.losses.aggregations",
+    "hybridflow.losses.constrained": "hybridflow.losses.lagrange",
     "hybridflow.losses.controllers": "hybridflow.losses.kl_controllers",
     "hybridflow.losses.correction": "hybridflow.losses.corrections",
     "hybridflow.losses.filters": "hybridflow.losses.rollout_filters",
@@ -15,9 +16,10 @@ MODULES = {
     "hybridflow.losses.preference": "hybridflow.losses.preference_losses",
     "hybridflow.losses.shaping": "hybridflow.losses.reward_shapings",
     "hybridflow.models.shape": "hybridflow.models.model_shape",
+    "hybridflow.tasks.answers": "hybridflow.tasks.written_numbers",
     "hybridflow.workers.model": "hybridflow.workers.model_worker",
 }
-NAMES = {"here": "from_local", "held_exp": "clamped_exp"}
+NAMES = {"Lagrange": "hybridflow.losses.lagrange.Lagrange", "here": "from_local", "held_exp": "clamped_exp"}
 
 
 def hint(error: BaseException) -> str:
