@@ -162,7 +162,7 @@ class Judge(Role, Worker):
 def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
     """Load settings with a plugin whose role `judge` has a section."""
     monkeypatch.setattr(sections, "_added", {})
-    monkeypatch.setattr(roles, "_parts", dict(roles.registered))
+    monkeypatch.setattr(roles, "_components", dict(roles.registered))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "judging.py").write_text(PLUGIN.replace("{name}", "judge"))
     monkeypatch.delitem(sys.modules, "judging", raising=False)

@@ -56,7 +56,7 @@ class Unopened(MetricSink):
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SinkContext:
     parts = {**metric_sinks.registered, "kept": Kept, "failing": Failing, "needed": Needed, "unopened": Unopened}
-    monkeypatch.setattr(metric_sinks, "_parts", parts)
+    monkeypatch.setattr(metric_sinks, "_components", parts)
     monkeypatch.setattr(Kept, "opened", [])
     config = Config()
     config.run.name = "tried"
