@@ -82,7 +82,7 @@ class Loss:
             2 P rows, and gives a loss a pair. Their mean is minimized.
         at_sampling_temperature: log-probs are taken at the temperature that each row was sampled at; else at 1, the
             model's own, as for text that comes from elsewhere.
-        aggregate: how tokens are averaged, by its name among `hybridflow.losses.aggregate.aggregations`.
+        aggregate: how tokens are averaged, by its name among `hybridflow.losses.aggregations.aggregations`.
         terms: the names of `TokenLoss.terms` that it reports, known before there are rows: a rank may have none.
     """
 

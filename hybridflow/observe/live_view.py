@@ -25,7 +25,7 @@ SHOWN = {
     "reward_model/accuracy": "accuracy {:.3f}",
     "reward_model/sign_accuracy": "signs {:.3f}",
     "response_length/mean": "length {:.1f}",
-    "actor/rollout_log_prob_diff_mean": "vLLM-Megatron {:.1e}",
+    "actor/rollout_log_prob_diff_mean": "log-prob diff {:.1e}",
     "perf/tokens_per_s": "{:.0f} tokens/s",
 }
 SHOWN_UNLESS_ZERO = {"reward/failed_share": "failed grades {:.1%}", "cost/failed_share": "failed costs {:.1%}"}

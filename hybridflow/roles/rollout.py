@@ -32,8 +32,8 @@ class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
     """Actor where generation has a pool of its own."""
 
     @using("one_to_all", needs=("version",))
-    def send_weights(self, held: RowsT) -> Any:
-        """Send this rank's slices to the rollout ranks that have another version; `held` has theirs, by rank."""
+    def send_weights(self, rollout_versions: RowsT) -> Any:
+        """Send this rank's slices to the rollout ranks whose version, in the row of their number, is another."""
         raise NotImplementedError
 
 

@@ -61,7 +61,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
             say(f"starting {role.name} on pool {role.pool}: {describe(role.layout)}")
         groups[role.name] = start_role(config, pools[role.pool], role)
     if placement.is_disaggregated:
-        groups["actor"] = _joined(groups, *(pools[placement.role(role).pool] for role in ("actor", "rollout")))
+        groups["actor"] = _joined(groups, *(pools[placement.pool_of(role).name] for role in ("actor", "rollout")))
     if GRADER not in groups:
         groups[GRADER] = groups["reward"]
     return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor)

@@ -34,8 +34,8 @@ class DisaggregatedActor:
     def sync_weights(self) -> None:
         """Give generation the newest weights, unless it has them."""
         offered = self._actor.report_version(self._rank_ids[0])
-        held = self._rollout.report_version(self._rank_ids[1])
-        self._actor.send_weights(held)
+        rollout_versions = self._rollout.report_version(self._rank_ids[1])
+        self._actor.send_weights(rollout_versions)
         self._rollout.receive_weights(offered)
 
     def generate_sequences(self, prompts: BatchRef, **options: Any) -> BatchRef:

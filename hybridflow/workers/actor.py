@@ -94,11 +94,11 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             return Batch()
         log_probs = scores["log_probs"]
         learned = LearnedTokens.of(rollout)
-        apart = np.abs(learned.pick(log_probs) - learned.pick(rollout.ragged("rollout_log_probs")))
-        tokens = len(apart)
+        differences = np.abs(learned.pick(log_probs) - learned.pick(rollout.ragged("rollout_log_probs")))
+        tokens = len(differences)
         metrics = self.context.metrics
-        metrics.mean("actor/rollout_log_prob_diff_mean", apart.sum(), tokens)
-        metrics.max("actor/rollout_log_prob_diff_max", apart.max(initial=0.0))
+        metrics.mean("actor/rollout_log_prob_diff_mean", differences.sum(), tokens)
+        metrics.max("actor/rollout_log_prob_diff_max", differences.max(initial=0.0))
         runs = rollout.ragged(WEIGHT_VERSION)
         refuse_other_tokens(runs, rollout.lengths("response_ids"))
         metrics.mean("rollout/version_lag_mean", row_lags(runs, self.version).sum(), len(runs))

@@ -114,10 +114,11 @@ def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: 
     metrics = context.metrics
     rows = len(prompts)
     lengths = generated.tokens.lengths
-    length, cut = ("greedy/response_length", "greedy") if greedy else ("response_length", "rollout")
+    length = "greedy/response_length" if greedy else "response_length"
+    truncated = "greedy/truncated_fraction" if greedy else "rollout/truncated_fraction"
     metrics.mean(f"{length}/mean", lengths.sum(), rows)
     metrics.max(f"{length}/max", lengths.max(initial=0))
-    metrics.mean(f"{cut}/truncated_fraction", generated.truncated.sum(), rows)
+    metrics.mean(truncated, generated.truncated.sum(), rows)
     cached = generated.cached_tokens.sum()
     prompted = prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)

@@ -33,20 +33,20 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
         config = self.context.config
         link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
         shardings = actor_shardings(config, training, generation)
-        self.giving = WeightSender(shardings, link, self.engine, self.dtype, verify=config.rollout.verify_refit)
+        self.sender = WeightSender(shardings, link, self.engine, self.dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), self.version, dtype=np.int64))
 
-    def send_weights(self, held: Batch) -> None:
-        first = self.giving.link.training.size
-        versions = held.dense("version").tolist()
+    def send_weights(self, rollout_versions: Batch) -> None:
+        first = self.sender.link.training.size
+        versions = rollout_versions.dense("version").tolist()
         with self.context.timed("refit_giving"):
             if all(version == self.version for version in versions):
                 return  # a call that samples asks for weights that a schedule has given already
             with self.model_loaded():
-                if self.giving({first + rank: version for rank, version in enumerate(versions)}, self.version):
-                    self.context.metrics.max("refit/peak_bytes_giving", self.giving.peak_bytes)
+                if self.sender({first + rank: version for rank, version in enumerate(versions)}, self.version):
+                    self.context.metrics.max("refit/peak_bytes_giving", self.sender.peak_bytes)
                     self.context.metrics.max("refit/training_bytes", self.engine.weight_bytes)
 
 
