@@ -34,8 +34,8 @@ def partition(weights: np.ndarray, parts: int) -> list[np.ndarray]:
         actual = f"row {wrong[0]} has {weights.flat[wrong[0]]}" if len(wrong) else f"an array of {list(weights.shape)}"
         raise ValueError(f"weights are numbers from 0 up, one a row; {actual}")
     part_of = _differencing(weights.astype(np.float64), parts)
-    found_parts = [np.flatnonzero(part_of == part) for part in range(parts)]
-    return sorted(found_parts, key=lambda rows: rows[0] if len(rows) else len(weights))
+    divided = [np.flatnonzero(part_of == part) for part in range(parts)]
+    return sorted(divided, key=lambda rows: rows[0] if len(rows) else len(weights))
 
 
 def _differencing(weights: np.ndarray, parts: int) -> np.ndarray:

@@ -49,9 +49,9 @@ class LearnedTokens:
         if LOSS_MASK not in rows:
             return LearnedTokens(responses)
         mask = rows.ragged(LOSS_MASK)
-        apart = np.flatnonzero(mask.lengths != responses.lengths)
-        if len(apart):
-            row = apart[0]
+        differing = np.flatnonzero(mask.lengths != responses.lengths)
+        if len(differing):
+            row = differing[0]
             raise ValueError(
                 f"{LOSS_MASK} of row {row} has {mask.lengths[row]} entries and its response {responses.lengths[row]} "
                 "tokens; give one entry a response token"

@@ -173,7 +173,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 options.cfg
                 and not _sweeps(options)
                 and not job.absent
-                and (line := auto_settings.told(job.to_config()))
+                and (line := auto_settings.described(job.to_config()))
             ):
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
             lines = list(map(one_line, problems(job))) if complete else []

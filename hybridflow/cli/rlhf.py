@@ -65,7 +65,7 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
 
     Raises ConfigError with everything found.
     """
-    lines_found: list[str] = []
+    problems: list[str] = []
     warnings: dict[str, None] = {}
     jobs: list[Job] = []
     pending: dict[Path, ModelShape | None] = {}
@@ -77,16 +77,16 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
             config = composed.to_config()
             lines = launch.problems(composed, pending)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
-            lines_found += [f"{stage.name}: {line}" for line in str(error).split("\n")]
+            problems += [f"{stage.name}: {line}" for line in str(error).split("\n")]
             break
         jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else "")))
-        lines_found += [
+        problems += [
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
         warnings |= dict.fromkeys([] if lines else preflight.warnings(composed))
         pending |= preflight.output_model(config, pending)
-    if lines_found:
-        raise ConfigError("\n".join(lines_found))
+    if problems:
+        raise ConfigError("\n".join(problems))
     for warning in warnings:
         terminal.complain(f"warning: {one_line(warning)}")
     return jobs

@@ -25,7 +25,7 @@ def correction(config: Config) -> ComponentConfig:
     return ComponentConfig("token_truncated", {"max": MAX, **part.options})
 
 
-def told(config: Config) -> str:
+def described(config: Config) -> str:
     """Return a line on what the correction comes to where it is `auto`; empty where it is not."""
     if config.algorithm.policy_loss.correction.name != AUTO:
         return ""

@@ -30,7 +30,7 @@ SIZES = (
     "actor.parallel.tensor=1",
 )
 SLOTS = 2  # so that rows are shared out
-MOST_SAMPLES = 8
+MAX_SAMPLES = 8
 HOSTS = ("grpo", "ppo", "remax", "safe_rlhf")  # flows of ours that a component of the user's may stand in
 
 
@@ -149,7 +149,7 @@ class ScenarioBuilder:
         pairs = algorithm.name in algorithms and algorithms.get(algorithm.name).preferences
         return replace(
             config,
-            algorithm=replace(algorithm, samples_per_prompt=min(algorithm.samples_per_prompt, MOST_SAMPLES)),
+            algorithm=replace(algorithm, samples_per_prompt=min(algorithm.samples_per_prompt, MAX_SAMPLES)),
             task=replace(config.task, name="addition_pairs" if pairs else config.task.name),
             plugins=list(self.modules),
         )

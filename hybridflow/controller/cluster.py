@@ -59,7 +59,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
             carried["worker_process_setup_hook"] = setup
             options["job_config"] = search_path.NoFoldersOfTheDriver()
         if not local:
-            _knock(_found() if address == "auto" else address)
+            _knock(_running_address() if address == "auto" else address)
         elif problem := temporary_folder.problem():
             raise ConfigError(problem)
         with _on_loopback(local), _own_token(local), interrupt.by_ray():
@@ -122,7 +122,7 @@ def _forget_token() -> None:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
-def _found() -> str:
+def _running_address() -> str:
     """Return the address that `auto` stands for. Raises ConnectionError if there is none."""
     from ray._private.authentication import authentication_token_setup
 

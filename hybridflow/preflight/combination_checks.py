@@ -141,10 +141,10 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
     if "" in rollout.stop:
         yield "rollout.stop: an empty string given, which every response ends with; take it out"
     for role in with_models(config, facts.roles):
-        most = section(config, role).max_tokens_per_rank
+        budget = section(config, role).max_tokens_per_rank
         times, unit = (2, "pair") if role == "reward_model" else (1, "row")
-        if most < times * rollout.max_sequence_tokens:
+        if budget < times * rollout.max_sequence_tokens:
             yield (
-                f"{role}.max_tokens_per_rank: {most} is less than one {unit} may have "
+                f"{role}.max_tokens_per_rank: {budget} is less than one {unit} may have "
                 f"({times} x rollout.max_sequence_tokens = {rollout.max_sequence_tokens})"
             )

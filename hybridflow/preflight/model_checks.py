@@ -77,12 +77,12 @@ def _model(config: Config, role: str, facts: Facts) -> Iterator[str]:
         )
 
 
-def _head(config: Config, role: str, found: Head) -> Iterator[str]:
+def _head(config: Config, role: str, head: Head) -> Iterator[str]:
     """Yield a model that lacks the head of its role; what learns a scalar head of its own may start from either."""
     path = section(config, role).model.path
-    if role in BY_MODEL and found is not Head.reward:
+    if role in BY_MODEL and head is not Head.reward:
         yield f"{role}.model.path: {path} has no score head; hybridflow train-{role} makes a {role} model of it"
-    if role in ("actor", "reference") and found is not Head.lm:
+    if role in ("actor", "reference") and head is not Head.lm:
         yield f"{role}.model.path: {path} is a reward model; a language model was expected"
 
 

@@ -51,8 +51,8 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         task = _checked_task(config, live)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
-        if "policy_loss" in running.algorithm.components and auto_settings.told(config):
-            live.say(auto_settings.told(config))
+        if "policy_loss" in running.algorithm.components and auto_settings.described(config):
+            live.say(auto_settings.described(config))
         progress = checkpoint.load(running, source) if source else Progress()
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()

@@ -39,11 +39,11 @@ def test_the_correction_follows_the_number_format(overrides: list[str], expected
 
 
 def test_it_is_told_in_a_line() -> None:
-    assert auto_settings.told(composed("actor.model.dtype=bfloat16")) == (
+    assert auto_settings.described(composed("actor.model.dtype=bfloat16")) == (
         "algorithm.policy_loss.correction: auto is token_truncated, max 3.0 (actor in bfloat16)"
     )
-    assert auto_settings.told(composed()).endswith("auto is none (actor in float32)")
-    assert auto_settings.told(composed(f"{NAME}=none")) == ""
+    assert auto_settings.described(composed()).endswith("auto is none (actor in float32)")
+    assert auto_settings.described(composed(f"{NAME}=none")) == ""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

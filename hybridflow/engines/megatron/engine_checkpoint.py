@@ -165,9 +165,9 @@ def _steps(weights: LocalWeights, optimizer: MegatronOptimizer) -> int:
     counts = {int(part.adam["step"]) if part.adam else 0 for part in parts if part is not None}
     if len(counts) > 1:
         raise RuntimeError(f"parameters have been updated {sorted(counts)} times: they should have been alike")
-    most = torch.tensor(max(counts, default=0), device=platform().device)
-    dist.all_reduce(most, dist.ReduceOp.MAX)
-    return int(most)
+    steps = torch.tensor(max(counts, default=0), device=platform().device)
+    dist.all_reduce(steps, dist.ReduceOp.MAX)
+    return int(steps)
 
 
 def _set_steps(weights: LocalWeights, optimizer: MegatronOptimizer, steps: int, scheduled: int) -> None:

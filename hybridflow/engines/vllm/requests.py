@@ -10,7 +10,7 @@ import numpy as np
 from hybridflow.batch import Ragged
 from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 
-LEAST_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
+MIN_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
 
 
 def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: list[int] | None = None) -> Any:
@@ -67,8 +67,8 @@ def check_lengths(prompts: Ragged, max_tokens: int, limit: int) -> None:
 
 def check_temperature(temperature: float) -> None:
     """Raise ValueError for a temperature that vLLM does not take."""
-    if not (temperature == 0 or temperature >= LEAST_TEMPERATURE):
+    if not (temperature == 0 or temperature >= MIN_TEMPERATURE):
         raise ValueError(
-            f"temperature = {temperature}: vLLM samples at {LEAST_TEMPERATURE} or more; give that, or 0 for the "
+            f"temperature = {temperature}: vLLM samples at {MIN_TEMPERATURE} or more; give that, or 0 for the "
             "likeliest tokens"
         )
