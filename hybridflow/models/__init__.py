@@ -1,4 +1,4 @@
-"""Hugging Face facts of an architecture: sizes, tensors and their layers. How an engine cuts them is the engine's."""
+"""Hugging Face facts of an architecture: sizes, tensors and their layers. How an engine shards them is the engine's."""
 
 from hybridflow.models.head import Head
 from hybridflow.models.model_shape import ModelShape, read_shape

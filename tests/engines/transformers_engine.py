@@ -157,11 +157,7 @@ class TransformersGenerator(base.GenerationEngine):
 
     @torch.no_grad()
     def update_weights(
-        self,
-        shards: Iterator[tuple[str, Tensor]],
-        version: int,
-        *,
-        checksum: Callable[[Tensor], int] | None = None,
+        self, shards: Iterator[tuple[str, Tensor]], version: int, *, checksum: Callable[[Tensor], int] | None = None
     ) -> Mapping[tuple[str, ...], int]:
         self.version = None
         found: dict[tuple[str, ...], int] = {}
@@ -231,10 +227,8 @@ class TransformersGeneration(base.GenerationBackend):
         return TensorSharding(shape, *layout.generation_sizes)
 
     @classmethod
-    def build(
-        cls, model: ModelConfig, layout: Layout, rollout: RolloutConfig, *, seed: int, stop_ids: Sequence[int]
-    ) -> TransformersGenerator:
-        return TransformersGenerator(model.path, stop_ids)
+    def build(cls, model: ModelConfig, layout: Layout, rollout: RolloutConfig, **options: Any) -> TransformersGenerator:
+        return TransformersGenerator(model.path, options["stop_ids"])
 
 
 def _adamw(params: dict[str, nn.Parameter], settings: OptimizerConfig) -> torch.optim.AdamW:
