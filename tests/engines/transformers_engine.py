@@ -97,9 +97,10 @@ class TransformersTrainer(base.TrainingEngine):
         assert self.optimizer is not None
         if self.groups.rank == 0:
             folder.mkdir(parents=True)
-            moments = self.optimizer.state
-            state = {f"{kind}/{n}": moments[p][kind] for n, p in self.params.items() for kind in moments[p]}
-            save_file(state | {f"weights/{name}": param.data for name, param in self.params.items()}, folder / "state")
+            moments = {f"{kind}/{n}": m for n, p in self.params.items() for kind, m in self.optimizer.state[p].items()}
+            save_file(
+                moments | {f"weights/{name}": param.data for name, param in self.params.items()}, folder / "state"
+            )
             (folder / "state.json").write_text(json.dumps({"steps": self.steps, "extra": dict(extra)}))
         dist.barrier(group=self.groups.everyone)
 
