@@ -12,7 +12,7 @@ from hybridflow.roles import roles
 
 
 class Reader(NamedTuple):
-    """A component that reads columns.
+    """Component that reads columns.
 
     Attributes:
         key: of the setting that names it.
@@ -28,7 +28,7 @@ class Reader(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """The columns that nobody gives."""
+        """Columns that nobody gives."""
         return [column for column in self.columns if column not in self.available]
 
 
