@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hybridflow.config import compose
+from hybridflow.losses.loss import losses
 from tests.docs.blocks import ROOT, blocks, commands, write_files
 from tests.docs.conftest import Problems
 
@@ -15,6 +17,8 @@ pytestmark = pytest.mark.processes
 
 PAGE = "docs/algorithms.md"
 TASKS = "docs/tasks.md"
+PAGE_TEXT = (ROOT / PAGE).read_text(encoding="utf-8")
+OURS = [name for name in losses if losses.get(name).__module__ == "hybridflow.losses.builtin_losses"]
 
 
 def write_task_files(folder: Path) -> None:
@@ -42,3 +46,12 @@ def test_the_table_has_every_option() -> None:
     page = (ROOT / PAGE).read_text(encoding="utf-8")
     for option in compose.options("algorithm"):
         assert f"| `{option}` |" in page
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_table_of_losses_says_what_each_declares(name: str) -> None:
+    """Columns of its needs, and of what it reads too; those of pairs depend on what is registered."""
+    (row,) = re.findall(rf"^\| `{name}` \|[^|]*\|([^|]*)\|([^|]*)\| `[\w.]+` \|$", PAGE_TEXT, re.MULTILINE)
+    declared = losses.get(name).declared()
+    needs, optional = (re.findall(r"`(\w+)`", cell) for cell in row)
+    assert needs == [*declared.needs] and (name == "pairs" or optional == [*declared.optional])

@@ -63,7 +63,7 @@ def test_a_flow_without_its_teacher_is_told_before_the_start(
     write_files(PAGE, tmp_path)
     file = tmp_path / FILE
     file.write_text(file.read_text().replace('("actor", "teacher")', '("actor",)'))
-    ((told,),) = problems([[*settings(), models[0]]])
+    ((told,),) = problems([[*settings(), *models]])
     assert told == (
         "algorithm.name: loss 'reverse_kl' reads the column 'teacher_log_probs', which is given by "
         "teacher.compute_teacher_log_prob; distillation does not name it among its columns"
