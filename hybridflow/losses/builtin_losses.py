@@ -135,6 +135,10 @@ class PairScores(Loss):
         """Return the labels that any loss of pairs reads: which one it is, is known to the settings alone."""
         return Reads((), {column: KINDS.get(column, "") for name in pair_losses for column in columns_of(name)})
 
+    def declared_in(self, rows: Batch) -> list[str]:
+        """Return the labels of the loss that the settings name; others may be of any kind."""
+        return [name for name in columns_of(self.config.algorithm.pair_loss) if name in rows]
+
     @classmethod
     def reads(cls) -> Reads:
         """Return no mask: a score is of a whole response."""
