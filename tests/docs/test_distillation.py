@@ -39,15 +39,15 @@ def test_the_package_is_as_short_as_promised() -> None:
 
 @pytest.mark.ranks
 def test_the_kl_to_the_teacher_falls(tmp_path: Path, run: Run, models: list[str]) -> None:
-    """Eight steps on the sums of `experiment=addition`: by a half at least, over the mean of two steps each."""
+    """Twelve steps on the sums of `experiment=addition`: by a quarter at least, over the mean of two steps each."""
     write_files(PAGE, tmp_path)
     sizes = ["placement.pools.main=1", "actor.parallel.tensor=1", "algorithm.prompts_per_step=32"]
-    run_of = ["run.name=mine", "trainer=smoke", "trainer.steps=8", "actor.optimizer.lr=3e-3"]
+    run_of = ["run.name=mine", "trainer=smoke", "trainer.steps=12", "actor.optimizer.lr=3e-3"]
     run(*settings(), *models, *sizes, *run_of)
     lines = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "actor/grad_norm" in line]
     found = [step["actor/teacher_kl"] for step in steps]
-    assert len(found) == 8 and sum(found[-2:]) < 0.5 * sum(found[:2]), found
+    assert len(found) == 12 and sum(found[-2:]) < 0.75 * sum(found[:2]), found
     assert {"timing_s/compute_teacher_log_prob", "timing_s/update_policy"} <= steps[0].keys()
     assert not any(name.startswith("reward/") for name in steps[0])
 
