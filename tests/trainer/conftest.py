@@ -26,6 +26,43 @@ LAYOUTS = (
     "reference.parallel.pipeline=2",
 )
 PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *LAYOUTS, *SIZES)
+# A reward model and a cost model, a loss without a gradient, and nothing to do: the jobs of one sweep, a file each.
+JUDGES = ("reward", "cost", "flat", "idle")
+JUDGES_FILES = {
+    "my_losses.py": """
+from hybridflow.losses.preference_losses import bradley_terry, pair_losses
+from hybridflow.losses.token_loss import TokenLoss
+
+@pair_losses.register("flat")
+def flat(chosen, rejected):
+    found = bradley_terry(chosen, rejected)
+    return TokenLoss(0 * found.loss, found.metrics)
+""",
+    "options/experiment/reward.yaml": """
+# @package _global_
+defaults: [addition_reward]
+algorithm: {prompts_per_step: 129, minibatches: 2}
+trainer: {steps: 40, validate_every: 0}
+""",
+    "options/experiment/cost.yaml": """
+# @package _global_
+defaults: [addition_cost]
+algorithm: {name: cost_model, pair_loss: signed_cost, prompts_per_step: 64} # train-reward chooses the other option
+trainer: {steps: 30, validate_every: 0}
+""",
+    "options/experiment/flat.yaml": """
+# @package _global_
+defaults: [addition_reward]
+algorithm: {prompts_per_step: 4, pair_loss: flat}
+reward_model: {optimizer: {warmup_steps: 0}}
+trainer: {steps: 1, validate_every: 0}
+""",
+    "options/experiment/idle.yaml": """
+# @package _global_
+defaults: [addition_reward]
+trainer: {steps: 0}
+""",
+}
 # Two training ranks and a rollout rank. The entropy lets every step learn, whatever the rewards are.
 APART = (
     "experiment=addition",
@@ -87,7 +124,7 @@ def launch(place: Path) -> Launch:
 
     def run(subcommand: str, name: str, *overrides: str) -> Ran:
         process = start([subcommand, *SMALL, f"run.name={name}", *overrides], place)
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=600)  # a sweep, on a busy machine
         return Ran(process.returncode, output, place / "runs" / name)
 
     return run
@@ -123,6 +160,31 @@ def interrupted(place: Path, warm: Ran) -> Ended:
 
 @pytest.fixture(scope="session")
 def apart(launch: Launch, warm: Ran) -> Ran:
-    """Three steps of GRPO that generates on a pool of its own, saved after the last."""
+    """Three steps of GRPO that generates on a pool of its own, each of them saved."""
     assert warm.status == 0, warm.output
-    return launch("train", "apart", *APART)
+    return launch("train", "apart", *APART, "trainer.save_every=1", "trainer.keep_last=3")
+
+
+@pytest.fixture(scope="session")
+def judges(place: Path, launch: Launch, warm: Ran) -> Ran:
+    """A sweep of `train-reward` over JUDGES; of its last job there is an earlier run."""
+    assert warm.status == 0, warm.output
+    for name, text in JUDGES_FILES.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text.lstrip())
+    (place / "runs/judges/3").mkdir(parents=True)
+    (place / "runs/judges/3/metrics.jsonl").write_text("{}\n")
+    choices = f"experiment={','.join(JUDGES)}"
+    return launch("train-reward", "judges", "-m", "-cd", "options", "plugins=[my_losses]", choices)
+
+
+@pytest.fixture(scope="session")
+def reward_model(judges: Ran) -> Ran:
+    """The job of `judges` that trained a reward model."""
+    return Ran(judges.status, judges.output, judges.folder / "0")
+
+
+@pytest.fixture(scope="session")
+def cost_model(judges: Ran) -> Ran:
+    """The job of `judges` that trained a cost model."""
+    return Ran(judges.status, judges.output, judges.folder / "1")

@@ -51,19 +51,31 @@ def test_ppo_interrupted_in_its_second_step(ppo: Ran, interrupted: Ended, launch
     assert_alike(resumed, ppo)
 
 
-def test_generation_apart_killed_and_a_step_that_was_not_saved(apart: Ran, place: Path, launch: Launch) -> None:
-    """Its second checkpoint is gone: the lines of its second step are cut off and written again.
+def test_generation_apart_and_a_step_that_was_not_saved(apart: Ran, launch: Launch) -> None:
+    """Its second checkpoint is gone: the lines of its second step, and half of one, are cut off and written again.
 
     The rollout ranks have saved nothing: they are sent the weights of the checkpoint.
     """
+    folder = apart.folder.parent / "ended_early"
+    shutil.copytree(apart.folder, folder)
+    shutil.rmtree(folder / "model")
+    for step in (2, 3):
+        shutil.rmtree(folder / f"checkpoints/step-{step:06d}")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "half a li')
+    resumed = launch("train", folder.name, *APART)
+    assert "resuming from step 1: " in resumed.output
+    assert {name.split("/")[0] for name in saved(resumed)} == {"actor"}
+    assert_alike(resumed, apart)
+
+
+@pytest.mark.slow
+def test_generation_apart_killed(apart: Ran, place: Path, launch: Launch) -> None:
     process, mark = start_marked(["train", *SMALL, *APART, "run.name=killed", "trainer.save_every=1"], place)
-    wait_until_saved(process, place / "runs/killed", 2)
+    wait_until_saved(process, place / "runs/killed", 1)
     kill(mark)
     output, _ = process.communicate(timeout=60)
     assert gone_within(mark, 10) == [] and process.returncode == -9, output
-    for step in (2, 3):
-        shutil.rmtree(place / f"runs/killed/checkpoints/step-{step:06d}", ignore_errors=True)
     resumed = launch("train", "killed", *APART)
-    assert "resuming from step 1: " in resumed.output
-    assert {name.split("/")[0] for name in saved(resumed)} == {"actor"}
+    assert "resuming from step " in resumed.output
     assert_alike(resumed, apart)

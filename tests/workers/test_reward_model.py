@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines.rank_functions import merged, same
+from tests.matrix import thinned
 from tests.spmd import Ranks
 from tests.workers import rank_functions
 
@@ -28,23 +31,33 @@ MODELS = {"qwen2": {"architecture": "qwen2"}, "llama-tied": {"architecture": "ll
 LAYOUTS = {
     "one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "dp2": Layout(data=2), "tp2-dp2": Layout(2, 1, 2),
 }  # fmt: skip
+GRADIENTS = thinned(
+    product(MODELS, LAYOUTS, ["apart", "together"], ["bradley_terry", "signed_cost"]),
+    [
+        *product(["qwen2"], LAYOUTS, ["apart"], ["bradley_terry"]),
+        ("qwen2", "dp2", "together", "signed_cost"),
+        ("llama-tied", "one", "together", "bradley_terry"),
+        ("llama-tied", "pp2", "apart", "signed_cost"),
+        ("llama-tied", "tp2-dp2", "apart", "signed_cost"),
+    ],
+)
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def scorer(request: pytest.FixtureRequest, tiny: GetModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model as transformers writes it."""
-    source, folder = tiny(**MODELS[request.param]), tmp_path_factory.mktemp("scorer")
-    model = load(source, torch.float32)
-    with torch.no_grad():
-        model.score.weight.copy_(torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 128))))
-    model.save_pretrained(folder)
-    shutil.copy2(source / "tokenizer.json", folder)
-    return folder
+@pytest.fixture(scope="module")
+def scorer(tiny: GetModel, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`scorer(name)`: a reward model as transformers writes it."""
 
+    @cache
+    def make(name: str) -> Path:
+        source, folder = tiny(**MODELS[name]), tmp_path_factory.mktemp("scorer")
+        model = load(source, torch.float32)
+        with torch.no_grad():
+            model.score.weight.copy_(torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, 128))))
+        model.save_pretrained(folder)
+        shutil.copy2(source / "tokenizer.json", folder)
+        return folder
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> Layout:
-    return LAYOUTS[request.param]
+    return make
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:
@@ -89,14 +102,14 @@ def naive(folder: Path, signed: bool) -> tuple[dict[str, Tensor], float, float]:
     return found, float(loss), sum(float(margin) > 0 for margin in margins) / 7
 
 
-@pytest.mark.parametrize("loss_name", ["bradley_terry", "signed_cost"])
-@pytest.mark.parametrize("budget", [10, 10**6])
+@pytest.mark.parametrize(("name", "cut", "packed", "loss_name"), GRADIENTS)
 def test_gradients_are_those_of_plain_torch(
-    scorer: Path, layout: Layout, budget: int, loss_name: str, ranks: GetRanks
+    name: str, cut: str, packed: str, loss_name: str, scorer: Callable[[str], Path], ranks: GetRanks
 ) -> None:
     """Whether each pair is a micro-batch of its own or all are one; ranks have uneven rows."""
-    expected, loss, accuracy = naive(scorer, loss_name == "signed_cost")
-    found = ranks(layout.size).run(rank_functions.gradients, scorer, layout, some_pairs(), budget, loss_name)
+    folder, layout, budget = scorer(name), LAYOUTS[cut], {"apart": 10, "together": 10**6}[packed]
+    expected, loss, accuracy = naive(folder, loss_name == "signed_cost")
+    found = ranks(layout.size).run(rank_functions.gradients, folder, layout, some_pairs(), budget, loss_name)
     gradients = merged([arrays for arrays, _ in found])
     assert set(gradients) == set(expected)
     for name, gradient in gradients.items():
@@ -113,10 +126,14 @@ def len_of(layout: Layout, at: int) -> int:
     return 7 if layout.data == 1 else (2, 5)[at]
 
 
-def test_rewards_are_the_scores_of_transformers(scorer: Path, layout: Layout, ranks: GetRanks) -> None:
+@pytest.mark.parametrize(("name", "cut"), [("qwen2", "one"), ("qwen2", "tp2-dp2"), ("llama-tied", "pp2")])
+def test_rewards_are_the_scores_of_transformers(
+    name: str, cut: str, scorer: Callable[[str], Path], ranks: GetRanks
+) -> None:
+    folder, layout = scorer(name), LAYOUTS[cut]
     with torch.no_grad():
-        expected = torch.stack(naive_scores(load(scorer, torch.float32), some_pairs(), "response_ids")).numpy()
-    found = ranks(layout.size).run(rank_functions.rewards, scorer, layout, some_pairs(), 20)
+        expected = torch.stack(naive_scores(load(folder, torch.float32), some_pairs(), "response_ids")).numpy()
+    found = ranks(layout.size).run(rank_functions.rewards, folder, layout, some_pairs(), 20)
     rewards = np.concatenate([found[rank].dense("rewards") for rank in layout.output_ranks])
     assert rewards.dtype == np.float32 and np.ptp(expected) > 0.1
     np.testing.assert_allclose(rewards, expected, atol=1e-4)
@@ -171,6 +188,6 @@ def test_a_language_model_gives_no_rewards(ranks1: Ranks, tiny: GetModel) -> Non
         ranks1.run(rank_functions.rewards, tiny(**MODELS["qwen2"]), Layout(), some_pairs(), 20)
 
 
-def test_no_rows_have_no_rewards(scorer: Path, ranks1: Ranks) -> None:
-    [found] = ranks1.run(rank_functions.rewards, scorer, Layout(), some_pairs().slice(0, 0), 20)
+def test_no_rows_have_no_rewards(scorer: Callable[[str], Path], ranks1: Ranks) -> None:
+    [found] = ranks1.run(rank_functions.rewards, scorer("qwen2"), Layout(), some_pairs().slice(0, 0), 20)
     assert found.dense("rewards").shape == (0,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hybridflow.models.weight_files import tensor_files
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import rank_functions, reference
+from tests.matrix import thinned
 from tests.spmd import Ranks
 
 # The vocabularies need padding: 250 to 256, 70 to 128 (of two parts, the second has 6 rows that are real).
@@ -33,32 +35,23 @@ MODELS = {
     "qwen3-tied": {"architecture": "qwen3", "vocab": 250, "tied": True},
 }
 LAYOUTS = {"one": Layout(), "tp2": Layout(2), "pp2": Layout(1, 2), "tp2-pp2": Layout(2, 2)}
-# Every model on the layout that cuts it most, and one that is tied on every layout; all the others are slow.
-DIAGONAL = {*((model, "tp2-pp2") for model in MODELS), *(("qwen2-tied", layout) for layout in LAYOUTS)}
-PAIRS = [
-    pytest.param((model, layout), id=f"{model}-{layout}", marks=() if (model, layout) in DIAGONAL else pytest.mark.slow)
-    for model in MODELS
-    for layout in LAYOUTS
-]
+# Every model on the layout that cuts it most, and one that is tied on every layout.
+PAIRS = thinned(product(MODELS, LAYOUTS), {*product(MODELS, ["tp2-pp2"]), *product(["qwen2-tied"], LAYOUTS)})
 
 pytestmark = pytest.mark.ranks
 
 
-@pytest.fixture(params=PAIRS)
-def pair(request: pytest.FixtureRequest, tiny: GetModel) -> tuple[Path, Layout]:
-    """A model's folder and the layout that it is run on."""
-    model, layout = request.param
-    return tiny(**MODELS[model]), LAYOUTS[layout]
+@pytest.fixture
+def model(name: str, tiny: GetModel) -> Path:
+    return tiny(**MODELS[name])
 
 
 @pytest.fixture
-def model(pair: tuple[Path, Layout]) -> Path:
-    return pair[0]
+def layout(cut: str) -> Layout:
+    return LAYOUTS[cut]
 
 
-@pytest.fixture
-def layout(pair: tuple[Path, Layout]) -> Layout:
-    return pair[1]
+on_every_layout = pytest.mark.parametrize(("name", "cut"), PAIRS)
 
 
 @cache
@@ -83,6 +76,7 @@ def apart(found: list[tuple[rank_functions.Arrays, list[float]]], folder: Path) 
     )
 
 
+@on_every_layout
 def test_logits_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
     found = ranks(layout.size).run(rank_functions.logits, model, layout, reference.rows(70))
     last = [rows for rows in found if rows is not None]
@@ -92,6 +86,7 @@ def test_logits_are_those_of_transformers(model: Path, layout: Layout, ranks: Ge
             np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
+@on_every_layout
 def test_log_probs_and_entropies_are_those_of_transformers(model: Path, layout: Layout, ranks: GetRanks) -> None:
     batch = reference.rows(70)
     temperature = np.linspace(0.5, 1.5, len(batch), dtype=np.float32)
@@ -105,6 +100,7 @@ def test_log_probs_and_entropies_are_those_of_transformers(model: Path, layout: 
             np.testing.assert_allclose(scores[name].values, values, atol=1e-4)
 
 
+@on_every_layout
 def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks: GetRanks, tmp_path: Path) -> None:
     ranks(layout.size).run(rank_functions.export, model, layout, tmp_path / "out")
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).state_dict()
@@ -119,6 +115,7 @@ def test_export_gives_the_source_bit_for_bit(model: Path, layout: Layout, ranks:
         assert (tmp_path / "out" / name).read_text() == (model / name).read_text()
 
 
+@on_every_layout
 def test_two_steps_are_those_of_torch(model: Path, layout: Layout, ranks: GetRanks) -> None:
     _, norms = expected_steps(model)
     assert min(norms) > reference.SETTINGS.clip_grad
