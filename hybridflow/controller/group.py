@@ -88,7 +88,7 @@ class Group:
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
         if method.gives is not None and all([sent.rows[rank] is not None for rank in sent.record.ranks]):
-            return _without_origin(collect(sent.promised(method.gives)))
+            return _without_origin(collect(sent.lazy_outputs(method.gives)))
         return BatchRef.deferred(lambda: _without_origin(collect(sent.results())))
 
     def _check_columns(self, name: str, method: Method, call: Call) -> None:

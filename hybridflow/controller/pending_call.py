@@ -31,11 +31,11 @@ class PendingCall:
     chunks: Sequence[Sequence[Any]]
     supervisor: Supervisor
 
-    def promised(self, columns: Sequence[str]) -> Sequence[BatchRef | None]:
+    def lazy_outputs(self, columns: Sequence[str]) -> Sequence[BatchRef | None]:
         """Return by rank what it will give: these columns for as many rows as it was given."""
         return LazyOutputs(self, columns)
 
-    def promised_by(self, rank: int, columns: Sequence[str]) -> BatchRef | None:
+    def lazy_output(self, rank: int, columns: Sequence[str]) -> BatchRef | None:
         """Return what one rank will give; None if it was given no rows."""
         rows = self.rows[rank]
         if rows is None:
@@ -84,7 +84,7 @@ class LazyOutputs(Sequence[BatchRef | None]):
     def __getitem__(self, rank: Any) -> Any:
         if isinstance(rank, slice):
             return [self[number] for number in range(len(self))[rank]]
-        return self._sent.promised_by(range(len(self))[rank], self._columns)
+        return self._sent.lazy_output(range(len(self))[rank], self._columns)
 
 
 Packed = tuple[bytes, list[Any], int, BatchRef | None]
