@@ -49,7 +49,7 @@ class Registry(Generic[T]):
 
         def add(component: T) -> T:
             self._check_kind(name, component)
-            if _is_users(component):
+            if is_users(component):
                 self._load_ours(name)
             known = self._components.get(name)
             if known is not None and _place(known) != _place(component):
@@ -109,7 +109,7 @@ def _place(component: object) -> str:
     return f"{getattr(component, '__module__', '?')}.{getattr(component, '__qualname__', component)}"
 
 
-def _is_users(component: object) -> bool:
+def is_users(component: object) -> bool:
     """Tell whether a component is a function or a class from elsewhere than hybridflow."""
     return getattr(component, "__module__", "builtins").partition(".")[0] not in ("hybridflow", "builtins")
 

@@ -12,8 +12,10 @@ from omegaconf import MISSING, OmegaConf
 from hybridflow.config import compose, plugins, recipes
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.errors import ConfigError
+from hybridflow.losses.loss import losses
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
+from hybridflow.registry import is_users
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -85,6 +87,8 @@ def components_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
         names.append(f"KL {loss.kl_estimator} in loss")
     if "pair_loss" in cls.components:
         names.append(f"loss {settings.pair_loss}")
+    # Losses of the user, whose modules are imported; ours are named by the settings above.
+    names += [f"loss {name}" for name, known in losses.registered.items() if name in cls.losses and is_users(known)]
     return names + [name.replace("_", " ") for name in ("lagrange", "preference_loss") if name in cls.components]
 
 

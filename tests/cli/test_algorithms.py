@@ -8,6 +8,7 @@ import pytest
 
 from hybridflow.cli import algorithms, main
 from hybridflow.config.compose import configs_dir
+from hybridflow.config.schema import AlgorithmConfig as Settings
 
 
 def test_where_it_is_piped_it_is_a_line_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +35,20 @@ def test_a_module_adds_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setitem(registry._components, "mine", Mine)
     assert ("mine", "", "actor*, cost", "loss ppo_clip by token_mean") in algorithms.rows()
+
+
+def test_a_loss_of_its_own_is_among_its_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybridflow.algorithms import Algorithm
+    from hybridflow.losses.loss import Loss, losses
+
+    class Mine(Loss): ...
+
+    class Distilling(Algorithm):
+        components = ()
+        losses = ("mine", "policy")
+
+    monkeypatch.setitem(losses._components, "mine", Mine)
+    assert algorithms.components_of(Settings(name="distilling"), Distilling) == ["loss mine"]
 
 
 def test_a_module_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
