@@ -29,8 +29,6 @@ from hybridflow.models import Head, ModelShape, Weight, model_export, read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.process_groups import Groups
 
-ROWS = 16  # of a micro-batch
-
 
 class TransformersTrainer(base.TrainingEngine):
     """A causal model, with a linear layer in place of its output layer where the head is a scalar."""
@@ -97,10 +95,9 @@ class TransformersTrainer(base.TrainingEngine):
         assert self.optimizer is not None
         if self.groups.rank == 0:
             folder.mkdir(parents=True)
-            moments = {f"{kind}/{n}": m for n, p in self.params.items() for kind, m in self.optimizer.state[p].items()}
-            save_file(
-                moments | {f"weights/{name}": param.data for name, param in self.params.items()}, folder / "state"
-            )
+            moments = self.optimizer.state
+            state = {f"{kind}/{n}": moments[p][kind] for n, p in self.params.items() for kind in moments[p]}
+            save_file(state | {f"weights/{name}": param.data for name, param in self.params.items()}, folder / "state")
             (folder / "state.json").write_text(json.dumps({"steps": self.steps, "extra": dict(extra)}))
         dist.barrier(group=self.groups.everyone)
 
@@ -239,8 +236,9 @@ def _adamw(params: dict[str, nn.Parameter], settings: OptimizerConfig) -> torch.
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
 
 
-def _micro_batches(batch: Batch, unit: int) -> Iterator[MicroBatch]:
-    for rows in np.split(np.arange(len(batch)), range(ROWS // unit * unit, len(batch), ROWS // unit * unit)):
+def _micro_batches(batch: Batch, rows_per_unit: int) -> Iterator[MicroBatch]:
+    size = 16 * rows_per_unit
+    for rows in np.split(np.arange(len(batch)), range(size, len(batch), size)):
         learned = LearnedTokens.of(batch).select(rows)
         targets = torch.tensor(learned.pick(learned.responses))
         if len(rows):
