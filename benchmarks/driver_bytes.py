@@ -68,7 +68,7 @@ def tensor_bytes(thing: Any) -> int:
     if isinstance(thing, Ragged):
         return tensor_bytes(thing.values) + tensor_bytes(thing.offsets)
     if isinstance(thing, (Batch, dict)):
-        return sum(map(tensor_bytes, thing.values()))
+        return sum(tensor_bytes(value) for _, value in thing.items())
     if isinstance(thing, Metadata):
         return tensor_bytes(dict(thing.lengths))
     if isinstance(thing, (list, tuple, set)):

@@ -82,7 +82,7 @@ def test_every_stage_is_checked_before_the_first_starts(workplace, ran, capsys):
     assert lines[0] == "hybridflow rlhf:" and ran == [] and not (workplace / "runs").exists()
     said = [line.strip().split(";")[0] for line in lines[1:]]
     assert [line.partition(": ")[0] for line in said] == ["train-reward", "train", "train"]
-    heads = "3 does not divide the 4 heads of runs/rlhf/addition_warmup/model"
+    heads = "3 does not divide the 4 attention heads of runs/rlhf/addition_warmup/model"
     assert said[0].startswith(f"train-reward: reward_model.parallel.tensor: {heads}")
     assert (
         "reward.grader: no grader is named 'exakt'" in said[1] and "actor.parallel.pipeline: 3 does not div" in said[2]

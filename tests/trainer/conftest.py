@@ -47,7 +47,7 @@ trainer: {steps: 40, validate_every: 0}
     "options/experiment/cost.yaml": """
 # @package _global_
 defaults: [addition_cost]
-algorithm: {name: cost_model, pair_loss: signed_cost, prompts_per_step: 64} # train-reward chooses the other option
+algorithm: {pair_loss: signed_cost, prompts_per_step: 64} # train-reward chooses the other option
 trainer: {steps: 30, validate_every: 0}
 """,
     "options/experiment/flat.yaml": """
