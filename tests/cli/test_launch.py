@@ -110,7 +110,10 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         (["experiment=adition"], "did you mean addition?"),
         ([*TRAIN[1:], "actor.paralel.tensor=2"], "actor.paralel: no such key; did you mean actor.parallel?"),
         ([*TRAIN[1:], "actor.parallel.tensor=x"], "actor.parallel.tensor: wrong type"),
-        ([*TRAIN[1:], "actor.parallel.tensor=3"], "actor.parallel.tensor: 3 does not divide the 4 attention heads of model"),
+        (
+            [*TRAIN[1:], "actor.parallel.tensor=3"],
+            "actor.parallel.tensor: 3 does not divide the 4 attention heads of model",
+        ),
         ([*TRAIN[1:], "reward.grader=exakt"], "reward.grader: no grader is named 'exakt'; did you mean 'exact'?"),
         ([*TRAIN[1:], "task.name=adition"], "task.name: no task is named 'adition'; did you mean 'addition'?"),
         ([*TRAIN[1:], "algorithm.name=pppo"], "algorithm.name: no algorithm is named 'pppo'; did you mean 'ppo'?"),
