@@ -83,7 +83,7 @@ lint: setup ## style, types and import contracts
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about two minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes" $(PYTEST_ARGS)
 
-test: lint ## before a commit: lint and all tests but the slow ones (about ten minutes)
+test: lint ## before a commit: lint and all tests but the slow ones (about seventeen minutes)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: lint ## lint and every test, also whole matrices of models and layouts
