@@ -80,7 +80,7 @@ lint: setup ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about two minutes)
+test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about three minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes" $(PYTEST_ARGS)
 
 test: lint ## before a commit: lint and all tests but the slow ones (about seventeen minutes)
