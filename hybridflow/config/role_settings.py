@@ -1,0 +1,189 @@
+"""Settings of the roles: their models, parallel sizes and optimizers, and how responses are generated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from os.path import expanduser
+from typing import Annotated
+
+from omegaconf import MISSING
+
+from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Share
+
+
+class DType(StrEnum):
+    """Number format of a model's weights and activations. Optimizer state is always float32."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class Decay(StrEnum):
+    """Shape of the learning rate after its warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+
+
+class Recompute(StrEnum):
+    """Activations that are computed again in the backward pass instead of being kept (arXiv 2205.05198, section 5)."""
+
+    none = "none"
+    selective = "selective"  # the attention of each layer
+    full = "full"  # each layer, from its input
+
+
+class Resharding(StrEnum):
+    """Method that brings weights from training's layout to generation's. The first is ours, others for comparison."""
+
+    hybrid = "hybrid"  # each rank gathers its generation shard, which contains its training shard
+    hybrid_v = "hybrid_v"  # each gathers the whole model; generation's places are neighbors
+    full_gather = "full_gather"  # each gathers the whole model; places as in hybrid
+
+
+@dataclass
+class ParallelConfig:
+    """Parallel sizes of a role on its pool. The data parallel size is the rest: slots / (tensor × pipeline)."""
+
+    tensor: Count = 1
+    pipeline: Count = 1
+
+
+@dataclass
+class TrainParallelConfig(ParallelConfig):
+    """Parallel sizes of a role with a model in a training engine."""
+
+    sequence: bool = False  # tensor ranks share out the tokens between the layers that they cut: less memory
+    context: Count = 1  # not supported yet
+    expert: Count = 1  # not supported yet
+
+
+@dataclass
+class OffloadConfig:
+    """State that waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
+
+    weights: bool = False
+    optimizer: bool = False  # master weights, moments and the memory of gradients
+
+
+@dataclass
+class ModelConfig:
+    """Hugging Face folder (config.json, safetensors, tokenizer)."""
+
+    path: str = MISSING  # `~` is the home folder, as in all paths here
+    dtype: DType = DType.float32
+
+    def __post_init__(self) -> None:
+        self.path = expanduser(self.path)
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
+
+    lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learned
+    min_lr: NotNegative = 0.0
+    warmup_steps: NotNegativeInt = 0
+    decay: Decay = Decay.constant
+    beta1: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.9
+    beta2: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.95
+    eps: Annotated[float, Bounds(at_least=1e-37)] = 1e-8  # what is smaller may be 0 in float32, and 0 / 0 no update
+    weight_decay: NotNegative = 0.0
+    clip_grad: NotNegative = 1.0  # the largest norm of the whole model's gradient; 0: any
+    distributed: bool = False  # data parallel ranks share out master weights, moments and updates (ZeRO 1)
+
+
+@dataclass
+class TrainedRoleConfig:
+    """Settings of every role with a model in a training engine."""
+
+    worker: str = MISSING  # the registered name of the worker class
+    engine: str = "megatron"  # the registered name of the training engine
+    model: ModelConfig = field(default_factory=ModelConfig)
+    parallel: TrainParallelConfig = field(default_factory=TrainParallelConfig)
+    max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
+    recompute: Recompute = Recompute.none
+    offload: OffloadConfig = field(default_factory=OffloadConfig)
+
+
+@dataclass
+class ActorConfig(TrainedRoleConfig):
+    """Policy: it generates, scores and learns."""
+
+    worker: str = "actor"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class CriticConfig(TrainedRoleConfig):
+    """Value function, started from `model.path` with a fresh scalar head."""
+
+    worker: str = "critic"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class ReferenceConfig(TrainedRoleConfig):
+    """Frozen policy that the KL penalty measures from."""
+
+    worker: str = "reference"
+
+
+@dataclass
+class RewardConfig(TrainedRoleConfig):
+    """Grader of every response; or, with `worker: model`, a reward model, while the grader validates."""
+
+    worker: str = "reward"
+    grader: str = MISSING  # the registered name of the grader
+    right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
+    max_failed_share: Level = 0.0  # of a step's grades that may fail; 0: the first ends the run
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the reward model
+
+
+@dataclass
+class CostConfig(TrainedRoleConfig):
+    """Grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
+
+    worker: str = "cost"
+    grader: str = ""  # the registered name of the grader; its grade is the cost
+    max_failed_share: Level = 0.0  # as that of `reward`
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the cost model
+
+
+@dataclass
+class CostCriticConfig(CriticConfig):
+    """Value function of costs, started from `model.path` with a fresh scalar head."""
+
+    worker: str = "cost_critic"
+
+
+@dataclass
+class RewardModelConfig(TrainedRoleConfig):
+    """Reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
+
+    worker: str = "reward_model"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class RolloutConfig:
+    """Generation: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
+
+    engine: str = "vllm"  # the registered name of the generation engine
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # vLLM's; validation is greedy anyway
+    top_p: Share = 1.0
+    top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
+    stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it
+    stop_token_ids: list[NotNegativeInt] = field(default_factory=list)  # beside the model's own end
+    vocabulary: NotNegativeInt = 0  # only ids below it are sampled; 0: all that each model of the run has
+    max_response_tokens: Count = 64
+    max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
+    max_concurrent_rows: Count = 256  # rows that one replica decodes together
+    kv_cache_gib: Annotated[float, Bounds(more_than=0, at_most=2**20)] = 1.0  # a replica's cache on a CPU
+    gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
+    enforce_eager: bool = True  # no compilation, no CUDA graphs
+    resharding: Resharding = Resharding.hybrid
+    verify_refit: bool = False  # compare checksums of generation's weights with training's after every refit
