@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
+from hybridflow.parallel import host_address
+
+os.environ |= {"OMP_NUM_THREADS": "1", **host_address.ONE_MACHINE}
 
 from hybridflow.engines.vllm import engine as vllm_engine
 

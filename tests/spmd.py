@@ -17,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hybridflow.parallel import host_address
+
 # A rank that fails leaves its neighbors in a collective; they get this long to fail as well before all are ended.
 GRACE_S = 5.0
 
@@ -140,7 +142,7 @@ def _serve(rank: int, world: int, store: str, pipe: Connection, own: dict[str, s
     os.environ.update(
         own,
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), OMP_NUM_THREADS="1",
-        GLOO_SOCKET_IFNAME="lo", MASTER_ADDR="127.0.0.1", VLLM_HOST_IP="127.0.0.1",
+        MASTER_ADDR=host_address.LOOPBACK, **host_address.ONE_MACHINE,
     )  # fmt: skip
     import torch
     import torch.distributed as dist

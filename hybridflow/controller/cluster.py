@@ -19,8 +19,9 @@ from hybridflow.config import temporary_folder
 from hybridflow.controller import interrupt, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import logs
+from hybridflow.parallel import host_address
 
-# Every process of the cluster: one thread a slot; traffic of a local cluster stays on the loopback interface.
+# Every process of the cluster: one thread a slot.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -30,7 +31,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 KNOCK_TIMEOUT_S = 5.0
-LOCAL_ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "VLLM_HOST_IP": "127.0.0.1"}
 
 
 @contextmanager
@@ -45,14 +45,14 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
     Raises HybridFlowError if there is no cluster to join, or if none can be started; it says why.
     """
     local = address == "local"
-    environment = {**ENVIRONMENT, **(LOCAL_ENVIRONMENT if local else {}), **search_path.environment()}
+    environment = {**ENVIRONMENT, **(host_address.ONE_MACHINE if local else {}), **search_path.environment()}
     environment |= {logs.LEVEL: os.environ[logs.LEVEL]} if logs.LEVEL in os.environ else {}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     own = [] if local else _not_installed(plugins)
     carried: dict[str, Any] = {"py_modules": own} if own else {}  # Ray 2.60 starts no process if the list is empty
     options: dict[str, Any] = (
-        {"num_cpus": slots, "_node_ip_address": "127.0.0.1", "include_dashboard": False} if local else {}
+        {"num_cpus": slots, "_node_ip_address": host_address.LOOPBACK, "include_dashboard": False} if local else {}
     )
     with _explained(address), search_path.process_setup() as setup:
         if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own

@@ -82,8 +82,9 @@ class Rank:
 
             import torch.distributed as dist
 
+            from hybridflow.parallel.host_address import be_reachable
             from hybridflow.parallel.platform import choose_platform, platform
-            from hybridflow.parallel.rendezvous import be_reachable, meet
+            from hybridflow.parallel.rendezvous import meet
 
             be_reachable(self._node)
             choose_platform(device)

@@ -19,6 +19,7 @@ from hybridflow.engines.vllm.backend import VllmBackend
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import check_lengths, check_temperature, finished_row, parameters
 from hybridflow.models import read_shape
+from hybridflow.parallel.host_address import listen_at
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -33,7 +34,6 @@ ENVIRONMENT = {
     "VLLM_ALLREDUCE_USE_FLASHINFER": "0",
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # the one that the tests run: a CPU has no other
 }
-HOST = "127.0.0.1"  # where vLLM listens if nobody has said where this machine can be reached
 
 
 class VllmEngine(GenerationEngine):
@@ -63,7 +63,7 @@ class VllmEngine(GenerationEngine):
         sharding = VllmBackend.sharding(shape, layout)
         VllmBackend.refuse(shape, platform().name)
         os.environ.update(ENVIRONMENT)
-        os.environ.setdefault("VLLM_HOST_IP", HOST)
+        listen_at("VLLM_HOST_IP")
         from vllm import LLM
         from vllm.config import WeightTransferConfig
 
