@@ -8,7 +8,7 @@ of training stays a function of seed and draw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +18,7 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import TooLong
 from hybridflow.errors import DataError, shown
 from hybridflow.tasks.preference_task import PreferenceTask
+from hybridflow.tasks.row_order import Portion
 from hybridflow.tasks.task import Example, Task, named_row
 from hybridflow.tasks.vocabulary import Vocabulary
 
@@ -84,6 +85,24 @@ class FittedTask(PreferenceTask):
 
     def preferences(self, split: str, indices: ArrayLike) -> Batch:
         return self._fitted("preferences", split, self._numbers(split, indices))
+
+    def portions(self, split: str) -> Sequence[Portion]:
+        """Return the wrapped task's portions, less the rows that are left out.
+
+        Raises DataError if none of a portion's is left.
+        """
+        given = self.task.portions(split)
+        if not self._drops(split):
+            return given
+        left = self._rows_left(split)
+        kept = [replace(portion, rows=np.flatnonzero(np.isin(left, portion.rows))) for portion in given]
+        for portion in kept:
+            if not len(portion.rows):
+                raise DataError(
+                    f"split {split!r}: every row of the source {portion.name!r} is too long for this run; raise "
+                    f"{self.limits.said.partition(' =')[0]}, or leave the source out"
+                )
+        return kept
 
     def look(self) -> list[str]:
         """Read what can be known before the start; return a line for each split with rows that are left out or

@@ -27,9 +27,10 @@ class PreferenceTask(Task):
 
         A row is a pair, so nothing that moves rows can separate its two sides. Raises as `supervised`.
         """
-        batch = self.supervised(split, indices)
-        texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
-        return batch | Batch(rejected_ids=self.responses(split, indices, texts))
+        with self._each_example_once():
+            batch = self.supervised(split, indices)
+            texts = [self.rejected(split, index) for index in np.asarray(indices, dtype=np.int64).tolist()]
+            return batch | Batch(rejected_ids=self.responses(split, indices, texts))
 
 
 class HarmTask(PreferenceTask):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.tasks.row_order import row_order
 from hybridflow.tasks.task import Task
 
 
 class Prompts:
     """Order in which training walks through a split: a new permutation each epoch, without a gap between epochs.
 
-    Invariant: `at(draw)` depends on the seed, the sizes and `draw` only. There is no state, so a resumed run goes on in
-    the same order by asking for its next draw. A step takes one draw, or more if its algorithm asks for more.
+    A task with portions is walked through in their shares, and one with a curriculum by that (`row_order`).
+
+    Invariant: `at(draw)` depends on the seed, the task's rows and `draw` only. So a resumed run goes on in the same
+    order by asking for its next draw. A step takes one draw, or more if its algorithm asks for more.
 
     Example:
         prompts = Prompts(task, "train", rows_per_step=64, seed=1)
@@ -32,13 +35,11 @@ class Prompts:
             raise ValueError(f"split {split!r} of the task is empty: there is nothing to train on; check its options")
         if rows_per_step < 1:
             raise ValueError(f"{rows_per_step} rows per step: at least 1 is needed")
+        self.order = row_order(self.size, seed, task.portions(split), task.curriculum(split))
 
     def at(self, draw: int) -> np.ndarray:
         """Return [rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
-        places = self.places(draw)
-        epochs = places // self.size
-        rows = [self._epoch(epoch)[places[epochs == epoch] % self.size] for epoch in np.unique(epochs).tolist()]
-        return np.concatenate(rows)
+        return self.order.at(self.places(draw))
 
     def places(self, draw: int) -> np.ndarray:
         """Return [rows_per_step] int64, the places of a draw's rows in the order, which counts on over epochs."""
@@ -49,6 +50,3 @@ class Prompts:
     def batch(self, draw: int) -> Batch:
         """Return the rows of a draw, as `Task.rows` gives them."""
         return self.task.rows(self.split, self.at(draw))
-
-    def _epoch(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(self.size)

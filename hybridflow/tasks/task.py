@@ -18,6 +18,7 @@ from hybridflow.errors import ConfigError, DataError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 from hybridflow.tasks.encoder import Encoder, Message
+from hybridflow.tasks.row_order import Curriculum, Portion
 from hybridflow.tasks.written_numbers import as_text
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Task(ABC):
     template_options: Mapping[str, Any] = MappingProxyType({})
     """Variables of the tokenizer's chat template, from `task.chat_template_kwargs`."""
 
+    _asked: dict[tuple[str, int], Example] | None = None
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
 
@@ -111,8 +114,9 @@ class Task(ABC):
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
         """Return `rows` with `response_ids` (ragged int64): the answer and its end."""
-        batch = self.rows(split, indices)
-        return batch | Batch(response_ids=self.responses(split, indices, batch.dense("answer").tolist()))
+        with self._each_example_once():
+            batch = self.rows(split, indices)
+            return batch | Batch(response_ids=self.responses(split, indices, batch.dense("answer").tolist()))
 
     def responses(self, split: str, indices: ArrayLike, texts: Sequence[str]) -> Ragged:
         """Return token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
@@ -121,6 +125,14 @@ class Task(ABC):
             with named_row(split, number):
                 token_ids.append(self.encoder.response(as_text(text), chat=not isinstance(example.prompt, str)))
         return Ragged.of(token_ids, np.int64)
+
+    def portions(self, split: str) -> Sequence[Portion]:
+        """Return the sources that a split's rows come from, if training takes them in shares of their own; else ()."""
+        return ()
+
+    def curriculum(self, split: str) -> Curriculum | None:
+        """Return by what training sorts a split's rows; None if they are shuffled."""
+        return None
 
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
         """Return the token ids of a prompt, as `Encoder.prompt` does."""
@@ -141,11 +153,27 @@ class Task(ABC):
         if outside:
             raise IndexError(f"row {outside[0]} of split {split!r}, which has rows 0 to {size - 1}")
         for number in numbers:
-            example = self.example(split, number)
-            with named_row(split, number):
-                if not isinstance(example, Example):
-                    raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
+            example = self._asked.get((split, number)) if self._asked is not None else None
+            if example is None:
+                example = self.example(split, number)
+                with named_row(split, number):
+                    if not isinstance(example, Example):
+                        raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
+            if self._asked is not None:
+                self._asked[split, number] = example
             yield number, example
+
+    @contextmanager
+    def _each_example_once(self) -> Iterator[None]:
+        """Keep the examples that are made in the block: its columns are made one after the other, of the same rows."""
+        if self._asked is not None:
+            yield
+            return
+        self._asked = {}
+        try:
+            yield
+        finally:
+            self._asked = None
 
 
 def _plain_id(sample_id: object) -> int | str:

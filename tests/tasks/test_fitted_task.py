@@ -15,6 +15,7 @@ from hybridflow.config.schema import TooLong
 from hybridflow.errors import DataError
 from hybridflow.tasks import Example, PreferenceTask, Prompts
 from hybridflow.tasks.fitted_task import FittedTask, Limits
+from hybridflow.tasks.row_order import Portion
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
 
@@ -84,6 +85,23 @@ def test_dropped_rows_are_counted_and_leave_an_order_of_seed_and_draw(way: str) 
     assert at_once.dense("sample_id").tolist() == walked[31]
     assert f"task.too_long: {100 - len(stays)} of the 100 rows of train left out: longer than" in task.look()[0]
     assert [task.example("train", n).sample_id for n in range(3)] == stays[:3]
+
+
+class Halves(Long):
+    """`Long`, whose even and odd rows are two sources."""
+
+    def portions(self, split: str) -> list[Portion]:
+        return [Portion("even", np.arange(0, self.count, 2), 1), Portion("odd", np.arange(1, self.count, 2), 3)]
+
+
+def test_portions_lose_the_rows_that_are_left_out() -> None:
+    fitted = build_fitted_task("drop", tokens=8, task=Halves())  # prompts of 4 tokens stay
+    for portion, parity in zip(fitted.portions("train"), (0, 1), strict=True):
+        assert {fitted.example("train", int(row)).sample_id % 10 for row in portion.rows} == {parity, parity + 2}
+    draw = fitted.rows("train", Prompts(fitted, "train", 40, seed=1).at(0)).dense("sample_id")
+    assert (draw % 2 == 1).sum() == 30
+    with pytest.raises(DataError, match=r"every row of the source 'odd' is too long for this run; raise rollout.max_s"):
+        build_fitted_task("drop", tokens=5, task=Halves()).portions("train")
 
 
 def test_a_validation_takes_the_first_rows_that_are_left() -> None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from hybridflow.batch import Ragged
 from hybridflow.batch.batch import concat
 from hybridflow.errors import ConfigError, DataError
-from hybridflow.tasks import SPLITS, Example, Task, build, check_options, graders, tasks
+from hybridflow.tasks import SPLITS, Example, PreferenceTask, Task, build, check_options, graders, tasks
 from hybridflow.tasks.addition import ALPHABET
 from hybridflow.tasks.tokenizer import char_tokenizer
 
@@ -80,6 +80,24 @@ def test_supervised_rows_end_in_eos(digits: PreTrainedTokenizerFast) -> None:
     assert [r[-1] for r in responses] == [digits.eos_token_id] * 2
     assert digits.batch_decode([r[:-1].tolist() for r in responses]) == ["7", "15"]
     assert batch.columns == (*task.rows("warmup", [7]).columns, "response_ids")
+
+
+@pytest.mark.parametrize("way", ["rows", "supervised", "preferences"])
+def test_a_row_s_example_is_made_once(way: str, digits: PreTrainedTokenizerFast) -> None:
+    asked = []
+
+    class Counted(Echo, PreferenceTask):
+        def example(self, split: str, index: int) -> Example:
+            asked.append(index)
+            return super().example(split, index)
+
+        def rejected(self, split: str, index: int) -> str:
+            return "0"
+
+    task = Counted(digits, rows=20)
+    for times in (1, 2):  # in another call it is made anew
+        getattr(task, way)("train", [7, 15])
+        assert asked == [7, 15] * times
 
 
 def test_no_rows_have_the_same_columns_and_types(digits: PreTrainedTokenizerFast) -> None:
