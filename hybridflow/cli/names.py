@@ -49,9 +49,10 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
         f"{loss}.aggregate": lambda: _losses("aggregations", "aggregations"),
         f"{loss}.correction.name": lambda: ("auto", *OFF, *_losses("corrections", "corrections")),
         f"{loss}.kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
-        "task.name": lambda: _tasks("tasks"),
-        "reward.grader": lambda: _tasks("graders"),
-        "cost.grader": lambda: _tasks("graders"),
+        "task.name": _tasks,
+        "reward.grader": _graders,
+        "reward.accuracy_grader": _graders,
+        "cost.grader": _graders,
         "trainer.schedule": _schedules,
     }
 
@@ -74,7 +75,13 @@ def _losses(module: str, registry: str) -> list[str]:
     return list(getattr(import_module(f"hybridflow.losses.{module}"), registry))
 
 
-def _tasks(registry: str) -> list[str]:
-    from hybridflow.tasks import task
+def _tasks() -> Iterable[str]:
+    from hybridflow.tasks import tasks
 
-    return list(getattr(task, registry))
+    return tasks
+
+
+def _graders() -> Iterable[str]:
+    from hybridflow.tasks import graders
+
+    return graders

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from os.path import expanduser
-from typing import Annotated
+from typing import Annotated, Any
 
 from omegaconf import MISSING
 
@@ -131,14 +131,23 @@ class ReferenceConfig(TrainedRoleConfig):
     worker: str = "reference"
 
 
+Weight = Annotated[float, Bounds(because="below 0 a grade is held against a response")]
+Deadline = Annotated[float, Bounds(at_least=0.01, at_most=86_400)]
+
+
 @dataclass
 class RewardConfig(TrainedRoleConfig):
     """Grader of every response; or, with `worker: model`, a reward model, while the grader validates."""
 
     worker: str = "reward"
     grader: str = MISSING  # the registered name of the grader
+    graders: dict[str, Weight] = field(default_factory=dict)  # several, with their weights in the sum; in its place
+    grader_options: dict[str, Any] = field(default_factory=dict)  # by grader, what it takes
+    accuracy_grader: str = ""  # of several, the one that says what is right; "": `grader` if it is one of them
     right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
     max_failed_share: Level = 0.0  # of a step's grades that may fail; 0: the first ends the run
+    grader_deadline_s: Deadline = 60.0  # of a row, after which its grade has failed
+    grader_concurrency: Count = 16  # rows that an `async` grader grades at the same time, on each rank
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the reward model
 
 
@@ -148,7 +157,11 @@ class CostConfig(TrainedRoleConfig):
 
     worker: str = "cost"
     grader: str = ""  # the registered name of the grader; its grade is the cost
-    max_failed_share: Level = 0.0  # as that of `reward`
+    graders: dict[str, Weight] = field(default_factory=dict)  # as those of `reward`, and so are the next
+    grader_options: dict[str, Any] = field(default_factory=dict)
+    max_failed_share: Level = 0.0
+    grader_deadline_s: Deadline = 60.0
+    grader_concurrency: Count = 16
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the cost model
 
 

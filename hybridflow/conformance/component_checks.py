@@ -30,6 +30,7 @@ from hybridflow.losses.aggregations import totals
 from hybridflow.losses.corrections import CorrectionInputs
 from hybridflow.losses.reward_shapings import ShapingInputs
 from hybridflow.losses.rollout_filters import FilterInputs
+from hybridflow.tasks import graders
 
 LIMIT = 6  # tokens that a response of these rows may have
 
@@ -38,8 +39,17 @@ def results(registered_components: Registered) -> Results:
     """Yield for each component that can be tried so the expectations that it violates."""
     for kind, check in CHECKS.items():
         for name, component in registered_components.get(kind, {}).items():
-            own = {"answers": answers_for(name, registered_components["task"].values())} if kind == "grader" else {}
+            own = _of_grader(name, registered_components) if kind == "grader" else {}
             yield f"{kind} {name!r}", violations(partial(check, component, **own))
+
+
+def _of_grader(name: str, registered_components: Registered) -> dict[str, Any]:
+    """Return how a grader is to be tried: on the answers of its task, as it was registered."""
+    return {
+        "answers": answers_for(name, registered_components["task"].values()),
+        "batched": graders.is_batched(name),
+        "token_rewards": graders.gives_token_rewards(name),
+    }
 
 
 def try_shaping(shaping: Callable[..., Any]) -> None:

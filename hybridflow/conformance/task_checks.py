@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybridflow.conformance.expectations import ExpectationError, describe_error, expect
 from hybridflow.errors import DataError
 from hybridflow.options import faults
-from hybridflow.tasks import SPLITS, Example, Task
-from hybridflow.tasks.grades import number
+from hybridflow.tasks import SPLITS, Example, Grade, GradedRow, Grader, Task
+from hybridflow.tasks.grader_registry import BoundGrader, bound, options_shell
+from hybridflow.tasks.sound_grades import UnsoundGradeError, grades_of, sound_grade
 from hybridflow.tasks.task import hidden_method
 from hybridflow.tasks.tokenizer import EOS
 from hybridflow.tasks.written_numbers import as_text
@@ -24,34 +26,81 @@ ANSWERS = ("12", "yes")  # of a grader whose task is not known
 SOME = 3
 
 
-def try_grader(grade: Callable[[str, str], Any], answers: Sequence[str] = ANSWERS) -> None:
-    """Try a grader: a finite number for any response, the same each time. It may refuse an answer."""
+def try_grader(
+    grader: Grader, answers: Sequence[str] = ANSWERS, *, batched: bool = False, token_rewards: bool = False
+) -> None:
+    """Try a grader of any kind: a finite number for any response, the same each time. It may refuse an answer.
+
+    Args:
+        batched, token_rewards: as it was registered.
+    """
+    needed = faults(options_shell(grader), {})
+    expect(not needed, f"it needs options ({', '.join(needed)}), and is tried without any: give each a default")
+    trial = bound("tried", grader, batched=batched, token_rewards=token_rewards)
     refused = []
     for answer in answers:
         try:
-            grade(answer, answer)
+            if trial.check_answer:
+                trial.check_answer(answer)
+            asyncio.run(grades_of(trial, [_row(answer, answer)]))
         except ValueError as error:
             refused.append(f"{answer!r} ({error})")
             continue
         for response in (*RESPONSES, answer):
-            on = f"on the response {response!r} (answer {answer!r}): "
-            try:
-                first, again = (_number(on, grade(response, answer)) for _ in range(2))
-            except ExpectationError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise ExpectationError(on + describe_error(error)) from error
-            expect(again == first, f"{on}it gave {first} and then another grade")
+            _try_response(trial, response, answer)
+        if batched:
+            _try_batch(trial, answer)
     expect(
         len(refused) < len(answers),
         f"it refuses every answer that was tried, {refused[-1:]}; with its task in the same modules, that one's are",
     )
 
 
-def _number(on: str, grade: object) -> float:
-    """Return a grade as a run takes it."""
+def _try_response(trial: BoundGrader, response: str, answer: str) -> None:
+    on = f"on the response {response!r} (answer {answer!r}): "
+    row = _row(response, answer)
     try:
-        return number(grade)
+        first, again = (_numbers(on, trial, row) for _ in range(2))
+    except ExpectationError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExpectationError(on + describe_error(error)) from error
+    expect(again == first, f"{on}it gave {first[0]} and then another grade")
+
+
+def _all(grade: Grade) -> tuple[float, ...]:
+    return (grade.value, *grade.parts.values(), *grade.token_rewards, *(value for _, value in grade.step_rewards))
+
+
+def _try_batch(trial: BoundGrader, answer: str) -> None:
+    """Expect of a batched grader one grade a row, in their order, the same as of each row alone; none for no rows."""
+    rows = [_row(response, answer) for response in RESPONSES]
+    alone = [_numbers("", trial, row) for row in rows]
+    try:
+        together = asyncio.run(grades_of(trial, rows))
+        asyncio.run(grades_of(trial, []))
+    except UnsoundGradeError as error:
+        raise ExpectationError(str(error)) from None
+    numbers = [_all(sound_grade(trial, row, given)) for row, given in zip(rows, together, strict=True)]
+    expect(numbers == alone, f"rows are graded otherwise together than each by itself (answer {answer!r})")
+
+
+def _row(response: str, answer: str) -> GradedRow:
+    """Return a row with all that one can have."""
+    chat = [{"role": "user", "content": "What is it?"}]
+    return GradedRow(
+        response, answer, "What is it?", chat, {"level": 1}, "tried", "end", False, f"{response}<|end|>",
+        len(response) + 1, "tried/0",
+    )  # fmt: skip
+
+
+def _numbers(on: str, trial: BoundGrader, row: GradedRow) -> tuple[float, ...]:
+    """Return the numbers of a grade, its value first, as a run takes them."""
+    (given,) = asyncio.run(grades_of(trial, [row]))
+    try:
+        return _all(sound_grade(trial, row, given))
+    except UnsoundGradeError as error:
+        raise ExpectationError(f"{on}{error}") from None
     except ValueError as error:
         raise ExpectationError(f"{on}no grade: it gave {error}; one finite number was expected") from None
 

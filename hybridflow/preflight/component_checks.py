@@ -178,15 +178,19 @@ def wrong_options(above: str, name: str, component: Callable[..., Any], options:
     Args:
         above: the key of the component, which has `name` and `options`.
     """
+    yield from wrong_values(f"{above}.options", name, component, options)
+
+
+def wrong_values(key: str, name: str, component: Callable[..., Any], options: Mapping[str, Any]) -> list[str]:
+    """List as `wrong_options` what is wrong with the options that stand under a key."""
     wrong = faults(component, options)
     taken = taken_by(component)
     others = [option for option in wrong if option not in taken and not nearest(component, option)]
-    for option, trouble in wrong.items():
-        if option not in others:
-            yield f"{above}.options.{option}: {trouble}"
+    lines = [f"{key}.{option}: {trouble}" for option, trouble in wrong.items() if option not in others]
     if others:
-        drops = " ".join(f"'~{above}.options.{option}'" for option in others)
-        yield (
-            f"{above}.options.{others[0]}: {', '.join(others)} given, but {name} {takes(component)}; set them to "
+        drops = " ".join(f"'~{key}.{option}'" for option in others)
+        lines.append(
+            f"{key}.{others[0]}: {', '.join(others)} given, but {name} {takes(component)}; set them to "
             f"null in a file, or leave them out on the command line: {drops}"
         )
+    return lines

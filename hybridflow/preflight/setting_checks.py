@@ -15,7 +15,7 @@ from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
-from hybridflow.preflight import combination_checks, component_checks, unused_settings
+from hybridflow.preflight import combination_checks, component_checks, grader_checks, unused_settings
 from hybridflow.preflight.model_checks import Facts
 
 
@@ -92,11 +92,10 @@ def _task(config: Config) -> Iterator[str]:
 
 
 def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
-    from hybridflow.tasks.task import graders
-
-    yield from component_checks.unknown_name("reward.grader", graders, config.reward.grader)
+    """Yield graders that nobody registers, and options that they do not take."""
+    yield from grader_checks.problems("reward", config.reward)
     if "cost" in roles and not has_model(config, "cost"):
-        yield from component_checks.unknown_name("cost.grader", graders, config.cost.grader)
+        yield from grader_checks.problems("cost", config.cost)
 
 
 def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

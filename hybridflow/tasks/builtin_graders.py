@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from hybridflow.errors import shown
 from hybridflow.tasks import written_numbers
-from hybridflow.tasks.task import graders
+from hybridflow.tasks.grader_registry import graders
 from hybridflow.tasks.written_numbers import as_text
 
 

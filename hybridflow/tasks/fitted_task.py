@@ -58,6 +58,7 @@ class FittedTask(PreferenceTask):
         self.too_long = too_long
         self.ways = ways
         self.grader = task.grader
+        self.answer_checks = task.answer_checks
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
         self._left: dict[str, np.ndarray] = {}

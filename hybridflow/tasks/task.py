@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,22 +19,14 @@ from hybridflow.errors import ConfigError, DataError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 from hybridflow.tasks.encoder import Encoder, Message
+from hybridflow.tasks.grader_registry import Answers, graders
 from hybridflow.tasks.row_order import Curriculum, Portion
 from hybridflow.tasks.written_numbers import as_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Grader = Callable[[str, str], float]
-"""`grader(response, answer)` is the grade of a response text, 1.0 being right. It is pure, and imports no torch.
-
-If it has an attribute `check_answer`, that is called with the answer of every row before the row is used; it raises
-ValueError for what cannot be an answer.
-"""
-
 SPLITS = ("train", "held_out", "warmup")
-
-graders: Registry[Grader] = Registry("grader", "hybridflow.tasks.builtin_graders", of=Callable)
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,9 @@ class Task(ABC):
 
     grader: str = ""
     """The registered name of the grader that fits; of a run's task, of the one that it uses."""
+
+    answer_checks: Sequence[Answers] | None = None
+    """What the graders of a run say on answers, each raising ValueError; None: what `grader` says without options."""
 
     template_options: Mapping[str, Any] = MappingProxyType({})
     """Variables of the tokenizer's chat template, from `task.chat_template_kwargs`."""
@@ -139,10 +135,15 @@ class Task(ABC):
         return self.encoder.prompt(prompt)
 
     def check_answer(self, answer: Any) -> None:
-        """Raise ValueError for what the grader says cannot be an answer."""
-        check = getattr(graders.get(self.grader), "check_answer", None) if self.grader in graders else None
-        if check:
+        """Raise ValueError for what a grader says cannot be an answer."""
+        for check in self._answer_checks() if self.answer_checks is None else self.answer_checks:
             check(answer)
+
+    def _answer_checks(self) -> Sequence[Answers]:
+        """Return what the task's own grader says; one that has to be made says so only when a run has made it."""
+        grader = graders.get(self.grader) if self.grader in graders else None
+        check = None if inspect.isclass(grader) else getattr(grader, "check_answer", None)
+        return [check] if check else []
 
     def _examples(self, split: str, indices: ArrayLike) -> Iterator[tuple[int, Example]]:
         if split not in SPLITS:
@@ -222,12 +223,14 @@ def build(
     options: Mapping[str, Any],
     *,
     grader: str | None = None,
+    answer_checks: Sequence[Answers] | None = None,
     template_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Task:
     """Build the task of a registered name.
 
     Args:
         grader: the one that grades its rows, if that is not the task's own.
+        answer_checks: see `Task.answer_checks`.
         template_options: variables of the tokenizer's chat template.
 
     Raises KeyError for an unknown name, ConfigError if the task cannot be made with these arguments.
@@ -244,6 +247,7 @@ def build(
         raise ConfigError(f"task.name: {name}: it has no tokenizer; let its __init__ call super().__init__(tokenizer)")
     if grader is not None:
         task.grader = grader
+    task.answer_checks = answer_checks
     task.template_options = template_options
     try:
         assert task.encoder

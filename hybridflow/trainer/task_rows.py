@@ -12,6 +12,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import read_shape
 from hybridflow.tasks import Task
 from hybridflow.tasks import build as build_task
+from hybridflow.tasks.chosen_graders import accuracy_grader, bind_all
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
@@ -98,10 +99,12 @@ def notes(config: Config) -> Iterator[str]:
 
 def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedTokenizerBase) -> Task:
     graded = algorithm.learner != "reward_model"  # whose answers nobody grades
+    checks = [grader.check_answer for grader in bind_all(config.reward) if grader.check_answer] if graded else []
     return build_task(
         config.task.name,
         tokenizer,
         config.task.options,
-        grader=config.reward.grader if graded else "",
+        grader=accuracy_grader(config.reward) if graded else "",
+        answer_checks=checks,
         template_options=config.task.chat_template_kwargs,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import numpy as np
@@ -9,8 +10,11 @@ import numpy as np
 from hybridflow.batch import Batch
 from hybridflow.config.schema import CostConfig, RewardConfig
 from hybridflow.errors import shown
-from hybridflow.tasks import graders
+from hybridflow.tasks.chosen_graders import options
+from hybridflow.tasks.graded_row import Grade, GradedRow
+from hybridflow.tasks.grader_registry import bind
 from hybridflow.tasks.grades import number
+from hybridflow.tasks.sound_grades import grades_of
 from hybridflow.tasks.tokenizer import load_decoder
 from hybridflow.workers.worker import Context, Worker
 
@@ -21,7 +25,7 @@ class GradingWorker(Worker):
     def __init__(self, context: Context, settings: RewardConfig | CostConfig) -> None:
         super().__init__(context)
         self._settings = settings
-        self.grader = graders.get(settings.grader)
+        self.grader = bind(settings.grader, options(settings, settings.grader))
         self.decode = load_decoder(context.config.actor.model.path)
 
     def graded(self, rollout: Batch) -> np.ndarray:
@@ -31,19 +35,19 @@ class GradingWorker(Worker):
         """
         texts = self.texts(rollout, "response_ids")
         pairs = zip(texts, rollout.dense("answer"), strict=True)
-        return np.array([self._grade(text, answer) for text, answer in pairs], dtype=np.float32)
+        return np.array([self._grade(GradedRow(text, answer)) for text, answer in pairs], dtype=np.float32)
 
-    def _grade(self, text: str, answer: str) -> float:
-        grader = self._settings.grader
-        of = f"the response {shown(text)} (answer {shown(answer)})"
+    def _grade(self, row: GradedRow) -> float:
+        grader = self.grader.name
+        of = f"the response {shown(row.response)} (answer {shown(row.answer)})"
         try:
-            grade = self.grader(text, answer)
+            (grade,) = asyncio.run(grades_of(self.grader, [row]))
         except (Exception, SystemExit) as error:  # `sys.exit` in a grader ends no run either
             if self._settings.max_failed_share:
                 return math.nan
             raise ValueError(f"grader {grader!r} failed on {of}: {type(error).__name__}: {error}") from error
         try:
-            return number(grade)
+            return number(grade.value if isinstance(grade, Grade) else grade)
         except ValueError as error:
             if self._settings.max_failed_share:
                 return math.nan

@@ -12,7 +12,7 @@ import pytest
 from hybridflow.batch import Batch
 from hybridflow.conformance.expectations import violations
 from hybridflow.conformance.task_checks import ANSWERS, answers_for, try_grader, try_task
-from hybridflow.tasks import Example, Task
+from hybridflow.tasks import Example, Grade, GradedRow, Task
 
 
 def only_lists(response: str, answer: str) -> float:
@@ -57,6 +57,40 @@ class Forgets(Lists):
 def test_a_mistake_in_a_grader_is_told(grade: Callable[[str, str], Any], line: str) -> None:
     (found,) = violations(lambda: try_grader(grade))
     assert line in found
+
+
+async def waits(row: GradedRow) -> Grade:
+    return Grade(float(row.response == row.answer), {"length": len(row.raw_response)})
+
+
+def uneven(rows: list[GradedRow]) -> list[float]:
+    return [float(len(rows))] * len(rows)
+
+
+def one_short(rows: list[GradedRow]) -> list[float]:
+    return [1.0] * max(1, len(rows) - 1)
+
+
+def needs_pattern(row: GradedRow, *, pattern: str) -> float:
+    return float(pattern in row.response)
+
+
+def values_of_tokens(row: GradedRow) -> Grade:
+    return Grade(1.0, token_rewards=[0.5] * row.response_tokens)
+
+
+def test_graders_of_all_kinds_are_tried() -> None:
+    assert violations(lambda: try_grader(waits)) == []
+    assert violations(lambda: try_grader(lambda rows: [1.0 for _ in rows], batched=True)) == []
+    assert violations(lambda: try_grader(values_of_tokens, token_rewards=True)) == []
+    for tried, line in [
+        (lambda: try_grader(uneven, batched=True), "rows are graded otherwise together than each by itself"),
+        (lambda: try_grader(one_short, batched=True), "it gave 6 grades for 7 rows; one for each was expected"),
+        (lambda: try_grader(needs_pattern), "it needs options (pattern), and is tried without any"),
+        (lambda: try_grader(values_of_tokens), "@graders.register('tried', token_rewards=True)"),
+    ]:
+        (found,) = violations(tried)
+        assert line in found
 
 
 def test_a_grader_is_tried_on_the_answers_of_its_task() -> None:

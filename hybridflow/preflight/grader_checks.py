@@ -1,0 +1,48 @@
+"""Graders that settings name: are they registered, and do they take these options?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hybridflow.errors import HybridFlowError
+from hybridflow.preflight import component_checks
+from hybridflow.tasks.chosen_graders import GraderSettings, accuracy_grader, options, weights
+from hybridflow.tasks.grader_registry import bind, graders, options_shell
+
+
+def problems(section: str, settings: GraderSettings) -> list[str]:
+    """List what is wrong with the graders of a section, as `key: what was found; what to do`."""
+    key = f"{section}.graders" if settings.graders else f"{section}.grader"
+    names = list(weights(settings))
+    unknown = [line for name in names for line in component_checks.unknown_name(key, graders, name)]
+    return unknown or [
+        *(line for name in names for line in _options(section, settings, name)),
+        *_strangers(section, settings, names),
+    ]
+
+
+def _options(section: str, settings: GraderSettings, name: str) -> Iterator[str]:
+    key = f"{section}.grader_options.{name}"
+    given = settings.grader_options.get(name)
+    if given is not None and not isinstance(given, Mapping):
+        yield f"{key}: {given!r} given; options by name were expected, as {key}.pattern=…"
+        return
+    wrong = component_checks.wrong_values(key, name, options_shell(graders.get(name)), options(settings, name))
+    yield from wrong
+    if not wrong:
+        try:
+            bind(name, options(settings, name))
+        except HybridFlowError as error:
+            yield f"{key}: {error}"
+
+
+def _strangers(section: str, settings: GraderSettings, names: list[str]) -> Iterator[str]:
+    """Yield names that are none of the graders'."""
+    for name in settings.grader_options:
+        if name not in names:
+            yield f"{section}.grader_options.{name}: no grader of the run is named so; there is {', '.join(names)}"
+    if section == "reward" and accuracy_grader(settings) not in names:  # type: ignore[arg-type]
+        yield (
+            f"reward.accuracy_grader: {accuracy_grader(settings)!r} given, which is none of "  # type: ignore[arg-type]
+            f"reward.graders; there is {', '.join(names)}"
+        )
