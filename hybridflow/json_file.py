@@ -18,6 +18,21 @@ def read_object(file: Path) -> dict[str, Any]:
 
     Raises ValueError naming the file: it cannot be read, is no UTF-8 or no JSON, or holds something else.
     """
+    value = _read(file)
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(value)}")
+    return value
+
+
+def read_list(file: Path) -> list[Any]:
+    """Read the list in a JSON file. Raises as `read_object`."""
+    value = _read(file)
+    if not isinstance(value, list):
+        raise ValueError(f"{file}: a list was expected, as […]; it is {_described(value)}")
+    return value
+
+
+def _read(file: Path) -> Any:
     if not is_there(file):  # of what is no file the reading may never end
         raise ValueError(f"{file}: {os.strerror(errno.ENOENT)}")
     try:
@@ -26,16 +41,13 @@ def read_object(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: {error.strerror}") from error
     refuse_pointer(file, data)
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: not UTF-8 text (at byte {error.start}); JSON was expected") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
         raise ValueError(f"{file}: not readable as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{file}: an object was expected, as {{…}}; it is {_described(value)}")
-    return value
 
 
 def is_there(file: Path) -> bool:

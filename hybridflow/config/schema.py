@@ -108,6 +108,10 @@ class TaskConfig:
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
     too_long: TooLong = TooLong.error  # of a row that does not fit rollout.max_sequence_tokens
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of it, as enable_thinking
+    tools: str = ""  # a JSON file with the list of tools that the chat template is given
+    system_prompt: str = ""  # put before chats that have none
+    as_chat: bool = False  # a prompt that is a text becomes a user's message
+    prefill: str = ""  # the assistant's turn begins with this text
 
 
 @dataclass

@@ -10,23 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hybridflow.errors import shown
+from hybridflow.tasks.chat_messages import Message, checked
+from hybridflow.tasks.chat_template import ChatForm, ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]
-"""One turn of a chat: `{"role": "user", "content": "…"}`."""
-
-OURS = frozenset({
-    "messages", "conversation", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation",
-    "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
-})  # fmt: skip
-"""What `apply_chat_template` takes that is not the user's to say."""
-
-_PROBE = "a turn's text"
+__all__ = ["Encoder", "Message", "checked"]
 
 
 class Encoder:
@@ -34,14 +25,20 @@ class Encoder:
 
     Args:
         template_options: variables of the chat template (`enable_thinking`); `chat_template` names one of several.
+        form: what a run makes of each prompt.
 
     Raises ValueError for an option that the template does not read.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template_options: Mapping[str, Any] | None = None,
+        form: ChatForm | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
-        self._options = dict(template_options or {})
-        self._check_options()
+        self.form = form or ChatForm()
+        self.template = ChatTemplate(tokenizer, template_options or {}, self.form)
 
     def prompt(self, prompt: str | Sequence[Message]) -> list[int]:
         """Return token ids of a text, or of a chat up to where the assistant continues.
@@ -49,14 +46,22 @@ class Encoder:
         A chat whose last turn is the assistant's is continued in that turn. Raises ValueError for what has no tokens,
         or a chat if there is no chat template.
         """
-        if isinstance(prompt, str):
-            ids = self.bare(prompt)
-            opening = self.opening
-            return ids if ids[: len(opening)] == opening else [*opening, *ids]
-        messages = checked(prompt)
-        if len(messages) > 1 and is_prefill(messages[-1]) and not messages[-1]["content"]:
-            messages.pop()  # a turn in which nothing is said yet is one to begin
-        return self.bare(self._rendered(messages, goes_on=is_prefill(messages[-1])))
+        formed = self.form.apply(prompt)
+        if not isinstance(formed, str):
+            return self.bare(self.template.begun(formed))
+        ids = self.bare(formed)
+        opening = self.opening
+        return ids if ids[: len(opening)] == opening else [*opening, *ids]
+
+    def answer(self, prompt: str | Sequence[Message], text: str) -> list[int]:
+        """Return token ids of a whole answer to a prompt, as supervised training teaches it; see `ChatTemplate.said`.
+
+        Raises as `response`, and if the prompt or a chat's template does not take the answer.
+        """
+        formed = self.form.apply(prompt)
+        if isinstance(formed, str):
+            return self.response(text, chat=False)
+        return self.response(self.template.said(formed, text), chat=True)
 
     def response(self, text: str, *, chat: bool) -> list[int]:
         """Return token ids of a whole response with its end: in a chat, the one that the template ends a turn with.
@@ -100,56 +105,13 @@ class Encoder:
         """Token that the chat template writes after an assistant's turn; None if that is no token of its own."""
         if not self.tokenizer.chat_template:
             return None
-        turns: list[Message] = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
         try:
-            after = self._rendered(turns, goes_on=None).rpartition(_PROBE)[2].lstrip()
+            after = self.template.after_turn.lstrip()
         except ValueError:  # a template that wants other turns than these: prompts will say so
             return None
         ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
         made_for_it = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         return ids[0] if ids and ids[0] in made_for_it else None
-
-    def _rendered(self, messages: list[Message], *, goes_on: bool | None) -> str:
-        """Render a chat as text.
-
-        Args:
-            goes_on: True continues its last turn, False begins a turn of the assistant; None: the chat is over.
-        """
-        if not self.tokenizer.chat_template and "chat_template" not in self._options:
-            raise ValueError(
-                "this task speaks in chat messages, but the tokenizer has no chat template: use a chat model"
-            )
-        try:
-            text: str = self.tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=goes_on is False,
-                continue_final_message=goes_on is True,
-                **self._options,
-            )
-        except Exception as error:  # a template raises what it likes
-            raise ValueError(f"the chat template does not take {shown(messages)}: {error}") from error
-        return text
-
-    def _check_options(self) -> None:
-        """Refuse an option that the template does not read: it would change nothing, silently."""
-        names = [name for name in self._options if name not in ("tools", "documents", "chat_template")]
-        for name in names:
-            if name in OURS:
-                raise ValueError(f"{name!r} is not to be given: a task's prompts decide it")
-        if not names or not self.tokenizer.chat_template:
-            return
-        from jinja2 import Environment, TemplateError, meta  # transformers renders with it, in a sandbox
-
-        template = self.tokenizer.get_chat_template(self._options.get("chat_template"), self._options.get("tools"))
-        try:
-            read = meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template))
-        except TemplateError:  # tags of transformers' own
-            return
-        for name in names:
-            if name not in read:
-                known = ", ".join(sorted(read - {"messages", "raise_exception", "strftime_now", "tools", *OURS}))
-                raise ValueError(f"the chat template does not read {name!r}; it reads {known or 'no option'}")
 
     @cached_property
     def _may_lose(self) -> bool:
@@ -176,41 +138,3 @@ class Encoder:
 
 
 _REMEDY = "use a model with a larger vocabulary, or other words"
-
-
-def checked(messages: Any) -> list[Message]:
-    """Return a chat's messages, parts of text joined. Raises ValueError naming what is no message."""
-    if isinstance(messages, np.ndarray):  # as a table read from Parquet has them
-        messages = messages.tolist()
-    if isinstance(messages, Mapping):
-        raise ValueError(
-            f"the prompt is one message, {shown(dict(messages))}; a chat is a list of them: put it into [ ]"
-        )
-    if not isinstance(messages, Sequence) or isinstance(messages, bytes):
-        kind = type(messages).__name__
-        raise ValueError(
-            f"the prompt is {shown(messages)}, of type {kind}; a text or a list of chat messages was expected"
-        )
-    if not messages:
-        raise ValueError("the prompt is a chat without messages")
-    return [_checked_message(number, message) for number, message in enumerate(messages)]
-
-
-def is_prefill(last: Message) -> bool:
-    """Tell whether a chat that ends in this message continues in it."""
-    return last["role"] == "assistant" and isinstance(last.get("content"), str) and not last.get("tool_calls")
-
-
-def _checked_message(number: int, message: Any) -> Message:
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise ValueError(f'message {number} is {shown(message)}; {{"role": "user", "content": "…"}} was expected')
-    content = message.get("content")
-    if isinstance(content, str) or (content is None and message.get("tool_calls")):
-        return message
-    if isinstance(content, Sequence) and content and all(_is_text(part) for part in content):
-        return {**message, "content": "".join(part["text"] for part in content)}
-    raise ValueError(f"message {number} ({message['role']}) has the content {shown(content)}; a text was expected")
-
-
-def _is_text(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)

@@ -61,6 +61,7 @@ class FittedTask(PreferenceTask):
         self.answer_checks = task.answer_checks
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
+        self.chat_form = task.chat_form
         self._left: dict[str, np.ndarray] = {}
 
     def size(self, split: str) -> int:

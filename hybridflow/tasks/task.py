@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.errors import ConfigError, DataError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
+from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.encoder import Encoder, Message
 from hybridflow.tasks.grader_registry import Answers, graders
 from hybridflow.tasks.row_order import Curriculum, Portion
@@ -64,6 +65,9 @@ class Task(ABC):
     template_options: Mapping[str, Any] = MappingProxyType({})
     """Variables of the tokenizer's chat template, from `task.chat_template_kwargs`."""
 
+    chat_form: ChatForm = ChatForm()
+    """What a run makes of each prompt, from `task.system_prompt`, `task.as_chat` and `task.prefill`."""
+
     _asked: dict[tuple[str, int], Example] | None = None
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -72,7 +76,7 @@ class Task(ABC):
     @cached_property
     def encoder(self) -> Encoder:
         """Encode text as token ids by the tokenizer's own conventions."""
-        return Encoder(self.tokenizer, self.template_options)
+        return Encoder(self.tokenizer, self.template_options, self.chat_form)
 
     @abstractmethod
     def size(self, split: str) -> int:
@@ -119,7 +123,7 @@ class Task(ABC):
         token_ids = []
         for (number, example), text in zip(self._examples(split, indices), texts, strict=True):
             with named_row(split, number):
-                token_ids.append(self.encoder.response(as_text(text), chat=not isinstance(example.prompt, str)))
+                token_ids.append(self.encoder.answer(example.prompt, as_text(text)))
         return Ragged.of(token_ids, np.int64)
 
     def portions(self, split: str) -> Sequence[Portion]:
@@ -160,6 +164,8 @@ class Task(ABC):
                 with named_row(split, number):
                     if not isinstance(example, Example):
                         raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
+                    if self.chat_form != ChatForm():  # what travels as `messages` is what the model is asked
+                        example = replace(example, prompt=self.chat_form.apply(example.prompt))
             if self._asked is not None:
                 self._asked[split, number] = example
             yield number, example
@@ -225,6 +231,7 @@ def build(
     grader: str | None = None,
     answer_checks: Sequence[Answers] | None = None,
     template_options: Mapping[str, Any] = MappingProxyType({}),
+    chat_form: ChatForm | None = None,
 ) -> Task:
     """Build the task of a registered name.
 
@@ -232,6 +239,7 @@ def build(
         grader: the one that grades its rows, if that is not the task's own.
         answer_checks: see `Task.answer_checks`.
         template_options: variables of the tokenizer's chat template.
+        chat_form: what a run makes of each prompt.
 
     Raises KeyError for an unknown name, ConfigError if the task cannot be made with these arguments.
     """
@@ -249,10 +257,15 @@ def build(
         task.grader = grader
     task.answer_checks = answer_checks
     task.template_options = template_options
+    task.chat_form = chat_form or ChatForm()
     try:
-        assert task.encoder
+        template = task.encoder.template
     except ValueError as error:
         raise ConfigError(f"task.chat_template_kwargs: {error}") from error
+    try:
+        template.check_form()
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     return task
 
 
