@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+OTHER_REASON = "cannot be used as it is"  # of a row, where nothing says it better
 LONGEST_SHOWN = 240  # characters of a value in a message
 
 
@@ -22,7 +23,14 @@ class ConfigError(HybridFlowError):
 
 
 class DataError(HybridFlowError, ValueError):
-    """Row of a task that cannot be used as it is. The message names the row, and what is wrong with it."""
+    """Row of a task that cannot be used as it is. The message names the row, and what is wrong with it.
+
+    `reason`: the kind of fault, by which rows that are skipped are counted.
+    """
+
+    def __init__(self, message: str = "", *, reason: str = OTHER_REASON) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NameTakenError(ConfigError, ValueError):

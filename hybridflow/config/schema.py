@@ -92,6 +92,13 @@ class TooLong(StrEnum):
     truncate_left = "truncate_left"  # its prompt loses its first tokens; how many are cut is said at the start
 
 
+class Malformed(StrEnum):
+    """Policy for a row that cannot be read or used."""
+
+    error = "error"  # the run ends, and names it
+    skip = "skip"  # it is left out; how many are, and why, is said at the start
+
+
 class Device(StrEnum):
     """Hardware of the slots that models run on. Slots without models are CPUs."""
 
@@ -107,6 +114,7 @@ class TaskConfig:
     name: str = MISSING  # the registered name of the task
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
     too_long: TooLong = TooLong.error  # of a row that does not fit rollout.max_sequence_tokens
+    malformed: Malformed = Malformed.error  # of a row that cannot be read, or used as it is
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of it, as enable_thinking
     tools: str = ""  # a JSON file with the list of tools that the chat template is given
     system_prompt: str = ""  # put before chats that have none

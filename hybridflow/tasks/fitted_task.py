@@ -1,13 +1,14 @@
 """The rows of a task as a run can take them: tokens that its models have, and lengths that fit.
 
-Rows that are too long are refused, left out or cut, as `task.too_long` says. What is left out does not depend on where
-a run is: all of a split is read once, at the start, and rows are numbered without those that are left out. So the order
-of training stays a function of seed and draw.
+Rows that are too long are refused, left out or cut, as `task.too_long` says; rows that cannot be used are refused or
+left out, as `task.malformed` says. What is left out does not depend on where a run is: all of a split is read once, at
+the start, and rows are numbered without those that are left out. So the order of training stays a function of seed and
+draw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,14 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import TooLong
+from hybridflow.config.schema import Malformed, TooLong
 from hybridflow.errors import DataError, shown
 from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.row_order import Portion
+from hybridflow.tasks.split_survey import PORTION, Survey, survey
 from hybridflow.tasks.task import Example, Task, named_row
 from hybridflow.tasks.vocabulary import Vocabulary
 
-LOOKED_AT = 1024  # rows of a split that are read before the start even if none is to be left out
+LOOKED_AT = PORTION  # rows of a split that are read before the start even if none is to be left out
 IDS = {"prompt_ids": "prompt", "response_ids": "response", "rejected_ids": "rejected response"}
 
 
@@ -52,25 +54,36 @@ class FittedTask(PreferenceTask):
     All methods that give rows raise DataError naming a row that cannot be used.
     """
 
-    def __init__(self, task: Task, limits: Limits, too_long: TooLong, ways: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        limits: Limits,
+        too_long: TooLong,
+        ways: Mapping[str, str],
+        malformed: Malformed = Malformed.error,
+    ) -> None:
         self.task = task
         self.limits = limits
         self.too_long = too_long
+        self.malformed = malformed
         self.ways = ways
         self.grader = task.grader
         self.answer_checks = task.answer_checks
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
         self.chat_form = task.chat_form
+        self._surveys: dict[str, Survey] = {}
         self._left: dict[str, np.ndarray] = {}
 
     def size(self, split: str) -> int:
         """Count the rows without those that are left out. Raises DataError if a split that the run uses has none."""
         rows = len(self._rows_left(split)) if self._drops(split) else self._size(split)
         if not rows and split in self.ways:
-            why = "every row is too long for this run" if self._size(split) else "it has no rows"
             use = "accuracy is measured on it" if split == "held_out" else "there is nothing to learn from"
-            raise DataError(f"split {split!r} is empty, and {use}: {why}; change the task's size({split!r}) or options")
+            raise DataError(
+                f"split {split!r} is empty, and {use}: {self._why_empty(split)}; change the task's size({split!r}) or "
+                "options"
+            )
         return rows
 
     def example(self, split: str, index: int) -> Example:
@@ -112,20 +125,43 @@ class FittedTask(PreferenceTask):
 
         Raises DataError for a row that cannot be used: any row if some may be too long, else one of the first.
         """
-        lines = []
+        lines: list[str] = []
         for split, way in self.ways.items():
             size = self.size(split)
-            if self.too_long is TooLong.error:
-                self._fitted(way, split, np.arange(min(size, LOOKED_AT)))
+            if not self._surveyed:
+                self._fitted(way, split, self._first(split, size))
                 continue
-            rows = self._size(split)
-            done = "cut on the left" if self.too_long is TooLong.truncate_left else "left out"
-            long = rows - size if self._drops(split) else int(self._long(way, split).sum())
-            if long:
-                kept = f" less {self.limits.response} for rollout.max_response_tokens" if way == "rows" else ""
-                fits = f"{self.limits.said}{kept}"
-                lines.append(f"task.too_long: {long} of the {rows} rows of {split} {done}: longer than {fits}")
+            surveyed = self._survey(split)
+            lines += self._told(split, way, surveyed)
+            if self.too_long is TooLong.error:
+                self._fitted(way, split, np.flatnonzero(surveyed.long)[:1])
         return lines
+
+    def _told(self, split: str, way: str, surveyed: Survey) -> Iterator[str]:
+        """Yield in a line each which rows of a split are skipped, and how many are left out or truncated."""
+        rows = len(surveyed.long)
+        for reason, count, first in surveyed.reasons():
+            yield f"task.malformed: {count} of the {rows} rows of {split} skipped: {reason}; the first: {first}"
+        long = int(surveyed.long.sum())
+        if long and self.too_long is not TooLong.error:
+            done = "cut on the left" if self.too_long is TooLong.truncate_left else "left out"
+            kept = f" less {self.limits.response} for rollout.max_response_tokens" if way == "rows" else ""
+            fits = f"{self.limits.said}{kept}"
+            yield f"task.too_long: {long} of the {rows} rows of {split} {done}: longer than {fits}"
+
+    def _first(self, split: str, size: int) -> np.ndarray:
+        """Return the numbers of the rows that are looked at before the start: the first, and one known to be bad."""
+        return np.concatenate([np.asarray(self.task.suspects(split)[:1], dtype=int), np.arange(min(size, LOOKED_AT))])
+
+    def _why_empty(self, split: str) -> str:
+        if not self._size(split):
+            return "it has no rows"
+        malformed = self._survey(split).malformed
+        if not malformed:
+            return "every row is too long for this run"
+        first = next(iter(malformed.values()))
+        others = "" if len(malformed) == self._size(split) else ", and every other is too long"
+        return f"{len(malformed)} of {self._size(split)} rows are malformed{others}; the first: {first}"
 
     def _size(self, split: str) -> int:
         """Return the wrapped task's own size. Raises DataError if it is no number of rows."""
@@ -143,8 +179,13 @@ class FittedTask(PreferenceTask):
     def _opening(self) -> list[int]:
         return self.task.encoder.opening
 
+    @property
+    def _surveyed(self) -> bool:
+        """Whether every row is read before the start."""
+        return self.too_long is not TooLong.error or self.malformed is Malformed.skip
+
     def _drops(self, split: str) -> bool:
-        return self.too_long is TooLong.drop and split in self.ways
+        return (self.too_long is TooLong.drop or self.malformed is Malformed.skip) and split in self.ways
 
     def _numbers(self, split: str, indices: ArrayLike) -> np.ndarray:
         """Translate row numbers into the wrapped task's own."""
@@ -158,15 +199,19 @@ class FittedTask(PreferenceTask):
 
     def _rows_left(self, split: str) -> np.ndarray:
         if split not in self._left:
-            self._left[split] = np.flatnonzero(~self._long(self.ways[split], split))
+            self._left[split] = self._survey(split).left(drop=self.too_long is TooLong.drop)
         return self._left[split]
 
-    def _long(self, way: str, split: str) -> np.ndarray:
-        """Tell which rows of a split are too long, [size] bool."""
-        numbers = np.arange(self._size(split))
-        parts = [numbers[start : start + LOOKED_AT] for start in range(0, len(numbers), LOOKED_AT)]
-        batches = (self._sound(way, split, part) for part in parts)
-        return np.concatenate([batch.lengths("prompt_ids") > self._room(batch) for batch in batches] or [numbers > 0])
+    def _survey(self, split: str) -> Survey:
+        if split not in self._surveys:
+            way = self.ways[split]
+            self._surveys[split] = survey(
+                lambda numbers: self._sound(way, split, numbers),
+                self._size(split),
+                lambda batch: batch.lengths("prompt_ids") > self._room(batch),
+                skip=self.malformed is Malformed.skip,
+            )
+        return self._surveys[split]
 
     def _room(self, batch: Batch) -> np.ndarray:
         """Return the tokens that the prompt of each row may have, [R]."""

@@ -6,7 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.errors import ConfigError, DataError, shown
+from hybridflow.errors import OTHER_REASON, ConfigError, DataError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
+from hybridflow.tasks.carried_columns import NOTHING, carried
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.encoder import Encoder, Message
 from hybridflow.tasks.grader_registry import Answers, graders
@@ -39,11 +40,15 @@ class Example:
             last turn is the assistant's is continued in that turn.
         answer: what the grader compares with, and what supervised training teaches; a number stands for its text.
         sample_id: the same for the same question in any split: an integer of any size, or a string.
+        metadata: whatever else is known of the row, as JSON can say it; graders see it and `rollouts/` has it.
+        source: the name of where the row came from, by which results are told apart.
     """
 
     prompt: str | Sequence[Message]
     answer: str
     sample_id: int | str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 class Task(ABC):
@@ -68,6 +73,9 @@ class Task(ABC):
     chat_form: ChatForm = ChatForm()
     """What a run makes of each prompt, from `task.system_prompt`, `task.as_chat` and `task.prefill`."""
 
+    carries: frozenset[str] = frozenset()
+    """Those of `metadata`, `messages` and `source` that its rows have, as far as is known; an example adds to them."""
+
     _asked: dict[tuple[str, int], Example] | None = None
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -86,8 +94,15 @@ class Task(ABC):
     def example(self, split: str, index: int) -> Example:
         """Return row `index` of a split; 0 <= index < size(split)."""
 
+    def suspects(self, split: str) -> Sequence[int]:
+        """Return the numbers of rows that are already known to be unusable; they are looked at before the start."""
+        return ()
+
     def rows(self, split: str, indices: ArrayLike) -> Batch:
         """Return rows with `prompt_ids` (ragged int64), `answer` ([R] str) and `sample_id` ([R] int or str).
+
+        And, where the task's rows have any: `metadata` and `messages` (the chat of the prompt), [R] str of JSON, and
+        `source` ([R] str).
 
         Raises:
             DataError, a ValueError: a row cannot be used; the message names it.
@@ -97,6 +112,7 @@ class Task(ABC):
         prompts = []
         answers = []
         ids = []
+        more = []
         for number, example in self._examples(split, indices):
             with named_row(split, number):
                 answers.append(as_text(example.answer))
@@ -106,10 +122,14 @@ class Task(ABC):
                 if not prompts[-1]:
                     raise ValueError(f"the prompt {shown(example.prompt)} has no tokens; at least one was expected")
                 ids.append(_plain_id(example.sample_id))
+                more.append(carried(example))
+        # Once known, a column stays: batches of one run are joined, and must not differ in what columns they have.
+        self.carries |= {name for row in more for name, entry in row.items() if entry != NOTHING[name]}
         return Batch(
             prompt_ids=Ragged.of(prompts, np.int64),
             answer=np.array(answers, dtype=object),
             sample_id=np.array(ids, dtype=object),
+            **{name: np.array([row[name] for row in more], dtype=object) for name in NOTHING if name in self.carries},
         )
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
@@ -199,7 +219,8 @@ def named_row(split: str, number: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise DataError(f"row {number} of split {split!r}: {error}") from error
+        reason = getattr(error, "reason", OTHER_REASON)
+        raise DataError(f"row {number} of split {split!r}: {error}", reason=reason) from error
 
 
 tasks: Registry[type[Task]] = Registry(

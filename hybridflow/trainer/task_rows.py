@@ -37,7 +37,8 @@ def load_task(config: Config) -> FittedTask:
         fitting = limits(config)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
-    return FittedTask(_task(config, algorithm, tokenizer), fitting, config.task.too_long, ways(algorithm))
+    task = _task(config, algorithm, tokenizer)
+    return FittedTask(task, fitting, config.task.too_long, ways(algorithm), config.task.malformed)
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:

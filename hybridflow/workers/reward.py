@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.batch import Batch
-from hybridflow.batch.weight_versions import WEIGHT_VERSION, shown
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
 from hybridflow.workers.grading_worker import GradingWorker
+from hybridflow.workers.rollout_entries import other_entries, our_entries
 from hybridflow.workers.worker import Context, workers
 
 
@@ -38,15 +38,9 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         # Half of a surrogate pair, which UTF-8 does not have, is written as JSON's own escape.
         with writing(path), into.open("a", encoding="utf-8", errors="backslashreplace") as file:
             for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-                line = {"step": step, "prompt": prompt, "response": response}
+                line: dict[str, Any] = {"step": step, "prompt": prompt, "response": response}
                 if "rejected_ids" in rollout:
                     line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
-                line |= {name: _entry(rollout, name, row) for name in LOGGED if name in rollout}
+                line |= our_entries(rollout, row)
+                line |= {name: entry for name, entry in other_entries(rollout, row).items() if name not in line}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
-
-
-LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "finish_reason", "truncated")
-
-
-def _entry(rollout: Batch, name: str, row: int) -> Any:
-    return shown(rollout.ragged(name)[row]) if name == WEIGHT_VERSION else rollout.dense(name)[row]

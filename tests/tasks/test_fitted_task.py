@@ -11,7 +11,7 @@ from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import TooLong
+from hybridflow.config.schema import Malformed, TooLong
 from hybridflow.errors import DataError
 from hybridflow.tasks import Example, PreferenceTask, Prompts
 from hybridflow.tasks.fitted_task import FittedTask, Limits
@@ -290,3 +290,74 @@ def test_an_end_that_the_model_does_not_have_is_named() -> None:
         DataError, match=r"row 4 of split 'train': its response has the token '<\|end\|>' \(id 12\), but"
     ):
         task.supervised("train", [4])
+
+
+class Broken(Long):
+    """`Long`, but that every seventh row has no usable answer, and every eleventh is refused by `example` itself."""
+
+    def example(self, split: str, index: int) -> Example:
+        if index % 11 == 10:
+            raise DataError(f"file.jsonl:{index}: no JSON", reason="no JSON")
+        example = super().example(split, index)
+        return Example(example.prompt, None, index) if index % 7 == 6 else example  # type: ignore[arg-type]
+
+
+def build_broken(too_long: str = "error", malformed: str = "skip", tokens: int = 99, rows: int = 100) -> FittedTask:
+    return FittedTask(Broken(rows=rows), Limits(tokens, 4), TooLong(too_long), WAYS, Malformed(malformed))
+
+
+def test_malformed_rows_are_skipped_and_counted_by_reason() -> None:
+    task = build_broken()
+    stays = [row for row in range(100) if row % 7 != 6 and row % 11 != 10]
+    assert task.size("train") == len(stays)
+    assert task.rows("train", np.arange(len(stays)))["sample_id"].tolist() == stays
+    lines = [line for line in task.look() if " train " in line]
+    assert lines == [
+        "task.malformed: 13 of the 100 rows of train skipped: cannot be used as it is; the first: row 6 of split "
+        "'train': the answer is None, of type NoneType; a text or a finite number was expected",
+        "task.malformed: 9 of the 100 rows of train skipped: no JSON; the first: file.jsonl:10: no JSON",
+    ]
+
+
+def test_malformed_and_long_rows_are_left_out_together() -> None:
+    task = build_broken("drop", tokens=12)
+    stays = [row for row in range(100) if row % 7 != 6 and row % 11 != 10 and row % 10 + 1 <= 8]
+    assert task.rows("train", np.arange(task.size("train")))["sample_id"].tolist() == stays
+    assert [line.partition(":")[0] for line in task.look()] == [*["task.malformed"] * 2, "task.too_long"] * 2
+
+
+def test_with_malformed_skipped_a_row_too_long_is_still_an_error_wherever_it_is() -> None:
+    with pytest.raises(DataError, match="row 8 of split 'train': its prompt of 9 tokens is too long"):
+        build_broken(tokens=12).look()
+
+
+def test_a_malformed_row_is_an_error_unless_it_is_to_be_skipped() -> None:
+    for too_long in TooLong:
+        with pytest.raises(DataError, match=r"row 6 of split 'train'|file.jsonl:10"):
+            build_broken(too_long, "error").look()
+
+
+def test_a_split_of_malformed_rows_alone_says_why_it_is_empty() -> None:
+    class Nothing(Long):
+        def example(self, split: str, index: int) -> Example:
+            raise DataError(f"line {index}: no JSON")
+
+    task = FittedTask(Nothing(rows=3), Limits(99, 4), TooLong.error, WAYS, Malformed.skip)
+    with pytest.raises(
+        DataError, match=r"split .train. is empty.* 3 of 3 rows are malformed; the first: line 0: no JSON"
+    ):
+        task.look()
+
+
+def test_a_row_that_a_task_suspects_is_looked_at_before_the_start() -> None:
+    class Suspicious(Broken):
+        def suspects(self, split: str) -> list[int]:
+            return [4003]
+
+        def example(self, split: str, index: int) -> Example:
+            if index == 4003:
+                raise DataError("line 4003: no JSON")
+            return Long.example(self, split, index)
+
+    with pytest.raises(DataError, match="line 4003"):
+        FittedTask(Suspicious(rows=5000), Limits(99, 4), TooLong.error, WAYS).look()
