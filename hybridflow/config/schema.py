@@ -108,6 +108,17 @@ class Device(StrEnum):
 
 
 @dataclass
+class CurriculumConfig:
+    """Order of training by a field of the rows that tells how hard they are, in place of a shuffled one."""
+
+    by: str = ""  # a field of their metadata, as difficulty or extra_info.level; empty: shuffled
+    levels: list[str] = field(default_factory=list)  # its values from easy to hard, where they are no numbers
+    descending: bool = False  # the large ones first
+    # 0: each epoch is sorted; N: the first has the easiest 1/N of the rows, the next 2/N, ..., from the Nth on all
+    pools: NotNegativeInt = 0
+
+
+@dataclass
 class TaskConfig:
     """Source of prompts."""
 
@@ -120,6 +131,7 @@ class TaskConfig:
     system_prompt: str = ""  # put before chats that have none
     as_chat: bool = False  # a prompt that is a text becomes a user's message
     prefill: str = ""  # the assistant's turn begins with this text
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
 
 
 @dataclass
@@ -142,9 +154,7 @@ class TrainerConfig:
     validation_prompts: Count = 512
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
-    # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
-    metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
-    sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`
+    metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live"])  # where metrics go; see docs/metrics.md
     print_every_step: bool = False  # a line for every step, also on a terminal
     collective_timeout_s: Seconds = 600.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none

@@ -12,8 +12,7 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 
 EARLIER = re.compile(r"earlier-(\d+)")
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints", *TRACKERS)
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
 
 
 class RunFolder:

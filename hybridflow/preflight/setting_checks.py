@@ -12,10 +12,10 @@ from types import MappingProxyType
 from hybridflow.config import recipes
 from hybridflow.config.model_roles import has_model, section, with_models
 from hybridflow.config.provenance import Origins
-from hybridflow.config.schema import SECTIONS, Config
+from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
-from hybridflow.preflight import combination_checks, component_checks, grader_checks, sink_checks, unused_settings
+from hybridflow.preflight import combination_checks, component_checks, grader_checks, unused_settings
 from hybridflow.preflight.model_checks import Facts
 
 
@@ -34,11 +34,13 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
     from hybridflow.algorithms.schedule import schedules
+    from hybridflow.observe.sinks import metric_sinks
 
     name = config.algorithm.name
     lines = [*_task(config)]
     lines += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
-    lines += sink_checks.problems(config)
+    for sink in config.trainer.metric_sinks:
+        lines += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, sink)
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
         return [*unknown, *lines, *combination_checks.problems(config)]
@@ -72,6 +74,7 @@ def own_roles(called: tuple[str, ...]) -> tuple[str, ...]:
 
 def _task(config: Config) -> Iterator[str]:
     from hybridflow.algorithms import algorithms
+    from hybridflow.tasks.mixture import source_problems
     from hybridflow.tasks.preference_task import PreferenceTask
     from hybridflow.tasks.task import tasks
 
@@ -81,6 +84,10 @@ def _task(config: Config) -> Iterator[str]:
         return
     task = tasks.get(name)
     yield from component_checks.wrong_options("task", name, task, config.task.options)
+    if name == "mixture" and "sources" in config.task.options:
+        yield from (f"task.options.{line}" for line in source_problems(config.task.options["sources"]))
+    if not config.task.curriculum.by and config.task.curriculum != CurriculumConfig():
+        yield "task.curriculum.by: nothing given, so the rest of task.curriculum does nothing; name a field of the rows"
     learner = config.algorithm.name
     if learner in algorithms and algorithms.get(learner).preferences and not issubclass(task, PreferenceTask):
         yield (

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Malformed, TooLong
+from hybridflow.config.schema import CurriculumConfig, Malformed, TooLong
 from hybridflow.errors import DataError, shown
+from hybridflow.tasks.curriculum import read_curriculum
 from hybridflow.tasks.preference_task import PreferenceTask
-from hybridflow.tasks.row_order import Portion
+from hybridflow.tasks.row_order import Curriculum, Portion
 from hybridflow.tasks.split_survey import PORTION, Survey, survey
 from hybridflow.tasks.task import Example, Task, named_row
 from hybridflow.tasks.vocabulary import Vocabulary
@@ -50,6 +51,7 @@ class FittedTask(PreferenceTask):
 
     Args:
         ways: by split that the run uses, the method that gives its rows: `rows`, `supervised` or `preferences`.
+        sort: what training sorts its rows by, if `by` names anything.
 
     All methods that give rows raise DataError naming a row that cannot be used.
     """
@@ -61,11 +63,13 @@ class FittedTask(PreferenceTask):
         too_long: TooLong,
         ways: Mapping[str, str],
         malformed: Malformed = Malformed.error,
+        sort: CurriculumConfig | None = None,
     ) -> None:
         self.task = task
         self.limits = limits
         self.too_long = too_long
         self.malformed = malformed
+        self.sort = sort
         self.ways = ways
         self.grader = task.grader
         self.answer_checks = task.answer_checks
@@ -74,6 +78,7 @@ class FittedTask(PreferenceTask):
         self.chat_form = task.chat_form
         self._surveys: dict[str, Survey] = {}
         self._left: dict[str, np.ndarray] = {}
+        self._curricula: dict[str, Curriculum] = {}
 
     def size(self, split: str) -> int:
         """Count the rows without those that are left out. Raises DataError if a split that the run uses has none."""
@@ -114,10 +119,18 @@ class FittedTask(PreferenceTask):
         for portion in kept:
             if not len(portion.rows):
                 raise DataError(
-                    f"split {split!r}: every row of the source {portion.name!r} is too long for this run; raise "
-                    f"{self.limits.said.partition(' =')[0]}, or leave the source out"
+                    f"split {split!r}: no row of the source {portion.name!r} is left: each is too long for this run "
+                    f"({self.limits.said}) or malformed; leave the source out of the mixture"
                 )
         return kept
+
+    def curriculum(self, split: str) -> Curriculum | None:
+        """Return by what training sorts a split's rows. Reads each of them, once; raises DataError for one without."""
+        if self.sort is None or not self.sort.by:
+            return None
+        if split not in self._curricula:
+            self._curricula[split] = read_curriculum(self, split, self.sort)
+        return self._curricula[split]
 
     def look(self) -> list[str]:
         """Read what can be known before the start; return a line for each split with rows that are left out or

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hybridflow.batch import Batch
-from hybridflow.tasks.row_order import row_order
+from hybridflow.tasks.row_order import Mixed, row_order
 from hybridflow.tasks.task import Task
 
 
@@ -35,7 +37,8 @@ class Prompts:
             raise ValueError(f"split {split!r} of the task is empty: there is nothing to train on; check its options")
         if rows_per_step < 1:
             raise ValueError(f"{rows_per_step} rows per step: at least 1 is needed")
-        self.order = row_order(self.size, seed, task.portions(split), task.curriculum(split))
+        self.portions = task.portions(split)
+        self.order = row_order(self.size, seed, self.portions, task.curriculum(split))
 
     def at(self, draw: int) -> np.ndarray:
         """Return [rows_per_step] int64 row numbers of draw 0, 1, 2, …"""
@@ -46,6 +49,19 @@ class Prompts:
         if draw < 0:
             raise ValueError(f"draw {draw}: draws count from 0")
         return draw * self.rows_per_step + np.arange(self.rows_per_step)
+
+    def shares(self) -> Iterator[str]:
+        """Yield in words the share of each source of a mixture, and how often it comes round."""
+        if not isinstance(self.order, Mixed):
+            return
+        whole = sum(self.order.counts)
+        for portion, count in zip(self.portions, self.order.counts, strict=True):
+            rows = len(portion.rows)
+            draws = rows * whole / count / self.rows_per_step
+            yield (
+                f"source {portion.name}: {count / whole:.4g} of the rows that training takes; its {rows} rows come "
+                f"round every {draws:.1f} draws"
+            )
 
     def batch(self, draw: int) -> Batch:
         """Return the rows of a draw, as `Task.rows` gives them."""

@@ -225,7 +225,7 @@ def named_row(split: str, number: int) -> Iterator[None]:
 
 tasks: Registry[type[Task]] = Registry(
     "task",
-    *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "word_sums")),
+    *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "mixture", "word_sums")),
     of=Task,
 )
 

@@ -47,6 +47,8 @@ def train(config: Config, running: Running, task: Task, outputs: Outputs, progre
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
     earlier = progress.seconds
+    for line in prompts.shares():
+        outputs.say(line)
     if prompts.rows_per_step > prompts.size:
         outputs.say(
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "

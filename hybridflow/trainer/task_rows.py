@@ -38,7 +38,9 @@ def load_task(config: Config) -> FittedTask:
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
     task = _task(config, algorithm, tokenizer)
-    return FittedTask(task, fitting, config.task.too_long, ways(algorithm), config.task.malformed)
+    return FittedTask(
+        task, fitting, config.task.too_long, ways(algorithm), config.task.malformed, config.task.curriculum
+    )
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:
