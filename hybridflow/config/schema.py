@@ -154,7 +154,9 @@ class TrainerConfig:
     validation_prompts: Count = 512
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
-    metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live"])  # where metrics go; see docs/metrics.md
+    # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
+    metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
+    sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`
     print_every_step: bool = False  # a line for every step, also on a terminal
     collective_timeout_s: Seconds = 600.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none

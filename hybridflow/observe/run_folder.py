@@ -12,7 +12,8 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 
 EARLIER = re.compile(r"earlier-(\d+)")
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints", *TRACKERS)
 
 
 class RunFolder:

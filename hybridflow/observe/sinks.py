@@ -1,8 +1,9 @@
 """Metric sinks: where the numbers of a run go. `trainer.metric_sinks` names them; the loop knows no more of them.
 
-A sink that is `required` ends the run when it fails: a checkpoint counts on the lines of `metrics.jsonl`. Any other is
-told of once, as a warning in the log, and left out from then on: hours of training do not end because a server is away.
-One that cannot even be opened ends the run before its first step.
+A sink gets its metrics on a thread of its own, beside the step. One that is `in_step` gets them in the loop, and one
+that is `required` too ends the run when it fails: a checkpoint counts on the lines of `metrics.jsonl`. Any other is
+told of once, as a warning in the log, and left out from then on: hours of training do not end because a server is away,
+nor do they wait for it. One that cannot even be opened ends the run before its first step.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from time import monotonic
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe import terminal
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.sink_thread import SinkThread
 from hybridflow.registry import Registry
+
+OPEN_WAIT_S = 60.0  # that a sink may take to open
+CLOSING = "as it was closed"
+CLOSE_WAIT_S = 60.0  # that sinks may take for what is left, all of them together, when a run ends
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +49,37 @@ class SinkContext:
 class MetricSink:
     """Base of metric sinks: opened before the first metrics come, closed once, however the run ends.
 
+    Parameters of a constructor after `context` are options, which `trainer.sink_options.NAME` gives. All methods are
+    called on one thread.
+
     Example:
         @metric_sinks.register("csv")
         class Csv(MetricSink):
-            def __init__(self, context):
+            def __init__(self, context, separator=","):
                 super().__init__(context)
+                self._separator = separator
                 self._file = (context.folder.path / "loss.csv").open("a")
 
             def log_step(self, step, metrics):
-                self._file.write(f"{step},{metrics['actor/loss']}\\n")
+                self._file.write(f"{step}{self._separator}{metrics['actor/loss']}\\n")
 
             def close(self):
                 self._file.close()
+
+    Attributes:
+        in_step: it gets its metrics in the loop, which waits for it.
+        required: it is `in_step`, and the run ends if it fails.
+        package: the module that it imports, and the extra of hybridflow that has it; "": none.
+        run_failed: whether an error ended the run; known when it is closed.
     """
 
+    in_step: ClassVar[bool] = False
     required: ClassVar[bool] = False
+    package: ClassVar[str] = ""
 
     def __init__(self, context: SinkContext) -> None:
         self.context = context
+        self.run_failed = False
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a step; steps are numbered from 0."""
@@ -72,13 +93,28 @@ class MetricSink:
         """Let go of what is open."""
 
 
-metric_sinks: Registry[type[MetricSink]] = Registry("metric sink", of=MetricSink)
+metric_sinks: Registry[type[MetricSink]] = Registry("metric sink", "hybridflow.observe.tracker_sinks", of=MetricSink)
+
+
+def in_step(name: str) -> bool:
+    """Tell whether the loop waits for a sink."""
+    kind = metric_sinks.get(name)
+    return kind.in_step or kind.required
+
+
+def missing_package(name: str) -> str | None:
+    """Tell what to install for a sink, by its registered name; None if nothing is missing."""
+    package = metric_sinks.get(name).package
+    if not package or find_spec(package) is not None:
+        return None
+    return f"{name} needs the package {package}, which is not installed: pip install 'hybridflow[{package}]'"
 
 
 @metric_sinks.register("jsonl")
 class JsonlSink(MetricSink):
     """`metrics.jsonl` of the run folder: a line for each step and each validation."""
 
+    in_step = True
     required = True
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -88,6 +124,8 @@ class JsonlSink(MetricSink):
 @metric_sinks.register("live")
 class LiveSink(MetricSink):
     """Bar on a terminal, elsewhere a line now and then. The trainer says in words how a validation went."""
+
+    in_step = True
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
@@ -112,48 +150,86 @@ class OpenSinks:
     """Sinks of a run, by name, fed and closed together."""
 
     def __init__(self) -> None:
-        self._sinks: dict[str, MetricSink] = {}
+        self._in_step: dict[str, MetricSink] = {}
+        self._beside: dict[str, SinkThread[MetricSink]] = {}
         self._failed: dict[str, str] = {}
 
     def open(self, name: str, context: SinkContext) -> None:
-        """Open one more. Raises HybridFlowError naming it if it cannot be opened."""
+        """Open one more. Raises HybridFlowError naming it if it cannot be opened, or takes too long for it."""
         try:
-            self._sinks[name] = metric_sinks.get(name)(context)
-        except HybridFlowError:
+            kind = metric_sinks.get(name)
+            make = partial(kind, context, **_options(context.config, name))
+            if in_step(name):
+                self._in_step[name] = make()
+                return
+            thread = SinkThread(name, make, partial(log.warning, "metric sink %r %s", name))
+            with terminal.tamed():  # clients of servers tell where their pages are
+                thread.open(OPEN_WAIT_S)
+            self._beside[name] = thread
+        except (HybridFlowError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise HybridFlowError(
                 f"trainer.metric_sinks: {name!r} cannot be opened: {error!r}; mend that, or leave it out"
             ) from error
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Give every sink the metrics of a step. Raises what a required one raises."""
-        for name, sink in list(self._sinks.items()):
-            self._act(name, partial(sink.log_step, step, metrics), f"at step {step}")
+        copied = dict(metrics)  # threads read it later
+        self._give(lambda sink: sink.log_step(step, copied), f"at step {step}")
 
     def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Give every sink the metrics of a validation, with `validation/` before their names. Raises as `log_step`."""
         named = {f"validation/{name}": value for name, value in metrics.items()}
-        for name, sink in list(self._sinks.items()):
-            self._act(name, partial(sink.log_validation, step, named), f"at the validation of step {step}")
+        self._give(lambda sink: sink.log_validation(step, named), f"at the validation of step {step}")
 
-    def close(self) -> None:
-        """Close those that are open, and tell again which failed: the first time may be hours up the log."""
-        for name, when in self._failed.items():
-            log.warning("metric sink %r failed %s: what came after that is not in it", name, when)
+    def close(self, *, run_failed: bool = False) -> None:
+        """Close those that are open, and tell again which failed: the first time may be hours up the log.
+
+        What is not done after `CLOSE_WAIT_S` is told of, and not waited for.
+        """
+        act = partial(_close, run_failed=run_failed)
+        for thread in self._beside.values():
+            thread.end(act, CLOSING)
         with ExitStack() as closing:  # all of them, also if one raises
-            for name, sink in list(self._sinks.items()):
-                closing.callback(self._act, name, sink.close, "as it was closed")
+            closing.callback(self._wait)
+            for name, sink in list(self._in_step.items()):
+                closing.callback(self._act, name, partial(act, sink), CLOSING)
+
+    def _wait(self) -> None:
+        until = monotonic() + CLOSE_WAIT_S
+        with terminal.tamed():
+            for thread in self._beside.values():
+                thread.wait(until)
+        failed = self._failed | {name: thread.failed for name, thread in self._beside.items()}
+        for name, when in failed.items():
+            if when not in ("", CLOSING):
+                log.warning("metric sink %r failed %s: what came after that is not in it", name, when)
+
+    def _give(self, act: Callable[[MetricSink], None], when: str) -> None:
+        for thread in self._beside.values():
+            thread.give(act, when)
+        for name, sink in list(self._in_step.items()):
+            self._act(name, partial(act, sink), when)
 
     def _act(self, name: str, act: Callable[[], None], when: str) -> None:
         try:
             act()
         except Exception as error:
-            if self._sinks[name].required:
+            if self._in_step[name].required:
                 raise
-            del self._sinks[name]
+            del self._in_step[name]
             self._failed[name] = when
             log.warning("metric sink %r failed %s, and is left out from now on: %r", name, when, error)
+
+
+def _close(sink: MetricSink, *, run_failed: bool) -> None:
+    sink.run_failed = run_failed
+    sink.close()
+
+
+def _options(config: Config, name: str) -> dict[str, Any]:
+    return {str(key): value for key, value in config.trainer.sink_options.get(name, {}).items()}
 
 
 @contextmanager
@@ -161,8 +237,10 @@ def open_sinks(names: Sequence[str], context: SinkContext) -> Iterator[OpenSinks
     """Open these sinks, and close them at the end, however it comes. Raises as `OpenSinks.open`."""
     sinks = OpenSinks()
     try:
-        for name in dict.fromkeys(names):
+        for name in sorted(dict.fromkeys(names), key=in_step):  # a bar moves only once all clients have had their say
             sinks.open(name, context)
         yield sinks
-    finally:
-        sinks.close()
+    except BaseException:
+        sinks.close(run_failed=True)
+        raise
+    sinks.close()

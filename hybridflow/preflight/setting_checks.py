@@ -15,7 +15,7 @@ from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
-from hybridflow.preflight import combination_checks, component_checks, grader_checks, unused_settings
+from hybridflow.preflight import combination_checks, component_checks, grader_checks, sink_checks, unused_settings
 from hybridflow.preflight.model_checks import Facts
 
 
@@ -34,13 +34,11 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
     from hybridflow.algorithms.schedule import schedules
-    from hybridflow.observe.sinks import metric_sinks
 
     name = config.algorithm.name
     lines = [*_task(config)]
     lines += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
-    for sink in config.trainer.metric_sinks:
-        lines += component_checks.unknown_name("trainer.metric_sinks", metric_sinks, sink)
+    lines += sink_checks.problems(config)
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
         return [*unknown, *lines, *combination_checks.problems(config)]

@@ -40,6 +40,7 @@ def test_there_are_names_to_look_for() -> None:
 def test_its_sink_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_files("docs/metrics.md", tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    list(metric_sinks)  # ours are all there before one is put among them
     monkeypatch.setattr(metric_sinks, "_components", metric_sinks.registered)
     config = load("train", ["experiment=addition", "plugins=[my_sinks]", "trainer.metric_sinks=[jsonl,csv]"])
     context = SinkContext(config, RunFolder(tmp_path / "run"), Live())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ class Unopened(MetricSink):
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SinkContext:
+    list(metric_sinks)  # ours are all there before any is put among them
     parts = {**metric_sinks.registered, "kept": Kept, "failing": Failing, "needed": Needed, "unopened": Unopened}
     monkeypatch.setattr(metric_sinks, "_components", parts)
     monkeypatch.setattr(Kept, "opened", [])
@@ -124,3 +127,67 @@ def test_what_is_left_is_told_from_where_the_run_goes_on(
     with open_sinks(["live"], begun) as sinks:
         sinks.log_step(1, METRICS)
     assert capsys.readouterr().out == "step 1 (2/3 done) · reward 0.500 · 10 tokens/s · 10 s left\n"
+
+
+class Hanging(MetricSink):
+    """Waits in its first step until it is let go, as a client does whose server is away."""
+
+    let_go = threading.Event()
+    run_failed_seen: list[bool] = []  # noqa: RUF012
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.let_go.wait()
+
+    def close(self) -> None:
+        self.run_failed_seen.append(self.run_failed)
+
+
+@pytest.fixture
+def hanging(context: SinkContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(metric_sinks, "_components", {**metric_sinks.registered, "hanging": Hanging})
+    monkeypatch.setattr(Hanging, "let_go", threading.Event())
+    monkeypatch.setattr(Hanging, "run_failed_seen", [])
+    yield
+    Hanging.let_go.set()
+
+
+def test_one_that_hangs_holds_neither_a_step_nor_the_end(
+    context: SinkContext, hanging: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridflow.observe.sinks.CLOSE_WAIT_S", 0.05)
+    monkeypatch.setattr("hybridflow.observe.sink_thread.MAX_WAITING", 3)
+    with caplog.at_level(logging.WARNING), open_sinks(["hanging", "kept"], context) as sinks:
+        for step in range(20):
+            sinks.log_step(step, METRICS)
+            threading.Event().wait(0.001)  # the other sink keeps up
+    assert [step for step, _ in Kept.opened[0].given] == list(range(20)) and Kept.opened[0].closed == 1
+    full, end = caplog.messages
+    assert re.fullmatch(r"metric sink 'hanging' takes no more at step [345], with 3 lines waiting: .* meanwhile", full)
+    assert re.search(
+        r"'hanging' was not done when the run ended, and was not waited for .*: (19|20|21) lines wait", end
+    )
+
+
+def test_what_is_left_at_the_end_is_waited_for(context: SinkContext, hanging: None) -> None:
+    with pytest.raises(ZeroDivisionError), open_sinks(["hanging"], context) as sinks:
+        sinks.log_step(0, METRICS)
+        Hanging.let_go.set()
+        raise ZeroDivisionError
+    assert Hanging.run_failed_seen == [True]
+
+
+def test_one_that_takes_too_long_to_open_ends_the_run(context: SinkContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr("hybridflow.observe.sinks.OPEN_WAIT_S", 0.01)
+    monkeypatch.setattr(Kept, "__init__", lambda sink, context: gate.wait())
+    with pytest.raises(HybridFlowError, match=r"'kept' cannot be opened: .*it did not open within 0\.01 s"):
+        open_sinks(["kept"], context).__enter__()
+    gate.set()
+
+
+def test_metrics_are_those_of_the_moment(context: SinkContext) -> None:
+    metrics = dict(METRICS)
+    with open_sinks(["kept"], context) as sinks:
+        sinks.log_step(0, metrics)
+        metrics.clear()
+    assert Kept.opened[0].given == [(0, METRICS)]
