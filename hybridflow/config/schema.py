@@ -152,6 +152,10 @@ class TrainerConfig:
     schedule: str = "sync"  # the order of a step's parts, by name
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512
+    validation_samples: Count = 1  # answers to each of them
+    validation_temperature: Annotated[float, Bounds(at_least=0.01, at_most=2, also={0: "the likeliest tokens"})] = 0.0
+    validation_sets: dict[str, Any] = field(default_factory=dict)  # name -> settings of a task: its held-out rows too
+    log_answers: bool = True  # write the answers of validations out
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
     # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
@@ -161,6 +165,7 @@ class TrainerConfig:
     collective_timeout_s: Seconds = 600.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
+    keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 
     def __post_init__(self) -> None:

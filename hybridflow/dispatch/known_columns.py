@@ -28,6 +28,7 @@ KINDS = {
     "metadata": "object",
     "messages": "object",
     "source": "object",
+    "answer_key": "object",
     "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "ragged int",

@@ -13,11 +13,11 @@ from hybridflow.observe.plain_json import as_json
 
 EARLIER = re.compile(r"earlier-(\d+)")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "model", "checkpoints", *TRACKERS)
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "validation", "model", "checkpoints", *TRACKERS)
 
 
 class RunFolder:
-    """Run folder: `config.yaml`, `metrics.jsonl`, `rollouts/`, `model/` and `checkpoints/` of one run.
+    """Run folder: `config.yaml`, `metrics.jsonl`, `rollouts/`, `validation/`, `model/` and `checkpoints/` of one run.
 
     A run that begins calls `archive_previous`, one that is resumed calls `truncate_to`, before it writes anything; both
     only once nothing but the training itself can still fail.
@@ -30,6 +30,11 @@ class RunFolder:
     def rollouts(self) -> Path:
         """Folder into which the ranks write rows."""
         return self.path / "rollouts"
+
+    @property
+    def validation(self) -> Path:
+        """Folder into which the ranks write the answers of validations."""
+        return self.path / "validation"
 
     @property
     def model(self) -> Path:
@@ -106,7 +111,9 @@ class RunFolder:
                     file.unlink()
 
     def _growing(self) -> list[Path]:
-        return sorted([*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl")])
+        return sorted(
+            [*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")]
+        )
 
 
 def _flushed_size(file: Path) -> int:

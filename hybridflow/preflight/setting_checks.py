@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from hybridflow.config import recipes
+from hybridflow.config import recipes, validation_sets
 from hybridflow.config.model_roles import has_model, section, with_models
 from hybridflow.config.provenance import Origins
-from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig
+from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig, TaskConfig
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
 from hybridflow.preflight import combination_checks, component_checks, grader_checks, sink_checks, unused_settings
@@ -36,7 +36,7 @@ def problems(
     from hybridflow.algorithms.schedule import schedules
 
     name = config.algorithm.name
-    lines = [*_task(config)]
+    lines = [*_task(config), *_validation(config)]
     lines += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
     lines += sink_checks.problems(config)
     if name not in algorithms:
@@ -76,22 +76,40 @@ def _task(config: Config) -> Iterator[str]:
     from hybridflow.tasks.preference_task import PreferenceTask
     from hybridflow.tasks.task import tasks
 
+    for key, settings in _task_sections(config):
+        name = settings.name
+        yield from component_checks.unknown_name(f"{key}.name", tasks, name)
+        if name in tasks:
+            yield from component_checks.wrong_options(key, name, tasks.get(name), settings.options)
+        if name == "mixture" and "sources" in settings.options:
+            yield from (f"{key}.options.{line}" for line in source_problems(settings.options["sources"]))
     name = config.task.name
-    yield from component_checks.unknown_name("task.name", tasks, name)
-    if name not in tasks:
-        return
-    task = tasks.get(name)
-    yield from component_checks.wrong_options("task", name, task, config.task.options)
-    if name == "mixture" and "sources" in config.task.options:
-        yield from (f"task.options.{line}" for line in source_problems(config.task.options["sources"]))
     if not config.task.curriculum.by and config.task.curriculum != CurriculumConfig():
         yield "task.curriculum.by: nothing given, so the rest of task.curriculum does nothing; name a field of the rows"
     learner = config.algorithm.name
-    if learner in algorithms and algorithms.get(learner).preferences and not issubclass(task, PreferenceTask):
+    pairs = learner in algorithms and algorithms.get(learner).preferences
+    if pairs and name in tasks and not issubclass(tasks.get(name), PreferenceTask):
         yield (
             f"task.name: {recipes.called(config)} learns from preferences, and {name} has none: make it a "
             "hybridflow.tasks.PreferenceTask, or choose another, such as addition_pairs"
         )
+
+
+def _task_sections(config: Config) -> Iterator[tuple[str, TaskConfig]]:
+    """Yield each section of settings of a task, with its key."""
+    yield "task", config.task
+    for name, settings in validation_sets.validation_sets(config).items():
+        yield f"trainer.validation_sets.{name}", settings
+
+
+def _validation(config: Config) -> Iterator[str]:
+    settings = config.trainer
+    if settings.validation_samples > 1 and not settings.validation_temperature:
+        yield (
+            f"trainer.validation_samples: {settings.validation_samples} answers to a question are all the same with "
+            "trainer.validation_temperature = 0; give it the temperature that the model is used with, such as 1"
+        )
+    yield from validation_sets.problems(config)
 
 
 def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

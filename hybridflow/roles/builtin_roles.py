@@ -211,6 +211,11 @@ class RewardRole(Role[RowsT]):
         """Return `rewards` ([R] float): the grade of each response."""
         raise NotImplementedError
 
+    @using("dp_proto", needs=kinds("response_ids"), gives=kinds("answer_key"))
+    def compute_answer_key(self, answers: RowsT) -> RowsT:
+        """Return `answer_key` ([R] strings): what each response comes to; equal ones are one vote of a majority."""
+        raise NotImplementedError
+
     @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
         """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.

@@ -43,6 +43,8 @@ def number_of(answer: str) -> Fraction:
 # Asked of every row before a run relies on it.
 exact.check_answer = as_text  # type: ignore[attr-defined]
 last_number.check_answer = number_of  # type: ignore[attr-defined]
+# Two ways of writing a number are one answer.
+last_number.answer_key = lambda response: str(written_numbers.last_number(response))  # type: ignore[attr-defined]
 
 
 @graders.register("has_seven")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridflow.config.schema import CostConfig, RewardConfig
-from hybridflow.tasks.grader_registry import BoundGrader, bind
+from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
 
 GraderSettings = RewardConfig | CostConfig
 
@@ -24,6 +24,16 @@ def options(settings: GraderSettings, name: str) -> Mapping[str, Any]:
 def bind_all(settings: GraderSettings) -> list[BoundGrader]:
     """Bring the graders of a role into the inner form, in the order of the settings. Raises as `bind`."""
     return [bind(name, options(settings, name)) for name in weights(settings)]
+
+
+def answer_key(settings: RewardConfig, response: str) -> str:
+    """Return what a response comes to: equal ones are the same answer where a majority of several is asked for.
+
+    The grader that says what is right may say so, with an attribute `answer_key`, a function of a response; else it is
+    the text less white space at its ends.
+    """
+    key = getattr(graders.get(accuracy_grader(settings)), "answer_key", None)
+    return str(key(response)) if key else response.strip()
 
 
 def accuracy_grader(settings: RewardConfig) -> str:

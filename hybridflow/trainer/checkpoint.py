@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -38,7 +39,7 @@ def save(config: Config, running: Running, folder: RunFolder, progress: Progress
         except BaseException:
             checkpoints.abandon(progress.steps)
             raise
-        checkpoints.keep(config.trainer.keep_last)
+        checkpoints.keep(config.trainer.keep_last, best=progress.best_steps)
     return perf_counter() - start
 
 
@@ -47,7 +48,8 @@ def _write(config: Config, running: Running, folder: RunFolder, progress: Progre
     for role in trained(running):
         running.groups[role].save_checkpoint(str(path / role))
     running.supervisor.wait_all()  # until all have written
-    state = asdict(progress) | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
+    best = None if progress.best_steps is None else progress.best  # JSON has no NaN
+    state = asdict(progress) | {"best": best} | {"algorithm": running.algorithm.state(), "files": folder.sizes()}
     (path / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
 
@@ -67,7 +69,17 @@ def load(running: Running, path: Path) -> Progress:
     accuracy = {int(steps): value for steps, value in state["accuracy"].items()}
     mean_grade = {int(steps): value for steps, value in state.get("mean_grade", {}).items()}
     learning = {role: Learning(**learning_state) for role, learning_state in state.get("learning", {}).items()}
-    return Progress(state["steps"], state["seconds"], accuracy, state["draws"], mean_grade, learning)
+    best = state.get("best")
+    return Progress(
+        state["steps"],
+        state["seconds"],
+        accuracy,
+        state["draws"],
+        mean_grade,
+        learning,
+        state.get("best_steps"),
+        math.nan if best is None else best,
+    )
 
 
 def sizes(path: Path) -> dict[str, int]:

@@ -4,6 +4,7 @@
       step-000010/          `manifest.json` names every file in it with size and sha256
       step-000020/
       LATEST                the name of the newest, for people and scripts
+      BEST                  the name of the best by `trainer.keep_best`
       .tmp-step-000030/     one that is being written
 
 A folder gets its name `step-…` by a rename, after everything in it and its manifest have reached the disk; that is the
@@ -30,6 +31,7 @@ from hybridflow.json_file import a_whole, read_object
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
+BEST = "BEST"
 FORMAT = 1
 MAX_PASSES = 20
 NAME = re.compile(r"step-(\d{6,})")
@@ -189,13 +191,19 @@ class Checkpoints:
             self._disk.flush(path)
         self._disk.write(folder / MANIFEST, Manifest(step, versions, entries(folder)).to_json())
         self._disk.rename(folder, final)
-        self._disk.write(self.path / f"{LATEST}.tmp", final.name + "\n")
-        self._disk.rename(self.path / f"{LATEST}.tmp", self.path / LATEST)
+        self._name(LATEST, final)
         return final
 
-    def keep(self, last: int) -> None:
-        """Remove all but the newest `last`."""
-        for step in self.steps()[:-last]:
+    def _name(self, name: str, folder: Path) -> None:
+        """Write the name of a checkpoint into the file `name`."""
+        self._disk.write(self.path / f"{name}.tmp", folder.name + "\n")
+        self._disk.rename(self.path / f"{name}.tmp", self.path / name)
+
+    def keep(self, last: int, best: int | None = None) -> None:
+        """Remove all but the newest `last` and that of step `best`, which the file BEST names."""
+        if best in self.steps():
+            self._name(BEST, self.at(best))
+        for step in (step for step in self.steps()[:-last] if step != best):
             doomed = self.path / f".old-{self.at(step).name}"
             self._disk.rename(self.at(step), doomed)  # at once, so that none is ever seen half removed
             self._disk.remove(doomed)

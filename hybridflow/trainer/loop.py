@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -22,7 +22,7 @@ from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.progress import Progress, without_advantages
 from hybridflow.trainer.step_metrics import derived
-from hybridflow.trainer.validation import judged, validate, with_preferences
+from hybridflow.trainer.validation import HeldOut, judged, validate, with_preferences
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,19 @@ class Outputs:
     say: Callable[[str], None]
 
 
-def train(config: Config, running: Running, task: Task, outputs: Outputs, progress: Progress) -> None:
-    """Take the steps that are left, and keep `progress` up to date; stop early at `trainer.stop_at_accuracy`."""
+def train(
+    config: Config,
+    running: Running,
+    task: Task,
+    outputs: Outputs,
+    progress: Progress,
+    more: Sequence[HeldOut] = (),
+) -> None:
+    """Take the steps that are left, and keep `progress` up to date; stop early at `trainer.stop_at_accuracy`.
+
+    Args:
+        more: sets to validate on, beside the task's own held-out rows.
+    """
     settings = config.trainer
     start = perf_counter()
     split = split_of(type(running.algorithm))
@@ -54,9 +65,10 @@ def train(config: Config, running: Running, task: Task, outputs: Outputs, progre
             f"algorithm.prompts_per_step = {prompts.rows_per_step} is more than the {prompts.size} rows of split "
             f"{split!r}: a step takes some of them more than once"
         )
+    sets = [HeldOut(task), *more]
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     if not progress.accuracy:
-        _validate(config, running, task, outputs, progress)
+        _validate(config, running, sets, outputs, progress)
     while not progress.ended(settings.steps, settings.stop_at_accuracy):
         context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
         metrics = _step(config, running, schedule, context, outputs.folder)
@@ -65,8 +77,8 @@ def train(config: Config, running: Running, task: Task, outputs: Outputs, progre
         progress.steps += 1
         progress.seconds = earlier + perf_counter() - start
         if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
-            _validate(config, running, task, outputs, progress)
-        if settings.save_every:
+            _validate(config, running, sets, outputs, progress)
+        if settings.save_every or progress.best_steps == progress.steps:
             _save(config, running, outputs, progress)
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
@@ -80,7 +92,9 @@ def _due(every: int, steps: int) -> bool:
 def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
     """Save every so often, and at the end."""
     settings = config.trainer
-    if _due(settings.save_every, progress.steps) or progress.ended(settings.steps, settings.stop_at_accuracy):
+    best = progress.best_steps == progress.steps
+    ended = progress.ended(settings.steps, settings.stop_at_accuracy)
+    if best or _due(settings.save_every, progress.steps) or ended:
         seconds = checkpoint.save(config, running, outputs.folder, progress)
         outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
 
@@ -174,9 +188,9 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
     return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
 
 
-def _validate(config: Config, running: Running, task: Task, outputs: Outputs, progress: Progress) -> None:
+def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs: Outputs, progress: Progress) -> None:
     """Validate, and tell of it in numbers and in words."""
-    measured = validate(config, running, task)
+    measured = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
     accuracy = progress.accuracy[progress.steps] = measured["accuracy"]
     line = f"after {progress.steps} steps: accuracy {accuracy:.3f}"
     if "mean_grade" in measured:
@@ -184,5 +198,8 @@ def _validate(config: Config, running: Running, task: Task, outputs: Outputs, pr
         line += f", mean grade {measured['mean_grade']:.3f}"
     failed = measured.get("failed_grades", 0)
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
+    others = "".join(f"; {one.name} {measured[f'{one.name}/accuracy']:.3f}" for one in sets if one.name)
     outputs.sinks.log_validation(progress.steps, measured)
-    outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}")
+    outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
+    if metric := config.trainer.keep_best:
+        progress.compare_best(metric, measured)

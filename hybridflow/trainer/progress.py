@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from hybridflow.errors import ConfigError
 
 OF_GIVEN_TEXT = ("nll", "dpo_loss")  # what supervised and preference losses report: a flow may learn from them too
 
@@ -34,6 +37,8 @@ class Progress:
         draws: of prompts that the steps took, one each unless the algorithm drew more: the data cursor.
         mean_grade: of the answers to held-out prompts, by the number of steps; none of pairs.
         learning: by role.
+        best_steps: the number of steps after which `trainer.keep_best` was best; None without any.
+        best: what it was then.
     """
 
     steps: int = 0
@@ -42,6 +47,23 @@ class Progress:
     draws: int = 0
     mean_grade: dict[int, float] = field(default_factory=dict)
     learning: dict[str, Learning] = field(default_factory=dict)
+    best_steps: int | None = None
+    best: float = math.nan
+
+    def compare_best(self, metric: str, measured: Mapping[str, float]) -> None:
+        """Take this validation for the best so far if it is; of equal ones the first is.
+
+        Raises ConfigError if no validation measures the metric.
+        """
+        if metric not in measured:
+            raise ConfigError(
+                f"trainer.keep_best: no validation of this run measures {metric!r}; there is {', '.join(measured)}"
+            )
+        value = measured[metric]
+        better = value < self.best if "loss" in metric else value > self.best
+        if self.steps and math.isfinite(value) and (self.best_steps is None or better):
+            self.best_steps = self.steps
+            self.best = value
 
     def ended(self, steps: int, stop_at_accuracy: float | None) -> bool:
         """Tell whether the run is done: all steps are taken, or the newest validation reached the accuracy."""

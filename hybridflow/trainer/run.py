@@ -24,7 +24,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.task_rows import load_task, notes
+from hybridflow.trainer.task_rows import load_task, load_validation_sets, notes
 from hybridflow.trainer.validation import held_out_rows, judged
 
 
@@ -49,6 +49,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         if source is not None and goes_on:
             folder.check_sizes(checkpoint.sizes(source))
         task = _checked_task(config, live)
+        more = load_validation_sets(config, live.say)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
@@ -63,7 +64,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         folder.write_config(resolved_yaml(config))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            train(config, running, task, Outputs(folder, opened, live.say), progress)
+            train(config, running, task, Outputs(folder, opened, live.say), progress, more)
         running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(running.algorithm.learner)
@@ -114,12 +115,14 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
     ends = [sorted(progress.accuracy)[end] for end in (0, -1)]
     before, after = (f"{progress.accuracy[steps]:.3f}" for steps in ends)
     grades = [f"{progress.mean_grade[steps]:.3f}" for steps in ends if steps in progress.mean_grade]
+    best = progress.best_steps
     live.table(
         config.run.name,
         {
             "accuracy before": before,
             "accuracy after": f"{after}  (held-out {rows})",
             **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
+            **({"best": f"{config.trainer.keep_best} {progress.best:.3f} after {best} steps"} if best else {}),
             "steps": str(progress.steps),
             "wall time": f"{progress.seconds:.0f} s",
             "run folder": str(folder.path),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config, TaskConfig
+from hybridflow.config.validation_sets import validation_sets
 from hybridflow.errors import ConfigError, shown
 from hybridflow.json_file import read_list
 from hybridflow.models import read_shape
-from hybridflow.tasks import Task
+from hybridflow.tasks import SPLITS, Task
 from hybridflow.tasks import build as build_task
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.chosen_graders import accuracy_grader, bind_all
@@ -20,14 +22,17 @@ from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
 from hybridflow.trainer.loop import split_of
-from hybridflow.trainer.validation import judged
+from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_task(config: Config) -> FittedTask:
+def load_task(config: Config, splits: Container[str] = SPLITS) -> FittedTask:
     """Load the configured task, with the tokenizer of the actor's model.
+
+    Args:
+        splits: those that will be read.
 
     Raises ConfigError if a model's folder cannot be read or the options are not right, and whatever the task raises.
     """
@@ -37,10 +42,28 @@ def load_task(config: Config) -> FittedTask:
         fitting = limits(config)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error
+    used = {split: way for split, way in ways(algorithm).items() if split in splits}
     task = _task(config, algorithm, tokenizer)
-    return FittedTask(
-        task, fitting, config.task.too_long, ways(algorithm), config.task.malformed, config.task.curriculum
-    )
+    return FittedTask(task, fitting, config.task.too_long, used, config.task.malformed, config.task.curriculum)
+
+
+def load_validation_sets(config: Config, say: Callable[[str], None]) -> list[HeldOut]:
+    """Load the tasks of `trainer.validation_sets`, and look at what validations will take of them.
+
+    Raises ConfigError naming a set that gives no such rows.
+    """
+    flow = algorithms.get(config.algorithm.name)
+    sets = []
+    for name, settings in validation_sets(config).items():
+        try:
+            task = load_task(replace(config, task=settings), ("held_out",))
+            for line in task.look():
+                say(f"{name}: {line}")
+            held_out_rows(flow, task, config.trainer.validation_prompts)
+        except (ConfigError, ValueError) as error:
+            raise ConfigError(f"trainer.validation_sets.{name}: {error}") from error
+        sets.append(HeldOut(task, name))
+    return sets
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:

@@ -1,8 +1,11 @@
-"""Validation: on questions that no training ever sees, greedy answers or, of a reward model, its preferences."""
+"""Validation: on questions that no training ever sees, answers or, of a reward model, its preferences."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 
@@ -13,44 +16,91 @@ from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import PreferenceTask, Task
 from hybridflow.tasks.grades import too_many_failed
+from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
 
 
-def validate(config: Config, running: Running, task: Task) -> dict[str, float]:
-    """Measure what the first `trainer.validation_prompts` held-out rows say.
+@dataclass(frozen=True)
+class HeldOut:
+    """Questions to validate on.
 
-    Of prompts, `accuracy` is the share of answers that are right, which a grade of `reward.right_grade` or more says,
-    and `mean_grade` the mean of the grades. The grades are the grader's, also where a model gives the rewards; those
-    that failed are in neither. Of pairs, `accuracy` is the share whose chosen side wins; there is the `loss` too, and
-    what else a loss of pairs says of whole pairs: `sign_accuracy`.
+    Attributes:
+        name: one of `trainer.validation_sets`; empty for those of the run's own task.
+    """
+
+    task: Task
+    name: str = ""
+
+
+def validate(config: Config, running: Running, sets: Sequence[HeldOut], *, step: int, folder: Path) -> dict[str, float]:
+    """Measure what the first `trainer.validation_prompts` held-out rows of each set say.
+
+    Of prompts, these are the `statistics` of `trainer.validation_samples` answers to each; those of a named set have
+    its name before theirs. The grades are the grader's, also where a model gives the rewards. Of pairs, `accuracy` is
+    the share whose chosen side wins; there is the `loss` too, and what else a loss of pairs says of whole pairs:
+    `sign_accuracy`.
+
+    Args:
+        step: how many have been taken.
+        folder: `validation` of the run folder, into which graded answers are written.
 
     Raises RoleError if a role fails, HybridFlowError if more grades fail than may.
     """
     running.supervisor.collect_metrics()  # of calls before it: they are none of the validation's
-    held_out = put(held_out_rows(type(running.algorithm), task, config.trainer.validation_prompts))
-    if judged(running.algorithm) == "pairs":
-        running.groups["reward_model"].compare(held_out)
-        metrics = running.supervisor.collect_metrics()
-        names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
-        return {name: metrics[metric] for name, metric in names.items() if metric in metrics}
+    measured: dict[str, float] = {}
+    for one in sets:
+        if judged(running.algorithm) == "pairs":
+            found = _of_pairs(config, running, one)
+        else:
+            found = statistics(graded_answers(config, running, one, step=step, folder=folder / one.name))
+        measured |= {f"{one.name}/{name}" if one.name else name: value for name, value in found.items()}
+    return measured
+
+
+def graded_answers(config: Config, running: Running, held_out: HeldOut, *, step: int, folder: Path) -> Answers:
+    """Answer the first held-out rows, write the answers to `folder/rank<i>.jsonl`, and return their grades.
+
+    Raises as `validate`.
+    """
+    settings = config.trainer
+    rows = held_out_rows(type(running.algorithm), held_out.task, settings.validation_prompts)
+    sources = [str(source) for source in rows.dense("source")] if "source" in rows else []
+    if settings.validation_samples > 1 or settings.validation_temperature:
+        rows = _copies(rows, settings.validation_samples, held_out.name)
     running.groups["actor"].sync_weights()
-    prompts = held_out | running.groups["actor"].generate_sequences(held_out, temperature=0.0)
-    rewards = running.groups["grader"].compute_reward(prompts)
+    questions = put(rows)
+    answers = questions | running.groups["actor"].generate_sequences(
+        questions, temperature=settings.validation_temperature
+    )
+    grader = running.groups["grader"]
+    answers |= grader.compute_reward(answers)
+    keys = grader.compute_answer_key(answers).get().dense("answer_key") if settings.validation_samples > 1 else ()
+    if settings.log_answers:
+        grader.log_rollouts(answers, step=step, folder=str(folder))
     problem = too_many_failed(config, running.supervisor.collect_metrics())
     if problem is not None:
         raise HybridFlowError(f"validation: {problem}")
-    return of_grades(rewards.get().dense("rewards"), config.reward.right_grade)
+    grades = answers.select_columns(["rewards"]).get().dense("rewards")
+    return Answers(grades, settings.validation_samples, config.reward.right_grade, list(keys), sources)
 
 
-def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
-    """Summarize [R] float32 grades, NaN standing for one that failed; `right`: the smallest grade that is right."""
-    known = grades[np.isfinite(grades)]
-    failed = float(len(grades) - len(known))
-    if not len(known):
-        return {"accuracy": math.nan, "mean_grade": math.nan, "failed_grades": failed}
-    share = float((known >= np.float32(right)).mean())
-    mean = float(known.mean(dtype=np.float64))
-    return {"accuracy": share, "mean_grade": mean, "failed_grades": failed}
+def _copies(rows: Batch, samples: int, name: str) -> Batch:
+    """Return each row `samples` times, with random streams that are the same at every validation of the set.
+
+    So two validations differ by what was learned between them and not by their draws.
+    """
+    numbers = np.repeat(np.arange(len(rows)), samples)
+    digest = blake2b(name.encode(), digest_size=4).digest()
+    first = int.from_bytes(digest, "little") >> 1 << 31
+    return rows.select(numbers) | Batch(stream_id=first + np.arange(len(numbers), dtype=np.int64))
+
+
+def _of_pairs(config: Config, running: Running, held_out: HeldOut) -> dict[str, float]:
+    rows = held_out_rows(type(running.algorithm), held_out.task, config.trainer.validation_prompts)
+    running.groups["reward_model"].compare(put(rows))
+    metrics = running.supervisor.collect_metrics()
+    names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
+    return {name: metrics[metric] for name, metric in names.items() if metric in metrics}
 
 
 def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:

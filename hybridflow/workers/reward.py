@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybridflow.batch import Batch
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
+from hybridflow.tasks.chosen_graders import answer_key
 from hybridflow.workers.grading_worker import GradingWorker
 from hybridflow.workers.rollout_entries import other_entries, our_entries
 from hybridflow.workers.worker import Context, workers
@@ -23,6 +26,10 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
 
     def compute_reward(self, rollout: Batch) -> Batch:
         return Batch(rewards=self.graded(rollout))
+
+    def compute_answer_key(self, answers: Batch) -> Batch:
+        keys = [answer_key(self.context.config.reward, text) for text in self.texts(answers, "response_ids")]
+        return Batch(answer_key=np.array(keys, dtype=object))
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         lengths = greedy.ragged("response_ids").lengths

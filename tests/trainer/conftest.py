@@ -72,6 +72,13 @@ APART = (
     "algorithm.policy_loss.entropy_coef=0.01",
     *SIZES[1:],
 )
+# Two sampled answers to each question, also to those of a set.
+VALIDATIONS = (
+    "trainer.validation_samples=2",
+    "trainer.validation_temperature=1",
+    "+trainer.validation_sets.small={name: addition, options: {max_operand: 9, zero_pad: true, reverse_answer: true}}",
+    "trainer.keep_best=pass@2",
+)
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,15 @@ class Ran:
         return [line for line in lines if "timing_s/step" in line]
 
     @property
+    def validations(self) -> list[dict[str, float]]:
+        """The metrics of each validation."""
+        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if "validation/accuracy" in line]
+
+    @property
     def accuracy(self) -> list[float]:
         """Each validation's accuracy."""
-        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
+        return [line["validation/accuracy"] for line in self.validations]
 
 
 Launch = Callable[..., Ran]
@@ -162,7 +174,7 @@ def interrupted(place: Path, warm: Ran) -> Ended:
 def apart(launch: Launch, warm: Ran) -> Ran:
     """Three steps of GRPO that generates on a pool of its own, each of them saved."""
     assert warm.status == 0, warm.output
-    return launch("train", "apart", *APART, "trainer.save_every=1", "trainer.keep_last=3")
+    return launch("train", "apart", *APART, *VALIDATIONS, "trainer.save_every=1", "trainer.keep_last=3")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.trainer.checkpoint_store import LATEST, MANIFEST, CheckpointError, Checkpoints, Disk, Manifest, verify
+from hybridflow.trainer.checkpoint_store import (
+    BEST,
+    LATEST,
+    MANIFEST,
+    CheckpointError,
+    Checkpoints,
+    Disk,
+    Manifest,
+    verify,
+)
 
 
 class CrashError(Exception):
@@ -228,3 +237,13 @@ def test_a_manifest_of_any_bytes_is_told(tmp_path: Path, content: bytes) -> None
     (tmp_path / MANIFEST).write_bytes(content)
     with pytest.raises(CheckpointError, match="is not a checkpoint: its manifest"):
         verify(tmp_path)
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3, 4):
+        write(checkpoints.begin(step), step)
+        checkpoints.commit(step, {})
+        checkpoints.keep(1, best=2 if step > 1 else None)
+    assert checkpoints.steps() == [2, 4]
+    assert (tmp_path / BEST).read_text() == "step-000002\n"

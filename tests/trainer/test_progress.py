@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
 from hybridflow.losses.policy_losses import policy_losses
+from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.loop import _learns_by_advantages, _nothing_left
 from hybridflow.trainer.progress import Learning, Progress
-from hybridflow.trainer.validation import of_grades
 
 PLANNED = 4
 
@@ -115,6 +116,11 @@ def test_the_counts_go_on_where_a_checkpoint_left_them() -> None:
     assert (resumed.fault("actor") or "").startswith("8 of 12")
 
 
+def of_grades(grades: np.ndarray, right: float) -> dict[str, float]:
+    """Statistics of one answer to each question."""
+    return {name: value for name, value in statistics(Answers(grades, 1, right)).items() if not name.endswith("_se")}
+
+
 def test_accuracy_is_the_share_that_is_right_and_not_the_mean() -> None:
     found = of_grades(np.array([1.0, 0.5, 0.5, 0.0, np.nan], dtype=np.float32), 1.0)
     assert found == {"accuracy": 0.25, "mean_grade": 0.5, "failed_grades": 1}
@@ -142,3 +148,24 @@ def test_without_any_grade_nothing_is_known() -> None:
 def test_a_step_that_had_nothing_to_learn_from_says_why(measured: dict[str, float], told: str) -> None:
     found = _nothing_left(Config(), {"rollout/rows": 8.0, **measured})
     assert found == f"none of its 8 rows was left to learn from{told}"
+
+
+def test_the_best_validation_is_the_first_of_equal_ones_and_none_before_the_first_step() -> None:
+    progress = Progress()
+    for steps, value in ((0, 0.9), (10, 0.5), (20, 0.7), (30, 0.7), (40, math.nan), (50, 0.6)):
+        progress.steps = steps
+        progress.compare_best("accuracy", {"accuracy": value})
+    assert (progress.best_steps, progress.best) == (20, 0.7)
+
+
+def test_of_a_loss_the_smallest_is_best() -> None:
+    progress = Progress()
+    for steps, value in ((10, 0.5), (20, 0.3), (30, 0.4)):
+        progress.steps = steps
+        progress.compare_best("loss", {"loss": value})
+    assert (progress.best_steps, progress.best) == (20, 0.3)
+
+
+def test_a_metric_that_no_validation_measures_is_named_with_those_that_it_does() -> None:
+    with pytest.raises(ConfigError, match="keep_best: no validation of this run measures 'acuracy'; there is accuracy"):
+        Progress().compare_best("acuracy", {"accuracy": 1.0})

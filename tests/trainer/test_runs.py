@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step["actor/grad_norm"] > 0
         assert not any(name.startswith("critic/value") for name in step), "GRPO has no critic"
+
+
+def test_validations_sample_several_answers_keep_them_and_the_best_checkpoint(apart: Ran) -> None:
+    """The numbers in `metrics.jsonl` are those of the answers in `validation/`."""
+    last = apart.validations[-1]
+    for folder, prefix in ((apart.folder / "validation", ""), (apart.folder / "validation" / "small", "small/")):
+        rows = [row for row in answers_in(folder) if row["step"] == 3]
+        of_question = [
+            [row["rewards"] for row in rows if row["sample_id"] == id] for id in {r["sample_id"] for r in rows}
+        ]
+        assert {len(grades) for grades in of_question} == {2}, "both answers to a question are there"
+        assert last[f"validation/{prefix}accuracy"] == np.mean([grade for grades in of_question for grade in grades])
+        assert last[f"validation/{prefix}pass@2"] == pytest.approx(np.mean([max(grades) for grades in of_question]))
+    measured = {line["step"]: line["validation/pass@2"] for line in apart.validations if line["step"]}
+    best = max(measured, key=lambda step: (measured[step], -step))
+    assert (apart.folder / "checkpoints/BEST").read_text() == f"step-{best:06d}\n"
+
+
+def answers_in(folder: Path) -> list[dict[str, Any]]:
+    files = sorted(folder.glob("rank*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 STREAMING = """
