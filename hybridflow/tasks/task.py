@@ -42,6 +42,7 @@ class Example:
         sample_id: the same for the same question in any split: an integer of any size, or a string.
         metadata: whatever else is known of the row, as JSON can say it; graders see it and `rollouts/` has it.
         source: the name of where the row came from, by which results are told apart.
+        response: what supervised training teaches, if that is not the answer alone.
     """
 
     prompt: str | Sequence[Message]
@@ -49,6 +50,7 @@ class Example:
     sample_id: int | str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    response: str | None = None
 
 
 class Task(ABC):
@@ -133,10 +135,13 @@ class Task(ABC):
         )
 
     def supervised(self, split: str, indices: ArrayLike) -> Batch:
-        """Return `rows` with `response_ids` (ragged int64): the answer and its end."""
+        """Return `rows` with `response_ids` (ragged int64): the response, or else the answer, and its end."""
         with self._each_example_once():
             batch = self.rows(split, indices)
-            return batch | Batch(response_ids=self.responses(split, indices, batch.dense("answer").tolist()))
+            answers = batch.dense("answer").tolist()
+            given = [example.response for _, example in self._examples(split, indices)]
+            texts = [answer if text is None else text for text, answer in zip(given, answers, strict=True)]
+            return batch | Batch(response_ids=self.responses(split, indices, texts))
 
     def responses(self, split: str, indices: ArrayLike, texts: Sequence[str]) -> Ragged:
         """Return token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
@@ -225,7 +230,10 @@ def named_row(split: str, number: int) -> Iterator[None]:
 
 tasks: Registry[type[Task]] = Registry(
     "task",
-    *(f"hybridflow.tasks.{name}" for name in ("addition", "addition_pairs", "addition_sevens", "mixture", "word_sums")),
+    *(
+        f"hybridflow.tasks.{name}"
+        for name in ("addition", "addition_pairs", "addition_sevens", "mixture", "rows_task", "word_sums")
+    ),
     of=Task,
 )
 

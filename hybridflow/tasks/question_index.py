@@ -1,0 +1,101 @@
+"""One reading of all rows before a run: which question each asks, which split it is in, and which cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+
+from hybridflow.tasks.carried_columns import NOTHING, carried
+from hybridflow.tasks.row_files import Rows, each
+from hybridflow.tasks.row_formats import Mapper, Question
+from hybridflow.tasks.strict_json import RowError
+from hybridflow.tasks.task import Example
+
+_LAST = 2**64 - 1
+
+
+@dataclass(frozen=True)
+class QuestionIndex:
+    """What is known of all rows.
+
+    Attributes:
+        numbers: row numbers by split, [n] int64.
+        suspects: places in a split of rows that cannot be read.
+        carries: the columns of `carried_columns` that some row has.
+        fingerprint: of all that the rows ask and answer, in their order.
+        shared: rows of training that were left out, as `held_out` asks the same.
+    """
+
+    numbers: Mapping[str, np.ndarray]
+    suspects: Mapping[str, Sequence[int]]
+    carries: frozenset[str]
+    fingerprint: str
+    shared: int
+
+
+def question_hash(question: Question) -> int:
+    """Hash what a question asks to 64 bits: the same in every process and whatever else its row has."""
+    return _hash(json.dumps(question.prompt, sort_keys=True, default=str))
+
+
+def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, fraction: float) -> QuestionIndex:
+    """Read all rows, and share them out to splits.
+
+    Args:
+        first_held_out: the number of the first row that is to be measured on; None: chosen by hash.
+        fraction: of the questions, those that are then chosen.
+
+    Raises ValueError if no question can be held out, or none is left to learn from.
+    """
+    hashes = np.full(len(rows), _LAST, dtype=np.uint64)
+    bad: list[int] = []
+    carries: set[str] = set()
+    digest = blake2b(digest_size=16)
+    for number in each(rows):
+        try:
+            question, metadata, source, _ = mapper.read(rows.row(number))
+            hashes[number] = question_hash(question)
+            if len(carries) < len(NOTHING):
+                row = carried(Example(question.prompt, "", 0, metadata, source))
+                carries |= {name for name, entry in row.items() if entry != NOTHING[name]}
+            said = (question.answer, question.response, question.rejected)
+            digest.update(f"{hashes[number]} {json.dumps(said, default=str)}\n".encode())
+        except RowError as fault:
+            bad.append(number)
+            digest.update(f"{fault.reason}\n".encode())
+    return _shared_out(hashes, bad, first_held_out, fraction, frozenset(carries), digest.hexdigest())
+
+
+def _shared_out(
+    hashes: np.ndarray,
+    bad: Sequence[int],
+    first_held_out: int | None,
+    fraction: float,
+    carries: frozenset[str],
+    fingerprint: str,
+) -> QuestionIndex:
+    sound = np.ones(len(hashes), dtype=bool)
+    sound[list(bad)] = False
+    if first_held_out is None:
+        held_out = sound & (hashes < np.uint64(int(fraction * 2**64)))
+        if sound.any() and not held_out.any():  # few rows: one question all the same
+            held_out = sound & (hashes == hashes[sound].min())
+        shared = np.zeros(len(hashes), dtype=bool)
+    else:
+        held_out = np.arange(len(hashes)) >= first_held_out
+        shared = ~held_out & sound & np.isin(hashes, np.unique(hashes[held_out & sound]))
+    train = np.flatnonzero(~held_out & ~shared)
+    measured = np.flatnonzero(held_out)
+    measured = measured[np.argsort(hashes[measured], kind="stable")]
+    numbers = {"train": train, "held_out": measured, "warmup": train}
+    suspects = {split: np.flatnonzero(~sound[members]).tolist() for split, members in numbers.items()}
+    return QuestionIndex(numbers, suspects, carries, fingerprint, int(shared.sum()))
+
+
+def _hash(text: str) -> int:
+    # Half of a surrogate pair, which UTF-8 does not have, is hashed all the same: it is told when the row is used.
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
