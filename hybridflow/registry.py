@@ -55,6 +55,9 @@ class Registry(Generic[T]):
             if known is not None and _place(known) != _place(component):
                 places = f"{_place(known)} and {_place(component)}"
                 raise NameTakenError(f"{self.kind} {name!r} is registered twice: {places}; give one another name")
+            if unwritten := sorted(getattr(component, "__abstractmethods__", ())):
+                lacking = ", ".join(unwritten)
+                raise TypeError(f"{self.kind} {name!r}: {_place(component)} does not write what it must: {lacking}")
             self._components[name] = component
             return component
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -222,3 +223,22 @@ def test_a_taken_name_and_a_part_of_another_kind_are_told_where_they_are_registe
     with pytest.raises(ImportError, match=r"mine\.py:3") as error:
         import_plugins([module("mine", REGISTRIES + text)])
     assert told in str(error.value)
+
+
+def test_a_class_that_leaves_something_unwritten_is_refused() -> None:
+    class Base(ABC):
+        @classmethod
+        @abstractmethod
+        def build(cls) -> int: ...
+
+        @abstractmethod
+        def act(self) -> None: ...
+
+    registry: Registry[type[Base]] = Registry("engine", of=Base)
+    with pytest.raises(TypeError, match=r"engine 'half': .*Half does not write what it must: act$"):
+
+        @registry.register("half")
+        class Half(Base):
+            @classmethod
+            def build(cls) -> int:
+                return 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
+from hybridflow.algorithms.class_checks import refuse_misdeclared
 from hybridflow.algorithms.missing_attributes import missing_role, refuse_renamed
 from hybridflow.algorithms.row_filtering import kept_rows
 from hybridflow.algorithms.step_context import StepContext
@@ -78,6 +79,7 @@ class Algorithm:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_renamed(cls, *vars(cls))
+        refuse_misdeclared(cls, Algorithm)
 
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config = config

@@ -6,18 +6,22 @@ checks and the help know these keys as they know ours: types, bounds, the neares
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import MISSING, FrozenInstanceError, field, fields, is_dataclass, make_dataclass
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from hybridflow.bounds import Bounds, number
 from hybridflow.config.schema import SECTIONS, Config
 from hybridflow.errors import NameTakenError
 
 T = TypeVar("T")
+
+HYDRAS = ("hydra", "defaults")
+"""Top-level keys that mean something to Hydra."""
 
 _added: dict[str, type] = {}
 
@@ -38,18 +42,33 @@ def add(name: str, settings: type) -> None:
         raise TypeError(
             f"{prefix} need a section of that name, which cannot be written as a key; name it like a variable"
         )
-    if name in SECTIONS:
-        raise NameTakenError(
-            f"{prefix} need a section of that name, and hybridflow has one; give the role another name"
-        )
+    if name in (*SECTIONS, *HYDRAS):
+        whose = "Hydra" if name in HYDRAS else "hybridflow"
+        raise NameTakenError(f"{prefix} need a section of that name, and {whose} has one; give the role another name")
     bare = [entry.name for entry in fields(settings) if entry.default is MISSING and entry.default_factory is MISSING]
     if bare:
         raise TypeError(f"{prefix} have no default for {', '.join(bare)}: give one, or omegaconf.MISSING")
     try:
         OmegaConf.structured(settings)
-    except OmegaConfBaseException as error:
-        raise TypeError(f"{prefix} have a field that settings cannot hold: {str(error).splitlines()[0]}") from error
+        wrong = list(_unbounded(settings))
+    except Exception as error:  # OmegaConf's own, and what reading an annotation raises
+        raise TypeError(f"{prefix} have a field that settings cannot hold: {_first_line(error)}") from error
+    if wrong:
+        raise TypeError(f"{prefix} have Bounds for {', '.join(wrong)}, which is no number: int or float was expected")
     _added[name] = settings
+
+
+def _unbounded(kind: Any, above: str = "") -> Iterator[str]:
+    """Yield the fields whose bounds nobody would look at."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from _unbounded(hint, f"{above}{name}.")
+        elif any(isinstance(extra, Bounds) for extra in getattr(hint, "__metadata__", ())) and number(hint) is None:
+            yield f"{above}{name}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def added() -> tuple[str, ...]:
@@ -95,7 +114,9 @@ def frozen(settings: T) -> T:
         kind.__name__, (kind,), {"__setattr__": _refuse, "__delattr__": _refuse, "__module__": kind.__module__}
     )
     copy: Any = object.__new__(sealed)
-    vars(copy).update({name: frozen(value) for name, value in vars(settings).items()})
+    others = getattr(settings, "__dict__", {})  # what `__post_init__` made; a class with slots has none
+    for name in dict.fromkeys((*(entry.name for entry in fields(settings)), *others)):
+        object.__setattr__(copy, name, frozen(getattr(settings, name)))
     return cast(T, copy)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hybridflow.algorithms import algorithms
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.dispatch import protocols
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.losses.advantages import advantages
@@ -26,7 +27,7 @@ from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
-    losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, training_engines,
+    losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, schedules, training_engines,
     generation_engines, algorithms,
 )  # fmt: skip
 Registered = Mapping[str, Mapping[str, Any]]

@@ -59,7 +59,7 @@ class Method:
         if self.reads_of is None:
             return self
         needs, optional = self.reads_of(*args, **kwargs)
-        kinds = {**self.kinds, **_kinds(needs, optional)}
+        kinds = {**self.kinds, **declared_kinds(needs, optional)}
         return replace(self, needs=tuple(needs), optional=tuple(optional), kinds=kinds, reads_of=None)
 
     @property
@@ -88,7 +88,7 @@ def using(
     columns that it adds to them. It gives each row once, in any order.
 
     Raises ValueError for a kind that does not exist, and for a method that streams and does not say what it gives;
-    TypeError for `may`, the former name of `optional`.
+    TypeError for a text in the place of several names, and for `may`, the former name of `optional`.
     """
     if may is not None:
         raise TypeError("dispatch.using: `may` is called `optional` now; write optional=[...]")
@@ -96,7 +96,7 @@ def using(
         raise ValueError("a method that streams must declare the columns that it gives")
     reads_of = needs if callable(needs) else None
     columns = None if callable(needs) or needs is None else needs
-    kinds = _kinds(columns or (), optional, gives or ())
+    kinds = declared_kinds(columns or (), optional, gives or ())
 
     def mark(function: Callable[Concatenate[S, P], R]) -> Declared[P, R]:
         function._dispatch = Method(  # type: ignore[attr-defined]
@@ -147,8 +147,14 @@ def methods(cls: type) -> dict[str, Method]:
     return declared
 
 
-def _kinds(*declared: Columns) -> dict[str, str]:
-    """Collect the kinds of columns that are declared with one. Raises ValueError for a kind that does not exist."""
+def declared_kinds(*declared: Columns) -> dict[str, str]:
+    """Collect the kinds of columns that are declared with one.
+
+    Raises ValueError for a kind that does not exist, TypeError for a text in the place of several names.
+    """
+    for columns in declared:
+        if isinstance(columns, str):
+            raise TypeError(f"{columns!r} was declared as columns; several names are expected, as [{columns!r}]")
     named = [columns for columns in declared if isinstance(columns, Mapping)]
     kinds = {name: kind for columns in named for name, kind in columns.items() if kind}
     wrong = sorted(set(kinds.values()) - set(KINDS))

@@ -23,7 +23,7 @@ from hybridflow.batch import Batch
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Reads
 from hybridflow.dispatch.known_columns import kinds
-from hybridflow.dispatch.method import Columns
+from hybridflow.dispatch.method import Columns, declared_kinds
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.metrics import Metrics
 from hybridflow.registry import Registry
@@ -92,6 +92,10 @@ class Loss:
     at_sampling_temperature: ClassVar[bool] = True
     aggregate: str = "token_mean"
     terms: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        declared_kinds(cls.needs, cls.optional)  # what is wrong with them is told where they are written
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -9,6 +9,7 @@ nor do they wait for it. One that cannot even be opened ends the run before its 
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class SinkContext:
     steps_taken: int = 0
 
 
-class MetricSink:
+class MetricSink(ABC):
     """Base of metric sinks: opened before the first metrics come, closed once, however the run ends.
 
     Parameters of a constructor after `context` are options, which `trainer.sink_options.NAME` gives. All methods are
@@ -81,9 +82,9 @@ class MetricSink:
         self.context = context
         self.run_failed = False
 
+    @abstractmethod
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a step; steps are numbered from 0."""
-        raise NotImplementedError
 
     def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take the metrics of a validation before that step. Their names begin with `validation/`."""
@@ -91,6 +92,7 @@ class MetricSink:
 
     def close(self) -> None:
         """Let go of what is open."""
+        return
 
 
 metric_sinks: Registry[type[MetricSink]] = Registry("metric sink", "hybridflow.observe.tracker_sinks", of=MetricSink)

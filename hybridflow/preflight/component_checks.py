@@ -5,6 +5,7 @@ Losses are written with torch, which is imported to ask them; so this is asked l
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,17 @@ def unknown_name(key: str, registry: Registry[Any], name: str) -> Iterator[str]:
             registry.get(name)
         except KeyError as error:
             yield f"{key}: {error.args[0]}"
+
+
+def made_of(key: str, registry: Registry[Any], name: str, *given: str) -> Iterator[str]:
+    """Report a name that is not registered, and a class whose constructor does not take what it is given."""
+    if name not in registry:
+        yield from unknown_name(key, registry, name)
+        return
+    try:
+        inspect.signature(registry.get(name)).bind(*given)
+    except TypeError as error:
+        yield f"{key}: {name!r} cannot be made: its __init__ is given {' and '.join(given)}; {error}"
 
 
 def wrong_options(above: str, name: str, component: Callable[..., Any], options: Mapping[str, Any]) -> Iterator[str]:

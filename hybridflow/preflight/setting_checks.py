@@ -15,7 +15,14 @@ from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig, TaskConfig
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
-from hybridflow.preflight import combination_checks, component_checks, grader_checks, sink_checks, unused_settings
+from hybridflow.preflight import (
+    combination_checks,
+    component_checks,
+    flow_checks,
+    grader_checks,
+    sink_checks,
+    unused_settings,
+)
 from hybridflow.preflight.model_checks import Facts
 
 
@@ -37,7 +44,7 @@ def problems(
 
     name = config.algorithm.name
     lines = [*_task(config), *_validation(config)]
-    lines += component_checks.unknown_name("trainer.schedule", schedules, config.trainer.schedule)
+    lines += component_checks.made_of("trainer.schedule", schedules, config.trainer.schedule, "algorithm", "steps")
     lines += sink_checks.problems(config)
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
@@ -45,6 +52,7 @@ def problems(
     flow = algorithms.get(name)
     roles = flow.roles_of(config.algorithm)
     lines += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
+    lines += flow_checks.problems(config, flow)
     facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
     return [*lines, *combination_checks.problems(config, facts)]
 

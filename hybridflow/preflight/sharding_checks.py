@@ -11,13 +11,15 @@ from hybridflow.models import ModelShape
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import refuse_unnested
 
+OF_A_SHARDING = ("shape", "tensor", "pipeline", "weights", "region", "holders")
+
 
 def training(role: str, settings: TrainedRoleConfig, model: ModelShape) -> Iterator[str]:
     """Yield what a role's training engine refuses; nothing of an engine that is not known."""
     if settings.engine in training_engines:
         engine = training_engines.get(settings.engine)
         layout = _layout(settings.parallel)
-        yield from _refused(f"{role}.parallel", settings.model.path, lambda: engine.sharding(model, layout))
+        yield from _refused(role, settings.engine, settings.model.path, lambda: engine.sharding(model, layout))
 
 
 def parallelism(role: str, settings: TrainedRoleConfig) -> Iterator[str]:
@@ -46,9 +48,9 @@ def generation(config: Config, model: ModelShape, *, disaggregated: bool) -> Ite
     path = config.actor.model.path
     if disaggregated:
         own = _layout(config.rollout.parallel)
-        yield from _refused("rollout.parallel", path, lambda: engine.sharding(model, own))
+        yield from _refused("rollout", config.rollout.engine, path, lambda: engine.sharding(model, own))
     elif (shared := _shared(config)) is not None and not list(training("actor", config.actor, model)):
-        refused = list(_refused("rollout.parallel", path, lambda: engine.sharding(model, shared)))
+        refused = list(_refused("rollout", config.rollout.engine, path, lambda: engine.sharding(model, shared)))
         yield from refused or _unnested(config, model, shared)
 
 
@@ -80,10 +82,16 @@ def _shared(config: Config) -> Layout | None:
         return None
 
 
-def _refused(key: str, path: str, make: Callable[[], Sharding]) -> Iterator[str]:
-    """Yield what a sharding refuses when it is made, each by the key of its size."""
+def _refused(role: str, engine: str, path: str, make: Callable[[], Sharding]) -> Iterator[str]:
+    """Yield what a sharding refuses when it is made, each by the key of its size; and what is no sharding."""
     try:
-        make()
+        made = make()
     except ShardingError as error:
         for size, value, reason in error.problems:
-            yield f"{key}.{size}: {value} {reason} of {path}"
+            yield f"{role}.parallel.{size}: {value} {reason} of {path}"
+        return
+    if lacking := [name for name in OF_A_SHARDING if not hasattr(made, name)]:
+        yield (
+            f"{role}.engine: the sharding that {engine!r} gives is a {type(made).__name__} without "
+            f"{', '.join(lacking)}; what one has says hybridflow.engines.sharding.Sharding"
+        )

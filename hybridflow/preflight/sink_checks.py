@@ -35,3 +35,7 @@ def _options(config: Config) -> Iterator[str]:
         else:
             for option, trouble in faults(metric_sinks.get(name), options).items():
                 yield f"{key}.{option}: {trouble}"
+    for name in dict.fromkeys(config.trainer.metric_sinks):
+        if name in metric_sinks and name not in config.trainer.sink_options:
+            for option, trouble in faults(metric_sinks.get(name), {}).items():
+                yield f"trainer.sink_options.{name}.{option}: {trouble}"

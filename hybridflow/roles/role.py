@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from keyword import iskeyword
 from typing import ClassVar
 
 from hybridflow.config import sections
 from hybridflow.dispatch import Interface, RowsT, methods
 from hybridflow.dispatch.method import declarations
+from hybridflow.errors import NameTakenError
 from hybridflow.registry import Registry
+
+TAKEN = ("grader",)
+"""Names that no role is registered under, and that a run has all the same: its grader validates."""
 
 
 class Role(Interface[RowsT]):
@@ -32,10 +37,14 @@ class RoleRegistry(Registry[type[Role]]):
             settings: a dataclass: the settings get a section of the role's name, checked as ours are; its workers read
                 it as `self.context.settings`.
 
-        Raises as `Registry.register`; TypeError for a method of which it cannot be known whether it gives rows, and for
-        settings that are none (`config.sections.add`).
+        Raises as `Registry.register`; TypeError for a name that no attribute can have, for a method of which it cannot
+        be known whether it gives rows, and for settings that are none (`config.sections.add`).
         """
         add = super().register(name)
+        if not name.isidentifier() or iskeyword(name):
+            raise TypeError(f"role {name!r}: an algorithm calls it as an attribute, self.NAME; name it like a variable")
+        if name in TAKEN:
+            raise NameTakenError(f"role {name!r}: every run has something of that name; give the role another")
 
         def add_role(role: type[Role]) -> type[Role]:
             added = add(role)

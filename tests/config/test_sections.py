@@ -57,6 +57,23 @@ class Odd:
     weight: complex = 1j
 
 
+@dataclass
+class Unknown:
+    weight: Nowhere = 1  # type: ignore[name-defined]  # noqa: F821
+
+
+@dataclass
+class BoundedText:
+    inner: Inner = field(default_factory=Inner)
+    name: Annotated[str, Bounds(at_least=1)] = "a"
+
+
+@dataclass(slots=True)
+class Slotted:
+    weight: float = 0.5
+    inner: Inner = field(default_factory=Inner)
+
+
 @pytest.fixture
 def scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sections, "_added", {})
@@ -99,6 +116,8 @@ def test_settings_travel_to_a_process_that_has_the_module() -> None:
         ("my-role", Scoring, "cannot be written as a key"),
         ("mine", Bare, "have no default for weight: give one, or omegaconf.MISSING"),
         ("mine", Odd, "have a field that settings cannot hold: .*complex"),
+        ("mine", Unknown, "have a field that settings cannot hold: name 'Nowhere' is not defined"),
+        ("mine", BoundedText, "have Bounds for name, which is no number: int or float was expected"),
     ],
 )
 def test_what_cannot_be_a_section_is_refused(name: str, settings: Any, told: str) -> None:
@@ -107,9 +126,17 @@ def test_what_cannot_be_a_section_is_refused(name: str, settings: Any, told: str
     assert name not in sections.added()
 
 
-def test_a_name_of_ours_is_taken() -> None:
-    with pytest.raises(NameTakenError, match=r"role 'trainer': .* hybridflow has one"):
-        sections.add("trainer", Scoring)
+@pytest.mark.parametrize(("name", "whose"), [("trainer", "hybridflow"), ("hydra", "Hydra"), ("defaults", "Hydra")])
+def test_a_name_of_ours_is_taken(name: str, whose: str) -> None:
+    with pytest.raises(NameTakenError, match=rf"role '{name}': .* {whose} has one"):
+        sections.add(name, Scoring)
+
+
+def test_settings_with_slots_are_frozen_too() -> None:
+    found = sections.frozen(Slotted(2.0))
+    assert (found.weight, found.inner.depth) == (2.0, 1)
+    with pytest.raises(FrozenInstanceError):
+        found.weight = 3.0
 
 
 @pytest.mark.parametrize("settings", [Scoring(weight=2.0), Unfrozen(path="here")])

@@ -21,6 +21,9 @@ class Mine(algorithms.Algorithm):
     roles = ("actor", "reward"{roles})
     {more}
 
+    def step(self, prompts): ...
+
+
 algorithms.register("mine")(Mine)
 """
 PARTS = """

@@ -128,3 +128,18 @@ def test_the_policy_loss_says_which_terms_it_reports() -> None:
     config.algorithm.policy_loss.kl_coef = 0.1
     config.algorithm.policy_loss.entropy_coef = 0.01
     assert losses.get("policy")(config).terms == ("actor/pg_loss", "actor/entropy_loss", "actor/kl_loss")
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "told"),
+    [
+        ("rewards", TypeError, r"'rewards' was declared as columns; .* as \['rewards'\]"),
+        ({"rewards": "flot"}, ValueError, "no kind of column is 'flot'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["needs", "optional"])
+def test_columns_that_cannot_be_right_are_refused_where_they_are_declared(
+    name: str, columns: Any, error: type[Exception], told: str
+) -> None:
+    with pytest.raises(error, match=told):
+        type("Mine", (Loss,), {name: columns})

@@ -50,7 +50,7 @@ class Needed(Failing):
     required = True
 
 
-class Unopened(MetricSink):
+class Unopened(Kept):
     def __init__(self, context: SinkContext) -> None:
         raise ConnectionError("no network")
 

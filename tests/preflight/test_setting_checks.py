@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from hybridflow.algorithms import Algorithm, StepContext
+from hybridflow.algorithms.schedule import Schedule, schedules
+from hybridflow.batch import BatchRef
 from hybridflow.config import compose
 from hybridflow.engines.base import TrainingBackend, training_engines
+from hybridflow.models.model_shape import shape_of
 from hybridflow.preflight import setting_checks
 from hybridflow.workers import Worker, worker, workers
 from hybridflow.workers.worker import OUR_WORKERS
+from tests.cli.conftest import QWEN2
 
 COMPOSED = compose.compose("train", ["experiment=addition"])
 
@@ -78,3 +83,38 @@ def test_an_engine_of_the_users_own_is_right() -> None:
         assert [line for line in setting_checks.problems(config) if ".engine:" in line] == []
     finally:
         del training_engines._components["mine_for_test_sound"]
+
+
+def test_a_schedule_takes_what_it_is_given() -> None:
+    class Slow(Schedule):
+        def __init__(self, algorithm: Algorithm) -> None: ...
+
+        def take_step(self, context: StepContext) -> BatchRef: ...
+
+    schedules.register("slow_for_test")(Slow)
+    config = COMPOSED.to_config()
+    config.trainer.schedule = "slow_for_test"
+    try:
+        [line] = [line for line in setting_checks.problems(config) if line.startswith("trainer.")]
+    finally:
+        del schedules._components["slow_for_test"]
+    assert line == (
+        "trainer.schedule: 'slow_for_test' cannot be made: its __init__ is given algorithm and steps; "
+        "too many positional arguments"
+    )
+
+
+def test_what_an_engine_gives_as_its_sharding_is_one() -> None:
+    @training_engines.register("none_for_test")
+    class NoSharding(TrainingBackend):
+        sharding = build = classmethod(lambda cls, *args, **options: None)
+
+    config = COMPOSED.to_config()
+    config.actor.engine = config.critic.engine = config.reference.engine = "none_for_test"
+    try:
+        [line] = [
+            line for line in setting_checks.problems(config, {"actor": shape_of(QWEN2)}) if line.startswith("actor.")
+        ]
+    finally:
+        del training_engines._components["none_for_test"]
+    assert line.startswith("actor.engine: the sharding that 'none_for_test' gives is a NoneType without shape, tensor,")

@@ -1,0 +1,39 @@
+"""Declarations of an algorithm's class that cannot be right, told where the class is written."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+SEVERAL = ("roles", "only_for_kl", "components", "heeds", "columns", "losses")
+"""Attributes that are several names."""
+OF_EVERY_ALGORITHM = ("config", "context", "kl")
+"""Attributes that an algorithm gets when it is made, beside its roles."""
+
+
+def refuse_misdeclared(cls: type, base: type) -> None:
+    """Raise TypeError for a text in the place of several names, and for roles that cannot be attributes of the class.
+
+    Args:
+        base: the class that all algorithms derive from.
+    """
+    for problem in _problems(cls, base):
+        raise TypeError(f"{cls.__name__}.{problem}")
+
+
+def _problems(cls: Any, base: type) -> Iterator[str]:
+    for name in SEVERAL:
+        value = vars(cls).get(name)
+        if isinstance(value, str):
+            yield f"{name} is the text {value!r}, and several names were expected: {name} = ({value!r},)"
+    for number, role in enumerate(cls.roles):
+        if role in cls.roles[:number]:
+            yield f"roles names {role!r} twice; name it once"
+        if role in (*OF_EVERY_ALGORITHM, *vars(base)) or _is_method(cls, role):
+            yield f"roles names {role!r}, and an algorithm has something else of that name; give the role another"
+
+
+def _is_method(cls: type, name: str) -> bool:
+    return isinstance(inspect.getattr_static(cls, name, None), FunctionType | property | classmethod | staticmethod)

@@ -1,0 +1,67 @@
+"""Flow of an algorithm as its class declares it: what a run would find out only when it is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import TYPE_CHECKING
+
+from hybridflow.config import recipes
+from hybridflow.config.schema import Config
+
+if TYPE_CHECKING:
+    from hybridflow.algorithms import Algorithm
+
+KEY = "algorithm.name"
+
+
+def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Yield what is wrong with a flow, as `key: what was found; what to do`."""
+    yield from _unwritten(config, algorithm)
+    yield from _learner(config, algorithm)
+    yield from _plans(config, algorithm)
+
+
+def _unwritten(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    from hybridflow.algorithms import Algorithm as Base
+
+    if algorithm.learn is Base.learn and algorithm.step is Base.step:
+        yield f"{KEY}: {recipes.called(config)} has neither `learn` nor `step`; write one of them"
+
+
+def _learner(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Report a learner without a model that learns: its model is what a run leaves, after its last step."""
+    from hybridflow.roles import TrainedRole, roles
+
+    learner = algorithm.learner
+    called = algorithm.roles_of(config.algorithm)
+    learn = [role for role in called if role in roles and issubclass(roles.get(role), TrainedRole)]
+    if learner not in called:
+        yield (
+            f"{KEY}: {recipes.called(config)} leaves the model of its learner {learner!r}, which is not among its "
+            f"roles ({', '.join(called) or 'none'}); name it there, or another as its `learner`"
+        )
+    elif learner in roles and learner not in learn:
+        yield (
+            f"{KEY}: {recipes.called(config)} leaves the model of its learner {learner!r}, which has none that learns; "
+            f"name another as its `learner` ({', '.join(learn) or 'none of its roles learns'})"
+        )
+
+
+def _plans(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Report plans of updates that are no numbers: learning rates decay over them."""
+    for role in algorithm.roles_of(config.algorithm):
+        try:
+            count: object = algorithm.planned_updates(config.algorithm, role, config.trainer.steps)
+        except Exception as error:
+            yield (
+                f"{KEY}: {recipes.called(config)}.planned_updates raised {type(error).__name__}: {error}; it is a "
+                "classmethod that is given the settings, a role and the number of steps"
+            )
+            return
+        if not isinstance(count, Real) or count < 0:
+            yield (
+                f"{KEY}: {recipes.called(config)}.planned_updates gave {count!r} for {role}; the number of its "
+                "optimizer steps was expected"
+            )
+            return

@@ -1,0 +1,32 @@
+"""Declarations of an algorithm's class that cannot be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hybridflow.algorithms import Algorithm
+
+
+@pytest.mark.parametrize("name", ["roles", "only_for_kl", "components", "heeds", "columns", "losses"])
+def test_a_text_in_the_place_of_several_names_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Mine\.{name} is the text 'actor', and several .*: {name} = \('actor',\)"):
+        type("Mine", (Algorithm,), {name: "actor"})
+
+
+@pytest.mark.parametrize("role", ["advantage", "generate", "step", "kept", "config", "kl", "roles", "judge"])
+def test_a_role_hides_nothing_of_an_algorithm(role: str) -> None:
+    def judge(self: Any) -> None: ...
+
+    with pytest.raises(TypeError, match=f"Mine.roles names '{role}', and an algorithm has something else of that name"):
+        type("Mine", (Algorithm,), {"roles": ("actor", role), "judge": judge})
+
+
+def test_a_role_is_named_once() -> None:
+    with pytest.raises(TypeError, match=r"Mine.roles names 'reward' twice"):
+        type("Mine", (Algorithm,), {"roles": ("actor", "reward", "reward")})
+
+
+def test_a_role_may_have_a_value_of_its_name_in_the_class() -> None:
+    type("Mine", (Algorithm,), {"roles": ["actor", "judge"], "judge": None, "columns": []})
