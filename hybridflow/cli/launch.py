@@ -26,7 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow import preflight
-from hybridflow.cli import error_report, hydras_record
+from hybridflow.cli import error_report, hydras_record, sweep_table
+from hybridflow.cli.sweep_table import Job
 from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, plugins
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
@@ -77,7 +78,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
 
 def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
     """Let Hydra compose and start; return the exit status: of the job, or 1 if one of a sweep failed."""
-    statuses: list[int] = []
+    done: list[Job] = []
 
     here = os.getcwd()
 
@@ -85,7 +86,9 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
         if os.getcwd() != here:
             terminal.complain(f"warning: hydra.job.chdir: paths are told from {here}, so the run stays there")
             os.chdir(here)
-        statuses.append(_run(_job_config(tree, jobs)))
+        config = _job_config(tree, jobs)
+        overrides = list(HydraConfig.get().overrides.task)
+        done.append(Job(overrides, _run(config), folder_of(config)))
 
     app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
     try:
@@ -95,11 +98,13 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
         return 2 if stop.code else 0
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(error_messages.composition(error, Origins())) from error
-    failed = [number for number, status in enumerate(statuses) if status]
+    if jobs > 1:
+        sweep_table.show(done)
+    failed = [number for number, job in enumerate(done) if job.status]
     if failed and jobs > 1:
         terminal.complain(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}")
         return 1
-    return max(statuses, default=0)
+    return max((job.status for job in done), default=0)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import uuid4
@@ -139,6 +140,10 @@ class ResourcePool:
             self._meetings.append(ray.get(self.ranks[0].make_meeting_folder.remote()))
             return f"file://{self._meetings[-1]}/store"
         return f"tcp://{places[0].address}:{ray.get(self.ranks[0].free_port.remote())}"
+
+    def write_logs(self, folder: Path) -> None:
+        """Let each of its processes write its log into a folder, which is made on other machines too."""
+        self._settled("write_log", str(folder / f"{self.name}-"))
 
     def close(self) -> None:
         """End its processes, give its slots back, and remove what they met by."""

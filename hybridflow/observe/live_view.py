@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hybridflow.observe import terminal
+from hybridflow.observe import logs, terminal
 from hybridflow.observe.terminal import cell, one_line
 
 SHOWN = {
@@ -43,7 +43,8 @@ class Live:
         self._last_line = 0.0
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print a line above the bar. The log file has it too."""
+        logs.said.info(text)
         if self._progress is not None and self._bar_moves():
             self.console.print(cell(text))
         else:

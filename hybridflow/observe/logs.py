@@ -3,22 +3,37 @@
 What a run tells its user (its progress, its table, what is wrong with a setting) is no log: it goes through `terminal`.
 The log is for whoever runs it: what a start waits for, a sink that failed; with HYBRIDFLOW_LOG=info or debug also what
 was started where, and each call on a rank.
+
+A process of a run keeps a file too, from `info` on and with times, in `logs/` of the run folder. What it logs before
+that folder is its own waits in memory: a start that fails changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
 
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 
 LEVEL = "HYBRIDFLOW_LOG"  # of the environment, for ranks too
 LEVELS = ("debug", "info", "warning", "error")
+WITH_TIMES = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TO_THE_SECOND = "%Y-%m-%dT%H:%M:%S%z"
+
+said = logging.getLogger("hybridflow.said")
+"""Lines for the user, which a file has too; whoever writes them here has put them on the screen."""
 
 
 class TerminalHandler(logging.Handler):
     """Writes records to standard error as all text is written there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.name != said.name and bool(super().filter(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -42,7 +57,55 @@ def show(level: str | None = None) -> None:
     for handler in [handler for handler in logger.handlers if isinstance(handler, TerminalHandler)]:
         logger.removeHandler(handler)
     handler = TerminalHandler()
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if level.lower() in ("debug", "info") else "%(message)s"
-    handler.setFormatter(logging.Formatter(form))
+    handler.setFormatter(logging.Formatter(WITH_TIMES if level.lower() in ("debug", "info") else "%(message)s"))
+    handler.setLevel(level.upper())
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
+    logger.setLevel(min(handler.level, logging.INFO))
+
+
+class FileLines(logging.Formatter):
+    """Lines of a log file: with times, and escaped, as people show files on terminals."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal.visible(super().format(record))
+
+
+class LogFile(logging.FileHandler):
+    """File of a process's log. A disk that is full ends the run by its metrics, and is told there."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+
+def remember() -> MemoryHandler:
+    """Keep what this process logs from now on in memory, for the file that `write_to` will name."""
+    logger = logging.getLogger("hybridflow")
+    handler = MemoryHandler(capacity=1, flushLevel=logging.DEBUG)  # it flushes to its target, once it has one
+    logger.addHandler(handler)
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.INFO))
+    return handler
+
+
+def write_to(file: Path) -> None:
+    """Write what was remembered, and what comes, to the end of a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    target = LogFile(file, encoding="utf-8")
+    target.setFormatter(FileLines(WITH_TIMES, TO_THE_SECOND))
+    for handler in logging.getLogger("hybridflow").handlers:
+        if isinstance(handler, MemoryHandler) and handler.target is None:
+            handler.setTarget(target)
+            handler.flush()
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Do as `remember` does, for the block."""
+    handler = remember()
+    try:
+        yield
+    finally:
+        logging.getLogger("hybridflow").removeHandler(handler)
+        target = handler.target
+        handler.close()
+        if target is not None:
+            target.close()

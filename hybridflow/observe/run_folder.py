@@ -5,19 +5,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from hybridflow.errors import ConfigError
+from hybridflow.json_file import read_object
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 
 EARLIER = re.compile(r"earlier-(\d+)")
+RECORD = "run.json"
+RECORDS = (RECORD, "events.jsonl", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "validation", "model", "checkpoints", *TRACKERS)
+PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "validation", "model", "checkpoints", *RECORDS, *TRACKERS)
 
 
 class RunFolder:
-    """Run folder: `config.yaml`, `metrics.jsonl`, `rollouts/`, `validation/`, `model/` and `checkpoints/` of one run.
+    """Run folder: what one run leaves behind. docs/run-folder.md says what is in each file.
 
     A run that begins calls `archive_previous`, one that is resumed calls `truncate_to`, before it writes anything; both
     only once nothing but the training itself can still fail.
@@ -46,6 +51,11 @@ class RunFolder:
         """Folder in which the run's state is saved."""
         return self.path / "checkpoints"
 
+    @property
+    def logs(self) -> Path:
+        """Folder into which each process writes its log."""
+        return self.path / "logs"
+
     def write_config(self, text: str) -> None:
         """Write the resolved configuration as YAML."""
         file = self.path / "config.yaml"
@@ -58,6 +68,27 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
             stream.write(as_json(metrics) + "\n")
+
+    def event(self, event: str, **facts: object) -> None:
+        """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""
+        file = self.path / "events.jsonl"
+        with writing(file), file.open("a", encoding="utf-8") as stream:
+            stream.write(as_json({"time": now(), "event": event, **facts}) + "\n")
+
+    def write_record(self, record: Mapping[str, object]) -> None:
+        """Write `run.json`; at once, so that whoever reads it has the whole."""
+        file = self.path / RECORD
+        beside = self.path / f"{RECORD}.tmp"
+        with writing(file):
+            beside.write_text(as_json(record, indent=1) + "\n", encoding="utf-8")
+            beside.replace(file)
+
+    def record(self) -> dict[str, Any]:
+        """Read `run.json`; {} if there is none that can be read: a run of an earlier version, or a broken disk."""
+        try:
+            return read_object(self.path / RECORD)
+        except (OSError, ValueError):
+            return {}
 
     def unsaved(self) -> bool:
         """Tell whether an earlier run of this name began and neither ended nor saved anything."""
@@ -120,3 +151,8 @@ def _flushed_size(file: Path) -> int:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
         return os.fstat(stream.fileno()).st_size
+
+
+def now() -> str:
+    """Return the time, of UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -164,7 +164,7 @@ class OpenSinks:
             if in_step(name):
                 self._in_step[name] = make()
                 return
-            thread = SinkThread(name, make, partial(log.warning, "metric sink %r %s", name))
+            thread = SinkThread(name, make, partial(_tell, context.folder, name))
             with terminal.tamed():  # clients of servers tell where their pages are
                 thread.open(OPEN_WAIT_S)
             self._beside[name] = thread
@@ -218,11 +218,19 @@ class OpenSinks:
         try:
             act()
         except Exception as error:
-            if self._in_step[name].required:
+            sink = self._in_step[name]
+            if sink.required:
                 raise
             del self._in_step[name]
             self._failed[name] = when
-            log.warning("metric sink %r failed %s, and is left out from now on: %r", name, when, error)
+            _tell(sink.context.folder, name, f"failed {when}, and is left out from now on: {error!r}")
+
+
+def _tell(folder: RunFolder, name: str, what: str) -> None:
+    """Tell what went wrong with a sink, which may be by its own thread."""
+    log.warning("metric sink %r %s", name, what)
+    with suppress(HybridFlowError, OSError):  # a full disk: the run ends by its own files
+        folder.event("sink", name=name, told=what)
 
 
 def _close(sink: MetricSink, *, run_failed: bool) -> None:

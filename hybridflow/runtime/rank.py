@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,15 @@ class Rank:
 
         def place() -> Place:
             logs.show()  # in the log that Ray keeps of this process
+            logs.remember()
             import_plugins(plugins)
             return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid())
 
         return self._reported(pool, "start", place)
+
+    def write_log(self, pool: str, prefix: str) -> bytes:
+        """Write this process's log to a file whose name begins so, and report."""
+        return self._reported(pool, "write_log", lambda: logs.write_to(Path(f"{prefix}{self._rank}.log")))
 
     def make_meeting_folder(self) -> str:
         """Make a folder on this node, which is swept away once this process is gone."""
@@ -238,6 +244,7 @@ class Rank:
 
     def _failure(self, role: str, method: str, error: BaseException) -> Failure:
         line, trace = describe(error)
+        log.info("%s.%s failed: %s\n%s", role, method, line, trace)
         if rays_message := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
             line = f"its process {os.getpid()} died: {rays_message}"
         return Failure(role, self._rank, self._node, method, line, trace)

@@ -97,6 +97,7 @@ def _save(config: Config, running: Running, outputs: Outputs, progress: Progress
     if best or _due(settings.save_every, progress.steps) or ended:
         seconds = checkpoint.save(config, running, outputs.folder, progress)
         outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
+        outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
 
 
 def _step(
@@ -200,6 +201,7 @@ def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
     others = "".join(f"; {one.name} {measured[f'{one.name}/accuracy']:.3f}" for one in sets if one.name)
     outputs.sinks.log_validation(progress.steps, measured)
+    outputs.folder.event("validation", step=progress.steps, **measured)
     outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
     if metric := config.trainer.keep_best:
         progress.compare_best(metric, measured)

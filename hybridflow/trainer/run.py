@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import traceback
 from contextlib import ExitStack
 
@@ -10,6 +11,7 @@ from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
+from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
@@ -18,8 +20,8 @@ from hybridflow.observe.sinks import SinkContext, open_sinks
 from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts, Task
-from hybridflow.trainer import checkpoint
-from hybridflow.trainer.build import build
+from hybridflow.trainer import checkpoint, run_record
+from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
@@ -38,7 +40,7 @@ def run(config: Config) -> int:
     import_plugins(config.plugins)
     live = Live(every_step=config.trainer.print_every_step)
     folder = RunFolder(run_folder_checks.folder_of(config))
-    with locked(folder.path):
+    with locked(folder.path), logs.remembered():
         return _run(config, folder, live)
 
 
@@ -62,12 +64,15 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         else:
             _archive_previous(config, folder, live)
         folder.write_config(resolved_yaml(config))
+        _write_logs(running, folder)
+        learner = running.algorithm.learner
+        stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
             train(config, running, task, Outputs(folder, opened, live.say), progress, more)
-        running.groups[running.algorithm.learner].save_model(str(folder.model)).get()
+        running.groups[learner].save_model(str(folder.model)).get()
     _report(config, folder, live, progress, judged(running.algorithm))
-    fault = progress.fault(running.algorithm.learner)
+    fault = progress.fault(learner)
     if fault is not None:
         raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
@@ -111,6 +116,13 @@ def _archive_previous(config: Config, folder: RunFolder, live: Live) -> None:
     live.say(f"what an earlier run left is now in {aside}")
 
 
+def _write_logs(running: Running, folder: RunFolder) -> None:
+    """Give every process its log file, now that what an earlier run left is out of the way."""
+    logs.write_to(folder.logs / "driver.log")
+    for pool in running.pools.values():
+        pool.write_logs(folder.logs)
+
+
 def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, rows: str) -> None:
     ends = [sorted(progress.accuracy)[end] for end in (0, -1)]
     before, after = (f"{progress.accuracy[steps]:.3f}" for steps in ends)
@@ -127,5 +139,18 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             "wall time": f"{progress.seconds:.0f} s",
             "run folder": str(folder.path),
             "model": str(folder.model),
+            **_next_commands(config, folder, rows),
         },
     )
+
+
+def _next_commands(config: Config, folder: RunFolder, rows: str) -> dict[str, str]:
+    """Return what can be done with the run now, by what it does."""
+    own = shlex.quote(str(run_folder_checks.folder_of(config)))
+    newest = Checkpoints(folder.checkpoints).newest()
+    more = f"trainer.steps={2 * max(config.trainer.steps, 1)}, or another number, added to the same command"
+    return {
+        **({"evaluate": f"hybridflow evaluate {own}"} if rows == "prompts" else {}),
+        "export": f"hybridflow export {own} --out FOLDER",
+        "continue": more if newest else "trainer.save_every keeps checkpoints, and this run kept none",
+    }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,32 @@ def test_a_library_that_nobody_configured_still_warns() -> None:
     code = "import logging; logging.getLogger('hybridflow.controller').warning('still waiting')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "still waiting\n"
+
+
+def test_a_file_has_what_was_logged_before_it_was_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.show()
+    with logs.remembered():
+        log.info("built %s\x1b[2J", "actor")
+        assert list(tmp_path.iterdir()) == []
+        logs.write_to(tmp_path / "logs/driver.log")
+        log.warning("a sink failed")
+        logs.said.info("saved step 2")
+        log.debug("not this")
+    log.warning("after the run")
+    lines = (tmp_path / "logs/driver.log").read_text().splitlines()
+    assert [line.partition(" ")[2] for line in lines] == [
+        "INFO hybridflow.tests: built actor\\x1b[2J",
+        "WARNING hybridflow.tests: a sink failed",
+        "INFO hybridflow.said: saved step 2",
+    ]
+    assert all(re.match(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} ", line) for line in lines)
+    assert capsys.readouterr() == ("", "a sink failed\nafter the run\n"), "on the screen as before"
+
+
+def test_a_start_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    with logs.remembered():
+        log.warning("no room")
+    assert list(tmp_path.iterdir()) == []
+    with logs.remembered():
+        logs.write_to(tmp_path / "driver.log")
+    assert (tmp_path / "driver.log").read_text() == "", "what an earlier run of this process logged is not in it"

@@ -60,6 +60,33 @@ def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
         assert row["rewards"] == float(row["response"] == row["answer"])
     assert "accuracy after" in ppo.output
     assert str(ppo.folder) in ppo.output
+    assert f"hybridflow evaluate runs/{ppo.folder.name}" in ppo.output
+
+
+def test_the_run_folder_tells_what_happened(ppo: Ran) -> None:
+    record = json.loads((ppo.folder / "run.json").read_text())
+    assert (record["format"], record["status"], record["steps"], record["error"]) == (1, "ended", 3, None)
+    assert list(record["accuracy"].values()) == ppo.accuracy
+    events = [json.loads(line) for line in (ppo.folder / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["step"]) for event in events] == [
+        ("start", 0),
+        ("validation", 0),
+        ("validation", 3),
+        ("checkpoint", 3),
+        ("end", 3),
+    ]
+    logs = {file.name: file.read_text() for file in (ppo.folder / "logs").iterdir()}
+    assert sorted(logs) == ["driver.log", "main-0.log", "main-1.log"]
+    assert "actor: built on rank 1 of 2 ranks" in logs["main-1.log"] and "starting actor on pool" in logs["driver.log"]
+
+
+def test_tensorboard_has_its_metrics(ppo: Ran) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(ppo.folder / "tensorboard"))
+    events.Reload()
+    rewards = [(event.step, event.value) for event in events.Scalars("reward/mean")]
+    assert rewards == [(step, np.float32(line["reward/mean"])) for step, line in enumerate(ppo.steps)]
 
 
 def test_plain_transformers_gets_the_same_accuracy(ppo: Ran) -> None:
