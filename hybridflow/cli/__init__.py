@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "train-cost": "training of a cost model: hybridflow train-cost experiment=NAME [key=value ...]",
     "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
     "algorithms": "the algorithms, their papers, roles and parts: hybridflow algorithms [MODULE ...]",
+    "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ...",
     "model": "make a model folder: hybridflow model --help",
 }

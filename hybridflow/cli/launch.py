@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow import preflight
-from hybridflow.cli import error_report, hydras_record, sweep_table
+from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
 from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, plugins
 from hybridflow.config.provenance import Origins
@@ -35,6 +35,8 @@ from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 from hybridflow.preflight.run_folder_checks import folder_of
+
+OmegaConf.register_new_resolver("hybridflow.settings", settings.in_words, replace=True)  # of the help: train.yaml
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -37,9 +37,6 @@ SEARCH_PATH = "hydra.searchpath"
 
 CONFIG_STORE = {"name": "config_schema", "provider": "hybridflow"}
 ConfigStore.instance().store(node=Config, **CONFIG_STORE)
-OmegaConf.register_new_resolver(
-    "hybridflow.numbers", number_bounds.in_words, replace=True
-)  # of the help, see train.yaml
 OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 

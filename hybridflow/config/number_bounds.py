@@ -1,4 +1,4 @@
-"""Bounds of the numbers among the settings: one reading of the schema for the check, the help and the docs. Pure."""
+"""Bounds of the numbers among the settings: held to what the schema says they may be. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hybridflow.bounds import Number, endless, number
-from hybridflow.config import sections
-from hybridflow.config.schema import Config, TrainedRoleConfig
-
-ROLE = "ROLE"
+from hybridflow.config import setting_keys
+from hybridflow.config.schema import Config
 
 
 def problems(config: Config) -> list[str]:
@@ -21,48 +19,11 @@ def problems(config: Config) -> list[str]:
     return list(_wrong("", config, Config))
 
 
-def declared(kind: Any = None, above: str = "") -> Iterator[tuple[str, Number, Any]]:
-    """Yield every number of the schema with its default, roles that are alike once: `ROLE.optimizer.lr`.
-
-    An entry of a list or a dictionary is written `placement.pools.*`, without a default.
-    """
-    known = set()
-    for key, bounded, default in _declared(kind or sections.whole(), above):
-        if key not in known:
-            yield key, bounded, default
-        known.add(key)
-
-
-def in_words() -> str:
-    """List all numbers as lines of text, for the help."""
-    rows = [(key, str(bounded)) for key, bounded, _ in declared()]
-    width = max(len(key) for key, _ in rows)
-    return "\n".join(f"  {key:<{width}}  {text}" for key, text in rows)
-
-
-def table() -> str:
-    """List all numbers as a table of Markdown, for docs/configure.md."""
-    rows = ["| key | default | what it may be |", "|---|---|---|"]
-    for key, bounded, default in declared():
-        why = bounded.bounds.because if bounded.bounds else ""
-        text = "null" if default is None else "" if default is ... else str(default)
-        rows.append(f"| `{key}` | {text} | {bounded}{f': {why}' if why else ''} |")
-    return "\n".join(rows)
-
-
-def _declared(kind: Any, above: str, own: str = "") -> Iterator[tuple[str, Number, Any]]:
-    """Yield the numbers of a section. `own`: before the names of numbers that this role alone has."""
-    default = kind()
-    for name, hint in get_type_hints(kind, include_extras=True).items():
-        key = (own if name in kind.__annotations__ and own else above) + name
-        if isinstance(hint, type) and is_dataclass(hint):
-            role = issubclass(hint, TrainedRoleConfig)
-            yield from _declared(hint, f"{ROLE if role else above + name}.", f"{name}." if role else "")
-        elif get_origin(hint) in (list, dict):
-            if declared_number := number(get_args(hint)[-1]):
-                yield f"{key}.*", declared_number, ...
-        elif declared_number := number(hint):
-            yield key, declared_number, getattr(default, name)
+def declared(kind: Any = None) -> Iterator[tuple[str, Number, Any]]:
+    """Yield every number of the schema, or of a section, with its key and its default, as `setting_keys` has them."""
+    for setting in setting_keys.declared(kind):
+        if setting.number is not None:
+            yield setting.key, setting.number, setting.default
 
 
 def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:

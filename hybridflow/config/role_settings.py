@@ -47,8 +47,8 @@ class Resharding(StrEnum):
 class ParallelConfig:
     """Parallel sizes of a role on its pool. The data parallel size is the rest: slots / (tensor × pipeline)."""
 
-    tensor: Count = 1
-    pipeline: Count = 1
+    tensor: Count = 1  # ranks that share each layer
+    pipeline: Count = 1  # stages, of consecutive layers
 
 
 @dataclass
@@ -64,7 +64,7 @@ class TrainParallelConfig(ParallelConfig):
 class OffloadConfig:
     """State that waits in host memory while no call of its role runs. On a CPU there is nowhere to move it."""
 
-    weights: bool = False
+    weights: bool = False  # of the model, as it trains or scores
     optimizer: bool = False  # master weights, moments and the memory of gradients
 
 
@@ -72,8 +72,8 @@ class OffloadConfig:
 class ModelConfig:
     """Hugging Face folder (config.json, safetensors, tokenizer)."""
 
-    path: str = MISSING  # `~` is the home folder, as in all paths here
-    dtype: DType = DType.float32
+    path: str = MISSING  # of a Hugging Face folder; `~` is the home folder, as in all paths here
+    dtype: DType = DType.float32  # number format of weights and activations
 
     def __post_init__(self) -> None:
         self.path = expanduser(self.path)
@@ -83,14 +83,15 @@ class ModelConfig:
 class OptimizerConfig:
     """AdamW with a warm-up and one of three decays. A gradient that is not finite skips its step."""
 
-    lr: NotNegative = 1e-4  # 0: every step is taken and nothing is learned
-    min_lr: NotNegative = 0.0
-    warmup_steps: NotNegativeInt = 0
-    decay: Decay = Decay.constant
-    beta1: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.9
-    beta2: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.95
-    eps: Annotated[float, Bounds(at_least=1e-37)] = 1e-8  # what is smaller may be 0 in float32, and 0 / 0 no update
-    weight_decay: NotNegative = 0.0
+    lr: NotNegative = 1e-4  # the learning rate; 0: every step is taken and nothing is learned
+    min_lr: NotNegative = 0.0  # where the decay ends
+    warmup_steps: NotNegativeInt = 0  # updates in which the learning rate rises from 0
+    decay: Decay = Decay.constant  # shape of the learning rate after its warm-up, over the updates of the run
+    beta1: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.9  # decay of the mean of gradients
+    beta2: Annotated[float, Bounds(at_least=0, less_than=1)] = 0.95  # decay of the mean of their squares
+    # added to the root of the mean square; less may be 0 in float32
+    eps: Annotated[float, Bounds(at_least=1e-37)] = 1e-8
+    weight_decay: NotNegative = 0.0  # of the weights, apart from the gradient (decoupled)
     clip_grad: NotNegative = 1.0  # the largest norm of the whole model's gradient; 0: any
     distributed: bool = False  # data parallel ranks share out master weights, moments and updates (ZeRO 1)
 
@@ -104,7 +105,7 @@ class TrainedRoleConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     parallel: TrainParallelConfig = field(default_factory=TrainParallelConfig)
     max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
-    recompute: Recompute = Recompute.none
+    recompute: Recompute = Recompute.none  # activations that are computed again in the backward pass, to save memory
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 
 
@@ -112,7 +113,7 @@ class TrainedRoleConfig:
 class ActorConfig(TrainedRoleConfig):
     """Policy: it generates, scores and learns."""
 
-    worker: str = "actor"
+    worker: str = "actor"  # the registered name of the worker class
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
@@ -120,7 +121,7 @@ class ActorConfig(TrainedRoleConfig):
 class CriticConfig(TrainedRoleConfig):
     """Value function, started from `model.path` with a fresh scalar head."""
 
-    worker: str = "critic"
+    worker: str = "critic"  # the registered name of the worker class
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
@@ -128,7 +129,7 @@ class CriticConfig(TrainedRoleConfig):
 class ReferenceConfig(TrainedRoleConfig):
     """Frozen policy that the KL penalty measures from."""
 
-    worker: str = "reference"
+    worker: str = "reference"  # the registered name of the worker class
 
 
 Weight = Annotated[float, Bounds(because="below 0 a grade is held against a response")]
@@ -139,14 +140,15 @@ Deadline = Annotated[float, Bounds(at_least=0.01, at_most=86_400)]
 class RewardConfig(TrainedRoleConfig):
     """Grader of every response; or, with `worker: model`, a reward model, while the grader validates."""
 
-    worker: str = "reward"
+    worker: str = "reward"  # the registered name of the worker class; model: a reward model
     grader: str = MISSING  # the registered name of the grader
     graders: dict[str, Weight] = field(default_factory=dict)  # several, with their weights in the sum; in its place
     grader_options: dict[str, Any] = field(default_factory=dict)  # by grader, what it takes
     accuracy_grader: str = ""  # of several, the one that says what is right; "": `grader` if it is one of them
-    right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0  # what is as good is right
-    max_failed_share: Level = 0.0  # of a step's grades that may fail; 0: the first ends the run
-    grader_deadline_s: Deadline = 60.0  # of a row, after which its grade has failed
+    # a grade that is as good, or better, is right: accuracy
+    right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0
+    max_failed_share: Level = 0.0  # share of a step's grades that may fail; 0: the first ends the run
+    grader_deadline_s: Deadline = 60.0  # that the grader may take for a row, after which its grade has failed
     grader_concurrency: Count = 16  # rows that an `async` grader grades at the same time, on each rank
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the reward model
 
@@ -155,13 +157,13 @@ class RewardConfig(TrainedRoleConfig):
 class CostConfig(TrainedRoleConfig):
     """Grader of what responses should not be; or, with `worker: cost_model`, a model of it."""
 
-    worker: str = "cost"
+    worker: str = "cost"  # the registered name of the worker class; cost_model: a cost model
     grader: str = ""  # the registered name of the grader; its grade is the cost
-    graders: dict[str, Weight] = field(default_factory=dict)  # as those of `reward`, and so are the next
-    grader_options: dict[str, Any] = field(default_factory=dict)
-    max_failed_share: Level = 0.0
-    grader_deadline_s: Deadline = 60.0
-    grader_concurrency: Count = 16
+    graders: dict[str, Weight] = field(default_factory=dict)  # as reward.graders
+    grader_options: dict[str, Any] = field(default_factory=dict)  # as reward.grader_options
+    max_failed_share: Level = 0.0  # as reward.max_failed_share
+    grader_deadline_s: Deadline = 60.0  # as reward.grader_deadline_s
+    grader_concurrency: Count = 16  # as reward.grader_concurrency
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the cost model
 
 
@@ -169,14 +171,14 @@ class CostConfig(TrainedRoleConfig):
 class CostCriticConfig(CriticConfig):
     """Value function of costs, started from `model.path` with a fresh scalar head."""
 
-    worker: str = "cost_critic"
+    worker: str = "cost_critic"  # the registered name of the worker class
 
 
 @dataclass
 class RewardModelConfig(TrainedRoleConfig):
     """Reward or cost model that learns, started from `model.path`: from a language model with a fresh score head."""
 
-    worker: str = "reward_model"
+    worker: str = "reward_model"  # the registered name of the worker class
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
@@ -186,17 +188,18 @@ class RolloutConfig:
 
     engine: str = "vllm"  # the registered name of the generation engine
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # vLLM's; validation is greedy anyway
-    top_p: Share = 1.0
+    temperature: Annotated[float, Bounds(at_least=0.01, at_most=2)] = 1.0  # of training's sampling, in vLLM's bounds
+    top_p: Share = 1.0  # the likeliest tokens with this share of the probability are sampled from
+    # only so many of the likeliest tokens are sampled from
     top_k: Annotated[int, Bounds(at_least=1, also={-1: "all tokens"})] = -1
     stop: list[str] = field(default_factory=list)  # strings that end a response; they are part of it
-    stop_token_ids: list[NotNegativeInt] = field(default_factory=list)  # beside the model's own end
+    stop_token_ids: list[NotNegativeInt] = field(default_factory=list)  # that end it too, beside the model's own end
     vocabulary: NotNegativeInt = 0  # only ids below it are sampled; 0: all that each model of the run has
-    max_response_tokens: Count = 64
+    max_response_tokens: Count = 64  # of a response, which is truncated there
     max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
     max_concurrent_rows: Count = 256  # rows that one replica decodes together
     kv_cache_gib: Annotated[float, Bounds(more_than=0, at_most=2**20)] = 1.0  # a replica's cache on a CPU
     gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
-    resharding: Resharding = Resharding.hybrid
+    resharding: Resharding = Resharding.hybrid  # the method that brings weights from training's layout to generation's
     verify_refit: bool = False  # compare checksums of generation's weights with training's after every refit

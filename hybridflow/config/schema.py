@@ -124,9 +124,9 @@ class TaskConfig:
 
     name: str = MISSING  # the registered name of the task
     options: dict[str, Any] = field(default_factory=dict)  # what that task's constructor takes
-    too_long: TooLong = TooLong.error  # of a row that does not fit rollout.max_sequence_tokens
-    malformed: Malformed = Malformed.error  # of a row that cannot be read, or used as it is
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # variables of it, as enable_thinking
+    too_long: TooLong = TooLong.error  # what becomes of a row that does not fit rollout.max_sequence_tokens
+    malformed: Malformed = Malformed.error  # what becomes of a row that cannot be read, or used as it is
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)  # its variables, as enable_thinking
     tools: str = ""  # a JSON file with the list of tools that the chat template is given
     system_prompt: str = ""  # put before chats that have none
     as_chat: bool = False  # a prompt that is a text becomes a user's message
@@ -138,23 +138,23 @@ class TaskConfig:
 class PlacementConfig:
     """Placement of roles on pools of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
-    pools: dict[str, Count] = field(default_factory=dict)  # name -> slots; empty here, as YAML can only add to it
-    # role -> pool; a role left out goes to the first, rollout to the actor's
+    pools: dict[str, Count] = field(default_factory=dict)  # by pool, its slots; empty here, as YAML can only add to it
+    # by role, its pool; a role left out goes to the first, rollout to the actor's
     roles: dict[str, str] = field(default_factory=dict)
-    device: Device = Device.auto  # of slots with models
+    device: Device = Device.auto  # hardware of slots with models; auto: GPUs where there are any
 
 
 @dataclass
 class TrainerConfig:
     """Loop around the algorithm's step."""
 
-    steps: NotNegativeInt = 100
+    steps: NotNegativeInt = 100  # steps of the run in all, those before a resumption too
     schedule: str = "sync"  # the order of a step's parts, by name
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
-    validation_prompts: Count = 512
+    validation_prompts: Count = 512  # held-out rows of a validation, the first ones
     validation_samples: Count = 1  # answers to each of them
     validation_temperature: Annotated[float, Bounds(at_least=0.01, at_most=2, also={0: "the likeliest tokens"})] = 0.0
-    validation_sets: dict[str, Any] = field(default_factory=dict)  # name -> settings of a task: its held-out rows too
+    validation_sets: dict[str, Any] = field(default_factory=dict)  # by name, settings of a task: its held-out rows too
     log_answers: bool = True  # write the answers of validations out
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
@@ -162,7 +162,7 @@ class TrainerConfig:
     metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
     sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`
     print_every_step: bool = False  # a line for every step, also on a terminal
-    collective_timeout_s: Seconds = 600.0
+    collective_timeout_s: Seconds = 600.0  # that ranks wait for each other before the run ends
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
     keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest
@@ -176,9 +176,9 @@ class TrainerConfig:
 class RunConfig:
     """Name, place and seed of a run."""
 
-    name: str = MISSING
-    root: str = "runs"
-    seed: Annotated[int, Bounds(at_least=0, less_than=2**63)] = 1
+    name: str = MISSING  # of the run, and of its folder inside run.root
+    root: str = "runs"  # the folder of run folders
+    seed: Annotated[int, Bounds(at_least=0, less_than=2**63)] = 1  # of everything that is drawn at random
 
     def __post_init__(self) -> None:
         self.root = expanduser(self.root)
@@ -188,7 +188,7 @@ class RunConfig:
 class RayClusterConfig:
     """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
 
-    address: str = "local"
+    address: str = "local"  # local, auto, or the address of a cluster's head
     start_timeout_s: Seconds = 600.0  # until processes are there, and a role is built
 
 

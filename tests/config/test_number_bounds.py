@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +11,6 @@ from hybridflow import preflight
 from hybridflow.config import compose, number_bounds
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
-
-DOC = Path(__file__).parents[2] / "docs/configure.md"
-
 
 SOUND = compose.compose("train", ["experiment=addition"]).tree
 OmegaConf.set_struct(SOUND, False)
@@ -108,10 +104,6 @@ def test_a_number_out_of_its_bounds_is_told_with_them(override, problem):
 )
 def test_what_stands_on_the_edge_is_right(override):
     assert number_bounds.problems(changed(override)) == []
-
-
-def test_the_docs_have_the_table():
-    assert number_bounds.table() in DOC.read_text(), f"put this into {DOC}:\n{number_bounds.table()}"
 
 
 @pytest.mark.parametrize("given", ["rollout.stop_token_ids=[1,[2]]", "rollout.stop=[[a]]", "rollout.stop=[{a:b}]"])

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import MISSING, OmegaConf
 
 from hybridflow.bounds import Bounds
-from hybridflow.config import compose, number_bounds, resume_diff, sections
+from hybridflow.config import compose, resume_diff, sections, setting_keys
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, NameTakenError
 from hybridflow.parallel.layout import Layout
@@ -237,7 +237,7 @@ def test_a_resumed_run_is_compared_in_it_too(judge: Callable[..., Config]) -> No
 
 def test_its_numbers_are_in_the_help(judge: Callable[..., Config]) -> None:
     judge()
-    assert "judge.weight" in number_bounds.in_words()
+    assert "judge.weight" in [setting.key for setting in setting_keys.declared()]
 
 
 def test_a_section_of_ours_keeps_its_name(judge: Callable[..., Config], tmp_path: Path) -> None:
