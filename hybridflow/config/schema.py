@@ -153,6 +153,7 @@ class TrainerConfig:
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones
     validation_samples: Count = 1  # answers to each of them
+    # of their sampling
     validation_temperature: Annotated[float, Bounds(at_least=0.01, at_most=2, also={0: "the likeliest tokens"})] = 0.0
     validation_sets: dict[str, Any] = field(default_factory=dict)  # by name, settings of a task: its held-out rows too
     log_answers: bool = True  # write the answers of validations out
