@@ -1,0 +1,137 @@
+"""Rows of Arrow files through a memory map, and Parquet files made into such."""
+
+from __future__ import annotations
+
+import datetime
+from bisect import bisect_right
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridflow.json_file import refuse_pointer
+from hybridflow.tasks.reading_progress import ReadingProgress
+from hybridflow.tasks.strict_json import RowError, refuse_not_finite
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OPEN = 64  # files that are mapped at a time: a dataset may have thousands
+BATCH = 1024  # rows that are written together
+STREAM_MARK = b"\xff\xff\xff\xff"
+FILE_MARK = b"ARROW1"
+
+
+class ArrowFile:
+    """Rows of an Arrow file. Columns of bytes, such as images, are none: JSON has no word for them.
+
+    Args:
+        name: what messages call it, if it stands for another file.
+
+    Raises ValueError naming the file if it cannot be read.
+    """
+
+    def __init__(self, file: Path, name: str = "") -> None:
+        self.file = file
+        self._name = name or str(file)
+        batches = self._batches()
+        self._starts = [0, *np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()]
+        schema = batches[0].schema if batches else []
+        self.left_out = tuple(field.name for field in schema if _has_bytes(field.type))
+        """The columns of bytes."""
+        self._columns = [field.name for field in schema if field.name not in self.left_out]
+        twice = [name for name in self._columns if self._columns.count(name) > 1]
+        if twice:
+            raise ValueError(f"{self._name}: column {twice[0]!r} is there {self._columns.count(twice[0])} times")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def row(self, number: int) -> dict[str, Any]:
+        batch = bisect_right(self._starts, number) - 1
+        [row] = self._batches()[batch].slice(number - self._starts[batch], 1).select(self._columns).to_pylist()
+        plain = {name: _plain(value) for name, value in row.items()}
+        refuse_not_finite(plain)
+        return plain
+
+    def place(self, number: int) -> str:
+        return f"{self._name}: row {number}"
+
+    def _batches(self) -> list[pa.RecordBatch]:
+        try:
+            return _mapped(self.file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self._name}: not readable as Arrow: {error}") from error
+
+
+@lru_cache(OPEN)
+def _mapped(file: Path) -> list[pa.RecordBatch]:
+    """Return the batches of a file, which take no memory until they are read."""
+    import pyarrow as pa
+
+    head = file.open("rb").read(64)
+    if not head:
+        raise ValueError("the file is empty (0 bytes)")
+    refuse_pointer(file, head)
+    source = pa.memory_map(str(file))
+    if head.startswith(FILE_MARK):
+        reader = pa.ipc.open_file(source)
+        return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+    return list(pa.ipc.open_stream(source))  # as `datasets` writes it
+
+
+def parquet_to_arrow(file: Path, target: Path) -> None:
+    """Write the rows of a Parquet file as Arrow. Raises ValueError naming the file if it cannot be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if not head:
+        raise ValueError(f"{file} is empty (0 bytes); rows were expected")
+    refuse_pointer(file, head)
+    try:
+        parquet = pq.ParquetFile(file)
+        progress = ReadingProgress(f"unpacking {file}", parquet.metadata.num_rows)
+        kept = [field.name for field in parquet.schema_arrow if not _has_bytes(field.type)]
+        schema = pa.schema([parquet.schema_arrow.field(name) for name in kept])
+        done = 0
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in parquet.iter_batches(BATCH, columns=kept):
+                writer.write_batch(batch)
+                done += batch.num_rows
+                progress.at(done)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} is not readable as Parquet: {error}") from error
+    except OSError as error:
+        if error.errno is not None:  # of the disk, not of what is in the file
+            raise
+        raise ValueError(f"{file} is not readable as Parquet: {error}") from error
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(is_bytes) or any(map(_has_bytes, inner))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON would have it: times as texts, decimals as numbers."""
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    raise RowError(f"a value of type {type(value).__name__} is nothing that JSON can say", "no JSON value")
