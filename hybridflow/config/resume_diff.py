@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from hybridflow.config import sections
 from hybridflow.config.recipes import FORMER_FLOWS
-from hybridflow.config.schema import Config, Decay
+from hybridflow.config.schema import Config, Decay, OptimizerConfig
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
 FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit", "algorithm.recipe", "algorithm.paper")
@@ -97,8 +97,8 @@ def _unset(before: str, now: str) -> set[str]:
 
 def _decays(config: Config) -> bool:
     """Tell whether a learning rate decays over all the steps of the run, so that their number matters."""
-    learn = (config.actor, config.critic, config.cost_critic, config.reward_model)
-    return any(role.optimizer.decay != Decay.constant for role in learn)
+    optimizers = (getattr(role, "optimizer", None) for role in vars(config).values())
+    return any(own.decay != Decay.constant for own in optimizers if isinstance(own, OptimizerConfig))
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:

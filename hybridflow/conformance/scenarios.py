@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config import compose
-from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES
+from hybridflow.config import compose, sections
+from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, names
 from hybridflow.config.schema import AdvantageConfig, ComponentConfig, Config
 from hybridflow.conformance.discovery import Registered
 from hybridflow.errors import ConfigError
@@ -144,6 +144,8 @@ class ScenarioBuilder:
         own = [f"algorithm={option}", f"actor.model.path={self.model}"]
         own += [f"{role}.worker={name}" for role, name in self._replaced().items()]
         own += [f"placement.pools.main={_slots()}"]
+        models = names(sections.whole()())
+        own += [f"{role}.model.path={self.model}" for role in sections.added() if role in models]
         config = compose.compose("train", ["experiment=addition", *own, *SIZES], self.folder).to_config()
         algorithm = config.algorithm
         pairs = algorithm.name in algorithms and algorithms.get(algorithm.name).preferences

@@ -22,6 +22,7 @@ from hybridflow.controller.group import group_class
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import Engines, engines_of
 from hybridflow.roles import Role, roles
 from hybridflow.runtime.messages import Place
 
@@ -100,6 +101,7 @@ class ResourcePool:
         worker: str | None = None,
         config: Config | None = None,
         updates: int = 1,
+        engines: Engines | None = None,
         chunk_rows: int | None = None,
         interface: type[Role] | None = None,
     ) -> Any:
@@ -108,6 +110,7 @@ class ResourcePool:
         Args:
             worker: the registered name of its worker class; None: the role's own name.
             updates: optimizer steps of this role that the run plans.
+            engines: those of its model; None: those that the settings name for a role of this name.
             chunk_rows: at most so many rows in one object of the store; see `put`.
             interface: the methods of the group; None: those of the role of that name.
 
@@ -124,7 +127,9 @@ class ResourcePool:
             )
         interface = interface or roles.get(role)
         made = group_class(interface)  # an unknown protocol is an error here, before the model is built
-        calls = [rank.build.remote(role, worker or role, layout, config or Config(), updates) for rank in self.ranks]
+        config = config or Config()
+        build = (role, worker or role, layout, config, updates, engines or engines_of(config, role))
+        calls = [rank.build.remote(*build) for rank in self.ranks]
         self._supervisor.gather(role, "build", calls, self._start_timeout_s)
         log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
         gc.collect()

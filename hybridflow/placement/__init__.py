@@ -4,7 +4,18 @@
 role that must be started again is started from its `RoleSpec`. Nobody else decides who is where.
 """
 
-from hybridflow.placement.placement_specs import GRADER, Placement, PoolSpec, RoleSpec
-from hybridflow.placement.resolve_placement import is_disaggregated, model_device, problems, resolve
+from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
+from hybridflow.placement.resolve_placement import engines_of, model_device, problems, resolve, started_roles
 
-__all__ = ["GRADER", "Placement", "PoolSpec", "RoleSpec", "is_disaggregated", "model_device", "problems", "resolve"]
+__all__ = [
+    "GRADER",
+    "Engines",
+    "Placement",
+    "PoolSpec",
+    "RoleSpec",
+    "engines_of",
+    "model_device",
+    "problems",
+    "resolve",
+    "started_roles",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybridflow.config.schema import Device
 from hybridflow.parallel.layout import Layout
@@ -29,6 +29,19 @@ class PoolSpec:
 
 
 @dataclass(frozen=True)
+class Engines:
+    """Registered names of the engines that a role's model runs in; empty where it has none of that kind.
+
+    Attributes:
+        training: of what scores and trains it.
+        generation: of what samples from it.
+    """
+
+    training: str = ""
+    generation: str = ""
+
+
+@dataclass(frozen=True)
 class RoleSpec:
     """Everything that a pool must know to start a role, and to start it again.
 
@@ -36,7 +49,7 @@ class RoleSpec:
         pool: the name of its pool.
         interface: the methods that its group shows.
         worker: the registered name of its class on the ranks.
-        engine: the registered name of what has its model there; empty without a model.
+        engines: those of its model. Actor and rollout have the same two: weights go from one to the other.
         updates: optimizer steps of this role that the run plans.
     """
 
@@ -45,7 +58,7 @@ class RoleSpec:
     layout: Layout
     interface: type[Role]
     worker: str
-    engine: str = ""
+    engines: Engines = field(default_factory=Engines)
     updates: int = 1
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, has_model, section
+from hybridflow.config.model_roles import BY_MODEL, has_model, names, section
 from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
-from hybridflow.placement.placement_specs import GRADER, Placement, PoolSpec, RoleSpec
+from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
 from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import TrainingActorRole
 
@@ -39,9 +39,9 @@ def resolve(
     """
     if wrong := problems(config, called, gpus):
         raise ConfigError("\n".join(wrong))
-    placed = tuple(_role(config, role, updates.get(role, 1)) for role in _started(config, called))
-    names = dict.fromkeys(role.pool for role in placed)
-    return Placement(tuple(_pool(config, name, placed, gpus) for name in names), placed)
+    placed = tuple(_role(config, role, updates.get(role, 1)) for role in started_roles(config, called))
+    pools = dict.fromkeys(role.pool for role in placed)
+    return Placement(tuple(_pool(config, name, placed, gpus) for name in pools), placed)
 
 
 def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> list[str]:
@@ -53,14 +53,22 @@ def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> 
     """
     if missing := list(_missing_pools(config)):
         return missing  # nothing can be said of a layout on a pool that is not there
-    known = [role for role in _started(config, called) if role in roles or role == GRADER]
+    known = [role for role in started_roles(config, called) if role in roles or role == GRADER]
     return [*_unfilled_pools(config, known), *_generation(config, known), *_missing_gpus(config, known, gpus)]
 
 
-def is_disaggregated(config: Config) -> bool:
-    """Tell whether the settings give generation a pool of its own, away from the actor's processes."""
-    pool = config.placement.roles.get("rollout")
-    return pool is not None and pool != _pool_name(config, "actor")
+def started_roles(config: Config, called: Sequence[str]) -> tuple[str, ...]:
+    """Return the roles to start: the algorithm's, `rollout` if it is apart, and a grader if none of these is one."""
+    rollout = ("rollout",) if "actor" in called and _is_disaggregated(config) else ()
+    graded = "reward" in called and not has_model(config, "reward")
+    return (*called, *rollout, *(() if graded else (GRADER,)))
+
+
+def engines_of(config: Config, role: str) -> Engines:
+    """Return the engines of a role's model, as the settings name them; none for a role without settings of a model."""
+    if role in ("actor", "rollout"):
+        return Engines(config.actor.engine, config.rollout.engine)
+    return Engines(section(config, role).engine) if has_model(config, role) else Engines()
 
 
 def model_device(config: Config, gpus: int | None) -> Device:
@@ -76,11 +84,10 @@ def _pool_name(config: Config, role: str) -> str:
     return named or next(iter(config.placement.pools), "")
 
 
-def _started(config: Config, called: Sequence[str]) -> tuple[str, ...]:
-    """Return the roles to start: the algorithm's, generation if it is apart, and a grader if none of these is one."""
-    rollout = ("rollout",) if "actor" in called and is_disaggregated(config) else ()
-    graded = "reward" in called and not has_model(config, "reward")
-    return (*called, *rollout, *(() if graded else (GRADER,)))
+def _is_disaggregated(config: Config) -> bool:
+    """Tell whether generation has a pool of its own, away from the actor's processes."""
+    pool = config.placement.roles.get("rollout")
+    return pool is not None and pool != _pool_name(config, "actor")
 
 
 def _role(config: Config, role: str, updates: int) -> RoleSpec:
@@ -91,7 +98,7 @@ def _role(config: Config, role: str, updates: int) -> RoleSpec:
         _layout(config, role, config.placement.pools[pool]),
         _interface(config, role),
         _worker(config, role),
-        _engine(config, role),
+        engines_of(config, role),
         updates,
     )
 
@@ -110,7 +117,7 @@ def _layout(config: Config, role: str, slots: int) -> Layout:
     if parallel is None:
         return Layout(data=slots)
     data = slots // (parallel.tensor * parallel.pipeline)
-    if role != "actor" or is_disaggregated(config):
+    if role != "actor" or _is_disaggregated(config):
         return Layout(parallel.tensor, parallel.pipeline, data)
     return Layout(
         parallel.tensor,
@@ -125,7 +132,7 @@ def _interface(config: Config, role: str) -> type[Role]:
     """Return what a role can do: that of reward and cost depends on their worker, the actor's on who generates."""
     if role == GRADER:
         return roles.get("reward")
-    if role == "actor" and is_disaggregated(config):
+    if role == "actor" and _is_disaggregated(config):
         return TrainingActorRole
     return BY_MODEL_INTERFACES[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
@@ -134,15 +141,8 @@ def _worker(config: Config, role: str) -> str:
     """Return the registered name of the worker: the settings', else the role's own."""
     if role == GRADER:
         return "reward"
-    named = section(config, role).worker if role in (*MODEL_ROLES, *BY_MODEL) else role
-    return "training_actor" if (role, named) == ("actor", "actor") and is_disaggregated(config) else named
-
-
-def _engine(config: Config, role: str) -> str:
-    """Return the registered name of a role's engine; an actor that generates itself has that of `rollout` too."""
-    if role == "rollout":
-        return config.rollout.engine
-    return section(config, role).engine if has_model(config, role) else ""
+    named = section(config, role).worker if role in names(config) else role
+    return "training_actor" if (role, named) == ("actor", "actor") and _is_disaggregated(config) else named
 
 
 def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
@@ -197,8 +197,8 @@ def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> I
     """Refuse more slots with models than GPUs: they would else run on CPUs, and nobody would know."""
     if gpus is None or model_device(config, gpus) is Device.cpu:
         return
-    names = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)
-    slots = {name: config.placement.pools[name] for name in names}
+    pools = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)
+    slots = {name: config.placement.pools[name] for name in pools}
     total = sum(slots.values())
     if total <= gpus:
         return

@@ -91,7 +91,7 @@ def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
     known = SECTIONS | {*facts.own}
     for role in config.placement.roles:
         if role not in known:
-            named = ", ".join((*MODEL_ROLES, *facts.own))
+            named = ", ".join(dict.fromkeys((*MODEL_ROLES, *facts.own)))
             yield f"placement.roles.{role}: no role is named {role!r}; the configuration has {named}"
 
 

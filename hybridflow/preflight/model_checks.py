@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.models import Head, ModelShape
-from hybridflow.placement import is_disaggregated
+from hybridflow.placement import started_roles
 from hybridflow.preflight import sharding_checks
 
 
@@ -19,7 +19,7 @@ class Facts:
     Attributes:
         roles: the roles that the algorithm uses.
         models: by role, the sizes of its model; a role whose model could not be read is left out.
-        own: the roles of those that a module of the user brings, with their workers. They have no settings.
+        own: the roles of those that a module of the user brings, with their workers.
         tokenizers: by role whose tokenizer could be compared with the actor's, how it differs; empty: it does not.
         idle: keys of settings that the algorithm does not heed.
         gpus: how many the cluster has; None: that is not known yet.
@@ -39,7 +39,8 @@ def models(config: Config, facts: Facts) -> Iterator[str]:
         if role in facts.models:
             yield from _model(config, role, facts)
     if "actor" in facts.models:
-        yield from sharding_checks.generation(config, facts.models["actor"], disaggregated=is_disaggregated(config))
+        disaggregated = "rollout" in started_roles(config, facts.roles)
+        yield from sharding_checks.generation(config, facts.models["actor"], disaggregated=disaggregated)
     for role in with_models(config, facts.roles):
         if role in facts.models:
             yield from _head(config, role, facts.models[role].head)

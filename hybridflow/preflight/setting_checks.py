@@ -53,7 +53,7 @@ def problems(
     roles = flow.roles_of(config.algorithm)
     lines += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
     lines += flow_checks.problems(config, flow)
-    facts = Facts(roles, models, own_roles(roles), tokenizers, unused_settings.idle(config, flow), gpus)
+    facts = Facts(roles, models, own_roles(config, roles), tokenizers, unused_settings.idle(config, flow), gpus)
     return [*lines, *combination_checks.problems(config, facts)]
 
 
@@ -69,13 +69,20 @@ def of_components(config: Config, origins: Origins | None = None) -> list[str]:
     return [*unused_settings.problems(config, algorithm, origins), *component_checks.problems(config, algorithm)]
 
 
-def own_roles(called: tuple[str, ...]) -> tuple[str, ...]:
-    """Select the roles that are none of ours, and for which there is a worker."""
+def own_roles(config: Config, called: tuple[str, ...]) -> tuple[str, ...]:
+    """Select the roles that are none of ours, and for which there is a worker; or whose section says which it is."""
+    from hybridflow.roles import roles
+
+    others = [role for role in called if role not in SECTIONS and role in roles]
+    return tuple(role for role in others if has_model(config, role) or _is_users_worker(role))
+
+
+def _is_users_worker(name: str) -> bool:
+    """Tell whether a worker of the user has that name: one that is registered, or a role that is a worker too."""
     from hybridflow.roles import roles
     from hybridflow.workers import Worker, workers
 
-    others = [role for role in called if role not in SECTIONS and role in roles]
-    return tuple(role for role in others if issubclass(roles.get(role), Worker) or role in workers.registered)
+    return (name in roles and issubclass(roles.get(name), Worker)) or name in workers.registered
 
 
 def _task(config: Config) -> Iterator[str]:
@@ -132,6 +139,10 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     from hybridflow.workers.worker import OUR_WORKERS, workers
 
     role_of = {name: role for role, names in OUR_WORKERS.items() for name in names}
+    for role in with_models(config, (role for role in roles if role not in OUR_WORKERS)):
+        name = section(config, role).worker
+        if name not in role_of and not _is_users_worker(name):
+            yield f"{role}.worker: {name!r} given, but no worker is named so. There is {_list([*role_of])}"
     for role in (role for role in roles if role in OUR_WORKERS):
         name = section(config, role).worker
         can = [*OUR_WORKERS[role], *(other for other in workers.registered if other not in role_of)]

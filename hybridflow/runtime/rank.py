@@ -27,6 +27,7 @@ from hybridflow.observe import logs
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
+from hybridflow.placement import Engines
 from hybridflow.registry import import_plugins
 from hybridflow.roles import roles
 from hybridflow.runtime import meeting_folder
@@ -101,13 +102,13 @@ class Rank:
 
         return self._reported(pool, "join", enter)
 
-    def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int) -> bytes:
+    def build(self, role: str, worker: str, layout: Layout, config: Config, updates: int, engines: Engines) -> bytes:
         """Make the worker of a role, and report."""
 
         def make() -> None:
             from hybridflow.workers import Context
 
-            context = Context(config, layout, self._rank, role, updates, peers=self._workers)
+            context = Context(config, layout, self._rank, role, updates, engines, peers=self._workers)
             self._workers[role] = _worker(worker)(context)
             self._contexts[role] = context
             self._declared[role] = methods(type(self._workers[role]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES, section, with_models
+from hybridflow.config.model_roles import names, section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
 from hybridflow.models import read_shape
@@ -78,6 +78,7 @@ def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
         worker=role.worker,
         config=config,
         updates=role.updates,
+        engines=role.engines,
         interface=role.interface,
     )
     return group
@@ -96,7 +97,7 @@ def with_vocabulary(config: Config, called: tuple[str, ...]) -> Config:
 def with_absolute_paths(config: Config) -> Config:
     """Return the same settings with absolute paths of model folders: a rank may have another working directory."""
     copied = deepcopy(config)
-    for role in (*MODEL_ROLES, *BY_MODEL):
+    for role in names(copied):
         model = section(copied, role).model
         model.path = os.path.abspath(model.path) if model.path else ""
     return copied

@@ -10,7 +10,7 @@ from pathlib import Path
 from hybridflow.algorithms import algorithms
 from hybridflow.config import yaml_file
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.model_roles import BY_MODEL, MODEL_ROLES
+from hybridflow.config.model_roles import names
 from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
@@ -54,7 +54,7 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
 def _idle(config: Config) -> set[str]:
     """Return the roles of the settings that this run does not use."""
     used = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
-    return {*MODEL_ROLES, *BY_MODEL} - set(used)
+    return {*names(config)} - set(used)
 
 
 def _at(path: Path, own: Path) -> Path:

@@ -43,7 +43,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         with set_down([self, *self.context.peers.values()]):
             self.generator = make_generator(self.context)
         self.refit = Refit(
-            actor_shardings(config, self.groups.layout, self.groups.layout),
+            actor_shardings(self.context, self.groups.layout, self.groups.layout),
             self.groups,
             self.engine,
             self.dtype,

@@ -10,7 +10,6 @@ import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.batch.weight_versions import one_run
-from hybridflow.config.schema import Config
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
@@ -57,7 +56,7 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
 def make_generator(context: Context) -> GenerationEngine:
     """Make the generation engine of the actor's model on this rank."""
     config = context.config
-    return generation_engines.get(config.rollout.engine).build(
+    return generation_engines.get(context.engines.generation).build(
         config.actor.model,
         context.layout,
         config.rollout,
@@ -66,10 +65,10 @@ def make_generator(context: Context) -> GenerationEngine:
     )
 
 
-def actor_shardings(config: Config, training: Layout, generation: Layout) -> Shardings:
+def actor_shardings(context: Context, training: Layout, generation: Layout) -> Shardings:
     """Lay the actor's model over both layouts, as its two engines do. Raises ShardingError if one cannot."""
-    shape = read_shape(config.actor.model.path)
-    return make_shardings(config.actor.engine, config.rollout.engine, shape, training, generation)
+    shape = read_shape(context.config.actor.model.path)
+    return make_shardings(context.engines.training, context.engines.generation, shape, training, generation)
 
 
 def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpdate) -> None:

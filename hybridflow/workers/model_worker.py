@@ -49,7 +49,9 @@ class ModelWorker(Worker):
         super().__init__(context)
         self.groups: Groups = make_groups(context.layout, context.config.trainer.collective_timeout_s)
         self.dtype = torch_dtype(settings.model.dtype.value)
-        self.engine: TrainingEngine = training_engines.get(settings.engine).build(
+        # A role whose section is not one of a model has no engine in the placement: its worker chose these settings.
+        engine = training_engines.get(context.engines.training or settings.engine)
+        self.engine: TrainingEngine = engine.build(
             settings,
             self.groups,
             head=head,

@@ -32,7 +32,7 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config
         link = connect(meeting, training, generation, self.context.rank, config.trainer.collective_timeout_s)
-        shardings = actor_shardings(config, training, generation)
+        shardings = actor_shardings(self.context, training, generation)
         self.sender = WeightSender(shardings, link, self.engine, self.dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:
@@ -63,7 +63,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         rank = training.size + self.context.rank
         link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
         dtype = torch_dtype(config.actor.model.dtype.value)
-        shardings = actor_shardings(config, training, generation)
+        shardings = actor_shardings(self.context, training, generation)
         self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit)
 
     def report_version(self, rank_ids: Batch) -> Batch:

@@ -15,6 +15,7 @@ from hybridflow.config import sections
 from hybridflow.config.schema import Config
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import Engines
 from hybridflow.registry import Registry
 
 
@@ -27,6 +28,7 @@ class Context:
         role: its name.
         metrics: of the call that is being carried out; they travel with its result.
         total_updates: optimizer steps of this role that the run plans.
+        engines: those that the placement gives its model; a role that it knows no model of has none.
         drawn: how often the call that is being carried out has drawn from each random stream, by `stream_id`.
         peers: the workers of the other roles in this process, by role, as they are built: their engines make room
             while one of them starts.
@@ -38,6 +40,7 @@ class Context:
     rank: int
     role: str
     total_updates: int = 1
+    engines: Engines = field(default_factory=Engines)
     metrics: Metrics = field(default_factory=Metrics)
     drawn: Counter[int] = field(default_factory=Counter)
     peers: Mapping[str, Worker] = field(default_factory=dict)

@@ -21,7 +21,7 @@ FILE = "my_pkg/distillation.py"
 def models(tiny: Callable[..., Path]) -> list[str]:
     """The student and its teacher, as settings."""
     student, teacher = (tiny(layers=2, hidden=64, heads=2, kv_heads=2, seed=seed) for seed in (0, 1))
-    return [f"actor.model.path={student}", f"teacher.path={teacher}"]
+    return [f"actor.model.path={student}", f"teacher.model.path={teacher}"]
 
 
 def settings() -> list[str]:

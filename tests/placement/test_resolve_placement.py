@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 
-from hybridflow.config import Config, compose
-from hybridflow.config.schema import Device
+from hybridflow.config import Config, compose, sections
+from hybridflow.config.model_roles import with_models
+from hybridflow.config.schema import Device, TrainedRoleConfig
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
-from hybridflow.placement import Placement, problems, resolve
-from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, RewardRole
+from hybridflow.placement import Engines, Placement, problems, resolve, started_roles
+from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, RewardRole, Role, roles
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
+from hybridflow.trainer.build import with_absolute_paths
 
 PPO = ("actor", "critic", "reference", "reward")
 
@@ -32,11 +37,11 @@ def test_colocated_roles_share_the_first_pool() -> None:
     assert [(pool.name, pool.slots, pool.device, pool.light) for pool in placed.pools] == [
         ("main", 2, Device.cpu, False)
     ]
-    assert [(role.name, role.pool, role.worker, role.engine) for role in placed.roles] == [
-        ("actor", "main", "actor", "megatron"),
-        ("critic", "main", "critic", "megatron"),
-        ("reference", "main", "reference", "megatron"),
-        ("reward", "main", "reward", ""),
+    assert [(role.name, role.pool, role.worker, role.engines) for role in placed.roles] == [
+        ("actor", "main", "actor", Engines("megatron", "vllm")),
+        ("critic", "main", "critic", Engines("megatron")),
+        ("reference", "main", "reference", Engines("megatron")),
+        ("reward", "main", "reward", Engines()),
     ]
     assert placed.role("actor").layout == Layout(tensor=2, generation=(1, 1))
     assert placed.role("critic").layout == Layout(tensor=2)
@@ -62,7 +67,8 @@ def test_generation_on_a_pool_of_its_own_is_a_role() -> None:
     assert placed.is_disaggregated
     actor, rollout = placed.role("actor"), placed.role("rollout")
     assert (actor.interface, actor.worker) == (TrainingActorRole, "training_actor")
-    assert (rollout.interface, rollout.worker, rollout.engine) == (RolloutRole, "rollout", "vllm")
+    assert (rollout.interface, rollout.worker) == (RolloutRole, "rollout")
+    assert actor.engines == rollout.engines == Engines("megatron", "vllm")
     assert actor.layout == Layout(tensor=2) and rollout.layout == Layout()
     assert [role.name for role in placed.roles] == [*PPO, "rollout"]
 
@@ -167,3 +173,54 @@ def test_a_role_that_is_not_placed_is_named() -> None:
 def test_the_updates_of_a_role_are_those_that_the_run_plans() -> None:
     placed = resolve(load(), PPO, updates={"actor": 7, "critic": 9})
     assert {role.name: role.updates for role in placed.roles} == {"actor": 7, "critic": 9, "reference": 1, "reward": 1}
+
+
+@pytest.mark.parametrize("placement", ["colocated", "split", "rollout_pool"])
+def test_checks_and_the_placement_agree_on_where_generation_is(placement: str) -> None:
+    placed = place(f"placement={placement}")
+    assert [role.name for role in placed.roles] == list(started_roles(load(f"placement={placement}"), PPO))
+    assert placed.is_disaggregated == ("rollout" in started_roles(load(f"placement={placement}"), PPO))
+
+
+def test_generation_has_no_pool_of_its_own_where_no_actor_is() -> None:
+    assert not place("placement=rollout_pool", called=("critic",)).is_disaggregated
+
+
+@dataclass
+class TeacherSettings(TrainedRoleConfig):
+    worker: str = "teacher"
+
+
+class Teacher(Role):
+    """A user's role with a model."""
+
+
+@pytest.fixture
+def teacher(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """Load settings with a user's role whose section is one of a model."""
+    monkeypatch.setattr(sections, "_added", {})
+    monkeypatch.setattr(roles, "_components", dict(roles.registered))
+    roles.register("teacher", settings=TeacherSettings)(Teacher)
+
+    def loaded(*overrides: str) -> Config:
+        return compose.compose("train", ["experiment=addition", "teacher.model.path=here", *overrides]).to_config()
+
+    return loaded
+
+
+def test_a_users_role_with_a_model_is_placed_as_ours_are(teacher: Callable[..., Config]) -> None:
+    called = (*PPO, "teacher")
+    config = teacher("teacher.parallel.tensor=2", "teacher.engine=mine", "teacher.worker=other")
+    spec = resolve(config, called, gpus=0).role("teacher")
+    assert (spec.layout, spec.engines, spec.worker) == (Layout(tensor=2), Engines("mine"), "other")
+    assert spec.interface is Teacher
+    (found,) = problems(teacher("teacher.parallel.tensor=3"), called, gpus=0)
+    assert found.startswith("teacher.parallel: tensor 3 x pipeline 1 = 3 ranks do not divide the 2 slots of pool main")
+
+
+def test_a_users_model_is_one_of_the_runs(teacher: Callable[..., Config]) -> None:
+    config: Any = teacher()
+    assert with_models(config, (*PPO, "teacher")) == ["actor", "critic", "reference", "teacher"]
+    assert with_models(config, PPO) == ["actor", "critic", "reference"]
+    found: Any = with_absolute_paths(config)
+    assert found.teacher.model.path == os.path.abspath("here") and config.teacher.model.path == "here"

@@ -18,6 +18,7 @@ from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm import engine as engine_module
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import engines_of
 from hybridflow.workers import Context
 from hybridflow.workers.actor import ActorWorker
 
@@ -34,7 +35,9 @@ def actor(folder: Path, layout: Layout) -> ActorWorker:
         rollout.max_sequence_tokens, rollout.max_response_tokens = 200, 12
         rollout.verify_refit = True
         rollout.max_concurrent_rows, rollout.kv_cache_gib, rollout.gpu_memory_fraction = 64, 0.1, 0.1
-        _workers[folder, layout] = ActorWorker(Context(config, layout, dist.get_rank(), "actor"))
+        _workers[folder, layout] = ActorWorker(
+            Context(config, layout, dist.get_rank(), "actor", engines=engines_of(config, "actor"))
+        )
     worker = _workers[folder, layout]
     worker.context.metrics = Metrics()
     worker.context.drawn.clear()

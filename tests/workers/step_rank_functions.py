@@ -12,6 +12,7 @@ from hybridflow.config.schema import Config
 from hybridflow.dispatch import Call
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement import engines_of
 from hybridflow.workers import Context, workers
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.model_worker import ModelWorker
@@ -37,7 +38,10 @@ def build(config: Config, layout: Layout, roles: Sequence[str]) -> None:
     """New workers of these roles, in place of those before."""
     for role in roles:
         made: Any = Learner if role == "actor" else workers.get(role)
-        _roles[role], _steps[role] = made(Context(config, layout, dist.get_rank(), role)), []
+        _roles[role], _steps[role] = (
+            made(Context(config, layout, dist.get_rank(), role, engines=engines_of(config, role))),
+            [],
+        )
 
 
 def call(role: str, method: str, parts: Sequence[Call]) -> tuple[Any, Metrics]:
