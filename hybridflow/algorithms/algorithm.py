@@ -53,6 +53,8 @@ class Algorithm:
         learner: the role whose model a run leaves.
         supervised: its prompts come with responses to learn from.
         preferences: its prompts come with two responses each, one preferred to the other.
+        generates: its flow samples from the actor, so a schedule gives generation the newest weights before. None: it
+            does if it has an actor, unless its prompts come with responses.
         config: its settings.
         context: the step that is being taken.
         kl: holds the coefficient of the KL inside the rewards.
@@ -68,6 +70,7 @@ class Algorithm:
     learner: ClassVar[str] = "actor"
     supervised: ClassVar[bool] = False
     preferences: ClassVar[bool] = False
+    generates: ClassVar[bool | None] = None
     actor: ActorRole[BatchRef]
     critic: CriticRole[BatchRef]
     reference: ReferenceRole[BatchRef]
@@ -107,6 +110,13 @@ class Algorithm:
     def roles_of(cls, config: Settings) -> tuple[str, ...]:
         """Return the roles that it calls under these settings."""
         return tuple(role for role in cls.roles if role not in cls.only_for_kl or uses_reference_kl(config))
+
+    @classmethod
+    def samples_from_actor(cls) -> bool:
+        """Tell whether its flow samples, as `generates` says or stands for."""
+        if cls.generates is None:
+            return "actor" in cls.roles and not (cls.supervised or cls.preferences)
+        return cls.generates
 
     @classmethod
     def planned_updates(cls, config: Settings, role: str, steps: int) -> int:
@@ -158,11 +168,6 @@ class Algorithm:
     @kept.setter
     def kept(self, rows: int | None) -> None:
         self.context.kept = rows
-
-    @property
-    def generates(self) -> bool:
-        """True if its flow samples from the actor, so that a schedule gives generation the newest weights before."""
-        return "actor" in self.roles and not (self.supervised or self.preferences)
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Take in what the calls of a step measured, before the next one; return what there is to report besides."""

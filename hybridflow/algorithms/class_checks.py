@@ -14,7 +14,7 @@ OF_EVERY_ALGORITHM = ("config", "context", "kl")
 
 
 def refuse_misdeclared(cls: type, base: type) -> None:
-    """Raise TypeError for a text in the place of several names, and for roles that cannot be attributes of the class.
+    """Raise TypeError for a text in the place of several names, and for roles that are not there or cannot be.
 
     Args:
         base: the class that all algorithms derive from.
@@ -33,6 +33,9 @@ def _problems(cls: Any, base: type) -> Iterator[str]:
             yield f"roles names {role!r} twice; name it once"
         if role in (*OF_EVERY_ALGORITHM, *vars(base)) or _is_method(cls, role):
             yield f"roles names {role!r}, and an algorithm has something else of that name; give the role another"
+    if cls.generates and cls.roles and "actor" not in cls.roles:
+        named = ", ".join(cls.roles)
+        yield f"generates is True, but 'actor', from which it would sample, is not among its roles ({named}); name it"
 
 
 def _is_method(cls: type, name: str) -> bool:

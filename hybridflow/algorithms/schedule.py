@@ -54,7 +54,7 @@ class Schedule(ABC):
         This decides when they travel. That no row is ever sampled from older ones is not left to a schedule: the ranks
         that generate check it at each call, for a flow may learn and sample again within a step.
         """
-        if self.algorithm.generates:
+        if self.algorithm.samples_from_actor():
             self.algorithm.actor.sync_weights()
 
 

@@ -30,3 +30,8 @@ def test_a_role_is_named_once() -> None:
 
 def test_a_role_may_have_a_value_of_its_name_in_the_class() -> None:
     type("Mine", (Algorithm,), {"roles": ["actor", "judge"], "judge": None, "columns": []})
+
+
+def test_what_samples_has_an_actor() -> None:
+    with pytest.raises(TypeError, match=r"Mine.generates is True, but 'actor', .* its roles \(critic\); name it"):
+        type("Mine", (Algorithm,), {"roles": ("critic",), "generates": True})

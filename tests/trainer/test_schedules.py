@@ -67,6 +67,18 @@ class OfExamples(InTwo):
     supervised = True
 
 
+class OfStoredRows(InTwo):
+    """Learns from responses that it finds itself, as an offline flow does."""
+
+    generates = False
+
+
+class OfBoth(OfExamples):
+    """Samples beside the examples that it is given."""
+
+    generates = True
+
+
 class WithoutRows(InTwo):
     """Forgets to return its rows."""
 
@@ -106,6 +118,11 @@ def test_a_step_of_a_users_stands_above_the_two_halves_that_it_inherits() -> Non
 
 def test_no_weights_travel_where_nothing_is_sampled() -> None:
     assert "sync" not in taken(OfExamples)
+    assert "sync" not in taken(OfStoredRows)
+
+
+def test_an_algorithm_says_itself_that_it_samples() -> None:
+    assert "sync" in taken(OfBoth)
 
 
 def test_a_step_without_rows_is_told() -> None:
