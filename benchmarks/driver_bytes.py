@@ -22,7 +22,7 @@ class Found:
 
     Attributes:
         tensors: all but the next.
-        lengths: lengths of rows, which travel as metadata.
+        lengths: lengths and grades of rows, which travel as metadata.
         reports: messages that were opened.
     """
 
@@ -70,7 +70,7 @@ def tensor_bytes(thing: Any) -> int:
     if isinstance(thing, (Batch, dict)):
         return sum(tensor_bytes(value) for _, value in thing.items())
     if isinstance(thing, Metadata):
-        return tensor_bytes(dict(thing.lengths))
+        return tensor_bytes([*thing.lengths.values(), *thing.numbers.values()])
     if isinstance(thing, (list, tuple, set)):
         return sum(map(tensor_bytes, thing))
     if hasattr(thing, "__dict__") and not isinstance(thing, type):

@@ -201,12 +201,24 @@ class BatchRef(Rows):
             )
         return np.sum(lengths, axis=0)
 
+    def numbers(self, column: str) -> np.ndarray:
+        """Return what reports say of the rows of a small column, [R], waiting until they have been made.
+
+        These are the values of grades and of `truncated`; of `loss_mask` they are how many tokens of a row it leaves.
+
+        Raises KeyError for a column that is not there, or of another kind than it should be.
+        """
+        source = next((s for s in self.sources if column in s.columns), None)
+        if source is None:
+            raise KeyError(f"no column {column!r} whose numbers could be known; there are {', '.join(self.columns)}")
+        return source.of_each(lambda chunk: _numbers(chunk.metadata(), column))
+
     def metadata(self) -> Metadata:
         """Return what is known of the rows without moving them, waiting until they have been made."""
         kinds = self.schema
-        return Metadata(
-            self.rows, kinds, {name: self.lengths(name) for name, kind in kinds.items() if kind.startswith("ragged")}
-        )
+        lengths = {name: self.lengths(name) for name, kind in kinds.items() if kind.startswith("ragged")}
+        reported = {name for source in self.sources for chunk in source.chunks for name in chunk.metadata().numbers}
+        return Metadata(self.rows, kinds, lengths, {name: self.numbers(name) for name in reported & kinds.keys()})
 
     def get(self) -> Batch:
         """Move the rows here. Waits until they have been made. For looking at a result, not for a training step."""
@@ -229,6 +241,15 @@ def _lengths(known: Metadata, column: str) -> np.ndarray:
     if known.rows and column not in known.lengths:
         raise KeyError(f"column {column!r} is {known.kinds.get(column, 'not there')}; only ragged columns have lengths")
     return known.lengths.get(column, np.zeros(0, dtype=np.int64))
+
+
+def _numbers(known: Metadata, column: str) -> np.ndarray:
+    if known.rows and column not in known.numbers:
+        raise KeyError(
+            f"column {column!r} is {known.kinds.get(column, 'not there')}; one number a row was expected, or of a mask "
+            "one a token"
+        )
+    return known.numbers.get(column, np.zeros(0, dtype=np.int64))
 
 
 def _at(columns: Mapping[str, np.ndarray], rows: np.ndarray | slice) -> Mapping[str, np.ndarray]:

@@ -26,8 +26,12 @@ def learned_rows(rows: Batch) -> np.ndarray:
     """Return [R] bool: True for rows that have a token to learn from; without a mask for all, the empty ones too."""
     if LOSS_MASK not in rows:
         return np.ones(len(rows), dtype=bool)
-    mask = rows.ragged(LOSS_MASK)
-    return LearnedTokens(mask, mask.values.astype(bool)).lengths > 0
+    return learned_lengths(rows.ragged(LOSS_MASK)) > 0
+
+
+def learned_lengths(mask: Ragged) -> np.ndarray:
+    """Return the number of tokens that a mask leaves of each row, [R] int64."""
+    return LearnedTokens(mask, mask.values.astype(bool)).lengths
 
 
 @dataclass(frozen=True)

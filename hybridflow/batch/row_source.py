@@ -12,7 +12,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.columns import Ragged
+from hybridflow.batch.columns import Column, Ragged
+from hybridflow.batch.loss_mask import LOSS_MASK, learned_lengths
+
+REPORTED = ("rewards", "baseline_rewards", "costs", "truncated")
+"""Columns of one number a row by which the controller chooses among rows, and which therefore travel with reports."""
 
 Run = tuple[Any, int, int]
 """Rows of a chunk, from `start` to `stop`, without it."""
@@ -25,24 +29,38 @@ class Metadata(NamedTuple):
         rows: how many.
         kinds: kind of each column (`ragged int`), by its name.
         lengths: [R] int64 of each ragged column.
+        numbers: [R] of each column that is `REPORTED`, and of `loss_mask` how many tokens of each row it leaves.
     """
 
     rows: int = 0
     kinds: Mapping[str, str] = {}
     lengths: Mapping[str, np.ndarray] = {}
+    numbers: Mapping[str, np.ndarray] = {}
 
     @staticmethod
     def of(batch: Batch) -> Metadata:
         """Describe rows that are here. Columns over the same offsets share one array of lengths."""
         lengths: dict[str, np.ndarray] = {}
         shared: dict[int, np.ndarray] = {}
+        numbers: dict[str, np.ndarray] = {}
         for name, column in batch.items():
             if isinstance(column, Ragged):
                 offsets = id(column.offsets)
                 if offsets not in shared:
                     shared[offsets] = column.lengths
                 lengths[name] = shared[offsets]
-        return Metadata(batch.rows, batch.schema, lengths)
+            if name in REPORTED or name == LOSS_MASK:
+                numbers |= _numbers(name, column)
+        return Metadata(batch.rows, batch.schema, lengths, numbers)
+
+
+def _numbers(name: str, column: Column) -> dict[str, np.ndarray]:
+    """Return what a report says of such a column; nothing if it is not what it should be, as its readers will say."""
+    if isinstance(column, Ragged):
+        numeric = name == LOSS_MASK and column.values.ndim == 1 and column.values.dtype.kind in "biuf"
+        return {name: learned_lengths(column)} if numeric else {}
+    numeric = name in REPORTED and column.ndim == 1 and column.dtype.kind in "biuf"
+    return {name: column} if numeric else {}
 
 
 class Chunk(Protocol):

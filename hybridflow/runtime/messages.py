@@ -73,16 +73,18 @@ class Report(NamedTuple):
     def encode(self) -> bytes:
         """Encode to bytes; see `CallRequest`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
-        known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths)) for chunk in self.chunks]
-        numbers = self.metrics.parts() if self.metrics is not None else None
-        return pickle.dumps((known, value, numbers, self.seconds, self.failure), protocol=5)
+        known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths), _typed(chunk.numbers)) for chunk in self.chunks]
+        metrics = self.metrics.parts() if self.metrics is not None else None
+        return pickle.dumps((known, value, metrics, self.seconds, self.failure), protocol=5)
 
     @staticmethod
     def decode(encoded: bytes) -> Report:
         """Decode bytes that a rank of this run made."""
-        known, value, numbers, seconds, failure = pickle.loads(encoded)
-        chunks = tuple([Metadata(rows, kinds, _arrays(lengths)) for rows, kinds, lengths in known])
-        metrics = Metrics(*numbers) if numbers else None
+        known, value, measured, seconds, failure = pickle.loads(encoded)
+        chunks = tuple(
+            [Metadata(rows, kinds, _arrays(lengths), _untyped(numbers)) for rows, kinds, lengths, numbers in known]
+        )
+        metrics = Metrics(*measured) if measured else None
         return Report(chunks, None if value is None else pickle.loads(value), metrics, seconds, failure)
 
 
@@ -99,3 +101,11 @@ def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:
 
 def _arrays(lengths: Mapping[str, bytes]) -> dict[str, np.ndarray]:
     return {name: np.frombuffer(encoded, np.int64) for name, encoded in lengths.items()}
+
+
+def _typed(numbers: Mapping[str, np.ndarray]) -> dict[str, tuple[str, bytes]]:
+    return {name: (array.dtype.str, array.tobytes()) for name, array in numbers.items()}
+
+
+def _untyped(numbers: Mapping[str, tuple[str, bytes]]) -> dict[str, np.ndarray]:
+    return {name: np.frombuffer(encoded, dtype) for name, (dtype, encoded) in numbers.items()}
