@@ -15,7 +15,7 @@ from hybridflow import preflight
 from hybridflow.cli import hydras_record, launch, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
-from hybridflow.config import Config, compose, escapes
+from hybridflow.config import Config, compose, escapes, plugin_sections, plugins
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import ModelShape
 from hybridflow.observe import terminal
@@ -26,11 +26,17 @@ from hybridflow.preflight.run_folder_checks import folder_of
 
 @dataclass(frozen=True)
 class Job:
-    """Stage that was checked; `key` stands for its settings and for those of the stages before it."""
+    """Stage that was checked.
+
+    Attributes:
+        key: stands for its settings and for those of the stages before it.
+        plugins: modules that were imported before it was composed.
+    """
 
     stage: Stage
     config: Config
     key: str
+    plugins: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -71,19 +77,23 @@ def checked(stages: Sequence[Stage], config_dir: Path | None = None) -> list[Job
     pending: dict[Path, ModelShape | None] = {}
     for stage in stages:
         try:
-            composed = launch.composed(stage.command, stage.overrides, config_dir)
-            # What is for every stage may be of no use to one.
-            composed = replace(composed, origins=replace(composed.origins, shared=stage.shared))
-            config = composed.to_config()
-            lines = launch.problems(composed, pending)
+            own = plugins.named(stage.command, stage.overrides, config_dir)
+            plugins.load(own)
+            with plugin_sections.alone(own):
+                composed = launch.composed(stage.command, stage.overrides, config_dir)
+                # What is for every stage may be of no use to one.
+                composed = replace(composed, origins=replace(composed.origins, shared=stage.shared))
+                config = composed.to_config()
+                lines = launch.problems(composed, pending)
+                told = [] if lines else preflight.warnings(composed)
         except ConfigError as error:  # what this stage leaves is not known, so neither is what later ones find
             problems += [f"{stage.name}: {line}" for line in str(error).split("\n")]
             break
-        jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else "")))
+        jobs.append(Job(stage, config, stage_record.key_of(config, jobs[-1].key if jobs else ""), tuple(own)))
         problems += [
             f"{stage.name}: {line}" for line in (*map(one_line, lines), *_in_the_way(jobs), *_unreadable(jobs[-1]))
         ]
-        warnings |= dict.fromkeys([] if lines else preflight.warnings(composed))
+        warnings |= dict.fromkeys(told)
         pending |= preflight.output_model(config, pending)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -139,7 +149,12 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
         command = _command(stage, config_dir)
         terminal.say(one_line(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}"))
         start = perf_counter()
-        with stage_record.begun(job.folder, job.key), hydras_record.kept([job.folder]):
+        with (
+            plugin_sections.alone(job.plugins),
+            stage_record.begun(job.folder, job.key),
+            hydras_record.kept([job.folder]),
+        ):
+            compose.store_schema()
             status = launch.hand_over(stage.command, command[2:])
         if status:
             raise HybridFlowError(

@@ -147,6 +147,11 @@ def _parsed(override: str, loader: ConfigLoader | None) -> Override:
         raise ConfigError(f"{shown}: not understood: {error_messages.composition(error, Origins())}") from error
 
 
+def store_schema() -> None:
+    """Let Hydra compose over the settings as they are by now: plugins may have added sections."""
+    ConfigStore.instance().store(node=sections.schema(), **CONFIG_STORE)
+
+
 def configs_dir() -> Path:
     """Return the folder of our own configuration groups: in the installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -187,7 +192,7 @@ def _session(
     if folders[1:]:
         quoted = ",".join("'" + str(folder).replace("'", "\\'") + "'" for folder in folders[1:])
         lines.append(f"{SEARCH_PATH}=[{quoted}]")
-    ConfigStore.instance().store(node=sections.schema(), **CONFIG_STORE)  # plugins may have added some since
+    store_schema()
     with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
         yield GlobalHydra.instance().config_loader(), lines, folders
 

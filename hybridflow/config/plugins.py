@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from hybridflow.config import yaml_file
+from hybridflow.config import plugin_sections, sections, yaml_file
 from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError
 from hybridflow.registry import import_plugins
@@ -65,7 +65,10 @@ def load(modules: Sequence[str]) -> None:
     """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    try:
-        import_plugins(list(modules))
-    except ImportError as error:
-        raise ConfigError(str(error)) from error
+    for module in modules:
+        before = {*sections.added()}
+        try:
+            import_plugins([module])
+        except ImportError as error:
+            raise ConfigError(str(error)) from error
+        plugin_sections.record(module, {*sections.added()} - before)

@@ -6,7 +6,8 @@ checks and the help know these keys as they know ours: types, bounds, the neares
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import MISSING, FrozenInstanceError, field, fields, is_dataclass, make_dataclass
 from functools import lru_cache
@@ -24,6 +25,7 @@ HYDRAS = ("hydra", "defaults")
 """Top-level keys that mean something to Hydra."""
 
 _added: dict[str, type] = {}
+_shown: frozenset[str] | None = None  # those of them that the settings have; None: all
 
 
 def add(name: str, settings: type) -> None:
@@ -73,12 +75,29 @@ def _first_line(error: Exception) -> str:
 
 def added() -> tuple[str, ...]:
     """Return the names of the sections that roles of the user brought."""
-    return tuple(_added)
+    return tuple(classes())
+
+
+def classes() -> dict[str, type]:
+    """Return these sections' dataclasses by name."""
+    return {name: settings for name, settings in _added.items() if _shown is None or name in _shown}
+
+
+@contextmanager
+def only(names: Iterable[str]) -> Iterator[None]:
+    """Leave out, meanwhile, the sections of other names, and so those that are added meanwhile."""
+    global _shown
+    before = _shown
+    _shown = frozenset(names)
+    try:
+        yield
+    finally:
+        _shown = before
 
 
 def whole() -> type[Config]:
     """Return the class of all settings: `Config`, with a field for each section that was added."""
-    return _whole(tuple(_added.items()))
+    return _whole(tuple(classes().items()))
 
 
 @lru_cache
@@ -92,7 +111,7 @@ def _whole(sections: tuple[tuple[str, type], ...]) -> type[Config]:
 def schema() -> DictConfig:
     """Return all settings as Hydra composes over them."""
     tree = OmegaConf.structured(whole())
-    for name in _added:
+    for name in added():
         _thaw(tree[name])
     return cast(DictConfig, tree)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.cli import main
-from hybridflow.config import Config, compose
-from hybridflow.errors import HybridFlowError
+from hybridflow.cli import main, rlhf
+from hybridflow.config import Config, compose, sections
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.roles import roles
 
 RLHF = ["rlhf", "-cd", "cfg", "-cn", "three", "sft.actor.model.path=model"]
 NAMES = ["addition_warmup", "addition_reward", "addition_model_reward"]
@@ -202,3 +203,43 @@ def test_what_a_stage_warns_of_is_what_its_command_warns_of(workplace, ran, caps
     assert "critic.optimizer.lr=0.1: no effect" not in told, "PPO has a critic"
     assert main([*RLHF, "sft.critic.optimizer.lr=0.1"]) == 0
     assert "warning: critic.optimizer.lr=0.1: no effect, as sft has no role critic" in capsys.readouterr().err
+
+
+ROLE = """
+from dataclasses import dataclass
+
+from hybridflow.roles import Role, roles
+
+
+@dataclass
+class Settings:
+    weight: float = 0.5
+
+
+@roles.register("{name}", settings=Settings)
+class Own(Role):
+    light = True
+"""
+
+
+def test_a_stage_has_the_sections_of_its_own_plugins_only(workplace, ran, monkeypatch):
+    """Also of a module that an earlier stage's plugin has imported already, and no others afterwards."""
+    monkeypatch.setattr(sections, "_added", {})
+    monkeypatch.setattr(roles, "_components", dict(roles.registered))
+    monkeypatch.syspath_prepend(str(workplace))
+    (workplace / "judging_role.py").write_text(ROLE.replace("{name}", "judge"))
+    (workplace / "hinting_role.py").write_text(ROLE.replace("{name}", "hinter"))
+    (workplace / "first_plugin.py").write_text("import judging_role\nimport hinting_role\n")
+    (workplace / "second_plugin.py").write_text("from judging_role import Settings\n")
+    plugins = ["sft.plugins=[first_plugin]", "train-reward.plugins=[second_plugin]", "sft.hinter.weight=0.25"]
+    assert main([*RLHF, *plugins]) == 0
+    kept = [(workplace / f"runs/rlhf/{name}/config.yaml").read_text() for name in names(ran)]
+    assert [("\njudge:" in text, "\nhinter:\n  weight: 0.25\n" in text) for text in kept] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert main([*RLHF, *plugins]) == 0 and names(ran) == [], "what is complete is not run again"
+    assert sections.added() == ("judge", "hinter")
+    with pytest.raises(ConfigError, match=r"train: judge: no such key"):
+        rlhf.run([*RLHF[1:], *plugins, "train.judge.weight=1"])
