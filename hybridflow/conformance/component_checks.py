@@ -25,6 +25,7 @@ from hybridflow.conformance.expectations import (
 from hybridflow.conformance.loss_checks import expect_gradient, try_loss, try_pair_loss, try_policy_loss
 from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.conformance.sample_rows import Case, cases, policy_cases
+from hybridflow.conformance.sink_checks import try_sink
 from hybridflow.conformance.task_checks import answers_for, try_grader, try_task
 from hybridflow.losses.aggregations import totals
 from hybridflow.losses.corrections import CorrectionInputs
@@ -143,4 +144,5 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "loss aggregation": try_aggregation,
     "KL estimator": try_kl,
     "KL controller": try_controller,
+    "metric sink": try_sink,
 }

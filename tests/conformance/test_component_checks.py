@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from hybridflow.losses.policy_losses import PolicyInputs, policy_losses
 from hybridflow.losses.ratios import clamped_exp
 from hybridflow.losses.segments import row_sums, to_tokens
 from hybridflow.losses.token_loss import TokenLoss, sums
+from hybridflow.observe.sinks import MetricSink, SinkContext
 
 OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in component_checks.CHECKS}
-# What keeps another promise on purpose: it needs an option; it joins what stages give, not rows.
+# What keeps another promise on purpose: it needs an option; it joins what stages give, not rows; it tells a server.
 OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
+OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
 
 
 @pytest.mark.parametrize("kind", list(OURS))
@@ -248,3 +251,67 @@ def test_inputs_of_a_subclass_can_be_replaced() -> None:
         return grpo(replace(inputs, token_rewards=2 * inputs.token_rewards))
 
     assert violations(partial(component_checks.CHECKS["advantage estimator"], twice)) == []
+
+
+class Rewards(MetricSink):
+    """Rewards in a file of the run folder and one beside where it was started, as a user might write it."""
+
+    def __init__(self, context: SinkContext, separator: str = ",") -> None:
+        super().__init__(context)
+        self._files = [file.open("a") for file in (context.folder.path / "rewards.csv", Path("beside.csv"))]
+        self._separator = separator
+
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        for file in self._files:
+            file.write(f"{step}{self._separator}{metrics.get('reward/mean')}\n")
+
+    def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Leave it out."""
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+def test_a_sink_is_tried_in_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    taken: list[str] = []
+
+    class Noting(Rewards):
+        def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
+            taken.append(f"validation {step} {min(metrics)}")
+
+        def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+            super().log_step(step, metrics)
+            taken.append(f"step {step}")
+
+        def close(self) -> None:
+            super().close()
+            taken.append(f"closed {self.context.folder.path.is_dir()}")
+
+    assert violations(partial(component_checks.CHECKS["metric sink"], Noting)) == []
+    assert taken == ["validation 0 validation/accuracy", "step 0", "step 1", "closed True"]
+    assert not [*tmp_path.iterdir()]
+
+
+def failing(where: str, error: BaseException) -> Any:
+    """A sink that fails in one of its methods."""
+
+    def fail(*given: Any) -> None:
+        raise error
+
+    return type("Failing", (Rewards,), {where: fail})
+
+
+@pytest.mark.parametrize(
+    ("sink", "told_of_it"),
+    [
+        (failing("__init__", OSError("no server")), "it fails when it is opened: OSError: no server"),
+        (failing("log_validation", KeyError("loss")), "it fails at a validation: KeyError: 'loss'"),
+        (failing("log_step", ValueError("odd")), "it fails at step 0: ValueError: odd"),
+        (failing("close", SystemExit(0)), "it fails when it is closed: SystemExit: 0"),
+        (type("Packed", (Rewards,), {"package": "no_such_package"}), "it needs the package no_such_package, which is"),
+    ],
+)
+def test_a_sink_that_fails_is_told_with_when(sink: Any, told_of_it: str) -> None:
+    assert told("metric sink", sink).startswith(told_of_it)
