@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.metric_names import untold
 from tests.trainer.processes import gone_within, left_of, start, start_marked, wait_until_saved
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64", "rollout.verify_refit=true"]
@@ -102,6 +103,12 @@ class Ran:
         return [line for line in lines if "validation/accuracy" in line]
 
     @property
+    def metric_names(self) -> set[str]:
+        """Everything that it measured, or that its jobs did."""
+        files = self.folder.rglob("metrics.jsonl")
+        return {name for file in files for line in file.read_text().splitlines() for name in json.loads(line)}
+
+    @property
     def accuracy(self) -> list[float]:
         """Each validation's accuracy."""
         return [line["validation/accuracy"] for line in self.validations]
@@ -137,7 +144,9 @@ def launch(place: Path) -> Launch:
     def run(subcommand: str, name: str, *overrides: str) -> Ran:
         process = start([subcommand, *SMALL, f"run.name={name}", *overrides], place)
         output, _ = process.communicate(timeout=600)  # a sweep, on a busy machine
-        return Ran(process.returncode, output, place / "runs" / name)
+        ran = Ran(process.returncode, output, place / "runs" / name)
+        assert untold(ran.metric_names) == [], "docs/metrics.md names what a run measures"
+        return ran
 
     return run
 

@@ -22,6 +22,7 @@ from hybridflow.controller import put
 from hybridflow.dispatch import concat
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks.grades import GRADES, graded
+from tests.docs.metric_names import untold
 
 pytestmark = pytest.mark.ranks
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
@@ -70,6 +71,7 @@ def test_two_steps(shared: Shared, option: str) -> None:
     for number in range(2):
         _, metrics = shared.step(algorithm, number)
         assert all(math.isfinite(value) for value in metrics.values())
+        assert untold(metrics) == []
         learned = {name.removesuffix("/grad_norm") for name in metrics if name.endswith("/grad_norm")}
         assert learned == TRAINED.get(option, {"actor"})
         assert all(metrics[f"{role}/grad_norm"] > 0 for role in learned)
