@@ -1,12 +1,12 @@
-"""Ranks that try one algorithm after another on the same engines, and graders for it. Light: no torch."""
+"""Ranks that try one algorithm after another on the same engines. Light: no torch."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from hybridflow.config.schema import AlgorithmConfig
+from hybridflow.conformance import graders_for_trials  # noqa: F401  registers the graders that the settings name
 from hybridflow.runtime.rank import Rank
-from hybridflow.tasks import graders
 
 
 class SharedRank(Rank):
@@ -20,15 +20,3 @@ class SharedRank(Rank):
                 context.config = replace(context.config, algorithm=algorithm)
 
         return self._reported("conformance", "take_up", hand_over)
-
-
-@graders.register("conformance_even")
-def even(response: str, answer: str) -> float:
-    """Grade so that a random model is as often right as wrong."""
-    return float(sum(map(ord, response)) % 2 == 0)
-
-
-@graders.register("conformance_count")
-def count(response: str, answer: str) -> float:
-    """Count the characters of a response: a cost that always varies."""
-    return float(len(response))

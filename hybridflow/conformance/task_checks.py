@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from hybridflow.errors import DataError
 from hybridflow.options import faults
 from hybridflow.tasks import SPLITS, Example, Grade, GradedRow, Grader, Task
 from hybridflow.tasks.grader_registry import BoundGrader, bound, options_shell
-from hybridflow.tasks.sound_grades import UnsoundGradeError, grades_of, sound_grade
+from hybridflow.tasks.sound_grades import UnsoundGradeError, one_each, sound_grade
 from hybridflow.tasks.task import hidden_method
 from hybridflow.tasks.tokenizer import EOS
 from hybridflow.tasks.written_numbers import as_text
@@ -42,7 +43,7 @@ def try_grader(
         try:
             if trial.check_answer:
                 trial.check_answer(answer)
-            asyncio.run(grades_of(trial, [_row(answer, answer)]))
+            _given(trial, [_row(answer, answer)])
         except ValueError as error:
             refused.append(f"{answer!r} ({error})")
             continue
@@ -68,6 +69,16 @@ def _try_response(trial: BoundGrader, response: str, answer: str) -> None:
     expect(again == first, f"{on}it gave {first[0]} and then another grade")
 
 
+def _given(trial: BoundGrader, rows: Sequence[GradedRow]) -> Sequence[Any]:
+    """Return what a grader gives for rows, whatever its kind. Raises what it raises."""
+    given = trial.grade_rows(list(rows))
+    return one_each(asyncio.run(_awaited(given)) if inspect.isawaitable(given) else given, rows)
+
+
+async def _awaited(given: Awaitable[Any]) -> Any:
+    return await given
+
+
 def _all(grade: Grade) -> tuple[float, ...]:
     return (grade.value, *grade.parts.values(), *grade.token_rewards, *(value for _, value in grade.step_rewards))
 
@@ -77,8 +88,8 @@ def _try_batch(trial: BoundGrader, answer: str) -> None:
     rows = [_row(response, answer) for response in RESPONSES]
     alone = [_numbers("", trial, row) for row in rows]
     try:
-        together = asyncio.run(grades_of(trial, rows))
-        asyncio.run(grades_of(trial, []))
+        together = _given(trial, rows)
+        _given(trial, [])
     except UnsoundGradeError as error:
         raise ExpectationError(str(error)) from None
     numbers = [_all(sound_grade(trial, row, given)) for row, given in zip(rows, together, strict=True)]
@@ -96,7 +107,7 @@ def _row(response: str, answer: str) -> GradedRow:
 
 def _numbers(on: str, trial: BoundGrader, row: GradedRow) -> tuple[float, ...]:
     """Return the numbers of a grade, its value first, as a run takes them."""
-    (given,) = asyncio.run(grades_of(trial, [row]))
+    (given,) = _given(trial, [row])
     try:
         return _all(sound_grade(trial, row, given))
     except UnsoundGradeError as error:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import signal
 import struct
 import time
 from contextlib import suppress
+
+from hybridflow.observe.exit_codes import in_words
 
 GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11  # _IOWR(0xFF, 11, struct pidfd_info), whose first version has 64 bytes
 INFO_EXIT = 1 << 3  # of its mask: `exit_code`, its last four bytes, is there
@@ -45,7 +46,7 @@ def ending(pid: int | None, rays_message: str) -> str:
         return "killed by Ray, since its node was short of memory"
     status = None if pid is None else _status(pid)
     if status is not None:
-        return _in_words(os.waitstatus_to_exitcode(status))
+        return in_words(os.waitstatus_to_exitcode(status))
     if match := re.search(r"receives a (SIG[A-Z]+)", rays_message):
         return f"killed by {match[1]}"
     if match := re.search(r"with an exit code (\d+)", rays_message):
@@ -71,11 +72,3 @@ def _status(pid: int) -> int | None:
             return int(struct.unpack_from("=i", info, 60)[0])
         time.sleep(0.02)
     return None
-
-
-def _in_words(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    hint = " (by the kernel, if memory ran out: see dmesg on its node)" if -code == signal.SIGKILL else ""
-    return f"killed by {name}{hint}"

@@ -20,6 +20,8 @@ RESPONSE = kinds("prompt_ids", "response_ids")
 LOSS_MASK = kinds("loss_mask")
 TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
+GRADED = kinds("response_ids", "answer")
+SEEN = ("prompt_ids", "messages", "metadata", "source", "finish_reason", "truncated", "sample_id")  # by graders of rows
 PAIR = RESPONSE | kinds("rejected_ids")
 PAIR_MASKS = LOSS_MASK | kinds("rejected_loss_mask")
 
@@ -206,7 +208,7 @@ class RewardRole(Role[RowsT]):
 
     light = True
 
-    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("rewards"))
+    @using("dp_proto", needs=GRADED, optional=SEEN, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """Return `rewards` ([R] float): the grade of each response."""
         raise NotImplementedError
@@ -216,7 +218,7 @@ class RewardRole(Role[RowsT]):
         """Return `answer_key` ([R] strings): what each response comes to; equal ones are one vote of a majority."""
         raise NotImplementedError
 
-    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("baseline_rewards", "baseline_lengths"))
+    @using("dp_proto", needs=GRADED, optional=SEEN, gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
         """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hybridflow.dispatch import RowsT, using
 from hybridflow.dispatch.known_columns import kinds
 from hybridflow.losses.loss import reads_of
-from hybridflow.roles.builtin_roles import LOSS_MASK, RESPONSE, TrainedRole
+from hybridflow.roles.builtin_roles import GRADED, LOSS_MASK, RESPONSE, SEEN, TrainedRole
 from hybridflow.roles.role import Role, roles
 
 
@@ -15,7 +15,7 @@ class CostRole(Role[RowsT]):
 
     light = True
 
-    @using("dp_proto", needs=kinds("response_ids", "answer"), gives=kinds("costs"))
+    @using("dp_proto", needs=GRADED, optional=SEEN, gives=kinds("costs"))
     def compute_cost(self, rollout: RowsT) -> RowsT:
         """Return `costs` ([R] float): the grade of each response; less is better."""
         raise NotImplementedError

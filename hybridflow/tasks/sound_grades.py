@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from hybridflow.errors import shown
 from hybridflow.tasks.graded_row import Grade, GradedRow
@@ -41,15 +40,13 @@ def sound_grade(grader: BoundGrader, row: GradedRow, given: object) -> Grade:
     return Grade(value, parts, tokens, steps)
 
 
-async def grades_of(grader: BoundGrader, rows: Sequence[GradedRow]) -> Sequence[Any]:
-    """Return what a grader gives for rows in one call, whatever its kind. Raises what it raises."""
-    given = grader.grade_rows(list(rows))
-    grades = await given if isinstance(given, Awaitable) or inspect.isawaitable(given) else given
-    if not isinstance(grades, Sequence) and not hasattr(grades, "__len__"):
-        raise UnsoundGradeError(f"it gave a {type(grades).__name__}; a list of grades was expected, one for each row")
-    if len(grades) != len(rows):
-        raise UnsoundGradeError(f"it gave {len(grades)} grades for {len(rows)} rows; one for each was expected")
-    return grades
+def one_each(given: Any, rows: Sequence[GradedRow]) -> Sequence[Any]:
+    """Return what a grader gave for rows if it is a list of as many grades. Raises UnsoundGradeError if it is not."""
+    if not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
+        raise UnsoundGradeError(f"it gave a {type(given).__name__}; a list of grades was expected, one for each row")
+    if len(given) != len(rows):
+        raise UnsoundGradeError(f"it gave {len(given)} grades for {len(rows)} rows; one for each was expected")
+    return cast(Sequence[Any], given)
 
 
 def _parts(grade: Grade) -> Mapping[str, Any]:

@@ -68,10 +68,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
-    """Return a function from token ids to text without special tokens, for light workers: no transformers, no torch.
+def load_decoder(folder: str | Path, *, special_tokens: bool = False) -> Callable[[Sequence[int]], str]:
+    """Return a function from token ids to text, for light workers: no transformers, no torch.
 
-    An id that is no token's, as a model's vocabulary may have for padding, is no text. Raises as `load_tokenizer`.
+    Special tokens are no text, unless `special_tokens` says that they are written out. An id that is no token's, as a
+    model's vocabulary may have for padding, is no text. Raises as `load_tokenizer`.
     """
     from tokenizers import AddedToken, Tokenizer
 
@@ -91,6 +92,8 @@ def load_decoder(folder: str | Path) -> Callable[[Sequence[int]], str]:
         special = {tokenizer.token_to_id(text) for text in texts}
     except Exception as error:
         raise ValueError(f"{path.parent}: its tokenizer cannot be read: {_one_line(error)}") from error
+    if special_tokens:
+        return lambda ids: tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
     return lambda ids: tokenizer.decode([int(i) for i in ids if int(i) not in special], skip_special_tokens=True)
 
 

@@ -15,7 +15,7 @@ from hybridflow.bounds import Bounds
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import Grade, GradedRow, graders
 from hybridflow.tasks.grader_registry import BoundGrader, GraderRegistry, bind, bound, options_shell, takes_rows
-from hybridflow.tasks.sound_grades import UnsoundGradeError, grades_of, sound_grade
+from hybridflow.tasks.sound_grades import UnsoundGradeError, one_each, sound_grade
 
 CHAT = [{"role": "user", "content": "5+7="}]
 ROW = GradedRow("the answer is 12", "12", "5+7=", CHAT, metadata={"level": 3}, response_tokens=4)
@@ -73,8 +73,13 @@ class Asks:
 
 
 def value(grader: BoundGrader, row: GradedRow = ROW) -> float:
-    (given,) = asyncio.run(grades_of(grader, [row]))  # type: ignore[arg-type]
-    return sound_grade(grader, row, given).value
+    return sound_grade(grader, row, given_for(grader, row)).value
+
+
+def given_for(grader: BoundGrader, row: GradedRow = ROW) -> Any:
+    given: Any = grader.grade_rows([row])
+    (grade,) = one_each(asyncio.run(given) if grader.concurrent else given, [row])
+    return grade
 
 
 KINDS: list[tuple[Any, bool, bool]] = [
@@ -185,10 +190,10 @@ def of_steps(**given: Any) -> BoundGrader:
 
 def test_a_grade_has_parts_and_values_of_tokens() -> None:
     assert value(bound("mine", a_row)) == 1.0
-    (given,) = asyncio.run(grades_of(bound("mine", a_row), [ROW]))
+    given = given_for(bound("mine", a_row))
     assert sound_grade(bound("mine", a_row), ROW, given) == Grade(1.0, {"level": 3.0}, [], [])
     grader = of_steps(token_rewards=[0, 0, 1, True], step_rewards=[(16, 0.5)])
-    (given,) = asyncio.run(grades_of(grader, [ROW]))
+    given = given_for(grader)
     assert sound_grade(grader, ROW, given) == Grade(1.0, {}, [0.0, 0.0, 1.0, 1.0], [(16, 0.5)])
 
 
@@ -206,7 +211,7 @@ def test_a_grade_has_parts_and_values_of_tokens() -> None:
     ],
 )
 def test_what_is_beside_the_value_is_checked_too(grader: BoundGrader, told: str) -> None:
-    (given,) = asyncio.run(grades_of(grader, [ROW]))
+    given = given_for(grader)
     with pytest.raises(UnsoundGradeError, match=told):
         sound_grade(grader, ROW, given)
 
@@ -216,4 +221,4 @@ def test_what_is_beside_the_value_is_checked_too(grader: BoundGrader, told: str)
 )
 def test_one_grade_a_row_is_expected_of_a_batch(given: Callable[..., Any], told: str) -> None:
     with pytest.raises(UnsoundGradeError, match=told):
-        asyncio.run(grades_of(bound("mine", given, batched=True), [ROW, ROW]))
+        one_each(bound("mine", given, batched=True).grade_rows([ROW, ROW]), [ROW, ROW])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +16,12 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import Config
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
-from hybridflow.tasks import graders
 from hybridflow.tasks.addition import ALPHABET
 from hybridflow.tasks.grades import graded, number, only_learnable, over_learnable, settled, too_many_failed
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.workers import Context
 from hybridflow.workers.reward import RewardWorker
+from tests.tasks import child_graders
 
 GOOD = [
     True,
@@ -36,10 +35,7 @@ GOOD = [
     Fraction(1),
     Decimal(1),
 ]
-BAD = [
-    None, math.nan, math.inf, -math.inf, 1e39, 10**400, "1.0", "", (1.0, 0.5), [1.0], [], {"score": 1.0}, 1j,
-    np.array([1.0]), np.array([1.0, 0.5]), np.float64("nan"), Decimal("sNaN"), np.ma.masked, object(), Batch(),
-]  # fmt: skip
+BAD = [*child_graders.NONE, Batch()]
 
 
 @pytest.mark.parametrize("grade", GOOD, ids=lambda grade: type(grade).__name__)
@@ -64,55 +60,50 @@ def build_config(folder: Path, grader: str, share: float) -> Config:
     return config
 
 
-def build_responses(*texts: str) -> Batch:
+def build_responses(*texts: str, answer: str = "12") -> Batch:
     ids = char_tokenizer(ALPHABET)(list(texts), add_special_tokens=False)["input_ids"]
-    return Batch(response_ids=Ragged.of(ids, np.int64), answer=np.array(["12"] * len(texts), dtype=object))
+    return Batch(response_ids=Ragged.of(ids, np.int64), answer=np.array([answer] * len(texts), dtype=object))
 
 
-class Odd:
-    """Gives `grade`, or raises it, for the response 3; 1 for all others."""
-
-    def __init__(self, grade: Any) -> None:
-        self.grade = grade
-
-    def __call__(self, response: str, answer: str) -> Any:
-        if response == "3" and isinstance(self.grade, BaseException):
-            raise self.grade
-        return self.grade if response == "3" else 1.0
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RewardWorker]:
+    """A worker whose grader does as the answers say; all tests here share its process."""
+    folder = tmp_path_factory.mktemp("odd")
+    worker = RewardWorker(Context(build_config(folder, "odd", 0.0), Layout(), 0, "reward"))
+    yield worker
+    worker.close()
 
 
-def rewards_of(folder: Path, grade: Any, share: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Batch, Metrics]:
+def rewards_of(worker: RewardWorker, answer: str, share: float) -> tuple[Batch, Metrics]:
     """What a rank makes of four responses, one of which the grader cannot grade."""
-    monkeypatch.setitem(graders._components, "odd", Odd(grade))
-    config, rows = build_config(folder, "odd", share), build_responses("12", "3", "", "12")
-    worker = RewardWorker(Context(config, Layout(), 0, "reward"))
+    rows = build_responses("12", "3", "", "12", answer=answer)
+    config = worker.context.config
+    config.reward.max_failed_share = share
     metrics = Metrics()
     return settled(worker.compute_reward(rows), rows, config, metrics), metrics
 
 
-TROUBLES = [*BAD, RuntimeError("the grader lost its marbles"), SystemExit(0)]
+TROUBLES = [pytest.param(str(n), id=type(trouble).__name__) for n, trouble in enumerate(child_graders.TROUBLES)]
 
 
-@pytest.mark.parametrize("grade", TROUBLES, ids=lambda grade: type(grade).__name__)
-def test_one_that_fails_ends_the_run_unless_some_may(
-    grade: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"grader 'odd' .*the response '3' \(answer '12'\)"):
-        rewards_of(tmp_path, grade, 0.0, monkeypatch)
-    found, metrics = rewards_of(tmp_path, grade, 0.5, monkeypatch)
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_one_that_fails_ends_the_run_unless_some_may(odd: RewardWorker, trouble: str) -> None:
+    with pytest.raises(ValueError, match=rf"grader 'odd' .*the response '3' \(answer '{trouble}'\)"):
+        rewards_of(odd, trouble, 0.0)
+    found, metrics = rewards_of(odd, trouble, 0.5)
     rewards = found.dense("rewards")
     assert rewards.dtype == np.float32 and np.array_equal(rewards, [1, np.nan, 1, 1], equal_nan=True)
     assert metrics["reward/mean"] == 1.0 and metrics["reward/min"] == 1.0, "it is never a reward of 0"
     assert (metrics["reward/failed_grades"], metrics["reward/failed_share"]) == (1, 0.25)
 
 
-def test_the_error_ends_with_the_cause_and_shows_the_end_of_no_long_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match=r"RuntimeError: the grader lost its marbles$"):
-        rewards_of(tmp_path, RuntimeError("the grader lost its marbles"), 0.0, monkeypatch)
+def test_the_error_ends_with_the_cause_and_shows_the_end_of_no_long_text(odd: RewardWorker) -> None:
+    raised = next(n for n, trouble in enumerate(child_graders.TROUBLES) if isinstance(trouble, RuntimeError))
+    with pytest.raises(ValueError, match=r"RuntimeError: the grader lost its marbles$") as told:
+        rewards_of(odd, str(raised), 0.0)
+    assert "child_graders.py" in str(told.value.__cause__), "the grader's own traceback is shown"
     with pytest.raises(ValueError, match="marbles") as told:
-        rewards_of(tmp_path, "\x1b]0;marbles" * 10**5, 0.0, monkeypatch)
+        rewards_of(odd, "long", 0.0)
     assert len(str(told.value)) < 1000 and "\x1b" not in str(told.value)
 
 

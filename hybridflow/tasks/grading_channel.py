@@ -1,0 +1,108 @@
+"""Channel between a rank and the process that grades for it: JSON in frames over a socket, never pickle.
+
+A frame is its length, eight bytes, and so many bytes of JSON. Non-ASCII is escaped, so a text may have half of a
+surrogate pair, which UTF-8 does not have.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from hybridflow.errors import shown
+from hybridflow.tasks.graded_row import GradedRow
+
+HEAD = struct.Struct(">Q")
+PIECE = 1 << 18
+
+
+class Channel:
+    """One end of the channel.
+
+    Both methods raise EOFError if the other end is closed, and TimeoutError if it takes longer than `timeout_s`.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._received = bytearray()
+
+    def send(self, message: Any, timeout_s: float | None = None) -> None:
+        """Send a message."""
+        body = json.dumps(message, separators=(",", ":"), default=_plain).encode("ascii")
+        self._end.settimeout(timeout_s)
+        try:
+            self._end.sendall(HEAD.pack(len(body)) + body)
+        except (BrokenPipeError, ConnectionError) as error:
+            raise EOFError from error
+
+    def receive(self, timeout_s: float | None = None) -> Any:
+        """Wait for the next message. One that has arrived in part stays where it is if it takes too long."""
+        size = HEAD.size
+        if len(self._received) >= HEAD.size:
+            size += HEAD.unpack_from(self._received)[0]
+        while len(self._received) < size:
+            self._end.settimeout(timeout_s)
+            try:
+                piece = self._end.recv(PIECE)
+            except ConnectionError as error:
+                raise EOFError from error
+            if not piece:
+                raise EOFError
+            self._received += piece
+            if len(self._received) >= HEAD.size:
+                size = HEAD.size + HEAD.unpack_from(self._received)[0]
+        message = json.loads(bytes(self._received[HEAD.size : size]))
+        del self._received[:size]
+        return message
+
+    def close(self) -> None:
+        """Close this end: the other reads no more than what was sent."""
+        self._end.close()
+
+
+class Place:
+    """Number in memory that both ends share, which outlives the death of either: at which row the process is."""
+
+    SIZE = 8
+
+    def __init__(self, descriptor: int) -> None:
+        self._memory = mmap.mmap(descriptor, self.SIZE)
+
+    @staticmethod
+    def make() -> int:
+        """Make such memory, and return its descriptor."""
+        descriptor = os.memfd_create("hybridflow-grading")
+        os.ftruncate(descriptor, Place.SIZE)
+        return descriptor
+
+    def set(self, number: int) -> None:
+        """Set the number."""
+        HEAD.pack_into(self._memory, 0, number)
+
+    def get(self) -> int:
+        """Return the number."""
+        return int(HEAD.unpack_from(self._memory)[0])
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy's as JSON has it. Raises TypeError for what JSON cannot express."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(
+        f"{shown(value)}, of type {type(value).__name__}, cannot travel to a grader: give it as JSON has it"
+    )
+
+
+def to_wire(row: GradedRow, whole: bool) -> list[Any]:
+    """Return a row as it travels: with all that it has, or response and answer alone."""
+    return list(vars(row).values()) if whole else [row.response, row.answer]
+
+
+def from_wire(fields: Sequence[Any]) -> GradedRow:
+    """Return the row whose `to_wire` this is."""
+    return GradedRow(*fields)

@@ -1,0 +1,264 @@
+"""The rank's side of the process that grades for it: it is started once, given rows, and replaced if it hangs or dies.
+
+A row that passes its deadline, or at which the process dies, is a failed grade; the other rows of its batch are graded
+still. Of rows that were graded at the same time nobody knows which it was: each is then graded by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe.exit_codes import in_words
+from hybridflow.tasks.graded_row import Grade, GradedRow
+from hybridflow.tasks.grader_registry import BoundGrader, graders
+from hybridflow.tasks.grading_channel import Channel, Place, to_wire
+
+START_S = 600.0  # for the user's modules to be imported
+GRACE_S = 2.0  # beyond the deadline, for an `async` grader to be told of it in its own process
+REAPED_WITHIN_S = 5.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a row: its grade, or why there is none.
+
+    Attributes:
+        kind: of the failure: `raised`, `no number`, `unsound`; or `late` or `died`.
+        problem: in words.
+        trace: the grader's own traceback, if it raised.
+    """
+
+    grade: Grade | None = None
+    kind: str = ""
+    problem: str = ""
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class GradingOrder:
+    """What the process is to serve: graders and their options, as the settings have them."""
+
+    chosen: Sequence[BoundGrader]
+    options: Sequence[Mapping[str, Any]]
+    plugins: Sequence[str] = ()
+    deadline_s: float = 60.0
+    concurrency: int = 16
+
+    def message(self) -> dict[str, Any]:
+        """Return it as the process is told it."""
+        components = [graders.get(grader.name) for grader in self.chosen]
+        modules = [getattr(component, "__module__", None) or "" for component in components]
+        names = [grader.name for grader in self.chosen]
+        return {
+            "path": sys.path,
+            "pythonpath": os.environ.get("PYTHONPATH", ""),
+            "plugins": list(self.plugins),
+            "graders": list(zip(names, modules, self.options, strict=True)),
+            "deadline_s": self.deadline_s,
+            "concurrency": self.concurrency,
+        }
+
+
+class GradingProcess:
+    """Process that grades, started when this is made and whenever it is needed again."""
+
+    def __init__(self, order: GradingOrder) -> None:
+        self._order = order
+        self._child: _Child | None = _Child(order)
+
+    def grade(self, number: int, rows: Sequence[GradedRow], *, stop: bool = False) -> list[Outcome | None]:
+        """Grade rows with a grader, by its number in the order.
+
+        Args:
+            stop: end at the first failure; of the rows after it there is no outcome.
+
+        Raises HybridFlowError if the process cannot be started.
+        """
+        round_ = _Round(self._order, number, rows)
+        groups = [list(range(len(rows)))] if rows else []
+        while groups and not (stop and round_.failed):
+            group = groups.pop(0)
+            if self._child is None:
+                self._child = _Child(self._order)
+            at, why = self._child.serve(round_, group, stop)
+            if why is None:
+                continue
+            self._child = None
+            left = [row for row in group if round_.outcomes[row] is None]
+            suspected = [row for row in at if row in left]
+            if len(suspected) == 1:
+                round_.outcomes[suspected[0]] = why
+            else:
+                groups += [[row] for row in suspected]
+            rest = [row for row in left if row not in suspected]
+            groups += [rest] if rest else []
+        return round_.outcomes
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.end()
+        self._child = None
+
+
+@dataclass
+class _Round:
+    """Rows that one grader grades, and what has come of them."""
+
+    order: GradingOrder
+    number: int
+    rows: Sequence[GradedRow]
+    outcomes: list[Outcome | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.outcomes = [None] * len(self.rows)
+
+    @property
+    def grader(self) -> BoundGrader:
+        return self.order.chosen[self.number]
+
+    @property
+    def failed(self) -> bool:
+        return any(outcome is not None and outcome.grade is None for outcome in self.outcomes)
+
+    def request(self, group: Sequence[int], stop: bool) -> dict[str, Any]:
+        whole = self.grader.reads_rows
+        return {"grader": self.number, "rows": [to_wire(self.rows[row], whole) for row in group], "stop": stop}
+
+
+class _Child:
+    """One process."""
+
+    def __init__(self, order: GradingOrder) -> None:
+        ours, theirs = socket.socketpair()
+        shared = Place.make()
+        self._place = Place(shared)
+        # The kernel's signal at the end of a parent comes at the end of the thread that started the process.
+        parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+        passed = [theirs.fileno(), shared]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hybridflow.tasks.grading_child", *map(str, (*passed, parent))],
+                stdin=subprocess.DEVNULL,
+                pass_fds=passed,
+                start_new_session=True,  # what it starts ends with it; Ctrl-C is the run's affair
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        os.close(shared)
+        self._channel = Channel(ours)
+        self._ready = False
+        self.end = weakref.finalize(self, _end, self._process, ours)
+        with suppress(EOFError):  # that it has died is told where it is asked for something
+            self._channel.send(order.message())
+
+    def serve(self, round_: _Round, group: Sequence[int], stop: bool) -> tuple[list[int], Outcome | None]:
+        """Let it grade rows; return at which it was and why it is gone, or nothing if it has finished."""
+        self._wait_until_ready()
+        watch = _Watch(round_, group, self._place)
+        self._place.set(0)
+        try:
+            self._channel.send(round_.request(group, stop), START_S)
+            watch.begin()
+            while True:
+                for message in self._channel.receive(max(watch.ends_in(), 1e-6)):
+                    if message[0] == "end":
+                        return [], None
+                    watch.take_in(*message)
+        except TimeoutError:
+            self.end()
+            return watch.at(), Outcome(kind="late")
+        except EOFError:
+            return watch.at(), Outcome(kind="died", problem=self._death())
+
+    def _wait_until_ready(self) -> None:
+        if self._ready:
+            return
+        try:
+            answer = self._channel.receive(START_S)
+        except (EOFError, TimeoutError) as error:
+            problem = "it took too long" if isinstance(error, TimeoutError) else self._death()
+            raise HybridFlowError(f"the process that grades did not start: {problem}") from error
+        if "failed" in answer:
+            raise HybridFlowError(f"the process that grades cannot import the graders: {answer['failed']}")
+        self._ready = True
+
+    def _death(self) -> str:
+        """Describe how it ended."""
+        try:
+            code = self._process.wait(REAPED_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.end()
+            return "it closed its channel"
+        self.end()
+        return in_words(code)
+
+
+class _Watch:
+    """At which rows a process is, and how long it may be there."""
+
+    def __init__(self, round_: _Round, group: Sequence[int], place: Place) -> None:
+        self._round = round_
+        self._group = group
+        self._place = place
+        self._apart = not round_.grader.batched  # until a batch has failed, and its rows are graded each by itself
+        self._started: dict[int, float] = {}
+        self._since = 0.0
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self._since = monotonic()
+
+    def take_in(self, event: str, place: int, *told: Any) -> None:
+        """Take in what the process says of a row, by its place in the group."""
+        self._since = monotonic()
+        self._apart = True
+        row = self._group[place]
+        if event == "started":
+            self._started[row] = self._since
+            return
+        self._started.pop(row, None)
+        if event == "done":
+            value, parts, tokens, steps = (*told, {}, [], [])[:4] if len(told) == 1 else told
+            outcome = Outcome(Grade(value, parts, tokens, [tuple(step) for step in steps]))
+        elif event == "late":
+            outcome = Outcome(kind="late")
+        else:
+            outcome = Outcome(None, *told)
+        self._round.outcomes[row] = outcome
+
+    def ends_in(self) -> float:
+        """Return the seconds that are left to the row whose deadline is next."""
+        order = self._round.order
+        grader = self._round.grader
+        grace = GRACE_S if grader.concurrent else 0.0
+        if not self._apart:
+            return self._since + order.deadline_s * len(self._group) + grace - monotonic()
+        since = min(self._started.values()) if self._started else self._since
+        return since + order.deadline_s + grace - monotonic()
+
+    def at(self) -> list[int]:
+        """List the rows that it was at: those that had started, or the next of those that come one by one."""
+        left = [row for row in self._group if self._round.outcomes[row] is None]
+        if not self._apart and not self._place.get():
+            return left
+        return list(self._started) or [self._group[self._place.get()]]
+
+
+def _end(process: subprocess.Popen[bytes], end: socket.socket) -> None:
+    """End a process and whatever it has started."""
+    with suppress(OSError):  # it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    end.close()
