@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
     "algorithms": "the algorithms, their papers, roles and parts: hybridflow algorithms [MODULE ...]",
     "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",
+    "data": "look at a file of rows or a task: hybridflow data PATH|TASK [MODEL] [key=value ...]",
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ...",
     "model": "make a model folder: hybridflow model --help",
 }

@@ -59,8 +59,8 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: HandOver) ->
     candidates = [name for name in subcommands if name.startswith(subcommand)] if not space else []
     try:
         with redirect_stderr(StringIO()), redirect_stdout(StringIO()):  # a plugin may print
-            if space and subcommand in (*HYDRAS, "rlhf"):
-                complete = _stages if subcommand == "rlhf" else _settings
+            if space and subcommand in (*HYDRAS, *OWN):
+                complete = OWN.get(subcommand, _settings)
                 candidates = complete(subcommand, Line.of(arguments), argv, hand_over)
     except (Exception, SystemExit):
         return 0  # a half-typed line may be anything
@@ -114,9 +114,25 @@ def _stages(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> lis
     return [*(f"{prefix}{stage.name}." for stage in stages if not dot and stage.name.startswith(body)), *candidates]
 
 
+def _rows(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
+    """Complete the name of a task as the first word, and settings; files are the shell's to complete."""
+    from hybridflow.tasks import tasks
+
+    words = line.words
+    flagged = {at for at, word in enumerate(words) if word in FOLDER}
+    kept = [word for at, word in enumerate(words) if "=" in word or at in flagged or at - 1 in flagged]
+    names = [name for name in sorted(tasks) if name.startswith(line.word)] if len(kept) == len(words) else []
+    if not line.word or "/" in line.word:
+        return names
+    return [*names, *_settings("train", replace(line, words=tuple(kept)), argv, hand_over)]
+
+
 def _folders(start: str) -> list[str]:
     above = Path(start if start.endswith("/") else os.path.dirname(start) or ".")
     folders = sorted(
         f"{os.path.join(os.path.dirname(start), entry.name)}/" for entry in above.iterdir() if entry.is_dir()
     )
     return [name for name in folders if name.startswith(start)]
+
+
+OWN = {"rlhf": _stages, "data": _rows}  # subcommands that Hydra does not run, and that take settings

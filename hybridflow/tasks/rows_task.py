@@ -112,6 +112,22 @@ class RowsTask(PreferenceTask):
     def suspects(self, split: str) -> Sequence[int]:
         return self.index.suspects[split]
 
+    def raw_row(self, split: str, index: int) -> Mapping[str, Any]:
+        number = int(self.index.numbers[split][index])
+        try:
+            return self._rows.row(number)
+        except RowError as fault:
+            raise DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason) from fault
+
+    def origin(self) -> str:
+        given = [f"{name}={path}" for name, path in self.mapper.columns.items()]
+        read = [f"in the format {self.mapper.form}"] if self.mapper.form else []
+        read += [f"by columns {', '.join(given)}"] if given else []
+        read += ["by task.options.prompt_template"] if self.mapper.template else []
+        shared = self.index.shared
+        left_out = f"; {shared} rows are left out of train, as held_out asks the same" if shared else ""
+        return f"rows {' and '.join(read)}{left_out}"
+
     def _read(self, number: int) -> tuple[Question, dict[str, Any], str, Any]:
         try:
             return self.mapper.read(self._rows.row(number))

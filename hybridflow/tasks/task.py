@@ -159,6 +159,18 @@ class Task(ABC):
         """Return by what training sorts a split's rows; None if they are shuffled."""
         return None
 
+    def raw_row(self, split: str, index: int) -> Mapping[str, Any]:
+        """Return the fields of a row by name as its source has them, for `hybridflow data`.
+
+        A task without another source has its example's. Raises DataError if the row cannot be read.
+        """
+        example = self.example(split, index)
+        return {"prompt": example.prompt, "answer": example.answer, "sample_id": example.sample_id, **example.metadata}
+
+    def origin(self) -> str:
+        """Say where the rows are from and how they are read, for `hybridflow data`; "" if the name says it."""
+        return ""
+
     def encode(self, prompt: str | Sequence[Message]) -> list[int]:
         """Return the token ids of a prompt, as `Encoder.prompt` does."""
         return self.encoder.prompt(prompt)

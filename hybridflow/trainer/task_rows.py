@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import section, with_models
-from hybridflow.config.schema import Config, TaskConfig
+from hybridflow.config.schema import Config
 from hybridflow.config.validation_sets import validation_sets
-from hybridflow.errors import ConfigError, shown
-from hybridflow.json_file import read_list
+from hybridflow.errors import ConfigError
 from hybridflow.models import read_shape
 from hybridflow.tasks import SPLITS, Task
 from hybridflow.tasks import build as build_task
-from hybridflow.tasks.chat_template import ChatForm
+from hybridflow.tasks.chat_settings import chat_form, template_options
 from hybridflow.tasks.chosen_graders import accuracy_grader, bind_all
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
@@ -136,24 +134,5 @@ def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedToken
         grader=accuracy_grader(config.reward) if graded else "",
         answer_checks=checks,
         template_options=template_options(config.task),
-        chat_form=ChatForm(config.task.system_prompt, config.task.as_chat, config.task.prefill),
+        chat_form=chat_form(config.task),
     )
-
-
-def template_options(settings: TaskConfig) -> dict[str, Any]:
-    """Return the variables of the chat template, with the tools of a file. Raises ConfigError if it holds none."""
-    options = dict(settings.chat_template_kwargs)
-    if not settings.tools:
-        return options
-    if "tools" in options:
-        raise ConfigError("task.tools: task.chat_template_kwargs.tools is given too; leave one of them out")
-    try:
-        tools = read_list(Path(settings.tools).expanduser())
-    except ValueError as error:
-        raise ConfigError(f"task.tools: {error}") from error
-    if not tools or not all(isinstance(tool, dict) for tool in tools):
-        raise ConfigError(
-            f'task.tools: {settings.tools}: a list of tools was expected, as [{{"type": "function", "function": …}}]; '
-            f"it is {shown(tools)}"
-        )
-    return options | {"tools": tools}

@@ -27,7 +27,7 @@ def complete(monkeypatch, capsys):
 
 def test_subcommands(complete):
     assert complete("hybridflow ") == [
-        "train", "sft", "train-reward", "train-cost", "rlhf", "algorithms", "check", "model",
+        "train", "sft", "train-reward", "train-cost", "rlhf", "algorithms", "data", "check", "model",
     ]  # fmt: skip
     assert complete("hybridflow tr") == ["train", "train-reward", "train-cost"]
 
@@ -45,6 +45,15 @@ def test_keys_and_flags(complete):
     assert complete("hybridflow train-reward reward_model.opt") == ["reward_model.optimizer."]
     assert complete("hybridflow train ++task.na") == ["++task.name="]
     assert complete("hybridflow train-cost experiment=addition_c") == ["experiment=addition_cost"]
+
+
+def test_data_takes_a_task_and_settings(complete):
+    assert complete("hybridflow data addition_s") == ["addition_sevens"]
+    assert {"mixture", "word_sums"} <= {*complete("hybridflow data ")}
+    assert complete("hybridflow data addition task.too_") == ["task.too_long="]
+    assert complete("hybridflow data rows.jsonl models/mine rollout.max_s") == ["rollout.max_sequence_tokens="]
+    assert complete("hybridflow data task=word") == ["task=word_sums"]
+    assert complete("hybridflow data ./add") == []
 
 
 def test_options_of_a_folder_of_ones_own(complete, tmp_path, monkeypatch):

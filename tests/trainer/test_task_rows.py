@@ -10,12 +10,12 @@ import pytest
 
 from hybridflow import preflight
 from hybridflow.algorithms import algorithms
-from hybridflow.config.schema import Config, TaskConfig
+from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer.build import with_vocabulary
-from hybridflow.trainer.task_rows import limits, load_task, notes, template_options, ways
+from hybridflow.trainer.task_rows import limits, load_task, notes, ways
 from tests.cli.conftest import QWEN2
 
 ALPHABET = "0123456789+="
@@ -92,33 +92,6 @@ def test_the_task_of_a_run_is_fitted_to_it(tmp_path: Path) -> None:
         load_task(settings).rows("train", [0])
     short = replace(settings, rollout=replace(settings.rollout, max_sequence_tokens=70))
     assert limits(short).said.startswith("max_position_embeddings")
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (None, "tools.json: No such file"),
-        ("{}", r"tools.json: a list was expected, as \[…\]; it is {}"),
-        ("[]", "a list of tools was expected"),
-        ('["add"]', "a list of tools was expected.*it is .*'add'"),
-        ("[{]", "tools.json:1: not JSON"),
-    ],
-)
-def test_a_file_of_tools_that_holds_none_is_one_error(text: str | None, line: str, tmp_path: Path) -> None:
-    file = tmp_path / "tools.json"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ConfigError, match=rf"^task.tools: .*{line}"):
-        template_options(TaskConfig(tools=str(file)))
-
-
-def test_tools_of_a_file_go_to_the_template(tmp_path: Path) -> None:
-    file = tmp_path / "tools.json"
-    file.write_text('[{"type": "function"}]')
-    settings = TaskConfig(tools=str(file), chat_template_kwargs={"enable_thinking": False})
-    assert template_options(settings) == {"enable_thinking": False, "tools": [{"type": "function"}]}
-    with pytest.raises(ConfigError, match=r"task.tools: task.chat_template_kwargs.tools is given too"):
-        template_options(TaskConfig(tools=str(file), chat_template_kwargs={"tools": []}))
 
 
 def test_chat_settings_reach_the_task(tmp_path: Path) -> None:
