@@ -8,7 +8,9 @@ from hybridflow.config.schema import TaskConfig
 from hybridflow.errors import DataError
 from hybridflow.observe.terminal import one_line
 from hybridflow.tasks.data_facts import Facts, histogram, taught
+from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.task import Task, named_row
+from hybridflow.tasks.written_numbers import as_text
 
 SAMPLES = 3
 LINES = 24  # of a sample's text
@@ -75,10 +77,14 @@ class Report:
 
     def _sample(self, number: int) -> Iterator[str]:
         example = self.task.example(self.facts[0].split, number)
-        answer = taught(example)
+        said = {"answer": taught(example)}
+        if self.facts[0].rejected:
+            assert isinstance(self.task, PreferenceTask)
+            said["rejected answer"] = as_text(self.task.rejected(self.facts[0].split, number))
         if self.folder:
             yield from self._tokens("prompt", self.task.encode(example.prompt))
-            yield from self._tokens("answer", self.task.encoder.answer(example.prompt, answer))
+            for what, text in said.items():
+                yield from self._tokens(what, self.task.encoder.answer(example.prompt, text))
             return
         prompt = self.task.chat_form.apply(example.prompt)
         turns = (
@@ -87,8 +93,9 @@ class Report:
         yield "  prompt"
         for role, text in turns:
             yield from _quoted(role + text)
-        yield "  answer"
-        yield from _quoted(answer)
+        for what, text in said.items():
+            yield f"  {what}"
+            yield from _quoted(text)
 
     def _tokens(self, what: str, ids: Sequence[int]) -> Iterator[str]:
         tokenizer = self.task.tokenizer

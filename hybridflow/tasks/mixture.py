@@ -79,6 +79,15 @@ class Mixture(PreferenceTask):
         with _named_source(name):
             return task.rejected(split, row)
 
+    def raw_row(self, split: str, index: int) -> Mapping[str, Any]:
+        name, row = self._at(split, index)
+        with _named_source(name):
+            return self.sources[name].raw_row(split, row)
+
+    def origin(self) -> str:
+        told = ((name, task.origin()) for name, task in self.sources.items())
+        return "of " + ", ".join(f"{name} ({origin})" if origin else name for name, origin in told)
+
     def portions(self, split: str) -> Sequence[Portion]:
         """Return the sources with their weights; () if they have none. Raises DataError if one has no rows."""
         if not self.weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,34 @@ def test_a_task_of_ones_own_module_and_its_options(say: Any) -> None:
     out = say("addition", "task.options.max_operand=9", "task.options.zero_pad=false")
     assert "task: addition\n" in out and re.search(r"\| [0-9]\+[0-9]=\n", out)
     assert "task: addition\n" in say("experiment=addition", "actor.model.path=''")
+
+
+FORMATS: dict[str, tuple[dict[str, Any], str]] = {
+    "verl": (
+        {"prompt": [{"role": "user", "content": "1+4?"}], "reward_model": {"ground_truth": "5"}, "data_source": "sums"},
+        "5",
+    ),
+    "trl": ({"prompt": "1+4?", "chosen": "5", "rejected": "6"}, "5"),
+    "openrlhf": ({"input": "1+4?", "output": "5"}, "5"),
+    "gsm8k": ({"question": "1+4?", "answer": "1+4=5\n#### 5"}, "#### 5"),
+    "alpaca": ({"instruction": "1+4?", "output": "5"}, "5"),
+    "sharegpt": ({"conversations": [{"from": "human", "value": "1+4?"}, {"from": "gpt", "value": "5"}]}, "5"),
+    "messages": ({"messages": [{"role": "user", "content": "1+4?"}, {"role": "assistant", "content": "5"}]}, "5"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_file_of_each_format(name: str, say: Any) -> None:
+    row, answer = FORMATS[name]
+    other = json.loads(json.dumps(row).replace("1+4", "2+3"))
+    Path("my rows.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(other)}\n{{\n")
+    lines = say("my rows.jsonl").splitlines()
+    assert lines[0].startswith(f"task: rows, rows in the format {name} ({', '.join(row)[:5]}")
+    at = lines.index("  prompt")
+    assert lines[at + 1].endswith(("1+4?", "2+3?")) and f"    | {answer}" in lines
+    assert ("  rejected answer" in lines) == (name == "trl")
+    assert lines[lines.index("columns of train") + 1].split()[0] == next(iter(row))
+    assert any("cannot be used (task.malformed = error): not JSON; the first: row 1 of" in line for line in lines)
 
 
 @pytest.mark.parametrize(
