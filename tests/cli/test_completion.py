@@ -27,7 +27,7 @@ def complete(monkeypatch, capsys):
 
 def test_subcommands(complete):
     assert complete("hybridflow ") == [
-        "train", "sft", "train-reward", "train-cost", "rlhf", "algorithms", "data", "check", "model",
+        "train", "sft", "train-reward", "train-cost", "rlhf", "algorithms", "settings", "data", "check", "model",
     ]  # fmt: skip
     assert complete("hybridflow tr") == ["train", "train-reward", "train-cost"]
 
