@@ -59,11 +59,23 @@ class Composed:
             raise ConfigError("\n".join(error_messages.missing(self.absent, self.experiments)))
         try:
             config = cast(Config, OmegaConf.to_object(self.tree))
-        except (OmegaConfBaseException, ValueError, RecursionError) as error:
+        except (OmegaConfBaseException, RecursionError) as error:
             raise ConfigError(error_messages.composition(error, self.origins)) from error
+        except Exception as error:  # settings of a user's role may check themselves, and raise anything
+            key = next(_refusing(self.tree), "")
+            raise ConfigError(self.origins.annotate(f"{key}: {error_messages.one_line(error)}")) from error
         if problems := list(number_bounds.nested(config)):
             raise ConfigError("\n".join(map(self.origins.annotate, problems)))
         return config
+
+
+def _refusing(tree: DictConfig) -> Iterator[str]:
+    """Yield the sections whose classes cannot be made of what they are given."""
+    for key in map(str, tree):
+        try:
+            OmegaConf.to_object(tree[key])
+        except Exception:
+            yield key
 
 
 def resolved_yaml(config: Config) -> str:
@@ -84,7 +96,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
     parsed = parse(overrides)
     with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
-        bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed)
+        bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed, groups)
         if bad:
             raise ConfigError("\n".join(bad))
         origins = Origins(overrides=parsed)

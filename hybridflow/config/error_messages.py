@@ -33,14 +33,19 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
     return problems
 
 
-def sweeps(overrides: Iterable[Override]) -> list[str]:
+def sweeps(overrides: Iterable[Override], groups: Iterable[str] = ()) -> list[str]:
     """List overrides with several values, which only a sweep can take."""
+    known = {*groups}
     return [
-        f"{override.input_line}: several values need -m (a sweep); a list is written "
-        f"{override.key_or_group}=[a,b], and a comma inside a text is quoted: \"{override.key_or_group}='a,b'\""
+        f"{override.input_line}: several values need -m (a sweep)"
+        + ("" if override.key_or_group in known else _written_otherwise(override.key_or_group))
         for override in overrides
         if override.is_sweep_override()
     ]
+
+
+def _written_otherwise(key: str) -> str:
+    return f"; a list is written {key}=[a,b], and a comma inside a text is quoted: \"{key}='a,b'\""
 
 
 def composition(error: Exception, origins: Origins) -> str:
@@ -92,7 +97,7 @@ def _without_package(key: str, origins: Origins) -> str | None:
 
 
 def _placed(problem: str, key: str, origins: Origins) -> str:
-    place = origins.find(key)
+    place = origins.find(key.partition("[")[0])  # an entry of a list is set with the list
     return f"{problem} ({place})" if place else problem
 
 
@@ -119,6 +124,11 @@ def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:
     while behind is not None and not isinstance(behind, OmegaConfBaseException):
         behind = behind.__cause__ or behind.__context__
     return behind
+
+
+def one_line(error: Exception) -> str:
+    """Return an error as a line: its own words if it is of a value, else with its class before them."""
+    return _first_line(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

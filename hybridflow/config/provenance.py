@@ -45,7 +45,7 @@ class Origins:
 
     def annotate(self, problem: str) -> str:
         """Append to a problem, which begins with `key: `, the place where that key was set."""
-        place = self.find(problem.partition(":")[0])
+        place = self.find(problem.partition(":")[0].partition("[")[0])  # an entry of a list is set with the list
         return f"{problem} ({place})" if place else problem
 
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from hybridflow.config import number_bounds, recipes
-from hybridflow.config.model_roles import MODEL_ROLES, section, with_models
+from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import SECTIONS, Config, Device
 from hybridflow.placement import Placement
 from hybridflow.placement import problems as placement_problems
 from hybridflow.preflight import model_checks
+from hybridflow.preflight.component_checks import unknown_name
 from hybridflow.preflight.model_checks import Facts
+from hybridflow.roles import roles
 
 WORD = re.compile(r"\w+")
 
@@ -88,11 +90,8 @@ def _biased_updates(config: Config) -> Iterator[str]:
 
 def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
     """Yield names in `placement.roles` that no role has."""
-    known = SECTIONS | {*facts.own}
-    for role in config.placement.roles:
-        if role not in known:
-            named = ", ".join(dict.fromkeys((*MODEL_ROLES, *facts.own)))
-            yield f"placement.roles.{role}: no role is named {role!r}; the configuration has {named}"
+    for role in (role for role in config.placement.roles if role not in facts.own):
+        yield from unknown_name(f"placement.roles.{role}", roles, role)
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:

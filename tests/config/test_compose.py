@@ -132,7 +132,10 @@ def test_resolved_yaml_reads_back_to_the_same_config():
         ),
         ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
         ("+trainer.steps=3", ["trainer.steps: has a value already; write trainer.steps=VALUE, without the +"]),
-        ("run.seed=1,2", ["run.seed=1,2: several values need -m"]),
+        ("run.seed=1,2", ["run.seed=1,2: several values need -m", "a list is written run.seed=[a,b]"]),
+        ("algorithm.most_draws=3", ["algorithm.most_draws: no such key; it is called algorithm.max_draws now"]),
+        ("algorithm.lagrange.least=3", ["it is called algorithm.lagrange.min now"]),
+        ("trainer.metric_sinks=[null]", ["trainer.metric_sinks[0]: wrong type", "=[null] on the command line)"]),
         ("run.name=[1", ["run.name=[1: not understood"]),
         ("run.name=${runs.name}", ["run.name: Interpolation key 'runs.name' not found"]),
     ],
@@ -196,3 +199,9 @@ def test_the_options_of_a_group_are_ours_a_folders_and_those_in_hydras_store(tmp
 def test_python_is_told_what_the_command_is_told(overrides, parts):
     message = fails(*BASE, *overrides)
     assert [part for part in parts if part not in message] == []
+
+
+def test_several_options_of_a_group_are_a_sweep_and_no_list() -> None:
+    with pytest.raises(ConfigError) as error:
+        compose.compose("train", ["experiment=addition", "algorithm=gspo,cispo"])
+    assert str(error.value) == "algorithm=gspo,cispo: several values need -m (a sweep)"

@@ -74,6 +74,17 @@ class Slotted:
     inner: Inner = field(default_factory=Inner)
 
 
+@dataclass
+class Choosy:
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.weight == 1:
+            raise ValueError("no whole weight is taken")
+        if self.weight == 2:
+            raise RuntimeError("gone")
+
+
 @pytest.fixture
 def scorer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sections, "_added", {})
@@ -252,3 +263,16 @@ def test_a_worker_reads_it_and_cannot_change_it(judge: Callable[..., Config]) ->
     with pytest.raises(FrozenInstanceError):
         settings.words = 8
     assert Context(judge(), Layout(), 0, "grader").settings is None
+
+
+@pytest.mark.parametrize(
+    ("weight", "told"), [("1", "choosy: no whole weight is taken"), ("2", "choosy: RuntimeError: gone")]
+)
+def test_what_a_class_of_settings_raises_is_told_with_its_section(
+    weight: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "_added", {})
+    sections.add("choosy", Choosy)
+    with pytest.raises(ConfigError) as error:
+        load("train", ["experiment=addition", f"choosy.weight={weight}"])
+    assert str(error.value) == f"{told} (choosy.weight={weight} on the command line)"

@@ -18,6 +18,7 @@ from hybridflow.placement import problems as placement_problems
 from hybridflow.placement import resolve
 from hybridflow.preflight import combination_checks, model_checks
 from hybridflow.preflight.model_checks import Facts
+from hybridflow.roles import Role, roles
 from tests.resharding.plan.simulate import SHAPE, megatron_to_vllm, megatron_to_vllm_pools
 
 
@@ -287,7 +288,23 @@ def test_a_role_that_a_module_brings_needs_none():
     brought = Facts(roles=(*MODEL_ROLES, "judge"), own=("judge",))
     assert combination_checks.problems(load("+placement.roles.judge=main"), brought) == []
     (problem,) = combination_checks.problems(load("+placement.roles.jugde=main"), brought)
-    assert problem.startswith("placement.roles.jugde: no role is named 'jugde'") and problem.endswith("judge")
+    assert problem.startswith("placement.roles.jugde: no role is named 'jugde'")
+
+
+@pytest.mark.parametrize("section", ["trainer", "run", "task"])
+def test_a_section_of_no_role_is_placed_nowhere(section):
+    (problem,) = combination_checks.problems(load(f"+placement.roles.{section}=main"))
+    assert problem.startswith(f"placement.roles.{section}: no role is named '{section}'")
+
+
+def test_a_role_may_be_placed_that_takes_no_part():
+    own = type("Judge", (Role,), {})
+    roles.register("judge_for_test")(own)
+    try:
+        lines = ("algorithm=grpo", "+placement.roles.critic=main", "+placement.roles.judge_for_test=main")
+        assert combination_checks.problems(load(*lines), Facts(roles=("actor", "reference", "reward"))) == []
+    finally:
+        del roles._components["judge_for_test"]
 
 
 def test_roles_that_take_no_part_are_not_looked_at():
