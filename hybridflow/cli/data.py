@@ -38,7 +38,7 @@ EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for.
+    """Command line, understood.
 
     Attributes:
         source: a path or the name of a task; "": the settings name the task.

@@ -31,7 +31,7 @@ _ASKED: Message = {"role": "user", "content": _PROBE}
 
 @dataclass(frozen=True)
 class ChatForm:
-    """What a run makes of each prompt.
+    """Form that a run gives each prompt.
 
     Attributes:
         system_prompt: put before chats that have none.

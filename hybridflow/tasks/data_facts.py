@@ -14,6 +14,7 @@ import numpy as np
 from hybridflow.errors import OTHER_REASON
 from hybridflow.tasks.encoder import Message
 from hybridflow.tasks.preference_task import PreferenceTask
+from hybridflow.tasks.reading_progress import ReadingProgress
 from hybridflow.tasks.task import Example, Task, named_row
 from hybridflow.tasks.written_numbers import as_text
 
@@ -118,7 +119,10 @@ def read_facts(task: Task, split: str, measure: Measure, at_most: int = 0) -> Fa
     size = task.size(split)
     facts = Facts(split, size, min(size, at_most) if at_most else size)
     pairs = has_pairs(task, split)
+    progress = ReadingProgress(f"reading {split}", facts.read)
     for number in range(facts.read):
+        if not number % 1024:
+            progress.at(number)
         try:
             with named_row(split, number):
                 _take_in(facts, task, number, measure, pairs)

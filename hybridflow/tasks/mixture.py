@@ -23,7 +23,7 @@ DEFAULT_TASK = "rows"
 
 
 class Numbering(NamedTuple):
-    """Which row of which source each row of a split is: two [R] int64."""
+    """Numbering of a split's rows: of each its source and its number there, two [R] int64."""
 
     source: np.ndarray
     row: np.ndarray

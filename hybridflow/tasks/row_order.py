@@ -28,7 +28,7 @@ class RowOrder(Protocol):
 
 @dataclass(frozen=True)
 class Portion:
-    """Rows of a split that come from one source.
+    """Portion of a split that comes from one source.
 
     Attributes:
         rows: [n] int64 row numbers.
