@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from bisect import bisect_right
 from collections.abc import Mapping
 from decimal import Decimal
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 OPEN = 64  # files that are mapped at a time: a dataset may have thousands
 BATCH = 1024  # rows that are written together
-STREAM_MARK = b"\xff\xff\xff\xff"
 FILE_MARK = b"ARROW1"
+LEFT_OUT = b"hybridflow.left_out"  # in the schema of a file that stands for another: the columns that it has not
 
 
 class ArrowFile:
@@ -40,9 +41,11 @@ class ArrowFile:
         batches = self._batches()
         self._starts = [0, *np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()]
         schema = batches[0].schema if batches else []
-        self.left_out = tuple(field.name for field in schema if _has_bytes(field.type))
-        """The columns of bytes."""
-        self._columns = [field.name for field in schema if field.name not in self.left_out]
+        own = tuple(field.name for field in schema if _has_bytes(field.type))
+        about = batches[0].schema.metadata or {} if batches else {}
+        before = json.loads(about.get(LEFT_OUT, b"[]"))
+        self.left_out = (*before, *own)
+        self._columns = [field.name for field in schema if field.name not in own]
         twice = [name for name in self._columns if self._columns.count(name) > 1]
         if twice:
             raise ValueError(f"{self._name}: column {twice[0]!r} is there {self._columns.count(twice[0])} times")
@@ -97,11 +100,13 @@ def parquet_to_arrow(file: Path, target: Path) -> None:
         parquet = pq.ParquetFile(file)
         progress = ReadingProgress(f"unpacking {file}", parquet.metadata.num_rows)
         kept = [field.name for field in parquet.schema_arrow if not _has_bytes(field.type)]
-        schema = pa.schema([parquet.schema_arrow.field(name) for name in kept])
+        left_out = [name for name in parquet.schema_arrow.names if name not in kept]
+        fields = [parquet.schema_arrow.field(name) for name in kept]
+        schema = pa.schema(fields, {LEFT_OUT: json.dumps(left_out)})
         done = 0
         with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             for batch in parquet.iter_batches(BATCH, columns=kept):
-                writer.write_batch(batch)
+                writer.write_batch(batch.cast(schema))
                 done += batch.num_rows
                 progress.at(done)
     except pa.ArrowInvalid as error:

@@ -76,6 +76,7 @@ class FittedTask(PreferenceTask):
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
         self.chat_form = task.chat_form
+        self.fingerprint = task.fingerprint
         self._surveys: dict[str, Survey] = {}
         self._left: dict[str, np.ndarray] = {}
         self._curricula: dict[str, Curriculum] = {}
@@ -138,7 +139,7 @@ class FittedTask(PreferenceTask):
 
         Raises DataError for a row that cannot be used: any row if some may be too long, else one of the first.
         """
-        lines: list[str] = []
+        lines = list(self.task.notes())
         for split, way in self.ways.items():
             size = self.size(split)
             if not self._surveyed:

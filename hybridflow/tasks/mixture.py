@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,8 @@ class Mixture(PreferenceTask):
         self.weights = [settings["weight"] for settings in sources.values() if "weight" in settings]
         self.grader = next(iter(self.sources.values())).grader
         self.carries = frozenset({"source"}).union(*(task.carries for task in self.sources.values()))
+        told = [f"{name} {task.fingerprint}" for name, task in self.sources.items() if task.fingerprint]
+        self.fingerprint = blake2b("\n".join(told).encode(), digest_size=16).hexdigest() if told else ""
         self._numberings: dict[str, Numbering] = {}
 
     def size(self, split: str) -> int:
@@ -87,6 +90,9 @@ class Mixture(PreferenceTask):
     def origin(self) -> str:
         told = ((name, task.origin()) for name, task in self.sources.items())
         return "of " + ", ".join(f"{name} ({origin})" if origin else name for name, origin in told)
+
+    def notes(self) -> Sequence[str]:
+        return [f"source {name}: {line}" for name, task in self.sources.items() for line in task.notes()]
 
     def portions(self, split: str) -> Sequence[Portion]:
         """Return the sources with their weights; () if they have none. Raises DataError if one has no rows."""

@@ -28,6 +28,7 @@ class QuestionIndex:
         carries: the columns of `carried_columns` that some row has.
         fingerprint: of all that the rows ask and answer, in their order.
         shared: rows of training that were left out, as `held_out` asks the same.
+        repeated: rows of `train` that ask what one before them asks.
     """
 
     numbers: Mapping[str, np.ndarray]
@@ -35,6 +36,7 @@ class QuestionIndex:
     carries: frozenset[str]
     fingerprint: str
     shared: int
+    repeated: int
 
 
 def question_hash(question: Question) -> int:
@@ -93,7 +95,9 @@ def _shared_out(
     measured = measured[np.argsort(hashes[measured], kind="stable")]
     numbers = {"train": train, "held_out": measured, "warmup": train}
     suspects = {split: np.flatnonzero(~sound[members]).tolist() for split, members in numbers.items()}
-    return QuestionIndex(numbers, suspects, carries, fingerprint, int(shared.sum()))
+    asked = hashes[train[sound[train]]]
+    repeated = len(asked) - len(np.unique(asked))
+    return QuestionIndex(numbers, suspects, carries, fingerprint, int(shared.sum()), repeated)
 
 
 def _hash(text: str) -> int:

@@ -72,13 +72,16 @@ class Fields:
     def answer(self, path: str, *, any_json: bool = False) -> Any:
         """Return a column that is a text or a number; `any_json`: anything but null."""
         value = self.get(path)
-        if value is None or (not any_json and not isinstance(value, str | int | float)):
+        scalar = isinstance(value, str | int | float) and not isinstance(value, bool)
+        if value is None or not (any_json or scalar):
             raise wrong_type(path, value, "a text or a number")
         return value
 
     def prompt(self, path: str) -> str | list[Message]:
         """Return a column that is a text or the messages of a chat."""
         value = self.get(path)
+        if not isinstance(value, str | list):
+            raise wrong_type(path, value, "a text or a list of chat messages")
         return value if isinstance(value, str) else self.chat(path)
 
     def chat(self, path: str) -> list[Message]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from hybridflow.errors import shown
 from hybridflow.json_file import refuse_pointer
 from hybridflow.tasks.reading_progress import ReadingProgress
 from hybridflow.tasks.strict_json import RowError, parse_row
@@ -27,7 +26,13 @@ _SPACES = (9, 10, 13, 32)
 
 
 class RowFile(Protocol):
-    """Rows of one file."""
+    """Rows of one file.
+
+    Attributes:
+        left_out: columns that rows do not have, as JSON has no word for their values.
+    """
+
+    left_out: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -62,6 +67,8 @@ class JsonLines:
 
     Raises ValueError naming the file if it cannot be read, is empty or is no text that could be UTF-8.
     """
+
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, file: Path, name: str = "", unit: str = ":{}") -> None:
         self.file = file
@@ -174,11 +181,6 @@ class Rows:
             raise IndexError(f"no row {number}; there are {len(self)}")
         file = bisect_right(self._starts, number) - 1
         return self.files[file], number - self._starts[file]
-
-
-def columns_told(row: Mapping[str, Any]) -> str:
-    """List the columns of a row for a message."""
-    return ", ".join(map(str, row)) if len(row) <= 20 else shown(list(row))
 
 
 def each(rows: Rows) -> Iterator[int]:

@@ -245,6 +245,11 @@ class Mapper:
     columns: Mapping[str, str]
     template: str = ""
 
+    def __str__(self) -> str:
+        own = [f"{name} from {column!r}" for name, column in self.columns.items()]
+        own += [f"prompt from {self.template!r}"] if self.template else []
+        return "; ".join(([str(self.form)] if self.form else []) + own)
+
     def read(self, row: Mapping[str, Any]) -> tuple[Question, dict[str, Any], str, Any]:
         """Return the question of a row, its other columns, its source and its id, if it has one.
 

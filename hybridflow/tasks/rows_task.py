@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hybridflow.bounds import Bounds
-from hybridflow.errors import DataError
+from hybridflow.errors import DataError, shown
 from hybridflow.tasks import row_paths
 from hybridflow.tasks.open_rows import open_rows
 from hybridflow.tasks.preference_task import PreferenceTask
@@ -20,7 +20,7 @@ from hybridflow.tasks.task import Example, tasks
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Held = Annotated[float | None, Bounds(more_than=0, less_than=1)]
+HeldOut = Annotated[float | None, Bounds(more_than=0, less_than=1)]
 HELD_OUT_FRACTION = 0.05  # of the questions, where nothing says what is held out
 
 
@@ -52,7 +52,7 @@ class RowsTask(PreferenceTask):
         tokenizer: PreTrainedTokenizerBase,
         path: str | Sequence[str],
         held_out_path: str | Sequence[str] | None = None,
-        held_out_fraction: Held = None,
+        held_out_fraction: HeldOut = None,
         split: str | None = None,
         held_out_split: str | None = None,
         config: str | None = None,
@@ -62,25 +62,37 @@ class RowsTask(PreferenceTask):
         prompt_template: str | None = None,
     ) -> None:
         super().__init__(tokenizer)
+        _check_paths(path=path, held_out_path=held_out_path)
+        _check_texts(split=split, held_out_split=held_out_split, config=config, revision=revision, format=format)
+        _check_texts(prompt_template=prompt_template, **{f"columns.{name}": v for name, v in (columns or {}).items()})
         if sum(map(bool, (held_out_path, held_out_fraction, held_out_split))) > 1:
             raise ValueError("held_out_path, held_out_fraction, held_out_split: more than one is given; give one")
         splits = open_rows("path", path, config, revision)
         train = row_paths.train_split(splits, split or "")
-        files = [splits[train]]
+        files = list(splits[train])
+        rows_of_path = sum(map(len, files))
         if held_out_path:
-            others = open_rows("held_out_path", held_out_path, config, revision)
-            files.append(others[row_paths.train_split(others, "") if len(others) == 1 else _held_out(others)])
+            others = open_rows("held_out_path", held_out_path, None, revision)
+            name = next(iter(others)) if len(others) == 1 else row_paths.held_out_split(others, "", "")
+            files += others[name or row_paths.train_split(others, "")]
+            self._measured = f"the rows of {held_out_path}"
         elif not held_out_fraction and (name := row_paths.held_out_split(splits, held_out_split or "", train)):
-            files.append(splits[name])
-        self._rows = Rows([file for some in files for file in some])
+            files += splits[name]
+            self._measured = f"its split {name}"
+        else:
+            rows_of_path = 0
+            self._measured = f"{held_out_fraction or HELD_OUT_FRACTION:.1%} of its questions, by their hashes"
+        self._path = path
+        self._rows = Rows(files)
         if not len(self._rows):
             raise ValueError(f"path: {path} has no rows")
-        self.mapper = self._mapper(format, {k: v for k, v in (columns or {}).items() if v}, prompt_template or "")
-        first = sum(map(len, files[0]))
+        given = {name: column for name, column in (columns or {}).items() if column}
+        self.mapper = self._mapper(format, given, prompt_template or "")
         self.index = index_questions(
-            self._rows, self.mapper, None if len(files) == 1 else first, held_out_fraction or HELD_OUT_FRACTION
+            self._rows, self.mapper, rows_of_path or None, held_out_fraction or HELD_OUT_FRACTION
         )
         self.carries = self.index.carries
+        self.fingerprint = self.index.fingerprint
 
     def size(self, split: str) -> int:
         return len(self.index.numbers[split])
@@ -108,6 +120,22 @@ class RowsTask(PreferenceTask):
                 reason="no rejected response",
             )
         return question.rejected
+
+    def notes(self) -> Sequence[str]:
+        rows = {split: len(numbers) for split, numbers in self.index.numbers.items()}
+        lines = [
+            f"task rows: {self._path}: {rows['train']} rows to learn from; {rows['held_out']} are held out: "
+            f"{self._measured}",
+            f"task.options.format: {self.mapper}",
+        ]
+        if self.index.shared:
+            lines.append(f"task rows: {self.index.shared} rows are left out of train: held_out asks the same")
+        if self.index.repeated:
+            lines.append(f"task rows: {self.index.repeated} rows of train ask what a row before them asks")
+        left_out = sorted({name for file in self._rows.files for name in file.left_out})
+        if left_out:
+            lines.append(f"task rows: the columns {', '.join(left_out)} are bytes, which rows do not carry along")
+        return lines
 
     def suspects(self, split: str) -> Sequence[int]:
         return self.index.suspects[split]
@@ -143,21 +171,34 @@ class RowsTask(PreferenceTask):
             raise ValueError(f"format: {format!r} is not known; one of auto, {', '.join(NAMES)} was expected")
         if format == "auto" and (template or columns.get("prompt")):
             return Mapper(None, columns, template)
-        return Mapper(detect(self._first_sound(), format), columns, template)
+        number, row = self._first_sound()
+        try:
+            return Mapper(detect(row, format), columns, template)
+        except ValueError as error:
+            raise ValueError(f"{error} ({self._rows.place(number)})") from error
 
-    def _first_sound(self) -> dict[str, Any]:
+    def _first_sound(self) -> tuple[int, dict[str, Any]]:
         """Return the first row that can be read. Raises ValueError naming the first row if none can."""
         first: DataError | None = None
         for number in range(len(self._rows)):
             try:
-                return self._rows.row(number)
+                return number, self._rows.row(number)
             except RowError as fault:
                 first = first or DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason)
         raise first or ValueError("there are no rows")
 
 
-def _held_out(splits: Mapping[str, object]) -> str:
-    name = row_paths.held_out_split(splits, "", "")
-    if not name:
-        raise ValueError(f"held_out_path has the splits {', '.join(splits)}; give the files of one")
-    return name
+def _check_paths(**options: object) -> None:
+    """Raise ValueError for what is neither a path nor a list of some."""
+    for name, value in options.items():
+        paths = value if isinstance(value, list | tuple) else [value]
+        if value is not None and not (paths and all(isinstance(path, str) and path for path in paths)):
+            raise ValueError(f"{name}: {shown(value)} given; a path was expected, or a list of them")
+    if options["path"] is None:  # as the file of settings has it
+        raise ValueError("path: must be given: task.options.path=FILE, FOLDER, '*.parquet' or OWNER/DATASET")
+
+
+def _check_texts(**options: object) -> None:
+    for name, value in options.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{name}: {shown(value)} given; a text was expected")

@@ -78,6 +78,10 @@ class Task(ABC):
     carries: frozenset[str] = frozenset()
     """Those of `metadata`, `messages` and `source` that its rows have, as far as is known; an example adds to them."""
 
+    fingerprint: str = ""
+    """Of all that its rows ask and answer, in their order, where they come from files that may change; a resumed run
+    compares it."""
+
     _asked: dict[tuple[str, int], Example] | None = None
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -98,6 +102,10 @@ class Task(ABC):
 
     def suspects(self, split: str) -> Sequence[int]:
         """Return the numbers of rows that are already known to be unusable; they are looked at before the start."""
+        return ()
+
+    def notes(self) -> Sequence[str]:
+        """Return what a user should know of the rows before a run, a line each."""
         return ()
 
     def rows(self, split: str, indices: ArrayLike) -> Batch:

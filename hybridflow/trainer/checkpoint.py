@@ -79,6 +79,7 @@ def load(running: Running, path: Path) -> Progress:
         learning,
         state.get("best_steps"),
         math.nan if best is None else best,
+        rows_fingerprint(path),
     )
 
 
@@ -88,6 +89,11 @@ def sizes(path: Path) -> dict[str, int]:
     if not isinstance(files, dict) or not all(isinstance(size, int) for size in files.values()):
         raise CheckpointError(f"{path / STATE}: files = {shown(files)}: sizes of files were expected")
     return files
+
+
+def rows_fingerprint(path: Path) -> str:
+    """Read the fingerprint of the rows that the run learned from; "" if none is known."""
+    return str(_read(path).get("rows_fingerprint", ""))
 
 
 def trained(running: Running) -> list[str]:

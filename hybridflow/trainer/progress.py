@@ -39,6 +39,7 @@ class Progress:
         learning: by role.
         best_steps: the number of steps after which `trainer.keep_best` was best; None without any.
         best: what it was then.
+        rows_fingerprint: of the task's rows, see `Task.fingerprint`.
     """
 
     steps: int = 0
@@ -49,6 +50,7 @@ class Progress:
     learning: dict[str, Learning] = field(default_factory=dict)
     best_steps: int | None = None
     best: float = math.nan
+    rows_fingerprint: str = ""
 
     def compare_best(self, metric: str, measured: Mapping[str, float]) -> None:
         """Take this validation for the best so far if it is; of equal ones the first is.

@@ -26,7 +26,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.task_rows import load_task, load_validation_sets, notes
+from hybridflow.trainer.task_rows import load_task, load_validation_sets, notes, rows_changed
 from hybridflow.trainer.validation import held_out_rows, judged
 
 
@@ -51,12 +51,18 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         if source is not None and goes_on:
             folder.check_sizes(checkpoint.sizes(source))
         task = _checked_task(config, live)
+        if source is not None and rows_changed(checkpoint.rows_fingerprint(source), task):
+            live.say(
+                f"warning: the rows of task {config.task.name} are not those that {source} was made with: what follows "
+                "is learned from others, in another order"
+            )
         more = load_validation_sets(config, live.say)
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
             live.say(auto_settings.described(config))
         progress = checkpoint.load(running, source) if source else Progress()
+        progress.rows_fingerprint = task.fingerprint
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         if source is not None and goes_on:

@@ -64,6 +64,11 @@ def load_validation_sets(config: Config, say: Callable[[str], None]) -> list[Hel
     return sets
 
 
+def rows_changed(fingerprint: str, task: Task) -> bool:
+    """Tell whether the rows of a task are others than those of this fingerprint. Of one that is "" nobody knows."""
+    return bool(fingerprint and task.fingerprint and fingerprint != task.fingerprint)
+
+
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:
     """Return by split the method of a task that gives an algorithm its rows, and its validation."""
     learns = "supervised" if algorithm.supervised else "rows"

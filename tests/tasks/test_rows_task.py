@@ -1,28 +1,41 @@
-"""Task `rows`: files of the user's own as examples, whatever they are written in."""
+"""Task `rows`: files of the user's own as examples, held out by question; and what is told of what is not right."""
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from hybridflow.config.schema import Malformed, TooLong
 from hybridflow.conformance.task_checks import any_text_tokenizer
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks import build
+from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.rows_task import RowsTask
+from hybridflow.trainer.task_rows import rows_changed
+from tests.tasks.written_rows import WRITERS, lines, write_jsonl, write_parquet, write_saved
 
 TOKENIZER = any_text_tokenizer()
 GSM8K = [
     {"question": f"What is {n}+{n}?", "answer": f"It is twice {n}.\n#### {2 * n}", "level": n % 3} for n in range(40)
 ]
+QA = [{"question": f"{n}?", "answer": str(n)} for n in range(20)]
+GRADED = {"train": "rows", "held_out": "rows"}
 
 
-def write_lines(file: Path, rows: Sequence[Any], *, start: str = "", end: str = "\n") -> Path:
-    file.write_bytes((start + "".join(json.dumps(row) + end for row in rows)).encode())
-    return file
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def build_rows(path: Path | str | Sequence[str], **options: Any) -> RowsTask:
@@ -31,8 +44,17 @@ def build_rows(path: Path | str | Sequence[str], **options: Any) -> RowsTask:
     return task
 
 
+def asked(task: RowsTask, split: str) -> list[Any]:
+    return [task.example(split, index).prompt for index in range(task.size(split))]
+
+
+def fitted(task: RowsTask, malformed: str = "error", ways: Mapping[str, str] = GRADED) -> FittedTask:
+    """The task as a run has it."""
+    return FittedTask(task, Limits(999, 4), TooLong.error, ways, Malformed(malformed))
+
+
 def test_gsm8k_rows_are_graded_by_their_answer_and_taught_their_solution(tmp_path: Path) -> None:
-    task = build_rows(write_lines(tmp_path / "data.jsonl", GSM8K), held_out_fraction=0.1)
+    task = build_rows(write_jsonl(tmp_path, GSM8K), held_out_fraction=0.1)
     example = task.example("train", 0)
     number = next(n for n in range(40) if f"What is {n}+{n}?" == example.prompt)
     assert example.answer == str(2 * number) and example.metadata == {"level": number % 3}
@@ -40,13 +62,257 @@ def test_gsm8k_rows_are_graded_by_their_answer_and_taught_their_solution(tmp_pat
     assert TOKENIZER.decode(response[:-1]) == GSM8K[number]["answer"]
 
 
-def test_all_rows_are_in_one_of_the_two_splits_and_warmup_is_all_of_train(tmp_path: Path) -> None:
-    task = build_rows(write_lines(tmp_path / "data.jsonl", GSM8K), held_out_fraction=0.3)
-    asked = {split: [task.example(split, i).prompt for i in range(task.size(split))] for split in ("train", "held_out")}
-    assert sorted(asked["train"] + asked["held_out"]) == sorted(row["question"] for row in GSM8K)
-    assert asked["train"] and asked["held_out"] and task.size("warmup") == task.size("train")
+def test_pairs_have_both_sides(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(9)]
+    task = build_rows(write_jsonl(tmp_path, rows), held_out_fraction=0.2)
+    batch = task.preferences("train", [0])
+    [chosen, rejected] = [TOKENIZER.decode(batch.ragged(side)[0][:-1]) for side in ("response_ids", "rejected_ids")]
+    assert chosen.removeprefix("yes ") == rejected.removeprefix("no ") == str(task.example("train", 0).prompt)[:-1]
 
 
-def test_a_path_that_is_not_there_is_an_error_of_the_settings(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"task.options: path: there is no file or folder .*absent.jsonl"):
-        build_rows(tmp_path / "absent.jsonl")
+def test_rows_without_a_rejected_response_are_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows.jsonl:\d+: the row has no rejected response; pairs were expected"):
+        fitted(build_rows(write_jsonl(tmp_path, QA)), ways={"train": "preferences", "held_out": "rows"}).look()
+
+
+def test_prompts_alone_can_be_answered_but_not_taught(tmp_path: Path) -> None:
+    task = build_rows(write_jsonl(tmp_path, [{"prompt": f"{n}?"} for n in range(9)]))
+    assert task.rows("train", [0])["answer"].tolist() == [""]
+    with pytest.raises(DataError, match="the row has no answer to teach; name its column"):
+        task.supervised("warmup", [0])
+
+
+def test_examples_are_the_same_whatever_the_rows_are_written_in(tmp_path: Path) -> None:
+    tasks = {way: build_rows(write(tmp_path, GSM8K), held_out_fraction=0.2) for way, write in WRITERS.items()}
+    examples = {
+        way: [task.example(split, i) for split in ("train", "held_out") for i in range(task.size(split))]
+        for way, task in tasks.items()
+    }
+    assert all(found == examples["jsonl"] for found in examples.values())
+    assert len(examples["jsonl"]) == 40 and len({task.fingerprint for task in tasks.values()}) == 1
+
+
+@given(order=st.permutations(range(30)), copies=st.integers(1, 3), fraction=st.floats(0.05, 0.9))
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_questions_are_held_out_whatever_their_order_and_all_copies_together(
+    order: list[int], copies: int, fraction: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows = [{"question": f"{n}?", "answer": str(copy)} for copy in range(copies) for n in order]
+    task = build_rows(write_jsonl(tmp_path_factory.mktemp("rows"), rows), held_out_fraction=fraction)
+    held_out = asked(task, "held_out")
+    assert not set(held_out) & set(asked(task, "train")) and task.size("train") + len(held_out) == len(rows)
+    plain = write_jsonl(tmp_path_factory.mktemp("rows"), [{"question": f"{n}?", "answer": "0"} for n in range(30)])
+    other = build_rows(plain, held_out_fraction=fraction)
+    assert list(dict.fromkeys(held_out)) == asked(other, "held_out")
+
+
+def test_the_share_that_is_held_out_is_the_one_asked_for(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "answer": "0"} for n in range(4000)]
+    assert 0.22 < build_rows(write_jsonl(tmp_path, rows), held_out_fraction=0.25).size("held_out") / 4000 < 0.28
+
+
+def test_a_file_of_its_own_is_held_out_and_what_it_asks_is_not_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines(QA))
+    (tmp_path / "test.jsonl").write_bytes(lines([*QA[:3], {"question": "new?", "answer": "1"}]))
+    task = build_rows(tmp_path / "train.jsonl", held_out_path=str(tmp_path / "test.jsonl"))
+    assert sorted(asked(task, "held_out")) == ["0?", "1?", "2?", "new?"]
+    assert asked(task, "train") == asked(task, "warmup") == [f"{n}?" for n in range(3, 20)]
+    assert "task rows: 3 rows are left out of train: held_out asks the same" in task.notes()
+
+
+def test_splits_of_a_saved_dataset_and_of_a_folder_s_files(tmp_path: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    parts = {"train": QA[:12], "validation": QA[12:15], "test": QA[15:]}
+    DatasetDict({name: Dataset.from_list(rows) for name, rows in parts.items()}).save_to_disk(tmp_path / "saved")
+    (tmp_path / "files" / "main").mkdir(parents=True)
+    for name, rows in parts.items():
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "files" / "main" / f"{name}-00000-of-00001.parquet")
+    for folder in ("saved", "files"):
+        task = build_rows(tmp_path / folder)
+        assert asked(task, "train") == [row["question"] for row in parts["train"]]
+        assert sorted(asked(task, "held_out")) == ["12?", "13?", "14?"]
+        assert sorted(asked(build_rows(tmp_path / folder, held_out_split="test"), "held_out"))[0] == "15?"
+        tested = build_rows(tmp_path / folder, split="test", held_out_fraction=0.4)
+        assert sorted(asked(tested, "train") + asked(tested, "held_out")) == [f"{n}?" for n in range(15, 20)]
+        with pytest.raises(ConfigError, match=r"no split 'dev'; there are .*train"):
+            build_rows(tmp_path / folder, split="dev")
+
+
+def test_what_is_read_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "image": b"\x00"} for row in [*QA, QA[5]]]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    task = build_rows(tmp_path / "rows.parquet", held_out_fraction=0.1)
+    first, second, *others = fitted(task).look()
+    held_out = task.size("held_out")
+    assert first == (
+        f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from; {held_out} are held out: 10.0% of "
+        "its questions, by their hashes"
+    )
+    assert second == "task.options.format: qa (question, answer)"
+    assert others[-1] == "task rows: the columns image are bytes, which rows do not carry along"
+    assert others[0] == "task rows: 1 rows of train ask what a row before them asks" or len(others) == 1
+
+
+def test_rows_carry_their_columns_from_the_first_batch_on(tmp_path: Path) -> None:
+    rows = [*QA, {"question": "20?", "answer": "20", "note": "late"}]
+    task = build_rows(write_jsonl(tmp_path, rows), held_out_fraction=0.1)
+    assert task.rows("train", [0])["metadata"].tolist() == ["{}"] and task.rows("train", []).columns[-1] == "metadata"
+
+
+def test_the_fingerprint_sees_what_rows_say_and_nothing_else(tmp_path: Path) -> None:
+    before = build_rows(write_jsonl(tmp_path, QA))
+    os.utime(tmp_path / "rows.jsonl", (1, 1))
+    assert not rows_changed(before.fingerprint, fitted(build_rows(tmp_path / "rows.jsonl")))
+    (tmp_path / "rows.jsonl").write_bytes(lines([*QA[:7], {**QA[7], "answer": "other"}, *QA[8:]]))
+    assert rows_changed(before.fingerprint, fitted(build_rows(tmp_path / "rows.jsonl")))
+    assert not rows_changed("", before)
+
+
+BAD_LINES = {
+    b'{"question": "\xff", "answer": "1"}': ("byte 15 of the row is not UTF-8", "not UTF-8"),
+    b'{"question": "1?", "answer": NaN}': ("column 'answer' is NaN, infinite or too large", "NaN or Infinity"),
+    b'{"question": "1?", "answer": "1", "x": {"a": [0, -Infinity]}}': ("column 'x.a.1' is NaN", "NaN or Infinity"),
+    b'{"question": "1?", "answer": 1e999}': ("column 'answer' is NaN, infinite", "NaN or Infinity"),
+    b'{"question": "1?"}': ("column 'answer' is missing; the row has question", "column 'answer' is missing"),
+    b'{"question": "1?", "answer": {"a": 1}}': ("column 'answer' is {'a': 1}, an object", "column 'answer' is no text"),
+    b'{"question": "1?", "answer": "1", "answer": "2"}': ("column 'answer' is there 2 times", "duplicate keys"),
+    b'{"question": "1?" "answer": "1"}': ("not JSON at character 19: Expecting ',' delimiter", "not JSON"),
+    b'["1?", "1"]': (r"\['1\?', '1'\] is no JSON object", "no JSON object"),
+    b"[" * 100_000: ("not readable as JSON", "not JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: line[:60].decode(errors="replace"))
+def test_a_malformed_row_names_file_line_and_column_or_is_skipped(line: bytes, tmp_path: Path) -> None:
+    said, reason = BAD_LINES[line]
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + lines(QA[:7], "\r\n") + line + b"\r\n" + lines(QA[7:], "\r\n"))
+    task = build_rows(file, held_out_fraction=0.3)
+    with pytest.raises(DataError, match=f"rows.jsonl:8: .*{said}"):
+        fitted(task).look()
+    skipping = fitted(task, "skip")
+    told = [note for note in skipping.look() if note.startswith("task.malformed")]
+    assert len(told) == 1 and told[0].startswith("task.malformed: 1 of the ") and f"skipped: {reason}" in told[0]
+    assert skipping.size("train") + skipping.size("held_out") == 20
+    assert {skipping.rows("train", [i])["answer"][0] for i in range(skipping.size("train"))} <= set(map(str, range(20)))
+
+
+def test_a_malformed_row_far_behind_the_first_is_told_before_the_start(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "answer": "0"} for n in range(3000)]
+    (tmp_path / "rows.jsonl").write_bytes(lines(rows) + b'{"question": "?", "answer": "cut sh')
+    with pytest.raises(DataError, match=r"rows.jsonl:3001: not JSON .*: Unterminated string .*it was cut short"):
+        fitted(build_rows(tmp_path / "rows.jsonl", held_out_path=str(write_parquet(tmp_path, QA)))).look()
+
+
+def test_a_malformed_row_of_a_table_names_its_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": ["0?", None, "2?"], "answer": ["0", "1", "2"]}), tmp_path / "rows.parquet")
+    with pytest.raises(
+        DataError, match=r"rows.parquet: row 1: column 'question' is None, null; a text or a list of chat"
+    ):
+        fitted(build_rows(tmp_path / "rows.parquet")).look()
+
+
+def _empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "README.md").write_text("nothing")
+    return folder / "empty"
+
+
+def _mixed(folder: Path) -> Path:
+    write_parquet(folder, QA)
+    return write_jsonl(folder, QA).parent
+
+
+def _named_and_not(folder: Path) -> Path:
+    (folder / "train.jsonl").write_bytes(lines(QA))
+    (folder / "more.jsonl").write_bytes(lines(QA))
+    return folder
+
+
+def _file(name: str, data: bytes) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / name).write_bytes(data)
+        return folder / name
+
+    return write
+
+
+PACKED = lines(GSM8K * 50)
+BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "absent": (lambda folder: folder / "absent.jsonl", r"there is no file or folder .*absent.jsonl"),
+    "glob": (lambda folder: folder / "part-*.jsonl", r"part-\*.jsonl matches no file"),
+    "folder": (_empty_folder, r"empty has no files of rows; their names end in .jsonl"),
+    "mixed": (_mixed, r"files of several formats: JSON \(rows.jsonl\) and parquet \(rows.parquet\)"),
+    "half named": (_named_and_not, r"train.jsonl is named after a split and more.jsonl is not"),
+    "empty": (_file("rows.jsonl", b""), r"rows.jsonl is empty \(0 bytes\)"),
+    "blank": (_file("rows.jsonl", b"\n \n"), "rows.jsonl has no rows"),
+    "ending": (_file("rows.txt", b"{}"), r"rows.txt: its name ends in '.txt'; a file of rows ends in .jsonl"),
+    "utf-16": (_file("rows.jsonl", '{"a": 1}'.encode("utf-16")), "is UTF-16; UTF-8 was expected"),
+    "pointer": (_file("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
+    "gzip cut": (_file("a.jsonl.gz", gzip.compress(PACKED)[:-100]), "a.jsonl.gz ends too early: it was cut short"),
+    "gzip none": (_file("a.jsonl.gz", PACKED), "a.jsonl.gz is no gzip file"),
+    "zstd cut": (_file("a.jsonl.zst", zstandard.compress(PACKED)[:-9]), "a.jsonl.zst ends too early: it was cut short"),
+    "zstd none": (_file("a.jsonl.zst", PACKED), "a.jsonl.zst is no zstd file"),
+    "array cut": (_file("a.json", json.dumps(QA).encode()[:-9]), r"a.json: element 20 of its array: not JSON"),
+    "array cut after": (_file("a.json", json.dumps(QA).encode()[:-1]), "a.json ends within its array"),
+    "array twice": (_file("a.json", b'[{"a": 1}][{"a": 2}]'), "a.json has more after its array"),
+    "array comma": (_file("a.json", b'[{"a": 1} {"a": 2}]'), "element 1 of its array: not JSON: a comma or the end"),
+    "parquet": (_file("a.parquet", PACKED), "a.parquet is not readable as Parquet"),
+    "parquet empty": (_file("a.parquet", b""), r"a.parquet is empty \(0 bytes\)"),
+    "arrow": (_file("a.arrow", PACKED), "a.arrow: not readable as Arrow"),
+    "format": (_file("a.jsonl", b'{"text": "x"}'), r"format: the columns text fit no format; .*a.jsonl:1\)"),
+    "all broken": (_file("a.jsonl", b"{\n{"), "a.jsonl:1: not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_files_that_are_not_right_are_one_error_that_names_them(name: str, tmp_path: Path) -> None:
+    write, said = BAD_FILES[name]
+    with pytest.raises(ConfigError, match=f"^task.options: .*{said}"):
+        build_rows(write(tmp_path))
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_jsonl(tmp_path, QA)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    with pytest.raises(ConfigError, match=r"rows.jsonl: Permission denied"):
+        build_rows(file)
+
+
+def test_a_dataset_with_a_missing_file_is_named(tmp_path: Path) -> None:
+    folder = write_saved(tmp_path, QA)
+    next(folder.glob("*.arrow")).unlink()
+    with pytest.raises(ConfigError, match=r"data-00000-of-00002.arrow is not there, but .*state.json names it"):
+        build_rows(folder)
+
+
+def test_a_hub_id_without_a_network_says_which_folder_to_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"hf download nobody/nothing --revision v1 .*--local-dir data/nothing`"):
+        build_rows("nobody/nothing", revision="v1")
+
+
+OPTIONS: list[tuple[dict[str, Any], str]] = [
+    ({"path": None}, "path: must be given"),
+    ({"path": 3}, "path: 3 given; a path was expected, or a list of them"),
+    ({"path": []}, "path: .* given; a path was expected"),
+    ({"format": "csv"}, "format: 'csv' is not known; one of auto, verl, trl"),
+    ({"columns": {"question": "q"}}, "columns: there is no 'question'; a row has prompt, answer"),
+    ({"columns": {"prompt": 3}}, "columns.prompt: 3 given; a text was expected"),
+    ({"prompt_template": "{question"}, r"prompt_template: '\{question' has a \{ alone at character 1"),
+    ({"held_out_fraction": 1.0}, "held_out_fraction: 1.0 given, more than 0 and less than 1, or null expected"),
+    ({"held_out_fraction": 0.1, "held_out_path": "x"}, "more than one is given; give one"),
+    ({"held_out_split": "test"}, "held_out_split: there is no other split 'test'; there are none"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), OPTIONS)
+def test_options_that_cannot_be_are_named(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_rows(**{"path": str(write_jsonl(tmp_path, QA)), **options})
