@@ -111,7 +111,8 @@ class ChatTemplate:
         whole = self.rendered([*before, turn], goes_on=None)
         if whole.startswith(begun) and whole.endswith(self.after_turn):
             return whole[len(begun) : len(whole) - len(self.after_turn)]
-        return _after_thought(begun, answer)
+        header = begun.removeprefix(self.rendered(before, goes_on=None) if before else "")
+        return _after_thought(header, answer)
 
     @cached_property
     def after_turn(self) -> str:
@@ -166,7 +167,7 @@ class ChatTemplate:
         except ValueError:  # a template that wants other turns than these: prompts will say so
             return ""
         between = whole[len(begun) :].partition(_PROBE)[0] if whole.startswith(begun) else ""
-        return "" if THOUGHT in between else between.strip()
+        return "" if THOUGHT in between or THOUGHT_END in between else between.strip()
 
     def _opened(self, messages: Sequence[Message]) -> tuple[list[Message], str | None]:
         """Return a chat without a last turn of the assistant that is to be gone on with, and that turn's text."""
@@ -208,24 +209,24 @@ class ChatTemplate:
                 raise ValueError(f"the chat template does not read {name!r}; it reads {known or 'no option'}")
 
 
-def _after_thought(begun: str, answer: str) -> str:
-    """Return what is said after `begun` where the template writes whole turns in another way than it begins them.
+def _after_thought(header: str, answer: str) -> str:
+    """Return what is said after a turn's header where the template writes whole turns in another way than it begins
+    them.
 
     Raises ValueError if one has a thought and the other has none.
     """
-    opening = begun.rstrip()
     thinks = THOUGHT_END in answer
-    if opening.endswith(THOUGHT):
+    if header.rfind(THOUGHT) > header.rfind(THOUGHT_END):
         if not thinks:
             raise ValueError(
-                f"the chat template begins the assistant's turn with a thought, {begun[-40:]!r}, and the answer "
-                f"{shown(answer)} does not end one ({THOUGHT_END}); give answers with thoughts, or "
-                "task.chat_template_kwargs.enable_thinking=false if the template has that"
+                f"the assistant's turn begins with a thought, {header!r}, and the answer {shown(answer)} does not end "
+                f"one ({THOUGHT_END}); give answers with thoughts, or task.chat_template_kwargs.enable_thinking=false "
+                "if the template has that"
             )
         return answer.lstrip().removeprefix(THOUGHT).removeprefix("\n") if THOUGHT in answer else answer
-    if opening.endswith(THOUGHT_END) and thinks:
+    if THOUGHT_END in header and thinks:
         raise ValueError(
-            f"the chat template begins the assistant's turn with an empty thought, {begun[-40:]!r}, and the answer "
-            f"{shown(answer)} has one: leave task.chat_template_kwargs.enable_thinking out, or the thought"
+            f"the assistant's turn begins with an empty thought, {header!r}, and the answer {shown(answer)} has one: "
+            "leave task.chat_template_kwargs.enable_thinking out, or the thought"
         )
     return answer

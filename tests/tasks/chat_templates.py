@@ -50,11 +50,12 @@ QWEN3 = (  # its tools, its thoughts, and enable_thinking
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )
+QWEN35 = QWEN3.removesuffix("{% endif %}{% endif %}") + "{% else %}<think>\n{% endif %}{% endif %}"
 ALWAYS_THINKS = (  # as DeepSeek-R1: a turn begins with a thought, and whole turns have lost theirs
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
-TEMPLATES = {"chatml": CHATML, "smollm2": SMOLLM2, "llama3": LLAMA3, "gemma": GEMMA, "qwen3": QWEN3}
+TEMPLATES = {"chatml": CHATML, "smollm2": SMOLLM2, "llama3": LLAMA3, "gemma": GEMMA, "qwen3": QWEN3, "qwen35": QWEN35}
 
 
 def build_chat_tokenizer(template: str | None) -> PreTrainedTokenizerFast:

@@ -10,7 +10,16 @@ from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks import Example, build, tasks
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.encoder import Encoder
-from tests.tasks.chat_templates import ALWAYS_THINKS, CHATML, DEAF, GEMMA, QWEN3, TEMPLATES, build_chat_tokenizer
+from tests.tasks.chat_templates import (
+    ALWAYS_THINKS,
+    CHATML,
+    DEAF,
+    GEMMA,
+    QWEN3,
+    QWEN35,
+    TEMPLATES,
+    build_chat_tokenizer,
+)
 from tests.tasks.test_encoder import Told
 
 USER = {"role": "user", "content": "1+4?"}
@@ -105,13 +114,16 @@ def test_thoughts_are_taught_as_qwen3_writes_them() -> None:
 def test_thoughts_of_a_template_that_always_thinks() -> None:
     prompt, response = both(ALWAYS_THINKS, f"{THOUGHT}5")
     assert prompt.endswith("<think>\n") and prompt[-8:] + response == f"{THOUGHT}5<|im_end|>"
-    with pytest.raises(DataError, match=r"row 0 .*begins the assistant's turn with a thought, .*does not end one"):
-        both(ALWAYS_THINKS, "5")
+    for template, form in ((ALWAYS_THINKS, ChatForm()), (QWEN35, ChatForm(prefill="It is "))):
+        with pytest.raises(DataError, match=r"row 0 .*the assistant's turn begins with a thought, .*does not end one"):
+            both(template, "5", form)
+    prompt, response = both(QWEN35, "four and one</think>5", ChatForm(prefill="It is "))
+    assert prompt.endswith("<think>\nIt is ") and response == "four and one\n</think>\n\n5<|im_end|>"
 
 
 def test_an_answer_that_thinks_where_it_is_not_to_names_its_row() -> None:
     with pytest.raises(
-        DataError, match=r"row 0 .*begins the assistant's turn with an empty thought.*leave .*enable_th"
+        DataError, match=r"row 0 .*the assistant's turn begins with an empty thought.*leave .*enable_th"
     ):
         both(QWEN3, f"{THOUGHT}5", enable_thinking=False)
 
