@@ -35,7 +35,7 @@ class Report:
 
     def head(self) -> Iterator[str]:
         """Yield what was read."""
-        origin = self.task.origin()
+        origin = self.task.rows_origin()
         yield f"task: {one_line(self.settings.name)}{f', {one_line(origin)}' if origin else ''}"
         for facts in self.facts:
             partly = (

@@ -125,7 +125,7 @@ class FittedTask(PreferenceTask):
                 )
         return kept
 
-    def curriculum(self, split: str) -> Curriculum | None:
+    def training_curriculum(self, split: str) -> Curriculum | None:
         """Return by what training sorts a split's rows. Reads each of them, once; raises DataError for one without."""
         if self.sort is None or not self.sort.by:
             return None

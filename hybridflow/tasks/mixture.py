@@ -87,8 +87,8 @@ class Mixture(PreferenceTask):
         with _named_source(name):
             return self.sources[name].raw_row(split, row)
 
-    def origin(self) -> str:
-        told = ((name, task.origin()) for name, task in self.sources.items())
+    def rows_origin(self) -> str:
+        told = ((name, task.rows_origin()) for name, task in self.sources.items())
         return "of " + ", ".join(f"{name} ({origin})" if origin else name for name, origin in told)
 
     def notes(self) -> Sequence[str]:

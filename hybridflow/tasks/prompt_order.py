@@ -38,7 +38,7 @@ class Prompts:
         if rows_per_step < 1:
             raise ValueError(f"{rows_per_step} rows per step: at least 1 is needed")
         self.portions = task.portions(split)
-        self.order = row_order(self.size, seed, self.portions, task.curriculum(split))
+        self.order = row_order(self.size, seed, self.portions, task.training_curriculum(split))
 
     def at(self, draw: int) -> np.ndarray:
         """Return [rows_per_step] int64 row numbers of draw 0, 1, 2, …"""

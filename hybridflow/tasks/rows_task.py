@@ -147,7 +147,7 @@ class RowsTask(PreferenceTask):
         except RowError as fault:
             raise DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason) from fault
 
-    def origin(self) -> str:
+    def rows_origin(self) -> str:
         given = [f"{name}={path}" for name, path in self.mapper.columns.items()]
         read = [f"in the format {self.mapper.form}"] if self.mapper.form else []
         read += [f"by columns {', '.join(given)}"] if given else []

@@ -163,7 +163,7 @@ class Task(ABC):
         """Return the sources that a split's rows come from, if training takes them in shares of their own; else ()."""
         return ()
 
-    def curriculum(self, split: str) -> Curriculum | None:
+    def training_curriculum(self, split: str) -> Curriculum | None:
         """Return by what training sorts a split's rows; None if they are shuffled."""
         return None
 
@@ -175,7 +175,7 @@ class Task(ABC):
         example = self.example(split, index)
         return {"prompt": example.prompt, "answer": example.answer, "sample_id": example.sample_id, **example.metadata}
 
-    def origin(self) -> str:
+    def rows_origin(self) -> str:
         """Say where the rows are from and how they are read, for `hybridflow data`; "" if the name says it."""
         return ""
 

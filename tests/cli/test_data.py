@@ -35,7 +35,7 @@ class Told(Task):
             raise DataError("rows.jsonl:4: no prompt\x07", reason="no prompt")
         return row
 
-    def origin(self) -> str:
+    def rows_origin(self) -> str:
         return "of rows.jsonl"
 
 

@@ -42,7 +42,7 @@ def test_rows_are_the_sources_own_and_name_them(digits: PreTrainedTokenizerFast)
 
 def test_its_raw_rows_are_the_sources(digits: PreTrainedTokenizerFast) -> None:
     task = build_mixture(digits, {"small": SMALL})
-    assert task.origin() == "of small" and task.raw_row("train", 3) == task.sources["small"].raw_row("train", 3)
+    assert task.rows_origin() == "of small" and task.raw_row("train", 3) == task.sources["small"].raw_row("train", 3)
 
 
 def test_training_takes_the_shares_and_a_validation_has_them_too(digits: PreTrainedTokenizerFast) -> None:
