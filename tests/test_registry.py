@@ -6,12 +6,10 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from hybridflow import former_names
 from hybridflow.registry import Registry, import_plugins
 
 
@@ -144,10 +142,6 @@ def test_a_plugin_of_an_earlier_version_is_told_what_its_import_is_called_now(
 ) -> None:
     with pytest.raises(ImportError, match=rf"; it is called {now} now \(.*older.py:\d\)"):
         import_plugins([module("older", text)])
-
-
-def test_former_names_lead_to_what_there_is() -> None:
-    assert all(find_spec(now) and not find_spec(before) for before, now in former_names.MODULES.items())
 
 
 @pytest.mark.parametrize(

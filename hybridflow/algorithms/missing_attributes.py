@@ -5,19 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hybridflow.errors import HybridFlowError
+from hybridflow.former_names import ATTRIBUTES
 
 if TYPE_CHECKING:
     from hybridflow.algorithms.algorithm import Algorithm
 
-RENAMED = {
-    "number": "step_index",
-    "measured": "on_step_end",
-    "draw": "next_prompts",
-    "filtered": "filter_rollout",
-    "parts": "components",
-    "penalises_kl": "uses_reference_kl",  # as it was spelled
-}
-"""Names of earlier versions. Without them a method that overrides an old one would never be called, and nobody told."""
+# Also where they are declared: a method that overrides an old one would never be called, and nobody told.
+RENAMED = ATTRIBUTES["Algorithm"]
 
 
 class RenamedError(HybridFlowError, AttributeError):

@@ -19,6 +19,7 @@ from hybridflow.batch.columns import row_numbers
 from hybridflow.batch.lineage import KIN, PLACE, Lineage, new_kin
 from hybridflow.batch.row_operations import Rows
 from hybridflow.batch.row_source import LocalChunk, Metadata, Source
+from hybridflow.former_names import said_of
 
 Origin = np.ndarray | range
 TOKEN_COLUMNS = ("prompt_ids", "response_ids")
@@ -79,7 +80,7 @@ class BatchRef(Rows):
     def __getattr__(self, name: str) -> Any:
         """Look up what is not there: the fields of a reference made by `deferred`."""
         if name not in FIELDS or "_find" not in self.__dict__:
-            raise AttributeError(f"BatchRef has no {name!r}")
+            raise AttributeError(f"BatchRef has no {name!r}{said_of(BatchRef, name)}")
         resolved = self.__dict__["_find"]()
         self.__dict__.update({field: getattr(resolved, field) for field in FIELDS})
         self.__dict__.pop("_find", None)

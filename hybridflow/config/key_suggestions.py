@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, get_origin, get_type_hints
 
 from hybridflow.config import sections
-from hybridflow.config.resume_diff import FORMER_KEYS
+from hybridflow.former_names import SETTINGS
 
 
 def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
@@ -53,7 +53,7 @@ def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
 def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
     """Suggest a sibling of the misspelled part, else the same last part elsewhere, else all siblings."""
     above = "".join(f"{part}." for part in parts[:at])
-    former = FORMER_KEYS.get(".".join(parts))
+    former = SETTINGS.get(".".join(parts))
     if former is not None:
         return f"; it is called {former} now"
     close = get_close_matches(parts[at], siblings, n=1)

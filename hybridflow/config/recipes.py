@@ -8,16 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hybridflow.config.schema import Config
-
-FORMER_FLOWS = {
-    "dr_grpo": "grpo",
-    "gspo": "grpo",
-    "cispo": "grpo",
-    "rloo": "grpo",
-    "reinforce_plus_plus": "grpo",
-    "cost_model": "reward_model",
-}
-"""Recipes that were algorithms of their own in earlier versions, and the flow that theirs always was."""
+from hybridflow.former_names import FLOWS
 
 
 def called(config: Config) -> str:
@@ -27,8 +18,8 @@ def called(config: Config) -> str:
 
 def former_names(name: str) -> Iterator[str]:
     """Yield the problem of an `algorithm.name` that is a recipe's, and what to write in its place."""
-    if name in FORMER_FLOWS:
-        flow = FORMER_FLOWS[name]
+    if name in FLOWS:
+        flow = FLOWS[name]
         yield (
             f"algorithm.name: {name} is a recipe, which is the flow {flow} with settings of its own: choose it by "
             f"algorithm={name}; or, in a file that has all of its settings, write name: {flow}"

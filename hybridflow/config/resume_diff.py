@@ -11,8 +11,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from hybridflow.config import sections
-from hybridflow.config.recipes import FORMER_FLOWS
 from hybridflow.config.schema import Config, Decay, OptimizerConfig
+from hybridflow.former_names import FLOWS, SETTINGS
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
 FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit", "algorithm.recipe", "algorithm.paper")
@@ -31,15 +31,6 @@ SHARDING = (
     "rollout.enforce_eager",
     "rollout.resharding",
 )
-
-FORMER_KEYS = {
-    "algorithm.most_draws": "algorithm.max_draws",
-    "algorithm.lagrange.most": "algorithm.lagrange.max",
-    "algorithm.lagrange.least": "algorithm.lagrange.min",
-    "algorithm.policy_loss.correction.options.most": "algorithm.policy_loss.correction.options.max",
-    "algorithm.policy_loss.correction.options.least": "algorithm.policy_loss.correction.options.min",
-}
-"""Settings by their names in earlier versions. All of them are in the record of a run, whether it heeds them or not."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
     new = _flat(now)
     name = old.get("algorithm.name")
     # An older version had the same flow by another name.
-    if name in FORMER_FLOWS and new.get("algorithm.name") == FORMER_FLOWS[name]:
+    if name in FLOWS and new.get("algorithm.name") == FLOWS[name]:
         old["algorithm.name"] = new["algorithm.name"]
     return {
         key: f"{key}: {old.get(key, 'nothing')} {place}, {new.get(key, 'nothing')} now"
@@ -107,7 +98,7 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 def _flat(text: str) -> dict[str, Any]:
     """Return the settings in a text of YAML by dotted key, as it is called now; an empty text has none."""
-    return {FORMER_KEYS.get(key, key): value for key, value in _leaves(yaml.safe_load(text) or {})}
+    return {SETTINGS.get(key, key): value for key, value in _leaves(yaml.safe_load(text) or {})}
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import hybridflow
+from hybridflow import former_names
 
 Results = Iterator[tuple[str, list[str]]]
 """Names of what was tried, each with the expectations that it violates, a line each."""
@@ -36,7 +37,7 @@ def violations(check: Callable[[], None]) -> list[str]:
 
 def describe_error(error: BaseException) -> str:
     """Describe an exception on one line, with the last line of the user's own that it came from."""
-    text = " ".join(traceback.format_exception_only(error)[-1].split())
+    text = " ".join(traceback.format_exception_only(error)[-1].split()) + former_names.hint(error)
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OURS)]
     own = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename[:1] != "<"]
     return f"{text} ({own[-1].filename}:{own[-1].lineno})" if own else text

@@ -111,7 +111,7 @@ def try_pair_loss(loss: Callable[..., Any]) -> None:
 def expect_loss(on: str, result: Any, size: int, what: str) -> None:
     expect(isinstance(result, TokenLoss), f"{on}wrong type: it gave a {type(result).__name__}, not a TokenLoss")
     expect_floats(on, "the loss", result.loss, size, what)
-    for name, value in (*result.metrics.items(), *result.means.items(), *result.largest.items()):
+    for name, value in (*result.metrics.items(), *result.means.items(), *result.maxima.items()):
         whole = isinstance(value, Tensor) and not value.shape and bool(torch.isfinite(value))
         actual = f"{value}" if not isinstance(value, Tensor) or not value.shape else f"of shape {tuple(value.shape)}"
         expect(whole, f"{on}metric {name!r} must be a finite scalar tensor; it is {actual}")
@@ -125,7 +125,7 @@ def expect_sums(on: str, once: TokenLoss, twice: TokenLoss) -> None:
         expect(
             not stays,
             f"{on}metric {name!r} is the same for the rows and for all of them twice, so it is no sum over tokens: "
-            "give it as TokenLoss(loss, metrics, means={...}), or largest={...}",
+            "give it as TokenLoss(loss, metrics, means={...}), or maxima={...}",
         )
 
 

@@ -21,6 +21,7 @@ from hybridflow.controller import interrupt, process_deaths
 from hybridflow.controller.group import group_class
 from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
 from hybridflow.errors import HybridFlowError
+from hybridflow.former_names import Renamed
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, engines_of
 from hybridflow.roles import Role, roles
@@ -29,7 +30,7 @@ from hybridflow.runtime.messages import Place
 log = logging.getLogger(__name__)
 
 
-class ResourcePool:
+class ResourcePool(Renamed):
     """Slots of the cluster, reserved together.
 
     Example:

@@ -16,6 +16,7 @@ import ray
 from hybridflow.controller import interrupt
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.process_deaths import ending
+from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import TIMES, Metrics
 from hybridflow.runtime.failure import Failure, RoleError, describe
 from hybridflow.runtime.messages import Report
@@ -59,7 +60,7 @@ class CallRecord:
         return self.collect([None if report is None else part(report) for report in self.reports])
 
 
-class Supervisor:
+class Supervisor(Renamed):
     """Watches calls. Whatever waits here raises as soon as any call fails, also another than the one it waits for.
 
     On a failure its policy decides what becomes of the ranks. Whoever waits after that is told the same failure.

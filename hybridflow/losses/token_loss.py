@@ -16,14 +16,14 @@ class TokenLoss:
         loss: [T], with gradients; `hybridflow.losses.aggregations` has its weights.
         metrics: sums over the T tokens (`sums` makes them). What is reported is the mean over all tokens of the step.
         means: means over the T tokens, reported as that mean too.
-        largest: reported as the largest of the step.
+        maxima: reported as the largest of the step.
         terms: [T] parts of the loss, reported as they are minimized: weighed as its tokens are, and summed.
     """
 
     loss: Tensor
     metrics: Mapping[str, Tensor]
     means: Mapping[str, Tensor] = field(default_factory=dict)
-    largest: Mapping[str, Tensor] = field(default_factory=dict)
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from hybridflow.former_names import Renamed
+
 AXES = ("tp", "cp", "ep", "dp", "pp")
 
 
@@ -33,7 +35,7 @@ class Coordinate:
 
 
 @dataclass(frozen=True)
-class Layout:
+class Layout(Renamed):
     """Sizes and rank order of one role.
 
     Attributes:

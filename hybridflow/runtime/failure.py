@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hybridflow import former_names
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
@@ -62,7 +63,7 @@ def _line(error: BaseException) -> str:
         return " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in TROUBLE:
         return ": ".join(str(part) for part in (error.strerror, error.filename) if part)
-    return " ".join("".join(traceback.format_exception_only(error)).split())
+    return " ".join("".join(traceback.format_exception_only(error)).split()) + former_names.hint(error)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -117,7 +117,7 @@ class ModelWorker(Worker):
             metrics.mean(name, float(total), tokens)
         for name, mean in loss.means.items():
             metrics.mean(name, float(mean) * tokens, tokens)
-        for name, value in loss.largest.items() if tokens else ():
+        for name, value in loss.maxima.items() if tokens else ():
             metrics.max(name, float(value))
 
 

@@ -41,12 +41,12 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
     def send_weights(self, rollout_versions: Batch) -> None:
         first = self.sender.link.training.size
         versions = rollout_versions.dense("version").tolist()
-        with self.context.timed("refit_giving"):
+        with self.context.timed("refit_sending"):
             if all(version == self.version for version in versions):
                 return  # a call that samples asks for weights that a schedule has given already
             with self.model_loaded():
                 if self.sender({first + rank: version for rank, version in enumerate(versions)}, self.version):
-                    self.context.metrics.max("refit/peak_bytes_giving", self.sender.peak_bytes)
+                    self.context.metrics.max("refit/peak_bytes_sending", self.sender.peak_bytes)
                     self.context.metrics.max("refit/training_bytes", self.engine.weight_bytes)
 
 

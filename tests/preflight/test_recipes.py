@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from hybridflow.algorithms import algorithms
 from hybridflow.config import compose
-from hybridflow.config.recipes import FORMER_FLOWS
+from hybridflow.former_names import FLOWS
 from hybridflow.preflight import setting_checks
 
 FOLDER = compose.configs_dir() / "algorithm"
@@ -26,15 +26,15 @@ def test_a_recipe_is_a_flow_with_its_own_paper_formula_and_defaults(name: str) -
 def test_every_option_is_a_flow_of_that_name_or_a_recipe() -> None:
     flows = {name for name, option in OPTIONS.items() if option.name == name}
     assert sorted([*flows, *RECIPES]) == sorted(OPTIONS)
-    assert sorted(RECIPES) == sorted({*FORMER_FLOWS, "reinforce_plus_plus_baseline"})
-    assert all(OPTIONS[name].name == flow for name, flow in FORMER_FLOWS.items())
+    assert sorted(RECIPES) == sorted({*FLOWS, "reinforce_plus_plus_baseline"})
+    assert all(OPTIONS[name].name == flow for name, flow in FLOWS.items())
 
 
-@pytest.mark.parametrize("name", FORMER_FLOWS)
+@pytest.mark.parametrize("name", FLOWS)
 def test_the_name_of_a_recipe_in_the_place_of_a_flow_is_told_with_the_new_spelling(name: str) -> None:
     config = compose.compose("train", ["experiment=addition", f"algorithm.name={name}"]).to_config()
     told = [problem for problem in setting_checks.problems(config) if problem.startswith("algorithm.name")]
     assert told == [
-        f"algorithm.name: {name} is a recipe, which is the flow {FORMER_FLOWS[name]} with settings of its own: choose "
-        f"it by algorithm={name}; or, in a file that has all of its settings, write name: {FORMER_FLOWS[name]}"
+        f"algorithm.name: {name} is a recipe, which is the flow {FLOWS[name]} with settings of its own: choose "
+        f"it by algorithm={name}; or, in a file that has all of its settings, write name: {FLOWS[name]}"
     ]

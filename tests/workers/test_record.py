@@ -17,7 +17,7 @@ def recorded(*micro_batches: torch.Tensor) -> dict[str, float]:
     worker: Any = SimpleNamespace(context=SimpleNamespace(metrics=Metrics()))
     for values in micro_batches:
         largest = {"most": values.max()} if len(values) else {}
-        loss = TokenLoss(values, sums({"by_sum": values}), means={"by_mean": values.mean()}, largest=largest)
+        loss = TokenLoss(values, sums({"by_sum": values}), means={"by_mean": values.mean()}, maxima=largest)
         ModelWorker.record(worker, loss)
     found: dict[str, float] = worker.context.metrics.result()
     return found
