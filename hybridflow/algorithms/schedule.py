@@ -11,6 +11,7 @@ from typing import Protocol
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
+from hybridflow.errors import HybridFlowError
 from hybridflow.registry import Registry
 
 
@@ -56,6 +57,17 @@ class Schedule(ABC):
         """
         if self.algorithm.samples_from_actor():
             self.algorithm.actor.sync_weights()
+
+
+def step_of(schedule: Schedule, context: StepContext) -> BatchRef:
+    """Take one step and return its rows. Raises HybridFlowError if the schedule gives none."""
+    rows: object = schedule.take_step(context)
+    if not isinstance(rows, BatchRef):
+        raise HybridFlowError(
+            f"{type(schedule).__name__}.take_step gave a {type(rows).__name__}; the rows of the step (a BatchRef) were "
+            "expected: end it with `return rollout`"
+        )
+    return rows
 
 
 schedules: Registry[type[Schedule]] = Registry("schedule", "hybridflow.trainer.schedules.sync", of=Schedule)

@@ -30,7 +30,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
     options = parser.parse_args(argv)
     from hybridflow.conformance import component_checks
-    from hybridflow.conformance.discovery import names, registered
+    from hybridflow.conformance.discovery import IN_RUNS_ALONE, names, registered
 
     registered_components = registered(lambda: plugins.load(options.modules))
     if not names(registered_components):
@@ -50,6 +50,8 @@ def run(argv: Sequence[str]) -> int:
             write_model(model, *addition_model(**TINY))
             builder = ScenarioBuilder(registered_components, model, options.modules, options.folder)
             wrong = shown(flow_checks.results(builder, preflight.problems, terminal.say))
+    if untried := names({kind: registered_components[kind] for kind in IN_RUNS_ALONE}):
+        terminal.say(f"not tried, as only a run does: {', '.join(untried)}")
     terminal.say(f"expectations that are not met: {wrong}" if wrong else "all expectations are met")
     return int(wrong > 0)
 

@@ -27,6 +27,7 @@ from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.conformance.sample_rows import Case, cases, policy_cases
 from hybridflow.conformance.sink_checks import try_sink
 from hybridflow.conformance.task_checks import answers_for, try_grader, try_task
+from hybridflow.dispatch import methods
 from hybridflow.losses.aggregations import totals
 from hybridflow.losses.corrections import CorrectionInputs
 from hybridflow.losses.reward_shapings import ShapingInputs
@@ -130,10 +131,19 @@ def try_controller(make: Callable[..., Any]) -> None:
     expect(other.coef == one.coef, f"restore(state()) gives a coef of {other.coef} in place of {one.coef}")
 
 
+def try_role(role: type) -> None:
+    """Expect a protocol that exists of every method."""
+    try:
+        methods(role)
+    except KeyError as error:
+        raise ExpectationError(error.args[0]) from None
+
+
 CHECKS: Mapping[str, Callable[..., None]] = {
     "task": try_task,
     "grader": try_grader,
     "dispatch protocol": try_protocol,
+    "role": try_role,
     "reward shaping": try_shaping,
     "advantage estimator": try_advantage,
     "rollout filter": try_filter,

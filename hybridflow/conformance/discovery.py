@@ -56,3 +56,7 @@ def names(registered_components: Registered) -> list[str]:
 def ours(component: object) -> bool:
     """Tell whether hybridflow itself brings a component."""
     return str(getattr(component, "__module__", "")).partition(".")[0] == "hybridflow"
+
+
+IN_RUNS_ALONE = tuple(registry.kind for registry in (schedules, training_engines, generation_engines))
+"""Kinds of components that nothing but a run tries."""

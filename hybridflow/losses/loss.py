@@ -15,6 +15,7 @@ The controller asks a loss for its columns alone, light ranks not even for those
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -72,7 +73,7 @@ class Surroundings:
     global_sums: Callable[..., list[float]]
 
 
-class Loss:
+class Loss(ABC):
     """Objective that an optimizer step minimizes. One is made for each update, with the options that the call names.
 
     Attributes:
@@ -96,6 +97,8 @@ class Loss:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         declared_kinds(cls.needs, cls.optional)  # what is wrong with them is told where they are written
+        if isinstance(cls.terms, str):
+            raise TypeError(f"{cls.__name__}.terms is the text {cls.terms!r}; several names are expected")
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -127,9 +130,9 @@ class Loss:
         """Return this rank's rows with columns that the loss makes from all of them, beside those that it declared."""
         return rows
 
+    @abstractmethod
     def token_loss(self, inputs: LossInputs) -> TokenLoss:
         """Return the loss of each token, or of each pair, and what to report of it."""
-        raise NotImplementedError
 
 
 losses: Registry[type[Loss]] = Registry("loss", "hybridflow.losses.builtin_losses", of=Loss)

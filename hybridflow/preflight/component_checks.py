@@ -76,6 +76,7 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     """Yield columns that the estimator or a loss reads and nobody gives; losses that nobody registers."""
     from hybridflow.algorithms.columns import readers
     from hybridflow.losses.advantages import advantages, needs
+    from hybridflow.losses.aggregations import aggregations
     from hybridflow.losses.loss import losses
     from hybridflow.roles import givers
 
@@ -83,6 +84,9 @@ def _read(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     name = settings.advantage.name
     for loss in algorithm.losses:
         yield from unknown_name("algorithm.name", losses, loss)
+        if loss in losses:
+            average = losses.get(loss).aggregate
+            yield from unknown_name(f"algorithm.name: aggregate of loss {loss!r}", aggregations, average)
     for reader in readers(settings, algorithm):
         for column in reader.missing:
             by = "the sampling of several responses a prompt" if column == "group_id" else ", ".join(givers(column))

@@ -18,6 +18,7 @@ KEY = "algorithm.name"
 def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     """Yield what is wrong with a flow, as `key: what was found; what to do`."""
     yield from _unwritten(config, algorithm)
+    yield from _protocols(config, algorithm)
     yield from _learner(config, algorithm)
     yield from _plans(config, algorithm)
 
@@ -27,6 +28,18 @@ def _unwritten(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
     if algorithm.learn is Base.learn and algorithm.step is Base.step:
         yield f"{KEY}: {recipes.called(config)} has neither `learn` nor `step`; write one of them"
+
+
+def _protocols(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Report roles with a method whose protocol nobody registers."""
+    from hybridflow.dispatch import methods
+    from hybridflow.roles import roles
+
+    for role in algorithm.roles_of(config.algorithm):
+        try:
+            methods(roles.get(role) if role in roles else object)
+        except KeyError as error:
+            yield f"{KEY}: {recipes.called(config)} calls the role {role}: {error.args[0]}"
 
 
 def _learner(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from hybridflow.algorithms import Algorithm, StepContext
-from hybridflow.algorithms.schedule import Schedule, schedules
+from hybridflow.algorithms.schedule import Schedule, schedules, step_of
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
@@ -106,7 +106,7 @@ def _step(
     """Take one step, write its rows out if that is due, and return its metrics."""
     begin = perf_counter()
     step = context.step_index
-    rollout = schedule.take_step(context)
+    rollout = step_of(schedule, context)
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))

@@ -66,3 +66,16 @@ def test_a_part_that_ends_the_process_keeps_no_promise(module: Path, capsys: pyt
     assert main(["check", "mine"]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("  wrong  grader 'leaves': ") and "SystemExit: 0" in out[1] and "mine.py:6" in out[1]
+
+
+def test_what_only_a_run_tries_is_told(
+    module: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow_checks, "results", lambda *given: iter(()))
+    module.write_text(
+        "from hybridflow.algorithms.schedule import Schedule, schedules\n\n"
+        "@schedules.register('backwards')\nclass Backwards(Schedule):\n    def take_step(self, context): ...\n"
+    )
+    assert main(["check", "mine"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2:] == ["not tried, as only a run does: schedule 'backwards'", "all expectations are met"]

@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from hybridflow import Batch, dispatch
 from hybridflow.conformance import component_checks
+from hybridflow.conformance.component_checks import try_role
 from hybridflow.conformance.discovery import REGISTRIES, ours
 from hybridflow.conformance.expectations import violations
 from hybridflow.losses.advantages import AdvantageInputs, advantages, grpo, needing, whitened
@@ -24,10 +26,13 @@ from hybridflow.losses.ratios import clamped_exp
 from hybridflow.losses.segments import row_sums, to_tokens
 from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.observe.sinks import MetricSink, SinkContext
+from hybridflow.roles import Role
 
 OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in component_checks.CHECKS}
-# What keeps another promise on purpose: it needs an option; it joins what stages give, not rows; it tells a server.
+# What keeps another promise on purpose: it needs an option, as these tasks do; it joins what stages give, not rows;
+# it tells a server.
 OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
+OTHERWISE |= {("task", name) for name in ("rows", "mixture")}
 OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
 
 
@@ -315,3 +320,12 @@ def failing(where: str, error: BaseException) -> Any:
 )
 def test_a_sink_that_fails_is_told_with_when(sink: Any, told_of_it: str) -> None:
     assert told("metric sink", sink).startswith(told_of_it)
+
+
+def test_a_method_of_a_role_has_a_protocol_that_exists() -> None:
+    class Judge(Role):
+        @dispatch.using("dp_prto", gives=["marks"])
+        def mark(self, rows: Batch) -> Batch: ...
+
+    [line] = violations(lambda: try_role(Judge))
+    assert line.startswith("Judge.mark: no dispatch protocol is named 'dp_prto'")

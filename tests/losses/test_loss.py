@@ -143,3 +143,10 @@ def test_columns_that_cannot_be_right_are_refused_where_they_are_declared(
 ) -> None:
     with pytest.raises(error, match=told):
         type("Mine", (Loss,), {name: columns})
+
+
+def test_a_loss_without_a_formula_and_a_text_for_its_terms_are_refused() -> None:
+    with pytest.raises(TypeError, match="does not write what it must: token_loss"):
+        losses.register("unwritten_for_test")(type("Unwritten", (Loss,), {}))
+    with pytest.raises(TypeError, match=r"Mine.terms is the text 'actor/pg_loss'"):
+        type("Mine", (Loss,), {"terms": "actor/pg_loss"})

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from hybridflow import Batch, dispatch
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config import compose
-from hybridflow.preflight import flow_checks
+from hybridflow.losses.loss import Loss, LossInputs, losses
+from hybridflow.losses.token_loss import TokenLoss
+from hybridflow.preflight import component_checks, flow_checks
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Worker
 
 CONFIG = compose.compose("train", ["experiment=addition"]).to_config()
 
@@ -50,3 +55,35 @@ def test_planned_updates_are_numbers(plan: Any, told: str) -> None:
     [line] = problems(planned_updates=plan)
     assert line.startswith("algorithm.name: ppo.planned_updates ")
     assert re.search(told, line)
+
+
+def test_the_protocols_of_its_roles_exist() -> None:
+    class Judge(Role, Worker):
+        @dispatch.using("dp_prto", gives=["marks"])
+        def mark(self, rows: Batch) -> Batch: ...
+
+    roles.register("judge_for_test")(Judge)
+    try:
+        [line] = problems(roles=("actor", "judge_for_test"))
+    finally:
+        del roles._components["judge_for_test"]
+    assert line.startswith(
+        "algorithm.name: ppo calls the role judge_for_test: Judge.mark: no dispatch protocol is named 'dp_prto'. Known:"
+    )
+
+
+def test_a_loss_that_is_averaged_as_nobody_knows_is_told() -> None:
+    class Odd(Loss):
+        aggregate = "token_meen"
+
+        def token_loss(self, inputs: LossInputs) -> TokenLoss: ...
+
+    losses.register("odd_for_test")(Odd)
+    flow = type("Mine", (Algorithm,), {"roles": ("actor",), "losses": ("odd_for_test",), "columns": ("group_id",)})
+    try:
+        [line] = [line for line in component_checks.problems(CONFIG, flow) if "odd_for_test" in line]
+    finally:
+        del losses._components["odd_for_test"]
+    assert (
+        "aggregate of loss 'odd_for_test': no loss aggregation is named 'token_meen'; did you mean 'token_mean'" in line
+    )
