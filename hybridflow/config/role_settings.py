@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Share
+from hybridflow.config.hub_ids import local_folder
 
 
 class DType(StrEnum):
@@ -70,13 +71,14 @@ class OffloadConfig:
 
 @dataclass
 class ModelConfig:
-    """Hugging Face folder (config.json, safetensors, tokenizer)."""
+    """Hugging Face folder (config.json, safetensors, tokenizer), or a model of the hub."""
 
-    path: str = MISSING  # of a Hugging Face folder; `~` is the home folder, as in all paths here
+    # of a Hugging Face folder, or a model of the hub as owner/name@revision; `~` is the home folder, as in all paths
+    path: str = MISSING
     dtype: DType = DType.float32  # number format of weights and activations
 
     def __post_init__(self) -> None:
-        self.path = expanduser(self.path)
+        self.path = local_folder(expanduser(self.path))
 
 
 @dataclass

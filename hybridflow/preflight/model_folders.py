@@ -12,6 +12,7 @@ from hybridflow.config import Config
 from hybridflow.config.model_roles import BY_MODEL, section, with_models
 from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.models.weight_files import why_broken
+from hybridflow.preflight.hub_downloads import fetched
 from hybridflow.preflight.run_folder_checks import folder_of
 
 # Model folders, resolved, that runs before this one will leave; None: their shape is not known.
@@ -64,7 +65,10 @@ def read_models(
                 f"{role}.model.path: none is given; {role}.worker = {worker} needs the folder of a {role} model"
             )
             continue
+        if path in unread:
+            continue
         try:
+            path = section(config, role).model.path = fetched(path)
             there = Path(path).resolve() not in pending
             shape = read_shape(path) if there else pending[Path(path).resolve()]
             models |= {role: shape} if shape else {}
@@ -95,9 +99,10 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
 
 
 def _of_hub(path: str) -> str:
-    """Say what to do with a name on a hub, if it may be one: nothing is downloaded."""
+    """Say what to do with a name on the hub, if it may be one: without a revision nothing is downloaded."""
     owner, _, name = path.partition("/")
     may_be = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", path) and not Path(owner).exists()
     if not may_be or owner in ("models", "runs"):
         return ""
-    return f"; a name on a hub is not looked up: hf download {path} --local-dir models/{name}, then give that folder"
+    made = f"hf download {path} --local-dir models/{name}"
+    return f"; a model of the hub is given with its revision, {path}@main, or as the folder that {made} makes"
