@@ -14,15 +14,17 @@ from typing import Any, cast
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -99,22 +101,34 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed, groups)
         if bad:
             raise ConfigError("\n".join(bad))
-        origins = Origins(overrides=parsed)
         try:
-            defaults = loader.compute_defaults_list(config_name, lines, RunMode.RUN).defaults
-            layers = [_layer(entry.config_path, entry.package, folders) for entry in defaults]
-            origins = Origins([layer for layer in layers if layer], parsed)
             tree = hydra.compose(config_name, overrides=lines)
-        except ConfigError:
-            raise
         except Exception as error:  # Hydra lets out what its parts raise: ValueError, RecursionError, AssertionError …
-            raise ConfigError(error_messages.composition(error, origins)) from error
+            raise ConfigError(error_messages.composition(error, loader.origins(folders, parsed))) from error
+        origins = loader.origins(folders, parsed)
         plain: Any = OmegaConf.to_container(tree, resolve=False)
         refuse_endless(plain)
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
         searched = [line for line in lines if line.startswith(SEARCH_PATH)]
         experiments = [] if chosen else loader.get_group_options("experiment", overrides=searched)
         return Composed(tree, origins, experiments)
+
+
+class RecordingLoader(ConfigLoaderImpl):
+    """Hydra's loader, which keeps the list of files that it composed: it would compute it anew for whoever asks."""
+
+    def __init__(self, path: ConfigSearchPath) -> None:
+        super().__init__(path)
+        self._defaults: list[ResultDefault] = []
+
+    def origins(self, folders: Sequence[Path], overrides: Sequence[Override]) -> Origins:
+        """Return where the values of the last composition come from; of one that failed, as far as it went."""
+        layers = [_layer(entry.config_path, entry.package, folders) for entry in self._defaults]
+        return Origins([layer for layer in layers if layer], overrides)
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._defaults = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
 
 
 def options(group: str, config_dir: str | Path | None = None) -> list[str]:
@@ -197,7 +211,7 @@ def _folders(override: Override) -> list[str]:
 @contextmanager
 def _session(
     parsed: list[Override], overrides: Sequence[str], config_dir: str | Path | None
-) -> Iterator[tuple[ConfigLoader, list[str], list[Path]]]:
+) -> Iterator[tuple[RecordingLoader, list[str], list[Path]]]:
     """Hydra ready to compose: its loader, the overrides with `config_dir` as a search path, and the folders."""
     folders = search_dirs(parsed, config_dir)
     lines = [line for line, override in zip(overrides, parsed, strict=True) if override.key_or_group != SEARCH_PATH]
@@ -206,7 +220,10 @@ def _session(
         lines.append(f"{SEARCH_PATH}=[{quoted}]")
     store_schema()
     with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader(), lines, folders
+        hydras = GlobalHydra.instance()
+        assert hydras.hydra is not None
+        loader = hydras.hydra.config_loader = RecordingLoader(hydras.config_loader().get_search_path())
+        yield loader, lines, folders
 
 
 def _missing(tree: Any, above: str = "") -> Iterator[str]:

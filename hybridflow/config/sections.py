@@ -109,9 +109,14 @@ def _whole(sections: tuple[tuple[str, type], ...]) -> type[Config]:
 
 
 def schema() -> DictConfig:
-    """Return all settings as Hydra composes over them."""
-    tree = OmegaConf.structured(whole())
-    for name in added():
+    """Return all settings as Hydra composes over them; whoever changes them copies them first."""
+    return _schema(tuple(classes().items()))
+
+
+@lru_cache(maxsize=1)
+def _schema(sections: tuple[tuple[str, type], ...]) -> DictConfig:
+    tree = OmegaConf.structured(_whole(sections))
+    for name, _ in sections:
         _thaw(tree[name])
     return cast(DictConfig, tree)
 
