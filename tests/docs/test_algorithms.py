@@ -22,9 +22,9 @@ OURS = [name for name in losses if losses.get(name).__module__ == "hybridflow.lo
 
 
 def write_task_files(folder: Path) -> None:
-    """The task's page says where its two YAML blocks belong."""
+    """The task's page says where its two YAML blocks without a title belong."""
     write_files(TASKS, folder)
-    option, experiment = (block.text for block in blocks(TASKS) if block.language == "yaml")
+    option, experiment = (block.text for block in blocks(TASKS) if block.language == "yaml" and not block.title)
     for name, text in (("task", option), ("experiment", experiment)):
         (folder / "my_configs" / name).mkdir(parents=True, exist_ok=True)
         (folder / "my_configs" / name / "chains.yaml").write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ PAGE = "docs/tasks.md"
 
 
 def test_the_page_runs(tmp_path: Path, run: Run) -> None:
-    assert write_files(PAGE, tmp_path) == ["my_sums.py"]
+    assert write_files(PAGE, tmp_path) == ["my_configs/task/two_sums.yaml", "my_sums.py"]
     example, trial = (block.text for block in blocks(PAGE) if block.language == "python")
     assert trial.count("assert ") == 2
     (tmp_path / "trial.py").write_text(f"{example}\n{trial}", encoding="utf-8")
