@@ -9,11 +9,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from hybridflow.tasks.carried_columns import NOTHING, carried
 from hybridflow.tasks.row_files import Rows, each
 from hybridflow.tasks.row_formats import Mapper, Question
 from hybridflow.tasks.strict_json import RowError
-from hybridflow.tasks.task import Example
 
 _LAST = 2**64 - 1
 
@@ -61,9 +59,8 @@ def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, frac
         try:
             question, metadata, source, _ = mapper.read(rows.row(number))
             hashes[number] = question_hash(question)
-            if len(carries) < len(NOTHING):
-                row = carried(Example(question.prompt, "", 0, metadata, source))
-                carries |= {name for name, entry in row.items() if entry != NOTHING[name]}
+            has = {"metadata": metadata, "source": source, "messages": not isinstance(question.prompt, str)}
+            carries.update(name for name, entry in has.items() if entry)
             said = (question.answer, question.response, question.rejected)
             digest.update(f"{hashes[number]} {json.dumps(said, default=str)}\n".encode())
         except RowError as fault:
