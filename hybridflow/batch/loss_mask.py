@@ -23,9 +23,15 @@ LOSS_MASK = "loss_mask"
 
 
 def learned_rows(rows: Batch) -> np.ndarray:
-    """Return [R] bool: True for rows that have a token to learn from; without a mask for all, the empty ones too."""
+    """Return [R] bool: True for rows that have a token to learn from; without a mask for all, the empty ones too.
+
+    Raises ValueError as `LearnedTokens.of`, where the responses are among the columns: a row that is left out for its
+    mask is not looked at again, so a wrong mask would pass for one of zeros.
+    """
     if LOSS_MASK not in rows:
         return np.ones(len(rows), dtype=bool)
+    if "response_ids" in rows:
+        return LearnedTokens.of(rows).lengths > 0
     return learned_lengths(rows.ragged(LOSS_MASK)) > 0
 
 

@@ -16,11 +16,12 @@ def sides(pairs: Batch) -> Batch:
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
     chosen = pairs.ragged("response_ids")
     rejected = pairs.ragged("rejected_ids")
-    both_sides = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected))
+    both_sides = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected, dtype=np.int64))
     if LOSS_MASK not in pairs and REJECTED_LOSS_MASK not in pairs:
         return both_sides
     masks = (_mask(pairs, name, of) for name, of in ((LOSS_MASK, chosen), (REJECTED_LOSS_MASK, rejected)))
-    return both_sides | Batch(loss_mask=_in_turn(*masks))
+    # Not as whole numbers: what is neither 0 nor 1 is refused, and must not become a 0 first.
+    return both_sides | Batch(loss_mask=_in_turn(*masks, dtype=np.float32))
 
 
 def learnable_pairs(pairs: Batch) -> Batch:
@@ -29,8 +30,8 @@ def learnable_pairs(pairs: Batch) -> Batch:
     return pairs if usable.all() else pairs.select(np.flatnonzero(usable))
 
 
-def _in_turn(chosen: Ragged, rejected: Ragged) -> Ragged:
-    return Ragged.of([side for pair in zip(chosen, rejected, strict=True) for side in pair], np.int64)
+def _in_turn(chosen: Ragged, rejected: Ragged, *, dtype: type) -> Ragged:
+    return Ragged.of([side for pair in zip(chosen, rejected, strict=True) for side in pair], dtype)
 
 
 def _mask(pairs: Batch, name: str, responses: Ragged) -> Ragged:

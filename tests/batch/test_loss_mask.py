@@ -60,3 +60,19 @@ def test_a_mask_is_0_or_1(value: int) -> None:
     rows = Batch(response_ids=Ragged.of([[1, 2]]), loss_mask=Ragged.of([[1, value]]))
     with pytest.raises(ValueError, match=f"loss_mask has {value}; give 1 for a token that is learned from"):
         LearnedTokens.of(rows)
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        ([[], []], "loss_mask of row 0 has 0 entries and its response 3 tokens"),
+        ([[0, 0], [0, 0]], "loss_mask of row 0 has 2 entries"),
+        ([[0, 0.5, 0], [0, 0]], "loss_mask has 0.5"),
+        ([[0, np.nan, 0], [0, 0]], "loss_mask has nan"),
+    ],
+)
+def test_a_wrong_mask_does_not_pass_for_one_that_leaves_nothing(mask: list[list[float]], told: str) -> None:
+    responses = Ragged.of([[1, 2, 3], [4, 5]], dtype=np.int64)
+    rows = Batch(response_ids=responses, loss_mask=Ragged.of(mask, dtype=np.float32))
+    with pytest.raises(ValueError, match=told):
+        learned_rows(rows)
