@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import auto_settings, error_messages, escapes, number_bounds, sections
+from hybridflow.config import auto_settings, error_messages, escapes, number_bounds, sections, subcommand_choice
 from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.provenance import Layer, Origins
 from hybridflow.config.schema import Config
@@ -106,6 +106,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         except Exception as error:  # Hydra lets out what its parts raise: ValueError, RecursionError, AssertionError …
             raise ConfigError(error_messages.composition(error, loader.origins(folders, parsed))) from error
         origins = loader.origins(folders, parsed)
+        if contradiction := subcommand_choice.problem(origins, configs_dir()):
+            raise ConfigError(contradiction)
         plain: Any = OmegaConf.to_container(tree, resolve=False)
         refuse_endless(plain)
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from hybridflow.config import Config, compose, escapes, plugins, temporary_folder
+from hybridflow.config import Config, compose, escapes, plugins, subcommand_choice, temporary_folder
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import Device
@@ -82,7 +82,8 @@ def warnings(job: compose.Composed) -> list[str]:
     planned = {role: flow.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
     placed = resolve(config, roles, gpus=_known_gpus(config))
     idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
-    return [*combination_checks.warnings(config, placed, os.cpu_count() or 1, planned), *idle]
+    overruled = subcommand_choice.warning(job.origins)
+    return [*overruled, *combination_checks.warnings(config, placed, os.cpu_count() or 1, planned), *idle]
 
 
 def _known_gpus(config: Config) -> int | None:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from hybridflow import preflight
-from hybridflow.config import Config, auto_settings, compose
+from hybridflow.config import Config, auto_settings, compose, subcommand_choice
 from hybridflow.config.schema import DType
 from hybridflow.errors import ConfigError
 
@@ -87,7 +87,46 @@ def test_train_reward_starts_from_the_actors_model():
     assert compose.compose("train-reward", ["experiment=addition"]).tree.algorithm.name == "reward_model"
     config = preflight.load("train-cost", ["experiment=addition_cost", "actor.model.path=m"])
     assert (config.algorithm.recipe, config.algorithm.pair_loss) == ("cost_model", "signed_cost")
-    assert compose.compose("train-cost", ["experiment=addition_reward"]).tree.algorithm.recipe == "cost_model"
+    only_data = ["experiment=addition_reward", "algorithm=cost_model"]
+    assert compose.compose("train-cost", only_data).tree.algorithm.recipe == "cost_model"
+
+
+@pytest.mark.parametrize(
+    ("command", "experiment", "other"),
+    [
+        ("train-reward", "addition_cost", "train-cost"),
+        ("train-cost", "addition_reward", "train-reward"),
+        ("train-cost", "addition_warmup", "sft"),
+        ("sft", "addition_cost", "train-cost"),
+    ],
+)
+def test_an_experiment_of_another_subcommand_is_an_error(command: str, experiment: str, other: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose.compose(command, [f"experiment={experiment}"])
+    told = str(error.value)
+    assert told.startswith("experiment: it chooses algorithm=") and f"{experiment}.yaml:" in told
+    assert f"which hybridflow {other} trains by, and hybridflow {command} trains by algorithm=" in told
+    assert f"; use hybridflow {other}, or write algorithm=" in told
+
+
+def test_an_experiment_of_train_serves_others_and_that_is_said() -> None:
+    (warning,) = subcommand_choice.warning(compose.compose("sft", ["experiment=addition"]).origins)
+    assert warning.startswith("experiment: it chooses algorithm=ppo (") and "addition.yaml:5)" in warning
+    assert warning.endswith("), but hybridflow sft trains by algorithm=sft")
+
+
+@pytest.mark.parametrize(
+    ("command", "overrides"),
+    [
+        ("sft", ["experiment=addition", "algorithm=sft"]),  # who writes it knows it
+        ("sft", ["experiment=addition_warmup"]),
+        ("train", ["experiment=addition_warmup"]),  # it has none of its own
+        ("train-cost", ["experiment=addition_cost"]),
+        ("sft", []),
+    ],
+)
+def test_what_is_no_contradiction_is_not_said(command: str, overrides: list[str]) -> None:
+    assert [*subcommand_choice.warning(compose.compose(command, overrides).origins)] == []
 
 
 def test_yaml_repeats_no_default_of_the_schema():

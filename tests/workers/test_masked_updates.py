@@ -17,7 +17,6 @@ from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import ComponentConfig, Config
 from hybridflow.parallel.layout import Layout
-from tests.conftest import GetModel
 from tests.engines import reference
 from tests.spmd import Ranks
 from tests.workers import step_rank_functions as rank_functions
@@ -32,13 +31,6 @@ READ = {
     "critic": ("values", "returns"),
 }
 Result = tuple[Batch, dict[str, float]]
-
-
-@pytest.fixture(scope="module")
-def models(tiny: GetModel) -> tuple[Path, Path]:
-    """The policy and the reference."""
-    shape = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "vocab": 70}
-    return tiny(**shape, seed=0), tiny(**shape, seed=1)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import Config
 from hybridflow.parallel.layout import Layout
-from tests.conftest import GetModel
 from tests.engines import reference
 from tests.spmd import Ranks
 from tests.workers import step_rank_functions as rank_functions
@@ -26,13 +25,6 @@ pytestmark = pytest.mark.ranks
 
 OTHER = 0.5  # of the settings
 HEAT = np.array([0.5, 1.0, 1.5, 0.7], dtype=np.float32)  # of each row
-
-
-@pytest.fixture(scope="module")
-def models(tiny: GetModel) -> tuple[Path, Path]:
-    """The policy and the reference."""
-    shape = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 2, "vocab": 70}
-    return tiny(**shape, seed=0), tiny(**shape, seed=1)
 
 
 @pytest.fixture(scope="module")
