@@ -15,6 +15,7 @@ import numpy as np
 
 from hybridflow.json_file import refuse_pointer
 from hybridflow.tasks.reading_progress import ReadingProgress
+from hybridflow.tasks.row_files import FileState
 from hybridflow.tasks.strict_json import RowError, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ArrowFile:
     def __init__(self, file: Path, name: str = "") -> None:
         self.file = file
         self._name = name or str(file)
+        self._state = FileState.of(file)
         batches = self._batches()
         self._starts = [0, *np.cumsum([batch.num_rows for batch in batches], dtype=np.int64).tolist()]
         schema = batches[0].schema if batches else []
@@ -56,7 +58,7 @@ class ArrowFile:
     def row(self, number: int) -> dict[str, Any]:
         batch = bisect_right(self._starts, number) - 1
         [row] = self._batches()[batch].slice(number - self._starts[batch], 1).select(self._columns).to_pylist()
-        plain = {name: _plain(value) for name, value in row.items()}
+        plain = {name: _plain(value, name) for name, value in row.items()}
         refuse_not_finite(plain)
         return plain
 
@@ -65,17 +67,20 @@ class ArrowFile:
 
     def _batches(self) -> list[pa.RecordBatch]:
         try:
-            return _mapped(self.file)
+            return _mapped(self.file, self._state)
         except (OSError, ValueError) as error:
             raise ValueError(f"{self._name}: not readable as Arrow: {error}") from error
 
 
 @lru_cache(OPEN)
-def _mapped(file: Path) -> list[pa.RecordBatch]:
-    """Return the batches of a file, which take no memory until they are read."""
+def _mapped(file: Path, state: FileState) -> list[pa.RecordBatch]:
+    """Return the batches of a file, which take no memory until they are read. Raises ValueError if it is another."""
     import pyarrow as pa
 
-    head = file.open("rb").read(64)
+    with file.open("rb") as opened:
+        head = opened.read(64)
+    if FileState.of(file) != state:
+        raise ValueError("the file has changed since this run began to read it; start again")
     if not head:
         raise ValueError("the file is empty (0 bytes)")
     refuse_pointer(file, head)
@@ -101,7 +106,7 @@ def parquet_to_arrow(file: Path, target: Path) -> None:
         progress = ReadingProgress(f"unpacking {file}", parquet.metadata.num_rows)
         kept = [field.name for field in parquet.schema_arrow if not _has_bytes(field.type)]
         left_out = [name for name in parquet.schema_arrow.names if name not in kept]
-        fields = [parquet.schema_arrow.field(name) for name in kept]
+        fields = [(name, _without_dictionary(parquet.schema_arrow.field(name).type)) for name in kept]
         schema = pa.schema(fields, {LEFT_OUT: json.dumps(left_out)})
         done = 0
         with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
@@ -117,6 +122,13 @@ def parquet_to_arrow(file: Path, target: Path) -> None:
         raise ValueError(f"{file} is not readable as Parquet: {error}") from error
 
 
+def _without_dictionary(kind: pa.DataType) -> pa.DataType:
+    """Return the type of a category's values: each part of a Parquet file may number them anew, an Arrow file not."""
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def _has_bytes(kind: pa.DataType) -> bool:
     import pyarrow as pa
 
@@ -125,18 +137,18 @@ def _has_bytes(kind: pa.DataType) -> bool:
     return bool(is_bytes) or any(map(_has_bytes, inner))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, column: str) -> Any:
     """Return a value as JSON would have it: times as texts, decimals as numbers."""
     if isinstance(value, str | int | float | None):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
+        return {str(name): _plain(entry, column) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [_plain(entry, column) for entry in value]
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
-    raise RowError(f"a value of type {type(value).__name__} is nothing that JSON can say", "no JSON value")
+    raise RowError(f"column {column!r} has a {type(value).__name__}, which JSON cannot say", "no JSON value")

@@ -20,6 +20,10 @@ def open_rows(
     try:
         if isinstance(path, str) and is_hub_id(path) and not Path(expanduser(path)).exists():
             files = fetched(path, config, revision)
+        elif revision:
+            raise ValueError(
+                f"{path} is no id of the hub, which alone has revisions; leave {revision!r} out (revision)"
+            )
         else:
             files = row_paths.find(path, config or "")
         return {split: [open_file(file) for file in of_split] for split, of_split in files.items()}

@@ -45,15 +45,16 @@ class RowFile(Protocol):
         ...
 
 
-class _State(NamedTuple):
+class FileState(NamedTuple):
     """State of a file, by which a change is seen."""
 
     size: int
     modified: int
 
     @classmethod
-    def of(cls, descriptor: int) -> _State:
-        status = os.fstat(descriptor)
+    def of(cls, file: int | Path) -> FileState:
+        """Look at a file, or at one that is open. Raises OSError."""
+        status = os.stat(file)
         return cls(status.st_size, status.st_mtime_ns)
 
 
@@ -76,7 +77,7 @@ class JsonLines:
         self._unit = unit
         try:
             with file.open("rb", buffering=0) as opened:
-                self._state = _State.of(opened.fileno())
+                self._state = FileState.of(opened.fileno())
                 begin = self._begin(os.pread(opened.fileno(), 64, 0))
                 newlines, doubtful = self._newlines(opened.fileno())
                 size = self._state.size
@@ -112,7 +113,7 @@ class JsonLines:
     def _read(self, start: int, end: int) -> bytes:
         try:
             with self.file.open("rb", buffering=0) as opened:
-                state = _State.of(opened.fileno())
+                state = FileState.of(opened.fileno())
                 data = os.pread(opened.fileno(), end - start, start)
         except OSError as error:
             raise RowError(f"the file cannot be read any more: {error.strerror}", "the file changed") from error

@@ -27,13 +27,15 @@ def find(path: str | Sequence[str], config: str = "") -> dict[str, list[Path]]:
 
     Args:
         path: one, or several, whose files come one after the other.
-        config: a folder inside of it.
+        config: a folder inside of one that is a folder.
 
     Raises ValueError naming what is not there, has no files of rows, or files of several formats.
     """
     if not isinstance(path, str):
-        return {_WHOLE: [file for each in path for files in find(each, config).values() for file in files]}
+        return {_WHOLE: [file for each in path for file in _whole(each, config)]}
     there = Path(expanduser(path))
+    if config and there.exists() and not there.is_dir():
+        raise ValueError(f"{path} is a file, which has no configurations; leave {config!r} out (config)")
     if has_magic(path) and not there.exists():
         return {_WHOLE: _one_format(path, _globbed(path))}
     if not there.exists():
@@ -43,6 +45,14 @@ def find(path: str | Sequence[str], config: str = "") -> dict[str, list[Path]]:
     if not there.name.endswith(ENDS):
         raise ValueError(f"{path}: {_strange(there)}; a file of rows ends in {', '.join(ENDS)}")
     return {_WHOLE: [there]}
+
+
+def _whole(path: str, config: str) -> list[Path]:
+    """Return the files of a path that has no splits. Raises ValueError if it has: which of them were meant?"""
+    splits = find(path, config)
+    if len(splits) > 1:
+        raise ValueError(f"{path} has the splits {', '.join(splits)}; in a list give the files of one of them")
+    return next(iter(splits.values()))
 
 
 def _globbed(path: str) -> list[Path]:

@@ -72,7 +72,7 @@ class RowsTask(PreferenceTask):
         files = list(splits[train])
         rows_of_path = sum(map(len, files))
         if held_out_path:
-            others = open_rows("held_out_path", held_out_path, None, revision)
+            others = open_rows("held_out_path", held_out_path, None, None)
             name = next(iter(others)) if len(others) == 1 else row_paths.held_out_split(others, "", "")
             files += others[name or row_paths.train_split(others, "")]
             self._measured = f"the rows of {held_out_path}"
@@ -178,14 +178,14 @@ class RowsTask(PreferenceTask):
             raise ValueError(f"{error} ({self._rows.place(number)})") from error
 
     def _first_sound(self) -> tuple[int, dict[str, Any]]:
-        """Return the first row that can be read. Raises ValueError naming the first row if none can."""
+        """Return the first row that can be read, and its number. Raises ValueError naming the first row if none can."""
         first: DataError | None = None
         for number in range(len(self._rows)):
             try:
                 return number, self._rows.row(number)
             except RowError as fault:
                 first = first or DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason)
-        raise first or ValueError("there are no rows")
+        raise ValueError(f"no row can be read: {first}; a file has an object a line, or is one array of objects")
 
 
 def _check_paths(**options: object) -> None:

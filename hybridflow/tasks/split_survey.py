@@ -9,6 +9,7 @@ import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.errors import DataError
+from hybridflow.tasks.reading_progress import ReadingProgress
 
 PORTION = 1024  # rows that are read together
 
@@ -51,7 +52,9 @@ def survey(read: Read, rows: int, is_long: Callable[[Batch], np.ndarray], *, ski
     """
     long = np.zeros(rows, dtype=bool)
     malformed: dict[int, DataError] = {}
+    progress = ReadingProgress("reading a split whole", rows)
     for start in range(0, rows, PORTION):
+        progress.at(start)
         numbers = np.arange(start, min(start + PORTION, rows))
         for some, batch in _sound(read, numbers, malformed) if skip else [(numbers, read(numbers))]:
             long[some] = is_long(batch)

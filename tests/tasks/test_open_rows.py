@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -42,12 +46,16 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("way", sorted(set(WRITERS) - {"saved"}))
-@given(rows=st.lists(ROW, min_size=1, max_size=9))
+@given(rows=st.lists(ROW, min_size=1, max_size=9), data=st.data())
 @SHARED
-def test_any_rows_are_read_as_they_were_written(
-    way: str, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+def test_any_rows_are_read_as_they_were_written_in_any_order(
+    way: str, rows: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    assert read(WRITERS[way](tmp_path_factory.mktemp("rows"), rows)) == rows
+    file = WRITERS[way](tmp_path_factory.mktemp("rows"), rows)
+    assert read(file) == rows
+    found = open_file(file)
+    order = data.draw(st.permutations(range(len(rows))))
+    assert [found.row(number) for number in order] == [rows[number] for number in order]
 
 
 def test_a_dataset_saved_on_disk_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -90,6 +98,68 @@ def test_an_array_is_read_in_parts_of_any_size(
     monkeypatch.setattr(unpacked_files, "CHUNK", chunk)
     unpacked_files.array_to_lines("rows.json")(folder / "rows.json", folder / "lines")
     assert [json.loads(line) for line in (folder / "lines").read_bytes().splitlines()] == elements
+
+
+def test_what_parquet_has_and_json_has_not_becomes_plain(tmp_path: Path) -> None:
+    days = [datetime.date(2026, 1, day) for day in range(1, 4)]
+    table = pa.table(
+        {
+            "kind": pa.array(["a", "b", "c"]).dictionary_encode(),
+            "day": days,
+            "time": pa.array([datetime.datetime(2026, 1, 1, 12)] * 3, pa.timestamp("us")),
+            "price": [Decimal("1.50"), Decimal("2.00"), None],
+            "image": [b"x", b"y", b"z"],
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=1)
+    rows = read(tmp_path / "rows.parquet")
+    assert [row["kind"] for row in rows] == ["a", "b", "c"] and [row["price"] for row in rows] == [1.5, 2, None]
+    assert rows[0] == {"kind": "a", "day": "2026-01-01", "time": "2026-01-01T12:00:00", "price": 1.5}
+
+
+def test_numbers_of_a_table_that_are_not_finite_name_their_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [{"b": 1.0}, {"b": float("nan")}]}), tmp_path / "rows.parquet")
+    file = open_file(tmp_path / "rows.parquet")
+    assert file.row(0) == {"a": {"b": 1.0}}
+    with pytest.raises(ValueError, match=r"column 'a.b' is NaN"):
+        file.row(1)
+
+
+def test_a_list_takes_no_folder_with_splits(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines([{"n": 1}]))
+    with pytest.raises(ValueError, match=r"has the splits test, train; in a list give the files of one of them"):
+        open_rows("path", [str(tmp_path)], None, None)
+
+
+def test_a_file_has_no_configuration_and_no_revision(tmp_path: Path) -> None:
+    file = str(write_jsonl(tmp_path, [{"a": 1}]))
+    with pytest.raises(
+        ValueError, match=r"path: .*rows.jsonl is a file, which has no configurations; leave 'main' out"
+    ):
+        open_rows("path", file, "main", None)
+    with pytest.raises(ValueError, match=r"path: .*rows.jsonl is no id of the hub, which alone has revisions"):
+        open_rows("path", file, None, "v1")
+
+
+def test_a_dataset_of_the_hub_is_read_from_what_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    parts = {"train": [{"n": 1}, {"n": 2}], "test": [{"n": 3}]}
+    saved = datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in parts.items()})
+    saved.save_to_disk(tmp_path / "fetched")
+    asked = []
+
+    def fetch(*names: str | None, **options: str | None) -> datasets.DatasetDict:
+        asked.append((names, options))
+        return datasets.DatasetDict.load_from_disk(tmp_path / "fetched")
+
+    monkeypatch.setattr(datasets, "load_dataset", fetch)  # there is no network here
+    splits = open_rows("path", "owner/name", "main", "v1")
+    found = {
+        split: [rows.row(n) for n in range(len(rows))] for split, files in splits.items() for rows in [Rows(files)]
+    }
+    assert found == parts and asked == [(("owner/name", "main"), {"revision": "v1"})]
 
 
 def test_several_files_are_read_one_after_the_other(tmp_path: Path) -> None:
