@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
     composed = _composed(asked)
     settings = OmegaConf.to_object(composed.tree.task)
     assert isinstance(settings, TaskConfig)
-    folder = asked.model or (str(composed.tree.actor.model.path) if not _missing(composed, "actor.model.path") else "")
+    folder = _model_folder(asked, composed)
     tokenizer = _tokenizer(folder) if folder else None
     task = _task(settings, tokenizer, composed)
     facts = _facts(task, tokenizer is not None, asked.rows)
@@ -74,6 +74,17 @@ def run(argv: Sequence[str]) -> int:
     for line in report.fit(*_limits(composed, folder)):
         terminal.say(line)
     return 0
+
+
+def _model_folder(asked: Asked, composed: Composed) -> str:
+    """Return the folder of the model, fetched from the hub if it is one with its revision; "" if none is named."""
+    from hybridflow.preflight.hub_downloads import fetched
+
+    named = asked.model or ("" if _missing(composed, "actor.model.path") else str(composed.tree.actor.model.path))
+    try:
+        return fetched(named) if named else ""
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _limits(composed: Composed, folder: str) -> tuple[int, int, str]:

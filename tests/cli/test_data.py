@@ -182,6 +182,7 @@ def test_a_file_of_each_format(name: str, say: Any) -> None:
         (["told", "--rows", "-1"], "--rows -1: a whole number of at least 0"),
         (["tolld"], "tolld: there is no such file, and no such task; tasks are addition"),
         (["told", "no_model"], "no_model/tokenizer.json does not exist"),
+        (["told", "some/model@main"], "some/model@main cannot be had from the hub"),
         (["told", "task.to_long=drop"], "task.to_long: no such key; did you mean task.too_long?"),
         (["addition", "task.options.max=3"], "options of task 'addition': max: no such option"),
         (["addition", "task.as_chat=maybe"], "task.as_chat"),
