@@ -217,7 +217,7 @@ class OpenSinks:
     def _act(self, name: str, act: Callable[[], None], when: str) -> None:
         try:
             act()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # as on a thread of its own
             sink = self._in_step[name]
             if sink.required:
                 raise

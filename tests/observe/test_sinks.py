@@ -191,3 +191,18 @@ def test_metrics_are_those_of_the_moment(context: SinkContext) -> None:
         sinks.log_step(0, metrics)
         metrics.clear()
     assert Kept.opened[0].given == [(0, METRICS)]
+
+
+def test_one_that_ends_the_process_in_the_loop_ends_no_run(
+    context: SinkContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaving(Kept):
+        in_step = True
+
+        def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+            raise SystemExit(0)
+
+    monkeypatch.setitem(metric_sinks._components, "leaving", Leaving)
+    with caplog.at_level(logging.WARNING), open_sinks(["leaving"], context) as sinks:
+        sinks.log_step(0, METRICS)
+    assert caplog.messages[0] == ("metric sink 'leaving' failed at step 0, and is left out from now on: SystemExit(0)")
