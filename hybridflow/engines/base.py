@@ -212,6 +212,14 @@ class TrainingBackend(ABC):
         Raises ValueError for a model that it does not take.
         """
 
+    @classmethod
+    def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the whole float32 tensors that engines of any layout saved to `folder`; one process reads them.
+
+        Raises ValueError if what it saves cannot be read so, KeyError naming a tensor that is not there.
+        """
+        raise ValueError(f"{cls.__name__} cannot read the weights of its checkpoints in one process")
+
 
 class GenerationBackend(ABC):
     """Knowledge of a generation engine where it cannot be imported, and its maker where it can."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
 from hybridflow.engines.base import TrainingBackend, TrainingEngine, training_engines
 from hybridflow.engines.megatron.sharding import MegatronSharding
-from hybridflow.models import Head, ModelShape
+from hybridflow.models import Head, ModelShape, Weight
 from hybridflow.parallel.layout import Layout
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from hybridflow.parallel.process_groups import Groups
 
 
@@ -51,3 +55,10 @@ class MegatronBackend(TrainingBackend):
             sequence=settings.parallel.sequence,
             recompute=settings.recompute,
         )
+
+    @classmethod
+    def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
+        """Yield them one by one."""
+        from hybridflow.engines.megatron.saved_weights import read
+
+        return read(folder, weights)

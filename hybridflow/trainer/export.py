@@ -1,0 +1,152 @@
+"""Export of a run's model: a Hugging Face folder that others can load, whichever layout trained it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import save_file
+
+from hybridflow import __version__
+from hybridflow.algorithms import algorithms
+from hybridflow.config.model_roles import section
+from hybridflow.errors import ConfigError
+from hybridflow.json_file import read_object
+from hybridflow.models import model_export
+from hybridflow.models.weight_files import INDEX, SINGLE
+from hybridflow.observe.disk_errors import writing
+from hybridflow.tasks.tokenizer import end_ids
+from hybridflow.trainer.resume import versions
+from hybridflow.trainer.saved_run import SavedModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_FILE_BYTES = 5 * 10**9  # as on Hugging Face's hub; larger files of weights are cut
+CARD = "README.md"
+
+
+def export(saved: SavedModel, out: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> int:
+    """Write the model to `out`, which gets its name when it is whole, and return the bytes of its weights.
+
+    Raises ConfigError if `out` is in the way, or the model cannot be read; HybridFlowError if the disk is full.
+    """
+    refuse(out)
+    source = saved.folder
+    with writing(out):
+        partial = model_export.begin(out)
+        try:
+            size = _write_weights(_in_dtype(saved), partial, max_file_bytes)
+            model_export.copy_extras(source, partial)
+            model_export.write_config(source, partial, dtype=_dtype(saved), head=saved.head)
+            _write_generation_config(saved, partial)
+            (partial / CARD).write_text(card(saved), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        model_export.finish(out)
+    return size
+
+
+def refuse(out: Path) -> None:
+    """Raise ConfigError if something is at `out`: what others made is never overwritten."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out {out}: there is something already; give a folder that is empty or not there")
+
+
+def card(saved: SavedModel) -> str:
+    """Write the model card: from what the model was made, how, and how good it was."""
+    config = saved.config
+    recipe = config.algorithm.recipe or config.algorithm.name
+    paper = config.algorithm.paper or algorithms.get(config.algorithm.name).paper
+    base = section(config, saved.role).model.path
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"tags: [hybridflow, {recipe}]",
+        "---",
+        f"# {Path(config.run.name).name}",
+        "",
+        f"Trained by hybridflow {__version__} from `{Path(base).name}`.",
+        "",
+        f"* algorithm: {recipe}{f' ({paper})' if paper else ''}",
+        f"* task: `{config.task.name}`" + (f" with `{json.dumps(config.task.options)}`" if config.task.options else ""),
+        f"* steps: {saved.steps}, of {config.algorithm.prompts_per_step} prompts each; seed {config.run.seed}",
+    ]
+    if saved.validations:
+        last = saved.validations[-1]
+        lines.append(f"* last validation, after {last['step']} steps: {_measured(last)}")
+    lines.append("* made with " + ", ".join(f"{name} {version}" for name, version in versions().items()))
+    return "\n".join([*lines, ""])
+
+
+def _measured(validation: dict[str, float]) -> str:
+    names = [name for name, value in validation.items() if name.startswith("validation/") and value is not None]
+    return ", ".join(f"{name.removeprefix('validation/')} {validation[name]:.3f}" for name in names)
+
+
+def _dtype(saved: SavedModel) -> str:
+    return str(section(saved.config, saved.role).model.dtype.value)
+
+
+def _in_dtype(saved: SavedModel) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights in the number format that the run trained in: what a checkpoint holds are its master copies."""
+    import torch
+
+    dtype = getattr(torch, _dtype(saved))
+    for name, tensor in saved.tensors():
+        yield name, tensor.to(dtype).contiguous()
+
+
+def _write_weights(tensors: Iterable[tuple[str, Tensor]], folder: Path, max_file_bytes: int) -> int:
+    """Write the weights, one file of at most that size at a time; return their bytes."""
+    files: list[Path] = []
+    names: list[list[str]] = []
+    total = 0
+    for part in _parts(tensors, max_file_bytes):
+        file = folder / f".part-{len(files)}.safetensors"
+        save_file(part, file, {"format": "pt"})
+        model_export.open_to_readers(file)
+        files.append(file)
+        names.append(list(part))
+        total += sum(tensor.nbytes for tensor in part.values())
+    if len(files) == 1:
+        files[0].rename(folder / SINGLE)
+        return total
+    weight_map: dict[str, str] = {}
+    for number, (file, own) in enumerate(zip(files, names, strict=True), 1):
+        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        file.rename(folder / name)
+        weight_map |= dict.fromkeys(own, name)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return total
+
+
+def _parts(tensors: Iterable[tuple[str, Tensor]], max_bytes: int) -> Iterator[dict[str, Tensor]]:
+    """Put tensors together while they fit; one that is larger is alone."""
+    part: dict[str, Tensor] = {}
+    for name, tensor in tensors:
+        if part and sum(one.nbytes for one in part.values()) + tensor.nbytes > max_bytes:
+            yield part
+            part = {}
+        part[name] = tensor
+    yield part
+
+
+def _write_generation_config(saved: SavedModel, folder: Path) -> None:
+    """Let whoever generates end where the run's own generation did: also at the end of a turn of its chat template."""
+    if saved.role != "actor":
+        return
+    file = folder / "generation_config.json"
+    config = read_object(file) if file.is_file() else {}
+    ends = end_ids(folder, saved.config.task.chat_template_kwargs)
+    if ends:
+        config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    file.unlink(missing_ok=True)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    os.chmod(file, (folder / "config.json").stat().st_mode)
