@@ -18,7 +18,8 @@ EARLIER = re.compile(r"earlier-(\d+)")
 RECORD = "run.json"
 RECORDS = (RECORD, "events.jsonl", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-PARTS = ("config.yaml", "metrics.jsonl", "rollouts", "validation", "model", "checkpoints", *RECORDS, *TRACKERS)
+RESULTS = ("metrics.jsonl", "rollouts", "validation", "evaluation.json", "model", "checkpoints")
+PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS)
 
 
 class RunFolder:

@@ -64,7 +64,7 @@ class SavedModel:
 
     @cached_property
     def steps(self) -> int:
-        """Steps that had been taken."""
+        """Steps that had been taken. Raises CheckpointError if a file of the checkpoint is not what was written."""
         if self.checkpoint is not None:
             return verify(self.checkpoint).step
         return max((int(line["step"]) for line in self.validations), default=0)
@@ -97,7 +97,8 @@ class SavedModel:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield its weights, whole, by their Hugging Face names: as the run saved them, or of a checkpoint in float32.
 
-        Raises ConfigError if a checkpoint is of an engine whose weights one process cannot read.
+        Raises CheckpointError if a file of the checkpoint is not what was written, ConfigError if it is of an engine
+        whose weights one process cannot read.
         """
         from hybridflow.engines.base import training_engines
         from hybridflow.models import table
@@ -105,6 +106,7 @@ class SavedModel:
         if self.checkpoint is None:
             yield from _in_folder(self.folder)
             return
+        verify(self.checkpoint)
         weights = [one for one in table(read_shape(self.folder), head=self.head) if not one.is_tied_copy]
         engine = section(self.config, self.role).engine
         try:

@@ -50,23 +50,31 @@ def load_validation_sets(config: Config, say: Callable[[str], None]) -> list[Hel
 
     Raises ConfigError naming a set that gives no such rows.
     """
-    flow = algorithms.get(config.algorithm.name)
     sets = []
     for name, settings in validation_sets(config).items():
         try:
-            task = load_task(replace(config, task=settings), ("held_out",))
-            for line in task.look():
-                say(f"{name}: {line}")
-            held_out_rows(flow, task, config.trainer.validation_prompts)
+            sets.append(load_held_out(replace(config, task=settings), say, name))
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"trainer.validation_sets.{name}: {error}") from error
-        sets.append(HeldOut(task, name))
     return sets
 
 
 def rows_changed(fingerprint: str, task: Task) -> bool:
     """Tell whether the rows of a task are others than those of this fingerprint. Of one that is "" nobody knows."""
     return bool(fingerprint and task.fingerprint and fingerprint != task.fingerprint)
+
+
+def load_held_out(config: Config, say: Callable[[str], None], name: str = "") -> HeldOut:
+    """Load the configured task for its held-out rows alone, and look at those that a validation takes.
+
+    Raises ConfigError or DataError if it gives no such rows.
+    """
+    task = load_task(config, ("held_out",))
+    for line in task.look():
+        say(f"{name}: {line}" if name else line)
+    if not len(held_out_rows(algorithms.get(config.algorithm.name), task, config.trainer.validation_prompts)):
+        raise ConfigError("there are no held-out rows to answer; check the options of the task")
+    return HeldOut(task, name)
 
 
 def ways(algorithm: type[Algorithm]) -> dict[str, str]:

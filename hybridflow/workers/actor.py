@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,12 +28,17 @@ from hybridflow.workers.worker import Context, workers
 class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWorker):
     """Policy on one rank.
 
+    Attributes:
+        learns: False for a model that is only to answer: it has no optimizer, and none of its memory.
+
     Invariant: `version` counts the optimizer steps of these weights, and generation only ever runs on that version.
     """
 
+    learns: ClassVar[bool] = True
+
     def __init__(self, context: Context) -> None:
         config = context.config
-        super().__init__(context, config.actor, optimizer=config.actor.optimizer)
+        super().__init__(context, config.actor, optimizer=config.actor.optimizer if self.learns else None)
         self.version = 0
         self.start_generation()
 
@@ -125,3 +130,10 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the version. Generation has no weights yet, so its next call refits."""
         self.version = state["weight_version"]
+
+
+@workers.register("frozen_actor")
+class FrozenActorWorker(ActorWorker):
+    """Policy that is evaluated: it scores and samples, and cannot learn."""
+
+    learns = False

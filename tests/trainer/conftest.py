@@ -72,9 +72,7 @@ APART = (
     "algorithm.prompts_per_step=8",
     "algorithm.policy_loss.entropy_coef=0.01",
     *SIZES[1:],
-)
-# Two sampled answers to each question, also to those of a set.
-VALIDATIONS = (
+    # Two sampled answers to each question, also to those of a set.
     "trainer.validation_samples=2",
     "trainer.validation_temperature=1",
     "+trainer.validation_sets.small={name: addition, options: {max_operand: 9, zero_pad: true, reverse_answer: true}}",
@@ -183,7 +181,7 @@ def interrupted(place: Path, warm: Ran) -> Ended:
 def apart(launch: Launch, warm: Ran) -> Ran:
     """Three steps of GRPO that generates on a pool of its own, each of them saved."""
     assert warm.status == 0, warm.output
-    return launch("train", "apart", *APART, *VALIDATIONS, "trainer.save_every=1", "trainer.keep_last=3")
+    return launch("train", "apart", *APART, "trainer.save_every=1", "trainer.keep_last=3")
 
 
 @pytest.fixture(scope="session")

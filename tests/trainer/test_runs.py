@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybridflow.tasks.addition import Addition
 from tests.trainer.conftest import SIZES, Launch, Ran
+from tests.trainer.processes import start
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # what several tests read is run in the first
 
@@ -119,6 +120,18 @@ def test_validations_sample_several_answers_keep_them_and_the_best_checkpoint(ap
     measured = {line["step"]: line["validation/pass@2"] for line in apart.validations if line["step"]}
     best = max(measured, key=lambda step: (measured[step], -step))
     assert (apart.folder / "checkpoints/BEST").read_text() == f"step-{best:06d}\n"
+
+
+def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(apart: Ran, place: Path) -> None:
+    """The folder of a model and a checkpoint of the run, side by side: both are its last step, so they are alike."""
+    out = apart.folder.parent / "exported"
+    process = start(["export", f"{apart.folder}:3", "--out", str(out)], place)
+    assert process.communicate(timeout=300)[0] and process.returncode == 0
+    assert (out / "model.safetensors").read_bytes() == (apart.folder / "model/model.safetensors").read_bytes()
+    process = start(["evaluate", str(out), str(apart.folder)], place)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert "the second is +0.000 ± 0.000 in accuracy" in output
 
 
 def answers_in(folder: Path) -> list[dict[str, Any]]:
