@@ -19,7 +19,7 @@ from hybridflow.config import Config, compose, escapes
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
-from hybridflow.placement import is_disaggregated
+from hybridflow.placement import started_roles
 
 if TYPE_CHECKING:
     from hybridflow.trainer.answer_statistics import Comparison
@@ -136,7 +136,9 @@ def _settings_of(saved: SavedModel | None, overrides: Sequence[str]) -> Iterator
     settings = {name: whole[name] for name in OF_RUN if name not in chosen}
     settings["placement"] = {"pools": {"main": _slots(saved.config)}, "device": whole["placement"]["device"]}
     settings["actor"] = {name: whole["actor"][name] for name in ("model", "parallel", "engine", "max_tokens_per_rank")}
-    if is_disaggregated(saved.config):  # what generation had of its own need not fit the actor's ranks
+    if "rollout" in started_roles(
+        saved.config, ("actor",)
+    ):  # what generation had of its own need not fit the actor's ranks
         settings.get("rollout", {}).pop("parallel", None)
     settings["trainer"] = {name: whole["trainer"][name] for name in OF_TRAINER}
     settings["run"] = {name: whole["run"][name] for name in ("root", "seed")}
