@@ -83,4 +83,4 @@ class AdaptiveKL:
         return {"coef": self.coef}
 
     def restore(self, state: dict[str, float]) -> None:
-        self.coef = state["coef"]
+        self.coef = float(state["coef"])

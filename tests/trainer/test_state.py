@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,11 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Placement
 from hybridflow.preflight import load
 from hybridflow.roles import CriticRole
-from hybridflow.trainer import checkpoint
+from hybridflow.trainer import checkpoint, saved_state
 from hybridflow.trainer.build import Running
-from hybridflow.trainer.checkpoint_store import Checkpoints, verify
-from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints, verify
+from hybridflow.trainer.progress import Learning, Progress
+from hybridflow.trainer.saved_state import SavedState
 
 
 class Adaptive(Algorithm):
@@ -53,6 +57,66 @@ def test_the_algorithm_and_what_was_measured_come_back(tmp_path: Path) -> None:
     assert checkpoint.load(second, newest) == Progress(4, 1.5, {0: 0.1, 4: 1 / 3}, draws=12)
     assert second.algorithm.coefficient == 4 / 3
     assert checkpoint.sizes(newest) == folder.sizes()
+
+
+def crafted(folder: Path, **changes: Any) -> Path:
+    """A checkpoint whose `trainer.json` says something else in these entries."""
+    place = folder / "step-000002"
+    place.mkdir()
+    learning = {"actor": Learning(4.0, 1.0, moved=True)}
+    progress = Progress(2, 1.5, {0: 0.1, 2: math.nan}, 3, {2: 0.5}, learning, 2, 0.5, "rows")
+    state = SavedState(progress, {"coefficient": 0.1}, {"metrics.jsonl": 20}).to_json()
+    (place / "trainer.json").write_text(json.dumps(state | changes))
+    return place
+
+
+def test_all_of_the_state_comes_back(tmp_path: Path) -> None:
+    state = saved_state.read(crafted(tmp_path))
+    assert math.isnan(state.progress.accuracy.pop(2))
+    learning = {"actor": Learning(4.0, 1.0, moved=True)}
+    expected = Progress(2, 1.5, {0: 0.1}, 3, {2: 0.5}, learning, 2, 0.5, "rows")
+    assert state.progress == expected
+    unset = [
+        entry.name for entry in fields(Progress) if getattr(expected, entry.name) == getattr(Progress(), entry.name)
+    ]
+    assert unset == [], "a new entry is not tried here"
+    assert (state.algorithm, state.files) == ({"coefficient": 0.1}, {"metrics.jsonl": 20})
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "told"),
+    [
+        ("steps", "2", "steps = '2': a whole number of at least 0 was expected"),
+        ("steps", 3, "steps = 3, in the folder step-000002"),
+        ("seconds", None, "seconds = None: a number was expected"),
+        ("accuracy", [0.1], r"accuracy = \[0.1\]: an object was expected"),
+        ("accuracy", {"0": "high"}, "accuracy.0 = 'high': a number was expected"),
+        ("accuracy", {"first": 0.5}, "accuracy: 'first': a number of steps was expected"),
+        ("draws", True, "draws = True: a whole number of at least 0 was expected"),
+        ("mean_grade", {"0": True}, "mean_grade.0 = True: a number was expected"),
+        ("learning", {"actor": 3}, "learning.actor = 3: an object was expected"),
+        ("learning", {"actor": {"moved": 1}}, "learning.actor.moved = 1: true or false was expected"),
+        ("learning", {"actor": {"lr": 1}}, "learning.actor.lr: no such entry; there is moved, skipped, updates"),
+        ("best_steps", "last", "best_steps = 'last': a whole number of at least 0 was expected"),
+        ("best", "high", "best = 'high': a number was expected"),
+        ("rows_fingerprint", 7, "rows_fingerprint = 7: a text was expected"),
+        ("algorithm", None, "algorithm = None: an object was expected"),
+        ("files", {"metrics.jsonl": "20"}, "files.metrics.jsonl = '20': a whole number of at least 0 was expected"),
+    ],
+)
+def test_what_is_not_as_it_was_written_is_told_before_the_start(
+    tmp_path: Path, entry: str, value: Any, told: str
+) -> None:
+    """The fingerprint of the rows is read before anything is started, and with it all of the state."""
+    with pytest.raises(CheckpointError, match=rf"step-000002/trainer.json: {told}$"):
+        checkpoint.rows_fingerprint(crafted(tmp_path, **{entry: value}))
+
+
+def test_a_state_that_the_algorithm_cannot_take_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"trainer.json: algorithm = .*Adaptive.restore cannot take it: KeyError: 'coefficient'"
+    ):
+        checkpoint.load(running(), crafted(tmp_path, algorithm={"other": 1}))
 
 
 def test_a_role_that_the_checkpoint_lacks_is_named(tmp_path: Path) -> None:
