@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hybridflow.config.schema import TaskConfig
-from hybridflow.errors import DataError
+from hybridflow.errors import OTHER_REASON, DataError
 from hybridflow.observe.terminal import one_line
 from hybridflow.tasks.data_facts import Facts, histogram, taught
 from hybridflow.tasks.preference_task import PreferenceTask
@@ -132,9 +132,10 @@ class Report:
             if not facts.malformed:
                 yield f"{facts.split}: every row that was read can be used"
             for reason, fault in sorted(facts.malformed.items(), key=lambda item: -item[1].rows):
+                why = f": {one_line(reason)}" if reason != OTHER_REASON else ""
                 yield (
                     f"{facts.split}: {fault.rows} of {facts.read} rows cannot be used (task.malformed = "
-                    f"{self.settings.malformed}): {one_line(reason)}; the first: {one_line(fault.first)}"
+                    f"{self.settings.malformed}){why}; the first: {one_line(fault.first)}"
                 )
         for facts in self.facts:
             yield f"{facts.split}: {facts.repeated or 'no'} rows repeat the question of an earlier row"
