@@ -9,7 +9,7 @@ draw.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -20,30 +20,14 @@ from hybridflow.config.schema import CurriculumConfig, Malformed, TooLong
 from hybridflow.errors import DataError, shown
 from hybridflow.tasks.curriculum import read_curriculum
 from hybridflow.tasks.preference_task import PreferenceTask
+from hybridflow.tasks.row_limits import Limits, check_ids, truncated
 from hybridflow.tasks.row_order import Curriculum, Portion
 from hybridflow.tasks.split_survey import PORTION, Survey, survey
 from hybridflow.tasks.task import Example, Task, named_row
-from hybridflow.tasks.vocabulary import Vocabulary
+
+__all__ = ["FittedTask", "Limits"]
 
 LOOKED_AT = PORTION  # rows of a split that are read before the start even if none is to be left out
-IDS = {"prompt_ids": "prompt", "response_ids": "response", "rejected_ids": "rejected response"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits that a run sets to the rows of a task.
-
-    Attributes:
-        tokens: maximum of a row's prompt and response together.
-        response: tokens that are reserved for a response that is still to be sampled.
-        vocabularies: of the models that see the rows.
-        said: what sets `tokens`, as a key and its value.
-    """
-
-    tokens: int
-    response: int
-    vocabularies: Sequence[Vocabulary] = ()
-    said: str = "rollout.max_sequence_tokens"
 
 
 class FittedTask(PreferenceTask):
@@ -222,15 +206,10 @@ class FittedTask(PreferenceTask):
             self._surveys[split] = survey(
                 lambda numbers: self._sound(way, split, numbers),
                 self._size(split),
-                lambda batch: batch.lengths("prompt_ids") > self._room(batch),
+                lambda batch: batch.lengths("prompt_ids") > self.limits.room(batch),
                 skip=self.malformed is Malformed.skip,
             )
         return self._surveys[split]
-
-    def _room(self, batch: Batch) -> np.ndarray:
-        """Return the tokens that the prompt of each row may have, [R]."""
-        sides = [batch.lengths(name) for name in ("response_ids", "rejected_ids") if name in batch]
-        return self.limits.tokens - (np.maximum.reduce(sides) if sides else np.full(len(batch), self.limits.response))
 
     def _sound(self, way: str, split: str, numbers: np.ndarray) -> Batch:
         """Return rows of the task after checking that their ids are tokens of all models."""
@@ -245,59 +224,23 @@ class FittedTask(PreferenceTask):
             for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
                 with named_row(split, number):
                     self.task.check_answer(answer)
-        for name in (name for name in IDS if name in batch):
-            column = batch.ragged(name)
-            if len(column) and column.values.dtype.kind not in "iu":
-                kind = f"{type(self.task).__name__}.{way} are {column.values.dtype}"
-                raise DataError(f"split {split!r}: {name} of {kind}; integers were expected")
-            if name == "prompt_ids" and len(column) and not column.lengths.min():
-                raise DataError(f"row {numbers[column.lengths.argmin()]} of split {split!r}: its prompt has no tokens")
-            for vocabulary in self.limits.vocabularies:
-                place = vocabulary.stranger(column.values)
-                if place is not None:
-                    row = numbers[np.searchsorted(column.offsets, place, side="right") - 1]
-                    described = vocabulary.described(*self._named(int(column.values[place])))
-                    raise DataError(f"row {row} of split {split!r}: its {IDS[name]} has {described}")
+        giver = f"{type(self.task).__name__}.{way}"
+        check_ids(batch, split, numbers, giver, self.limits.vocabularies, self.tokenizer)
         return batch
-
-    def _named(self, id: int) -> tuple[int, str | None]:
-        """Return an id and its token, if it has one: some are added to a tokenizer only when it is read."""
-        return id, self.tokenizer.convert_ids_to_tokens(id) if 0 <= id < len(self.tokenizer) else None
 
     def _fitted(self, way: str, split: str, numbers: np.ndarray) -> Batch:
         batch = self._sound(way, split, numbers)
         if not len(batch):
             return batch
         prompts = batch.ragged("prompt_ids")
-        room = self._room(batch)
+        room = self.limits.room(batch)
         long = np.flatnonzero(prompts.lengths > room)
         refused = long[room[long] < 1] if self.too_long is TooLong.truncate_left else long
         if len(refused):
-            raise DataError(
-                f"row {numbers[refused[0]]} of split {split!r}: {self._too_long_message(batch, refused[0])}"
-            )
+            message = self.limits.too_long_message(batch, int(refused[0]))
+            raise DataError(f"row {numbers[refused[0]]} of split {split!r}: {message}")
         if not len(long):
             return batch
-        truncated = [self._truncate(ids, int(max_tokens)) for ids, max_tokens in zip(prompts, room, strict=True)]
-        return Batch(**{**dict(batch.items()), "prompt_ids": Ragged.of(truncated, np.int64)})
-
-    def _truncate(self, ids: np.ndarray, max_tokens: int) -> np.ndarray:
-        """Keep the last tokens of a prompt; what opens a text (a BOS) stays before them."""
         opening = self._opening
-        if len(ids) <= max_tokens:
-            return ids
-        if opening and len(opening) < max_tokens and ids[: len(opening)].tolist() == opening:
-            return np.concatenate([ids[: len(opening)], ids[len(opening) - max_tokens :]])
-        return ids[-max_tokens:]
-
-    def _too_long_message(self, batch: Batch, row: int) -> str:
-        """Explain why a row is too long, and what can be done."""
-        prompt = batch.lengths("prompt_ids")[row]
-        room = self._room(batch)[row]
-        taken = self.limits.tokens - room
-        what = "rollout.max_response_tokens" if "response_ids" not in batch else "its response"
-        cure = "drop" if room < 1 else "drop or truncate_left"
-        return (
-            f"its prompt of {prompt} tokens is too long: {self.limits.said} less {taken} for {what} leaves "
-            f"{max(room, 0)}; raise it, or set task.too_long to {cure}"
-        )
+        cut = [truncated(ids, int(max_tokens), opening) for ids, max_tokens in zip(prompts, room, strict=True)]
+        return Batch(**{**dict(batch.items()), "prompt_ids": Ragged.of(cut, np.int64)})
