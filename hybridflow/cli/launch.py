@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic
 from types import MappingProxyType
 from typing import cast
 
@@ -40,6 +41,7 @@ OmegaConf.register_new_resolver("hybridflow.settings", settings.in_words, replac
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 FULL_ERROR = "HYDRA_FULL_ERROR"
+TELL_EVERY_S = 10.0  # of the checks of a sweep, whose jobs may be many
 
 
 def launch(subcommand: str, argv: Sequence[str]) -> int:
@@ -170,7 +172,11 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
     """
     problem_lines: dict[str, None] = {}
     folders: list[Path] = []
+    told_s = monotonic()
     for number, overrides in enumerate(jobs):
+        if monotonic() - told_s >= TELL_EVERY_S:
+            told_s = monotonic()
+            terminal.say(f"{number} of {len(jobs)} jobs are checked; the first starts when all are")
         label = f"job {number}: " if len(jobs) > 1 else ""
         try:
             job = composed(config_name, overrides, options.config_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,28 @@ def test_no_module_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["check"])
     assert "MODULE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "told"),
+    [
+        ("import os\nos._exit(0)\n", 2, "cannot import 'mine': SystemExit: os._exit(0) would have ended the process"),
+        (
+            "import os\nfrom hybridflow.tasks import graders\n\n"
+            "@graders.register('leaves')\ndef leaves(response, answer):\n    os._exit(0)\n",
+            1,
+            "wrong  grader 'leaves': SystemExit: os._exit(0) would have ended the process",
+        ),
+    ],
+)
+def test_a_module_cannot_end_the_check_in_its_own_name(
+    module: Path, capsys: pytest.CaptureFixture[str], text: str, status: int, told: str
+) -> None:
+    own = os._exit
+    module.write_text(text)
+    assert main(["check", "mine"]) == status
+    out, err = capsys.readouterr()
+    assert told in out + err and os._exit is own
 
 
 def test_a_part_that_ends_the_process_keeps_no_promise(module: Path, capsys: pytest.CaptureFixture[str]) -> None:

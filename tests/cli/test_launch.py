@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hybridflow.cli import main
+from hybridflow.cli import launch, main
 from hybridflow.errors import HybridFlowError
 
 TRAIN = ["train", "experiment=addition", "actor.model.path=model"]
@@ -74,6 +74,13 @@ def test_no_job_starts_if_one_is_wrong(workplace, ran, capsys):
     assert ran == [] and not (workplace / "runs").exists()
     assert [line for line in lines if "job 2: actor.parallel: tensor 3" in line]
     assert len(lines) == len(set(lines)) == 3  # the head, the slots, the heads: not again for the other seed
+
+
+def test_the_checks_of_many_jobs_tell_how_far_they_are(workplace, ran, capsys, monkeypatch):
+    monkeypatch.setattr(launch, "TELL_EVERY_S", 0.0)
+    assert main([*TRAIN, "-m", "run.seed=1,2,3"]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "are checked" in line]
+    assert told == [f"{n} of 3 jobs are checked; the first starts when all are" for n in range(3)]
 
 
 def test_a_failing_job_does_not_stop_the_sweep(workplace, ran, capsys):
