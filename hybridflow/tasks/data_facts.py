@@ -161,16 +161,18 @@ def taught(example: Example) -> str:
 
 
 def has_pairs(task: Task, split: str) -> bool:
-    """Tell whether a split has pairs of answers: whether one of its first rows has."""
+    """Tell whether a split is one of pairs: nearly all of its first rows have a rejected answer."""
     if not isinstance(task, PreferenceTask):
         return False
-    for number in range(min(task.size(split), LOOKED_AT)):
+    looked_at = min(task.size(split), LOOKED_AT)
+    pairs = 0
+    for number in range(looked_at):
         try:
             task.rejected(split, number)
-        except ValueError:
+        except ValueError:  # none, or a row that cannot be read
             continue
-        return True
-    return False
+        pairs += 1
+    return pairs >= max(1, 0.9 * looked_at - 1)
 
 
 def kind_of(value: object) -> str:

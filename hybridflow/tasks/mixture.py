@@ -32,7 +32,7 @@ class Numbering(NamedTuple):
 
 @tasks.register("mixture")
 class Mixture(PreferenceTask):
-    """Rows of several sources, by name: each has a `task`, that task's options, and a `weight`.
+    """Mixture of several sources, by name: each has a `task`, that task's options, and a `weight`.
 
     With weights training takes the sources in exactly these shares (`hybridflow.tasks.row_order.Mixed`), each shuffled
     by itself and begun anew when it is through. Without, all rows are shuffled together. Sources take turns in every

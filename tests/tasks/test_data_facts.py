@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.tasks.data_facts import Facts, histogram, kind_of, question_digest
+from hybridflow.errors import DataError
+from hybridflow.tasks import Example, PreferenceTask
+from hybridflow.tasks.data_facts import Facts, has_pairs, histogram, kind_of, question_digest
 
 
 @given(lengths=st.lists(st.integers(0, 10**6), min_size=1, max_size=50), bars=st.integers(2, 12))
@@ -42,6 +44,38 @@ def test_a_question_is_the_same_whatever_space_is_around_it() -> None:
     chat = [{"role": "user", "content": "one?"}]
     assert question_digest("one?") == question_digest(" one?\n") != question_digest("two?")
     assert question_digest(chat) == question_digest([{"content": "one? ", "role": "user"}]) != question_digest("one?")
+
+
+class Some(PreferenceTask):
+    """Rows of which those given have a rejected answer."""
+
+    def __init__(self, *rejected: bool) -> None:
+        self.given = rejected
+
+    def size(self, split: str) -> int:
+        return len(self.given)
+
+    def example(self, split: str, index: int) -> Example:
+        return Example("1+1=", "2", index)
+
+    def rejected(self, split: str, index: int) -> str:
+        if not self.given[index]:
+            raise DataError("there is none")
+        return "3"
+
+
+@pytest.mark.parametrize(
+    ("rejected", "expected"),
+    [
+        ([True] * 40, True),
+        ([True] * 19 + [False], True),
+        ([False] * 9, False),
+        ([False], False),
+        ([True, False] * 9, False),
+    ],
+)
+def test_pairs_are_told_by_the_first_rows(rejected: list[bool], expected: bool) -> None:
+    assert has_pairs(Some(*rejected), "train") == expected
 
 
 def test_a_row_is_too_long_by_its_prompt_or_by_its_longer_answer() -> None:
