@@ -12,7 +12,7 @@ from hybridflow.tasks.open_rows import open_rows
 from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.question_index import index_questions, question_hash
 from hybridflow.tasks.row_fields import check_template
-from hybridflow.tasks.row_files import Rows
+from hybridflow.tasks.row_files import RowFile, Rows
 from hybridflow.tasks.row_formats import NAMES, OWN, Mapper, Question, detect
 from hybridflow.tasks.strict_json import RowError
 from hybridflow.tasks.task import Example, tasks
@@ -67,30 +67,26 @@ class RowsTask(PreferenceTask):
         _check_texts(prompt_template=prompt_template, **{f"columns.{name}": v for name, v in (columns or {}).items()})
         if sum(map(bool, (held_out_path, held_out_fraction, held_out_split))) > 1:
             raise ValueError("held_out_path, held_out_fraction, held_out_split: more than one is given; give one")
+        fraction = held_out_fraction or HELD_OUT_FRACTION
         splits = open_rows("path", path, config, revision)
         train = row_paths.train_split(splits, split or "")
-        files = list(splits[train])
-        rows_of_path = sum(map(len, files))
+        learned = splits[train]
+        measured: Sequence[RowFile] = ()
+        self._measured = f"{fraction:.1%} of its questions, by their hashes"
         if held_out_path:
-            others = open_rows("held_out_path", held_out_path, None, None)
-            name = next(iter(others)) if len(others) == 1 else row_paths.held_out_split(others, "", "")
-            files += others[name or row_paths.train_split(others, "")]
+            measured = _measured_on(held_out_path)
             self._measured = f"the rows of {held_out_path}"
         elif not held_out_fraction and (name := row_paths.held_out_split(splits, held_out_split or "", train)):
-            files += splits[name]
+            measured = splits[name]
             self._measured = f"its split {name}"
-        else:
-            rows_of_path = 0
-            self._measured = f"{held_out_fraction or HELD_OUT_FRACTION:.1%} of its questions, by their hashes"
         self._path = path
-        self._rows = Rows(files)
+        self._rows = Rows([*learned, *measured])
         if not len(self._rows):
             raise ValueError(f"path: {path} has no rows")
         given = {name: column for name, column in (columns or {}).items() if column}
         self.mapper = self._mapper(format, given, prompt_template or "")
-        self.index = index_questions(
-            self._rows, self.mapper, rows_of_path or None, held_out_fraction or HELD_OUT_FRACTION
-        )
+        first_measured = sum(map(len, learned)) if measured else None
+        self.index = index_questions(self._rows, self.mapper, first_measured, fraction)
         self.carries = self.index.carries
         self.fingerprint = self.index.fingerprint
 
@@ -124,7 +120,7 @@ class RowsTask(PreferenceTask):
     def notes(self) -> Sequence[str]:
         rows = {split: len(numbers) for split, numbers in self.index.numbers.items()}
         lines = [
-            f"task rows: {self._path}: {rows['train']} rows to learn from; {rows['held_out']} are held out: "
+            f"task rows: {self._path}: {rows['train']} rows to learn from, {rows['held_out']} held out: "
             f"{self._measured}",
             f"task.options.format: {self.mapper}",
         ]
@@ -186,6 +182,13 @@ class RowsTask(PreferenceTask):
             except RowError as fault:
                 first = first or DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason)
         raise ValueError(f"no row can be read: {first}; a file has an object a line, or is one array of objects")
+
+
+def _measured_on(path: str | Sequence[str]) -> Sequence[RowFile]:
+    """Return the files of `held_out_path`; of one with splits those to measure on."""
+    splits = open_rows("held_out_path", path, None, None)
+    name = "" if len(splits) == 1 else row_paths.held_out_split(splits, "", "")
+    return splits[name or row_paths.train_split(splits, "")]
 
 
 def _check_paths(**options: object) -> None:

@@ -146,7 +146,7 @@ def test_what_is_read_is_told(tmp_path: Path) -> None:
     first, second, *others = fitted(task).look()
     held_out = task.size("held_out")
     assert first == (
-        f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from; {held_out} are held out: 10.0% of "
+        f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from, {held_out} held out: 10.0% of "
         "its questions, by their hashes"
     )
     assert second == "task.options.format: qa (question, answer)"
