@@ -108,6 +108,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         origins = loader.origins(folders, parsed)
         if contradiction := subcommand_choice.problem(origins, configs_dir()):
             raise ConfigError(contradiction)
+        _name_grader(tree)
         plain: Any = OmegaConf.to_container(tree, resolve=False)
         refuse_endless(plain)
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
@@ -131,6 +132,13 @@ class RecordingLoader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
         return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+def _name_grader(tree: DictConfig) -> None:
+    """Name the first of `reward.graders` as the grader, where several are given and that is not."""
+    reward = tree.get("reward")
+    if reward is not None and reward.get("graders") and OmegaConf.is_missing(reward, "grader"):
+        reward.grader = next(iter(reward.graders))
 
 
 def options(group: str, config_dir: str | Path | None = None) -> list[str]:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.config.schema import Config
 from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
 from hybridflow.controller.random_streams import with_streams
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import CallRecord, Supervisor
-from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols
+from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols, with_columns
 from hybridflow.dispatch.annotations import by_reference
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
@@ -104,9 +105,14 @@ class Group:
             raise HybridFlowError(f"{self.role}.{name} wants columns that its rows do not have: {missing}")
 
 
-def group_class(interface: type[Role]) -> type[Group]:
-    """Make a class of groups with a role's methods, signatures and docstrings. Raises KeyError as `methods`."""
-    declared = methods(interface).items()
+def group_class(interface: type[Role], config: Config | None = None) -> type[Group]:
+    """Make a class of groups with a role's methods, signatures and docstrings. Raises KeyError as `methods`.
+
+    Args:
+        config: under which some methods may give more columns.
+    """
+    more = interface.more_columns(config) if config else {}
+    declared = with_columns(methods(interface), more).items()
     made = {
         name: _bound(name, method, protocols.get(method.protocol)(), getattr(interface, name))
         for name, method in declared

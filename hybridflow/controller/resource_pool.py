@@ -127,7 +127,7 @@ class ResourcePool(Renamed):
                 f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
             )
         interface = interface or roles.get(role)
-        made = group_class(interface)  # an unknown protocol is an error here, before the model is built
+        made = group_class(interface, config)  # an unknown protocol is an error here, before the model is built
         config = config or Config()
         build = (role, worker or role, layout, config, updates, engines or engines_of(config, role))
         calls = [rank.build.remote(*build) for rank in self.ranks]

@@ -17,6 +17,8 @@ KINDS = {
     "advantages": "ragged float",
     "returns": "ragged float",
     "rewards": "float",
+    "grades": "float",
+    "token_rewards": "ragged float",
     "baseline_rewards": "float",
     "baseline_lengths": "int",
     "costs": "float",

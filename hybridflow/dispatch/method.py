@@ -137,6 +137,18 @@ def declarations(cls: type) -> dict[str, Method]:
     return by_name
 
 
+def with_columns(declared: Mapping[str, Method], more: Mapping[str, Mapping[str, str]]) -> dict[str, Method]:
+    """Return methods of which some give more columns than they declare, by method: names with their kinds."""
+    return {
+        name: replace(
+            method, gives=(*(method.gives or ()), *more[name]), kinds={**method.kinds, **more[name]}, returns_rows=True
+        )
+        if name in more
+        else method
+        for name, method in declared.items()
+    }
+
+
 def methods(cls: type) -> dict[str, Method]:
     """Return `declarations` whose protocols exist. Raises KeyError, listing what there is, if one does not."""
     declared = declarations(cls)

@@ -11,7 +11,7 @@ It sees whole groups but only this rank's part of the batch; what has to be glob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -39,6 +39,7 @@ class AdvantageInputs:
         group_id: [R] int64, equal for samples of one prompt, or None. A group is never split over ranks.
         baseline_rewards: [R], the reward of another response to the row's prompt to compare with, or None.
         columns: whatever else the estimator declared, by name: [R], or [T] if the column is ragged over responses.
+        grade_weights: of the graders of the column `grades`, in its order; None: 1 each.
         all_reduce: gives the sum of a small float64 vector over all ranks that hold part of the batch. An estimator
             must call it equally often on every rank, one without rows included.
 
@@ -52,6 +53,7 @@ class AdvantageInputs:
     baseline_rewards: Tensor | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     all_reduce: Callable[[Tensor], Tensor] = _alone
+    grade_weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         refuse_other_sizes(self, tokens=("token_rewards", "values"), rows=("group_id", "baseline_rewards"))
@@ -67,15 +69,19 @@ F = TypeVar("F", bound=Estimator)
 advantages: Registry[Estimator] = Registry("advantage estimator", "hybridflow.losses.baselines", of=Callable)
 
 
-def needing(*columns: str) -> Callable[[F], F]:
+def needing(*columns: str, optional: Sequence[str] = ()) -> Callable[[F], F]:
     """Declare the columns that an estimator reads besides the rewards.
 
     `values`, `group_id` and `baseline_rewards` are fields of `AdvantageInputs`; any other, which the algorithm must
     give, is in its `columns`.
+
+    Args:
+        optional: columns that it reads too where rows have them.
     """
 
     def mark(function: F) -> F:
         function._needs = columns  # type: ignore[attr-defined]
+        function._optional = tuple(optional)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -84,6 +90,11 @@ def needing(*columns: str) -> Callable[[F], F]:
 def needs(name: str) -> tuple[str, ...]:
     """Return the columns that an estimator declared. Raises KeyError for an unknown name."""
     return tuple(getattr(advantages.get(name), "_needs", ()))
+
+
+def reads_too(name: str) -> tuple[str, ...]:
+    """Return the columns that an estimator reads where they are there. Raises KeyError for an unknown name."""
+    return tuple(getattr(advantages.get(name), "_optional", ()))
 
 
 def estimator(name: str, options: Mapping[str, Any]) -> Callable[[AdvantageInputs], tuple[Tensor, Tensor]]:
@@ -136,10 +147,15 @@ def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive =
     """
     centered, size, group = centered_rewards(inputs, "grpo")
     if normalize_std:
-        deviation = (group_sums(centered.square(), group) / (size - 1).clamp(min=1)).sqrt()
-        centered = centered / (deviation[group] + eps)
+        centered = over_deviation(centered, size, group, eps)
     estimate = to_tokens(centered, inputs.lengths).float()
     return estimate, estimate.clone()
+
+
+def over_deviation(centered: Tensor, size: Tensor, group: Tensor, eps: float) -> Tensor:
+    """Divide [R] rewards that are centered on their group by its (sample) deviation + eps."""
+    deviation = (group_sums(centered.square(), group) / (size - 1).clamp(min=1)).sqrt()
+    return centered / (deviation[group] + eps)
 
 
 def centered_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,12 +164,16 @@ def centered_rewards(inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor
     Empty rows are no members and get 0. Size is given at the group's number. `name`: who asks, for the error. Raises
     ValueError if there are no groups.
     """
+    # In float64 sums of float32 are exact, so equal rewards leave 0 and not a rounding for eps to blow up.
+    return centered_on_groups(row_sums(inputs.token_rewards.double(), inputs.lengths), inputs, name)
+
+
+def centered_on_groups(rewards: Tensor, inputs: AdvantageInputs, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Center any [R] float64 rewards as `centered_rewards`, those of empty rows, which are no members, being 0."""
     if inputs.group_id is None:
         raise ValueError(f"advantage {name!r} reads the column 'group_id': sample more than one response a prompt")
     _, group = torch.unique(inputs.group_id, return_inverse=True)
     present = (inputs.lengths > 0).double()
-    # In float64 sums of float32 are exact, so equal rewards leave 0 and not a rounding for eps to blow up.
-    rewards = row_sums(inputs.token_rewards.double(), inputs.lengths)
     size = group_sums(present, group)
     mean = group_sums(rewards, group) / size.clamp(min=1)
     return (rewards - mean[group]) * present, size, group

@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridflow.bounds import Level
-from hybridflow.losses.advantages import AdvantageInputs, advantages, centered_rewards, needing, whitened
+from hybridflow.bounds import Level, Positive
+from hybridflow.losses.advantages import (
+    AdvantageInputs,
+    advantages,
+    centered_on_groups,
+    centered_rewards,
+    needing,
+    over_deviation,
+    whitened,
+)
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
 
 
@@ -22,6 +30,38 @@ def rloo(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
     """
     centered, size, group = centered_rewards(inputs, "rloo")
     estimate = to_tokens(centered * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
+    return estimate, estimate.clone()
+
+
+@advantages.register("gdpo")
+@needing("group_id", optional=("grades",))
+@torch.no_grad()
+def gdpo(inputs: AdvantageInputs, *, eps: Positive = 1e-6) -> tuple[Tensor, Tensor]:
+    """Normalize each grader's grades by their group apart, add them up with their weights, normalize over the batch.
+
+        A_k = (r_k - mean(r_k)) / (std(r_k) + eps) in its group;  S = Σ_k w_k A_k;  A = (S - mean(S)) / std(S)
+
+    the latter over all rows of the batch, at every token of a row; returns are the same. So a grader whose grades vary
+    little, or are seldom given, counts as much as its weight says: in a sum that is normalized (GRPO) different grades
+    of a prompt's samples may come to the same advantage.
+
+    Source: GDPO, arXiv 2601.05242 (group-wise decoupled normalization, weights, batch-wise normalization). Grades are
+    those as given, unshaped. Without several graders the row's reward is the only one, and this is GRPO's advantage
+    normalized over the batch. Deviations are the sample's (n - 1), as GRPO's here; empty rows are no members of group
+    or batch. `eps` is ours.
+    """
+    rewards = inputs.columns.get("grades")
+    if rewards is None:
+        rewards = row_sums(inputs.token_rewards.double(), inputs.lengths)
+    present = inputs.lengths > 0
+    each = (rewards if rewards.dim() > 1 else rewards[:, None]).double() * present[:, None]
+    total = each.new_zeros(len(each))
+    for weight, column in zip(inputs.grade_weights or [1.0] * each.shape[1], each.unbind(1), strict=True):
+        centered, size, group = centered_on_groups(column, inputs, "gdpo")
+        total += weight * over_deviation(centered, size, group, eps)
+    scaled = torch.zeros_like(total)
+    scaled[present] = whitened(total[present], inputs.all_reduce)
+    estimate = to_tokens(scaled, inputs.lengths).float()
     return estimate, estimate.clone()
 
 

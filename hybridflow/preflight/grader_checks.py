@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
 from hybridflow.preflight import component_checks
 from hybridflow.tasks.chosen_graders import GraderSettings, accuracy_grader, options, weights
@@ -18,7 +19,28 @@ def problems(section: str, settings: GraderSettings) -> list[str]:
     return unknown or [
         *(line for name in names for line in _options(section, settings, name)),
         *_strangers(section, settings, names),
+        *(line for name in names for line in _values_of_tokens(section, name)),
     ]
+
+
+def of_estimator(config: Config) -> Iterator[str]:
+    """Yield settings that change rewards where the estimator reads the grades of several graders as they are."""
+    from hybridflow.losses.advantages import advantages, reads_too
+
+    own = config.algorithm
+    name = own.advantage.name
+    if name not in advantages or "grades" not in reads_too(name) or len(config.reward.graders) < 2:
+        return
+    changed = {
+        "reward_shaping.name": own.reward_shaping.name != "none",
+        "reward_kl_coef": bool(own.reward_kl_coef),
+    }
+    for key in (key for key, is_set in changed.items() if is_set):
+        yield (
+            f"algorithm.{key}: no effect, as advantage {name!r} takes the grades of reward.graders as they are; leave "
+            "it out, and give what a response should be punished for a grader of its own (the KL stands in "
+            "algorithm.policy_loss.kl_coef)"
+        )
 
 
 def _options(section: str, settings: GraderSettings, name: str) -> Iterator[str]:
@@ -34,6 +56,12 @@ def _options(section: str, settings: GraderSettings, name: str) -> Iterator[str]
             bind(name, options(settings, name))
         except HybridFlowError as error:
             yield f"{key}: {error}"
+
+
+def _values_of_tokens(section: str, name: str) -> Iterator[str]:
+    """Refuse what nobody would read: the values of tokens of a cost."""
+    if section == "cost" and graders.gives_token_rewards(name):
+        yield f"{section}.grader: {name} gives values of tokens or steps, which costs have none of; use it for rewards"
 
 
 def _strangers(section: str, settings: GraderSettings, names: list[str]) -> Iterator[str]:

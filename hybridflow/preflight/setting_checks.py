@@ -66,7 +66,11 @@ def of_components(config: Config, origins: Origins | None = None) -> list[str]:
     from hybridflow.algorithms import algorithms
 
     algorithm = algorithms.get(config.algorithm.name)
-    return [*unused_settings.problems(config, algorithm, origins), *component_checks.problems(config, algorithm)]
+    return [
+        *unused_settings.problems(config, algorithm, origins),
+        *component_checks.problems(config, algorithm),
+        *(grader_checks.of_estimator(config) if "advantage" in algorithm.components else ()),
+    ]
 
 
 def own_roles(config: Config, called: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,13 +6,16 @@ token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
+from hybridflow.config.schema import Config
 from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.dispatch.known_columns import kinds
 from hybridflow.losses.loss import reads_of
 from hybridflow.roles.role import Role, roles
+from hybridflow.tasks.chosen_graders import weights
+from hybridflow.tasks.grader_registry import graders
 
 PROMPT = kinds("prompt_ids")
 NAMES = ("stream_id", "sample_id")  # a worker of a user's may go by what names a question
@@ -208,9 +211,21 @@ class RewardRole(Role[RowsT]):
 
     light = True
 
+    @classmethod
+    def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
+        names = list(weights(config.reward))
+        more = kinds("grades") if config.reward.graders else {}
+        if any(graders.gives_token_rewards(name) for name in names):
+            more |= kinds("token_rewards")
+        return {"compute_reward": more} if more else {}
+
     @using("dp_proto", needs=GRADED, optional=SEEN, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
-        """Return `rewards` ([R] float): the grade of each response."""
+        """Return `rewards` ([R] float): the grade of each response; of several graders the weighted sum.
+
+        Of `reward.graders` it gives `grades` too ([R, G] float, in their order), and where a grader has values of
+        tokens or steps `token_rewards` (ragged float).
+        """
         raise NotImplementedError
 
     @using("dp_proto", needs=kinds("response_ids"), gives=kinds("answer_key"))

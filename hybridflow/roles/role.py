@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from keyword import iskeyword
 from typing import ClassVar
 
 from hybridflow.config import sections
+from hybridflow.config.schema import Config
 from hybridflow.dispatch import Interface, RowsT, methods
 from hybridflow.dispatch.method import declarations
 from hybridflow.errors import NameTakenError
@@ -25,6 +26,11 @@ class Role(Interface[RowsT]):
     """
 
     light: ClassVar[bool] = False
+
+    @classmethod
+    def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
+        """Return by method the columns, with their kinds, that it gives under these settings beside those declared."""
+        return {}
 
 
 class RoleRegistry(Registry[type[Role]]):

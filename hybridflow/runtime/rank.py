@@ -20,7 +20,7 @@ import ray
 
 from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config, Device
-from hybridflow.dispatch import Call, Method, methods
+from hybridflow.dispatch import Call, Method, methods, with_columns
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe import logs
@@ -29,7 +29,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
 from hybridflow.placement import Engines
 from hybridflow.registry import import_plugins
-from hybridflow.roles import roles
+from hybridflow.roles import Role, roles
 from hybridflow.runtime import meeting_folder
 from hybridflow.runtime.failure import Failure, describe
 from hybridflow.runtime.messages import CallRequest, Place, Report
@@ -111,7 +111,9 @@ class Rank:
             context = Context(config, layout, self._rank, role, updates, engines, peers=self._workers)
             self._workers[role] = _worker(worker)(context)
             self._contexts[role] = context
-            self._declared[role] = methods(type(self._workers[role]))
+            own = type(self._workers[role])
+            more = own.more_columns(config) if issubclass(own, Role) else {}
+            self._declared[role] = with_columns(methods(own), more)
             log.info("%s: built on rank %d of %s", role, self._rank, describe_layout(layout))
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from hybridflow.algorithms import Algorithm
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import PreferenceTask, Task
+from hybridflow.tasks.chosen_graders import accuracy_grader, weights
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
@@ -80,8 +81,18 @@ def graded_answers(config: Config, running: Running, held_out: HeldOut, *, step:
     problem = too_many_failed(config, running.supervisor.collect_metrics())
     if problem is not None:
         raise HybridFlowError(f"validation: {problem}")
-    grades = answers.select_columns(["rewards"]).get().dense("rewards")
+    grades = _accuracy_grades(config, answers)
     return Answers(grades, settings.validation_samples, config.reward.right_grade, list(keys), sources)
+
+
+def _accuracy_grades(config: Config, answers: BatchRef) -> np.ndarray:
+    """Return the grades [R] of the grader that says what is right; NaN for rows of which any grade has failed."""
+    columns = answers.select_columns(["rewards", "grades"]).get()
+    rewards = columns.dense("rewards")
+    if "grades" not in columns:
+        return rewards
+    number = list(weights(config.reward)).index(accuracy_grader(config.reward))
+    return np.where(np.isfinite(rewards), columns.dense("grades")[:, number], np.float32(np.nan))
 
 
 def _copies(rows: Batch, samples: int, name: str) -> Batch:

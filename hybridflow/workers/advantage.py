@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
-from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs
+from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs, reads_too
 from hybridflow.losses.kl_estimators import kl_estimators
 from hybridflow.losses.lagrange import constrained_advantages
 from hybridflow.losses.reward_shapings import ShapingInputs, shaping
@@ -23,6 +23,7 @@ from hybridflow.losses.rewards import token_rewards
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
 from hybridflow.roles import AdvantageRole
+from hybridflow.tasks.chosen_graders import weights
 from hybridflow.tasks.grades import over_learnable, settled
 from hybridflow.workers.worker import Context, Worker
 
@@ -77,7 +78,8 @@ class Estimation:
     def plain(self, kl_coef: float) -> Batch:
         """Estimate `advantages` and `returns`."""
         rewards, baseline = self._shaped_rewards()
-        estimate, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline)
+        steps = self._tokens("token_rewards")
+        estimate, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline, steps)
         return self._as_columns(advantages=estimate, returns=returns)
 
     def constrained(self, kl_coef: float, multiplier: float) -> Batch:
@@ -94,14 +96,17 @@ class Estimation:
         kl = self._kl()
         values = self._tokens("values")
         cost_values = self._tokens("cost_values")
-        _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline)
+        steps = self._tokens("token_rewards")
+        _, returns = self._estimate(rewards, kl, kl_coef / 2, values, baseline, steps)
         _, cost_returns = self._estimate(costs, kl, -kl_coef / 2, cost_values, baseline)
         mixed = constrained_advantages(rewards, costs, multiplier)
         if values is not None and cost_values is not None:
             values = constrained_advantages(values, cost_values, multiplier)
         if baseline is not None:  # of rewards; costs are compared with none
             baseline = baseline / (1 + multiplier)
-        estimate, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline)
+        if steps is not None:
+            steps = steps / (1 + multiplier)
+        estimate, _ = self._estimate(mixed, kl, kl_coef / 2, values, baseline, steps)
         return self._as_columns(advantages=estimate, returns=returns, cost_returns=cost_returns)
 
     @cached_property
@@ -167,20 +172,34 @@ class Estimation:
         return kl
 
     def _estimate(
-        self, scores: Tensor, kl: Tensor | None, coef: float, values: Tensor | None, baseline: Tensor | None
+        self,
+        scores: Tensor,
+        kl: Tensor | None,
+        coef: float,
+        values: Tensor | None,
+        baseline: Tensor | None,
+        steps: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         part = self.context.config.algorithm.advantage
         rows = self.rollout
         inputs = AdvantageInputs(
-            token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef),
+            token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef, steps),
             lengths=self._lengths,
             values=values,
             group_id=torch.tensor(rows.dense("group_id")) if "group_id" in rows else None,
             baseline_rewards=baseline,
-            columns={name: self._picked(name) for name in needs(part.name) if name not in FIELDS},
+            columns={name: self._picked(name) for name in self._columns(part.name)},
             all_reduce=self.all_reduce,
+            grade_weights=list(weights(self.context.config.reward).values()) if "grades" in rows else None,
         )
         return estimator(part.name, part.options)(inputs)
+
+    def _columns(self, name: str) -> list[str]:
+        """List what an estimator reads beside its fields: what it needs, and what else of it rows have."""
+        return [
+            *(column for column in needs(name) if column not in FIELDS),
+            *(column for column in reads_too(name) if column in self.rollout),
+        ]
 
     def _as_columns(self, **columns: Tensor) -> Batch:
         """Report [T] estimates, and put them to their places in the responses."""

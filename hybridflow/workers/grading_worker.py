@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -16,6 +15,7 @@ from hybridflow.tasks.chosen_graders import bind_all, options, weights
 from hybridflow.tasks.graded_row import Grade, GradedRow
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess, Outcome
 from hybridflow.tasks.tokenizer import load_decoder
+from hybridflow.workers.row_grades import RowGrades
 from hybridflow.workers.worker import Context, Worker
 
 KNOWN = ("messages", "metadata", "source", "finish_reason", "truncated", "sample_id")
@@ -57,13 +57,18 @@ class GradingWorker(Worker):
 
         Raises ValueError for the first that fails, naming grader, response and answer, if none may.
         """
-        rows = self.rows(rollout)
-        sums = np.zeros(len(rows))
-        for number, weight in enumerate(weights(self._settings).values()):
-            sums += weight * np.array(
-                [math.nan if grade is None else grade.value for grade in self._grades(number, rows)]
-            )
-        return sums.astype(np.float32)
+        return self.grade(self.rows(rollout), f"{self._section}/").sums
+
+    def grade(self, rows: Sequence[GradedRow], prefix: str) -> RowGrades:
+        """Return the grades of rows by all graders, and record them. Raises as `graded`.
+
+        Args:
+            prefix: of the names of metrics.
+        """
+        given = [self._grades(number, rows) for number in range(len(self.graders))]
+        grades = RowGrades(weights(self._settings), given)
+        grades.record(self.context.metrics, prefix)
+        return grades
 
     def rows(self, rollout: Batch) -> list[GradedRow]:
         """Return rows as graders see them: with prompt and all else that is known if any of them reads that."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch
+from hybridflow.batch.columns import Column
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
@@ -25,7 +26,16 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         super().__init__(context, context.config.reward)
 
     def compute_reward(self, rollout: Batch) -> Batch:
-        return Batch(rewards=self.graded(rollout))
+        rows = self.rows(rollout)
+        grades = self.grade(rows, "reward/")
+        columns: dict[str, Column] = {"rewards": grades.sums}
+        if self.context.config.reward.graders:
+            columns["grades"] = grades.values
+        if any(grader.token_rewards for grader in self.graders):
+            tokens = grades.token_rewards(rows, rollout.ragged("response_ids"), self.decode)
+            self.context.metrics.spread("reward/token_rewards/", [float(row.sum()) for row in tokens])
+            columns["token_rewards"] = tokens
+        return Batch(**columns)
 
     def compute_answer_key(self, answers: Batch) -> Batch:
         keys = [answer_key(self.context.config.reward, text) for text in self.texts(answers, "response_ids")]
@@ -33,7 +43,8 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
 
     def compute_baseline(self, greedy: Batch) -> Batch:
         lengths = greedy.ragged("response_ids").lengths
-        return Batch(baseline_rewards=self.graded(greedy), baseline_lengths=lengths)
+        grades = self.grade(self.rows(greedy), "reward/baseline_")
+        return Batch(baseline_rewards=grades.sums, baseline_lengths=lengths)
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
         path = Path(folder)
@@ -49,5 +60,16 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
                 if "rejected_ids" in rollout:
                     line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
                 line |= our_entries(rollout, row)
+                line |= self._own_entries(rollout, row)
                 line |= {name: entry for name, entry in other_entries(rollout, row).items() if name not in line}
                 file.write(as_json(line, ensure_ascii=False) + "\n")
+
+    def _own_entries(self, rollout: Batch, row: int) -> dict[str, Any]:
+        """Return what each of several graders gave for a row, and its values of tokens."""
+        entries: dict[str, Any] = {}
+        if "grades" in rollout:
+            names = [grader.name for grader in self.graders]
+            entries["grades"] = dict(zip(names, rollout.dense("grades")[row].tolist(), strict=True))
+        if "token_rewards" in rollout:
+            entries["token_rewards"] = rollout.ragged("token_rewards")[row]
+        return entries

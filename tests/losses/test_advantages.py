@@ -122,6 +122,7 @@ def test_grpo_leaves_empty_rows_out_of_their_group() -> None:
 def test_needs_are_declared() -> None:
     assert {name: needs(name) for name in advantages} == {
         "gae": ("values",),
+        "gdpo": ("group_id",),
         "grpo": ("group_id",),
         "reinforce_plus_plus": (),
         "reinforce_plus_plus_baseline": ("group_id",),

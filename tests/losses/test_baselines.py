@@ -92,6 +92,55 @@ def test_reinforce_plus_plus_with_baseline_against_a_loop(rows: Rows, seed: int)
     assert_close(returns, [sum(own) for own in rewards for _ in own])
 
 
+def normalized_apart(values: list[float], rows: Rows) -> list[float]:
+    """One reward by its groups: (r - mean) / (std + eps), empty rows being no members."""
+    found = []
+    for row, (length, group) in enumerate(rows):
+        peers = [values[i] for i, (n, g) in enumerate(rows) if g == group and n]
+        deviation = statistics.stdev(peers) if len(peers) > 1 else 0.0
+        found.append((values[row] - statistics.mean(peers)) / (deviation + 1e-6) if length else 0.0)
+    return found
+
+
+def gdpo_loop(columns: list[list[float]], weights: list[float], rows: Rows) -> list[float]:
+    apart = [normalized_apart(column, rows) for column in columns]
+    sums = [sum(w * a[row] for w, a in zip(weights, apart, strict=True)) for row in range(len(rows))]
+    scaled = iter(whitened_loop([value for value, (length, _) in zip(sums, rows, strict=True) if length]))
+    return [value for length, _ in rows if length for value in [next(scaled)] * length]
+
+
+@given(ROWS, SEED, st.sampled_from([[1.0], [1.0, 0.1], [1.0, -0.5, 2.0]]))
+def test_gdpo_against_a_loop(rows: Rows, seed: int, weights: list[float]) -> None:
+    inputs, _ = build_inputs(rows, seed)
+    grades = torch.randn(len(rows), len(weights), generator=torch.Generator().manual_seed(seed))
+    inputs = replace(inputs, columns={"grades": grades}, grade_weights=weights)
+    found, returns = estimator("gdpo", {})(inputs)
+    expected = gdpo_loop(grades.double().T.tolist(), weights, rows)
+    if any(abs(value) > 1e-3 for value in expected) or not expected:  # else a deviation of roundings alone is scaled up
+        torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(returns, found)
+
+
+@given(ROWS, SEED)
+def test_gdpo_of_one_reward_is_grpos_normalized_over_the_batch(rows: Rows, seed: int) -> None:
+    inputs, rewards = build_inputs(rows, seed)
+    expected = gdpo_loop([[sum(own) for own in rewards]], [1.0], rows)
+    if any(abs(value) > 1e-3 for value in expected) or not expected:
+        torch.testing.assert_close(estimator("gdpo", {})(inputs)[0], torch.tensor(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_gdpo_tells_rewards_apart_whose_sums_grpo_cannot() -> None:
+    """The paper's example: of two rewards of 0 or 1, having both against none is more than having one against none."""
+    grades = torch.tensor([[0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    inputs = AdvantageInputs(
+        grades.sum(1), torch.ones(4).long(), group_id=torch.tensor([0, 0, 1, 1]), columns={"grades": grades}
+    )
+    one, both = estimator("gdpo", {})(inputs)[0].tolist()[1::2]
+    assert both == pytest.approx(2 * one)
+    one, both = estimator("grpo", {})(inputs)[0].tolist()[1::2]
+    assert both == pytest.approx(one, abs=1e-5)
+
+
 @pytest.mark.parametrize("name", sorted(advantages))
 @given(rows=ROWS, seed=SEED, data=st.data())
 def test_groups_may_lie_on_any_rank(name: str, rows: Rows, seed: int, data: st.DataObject) -> None:

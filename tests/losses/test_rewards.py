@@ -25,6 +25,15 @@ def test_against_a_loop(lengths: list[int], seed: int, coef: float) -> None:
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
+def test_values_of_tokens_are_added_in() -> None:
+    steps = torch.tensor([0.5, 0.0, -1.0])
+    lengths = torch.tensor([2, 0, 1])
+    found = token_rewards(torch.tensor([1.0, 2.0, 3.0]), lengths, torch.ones(3), 0.5, steps)
+    assert found.tolist() == [0.0, 0.5, 1.5]
+    with pytest.raises(ValueError, match="2 values of tokens for rows of 3 tokens"):
+        token_rewards(torch.zeros(3), lengths, steps=torch.zeros(2))
+
+
 def test_without_a_penalty_only_the_last_token_is_paid() -> None:
     found = token_rewards(torch.tensor([1, 2, 3]), torch.tensor([2, 0, 1]))
     assert found.dtype == torch.float32

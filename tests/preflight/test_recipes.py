@@ -26,7 +26,7 @@ def test_a_recipe_is_a_flow_with_its_own_paper_formula_and_defaults(name: str) -
 def test_every_option_is_a_flow_of_that_name_or_a_recipe() -> None:
     flows = {name for name, option in OPTIONS.items() if option.name == name}
     assert sorted([*flows, *RECIPES]) == sorted(OPTIONS)
-    assert sorted(RECIPES) == sorted({*FLOWS, "reinforce_plus_plus_baseline"})
+    assert sorted(RECIPES) == sorted({*FLOWS, "gdpo", "reinforce_plus_plus_baseline"})
     assert all(OPTIONS[name].name == flow for name, flow in FLOWS.items())
 
 

@@ -77,6 +77,12 @@ async def does_async(row: GradedRow) -> float:
     return does(row.response)
 
 
+@graders.register("sleeps")
+def sleeps(response: str, answer: str) -> float:
+    time.sleep(600)
+    return 1.0
+
+
 RUNNING = [0, 0]
 
 

@@ -134,6 +134,16 @@ def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(
     assert "the second is +0.000 ± 0.000 in accuracy" in output
 
 
+def test_several_graders_are_metrics_and_columns_of_their_own(apart: Ran) -> None:
+    """Accuracy is the first's, as `rewards` are, for the second weighs nothing."""
+    for step in apart.steps:
+        assert step["reward/exact/mean"] == step["reward/mean"] and 0 <= step["reward/has_seven/mean"] <= 1
+    rows = answers_in(apart.folder / "rollouts")
+    assert rows
+    for row in rows:
+        assert row["grades"] == {"exact": row["rewards"], "has_seven": float("7" in row["response"])}
+
+
 def answers_in(folder: Path) -> list[dict[str, Any]]:
     files = sorted(folder.glob("rank*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
