@@ -77,6 +77,7 @@ def components_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
     loss = settings.policy_loss
     optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
     names = [f"{key.partition('_')[2]} {component.name}" for key, component in optional if component.name != "none"]
+    names += [f"shaping {name}" for name in settings.reward_shapings]
     if "advantage" in cls.components and settings.advantage.name != MISSING:
         names.append(f"advantage {settings.advantage.name}")
     if "policy_loss" in cls.components:

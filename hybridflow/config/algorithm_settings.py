@@ -87,6 +87,7 @@ class AlgorithmConfig:
     reward_shaping: ComponentConfig = field(
         default_factory=ComponentConfig
     )  # change of a row's reward, before the KL is taken off
+    reward_shapings: dict[str, Any] = field(default_factory=dict)  # several by name, with options, in their order
     rollout_filter: ComponentConfig = field(default_factory=ComponentConfig)  # choice of the rows to learn from
     max_draws: Count = 10  # draws of prompts for one step, where it samples until enough of them teach something
     critic_warmup_steps: NotNegativeInt = 0  # steps in which only the critic learns

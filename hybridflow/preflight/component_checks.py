@@ -60,6 +60,7 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield from _component("", pair_losses, own.pair_loss, None, "pair_loss")
     yield from _component("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
     yield from _component("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
+    yield from _several("reward_shapings", reward_shapings, own.reward_shapings)
     yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
     control = own.reward_kl_control
     wrong = list(_component("reward_kl_control", kl_controllers, control.name, control.options))
@@ -147,6 +148,18 @@ def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 def _optional(key: str, registry: Registry[Any], component: ComponentConfig) -> Iterator[str]:
     if component.name != "none":
         yield from _component(key, registry, component.name, component.options)
+
+
+def _several(key: str, registry: Registry[Any], components: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with components that stand under their names, each with its options."""
+    for name, options in components.items():
+        above = f"algorithm.{key}"
+        if name not in registry:
+            yield from unknown_name(above, registry, name)
+        elif options is not None and not isinstance(options, Mapping):
+            yield f"{above}.{name}: {options!r} given; its options by name were expected, or {{}}"
+        else:
+            yield from wrong_values(f"{above}.{name}", name, registry.get(name), options or {})
 
 
 def _component(

@@ -33,6 +33,7 @@ def of_estimator(config: Config) -> Iterator[str]:
         return
     changed = {
         "reward_shaping.name": own.reward_shaping.name != "none",
+        "reward_shapings": bool(own.reward_shapings),
         "reward_kl_coef": bool(own.reward_kl_coef),
     }
     for key in (key for key, is_set in changed.items() if is_set):

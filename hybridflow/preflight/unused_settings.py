@@ -24,7 +24,13 @@ from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm as Flow
 
-NAMED = ("reward_shaping", "rollout_filter", "reward_kl_control", "pair_loss")  # components that `components` must name
+NAMED = (
+    "reward_shaping",
+    "reward_shapings",
+    "rollout_filter",
+    "reward_kl_control",
+    "pair_loss",
+)  # components that `components` must name
 ALWAYS = ("name", "recipe", "paper", "prompts_per_step", "minibatches", "epochs")
 # Settings of these are often taken over by other sections (`${actor.parallel.tensor}`), or are needed to validate.
 SHARED = ("actor", "reward")
@@ -76,10 +82,9 @@ def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:
     """Yield by key the settings that are not at their defaults and that this algorithm has no use for."""
     heeds = vars(algorithm).get("heeds")
     default = AlgorithmConfig()
-    unread = [
-        entry for entry in fields(AlgorithmConfig) if entry.name not in (*ALWAYS, *(heeds or ()), *algorithm.components)
-    ]
-    for entry in unread:
+    shaped = ("reward_shapings",) if "reward_shaping" in algorithm.components else ()
+    read = (*ALWAYS, *(heeds or ()), *algorithm.components, *shaped)
+    for entry in (entry for entry in fields(AlgorithmConfig) if entry.name not in read):
         if heeds is not None or entry.name in NAMED:
             value = getattr(config.algorithm, entry.name)
             usual = getattr(default, entry.name)

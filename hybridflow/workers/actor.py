@@ -124,12 +124,14 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             engine.export(folder)
 
     def state(self) -> dict[str, Any]:
-        """Return the weight version."""
-        return {"weight_version": self.version}
+        """Return the weight version, and what reward shapings remember, if anything."""
+        shaped = {"reward_shapings": self.shaping_states} if any(self.shaping_states.values()) else {}
+        return {"weight_version": self.version, **shaped}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the version. Generation has no weights yet, so its next call refits."""
         self.version = state["weight_version"]
+        self.shaping_states.update(state.get("reward_shapings", {}))
 
 
 @workers.register("frozen_actor")

@@ -6,8 +6,9 @@ No model is run, loaded or needed: a worker that does nothing else starts on ran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs, estimator, needs, reads_too
 from hybridflow.losses.kl_estimators import kl_estimators
 from hybridflow.losses.lagrange import constrained_advantages
-from hybridflow.losses.reward_shapings import ShapingInputs, shaping
+from hybridflow.losses.reward_shapings import ShapingInputs, shape, shapings_of
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
@@ -45,7 +46,15 @@ class AdvantageWorker(AdvantageRole[Batch], Worker):
         """Estimate for the rows to learn from. Grades of an algorithm that made them itself are checked here."""
         self._report_masked(rollout)
         checked = settled(rollout, rollout, self.context.config, Metrics())
-        return over_learnable(checked, lambda rows: estimate(Estimation(rows, self.context, sum_over_pool)))
+        return over_learnable(checked, lambda rows: estimate(self._estimation(rows)))
+
+    def _estimation(self, rows: Batch) -> Estimation:
+        return Estimation(rows, self.context, sum_over_pool, self.shaping_states)
+
+    @cached_property
+    def shaping_states(self) -> dict[str, dict[str, float]]:
+        """Return what reward shapings remember from step to step, by their names: plain JSON, alike on all ranks."""
+        return {}
 
     def _report_masked(self, rollout: Batch) -> None:
         """Report what `loss_mask` leaves out, if there is one."""
@@ -69,11 +78,13 @@ class Estimation:
 
     Attributes:
         all_reduce: see `AdvantageInputs`.
+        shaping_states: what reward shapings remember from step to step, by their names.
     """
 
     rollout: Batch
     context: Context
     all_reduce: Sum
+    shaping_states: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def plain(self, kl_coef: float) -> Batch:
         """Estimate `advantages` and `returns`."""
@@ -132,24 +143,43 @@ class Estimation:
         if compared:
             rewards = torch.cat([rewards, torch.tensor(self.rollout.dense("baseline_rewards"))])
             lengths = torch.cat([lengths, self._baseline_lengths()])
-        part = self.context.config.algorithm.reward_shaping
         limit = self.context.config.rollout.max_response_tokens
-        shaped = shaping(part.name, part.options)(ShapingInputs(rewards, lengths, limit))
+        inputs = ShapingInputs(rewards, lengths, limit, self._finish_reasons(lengths), all_reduce=self.all_reduce)
+        shaped = shape(inputs, self._shapings, self.shaping_states)
         rows = len(self.rollout)
         return shaped[:rows], shaped[rows:] if compared else None
+
+    @property
+    def _shapings(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """List the shapings, each with its options, in their order."""
+        return shapings_of(self.context.config.algorithm)
+
+    def _finish_reasons(self, lengths: Tensor) -> list[str] | None:
+        """Return why each response ended, if that is known; of those to compare with, by whether they fill the limit.
+
+        Args:
+            lengths: of the rows' responses, and of those to compare with after them.
+        """
+        if "finish_reason" not in self.rollout:
+            return None
+        limit = self.context.config.rollout.max_response_tokens
+        compared = lengths[len(self.rollout) :].tolist()
+        return [*self.rollout.dense("finish_reason"), *("length" if n >= limit else "end" for n in compared)]
 
     def _baseline_lengths(self) -> Tensor:
         """Count the tokens of the responses to compare with, [R].
 
         Raises ValueError if a shaping would need to know and cannot.
         """
-        part = self.context.config.algorithm.reward_shaping
         if "baseline_lengths" in self.rollout:
             return torch.tensor(self.rollout.dense("baseline_lengths"))
-        if part.name == "none":
+        if not self._shapings:
             return torch.zeros_like(self._lengths)
+        name, _ = self._shapings[0]
+        single = self.context.config.algorithm.reward_shaping.name != "none"
+        key = "reward_shaping.name" if single else "reward_shapings"
         raise ValueError(
-            f"algorithm.reward_shaping.name: {part.name} given, and rows with 'baseline_rewards', which is shaped too; "
+            f"algorithm.{key}: {name} given, and rows with 'baseline_rewards', which is shaped too; "
             "give 'baseline_lengths' beside them ([R] int, tokens of those responses), as reward.compute_baseline does"
         )
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from hybridflow.config.schema import AlgorithmConfig, ComponentConfig
 from hybridflow.losses.filter_trial import keeps_nothing
-from hybridflow.losses.reward_shapings import ShapingInputs, overlong, reward_shapings, shaping
+from hybridflow.losses.reward_shapings import ShapingInputs, overlong, reward_shapings, shape, shaping, shapings_of
 from hybridflow.losses.rollout_filters import FilterInputs, RolloutFilter, rollout_filters
 
 LIMIT = 20
@@ -21,7 +27,9 @@ ROWS = st.lists(
 
 
 def test_the_names_are_known() -> None:
-    assert sorted(reward_shapings) == ["none", "overlong", "sigmoid"]
+    assert sorted(reward_shapings) == [
+        "clip", "missing_eos", "none", "overlong", "running_norm", "sigmoid", "truncated",
+    ]  # fmt: skip
     assert sorted(rollout_filters) == ["overlong", "unequal_groups"]
 
 
@@ -52,6 +60,90 @@ def test_sigmoid_shaping_against_a_loop(rewards: list[float], reference: float) 
     inputs = ShapingInputs(torch.tensor(rewards, dtype=torch.float64), torch.ones(len(rewards)).long(), LIMIT)
     found = shaping("sigmoid", {"reference": reference})(inputs)
     assert found.tolist() == pytest.approx([1 / (1 + math.exp(reference - reward)) for reward in rewards])
+
+
+ENDS = st.lists(st.tuples(st.floats(-20, 20), st.sampled_from(["end", "stop", "length"])), max_size=8)
+
+
+def build_ended(rows: list[tuple[float, str]]) -> ShapingInputs:
+    rewards = torch.tensor([reward for reward, _ in rows], dtype=torch.float64)
+    return ShapingInputs(rewards, torch.ones(len(rows)).long(), LIMIT, [reason for _, reason in rows])
+
+
+@given(ENDS, st.sampled_from([0.0, 1.0, 2.5]))
+def test_penalties_for_how_a_response_ended_against_a_loop(rows: list[tuple[float, str]], penalty: float) -> None:
+    inputs = build_ended(rows)
+    missing = shaping("missing_eos", {"penalty": penalty})(inputs)
+    assert missing.tolist() == pytest.approx([r - penalty * (reason != "end") for r, reason in rows])
+    less = shaping("truncated", {"penalty": penalty})(inputs)
+    assert less.tolist() == pytest.approx([r - penalty * (reason == "length") for r, reason in rows])
+    instead = shaping("truncated", {"value": -3.0})(inputs)
+    assert instead.tolist() == pytest.approx([-3.0 if reason == "length" else r for r, reason in rows])
+    held = shaping("clip", {"low": -1.0, "high": 2.0})(inputs)
+    assert held.tolist() == pytest.approx([min(max(r, -1.0), 2.0) for r, _ in rows])
+
+
+@pytest.mark.parametrize("name", ["missing_eos", "truncated"])
+def test_rows_of_which_nobody_knows_how_they_ended_are_told(name: str) -> None:
+    with pytest.raises(ValueError, match=f"reward shaping '{name}' reads the column 'finish_reason'"):
+        shaping(name, {})(ShapingInputs(torch.ones(1), torch.ones(1).long(), LIMIT))
+    with pytest.raises(ValueError, match="low is 2, above high, 1"):
+        shaping("clip", {"low": 2, "high": 1})(build_ended([]))
+
+
+STEPS = st.lists(st.lists(st.floats(-50, 50), max_size=5), min_size=1, max_size=5)
+
+
+@given(STEPS, st.booleans())
+def test_running_normalization_against_all_rewards_so_far(steps: list[list[float]], center: bool) -> None:
+    state: dict[str, float] = {}
+    so_far: list[float] = []
+    for rewards in steps:
+        state = json.loads(json.dumps(state))  # a checkpoint between any two steps changes nothing
+        inputs = ShapingInputs(torch.tensor(rewards, dtype=torch.float64), torch.ones(len(rewards)).long(), LIMIT)
+        found = shaping("running_norm", {"center": center})(replace(inputs, state=state))
+        so_far += rewards
+        deviation = statistics.stdev(so_far) if len(so_far) > 1 else 0.0
+        if deviation and deviation < 1e-6 * max(map(abs, so_far)):
+            return  # all but equal: the deviation is rounding
+        mean = statistics.mean(so_far) if center and so_far else 0.0
+        expected = [(r - mean) / (deviation + 1e-8) if deviation else r - mean for r in rewards]
+        assert found.tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=8), st.integers(0, 8))
+def test_it_is_the_same_however_rows_lie_on_ranks(rewards: list[float], cut: int) -> None:
+    """Also where a rank has none: all sum equally often, and remember the same."""
+    whole, states = torch.tensor(rewards, dtype=torch.float64), [{}, {}, {}]  # type: ignore[var-annotated]
+    parts = [whole[:cut], whole[cut:]]
+
+    def shaped(rewards: torch.Tensor, state: dict[str, float], sums: Callable[[Tensor], Tensor]) -> list[float]:
+        inputs = ShapingInputs(rewards, torch.ones(len(rewards)).long(), LIMIT, state=state, all_reduce=sums)
+        return shaping("running_norm", {})(inputs).tolist()
+
+    totals: list[Tensor] = []
+    alone = shaped(whole, states[0], lambda vector: totals.append(vector) or vector)  # type: ignore[func-returns-value]
+    found = []
+    for part, state in zip(parts, states[1:], strict=True):
+        known = iter(totals)
+        found += shaped(part, state, lambda vector, known=known: next(known))  # type: ignore[misc]
+        assert next(known, None) is None
+    assert found == alone and states[1] == states[2] == states[0]
+
+
+def test_several_are_applied_in_their_order() -> None:
+    settings = AlgorithmConfig(name="any", reward_shapings={"truncated": {"value": 5.0}, "clip": {"high": 2.0}})
+    assert shapings_of(settings) == [("truncated", {"value": 5.0}), ("clip", {"high": 2.0})]
+    inputs = build_ended([(0.5, "end"), (0.5, "length")])
+    assert shape(inputs, shapings_of(settings), {}).tolist() == [0.5, 2.0]
+    assert shape(inputs, shapings_of(settings)[::-1], {}).tolist() == [0.5, 5.0]
+    first = AlgorithmConfig(
+        name="any", reward_shaping=ComponentConfig("clip", {"low": 1.0}), reward_shapings={"none": None}
+    )
+    assert shapings_of(first) == [("clip", {"low": 1.0}), ("none", {})]
+    states: dict[str, dict[str, float]] = {}
+    shape(inputs, [("running_norm", {}), ("clip", {})], states)
+    assert states["running_norm"]["count"] == 2.0 and states["clip"] == {}
 
 
 def test_a_buffer_that_is_no_share_is_refused() -> None:

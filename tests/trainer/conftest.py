@@ -26,7 +26,9 @@ LAYOUTS = (
     "reference.parallel.tensor=1",
     "reference.parallel.pipeline=2",
 )
-PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *LAYOUTS, *SIZES)
+# A shaping that remembers, so that a resumed run shows whether it does.
+SHAPED = ("+algorithm.reward_shapings={missing_eos: {penalty: 0.1}, running_norm: {}}",)
+PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *SHAPED, *LAYOUTS, *SIZES)
 # A reward model and a cost model, a loss without a gradient, and nothing to do: the jobs of one sweep, a file each.
 JUDGES = ("reward", "cost", "flat", "idle")
 JUDGES_FILES = {

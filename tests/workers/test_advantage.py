@@ -142,6 +142,43 @@ def test_a_response_like_the_greedy_one_has_no_advantage(
     assert found[0] == 0.0, "as good and as long as the greedy response"
 
 
+def test_shapings_know_how_responses_ended_and_remember() -> None:
+    """Of a greedy response its length says whether it was cut."""
+    rows = build_rollout([2, 2], rewards=[1.0, 1.0], baseline_rewards=[1.0, 1.0])
+    rows |= Batch(
+        finish_reason=np.array(["end", "length"], dtype=object), baseline_lengths=np.array([2, 1]),
+    )  # fmt: skip
+    shaped = estimation(
+        rows, AdvantageConfig("remax"), reward_shapings={"truncated": {"penalty": 0.5}, "running_norm": {}}
+    )
+    shaped.context.config.rollout.max_response_tokens = 2
+    found = [row[-1] for row in shaped.plain(0.0).ragged("advantages")]
+    assert np.allclose(found, [0.5 / np.std([1, 0.5, 0.5, 1], ddof=1), -0.5 / np.std([1, 0.5, 0.5, 1], ddof=1)])
+    assert shaped.shaping_states["running_norm"]["count"] == 4
+
+
+def test_values_of_tokens_are_part_of_the_reward() -> None:
+    """On top of the score at the last token; whole rows are compared by the sum."""
+    rows = build_rollout([2, 1], rewards=[1.0, 0.0])
+    steps = rows.ragged("response_ids").like(np.array([0.5, 0.25, -1.0], dtype=np.float32))
+    rows |= Batch(token_rewards=steps, group_id=np.zeros(2, dtype=np.int64), costs=np.zeros(2, dtype=np.float32))
+    found = estimation(rows, AdvantageConfig("reinforce_plus_plus")).plain(0.0)
+    assert found.ragged("returns").values.tolist() == [1.75, 1.25, -1.0]
+    found = estimation(rows, AdvantageConfig("grpo", {"normalize_std": False})).plain(0.0)
+    assert found.ragged("advantages").values.tolist() == [1.375, 1.375, -1.375]
+    found = estimation(rows, AdvantageConfig("grpo", {"normalize_std": False})).constrained(0.0, 1.0)
+    assert found.ragged("advantages").values.tolist() == [0.6875, 0.6875, -0.6875], "of a mixture they have their share"
+
+
+def test_gdpo_reads_grades_and_their_weights() -> None:
+    rows = build_rollout([1, 1], rewards=[0.0, 1.0]) | Batch(group_id=np.zeros(2, dtype=np.int64))
+    rows |= Batch(grades=np.array([[0.0, 5.0], [1.0, 0.0]], dtype=np.float32))
+    reading = estimation(rows, AdvantageConfig("gdpo"))
+    reading.context.config.reward.graders = {"exact": 1.0, "brevity": 3.0}
+    low, high = reading.plain(0.0).ragged("advantages").values
+    assert low > 0 > high, "the second weighs more, however small the first one's scale"
+
+
 def test_a_baseline_of_unknown_length_cannot_be_shaped() -> None:
     rows = build_rollout([2], rewards=[1.0], baseline_rewards=[1.0])
     assert estimation(rows, AdvantageConfig("remax")).plain(0.0).ragged("advantages").values.tolist() == [0.0, 0.0]
