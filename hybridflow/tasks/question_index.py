@@ -27,6 +27,7 @@ class QuestionIndex:
         fingerprint: of all that the rows ask and answer, in their order.
         shared: rows of training that were left out, as `held_out` asks the same.
         repeated: rows of `train` that ask what one before them asks.
+        unanswered: rows without an answer.
     """
 
     numbers: Mapping[str, np.ndarray]
@@ -35,11 +36,28 @@ class QuestionIndex:
     fingerprint: str
     shared: int
     repeated: int
+    unanswered: int
 
 
 def question_hash(question: Question) -> int:
     """Hash what a question asks to 64 bits: the same in every process and whatever else its row has."""
     return _hash(json.dumps(question.prompt, sort_keys=True, default=str))
+
+
+@dataclass
+class _Read:
+    """What one reading of all rows finds.
+
+    Attributes:
+        hashes: [R] uint64 of what each row asks; the largest number of one that cannot be read.
+        sound: [R] bool, rows that can be read.
+    """
+
+    hashes: np.ndarray
+    sound: np.ndarray
+    carries: set[str]
+    fingerprint: str = ""
+    unanswered: int = 0
 
 
 def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, fraction: float) -> QuestionIndex:
@@ -48,37 +66,9 @@ def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, frac
     Args:
         first_held_out: the number of the first row that is to be measured on; None: chosen by hash.
         fraction: of the questions, those that are then chosen.
-
-    Raises ValueError if no question can be held out, or none is left to learn from.
     """
-    hashes = np.full(len(rows), _LAST, dtype=np.uint64)
-    bad: list[int] = []
-    carries: set[str] = set()
-    digest = blake2b(digest_size=16)
-    for number in each(rows):
-        try:
-            question, metadata, source, _ = mapper.read(rows.row(number))
-            hashes[number] = question_hash(question)
-            has = {"metadata": metadata, "source": source, "messages": not isinstance(question.prompt, str)}
-            carries.update(name for name, entry in has.items() if entry)
-            said = (question.answer, question.response, question.rejected)
-            digest.update(f"{hashes[number]} {json.dumps(said, default=str)}\n".encode())
-        except RowError as fault:
-            bad.append(number)
-            digest.update(f"{fault.reason}\n".encode())
-    return _shared_out(hashes, bad, first_held_out, fraction, frozenset(carries), digest.hexdigest())
-
-
-def _shared_out(
-    hashes: np.ndarray,
-    bad: Sequence[int],
-    first_held_out: int | None,
-    fraction: float,
-    carries: frozenset[str],
-    fingerprint: str,
-) -> QuestionIndex:
-    sound = np.ones(len(hashes), dtype=bool)
-    sound[list(bad)] = False
+    read = _read(rows, mapper)
+    hashes, sound = read.hashes, read.sound
     if first_held_out is None:
         held_out = sound & (hashes < np.uint64(int(fraction * 2**64)))
         if sound.any() and not held_out.any():  # few rows: one question all the same
@@ -91,10 +81,36 @@ def _shared_out(
     measured = np.flatnonzero(held_out)
     measured = measured[np.argsort(hashes[measured], kind="stable")]
     numbers = {"train": train, "held_out": measured, "warmup": train}
-    suspects = {split: np.flatnonzero(~sound[members]).tolist() for split, members in numbers.items()}
     asked = hashes[train[sound[train]]]
-    repeated = len(asked) - len(np.unique(asked))
-    return QuestionIndex(numbers, suspects, carries, fingerprint, int(shared.sum()), repeated)
+    return QuestionIndex(
+        numbers,
+        {split: np.flatnonzero(~sound[members]).tolist() for split, members in numbers.items()},
+        frozenset(read.carries),
+        read.fingerprint,
+        shared=int(shared.sum()),
+        repeated=len(asked) - len(np.unique(asked)),
+        unanswered=read.unanswered,
+    )
+
+
+def _read(rows: Rows, mapper: Mapper) -> _Read:
+    found = _Read(np.full(len(rows), _LAST, dtype=np.uint64), np.ones(len(rows), dtype=bool), set())
+    digest = blake2b(digest_size=16)
+    for number in each(rows):
+        try:
+            question, metadata, source, _ = mapper.read(rows.row(number))
+        except RowError as fault:
+            found.sound[number] = False
+            digest.update(f"{fault.reason}\n".encode())
+            continue
+        found.hashes[number] = question_hash(question)
+        found.unanswered += question.answer is None
+        has = {"metadata": metadata, "source": source, "messages": not isinstance(question.prompt, str)}
+        found.carries.update(name for name, entry in has.items() if entry)
+        said = (question.answer, question.response, question.rejected)
+        digest.update(f"{found.hashes[number]} {json.dumps(said, default=str)}\n".encode())
+    found.fingerprint = digest.hexdigest()
+    return found
 
 
 def _hash(text: str) -> int:

@@ -15,6 +15,12 @@ from hybridflow.tasks.row_fields import Fields, common_start, wrong_type
 from hybridflow.tasks.strict_json import RowError
 
 GSM8K_MARK = "####"
+ANSWERS = frozenset({
+    "answer", "completion", "expected_answer", "final_answer", "gold", "ground_truth", "label", "output", "reference",
+    "response", "solution", "target",
+})  # fmt: skip
+"""What columns with answers are called."""
+
 TURN = "\n\nAssistant:"  # before the last response of a text such as Anthropic's hh-rlhf
 
 
@@ -283,3 +289,18 @@ class Mapper:
         if own.get("response"):
             question = replace(question, response=fields.text(own["response"]))
         return question
+
+
+def check_answered(mapper: Mapper, row: Mapping[str, Any]) -> None:
+    """Raise ValueError if a row is read as a prompt alone, though a column is called as answers are.
+
+    Raises RowError if the row cannot be read.
+    """
+    question, rest, _, _ = mapper.read(row)
+    likely = [name for name in rest if name.lower() in ANSWERS]
+    if question.answer is None and likely:
+        alone = f", or say that there is none (task.options.format={mapper.form.name})" if mapper.form else ""
+        raise ValueError(
+            f"format: {mapper} reads no answer, but there is a column {likely[0]!r}; take it "
+            f"(task.options.columns.answer={likely[0]}){alone}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 from hybridflow.bounds import Bounds
@@ -13,7 +14,7 @@ from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.question_index import index_questions, question_hash
 from hybridflow.tasks.row_fields import check_template
 from hybridflow.tasks.row_files import RowFile, Rows
-from hybridflow.tasks.row_formats import NAMES, OWN, Mapper, Question, detect
+from hybridflow.tasks.row_formats import NAMES, OWN, Format, Mapper, Question, check_answered, detect
 from hybridflow.tasks.strict_json import RowError
 from hybridflow.tasks.task import Example, tasks
 
@@ -128,6 +129,10 @@ class RowsTask(PreferenceTask):
             lines.append(f"task rows: {self.index.shared} rows are left out of train: held_out asks the same")
         if self.index.repeated:
             lines.append(f"task rows: {self.index.repeated} rows of train ask what a row before them asks")
+        if self.index.unanswered:
+            lines.append(
+                f"task rows: {self.index.unanswered} rows have no answer: a grader that compares finds nothing right"
+            )
         left_out = sorted({name for file in self._rows.files for name in file.left_out})
         if left_out:
             lines.append(f"task rows: the columns {', '.join(left_out)} are bytes, which rows do not carry along")
@@ -165,13 +170,18 @@ class RowsTask(PreferenceTask):
         check_template(template)
         if format not in ("auto", *NAMES):
             raise ValueError(f"format: {format!r} is not known; one of auto, {', '.join(NAMES)} was expected")
-        if format == "auto" and (template or columns.get("prompt")):
-            return Mapper(None, columns, template)
+        asks = bool(template or columns.get("prompt"))
+        if format == "auto" and asks and (columns.get("answer") or columns.get("chosen")):
+            return Mapper(None, columns, template)  # which say all
         number, row = self._first_sound()
         try:
-            return Mapper(detect(row, format), columns, template)
+            mapper = Mapper(_format(row, format, optional=asks), columns, template)
+            if format == "auto":
+                with suppress(RowError):  # this row is not right, which says nothing of the others
+                    check_answered(mapper, row)
         except ValueError as error:
             raise ValueError(f"{error} ({self._rows.place(number)})") from error
+        return mapper
 
     def _first_sound(self) -> tuple[int, dict[str, Any]]:
         """Return the first row that can be read, and its number. Raises ValueError naming the first row if none can."""
@@ -182,6 +192,16 @@ class RowsTask(PreferenceTask):
             except RowError as fault:
                 first = first or DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason)
         raise ValueError(f"no row can be read: {first}; a file has an object a line, or is one array of objects")
+
+
+def _format(row: Mapping[str, Any], name: str, *, optional: bool) -> Format | None:
+    """Return the format of a row; `optional`: None if none is found and none is named."""
+    try:
+        return detect(row, name)
+    except ValueError:
+        if optional and name == "auto":
+            return None
+        raise
 
 
 def _measured_on(path: str | Sequence[str]) -> Sequence[RowFile]:

@@ -169,6 +169,31 @@ def test_the_fingerprint_sees_what_rows_say_and_nothing_else(tmp_path: Path) -> 
     assert not rows_changed("", before)
 
 
+def test_a_template_alone_leaves_the_rest_to_the_format(tmp_path: Path) -> None:
+    task = build_rows(write_jsonl(tmp_path, GSM8K), prompt_template="Q: {question} A:")
+    example = task.example("train", 3)
+    assert str(example.prompt).startswith("Q: What is") and example.answer.isdigit() and example.response
+    own = write_parquet(tmp_path, [{"problem": f"{n}?", "level": n} for n in range(9)])
+    task = build_rows(own, prompt_template="{problem}!")
+    assert task.example("train", 0).prompt.endswith("?!") and not task.example("train", 0).answer
+    assert "task rows: 9 rows have no answer: a grader that compares finds nothing right" in task.notes()
+
+
+@pytest.mark.parametrize("row", [{"prompt": "1?", "solution": "1"}, {"problem": "1?", "Target": "1"}])
+def test_an_answer_that_nobody_takes_is_no_prompt_alone(row: dict[str, str], tmp_path: Path) -> None:
+    [prompt, answer] = row
+    file = write_jsonl(tmp_path, [{**row, "n": n} for n in range(9)])
+    own = {"prompt": prompt} if prompt == "problem" else {}
+    with pytest.raises(
+        ConfigError, match=rf"reads no answer, but there is a column '{answer}'; take it .*columns.answer"
+    ):
+        build_rows(file, columns=own)
+    taken = build_rows(file, columns={"prompt": prompt, "answer": answer}, held_out_fraction=0.9)
+    assert taken.size("held_out") == 9 and taken.example("held_out", 0).answer == "1"
+    if prompt == "prompt":
+        assert build_rows(file, format="trl").example("held_out", 0).answer == ""
+
+
 BAD_LINES = {
     b'{"question": "\xff", "answer": "1"}': ("byte 15 of the row is not UTF-8", "not UTF-8"),
     b'{"question": "1?", "answer": NaN}': ("column 'answer' is NaN, infinite or too large", "NaN or Infinity"),
