@@ -59,7 +59,9 @@ def try_shaping(shaping: Callable[..., Any]) -> None:
     expect_defaults(shaping)
     for case in cases():
         on = f"on {case.name}: "
-        shaped, again = (shaping(ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT)) for _ in range(2))
+        ended = ["length" if length >= LIMIT else "end" for length in case.lengths.tolist()]
+        inputs = (ShapingInputs(case.rewards.clone(), case.lengths.clone(), LIMIT, ended) for _ in range(2))
+        shaped, again = map(shaping, inputs)  # each with a state of its own, as at the start of a run
         expect_floats(on, "the result", shaped, len(case.lengths), "row")
         expect_again(on, shaped, again)
 

@@ -1,4 +1,4 @@
-"""What a grader is given, and what it may give: a row, and a grade with parts. Both travel as JSON."""
+"""Rows that graders are given, and grades with parts that they may give. Both travel as JSON."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ PIECE = 1 << 18
 
 
 class Channel:
-    """One end of the channel.
+    """End of the channel.
 
     Both methods raise EOFError if the other end is closed, and TimeoutError if it takes longer than `timeout_s`.
     """

@@ -1,4 +1,4 @@
-"""The rank's side of the process that grades for it: it is started once, given rows, and replaced if it hangs or dies.
+"""Process that grades for a rank, as the rank sees it: started once, given rows, replaced if it hangs or dies.
 
 A row that passes its deadline, or at which the process dies, is a failed grade; the other rows of its batch are graded
 still. Of rows that were graded at the same time nobody knows which it was: each is then graded by itself.
@@ -32,7 +32,7 @@ REAPED_WITHIN_S = 5.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a row: its grade, or why there is none.
+    """Outcome of a row: its grade, or why there is none.
 
     Attributes:
         kind: of the failure: `raised`, `no number`, `unsound`; or `late` or `died`.
@@ -48,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class GradingOrder:
-    """What the process is to serve: graders and their options, as the settings have them."""
+    """Graders that the process serves, and their options, as the settings have them."""
 
     chosen: Sequence[BoundGrader]
     options: Sequence[Mapping[str, Any]]
@@ -115,7 +115,7 @@ class GradingProcess:
 
 @dataclass
 class _Round:
-    """Rows that one grader grades, and what has come of them."""
+    """Round of rows that one grader grades, with their outcomes so far."""
 
     order: GradingOrder
     number: int
@@ -139,7 +139,7 @@ class _Round:
 
 
 class _Child:
-    """One process."""
+    """Process that grades, from its start to its end."""
 
     def __init__(self, order: GradingOrder) -> None:
         ours, theirs = socket.socketpair()
@@ -206,7 +206,7 @@ class _Child:
 
 
 class _Watch:
-    """At which rows a process is, and how long it may be there."""
+    """Watch over a process: at which rows it is, and how long it may be there."""
 
     def __init__(self, round_: _Round, group: Sequence[int], place: Place) -> None:
         self._round = round_

@@ -1,4 +1,4 @@
-"""What a grader gives, checked: one finite number, and whatever parts and values of tokens it has beside it."""
+"""Checks of what a grader gives: one finite number, and whatever parts and values of tokens it has beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the graders of a role gave for some rows, put together: a reward each, and what there is beside it."""
+"""Grades of some rows by the graders of a role, put together: a reward each, and what there is beside it."""
 
 from __future__ import annotations
 
