@@ -85,9 +85,13 @@ class Registry(Generic[T]):
         """Return the component of a name. Raises KeyError with the nearest name and all names."""
         if name in self:
             return self._components[name]
-        near = get_close_matches(name, self._components, n=1)
+        raise KeyError(self.unknown(name))
+
+    def unknown(self, name: str) -> str:
+        """Say that nothing has this name, with the nearest name and all names."""
+        near = get_close_matches(name, self, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        raise KeyError(f"no {self.kind} is named {name!r}{hint} Known: {', '.join(sorted(self._components)) or 'none'}")
+        return f"no {self.kind} is named {name!r}{hint} Known: {', '.join(self) or 'none'}"
 
     @property
     def registered(self) -> dict[str, T]:
@@ -132,6 +136,8 @@ def import_plugins(modules: list[str]) -> None:
             cause = " ".join(_cause(error).split("\n"))
             if isinstance(error, ModuleNotFoundError | TypeError) and module.endswith(".py"):
                 cause = f"a module is named, not its file: {module.removesuffix('.py').strip('./').replace('/', '.')}"
+            elif isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+                cause += f"; looked for in {here} and among installed packages"
             raise ImportError(f"plugins: cannot import {module!r}: {cause}") from error
         finally:
             os.chdir(here)  # where paths of the settings are told from, wherever a module went

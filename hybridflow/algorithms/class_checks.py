@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import fields
+from difflib import get_close_matches
 from types import FunctionType
 from typing import Any
 
+from hybridflow.config.schema import AlgorithmConfig
+
 SEVERAL = ("roles", "only_for_kl", "components", "heeds", "columns", "losses")
 """Attributes that are several names."""
+OF_SETTINGS = ("components", "heeds")
+"""Attributes that name settings of the section `algorithm`."""
+SETTINGS = frozenset(entry.name for entry in fields(AlgorithmConfig))
 OF_EVERY_ALGORITHM = ("config", "context", "kl")
 """Attributes that an algorithm gets when it is made, beside its roles."""
 
@@ -28,6 +35,12 @@ def _problems(cls: Any, base: type) -> Iterator[str]:
         value = vars(cls).get(name)
         if isinstance(value, str):
             yield f"{name} is the text {value!r}, and several names were expected: {name} = ({value!r},)"
+    for name in OF_SETTINGS:
+        for given in vars(cls).get(name) or ():
+            if given not in SETTINGS:
+                near = get_close_matches(given, SETTINGS, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(SETTINGS))}"
+                yield f"{name} names {given!r}, and no setting of `algorithm` is called so; {hint}"
     for number, role in enumerate(cls.roles):
         if role in cls.roles[:number]:
             yield f"roles names {role!r} twice; name it once"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.config.schema import AlgorithmConfig
-from hybridflow.dispatch import methods
+from hybridflow.dispatch import declarations
 from hybridflow.roles import roles
 
 
@@ -48,7 +48,7 @@ def readers(config: AlgorithmConfig, algorithm: type[Algorithm]) -> Iterator[Rea
         values = {"values"} if "critic" in called else set()
         yield Reader("algorithm.advantage.name", f"{name!r}", needs(name), own | values)
     available = {
-        column for role in called for method in methods(roles.get(role)).values() for column in method.gives or ()
+        column for role in called for method in declarations(roles.get(role)).values() for column in method.gives or ()
     }
     for loss in algorithm.losses:
         if loss in losses:

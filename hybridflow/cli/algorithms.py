@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 
 from hybridflow.config import compose, plugins, recipes
 from hybridflow.config.schema import AlgorithmConfig as Settings
@@ -78,7 +78,7 @@ def components_of(settings: Settings, cls: type[Algorithm]) -> list[str]:
     optional = (("reward_shaping", settings.reward_shaping), ("rollout_filter", settings.rollout_filter))
     names = [f"{key.partition('_')[2]} {component.name}" for key, component in optional if component.name != "none"]
     names += [f"shaping {name}" for name in settings.reward_shapings]
-    if "advantage" in cls.components and settings.advantage.name != MISSING:
+    if "advantage" in cls.components and settings.advantage.name != "none":
         names.append(f"advantage {settings.advantage.name}")
     if "policy_loss" in cls.components:
         names.append(f"loss {loss.name} by {loss.aggregate}")

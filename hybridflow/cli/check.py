@@ -28,20 +28,29 @@ def run(argv: Sequence[str]) -> int:
     Raises ConfigError if a module cannot be imported or registers nothing, or an option cannot be read.
     """
     parser = argparse.ArgumentParser(prog="hybridflow check", description=__doc__)
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help="what `plugins` names: my_pkg.rl")
+    parser.add_argument(
+        "modules",
+        nargs="+",
+        metavar="MODULE",
+        help="what `plugins` names: my_pkg.rl; then settings (key=value) that a role of yours must be given",
+    )
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours (algorithm/)")
     options = parser.parse_args(argv)
+    overrides = [word for word in options.modules if "=" in word]
+    modules = [word for word in options.modules if word not in overrides]
+    if not modules:
+        parser.error("no MODULE is named, only settings")
     with _kept_alive():
-        return _check(options)
+        return _check(modules, options.folder, overrides)
 
 
-def _check(options: argparse.Namespace) -> int:
+def _check(modules: Sequence[str], folder: Path | None, overrides: Sequence[str]) -> int:
     from hybridflow.conformance import component_checks
     from hybridflow.conformance.discovery import IN_RUNS_ALONE, names, registered
 
-    registered_components = registered(lambda: plugins.load(options.modules))
+    registered_components = registered(lambda: plugins.load(modules))
     if not names(registered_components):
-        raise ConfigError(f"{', '.join(options.modules)}: registers nothing that there is not; see docs/extend.md")
+        raise ConfigError(f"{', '.join(modules)}: registers nothing that there is not; see docs/extend.md")
     terminal.say(f"found: {', '.join(names(registered_components))}")
     wrong = shown(component_checks.results(registered_components))
     if not wrong:
@@ -55,7 +64,7 @@ def _check(options: argparse.Namespace) -> int:
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))
-            builder = ScenarioBuilder(registered_components, model, options.modules, options.folder)
+            builder = ScenarioBuilder(registered_components, model, modules, folder, overrides)
             wrong = shown(flow_checks.results(builder, preflight.problems, terminal.say))
     if untried := names({kind: registered_components[kind] for kind in IN_RUNS_ALONE}):
         terminal.say(f"not tried, as only a run does: {', '.join(untried)}")

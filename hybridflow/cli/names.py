@@ -44,7 +44,7 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
     loss = "algorithm.policy_loss"
     return {
         f"{own}.name": _algorithms,
-        f"{own}.advantage.name": lambda: _losses("advantages", "advantages"),
+        f"{own}.advantage.name": lambda: (*OFF, *_losses("advantages", "advantages")),
         f"{own}.pair_loss": lambda: _losses("preference_losses", "pair_losses"),
         f"{own}.reward_kl_control.name": lambda: _losses("kl_controllers", "kl_controllers"),
         f"{own}.reward_kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),

@@ -14,7 +14,7 @@ from hybridflow.bounds import Bounds, Count, NotNegative, NotNegativeInt, Positi
 class AdvantageConfig:
     """Advantage estimator and its options."""
 
-    name: str = MISSING  # the registered name of the estimator
+    name: str = "none"  # the registered name of the estimator; none where a flow compares no rewards
     options: dict[str, Any] = field(default_factory=dict)  # what that estimator takes: gamma, lam, ...
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hybridflow.conformance.expectations import expect, expect_again, expect_defaults, expect_floats
 from hybridflow.conformance.sample_rows import Case, cases
-from hybridflow.dispatch import methods
+from hybridflow.dispatch import declarations
 from hybridflow.losses.advantages import FIELDS, AdvantageInputs
 from hybridflow.losses.rewards import token_rewards
 from hybridflow.roles import roles
@@ -88,7 +88,7 @@ def inputs_for(case: Case, declared: tuple[str, ...], all_reduce: Callable[[Tens
 
 def ragged_columns() -> set[str]:
     """Return the columns that some role declares as ragged."""
-    declared = (method for role in roles for method in methods(roles.get(role)).values())
+    declared = (method for role in roles for method in declarations(roles.get(role)).values())
     return {name for method in declared for name, kind in method.kinds.items() if kind.startswith("ragged")}
 
 

@@ -14,6 +14,7 @@ from hybridflow.config.schema import Config
 from hybridflow.conformance.expectations import Results, describe_error
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
 from hybridflow.conformance.shared_roles import PLUGIN, SharedRoles, start_shared_roles
+from hybridflow.dispatch import unknown_protocols
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import import_plugins
 from hybridflow.roles import TrainedRole, roles
@@ -30,6 +31,9 @@ def results(builder: ScenarioBuilder, problems: Callable[[Config], list[str]], s
         say: is told what is being started.
     """
     import_plugins([PLUGIN])
+    if unheard := {role: wrong for role in builder.extra_roles() if (wrong := [*unknown_protocols(roles.get(role))])}:
+        yield from ((f"role {role!r}", wrong) for role, wrong in unheard.items())
+        return  # each start builds all of these roles
     sound: list[Scenario] = []
     for scenario in builder.scenarios():
         wrong = problems(scenario.config)

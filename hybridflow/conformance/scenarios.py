@@ -55,6 +55,7 @@ class ScenarioBuilder:
         model: the folder of a tiny model.
         modules: the user's.
         folder: with options of the user's, or None.
+        overrides: settings of all scenarios, as on the command line: what a role of the user's must be given.
         loaded: settings by option, as they are needed.
     """
 
@@ -62,6 +63,7 @@ class ScenarioBuilder:
     model: Path
     modules: Sequence[str]
     folder: Path | None
+    overrides: Sequence[str] = ()
     loaded: dict[str, Config] = field(default_factory=dict)
 
     def scenarios(self) -> list[Scenario]:
@@ -146,7 +148,14 @@ class ScenarioBuilder:
         own += [f"placement.pools.main={_slots()}"]
         models = names(sections.whole()())
         own += [f"{role}.model.path={self.model}" for role in sections.added() if role in models]
-        config = compose.compose("train", ["experiment=addition", *own, *SIZES], self.folder).to_config()
+        composed = compose.compose("train", ["experiment=addition", *own, *SIZES, *self.overrides], self.folder)
+        if absent := composed.absent:
+            raise ConfigError(
+                "\n".join(
+                    f"{key}: must be given (algorithm={option}); add {key}=VALUE after the modules" for key in absent
+                )
+            )
+        config = composed.to_config()
         algorithm = config.algorithm
         pairs = algorithm.name in algorithms and algorithms.get(algorithm.name).preferences
         return replace(

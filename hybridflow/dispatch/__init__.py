@@ -1,11 +1,19 @@
 """Dispatch: how a call on a role becomes calls on its ranks, and their outputs one result."""
 
 from hybridflow.dispatch.interface import Interface, Result, RowsT, Streamed
-from hybridflow.dispatch.method import Method, Reads, methods, using, with_columns
+from hybridflow.dispatch.method import (
+    Method,
+    Reads,
+    declarations,
+    methods,
+    unknown_protocols,
+    using,
+    with_columns,
+)
 from hybridflow.dispatch.protocol import Call, Protocol, protocols, register
 from hybridflow.dispatch.rows import concat, count, groups, join, split, take
 
 __all__ = [
-    "Call", "Interface", "Method", "Protocol", "Reads", "Result", "RowsT", "Streamed", "concat", "count", "groups",
-    "join", "methods",    "protocols", "register", "split", "take", "using", "with_columns",
+    "Call", "Interface", "Method", "Protocol", "Reads", "Result", "RowsT", "Streamed", "concat", "count", "declarations",
+    "groups", "join", "methods", "protocols", "register", "split", "take", "unknown_protocols", "using", "with_columns",
 ]  # fmt: skip

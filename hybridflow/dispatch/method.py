@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -119,9 +119,7 @@ def using(
 def declarations(cls: type) -> dict[str, Method]:
     """Return the declared methods of a class, its bases' included; an override inherits its base's declaration.
 
-    A method that is declared anew samples if its base's does.
-
-    Raises KeyError, listing what there is, if one names a protocol that does not exist.
+    A method that is declared anew samples if its base's does. Whether their protocols exist is not looked at.
     """
     by_name: dict[str, Method] = {}
     for base in reversed(cls.__mro__):
@@ -151,12 +149,16 @@ def with_columns(declared: Mapping[str, Method], more: Mapping[str, Mapping[str,
 
 def methods(cls: type) -> dict[str, Method]:
     """Return `declarations` whose protocols exist. Raises KeyError, listing what there is, if one does not."""
-    declared = declarations(cls)
-    for name, method in declared.items():
+    for problem in unknown_protocols(cls):
+        raise KeyError(problem)
+    return declarations(cls)
+
+
+def unknown_protocols(cls: type) -> Iterator[str]:
+    """Yield the methods of a role whose protocol nobody registers, each with the nearest name and all names."""
+    for name, method in declarations(cls).items():
         if method.protocol not in protocols:
-            known = ", ".join(protocols)
-            raise KeyError(f"{cls.__name__}.{name}: no dispatch protocol is named {method.protocol!r}. Known: {known}")
-    return declared
+            yield f"{cls.__name__}.{name}: {protocols.unknown(method.protocol)}"
 
 
 def declared_kinds(*declared: Columns) -> dict[str, str]:

@@ -67,7 +67,10 @@ def register(name: str) -> Callable[[type[Protocol]], type[Protocol]]:
 
     def add(cls: type[Protocol]) -> type[Protocol]:
         if not (inspect.isclass(cls) and issubclass(cls, Protocol)):
-            raise TypeError(f"protocol {name!r}: {cls!r} must be a class derived from Protocol")
+            raise TypeError(
+                f"protocol {name!r}: {getattr(cls, '__qualname__', cls)} must be a class derived from Protocol; a "
+                f"method of a role takes a protocol up with @dispatch.using({name!r}, ...)"
+            )
         for method, wanted in (("distribute", ["self", "layout", "call"]), ("collect", ["self", "layout", "outputs"])):
             parameters = list(inspect.signature(getattr(cls, method)).parameters)
             if getattr(cls, method) is getattr(Protocol, method) or parameters != wanted:

@@ -44,7 +44,12 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
     own = config.algorithm
     loss = config.algorithm.policy_loss
-    if "advantage" in algorithm.components:
+    if "advantage" in algorithm.components and own.advantage.name in ("none", ""):
+        yield (
+            f"algorithm.advantage.name: nothing given, and {recipes.called(config)} has an advantage estimator; name "
+            f"one of {', '.join(advantages)} (a flow without one leaves `advantage` out of its `components`)"
+        )
+    elif "advantage" in algorithm.components:
         yield from _component("advantage", advantages, own.advantage.name, own.advantage.options)
     if "policy_loss" in algorithm.components:
         yield from _component("policy_loss", policy_losses, loss.name, loss.options)

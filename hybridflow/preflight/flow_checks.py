@@ -31,15 +31,13 @@ def _unwritten(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
 
 
 def _protocols(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Report roles with a method whose protocol nobody registers."""
-    from hybridflow.dispatch import methods
+    """Report methods of its roles whose protocols nobody registers."""
+    from hybridflow.dispatch import unknown_protocols
     from hybridflow.roles import roles
 
-    for role in algorithm.roles_of(config.algorithm):
-        try:
-            methods(roles.get(role) if role in roles else object)
-        except KeyError as error:
-            yield f"{KEY}: {recipes.called(config)} calls the role {role}: {error.args[0]}"
+    for role in (role for role in algorithm.roles_of(config.algorithm) if role in roles):
+        for problem in unknown_protocols(roles.get(role)):
+            yield f"{KEY}: {recipes.called(config)} calls the role {role}: {problem}"
 
 
 def _learner(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -15,8 +15,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import MISSING
-
 from hybridflow.config import recipes, sections
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
@@ -101,13 +99,10 @@ def _way_out(expected: Any) -> str:
 
 
 def _changed(key: str, value: Any, default: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yield leaves that differ from their default: key, value, default. A component without one is idle as `none`."""
+    """Yield leaves that differ from their default: key, value, default."""
     if is_dataclass(value):
         for entry in fields(value):
             yield from _changed(f"{key}.{entry.name}", getattr(value, entry.name), getattr(default, entry.name))
-    elif default == MISSING:
-        if value not in (MISSING, "none"):
-            yield key, value, "none"
     elif value != default:
         yield key, value, default
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from hybridflow.config import sections
 from hybridflow.config.schema import Config
-from hybridflow.dispatch import Interface, RowsT, methods
+from hybridflow.dispatch import Interface, RowsT
 from hybridflow.dispatch.method import declarations
 from hybridflow.errors import NameTakenError
 from hybridflow.registry import Registry
@@ -70,5 +70,8 @@ roles = RoleRegistry(
 def givers(column: str) -> list[str]:
     """List the methods that give a column, as `critic.compute_values`; of all roles that are registered."""
     return [
-        f"{role}.{name}" for role in roles for name, m in methods(roles.get(role)).items() if column in (m.gives or ())
+        f"{role}.{name}"
+        for role in roles
+        for name, m in declarations(roles.get(role)).items()
+        if column in (m.gives or ())
     ]

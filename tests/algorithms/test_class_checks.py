@@ -23,6 +23,14 @@ def test_a_role_hides_nothing_of_an_algorithm(role: str) -> None:
         type("Mine", (Algorithm,), {"roles": ("actor", role), "judge": judge})
 
 
+@pytest.mark.parametrize("name", ["components", "heeds"])
+def test_what_a_class_heeds_are_settings(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Mine\.{name} names 'rollout_filtre', .*; did you mean 'rollout_filter'\?"):
+        type("Mine", (Algorithm,), {name: ("rollout_filtre",)})
+    with pytest.raises(TypeError, match=rf"Mine\.{name} names 'x', .*; there are advantage, .*, samples_per_prompt"):
+        type("Mine", (Algorithm,), {name: ("max_draws", "x")})
+
+
 def test_a_role_is_named_once() -> None:
     with pytest.raises(TypeError, match=r"Mine.roles names 'reward' twice"):
         type("Mine", (Algorithm,), {"roles": ("actor", "reward", "reward")})

@@ -63,4 +63,4 @@ def test_an_option_without_its_module_is_named(tmp_path: Path, capsys: pytest.Ca
     assert "algorithm=fast: no algorithm is named 'mine'; name its module too" in capsys.readouterr().err
     (tmp_path / "algorithm" / "fast.yaml").write_text("samples_per_prompt: 2\n")
     assert main(["algorithms", "-cd", str(tmp_path)]) == 2
-    assert "algorithm=fast: advantage.name, name must be given" in capsys.readouterr().err
+    assert "algorithm=fast: name must be given" in capsys.readouterr().err

@@ -41,6 +41,63 @@ def test_what_is_wrong_is_told_and_no_rank_is_started(
     assert wrong.startswith("  wrong  policy loss 'detached': on random rows: gradient does not flow: ")
 
 
+ROLE = """
+from dataclasses import dataclass
+from omegaconf import MISSING
+from hybridflow import algorithms, dispatch
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Worker
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    path: str = MISSING
+
+@roles.register("judge", settings=JudgeSettings)
+class Judge(Role, Worker):
+    @dispatch.using("dp_prot", gives=["score"])
+    def judge(self, rows): ...
+"""
+FLOW = """
+@algorithms.register("judged")
+class Judged(algorithms.Algorithm):
+    roles = ("actor", "judge")
+    components = ()
+    def step(self, prompts):
+        return prompts
+"""
+
+
+def test_a_protocol_that_nobody_registers_is_told_before_ranks_start(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module.write_text(ROLE)
+    assert main(["check", "mine", "judge.path=here"]) == 1
+    wrong = capsys.readouterr().out.splitlines()[1]
+    assert wrong.startswith("  wrong  role 'judge': Judge.judge: no dispatch protocol is named 'dp_prot'; did you mean")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["mine"], "judge.path: must be given (algorithm=grpo); add judge.path=VALUE after the modules"),
+        (["mine", "judge.pat=here"], "judge.pat: no such key; did you mean judge.path?"),
+        (["mine", "judge.path"], "cannot import 'judge.path'"),
+    ],
+)
+def test_settings_of_a_role_are_given_after_the_modules(
+    module: Path, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+) -> None:
+    module.write_text(ROLE.replace("dp_prot", "dp_proto") + FLOW)
+    assert main(["check", *given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_settings_alone_are_no_module(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["check", "judge.path=here"])
+    assert "no MODULE is named, only settings" in capsys.readouterr().err
+
+
 def test_a_module_that_registers_nothing_is_a_mistake(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module.write_text("x = 1\n")
     assert main(["check", "mine"]) == 2

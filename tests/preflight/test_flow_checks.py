@@ -68,7 +68,7 @@ def test_the_protocols_of_its_roles_exist() -> None:
     finally:
         del roles._components["judge_for_test"]
     assert line.startswith(
-        "algorithm.name: ppo calls the role judge_for_test: Judge.mark: no dispatch protocol is named 'dp_prto'. Known:"
+        "algorithm.name: ppo calls the role judge_for_test: Judge.mark: no dispatch protocol is named 'dp_prto'; did"
     )
 
 
