@@ -14,6 +14,7 @@ from hybridflow.dispatch.protocol import Call, Protocol, protocols, register
 from hybridflow.dispatch.rows import concat, count, groups, join, split, take
 
 __all__ = [
-    "Call", "Interface", "Method", "Protocol", "Reads", "Result", "RowsT", "Streamed", "concat", "count", "declarations",
-    "groups", "join", "methods", "protocols", "register", "split", "take", "unknown_protocols", "using", "with_columns",
+    "Call", "Interface", "Method", "Protocol", "Reads", "Result", "RowsT", "Streamed", "concat", "count",
+    "declarations", "groups", "join", "methods", "protocols", "register", "split", "take", "unknown_protocols",
+    "using", "with_columns",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hybridflow.config import sections
 from hybridflow.conformance.discovery import REGISTRIES, Registered, ours, registered
 from hybridflow.registry import import_plugins
 
@@ -19,10 +20,13 @@ FindIn = Callable[[str], Registered]
 def forgetting(module: str) -> Iterator[None]:
     """What a user's module registers meanwhile is taken out again; what is ours stays, as its modules do."""
     before = {registry.kind: set(registry.registered) for registry in REGISTRIES}
+    known = {*sections._added}
     try:
         yield
     finally:
         sys.modules.pop(module, None)
+        for section in {*sections._added} - known:
+            del sections._added[section]
         for registry in REGISTRIES:
             for name, part in registry.registered.items():
                 if name not in before[registry.kind] and not ours(part):
