@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from hybridflow.errors import LONGEST_SHOWN
+from hybridflow.observe import terminal
+
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OFFLINE = "HF_HUB_OFFLINE"
 
@@ -23,7 +26,9 @@ def fetched(id: str, config: str | None, revision: str | None) -> dict[str, list
     try:
         from datasets import DatasetDict, load_dataset
 
-        found = load_dataset(id, config, revision=revision)
+        terminal.complain(terminal.one_line(f"fetching {id} from the hub, unless it is there already"))
+        with terminal.tamed():
+            found = load_dataset(id, config, revision=revision)
     except Exception as error:  # of the network, of the hub, of a dataset that only code can read
         raise ValueError(_unreachable(id, revision, error)) from error
     assert isinstance(found, DatasetDict)
@@ -33,7 +38,7 @@ def fetched(id: str, config: str | None, revision: str | None) -> dict[str, list
 def _unreachable(id: str, revision: str | None, error: Exception) -> str:
     folder = id.rpartition("/")[2]
     at = f" --revision {revision}" if revision else ""
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    reason = " ".join(str(error).split())[:LONGEST_SHOWN] or type(error).__name__
     offline = f" ({OFFLINE} is set)" if os.environ.get(OFFLINE) else ""
     return (
         f"there is no file or folder {id}, and as a dataset of the hub it cannot be had{offline}: {reason}. Where "

@@ -34,7 +34,7 @@ class RowsTask(PreferenceTask):
 
     Args:
         path: a file, a glob, a folder, or a list of them; or the id of a dataset on the hub.
-        held_out_path: the same, of rows to measure on.
+        held_out_path: the same, of rows to measure on. Alone it is enough where nothing is learned.
         held_out_fraction: of the questions in `path`, those to measure on, chosen by the hash of the prompt.
         split, held_out_split: splits of a dataset that has several.
         config: the configuration of a dataset that has several.
@@ -51,7 +51,7 @@ class RowsTask(PreferenceTask):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        path: str | Sequence[str],
+        path: str | Sequence[str] | None = None,
         held_out_path: str | Sequence[str] | None = None,
         held_out_fraction: HeldOut = None,
         split: str | None = None,
@@ -69,7 +69,7 @@ class RowsTask(PreferenceTask):
         if sum(map(bool, (held_out_path, held_out_fraction, held_out_split))) > 1:
             raise ValueError("held_out_path, held_out_fraction, held_out_split: more than one is given; give one")
         fraction = held_out_fraction or HELD_OUT_FRACTION
-        splits = open_rows("path", path, config, revision)
+        splits = open_rows("path", path, config, revision) if path else {"train": ()}
         train = row_paths.train_split(splits, split or "")
         learned = splits[train]
         measured: Sequence[RowFile] = ()
@@ -83,11 +83,16 @@ class RowsTask(PreferenceTask):
         self._path = path
         self._rows = Rows([*learned, *measured])
         if not len(self._rows):
-            raise ValueError(f"path: {path} has no rows")
+            raise ValueError(f"path: {path or held_out_path} has no rows")
         given = {name: column for name, column in (columns or {}).items() if column}
         self.mapper = self._mapper(format, given, prompt_template or "")
         first_measured = sum(map(len, learned)) if measured else None
         self.index = index_questions(self._rows, self.mapper, first_measured, fraction)
+        if path and not self.size("train"):
+            raise ValueError(
+                f"path: no row of {path} is left to learn from: {self.size('held_out')} are held out, and "
+                f"{self.index.shared} ask the same"
+            )
         self.carries = self.index.carries
         self.fingerprint = self.index.fingerprint
 
@@ -121,7 +126,7 @@ class RowsTask(PreferenceTask):
     def notes(self) -> Sequence[str]:
         rows = {split: len(numbers) for split, numbers in self.index.numbers.items()}
         lines = [
-            f"task rows: {self._path}: {rows['train']} rows to learn from, {rows['held_out']} held out: "
+            f"task rows: {self._path or 'nothing'}: {rows['train']} rows to learn from, {rows['held_out']} held out: "
             f"{self._measured}",
             f"task.options.format: {self.mapper}",
         ]
@@ -217,7 +222,7 @@ def _check_paths(**options: object) -> None:
         paths = value if isinstance(value, list | tuple) else [value]
         if value is not None and not (paths and all(isinstance(path, str) and path for path in paths)):
             raise ValueError(f"{name}: {shown(value)} given; a path was expected, or a list of them")
-    if options["path"] is None:  # as the file of settings has it
+    if not any(options.values()):
         raise ValueError("path: must be given: task.options.path=FILE, FOLDER, '*.parquet' or OWNER/DATASET")
 
 

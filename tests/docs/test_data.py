@@ -54,7 +54,7 @@ def commands() -> list[list[str]]:
     lines = [line for block in blocks(PAGE) if block.language == "bash" for line in block.text.splitlines()]
     [mine] = [shlex.split(line, comments=True)[0].removeprefix("MINE=") for line in lines if line.startswith("MINE=")]
     whole = [line.replace("$MINE", mine) for line in lines if line.startswith("hybridflow") and "…" not in line]
-    return [shlex.split(line, comments=True)[1:] for line in whole if " data " not in line]
+    return [shlex.split(line, comments=True)[1:] for line in whole if line.split()[1] not in ("data", "evaluate")]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

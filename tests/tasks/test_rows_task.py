@@ -120,6 +120,22 @@ def test_a_file_of_its_own_is_held_out_and_what_it_asks_is_not_trained_on(tmp_pa
     assert "task rows: 3 rows are left out of train: held_out asks the same" in task.notes()
 
 
+def test_what_is_only_measured_on_needs_no_other_rows(tmp_path: Path) -> None:
+    task = build_rows(None, held_out_path=str(write_jsonl(tmp_path, QA)))  # type: ignore[arg-type]
+    assert len(asked(task, "held_out")) == 20 and task.size("train") == 0
+    assert len(FittedTask(task, Limits(999, 4), TooLong.error, {"held_out": "rows"}).look()) == 2
+    with pytest.raises(DataError, match="split 'train' is empty, and there is nothing to learn from"):
+        fitted(task).look()
+
+
+def test_rows_that_are_all_held_out_leave_nothing_to_learn_from(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path, QA)
+    with pytest.raises(ConfigError, match=r"rows.jsonl is left to learn from: 20 are held out, and 20 ask the same"):
+        build_rows(file, held_out_path=str(file))
+    with pytest.raises(ConfigError, match=r"is left to learn from: 1 are held out, and 0 ask the same"):
+        build_rows(write_jsonl(tmp_path, QA[:1]))
+
+
 def test_splits_of_a_saved_dataset_and_of_a_folder_s_files(tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
@@ -182,16 +198,14 @@ def test_a_template_alone_leaves_the_rest_to_the_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [{"prompt": "1?", "solution": "1"}, {"problem": "1?", "Target": "1"}])
 def test_an_answer_that_nobody_takes_is_no_prompt_alone(row: dict[str, str], tmp_path: Path) -> None:
     [prompt, answer] = row
-    file = write_jsonl(tmp_path, [{**row, "n": n} for n in range(9)])
+    file = write_jsonl(tmp_path, [{**row, prompt: f"{n}?"} for n in range(9)])
     own = {"prompt": prompt} if prompt == "problem" else {}
-    with pytest.raises(
-        ConfigError, match=rf"reads no answer, but there is a column '{answer}'; take it .*columns.answer"
-    ):
+    said = f"reads no answer, but there is a column '{answer}'; take it .*columns.answer={answer}"
+    with pytest.raises(ConfigError, match=said):
         build_rows(file, columns=own)
-    taken = build_rows(file, columns={"prompt": prompt, "answer": answer}, held_out_fraction=0.9)
-    assert taken.size("held_out") == 9 and taken.example("held_out", 0).answer == "1"
+    assert build_rows(file, columns={"prompt": prompt, "answer": answer}).example("train", 0).answer == "1"
     if prompt == "prompt":
-        assert build_rows(file, format="trl").example("held_out", 0).answer == ""
+        assert build_rows(file, format="trl").example("train", 0).answer == ""
 
 
 BAD_LINES = {
