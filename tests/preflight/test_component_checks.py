@@ -52,7 +52,7 @@ def test_what_comes_with_hybridflow_is_sound(option: str) -> None:
             "algorithm.reward_kl_control.options.target: -1 given",
             "more than 0",
         ),
-        (["algorithm.advantage.name=none"], "algorithm.advantage.name: nothing given, and ppo", "one of gae, grpo, re"),
+        (["algorithm.advantage.name=none"], "algorithm.advantage.name: nothing given, and ppo", "one of gae, g"),
         (["algorithm.advantage.name=gea"], "algorithm.advantage.name: no advantage estimator", "did you mean 'gae'"),
         (["+algorithm.advantage.options.lamda=1"], "algorithm.advantage.options.lamda: no such option", "lam=0.95"),
         (
