@@ -76,7 +76,7 @@ class GraderRegistry(Registry[Grader]):
         return name in self and name in self._token_rewards
 
 
-graders = GraderRegistry("hybridflow.tasks.builtin_graders")
+graders = GraderRegistry("hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders")
 
 
 @dataclass(frozen=True)
