@@ -9,8 +9,9 @@ import pytest
 
 from hybridflow.conformance.expectations import violations
 from hybridflow.conformance.task_checks import try_grader
+from hybridflow.options import taken_by
 from hybridflow.tasks import graders
-from hybridflow.tasks.grader_registry import bind
+from hybridflow.tasks.grader_registry import bind, options_shell
 from tests.docs.blocks import ROOT, write_files
 
 PAGE = "docs/graders.md"
@@ -35,7 +36,10 @@ def test_its_graders_meet_all_expectations(tmp_path: Path, monkeypatch: pytest.M
         assert violations(lambda name=name, own=own: try_grader(graders.get(name), **own)) == [], name  # type: ignore[misc]
 
 
-def test_its_table_has_our_graders() -> None:
+def test_its_table_has_our_graders_and_their_options() -> None:
     page = (ROOT / PAGE).read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     ours = [name for name in graders if graders.get(name).__module__.startswith("hybridflow.tasks.")]
-    assert [name for name in ours if f"| `{name}` |" not in page and name != "has_seven"] == []
+    assert [name for name in ours if name not in rows and name != "has_seven"] == []
+    options = {name: taken_by(options_shell(graders.get(name))) for name in ours}
+    assert [(name, option) for name in ours for option in options[name] if f"`{option}`" not in rows[name]] == []
