@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,7 @@ class MlflowSink(MetricSink):
         known = self._client.get_experiment_by_name(experiment)
         number = known.experiment_id if known else self._client.create_experiment(experiment)
         run: str = self._client.create_run(number, run_name=self.context.config.run.name).info.run_id
-        params = [Param(key, value[:500]) for key, value in _flat(_settings(self.context)).items()]
+        params = [Param(_of_mlflow(key), value[:500]) for key, value in _flat(_settings(self.context)).items()]
         for first in range(0, len(params), 100):  # its servers take no more at once, nor longer ones
             self._client.log_batch(run, params=params[first : first + 100])
         return run
@@ -148,7 +149,8 @@ class MlflowSink(MetricSink):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in metrics.items()])
+        values = [Metric(_of_mlflow(name), value, now, step) for name, value in metrics.items()]
+        self._client.log_batch(self._id, metrics=values)
 
     def close(self) -> None:
         self._client.set_terminated(self._id, "FAILED" if self.run_failed else "FINISHED")
@@ -188,6 +190,12 @@ def _settings(context: SinkContext) -> dict[str, Any]:
 
     settings: dict[str, Any] = yaml.safe_load(resolved_yaml(context.config))
     return settings
+
+
+def _of_mlflow(name: str) -> str:
+    """Return a name as MLflow takes it, whose names are paths of files: `validation/pass@4` has an `_` there."""
+    parts = (re.sub(r"[^\w. -]", "_", part) for part in name.split("/"))
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:

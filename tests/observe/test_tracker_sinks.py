@@ -16,6 +16,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import SinkContext, open_sinks
+from hybridflow.observe.tracker_sinks import _of_mlflow
 from hybridflow.preflight import load
 
 
@@ -64,6 +65,21 @@ def test_tensorboards_writer_needs_neither_torch_nor_tensorflow(tmp_path: Path) 
         "print([name for name in ('torch', 'tensorflow', 'pandas') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("reward/mean", "reward/mean"),
+        ("validation/pass@4/a:b", "validation/pass_4/a_b"),
+        ("validation/accuracy/../x", "validation/accuracy/_/x"),
+        ("a//b é", "a/_/b é"),
+    ],
+)
+def test_mlflow_takes_every_name(name: str, taken: str) -> None:
+    validation = pytest.importorskip("mlflow.utils.validation")
+    assert _of_mlflow(name) == taken
+    validation._validate_metric_name(taken)
 
 
 def test_mlflow_keeps_one_run_in_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

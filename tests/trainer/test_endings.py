@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -48,3 +49,6 @@ def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
     assert lines[-1].endswith("RuntimeError: the grader lost its marbles")
     assert "grader 'breaks' failed on the response '" in lines[-1] and "(answer '" in lines[-1]
     assert "my_grader.py" in output, "the grader's own traceback is shown"
+    record = json.loads((place / "runs/broken/run.json").read_text())
+    assert record["status"] == "failed" and "the grader lost its marbles" in record["error"]
+    assert "compute_reward failed" in (place / "runs/broken/logs/main-0.log").read_text()
