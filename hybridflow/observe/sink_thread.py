@@ -72,14 +72,15 @@ class SinkThread(Generic[T]):
         except Full:
             log.debug("metric sink %r: its thread is left to the end of the process", self.name)
 
-    def wait(self, until: float) -> None:
-        """Wait for the thread's end until that time of `monotonic`, and tell what is missing in the sink."""
+    def wait(self, until: float) -> bool:
+        """Wait for the thread's end until that time of `monotonic`; tell what is missing; return whether it came."""
         self._thread.join(max(0.0, until - monotonic()))
         missing = self._left_out + (self._waiting.qsize() if self._thread.is_alive() else 0)
         if self._thread.is_alive():
             self._tell(f"was not done when the run ended, and was not waited for any longer: {missing} lines wait")
         elif missing and not self.failed:
             self._tell(f"could not keep up: {missing} lines are not in it")
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         try:

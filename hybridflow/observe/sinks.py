@@ -94,6 +94,11 @@ class MetricSink(ABC):
         """Let go of what is open."""
         return
 
+    @classmethod
+    def abandon(cls) -> None:
+        """Let the process end although a sink of this kind hangs; called on another thread than the sink's."""
+        return
+
 
 metric_sinks: Registry[type[MetricSink]] = Registry("metric sink", "hybridflow.observe.tracker_sinks", of=MetricSink)
 
@@ -168,6 +173,9 @@ class OpenSinks:
             with terminal.tamed():  # clients of servers tell where their pages are
                 thread.open(OPEN_WAIT_S)
             self._beside[name] = thread
+        except TimeoutError as error:
+            metric_sinks.get(name).abandon()
+            raise HybridFlowError(f"trainer.metric_sinks: {name!r} cannot be opened: {error}; leave it out") from error
         except (HybridFlowError, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -201,8 +209,9 @@ class OpenSinks:
     def _wait(self) -> None:
         until = monotonic() + CLOSE_WAIT_S
         with terminal.tamed():
-            for thread in self._beside.values():
-                thread.wait(until)
+            for name, thread in self._beside.items():
+                if not thread.wait(until):
+                    metric_sinks.get(name).abandon()
         failed = self._failed | {name: thread.failed for name, thread in self._beside.items()}
         for name, when in failed.items():
             if when not in ("", CLOSING):

@@ -11,15 +11,19 @@ import math
 import os
 import re
 import secrets
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, cast
 
 import yaml
 
 from hybridflow.observe.sinks import MetricSink, SinkContext, metric_sinks
 
+ABANDON_WAIT_S = 5.0
 CLIENT_WAIT_S = 45.0  # less than a sink has in all, so that a client says itself what it waits for
 
 
@@ -107,6 +111,23 @@ class WandbSink(MetricSink):
 
     def close(self) -> None:
         self._run.finish(exit_code=int(self.run_failed))
+
+    @classmethod
+    def abandon(cls) -> None:
+        """End the client's own process, which the end of this one would wait for; its files are there for a sync."""
+        for pid in _children("wandb-core"):
+            os.kill(pid, signal.SIGKILL)
+        forgetting = Thread(target=cls._forget, daemon=True)
+        forgetting.start()
+        forgetting.join(ABANDON_WAIT_S)
+
+    @staticmethod
+    def _forget() -> None:
+        """Take back what the client does when this process ends: it would complain that its own is gone."""
+        import wandb
+
+        with suppress(Exception):
+            wandb.teardown()
 
 
 @metric_sinks.register("mlflow")
@@ -204,6 +225,17 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
     for name, value in tree.items():
         flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {f"{above}{name}": str(value)}
     return flat
+
+
+def _children(program: str) -> list[int]:
+    """Return the processes that this one has started and that run a program of that name."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            name, _, rest = file.read_text(encoding="utf-8", errors="replace").partition("(")[2].rpartition(")")
+            if name == program and int(rest.split()[1]) == os.getpid():
+                found.append(int(file.parent.name))
+    return found
 
 
 def _kept_id(file: Path) -> str:

@@ -133,6 +133,7 @@ class Hanging(MetricSink):
     """Waits in its first step until it is let go, as a client does whose server is away."""
 
     let_go = threading.Event()
+    abandoned = 0
     run_failed_seen: list[bool] = []  # noqa: RUF012
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -141,12 +142,17 @@ class Hanging(MetricSink):
     def close(self) -> None:
         self.run_failed_seen.append(self.run_failed)
 
+    @classmethod
+    def abandon(cls) -> None:
+        cls.abandoned += 1
+
 
 @pytest.fixture
 def hanging(context: SinkContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(metric_sinks, "_components", {**metric_sinks.registered, "hanging": Hanging})
     monkeypatch.setattr(Hanging, "let_go", threading.Event())
     monkeypatch.setattr(Hanging, "run_failed_seen", [])
+    monkeypatch.setattr(Hanging, "abandoned", 0)
     yield
     Hanging.let_go.set()
 
@@ -161,6 +167,7 @@ def test_one_that_hangs_holds_neither_a_step_nor_the_end(
             sinks.log_step(step, METRICS)
             threading.Event().wait(0.001)  # the other sink keeps up
     assert [step for step, _ in Kept.opened[0].given] == list(range(20)) and Kept.opened[0].closed == 1
+    assert Hanging.abandoned == 1
     full, end = caplog.messages
     assert re.fullmatch(r"metric sink 'hanging' takes no more at step [345], with 3 lines waiting: .* meanwhile", full)
     assert re.search(
@@ -173,7 +180,7 @@ def test_what_is_left_at_the_end_is_waited_for(context: SinkContext, hanging: No
         sinks.log_step(0, METRICS)
         Hanging.let_go.set()
         raise ZeroDivisionError
-    assert Hanging.run_failed_seen == [True]
+    assert Hanging.run_failed_seen == [True] and Hanging.abandoned == 0
 
 
 def test_one_that_takes_too_long_to_open_ends_the_run(context: SinkContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,8 @@ def test_an_earlier_run_is_moved_once_all_is_built(
     def stop(*given: Any) -> None:
         raise HybridFlowError("the training itself failed")
 
-    monkeypatch.setattr(trainer, "build", lambda *given: SimpleNamespace(algorithm=SimpleNamespace(components=())))
+    built = SimpleNamespace(algorithm=SimpleNamespace(components=(), learner="actor"), pools={})
+    monkeypatch.setattr(trainer, "build", lambda *given: built)
     monkeypatch.setattr(trainer, "train", stop)
     before = contents(tmp_path / "mine")
     for said in ("", "did not end, and had saved nothing: this one begins at step 0"):
@@ -91,4 +92,7 @@ def test_an_earlier_run_is_moved_once_all_is_built(
         assert said in printed and ("begins at step 0" in printed) == bool(said)
     assert f"what an earlier run left is now in {tmp_path}/mine/earlier-2" in printed
     assert contents(tmp_path / "mine/earlier-1") == before
-    assert sorted(entry.name for entry in (tmp_path / "mine").iterdir()) == ["config.yaml", "earlier-1", "earlier-2"]
+    records = ["events.jsonl", "logs", "run.json", "tensorboard"]
+    there = sorted(entry.name for entry in (tmp_path / "mine").iterdir())
+    assert there == ["config.yaml", "earlier-1", "earlier-2", *records]
+    assert json.loads((tmp_path / "mine/run.json").read_text())["error"] == "the training itself failed"
