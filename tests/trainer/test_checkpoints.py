@@ -33,6 +33,15 @@ def saved(ran: Ran) -> dict[str, Any]:
     return {name: entry for name, entry in files.items() if "/" in name and not name.endswith(".metadata")}
 
 
+def scalars(ran: Ran, name: str) -> list[tuple[int, float]]:
+    """What TensorBoard shows of a metric."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(ran.folder / "tensorboard"))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
 def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
     assert uninterrupted.status == 0, uninterrupted.output
     assert resumed.status == 0, resumed.output
@@ -49,6 +58,10 @@ def test_ppo_interrupted_in_its_second_step(ppo: Ran, interrupted: Ended, launch
     assert len(list((resumed.folder / "checkpoints").glob("step-*"))) == 1
     assert {name.split("/")[0] for name in saved(resumed)} == {"actor", "critic"}
     assert_alike(resumed, ppo)
+    record = json.loads((resumed.folder / "run.json").read_text())
+    assert record["status"] == "ended" and [one["status"] for one in record["earlier"]] == ["interrupted"]
+    assert scalars(resumed, "reward/mean") == scalars(ppo, "reward/mean") != []
+    assert scalars(resumed, "validation/accuracy") == scalars(ppo, "validation/accuracy") != []
 
 
 def test_generation_apart_and_a_step_that_was_not_saved(apart: Ran, launch: Launch) -> None:
