@@ -20,6 +20,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
 from hybridflow.placement import started_roles
+from hybridflow.preflight.hub_downloads import fetched
 
 if TYPE_CHECKING:
     from hybridflow.trainer.answer_statistics import Comparison
@@ -96,14 +97,18 @@ def _job(place: Path, run: SavedModel | None, overrides: list[str], options: arg
 
 @contextmanager
 def _model_folder(model: str) -> Iterator[tuple[Path, SavedModel | None]]:
-    """Have the Hugging Face folder of a model: its own, that of a run's end, or an export of a checkpoint."""
+    """Have the folder of a model: its own, the hub's, that of a run's end, or an export of a checkpoint."""
     from hybridflow.trainer.saved_run import find, is_run
 
     if not is_run(model):
+        try:
+            model = fetched(model)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if not (Path(model) / "config.json").is_file():
             raise ConfigError(
                 f"{model}: there is no model: a Hugging Face folder (with a config.json), a run folder or a checkpoint "
-                "of one, as runs/mine:40, was expected"
+                "of one, as runs/mine:40, or one of the hub, as owner/name@main, was expected"
             )
         yield Path(model).absolute(), None
         return
