@@ -22,10 +22,10 @@ SUBCOMMANDS = {
     "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
     "evaluate": "answers of a model to held-out questions: hybridflow evaluate MODEL [MODEL] [key=value ...]",
     "export": "the model of a run as a Hugging Face folder: hybridflow export RUN[:STEP] --out FOLDER",
-    "algorithms": "the algorithms, their papers, roles and parts: hybridflow algorithms [MODULE ...]",
+    "algorithms": "the algorithms, their papers, roles and components: hybridflow algorithms [MODULE ...]",
     "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",
     "data": "look at a file of rows or a task: hybridflow data PATH|TASK [MODEL] [key=value ...]",
-    "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ...",
+    "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ... [key=value ...]",
     "model": "make a model folder: hybridflow model --help",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
