@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 from tests import units
+from tests.forked_ranks import fork_server
 from tests.spmd import Ranks, lacking
 from tests.tiny import tiny_model
 
@@ -70,6 +71,16 @@ def ranks() -> Iterator[GetRanks]:
     """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module."""
     with starting_ranks() as get:
         yield get
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[dict[str, str]]:
+    """The environment of runs whose ranks are forked from a process that has imported the engines; nothing on GPUs."""
+    if torch.cuda.device_count():
+        yield {}
+    else:
+        with fork_server() as environment:
+            yield environment
 
 
 @pytest.fixture

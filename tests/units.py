@@ -1,7 +1,7 @@
 """How `make test` shares tests out to its processes: those that share ranks, a cluster or whole runs stay together.
 
-Each process of pytest-xdist has session fixtures of its own; two of them would start the same ranks twice. All other
-tests go out by the file, as a process has nothing left to do.
+Each process of pytest-xdist has session fixtures of its own; two of them would start the same ranks twice, or import
+the engines twice to fork ranks from. All other tests go out by the file, as a process has nothing left to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ WHOLE_RUNS = ("checkpoints", "endings", "reward_model", "rlhf", "runs", "second_
 UNITS = {
     "whole runs": tuple(f"tests/trainer/test_{name}.py" for name in WHOLE_RUNS),
     "ranks": ("tests/engines/", "tests/parallel/", "tests/resharding/", "tests/workers/"),
-    "flows": ("tests/trainer/test_flows.py",),
+    "flows": (
+        "tests/trainer/test_flows.py",
+        "tests/conformance/test_flow_checks.py",
+        *(f"tests/docs/test_{name}.py" for name in ("data_plane", "distillation", "extend", "protocols")),
+    ),
     "cluster": ("tests/controller/",),
 }
 # A test that asks for one of these fixtures must be in that unit.

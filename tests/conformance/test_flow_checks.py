@@ -28,9 +28,9 @@ TOLD = {
 
 
 @pytest.mark.ranks
-def test_each_mistake_is_told_by_name() -> None:
+def test_each_mistake_is_told_by_name(forks: dict[str, str]) -> None:
     command = [sys.executable, "-m", "hybridflow", "check", "tests.conformance.planted"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **forks}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
     lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from mypy import api
 
 PROGRAM = """
@@ -30,6 +33,14 @@ class Mine(ActorRole[Batch]):
 def on_a_rank(worker: Mine, rows: Batch) -> None:
     reveal_type(worker.compute_log_prob(rows))
 """
+
+
+@pytest.fixture(autouse=True)
+def recursion_limit() -> Iterator[None]:
+    """Mypy raises it for the process, and leaves it; what is nested without end then costs others half a minute."""
+    before = sys.getrecursionlimit()
+    yield
+    sys.setrecursionlimit(before)
 
 
 def test_both_sides_of_a_method_are_typed(tmp_path: Path) -> None:

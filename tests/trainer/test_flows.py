@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -57,10 +59,10 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared(tiny: Callable[..., Path]) -> Iterator[Shared]:
+def shared(tiny: Callable[..., Path], forks: dict[str, str]) -> Iterator[Shared]:
     """The roles of Safe-RLHF, which are those of all the others."""
     model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
-    with start_shared_roles([config_of(model, "safe_rlhf")], print) as stage:
+    with patch.dict(os.environ, forks), start_shared_roles([config_of(model, "safe_rlhf")], print) as stage:
         yield Shared(stage, model)
 
 

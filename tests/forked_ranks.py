@@ -1,0 +1,115 @@
+"""Ray's processes, forked from one that has imported the engines: what they run is the same, but for the imports.
+
+Those take a rank nine of the twelve seconds that it computes in a short run. Ray asks RAY_RUNTIME_ENV_HOOK what starts
+its processes (`py_executable`): here this file. It hands its arguments, environment and outputs over to a server that
+forks, and stays for as long as the fork does; each of the two ends with the other.
+
+A fork does not show in /proc the environment that `processes.marked` finds a run's processes by. So where a test counts
+what is left of a run, it starts ranks as users do.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+SOCKET = "HYBRIDFLOW_TEST_FORKS"
+MOST_BYTES = 1 << 18
+
+
+@contextmanager
+def fork_server() -> Iterator[dict[str, str]]:
+    """Serve while in the block; yield the environment of a run whose ranks are to be forked."""
+    with tempfile.TemporaryDirectory(prefix="hybridflow-forks-") as folder:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind(f"{folder}/socket")
+        listening.listen(64)
+        descriptor = listening.fileno()
+        command = [sys.executable, "-m", "tests.forked_ranks", str(descriptor)]
+        root = Path(__file__).parents[1]
+        server = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, pass_fds=[descriptor])
+        listening.close()
+        try:
+            yield {"RAY_RUNTIME_ENV_HOOK": "tests.forked_ranks.forked", SOCKET: f"{folder}/socket"}
+        finally:
+            server.kill()
+            server.communicate()
+
+
+def forked(runtime_env: dict[str, object] | None) -> dict[str, object]:
+    """Ray's hook: let this file start the processes."""
+    return {**(runtime_env or {}), "py_executable": f"{sys.executable} -ISs {__file__} {os.environ[SOCKET]}"}
+
+
+def ask(path: str, arguments: list[str]) -> int:
+    """Have the server run a program of Python in a fork; its exit status, once it has ended."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.connect(path)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_BYTES)
+        message = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
+        server.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+        return int(server.recv(16) or b"1")
+
+
+def serve(listening: socket.socket) -> None:
+    """Fork for each that asks, until whoever started this is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that mind a fork
+    while listening in select.select([0, listening], [], [])[0]:
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            listening.close()
+            mind(client)
+        client.close()
+
+
+def mind(client: socket.socket) -> NoReturn:
+    """Fork, and see to it that neither the fork nor whoever asked for it outlives the other."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    message, ancillary, _, _ = client.recvmsg(MOST_BYTES, socket.CMSG_SPACE(3 * 4))
+    outputs = array.array("i", ancillary[0][2])
+    child = os.fork()
+    if child == 0:
+        client.close()
+        run(*json.loads(message), outputs)
+    ended = os.pidfd_open(child)
+    if client in select.select([client, ended], [], [])[0]:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    client.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
+    os._exit(0)
+
+
+def run(arguments: list[str], environment: dict[str, str], folder: str, outputs: array.array[int]) -> NoReturn:
+    """Be `python ARGUMENTS`."""
+    for number, descriptor in enumerate(outputs):
+        os.dup2(descriptor, number)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = arguments
+    sys.path[0] = os.path.dirname(arguments[0])
+    runpy.run_path(arguments[0], run_name="__main__")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    if sys.argv[1].isdecimal():
+        sys.modules["ray"] = None  # type: ignore[assignment]  # it reads a process' settings when it is imported
+        import tests.preloaded  # noqa: F401
+
+        del sys.modules["ray"]
+        serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        sys.exit(ask(sys.argv[1], sys.argv[2:]))
