@@ -65,11 +65,13 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
                 file.write(as_json(line, ensure_ascii=False) + "\n")
 
     def _own_entries(self, rollout: Batch, row: int) -> dict[str, Any]:
-        """Return what each of several graders gave for a row, and its values of tokens."""
-        entries: dict[str, Any] = {}
-        if "grades" in rollout:
+        """Return what each of `reward.graders` gave for a row, and its values of tokens.
+
+        A flow may have had columns of these names before there were graders that give them: they are written as they
+        are.
+        """
+        entries: dict[str, Any] = {name: rollout[name][row] for name in ("grades", "token_rewards") if name in rollout}
+        if "grades" in entries and self.context.config.reward.graders:
             names = [grader.name for grader in self.graders]
-            entries["grades"] = dict(zip(names, rollout.dense("grades")[row].tolist(), strict=True))
-        if "token_rewards" in rollout:
-            entries["token_rewards"] = rollout.ragged("token_rewards")[row]
+            entries["grades"] = dict(zip(names, entries["grades"].tolist(), strict=True))
         return entries

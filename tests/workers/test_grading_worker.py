@@ -94,6 +94,12 @@ def test_one_grader_gives_rewards_alone(make: Make) -> None:
     assert baseline.dense("baseline_rewards").tolist() == [1.0, 0.0]
 
 
+def test_a_users_own_column_of_that_name_is_written_as_it_is(make: Make, tmp_path: Path) -> None:
+    worker = make(RewardWorker)
+    worker.log_rollouts(build_rows("12", grades=[0.5]), step=0, folder=str(tmp_path / "rollouts"))
+    assert json.loads((tmp_path / "rollouts/rank0.jsonl").read_text())["grades"] == 0.5
+
+
 def test_values_of_tokens_are_a_column_over_the_response(make: Make) -> None:
     """0.25 a token, and 1 for the token with which the first character ends; of several graders their weighted sum."""
     worker = make(RewardWorker, grader="steps")
