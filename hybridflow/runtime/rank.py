@@ -65,8 +65,15 @@ class Rank:
         return self._reported(pool, "start", place)
 
     def write_log(self, pool: str, prefix: str) -> bytes:
-        """Write this process's log to a file whose name begins so, and report."""
-        return self._reported(pool, "write_log", lambda: logs.write_to(Path(f"{prefix}{self._rank}.log")))
+        """Write this process's log to a file whose name begins so, and report. Without a disk for it there is none."""
+
+        def write() -> None:
+            try:
+                logs.write_to(Path(f"{prefix}{self._rank}.log"))
+            except OSError as error:  # of a machine that does not have the run's disk
+                log.warning("no log file on this machine: %s", error)
+
+        return self._reported(pool, "write_log", write)
 
     def make_meeting_folder(self) -> str:
         """Make a folder on this node, which is swept away once this process is gone."""

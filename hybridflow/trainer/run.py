@@ -124,7 +124,8 @@ def _archive_previous(config: Config, folder: RunFolder, live: Live) -> None:
 
 def _write_logs(running: Running, folder: RunFolder) -> None:
     """Give every process its log file, now that what an earlier run left is out of the way."""
-    logs.write_to(folder.logs / "driver.log")
+    with writing(folder.logs):
+        logs.write_to(folder.logs / "driver.log")
     for pool in running.pools.values():
         pool.write_logs(folder.logs)
 
