@@ -11,6 +11,7 @@ import gzip
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
@@ -47,12 +48,15 @@ def unpacked(file: Path, ending: str, write: Write) -> Path:
         write(file, part)
         part.replace(target)
     except OSError as error:
+        if error.filename == str(file):
+            raise ValueError(f"{file}: {error.strerror}") from error
         raise ValueError(
             f"{file} is unpacked into {folder}, which failed: {error.strerror or error}; set XDG_CACHE_HOME to a "
             "folder with room"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # which the error above has told already
+            part.unlink()
     return target
 
 

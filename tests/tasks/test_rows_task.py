@@ -326,6 +326,32 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
         build_rows(file)
 
 
+@pytest.mark.parametrize("way", ["gzip", "zstd", "parquet", "array"])
+def test_a_file_that_may_not_be_unpacked_is_named_and_not_the_folder_of_what_is(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = WRITERS[way](tmp_path, QA)
+    opened = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == file:
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigError, match=f"{file.name}: Permission denied$"):
+        build_rows(file)
+
+
+def test_a_folder_that_cannot_be_unpacked_into_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    with pytest.raises(
+        ConfigError, match=r"rows.parquet is unpacked into .*taken/hybridflow/rows, which failed: Not a dir"
+    ):
+        build_rows(write_parquet(tmp_path, QA))
+
+
 def test_a_dataset_with_a_missing_file_is_named(tmp_path: Path) -> None:
     folder = write_saved(tmp_path, QA)
     next(folder.glob("*.arrow")).unlink()
