@@ -31,7 +31,7 @@ def test_help_of_train_lists_the_groups(capsys):
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     assert "experiment: addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, " in out
-    assert "algorithm: cispo, cost_model, dapo, dpo, dr_grpo, grpo, gspo, ppo, reinforce_plus_plus, " in out
+    assert "algorithm: cispo, cost_model, dapo, dpo, dr_grpo, gdpo, grpo, gspo, ppo, " in out
     assert "cost: sevens" in out
 
 
