@@ -195,6 +195,10 @@ def test_a_sweep_runs_one_job_after_the_other(judges: Ran) -> None:
         assert (judges.folder / str(job) / "model" / "model.safetensors").is_file()
     assert judges.output.count("the loss of the reward_model had no gradient in any of 1 updates") == 1
     assert (judges.folder / "3/earlier-1/metrics.jsonl").read_text() == "{}\n"
+    table = [" ".join(line.replace("│", " ").split()) for line in judges.output.partition("sweep\n")[2].splitlines()]
+    outcomes = [line.rpartition(" ")[0].rstrip(" .0123456789") for line in table if line[:1].isdigit()]
+    failed = "2 experiment=flat failed (1)"
+    assert outcomes == ["0 experiment=reward done", "1 experiment=cost done", failed, "3 experiment=idle done"]
 
 
 def greedy_accuracy(folder: Path, rows: int) -> float:
