@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hybridflow.algorithms import Algorithm
+from hybridflow.conformance.task_checks import any_text_tokenizer
 from hybridflow.controller import Group, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
@@ -18,11 +19,14 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Placement
 from hybridflow.preflight import load
 from hybridflow.roles import CriticRole
+from hybridflow.tasks import build
 from hybridflow.trainer import checkpoint, saved_state
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints, verify
 from hybridflow.trainer.progress import Learning, Progress
 from hybridflow.trainer.saved_state import SavedState
+from hybridflow.trainer.task_rows import rows_changed
+from tests.tasks.written_rows import write_jsonl
 
 
 class Adaptive(Algorithm):
@@ -57,6 +61,21 @@ def test_the_algorithm_and_what_was_measured_come_back(tmp_path: Path) -> None:
     assert checkpoint.load(second, newest) == Progress(4, 1.5, {0: 0.1, 4: 1 / 3}, draws=12)
     assert second.algorithm.coefficient == 4 / 3
     assert checkpoint.sizes(newest) == folder.sizes()
+
+
+def test_rows_that_changed_since_a_checkpoint_are_seen(tmp_path: Path) -> None:
+    config = load("train", ["experiment=addition"])
+    file = write_jsonl(tmp_path, [{"question": f"{n}?", "answer": "1"} for n in range(9)])
+    before = build("rows", any_text_tokenizer(), {"path": str(file)})
+    folder = RunFolder(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    checkpoint.save(config, running(), folder, Progress(1, draws=1, rows_fingerprint=before.fingerprint))
+    newest = Checkpoints(folder.checkpoints).newest()
+    assert newest is not None
+    assert not rows_changed(checkpoint.rows_fingerprint(newest), before)
+    write_jsonl(tmp_path, [{"question": f"{n}?", "answer": "1"} for n in range(10)])
+    now = build("rows", any_text_tokenizer(), {"path": str(file)})
+    assert rows_changed(checkpoint.rows_fingerprint(newest), now)
 
 
 def crafted(folder: Path, **changes: Any) -> Path:
