@@ -76,7 +76,9 @@ class GraderRegistry(Registry[Grader]):
         return name in self and name in self._token_rewards
 
 
-graders = GraderRegistry("hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders")
+graders = GraderRegistry(
+    "hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders", "hybridflow.tasks.math_grader",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
