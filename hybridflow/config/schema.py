@@ -2,7 +2,8 @@
 
 Hydra composes YAML over these dataclasses; code receives them as plain objects. Sizes are global and their
 name says what they count (rows, tokens, steps, slots). `MISSING` marks what a user or an experiment must give.
-A number is annotated with its `Bounds`, or with why any number will do; `config.number_bounds` reads them.
+A number is annotated with its `Bounds`, or with why any number will do; `config.number_bounds` reads them. Its
+comment is what `config.setting_keys` tells of it, in the help and in docs/settings.md.
 The settings of roles and of the algorithm stand in `role_settings` and `algorithm_settings`; import them from here.
 """
 
