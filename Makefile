@@ -36,7 +36,7 @@ GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
   "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
 
-.PHONY: help setup train train-smollm2 test-fast test test-all test-gpu lint format clean
+.PHONY: help setup train train-smollm2 test-fast test test-all test-system test-gpu lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -81,13 +81,16 @@ lint: setup ## style, types and import contracts
 	$(BIN)/lint-imports --no-logo
 
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about three minutes)
-	$(PYTEST) -m "not slow and not ranks and not processes" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
 
 test: lint ## before a commit: lint and all tests but the slow ones (about seventeen minutes)
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
 
 test-all: lint ## lint and every test, also whole matrices of models and layouts
-	$(PYTEST) $(PYTEST_ARGS)
+	$(PYTEST) -m "not system" $(PYTEST_ARGS)
+
+test-system: setup ## the tests that need programs of the system: bubblewrap
+	$(PYTEST) -m system $(PYTEST_ARGS)
 
 # No setup: the lock is of CPU builds. PYTHON is that of an environment made as docs/install.md says.
 test-gpu: ## on GPUs and NCCL, the tests of what runs on ranks: make test-gpu PYTHON=env/bin/python

@@ -78,6 +78,7 @@ class GraderRegistry(Registry[Grader]):
 
 graders = GraderRegistry(
     "hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders", "hybridflow.tasks.math_grader",
+    "hybridflow.tasks.code_grader",
 )  # fmt: skip
 
 
