@@ -18,7 +18,7 @@ PAGE = "docs/graders.md"
 
 
 def test_its_graders_meet_all_expectations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert write_files(PAGE, tmp_path) == ["my_graders.py"]
+    assert "my_graders.py" in write_files(PAGE, tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(graders)
     monkeypatch.setattr(graders, "_components", graders.registered)
