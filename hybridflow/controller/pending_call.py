@@ -9,9 +9,10 @@ from typing import Any
 from hybridflow.batch import BatchRef, Metadata
 from hybridflow.batch.joining import concat
 from hybridflow.batch.row_operations import even_sizes
+from hybridflow.controller.call_record import CallRecord
 from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import StoredChunk, parts_of
-from hybridflow.controller.supervisor import CallRecord, Supervisor
+from hybridflow.controller.supervisor import Supervisor
 from hybridflow.dispatch import Call, Method
 from hybridflow.dispatch.message import pack
 from hybridflow.runtime.messages import CallRequest

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from math import inf
 from time import monotonic
 from typing import Any, NoReturn
@@ -14,10 +11,10 @@ from typing import Any, NoReturn
 import ray
 
 from hybridflow.controller import interrupt
+from hybridflow.controller.call_record import CallRecord, in_step, late, lost, measured, named
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
-from hybridflow.controller.process_deaths import ending
 from hybridflow.former_names import Renamed
-from hybridflow.observe.metrics import TIMES, Metrics
+from hybridflow.observe.metrics import Metrics
 from hybridflow.runtime.failure import Failure, RoleError, describe
 from hybridflow.runtime.messages import Report
 
@@ -25,39 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 SAY_AFTER_S = 30.0  # of a start: whom it waits for
-MAX_NAMED = 8  # ranks
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
-
-
-@dataclass(eq=False)
-class CallRecord:
-    """Record of one call on a group.
-
-    Attributes:
-        ranks: that were called.
-        pending: the report to come from each of them; none when all are there.
-        size: the ranks of the group.
-        step: of the algorithm, in which it was made.
-        reports: by rank; None until it is there, or if the rank is not called.
-    """
-
-    role: str
-    method: str
-    ranks: Sequence[int]
-    pending: Sequence[Any]
-    size: int
-    collect: Callable[[list[Any]], Any]
-    step: int | None = None
-    missing: int = 0
-    reports: list[Report | None] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.missing = len(self.pending)
-        self.reports = [None] * self.size
-
-    def joined(self, part: Callable[[Report], Any]) -> Any:
-        """Return what the protocol collects of a part of every report."""
-        return self.collect([None if report is None else part(report) for report in self.reports])
 
 
 class Supervisor(Renamed):
@@ -128,11 +93,11 @@ class Supervisor(Renamed):
         while record.missing:
             self._raise_again()
             if monotonic() > start + within_s:
-                self._fail(_late(record, within_s))
+                self._fail(late(record, within_s))
             if not said and monotonic() > start + SAY_AFTER_S:
                 said = True
-                late = _named(_unreported(record))
-                log.warning("%s.%s: still waiting for rank %s", record.role, record.method, late)
+                missing = named(record.unreported())
+                log.warning("%s.%s: still waiting for rank %s", record.role, record.method, missing)
             self._receive([pending for pending in record.pending if pending in self._under_way])
         return record.reports
 
@@ -149,7 +114,7 @@ class Supervisor(Renamed):
             self._receive(pending)
         joined = Metrics()
         for record in self._finished.pop(self._step, []):
-            joined.add(_measured(record))
+            joined.add(measured(record))
         return joined.result()
 
     def poll(self) -> None:
@@ -176,7 +141,7 @@ class Supervisor(Renamed):
         try:
             encoded = ray.get(pending)
         except ray.exceptions.RayError as error:
-            return Report(failure=_lost(*self._under_way[pending], error))
+            return Report(failure=lost(*self._under_way[pending], error))
         return self._decoded(pending, encoded)
 
     def _decoded(self, pending: Any, encoded: bytes) -> Report:
@@ -191,7 +156,7 @@ class Supervisor(Renamed):
     def _take_in(self, pending: Any, report: Report) -> None:
         record, rank = self._under_way.pop(pending)
         if report.failure is not None:
-            self._fail(_in_step(report.failure, record))
+            self._fail(in_step(report.failure, record))
         record.reports[rank] = report
         record.missing -= 1
         if not record.missing:
@@ -206,7 +171,7 @@ class Supervisor(Renamed):
         for pending in ready:
             failure = self._outcome(pending).failure
             if failure is not None:
-                failures.append(_in_step(failure, self._under_way[pending][0]))
+                failures.append(in_step(failure, self._under_way[pending][0]))
         self._under_way.clear()
         first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
         self._failed = RoleError(first, after)
@@ -215,68 +180,3 @@ class Supervisor(Renamed):
     def _raise_again(self) -> None:
         if self._failed is not None:
             raise self._failed
-
-
-def _measured(record: CallRecord) -> Metrics:
-    """Join what a call measured: means and sums as its protocol collects them, the maxima and minima of all its ranks.
-
-    A protocol collects from ranks that have the results, each row once. A maximum may come from any rank: a rank that
-    has no result, because it has half of a layer, may need the most memory.
-    """
-    reports = [report for report in record.reports if report is not None]
-    joined = Metrics()
-    measured = [report.metrics for report in reports if report.metrics]
-    joined.total(f"{TIMES}{record.method}", max([report.seconds for report in reports]))
-    if not measured:
-        return joined
-    collected = record.joined(lambda report: report.metrics)
-    for metrics in collected if isinstance(collected, list) else [collected]:
-        joined.add(metrics or Metrics())
-    joined.maxima.clear()
-    for metrics in measured:
-        for name, value in metrics.maxima.items():
-            joined.max(name, value)
-        for name, value in metrics.minima.items():
-            joined.min(name, value)
-    for name in [name for name in joined.maxima if name.startswith(TIMES)]:
-        joined.total(name, joined.maxima.pop(name))
-    return joined
-
-
-def _in_step(failure: Failure, record: CallRecord) -> Failure:
-    return dataclasses.replace(failure, step=record.step)
-
-
-def _unreported(record: CallRecord) -> list[int]:
-    return [rank for rank in record.ranks if record.reports[rank] is None]
-
-
-def _named(ranks: list[int]) -> str:
-    """Name the first few ranks."""
-    return ", ".join(map(str, ranks[:MAX_NAMED])) + (", …" if len(ranks) > MAX_NAMED else "")
-
-
-def _late(record: CallRecord, within_s: float) -> Failure:
-    """Describe the first rank from which there is no report."""
-    late = _unreported(record)
-    line = f"it was not done after {within_s:.0f} s; ray.start_timeout_s gives it longer"
-    if len(late) > 1:
-        line += f" (nor on {len(late) - 1} more of its {record.size} ranks)"
-    return Failure(record.role, late[0], "no report", record.method, line, line, at=0.0)
-
-
-def _lost(record: CallRecord, rank: int, error: Exception) -> Failure:
-    """Describe a call whose process has died, or did not report for another reason that Ray gives.
-
-    It counts as the first of all failures: it becomes known late, and what other ranks raise then follows from it.
-    """
-    rays_message = str(error).strip()
-    if isinstance(error, ray.exceptions.ActorDiedError):
-        place = {key: re.search(rf"^\s*{key}: (\S+)$", rays_message, re.MULTILINE) for key in ("ip", "pid")}
-        pid = int(place["pid"][1]) if place["pid"] else None
-        node = place["ip"][1] if place["ip"] else "node unknown"
-        line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, rays_message)}"
-        return Failure(record.role, rank, node, record.method, line, rays_message, at=0.0)
-    cause = getattr(error, "cause", None)
-    line = describe(cause if isinstance(cause, BaseException) else error)[0]
-    return Failure(record.role, rank, "its process", record.method, line, rays_message, at=0.0)

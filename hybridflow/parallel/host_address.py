@@ -1,4 +1,4 @@
-"""The address by which others reach this machine, and what listens where because of it. No torch."""
+"""Address by which others reach this machine, and what listens where because of it. No torch."""
 
 from __future__ import annotations
 
