@@ -56,7 +56,7 @@ class CodeTestsGrader:
             raise HybridFlowError(f"grader code_tests runs no program outside of a sandbox: {error}") from error
 
     def __call__(self, row: GradedRow) -> float:
-        tests = self.tests(row)
+        tests = row_tests(row, self._field)
         block = last_fenced_block(row.response)
         program = row.response if block is None else block
         ends = monotonic() + self._row_s
@@ -69,24 +69,25 @@ class CodeTestsGrader:
                 return 0.0
         return passed / len(tests)
 
-    def tests(self, row: GradedRow) -> list[Test]:
-        """Return the tests of a row. Raises ValueError if it has none, or something else."""
-        given = row.metadata.get(self._field)
-        if isinstance(given, str):
-            given = _parsed(given)
-        if not isinstance(given, list) or not given:
-            raise ValueError(
-                f"{self._field!r} of the row's metadata is {shown(given)}; a list of tests was expected, each "
-                "{stdin, stdout} or a text of asserts"
-            )
-        return [_test(self._field, number, test) for number, test in enumerate(given)]
-
     def _passes(self, program: str, test: Test, timeout_s: float) -> bool:
         if isinstance(test, str):
             return self._sandbox.passes(program, test, timeout_s)
         stdin, stdout = test
         ended = self._sandbox.run(program, stdin, timeout_s)
         return ended.status == 0 and _lines(ended.output) == _lines(stdout)
+
+
+def row_tests(row: GradedRow, field: str) -> list[Test]:
+    """Return the tests of a row. Raises ValueError if it has none, or something else."""
+    given = row.metadata.get(field)
+    if isinstance(given, str):
+        given = _parsed(given)
+    if not isinstance(given, list) or not given:
+        raise ValueError(
+            f"{field!r} of the row's metadata is {shown(given)}; a list of tests was expected, each {{stdin, stdout}} "
+            "or a text of asserts"
+        )
+    return [_test(field, number, test) for number, test in enumerate(given)]
 
 
 def _parsed(text: str) -> Any:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hybridflow.conformance.expectations import violations
-from hybridflow.conformance.task_checks import try_grader
+from hybridflow.conformance.task_checks import any_text_tokenizer, try_grader
 from hybridflow.options import taken_by
-from hybridflow.tasks import graders
+from hybridflow.tasks import GradedRow, build, graders
+from hybridflow.tasks.code_grader import row_tests
 from hybridflow.tasks.grader_registry import bind, options_shell
 from tests.docs.blocks import ROOT, write_files
 
@@ -34,6 +35,13 @@ def test_its_graders_meet_all_expectations(tmp_path: Path, monkeypatch: pytest.M
     for name in added:
         own = {"batched": graders.is_batched(name), "token_rewards": graders.gives_token_rewards(name)}
         assert violations(lambda name=name, own=own: try_grader(graders.get(name), **own)) == [], name  # type: ignore[misc]
+
+
+def test_its_rows_of_programs_have_tests(tmp_path: Path) -> None:
+    write_files(PAGE, tmp_path)
+    task = build("rows", any_text_tokenizer(), {"path": str(tmp_path / "programs.jsonl")})
+    rows = [task.example(split, 0).metadata for split in ("train", "held_out")]
+    assert sorted(len(row_tests(GradedRow("", "", metadata=row), "tests")) for row in rows) == [1, 2]
 
 
 def test_its_table_has_our_graders_and_their_options() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import GradedRow
-from hybridflow.tasks.code_grader import CodeTestsGrader
+from hybridflow.tasks.code_grader import CodeTestsGrader, row_tests
 from hybridflow.tasks.grader_registry import bind
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess
 
@@ -40,6 +41,23 @@ def test_it_is_refused_where_bubblewrap_makes_no_sandbox(tmp_path: Path, monkeyp
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HybridFlowError, match="cannot make a sandbox here: No permissions"):
         bind("code_tests")
+
+
+@pytest.mark.parametrize("tests", [None, [], {}, [3], [{"stdin": "1"}], [{"stdout": 3}], [""], 5])
+def test_a_row_without_tests_cannot_be_judged(tests: Any) -> None:
+    with pytest.raises(ValueError, match=r"row's metadata is"):
+        row_tests(GradedRow("", "", metadata={"tests": tests}), "tests")
+
+
+def test_tests_are_written_in_several_ways() -> None:
+    pairs = [("1 2\n", "3\n"), ("5 5", "10")]
+    for written, expected in (
+        (PAIRS, pairs),
+        (json.dumps(PAIRS), pairs),
+        (ASSERTS, ASSERTS),
+        (ASSERTS[0], ASSERTS[:1]),
+    ):
+        assert row_tests(GradedRow("", "", metadata={"tests": written}), "tests") == expected
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +183,6 @@ def test_all_tests_of_a_row_share_its_time() -> None:
     begun = time.monotonic()
     assert grade(partial, "while True: pass", PAIRS * 20) == 0.0
     assert time.monotonic() - begun < 5.0
-
-
-@system
-@pytest.mark.parametrize("tests", [None, [], {}, [3], [{"stdin": "1"}], [{"stdout": 3}], [""], 5])
-def test_a_row_without_tests_cannot_be_judged(grader: CodeTestsGrader, tests: Any) -> None:
-    with pytest.raises(ValueError, match=r"row's metadata is"):
-        grade(grader, "print(3)", tests)
 
 
 @system
