@@ -79,6 +79,7 @@ class GraderRegistry(Registry[Grader]):
 graders = GraderRegistry(
     "hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders", "hybridflow.tasks.math_grader",
     "hybridflow.tasks.code_grader",
+    "hybridflow.tasks.endpoint_graders",
 )  # fmt: skip
 
 
