@@ -34,6 +34,8 @@ OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in c
 OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
 OTHERWISE |= {("task", name) for name in ("rows", "mixture")}
 OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
+# Graders that need an option, a row's metadata, or answers of a kind of their own; each has tests of its own.
+OTHERWISE |= {("grader", name) for name in ("code_tests", "http", "json_schema", "judge", "multiple_choice", "regex")}
 
 
 @pytest.mark.parametrize("kind", list(OURS))
