@@ -125,9 +125,9 @@ class RowsTask(PreferenceTask):
 
     def notes(self) -> Sequence[str]:
         rows = {split: len(numbers) for split, numbers in self.index.numbers.items()}
+        learned = f"{self._path}: {rows['train']} rows to learn from, " if self._path else ""
         lines = [
-            f"task rows: {self._path or 'nothing'}: {rows['train']} rows to learn from, {rows['held_out']} held out: "
-            f"{self._measured}",
+            f"task rows: {learned}{rows['held_out']} held out: {self._measured}",
             f"task.options.format: {self.mapper}",
         ]
         if self.index.shared:
