@@ -211,7 +211,7 @@ def test_a_filter_may_give_what_a_run_takes(keep: Callable[..., Any]) -> None:
     assert violations(partial(component_checks.CHECKS["rollout filter"], keep)) == []
 
 
-@pytest.mark.parametrize("given", ["metrics", "means", "largest"])
+@pytest.mark.parametrize("given", ["metrics", "means", "maxima"])
 def test_a_metric_that_is_no_sum_is_told_unless_it_is_said(given: str) -> None:
     def loss(inputs: PolicyInputs) -> TokenLoss:
         found = -inputs.advantages * inputs.log_probs
