@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -87,12 +87,14 @@ def mind(client: socket.socket) -> NoReturn:
     if client in select.select([client, ended], [], [])[0]:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    client.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
+    with suppress(OSError):  # whoever asked may be gone
+        client.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
     os._exit(0)
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: str, outputs: array.array[int]) -> NoReturn:
-    """Be `python ARGUMENTS`."""
+    """Be `python ARGUMENTS`, in a process group of its own: Ray ends the whole group of a process that has ended."""
+    os.setsid()
     for number, descriptor in enumerate(outputs):
         os.dup2(descriptor, number)
     os.environ.clear()
