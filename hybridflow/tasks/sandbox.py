@@ -46,10 +46,17 @@ class Ended:
 
 
 class Sandbox:
-    """Runs programs. Raises HybridFlowError where there is no bubblewrap, or it cannot make a sandbox."""
+    """Runs programs.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        packages: a folder of Python packages that programs find as /packages.
+
+    Raises HybridFlowError where there is no bubblewrap, or it cannot make a sandbox.
+    """
+
+    def __init__(self, limits: Limits, packages: Path | None = None) -> None:
         self._limits = limits
+        self._packages = ["--ro-bind", str(packages), "/packages"] if packages else []
         found = shutil.which("bwrap")
         if found is None:
             raise HybridFlowError(f"bwrap is not on the PATH; {HINT}")
@@ -107,7 +114,7 @@ class Sandbox:
             "--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox",
             "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
             "--size", size, "--tmpfs", "/tmp", "--size", size, "--tmpfs", "/home",
-            "--ro-bind", "/usr", "/usr", *_system(), *_python(python),
+            "--ro-bind", "/usr", "/usr", *_system(), *_python(python), *self._packages,
             "--ro-bind", sandbox_launcher.__file__, "/launcher.py", "--ro-bind-data", str(program), "/program.py",
             "--remount-ro", "/", "--chdir", "/home",
             python, "-I", "-B", "-X", "utf8", "/launcher.py", mode, *map(str, numbers),

@@ -252,7 +252,15 @@ tasks: Registry[type[Task]] = Registry(
     "task",
     *(
         f"hybridflow.tasks.{name}"
-        for name in ("addition", "addition_pairs", "addition_sevens", "mixture", "rows_task", "word_sums")
+        for name in (
+            "addition",
+            "addition_pairs",
+            "addition_sevens",
+            "mixture",
+            "reasoning_gym_task",
+            "rows_task",
+            "word_sums",
+        )
     ),
     of=Task,
 )
