@@ -20,7 +20,7 @@ Test = str | tuple[str, str]
 
 @graders.register("code_tests")
 class CodeTestsGrader:
-    """1.0 if the program in the last fenced block, or else the whole response, passes all tests of the row; else 0.0.
+    """Give 1.0 if the program in the last fenced block, or else the whole response, passes all tests of the row.
 
     Args:
         field: the field of a row's metadata that has its tests: a list of `{stdin: …, stdout: …}` (or `input`,

@@ -16,7 +16,7 @@ MARKED = ("$", r"\boxed", r"\(", r"\[")
 
 @graders.register("math_verify")
 class MathVerifyGrader:
-    """1.0 if the response's mathematics equals the answer's: numbers, expressions, sets, intervals, matrices; else 0.0.
+    """Give 1.0 if the response's mathematics equals the answer's: numbers, expressions, sets, intervals; else 0.0.
 
     Args:
         timeout_s: seconds that reading a side, and comparing both, may take each; what takes longer is not equal.

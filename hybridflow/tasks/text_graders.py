@@ -30,7 +30,7 @@ LONE = re.compile(rf"(?<![\w'\u2019\\+-]){LETTER}")
 
 @graders.register("regex")
 class RegexGrader:
-    """1.0 if what the pattern finds in the response is the answer, as `exact` compares; else 0.0.
+    """Give 1.0 if what the pattern finds in the response is the answer, as `exact` compares; else 0.0.
 
     Args:
         pattern: a regular expression of Python's; of several matches the last counts.
@@ -107,7 +107,7 @@ def brevity(row: GradedRow, *, budget: Count = 256, over: Count | None = None) -
 
 @graders.register("tags")
 class TagsGrader:
-    """1.0 if a response is made of these tags, each once and in their order, and nothing but white space between them.
+    """Give 1.0 if a response is made of these tags, each once, in order, with white space between them.
 
     Args:
         tags: their names: `<think>…</think><answer>…</answer>`.
@@ -136,7 +136,7 @@ class TagsGrader:
 
 @graders.register("json_schema")
 class JsonSchemaGrader:
-    """1.0 if the response, or its last fenced block if it has one, is JSON that a schema allows; else 0.0.
+    """Give 1.0 if the response, or its last fenced block if it has one, is JSON that a schema allows; else 0.0.
 
     Args:
         schema: a JSON Schema, the same for all rows.
