@@ -24,7 +24,7 @@ UNITS = {
     "flows": (
         "tests/trainer/test_flows.py",
         "tests/conformance/test_flow_checks.py",
-        *(f"tests/docs/test_{name}.py" for name in ("data_plane", "distillation", "extend", "protocols")),
+        *(f"tests/docs/test_{name}.py" for name in ("distillation", "extend")),
     ),
     "cluster": ("tests/controller/",),
 }
