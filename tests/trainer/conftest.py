@@ -49,8 +49,8 @@ trainer: {steps: 40, validate_every: 0}
 """,
     "options/experiment/cost.yaml": """
 # @package _global_
-defaults: [addition_cost]
-algorithm: {pair_loss: signed_cost, prompts_per_step: 64} # train-reward chooses the other option
+defaults: [addition_cost, override /algorithm: reward_model] # as train-reward, which the sweep is of
+algorithm: {pair_loss: signed_cost, prompts_per_step: 64}
 trainer: {steps: 30, validate_every: 0}
 """,
     "options/experiment/flat.yaml": """
