@@ -35,11 +35,11 @@ with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """`run("python", "score.py")`: in the test's own folder, with this interpreter and its commands."""
+    """`run("python", "score.py")`: in the test's own folder, with its interpreter, commands, and `more` environment."""
 
-    def start(*command: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
+    def start(*command: str, timeout_s: float = 280.0, **more: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **more}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
