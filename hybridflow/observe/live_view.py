@@ -44,7 +44,7 @@ class Live:
 
     def say(self, text: str) -> None:
         """Print a line above the bar. The log file has it too."""
-        logs.said.info(text)
+        logs.said.info(one_line(text))
         if self._progress is not None and self._bar_moves():
             self.console.print(cell(text))
         else:

@@ -100,11 +100,14 @@ def write_to(file: Path) -> None:
 @contextmanager
 def remembered() -> Iterator[None]:
     """Do as `remember` does, for the block."""
+    logger = logging.getLogger("hybridflow")
+    level = logger.level
     handler = remember()
     try:
         yield
     finally:
-        logging.getLogger("hybridflow").removeHandler(handler)
+        logger.removeHandler(handler)
+        logger.setLevel(level)
         target = handler.target
         handler.close()
         if target is not None:

@@ -31,7 +31,7 @@ def main() -> None:
         entry = kinds[key][row["index"]]
         same = entry["question"] == row["question"]
         scores.append(in_child(kinds[key], entry, row["response"], told["row_s"]) if same else None)
-    print(json.dumps(scores))
+    json.dump(scores, sys.stdout)
 
 
 def in_child(dataset: Any, entry: dict[str, Any], response: str, row_s: int) -> float:
