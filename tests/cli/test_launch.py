@@ -40,7 +40,8 @@ def test_train_reward_has_its_own_default(workplace, ran):
 def test_train_cost_has_its_own_default_and_needs_labels(workplace, ran, capsys):
     assert main(["train-cost", "experiment=addition_cost", "actor.model.path=model"]) == 0
     assert (ran[0].algorithm.recipe, ran[0].task.name) == ("cost_model", "addition_sevens")
-    assert main(["train-cost", "experiment=addition_reward", "actor.model.path=model"]) == 2
+    pairs = ["experiment=addition_reward", "algorithm=cost_model", "actor.model.path=model"]
+    assert main(["train-cost", *pairs]) == 2
     assert "reads chosen_harmful and rejected_harmful, which addition_pairs does not give" in capsys.readouterr().err
 
 

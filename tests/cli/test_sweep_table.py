@@ -39,7 +39,10 @@ def test_each_job_has_a_row(jobs: list[Job], tmp_path: Path) -> None:
     assert rows([]) == []
 
 
-def test_what_is_in_a_setting_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_in_a_setting_moves_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # else a long path folds the other columns
     show([Job(["run.name=\x1b[2J"], 1, tmp_path), Job(["run.name=[red]"], 1, tmp_path)])
     shown = capsys.readouterr().out
     assert "\x1b[2J" not in shown and "run.name=\\x1b[2J" in shown and "run.name=[red]" in shown

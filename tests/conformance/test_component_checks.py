@@ -32,10 +32,11 @@ OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in c
 # What keeps another promise on purpose: it needs an option, as these tasks do; it joins what stages give, not rows;
 # it tells a server.
 OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
-OTHERWISE |= {("task", name) for name in ("rows", "mixture")}
+OTHERWISE |= {("task", name) for name in ("rows", "mixture", "reasoning_gym")}
 OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
 # Graders that need an option, a row's metadata, or answers of a kind of their own; each has tests of its own.
-OTHERWISE |= {("grader", name) for name in ("code_tests", "http", "json_schema", "judge", "multiple_choice", "regex")}
+OF_THEIR_OWN = ("code_tests", "http", "json_schema", "judge", "multiple_choice", "reasoning_gym", "regex")
+OTHERWISE |= {("grader", name) for name in OF_THEIR_OWN}
 
 
 @pytest.mark.parametrize("kind", list(OURS))
