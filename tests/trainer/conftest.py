@@ -29,6 +29,7 @@ LAYOUTS = (
 # A shaping that remembers, so that a resumed run shows whether it does.
 SHAPED = ("+algorithm.reward_shapings={missing_eos: {penalty: 0.1}, running_norm: {}}",)
 PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *SHAPED, *LAYOUTS, *SIZES)
+ONE_RANK = ("placement.pools.main=1", "actor.parallel.tensor=1")
 # A reward model and a cost model, a loss without a gradient, and nothing to do: the jobs of one sweep, a file each.
 JUDGES = ("reward", "cost", "flat", "idle")
 JUDGES_FILES = {
@@ -139,11 +140,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def launch(place: Path) -> Launch:
+def launch(place: Path, forks: dict[str, str]) -> Launch:
     """`launch(subcommand, name, *overrides)`: run it to its end."""
 
     def run(subcommand: str, name: str, *overrides: str) -> Ran:
-        process = start([subcommand, *SMALL, f"run.name={name}", *overrides], place)
+        process = start([subcommand, *SMALL, f"run.name={name}", *overrides], place, **forks)
         output, _ = process.communicate(timeout=600)  # a sweep, on a busy machine
         ran = Ran(process.returncode, output, place / "runs" / name)
         assert untold(ran.metric_names) == [], "docs/metrics.md names what a run measures"
@@ -155,7 +156,7 @@ def launch(place: Path) -> Launch:
 @pytest.fixture(scope="session")
 def warm(launch: Launch) -> Ran:
     """A short warm-up of the addition model; under the name that experiment=addition starts from."""
-    overrides = ("experiment=addition_warmup", "trainer.steps=110", "trainer.validate_every=0")
+    overrides = ("experiment=addition_warmup", "trainer.steps=110", "trainer.validate_every=0", *ONE_RANK)
     return launch("sft", "addition_warmup", *overrides)
 
 
@@ -197,7 +198,7 @@ def judges(place: Path, launch: Launch, warm: Ran) -> Ran:
     (place / "runs/judges/3").mkdir(parents=True)
     (place / "runs/judges/3/metrics.jsonl").write_text("{}\n")
     choices = f"experiment={','.join(JUDGES)}"
-    return launch("train-reward", "judges", "-m", "-cd", "options", "plugins=[my_losses]", choices)
+    return launch("train-reward", "judges", "-m", "-cd", "options", "plugins=[my_losses]", choices, *ONE_RANK)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.conftest import SMALL, Ended, Ran
+from tests.trainer.conftest import ONE_RANK, SMALL, Ended, Ran
 from tests.trainer.processes import gone_within, start_marked
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # what several tests read is run in the first
 
 DEADLINE_S = 10.0
-ON_ONE_RANK = ("placement.pools.main=1", "actor.parallel.tensor=1")
 
 
 def test_ctrl_c(interrupted: Ended) -> None:
@@ -37,7 +36,7 @@ def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
         "    return 1.0\n"
     )
     run = ("train", *SMALL, "experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", "run.name=broken")
-    own = ("plugins=[my_grader]", "reward.grader=breaks", "trainer.stop_at_accuracy=null", *ON_ONE_RANK)
+    own = ("plugins=[my_grader]", "reward.grader=breaks", "trainer.stop_at_accuracy=null", *ONE_RANK)
     process, mark = start_marked([*run, *own], place)
     output, _ = process.communicate(timeout=200)
     ended = time.monotonic()

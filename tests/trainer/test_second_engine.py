@@ -10,16 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.engines import transformers_engine
-from tests.trainer.conftest import Launch, Ran
+from tests.trainer.conftest import ONE_RANK, Launch, Ran
 
 pytestmark = pytest.mark.ranks
 
 SETTINGS = (
     "experiment=addition",
     "plugins=[transformers_engine]",
-    "placement.pools.main=1",
+    *ONE_RANK,
     "actor.model.path=models/addition",
-    "actor.parallel.tensor=1",
     "actor.engine=transformers",  # and with it the critic's
     "rollout.engine=transformers",
     "reference.engine=megatron",
