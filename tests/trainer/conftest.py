@@ -16,7 +16,7 @@ from tests.docs.metric_names import untold
 from tests.trainer.processes import gone_within, left_of, start, start_marked, wait_until_saved
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64", "rollout.verify_refit=true"]
-SIZES = ("algorithm.critic_warmup_steps=1", "trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
+SIZES = ("trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
 # On the same two ranks: the actor as tensor 2 × data 1, the critic as tensor 1 × data 2, the reference as pipeline 2.
 LAYOUTS = (
     "actor.parallel.sequence=true",
@@ -28,7 +28,15 @@ LAYOUTS = (
 )
 # A shaping that remembers, so that a resumed run shows whether it does.
 SHAPED = ("+algorithm.reward_shapings={missing_eos: {penalty: 0.1}, running_norm: {}}",)
-PPO = ("experiment=addition", "algorithm.prompts_per_step=129", *SHAPED, *LAYOUTS, *SIZES)
+# A step more than the three of others: it is ended twice before its last.
+PPO_SIZES = (
+    "algorithm.prompts_per_step=129",
+    "algorithm.critic_warmup_steps=1",
+    "trainer.steps=4",
+    "trainer.log_rollouts_every=1",
+    "trainer.save_every=4",
+)
+PPO = ("experiment=addition", *SHAPED, *LAYOUTS, *PPO_SIZES)
 ONE_RANK = ("placement.pools.main=1", "actor.parallel.tensor=1")
 # A reward model and a cost model, a loss without a gradient, and nothing to do: the jobs of one sweep, a file each.
 JUDGES = ("reward", "cost", "flat", "idle")
@@ -75,7 +83,7 @@ APART = (
     "algorithm.prompts_per_step=8",
     "algorithm.policy_loss.entropy_coef=0.01",
     "+reward.graders={exact: 1.0, has_seven: 0.0}",  # so that rewards are those of the first
-    *SIZES[1:],
+    *SIZES,
     # Two sampled answers to each question, also to those of a set.
     "trainer.validation_samples=2",
     "trainer.validation_temperature=1",
@@ -162,20 +170,33 @@ def warm(launch: Launch) -> Ran:
 
 @pytest.fixture(scope="session")
 def ppo(launch: Launch, warm: Ran) -> Ran:
-    """Three steps of PPO, saved after the last; in the first of them only the critic learns."""
+    """Four steps of PPO, saved after the last; in the first of them only the critic learns."""
     assert warm.status == 0, warm.output
     return launch("train", "ppo", *PPO)
 
 
 @pytest.fixture(scope="session")
-def interrupted(place: Path, warm: Ran) -> Ended:
-    """The run of `ppo`, ended by Ctrl-C in its second step or soon after; every step is saved."""
+def killed(place: Path, warm: Ran) -> Ended:
+    """The run of `ppo`, its driver ended by SIGKILL in its second step or soon after; every step is saved."""
     assert warm.status == 0, warm.output
+    return ended(place, 1, lambda driver: os.kill(driver, signal.SIGKILL))
+
+
+@pytest.fixture(scope="session")
+def interrupted(place: Path, killed: Ended) -> Ended:
+    """The run of `killed`, resumed, and ended by Ctrl-C before its last step is saved."""
+    assert killed.status == -signal.SIGKILL, killed.output
+    newest = max((place / "runs/interrupted/checkpoints").glob("step-*")).name
+    return ended(place, int(newest.removeprefix("step-")) + 1, lambda driver: os.killpg(driver, signal.SIGINT))
+
+
+def ended(place: Path, saved: int, end: Callable[[int], None]) -> Ended:
+    """Start the run of `ppo`, or go on with it, and end it once it has saved so many steps."""
     process, mark = start_marked(["train", *SMALL, *PPO, "run.name=interrupted", "trainer.save_every=1"], place)
-    wait_until_saved(process, place / "runs/interrupted", 1)
+    wait_until_saved(process, place / "runs/interrupted", saved)
     assert left_of(mark), "the mark must find the processes of a running job"
     begin = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    end(process.pid)
     output, _ = process.communicate(timeout=60)
     left = gone_within(mark, 20.0)
     return Ended(process.returncode, output, time.monotonic() - begin, left)

@@ -51,10 +51,13 @@ def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
     assert saved(resumed) == saved(uninterrupted)
 
 
-def test_ppo_interrupted_in_its_second_step(ppo: Ran, interrupted: Ended, launch: Launch) -> None:
-    """The actor has not learned yet, and has no moments; the critic has."""
+def test_ppo_killed_in_its_second_step_and_interrupted_in_a_later_one(
+    ppo: Ran, interrupted: Ended, launch: Launch
+) -> None:
+    """At the first end the actor has not learned yet, and has no moments; the critic has."""
+    assert "resuming from step " in interrupted.output
     resumed = launch("train", "interrupted", *PPO, "trainer.save_every=1", "trainer.keep_last=1")
-    assert "resuming from step " in resumed.output and "saved step 3 in " in resumed.output
+    assert "resuming from step " in resumed.output and "saved step 4 in " in resumed.output
     assert len(list((resumed.folder / "checkpoints").glob("step-*"))) == 1
     assert {name.split("/")[0] for name in saved(resumed)} == {"actor", "critic"}
     assert_alike(resumed, ppo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from tests.trainer.processes import gone_within, start_marked
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # what several tests read is run in the first
 
 DEADLINE_S = 10.0
+
+
+def test_a_driver_that_is_killed_takes_all_of_its_run_with_it(killed: Ended) -> None:
+    assert killed.status == -signal.SIGKILL
+    assert killed.left == []
+    assert killed.seconds < DEADLINE_S
 
 
 def test_ctrl_c(interrupted: Ended) -> None:

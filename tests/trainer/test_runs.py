@@ -29,13 +29,14 @@ def test_the_warm_up_learns(warm: Ran) -> None:
 def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
     """Every step reshards tensor 2 to tensor 1; a stale or misplaced weight would show here."""
     assert ppo.status == 0, ppo.output
-    assert len(ppo.steps) == 3
+    assert len(ppo.steps) == 4
     for step in ppo.steps:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step.get("actor/skipped_steps", 0) == 0
         assert step["rollout/version_lag_max"] == 0
     assert [("actor/grad_norm" in step, "critic/grad_norm" in step) for step in ppo.steps] == [
         (False, True),
+        (True, True),
         (True, True),
         (True, True),
     ]
@@ -53,8 +54,8 @@ def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
     assert config.algorithm.prompts_per_step == 129
     files = sorted((ppo.folder / "rollouts").glob("*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    assert len(rows) == 3 * 129, "an odd number of rows, none lost and none made up"
-    assert {row["step"] for row in rows} == {0, 1, 2}
+    assert len(rows) == 4 * 129, "an odd number of rows, none lost and none made up"
+    assert {row["step"] for row in rows} == {0, 1, 2, 3}
     assert [row["weight_version"] for row in rows if row["step"] == 1] == [0] * 129  # the critic's head start
     for row in rows:
         assert row["truncated"] in (True, False)
@@ -174,7 +175,7 @@ def test_a_pipeline_generates_and_rows_are_graded_as_they_finish(place: Path, la
     (place / "streaming.py").write_text(STREAMING)
     algorithm = ("algorithm=grpo", "plugins=[streaming]", "algorithm.name=streaming_grpo")
     cut = ("actor.parallel.tensor=1", "actor.parallel.pipeline=2", "rollout.parallel.pipeline=2")
-    sizes = ("algorithm.prompts_per_step=16", *SIZES[1:])
+    sizes = ("algorithm.prompts_per_step=16", *SIZES)
     ran = launch("train", "pipeline", "experiment=addition", *algorithm, *cut, *sizes)
     assert ran.status == 0, ran.output
     assert len(ran.steps) == 3 and all(step["actor/rollout_log_prob_diff_max"] < 1e-5 for step in ran.steps)
