@@ -67,15 +67,15 @@ def test_the_run_folder_tells_the_run(ppo: Ran) -> None:
 
 def test_the_run_folder_tells_what_happened(ppo: Ran) -> None:
     record = json.loads((ppo.folder / "run.json").read_text())
-    assert (record["format"], record["status"], record["steps"], record["error"]) == (1, "ended", 3, None)
+    assert (record["format"], record["status"], record["steps"], record["error"]) == (1, "ended", 4, None)
     assert list(record["accuracy"].values()) == ppo.accuracy
     events = [json.loads(line) for line in (ppo.folder / "events.jsonl").read_text().splitlines()]
     assert [(event["event"], event["step"]) for event in events] == [
         ("start", 0),
         ("validation", 0),
-        ("validation", 3),
-        ("checkpoint", 3),
-        ("end", 3),
+        ("validation", 4),
+        ("checkpoint", 4),
+        ("end", 4),
     ]
     logs = {file.name: file.read_text() for file in (ppo.folder / "logs").iterdir()}
     assert sorted(logs) == ["driver.log", "main-0.log", "main-1.log"]
@@ -123,13 +123,15 @@ def test_validations_sample_several_answers_keep_them_and_the_best_checkpoint(ap
     assert (apart.folder / "checkpoints/BEST").read_text() == f"step-{best:06d}\n"
 
 
-def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(apart: Ran, place: Path) -> None:
+def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(
+    apart: Ran, place: Path, forks: dict[str, str]
+) -> None:
     """The folder of a model and a checkpoint of the run, side by side: both are its last step, so they are alike."""
     out = apart.folder.parent / "exported"
     process = start(["export", f"{apart.folder}:3", "--out", str(out)], place)
     assert process.communicate(timeout=300)[0] and process.returncode == 0
     assert (out / "model.safetensors").read_bytes() == (apart.folder / "model/model.safetensors").read_bytes()
-    process = start(["evaluate", str(out), str(apart.folder)], place)
+    process = start(["evaluate", str(out), str(apart.folder)], place, **forks)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert "the second is +0.000 ± 0.000 in accuracy" in output
