@@ -83,7 +83,7 @@ lint: setup ## style, types and import contracts
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about three minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
 
-test: lint ## before a commit: lint and all tests but the slow ones (about seventeen minutes)
+test: lint ## before a commit: lint and all tests but the slow ones (about fifteen minutes)
 	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
 
 test-all: lint ## lint and every test, also whole matrices of models and layouts
