@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from hybridflow.config import Config, compose, escapes, plugin_sections, plugins
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import ModelShape
 from hybridflow.observe import terminal
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import cell, one_line
 from hybridflow.preflight.run_folder_checks import folder_of
@@ -179,7 +179,7 @@ def _table(jobs: Sequence[Job]) -> None:
     table.add_column("model", overflow="fold")
     for job in jobs:
         record = stage_record.read(job.folder)
-        lines = _metrics(job.folder)
+        lines = RunFolder(job.folder).metric_lines()
         accuracy = [line["validation/accuracy"] for line in lines if "validation/accuracy" in line]
         steps = sum("timing_s/step" in line for line in lines)
         ends = ["", ""]
@@ -189,18 +189,6 @@ def _table(jobs: Sequence[Job]) -> None:
         shown = (job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
         table.add_row(*map(cell, shown))
     terminal.draw(Console(highlight=False, soft_wrap=True), table)
-
-
-def _metrics(folder: Path) -> list[Mapping[str, float]]:
-    """Read the lines that an earlier or this run has measured; one that was truncated, or edited, is none."""
-    file = folder / "metrics.jsonl"
-    entries = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
-        try:
-            entries.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -69,6 +70,17 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
             stream.write(as_json(metrics) + "\n")
+
+    def metric_lines(self) -> list[dict[str, Any]]:
+        """Read `metrics.jsonl`; a line that a killed run has left half, or that was edited, is left out."""
+        file = self.path / "metrics.jsonl"
+        lines = []
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
+            try:
+                lines.append(json.loads(line))
+            except (ValueError, RecursionError):
+                continue
+        return [line for line in lines if isinstance(line, dict)]
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""

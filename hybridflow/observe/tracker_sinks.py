@@ -6,7 +6,6 @@ the client's own environment variables point; what clients report of themselves 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from typing import Any, cast
 
 import yaml
 
+from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import MetricSink, SinkContext, metric_sinks
 
 ABANDON_WAIT_S = 5.0
@@ -55,7 +55,7 @@ class TensorBoardSink(MetricSink):
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         self._writer.add_event(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
-        validation = _line_of(self.context.folder.path / "metrics.jsonl", step)
+        validation = _line_of(self.context.folder, step)
         if validation:
             self.log_validation(step, validation)
 
@@ -246,8 +246,7 @@ def _kept_id(file: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _line_of(file: Path, step: int) -> dict[str, float]:
+def _line_of(folder: RunFolder, step: int) -> dict[str, float]:
     """Return the numbers of a validation in `metrics.jsonl`, without its prefix; {} if it has none of that step."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    records = [record for record in map(json.loads, lines) if record.pop("step") == step]
+    records = [record for record in folder.metric_lines() if record.pop("step", None) == step]
     return {name: math.nan if value is None else value for record in records for name, value in record.items()}

@@ -6,7 +6,6 @@ A place is written as `runs/mine`, or with a checkpoint as `runs/mine:40` (after
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import Head, read_shape
 from hybridflow.models.weight_files import tensor_files
 from hybridflow.observe.run_folder import RunFolder
-from hybridflow.trainer.checkpoint_store import BEST, MANIFEST, Checkpoints, verify
+from hybridflow.trainer.checkpoint_store import BEST, MANIFEST, Checkpoints, Manifest, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,18 +62,22 @@ class SavedModel:
         return f"{self.run}:{self.steps}" if self.checkpoint else str(self.run)
 
     @cached_property
+    def _verified(self) -> tuple[Path, Manifest]:
+        """Return the checkpoint and its manifest, its files verified: once, as they may be many gigabytes."""
+        assert self.checkpoint is not None, f"{self.run}: the model of a run's end has none"
+        return self.checkpoint, verify(self.checkpoint)
+
+    @property
     def steps(self) -> int:
         """Steps that had been taken. Raises CheckpointError if a file of the checkpoint is not what was written."""
         if self.checkpoint is not None:
-            return verify(self.checkpoint).step
+            return self._verified[1].step
         return max((int(line["step"]) for line in self.validations), default=0)
 
-    @property
+    @cached_property
     def validations(self) -> list[dict[str, Any]]:
         """Lines of `metrics.jsonl` with validations, up to this model's steps if it is of a checkpoint."""
-        file = RunFolder(self.run).path / "metrics.jsonl"
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-        found = [line for line in lines if "validation/accuracy" in line]
+        found = [line for line in RunFolder(self.run).metric_lines() if "validation/accuracy" in line]
         return found if self.checkpoint is None else [line for line in found if line["step"] <= self.steps]
 
     @property
@@ -106,13 +109,13 @@ class SavedModel:
         if self.checkpoint is None:
             yield from _in_folder(self.folder)
             return
-        verify(self.checkpoint)
+        checkpoint, _ = self._verified
         weights = [one for one in table(read_shape(self.folder), head=self.head) if not one.is_tied_copy]
         engine = section(self.config, self.role).engine
         try:
-            yield from training_engines.get(engine).read_saved(self.checkpoint / self.role, weights)
+            yield from training_engines.get(engine).read_saved(checkpoint / self.role, weights)
         except (KeyError, ValueError) as error:
-            raise ConfigError(f"{self.checkpoint}: {error.args[0]}") from error
+            raise ConfigError(f"{checkpoint}: {error.args[0]}") from error
 
 
 def find(place: str) -> SavedModel:
@@ -128,8 +131,8 @@ def find(place: str) -> SavedModel:
         return _of_checkpoint(folder, _checkpoint(folder, which))
     if (folder / "model" / "config.json").is_file():
         return SavedModel(folder, read_config(folder / CONFIG))
-    newest = Checkpoints(folder / "checkpoints").newest()
-    hint = f"; its newest checkpoint is {run}:{_step_of(newest)}" if newest else " and has no checkpoint"
+    steps = Checkpoints(folder / "checkpoints").steps()
+    hint = f"; its newest checkpoint is {run}:{steps[-1]}" if steps else " and has no checkpoint"
     raise ConfigError(f"{place}: the run has not ended, so it has no model yet{hint}")
 
 
@@ -169,10 +172,6 @@ def _checkpoint(folder: Path, which: str) -> Path:
     if which.isdecimal() and int(which) in steps:
         return checkpoints.at(int(which))
     raise ConfigError(f"{folder}:{which}: there is no such checkpoint; {known}")
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[str, Tensor]]:

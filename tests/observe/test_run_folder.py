@@ -83,3 +83,12 @@ def test_a_file_that_has_lost_lines_is_named_and_nothing_is_cut(tmp_path: Path) 
     with pytest.raises(HybridFlowError, match=r"rank0\.jsonl has 0 bytes, and had 2"):
         folder.truncate_to(sizes)
     assert folder.sizes()["metrics.jsonl"] > sizes["metrics.jsonl"]
+
+
+def test_lines_of_metrics_without_one_that_a_killed_run_left_half(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.metric_lines() == []
+    folder.log({"step": 0, "loss": 1.5})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"step": 1, "lo')
+    assert folder.metric_lines() == [{"step": 0, "loss": 1.5}]
