@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = "rows"  # the task that reads files
-OPEN = ("task.options.", "task.chat_template_kwargs.")  # to which a key may be added without a +
 SPLITS = ("train", "held_out")  # warmup is a part of train
 MOST_ROWS = 100_000
 USAGE = "hybridflow data [PATH | TASK] [MODEL] [KEY=VALUE ...] [--rows N] [-cd FOLDER]"
@@ -131,9 +130,8 @@ def _asked(argv: Sequence[str]) -> Asked:
 
 def _composed(asked: Asked) -> Composed:
     """Compose the settings. Raises ConfigError for one that is wrong, or a task that is missing."""
-    words = [f"++{word}" if word.startswith(OPEN) else word for word in asked.settings]
-    plugins.load(plugins.named("train", escapes.quoted(words), asked.folder))
-    overrides = escapes.quoted([*_chosen(asked), *words])
+    plugins.load(plugins.named("train", escapes.quoted(asked.settings), asked.folder))
+    overrides = escapes.quoted([*_chosen(asked), *asked.settings])
     composed = compose.compose("train", overrides, asked.folder)
     plugins.load(composed.tree.plugins)
     if _missing(composed, "task.name"):
@@ -154,7 +152,7 @@ def _chosen(asked: Asked) -> Iterator[str]:
         raise ConfigError(f"{asked.source}: there is no such file, and no such task; tasks are {known}")
     text = asked.source.replace("\\", "\\\\").replace("'", "\\'")
     yield f"task={FILES}"
-    yield f"++task.options.path='{text}'"
+    yield f"task.options.path='{text}'"
 
 
 def _missing(composed: Composed, key: str) -> bool:

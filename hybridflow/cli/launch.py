@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hybridflow import preflight
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
-from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, plugins
+from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, free_keys, plugins
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
@@ -91,7 +91,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
             terminal.complain(f"warning: hydra.job.chdir: paths are told from {here}, so the run stays there")
             os.chdir(here)
         config = _job_config(tree, jobs)
-        overrides = list(HydraConfig.get().overrides.task)
+        overrides = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
         done.append(Job(overrides, _run(config), folder_of(config)))
 
     app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
@@ -116,7 +116,7 @@ def _as_hydras(argv: Sequence[str]) -> Iterator[None]:
     """Set the process's arguments, and make Hydra let out what it catches: it would print a traceback."""
     own_argv = sys.argv
     full = os.environ.get(FULL_ERROR)
-    sys.argv = ["hybridflow", *escapes.meant(argv)]
+    sys.argv = ["hybridflow", *free_keys.added(escapes.meant(argv))]
     os.environ[FULL_ERROR] = "1"
     try:
         yield
@@ -241,7 +241,8 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
     if own.mode == RunMode.MULTIRUN:
         config.run.name = job_name(config.run.name, own.job.num)
         number = own.job.num
-        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {' '.join(own.overrides.task)}"))
+        given = " ".join(override.lstrip("+") for override in own.overrides.task)
+        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {given}"))
     return config
 
 

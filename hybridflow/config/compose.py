@@ -28,7 +28,15 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow.config import auto_settings, error_messages, escapes, number_bounds, sections, subcommand_choice
+from hybridflow.config import (
+    auto_settings,
+    error_messages,
+    escapes,
+    free_keys,
+    number_bounds,
+    sections,
+    subcommand_choice,
+)
 from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.provenance import Layer, Origins
 from hybridflow.config.schema import Config
@@ -96,7 +104,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
     Raises ConfigError for an unknown key or option and for a wrong type, with the place where it was set.
     """
     parsed = parse(overrides)
-    with _session(parsed, escapes.meant(overrides), config_dir) as (loader, lines, folders):
+    with _session(parsed, free_keys.added(escapes.meant(overrides)), config_dir) as (loader, lines, folders):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
         bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed, groups)
         if bad:

@@ -74,11 +74,7 @@ def composition(error: Exception, origins: Origins) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         if (stray := _without_package(key, origins)) is not None:
             return stray
-        problem = key_suggestions.unknown(key) or (
-            f"{key}: not in the configuration so far; write +{key}=VALUE to add it"
-            if key_suggestions.is_open(key)
-            else f"{key}: {_first_line(cause)}"
-        )
+        problem = key_suggestions.unknown(key) or f"{key}: {_first_line(cause)}"
         return _placed(problem, key, origins)
     kind = "wrong type: " if isinstance(cause, ValidationError) else ""
     return _placed(f"{key}: {kind}{_first_line(cause)}", key, origins)

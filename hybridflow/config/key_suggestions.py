@@ -32,14 +32,14 @@ def unknown(key: str, groups: Iterable[str] = ()) -> str | None:
     return None
 
 
-def is_open(key: str) -> bool:
-    """Tell whether the key names an entry of a dictionary, which `+key=value` may add."""
+def is_free(key: str) -> bool:
+    """Tell whether the key is a mapping whose keys the schema leaves open, such as options, or stands below one."""
     kind: Any = sections.whole()
     for part in key.split("."):
         if not is_dataclass(kind):
-            return get_origin(kind) is dict
+            break
         kind = get_type_hints(kind).get(part)
-    return False
+    return get_origin(kind) is dict
 
 
 def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:

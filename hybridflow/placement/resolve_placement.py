@@ -153,7 +153,7 @@ def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | Non
 def _missing_pools(config: Config) -> Iterator[str]:
     pools = config.placement.pools
     if not pools:
-        yield "placement.pools: there is no pool; choose placement=colocated or add +placement.pools.main=2"
+        yield "placement.pools: there is no pool; choose placement=colocated or add placement.pools.main=2"
     for role, pool in config.placement.roles.items():
         if pool not in pools:
             yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"

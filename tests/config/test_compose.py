@@ -55,6 +55,20 @@ def test_addition_is_ppo_that_reshards():
     assert config.actor.model.path == "runs/addition_warmup/model"
 
 
+@pytest.mark.parametrize("prefix", ["", "+", "++"])
+def test_a_key_of_a_free_mapping_is_given_with_or_without_a_plus(prefix):
+    given = [
+        f"{prefix}task.options.max_operand=20",
+        f"{prefix}placement.pools.main=4",
+        f"{prefix}reward.graders={{exact: 1.0, brevity: 0.1}}",
+        f"{prefix}algorithm.policy_loss.options.clip_low=0.3",
+    ]
+    config = preflight.load(overrides=[*BASE, *given])
+    assert config.task.options["max_operand"] == 20 and config.placement.pools == {"main": 4}
+    assert config.reward.graders == {"exact": 1.0, "brevity": 0.1}
+    assert config.algorithm.policy_loss.options["clip_low"] == 0.3
+
+
 def test_the_command_line_wins_over_the_experiment():
     config = preflight.load(overrides=[*BASE, "algorithm=grpo", "run.seed=7", "trainer=smoke"])
     assert (config.algorithm.name, config.algorithm.samples_per_prompt) == ("grpo", 8)
@@ -169,7 +183,6 @@ def test_resolved_yaml_reads_back_to_the_same_config():
             "algorithm=grppo",
             ["algorithm=grppo", "did you mean grpo?", "grpo, gspo, ppo, reinforce_plus_plus, "],
         ),
-        ("task.options.digits=3", ["task.options.digits: not in the configuration", "+task.options.digits=VALUE"]),
         ("+trainer.steps=3", ["trainer.steps: has a value already; write trainer.steps=VALUE, without the +"]),
         ("run.seed=1,2", ["run.seed=1,2: several values need -m", "a list is written run.seed=[a,b]"]),
         ("algorithm.most_draws=3", ["algorithm.most_draws: no such key; it is called algorithm.max_draws now"]),

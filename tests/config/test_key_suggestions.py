@@ -30,5 +30,6 @@ def test_with_nothing_near_the_siblings_are_listed():
 
 def test_keys_below_a_dictionary_are_free():
     assert key_suggestions.unknown("task.options.digits") is None
-    assert key_suggestions.is_open("task.options.digits") and key_suggestions.is_open("placement.pools.judges")
-    assert not key_suggestions.is_open("task.name") and not key_suggestions.is_open("task.nothing")
+    assert key_suggestions.is_free("task.options.digits") and key_suggestions.is_free("placement.pools.judges")
+    assert key_suggestions.is_free("reward.graders") and key_suggestions.is_free("task.options.sources.easy.weight")
+    assert not key_suggestions.is_free("task.name") and not key_suggestions.is_free("task.nothing")
