@@ -65,7 +65,7 @@ class Report:
         given = 0
         for number in range(facts.read):
             try:
-                with named_row(facts.split, number):
+                with named_row(self.task, facts.split, number):
                     lines = list(self._sample(number))
             except DataError:  # it is told among the rows that cannot be used
                 continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -48,16 +49,18 @@ class ArrowFile:
         before = json.loads(about.get(LEFT_OUT, b"[]"))
         self.left_out = (*before, *own)
         self._columns = [field.name for field in schema if field.name not in own]
-        twice = [name for name in self._columns if self._columns.count(name) > 1]
-        if twice:
-            raise ValueError(f"{self._name}: column {twice[0]!r} is there {self._columns.count(twice[0])} times")
+        _refuse_twice(self._name, self._columns)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def row(self, number: int) -> dict[str, Any]:
         batch = bisect_right(self._starts, number) - 1
-        [row] = self._batches()[batch].slice(number - self._starts[batch], 1).select(self._columns).to_pylist()
+        one = self._batches()[batch].slice(number - self._starts[batch], 1).select(self._columns)
+        try:
+            [row] = one.to_pylist()
+        except (ValueError, OverflowError):
+            row = {name: _value(column, name) for name, column in zip(self._columns, one, strict=True)}
         plain = {name: _plain(value, name) for name, value in row.items()}
         refuse_not_finite(plain)
         return plain
@@ -104,6 +107,7 @@ def parquet_to_arrow(file: Path, target: Path) -> None:
     try:
         parquet = pq.ParquetFile(file)
         progress = ReadingProgress(f"unpacking {file}", parquet.metadata.num_rows)
+        _refuse_twice(str(file), parquet.schema_arrow.names)
         kept = [field.name for field in parquet.schema_arrow if not _has_bytes(field.type)]
         left_out = [name for name in parquet.schema_arrow.names if name not in kept]
         fields = [(name, _without_dictionary(parquet.schema_arrow.field(name).type)) for name in kept]
@@ -120,6 +124,23 @@ def parquet_to_arrow(file: Path, target: Path) -> None:
         if error.errno is not None:  # of the disk, not of what is in the file
             raise
         raise ValueError(f"{file} is not readable as Parquet: {error}") from error
+
+
+def _refuse_twice(file: str, columns: Sequence[str]) -> None:
+    """Raise ValueError for a column that is there twice."""
+    for name, times in Counter(columns).items():
+        if times > 1:
+            raise ValueError(f"{file}: column {name!r} is there {times} times; once was expected")
+
+
+def _value(column: pa.Array, name: str) -> Any:
+    """Return the one value of a column of one row. Raises RowError for what Python cannot have."""
+    try:
+        return column[0].as_py()
+    except UnicodeDecodeError as error:
+        raise RowError(f"column {name!r} is not UTF-8 ({error.reason})", "not UTF-8") from error
+    except (ValueError, OverflowError) as error:  # a time outside of the calendar, or of nanoseconds
+        raise RowError(f"column {name!r}, {column.type}, cannot be read: {error}", "no JSON value") from error
 
 
 def _without_dictionary(kind: pa.DataType) -> pa.DataType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_curriculum(task: Task, split: str, settings: CurriculumConfig) -> Curri
     levels = np.empty(task.size(split), dtype=np.float64)
     for number in range(len(levels)):
         metadata = task.example(split, number).metadata
-        with named_row(split, number):
+        with named_row(task, split, number):
             levels[number] = level_of(metadata, settings)
     return Curriculum(-levels if settings.descending else levels, settings.pools)
 
@@ -31,12 +32,16 @@ def level_of(metadata: Mapping[str, Any], settings: CurriculumConfig) -> float:
             known = ", ".join(settings.levels)
             raise ValueError(f"{settings.by!r} is {shown(value)}, which is not in task.curriculum.levels: {known}")
         return float(settings.levels.index(str(value)))
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    try:
+        level = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, ValueError, OverflowError):  # no number, or an integer of 400 digits
+        level = math.nan
+    if not math.isfinite(level):
         raise ValueError(
             f"{settings.by!r} is {shown(value)}, and task.curriculum.by sorts by a number; list its values, from easy "
             "to hard, in task.curriculum.levels"
         )
-    return float(value)
+    return level
 
 
 def _field(metadata: Mapping[str, Any], path: str) -> Any:

@@ -124,7 +124,7 @@ def read_facts(task: Task, split: str, measure: Measure, at_most: int = 0) -> Fa
         if not number % 1024:
             progress.at(number)
         try:
-            with named_row(split, number):
+            with named_row(task, split, number):
                 _take_in(facts, task, number, measure, pairs)
         except ValueError as error:
             reason = getattr(error, "reason", OTHER_REASON)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder", "Message", "checked"]
 
+MOST_CHARACTERS = 4_000_000  # of a text: to make tokens of more takes minutes, and 200 bytes of memory for each
+
 
 class Encoder:
     """Token ids of prompts and responses, by the conventions of one tokenizer.
@@ -75,10 +77,18 @@ class Encoder:
         return [*self.bare(text), end]
 
     def bare(self, text: str) -> list[int]:
-        """Return token ids of a text and nothing else. Raises ValueError for a character or a word without a token."""
+        """Return token ids of a text and nothing else.
+
+        Raises ValueError for a character or a word without a token, and for a text that no context could hold.
+        """
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(
+                f"{shown(text[:MOST_CHARACTERS])} has {len(text)} characters; at most {MOST_CHARACTERS} were expected: "
+                "split the row, or leave it out"
+            )
         if halves := sorted({char for char in text if "\ud800" <= char <= "\udfff"}):
             raise ValueError(
-                f"{text!r} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
+                f"{shown(text)} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
             )
         # Not verbose: whether a row is too long is told, or taken care of, elsewhere.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -222,10 +222,17 @@ class FittedTask(PreferenceTask):
             )
         if type(self.task).rows is not Task.rows and way == "rows" and "answer" in batch:
             for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
-                with named_row(split, number):
+                with named_row(self.task, split, number):
                     self.task.check_answer(answer)
         giver = f"{type(self.task).__name__}.{way}"
-        check_ids(batch, split, numbers, giver, self.limits.vocabularies, self.tokenizer)
+        check_ids(
+            batch,
+            split,
+            lambda row: self.task.row_place(split, int(numbers[row])),
+            giver,
+            self.limits.vocabularies,
+            self.tokenizer,
+        )
         return batch
 
     def _fitted(self, way: str, split: str, numbers: np.ndarray) -> Batch:
@@ -238,7 +245,7 @@ class FittedTask(PreferenceTask):
         refused = long[room[long] < 1] if self.too_long is TooLong.truncate_left else long
         if len(refused):
             message = self.limits.too_long_message(batch, int(refused[0]))
-            raise DataError(f"row {numbers[refused[0]]} of split {split!r}: {message}")
+            raise DataError(f"{self.task.row_place(split, int(numbers[refused[0]]))}: {message}")
         if not len(long):
             return batch
         opening = self._opening

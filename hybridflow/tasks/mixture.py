@@ -87,6 +87,10 @@ class Mixture(PreferenceTask):
         with _named_source(name):
             return self.sources[name].raw_row(split, row)
 
+    def row_place(self, split: str, index: int) -> str:
+        name, row = self._at(split, index)
+        return f"source {name!r}: {self.sources[name].row_place(split, row)}"
+
     def rows_origin(self) -> str:
         told = ((name, task.rows_origin()) for name, task in self.sources.items())
         return "of " + ", ".join(f"{name} ({origin})" if origin else name for name, origin in told)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
 
+from hybridflow.json_file import is_there
 from hybridflow.tasks import row_paths, unpacked_files
 from hybridflow.tasks.arrow_files import ArrowFile, parquet_to_arrow
 from hybridflow.tasks.hub_rows import fetched, is_hub_id
@@ -35,6 +36,8 @@ def open_rows(
 
 def open_file(file: Path) -> RowFile:
     """Open a file of rows by how its name ends. Raises ValueError or OSError if it cannot be read."""
+    if not is_there(file):  # which of a pipe, whose reading may never end, says that it is no file
+        raise ValueError(f"{file} is no longer there")
     if file.suffix == ".parquet":
         return ArrowFile(unpacked(file, ".arrow", parquet_to_arrow), str(file))
     if file.suffix == ".arrow":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def truncated(ids: np.ndarray, max_tokens: int, opening: Sequence[int]) -> np.nd
 def check_ids(
     batch: Batch,
     split: str,
-    numbers: np.ndarray,
+    place_of: Callable[[int], str],
     giver: str,
     vocabularies: Sequence[Vocabulary],
     tokenizer: PreTrainedTokenizerBase,
@@ -72,7 +72,7 @@ def check_ids(
     """Check that the ids of rows are tokens of all models, and that every prompt has some.
 
     Args:
-        numbers: [R] the rows' numbers in the split.
+        place_of: names a row of the batch in messages.
         giver: what gave the rows, as `Task.rows`.
 
     Raises DataError naming a row.
@@ -82,13 +82,13 @@ def check_ids(
         if len(column) and column.values.dtype.kind not in "iu":
             raise DataError(f"split {split!r}: {name} of {giver} are {column.values.dtype}; integers were expected")
         if name == "prompt_ids" and len(column) and not column.lengths.min():
-            raise DataError(f"row {numbers[column.lengths.argmin()]} of split {split!r}: its prompt has no tokens")
+            raise DataError(f"{place_of(int(column.lengths.argmin()))}: its prompt has no tokens")
         for vocabulary in vocabularies:
             place = vocabulary.stranger(column.values)
             if place is not None:
                 id = int(column.values[place])
                 # Some tokens are added to a tokenizer only when it is read, so the vocabulary's folder may not say.
                 token = tokenizer.convert_ids_to_tokens(id) if 0 <= id < len(tokenizer) else None
-                row = numbers[np.searchsorted(column.offsets, place, side="right") - 1]
+                row = place_of(int(np.searchsorted(column.offsets, place, side="right")) - 1)
                 described = vocabulary.described(id, token)
-                raise DataError(f"row {row} of split {split!r}: its {IDS[name]} has {described}")
+                raise DataError(f"{row}: its {IDS[name]} has {described}")

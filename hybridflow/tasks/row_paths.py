@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from glob import glob, has_magic
 from os.path import expanduser
 from pathlib import Path
+
+from hybridflow.errors import shown
+from hybridflow.json_file import read_object
 
 JSON_ENDS = (".jsonl", ".json", ".ndjson")
 ENDS = (*(f"{end}{packed}" for end in JSON_ENDS for packed in ("", ".gz", ".zst")), ".parquet", ".arrow")
@@ -70,7 +72,9 @@ def _of_folder(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
     if (folder / DICT).is_file():
-        names = json.loads((folder / DICT).read_text(encoding="utf-8")).get("splits", [])
+        names = read_object(folder / DICT).get("splits")
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{folder / DICT}: splits = {shown(names)}; a list of their names was expected")
         return {name: _saved(folder / name) for name in names}
     if (folder / STATE).is_file():
         return {_WHOLE: _saved(folder)}
@@ -90,9 +94,8 @@ def _of_folder(folder: Path) -> dict[str, list[Path]]:
 def _saved(folder: Path) -> list[Path]:
     """Return the files of a dataset that `save_to_disk` wrote, in their order."""
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        files = [folder / entry["filename"] for entry in state["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = [folder / entry["filename"] for entry in read_object(folder / STATE)["_data_files"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no dataset that `save_to_disk` wrote: {STATE}: {error}") from error
     missing = [file for file in files if not file.is_file()]
     if missing:

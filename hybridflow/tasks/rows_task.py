@@ -143,6 +143,10 @@ class RowsTask(PreferenceTask):
             lines.append(f"task rows: the columns {', '.join(left_out)} are bytes, which rows do not carry along")
         return lines
 
+    def row_place(self, split: str, index: int) -> str:
+        place = self._rows.place(int(self.index.numbers[split][index]))
+        return f"{place} ({super().row_place(split, index)})"
+
     def suspects(self, split: str) -> Sequence[int]:
         return self.index.suspects[split]
 

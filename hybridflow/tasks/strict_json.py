@@ -9,6 +9,8 @@ from typing import Any
 
 from hybridflow.errors import shown
 
+DEEPEST = 100  # levels of brackets within a column
+
 
 class RowError(ValueError):
     """What is wrong with a row of a data file, without its place.
@@ -25,7 +27,8 @@ class RowError(ValueError):
 def parse_row(line: bytes) -> dict[str, Any]:
     """Read one JSON object.
 
-    Raises RowError for what is not UTF-8, not JSON, no object, has a key twice, or a number that JSON does not have.
+    Raises RowError for what is not UTF-8, not JSON, no object, has a key twice, or a number that JSON does not have,
+    and for a value nested too deep.
     """
     found = _Found()
     try:
@@ -44,7 +47,23 @@ def parse_row(line: bytes) -> dict[str, Any]:
         raise RowError(f"{shown(value)} is no JSON object; {{…}} with a value by column was expected", "no JSON object")
     if found.not_finite:
         refuse_not_finite(value)
+    if line.count(b"{") + line.count(b"[") > DEEPEST:
+        _refuse_deep(value)
     return value
+
+
+def _refuse_deep(row: Mapping[str, Any]) -> None:
+    """Raise RowError for a value that is nested deeper than every reader of the row can follow."""
+    for name, value in row.items():
+        level = [value]
+        for _ in range(DEEPEST):
+            inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+            level = [entry for entries in inner for entry in entries]
+        if level:
+            raise RowError(
+                f"column {name!r} is nested deeper than {DEEPEST} levels; a flatter value was expected",
+                "nested too deep",
+            )
 
 
 class _Found:

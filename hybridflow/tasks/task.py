@@ -100,6 +100,10 @@ class Task(ABC):
     def example(self, split: str, index: int) -> Example:
         """Return row `index` of a split; 0 <= index < size(split)."""
 
+    def row_place(self, split: str, index: int) -> str:
+        """Name a row in a message: by its number, or by where its source has it."""
+        return f"row {index} of split {split!r}"
+
     def suspects(self, split: str) -> Sequence[int]:
         """Return the numbers of rows that are already known to be unusable; they are looked at before the start."""
         return ()
@@ -124,7 +128,7 @@ class Task(ABC):
         ids = []
         more = []
         for number, example in self._examples(split, indices):
-            with named_row(split, number):
+            with named_row(self, split, number):
                 answers.append(as_text(example.answer))
                 if split != "warmup":  # which nobody grades
                     self.check_answer(answers[-1])
@@ -155,7 +159,7 @@ class Task(ABC):
         """Return token ids of a text for each row, with the end that a response to its prompt has. Raises as `rows`."""
         token_ids = []
         for (number, example), text in zip(self._examples(split, indices), texts, strict=True):
-            with named_row(split, number):
+            with named_row(self, split, number):
                 token_ids.append(self.encoder.answer(example.prompt, as_text(text)))
         return Ragged.of(token_ids, np.int64)
 
@@ -206,7 +210,7 @@ class Task(ABC):
             example = self._asked.get((split, number)) if self._asked is not None else None
             if example is None:
                 example = self.example(split, number)
-                with named_row(split, number):
+                with named_row(self, split, number):
                     if not isinstance(example, Example):
                         raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
                     if self.chat_form != ChatForm():  # what travels as `messages` is what the model is asked
@@ -239,13 +243,15 @@ def _plain_id(sample_id: object) -> int | str:
 
 
 @contextmanager
-def named_row(split: str, number: int) -> Iterator[None]:
-    """Turn a ValueError into a DataError that names the row."""
+def named_row(task: Task, split: str, number: int) -> Iterator[None]:
+    """Turn a ValueError into a DataError that names the row, unless it is one already."""
     try:
         yield
+    except DataError:
+        raise
     except ValueError as error:
         reason = getattr(error, "reason", OTHER_REASON)
-        raise DataError(f"row {number} of split {split!r}: {error}", reason=reason) from error
+        raise DataError(f"{task.row_place(split, number)}: {error}", reason=reason) from error
 
 
 tasks: Registry[type[Task]] = Registry(

@@ -180,8 +180,12 @@ class _Window:
             except JSONDecodeError as error:
                 # What is wrong may only be that the rest is not read yet. Of a text the error is where it begins.
                 known = len(self._text) - error.pos > TOKEN and not error.msg.startswith("Unterminated string")
-                if known or not self._grow():
+                if known:
                     raise self.fault(number, error.msg) from error
+                at_end = error.msg.startswith("Unterminated string") or error.pos >= len(self._text.rstrip())
+                if not self._grow():
+                    cut = "; the file ends within it: it was cut short" if at_end else ""
+                    raise self.fault(number, f"{error.msg}{cut}") from error
                 continue
             except RecursionError as error:
                 raise self.fault(number, "too many brackets") from error

@@ -93,9 +93,10 @@ def test_a_row_without_a_level_is_named(
         build_order(digits, level, **settings)
 
 
-def test_nan_is_no_level() -> None:
-    with pytest.raises(ValueError, match=r"'level' is nan, and task.curriculum.by sorts by a number"):
-        level_of({"level": float("nan")}, CurriculumConfig(by="level"))
+@pytest.mark.parametrize("level", [float("nan"), 10**400, True, "3", [1], None])
+def test_what_is_no_finite_number_is_no_level(level: Any) -> None:
+    with pytest.raises(ValueError, match=r"'level' is .*, and task.curriculum.by sorts by a number"):
+        level_of({"level": level}, CurriculumConfig(by="level"))
 
 
 def test_a_field_may_stand_in_another() -> None:

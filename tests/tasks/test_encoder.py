@@ -204,6 +204,7 @@ def test_one_of_several_templates(tmp_path: Path) -> None:
         ([{"role": "user", "content": [{"type": "image"}]}], "has the content .*image"),
         ("h\u00e9", r"no tokens for \['\u00e9'\]"),
         ("", "has no tokens"),
+        ("1" * 4_000_001, "has 4000001 characters; at most 4000000 were expected"),
         ("h\ud83d", r"has \['\\ud83d'\], halves of a surrogate pair"),
         ([{"role": "user", "content": "\udc00"}], "halves of a surrogate pair"),
     ],

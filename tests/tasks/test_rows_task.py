@@ -208,6 +208,7 @@ def test_an_answer_that_nobody_takes_is_no_prompt_alone(row: dict[str, str], tmp
         assert build_rows(file, format="trl").example("train", 0).answer == ""
 
 
+DEEP = b'{"question": "1?", "answer": "1", "x": %b0%b}' % (b"[" * 101, b"]" * 101)
 BAD_LINES = {
     b'{"question": "\xff", "answer": "1"}': ("byte 15 of the row is not UTF-8", "not UTF-8"),
     b'{"question": "1?", "answer": NaN}': ("column 'answer' is NaN, infinite or too large", "NaN or Infinity"),
@@ -219,6 +220,7 @@ BAD_LINES = {
     b'{"question": "1?" "answer": "1"}': ("not JSON at character 19: Expecting ',' delimiter", "not JSON"),
     b'["1?", "1"]': (r"\['1\?', '1'\] is no JSON object", "no JSON object"),
     b"[" * 100_000: ("not readable as JSON", "not JSON"),
+    DEEP: ("column 'x' is nested deeper than 100 levels", "nested too deep"),
 }  # fmt: skip
 
 
@@ -252,6 +254,23 @@ def test_a_malformed_row_of_a_table_names_its_number(tmp_path: Path) -> None:
         fitted(build_rows(tmp_path / "rows.parquet")).look()
 
 
+def test_a_value_that_python_cannot_have_names_its_row_and_column(tmp_path: Path) -> None:
+    text = pa.array([b"\xed\xa0\x80"], pa.binary()).view(pa.string())
+    when = pa.array([2**52], pa.timestamp("s"))
+    for name, column, said in (("note", text, "is not UTF-8"), ("when", when, r"timestamp\[ms\], cannot be read")):
+        pq.write_table(pa.table({"question": ["0?"], "answer": ["0"], name: column}), tmp_path / f"{name}.parquet")
+        with pytest.raises(
+            ConfigError, match=rf"no row can be read: .*{name}.parquet: row 0: column '{name}'.* {said}"
+        ):
+            build_rows(tmp_path / f"{name}.parquet")
+
+
+def test_what_is_found_when_a_row_is_encoded_names_its_line_too(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path, [*QA, {"question": "", "answer": "1"}])
+    with pytest.raises(DataError, match=r"rows.jsonl:21 \(row 18 of split 'train'\): .* has no tokens"):
+        fitted(build_rows(file, held_out_path=str(write_parquet(tmp_path, QA[:2])))).look()
+
+
 def _empty_folder(folder: Path) -> Path:
     (folder / "empty").mkdir()
     (folder / "empty" / "README.md").write_text("nothing")
@@ -267,6 +286,22 @@ def _named_and_not(folder: Path) -> Path:
     (folder / "train.jsonl").write_bytes(lines(QA))
     (folder / "more.jsonl").write_bytes(lines(QA))
     return folder
+
+
+def _pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "rows.jsonl")
+    return folder / "rows.jsonl"
+
+
+def _splits(folder: Path) -> Path:
+    (folder / "dataset_dict.json").write_text("[1]")
+    return folder
+
+
+def _twice(folder: Path) -> Path:
+    columns = [pa.array(["1"])] * 3
+    pq.write_table(pa.Table.from_arrays(columns, ["question", "question", "answer"]), folder / "rows.parquet")
+    return folder / "rows.parquet"
 
 
 def _file(name: str, data: bytes) -> Callable[[Path], Path]:
@@ -293,8 +328,15 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "gzip none": (_file("a.jsonl.gz", PACKED), "a.jsonl.gz is no gzip file"),
     "zstd cut": (_file("a.jsonl.zst", zstandard.compress(PACKED)[:-9]), "a.jsonl.zst ends too early: it was cut short"),
     "zstd none": (_file("a.jsonl.zst", PACKED), "a.jsonl.zst is no zstd file"),
-    "array cut": (_file("a.json", json.dumps(QA).encode()[:-9]), r"a.json: element 20 of its array: not JSON"),
+    "array cut": (
+        _file("a.json", json.dumps(QA).encode()[:-9]),
+        "a.json: element 20 of its array: .* it was cut short",
+    ),
     "array cut after": (_file("a.json", json.dumps(QA).encode()[:-1]), "a.json ends within its array"),
+    "array broken": (_file("a.json", b'[{"a": }]'), "element 1 of its array: not JSON: Expecting value$"),
+    "pipe": (_pipe, "rows.jsonl is no file: a file was expected"),
+    "splits": (_splits, "dataset_dict.json: an object was expected"),
+    "column twice": (_twice, "rows.parquet: column 'question' is there 2 times; once was expected"),
     "array twice": (_file("a.json", b'[{"a": 1}][{"a": 2}]'), "a.json has more after its array"),
     "array comma": (_file("a.json", b'[{"a": 1} {"a": 2}]'), "element 1 of its array: not JSON: a comma or the end"),
     "parquet": (_file("a.parquet", PACKED), "a.parquet is not readable as Parquet"),
