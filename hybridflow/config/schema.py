@@ -164,7 +164,9 @@ class TrainerConfig:
     metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
     sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`
     print_every_step: bool = False  # a line for every step, also on a terminal
-    collective_timeout_s: Seconds = 600.0  # that ranks wait for each other before the run ends
+    collective_timeout_s: Seconds = 600.0  # that ranks wait for each other before the call fails
+    call_timeout_s: Seconds = 7200.0  # that one call on a role's ranks may take, whatever it does, before it fails
+    call_timeouts_s: dict[str, Seconds] = field(default_factory=dict)  # by role, instead of that
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
     keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest

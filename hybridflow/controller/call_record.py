@@ -6,16 +6,19 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import ray
 
+from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.process_deaths import ending
 from hybridflow.observe.metrics import TIMES, Metrics
-from hybridflow.runtime.failure import Failure, describe
+from hybridflow.runtime.failure import Failure, FailureKind, describe
 from hybridflow.runtime.messages import Report
 
 MAX_NAMED = 8  # ranks
+LOST = (ray.exceptions.ActorUnavailableError, ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError)
 
 
 @dataclass(eq=False)
@@ -27,6 +30,9 @@ class CallRecord:
         pending: the report to come from each of them; none when all are there.
         size: the ranks of the group.
         step: of the algorithm, in which it was made.
+        pool: whose ranks they are; None: it is not known, as of a stand-in for a pool.
+        within_s: seconds that it may take.
+        setting: that gives it longer.
         reports: by rank; None until it is there, or if the rank is not called.
     """
 
@@ -37,6 +43,9 @@ class CallRecord:
     size: int
     collect: Callable[[list[Any]], Any]
     step: int | None = None
+    pool: RankSource | None = None
+    within_s: float = inf
+    setting: str = ""
     missing: int = 0
     reports: list[Report | None] = field(default_factory=list)
 
@@ -89,13 +98,16 @@ def named(ranks: list[int]) -> str:
     return ", ".join(map(str, ranks[:MAX_NAMED])) + (", …" if len(ranks) > MAX_NAMED else "")
 
 
-def late(record: CallRecord, within_s: float) -> Failure:
-    """Describe the first rank from which there is no report."""
+def late(record: CallRecord, within_s: float, more: str = "") -> Failure:
+    """Describe the first rank from which there is no report; `more`: what is known of it."""
     missing = record.unreported()
-    line = f"it was not done after {within_s:.0f} s; ray.start_timeout_s gives it longer"
+    line = f"it was not done after {within_s:.0f} s; {record.setting} gives it longer"
     if len(missing) > 1:
         line += f" (nor on {len(missing) - 1} more of its {record.size} ranks)"
-    return Failure(record.role, missing[0], "no report", record.method, line, line, at=0.0)
+    line += more
+    return Failure(
+        record.role, missing[0], "no report", record.method, line, "", record.step, at=0.0, kind=FailureKind.INFRA
+    )
 
 
 def lost(record: CallRecord, rank: int, error: Exception) -> Failure:
@@ -109,7 +121,8 @@ def lost(record: CallRecord, rank: int, error: Exception) -> Failure:
         pid = int(place["pid"][1]) if place["pid"] else None
         node = place["ip"][1] if place["ip"] else "node unknown"
         line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, rays_message)}"
-        return Failure(record.role, rank, node, record.method, line, rays_message, at=0.0)
+        return Failure(record.role, rank, node, record.method, line, rays_message, at=0.0, kind=FailureKind.INFRA)
     cause = getattr(error, "cause", None)
     line = describe(cause if isinstance(cause, BaseException) else error)[0]
-    return Failure(record.role, rank, "its process", record.method, line, rays_message, at=0.0)
+    kind = FailureKind.INFRA if isinstance(error, LOST) else FailureKind.BUG
+    return Failure(record.role, rank, "its process", record.method, line, rays_message, at=0.0, kind=kind)

@@ -122,7 +122,7 @@ class CallSender:
             report, *chunks[rank] = _send(handle, method, order, objects, answered)
             called.append(rank)
             reports.append(report)
-        record = CallRecord(self.role, name, called, reports, len(parts), collect)
+        record = CallRecord(self.role, name, called, reports, len(parts), collect, pool=self.pool)
         self.supervisor.watch(record)
         return PendingCall(record, rows, chunks, self.supervisor)
 

@@ -17,9 +17,11 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hybridflow.config.schema import Config, Device
-from hybridflow.controller import interrupt, process_deaths
+from hybridflow.controller import interrupt, process_deaths, ray_services
+from hybridflow.controller.deadlines import SAY_AFTER_S
 from hybridflow.controller.group import group_class
-from hybridflow.controller.supervisor import LOOK_UP_S, SAY_AFTER_S, Supervisor
+from hybridflow.controller.process_watch import ProcessWatch
+from hybridflow.controller.supervisor import LOOK_UP_S, Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.parallel.layout import Layout
@@ -71,6 +73,7 @@ class ResourcePool(Renamed):
         self._supervisor = supervisor
         self._start_timeout_s = start_timeout_s
         self._meetings: list[str] = []
+        self._processes: ProcessWatch | None = None
         self._device = device
         gpus = 1.0 if device is Device.gpu else 0.0
         self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
@@ -131,7 +134,7 @@ class ResourcePool(Renamed):
         config = config or Config()
         build = (role, worker or role, layout, config, updates, engines or engines_of(config, role))
         calls = [rank.build.remote(*build) for rank in self.ranks]
-        self._supervisor.gather(role, "build", calls, self._start_timeout_s)
+        self._supervisor.gather(role, "build", calls, self._start_timeout_s, self)
         log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
@@ -143,9 +146,9 @@ class ResourcePool(Renamed):
         """
         places = [*self.places, *others]
         if len({place.node for place in places}) == 1:  # a file, so that nothing listens
-            self._meetings.append(ray.get(self.ranks[0].make_meeting_folder.remote()))
+            self._meetings.append(self._of_first("make_meeting_folder"))
             return f"file://{self._meetings[-1]}/store"
-        return f"tcp://{places[0].address}:{ray.get(self.ranks[0].free_port.remote())}"
+        return f"tcp://{places[0].address}:{self._of_first('free_port')}"
 
     def write_logs(self, folder: Path) -> None:
         """Let each of its processes write its log into a folder, which is made on other machines too."""
@@ -153,26 +156,43 @@ class ResourcePool(Renamed):
 
     def close(self) -> None:
         """End its processes, give its slots back, and remove what they met by."""
-        for handle in self.ranks:
-            ray.kill(handle)
+        self._supervisor.health.forget(self)
+        self._end_processes()
         # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
         # our own cluster's processes as well, and then this call waits for a minute.
-        if not interrupt.arrived():
+        if not interrupt.arrived() and not ray_services.lost():
             remove_placement_group(self._reserved)
         for place in getattr(self, "places", ()):
             process_deaths.forget(place.pid)
         for folder in self._meetings:
             shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
 
+    def _end_processes(self) -> None:
+        for handle in () if ray_services.lost() else self.ranks:  # the services would have to pass it on
+            ray.kill(handle)
+        if self._processes is not None:
+            for rank in range(len(self.places)):  # also those that are stopped, which Ray's message does not reach
+                self._processes.kill(rank)
+            self._processes.close()
+            self._processes = None
+
     def _settled(self, method: str, *arguments: Any) -> list[Any]:
         """Return the values of a call on every rank that is no call on a role."""
         key = f"placement.pools.{self.name}"
         calls = [getattr(rank, method).remote(key, *arguments) for rank in self.ranks]
-        return self._supervisor.gather(key, method, calls, self._start_timeout_s)
+        return self._supervisor.gather(key, method, calls, self._start_timeout_s, self)
+
+    def _of_first(self, method: str) -> Any:
+        """Return the value of a call on rank 0 that is no call on a role."""
+        key = f"placement.pools.{self.name}"
+        calls = [getattr(self.ranks[0], method).remote(key)]
+        return self._supervisor.gather(key, method, calls, self._start_timeout_s, self)[0]
 
     def _watch(self) -> None:
-        """See to it that the end of a process on this machine can be told."""
+        """Ping its processes from now on, and see to it that the end of one on this machine can be told."""
         here = ray.get_runtime_context().get_node_id()
+        self._processes = ProcessWatch(self.name, self.places, here)
+        self._supervisor.health.watch(self, self._processes)
         for place in self.places:
             if place.node == here:
                 process_deaths.watch(place.pid)
@@ -185,7 +205,7 @@ class ResourcePool(Renamed):
             handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s, self._device)
             for rank, handle in enumerate(self.ranks)
         ]
-        self._supervisor.gather(key, "join", calls, self._start_timeout_s)
+        self._supervisor.gather(key, "join", calls, self._start_timeout_s, self)
 
 
 def _rank_class() -> type:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from math import inf
-from time import monotonic
 from typing import Any, NoReturn
 
 import ray
 
 from hybridflow.controller import interrupt
-from hybridflow.controller.call_record import CallRecord, in_step, late, lost, measured, named
+from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
+from hybridflow.controller.health import Health
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
 from hybridflow.runtime.failure import Failure, RoleError, describe
@@ -21,7 +21,6 @@ from hybridflow.runtime.messages import Report
 log = logging.getLogger(__name__)
 
 LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
-SAY_AFTER_S = 30.0  # of a start: whom it waits for
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
@@ -30,12 +29,18 @@ class Supervisor(Renamed):
 
     On a failure its policy decides what becomes of the ranks. Whoever waits after that is told the same failure.
 
+    While it waits it pings the processes of its pools, and minds the deadlines of calls.
+
     Args:
         on_failure: the policy; by default every rank is ended and the first failure raised.
+
+    Attributes:
+        health: of the ranks; it has the deadlines.
     """
 
-    def __init__(self, on_failure: FailurePolicy | None = None) -> None:
+    def __init__(self, on_failure: FailurePolicy | None = None, health: Health | None = None) -> None:
         self._on_failure = on_failure or RaiseFirst()
+        self.health = health or Health()
         self._step: int | None = None
         self._sampling: tuple[int | None, int] = None, 0
         self._under_way: dict[Any, tuple[CallRecord, int]] = {}
@@ -73,31 +78,30 @@ class Supervisor(Renamed):
     def watch(self, record: CallRecord) -> None:
         """Take note of a call that has been made."""
         record.step = self._step
+        if not record.setting:
+            record.within_s, record.setting = self.health.deadlines.of(record.role)
         for pending, rank in zip(record.pending, record.ranks, strict=True):
             self._under_way[pending] = record, rank
 
-    def gather(self, role: str, method: str, pending: Sequence[Any], within_s: float = inf) -> list[Any]:
-        """Watch one call on all ranks of a pool, whose metrics nobody wants; wait for its values and return them.
+    def gather(
+        self, role: str, method: str, pending: Sequence[Any], within_s: float = inf, pool: RankSource | None = None
+    ) -> list[Any]:
+        """Watch one call of a start on the first ranks of a pool, whose metrics nobody wants; wait for its values.
 
         Args:
             within_s: seconds after which the ranks that have not reported have failed.
         """
-        record = CallRecord(role, method, range(len(pending)), pending, len(pending), lambda _: None)
+        record = CallRecord(
+            role, method, range(len(pending)), pending, len(pending), lambda _: None, pool=pool, within_s=within_s,
+            setting="ray.start_timeout_s",
+        )  # fmt: skip
         self.watch(record)
-        return [report.value for report in self.wait(record, within_s) if report is not None]
+        return [report.value for report in self.wait(record) if report is not None]
 
-    def wait(self, record: CallRecord, within_s: float = inf) -> list[Report | None]:
+    def wait(self, record: CallRecord) -> list[Report | None]:
         """Wait for one call; return its reports by rank."""
-        start = monotonic()
-        said = within_s == inf
         while record.missing:
             self._raise_again()
-            if monotonic() > start + within_s:
-                self._fail(late(record, within_s))
-            if not said and monotonic() > start + SAY_AFTER_S:
-                said = True
-                missing = named(record.unreported())
-                log.warning("%s.%s: still waiting for rank %s", record.role, record.method, missing)
             self._receive([pending for pending in record.pending if pending in self._under_way])
         return record.reports
 
@@ -124,6 +128,9 @@ class Supervisor(Renamed):
         ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
         for pending in ready:
             self._take_in(pending, self._outcome(pending))
+        # After all that has come is taken in: what this process did meanwhile is not the ranks' time.
+        if problem := self.health.problem(record for record, _ in self._under_way.values()):
+            self._fail(problem)
 
     def _receive(self, wanted: list[Any]) -> None:
         """Take these reports in, all at once if they come soon; else those that have come, of any call."""
@@ -161,6 +168,7 @@ class Supervisor(Renamed):
         record.missing -= 1
         if not record.missing:
             record.pending = ()  # the store lets go of them
+            self.health.note(record)
             self._finished.setdefault(record.step, []).append(record)
 
     def _fail(self, noticed: Failure) -> NoReturn:
@@ -172,6 +180,9 @@ class Supervisor(Renamed):
             failure = self._outcome(pending).failure
             if failure is not None:
                 failures.append(in_step(failure, self._under_way[pending][0]))
+        failed = {*ready}
+        silent = [record for pending, (record, _) in self._under_way.items() if pending not in failed]
+        failures += [] if noticed.at == 0.0 else self.health.blamed(noticed, silent)
         self._under_way.clear()
         first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
         self._failed = RoleError(first, after)

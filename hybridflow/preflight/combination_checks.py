@@ -89,9 +89,13 @@ def _biased_updates(config: Config) -> Iterator[str]:
 
 
 def _placed_roles(config: Config, facts: Facts) -> Iterator[str]:
-    """Yield names in `placement.roles` that no role has."""
-    for role in (role for role in config.placement.roles if role not in facts.own):
-        yield from unknown_name(f"placement.roles.{role}", roles, role)
+    """Yield names in settings by role that no role has."""
+    for key, named in (
+        ("placement.roles", config.placement.roles),
+        ("trainer.call_timeouts_s", config.trainer.call_timeouts_s),
+    ):
+        for role in (role for role in named if role not in facts.own):
+            yield from unknown_name(f"{key}.{role}", roles, role)
 
 
 def _roles(config: Config, facts: Facts) -> Iterator[str]:

@@ -7,14 +7,39 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from hybridflow import former_names
-from hybridflow.errors import HybridFlowError
+from hybridflow.errors import DataError, HybridFlowError
 from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
 LONGEST_LINE = 2_000
 LONGEST_TRACE = 20_000  # characters
 MAX_NAMED_CALLS = 4  # kinds of calls that failed after the first
+
+
+# What libraries raise when another rank is not there to meet: gloo's and NCCL's words, in errors of torch's.
+LINK_ERRORS = ("gloo/transport", "Connection closed by peer", "Timed out waiting", "NCCL error", "ncclRemoteError")
+
+
+class FailureKind(StrEnum):
+    """Answer to whether the same work may succeed on other processes: decided where the failure happens."""
+
+    INFRA = "infra"  # a process, a node or a link was lost, or did not answer: what was under way can be done again
+    DATA = "data"  # a row, or its grade: it would fail again
+    BUG = "bug"  # anything else that was raised: it would most likely be raised again
+
+
+def kind_of(error: BaseException) -> FailureKind:
+    """Tell of what kind an exception is, where it was raised. What nobody knows better is taken for a bug."""
+    if any(isinstance(link, DataError) for link in chain(error)):
+        return FailureKind.DATA
+    return FailureKind.INFRA if is_of_link(error) else FailureKind.BUG
+
+
+def is_of_link(error: BaseException) -> bool:
+    """Tell whether an exception only says that another rank was not there. torch raises these as RuntimeError."""
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LINK_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,8 @@ class Failure:
         step: of the algorithm; None outside of one.
         follows: whether it failed only because another call had failed.
         at: when, in seconds since the epoch, so that the first of several is known.
+        kind: whether the same may succeed on other processes.
+        of_link: whether it says no more than that another rank was not there to meet.
     """
 
     role: str
@@ -36,6 +63,8 @@ class Failure:
     step: int | None = None
     follows: bool = False
     at: float = field(default_factory=time.time)
+    kind: FailureKind = FailureKind.BUG
+    of_link: bool = False
 
     def __str__(self) -> str:
         step = "" if self.step is None else f" in step {self.step}"

@@ -27,6 +27,7 @@ class Place(NamedTuple):
     node: str
     address: str  # of the node
     pid: int
+    stacks: int = -1  # see `process_state.offer_stacks`
 
 
 class CallRequest(NamedTuple):

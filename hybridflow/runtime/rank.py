@@ -30,8 +30,8 @@ from hybridflow.parallel.layout import describe as describe_layout
 from hybridflow.placement import Engines
 from hybridflow.registry import import_plugins
 from hybridflow.roles import Role, roles
-from hybridflow.runtime import meeting_folder
-from hybridflow.runtime.failure import Failure, describe
+from hybridflow.runtime import meeting_folder, process_state
+from hybridflow.runtime.failure import Failure, FailureKind, describe, is_of_link, kind_of
 from hybridflow.runtime.messages import CallRequest, Place, Report
 from hybridflow.tasks.grades import gives_grades, settled
 
@@ -60,7 +60,8 @@ class Rank:
             logs.show()  # in the log that Ray keeps of this process
             logs.remember()
             import_plugins(plugins)
-            return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid())
+            own = process_state.offer_stacks()
+            return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid(), own)
 
         return self._reported(pool, "start", place)
 
@@ -75,15 +76,19 @@ class Rank:
 
         return self._reported(pool, "write_log", write)
 
-    def make_meeting_folder(self) -> str:
-        """Make a folder on this node, which is swept away once this process is gone."""
-        return str(meeting_folder.make())
+    def make_meeting_folder(self, pool: str) -> bytes:
+        """Make a folder on this node, which is swept away once this process is gone; report its path."""
+        return self._reported(pool, "make_meeting_folder", lambda: str(meeting_folder.make()))
 
-    def free_port(self) -> int:
-        """Return a port of this node, where from now on a store waits for those who are to meet."""
-        from hybridflow.parallel.rendezvous import serve
+    def free_port(self, pool: str) -> bytes:
+        """Report a port of this node, where from now on a store waits for those who are to meet."""
 
-        return serve(self._node)
+        def free() -> int:
+            from hybridflow.parallel.rendezvous import serve
+
+            return serve(self._node)
+
+        return self._reported(pool, "free_port", free)
 
     def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float, device: Device) -> bytes:
         """Enter the pool's torch.distributed world, and report."""
@@ -257,7 +262,9 @@ class Rank:
         log.info("%s.%s failed: %s\n%s", role, method, line, trace)
         if rays_message := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
             line = f"its process {os.getpid()} died: {rays_message}"
-        return Failure(role, self._rank, self._node, method, line, trace)
+            return Failure(role, self._rank, self._node, method, line, trace, kind=FailureKind.INFRA)
+        kind = kind_of(error)
+        return Failure(role, self._rank, self._node, method, line, trace, kind=kind, of_link=is_of_link(error))
 
 
 def _worker(name: str) -> Any:

@@ -13,6 +13,8 @@ from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import names, section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
+from hybridflow.controller.deadlines import Deadlines
+from hybridflow.controller.health import Health
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import describe
 from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
@@ -52,7 +54,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
     placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
-    supervisor = Supervisor()
+    supervisor = Supervisor(health=Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
     say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")
     pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
     groups: dict[str, Group] = {}

@@ -126,6 +126,7 @@ def _write_logs(running: Running, folder: RunFolder) -> None:
     """Give every process its log file, now that what an earlier run left is out of the way."""
     with writing(folder.logs):
         logs.write_to(folder.logs / "driver.log")
+    running.supervisor.health.folder = folder.logs
     for pool in running.pools.values():
         pool.write_logs(folder.logs)
 

@@ -285,6 +285,16 @@ class Vandal(Role, Worker):
             raise ConnectionError("connection closed by peer")
         time.sleep(60)
 
+    @using("one_to_all")
+    def miss_a_meeting(self, *, rank: int, how: str) -> None:
+        """One rank is stopped, or asleep; the others wait for it as gloo does, in vain."""
+        if self.context.rank == rank and how == "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.context.rank == rank:
+            time.sleep(60)
+        time.sleep(0.3)
+        raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 300ms for recv operation")
+
 
 @roles.register("stillborn")
 class Stillborn(Role, Worker):

@@ -1,0 +1,67 @@
+"""Deadlines of calls, and when to speak of one that is waited for. Pure: who asks brings the time."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+
+SAY_AFTER_S = 30.0  # that a call is waited for; of one that usually takes longer, three times as long as it took
+LONGER_THAN_USUAL = 3.0
+BEFORE_THE_END = 0.5  # of a deadline: by then it has been said what is waited for
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds that calls on a role may take.
+
+    Attributes:
+        default: of those that have none of their own.
+        by_role: of those that do.
+    """
+
+    default: float = inf
+    by_role: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, role: str) -> tuple[float, str]:
+        """Return the seconds of a call on a role, and the setting that says so."""
+        if role in self.by_role:
+            return self.by_role[role], f"trainer.call_timeouts_s.{role}"
+        return self.default, "trainer.call_timeout_s"
+
+
+@dataclass
+class OldestCallClock:
+    """Measures how long the oldest call under way has been that.
+
+    All that it could wait for was called before it and has reported: its rows, and earlier calls on its ranks. So it
+    has been at work for at least as long, and no time that it stood in a queue counts.
+    """
+
+    call: Hashable = None
+    since: float = 0.0
+    said_at: float = 0.0
+    usual: dict[str, float] = field(default_factory=dict)
+
+    def waited(self, call: Hashable, now: float) -> float:
+        """Return the seconds that this call has been the oldest."""
+        if call != self.call:
+            self.call = call
+            self.since = now
+            self.said_at = 0.0
+        return now - self.since
+
+    def note(self, name: str, seconds: float) -> None:
+        """Remember how long a call of that name took, if no other took longer."""
+        self.usual[name] = max(self.usual.get(name, 0.0), seconds)
+
+    def time_to_say(self, name: str, waited: float, within: float) -> bool:
+        """Tell whether to speak of the oldest call now: once it takes long, and then each time it has taken twice as
+        long.
+        """
+        first = max(SAY_AFTER_S, LONGER_THAN_USUAL * self.usual.get(name, 0.0))
+        due = min(first, within * BEFORE_THE_END) if not self.said_at else 2 * self.said_at
+        if waited < due:
+            return False
+        self.said_at = waited
+        return True
