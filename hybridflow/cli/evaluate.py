@@ -187,12 +187,14 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
     from rich.console import Console
     from rich.table import Table
 
+    from hybridflow.trainer.answer_statistics import with_errors
+
     table = Table(title="evaluation", title_justify="left")
     for column in ("", *(one.model for one in found)):
         table.add_column(cell(column), overflow="fold")
-    numbers = [one.statistics for one in found]
-    for metric in (metric for metric in numbers[0] if "_se" not in metric):
-        table.add_row(cell(metric), *(cell(_number(own, metric)) for own in numbers))
+    texts = [with_errors(one.statistics) for one in found]
+    for metric in dict.fromkeys(metric for own in texts for metric in own):
+        table.add_row(cell(metric), *(cell(own.get(metric, "")) for own in texts))
     table.add_row(cell("answers"), *(cell(str(one.folder / "validation")) for one in found))
     terminal.draw(Console(highlight=False, soft_wrap=True), table)
     for name, one in compared.items():
@@ -202,16 +204,6 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
                 f"{one.questions} questions (paired; p = {one.p_value:.2g} if they are alike)"
             )
         )
-
-
-def _number(numbers: Mapping[str, float], metric: str) -> str:
-    if metric not in numbers:
-        return ""
-    head, slash, source = (
-        metric.partition("/") if metric.split("/")[0] in ("accuracy", "mean_grade") else (metric, "", "")
-    )
-    error = numbers.get(f"{head}_se{slash}{source}")
-    return f"{numbers[metric]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -156,7 +156,8 @@ class TrainerConfig:
     validation_samples: Count = 1  # answers to each of them
     # of their sampling
     validation_temperature: Annotated[float, Bounds(at_least=0.01, at_most=2, also={0: "the likeliest tokens"})] = 0.0
-    validation_sets: dict[str, Any] = field(default_factory=dict)  # by name, settings of a task: its held-out rows too
+    # by name, settings of a task, whose held-out rows are asked too, in the form that `task` gives its own
+    validation_sets: dict[str, Any] = field(default_factory=dict)
     log_answers: bool = True  # write the answers of validations out
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
-from hybridflow import __version__
-from hybridflow.algorithms import algorithms
 from hybridflow.config.model_roles import section
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
@@ -20,7 +18,7 @@ from hybridflow.models import model_export
 from hybridflow.models.weight_files import INDEX, SINGLE
 from hybridflow.observe.disk_errors import writing
 from hybridflow.tasks.tokenizer import end_ids
-from hybridflow.trainer.resume import versions
+from hybridflow.trainer.model_card import card
 from hybridflow.trainer.saved_run import SavedModel
 
 if TYPE_CHECKING:
@@ -56,37 +54,6 @@ def refuse(out: Path) -> None:
     """Raise ConfigError if something is at `out`: what others made is never overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: there is something already; give a folder that is empty or not there")
-
-
-def card(saved: SavedModel) -> str:
-    """Write the model card: from what the model was made, how, and how good it was."""
-    config = saved.config
-    recipe = config.algorithm.recipe or config.algorithm.name
-    paper = config.algorithm.paper or algorithms.get(config.algorithm.name).paper
-    base = section(config, saved.role).model.path
-    lines = [
-        "---",
-        "library_name: transformers",
-        f"tags: [hybridflow, {recipe}]",
-        "---",
-        f"# {Path(config.run.name).name}",
-        "",
-        f"Trained by hybridflow {__version__} from `{Path(base).name}`.",
-        "",
-        f"* algorithm: {recipe}{f' ({paper})' if paper else ''}",
-        f"* task: `{config.task.name}`" + (f" with `{json.dumps(config.task.options)}`" if config.task.options else ""),
-        f"* steps: {saved.steps}, of {config.algorithm.prompts_per_step} prompts each; seed {config.run.seed}",
-    ]
-    if saved.validations:
-        last = saved.validations[-1]
-        lines.append(f"* last validation, after {last['step']} steps: {_measured(last)}")
-    lines.append("* made with " + ", ".join(f"{name} {version}" for name, version in versions().items()))
-    return "\n".join([*lines, ""])
-
-
-def _measured(validation: dict[str, float]) -> str:
-    names = [name for name, value in validation.items() if name.startswith("validation/") and value is not None]
-    return ", ".join(f"{name.removeprefix('validation/')} {validation[name]:.3f}" for name in names)
 
 
 def _dtype(saved: SavedModel) -> str:

@@ -28,6 +28,20 @@ def test_a_set_has_the_defaults_of_a_task() -> None:
     assert found.chat_template_kwargs == {}
 
 
+def test_a_set_asks_as_the_run_does_unless_it_says_otherwise() -> None:
+    config = with_sets(alike={"name": "rows"}, other={"name": "rows", "system_prompt": "", "too_long": "error"})
+    config.task.system_prompt = "Be brief."
+    config.task.as_chat = True
+    config.task.too_long = TooLong.drop
+    config.task.chat_template_kwargs = {"enable_thinking": False}
+    config.task.curriculum.by = "level"
+    alike, other = validation_sets(config).values()
+    assert (alike.system_prompt, alike.as_chat, alike.too_long) == ("Be brief.", True, TooLong.drop)
+    assert alike.chat_template_kwargs == {"enable_thinking": False}
+    assert (alike.options, alike.curriculum.by) == ({}, "")
+    assert (other.system_prompt, other.as_chat, other.too_long) == ("", True, TooLong.error)
+
+
 @pytest.mark.parametrize(
     ("name", "given", "told"),
     [

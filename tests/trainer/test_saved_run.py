@@ -18,7 +18,8 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import read_shape
 from hybridflow.tasks.tokenizer import end_ids
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
-from hybridflow.trainer.export import card, export
+from hybridflow.trainer.export import export
+from hybridflow.trainer.model_card import card
 from hybridflow.trainer.saved_run import find, is_run
 from tests.conftest import GetModel
 
@@ -115,9 +116,25 @@ def test_what_is_there_already_stays(run: Path, tmp_path: Path, capsys: pytest.C
 
 def test_the_card_says_what_made_the_model(run: Path) -> None:
     text = card(find(str(run)))
-    for words in ("algorithm: grpo (arXiv 2402.03300)", "task: `addition`", "accuracy 0.400", "steps: 40"):
+    for words in (
+        "algorithm: grpo (arXiv 2402.03300)",
+        "task: `addition`",
+        "| accuracy | 0.400 |",
+        "steps: 40",
+        "grader: `exact`",
+    ):
         assert words in text
     assert "mean_grade" not in text, "a number that was not finite is not told"
+
+
+def test_the_card_says_how_the_model_was_asked_and_graded(run: Path) -> None:
+    saved = find(str(run))
+    saved.config.task.system_prompt = "Be brief."
+    saved.config.task.as_chat = True
+    saved.config.reward.graders = {"exact": 1.0, "brevity": 0.1}
+    text = card(saved)
+    assert '* prompts: a text is a user\'s message; system prompt "Be brief."\n' in text
+    assert "`exact` (1), `brevity` (0.1); accuracy is by `exact`" in text
 
 
 def test_a_checkpoint_that_was_changed_is_not_exported(run: Path, tmp_path: Path) -> None:
