@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from hybridflow import __version__
 from hybridflow.algorithms import algorithms
@@ -16,13 +17,15 @@ from hybridflow.trainer.resume import versions
 from hybridflow.trainer.saved_run import SavedModel
 
 VALIDATION = "validation/"
+MODEL = "model"  # the folder of a run's model in its run folder
 
 
 def card(saved: SavedModel) -> str:
     """Write the model card."""
     config = saved.config
     recipe = config.algorithm.recipe or config.algorithm.name
-    base = section(config, saved.role).model.path
+    base = Path(section(config, saved.role).model.path)
+    start = f"the model of the run `{base.parent.name}`" if base.name == MODEL else f"`{base.name}`"
     lines = [
         "---",
         "library_name: transformers",
@@ -30,7 +33,7 @@ def card(saved: SavedModel) -> str:
         "---",
         f"# {Path(config.run.name).name}",
         "",
-        f"Trained by hybridflow {__version__} from `{Path(base).name}`.",
+        f"Trained by hybridflow {__version__} from {start}.",
         "",
         *(f"* {line}" for line in _made(saved, recipe)),
         "* made with " + ", ".join(f"{name} {version}" for name, version in versions().items()),
@@ -44,7 +47,8 @@ def _made(saved: SavedModel, recipe: str) -> Iterator[str]:
     """Yield what the model was made of and how, a line each."""
     config = saved.config
     paper = config.algorithm.paper or algorithms.get(config.algorithm.name).paper
-    options = f" with `{json.dumps(config.task.options)}`" if config.task.options else ""
+    given = _given(config.task.options)
+    options = f" with `{json.dumps(given)}`" if given else ""
     samples = config.algorithm.samples_per_prompt
     yield f"algorithm: {recipe}{f' ({paper})' if paper else ''}"
     yield f"task: `{config.task.name}`{options}"
@@ -53,6 +57,12 @@ def _made(saved: SavedModel, recipe: str) -> Iterator[str]:
         yield _graders(config.reward)
     each = f", {samples} responses to each" if samples > 1 else ""
     yield f"steps: {saved.steps}, of {config.algorithm.prompts_per_step} prompts{each}; seed {config.run.seed}"
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that have a value; those of sources and columns too."""
+    inner = {name: _given(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {name: value for name, value in inner.items() if value is not None and value != {}}
 
 
 def _graders(reward: RewardConfig) -> str:

@@ -131,8 +131,12 @@ def test_the_card_says_how_the_model_was_asked_and_graded(run: Path) -> None:
     saved = find(str(run))
     saved.config.task.system_prompt = "Be brief."
     saved.config.task.as_chat = True
+    saved.config.actor.model.path = "runs/warm/model"
+    saved.config.task.options = {"split": None, "columns": {"prompt": "q", "answer": None}, "path": "a.jsonl"}
     saved.config.reward.graders = {"exact": 1.0, "brevity": 0.1}
     text = card(saved)
+    assert "from the model of the run `warm`." in text
+    assert '`{"columns": {"prompt": "q"}, "path": "a.jsonl"}`' in text
     assert '* prompts: a text is a user\'s message; system prompt "Be brief."\n' in text
     assert "`exact` (1), `brevity` (0.1); accuracy is by `exact`" in text
 
