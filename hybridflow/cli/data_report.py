@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from hybridflow.config.schema import TaskConfig
 from hybridflow.errors import OTHER_REASON, DataError
 from hybridflow.observe.terminal import one_line
+from hybridflow.tasks.chat_hint import hints
 from hybridflow.tasks.data_facts import Facts, histogram, taught
 from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.task import Task, named_row
@@ -46,6 +47,7 @@ class Report:
                 yield f"  {rows} from {one_line(source)}"
         if self.folder:
             yield f"lengths are in tokens of {one_line(self.folder)}"
+            yield from hints(self.task, self.facts[0].split)
         else:
             yield "lengths are in characters of the texts alone: name a model folder too, and they are in its tokens"
 

@@ -32,6 +32,8 @@ def try_grader(
 ) -> None:
     """Try a grader of any kind: a finite number for any response, the same each time. It may refuse an answer.
 
+    A ValueError at an answer is a refusal of it, if there is one with which every response is graded.
+
     Args:
         batched, token_rewards: as it was registered.
     """
@@ -39,6 +41,7 @@ def try_grader(
     expect(not needed, f"it needs options ({', '.join(needed)}), and is tried without any: give each a default")
     trial = bound("tried", grader, batched=batched, token_rewards=token_rewards)
     refused = []
+    failed: list[ExpectationError] = []
     for answer in answers:
         try:
             if trial.check_answer:
@@ -47,14 +50,22 @@ def try_grader(
         except ValueError as error:
             refused.append(f"{answer!r} ({error})")
             continue
-        for response in (*RESPONSES, answer):
-            _try_response(trial, response, answer)
+        try:
+            for response in (*RESPONSES, answer):
+                _try_response(trial, response, answer)
+        except ExpectationError as error:
+            if not isinstance(error.__cause__, ValueError):
+                raise
+            failed.append(error)
+            continue
         if batched:
             _try_batch(trial, answer)
     expect(
         len(refused) < len(answers),
         f"it refuses every answer that was tried, {refused[-1:]}; with its task in the same modules, that one's are",
     )
+    if len(refused) + len(failed) == len(answers):
+        raise failed[0]
 
 
 def _try_response(trial: BoundGrader, response: str, answer: str) -> None:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from hybridflow.errors import shown
 from hybridflow.tasks.chat_messages import Message, checked
 from hybridflow.tasks.chat_template import ChatForm, ChatTemplate
+from hybridflow.tasks.strict_json import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Encoder", "Message", "checked"]
 
+UNTOLD = "the tokenizer has no tokens for some of it"  # as the reason of a row that cannot be used
 MOST_CHARACTERS = 4_000_000  # of a text: to make tokens of more takes minutes, and 200 bytes of memory for each
 
 
@@ -94,9 +96,9 @@ class Encoder:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
-            raise ValueError(f"the tokenizer has no tokens for {self._unknown(text)} in {shown(text)}: {_REMEDY}")
+            raise _untold(self._unknown(text), text)
         if self._may_lose and (lost := self._lost(text, ids)):
-            raise ValueError(f"the tokenizer has no tokens for {lost} in {shown(text)}: {_REMEDY}")
+            raise _untold(lost, text)
         return ids
 
     @cached_property
@@ -147,4 +149,7 @@ class Encoder:
         return sorted({text[start:stop] for id, (start, stop) in spans if id == self.tokenizer.unk_token_id})
 
 
-_REMEDY = "use a model with a larger vocabulary, or other words"
+def _untold(lost: Sequence[str], text: str) -> RowError:
+    """Describe what a tokenizer has no tokens for in a text."""
+    remedy = "use a model with a larger vocabulary, or other words"
+    return RowError(f"the tokenizer has no tokens for {lost} in {shown(text)}: {remedy}", UNTOLD)

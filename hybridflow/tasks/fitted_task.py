@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import CurriculumConfig, Malformed, TooLong
 from hybridflow.errors import DataError, shown
+from hybridflow.tasks.chat_hint import hints
 from hybridflow.tasks.curriculum import read_curriculum
 from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.row_limits import Limits, check_ids, truncated
@@ -124,6 +125,8 @@ class FittedTask(PreferenceTask):
         Raises DataError for a row that cannot be used: any row if some may be too long, else one of the first.
         """
         lines = list(self.task.notes())
+        if self.ways:
+            lines += hints(self.task, next(iter(self.ways)))
         for split, way in self.ways.items():
             size = self.size(split)
             if not self._surveyed:

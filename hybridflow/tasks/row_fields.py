@@ -43,16 +43,15 @@ class Fields:
             self.taken.add(path)
             return self.row[path]
         value: Any = self.row
-        for name in path.split("."):
+        names = path.split(".")
+        for depth, name in enumerate(names):
             if isinstance(value, Mapping) and name in value:
                 value = value[name]
             elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
                 value = value[int(name)]
             else:
-                raise RowError(
-                    f"column {path!r} is missing; the row has {', '.join(map(str, self.row)) or 'no column'}",
-                    f"column {path!r} is missing",
-                )
+                place = repr(".".join(names[:depth])) if depth else "the row"
+                raise RowError(f"column {path!r} is missing; {place} {_contents(value)}", f"column {path!r} is missing")
         return value
 
     def has(self, path: str) -> bool:
@@ -120,11 +119,22 @@ def check_template(template: str) -> None:
 
 def wrong_type(path: str, value: object, expected: str) -> RowError:
     """Describe a column that is of another type."""
-    kind = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "a text", "bool": "a boolean"}
-    found = kind.get(type(value).__name__, f"of type {type(value).__name__}")
-    return RowError(
-        f"column {path!r} is {shown(value)}, {found}; {expected} was expected", f"column {path!r} is no {expected[2:]}"
-    )
+    found = "null" if value is None else f"{shown(value)}, {_kind(value)}"
+    return RowError(f"column {path!r} is {found}; {expected} was expected", f"column {path!r} is no {expected[2:]}")
+
+
+def _kind(value: object) -> str:
+    kinds = {"NoneType": "null", "dict": "an object", "list": "a list", "str": "a text", "bool": "a boolean"}
+    return kinds.get(type(value).__name__, f"of type {type(value).__name__}")
+
+
+def _contents(value: object) -> str:
+    """Say what there is where a column was looked for."""
+    if isinstance(value, Mapping):
+        return f"has {', '.join(map(str, value)) or 'no column'}"
+    if isinstance(value, list):
+        return f"is a list of {len(value)}"
+    return f"is {_kind(value)}"
 
 
 def _message(path: str, number: int, turn: object) -> Any:

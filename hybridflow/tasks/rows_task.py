@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 HeldOut = Annotated[float | None, Bounds(more_than=0, less_than=1)]
+FEW = 20  # questions on which an accuracy is hardly a number
 HELD_OUT_FRACTION = 0.05  # of the questions, where nothing says what is held out
 
 
@@ -80,6 +81,7 @@ class RowsTask(PreferenceTask):
         elif not held_out_fraction and (name := row_paths.held_out_split(splits, held_out_split or "", train)):
             measured = splits[name]
             self._measured = f"its split {name}"
+        self._by_hash = not measured
         self._path = path
         self._rows = Rows([*learned, *measured])
         if not len(self._rows):
@@ -130,6 +132,11 @@ class RowsTask(PreferenceTask):
             f"task rows: {learned}{rows['held_out']} held out: {self._measured}",
             f"task.options.format: {self.mapper}",
         ]
+        if self._by_hash and rows["held_out"] < FEW:
+            lines.append(
+                f"task rows: an accuracy on {rows['held_out']} of them says little; task.options.held_out_fraction "
+                "holds out more"
+            )
         if self.index.shared:
             lines.append(f"task rows: {self.index.shared} rows are left out of train: held_out asks the same")
         if self.index.repeated:

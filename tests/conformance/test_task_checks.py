@@ -52,11 +52,22 @@ class Forgets(Lists):
         (lambda response, answer: random.random(), "and then another grade"),
         (lambda response, answer: 1.0 / len(response), "on the response '' (answer '12'): ZeroDivisionError"),
         (only_lists, "it refuses every answer that was tried"),
+        (lambda response, answer: float(int(response) == 12), "on the response '' (answer '12'): ValueError: invalid"),
     ],
 )
 def test_a_mistake_in_a_grader_is_told(grade: Callable[[str, str], Any], line: str) -> None:
     (found,) = violations(lambda: try_grader(grade))
     assert line in found
+
+
+def near(response: str, answer: str) -> float:
+    """Takes numbers for answers, and says so by failing on others, whatever the response."""
+    return 1.0 / (1 + abs(int(response) - int(answer))) if response.strip().isdigit() else 0.0
+
+
+def test_answers_of_another_kind_may_be_refused_at_a_response() -> None:
+    assert violations(lambda: try_grader(near)) == []
+    assert "invalid literal for int() with base 10: 'yes'" in violations(lambda: try_grader(near, ["yes", "no"]))[0]
 
 
 async def waits(row: GradedRow) -> Grade:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hybridflow.tasks.row_fields import Fields
 from hybridflow.tasks.row_formats import NAMES, Mapper, Question, detect
 from hybridflow.tasks.strict_json import RowError
 
@@ -139,7 +140,7 @@ def test_own_columns_change_those_of_a_format() -> None:
 
 FAULTS = [
     ("gsm8k", {"question": "2+2?"}, "column 'answer' is missing; the row has question", "column 'answer' is missing"),
-    ("gsm8k", {"question": None, "answer": "#### 4"}, "column 'question' is None, null; a text was", "is no text"),
+    ("gsm8k", {"question": None, "answer": "#### 4"}, "column 'question' is null; a text was", "is no text"),
     ("gsm8k", {"question": "2+2?", "answer": "4"}, "column 'answer' has no answer after ####", "no ####"),
     (
         "qa",
@@ -185,6 +186,20 @@ def test_what_is_wrong_with_a_row_names_its_column(name: str, row: dict[str, Any
     with pytest.raises(RowError, match=said) as caught:
         Mapper(detect(complete, name), {}).read(row)
     assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"task": {"text": "2+2?", "level": 1}}, "column 'task.txt' is missing; 'task' has text, level"),
+        ({"task": "2+2?"}, "column 'task.txt' is missing; 'task' is a text"),
+        ({"task": ["2+2?"]}, "column 'task.txt' is missing; 'task' is a list of 1"),
+        ({}, "column 'task.txt' is missing; the row has no column"),
+    ],
+)
+def test_a_column_inside_another_is_missed_with_what_is_there(row: dict[str, Any], told: str) -> None:
+    with pytest.raises(RowError, match=told):
+        Fields(row).get("task.txt")
 
 
 def test_a_template_that_names_no_column_of_a_row_is_a_fault_of_the_row() -> None:

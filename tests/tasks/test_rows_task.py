@@ -20,6 +20,7 @@ from hybridflow.config.schema import Malformed, TooLong
 from hybridflow.conformance.task_checks import any_text_tokenizer
 from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks import build
+from hybridflow.tasks.chat_hint import HINT
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.rows_task import RowsTask
 from hybridflow.trainer.task_rows import rows_changed
@@ -123,7 +124,7 @@ def test_a_file_of_its_own_is_held_out_and_what_it_asks_is_not_trained_on(tmp_pa
 def test_what_is_only_measured_on_needs_no_other_rows(tmp_path: Path) -> None:
     task = build_rows(None, held_out_path=str(write_jsonl(tmp_path, QA)))  # type: ignore[arg-type]
     assert len(asked(task, "held_out")) == 20 and task.size("train") == 0
-    assert len(FittedTask(task, Limits(999, 4), TooLong.error, {"held_out": "rows"}).look()) == 2
+    assert len(FittedTask(task, Limits(999, 4), TooLong.error, {"held_out": "rows"}).look()) == 3
     with pytest.raises(DataError, match="split 'train' is empty, and there is nothing to learn from"):
         fitted(task).look()
 
@@ -159,7 +160,8 @@ def test_what_is_read_is_told(tmp_path: Path) -> None:
     rows = [{**row, "image": b"\x00"} for row in [*QA, QA[5]]]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     task = build_rows(tmp_path / "rows.parquet", held_out_fraction=0.1)
-    first, second, *others = fitted(task).look()
+    first, second, *others, hint = fitted(task).look()
+    assert hint == HINT
     held_out = task.size("held_out")
     assert first == (
         f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from, {held_out} held out: 10.0% of "
@@ -167,7 +169,9 @@ def test_what_is_read_is_told(tmp_path: Path) -> None:
     )
     assert second == "task.options.format: qa (question, answer)"
     assert others[-1] == "task rows: the columns image are bytes, which rows do not carry along"
-    assert others[0] == "task rows: 1 rows of train ask what a row before them asks" or len(others) == 1
+    few = f"an accuracy on {held_out} of them says little; task.options.held_out_fraction holds out more"
+    assert others[0] == f"task rows: {few}"
+    assert others[1] == "task rows: 1 rows of train ask what a row before them asks" or len(others) == 2
 
 
 def test_rows_carry_their_columns_from_the_first_batch_on(tmp_path: Path) -> None:
@@ -248,9 +252,7 @@ def test_a_malformed_row_far_behind_the_first_is_told_before_the_start(tmp_path:
 
 def test_a_malformed_row_of_a_table_names_its_number(tmp_path: Path) -> None:
     pq.write_table(pa.table({"question": ["0?", None, "2?"], "answer": ["0", "1", "2"]}), tmp_path / "rows.parquet")
-    with pytest.raises(
-        DataError, match=r"rows.parquet: row 1: column 'question' is None, null; a text or a list of chat"
-    ):
+    with pytest.raises(DataError, match=r"rows.parquet: row 1: column 'question' is null; a text or a list of chat"):
         fitted(build_rows(tmp_path / "rows.parquet")).look()
 
 
