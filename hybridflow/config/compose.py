@@ -14,13 +14,10 @@ from typing import Any, cast
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
-from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -38,15 +35,16 @@ from hybridflow.config import (
     subcommand_choice,
 )
 from hybridflow.config.interpolations import refuse_endless
-from hybridflow.config.provenance import Layer, Origins
+from hybridflow.config.option_loader import SEARCH_PATH, OptionLoader
+from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 
 VERSION_BASE = "1.3"
-SEARCH_PATH = "hydra.searchpath"
 
 CONFIG_STORE = {"name": "config_schema", "provider": "hybridflow"}
 ConfigStore.instance().store(node=Config, **CONFIG_STORE)
+_stored: DictConfig | None = None  # the schema that is in it; None: the class
 OmegaConf.register_new_resolver("hybridflow.path", expanduser, replace=True)
 
 
@@ -104,7 +102,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
     Raises ConfigError for an unknown key or option and for a wrong type, with the place where it was set.
     """
     parsed = parse(overrides)
-    with _session(parsed, free_keys.added(escapes.meant(overrides)), config_dir) as (loader, lines, folders):
+    with _session(parsed, free_keys.added(escapes.meant(overrides)), config_dir) as (loader, lines):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
         bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed, groups)
         if bad:
@@ -112,8 +110,8 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         try:
             tree = hydra.compose(config_name, overrides=lines)
         except Exception as error:  # Hydra lets out what its parts raise: ValueError, RecursionError, AssertionError …
-            raise ConfigError(error_messages.composition(error, loader.origins(folders, parsed))) from error
-        origins = loader.origins(folders, parsed)
+            raise ConfigError(error_messages.composition(error, loader.origins(parsed))) from error
+        origins = loader.origins(parsed)
         if contradiction := subcommand_choice.problem(origins, configs_dir()):
             raise ConfigError(contradiction)
         _name_grader(tree)
@@ -125,23 +123,6 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         return Composed(tree, origins, experiments)
 
 
-class RecordingLoader(ConfigLoaderImpl):
-    """Hydra's loader, which keeps the list of files that it composed: it would compute it anew for whoever asks."""
-
-    def __init__(self, path: ConfigSearchPath) -> None:
-        super().__init__(path)
-        self._defaults: list[ResultDefault] = []
-
-    def origins(self, folders: Sequence[Path], overrides: Sequence[Override]) -> Origins:
-        """Return where the values of the last composition come from; of one that failed, as far as it went."""
-        layers = [_layer(entry.config_path, entry.package, folders) for entry in self._defaults]
-        return Origins([layer for layer in layers if layer], overrides)
-
-    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
-        self._defaults = defaults
-        return super()._compose_config_from_defaults_list(defaults, repo)
-
-
 def _name_grader(tree: DictConfig) -> None:
     """Name the first of `reward.graders` as the grader, where several are given and that is not."""
     reward = tree.get("reward")
@@ -151,7 +132,7 @@ def _name_grader(tree: DictConfig) -> None:
 
 def options(group: str, config_dir: str | Path | None = None) -> list[str]:
     """List the options of a group: ours, a folder's, and those that plugins have put into Hydra's store."""
-    with _session([], [], config_dir) as (loader, lines, _):
+    with _session([], [], config_dir) as (loader, lines):
         return loader.get_group_options(group, overrides=lines)
 
 
@@ -193,7 +174,11 @@ def _parsed(override: str, loader: ConfigLoader | None) -> Override:
 
 def store_schema() -> None:
     """Let Hydra compose over the settings as they are by now: plugins may have added sections."""
-    ConfigStore.instance().store(node=sections.schema(), **CONFIG_STORE)
+    global _stored
+    schema = sections.schema()
+    if schema is not _stored:
+        ConfigStore.instance().store(node=schema, **CONFIG_STORE)
+        _stored = schema
 
 
 def configs_dir() -> Path:
@@ -229,8 +214,8 @@ def _folders(override: Override) -> list[str]:
 @contextmanager
 def _session(
     parsed: list[Override], overrides: Sequence[str], config_dir: str | Path | None
-) -> Iterator[tuple[RecordingLoader, list[str], list[Path]]]:
-    """Hydra ready to compose: its loader, the overrides with `config_dir` as a search path, and the folders."""
+) -> Iterator[tuple[OptionLoader, list[str]]]:
+    """Hydra ready to compose: its loader, and the overrides with `config_dir` as a search path."""
     folders = search_dirs(parsed, config_dir)
     lines = [line for line, override in zip(overrides, parsed, strict=True) if override.key_or_group != SEARCH_PATH]
     if folders[1:]:
@@ -240,8 +225,8 @@ def _session(
     with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
         hydras = GlobalHydra.instance()
         assert hydras.hydra is not None
-        loader = hydras.hydra.config_loader = RecordingLoader(hydras.config_loader().get_search_path())
-        yield loader, lines, folders
+        loader = hydras.hydra.config_loader = OptionLoader(hydras.config_loader().get_search_path(), folders)
+        yield loader, lines
 
 
 def _missing(tree: Any, above: str = "") -> Iterator[str]:
@@ -251,9 +236,3 @@ def _missing(tree: Any, above: str = "") -> Iterator[str]:
             yield from _missing(value, f"{above}{name}.")
         elif value == MISSING:
             yield f"{above}{name}"
-
-
-def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
-    """Return the file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
-    files = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
-    return Layer(files[0], "" if package in (None, "_global_") else str(package)) if files else None

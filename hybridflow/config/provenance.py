@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -53,8 +54,7 @@ def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
     """Return the line (from 1) of the key at a path in a YAML file; None if it is not there."""
     if parts is None:
         return None
-    with file.open(encoding="utf-8") as text:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = _parsed(file.read_text("utf-8"))
     line = None
     for part in parts:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
@@ -64,6 +64,11 @@ def line_of(file: Path, parts: Iterable[str] | None) -> int | None:
         line = match[0].start_mark.line + 1
         node = match[1]
     return line
+
+
+@lru_cache(maxsize=256)  # each key is looked for in all files
+def _parsed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def _sets(override: Override, key: str) -> bool:

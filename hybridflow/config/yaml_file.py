@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasFileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml.events import (
     AliasEvent,
@@ -66,9 +68,14 @@ def checked(file: Path) -> str:
 
 def _built(file: Path, text: str) -> DictConfig:
     with named(file):
-        tree = OmegaConf.load(StringIO(text))
+        tree = _parsed(text)
     assert isinstance(tree, DictConfig)  # `checked` has seen that it is a mapping
-    return tree
+    return deepcopy(tree)
+
+
+@lru_cache(maxsize=256)  # a composition reads twenty files, and a process composes many times
+def _parsed(text: str) -> DictConfig | ListConfig:
+    return OmegaConf.load(StringIO(text))
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""Hydra's loader of options, which keeps the files that it composed, and what they came to.
+
+A process may compose the same options many times, for the jobs of a sweep or the stages of `hybridflow rlhf`, and
+nearly all of the time goes into them, not into the single values that differ. So the tree of a choice of options is
+kept, as it is before the values on the command line are set, and copied for the next composition.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Sequence
+from copy import copy, deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.core_plugins.structured_config_source import (
+    StructuredConfigSource as HydrasStructuredConfigSource,
+)
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
+
+from hybridflow.config.provenance import Layer, Origins
+
+SEARCH_PATH = "hydra.searchpath"
+MAX_KEPT = 64  # choices of options; each takes some hundred kilobytes
+MAX_FILES = 1000  # in the folders of options, looked at each time; of more nothing is kept
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Composition of a choice of options, without Hydra's own section."""
+
+    tree: DictConfig
+    defaults: Sequence[ResultDefault]
+    store: Sequence[object]  # what was in Hydra's store then: while it is held, no other object has its identity
+
+
+_kept: dict[Hashable, Kept] = {}
+
+
+class OptionLoader(ConfigLoaderImpl):
+    """Loader for `hydra.compose`, which drops Hydra's own section."""
+
+    def __init__(self, path: ConfigSearchPath, folders: Sequence[Path]) -> None:
+        super().__init__(path)
+        self._defaults: Sequence[ResultDefault] = []
+        self._folders = folders
+
+    def origins(self, overrides: Sequence[Override]) -> Origins:
+        """Return where the values of the last composition come from; of one that failed, as far as it went."""
+        layers = [_layer(entry.config_path, entry.package, self._folders) for entry in self._defaults]
+        return Origins([layer for layer in layers if layer], overrides)
+
+    def _load_configuration_impl(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
+    ) -> DictConfig:
+        parsed, repo = self._parse_overrides_and_create_caching_repo(config_name, overrides)
+        files = list(islice(_files(self._folders), MAX_FILES + 1))
+        if len(files) > MAX_FILES or any(map(_is_hydras, parsed)):
+            return super()._load_configuration_impl(config_name, overrides, run_mode, *args, **options)
+        choices = [str(override.input_line) for override in parsed if _chooses(override, repo)]
+        store = list(_nodes(ConfigStore.instance().repo))
+        key = (config_name, run_mode, *choices, *files, *map(id, store))
+        if key not in _kept:
+            tree = super()._load_configuration_impl(config_name, choices, run_mode, *args, **options)
+            with open_dict(tree):
+                del tree["hydra"]
+            if len(_kept) >= MAX_KEPT:
+                del _kept[next(iter(_kept))]
+            _kept[key] = Kept(tree, self._defaults, store)
+        self._defaults = _kept[key].defaults
+        tree = deepcopy(_kept[key].tree)
+        self._apply_overrides_to_config([override for override in parsed if not _chooses(override, repo)], tree)
+        return tree
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._defaults = defaults
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+
+class StructuredConfigSource(HydrasStructuredConfigSource):
+    """Hydra's reader of its store, copied without the store: Hydra copies its readers for each thing that it looks up.
+
+    For Hydra 1.3; the name is Hydra's, which asks for it.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StructuredConfigSource:
+        return copy(self)
+
+
+SourcesRegistry.instance().types[StructuredConfigSource.scheme()] = StructuredConfigSource
+
+
+def _chooses(override: Override, repo: CachingConfigRepository) -> bool:
+    """Tell as Hydra does whether it chooses options, or where they are, and is no value that is set afterwards."""
+    key = override.key_or_group
+    return key == SEARCH_PATH or (repo.group_exists(key) and not isinstance(override.value(), dict))
+
+
+def _nodes(store: dict[str, Any]) -> Iterator[object]:
+    """Yield what is in Hydra's store."""
+    for entry in store.values():
+        if isinstance(entry, dict):
+            yield from _nodes(entry)
+        else:
+            yield entry
+
+
+def _is_hydras(override: Override) -> bool:
+    """Tell whether it changes what Hydra does, which is more than the settings."""
+    return override.key_or_group.startswith("hydra") and override.key_or_group != SEARCH_PATH
+
+
+def _files(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
+    """Yield the files of options as they are now, and their folders."""
+    for folder in folders:
+        for above, _, names in os.walk(folder, followlinks=True):
+            yield above, 0, 0
+            for name in names:
+                path = os.path.join(above, name)
+                try:
+                    file = os.stat(path)
+                except OSError:  # a link to nowhere
+                    continue
+                yield path, file.st_mtime_ns, file.st_size
+
+
+def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
+    """Return the file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
+    files = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
+    return Layer(files[0], "" if package in (None, "_global_") else str(package)) if files else None
