@@ -28,7 +28,7 @@ def as_hydra_does(config_name: str, overrides: list[str]) -> DictConfig:
         ["experiment=addition", "run.seed=2", "algorithm=grpo", "actor.optimizer.lr=1e-3"],
         ["run.seed=2", "algorithm=grpo", "experiment=addition", "~critic", "run.seed=3", "plugins=[json]"],
         ["experiment=smollm2", "task.options={a: 1}", "++task.options.b=[1, {c: null}]", "+task.options.d=x y"],
-        ["experiment=addition", "algorithm={prompts_per_step: 8}", "run.name=${task.name}-${run.seed}"],
+        ["experiment=addition", "actor.parallel={tensor: 2}", "run.name=${task.name}-${run.seed}"],
     ],
 )
 def test_it_is_hydras(config_name: str, overrides: list[str]) -> None:
