@@ -64,8 +64,11 @@ def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     if "pair_loss" in algorithm.components:
         yield from _component("", pair_losses, own.pair_loss, None, "pair_loss")
     yield from _component("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
-    yield from _component("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options)
-    yield from _several("reward_shapings", reward_shapings, own.reward_shapings)
+    wrong = [
+        *_component("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options),
+        *_several("reward_shapings", reward_shapings, own.reward_shapings),
+    ]
+    yield from wrong or _refused_shapings(config)
     yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
     control = own.reward_kl_control
     wrong = list(_component("reward_kl_control", kl_controllers, control.name, control.options))
@@ -165,6 +168,24 @@ def _several(key: str, registry: Registry[Any], components: Mapping[str, Any]) -
             yield f"{above}.{name}: {options!r} given; its options by name were expected, or {{}}"
         else:
             yield from wrong_values(f"{above}.{name}", name, registry.get(name), options or {})
+
+
+def _refused_shapings(config: Config) -> Iterator[str]:
+    """Report options of reward shapings that do not fit together, as the shaping says when it is tried on two rows."""
+    import torch
+
+    from hybridflow.losses.reward_shapings import ShapingInputs, shaping, shapings_of
+
+    limit = config.rollout.max_response_tokens
+    rows = ShapingInputs(torch.tensor([0.0, 1.0]), torch.tensor([1, limit]), limit, ["end", "length"])
+    for name, options in shapings_of(config.algorithm):
+        try:
+            shaping(name, options)(rows)
+        except ValueError as error:
+            key = "reward_shapings" if name in config.algorithm.reward_shapings else "reward_shaping"
+            yield f"algorithm.{key}.{name}: {error}"
+        except Exception:  # of a user's own, which two rows may not suit: the run will show it
+            continue
 
 
 def _component(

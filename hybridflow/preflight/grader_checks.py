@@ -19,6 +19,7 @@ def problems(section: str, settings: GraderSettings) -> list[str]:
     return unknown or [
         *(line for name in names for line in _options(section, settings, name)),
         *_strangers(section, settings, names),
+        *_weightless(section, settings),
         *(line for name in names for line in _values_of_tokens(section, name)),
     ]
 
@@ -63,6 +64,15 @@ def _values_of_tokens(section: str, name: str) -> Iterator[str]:
     """Refuse what nobody would read: the values of tokens of a cost."""
     if section == "cost" and graders.gives_token_rewards(name):
         yield f"{section}.grader: {name} gives values of tokens or steps, which costs have none of; use it for rewards"
+
+
+def _weightless(section: str, settings: GraderSettings) -> Iterator[str]:
+    """Report weights that leave nothing of any grade."""
+    if settings.graders and not any(settings.graders.values()):
+        yield (
+            f"{section}.graders: the weight of {' and '.join(settings.graders)} is 0, so all responses would be alike; "
+            "give at least one another weight"
+        )
 
 
 def _strangers(section: str, settings: GraderSettings, names: list[str]) -> Iterator[str]:

@@ -27,6 +27,8 @@ def problems(config: Config) -> list[str]:
 
 def inputs_in_the_way(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     """Yield inputs of a run among what it moves away at its start or writes at its end."""
+    if problems(config):  # which are told themselves
+        return
     own = folder_of(config).resolve()
     paths = {f"{role}.model.path": section(config, role).model.path for role in with_models(config, roles)}
     paths |= {f"task.options.{key}": value for key, value in _texts(config.task.options)}
@@ -101,5 +103,5 @@ def _part_of(own: Path, path: str) -> str | None:
     try:
         inside = Path(path).resolve().relative_to(own).parts
         return inside[0] if inside and inside[0] in PARTS and Path(path).exists() else None
-    except (OSError, ValueError):  # no path, or one that leads elsewhere
+    except (OSError, ValueError, RuntimeError):  # no path, one that leads elsewhere, links that lead in a circle
         return None

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.errors import shown
+from hybridflow.tasks.alarm import at_most
 from hybridflow.tasks.chat_messages import Message, checked, is_prefill
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ OURS = frozenset({
 })  # fmt: skip
 """What `apply_chat_template` takes that is not the user's to say."""
 
+MOST_CHARACTERS = 4_000_000  # of a text: to make tokens of more takes minutes, and 200 bytes of memory for each
+RENDER_S = 3.0  # for a chat: a template is a program, which may come from anywhere
 THOUGHT = "<think>"
 THOUGHT_END = "</think>"
 _PROBE = "a turn's text"
@@ -130,15 +133,21 @@ class ChatTemplate:
                 "this task speaks in chat messages, but the tokenizer has no chat template: use a chat model"
             )
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                list(messages),
-                tokenize=False,
-                add_generation_prompt=goes_on is False,
-                continue_final_message=goes_on is True,
-                **self._options,
-            )
+            with at_most(RENDER_S):
+                text: str = self.tokenizer.apply_chat_template(
+                    list(messages),
+                    tokenize=False,
+                    add_generation_prompt=goes_on is False,
+                    continue_final_message=goes_on is True,
+                    **self._options,
+                )
         except Exception as error:  # a template raises what it likes
             raise ValueError(f"the chat template does not take {shown(messages)}: {error}") from error
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(
+                f"the chat template makes {len(text)} characters of {shown(messages)}; at most {MOST_CHARACTERS} were "
+                "expected"
+            )
         return text
 
     def check_form(self) -> None:
@@ -190,6 +199,8 @@ class ChatTemplate:
 
     def _check_options(self) -> None:
         """Refuse an option that the template does not read: it would change nothing, silently."""
+        if "chat_template" in self._options:
+            self._check_name(self._options["chat_template"])
         names = [name for name in self._options if name != "chat_template"]
         for name in names:
             if name in OURS:
@@ -207,6 +218,13 @@ class ChatTemplate:
             if name not in read:
                 known = ", ".join(sorted(read - {"messages", "raise_exception", "strftime_now", *OURS}))
                 raise ValueError(f"the chat template does not read {name!r}; it reads {known or 'no option'}")
+
+    def _check_name(self, name: object) -> None:
+        """Refuse the name of a template that there is not: transformers would take it for a template's text."""
+        several = self.tokenizer.chat_template
+        if not isinstance(several, Mapping) or name not in several:
+            known = f"is {', '.join(several)}" if isinstance(several, Mapping) else "are none by name"
+            raise ValueError(f"chat_template: {shown(name)} given; of the tokenizer's templates there {known}")
 
 
 def _after_thought(header: str, answer: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridflow.errors import shown
 from hybridflow.tasks.chat_messages import Message, checked
-from hybridflow.tasks.chat_template import ChatForm, ChatTemplate
+from hybridflow.tasks.chat_template import MOST_CHARACTERS, ChatForm, ChatTemplate
 from hybridflow.tasks.strict_json import RowError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "Message", "checked"]
 
 UNTOLD = "the tokenizer has no tokens for some of it"  # as the reason of a row that cannot be used
-MOST_CHARACTERS = 4_000_000  # of a text: to make tokens of more takes minutes, and 200 bytes of memory for each
 
 
 class Encoder:

@@ -30,8 +30,7 @@ class Endpoint:
     """
 
     def __init__(self, url: str, timeout_s: float, retries: int, token_env: str = "") -> None:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise ValueError(f"url: {shown(url)} given; an address was expected, as http://127.0.0.1:8000/grade")
         if token_env and not os.environ.get(token_env):
             raise HybridFlowError(f"token_env: the environment has no {token_env}, which is to have the token of {url}")
@@ -76,3 +75,14 @@ class Endpoint:
             return None, reply.json()
         except ValueError:
             return (f"no JSON: {shown(reply.text)}", False), None
+
+
+def _is_address(url: object) -> bool:
+    """Tell whether it is an address of HTTP; of what is none, `urlsplit` and its port raise ValueError."""
+    if not isinstance(url, str) or not url.isprintable():
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

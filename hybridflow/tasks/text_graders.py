@@ -94,15 +94,21 @@ multiple_choice.answer_key = lambda response: chosen_letter(response) or ""  # t
 
 
 @graders.register("brevity")
-def brevity(row: GradedRow, *, budget: Count = 256, over: Count | None = None) -> float:
-    """Return 1.0 for a response of at most `budget` tokens, 0.0 from `over` tokens on (twice the budget), else between.
+class BrevityGrader:
+    """Give 1.0 for a response of at most `budget` tokens, 0.0 from `over` tokens on (twice the budget), else between.
 
     Raises ValueError if `over` is not more than `budget`.
     """
-    zero_from = 2 * budget if over is None else over
-    if zero_from <= budget:
-        raise ValueError(f"grader brevity: over is {over}, more than budget ({budget}) was expected")
-    return min(max((zero_from - row.response_tokens) / (zero_from - budget), 0.0), 1.0)
+
+    def __init__(self, *, budget: Count = 256, over: Count | None = None) -> None:
+        self._budget = budget
+        self._over = 2 * budget if over is None else over
+        if self._over <= budget:
+            raise ValueError(f"over: {over} given, more than budget ({budget}) was expected")
+
+    def __call__(self, row: GradedRow) -> float:
+        share = (self._over - row.response_tokens) / (self._over - self._budget)
+        return min(max(share, 0.0), 1.0)
 
 
 @graders.register("tags")
@@ -174,12 +180,45 @@ def _validator(schema: Any) -> Any:
     import jsonschema
     import referencing
 
+    if not isinstance(schema, Mapping | bool):
+        raise ValueError(f"schema: {shown(schema)} is no JSON Schema: a mapping was expected, as {{type: object}}")
     kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise ValueError(f"schema: {shown(schema)} is no JSON Schema: {error.message}") from error
-    return kind(schema, registry=referencing.Registry())  # an empty one: nothing is fetched from anywhere
+    validator = kind(schema, registry=referencing.Registry())  # an empty one: nothing is fetched from anywhere
+    _check_references(schema)
+    try:
+        values: tuple[Any, ...] = (None, True, 0, "", [], {})
+        for value in values:
+            validator.is_valid(value)
+    except RecursionError as error:
+        raise ValueError(f"schema: {shown(schema)} refers to itself without end") from error
+    return validator
+
+
+def _check_references(schema: Any) -> None:
+    """Raise ValueError for a reference that leads out of a schema, or nowhere in it."""
+    from referencing import Registry, Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    root = Resource.from_contents(schema, default_specification=DRAFT202012)
+    left = [(root, Registry().with_resource(root.id() or "", root).resolver(root.id() or ""))]
+    while left:
+        resource, resolver = left.pop()
+        for name in ("$ref", "$dynamicRef"):
+            reference = resource.contents.get(name) if isinstance(resource.contents, Mapping) else None
+            try:
+                if isinstance(reference, str):
+                    resolver.lookup(reference)
+            except (Unresolvable, ValueError) as error:
+                raise ValueError(
+                    f"schema: {name} {shown(reference)} is not in the schema itself; one such as '#/$defs/name' was "
+                    "expected, as nothing else is read"
+                ) from error
+        left += [(inner, resolver.in_subresource(inner)) for inner in resource.subresources()]
 
 
 def _no_constant(name: str) -> float:

@@ -58,10 +58,11 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
     path = tokenizer_file(folder)
     try:
+        config = _config(folder)  # before transformers, whose words for what is no object say nothing
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         bos = tokenizer.bos_token_id
         # transformers takes its word for it only where there is no tokenizer.json.
-        if bos is not None and _config(folder).get("add_bos_token") is True and bos not in tokenizer("")["input_ids"]:
+        if bos is not None and config.get("add_bos_token") is True and bos not in tokenizer("")["input_ids"]:
             tokenizer.add_bos_token = True
     except Exception as error:  # of the Rust library, which has classes of its own, too
         raise ValueError(f"{path.parent}: its tokenizer cannot be read: {_one_line(error)}") from error

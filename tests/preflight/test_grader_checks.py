@@ -44,7 +44,15 @@ TWO = "reward: {graders: {exact: 1.0, doubling: 0.1}}"
             "reward.accuracy_grader: 'exact' given, which is none of reward.graders; there is doubling",
         ),
         ("algorithm: {reward_shapings: {clip: {lo: 1}}}", "algorithm.reward_shapings.clip.lo: no such option; did you"),
+        (
+            "reward: {graders: {doubling: 0.0}}",
+            "reward.graders: the weight of doubling is 0, so all responses would be alike",
+        ),
         ("algorithm: {reward_shapings: {clp: {}}}", "algorithm.reward_shapings: no reward shaping is named 'clp'; did"),
+        (
+            "algorithm: {reward_shapings: {clip: {low: 1, high: -1}}}",
+            "algorithm.reward_shapings.clip: reward shaping 'clip': low is 1, above high, -1",
+        ),
         ("algorithm: {reward_shapings: {clip: 3}}", "algorithm.reward_shapings.clip: 3 given; its options by name"),
     ],
 )

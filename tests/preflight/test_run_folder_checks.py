@@ -90,6 +90,11 @@ def test_its_own_model_as_input(tmp_path: Path) -> None:
     (tmp_path / "mine/rollouts/rank0.jsonl").write_text("{}")
     (problem,) = run_folder_checks.inputs_in_the_way(config, ("actor",))
     assert problem.startswith("task.options.file: ") and "begins by moving rollouts away" in problem
+    (tmp_path / "mine/circle").symlink_to("circle")
+    config.task.options = {"file": str(tmp_path / "mine/circle")}
+    assert list(run_folder_checks.inputs_in_the_way(config, ("actor",))) == []
+    config.run.name = "a\0b"  # which is told as a name
+    assert list(run_folder_checks.inputs_in_the_way(config, ("actor",))) == []
 
 
 def test_a_name_is_checked_where_settings_are_composed_in_python() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hybridflow.errors import ConfigError, DataError
-from hybridflow.tasks import Example, build, tasks
+from hybridflow.tasks import Example, build, chat_template, tasks
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.encoder import Encoder
 from tests.tasks.chat_templates import (
@@ -180,3 +180,22 @@ def test_forms_that_a_template_can_do_are_taken(name: str, monkeypatch: pytest.M
 def test_the_chat_that_travels_is_the_one_that_is_asked() -> None:
     task = build_told(CHATML, Example("1+4?", "5", 0), form=ChatForm(system_prompt="Be short.", as_chat=True))
     assert next(task._examples("train", [0]))[1].prompt == [SYSTEM, USER]
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "does not take .*: it took longer than 0.2 s",
+        ),
+        ("{{ 'a' * 4000001 }}", "makes 4000001 characters of .*; at most 4000000"),
+        ("{{ ''.__class__.__mro__ }}", "does not take .*: access to attribute '__class__' of 'str' object is unsafe"),
+        ("{% include '/etc/passwd' %}", "does not take .*: no loader for this environment"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "does not take .*: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_hostile_template_is_told_and_ends(template: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "RENDER_S", 0.2 if "range" in template else 3.0)
+    with pytest.raises(DataError, match=f"row 0 of split 'warmup': the chat template {said}"):
+        build_told(template, Example([USER], "5", 0)).rows("warmup", [0])

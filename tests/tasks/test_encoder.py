@@ -188,6 +188,12 @@ def test_one_of_several_templates(tmp_path: Path) -> None:
     loaded = load_tokenizer(tmp_path)
     assert loaded.decode(Encoder(loaded, {"chat_template": "short"}).prompt([USER])) == "hi"
     assert loaded.decode(Encoder(loaded).prompt([USER])).startswith("<|im_start|>user")
+    with pytest.raises(
+        ValueError, match=r"chat_template: 'long' given; of the tokenizer's templates there is default,"
+    ):
+        Encoder(loaded, {"chat_template": "long"})
+    with pytest.raises(ValueError, match=r"chat_template: 'short' given; .* there are none by name"):
+        Encoder(build_chatml_tokenizer(), {"chat_template": "short"})
 
 
 @pytest.mark.parametrize(
