@@ -192,7 +192,7 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
     table = Table(title="evaluation", title_justify="left")
     for column in ("", *(one.model for one in found)):
         table.add_column(cell(column), overflow="fold")
-    texts = [with_errors(one.statistics) for one in found]
+    texts = [_asked(one) | with_errors(one.statistics) for one in found]
     for metric in dict.fromkeys(metric for own in texts for metric in own):
         table.add_row(cell(metric), *(cell(own.get(metric, "")) for own in texts))
     table.add_row(cell("answers"), *(cell(str(one.folder / "validation")) for one in found))
@@ -200,10 +200,20 @@ def _tell(found: Sequence[Evaluation], compared: Mapping[str, Comparison]) -> No
     for name, one in compared.items():
         terminal.say(
             one_line(
-                f"{f'{name}: ' if name else ''}the second is {one.difference:+.3f} ± {one.error:.3f} in accuracy on "
-                f"{one.questions} questions (paired; p = {one.p_value:.2g} if they are alike)"
+                f"{f'{name}: ' if name else ''}{found[1].model} against {found[0].model}: {one.difference:+.3f} ± "
+                f"{one.error:.3f} in accuracy on {one.questions} questions (paired; p = {one.p_value:.2g} if they are "
+                "alike)"
             )
         )
+
+
+def _asked(evaluation: Evaluation) -> dict[str, str]:
+    """Return by set how many questions were asked, and how often each if that is not once."""
+    return {
+        f"{name}/questions" if name else "questions": str(answers.questions)
+        + (f", {answers.samples} answers to each" if answers.samples > 1 else "")
+        for name, answers in evaluation.answers.items()
+    }
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -172,6 +172,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
     """
     problem_lines: dict[str, None] = {}
     folders: list[Path] = []
+    warned: set[str] = set()
     told_s = monotonic()
     for number, overrides in enumerate(jobs):
         if monotonic() - told_s >= TELL_EVERY_S:
@@ -192,8 +193,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
                 folders.append(folder_of(job.to_config()))
-                for warning in preflight.warnings(job):
-                    terminal.complain(f"warning: {one_line(warning)}")
+                _warn(job, warned)
         except ConfigError as error:
             lines = str(error).split("\n")
         new = [line for line in lines if not any(known.endswith(line) for known in problem_lines)]
@@ -201,6 +201,15 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
     if problem_lines:
         raise ConfigError("\n".join(problem_lines))
     return folders
+
+
+def _warn(job: compose.Composed, warned: set[str]) -> None:
+    """Say what is doubtful about a job, with the place where it was set; what has been said of another job, once."""
+    for warning in preflight.warnings(job):
+        line = one_line(job.origins.annotate(warning))
+        if line not in warned:
+            terminal.complain(f"warning: {line}")
+        warned.add(line)
 
 
 def _claim(folders: Sequence[Path], stack: ExitStack, *, alone: bool) -> None:

@@ -63,6 +63,12 @@ def test_every_job_of_a_sweep_has_its_own_folder(workplace, ran, capsys):
     assert "job 3 (4 of 4): experiment=addition" in capsys.readouterr().out
 
 
+def test_what_is_doubtful_about_every_job_is_said_once_with_its_place(workplace, ran, capsys):
+    assert main([*TRAIN, "actor.optimizer.lr=0", "-m", "run.seed=1,2"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "actor.optimizer.lr: 0 given" in line]
+    assert len(told) == 1 and told[0].endswith("(actor.optimizer.lr=0 on the command line)")
+
+
 def test_a_sweep_over_experiments(workplace, ran):
     names = ["-m", "experiment=addition,smollm2", "actor.model.path=model", "actor.parallel.tensor=1", "rollout=short"]
     assert main(["train", *names]) == 0
