@@ -36,7 +36,7 @@ from hybridflow.config import (
 )
 from hybridflow.config.interpolations import refuse_endless
 from hybridflow.config.option_loader import SEARCH_PATH, OptionLoader
-from hybridflow.config.provenance import Origins
+from hybridflow.config.provenance import Origins, line_of
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 
@@ -55,6 +55,7 @@ class Composed:
     tree: DictConfig
     origins: Origins
     experiments: Sequence[str]  # to choose from, if none is chosen
+    folders: Sequence[Path] = ()  # with options
 
     @property
     def absent(self) -> list[str]:
@@ -64,7 +65,8 @@ class Composed:
     def to_config(self) -> Config:
         """Return the dataclass object. Raises ConfigError naming every mandatory key that is missing."""
         if self.absent:
-            raise ConfigError("\n".join(error_messages.missing(self.absent, self.experiments)))
+            options = {key: sorted({*_options_with(key, self.folders)}) for key in self.absent}
+            raise ConfigError("\n".join(error_messages.missing(options, self.experiments)))
         try:
             config = cast(Config, OmegaConf.to_object(self.tree))
         except (OmegaConfBaseException, RecursionError) as error:
@@ -84,6 +86,14 @@ def _refusing(tree: DictConfig) -> Iterator[str]:
             OmegaConf.to_object(tree[key])
         except Exception:
             yield key
+
+
+def _options_with(key: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Yield the options of a key's group that set it."""
+    group, _, inside = key.partition(".")
+    for file in (file for folder in folders for file in (folder / group).glob("*.yaml")):
+        if line_of(file, inside.split(".")):
+            yield file.stem
 
 
 def resolved_yaml(config: Config) -> str:
@@ -120,7 +130,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
         chosen = any(layer.file.parent.name == "experiment" for layer in origins.layers)
         searched = [line for line in lines if line.startswith(SEARCH_PATH)]
         experiments = [] if chosen else loader.get_group_options("experiment", overrides=searched)
-        return Composed(tree, origins, experiments)
+        return Composed(tree, origins, experiments, search_dirs(parsed, config_dir))
 
 
 def _name_grader(tree: DictConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from hydra.core.override_parser.types import Override
@@ -107,11 +107,18 @@ def _missing_option(error: MissingConfigException) -> str:
     return f"{group}={option}: {group} has no such option{hint} Options: {', '.join(options) or 'none'}"
 
 
-def missing(absent: Iterable[str], experiments: Iterable[str]) -> list[str]:
-    """Name each mandatory key that nothing has set in a line, and the experiments to choose from, if any."""
-    lines = [f"{key}: must be given" for key in absent]
+def missing(absent: Mapping[str, Sequence[str]], experiments: Iterable[str]) -> list[str]:
+    """Name each mandatory key that nothing has set in a line, and the experiments to choose from, if any.
+
+    Args:
+        absent: by key, the options of its group that would set it.
+    """
+    lines = []
+    for key, options in absent.items():
+        by_option = f"; or choose {key.partition('.')[0]}=NAME, one of {', '.join(options)}" if options else ""
+        lines.append(f"{key}: must be given, as {key}=VALUE{by_option}")
     names = ", ".join(experiments)
-    return [*lines, f"An experiment sets them: experiment=NAME, one of {names}"] if names else lines
+    return [*lines, f"An experiment sets them too: experiment=NAME, one of {names}"] if names else lines
 
 
 def _omegaconf_cause(error: BaseException) -> OmegaConfBaseException | None:

@@ -200,7 +200,11 @@ def test_a_wrong_override_is_one_line_that_names_its_key(override, parts):
 
 def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
-    assert lines[:-1] == [f"{k}: must be given" for k in ("actor.model.path", "reward.grader", "run.name", "task.name")]
+    model, grader, name, task = lines[:-1]
+    assert model == "actor.model.path: must be given, as actor.model.path=VALUE"
+    assert grader.endswith("as reward.grader=VALUE; or choose reward=NAME, one of exact, last_number")
+    assert name == "run.name: must be given, as run.name=VALUE"
+    assert task.startswith("task.name: must be given, as task.name=VALUE; or choose task=NAME, one of addition, ")
     assert lines[-1].endswith(
         "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2"
     )

@@ -16,7 +16,7 @@ from hybridflow.losses.advantages import advantages
 from hybridflow.losses.policy_losses import policy_losses
 from hybridflow.options import taken_by
 from hybridflow.tasks import tasks
-from tests.docs.blocks import ROOT, write_files
+from tests.docs.blocks import ROOT, blocks, write_files
 from tests.docs.conftest import Problems
 
 TEXT = (ROOT / "docs/migrate.md").read_text(encoding="utf-8")
@@ -78,6 +78,13 @@ def test_trls_keys_are_trls() -> None:
     of_trainers = {"model", "train_dataset", "eval_dataset", "reward_funcs"}
     named = {key for keys, _ in rows("From TRL") for key in keys}
     assert named - theirs == of_trainers
+
+
+def test_the_command_line_in_place_of_verls_composes() -> None:
+    (text,) = [block.text for block in blocks("docs/migrate.md") if block.text.startswith("hybridflow train algorithm")]
+    config = compose.compose("train", text.replace("\\\n", " ").split()[2:]).to_config()
+    assert (config.algorithm.samples_per_prompt, config.placement.pools) == (5, {"main": 8})
+    assert config.task.options["held_out_path"] == "gsm8k/test.parquet" and config.reward.grader == "last_number"
 
 
 @pytest.mark.processes
