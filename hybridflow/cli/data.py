@@ -170,14 +170,14 @@ def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 def _task(settings: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, composed: Composed) -> Task:
     """Build the task; without a tokenizer, with one that nothing is encoded by. Raises ConfigError."""
-    from hybridflow.tasks.chosen_graders import bind_all
+    from hybridflow.tasks.chosen_graders import answer_checks
     from hybridflow.tasks.tokenizer import char_tokenizer
 
     checks = None
     if not _missing(composed, "reward.grader"):
         reward = OmegaConf.to_object(composed.tree.reward)
         assert isinstance(reward, RewardConfig)
-        checks = [grader.check_answer for grader in bind_all(reward) if grader.check_answer]
+        checks = answer_checks(reward)
     if tokenizer is None:
         task = build(settings.name, char_tokenizer("0"), settings.options, answer_checks=checks)
         task.chat_form = chat_form(settings)

@@ -134,10 +134,14 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
 
 
 def _name_grader(tree: DictConfig) -> None:
-    """Name the first of `reward.graders` as the grader, where several are given and that is not."""
+    """Name the first of `reward.graders` as the grader, where several are given and that is not.
+
+    The reward model, which is among them as `reward_model`, is none, if there is another.
+    """
     reward = tree.get("reward")
     if reward is not None and reward.get("graders") and OmegaConf.is_missing(reward, "grader"):
-        reward.grader = next(iter(reward.graders))
+        names = list(map(str, reward.graders))
+        reward.grader = next((name for name in names if name != "reward_model"), names[0])
 
 
 def options(group: str, config_dir: str | Path | None = None) -> list[str]:

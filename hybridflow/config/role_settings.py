@@ -140,12 +140,17 @@ Deadline = Annotated[float, Bounds(at_least=0.01, at_most=86_400)]
 
 @dataclass
 class RewardConfig(TrainedRoleConfig):
-    """Grader of every response; or, with `worker: model`, a reward model, while the grader validates."""
+    """Grader of every response; or, with `worker: model`, a reward model, while the grader validates.
+
+    A reward model is one of several graders if `graders` has a weight for it, as `reward_model`.
+    """
 
     worker: str = "reward"  # the registered name of the worker class; model: a reward model
     grader: str = MISSING  # the registered name of the grader
     graders: dict[str, Weight] = field(default_factory=dict)  # several, with their weights in the sum; in its place
     grader_options: dict[str, Any] = field(default_factory=dict)  # by grader, what it takes
+    # by grader, the sources whose rows it grades; one that is not named here grades all rows
+    grader_sources: dict[str, list[str]] = field(default_factory=dict)
     accuracy_grader: str = ""  # of several, the one that says what is right; "": `grader` if it is one of them
     # a grade that is as good, or better, is right: accuracy
     right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0
@@ -163,6 +168,7 @@ class CostConfig(TrainedRoleConfig):
     grader: str = ""  # the registered name of the grader; its grade is the cost
     graders: dict[str, Weight] = field(default_factory=dict)  # as reward.graders
     grader_options: dict[str, Any] = field(default_factory=dict)  # as reward.grader_options
+    grader_sources: dict[str, list[str]] = field(default_factory=dict)  # as reward.grader_sources; others cost nothing
     max_failed_share: Level = 0.0  # as reward.max_failed_share
     grader_deadline_s: Deadline = 60.0  # as reward.grader_deadline_s
     grader_concurrency: Count = 16  # as reward.grader_concurrency

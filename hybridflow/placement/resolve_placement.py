@@ -13,8 +13,9 @@ from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
-from hybridflow.roles import ModelCostRole, ModelRewardRole, Role, roles
+from hybridflow.roles import GradedModelRewardRole, ModelCostRole, ModelRewardRole, Role, roles
 from hybridflow.roles.rollout import TrainingActorRole
+from hybridflow.tasks.chosen_graders import with_reward_model
 
 BY_MODEL_INTERFACES: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
 
@@ -134,6 +135,8 @@ def _interface(config: Config, role: str) -> type[Role]:
         return roles.get("reward")
     if role == "actor" and _is_disaggregated(config):
         return TrainingActorRole
+    if role == "reward" and with_reward_model(config.reward):
+        return GradedModelRewardRole
     return BY_MODEL_INTERFACES[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
 
 
@@ -142,6 +145,8 @@ def _worker(config: Config, role: str) -> str:
     if role == GRADER:
         return "reward"
     named = section(config, role).worker if role in names(config) else role
+    if role == "reward" and with_reward_model(config.reward):
+        return "graded_model"
     return "training_actor" if (role, named) == ("actor", "actor") and _is_disaggregated(config) else named
 
 

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Mapping
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
 from hybridflow.preflight import component_checks
-from hybridflow.tasks.chosen_graders import GraderSettings, accuracy_grader, options, weights
+from hybridflow.tasks.chosen_graders import REWARD_MODEL, GraderSettings, asked, options, weights
 from hybridflow.tasks.grader_registry import bind, graders, options_shell
 
 
 def problems(section: str, settings: GraderSettings) -> list[str]:
     """List what is wrong with the graders of a section, as `key: what was found; what to do`."""
     key = f"{section}.graders" if settings.graders else f"{section}.grader"
-    names = list(weights(settings))
-    unknown = [line for name in names for line in component_checks.unknown_name(key, graders, name)]
+    names = asked(settings)
+    unknown = [*_reward_model(section, settings)]
+    unknown = unknown or [line for name in names for line in component_checks.unknown_name(key, graders, name)]
     return unknown or [
         *(line for name in names for line in _options(section, settings, name)),
         *_strangers(section, settings, names),
         *_weightless(section, settings),
+        *_sources(section, settings),
         *(line for name in names for line in _values_of_tokens(section, name)),
     ]
 
@@ -43,6 +45,31 @@ def of_estimator(config: Config) -> Iterator[str]:
             "it out, and give what a response should be punished for a grader of its own (the KL stands in "
             "algorithm.policy_loss.kl_coef)"
         )
+
+
+def _reward_model(section: str, settings: GraderSettings) -> Iterator[str]:
+    """Yield what keeps a reward model from being one of several graders."""
+    if not asked(settings):
+        yield (
+            f"{section}.graders: {REWARD_MODEL} alone given, and a validation asks graders only; add the one that says "
+            "what is right, with the weight 0 if it is not to be rewarded"
+        )
+    elif REWARD_MODEL in asked(settings) and REWARD_MODEL not in graders:
+        yield (
+            f"{section}.graders: {REWARD_MODEL} is the model of reward.worker=model; set that and reward.model.path, "
+            "or leave it out"
+        )
+
+
+def _sources(section: str, settings: GraderSettings) -> Iterator[str]:
+    """Yield graders that are given sources and are none, or are left without rows."""
+    key = f"{section}.grader_sources"
+    names = list(weights(settings))
+    for name, sources in settings.grader_sources.items():
+        if name not in names:
+            yield f"{key}.{name}: no grader of the run is named so; there is {', '.join(names)}"
+        elif not sources:
+            yield f"{key}.{name}: no source given; name those whose rows it grades, or leave it out: then it grades all"
 
 
 def _options(section: str, settings: GraderSettings, name: str) -> Iterator[str]:
@@ -80,8 +107,6 @@ def _strangers(section: str, settings: GraderSettings, names: list[str]) -> Iter
     for name in settings.grader_options:
         if name not in names:
             yield f"{section}.grader_options.{name}: no grader of the run is named so; there is {', '.join(names)}"
-    if section == "reward" and accuracy_grader(settings) not in names:  # type: ignore[arg-type]
-        yield (
-            f"reward.accuracy_grader: {accuracy_grader(settings)!r} given, which is none of "  # type: ignore[arg-type]
-            f"reward.graders; there is {', '.join(names)}"
-        )
+    chosen = getattr(settings, "accuracy_grader", "")
+    if chosen and chosen not in names:
+        yield f"reward.accuracy_grader: {chosen!r} given, which is none of reward.graders; there is {', '.join(names)}"

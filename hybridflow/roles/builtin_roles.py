@@ -14,7 +14,7 @@ from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.dispatch.known_columns import kinds
 from hybridflow.losses.loss import reads_of
 from hybridflow.roles.role import Role, roles
-from hybridflow.tasks.chosen_graders import weights
+from hybridflow.tasks.chosen_graders import asked
 from hybridflow.tasks.grader_registry import graders
 
 PROMPT = kinds("prompt_ids")
@@ -213,9 +213,8 @@ class RewardRole(Role[RowsT]):
 
     @classmethod
     def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
-        names = list(weights(config.reward))
         more = kinds("grades") if config.reward.graders else {}
-        if any(graders.gives_token_rewards(name) for name in names):
+        if any(graders.gives_token_rewards(name) for name in asked(config.reward)):
             more |= kinds("token_rewards")
         return {"compute_reward": more} if more else {}
 
@@ -228,7 +227,7 @@ class RewardRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("dp_proto", needs=kinds("response_ids"), gives=kinds("answer_key"))
+    @using("dp_proto", needs=kinds("response_ids"), optional=("source",), gives=kinds("answer_key"))
     def compute_answer_key(self, answers: RowsT) -> RowsT:
         """Return `answer_key` ([R] strings): what each response comes to; equal ones are one vote of a majority."""
         raise NotImplementedError
@@ -261,6 +260,23 @@ class ModelRewardRole(Role[RowsT]):
 
         And `baseline_lengths` ([R] int), their tokens: what shapes rewards may read them.
         """
+        raise NotImplementedError
+
+
+class GradedModelRewardRole(ModelRewardRole[RowsT]):
+    """Reward model as one of several graders: a model as the worker, with a process that grades beside it."""
+
+    @classmethod
+    def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
+        return RewardRole.more_columns(config)
+
+    @using("dp_tokens", needs=RESPONSE | GRADED, optional=SEEN, gives=kinds("rewards"))
+    def compute_reward(self, rollout: RowsT) -> RowsT:
+        """Return what `RewardRole.compute_reward` does; the model's score is one of the grades."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=RESPONSE | GRADED, optional=SEEN, gives=kinds("baseline_rewards", "baseline_lengths"))
+    def compute_baseline(self, greedy: RowsT) -> RowsT:
         raise NotImplementedError
 
 

@@ -1,19 +1,33 @@
-"""Graders that the settings of a role choose: which, with which weights and options."""
+"""Graders that the settings of a role choose: which, with which weights and options, for rows of which sources."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hybridflow.config.schema import CostConfig, RewardConfig
-from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
+from hybridflow.errors import shown
+from hybridflow.tasks.grader_registry import Answers, BoundGrader, bind
 
 GraderSettings = RewardConfig | CostConfig
 
+REWARD_MODEL = "reward_model"
+"""Name of the model of `reward.worker = model` among `reward.graders`."""
+
 
 def weights(settings: GraderSettings) -> Mapping[str, float]:
-    """Return the names of the graders with their weights; of one alone the weight is 1."""
+    """Return all that make a reward, by name, with their weights; of one grader alone the weight is 1."""
     return settings.graders or {settings.grader: 1.0}
+
+
+def with_reward_model(settings: GraderSettings) -> bool:
+    """Tell whether a reward model is one of several graders."""
+    return settings.worker == "model" and REWARD_MODEL in settings.graders
+
+
+def asked(settings: GraderSettings) -> list[str]:
+    """Return the graders, in the order of the settings, without the reward model: it is asked for rewards alone."""
+    return [name for name in weights(settings) if not (name == REWARD_MODEL and with_reward_model(settings))]
 
 
 def options(settings: GraderSettings, name: str) -> Mapping[str, Any]:
@@ -23,20 +37,41 @@ def options(settings: GraderSettings, name: str) -> Mapping[str, Any]:
 
 def bind_all(settings: GraderSettings) -> list[BoundGrader]:
     """Bring the graders of a role into the inner form, in the order of the settings. Raises as `bind`."""
-    return [bind(name, options(settings, name)) for name in weights(settings)]
+    return [bind(name, options(settings, name)) for name in asked(settings)]
 
 
-def answer_key(settings: RewardConfig, response: str) -> str:
-    """Return what a response comes to: equal ones are the same answer where a majority of several is asked for.
+def grades_source(settings: GraderSettings, name: str, source: str) -> bool:
+    """Tell whether a grader grades the rows of a source."""
+    sources = settings.grader_sources.get(name)
+    return sources is None or source in sources
 
-    The grader that says what is right may say so, with an attribute `answer_key`, a function of a response; else it is
-    the text less white space at its ends.
+
+def accuracy_grader(settings: GraderSettings, source: str | None = None) -> str:
+    """Return the grader that says what is right.
+
+    Args:
+        source: of the rows; None: of any, whatever `grader_sources` says.
+
+    Raises ValueError if no grader grades the rows of that source.
     """
-    key = getattr(graders.get(accuracy_grader(settings)), "answer_key", None)
-    return str(key(response)) if key else response.strip()
+    names = [name for name in asked(settings) if source is None or grades_source(settings, name, source)]
+    if not names:
+        of = f"the source {shown(source)}" if source else "no source"
+        raise ValueError(
+            f"the row is of {of}, and reward.grader_sources leaves no grader for it; name it there, or leave one of "
+            f"{', '.join(settings.grader_sources)} out, which then grades all rows"
+        )
+    named = getattr(settings, "accuracy_grader", "") or settings.grader
+    return named if named in names else names[0]
 
 
-def accuracy_grader(settings: RewardConfig) -> str:
-    """Return the grader that says what is right."""
-    names = list(weights(settings))
-    return settings.accuracy_grader or (settings.grader if settings.grader in names else names[0])
+def answer_checks(settings: RewardConfig) -> Callable[[str], Sequence[Answers]]:
+    """Return what gives the checks of an answer by the source of its row. It raises ValueError as `accuracy_grader`."""
+    graders = bind_all(settings)
+
+    def checks(source: str) -> list[Answers]:
+        accuracy_grader(settings, source)
+        mine = [grader for grader in graders if grades_source(settings, grader.name, source)]
+        return [grader.check_answer for grader in mine if grader.check_answer]
+
+    return checks

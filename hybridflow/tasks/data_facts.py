@@ -142,7 +142,7 @@ def _take_in(facts: Facts, task: Task, number: int, measure: Measure, pairs: boo
     example = task.example(facts.split, number)
     prompt = measure.prompt(example)
     answer = measure.answer(example, taught(example))
-    task.check_answer(as_text(example.answer))
+    task.check_answer(as_text(example.answer), example.source)
     if pairs:
         assert isinstance(task, PreferenceTask)
         facts.rejected.append(measure.answer(example, as_text(task.rejected(facts.split, number))))

@@ -61,6 +61,7 @@ class FittedTask(PreferenceTask):
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
         self.chat_form = task.chat_form
+        self.source_names = task.source_names
         self.fingerprint = task.fingerprint
         self._surveys: dict[str, Survey] = {}
         self._left: dict[str, np.ndarray] = {}
@@ -224,9 +225,10 @@ class FittedTask(PreferenceTask):
                 "numbers; one for each, in their order, was expected: leave rows out by the task's size"
             )
         if type(self.task).rows is not Task.rows and way == "rows" and "answer" in batch:
-            for number, answer in zip(numbers.tolist(), batch.dense("answer"), strict=True):
+            sources = batch.dense("source") if "source" in batch else [""] * len(batch)
+            for number, answer, source in zip(numbers.tolist(), batch.dense("answer"), sources, strict=True):
                 with named_row(self.task, split, number):
-                    self.task.check_answer(answer)
+                    self.task.check_answer(answer, source)
         giver = f"{type(self.task).__name__}.{way}"
         check_ids(
             batch,

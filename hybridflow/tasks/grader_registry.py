@@ -30,7 +30,7 @@ Grader = Callable[..., Any]
 """Whatever is registered as a grader. It is pure, and imports no torch.
 
 If it has an attribute `check_answer`, that is called with the answer of every row before the row is used; it raises
-ValueError for what cannot be an answer.
+ValueError for what cannot be an answer. An attribute `answer_key` gives what a response comes to, a text.
 """
 
 Answers = Callable[[str], Any]
@@ -93,6 +93,7 @@ class BoundGrader:
             row at a time.
         reads_rows: whether it looks at more than response and answer.
         check_answer: raises ValueError for what cannot be an answer, if there is anything to say on that.
+        answer_key: gives what a response comes to: equal ones are the same answer where a majority is asked for.
     """
 
     name: str
@@ -102,6 +103,7 @@ class BoundGrader:
     reads_rows: bool = True
     token_rewards: bool = False
     check_answer: Answers | None = None
+    answer_key: Answers = str.strip
 
 
 def bind(name: str, options: Mapping[str, Any] | None = None) -> BoundGrader:
@@ -146,9 +148,14 @@ def bound(
         concurrent=concurrent,
         reads_rows=reads_rows,
         token_rewards=token_rewards,
-        # Of the object, where the options have made one: they may say what can be an answer.
-        check_answer=getattr(call, "check_answer", None) or getattr(grader, "check_answer", None),
+        check_answer=_attribute(call, grader, "check_answer"),
+        answer_key=_attribute(call, grader, "answer_key") or str.strip,
     )
+
+
+def _attribute(call: Grader, grader: Grader, name: str) -> Answers | None:
+    """Return what a grader says on answers; where its options have made an object, they may say it."""
+    return getattr(call, name, None) or getattr(grader, name, None)
 
 
 def _made(grader: Grader, options: Mapping[str, Any]) -> Grader:

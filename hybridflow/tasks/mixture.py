@@ -60,6 +60,9 @@ class Mixture(PreferenceTask):
         self.weights = [settings["weight"] for settings in sources.values() if "weight" in settings]
         self.grader = next(iter(self.sources.values())).grader
         self.carries = frozenset({"source"}).union(*(task.carries for task in self.sources.values()))
+        names = {name: task.source_names for name, task in self.sources.items()}
+        if None not in names.values():
+            self.source_names = frozenset(own or name for name, told in names.items() for own in told or ())
         told = [f"{name} {task.fingerprint}" for name, task in self.sources.items() if task.fingerprint]
         self.fingerprint = blake2b("\n".join(told).encode(), digest_size=16).hexdigest() if told else ""
         self._numberings: dict[str, Numbering] = {}

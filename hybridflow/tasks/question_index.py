@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -13,6 +13,7 @@ from hybridflow.tasks.row_files import Rows, each
 from hybridflow.tasks.row_formats import Mapper, Question
 from hybridflow.tasks.strict_json import RowError
 
+MOST_SOURCES = 10_000  # more are no sources but, say, names of rows
 _LAST = 2**64 - 1
 
 
@@ -28,6 +29,7 @@ class QuestionIndex:
         shared: rows of training that were left out, as `held_out` asks the same.
         repeated: rows of `train` that ask what one before them asks.
         unanswered: rows without an answer.
+        source_names: what the sources of rows are called; None: they are too many to be listed.
     """
 
     numbers: Mapping[str, np.ndarray]
@@ -37,6 +39,7 @@ class QuestionIndex:
     shared: int
     repeated: int
     unanswered: int
+    source_names: frozenset[str] | None
 
 
 def question_hash(question: Question) -> int:
@@ -56,6 +59,7 @@ class _Read:
     hashes: np.ndarray
     sound: np.ndarray
     carries: set[str]
+    source_names: set[str] = field(default_factory=set)
     fingerprint: str = ""
     unanswered: int = 0
 
@@ -90,6 +94,7 @@ def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, frac
         shared=int(shared.sum()),
         repeated=len(asked) - len(np.unique(asked)),
         unanswered=read.unanswered,
+        source_names=frozenset(read.source_names) if len(read.source_names) <= MOST_SOURCES else None,
     )
 
 
@@ -105,6 +110,8 @@ def _read(rows: Rows, mapper: Mapper) -> _Read:
             continue
         found.hashes[number] = question_hash(question)
         found.unanswered += question.answer is None
+        if len(found.source_names) <= MOST_SOURCES:
+            found.source_names.add(source)
         has = {"metadata": metadata, "source": source, "messages": not isinstance(question.prompt, str)}
         found.carries.update(name for name, entry in has.items() if entry)
         said = (question.answer, question.response, question.rejected)

@@ -69,6 +69,7 @@ class ReasoningGym(Task):
         size = train_rows + held_out_rows
         self._made = {"dataset": dataset, "config": dict(config or {}), "seed": seed, "size": size}
         self._entries = _dataset(self._made)
+        self.source_names = frozenset({dataset})
 
     def size(self, split: str) -> int:
         return self._sizes[split]

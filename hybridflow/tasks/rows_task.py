@@ -96,6 +96,7 @@ class RowsTask(PreferenceTask):
                 f"{self.index.shared} ask the same"
             )
         self.carries = self.index.carries
+        self.source_names = self.index.source_names
         self.fingerprint = self.index.fingerprint
 
     def size(self, split: str) -> int:

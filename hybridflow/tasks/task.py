@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -66,8 +66,9 @@ class Task(ABC):
     grader: str = ""
     """The registered name of the grader that fits; of a run's task, of the one that it uses."""
 
-    answer_checks: Sequence[Answers] | None = None
-    """What the graders of a run say on answers, each raising ValueError; None: what `grader` says without options."""
+    answer_checks: Callable[[str], Sequence[Answers]] | None = None
+    """Gives by the source of a row what the graders of a run say on its answer, each raising ValueError; None: what
+    `grader` says without options."""
 
     template_options: Mapping[str, Any] = MappingProxyType({})
     """Variables of the tokenizer's chat template, from `task.chat_template_kwargs`."""
@@ -77,6 +78,9 @@ class Task(ABC):
 
     carries: frozenset[str] = frozenset()
     """Those of `metadata`, `messages` and `source` that its rows have, as far as is known; an example adds to them."""
+
+    source_names: frozenset[str] | None = None
+    """Of the sources that its rows have, "" for rows without one; None: nobody knows before they are read."""
 
     fingerprint: str = ""
     """Of all that its rows ask and answer, in their order, where they come from files that may change; a resumed run
@@ -131,7 +135,7 @@ class Task(ABC):
             with named_row(self, split, number):
                 answers.append(as_text(example.answer))
                 if split != "warmup":  # which nobody grades
-                    self.check_answer(answers[-1])
+                    self.check_answer(answers[-1], example.source)
                 prompts.append(self.encode(example.prompt))
                 if not prompts[-1]:
                     raise ValueError(f"the prompt {shown(example.prompt)} has no tokens; at least one was expected")
@@ -187,9 +191,9 @@ class Task(ABC):
         """Return the token ids of a prompt, as `Encoder.prompt` does."""
         return self.encoder.prompt(prompt)
 
-    def check_answer(self, answer: Any) -> None:
-        """Raise ValueError for what a grader says cannot be an answer."""
-        for check in self._answer_checks() if self.answer_checks is None else self.answer_checks:
+    def check_answer(self, answer: Any, source: str = "") -> None:
+        """Raise ValueError for what a grader of rows of this source says cannot be an answer."""
+        for check in self._answer_checks() if self.answer_checks is None else self.answer_checks(source):
             check(answer)
 
     def _answer_checks(self) -> Sequence[Answers]:
@@ -292,7 +296,7 @@ def build(
     options: Mapping[str, Any],
     *,
     grader: str | None = None,
-    answer_checks: Sequence[Answers] | None = None,
+    answer_checks: Callable[[str], Sequence[Answers]] | None = None,
     template_options: Mapping[str, Any] = MappingProxyType({}),
     chat_form: ChatForm | None = None,
 ) -> Task:

@@ -50,9 +50,16 @@ class RegexGrader:
             raise ValueError(f"group: {group} given, and {shown(pattern)} has {groups}; 0 is the whole match")
 
     def __call__(self, response: str, answer: str) -> float:
-        last = deque(self._pattern.finditer(response), maxlen=1)
-        chosen = last[0].group(self._group) if last else None
+        chosen = self._chosen(response)
         return 0.0 if chosen is None else exact(chosen, answer)
+
+    def answer_key(self, response: str) -> str:
+        """Return what the pattern finds; of responses in which it finds nothing all are one answer."""
+        return (self._chosen(response) or "").strip()
+
+    def _chosen(self, response: str) -> str | None:
+        last = deque(self._pattern.finditer(response), maxlen=1)
+        return last[0].group(self._group) if last else None
 
     @staticmethod
     def check_answer(answer: str) -> str:

@@ -44,6 +44,7 @@ class WordSums(Task):
     """
 
     grader = "last_number"
+    source_names = frozenset({""})
 
     def __init__(
         self,

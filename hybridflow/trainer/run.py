@@ -26,7 +26,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.task_rows import load_task, load_validation_sets, notes, rows_changed
+from hybridflow.trainer.task_rows import check_grader_sources, load_task, load_validation_sets, notes, rows_changed
 from hybridflow.trainer.validation import held_out_rows, judged
 
 
@@ -57,6 +57,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
                 "is learned from others, in another order"
             )
         more = load_validation_sets(config, live.say)
+        check_grader_sources(config, [task, *(one.task for one in more)])
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,12 +10,12 @@ from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.config.validation_sets import validation_sets
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, shown
 from hybridflow.models import read_shape
 from hybridflow.tasks import SPLITS, Task
 from hybridflow.tasks import build as build_task
 from hybridflow.tasks.chat_settings import chat_form, template_options
-from hybridflow.tasks.chosen_graders import accuracy_grader, bind_all
+from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
@@ -57,6 +57,25 @@ def load_validation_sets(config: Config, say: Callable[[str], None]) -> list[Hel
         except (ConfigError, ValueError) as error:
             raise ConfigError(f"trainer.validation_sets.{name}: {error}") from error
     return sets
+
+
+def check_grader_sources(config: Config, tasks: Iterable[Task]) -> None:
+    """Raise ConfigError if `grader_sources` and the sources of these tasks do not fit, as far as these are known."""
+    known = [task.source_names for task in tasks]
+    there = frozenset[str]().union(*(names for names in known if names is not None))
+    for role, settings in (("reward", config.reward), ("cost", config.cost)):
+        named = [(grader, source) for grader, sources in settings.grader_sources.items() for source in sources]
+        strange = next((pair for pair in named if pair[1] not in there), None)
+        if strange and None not in known:
+            names = ", ".join(sorted(name for name in there if name)) or "none"
+            raise ConfigError(
+                f"{role}.grader_sources.{strange[0]}: no row is of the source {shown(strange[1])}; there is {names}"
+            )
+    for source in sorted(there) if config.reward.grader_sources else ():
+        try:
+            accuracy_grader(config.reward, source)
+        except ValueError as error:
+            raise ConfigError(f"reward.grader_sources: {error}") from error
 
 
 def rows_changed(fingerprint: str, task: Task) -> bool:
@@ -139,13 +158,12 @@ def notes(config: Config) -> Iterator[str]:
 
 def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedTokenizerBase) -> Task:
     graded = algorithm.learner != "reward_model"  # whose answers nobody grades
-    checks = [grader.check_answer for grader in bind_all(config.reward) if grader.check_answer] if graded else []
     return build_task(
         config.task.name,
         tokenizer,
         config.task.options,
         grader=accuracy_grader(config.reward) if graded else "",
-        answer_checks=checks,
+        answer_checks=answer_checks(config.reward) if graded else lambda source: [],
         template_options=template_options(config.task),
         chat_form=chat_form(config.task),
     )

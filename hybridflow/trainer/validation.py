@@ -15,7 +15,7 @@ from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import PreferenceTask, Task
-from hybridflow.tasks.chosen_graders import accuracy_grader, weights
+from hybridflow.tasks.chosen_graders import accuracy_grader, asked
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
@@ -87,12 +87,15 @@ def graded_answers(config: Config, running: Running, held_out: HeldOut, *, step:
 
 def _accuracy_grades(config: Config, answers: BatchRef) -> np.ndarray:
     """Return the grades [R] of the grader that says what is right; NaN for rows of which any grade has failed."""
-    columns = answers.select_columns(["rewards", "grades"]).get()
+    columns = answers.select_columns(["rewards", "grades", "source"]).get()
     rewards = columns.dense("rewards")
     if "grades" not in columns:
         return rewards
-    number = list(weights(config.reward)).index(accuracy_grader(config.reward))
-    return np.where(np.isfinite(rewards), columns.dense("grades")[:, number], np.float32(np.nan))
+    names = asked(config.reward)
+    sources = columns.dense("source") if "source" in columns else [""] * len(rewards)
+    judges = [names.index(accuracy_grader(config.reward, str(source))) for source in sources]
+    grades = columns.dense("grades")[np.arange(len(rewards)), judges]
+    return np.where(np.isfinite(rewards), grades, np.float32(np.nan))
 
 
 def _copies(rows: Batch, samples: int, name: str) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -11,11 +12,11 @@ import numpy as np
 from hybridflow.batch import Batch
 from hybridflow.config.schema import CostConfig, RewardConfig
 from hybridflow.errors import shown
-from hybridflow.tasks.chosen_graders import bind_all, options, weights
+from hybridflow.tasks.chosen_graders import bind_all, grades_source, options, weights
 from hybridflow.tasks.graded_row import Grade, GradedRow
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess, Outcome
 from hybridflow.tasks.tokenizer import load_decoder
-from hybridflow.workers.row_grades import RowGrades
+from hybridflow.workers.row_grades import NOT_ASKED, RowGrades
 from hybridflow.workers.worker import Context, Worker
 
 KNOWN = ("messages", "metadata", "source", "finish_reason", "truncated", "sample_id")
@@ -59,14 +60,26 @@ class GradingWorker(Worker):
         """
         return self.grade(self.rows(rollout), f"{self._section}/").sums
 
-    def grade(self, rows: Sequence[GradedRow], prefix: str) -> RowGrades:
+    def grade(self, rows: Sequence[GradedRow], prefix: str, scores: np.ndarray | None = None) -> RowGrades:
         """Return the grades of rows by all graders, and record them. Raises as `graded`.
 
         Args:
             prefix: of the names of metrics.
+            scores: [R], of the reward model, if it is one of the graders.
         """
-        given = [self._grades(number, rows) for number in range(len(self.graders))]
-        grades = RowGrades(weights(self._settings), given)
+        numbers = {grader.name: number for number, grader in enumerate(self.graders)}
+        given = {}
+        for name in weights(self._settings):
+            places = [place for place, row in enumerate(rows) if grades_source(self._settings, name, row.source)]
+            if name in numbers:
+                own = self._grades(numbers[name], [rows[place] for place in places])
+            elif scores is not None:
+                own = _scored(scores[places])
+            else:  # a reward model, which validation does not ask
+                continue
+            at_place = dict(zip(places, own, strict=True))
+            given[name] = [at_place.get(place, NOT_ASKED) for place in range(len(rows))]
+        grades = RowGrades({name: weights(self._settings)[name] for name in given}, list(given.values()))
         grades.record(self.context.metrics, prefix)
         return grades
 
@@ -74,7 +87,7 @@ class GradingWorker(Worker):
         """Return rows as graders see them: with prompt and all else that is known if any of them reads that."""
         texts = self.texts(rollout, "response_ids")
         answers = rollout.dense("answer").tolist()
-        if not any(grader.reads_rows for grader in self.graders):
+        if not self._settings.grader_sources and not any(grader.reads_rows for grader in self.graders):
             return [GradedRow(text, answer) for text, answer in zip(texts, answers, strict=True)]
         return [self._row(rollout, row, *pair) for row, pair in enumerate(zip(texts, answers, strict=True))]
 
@@ -116,3 +129,8 @@ class GradingWorker(Worker):
     def texts(self, rollout: Batch, column: str) -> list[str]:
         """Decode the rows of a column of token ids."""
         return [self.decode(row.tolist()) for row in rollout.ragged(column)]
+
+
+def _scored(scores: np.ndarray) -> list[Grade | None]:
+    """Return a model's scores as grades; one that is not finite has failed."""
+    return [Grade(float(score)) if math.isfinite(score) else None for score in scores]

@@ -12,7 +12,7 @@ from hybridflow.batch.columns import Column
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
-from hybridflow.tasks.chosen_graders import answer_key
+from hybridflow.tasks.chosen_graders import accuracy_grader, asked, grades_source, weights
 from hybridflow.workers.grading_worker import GradingWorker
 from hybridflow.workers.rollout_entries import other_entries, our_entries
 from hybridflow.workers.worker import Context, workers
@@ -26,8 +26,12 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         super().__init__(context, context.config.reward)
 
     def compute_reward(self, rollout: Batch) -> Batch:
+        return self.rewards(rollout)
+
+    def rewards(self, rollout: Batch, scores: np.ndarray | None = None) -> Batch:
+        """Return the columns of `compute_reward`. `scores` as those of `grade`."""
         rows = self.rows(rollout)
-        grades = self.grade(rows, "reward/")
+        grades = self.grade(rows, "reward/", scores)
         columns: dict[str, Column] = {"rewards": grades.sums}
         if self.context.config.reward.graders:
             columns["grades"] = grades.values
@@ -38,12 +42,20 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         return Batch(**columns)
 
     def compute_answer_key(self, answers: Batch) -> Batch:
-        keys = [answer_key(self.context.config.reward, text) for text in self.texts(answers, "response_ids")]
+        key_of = {grader.name: grader.answer_key for grader in self.graders}
+        sources = answers.dense("source") if "source" in answers else [""] * len(answers)
+        texts = self.texts(answers, "response_ids")
+        judges = [accuracy_grader(self.context.config.reward, source) for source in sources]
+        keys = [str(key_of[judge](text)) for judge, text in zip(judges, texts, strict=True)]
         return Batch(answer_key=np.array(keys, dtype=object))
 
     def compute_baseline(self, greedy: Batch) -> Batch:
+        return self.baseline(greedy)
+
+    def baseline(self, greedy: Batch, scores: np.ndarray | None = None) -> Batch:
+        """Return the columns of `compute_baseline`. `scores` as those of `grade`."""
         lengths = greedy.ragged("response_ids").lengths
-        grades = self.grade(self.rows(greedy), "reward/baseline_")
+        grades = self.grade(self.rows(greedy), "reward/baseline_", scores)
         return Batch(baseline_rewards=grades.sums, baseline_lengths=lengths)
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
@@ -71,7 +83,12 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         are.
         """
         entries: dict[str, Any] = {name: rollout[name][row] for name in ("grades", "token_rewards") if name in rollout}
-        if "grades" in entries and self.context.config.reward.graders:
-            names = [grader.name for grader in self.graders]
-            entries["grades"] = dict(zip(names, entries["grades"].tolist(), strict=True))
+        settings = self.context.config.reward
+        if "grades" in entries and settings.graders:
+            names = list(weights(settings))
+            if len(entries["grades"]) < len(names):  # of a validation, which does not ask the reward model
+                names = asked(settings)
+            given = zip(names, entries["grades"].tolist(), strict=True)
+            source = str(rollout.dense("source")[row]) if "source" in rollout else ""
+            entries["grades"] = {name: grade for name, grade in given if grades_source(settings, name, source)}
         return entries

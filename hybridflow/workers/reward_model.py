@@ -11,10 +11,11 @@ from hybridflow.batch import Batch
 from hybridflow.losses.loss import LossInputs
 from hybridflow.models import Head
 from hybridflow.observe.disk_errors import writing
-from hybridflow.roles import ModelCostRole, ModelRewardRole, RewardModelRole
+from hybridflow.roles import GradedModelRewardRole, ModelCostRole, ModelRewardRole, RewardModelRole
 from hybridflow.workers.model_worker import ModelWorker, TrainedWorker, pair_columns
 from hybridflow.workers.preference_pairs import sides
-from hybridflow.workers.worker import Context, workers
+from hybridflow.workers.reward import RewardWorker
+from hybridflow.workers.worker import GRADED_MODEL, Context, workers
 
 
 @workers.register("reward_model")
@@ -67,6 +68,27 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
         scores = self.scores(greedy, "baseline_rewards")
         lengths = Batch(baseline_lengths=greedy.ragged("response_ids").lengths)
         return scores | lengths if scores.columns else scores  # on the ranks that have scores
+
+
+@workers.register(GRADED_MODEL)
+class GradedModelRewardWorker(GradedModelRewardRole[Batch], ScoringWorker):
+    """Frozen reward model as one of several graders. The ranks that have its scores ask the others."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, context.config.reward, head=Head.reward)
+        self._graders = RewardWorker(context)
+
+    def close(self) -> None:
+        """End the process that grades. It ends with this one anyway."""
+        self._graders.close()
+
+    def compute_reward(self, rollout: Batch) -> Batch:
+        scored = self.scores(rollout, "rewards")
+        return self._graders.rewards(rollout, scored.dense("rewards")) if scored.columns else scored
+
+    def compute_baseline(self, greedy: Batch) -> Batch:
+        scored = self.scores(greedy, "rewards")
+        return self._graders.baseline(greedy, scored.dense("rewards")) if scored.columns else scored
 
 
 @workers.register("cost_model")

@@ -15,6 +15,9 @@ from hybridflow.tasks.graded_row import Grade, GradedRow
 
 Decoder = Callable[[Sequence[int]], str]
 
+NOT_ASKED = Grade(0.0)
+"""Stands where a grader does not grade the rows of a source: it adds nothing, and nothing is measured of it."""
+
 
 @dataclass(frozen=True)
 class RowGrades:
@@ -22,7 +25,7 @@ class RowGrades:
 
     Attributes:
         weights: of the graders, by name, in their order.
-        given: by grader, what it gave for each row; None where it failed.
+        given: by grader, what it gave for each row; None where it failed, `NOT_ASKED` where it was not asked.
     """
 
     weights: Mapping[str, float]
@@ -44,7 +47,7 @@ class RowGrades:
     def record(self, metrics: Metrics, prefix: str) -> None:
         """Record each grader of several by itself, and the parts of its grades."""
         for name, grades in zip(self.weights, self.given, strict=True):
-            sound = [grade for grade in grades if grade is not None]
+            sound = [grade for grade in grades if grade is not None and grade is not NOT_ASKED]
             if len(self.weights) > 1:
                 metrics.spread(f"{prefix}{name}/", [grade.value for grade in sound])
             for part in sorted({part for grade in sound for part in grade.parts}):

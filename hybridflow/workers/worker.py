@@ -80,10 +80,12 @@ OUR_WORKERS = {
     "reward_model": ("reward_model",),
 }
 """By role, the names of our workers for it: to know them, nothing has to be imported."""
+GRADED_MODEL = "graded_model"
+"""What `model` becomes where it is one of several graders; settings do not name it."""
 
 workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),
     of=Worker,
-    own=frozenset(chain.from_iterable(OUR_WORKERS.values())),
+    own=frozenset((*chain.from_iterable(OUR_WORKERS.values()), GRADED_MODEL)),
 )

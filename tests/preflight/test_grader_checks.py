@@ -43,6 +43,22 @@ TWO = "reward: {graders: {exact: 1.0, doubling: 0.1}}"
             "reward: {graders: {doubling: 1.0}, accuracy_grader: exact}",
             "reward.accuracy_grader: 'exact' given, which is none of reward.graders; there is doubling",
         ),
+        (
+            "reward: {graders: {exact: 1.0, reward_model: 0.5}}",
+            "reward.graders: reward_model is the model of reward.",
+        ),
+        (
+            "reward: {worker: model, graders: {reward_model: 0.5}}",
+            "reward.graders: reward_model alone given, and a validation asks graders only; add the one that says",
+        ),
+        (
+            "reward: {grader_sources: {other: [a]}}",
+            "reward.grader_sources.other: no grader of the run is named so; there is exact",
+        ),
+        (
+            "reward: {grader_sources: {exact: []}}",
+            "reward.grader_sources.exact: no source given; name those whose",
+        ),
         ("algorithm: {reward_shapings: {clip: {lo: 1}}}", "algorithm.reward_shapings.clip.lo: no such option; did you"),
         (
             "reward: {graders: {doubling: 0.0}}",
@@ -65,6 +81,7 @@ def test_a_mistake_is_told_with_its_key(line: str, problem: str) -> None:
     "line",
     [
         TWO,
+        "reward: {worker: model, graders: {exact: 1.0, reward_model: 0.5}, grader_sources: {reward_model: [a]}}",
         "reward: {grader: doubling, grader_options: {doubling: {times: 3}}}",
         "algorithm: {reward_shapings: {running_norm: null, clip: {low: -1}}}",
     ],
@@ -96,3 +113,5 @@ def test_several_graders_need_no_other_named_beside_them() -> None:
     own = ["task=addition", "+reward.graders={last_number: 1.0, exact: 0.5}", "run.name=a", "actor.model.path=b"]
     config = compose.compose("train", own).to_config()
     assert config.reward.grader == "last_number" and list(config.reward.graders) == ["last_number", "exact"]
+    own[1] = "+reward.graders={reward_model: 1.0, exact: 0.5}"
+    assert compose.compose("train", own).to_config().reward.grader == "exact"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ LONGEST = 8  # rollout=short
 
 @pytest.fixture(scope="module")
 def judged(reward_model: Ran, cost_model: Ran, launch: Launch) -> Ran:
-    """Safe-RLHF with both.
+    """Safe-RLHF with both; the reward model is one of two graders.
 
     All roles but the actor are on a pool of one slot, the actor on one of two: rows cross between layouts. Generation's
     places are those of the naive layout, which only that way of resharding can serve.
@@ -27,10 +28,11 @@ def judged(reward_model: Ran, cost_model: Ran, launch: Launch) -> Ran:
     own = ("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1", "rollout.resharding=hybrid_v")
     models = (f"reward.model.path={reward_model.folder}/model", f"cost.model.path={cost_model.folder}/model")
     places = ("placement=split", "placement.pools.judges=1", "cost.worker=cost_model", "reward.max_tokens_per_rank=64")
+    graders = "+reward.graders={exact: 1.0, reward_model: 0.5}"
     moved = [f"+placement.roles.{role}=judges" for role in ("reward", "cost", "cost_critic")]
     alone = [f"{role}.parallel.tensor=1" for role in ("critic", "cost_critic", "reference", "reward")]
     experiment = "experiment=addition_model_reward"
-    return launch("train", "judged", experiment, *own, *sizes, *models, *places, *moved, *alone)
+    return launch("train", "judged", experiment, *own, *sizes, *models, *places, graders, *moved, *alone)
 
 
 def test_a_reward_model_learns_to_tell_right_from_wrong(reward_model: Ran) -> None:
@@ -59,8 +61,14 @@ def test_rewards_and_costs_are_the_scores_of_the_models(judged: Ran, reward_mode
     assert judged.status == 0, judged.output
     rows = rollouts(judged.folder)
     assert len(rows) == 2 * 33
-    for column, ran in (("rewards", reward_model), ("costs", cost_model)):
-        assert [row[column] for row in rows] == pytest.approx(scores(ran.folder / "model", rows), abs=1e-4), column
+    given = {name: [row["grades"][name] for row in rows] for name in ("exact", "reward_model")}
+    given["costs"] = [row["costs"] for row in rows]
+    for name, ran in (("reward_model", reward_model), ("costs", cost_model)):
+        assert given[name] == pytest.approx(scores(ran.folder / "model", rows), abs=1e-4), name
+    assert given["exact"] == [float(row["response"] == row["answer"]) for row in rows]
+    sums = [exact + 0.5 * score for exact, score in zip(given["exact"], given["reward_model"], strict=True)]
+    assert [row["rewards"] for row in rows] == pytest.approx(sums, abs=1e-6)
+    assert all({"reward/exact/mean", "reward/reward_model/std"} <= step.keys() for step in judged.steps)
 
 
 def test_rows_cross_between_pools_and_the_grader_validates(judged: Ran) -> None:
@@ -75,13 +83,13 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def rollouts(folder: Path) -> list[dict[str, object]]:
+def rollouts(folder: Path) -> list[dict[str, Any]]:
     files = sorted((folder / "rollouts").glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 @torch.no_grad()
-def scores(folder: Path, rows: list[dict[str, object]]) -> list[float]:
+def scores(folder: Path, rows: list[dict[str, Any]]) -> list[float]:
     """By transformers; a response that is shorter than the limit has ended."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()

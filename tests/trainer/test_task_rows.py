@@ -15,8 +15,9 @@ from hybridflow.errors import ConfigError, DataError
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer.build import with_vocabulary
-from hybridflow.trainer.task_rows import limits, load_task, notes, ways
+from hybridflow.trainer.task_rows import check_grader_sources, limits, load_task, notes, ways
 from tests.cli.conftest import QWEN2
+from tests.tasks.written_rows import write_jsonl
 
 ALPHABET = "0123456789+="
 
@@ -92,6 +93,39 @@ def test_the_task_of_a_run_is_fitted_to_it(tmp_path: Path) -> None:
         load_task(settings).rows("train", [0])
     short = replace(settings, rollout=replace(settings.rollout, max_sequence_tokens=70))
     assert limits(short).said.startswith("max_position_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        ("{last_number: [gsm8k], exact: [words]}", ""),
+        ("{last_number: [gsm8k]}", ""),
+        (
+            "{last_number: [gsm8q]}",
+            r"^reward.grader_sources.last_number: no row is of the source 'gsm8q'; there is gsm8k",
+        ),
+        ("{last_number: [gsm8k], exact: [gsm8k]}", r"^reward.grader_sources: the row is of the source 'words', and"),
+    ],
+)
+def test_the_sources_of_graders_are_those_of_the_rows(of: str, told: str, tmp_path: Path) -> None:
+    """An answer is checked by the graders of its source: `twelve` is no number, and no number is asked for."""
+    answers = [("gsm8k", "12"), ("words", "twelve")] * 8
+    rows = [{"q": f"{n}+0=", "a": answer, "s": source} for n, (source, answer) in enumerate(answers)]
+    file = write_jsonl(tmp_path, rows)
+    graders = ["+reward.graders={last_number: 1.0, exact: 0.5}", f"+reward.grader_sources={of}"]
+    columns = [f"task.options.columns.{name}={name[0]}" for name in ("answer", "source")] + [
+        "task.options.columns.prompt=q"
+    ]
+    own = ["task=rows", f"task.options.path={file}", *columns, *graders]
+    settings = config(model(tmp_path / "a", 70), None, *own)
+    task = load_task(settings)
+    assert task.source_names == {"gsm8k", "words"}
+    if told:
+        with pytest.raises(ConfigError, match=told):
+            check_grader_sources(settings, [task])
+        return
+    check_grader_sources(settings, [task])
+    assert len(task.rows("train", range(task.size("train")))) == task.size("train")
 
 
 def test_chat_settings_reach_the_task(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hybridflow.engines.megatron.optimizer import StepResult
 from hybridflow.parallel.layout import Layout
 from hybridflow.workers import Context, Worker
 from hybridflow.workers.model_worker import set_down
-from hybridflow.workers.reward_model import ModelRewardWorker, RewardModelWorker
+from hybridflow.workers.reward_model import GradedModelRewardWorker, ModelRewardWorker, RewardModelWorker
 from tests.engines.megatron.engine_reference import Moving, in_memory
 
 Arrays = dict[str, np.ndarray]
@@ -122,6 +122,19 @@ def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
     """`compute_reward` of this rank's rows and, beside it, `compute_baseline`."""
     worker = ModelRewardWorker(context(folder, layout, budget))
     return worker.compute_reward(mine(worker, batch)) | worker.compute_baseline(mine(worker, batch))
+
+
+def graded_rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> tuple[Batch, dict[str, float]]:
+    """The same of a model that is one of two graders: the other says 1 to empty responses. And the metrics."""
+    known = context(folder, layout, budget)
+    known.config.reward.worker = "model"
+    known.config.reward.graders = {"reward_model": 0.5, "exact": 2.0}
+    worker = GradedModelRewardWorker(known)
+    rows = mine(worker, batch)
+    rows |= Batch(answer=np.array([""] * len(rows), dtype=object))
+    found = worker.compute_reward(rows) | worker.compute_baseline(rows)
+    worker.close()
+    return found, known.metrics.result()
 
 
 def resumed(folder: Path, layout: Layout, pairs: Batch, saved: Path) -> tuple[list[dict[str, float]], ...]:

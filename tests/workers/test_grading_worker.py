@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     char_tokenizer(ALPHABET).save_pretrained(tmp_path)
     made: list[Any] = []
 
-    def build(worker: Any, **settings: Any) -> Any:
+    def build(worker: Any, /, **settings: Any) -> Any:
         config = Config()
         config.actor.model.path = str(tmp_path)
         config.reward.grader = "exact"
@@ -92,6 +92,35 @@ def test_one_grader_gives_rewards_alone(make: Make) -> None:
     assert not worker.context.metrics and RewardRole.more_columns(worker.context.config) == {}
     baseline = worker.compute_baseline(build_rows("12", "1"))
     assert baseline.dense("baseline_rewards").tolist() == [1.0, 0.0]
+
+
+def test_a_grader_of_some_sources_grades_their_rows_alone(make: Make, tmp_path: Path) -> None:
+    """So it is no part of the others' rewards, nor of its own metrics there. The model's score is of a source too."""
+    weights = {"last_number": 1.0, "exact": 1.0, "doubling": 0.5, "reward_model": 2.0}
+    of = {"last_number": ["sums"], "exact": ["words", "more"], "reward_model": ["words"]}
+    worker = make(RewardWorker, worker="model", graders=weights, grader_sources=of)
+    rows = build_rows("12", "7", "+12", source=["sums", "words", "words"])
+    found = worker.rewards(rows, np.array([np.nan, 0.5, 0.25]))
+    assert found.dense("grades").tolist() == [[1.0, 0, 4.0, 0], [0, 0.0, 2.0, 0.5], [0, 0.0, 6.0, 0.25]]
+    assert found.dense("rewards").tolist() == [3.0, 2.0, 3.5]
+    metrics = worker.context.metrics
+    assert (metrics["reward/last_number/mean"], metrics["reward/exact/max"]) == (1.0, 0.0)
+    assert metrics["reward/reward_model/min"] == 0.25
+    worker.log_rollouts(rows | found, step=0, folder=str(tmp_path / "rollouts"))
+    lines = [json.loads(line) for line in (tmp_path / "rollouts/rank0.jsonl").read_text().splitlines()]
+    assert lines[0]["grades"] == {"last_number": 1.0, "doubling": 4.0}
+    assert lines[1]["grades"] == {"exact": 0.0, "doubling": 2.0, "reward_model": 0.5}
+    answered = worker.compute_reward(rows)
+    assert answered.dense("grades").shape == (3, 3), "a validation does not ask the model"
+    assert worker.compute_answer_key(rows).dense("answer_key").tolist() == ["12", "7", "+12"]
+    with pytest.raises(ValueError, match=r"source 'words', and reward.grader_sources leaves no grader"):
+        make(RewardWorker, graders={"exact": 1.0}, grader_sources={"exact": ["sums"]}).compute_answer_key(rows)
+
+
+def test_what_a_response_comes_to_depends_on_the_options_of_its_grader(make: Make) -> None:
+    worker = make(RewardWorker, grader="regex", grader_options={"regex": {"pattern": r"=(\d)"}})
+    rows = build_rows("1+1=2", "2+0=2", "2", " 2 ")
+    assert worker.compute_answer_key(rows).dense("answer_key").tolist() == ["2", "2", "", ""]
 
 
 def test_a_users_own_column_of_that_name_is_written_as_it_is(make: Make, tmp_path: Path) -> None:

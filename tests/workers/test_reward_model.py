@@ -142,6 +142,25 @@ def test_rewards_are_the_scores_of_transformers(
         assert given.tolist() == wanted.tolist(), "of responses that others are compared with, and their lengths"
 
 
+def test_a_reward_model_is_one_of_several_graders(scorer: Callable[[str], Path], ranks: GetRanks) -> None:
+    """Its score is a grade beside the others', on the ranks that have it; where others are not asked they are not."""
+    folder, layout = scorer("qwen2"), LAYOUTS["tp2-dp2"]
+    alone = ranks(layout.size).run(rank_functions.rewards, folder, layout, some_pairs(), 20)
+    found = ranks(layout.size).run(rank_functions.graded_rewards, folder, layout, some_pairs(), 20)
+    for rank, (columns, metrics) in enumerate(found):
+        if rank not in layout.output_ranks:
+            assert not columns.columns and not any(name.startswith("reward/") for name in metrics)
+            continue
+        scores = alone[rank].dense("rewards")
+        empty = columns.dense("baseline_lengths") == 0
+        assert columns.dense("grades").tolist() == np.stack([scores, empty], axis=1).astype(np.float32).tolist()
+        np.testing.assert_allclose(columns.dense("rewards"), 0.5 * scores + 2.0 * empty, rtol=1e-6)
+        assert columns.dense("baseline_rewards").tolist() == columns.dense("rewards").tolist()
+        assert metrics["reward/reward_model/mean"] == pytest.approx(scores.mean(), rel=1e-5)
+        assert metrics["reward/exact/mean"] == pytest.approx(empty.mean())
+    assert sum(len(columns) for columns, _ in found) == 7
+
+
 @pytest.mark.parametrize("layout", [Layout(2), Layout(1, 2)], ids=["tp2", "pp2"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_trained_model_is_a_folder_that_transformers_scores_alike(
