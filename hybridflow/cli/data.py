@@ -70,7 +70,7 @@ def run(argv: Sequence[str]) -> int:
     report = Report(task, settings, folder, facts)
     for line in (*report.head(), *report.columns(), *report.samples(), *report.lengths(), *report.doubts()):
         terminal.say(line)
-    for line in report.fit(*_limits(composed, folder)):
+    for line in report.fit(*_limits(composed, folder), _limits_origin(composed)):
         terminal.say(line)
     return 0
 
@@ -102,6 +102,14 @@ def _limits(composed: Composed, folder: str) -> tuple[int, int, str]:
     if positions < tokens:
         return positions, response, f"max_position_embeddings of {folder} = {positions}"
     return tokens, response, said
+
+
+def _limits_origin(composed: Composed) -> str:
+    """Say where the settings of the limits were made, and how to make them where nobody has."""
+    places = {key: composed.origins.find(f"rollout.{key}") for key in ("max_sequence_tokens", "max_response_tokens")}
+    told = [f"rollout.{key}: {place or 'the default'}" for key, place in places.items()]
+    how = "" if all(places.values()) else "; give those of your run: rollout.max_sequence_tokens=N or experiment=NAME"
+    return f"{'; '.join(told)}{how}"
 
 
 def _asked(argv: Sequence[str]) -> Asked:

@@ -145,14 +145,15 @@ class Report:
             both = len(self.facts[0].questions & self.facts[1].questions)
             yield f"{both or 'no'} questions of {self.facts[1].split} are in {self.facts[0].split} too"
 
-    def fit(self, tokens: int, response: int, said: str) -> Iterator[str]:
-        """Yield which rows are too long, `said` being what sets `tokens`."""
+    def fit(self, tokens: int, response: int, said: str, origin: str) -> Iterator[str]:
+        """Yield which rows are too long, `said` being what sets `tokens`, and `origin` where the settings were made."""
         if not self.folder:
             yield "which rows are too long is not known without a model"
             return
         room = tokens - response
         policy = f"task.too_long = {self.settings.too_long}"
         yield f"\ntoo long for {said}, rollout.max_response_tokens = {response} ({policy})"
+        yield f"  {one_line(origin)}"
         for facts in self.facts:
             prompts, whole = facts.too_long(tokens, response)
             rows = len(facts.prompts)

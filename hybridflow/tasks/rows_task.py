@@ -69,12 +69,12 @@ class RowsTask(PreferenceTask):
         _check_texts(prompt_template=prompt_template, **{f"columns.{name}": v for name, v in (columns or {}).items()})
         if sum(map(bool, (held_out_path, held_out_fraction, held_out_split))) > 1:
             raise ValueError("held_out_path, held_out_fraction, held_out_split: more than one is given; give one")
-        fraction = held_out_fraction or HELD_OUT_FRACTION
+        self._fraction = held_out_fraction or HELD_OUT_FRACTION
         splits = open_rows("path", path, config, revision) if path else {"train": ()}
         train = row_paths.train_split(splits, split or "")
         learned = splits[train]
         measured: Sequence[RowFile] = ()
-        self._measured = f"{fraction:.1%} of its questions, by their hashes"
+        self._measured = ""
         if held_out_path:
             measured = _measured_on(held_out_path)
             self._measured = f"the rows of {held_out_path}"
@@ -89,7 +89,7 @@ class RowsTask(PreferenceTask):
         given = {name: column for name, column in (columns or {}).items() if column}
         self.mapper = self._mapper(format, given, prompt_template or "")
         first_measured = sum(map(len, learned)) if measured else None
-        self.index = index_questions(self._rows, self.mapper, first_measured, fraction)
+        self.index = index_questions(self._rows, self.mapper, first_measured, self._fraction)
         if path and not self.size("train"):
             raise ValueError(
                 f"path: no row of {path} is left to learn from: {self.size('held_out')} are held out, and "
@@ -130,7 +130,7 @@ class RowsTask(PreferenceTask):
         rows = {split: len(numbers) for split, numbers in self.index.numbers.items()}
         learned = f"{self._path}: {rows['train']} rows to learn from, " if self._path else ""
         lines = [
-            f"task rows: {learned}{rows['held_out']} held out: {self._measured}",
+            f"task rows: {learned}{rows['held_out']} held out: {self._measured or self._chosen_by_hash()}",
             f"task.options.format: {self.mapper}",
         ]
         if self._by_hash and rows["held_out"] < FEW:
@@ -154,6 +154,11 @@ class RowsTask(PreferenceTask):
     def row_place(self, split: str, index: int) -> str:
         place = self._rows.place(int(self.index.numbers[split][index]))
         return f"{place} ({super().row_place(split, index)})"
+
+    def _chosen_by_hash(self) -> str:
+        """Say what share of the rows a share of the questions has come to."""
+        share = self.size("held_out") / (self.size("train") + self.size("held_out"))
+        return f"{share:.1%} of its rows, those of {self._fraction:.3g} of its questions, chosen by their hashes"
 
     def suspects(self, split: str) -> Sequence[int]:
         return self.index.suspects[split]

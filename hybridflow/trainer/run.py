@@ -66,6 +66,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         progress.rows_fingerprint = task.fingerprint
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
+        run_record.end_killed(folder)
         if source is not None and goes_on:
             folder.truncate_to(checkpoint.sizes(source))
         else:

@@ -45,6 +45,13 @@ def kept(folder: RunFolder, name: str, source: Path | None, progress: Progress, 
             folder.event("end", status=status, step=progress.steps, error=error)
 
 
+def end_killed(folder: RunFolder) -> None:
+    """Put down of the run before that it was killed, if its record never saw an end: this one has its lock now."""
+    record = folder.record()
+    if record.get("status") == "running":
+        folder.write_record({**record, "status": "killed"})
+
+
 def begun(folder: RunFolder, name: str, source: Path | None) -> dict[str, Any]:
     """Return the record of a run that begins. What was there of the same run before it was resumed is in `earlier`."""
     before = folder.record()

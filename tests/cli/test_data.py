@@ -125,7 +125,15 @@ def test_with_a_model_prompts_are_tokens_and_what_does_not_fit_is_counted(say: A
     assert lines[at].endswith(
         "rollout.max_sequence_tokens = 60, rollout.max_response_tokens = 20 (task.too_long = error)"
     )
-    assert lines[at + 1] == "  train: 0 of 3 prompts that are to be answered, longer than 40"
+    sequence, response = (f"rollout.max_{of}_tokens" for of in ("sequence", "response"))
+    set_here = f"{sequence}: {sequence}=60 on the command line; {response}: {response}=20 on the command line"
+    assert lines[at + 1] == f"  {set_here}"
+    assert lines[at + 2] == "  train: 0 of 3 prompts that are to be answered, longer than 40"
+    lines = say("told", model, "task.as_chat=true", "rollout=short").splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("too long for"))
+    assert re.search(r"max_sequence_tokens: .*short.yaml:\d+; .*max_response_tokens: .*short.yaml:\d+$", lines[at + 1])
+    out = say("told", model, "task.as_chat=true", f"{sequence}=60")
+    assert f"{response}: the default; give those of your run: {sequence}=N or experiment=NAME\n" in out
 
 
 def test_pairs_are_measured_by_their_longer_side(say: Any, model: str) -> None:

@@ -164,8 +164,8 @@ def test_what_is_read_is_told(tmp_path: Path) -> None:
     assert hint == HINT
     held_out = task.size("held_out")
     assert first == (
-        f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from, {held_out} held out: 10.0% of "
-        "its questions, by their hashes"
+        f"task rows: {tmp_path}/rows.parquet: {21 - held_out} rows to learn from, {held_out} held out: "
+        f"{held_out / 21:.1%} of its rows, those of 0.1 of its questions, chosen by their hashes"
     )
     assert second == "task.options.format: qa (question, answer)"
     assert others[-1] == "task rows: the columns image are bytes, which rows do not carry along"

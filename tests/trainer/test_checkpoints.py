@@ -62,7 +62,7 @@ def test_ppo_killed_in_its_second_step_and_interrupted_in_a_later_one(
     assert {name.split("/")[0] for name in saved(resumed)} == {"actor", "critic"}
     assert_alike(resumed, ppo)
     record = json.loads((resumed.folder / "run.json").read_text())
-    assert record["status"] == "ended" and [one["status"] for one in record["earlier"]] == ["running", "interrupted"]
+    assert record["status"] == "ended" and [one["status"] for one in record["earlier"]] == ["killed", "interrupted"]
     assert scalars(resumed, "reward/mean") == scalars(ppo, "reward/mean") != []
     assert scalars(resumed, "validation/accuracy") == scalars(ppo, "validation/accuracy") != []
 

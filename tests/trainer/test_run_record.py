@@ -13,7 +13,7 @@ import pytest
 
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.trainer.progress import Progress
-from hybridflow.trainer.run_record import FORMAT, git_state, kept
+from hybridflow.trainer.run_record import FORMAT, end_killed, git_state, kept
 
 
 def events(folder: RunFolder) -> list[dict[str, Any]]:
@@ -82,6 +82,9 @@ def test_a_full_disk_does_not_hide_what_ended_the_run(tmp_path: Path, monkeypatc
         (tmp_path / "run.json.tmp").symlink_to("/dev/full")
         raise ZeroDivisionError
     assert folder.record()["status"] == "running"
+    (tmp_path / "run.json.tmp").unlink()
+    end_killed(folder)
+    assert folder.record()["status"] == "killed"
 
 
 def test_the_state_of_a_work_tree(tmp_path: Path) -> None:
