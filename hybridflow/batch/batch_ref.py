@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -85,6 +85,14 @@ class BatchRef(Rows):
         self.__dict__.update({field: getattr(resolved, field) for field in FIELDS})
         self.__dict__.pop("_find", None)
         return self.__dict__[name]
+
+    def __getitem__(self, key: object) -> NoReturn:
+        """Raise TypeError: what is here are names of rows and columns, not their values."""
+        if isinstance(key, str):
+            hint = f"ref.select_columns([{key!r}]) refers to a column, and .get() brings its values here"
+        else:
+            hint = "ref.slice(0, 4) and ref.select([0, 2]) refer to some of its rows"
+        raise TypeError(f"a BatchRef is not indexed, as its rows are elsewhere: {hint}")
 
     def __repr__(self) -> str:
         if "_find" in self.__dict__:

@@ -1,7 +1,7 @@
 """Launch of a subcommand that trains: plugins, checks of all jobs, Hydra's application.
 
-Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning. Nothing heavy is imported before the first
-job starts, and no job starts before all of them are known to be sound.
+Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning; `--check` is ours. Nothing heavy is imported
+before the first job starts, and no job starts before all of them are known to be sound.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from hybridflow.preflight.run_folder_checks import folder_of
 OmegaConf.register_new_resolver("hybridflow.settings", settings.in_words, replace=True)  # of the help: train.yaml
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
+CHECK = "--check"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TELL_EVERY_S = 10.0  # of the checks of a sweep, whose jobs may be many
 
@@ -54,7 +55,8 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     Raises:
         ConfigError: the settings cannot be run; nothing was started.
     """
-    argv = escapes.quoted(argv)
+    only_check = CHECK in argv
+    argv = escapes.quoted([argument for argument in argv if argument != CHECK])
     parser = get_args_parser()
     parser.prog = f"hybridflow {subcommand}"
     parser.allow_abbrev = False  # else --experiment=NAME is taken for --experimental-rerun
@@ -73,11 +75,27 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
         _check_jobs(options, options.config_name or subcommand, jobs, complete=False)
         with terminal.tamed():
             return hand_over(subcommand, ordered, len(jobs))
-    folders = _check_jobs(options, options.config_name or subcommand, jobs, complete=True)
+    configs = _check_jobs(options, options.config_name or subcommand, jobs, complete=True)
+    if only_check:
+        return check(configs)
+    folders = list(map(folder_of, configs))
     with ExitStack() as stack:
         _claim(folders, stack, alone=not _sweeps(options))
         stack.enter_context(hydras_record.kept(folders))
         return hand_over(subcommand, ordered, len(jobs))
+
+
+def check(configs: Sequence[Config]) -> int:
+    """Do all that these runs do before they start anything, their settings checked before; return the exit status."""
+    with before_the_start():
+        from hybridflow.trainer.run import check as check_run
+
+        for config in configs:
+            if len(configs) > 1:
+                terminal.say(one_line(f"{config.run.name}:"))
+            check_run(config)
+    terminal.say(f"settings, models and rows are sound; nothing was started: without {CHECK} it runs")
+    return 0
 
 
 def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
@@ -165,13 +183,13 @@ def _jobs(options: argparse.Namespace) -> list[list[str]]:
     return compose.sweep_jobs(options.overrides, options.config_dir)
 
 
-def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> list[Path]:
-    """Compose every job and, if it is to run, check it; return the run folders of those that are.
+def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[str]], complete: bool) -> list[Config]:
+    """Compose every job and, if it is to run, check it; return the settings of those that are.
 
     Raises ConfigError with everything found, each thing once.
     """
     problem_lines: dict[str, None] = {}
-    folders: list[Path] = []
+    configs: list[Config] = []
     warned: set[str] = set()
     told_s = monotonic()
     for number, overrides in enumerate(jobs):
@@ -192,7 +210,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
             lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
-                folders.append(folder_of(job.to_config()))
+                configs.append(job.to_config())
                 _warn(job, warned)
         except ConfigError as error:
             lines = str(error).split("\n")
@@ -200,7 +218,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
         problem_lines.update(dict.fromkeys(label + line for line in new))
     if problem_lines:
         raise ConfigError("\n".join(problem_lines))
-    return folders
+    return configs
 
 
 def _warn(job: compose.Composed, warned: set[str]) -> None:

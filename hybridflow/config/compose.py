@@ -115,6 +115,7 @@ def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | P
     with _session(parsed, free_keys.added(escapes.meant(overrides)), config_dir) as (loader, lines):
         groups = [group for group in loader.list_groups("") if group != "hydra"]
         bad = error_messages.bad_overrides(parsed, groups) + error_messages.sweeps(parsed, groups)
+        bad += error_messages.mixed(parsed, configs_dir())
         if bad:
             raise ConfigError("\n".join(bad))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -13,6 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from hybridflow.config import key_suggestions
 from hybridflow.config.provenance import Origins
 
+WHOLE = ("algorithm", "task")  # groups whose options say what the whole section is
 LEXER = "LexerNoViableAltException"  # a character that no word of the grammar has: its message is the override again
 
 
@@ -30,6 +32,27 @@ def bad_overrides(overrides: Iterable[Override], groups: list[str]) -> list[str]
         problem = key_suggestions.unknown(key, groups)
         if problem:
             problems.append(problem)
+    return problems
+
+
+def mixed(overrides: Iterable[Override], ours: Path) -> list[str]:
+    """List overrides that put two of our recipes, or two of our tasks, on top of each other.
+
+    Args:
+        ours: the folder of our own options, each of which is a whole one; one of the user's may change another.
+    """
+    problems = []
+    for override in overrides:
+        group = override.key_or_group
+        value = None if override.is_sweep_override() or override.is_delete() else override.value()
+        chosen = value if group in WHOLE and isinstance(value, list) else []
+        whole = [name for name in chosen if isinstance(name, str) and (ours / group / f"{name}.yaml").is_file()]
+        if len(whole) > 1:
+            problems.append(
+                f"{override.input_line}: each of {', '.join(whole)} is a whole {group}, and a later one would change "
+                f"some settings of the first; name one and change its keys, as {group}.KEY=VALUE, or run one after the "
+                f"other with -m {group}={','.join(whole)}"
+            )
     return problems
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.config import recipes, sections
+from hybridflow.config.model_roles import BY_MODEL, section
 from hybridflow.config.provenance import Origins
-from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config
+from hybridflow.config.schema import SECTIONS, AlgorithmConfig, Config, TrainedRoleConfig
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm as Flow
@@ -63,7 +64,7 @@ def warnings(config: Config, algorithm: type[Flow], origins: Origins, ours: Path
         layer = origins.layer(key)
         if not _meant(origins, key) and layer is not None and ours not in layer.file.resolve().parents:
             lines.append(origins.annotate(f"{key}: no effect, as {recipes.called(config)} does not heed it"))
-    return [*lines, *_absent(config, origins, algorithm)]
+    return [*lines, *_absent(config, origins, algorithm), *_of_no_model(config, origins, algorithm)]
 
 
 def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
@@ -74,6 +75,20 @@ def _absent(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator
         of_a_role = role in sections.added() or (role in SECTIONS and hasattr(getattr(config, role), "worker"))
         if of_a_role and below and role not in (*called, *SHARED) and override.input_line not in origins.shared:
             yield f"{override.input_line}: no effect, as {recipes.called(config)} has no role {role}"
+
+
+def _of_no_model(config: Config, origins: Origins, algorithm: type[Flow]) -> Iterator[str]:
+    """Yield what the command line sets of a model where the role has a grader of ours, which has none."""
+    of_models = {entry.name for entry in fields(TrainedRoleConfig)} - {"worker"}
+    for override in origins.overrides:
+        role, _, below = override.key_or_group.partition(".")
+        called = role in BY_MODEL and role in algorithm.roles_of(config.algorithm)
+        graded = called and section(config, role).worker == role
+        if graded and below.partition(".")[0] in of_models and override.input_line not in origins.shared:
+            yield (
+                f"{override.input_line}: no effect, as {role}.worker = {role} is a grader, which has no model; "
+                f"{role}.worker={BY_MODEL[role]} makes it one"
+            )
 
 
 def _idle(config: Config, algorithm: type[Flow]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shlex
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
 from hybridflow.algorithms import algorithms
 from hybridflow.config import auto_settings
@@ -27,7 +30,7 @@ from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
 from hybridflow.trainer.task_rows import check_grader_sources, load_task, load_validation_sets, notes, rows_changed
-from hybridflow.trainer.validation import held_out_rows, judged
+from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
 
 
 def run(config: Config) -> int:
@@ -44,20 +47,52 @@ def run(config: Config) -> int:
         return _run(config, folder, live)
 
 
+def check(config: Config) -> None:
+    """Do all that a run does before it starts anything. Raises as `run`."""
+    if problems := run_folder_checks.problems(config):
+        raise ConfigError("\n".join(problems))
+    import_plugins(config.plugins)
+    with before_the_start():
+        _prepared(config, RunFolder(run_folder_checks.folder_of(config)), Live())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run has before anything is started.
+
+    Attributes:
+        source: the checkpoint that it goes on from.
+        goes_on: that is one of its own.
+        more: sets to validate on.
+    """
+
+    source: Path | None
+    goes_on: bool
+    task: Task
+    more: Sequence[HeldOut]
+
+
+def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
+    source = choose(config, folder.checkpoints, live.say)
+    goes_on = source is not None and source.parent == folder.checkpoints
+    if source is not None and goes_on:
+        folder.check_sizes(checkpoint.sizes(source))
+    task = _checked_task(config, live)
+    if source is not None and rows_changed(checkpoint.rows_fingerprint(source), task):
+        live.say(
+            f"warning: the rows of task {config.task.name} are not those that {source} was made with: what follows "
+            "is learned from others, in another order"
+        )
+    more = load_validation_sets(config, live.say)
+    check_grader_sources(config, [task, *(one.task for one in more)])
+    return Prepared(source, goes_on, task, more)
+
+
 def _run(config: Config, folder: RunFolder, live: Live) -> int:
     with before_the_start():
-        source = choose(config, folder.checkpoints, live.say)
-        goes_on = source is not None and source.parent == folder.checkpoints
-        if source is not None and goes_on:
-            folder.check_sizes(checkpoint.sizes(source))
-        task = _checked_task(config, live)
-        if source is not None and rows_changed(checkpoint.rows_fingerprint(source), task):
-            live.say(
-                f"warning: the rows of task {config.task.name} are not those that {source} was made with: what follows "
-                "is learned from others, in another order"
-            )
-        more = load_validation_sets(config, live.say)
-        check_grader_sources(config, [task, *(one.task for one in more)])
+        prepared = _prepared(config, folder, live)
+    source = prepared.source
+    task = prepared.task
     with ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
@@ -67,7 +102,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         run_record.end_killed(folder)
-        if source is not None and goes_on:
+        if source is not None and prepared.goes_on:
             folder.truncate_to(checkpoint.sizes(source))
         else:
             _archive_previous(config, folder, live)
@@ -77,7 +112,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            train(config, running, task, Outputs(folder, opened, live.say), progress, more)
+            train(config, running, task, Outputs(folder, opened, live.say), progress, prepared.more)
         running.groups[learner].save_model(str(folder.model)).get()
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(learner)

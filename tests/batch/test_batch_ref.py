@@ -261,6 +261,14 @@ def test_what_a_deferred_reference_lacks_is_an_attribute_error_before_and_after(
         assert len(ref) == 2
 
 
+def test_an_index_says_what_to_call() -> None:
+    ref = referred(build_chunk(0, 2))
+    with pytest.raises(TypeError, match=r"its rows are elsewhere: ref.slice\(0, 4\) and ref.select"):
+        _ = ref[0:4]
+    with pytest.raises(TypeError, match=r"ref.select_columns\(\['score'\]\) refers to a column, and .get\(\)"):
+        _ = ref["score"]
+
+
 def test_rows_by_a_mark() -> None:
     groups = referred(build_chunk(0, 2)).repeat(2, interleave=False).group_by("group_id")
     assert {group: ref.get().dense("score").tolist() for group, ref in groups.items()} == {0: [0.0, 0.0], 1: [1.0, 1.0]}

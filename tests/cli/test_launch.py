@@ -45,6 +45,24 @@ def test_train_cost_has_its_own_default_and_needs_labels(workplace, ran, capsys)
     assert "reads chosen_harmful and rejected_harmful, which addition_pairs does not give" in capsys.readouterr().err
 
 
+def test_a_check_looks_at_rows_too_and_starts_nothing(workplace, capsys):
+    rows = [
+        "task=rows",
+        "task.options.path=rows.jsonl",
+        "trainer.validation_prompts=1",
+        "rollout.max_sequence_tokens=16",
+    ]
+    (workplace / "rows.jsonl").write_text('{"prompt": "1+1", "answer": "2"}\n{"prompt": "2+1", "answer": "3"}\n')
+    assert main([*TRAIN, "--check", "-m", "run.seed=1,2", *rows]) == 0
+    out = capsys.readouterr().out
+    assert "addition/1:\ntask rows: rows.jsonl: 1 rows to learn from, 1 held out: 50.0% of its rows" in out
+    assert out.endswith("settings, models and rows are sound; nothing was started: without --check it runs\n")
+    (workplace / "rows.jsonl").write_text('{"prompt": "1+1", "answer": "2"}\n{"prompt": 3}\n')
+    assert main([*TRAIN, "--check", *rows]) == 2
+    assert "rows.jsonl:2: column 'prompt'" in capsys.readouterr().err
+    assert not (workplace / "runs").exists()
+
+
 def test_flags_may_stand_anywhere(workplace, ran):
     assert main([*TRAIN, "-m", "run.seed=1,2"]) == 0
     assert [config.run.seed for config in ran] == [1, 2]

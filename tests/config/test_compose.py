@@ -257,6 +257,17 @@ def test_python_is_told_what_the_command_is_told(overrides, parts):
     assert [part for part in parts if part not in message] == []
 
 
+def test_two_whole_recipes_are_not_put_on_top_of_each_other(tmp_path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^algorithm=\[gspo,cispo\]: each of gspo, cispo is a whole algorithm, and a"
+    ):
+        compose.compose("train", ["experiment=addition", "algorithm=[gspo,cispo]"])
+    (tmp_path / "algorithm").mkdir()
+    (tmp_path / "algorithm/mine.yaml").write_text("epochs: 2")
+    own = compose.compose("train", ["experiment=addition", "algorithm=[gspo,mine]"], tmp_path).tree.algorithm
+    assert (own.recipe, own.epochs) == ("gspo", 2)
+
+
 def test_several_options_of_a_group_are_a_sweep_and_no_list() -> None:
     with pytest.raises(ConfigError) as error:
         compose.compose("train", ["experiment=addition", "algorithm=gspo,cispo"])

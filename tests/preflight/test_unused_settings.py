@@ -118,6 +118,12 @@ def test_a_section_of_a_role_that_takes_no_part_is_told() -> None:
     assert told(composed("critic.optimizer.lr=1e-5")) == []
 
 
+def test_a_grader_has_no_model() -> None:
+    (line,) = told(composed("reward.engine=nope", "reward.grader=last_number"))
+    assert line.startswith("reward.engine=nope: no effect, as reward.worker = reward is a grader, which has no model; ")
+    assert told(composed("reward.engine=nope", "reward.worker=model", "reward.model.path=a")) == []
+
+
 def test_a_flow_that_does_not_say_what_it_heeds_is_held_to_its_parts_alone() -> None:
     job = composed("algorithm.max_draws=3", "algorithm.lagrange.lr=1", "algorithm.pair_loss=signed_cost")
 

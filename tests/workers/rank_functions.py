@@ -127,6 +127,7 @@ def rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> Batch:
 def graded_rewards(folder: Path, layout: Layout, batch: Batch, budget: int) -> tuple[Batch, dict[str, float]]:
     """The same of a model that is one of two graders: the other says 1 to empty responses. And the metrics."""
     known = context(folder, layout, budget)
+    known.config.actor.model.path = str(folder)  # whose tokenizer decodes
     known.config.reward.worker = "model"
     known.config.reward.graders = {"reward_model": 0.5, "exact": 2.0}
     worker = GradedModelRewardWorker(known)
