@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from hybridflow.trainer.evaluation import Evaluation
     from hybridflow.trainer.saved_run import SavedModel
 
-# What makes of supervised training an evaluation: no step, no optimizer, a grader beside the actor.
+# What makes of supervised training an evaluation: no step, no optimizer. Beside the actor there is a grader, always.
 NO_TRAINING = (
     *("algorithm=sft", "trainer.steps=0", "trainer.resume=never", "trainer.save_every=0"),
-    *("actor.worker=frozen_actor", "reward.worker=reward"),
+    "actor.worker=frozen_actor",
 )
 OF_RUN = ("plugins", "task", "reward", "rollout")  # sections of a run that its models are evaluated with
 OF_TRAINER = ("validation_prompts", "validation_samples", "validation_temperature", "validation_sets")

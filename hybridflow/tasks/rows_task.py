@@ -69,26 +69,23 @@ class RowsTask(PreferenceTask):
         _check_texts(prompt_template=prompt_template, **{f"columns.{name}": v for name, v in (columns or {}).items()})
         if sum(map(bool, (held_out_path, held_out_fraction, held_out_split))) > 1:
             raise ValueError("held_out_path, held_out_fraction, held_out_split: more than one is given; give one")
+        self._path = path
         self._fraction = held_out_fraction or HELD_OUT_FRACTION
         splits = open_rows("path", path, config, revision) if path else {"train": ()}
         train = row_paths.train_split(splits, split or "")
-        learned = splits[train]
-        measured: Sequence[RowFile] = ()
-        self._measured = ""
         if held_out_path:
-            measured = _measured_on(held_out_path)
             self._measured = f"the rows of {held_out_path}"
-        elif not held_out_fraction and (name := row_paths.held_out_split(splits, held_out_split or "", train)):
-            measured = splits[name]
-            self._measured = f"its split {name}"
-        self._by_hash = not measured
-        self._path = path
-        self._rows = Rows([*learned, *measured])
+            measured = _measured_on(held_out_path)
+        else:
+            name = "" if held_out_fraction else row_paths.held_out_split(splits, held_out_split or "", train)
+            measured = splits[name] if name else ()
+            self._measured = f"its split {name}" if measured else ""
+        self._rows = Rows([*splits[train], *measured])
         if not len(self._rows):
             raise ValueError(f"path: {path or held_out_path} has no rows")
         given = {name: column for name, column in (columns or {}).items() if column}
         self.mapper = self._mapper(format, given, prompt_template or "")
-        first_measured = sum(map(len, learned)) if measured else None
+        first_measured = sum(map(len, splits[train])) if measured else None
         self.index = index_questions(self._rows, self.mapper, first_measured, self._fraction)
         if path and not self.size("train"):
             raise ValueError(
@@ -133,7 +130,7 @@ class RowsTask(PreferenceTask):
             f"task rows: {learned}{rows['held_out']} held out: {self._measured or self._chosen_by_hash()}",
             f"task.options.format: {self.mapper}",
         ]
-        if self._by_hash and rows["held_out"] < FEW:
+        if not self._measured and rows["held_out"] < FEW:
             lines.append(
                 f"task rows: an accuracy on {rows['held_out']} of them says little; task.options.held_out_fraction "
                 "holds out more"
@@ -171,13 +168,9 @@ class RowsTask(PreferenceTask):
             raise DataError(f"{self._rows.place(number)}: {fault}", reason=fault.reason) from fault
 
     def rows_origin(self) -> str:
-        given = [f"{name}={path}" for name, path in self.mapper.columns.items()]
-        read = [f"in the format {self.mapper.form}"] if self.mapper.form else []
-        read += [f"by columns {', '.join(given)}"] if given else []
-        read += ["by task.options.prompt_template"] if self.mapper.template else []
         shared = self.index.shared
         left_out = f"; {shared} rows are left out of train, as held_out asks the same" if shared else ""
-        return f"rows {' and '.join(read)}{left_out}"
+        return f"rows {'in the format' if self.mapper.form else 'with'} {self.mapper}{left_out}"
 
     def _read(self, number: int) -> tuple[Question, dict[str, Any], str, Any]:
         try:

@@ -11,7 +11,7 @@ import numpy as np
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules, step_of
 from hybridflow.batch import Batch, BatchRef
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, TrainerConfig
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
@@ -78,7 +78,7 @@ def train(
         progress.seconds = earlier + perf_counter() - start
         if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
             _validate(config, running, sets, outputs, progress)
-        if settings.save_every or progress.best_steps == progress.steps:
+        if _saves(settings, progress):
             _save(config, running, outputs, progress)
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
@@ -89,15 +89,17 @@ def _due(every: int, steps: int) -> bool:
     return every > 0 and steps % every == 0
 
 
-def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
-    """Save every so often, and at the end."""
-    settings = config.trainer
-    best = progress.best_steps == progress.steps
+def _saves(settings: TrainerConfig, progress: Progress) -> bool:
+    """Tell whether a step is saved: the best so far; every so often, and then at the end too."""
     ended = progress.ended(settings.steps, settings.stop_at_accuracy)
-    if best or _due(settings.save_every, progress.steps) or ended:
-        seconds = checkpoint.save(config, running, outputs.folder, progress)
-        outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
-        outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
+    at_intervals = _due(settings.save_every, progress.steps) or (settings.save_every > 0 and ended)
+    return at_intervals or progress.best_steps == progress.steps
+
+
+def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
+    seconds = checkpoint.save(config, running, outputs.folder, progress)
+    outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
+    outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
 
 
 def _step(
