@@ -16,7 +16,15 @@ from hybridflow.config.schema import Device, TrainedRoleConfig
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, Placement, problems, resolve, started_roles
-from hybridflow.roles import ActorRole, CriticRole, ModelRewardRole, RewardRole, Role, roles
+from hybridflow.roles import (
+    ActorRole,
+    CriticRole,
+    GradedModelRewardRole,
+    ModelRewardRole,
+    RewardRole,
+    Role,
+    roles,
+)
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.trainer.build import with_absolute_paths
 
@@ -85,6 +93,8 @@ def test_a_model_that_rewards_needs_a_grader_beside_it() -> None:
     settings = ("experiment=addition_model_reward", "reward.model.path=scores")
     placed = place(*settings)
     assert placed.role("reward").interface is ModelRewardRole and placed.role("reward").worker == "model"
+    among = place(*settings, "reward.graders={exact: 1.0, reward_model: 0.5}").role("reward")
+    assert (among.interface, among.worker) == (GradedModelRewardRole, "graded_model")
     grader = placed.role("grader")
     assert (grader.interface, grader.worker, grader.layout) == (RewardRole, "reward", Layout(data=2))
     assert [role.name for role in place(called=("actor",)).roles] == ["actor", "grader"]

@@ -112,7 +112,7 @@ def test_the_sources_of_graders_are_those_of_the_rows(of: str, told: str, tmp_pa
     answers = [("gsm8k", "12"), ("words", "twelve")] * 8
     rows = [{"q": f"{n}+0=", "a": answer, "s": source} for n, (source, answer) in enumerate(answers)]
     file = write_jsonl(tmp_path, rows)
-    graders = ["+reward.graders={last_number: 1.0, exact: 0.5}", f"+reward.grader_sources={of}"]
+    graders = ["+reward.graders={last_number: 1.0, exact: 0.5}", f"reward.grader_sources={of}"]
     columns = [f"task.options.columns.{name}={name[0]}" for name in ("answer", "source")] + [
         "task.options.columns.prompt=q"
     ]
