@@ -72,7 +72,7 @@ class ModelRewardWorker(ModelRewardRole[Batch], ScoringWorker):
 
 @workers.register(GRADED_MODEL)
 class GradedModelRewardWorker(GradedModelRewardRole[Batch], ScoringWorker):
-    """Frozen reward model as one of several graders. The ranks that have its scores ask the others."""
+    """Frozen reward model as one of several graders. Of the ranks that have a row's score one asks the others."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, context.config.reward, head=Head.reward)
@@ -83,12 +83,16 @@ class GradedModelRewardWorker(GradedModelRewardRole[Batch], ScoringWorker):
         self._graders.close()
 
     def compute_reward(self, rollout: Batch) -> Batch:
-        scored = self.scores(rollout, "rewards")
+        scored = self._scores_to_give(rollout)
         return self._graders.rewards(rollout, scored.dense("rewards")) if scored.columns else scored
 
     def compute_baseline(self, greedy: Batch) -> Batch:
-        scored = self.scores(greedy, "rewards")
+        scored = self._scores_to_give(greedy)
         return self._graders.baseline(greedy, scored.dense("rewards")) if scored.columns else scored
+
+    def _scores_to_give(self, rows: Batch) -> Batch:
+        scored = self.scores(rows, "rewards")
+        return scored if self.context.rank in self.context.layout.output_ranks else Batch()
 
 
 @workers.register("cost_model")
