@@ -50,17 +50,16 @@ def _check(modules: Sequence[str], folder: Path | None, overrides: Sequence[str]
 
     registered_components = registered(lambda: plugins.load(modules))
     if not names(registered_components):
-        raise ConfigError(f"{', '.join(modules)}: registers nothing that there is not; see docs/extend.md")
+        raise ConfigError(
+            f"{', '.join(modules)}: registers nothing new: no grader, task, loss, algorithm …; see docs/extend.md"
+        )
     terminal.say(f"found: {', '.join(names(registered_components))}")
     wrong = shown(component_checks.results(registered_components))
     if not wrong:
-        from transformers.utils.logging import disable_progress_bar
-
         from hybridflow.cli.model import addition_model, write_model
         from hybridflow.conformance import flow_checks
         from hybridflow.conformance.scenarios import ScenarioBuilder
 
-        disable_progress_bar()
         with TemporaryDirectory() as place:
             model = Path(place) / "model"
             write_model(model, *addition_model(**TINY))

@@ -120,6 +120,9 @@ def smollm2_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def write_model(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a complete model into a folder, in place of the one that is there; its config.json comes last."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of one file that is written in a moment, in the middle of a line of ours
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     partial = folder / PARTIAL

@@ -45,7 +45,7 @@ def find(path: str | Sequence[str], config: str = "") -> dict[str, list[Path]]:
     if there.is_dir():
         return _of_folder(there / config if config else there)
     if not there.name.endswith(ENDS):
-        raise ValueError(f"{path}: {_strange(there)}; a file of rows ends in {', '.join(ENDS)}")
+        raise ValueError(f"{path}: {_strange(there)}; a file of rows ends in {', '.join(ENDS)}{_conversion(there)}")
     return {_WHOLE: [there]}
 
 
@@ -165,3 +165,13 @@ def held_out_split(splits: Mapping[str, object], name: str, train: str) -> str:
 
 def _strange(file: Path) -> str:
     return f"its name ends in {file.suffix!r}" if file.suffix else "its name has no ending"
+
+
+def _conversion(file: Path) -> str:
+    """Say how to make a file of rows of a table as people have it."""
+    separator = {".csv": "", ".tsv": r", sep='\t'"}.get(file.suffix.lower())
+    if separator is None:
+        return ""
+    made = file.with_suffix(".jsonl").name
+    code = f"pandas.read_csv({file.name!r}{separator}).to_json({made!r}, orient='records', lines=True)"
+    return f"; of this table python makes one: import pandas; {code}"

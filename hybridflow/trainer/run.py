@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,6 +27,7 @@ from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
+from hybridflow.trainer.next_commands import next_commands
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
 from hybridflow.trainer.task_rows import check_grader_sources, load_task, load_validation_sets, notes, rows_changed
@@ -184,18 +185,10 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             "wall time": f"{progress.seconds:.0f} s",
             "run folder": str(folder.path),
             "model": str(folder.model),
-            **_next_commands(config, folder, rows),
         },
     )
-
-
-def _next_commands(config: Config, folder: RunFolder, rows: str) -> dict[str, str]:
-    """Return what can be done with the run now, by what it does."""
-    own = shlex.quote(str(run_folder_checks.folder_of(config)))
-    newest = Checkpoints(folder.checkpoints).newest()
-    more = f"trainer.steps={2 * max(config.trainer.steps, 1)}, or another number, added to the same command"
-    return {
-        **({"evaluate": f"hybridflow evaluate {own}"} if rows == "prompts" else {}),
-        "export": f"hybridflow export {own} --out FOLDER",
-        "continue": more if newest else "trainer.save_every keeps checkpoints, and this run kept none",
-    }
+    saved = Checkpoints(folder.checkpoints).newest() is not None
+    more = 2 * max(config.trainer.steps, 1) if saved else 0
+    own = run_folder_checks.folder_of(config)
+    for what, command in next_commands(own, answers=rows == "prompts", steps=more, argv=sys.orig_argv):
+        live.say(f"{what}: {command}")

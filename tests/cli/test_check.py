@@ -101,7 +101,7 @@ def test_settings_alone_are_no_module(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_module_that_registers_nothing_is_a_mistake(module: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module.write_text("x = 1\n")
     assert main(["check", "mine"]) == 2
-    assert "mine: registers nothing" in capsys.readouterr().err
+    assert "mine: registers nothing new" in capsys.readouterr().err
 
 
 def test_a_module_that_cannot_be_imported_is_a_mistake(module: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -323,6 +323,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "half named": (_named_and_not, r"train.jsonl is named after a split and more.jsonl is not"),
     "empty": (_file("rows.jsonl", b""), r"rows.jsonl is empty \(0 bytes\)"),
     "blank": (_file("rows.jsonl", b"\n \n"), "rows.jsonl has no rows"),
+    "table": (_file("rows.csv", b"a"), r"pandas.read_csv\('rows.csv'\).to_json\('rows.jsonl', orient='records'"),
     "ending": (_file("rows.txt", b"{}"), r"rows.txt: its name ends in '.txt'; a file of rows ends in .jsonl"),
     "utf-16": (_file("rows.jsonl", '{"a": 1}'.encode("utf-16")), "is UTF-16; UTF-8 was expected"),
     "pointer": (_file("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
