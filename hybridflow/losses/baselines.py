@@ -45,10 +45,10 @@ def gdpo(inputs: AdvantageInputs, *, eps: Positive = 1e-6) -> tuple[Tensor, Tens
     little, or are seldom given, counts as much as its weight says: in a sum that is normalized (GRPO) different grades
     of a prompt's samples may come to the same advantage.
 
-    Source: GDPO, arXiv 2601.05242 (group-wise decoupled normalization, weights, batch-wise normalization). Grades are
-    those as given, unshaped. Without several graders the row's reward is the only one, and this is GRPO's advantage
-    normalized over the batch. Deviations are the sample's (n - 1), as GRPO's here; empty rows are no members of group
-    or batch. `eps` is ours.
+    Source: GDPO, arXiv 2601.05242, equations 4 (each reward by its group), 5 (their sum, here with weights) and 6 (over
+    the batch). Grades are those as given, unshaped. Without several graders the row's reward is the only one, and this
+    is GRPO's advantage normalized over the batch. Deviations are the sample's (n - 1), as GRPO's here; empty rows are
+    no members of group or batch. `eps` is ours.
     """
     rewards = inputs.columns.get("grades")
     if rewards is None:

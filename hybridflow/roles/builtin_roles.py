@@ -227,9 +227,12 @@ class RewardRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("dp_proto", needs=kinds("response_ids"), optional=("source",), gives=kinds("answer_key"))
+    @using("dp_proto", needs=kinds("response_ids"), optional=("source", "rewards"), gives=kinds("answer_key"))
     def compute_answer_key(self, answers: RowsT) -> RowsT:
-        """Return `answer_key` ([R] strings): what each response comes to; equal ones are one vote of a majority."""
+        """Return `answer_key` ([R] strings): what each response comes to; equal ones are one vote of a majority.
+
+        A response whose grade has failed, if `rewards` are known, is its own.
+        """
         raise NotImplementedError
 
     @using("dp_proto", needs=GRADED, optional=SEEN, gives=kinds("baseline_rewards", "baseline_lengths"))

@@ -44,9 +44,12 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
     def compute_answer_key(self, answers: Batch) -> Batch:
         key_of = {grader.name: grader.answer_key for grader in self.graders}
         sources = answers.dense("source") if "source" in answers else [""] * len(answers)
-        texts = self.texts(answers, "response_ids")
-        judges = [accuracy_grader(self.context.config.reward, source) for source in sources]
-        keys = [str(key_of[judge](text)) for judge, text in zip(judges, texts, strict=True)]
+        graded = np.isfinite(answers.dense("rewards")) if "rewards" in answers else np.ones(len(answers), dtype=bool)
+        keys = []
+        for source, sound, text in zip(sources, graded, self.texts(answers, "response_ids"), strict=True):
+            judge = accuracy_grader(self.context.config.reward, source)
+            # What a grader hung or died at is not given to it here, where nobody would end it.
+            keys.append(str(key_of[judge](text)) if sound else text)
         return Batch(answer_key=np.array(keys, dtype=object))
 
     def compute_baseline(self, greedy: Batch) -> Batch:

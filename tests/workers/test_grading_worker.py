@@ -121,6 +121,8 @@ def test_what_a_response_comes_to_depends_on_the_options_of_its_grader(make: Mak
     worker = make(RewardWorker, grader="regex", grader_options={"regex": {"pattern": r"=(\d)"}})
     rows = build_rows("1+1=2", "2+0=2", "2", " 2 ")
     assert worker.compute_answer_key(rows).dense("answer_key").tolist() == ["2", "2", "", ""]
+    rows |= Batch(rewards=np.array([1.0, np.nan, 0.0, 0.0]))
+    assert worker.compute_answer_key(rows).dense("answer_key").tolist() == ["2", "2+0=2", "", ""]
 
 
 def test_a_users_own_column_of_that_name_is_written_as_it_is(make: Make, tmp_path: Path) -> None:
