@@ -109,4 +109,4 @@ def _strangers(section: str, settings: GraderSettings, names: list[str]) -> Iter
             yield f"{section}.grader_options.{name}: no grader of the run is named so; there is {', '.join(names)}"
     chosen = getattr(settings, "accuracy_grader", "")
     if chosen and chosen not in names:
-        yield f"reward.accuracy_grader: {chosen!r} given, which is none of reward.graders; there is {', '.join(names)}"
+        yield f"reward.accuracy_grader: {chosen!r} given, which is none of the graders; there is {', '.join(names)}"

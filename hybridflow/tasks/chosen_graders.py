@@ -56,9 +56,10 @@ def accuracy_grader(settings: GraderSettings, source: str | None = None) -> str:
     """
     names = [name for name in asked(settings) if source is None or grades_source(settings, name, source)]
     if not names:
-        of = f"the source {shown(source)}" if source else "no source"
+        row = f"a row is of the source {shown(source)}" if source else "a row has no source"
+        mend = "name it there" if source else "let the task give it one"
         raise ValueError(
-            f"the row is of {of}, and reward.grader_sources leaves no grader for it; name it there, or leave one of "
+            f"{row}, and reward.grader_sources leaves no grader for it; {mend}, or leave one of "
             f"{', '.join(settings.grader_sources)} out, which then grades all rows"
         )
     named = getattr(settings, "accuracy_grader", "") or settings.grader

@@ -41,7 +41,7 @@ TWO = "reward: {graders: {exact: 1.0, doubling: 0.1}}"
         ("reward: {grader_options: {other: {}}}", "reward.grader_options.other: no grader of the run is named so"),
         (
             "reward: {graders: {doubling: 1.0}, accuracy_grader: exact}",
-            "reward.accuracy_grader: 'exact' given, which is none of reward.graders; there is doubling",
+            "reward.accuracy_grader: 'exact' given, which is none of the graders; there is doubling",
         ),
         (
             "reward: {graders: {exact: 1.0, reward_model: 0.5}}",

@@ -104,7 +104,7 @@ def test_the_task_of_a_run_is_fitted_to_it(tmp_path: Path) -> None:
             "{last_number: [gsm8q]}",
             r"^reward.grader_sources.last_number: no row is of the source 'gsm8q'; there is gsm8k",
         ),
-        ("{last_number: [gsm8k], exact: [gsm8k]}", r"^reward.grader_sources: the row is of the source 'words', and"),
+        ("{last_number: [gsm8k], exact: [gsm8k]}", r"^reward.grader_sources: a row is of the source 'words', and"),
     ],
 )
 def test_the_sources_of_graders_are_those_of_the_rows(of: str, told: str, tmp_path: Path) -> None:
