@@ -19,12 +19,18 @@ from hybridflow.tasks.graded_row import GradedRow
 
 HEAD = struct.Struct(">Q")
 PIECE = 1 << 18
+LARGEST = 1 << 40  # bytes of a frame
+
+
+class GarbledError(EOFError):
+    """What has arrived is no message: a grader has written into the channel, which is of no use any more."""
 
 
 class Channel:
     """End of the channel.
 
-    Both methods raise EOFError if the other end is closed, and TimeoutError if it takes longer than `timeout_s`.
+    Both methods raise EOFError if the other end is closed, and TimeoutError if it takes longer than `timeout_s`;
+    `receive` GarbledError, an EOFError, for what is no message.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -37,28 +43,41 @@ class Channel:
         self._end.settimeout(timeout_s)
         try:
             self._end.sendall(HEAD.pack(len(body)) + body)
-        except (BrokenPipeError, ConnectionError) as error:
+        except TimeoutError:
+            raise
+        except OSError as error:  # also of an end that this process has closed, as one that a grader has forked
             raise EOFError from error
 
     def receive(self, timeout_s: float | None = None) -> Any:
         """Wait for the next message. One that has arrived in part stays where it is if it takes too long."""
-        size = HEAD.size
-        if len(self._received) >= HEAD.size:
-            size += HEAD.unpack_from(self._received)[0]
+        size = self._size()
         while len(self._received) < size:
             self._end.settimeout(timeout_s)
             try:
                 piece = self._end.recv(PIECE)
-            except ConnectionError as error:
+            except TimeoutError:
+                raise
+            except OSError as error:
                 raise EOFError from error
             if not piece:
                 raise EOFError
             self._received += piece
-            if len(self._received) >= HEAD.size:
-                size = HEAD.size + HEAD.unpack_from(self._received)[0]
-        message = json.loads(bytes(self._received[HEAD.size : size]))
+            size = self._size()
+        try:
+            message = json.loads(bytes(self._received[HEAD.size : size]))
+        except ValueError as error:
+            raise GarbledError("what came through its channel is no message") from error
         del self._received[:size]
         return message
+
+    def _size(self) -> int:
+        """Return the bytes of the frame that is arriving, as far as that is known."""
+        if len(self._received) < HEAD.size:
+            return HEAD.size
+        body = int(HEAD.unpack_from(self._received)[0])
+        if body > LARGEST:
+            raise GarbledError("what came through its channel is no message")
+        return HEAD.size + body
 
     def close(self) -> None:
         """Close this end: the other reads no more than what was sent."""

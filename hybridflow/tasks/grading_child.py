@@ -1,4 +1,4 @@
-"""Process that grades for one rank: `python -m hybridflow.tasks.grading_child CHANNEL PLACE PARENT`. No torch.
+"""Process that grades for one rank: `python -m hybridflow.tasks.grading_child CHANNEL PLACE LIFELINE`. No torch.
 
 It is told its graders once, then rows, batch by batch. Its rank must know at which row it was if it hangs or dies: so
 of rows that are graded at the same time it says at once which have started and what came of them; of those that are
@@ -12,14 +12,10 @@ its rank, however that ends.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import inspect
 import os
-import select
-import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,9 +27,9 @@ from hybridflow.registry import import_plugins
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
 from hybridflow.tasks.grading_channel import Channel, Place, from_wire
+from hybridflow.tasks.grading_guard import fork_guarded
 from hybridflow.tasks.sound_grades import UnsoundGradeError, one_each, sound_grade
 
-PR_SET_PDEATHSIG = 1
 LONGEST = 20_000  # characters of an exception's text or traceback
 TOGETHER_S = 0.005  # so long grades of rows that come one by one wait for others
 RAISED = "raised"
@@ -43,13 +39,14 @@ UNSOUND = "unsound"
 
 def main() -> None:
     """Serve the rank at the other end of the descriptor that the command line names."""
-    descriptor, shared, parent = (int(argument) for argument in sys.argv[1:4])
-    for number in (descriptor, shared):
+    descriptor, shared, lifeline = (int(argument) for argument in sys.argv[1:4])
+    for number in (descriptor, shared, lifeline):
         os.set_inheritable(number, False)  # what graders start must not hold them open
-    end_with(descriptor, parent)
+    fork_guarded(lifeline, descriptor, shared)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(line_buffering=True)  # or what it prints is lost when it is killed
     channel = Channel(socket.socket(fileno=descriptor))
+    os.register_at_fork(after_in_child=channel.close)  # what a grader forks is to say nothing
     try:
         told = channel.receive()
         try:
@@ -64,27 +61,6 @@ def main() -> None:
         pass
 
 
-def end_with(descriptor: int, parent: int) -> None:
-    """End this process when its rank ends: by a signal of the kernel's, and when the channel is closed.
-
-    Args:
-        parent: the rank's process; 0 if it was not its main thread that started this one, for the kernel's signal comes
-            when that thread ends.
-    """
-
-    def watch() -> None:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLRDHUP)
-        poll.poll()
-        os.killpg(os.getpid(), signal.SIGKILL)  # the group that it leads: also what a grader has started
-
-    if parent:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before that
-            os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class GradingServer:
     """Graders of a rank, ready to be called.
 
@@ -96,6 +72,7 @@ class GradingServer:
     def __init__(self, channel: Channel, place: Place, told: Mapping[str, Any]) -> None:
         self._channel = channel
         self._place = place
+        self._pid = os.getpid()
         sys.path[:] = told["path"]
         os.environ.pop("PYTHONPATH", None)
         os.environ.update({"PYTHONPATH": told["pythonpath"]} if told["pythonpath"] else {})
@@ -127,6 +104,8 @@ class GradingServer:
                 message = checked(grader, number, row, given)
             except (Exception, SystemExit) as error:  # `sys.exit` in a grader ends nothing either
                 message = ["failed", number, *told_of(error)]
+            if os.getpid() != self._pid:  # a grader that forked comes back twice
+                os._exit(1)
             messages.append(message)
             if monotonic() - sent > TOGETHER_S:
                 self._channel.send(messages)
@@ -161,7 +140,7 @@ class GradingServer:
             async with limit:
                 (given,) = one_each(await _result(grader, [row]), [row])
             return checked(grader, number, row, given)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
             return ["late", number] if limit.expired() else ["failed", number, *told_of(error)]
 
     def _batch(self, grader: BoundGrader, rows: Sequence[GradedRow], stop: bool) -> None:

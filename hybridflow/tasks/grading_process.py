@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -145,21 +144,21 @@ class _Child:
         ours, theirs = socket.socketpair()
         shared = Place.make()
         self._place = Place(shared)
-        # The kernel's signal at the end of a parent comes at the end of the thread that started the process.
-        parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
-        passed = [theirs.fileno(), shared]
+        lifeline, held = os.pipe()
+        passed = [theirs.fileno(), shared, lifeline]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hybridflow.tasks.grading_child", *map(str, (*passed, parent))],
+                [sys.executable, "-m", "hybridflow.tasks.grading_child", *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=passed,
                 start_new_session=True,  # what it starts ends with it; Ctrl-C is the run's affair
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         os.close(shared)
+        os.close(lifeline)
         self._channel = Channel(ours)
         self._ready = False
-        self.end = weakref.finalize(self, _end, self._process, ours)
+        self.end = weakref.finalize(self, _end, self._process, ours, held)
         with suppress(EOFError):  # that it has died is told where it is asked for something
             self._channel.send(order.message())
 
@@ -179,8 +178,8 @@ class _Child:
         except TimeoutError:
             self.end()
             return watch.at(), Outcome(kind="late")
-        except EOFError:
-            return watch.at(), Outcome(kind="died", problem=self._death())
+        except EOFError as error:
+            return watch.at(), Outcome(kind="died", problem=self._death(str(error)))
 
     def _wait_until_ready(self) -> None:
         if self._ready:
@@ -194,8 +193,11 @@ class _Child:
             raise HybridFlowError(f"the process that grades cannot import the graders: {answer['failed']}")
         self._ready = True
 
-    def _death(self) -> str:
-        """Describe how it ended."""
+    def _death(self, known: str = "") -> str:
+        """Describe how it ended, if that is not known; end it if it has not."""
+        if known:
+            self.end()
+            return known
         try:
             code = self._process.wait(REAPED_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -251,14 +253,19 @@ class _Watch:
     def at(self) -> list[int]:
         """List the rows that it was at: those that had started, or the next of those that come one by one."""
         left = [row for row in self._group if self._round.outcomes[row] is None]
-        if not self._apart and not self._place.get():
-            return left
-        return list(self._started) or [self._group[self._place.get()]]
+        place = self._place.get()
+        if not self._started and (place >= len(self._group) or (not self._apart and not place)):
+            return left  # nobody knows at which; a grader may have written there, too
+        return list(self._started) or [self._group[place]]
 
 
-def _end(process: subprocess.Popen[bytes], end: socket.socket) -> None:
-    """End a process and whatever it has started."""
-    with suppress(OSError):  # it has ended
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _end(process: subprocess.Popen[bytes], end: socket.socket, held: int) -> None:
+    """End a process and whatever it has started: its guard does so as the lifeline is let go, or the kernel."""
+    os.close(held)
+    try:
+        process.wait(REAPED_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     end.close()

@@ -42,7 +42,8 @@ def sound_grade(grader: BoundGrader, row: GradedRow, given: object) -> Grade:
 
 def one_each(given: Any, rows: Sequence[GradedRow]) -> Sequence[Any]:
     """Return what a grader gave for rows if it is a list of as many grades. Raises UnsoundGradeError if it is not."""
-    if not hasattr(given, "__len__") or not hasattr(given, "__getitem__"):
+    by_number = hasattr(given, "__len__") and hasattr(given, "__getitem__")
+    if not by_number or isinstance(given, Mapping | str | bytes):
         raise UnsoundGradeError(f"it gave a {type(given).__name__}; a list of grades was expected, one for each row")
     if len(given) != len(rows):
         raise UnsoundGradeError(f"it gave {len(given)} grades for {len(rows)} rows; one for each was expected")
@@ -52,6 +53,9 @@ def one_each(given: Any, rows: Sequence[GradedRow]) -> Sequence[Any]:
 def _parts(grade: Grade) -> Mapping[str, Any]:
     if not isinstance(grade.parts, Mapping) or not all(isinstance(name, str) for name in grade.parts):
         raise UnsoundGradeError(f"its parts are {shown(grade.parts)}; numbers by name were expected")
+    for name in grade.parts:
+        if not name or not name.isprintable():
+            raise UnsoundGradeError(f"a part is named {shown(name)}; what can be printed was expected, as a metric is")
     return grade.parts
 
 

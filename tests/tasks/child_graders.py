@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def does(response: str) -> float:
         case "closes":
             os.closerange(3, 256)
             time.sleep(600)
+        case "forks":
+            os.fork()
+        case "garbles":
+            for descriptor in range(3, 256):
+                with suppress(OSError):
+                    os.write(descriptor, b"\xff" * 64)
         case "raises":
             raise RuntimeError("no")
     return float(len(response))
@@ -128,6 +135,8 @@ def starts_another(response: str, answer: str) -> float:
     """Start a process that outlives its parent unless somebody ends it, and leave its number where the answer says."""
     child = os.fork()
     if not child:
+        if response == "in a session of its own":
+            os.setsid()
         time.sleep(600)
         os._exit(0)
     Path(answer).write_text(f"{os.getpid()} {child}")

@@ -206,6 +206,8 @@ def test_a_grade_has_parts_and_values_of_tokens() -> None:
         (of_steps(step_rewards=[(17, 1.0)]), "a step that ends at 17; .* from 1 to 16"),
         (of_steps(step_rewards=[(0, 1.0)]), "a step that ends at 0"),
         (of_steps(parts={"a": "b"}), "part 'a' is 'b', of type str"),
+        (of_steps(parts={"\x1b[2J": 1.0}), r"a part is named '\\x1b\[2J'; what can be printed was expected"),
+        (of_steps(parts={"": 1.0}), "a part is named ''"),
         (of_steps(parts=[1]), r"its parts are \[1\]; numbers by name"),
         (bound("mine", lambda row: Grade(1.0, token_rewards=[1] * 4)), "token_rewards=True"),
     ],
@@ -217,7 +219,13 @@ def test_what_is_beside_the_value_is_checked_too(grader: BoundGrader, told: str)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [(lambda rows: 1.0, "a float"), (lambda rows: [1.0], "1 grades for 2 rows")]
+    ("given", "told"),
+    [
+        (lambda rows: 1.0, "a float"),
+        (lambda rows: [1.0], "1 grades for 2 rows"),
+        (lambda rows: {0: 1.0, 1: 1.0}, "a dict"),
+        (lambda rows: "ab", "a str"),
+    ],
 )
 def test_one_grade_a_row_is_expected_of_a_batch(given: Callable[..., Any], told: str) -> None:
     with pytest.raises(UnsoundGradeError, match=told):

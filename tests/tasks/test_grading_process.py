@@ -95,6 +95,17 @@ def test_so_has_a_row_at_which_it_hangs_or_lets_go_of_its_channel(process: Gradi
     assert grades(process, "does", "ab", "hangs", "a") == [2.0, "late", 1.0]
 
 
+def test_a_row_at_which_it_forks_is_graded_once(process: GradingProcess) -> None:
+    assert grades(process, "does", "ab", "forks", "abc") == [2.0, 5.0, 3.0]
+    assert grades(process, "does", "ab", "forks", "abc") == [2.0, 5.0, 3.0]
+
+
+def test_one_that_writes_into_the_channel_is_ended(process: GradingProcess) -> None:
+    told = grades(process, "does", "garbles")[0]
+    assert told in ("what came through its channel is no message", "exit code 1")
+    assert grades(process, "does", "ab") == [2.0]
+
+
 @pytest.mark.parametrize("name", ["does_async", "does_batched", "does_batched_async"])
 def test_of_rows_that_are_graded_together_the_one_that_kills_it_is_found(process: GradingProcess, name: str) -> None:
     alone = 100.0 if "batched" in name else 0.0
@@ -131,10 +142,11 @@ def test_a_row_is_seen_whole_and_has_values_of_tokens(process: GradingProcess) -
     assert stepped is not None and stepped.grade == Grade(0.5, {}, [0.25] * 3, [(1, 1.0)])
 
 
-def test_a_closed_one_leaves_nothing_and_what_it_started_ends_with_it(process: GradingProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("response", ["", "in a session of its own"])
+def test_a_closed_one_leaves_nothing_and_what_it_started_ends_with_it(response: str, tmp_path: Path) -> None:
     started = build_process("starts_another")
     file = tmp_path / "numbers"
-    assert started.grade(0, [GradedRow("", str(file))])[0].grade == Grade(1.0, {}, [], [])  # type: ignore[union-attr]
+    assert started.grade(0, [GradedRow(response, str(file))])[0].grade == Grade(1.0, {}, [], [])  # type: ignore[union-attr]
     pids = [int(pid) for pid in file.read_text().split()]
     assert all(map(is_running, pids))
     started.close()
@@ -147,24 +159,28 @@ def test_a_closed_one_leaves_nothing_and_what_it_started_ends_with_it(process: G
 
 
 RANK = """
-import time
+import sys
 from tests.tasks.test_grading_process import build_process, pid_of
 from hybridflow.tasks import GradedRow
-process = build_process("exact", "does")
-process.grade(0, [GradedRow("12", "12")])
+process = build_process("starts_another", "does")
+process.grade(0, [GradedRow("in a session of its own", sys.argv[1])])
 print(pid_of(process), flush=True)
 process.grade(1, [GradedRow("hangs", "12")])
 """
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
-def test_it_ends_with_its_rank_however_that_ends(ending: signal.Signals) -> None:
-    """In the middle of a row, too."""
-    with subprocess.Popen([sys.executable, "-c", RANK], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as rank:
+def test_it_ends_with_its_rank_however_that_ends(ending: signal.Signals, tmp_path: Path) -> None:
+    """In the middle of a row, too, and with all that its graders have started."""
+    file = tmp_path / "numbers"
+    with subprocess.Popen(
+        [sys.executable, "-c", RANK, str(file)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as rank:
         assert rank.stdout is not None
         pid = int(next(line for line in rank.stdout if line.strip().isdigit()))
         os.kill(rank.pid, ending)
-    wait_for_end(pid)
+    for one in (pid, *map(int, file.read_text().split())):
+        wait_for_end(one)
 
 
 def test_modules_that_cannot_be_imported_there_are_told() -> None:
