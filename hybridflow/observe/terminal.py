@@ -10,7 +10,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -53,6 +53,12 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print on standard error."""
     _write(visible(text), sys.stderr)
+
+
+def complainer() -> Callable[[str], None]:
+    """Return what prints on the standard error of now, also from inside of `tamed`."""
+    stream = sys.stderr
+    return lambda text: _write(visible(text), stream)
 
 
 def draw(console: Console, thing: RenderableType) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hybridflow.config.hub_ids import FILES, HubId, hub_id, local_folder
 from hybridflow.observe import terminal
+from hybridflow.observe.download_progress import progress_told
 
 
 def fetched(path: str) -> str:
@@ -28,13 +31,15 @@ def fetched(path: str) -> str:
 
 def _download(wanted: HubId) -> None:
     from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.file_download import repo_folder_name
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if constants.HF_HUB_OFFLINE:
         raise ValueError("HF_HUB_OFFLINE is set")
     terminal.complain(f"downloading {wanted} into {constants.HF_HUB_CACHE}")
     disable_progress_bars()
-    with terminal.tamed():
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=wanted.repository, repo_type="model")
+    with progress_told(f"downloading {wanted}", folder), terminal.tamed():
         snapshot_download(wanted.repository, revision=wanted.revision, **FILES)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hybridflow.errors import LONGEST_SHOWN
 from hybridflow.observe import terminal
+from hybridflow.observe.download_progress import progress_told
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 OFFLINE = "HF_HUB_OFFLINE"
@@ -25,9 +26,12 @@ def fetched(id: str, config: str | None, revision: str | None) -> dict[str, list
     """
     try:
         from datasets import DatasetDict, load_dataset
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
 
         terminal.complain(terminal.one_line(f"fetching {id} from the hub, unless it is there already"))
-        with terminal.tamed():
+        folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=id, repo_type="dataset")
+        with progress_told(f"fetching {id}", folder), terminal.tamed():
             found = load_dataset(id, config, revision=revision)
     except Exception as error:  # of the network, of the hub, of a dataset that only code can read
         raise ValueError(_unreachable(id, revision, error)) from error
