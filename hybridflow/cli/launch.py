@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hybridflow import preflight
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
-from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, free_keys, plugins
+from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, free_keys, option_loader, plugins
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
@@ -114,7 +114,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
 
     app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
     try:
-        with _as_hydras(argv):
+        with _as_hydras(argv), option_loader.in_hydras_place():
             app()
     except SystemExit as stop:  # Hydra's own end: of `--help`, or of what it cannot show
         return 2 if stop.code else 0

@@ -5,9 +5,10 @@ Everything here runs before Hydra's own application does, so that what it would 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, cast
@@ -98,7 +99,21 @@ def _options_with(key: str, folders: Sequence[Path]) -> Iterator[str]:
 
 def resolved_yaml(config: Config) -> str:
     """Write the settings as YAML that can be read back: every default, and `auto` as what it comes to."""
-    return OmegaConf.to_yaml(OmegaConf.structured(auto_settings.resolved(config)), resolve=True)
+    resolved = auto_settings.resolved(config)
+    return _written(_ByValue((type(config), repr(asdict(resolved))), resolved))
+
+
+@dataclass(frozen=True)
+class _ByValue:
+    """Settings that are equal to others with the same values."""
+
+    value: Hashable
+    config: Config = field(compare=False)
+
+
+@lru_cache(maxsize=16)  # each stage of `hybridflow rlhf` is written several times, to be compared
+def _written(settings: _ByValue) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(settings.config), resolve=True)
 
 
 def compose(config_name: str, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> Composed:

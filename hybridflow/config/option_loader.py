@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal import hydra as application
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.core_plugins.structured_config_source import (
     StructuredConfigSource as HydrasStructuredConfigSource,
@@ -25,35 +27,52 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
 from hybridflow.config.provenance import Layer, Origins
 
 SEARCH_PATH = "hydra.searchpath"
+MODE = "hydra.mode"  # Hydra gives it to each job of a sweep
 MAX_KEPT = 64  # choices of options; each takes some hundred kilobytes
 MAX_FILES = 1000  # in the folders of options, looked at each time; of more nothing is kept
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Composition of a choice of options, without Hydra's own section."""
+    """Composition of a choice of options.
+
+    Attributes:
+        tree: all of it.
+        settings: without Hydra's own section.
+        defaults: the files that it was composed of.
+        store: what was in Hydra's store then; while it is held, no other object has its identity.
+    """
 
     tree: DictConfig
+    settings: DictConfig
     defaults: Sequence[ResultDefault]
-    store: Sequence[object]  # what was in Hydra's store then: while it is held, no other object has its identity
+    store: Sequence[object]
 
 
 _kept: dict[Hashable, Kept] = {}
 
 
 class OptionLoader(ConfigLoaderImpl):
-    """Loader for `hydra.compose`, which drops Hydra's own section."""
+    """Loader for Hydra's application and, with the folders of options given, for `hydra.compose`.
 
-    def __init__(self, path: ConfigSearchPath, folders: Sequence[Path]) -> None:
-        super().__init__(path)
+    Of a composition for `hydra.compose`, which drops it, Hydra's own section is left out.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath, folders: Sequence[Path] | None = None) -> None:
+        super().__init__(config_search_path)
         self._defaults: Sequence[ResultDefault] = []
-        self._folders = folders
+        self._bare = folders is not None
+        self._searched = [(str(entry.provider), str(entry.path)) for entry in config_search_path.get_path()]
+        self._folders = folders or [
+            Path(path.removeprefix("file://")) for _, path in self._searched if path.startswith("file://")
+        ]
 
     def origins(self, overrides: Sequence[Override]) -> Origins:
         """Return where the values of the last composition come from; of one that failed, as far as it went."""
@@ -65,22 +84,34 @@ class OptionLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         parsed, repo = self._parse_overrides_and_create_caching_repo(config_name, overrides)
         files = list(islice(_files(self._folders), MAX_FILES + 1))
-        if len(files) > MAX_FILES or any(map(_is_hydras, parsed)):
+        if len(files) > MAX_FILES or any(map(self._is_more, parsed)):
             return super()._load_configuration_impl(config_name, overrides, run_mode, *args, **options)
         choices = [str(override.input_line) for override in parsed if _chooses(override, repo)]
         store = list(_nodes(ConfigStore.instance().repo))
-        key = (config_name, run_mode, *choices, *files, *map(id, store))
+        key = (
+            JobRuntime.instance().get("name"),
+            config_name,
+            run_mode,
+            *choices,
+            *self._searched,
+            *files,
+            *map(id, store),
+        )
         if key not in _kept:
             tree = super()._load_configuration_impl(config_name, choices, run_mode, *args, **options)
-            with open_dict(tree):
-                del tree["hydra"]
-            if len(_kept) >= MAX_KEPT:
-                del _kept[next(iter(_kept))]
-            _kept[key] = Kept(tree, self._defaults, store)
+            _keep(key, tree, self._defaults, store)
         self._defaults = _kept[key].defaults
-        tree = deepcopy(_kept[key].tree)
+        tree = deepcopy(_kept[key].settings if self._bare else _kept[key].tree)
         self._apply_overrides_to_config([override for override in parsed if not _chooses(override, repo)], tree)
+        if not self._bare:
+            _describe(tree.hydra, parsed)
         return tree
+
+    def _is_more(self, override: Override) -> bool:
+        """Tell whether it is more than a setting: of Hydra's, or of a sweep."""
+        key = override.key_or_group
+        known = SEARCH_PATH if self._bare else MODE
+        return (key.startswith("hydra") and key != known) or override.is_sweep_override()
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         self._defaults = defaults
@@ -100,6 +131,37 @@ class StructuredConfigSource(HydrasStructuredConfigSource):
 SourcesRegistry.instance().types[StructuredConfigSource.scheme()] = StructuredConfigSource
 
 
+@contextmanager
+def in_hydras_place() -> Iterator[None]:
+    """Let Hydra's application load by this loader meanwhile; for Hydra 1.3, which has no way to name one."""
+    module: Any = application
+    hydras_own = module.ConfigLoaderImpl
+    module.ConfigLoaderImpl = OptionLoader
+    try:
+        yield
+    finally:
+        module.ConfigLoaderImpl = hydras_own
+
+
+def _keep(key: Hashable, tree: DictConfig, defaults: Sequence[ResultDefault], store: Sequence[object]) -> None:
+    settings = deepcopy(tree)
+    with open_dict(settings):
+        del settings["hydra"]
+    if len(_kept) >= MAX_KEPT:
+        del _kept[next(iter(_kept))]
+    _kept[key] = Kept(tree, settings, defaults, store)
+
+
+def _describe(section: DictConfig, overrides: Sequence[Override]) -> None:
+    """Write what Hydra's section says of these overrides, as Hydra does."""
+    ours = [override for override in overrides if not override.is_hydra_override()]
+    section.overrides.task = [override.input_line for override in ours]
+    section.overrides.hydra = [override.input_line for override in overrides if override.is_hydra_override()]
+    section.runtime.cwd = os.getcwd()
+    names = section.job.config.override_dirname
+    section.job.override_dirname = get_overrides_dirname(ours, names.exclude_keys, names.item_sep, names.kv_sep)
+
+
 def _chooses(override: Override, repo: CachingConfigRepository) -> bool:
     """Tell as Hydra does whether it chooses options, or where they are, and is no value that is set afterwards."""
     key = override.key_or_group
@@ -113,11 +175,6 @@ def _nodes(store: dict[str, Any]) -> Iterator[object]:
             yield from _nodes(entry)
         else:
             yield entry
-
-
-def _is_hydras(override: Override) -> bool:
-    """Tell whether it changes what Hydra does, which is more than the settings."""
-    return override.key_or_group.startswith("hydra") and override.key_or_group != SEARCH_PATH
 
 
 def _files(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -82,7 +83,8 @@ def differences(before: str, now: str, place: str = "before") -> dict[str, str]:
 
 def _unset(before: str, now: str) -> set[str]:
     """Return the keys of the schema that only `now` has, with the values of the schema."""
-    old, new, default = map(_flat, (before, now, OmegaConf.to_yaml(OmegaConf.structured(sections.whole()))))
+    settings: Any = sections.whole()
+    old, new, default = map(_flat, (before, now, _defaults(settings)))
     return {key for key, value in default.items() if key not in old and new.get(key) == value}
 
 
@@ -98,7 +100,17 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
 
 def _flat(text: str) -> dict[str, Any]:
     """Return the settings in a text of YAML by dotted key, as it is called now; an empty text has none."""
-    return {SETTINGS.get(key, key): value for key, value in _leaves(yaml.safe_load(text) or {})}
+    return {SETTINGS.get(key, key): value for key, value in _parsed(text)}
+
+
+@lru_cache(maxsize=16)  # one text is compared several times
+def _parsed(text: str) -> list[tuple[str, Any]]:
+    return list(_leaves(yaml.safe_load(text) or {}))
+
+
+@lru_cache
+def _defaults(settings: type[Config]) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(settings))
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:

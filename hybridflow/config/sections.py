@@ -113,7 +113,7 @@ def schema() -> DictConfig:
     return _schema(tuple(classes().items()))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)  # stages of one command may have different plugins
 def _schema(sections: tuple[tuple[str, type], ...]) -> DictConfig:
     tree = OmegaConf.structured(_whole(sections))
     for name, _ in sections:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,22 @@ stages:
 """
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a file of three stages."""
+    folder = tmp_path_factory.mktemp("rlhf")
+    (folder / "cfg").mkdir()
+    (folder / "cfg/three.yaml").write_text(THREE)
+    return folder
+
+
 @pytest.fixture
-def workplace(workplace):
-    """With a file of three stages."""
-    (workplace / "cfg").mkdir()
-    (workplace / "cfg/three.yaml").write_text(THREE)
-    return workplace
+def tmp_path(place) -> Path:
+    """The same folder for every test, so that its options are composed once; there is nothing else in it."""
+    for entry in place.iterdir():
+        if entry.name != "cfg":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    return place
 
 
 @pytest.fixture

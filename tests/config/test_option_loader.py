@@ -7,10 +7,14 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hybridflow.config import compose, free_keys, option_loader
+from hybridflow.config.option_loader import OptionLoader
 from hybridflow.errors import ConfigError
 
 
@@ -49,6 +53,24 @@ def test_a_mistake_is_one_each_time(mistake: str) -> None:
             compose.compose("train", ["experiment=addition", mistake])
         told.add(str(raised.value))
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["run.seed=2", "algorithm=grpo", "hydra.mode=MULTIRUN"], ["hydra.verbose=true"]]
+)
+def test_so_it_is_of_hydras_application(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that its own section says of the command line and of the working directory."""
+    path = create_config_search_path(str(compose.configs_dir()))
+    compose.store_schema()
+    lines = ["experiment=addition", *overrides]
+    expected = ConfigLoaderImpl(path).load_configuration("train", lines, RunMode.RUN)
+    earlier = OptionLoader(path).load_configuration("train", ["experiment=addition", "run.seed=7"], RunMode.RUN)
+    assert earlier.hydra.overrides.task == ["experiment=addition", "run.seed=7"]
+    for place in (Path.cwd(), tmp_path):
+        monkeypatch.chdir(place)
+        expected.hydra.runtime.cwd = str(place)
+        found = OptionLoader(path).load_configuration("train", lines, RunMode.RUN)
+        assert OmegaConf.to_container(found, resolve=False) == OmegaConf.to_container(expected, resolve=False)
 
 
 def test_so_it_is_of_a_users_folder(tmp_path: Path) -> None:
