@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,27 @@ settings.load_profile("hybridflow")
 
 GetRanks = Callable[[int], Ranks]
 GetModel = Callable[..., Path]
+FORKS = pytest.StashKey[dict[str, str]]()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> units.ByUnit:
     return units.ByUnit(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give pytest-xdist's processes one server of forks, so that the engines are imported once for all of them."""
+    node.workerinput["forks"] = environment_of_forks(node.config)
+
+
+def environment_of_forks(config: pytest.Config) -> dict[str, str]:
+    """The environment of `fork_server`, which starts at the first call and ends with the tests."""
+    if FORKS not in config.stash:
+        server = ExitStack()
+        config.stash[FORKS] = server.enter_context(fork_server())
+        config.add_cleanup(server.close)
+    return config.stash[FORKS]
 
 
 @pytest.hookimpl(trylast=True)
@@ -74,13 +90,12 @@ def ranks() -> Iterator[GetRanks]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[dict[str, str]]:
-    """The environment of runs whose ranks are forked from a process that has imported the engines; nothing on GPUs."""
+def forks(pytestconfig: pytest.Config) -> dict[str, str]:
+    """The environment of runs that are forked from a process that has imported the engines; nothing on GPUs."""
     if torch.cuda.device_count():
-        yield {}
-    else:
-        with fork_server() as environment:
-            yield environment
+        return {}
+    given: dict[str, dict[str, str]] = getattr(pytestconfig, "workerinput", {})
+    return given["forks"] if "forks" in given else environment_of_forks(pytestconfig)
 
 
 @pytest.fixture

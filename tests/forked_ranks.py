@@ -1,16 +1,20 @@
-"""Ray's processes, forked from one that has imported the engines: what they run is the same, but for the imports.
+"""A run's driver and ranks, forked from a process that has imported the engines: what they run is the same, but for
+the imports.
 
-Those take a rank nine of the twelve seconds that it computes in a short run. Ray asks RAY_RUNTIME_ENV_HOOK what starts
-its processes (`py_executable`): here this file. It hands its arguments, environment and outputs over to a server that
-forks, and stays for as long as the fork does; each of the two ends with the other.
+Those take a rank nine of the twelve seconds that it computes in a short run, and a driver four of five. A test starts a
+driver by `command`. Ray asks RAY_RUNTIME_ENV_HOOK what starts its processes (`py_executable`): here this file. It hands
+its arguments, environment and outputs over to a server that forks, and stays for as long as the fork does; each of the
+two ends with the other.
 
-A fork does not show in /proc the environment that `processes.marked` finds a run's processes by. So where a test counts
-what is left of a run, it starts ranks as users do.
+A fork does not show in /proc the environment that `processes.marked` finds a run's processes by; whoever asked for it
+does. Where ranks must notice by themselves that their run is over, they start as users' do.
 """
 
 from __future__ import annotations
 
 import array
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -20,18 +24,28 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 SOCKET = "HYBRIDFLOW_TEST_FORKS"
 MOST_BYTES = 1 << 18
+# The first sets the environment that the libraries read when they are imported.
+IMPORTED = (
+    "tests.preloaded",
+    "hybridflow.cli.launch",
+    "hybridflow.preflight",
+    "hybridflow.workers",
+    "torch.utils.tensorboard",
+    "rich.live",
+    "rich.table",
+)
 
 
 @contextmanager
 def fork_server() -> Iterator[dict[str, str]]:
-    """Serve while in the block; yield the environment of a run whose ranks are to be forked."""
+    """Serve while in the block; yield the environment of a run that is to be forked."""
     with tempfile.TemporaryDirectory(prefix="hybridflow-forks-") as folder:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listening.bind(f"{folder}/socket")
@@ -48,25 +62,43 @@ def fork_server() -> Iterator[dict[str, str]]:
             server.communicate()
 
 
+def command(program: str, *arguments: str, environment: Mapping[str, str]) -> list[str]:
+    """What starts a program of Python, as a fork where there is a server in the environment that it will have.
+
+    Args:
+        program: its file, or the name of a command beside the interpreter.
+    """
+    path = program if program.endswith(".py") else str(Path(sys.executable).parent / program)
+    by = ["-ISs", __file__, environment[SOCKET]] if SOCKET in environment else []
+    return [sys.executable, *by, path, *arguments]
+
+
 def forked(runtime_env: dict[str, object] | None) -> dict[str, object]:
     """Ray's hook: let this file start the processes."""
     return {**(runtime_env or {}), "py_executable": f"{sys.executable} -ISs {__file__} {os.environ[SOCKET]}"}
 
 
 def ask(path: str, arguments: list[str]) -> int:
-    """Have the server run a program of Python in a fork; its exit status, once it has ended."""
+    """Have the server run a program of Python in a fork; its exit status, once it has ended. By a signal, if it did."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(path)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_BYTES)
         message = json.dumps([arguments, dict(os.environ), os.getcwd()]).encode()
         server.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
-        return int(server.recv(16) or b"1")
+        status = int(server.recv(16) or b"1")
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    return status
 
 
 def serve(listening: socket.socket) -> None:
-    """Fork for each that asks, until whoever started this is gone."""
+    """Fork for each that asks, until whoever started this is gone. The engines are imported once one asks."""
+    sys.modules["ray"] = None  # type: ignore[assignment]  # it reads a process' settings when it is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that mind a fork
     while listening in select.select([0, listening], [], [])[0]:
+        for name in IMPORTED:
+            importlib.import_module(name)
+        gc.freeze()  # forks need not look through what they share
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()
@@ -88,7 +120,7 @@ def mind(client: socket.socket) -> NoReturn:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):  # whoever asked may be gone
-        client.send(str(os.waitstatus_to_exitcode(status) % 256).encode())
+        client.send(str(os.waitstatus_to_exitcode(status)).encode())
     os._exit(0)
 
 
@@ -100,6 +132,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, outputs:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    del sys.modules["ray"]
     sys.argv = arguments
     sys.path[0] = os.path.dirname(arguments[0])
     runpy.run_path(arguments[0], run_name="__main__")
@@ -108,10 +141,6 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, outputs:
 
 if __name__ == "__main__":
     if sys.argv[1].isdecimal():
-        sys.modules["ray"] = None  # type: ignore[assignment]  # it reads a process' settings when it is imported
-        import tests.preloaded  # noqa: F401
-
-        del sys.modules["ray"]
         serve(socket.socket(fileno=int(sys.argv[1])))
     else:
         sys.exit(ask(sys.argv[1], sys.argv[2:]))

@@ -20,7 +20,7 @@ WHOLE_RUNS = ("checkpoints", "endings", "reward_model", "rlhf", "runs", "second_
 # The longest first: what is started last should be short.
 UNITS = {
     "whole runs": tuple(f"tests/trainer/test_{name}.py" for name in WHOLE_RUNS),
-    "ranks": ("tests/engines/", "tests/parallel/", "tests/resharding/", "tests/workers/"),
+    "ranks": ("tests/engines/", "tests/parallel/", "tests/resharding/", "tests/workers/", "tests/test_spmd.py"),
     "flows": (
         "tests/trainer/test_flows.py",
         "tests/conformance/test_flow_checks.py",

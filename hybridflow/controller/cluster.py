@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -62,7 +63,7 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
             _knock(_running_address() if address == "auto" else address)
         elif problem := temporary_folder.problem():
             raise ConfigError(problem)
-        with _on_loopback(local), _own_token(local), interrupt.by_ray():
+        with _on_loopback(local), _without_idle_processes(local), _own_token(local), interrupt.by_ray():
             ray.init(
                 address=address,
                 runtime_env={"env_vars": environment, **carried},
@@ -150,6 +151,31 @@ def _on_loopback(local: bool) -> Iterator[None]:
         constants.ENABLE_RAY_CLUSTER = before
         if local:
             del os.environ[name]
+
+
+@contextmanager
+def _without_idle_processes(local: bool) -> Iterator[None]:
+    """Let Ray 2.60 start no process that a run has no use for, while a local cluster starts.
+
+    They would take two seconds of computing, and as long before the first rank. `ray.init` has no settings for the
+    autoscaler, though no node can join a cluster of one machine, nor for what sends logs to the driver, though
+    `log_to_driver=False` forgets them there; without its dashboard it starts the dashboard's server all the same; and
+    for each slot a worker, which is of no use to ranks, as these have an environment of their own.
+    """
+    if not local:
+        yield
+        return
+    private, name = ray._private, "RAY_prestart_worker_first_driver"
+    parameters, start_server = private.parameter.RayParams, private.services.start_api_server
+    private.parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
+    private.services.start_api_server = lambda *_, **__: (None, None)  # as if it had failed, which Ray allows
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        private.parameter.RayParams = parameters
+        private.services.start_api_server = start_server
+        del os.environ[name]
 
 
 def _knock(address: str) -> None:

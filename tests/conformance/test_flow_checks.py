@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from tests.docs.blocks import ROOT
+from tests.forked_ranks import command
 
 TOLD = {
     "algorithm 'planted_column'": [
@@ -29,9 +29,9 @@ TOLD = {
 
 @pytest.mark.ranks
 def test_each_mistake_is_told_by_name(forks: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "hybridflow", "check", "tests.conformance.planted"]
+    check = command("hybridflow", "check", "tests.conformance.planted", environment=forks)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **forks}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(check, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 1, f"{done.stdout}\n{done.stderr}"
     lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
     for what, parts in TOLD.items():

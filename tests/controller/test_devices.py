@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.cli.conftest import QWEN2
+from tests.forked_ranks import command
 
 PROGRAM = """
 import sys
@@ -52,11 +53,12 @@ started.shutdown()
 
 @pytest.mark.ranks
 @pytest.mark.skipif(torch.cuda.is_available(), reason="its GPUs are declared where there are none")
-def test_more_slots_than_gpus_never_run_on_cpus_in_silence(tmp_path: Path) -> None:
+def test_more_slots_than_gpus_never_run_on_cpus_in_silence(tmp_path: Path, forks: dict[str, str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(QWEN2))
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=200, check=False
-    )
+    (tmp_path / "program.py").write_text(PROGRAM)
+    program = command(str(tmp_path / "program.py"), str(tmp_path), environment=forks)
+    environment = {**os.environ, **forks}
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert ran.returncode == 0, ran.stderr
     shortage, unseen, on_cpus = ran.stdout.splitlines()
     assert shortage.startswith("ConfigError placement.pools.main: 4 slots for models, each of which takes a GPU, but")

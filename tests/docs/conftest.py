@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked_ranks
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Problems = Callable[[list[list[str]]], list[list[str]]]
 
@@ -34,14 +36,16 @@ with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """`run("python", "score.py")`: in the test's own folder, with its interpreter, commands, and `more` environment."""
+def run(tmp_path: Path, forks: dict[str, str]) -> Run:
+    """`run("python", "score.py")`: in the test's own folder, with its interpreter and commands, and forked ranks."""
 
-    def start(*command: str, timeout_s: float = 280.0, **more: str) -> subprocess.CompletedProcess[str]:
+    def start(*command: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **more}
+        environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **forks}
+        program = command[command[0] == "python" :]
+        started = command if program[0].startswith("-") else forked_ranks.command(*program, environment=forks)
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            started, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done
@@ -50,6 +54,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def problems(run: Run) -> Problems:
+def problems(tmp_path: Path, run: Run) -> Problems:
     """`problems(commands)`: of each `hybridflow …`, what is wrong with it before anything starts."""
-    return lambda commands: json.loads(run("python", "-c", CHECK, json.dumps(commands)).stdout)
+    (tmp_path / "check_commands.py").write_text(CHECK)
+    return lambda commands: json.loads(run("python", "check_commands.py", json.dumps(commands)).stdout)

@@ -38,12 +38,12 @@ def test_the_package_is_as_short_as_promised() -> None:
 
 
 @pytest.mark.ranks
-def test_the_kl_to_the_teacher_falls(tmp_path: Path, run: Run, models: list[str], forks: dict[str, str]) -> None:
+def test_the_kl_to_the_teacher_falls(tmp_path: Path, run: Run, models: list[str]) -> None:
     """Twelve steps on the sums of `experiment=addition`: by a quarter at least, over the mean of two steps each."""
     write_files(PAGE, tmp_path)
     sizes = ["placement.pools.main=1", "actor.parallel.tensor=1", "algorithm.prompts_per_step=32"]
     run_of = ["run.name=mine", "trainer=smoke", "trainer.steps=12", "actor.optimizer.lr=3e-3"]
-    run(*settings(), *models, *sizes, *run_of, **forks)
+    run(*settings(), *models, *sizes, *run_of)
     lines = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "actor/grad_norm" in line]
     found = [step["actor/teacher_kl"] for step in steps]

@@ -33,11 +33,11 @@ def test_the_examples_are_as_short_as_promised(name: str) -> None:
 
 
 @pytest.mark.ranks
-def test_its_check_meets_all_expectations(tmp_path: Path, run: Run, forks: dict[str, str]) -> None:
+def test_its_check_meets_all_expectations(tmp_path: Path, run: Run) -> None:
     """Every example, as a function and for two steps on real engines: a flow of one method, and one in halves."""
     write_files(PAGE, tmp_path)
     (command,) = commands(PAGE, "hybridflow check")
-    lines = run(*command, **forks).stdout.splitlines()
+    lines = run(*command).stdout.splitlines()
     assert lines[-1] == "all expectations are met"
     assert [line.removeprefix("  ok     ") for line in lines if line.startswith("  ")] == [
         "role 'brevity'",
@@ -51,14 +51,14 @@ def test_its_check_meets_all_expectations(tmp_path: Path, run: Run, forks: dict[
 
 
 @pytest.mark.ranks
-def test_the_algorithm_trains(tmp_path: Path, run: Run, model: Path, forks: dict[str, str]) -> None:
+def test_the_algorithm_trains(tmp_path: Path, run: Run, model: Path) -> None:
     """Two steps of a run, with the task of docs/tasks.md; the model moves."""
     write_files(PAGE, tmp_path)
     write_task_files(tmp_path)
     sizes = ["algorithm.prompts_per_step=8", "placement.pools.main=1", "actor.parallel.tensor=1"]
     own = ["algorithm=two_rewards", "plugins=[my_sums,my_pkg.rl]", "run.name=mine", "trainer=smoke"]
     command = ["hybridflow", "train", "-cd", "my_configs", "experiment=chains"]
-    run(*command, *own, f"actor.model.path={model}", *sizes, **forks)
+    run(*command, *own, f"actor.model.path={model}", *sizes)
     assert "brevity:\n  longest: 64\n" in (tmp_path / "runs/mine/config.yaml").read_text()
     lines = [json.loads(line) for line in (tmp_path / "runs/mine/metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "actor/grad_norm" in line]

@@ -27,10 +27,10 @@ assert texts == ["5, dear", "5"], texts
 """
 
 
-def test_its_task_has_pairs(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_task_has_pairs(tmp_path: Path, run: Run) -> None:
     assert write_files(PAGE, tmp_path) == ["my_preferences.py"]
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    run("python", "-c", TRIAL)
+    (tmp_path / "trial.py").write_text(TRIAL)
+    run("python", "trial.py")
 
 
 def test_its_commands_are_checked(problems: Problems, tiny: Callable[..., Path]) -> None:

@@ -177,22 +177,26 @@ def ppo(launch: Launch, warm: Ran) -> Ran:
 
 @pytest.fixture(scope="session")
 def killed(place: Path, warm: Ran) -> Ended:
-    """The run of `ppo`, its driver ended by SIGKILL in its second step or soon after; every step is saved."""
+    """The run of `ppo`, its driver ended by SIGKILL in its second step or soon after; every step is saved.
+
+    Nothing of it is forked: its ranks notice by themselves that the driver is gone.
+    """
     assert warm.status == 0, warm.output
     return ended(place, 1, lambda driver: os.kill(driver, signal.SIGKILL))
 
 
 @pytest.fixture(scope="session")
-def interrupted(place: Path, killed: Ended) -> Ended:
+def interrupted(place: Path, killed: Ended, forks: dict[str, str]) -> Ended:
     """The run of `killed`, resumed, and ended by Ctrl-C before its last step is saved."""
     assert killed.status == -signal.SIGKILL, killed.output
     newest = max((place / "runs/interrupted/checkpoints").glob("step-*")).name
-    return ended(place, int(newest.removeprefix("step-")) + 1, lambda driver: os.killpg(driver, signal.SIGINT))
+    return ended(place, int(newest.removeprefix("step-")) + 1, lambda driver: os.killpg(driver, signal.SIGINT), **forks)
 
 
-def ended(place: Path, saved: int, end: Callable[[int], None]) -> Ended:
+def ended(place: Path, saved: int, end: Callable[[int], None], **forks: str) -> Ended:
     """Start the run of `ppo`, or go on with it, and end it once it has saved so many steps."""
-    process, mark = start_marked(["train", *SMALL, *PPO, "run.name=interrupted", "trainer.save_every=1"], place)
+    run = ["train", *SMALL, *PPO, "run.name=interrupted", "trainer.save_every=1"]
+    process, mark = start_marked(run, place, **forks)
     wait_until_saved(process, place / "runs/interrupted", saved)
     assert left_of(mark), "the mark must find the processes of a running job"
     begin = time.monotonic()

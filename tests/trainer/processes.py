@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
+
+from tests.forked_ranks import command
 
 NAME = "HYBRIDFLOW_TEST_RUN"
 
@@ -49,10 +50,11 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Pop
     """`hybridflow ARGUMENTS` in a session of its own, so that a signal reaches it and what it started.
 
     Args:
-        environment: beside ours.
+        environment: beside ours. That of `forks` forks the run's ranks, and the driver too unless the run is marked:
+            who ends a driver needs one as users have it.
     """
     return subprocess.Popen(
-        [sys.executable, "-m", "hybridflow", *arguments],
+        command("hybridflow", *arguments, environment={} if NAME in environment else environment),
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -62,10 +64,13 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Pop
     )
 
 
-def start_marked(arguments: list[str], cwd: Path) -> tuple[subprocess.Popen[str], int]:
-    """Start a run whose processes all carry a mark of their own in their environment."""
+def start_marked(arguments: list[str], cwd: Path, **environment: str) -> tuple[subprocess.Popen[str], int]:
+    """Start a run whose processes all carry a mark of their own in their environment.
+
+    Of a forked rank, whoever asked for it does: it is there for as long as the rank is.
+    """
     mark = time.monotonic_ns()
-    return start(arguments, cwd, **{NAME: str(mark)}), mark
+    return start(arguments, cwd, **environment, **{NAME: str(mark)}), mark
 
 
 def wait_until_saved(process: subprocess.Popen[str], folder: Path, step: int) -> None:

@@ -5,11 +5,13 @@ The calls, the transport and the supervision are the real ones; no engine is nee
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -44,9 +46,9 @@ class Apart:
 
 
 @pytest.fixture(scope="module")
-def local_cluster() -> Iterator[None]:
+def local_cluster(forks: dict[str, str]) -> Iterator[None]:
     import_plugins(PLUGINS)
-    with cluster(slots=3):
+    with patch.dict(os.environ, forks), cluster(slots=3):
         yield
 
 

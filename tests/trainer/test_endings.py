@@ -30,7 +30,7 @@ def test_ctrl_c(interrupted: Ended) -> None:
     assert "interrupted" in interrupted.output.strip().splitlines()[-1].lower()
 
 
-def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
+def test_an_exception_in_a_grader(place: Path, warm: Ran, forks: dict[str, str]) -> None:
     (place / "my_grader.py").write_text(
         "from hybridflow.tasks import graders\n\n"
         "seen = 0\n\n"
@@ -44,7 +44,7 @@ def test_an_exception_in_a_grader(place: Path, warm: Ran) -> None:
     )
     run = ("train", *SMALL, "experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=16", "run.name=broken")
     own = ("plugins=[my_grader]", "reward.grader=breaks", "trainer.stop_at_accuracy=null", *ONE_RANK)
-    process, mark = start_marked([*run, *own], place)
+    process, mark = start_marked([*run, *own], place, **forks)
     output, _ = process.communicate(timeout=200)
     ended = time.monotonic()
     assert gone_within(mark, DEADLINE_S) == []

@@ -128,7 +128,7 @@ def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(
 ) -> None:
     """The folder of a model and a checkpoint of the run, side by side: both are its last step, so they are alike."""
     out = apart.folder.parent / "exported"
-    process = start(["export", f"{apart.folder}:3", "--out", str(out)], place)
+    process = start(["export", f"{apart.folder}:3", "--out", str(out)], place, **forks)
     assert process.communicate(timeout=300)[0] and process.returncode == 0
     assert (out / "model.safetensors").read_bytes() == (apart.folder / "model/model.safetensors").read_bytes()
     process = start(["evaluate", str(out), str(apart.folder)], place, **forks)

@@ -61,7 +61,6 @@ PAIRS = thinned(
     {
         *product(["qwen2-tied"], CASES),
         ("llama", "tp2-dp2-sequence-distributed"),
-        ("llama", "tp2-pp2"),
         ("llama3", "tp2-pp2"),
         ("mistral", "tp2-sequence"),
         ("qwen3-tied", "tp2-pp2"),
