@@ -31,7 +31,7 @@ UNITS = {"_s": "seconds", "_gib": "GiB", "_tokens": "tokens", "_token_ids": "ids
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of the settings.
+    """Key of the settings.
 
     Attributes:
         key: roles that are alike once: `ROLE.optimizer.lr`. An entry of a list or a dictionary: `placement.pools.*`.
@@ -47,12 +47,12 @@ class Setting:
 
     @property
     def number(self) -> Number | None:
-        """What it may be, if it is a number."""
+        """Return what it may be, if it is a number."""
         return number(self.hint)
 
     @property
     def kind(self) -> str:
-        """What it may be, in words, with its unit."""
+        """Return what it may be, in words, with its unit."""
         bounded = self.number
         unit = next((f"{unit}, " for end, unit in UNITS.items() if self.key.endswith(end)), "")
         if bounded:
@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def given(self) -> str:
-        """Its default as YAML has it; "" for one that must be given, or that has none."""
+        """Return its default as YAML has it; "" for one that must be given, or that has none."""
         if self.default is ... or self.default == MISSING:
             return ""
         if self.default is None or isinstance(self.default, bool):

@@ -183,7 +183,7 @@ class FittedTask(PreferenceTask):
 
     @property
     def _surveyed(self) -> bool:
-        """Whether every row is read before the start."""
+        """Tell whether every row is read before the start."""
         return self.too_long is not TooLong.error or self.malformed is Malformed.skip
 
     def _drops(self, split: str) -> bool:

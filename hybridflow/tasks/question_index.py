@@ -19,7 +19,7 @@ _LAST = 2**64 - 1
 
 @dataclass(frozen=True)
 class QuestionIndex:
-    """What is known of all rows.
+    """Facts of all rows, and the splits that they are in.
 
     Attributes:
         numbers: row numbers by split, [n] int64.
@@ -49,7 +49,7 @@ def question_hash(question: Question) -> int:
 
 @dataclass
 class _Read:
-    """What one reading of all rows finds.
+    """Findings of one reading of all rows.
 
     Attributes:
         hashes: [R] uint64 of what each row asks; the largest number of one that cannot be read.

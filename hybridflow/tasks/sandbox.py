@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a program ended: its exit status, None if its time was up; and what it wrote."""
+    """End of a program: its exit status, None if its time was up; and what it wrote."""
 
     status: int | None
     output: str

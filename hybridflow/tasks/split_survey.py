@@ -19,7 +19,7 @@ Read = Callable[[np.ndarray], Batch]
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of every row of a split.
+    """Facts of every row of a split.
 
     Attributes:
         long: [R] bool, the rows that are too long.

@@ -13,7 +13,7 @@ DEEPEST = 100  # levels of brackets within a column
 
 
 class RowError(ValueError):
-    """What is wrong with a row of a data file, without its place.
+    """Fault of a row of a data file, without its place.
 
     Attributes:
         reason: the kind of fault, by which rows are counted.

@@ -59,7 +59,7 @@ def check(config: Config) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run has before anything is started.
+    """State of a run before anything is started.
 
     Attributes:
         source: the checkpoint that it goes on from.

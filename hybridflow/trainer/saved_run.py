@@ -53,12 +53,12 @@ class SavedModel:
 
     @property
     def head(self) -> Head:
-        """Its output: that of a language model, or a score."""
+        """Output of the model: that of a language model, or a score."""
         return Head.reward if self.role == "reward_model" else Head.lm
 
     @property
     def name(self) -> str:
-        """How the place is written."""
+        """Place of the model, as it is written."""
         return f"{self.run}:{self.steps}" if self.checkpoint else str(self.run)
 
     @cached_property
