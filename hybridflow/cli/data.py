@@ -178,16 +178,17 @@ def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
 
 def _task(settings: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, composed: Composed) -> Task:
     """Build the task; without a tokenizer, with one that nothing is encoded by. Raises ConfigError."""
-    from hybridflow.tasks.chosen_graders import answer_checks
+    from hybridflow.tasks.chosen_graders import answer_checks, metadata_checks
     from hybridflow.tasks.tokenizer import char_tokenizer
 
-    checks = None
+    checks = more = None
     if not _missing(composed, "reward.grader"):
         reward = OmegaConf.to_object(composed.tree.reward)
         assert isinstance(reward, RewardConfig)
         checks = answer_checks(reward)
+        more = metadata_checks(reward)
     if tokenizer is None:
-        task = build(settings.name, char_tokenizer("0"), settings.options, answer_checks=checks)
+        task = build(settings.name, char_tokenizer("0"), settings.options, answer_checks=checks, metadata_checks=more)
         task.chat_form = chat_form(settings)
         return task
     return build(
@@ -195,6 +196,7 @@ def _task(settings: TaskConfig, tokenizer: PreTrainedTokenizerBase | None, compo
         tokenizer,
         settings.options,
         answer_checks=checks,
+        metadata_checks=more,
         template_options=template_options(settings),
         chat_form=chat_form(settings),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridflow.config.schema import CostConfig, RewardConfig
 from hybridflow.errors import shown
-from hybridflow.tasks.grader_registry import Answers, BoundGrader, bind
+from hybridflow.tasks.grader_registry import Answers, BoundGrader, Metadata, bind
 
 GraderSettings = RewardConfig | CostConfig
 
@@ -76,3 +76,13 @@ def answer_checks(settings: RewardConfig) -> Callable[[str], Sequence[Answers]]:
         return [grader.check_answer for grader in mine if grader.check_answer]
 
     return checks
+
+
+def metadata_checks(settings: RewardConfig) -> Callable[[str], Sequence[Metadata]]:
+    """Return what gives the checks of a row's metadata by its source."""
+    graders = [grader for grader in bind_all(settings) if grader.check_metadata]
+    return lambda source: [
+        grader.check_metadata
+        for grader in graders
+        if grader.check_metadata and grades_source(settings, grader.name, source)
+    ]

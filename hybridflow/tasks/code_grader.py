@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping
 from time import monotonic
@@ -56,7 +57,7 @@ class CodeTestsGrader:
             raise HybridFlowError(f"grader code_tests runs no program outside of a sandbox: {error}") from error
 
     def __call__(self, row: GradedRow) -> float:
-        tests = row_tests(row, self._field)
+        tests = row_tests(row.metadata, self._field)
         block = last_fenced_block(row.response)
         program = row.response if block is None else block
         ends = monotonic() + self._row_s
@@ -69,6 +70,10 @@ class CodeTestsGrader:
                 return 0.0
         return passed / len(tests)
 
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError for a row without tests."""
+        row_tests(metadata, self._field)
+
     def _passes(self, program: str, test: Test, timeout_s: float) -> bool:
         if isinstance(test, str):
             return self._sandbox.passes(program, test, timeout_s)
@@ -77,9 +82,9 @@ class CodeTestsGrader:
         return ended.status == 0 and _lines(ended.output) == _lines(stdout)
 
 
-def row_tests(row: GradedRow, field: str) -> list[Test]:
+def row_tests(metadata: Mapping[str, Any], field: str) -> list[Test]:
     """Return the tests of a row. Raises ValueError if it has none, or something else."""
-    given = row.metadata.get(field)
+    given = metadata.get(field)
     if isinstance(given, str):
         given = _parsed(given)
     if not isinstance(given, list) or not given:
@@ -101,6 +106,10 @@ def _parsed(text: str) -> Any:
 
 def _test(field: str, number: int, test: Any) -> Test:
     if isinstance(test, str) and test.strip():
+        try:
+            ast.parse(test)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # no response could pass it
+            raise ValueError(f"test {number} in {field!r} of the row's metadata is no Python: {error}") from error
         return test
     if isinstance(test, Mapping):
         stdin = test.get("stdin", test.get("input", ""))

@@ -143,6 +143,7 @@ def _take_in(facts: Facts, task: Task, number: int, measure: Measure, pairs: boo
     prompt = measure.prompt(example)
     answer = measure.answer(example, taught(example))
     task.check_answer(as_text(example.answer), example.source)
+    task.check_metadata(example.metadata, example.source)
     if pairs:
         assert isinstance(task, PreferenceTask)
         facts.rejected.append(measure.answer(example, as_text(task.rejected(facts.split, number))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from httpx import AsyncClient
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
+LARGEST = 16 << 20  # bytes of an answer: one without an end would fill the memory before its time is up
 FIRST_WAIT_S = 0.5  # before the second try; twice as long before each further one
 
 
@@ -62,19 +64,30 @@ class Endpoint:
         token = os.environ.get(self._token_env, "") if self._token_env else ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            async with asyncio.timeout(self._timeout_s):
-                reply = await self._client.post(self._url, json=question, headers=headers)
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._client.stream("POST", self._url, json=question, headers=headers) as reply,
+            ):
+                body = bytearray()
+                async for piece in reply.aiter_bytes():
+                    body += piece
+                    if len(body) > LARGEST:
+                        return (f"an answer of more than {LARGEST} bytes", False), None
         except TimeoutError:
             return (f"no answer within {self._timeout_s:g} s", True), None
         except httpx.HTTPError as error:
             return (f"{type(error).__name__}: {error}", True), None
         if reply.status_code != httpx.codes.OK:
-            said = f"status {reply.status_code}, 200 was expected: {shown(reply.text)}"
+            said = f"status {reply.status_code}, 200 was expected: {_text(body)}"
             return (said, reply.status_code in BUSY), None
         try:
-            return None, reply.json()
-        except ValueError:
-            return (f"no JSON: {shown(reply.text)}", False), None
+            return None, json.loads(body)
+        except (ValueError, RecursionError):
+            return (f"no JSON: {_text(body)}", False), None
+
+
+def _text(body: bytearray) -> str:
+    return shown(body.decode(errors="replace"))
 
 
 def _is_address(url: object) -> bool:

@@ -58,6 +58,7 @@ class FittedTask(PreferenceTask):
         self.ways = ways
         self.grader = task.grader
         self.answer_checks = task.answer_checks
+        self.metadata_checks = task.metadata_checks
         self.tokenizer = task.tokenizer
         self.template_options = task.template_options
         self.chat_form = task.chat_form

@@ -30,10 +30,12 @@ Grader = Callable[..., Any]
 """Whatever is registered as a grader. It is pure, and imports no torch.
 
 If it has an attribute `check_answer`, that is called with the answer of every row before the row is used; it raises
-ValueError for what cannot be an answer. An attribute `answer_key` gives what a response comes to, a text.
+ValueError for what cannot be an answer. `check_metadata` is the same of the row's metadata, where a grader reads any.
+An attribute `answer_key` gives what a response comes to, a text.
 """
 
 Answers = Callable[[str], Any]
+Metadata = Callable[[Mapping[str, Any]], Any]
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 EXPECTED = "expected is `def grade(response, answer)` or `def grade(row)`, with options as keyword arguments"
 
@@ -93,6 +95,7 @@ class BoundGrader:
             row at a time.
         reads_rows: whether it looks at more than response and answer.
         check_answer: raises ValueError for what cannot be an answer, if there is anything to say on that.
+        check_metadata: raises ValueError for metadata that rows cannot be graded with, if it reads any.
         answer_key: gives what a response comes to: equal ones are the same answer where a majority is asked for.
     """
 
@@ -103,6 +106,7 @@ class BoundGrader:
     reads_rows: bool = True
     token_rewards: bool = False
     check_answer: Answers | None = None
+    check_metadata: Metadata | None = None
     answer_key: Answers = str.strip
 
 
@@ -149,12 +153,13 @@ def bound(
         reads_rows=reads_rows,
         token_rewards=token_rewards,
         check_answer=_attribute(call, grader, "check_answer"),
+        check_metadata=_attribute(call, grader, "check_metadata"),
         answer_key=_attribute(call, grader, "answer_key") or str.strip,
     )
 
 
-def _attribute(call: Grader, grader: Grader, name: str) -> Answers | None:
-    """Return what a grader says on answers; where its options have made an object, they may say it."""
+def _attribute(call: Grader, grader: Grader, name: str) -> Callable[[Any], Any] | None:
+    """Return what a grader says on rows; where its options have made an object, they may say it."""
     return getattr(call, name, None) or getattr(grader, name, None)
 
 

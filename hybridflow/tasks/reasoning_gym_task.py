@@ -132,13 +132,22 @@ class ReasoningGymGrader:
             )
         return list(map(float, scores))
 
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError for a row of another task."""
+        _asked(metadata)
 
-def _told(row: GradedRow) -> dict[str, Any]:
-    known = row.metadata.get("reasoning_gym")
+
+def _asked(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = metadata.get("reasoning_gym")
     if not isinstance(known, Mapping):
         raise ValueError(
-            f"the row's metadata is {shown(row.metadata)}; the grader reasoning_gym needs rows of task=reasoning_gym"
+            f"the row's metadata is {shown(metadata)}; the grader reasoning_gym needs rows of task=reasoning_gym"
         )
+    return known
+
+
+def _told(row: GradedRow) -> dict[str, Any]:
+    known = _asked(row.metadata)
     found = ANSWER.findall(row.response)
     response = (found[-1] if found else row.response).strip()
     return {**known, "response": response.encode("utf-8", "replace").decode()}

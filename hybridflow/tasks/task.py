@@ -21,7 +21,7 @@ from hybridflow.registry import Registry
 from hybridflow.tasks.carried_columns import NOTHING, carried
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.encoder import Encoder, Message
-from hybridflow.tasks.grader_registry import Answers, graders
+from hybridflow.tasks.grader_registry import Answers, Metadata, graders
 from hybridflow.tasks.row_order import Curriculum, Portion
 from hybridflow.tasks.written_numbers import as_text
 
@@ -65,6 +65,9 @@ class Task(ABC):
 
     grader: str = ""
     """The registered name of the grader that fits; of a run's task, of the one that it uses."""
+
+    metadata_checks: Callable[[str], Sequence[Metadata]] = staticmethod(lambda source: ())
+    """What the graders of a run say on a row's metadata, by its source, each raising ValueError."""
 
     answer_checks: Callable[[str], Sequence[Answers]] | None = None
     """Gives by the source of a row what the graders of a run say on its answer, each raising ValueError; None: what
@@ -136,6 +139,7 @@ class Task(ABC):
                 answers.append(as_text(example.answer))
                 if split != "warmup":  # which nobody grades
                     self.check_answer(answers[-1], example.source)
+                    self.check_metadata(example.metadata, example.source)
                 prompts.append(self.encode(example.prompt))
                 if not prompts[-1]:
                     raise ValueError(f"the prompt {shown(example.prompt)} has no tokens; at least one was expected")
@@ -195,6 +199,11 @@ class Task(ABC):
         """Raise ValueError for what a grader of rows of this source says cannot be an answer."""
         for check in self._answer_checks() if self.answer_checks is None else self.answer_checks(source):
             check(answer)
+
+    def check_metadata(self, metadata: Mapping[str, Any], source: str = "") -> None:
+        """Raise ValueError for metadata that a grader of rows of this source cannot grade with."""
+        for check in self.metadata_checks(source):
+            check(metadata)
 
     def _answer_checks(self) -> Sequence[Answers]:
         """Return what the task's own grader says; one that has to be made says so only when a run has made it."""
@@ -297,6 +306,7 @@ def build(
     *,
     grader: str | None = None,
     answer_checks: Callable[[str], Sequence[Answers]] | None = None,
+    metadata_checks: Callable[[str], Sequence[Metadata]] | None = None,
     template_options: Mapping[str, Any] = MappingProxyType({}),
     chat_form: ChatForm | None = None,
 ) -> Task:
@@ -304,7 +314,7 @@ def build(
 
     Args:
         grader: the one that grades its rows, if that is not the task's own.
-        answer_checks: see `Task.answer_checks`.
+        answer_checks, metadata_checks: see `Task`.
         template_options: variables of the tokenizer's chat template.
         chat_form: what a run makes of each prompt.
 
@@ -323,6 +333,8 @@ def build(
     if grader is not None:
         task.grader = grader
     task.answer_checks = answer_checks
+    if metadata_checks is not None:
+        task.metadata_checks = metadata_checks
     task.template_options = template_options
     task.chat_form = chat_form or ChatForm()
     try:

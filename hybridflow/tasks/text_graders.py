@@ -163,7 +163,7 @@ class JsonSchemaGrader:
         self._validator = None if schema is None else _validator(schema)
 
     def __call__(self, row: GradedRow) -> float:
-        validator = self._validator or self._of_row(row)
+        validator = self._validator or self._of_row(row.metadata)
         block = last_fenced_block(row.response)
         try:
             value = json.loads(
@@ -173,8 +173,13 @@ class JsonSchemaGrader:
         except (ValueError, RecursionError, OverflowError):  # no JSON; too many brackets, digits or powers of ten
             return 0.0
 
-    def _of_row(self, row: GradedRow) -> Any:
-        schema = row.metadata.get(self._field)
+    def check_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Raise ValueError for a row without a schema, if rows are to have one."""
+        if self._validator is None:
+            self._of_row(metadata)
+
+    def _of_row(self, metadata: Mapping[str, Any]) -> Any:
+        schema = metadata.get(self._field)
         if schema is None:
             raise ValueError(
                 f"the row's metadata has no {self._field!r}, and the grader no option schema; one of them is needed"

@@ -15,7 +15,7 @@ from hybridflow.models import read_shape
 from hybridflow.tasks import SPLITS, Task
 from hybridflow.tasks import build as build_task
 from hybridflow.tasks.chat_settings import chat_form, template_options
-from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks
+from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks, metadata_checks
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
@@ -164,6 +164,7 @@ def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedToken
         config.task.options,
         grader=accuracy_grader(config.reward) if graded else "",
         answer_checks=answer_checks(config.reward) if graded else lambda source: [],
+        metadata_checks=metadata_checks(config.reward) if graded else None,
         template_options=template_options(config.task),
         chat_form=chat_form(config.task),
     )

@@ -10,7 +10,7 @@ import pytest
 from hybridflow.conformance.expectations import violations
 from hybridflow.conformance.task_checks import any_text_tokenizer, try_grader
 from hybridflow.options import taken_by
-from hybridflow.tasks import GradedRow, build, graders
+from hybridflow.tasks import build, graders
 from hybridflow.tasks.code_grader import row_tests
 from hybridflow.tasks.grader_registry import bind, options_shell
 from tests.docs.blocks import ROOT, write_files
@@ -41,7 +41,7 @@ def test_its_rows_of_programs_have_tests(tmp_path: Path) -> None:
     write_files(PAGE, tmp_path)
     task = build("rows", any_text_tokenizer(), {"path": str(tmp_path / "programs.jsonl")})
     rows = [task.example(split, 0).metadata for split in ("train", "held_out")]
-    assert sorted(len(row_tests(GradedRow("", "", metadata=row), "tests")) for row in rows) == [1, 2]
+    assert sorted(len(row_tests(row, "tests")) for row in rows) == [1, 2]
 
 
 def test_its_table_has_our_graders_and_their_options() -> None:

@@ -46,7 +46,7 @@ def test_it_is_refused_where_bubblewrap_makes_no_sandbox(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("tests", [None, [], {}, [3], [{"stdin": "1"}], [{"stdout": 3}], [""], 5])
 def test_a_row_without_tests_cannot_be_judged(tests: Any) -> None:
     with pytest.raises(ValueError, match=r"row's metadata is"):
-        row_tests(GradedRow("", "", metadata={"tests": tests}), "tests")
+        row_tests({"tests": tests}, "tests")
 
 
 def test_tests_are_written_in_several_ways() -> None:
@@ -57,7 +57,7 @@ def test_tests_are_written_in_several_ways() -> None:
         (ASSERTS, ASSERTS),
         (ASSERTS[0], ASSERTS[:1]),
     ):
-        assert row_tests(GradedRow("", "", metadata={"tests": written}), "tests") == expected
+        assert row_tests({"tests": written}, "tests") == expected
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from hybridflow.config.schema import Malformed, TooLong
 from hybridflow.conformance.task_checks import any_text_tokenizer
 from hybridflow.errors import ConfigError, DataError
-from hybridflow.tasks import build
+from hybridflow.tasks import build, reasoning_gym_task
 from hybridflow.tasks.chat_hint import HINT
+from hybridflow.tasks.code_grader import row_tests
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.rows_task import RowsTask
+from hybridflow.tasks.text_graders import JsonSchemaGrader
 from hybridflow.trainer.task_rows import rows_changed
 from tests.tasks.written_rows import WRITERS, lines, write_jsonl, write_parquet, write_saved
 
@@ -31,6 +33,11 @@ GSM8K = [
     {"question": f"What is {n}+{n}?", "answer": f"It is twice {n}.\n#### {2 * n}", "level": n % 3} for n in range(40)
 ]
 QA = [{"question": f"{n}?", "answer": str(n)} for n in range(20)]
+CHECKS: dict[str, Callable[[Mapping[str, Any]], object]] = {  # of graders that are made without their sandboxes
+    "json_schema": JsonSchemaGrader().check_metadata,
+    "reasoning_gym": reasoning_gym_task._asked,
+    "code_tests": lambda metadata: row_tests(metadata, "tests"),
+}
 GRADED = {"train": "rows", "held_out": "rows"}
 
 
@@ -429,3 +436,25 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_options_that_cannot_be_are_named(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=said):
         build_rows(**{"path": str(write_jsonl(tmp_path, QA)), **options})
+
+
+@pytest.mark.parametrize(
+    ("grader", "row", "said"),
+    [
+        ("json_schema", {}, "metadata has no 'schema'"),
+        ("json_schema", {"schema": {"$ref": "#"}}, "refers to itself without end"),
+        ("reasoning_gym", {}, "needs rows of task=reasoning_gym"),
+        ("code_tests", {}, "'tests' of the row's metadata is None; a list of tests was expected"),
+        ("code_tests", {"tests": ["assert add("]}, "test 0 in 'tests' of the row's metadata is no Python"),
+    ],
+)
+def test_a_row_that_its_grader_could_not_grade_is_told_before_the_start(
+    grader: str, row: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    right = {"schema": {"type": "object"}, "tests": ["assert True"], "reasoning_gym": {"index": 1}}
+    file = write_jsonl(tmp_path, [*({**one, **right} for one in QA), {"question": "!", "answer": "1", **row}])
+    options = {"path": str(file), "held_out_path": str(write_parquet(tmp_path, [{**QA[0], **right}]))}
+    task = build("rows", TOKENIZER, options, metadata_checks=lambda source: [CHECKS[grader]])
+    with pytest.raises(DataError, match=rf"rows.jsonl:21 \(row .*\): .*{said}"):
+        fitted(task).look()  # type: ignore[arg-type]
+    assert any("skipped" in line for line in fitted(task, "skip").look())  # type: ignore[arg-type]
