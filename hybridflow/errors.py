@@ -43,11 +43,6 @@ class UnexpectedError(HybridFlowError):
     exit_code: ClassVar[int] = 2
 
 
-def counted(count: int, noun: str, plural: str = "") -> str:
-    """Write a number with its noun: `1 rank`, `2 ranks`."""
-    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
-
-
 def shown(value: object) -> str:
     """Show a value in a message, as Python writes it; of a long one the beginning and the end."""
     try:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybridflow.errors import ConfigError, counted
+from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
 
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         )
     terminal.say(one_line(f"exporting {saved.name} to {out}"))
     size = export(saved, out)
-    terminal.say(one_line(f"{out}: {size / 1e6:.1f} MB of weights, after {counted(saved.steps, 'step')}"))
+    terminal.say(one_line(f"{out}: {size / 1e6:.1f} MB of weights, after {saved.steps} steps"))
     if options.serve:
         model_server.serve(vllm, out, options.port)
     return model_server.chat(vllm, out, options.port) if options.chat else 0

@@ -15,7 +15,6 @@ from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
 from hybridflow.controller.deadlines import Deadlines
 from hybridflow.controller.health import Health
-from hybridflow.errors import counted
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import describe
 from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
@@ -56,7 +55,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
     placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
     supervisor = Supervisor(health=Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
-    say(f"starting {counted(slots, 'process', 'processes')} on pool {', '.join(pool.name for pool in placement.pools)}")
+    say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")
     pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
     groups: dict[str, Group] = {}
     for role in placement.roles:

@@ -13,7 +13,7 @@ from hybridflow.algorithms.schedule import Schedule, schedules, step_of
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config, TrainerConfig
 from hybridflow.controller import put
-from hybridflow.errors import HybridFlowError, counted
+from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks import Prompts, Task
@@ -195,7 +195,7 @@ def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs
     """Validate, and tell of it in numbers and in words."""
     measured = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
     accuracy = progress.accuracy[progress.steps] = measured["accuracy"]
-    line = f"after {counted(progress.steps, 'step')}: accuracy {accuracy:.3f}"
+    line = f"after {progress.steps} steps: accuracy {accuracy:.3f}"
     if "mean_grade" in measured:
         progress.mean_grade[progress.steps] = measured["mean_grade"]
         line += f", mean grade {measured['mean_grade']:.3f}"

@@ -180,7 +180,7 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             "accuracy before": before,
             "accuracy after": f"{after}  (held-out {rows})",
             **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
-            **({"best": f"{config.trainer.keep_best} {progress.best:.3f} at step {best}"} if best else {}),
+            **({"best": f"{config.trainer.keep_best} {progress.best:.3f} after {best} steps"} if best else {}),
             "steps": str(progress.steps),
             "wall time": f"{progress.seconds:.0f} s",
             "run folder": str(folder.path),

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybridflow.tasks.addition import Addition
-from tests.trainer.conftest import SIZES, Launch, Ran
+from tests.trainer.conftest import ONE_RANK, SIZES, Launch, Ran
 from tests.trainer.processes import start
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # what several tests read is run in the first
@@ -99,7 +99,7 @@ def test_plain_transformers_gets_the_same_accuracy(ppo: Ran) -> None:
 def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
     """Two training ranks, one rollout rank: an old or misplaced weight would show in the log-probs."""
     assert apart.status == 0, apart.output
-    assert "starting rollout on pool rollout: 1 rank, tensor 1" in apart.output
+    assert "starting rollout on pool rollout: 1 ranks, tensor 1" in apart.output
     assert [step["rollout/version_lag_max"] for step in apart.steps] == [0, 0, 0]
     for step in apart.steps:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
@@ -131,7 +131,7 @@ def test_an_exported_checkpoint_is_the_model_and_evaluates_as_the_run_validated(
     process = start(["export", f"{apart.folder}:3", "--out", str(out)], place, **forks)
     assert process.communicate(timeout=300)[0] and process.returncode == 0
     assert (out / "model.safetensors").read_bytes() == (apart.folder / "model/model.safetensors").read_bytes()
-    process = start(["evaluate", str(out), str(apart.folder)], place, **forks)
+    process = start(["evaluate", str(out), str(apart.folder), *ONE_RANK], place, **forks)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert ": +0.000 ± 0.000 in accuracy" in output
