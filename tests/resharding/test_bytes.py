@@ -45,12 +45,22 @@ def received_by_formula(folder: Path, layout: Layout, method: str) -> float:
     return model * (ranks - 1) / ranks
 
 
-@pytest.mark.parametrize("method", ["hybrid", "hybrid_v", "full_gather"])
-@pytest.mark.parametrize(
-    ("layout", "tied"),
-    [(layout, bool(number % 2)) for number, layout in enumerate(LAYOUTS)],
-    ids=name,
-)
+# Every layout by one method; by the others a few, and all in `make test-all`.
+BY_ALL = (Layout(), TENSOR, TURNS, LAYOUTS[-1])
+CASES = [
+    pytest.param(
+        layout,
+        bool(number % 2),
+        method,
+        id=f"{name(layout)}-{method}",
+        marks=() if method == "hybrid" or layout in BY_ALL else pytest.mark.slow,
+    )
+    for number, layout in enumerate(LAYOUTS)
+    for method in ("hybrid", "hybrid_v", "full_gather")
+]
+
+
+@pytest.mark.parametrize(("layout", "tied", "method"), CASES)
 def test_what_travels_is_planned_and_by_the_formula(
     layout: Layout, tied: bool, method: str, ranks: GetRanks, tiny: GetModel
 ) -> None:

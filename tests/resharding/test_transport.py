@@ -34,8 +34,18 @@ def check(found: list[dict[str, np.ndarray]], folder: Path, layout: Layout, dtyp
             assert arrays[key].shape == part.shape and np.array_equal(arrays[key], part), (rank, key)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=name)
-@pytest.mark.parametrize("options", [{"vocab": 250}, {"vocab": 70, "tied": True}], ids=["untied", "tied"])
+MODELS: dict[str, dict[str, object]] = {"untied": {"vocab": 250}, "tied": {"vocab": 70, "tied": True}}
+# Every layout with one of the models; with the other in `make test-all`.
+CASES = [
+    pytest.param(
+        layout, MODELS[model], id=f"{name(layout)}-{model}", marks=pytest.mark.slow if (number + other) % 2 else ()
+    )
+    for number, layout in enumerate(LAYOUTS)
+    for other, model in enumerate(MODELS)
+]
+
+
+@pytest.mark.parametrize(("layout", "options"), CASES)
 def test_shards_are_slices_of_the_whole(
     layout: Layout, options: dict[str, object], ranks: GetRanks, tiny: GetModel
 ) -> None:
