@@ -98,7 +98,7 @@ def serve(listening: socket.socket) -> None:
     while listening in select.select([0, listening], [], [])[0]:
         for name in IMPORTED:
             importlib.import_module(name)
-        gc.freeze()  # forks need not look through what they share
+        gc.freeze()  # as `tests.preloaded` does
         client, _ = listening.accept()
         if os.fork() == 0:
             listening.close()

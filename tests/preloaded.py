@@ -6,6 +6,7 @@ what belongs to one rank is set after the fork.
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hybridflow.parallel import host_address
@@ -20,3 +21,5 @@ import transformers  # noqa: F401
 from vllm import LLM  # noqa: F401
 
 from hybridflow.engines.megatron import engine as megatron_engine  # noqa: F401
+
+gc.freeze()  # forks need not look through a million objects, which they share, at each collection
