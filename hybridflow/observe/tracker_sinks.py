@@ -214,9 +214,13 @@ def _settings(context: SinkContext) -> dict[str, Any]:
 
 
 def _of_mlflow(name: str) -> str:
-    """Return a name as MLflow takes it, whose names are paths of files: `validation/pass@4` has an `_` there."""
+    """Return a name as MLflow takes it, whose names are paths of files: `validation/pass@4` has an `_` there.
+
+    A file is no folder of others, so `validation/accuracy/SOURCE` is `validation/accuracy.SOURCE`.
+    """
     parts = (re.sub(r"[^\w. -]", "_", part) for part in name.split("/"))
-    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
+    group, *inside = ("_" if part in ("", ".", "..") else part for part in parts)
+    return "/".join([group, ".".join(inside)]) if inside else group
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from hybridflow.config import Config
+from hybridflow.config.compose import configs_dir
 from hybridflow.config.model_roles import BY_MODEL, section, with_models
 from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.models.weight_files import why_broken
@@ -87,7 +88,12 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     folder = Path(path)
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
-        return f"the run {run} leaves it there at its end: hybridflow {subcommand} experiment={run}"
+        ours = (configs_dir() / "experiment" / f"{run}.yaml").is_file()
+        return f"the run {run} leaves it there at its end" + (
+            f": hybridflow {subcommand} experiment={run}" if ours else ""
+        )
+    if (folder / "model" / "config.json").is_file():
+        return f"it is a run folder: give the model in it, {folder / 'model'}"
     if subcommand != "sft":
         return f"give the folder of a {subcommand.removeprefix('train-')} model; hybridflow {subcommand} makes one"
     layers = re.search(r"(\d+)_layers$", folder.name)

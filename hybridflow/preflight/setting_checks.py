@@ -5,6 +5,7 @@ Imports neither vLLM nor Ray, and torch only to ask the components of algorithms
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -24,6 +25,8 @@ from hybridflow.preflight import (
     unused_settings,
 )
 from hybridflow.preflight.model_checks import Facts
+
+MEASURED = re.compile(r"(accuracy|mean_grade)(_se)?|failed_grades|(pass|maj)@\d+|loss|sign_accuracy")  # by a validation
 
 
 def problems(
@@ -129,6 +132,13 @@ def _validation(config: Config) -> Iterator[str]:
             "trainer.validation_temperature = 0; give it the temperature that the model is used with, such as 1"
         )
     yield from validation_sets.problems(config)
+    place = settings.keep_best.split("/")
+    metric = place[1] if place[0] in settings.validation_sets and place[1:] else place[0]
+    if settings.keep_best and not MEASURED.fullmatch(metric):
+        yield (
+            f"trainer.keep_best: {settings.keep_best!r} given; a metric of validations was expected, such as accuracy, "
+            "mean_grade, pass@4 or, of a reward model, loss: [SET/]METRIC[/SOURCE], see docs/metrics.md"
+        )
 
 
 def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

@@ -206,6 +206,12 @@ def test_missing_model_folders_say_how_to_make_them(workplace, capsys):
     assert "hybridflow model addition --out models/addition" in capsys.readouterr().err
     assert main(["train", "experiment=smollm2"]) == 2
     assert "hybridflow model smollm2 --out models/smollm2-135m-instruct" in capsys.readouterr().err
+    assert main([*TRAIN, "actor.model.path=runs/mine/model"]) == 2
+    assert "(no config.json); the run mine leaves it there at its end (actor.model.path=" in capsys.readouterr().err
+    (workplace / "runs/mine/model").mkdir(parents=True)
+    (workplace / "runs/mine/model/config.json").write_text("{}")
+    assert main([*TRAIN, "actor.model.path=runs/mine"]) == 2
+    assert "it is a run folder: give the model in it, runs/mine/model" in capsys.readouterr().err
 
 
 def test_problems_name_the_users_file_and_line(workplace, ran, capsys):

@@ -58,6 +58,20 @@ def test_a_set_that_cannot_be_is_named(name: str, given: Any, told: str) -> None
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("metric", "known"),
+    [
+        *(("accuracy", True), ("pass@4", True), ("big/mean_grade", True), ("accuracy/hard", True), ("", True)),
+        *(("acc", False), ("big/acc", False), ("validation/accuracy", False), ("small/accuracy", False)),
+    ],
+)
+def test_the_metric_of_the_best_checkpoint_is_one_that_validations_have(metric: str, known: bool) -> None:
+    config = with_sets(big={"name": "addition"})
+    config.trainer.keep_best = metric
+    told = [line for line in setting_checks.problems(config) if line.startswith(f"trainer.keep_best: {metric!r} given")]
+    assert len(told) == (not known)
+
+
 def test_several_greedy_answers_are_all_the_same() -> None:
     config = with_sets()
     config.trainer.validation_samples = 4

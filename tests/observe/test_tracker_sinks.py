@@ -40,7 +40,7 @@ def interrupted_and_resumed(folder: Path, sink: str, **options: object) -> None:
         with open_sinks([sink, "jsonl"], context(folder, sink, steps_taken, **options)) as sinks:
             for step in range(steps_taken, 4):
                 if step % 2 == 0 and (step, steps_taken) != (2, 2):
-                    sinks.log_validation(step, {"accuracy": step / 8})
+                    sinks.log_validation(step, {"accuracy": step / 8, "accuracy/easy": 1.0})
                 sinks.log_step(step, {"reward/mean": reward + step, "actor/kl": float("nan")})
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         if not steps_taken:
@@ -71,9 +71,10 @@ def test_tensorboards_writer_needs_neither_torch_nor_tensorflow(tmp_path: Path) 
     ("name", "taken"),
     [
         ("reward/mean", "reward/mean"),
-        ("validation/pass@4/a:b", "validation/pass_4/a_b"),
-        ("validation/accuracy/../x", "validation/accuracy/_/x"),
-        ("a//b é", "a/_/b é"),
+        ("actor.model.path", "actor.model.path"),
+        ("validation/pass@4/a:b", "validation/pass_4.a_b"),
+        ("validation/accuracy/../x", "validation/accuracy._.x"),
+        ("a//b é", "a/_.b é"),
     ],
 )
 def test_mlflow_takes_every_name(name: str, taken: str) -> None:
@@ -94,6 +95,7 @@ def test_mlflow_keeps_one_run_in_the_run_folder(tmp_path: Path, monkeypatch: pyt
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "mine/0" and run.info.status == "FINISHED"
     assert run.data.params["algorithm.name"] == "ppo" and run.data.metrics["reward/mean"] == 13.0
+    assert run.data.metrics["validation/accuracy.easy"] == 1.0, "of a source, beside that of all"
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "reward/mean")]
     assert sorted(steps) == [0, 1, 2, 2, 3, 3]
 
