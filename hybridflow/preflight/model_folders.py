@@ -89,9 +89,8 @@ def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:
     if folder.name == "model" and folder.parent.parent == Path(root):
         run = folder.parent.name
         ours = (configs_dir() / "experiment" / f"{run}.yaml").is_file()
-        return f"the run {run} leaves it there at its end" + (
-            f": hybridflow {subcommand} experiment={run}" if ours else ""
-        )
+        given = f"experiment={run}" if ours else f"… run.name={run}"
+        return f"the run {run} leaves it there at its end: hybridflow {subcommand} {given}"
     if (folder / "model" / "config.json").is_file():
         return f"it is a run folder: give the model in it, {folder / 'model'}"
     if subcommand != "sft":

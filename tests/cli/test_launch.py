@@ -179,11 +179,11 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
         ([*TRAIN[1:], "reward.worker=model", "reward.model.path=x"], "x is not a model folder (no config.json); give"),
         (
             [*TRAIN[1:], "reward.worker=model", "reward.model.path=runs/a/model"],
-            "the run a leaves it there at its end: hybridflow train-reward experiment=a",
+            "the run a leaves it there at its end: hybridflow train-reward … run.name=a",
         ),
         (
             [*TRAIN[1:], "algorithm=safe_rlhf", "cost.worker=cost_model", "cost.model.path=runs/a/model"],
-            "the run a leaves it there at its end: hybridflow train-cost experiment=a",
+            "the run a leaves it there at its end: hybridflow train-cost … run.name=a",
         ),
         (
             [*TRAIN[1:], "algorithm=reward_model"],
@@ -207,7 +207,10 @@ def test_missing_model_folders_say_how_to_make_them(workplace, capsys):
     assert main(["train", "experiment=smollm2"]) == 2
     assert "hybridflow model smollm2 --out models/smollm2-135m-instruct" in capsys.readouterr().err
     assert main([*TRAIN, "actor.model.path=runs/mine/model"]) == 2
-    assert "(no config.json); the run mine leaves it there at its end (actor.model.path=" in capsys.readouterr().err
+    assert (
+        "(no config.json); the run mine leaves it there at its end: hybridflow sft … run.name=mine (actor"
+        in capsys.readouterr().err
+    )
     (workplace / "runs/mine/model").mkdir(parents=True)
     (workplace / "runs/mine/model/config.json").write_text("{}")
     assert main([*TRAIN, "actor.model.path=runs/mine"]) == 2
