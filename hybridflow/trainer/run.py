@@ -182,7 +182,7 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
             **({"best": f"{config.trainer.keep_best} {progress.best:.3f} after {best} steps"} if best else {}),
             "steps": str(progress.steps),
-            "wall time": f"{progress.seconds:.0f} s",
+            "wall time": f"{progress.seconds:.0f} s, without the start",
             "run folder": str(folder.path),
             "model": str(folder.model),
         },
