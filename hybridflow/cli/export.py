@@ -32,9 +32,16 @@ def run(argv: Sequence[str]) -> int:
     terminal.say(one_line(f"exporting {saved.name} to {out}"))
     size = export(saved, out)
     terminal.say(one_line(f"{out}: {size / 1e6:.1f} MB of weights, after {saved.steps} steps"))
+    if not served:
+        return 0
+    from hybridflow.parallel.platform import platform
+
+    config = saved.config
+    cache = config.rollout.kv_cache_gib if platform().name == "cpu" else 0.0
+    server = model_server.Server(vllm, out, options.port, config.actor.model.dtype.value, cache)
     if options.serve:
-        model_server.serve(vllm, out, options.port)
-    return model_server.chat(vllm, out, options.port) if options.chat else 0
+        model_server.serve(server)
+    return model_server.chat(server)
 
 
 def _parser() -> argparse.ArgumentParser:

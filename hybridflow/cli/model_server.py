@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
@@ -27,6 +28,34 @@ HOST = "127.0.0.1"
 STARTS_WITHIN_S = 600.0
 ENDS_WITHIN_S = 30.0  # after which it is killed
 PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Server:
+    """vLLM's server of a model.
+
+    Attributes:
+        vllm: vLLM's command.
+        model: the folder; its last name is the model's in requests.
+        dtype: the number format that the run generated with; vLLM would take another for float32.
+        cpu_cache_gib: where it serves on a CPU, the size of its cache, as it would take nearly all memory; 0: on a GPU.
+    """
+
+    vllm: Sequence[str]
+    model: Path
+    port: int
+    dtype: str
+    cpu_cache_gib: float = 0.0
+
+    @property
+    def command(self) -> list[str]:
+        """The command that serves on this machine alone, with the model's own generation settings."""
+        on_cpu = ["--kv-cache-memory-bytes", str(int(self.cpu_cache_gib * 2**30)), "--enforce-eager"]
+        return [
+            *(*self.vllm, "serve", str(self.model), "--host", HOST, "--port", str(self.port)),
+            *("--served-model-name", self.model.name, "--generation-config", str(self.model), "--dtype", self.dtype),
+            *(on_cpu if self.cpu_cache_gib else []),
+        ]
 
 
 def vllm_command() -> list[str]:
@@ -46,28 +75,20 @@ def check_port(port: int) -> None:
             raise ConfigError(f"--port {port}: {error}; give another, from 1024 to 65535") from error
 
 
-def server(vllm: Sequence[str], model: Path, port: int) -> list[str]:
-    """Return the command that serves a model on this machine alone, with its own generation settings."""
-    return [
-        *(*vllm, "serve", str(model), "--host", HOST, "--port", str(port)),
-        *("--served-model-name", model.name, "--generation-config", str(model)),
-    ]
-
-
-def serve(vllm: Sequence[str], model: Path, port: int) -> None:
+def serve(server: Server) -> None:
     """Become the server, so that signals are its own: nothing of ours is left to outlive or to end it. No return."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(vllm[0], server(vllm, model, port), _environment())
+    os.execve(server.command[0], server.command, _environment())
 
 
-def chat(vllm: Sequence[str], model: Path, port: int) -> int:
+def chat(server: Server) -> int:
     """Chat with the model in this terminal; return the chat's exit status.
 
     Raises HybridFlowError with the server's last words if it does not start.
     """
-    with _interrupted_by_signals(), _served(vllm, model, port):
-        return subprocess.call([*vllm, "chat", "--url", f"http://{HOST}:{port}/v1"], env=_environment())
+    with _interrupted_by_signals(), _served(server):
+        return subprocess.call([*server.vllm, "chat", "--url", f"http://{HOST}:{server.port}/v1"], env=_environment())
 
 
 @contextmanager
@@ -82,14 +103,13 @@ def _interrupted_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _served(vllm: Sequence[str], model: Path, port: int) -> Iterator[None]:
+def _served(server: Server) -> Iterator[None]:
     """Serve while the block runs; a Ctrl-C in the terminal is the chat's."""
-    log = model.with_name(f"{model.name}-server.log")
-    command = server(vllm, model, port)
+    log = server.model.with_name(f"{server.model.name}-server.log")
     with (
         log.open("w") as said,
         subprocess.Popen(
-            command,
+            server.command,
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -100,7 +120,7 @@ def _served(vllm: Sequence[str], model: Path, port: int) -> Iterator[None]:
     ):
         try:
             terminal.say(one_line(f"starting the server; what it says goes to {log}"))
-            _wait_until_healthy(process, port, log)
+            _wait_until_healthy(process, server.port, log)
             yield
         finally:
             _end(process)

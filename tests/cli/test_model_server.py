@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybridflow.cli import model_server
+from hybridflow.cli.model_server import Server
 from hybridflow.errors import ConfigError, HybridFlowError
 
 VLLM = f"""#!{sys.executable}
@@ -31,7 +32,7 @@ elif sys.argv[1] == "chat":
     sys.exit(int(input()))
 sys.exit("no such model")
 """
-CHAT = "import sys; from pathlib import Path; from hybridflow.cli.model_server import chat; "
+CHAT = "import sys; from pathlib import Path; from hybridflow.cli.model_server import Server, chat; "
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def vllm(tmp_path: Path) -> list[str]:
 
 
 def start_chat(vllm: list[str], folder: Path, port: int) -> subprocess.Popen[str]:
-    code = f"{CHAT} sys.exit(chat({vllm!r}, Path('model'), {port}))"
+    code = f"{CHAT} sys.exit(chat(Server({vllm!r}, Path('model'), {port}, 'float32')))"
     own = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=own, stdin=pipe, stderr=pipe, text=True)
@@ -61,19 +62,22 @@ def is_served(port: int) -> bool:
         return trial.connect_ex((model_server.HOST, port)) == 0
 
 
-def test_the_server_listens_on_this_machine_alone() -> None:
-    command = model_server.server(["vllm"], Path("out/mine"), 8001)
+def test_the_server_listens_on_this_machine_alone_and_takes_no_more_memory_than_the_run() -> None:
+    command = Server(["vllm"], Path("out/mine"), 8001, "float32", cpu_cache_gib=0.5).command
     assert command[:7] == ["vllm", "serve", "out/mine", "--host", "127.0.0.1", "--port", "8001"]
-    assert command[-4:] == ["--served-model-name", "mine", "--generation-config", "out/mine"]
+    names = ["--served-model-name", "mine", "--generation-config", "out/mine", "--dtype", "float32"]
+    assert command[7:] == [*names, "--kv-cache-memory-bytes", str(2**29), "--enforce-eager"]
+    assert Server(["vllm"], Path("out/mine"), 8001, "float32").command == command[:13], "on a GPU that is vLLM's to say"
 
 
 def test_the_server_takes_our_place(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *given: done.append(given))
     monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
-    model_server.serve(["/bin/vllm"], Path("mine"), 8001)
+    server = Server(["/bin/vllm"], Path("mine"), 8001, "bfloat16")
+    model_server.serve(server)
     ((path, argv, environment),) = done
-    assert (path, argv) == ("/bin/vllm", model_server.server(["/bin/vllm"], Path("mine"), 8001))
+    assert (path, argv) == ("/bin/vllm", server.command)
     assert environment["VLLM_NO_USAGE_STATS"] == "1" and environment["VLLM_HOST_IP"] == "127.0.0.1"
 
 
@@ -109,4 +113,4 @@ def test_nothing_is_left_of_a_chat_that_ended(
 def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path, port: int, vllm: list[str]) -> None:
     Path(vllm[0]).write_text(f"#!{sys.executable}\nraise SystemExit('no such model')\n")
     with pytest.raises(HybridFlowError, match=r"the server ended with status 1: no such model \(.*mine-server.log\)"):
-        model_server.chat(vllm, tmp_path / "mine", port)
+        model_server.chat(Server(vllm, tmp_path / "mine", port, "float32"))
