@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -146,12 +147,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def _cause(log: Path) -> str:
+    """Return why a server ended: the first error in its log, as those of its other processes follow from that."""
+    said = log.read_text(errors="replace").strip()
+    errors = re.findall(r"\w*(?:Error|Exception): .+", said)
+    return errors[0] if errors else said.rpartition("\n")[2]
+
+
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     end = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < end:
         if process.poll() is not None:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise HybridFlowError(f"the server ended with status {process.returncode}: {''.join(last)} ({log})")
+            raise HybridFlowError(f"the server ended with status {process.returncode}: {_cause(log)} ({log})")
         try:
             with urlopen(f"http://{HOST}:{port}/health", timeout=5):
                 return

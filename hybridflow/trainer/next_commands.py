@@ -13,11 +13,12 @@ ANEW = ("trainer.steps=", "trainer.resume=")  # of the command that made a run, 
 SWEEPS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
-def next_commands(run: Path, *, answers: bool, steps: int, argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+def next_commands(run: Path, name: str, *, answers: bool, steps: int, argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield what can be done with a run, and the command.
 
     Args:
         run: its folder, as the user has it.
+        name: `run.name`; a job of a sweep is `SWEEP/NUMBER`.
         answers: its model answers prompts, and is no reward model.
         steps: those to go on to; 0 if no checkpoint was kept.
         argv: the command line that made the run.
@@ -25,7 +26,7 @@ def next_commands(run: Path, *, answers: bool, steps: int, argv: Sequence[str]) 
     own = shlex.quote(str(run))
     if answers:
         yield "evaluate", f"hybridflow evaluate {own}"
-    yield "export", f"hybridflow export {own} --out {shlex.quote(str(_free(EXPORTS / run.name)))}"
+    yield "export", f"hybridflow export {own} --out {shlex.quote(str(_free(EXPORTS / name.replace('/', '-'))))}"
     yield "continue", _continued(argv, steps) if steps else "not possible: trainer.save_every keeps checkpoints"
 
 

@@ -190,5 +190,6 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
     saved = Checkpoints(folder.checkpoints).newest() is not None
     more = 2 * max(config.trainer.steps, 1) if saved else 0
     own = run_folder_checks.folder_of(config)
-    for what, command in next_commands(own, answers=rows == "prompts", steps=more, argv=sys.orig_argv):
+    answers = rows == "prompts"
+    for what, command in next_commands(own, config.run.name, answers=answers, steps=more, argv=sys.orig_argv):
         live.say(f"{what}: {command}")

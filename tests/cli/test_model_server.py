@@ -110,7 +110,19 @@ def test_nothing_is_left_of_a_chat_that_ended(
     assert not is_served(port) and not Path(f"/proc/{(tmp_path / 'server.pid').read_text()}").exists()
 
 
-def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path, port: int, vllm: list[str]) -> None:
-    Path(vllm[0]).write_text(f"#!{sys.executable}\nraise SystemExit('no such model')\n")
-    with pytest.raises(HybridFlowError, match=r"the server ended with status 1: no such model \(.*mine-server.log\)"):
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("raise SystemExit('no such model')", "no such model"),
+        (
+            "print('ValueError: no memory', flush=True); raise RuntimeError('See root cause above')",
+            "ValueError: no memory",
+        ),
+    ],
+)
+def test_a_server_that_does_not_start_is_told_with_the_cause(
+    tmp_path: Path, port: int, vllm: list[str], program: str, told: str
+) -> None:
+    Path(vllm[0]).write_text(f"#!{sys.executable}\n{program}\n")
+    with pytest.raises(HybridFlowError, match=rf"the server ended with status 1: {told} \(.*mine-server.log\)"):
         model_server.chat(Server(vllm, tmp_path / "mine", port, "float32"))

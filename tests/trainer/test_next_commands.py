@@ -14,7 +14,7 @@ TRAIN = ["python", "/venv/bin/hybridflow", "train", "experiment=sums", "'rollout
 
 
 def commands(argv: list[str], steps: int = 6, *, answers: bool = True) -> dict[str, str]:
-    return dict(next_commands(RUN, answers=answers, steps=steps, argv=argv))
+    return dict(next_commands(RUN, RUN.name, answers=answers, steps=steps, argv=argv))
 
 
 def test_they_are_of_the_run_and_can_be_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +33,11 @@ def test_they_are_of_the_run_and_can_be_run_as_they_stand(tmp_path: Path, monkey
 )
 def test_what_made_other_runs_too_is_not_repeated(argv: list[str]) -> None:
     assert commands(argv)["continue"] == "trainer.steps=6, or another number, added to the same command"
+
+
+def test_the_model_of_a_job_of_a_sweep_is_named_after_the_sweep() -> None:
+    told = dict(next_commands(Path("runs/sums/3"), "sums/3", answers=True, steps=0, argv=TRAIN))
+    assert told["export"] == "hybridflow export runs/sums/3 --out models/sums-3"
 
 
 def test_a_module_is_the_command_too() -> None:
