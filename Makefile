@@ -86,8 +86,8 @@ test-fast: setup ## while writing: the tests that start no ranks, no Ray and no 
 test: lint ## before a commit: lint and all tests but the slow ones (about fifteen minutes)
 	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
 
-test-all: lint ## lint and every test, also whole matrices of models and layouts
-	$(PYTEST) -m "not system" $(PYTEST_ARGS)
+test-all: lint ## lint and every test, also whole matrices of models and layouts, with more examples
+	$(PYTEST) -m "not system" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-system: setup ## the tests that need programs of the system: bubblewrap
 	$(PYTEST) -m system $(PYTEST_ARGS)

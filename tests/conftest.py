@@ -18,8 +18,10 @@ from tests.spmd import Ranks, lacking
 from tests.tiny import tiny_model
 
 # The first call of a torch operation takes long, and the machine may be busy: time is not what these tests judge.
-settings.register_profile("hybridflow", deadline=None, max_examples=50, derandomize=True)
-settings.load_profile("hybridflow")
+# `make test-all` asks for the thorough profile.
+settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=200, derandomize=True)
+settings.load_profile("quick")
 
 GetRanks = Callable[[int], Ranks]
 GetModel = Callable[..., Path]
@@ -44,6 +46,11 @@ def environment_of_forks(config: pytest.Config) -> dict[str, str]:
         config.stash[FORKS] = server.enter_context(fork_server())
         config.add_cleanup(server.close)
     return config.stash[FORKS]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file of which `-m` wants no test: those of ranks import the engines, which takes seconds."""
+    return True if units.unwanted(collection_path, config.option.markexpr) else None
 
 
 @pytest.hookimpl(trylast=True)

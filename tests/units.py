@@ -6,7 +6,9 @@ the engines twice to fork ranks from. All other tests go out by the file, as a p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,14 @@ def unit_of(nodeid: str) -> str:
     """The tests that this one runs with: a unit's name, or its file."""
     file = nodeid.split("::")[0]
     return next((name for name, places in UNITS.items() if file.startswith(places)), file)
+
+
+def unwanted(file: Path, expression: str) -> bool:
+    """Tell whether all tests of a file have a mark that `-m "not this and not that"` is without."""
+    if not (file.suffix == ".py" and re.fullmatch(r"not \w+( and not \w+)*", expression)):
+        return False
+    marks = "".join(re.findall(r"^pytestmark = .*(?:\n[ \])].*)*", file.read_text("utf-8"), re.MULTILINE))
+    return any(f"pytest.mark.{name}" in re.split(r"[^\w.]", marks) for name in re.findall(r"not (\w+)", expression))
 
 
 def longest_first(items: list[pytest.Item]) -> None:

@@ -105,7 +105,7 @@ def test_a_run_that_began_has_its_own_record(tmp_path: Path) -> None:
     assert read(tmp_path) == Record("other")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(content=st.binary(max_size=30) | OBJECTS.map(encoded))
 def test_any_record_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.getbasetemp() / "recorded"

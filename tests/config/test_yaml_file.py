@@ -77,7 +77,7 @@ def test_what_a_user_may_write_is_read(tmp_path: Path, head: str) -> None:
     assert (found.run.seed, found.task.options["b"], len(found.task.options["d"])) == (3, [1, 2], 2000)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.binary(max_size=200) | st.text(alphabet="-:{}[],&*a1<! \n\t'\"|>%@#?~.", max_size=60).map(str.encode))
 def test_any_bytes_are_settings_or_a_config_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.yaml"

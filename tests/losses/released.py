@@ -39,11 +39,14 @@ class Table(torch.nn.Module):
 def trl() -> SimpleNamespace:
     """TRL's trainers, from beside the environment, where `make setup` puts them, or from it.
 
-    They are imported without vLLM, which they do not need for a loss and which takes half a minute.
+    They are imported without vLLM, which they do not need for a loss and which takes half a minute, and without the
+    trackers.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(sys.prefix) / "parity"))
-        patch.setitem(sys.modules, "vllm", None)
+        for name in ("vllm", "mlflow", "wandb"):
+            if name not in sys.modules:
+                patch.setitem(sys.modules, name, None)
         from accelerate import Accelerator
         from trl import DPOTrainer, GRPOTrainer, RewardTrainer, RLOOTrainer
 

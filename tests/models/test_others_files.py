@@ -44,7 +44,7 @@ ROPE = st.dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(st.dictionaries(FIELDS, ANYTHING | ROPE, max_size=3))
 def test_any_config_is_a_shape_or_a_value_error(changes: dict[str, Any]) -> None:
     try:
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert read_shape(tmp_path).hidden == 64
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_an_object_or_a_value_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "any.json"
@@ -166,7 +166,7 @@ def test_tensors_that_are_missing_or_of_another_shape_are_named(model: Path) -> 
     assert "has shape (96, 64); by config.json it is (100, 64)" in (why_broken(model, shape_of(config)) or "")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(index=ANYTHING | st.dictionaries(st.just("weight_map"), ANYTHING | st.dictionaries(st.text(), st.text())))
 def test_any_index_is_told(tmp_path_factory: pytest.TempPathFactory, index: Any) -> None:
     folder = tmp_path_factory.getbasetemp() / "indexed"

@@ -176,7 +176,7 @@ TENSOR, PIPELINE = st.sampled_from([1, 1, 2, 3, 4, 6]), st.sampled_from([1, 1, 2
 SOUND = load()
 
 
-@settings(max_examples=500)
+@settings(max_examples=6 * settings.default.max_examples)
 @given(
     model=st.builds(
         sizes,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.checksums import MODULUS, checksum, differing
 from tests.conftest import GetModel, GetRanks
-from tests.resharding import rank_functions
 
 values = st.lists(st.floats(width=32), min_size=2, max_size=40)
 
@@ -50,6 +49,8 @@ def test_what_differs_and_what_is_missing_is_named() -> None:
 @pytest.mark.parametrize("fault", ["spoils", "loses"])
 def test_all_ranks_are_told_which_rank_has_which_weight_wrong(fault: str, ranks: GetRanks, tiny: GetModel) -> None:
     """And no rank generates with it."""
+    from tests.resharding import rank_functions  # the engines, which the tests above do without
+
     folder, layout = tiny(vocab=70, tied=True), Layout(2, generation=(1, 1))
     name = "model.layers.2.self_attn.k_proj.weight"
     said = ranks(2).run(rank_functions.spoiled, folder, layout, 1, **{fault: name})
@@ -62,6 +63,8 @@ def test_all_ranks_are_told_which_rank_has_which_weight_wrong(fault: str, ranks:
 
 @pytest.mark.ranks
 def test_ranks_that_have_planned_otherwise_are_named(ranks: GetRanks, tiny: GetModel) -> None:
+    from tests.resharding import rank_functions
+
     folder, layout = tiny(vocab=70, tied=True), Layout(2, 2, generation=(1, 1))
     said = set(ranks(4).run(rank_functions.unlike, folder, layout, 2))
     assert len(said) == 1

@@ -10,8 +10,9 @@ from tests.conftest import GetModel
 from tests.resharding import rank_functions
 from tests.spmd import Ranks
 
+pytestmark = pytest.mark.ranks
 
-@pytest.mark.ranks
+
 def test_versions(ranks1: Ranks, tiny: GetModel) -> None:
     folder = tiny(vocab=250)
     n = len(table(read_shape(folder)))

@@ -193,7 +193,7 @@ def manifest_of(folder: Path, **changes: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(whole), encoding="utf-8")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(changes=st.dictionaries(KEYS, ANYTHING, max_size=2))
 def test_any_manifest_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]) -> None:
     folder = tmp_path_factory.getbasetemp() / "step-000010"

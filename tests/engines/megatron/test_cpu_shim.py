@@ -14,6 +14,8 @@ from tests.engines import reference
 from tests.engines.megatron import shim_rank_functions
 from tests.spmd import Ranks
 
+pytestmark = pytest.mark.ranks
+
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="the shim is not used beside a GPU")
 
 
@@ -26,7 +28,6 @@ def fresh() -> Iterator[Ranks]:
 
 
 @on_a_cpu
-@pytest.mark.ranks
 def test_every_patch_is_still_needed_and_none_is_applied_beside_a_gpu(fresh: Ranks) -> None:
     """When this fails, take the named patch out of the shim."""
     [pending] = fresh.run(shim_rank_functions.pending_beside_a_gpu)
@@ -35,7 +36,6 @@ def test_every_patch_is_still_needed_and_none_is_applied_beside_a_gpu(fresh: Ran
 
 
 @on_a_cpu
-@pytest.mark.ranks
 def test_training_fails_without_any_one_of_the_patches(ranks2: Ranks, tiny: GetModel) -> None:
     """The one above says that Megatron asks for CUDA there; this one that we come by."""
     folder = tiny(architecture="qwen2", vocab=70, tied=True)
@@ -44,7 +44,6 @@ def test_training_fails_without_any_one_of_the_patches(ranks2: Ranks, tiny: GetM
         assert [name for name, way in found.items() if not way] == []
 
 
-@pytest.mark.ranks
 def test_the_scratch_buffer_is_still_ours_to_make(ranks2: Ranks, tiny: GetModel) -> None:
     """On every platform, since we make no global groups. When this fails, take it out of `build_model`."""
     folder = tiny(architecture="qwen2", vocab=70, tied=True)
@@ -53,7 +52,6 @@ def test_the_scratch_buffer_is_still_ours_to_make(ranks2: Ranks, tiny: GetModel)
 
 
 @on_a_cpu
-@pytest.mark.ranks
 def test_after_the_shim_nothing_is_needed_and_states_are_kept_apart(fresh: Ranks) -> None:
     [left] = fresh.run(shim_rank_functions.pending_after_the_shim)
     assert left <= set(cpu_shim.WITH_CUDA_CALLS)
@@ -65,7 +63,6 @@ def test_after_the_shim_nothing_is_needed_and_states_are_kept_apart(fresh: Ranks
     assert all(np.array_equal(x, y) for x, y in zip(again, drawn[0], strict=True))
 
 
-@pytest.mark.ranks
 def test_another_version_is_refused(fresh: Ranks) -> None:
     [(said, patched)] = fresh.run(shim_rank_functions.apply_to_another_version)
     assert said == "the CPU shim is for megatron-core 0.16.1; 0.17.0 is installed" and not patched

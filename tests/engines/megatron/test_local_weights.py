@@ -14,8 +14,9 @@ from tests.conftest import GetModel
 from tests.engines.megatron import rank_functions
 from tests.spmd import Ranks
 
+pytestmark = pytest.mark.ranks
 
-@pytest.mark.ranks
+
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_a_rank_reads_the_bytes_of_its_parameters(tied: bool, ranks4: Ranks, tiny: GetModel, tmp_path: Path) -> None:
     """From a folder of several files, on TP 2 × PP 2; and what is written is what was read."""
