@@ -35,8 +35,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> units.ByUnit
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Give pytest-xdist's processes one server of forks, so that the engines are imported once for all of them."""
-    node.workerinput["forks"] = environment_of_forks(node.config)
+    """Give pytest-xdist's processes one server of forks, so that the engines are imported once for all of them.
+
+    Without tests on ranks nothing is forked.
+    """
+    if "ranks" not in units.left_out(node.config.option.markexpr):
+        node.workerinput["forks"] = environment_of_forks(node.config)
 
 
 def environment_of_forks(config: pytest.Config) -> dict[str, str]:

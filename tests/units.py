@@ -40,12 +40,17 @@ def unit_of(nodeid: str) -> str:
     return next((name for name, places in UNITS.items() if file.startswith(places)), file)
 
 
+def left_out(expression: str) -> list[str]:
+    """The marks that `-m "not this and not that"` is without."""
+    return re.findall(r"not (\w+)", expression) if re.fullmatch(r"not \w+( and not \w+)*", expression) else []
+
+
 def unwanted(file: Path, expression: str) -> bool:
-    """Tell whether all tests of a file have a mark that `-m "not this and not that"` is without."""
-    if not (file.suffix == ".py" and re.fullmatch(r"not \w+( and not \w+)*", expression)):
+    """Tell whether all tests of a file have a mark that `-m` is without."""
+    if file.suffix != ".py" or not (names := left_out(expression)):
         return False
     marks = "".join(re.findall(r"^pytestmark = .*(?:\n[ \])].*)*", file.read_text("utf-8"), re.MULTILINE))
-    return any(f"pytest.mark.{name}" in re.split(r"[^\w.]", marks) for name in re.findall(r"not (\w+)", expression))
+    return bool({f"pytest.mark.{name}" for name in names}.intersection(re.split(r"[^\w.]", marks)))
 
 
 def longest_first(items: list[pytest.Item]) -> None:
