@@ -63,6 +63,7 @@ class FittedTask(PreferenceTask):
         self.template_options = task.template_options
         self.chat_form = task.chat_form
         self.source_names = task.source_names
+        self.question_hashes = task.question_hashes
         self.fingerprint = task.fingerprint
         self._surveys: dict[str, Survey] = {}
         self._left: dict[str, np.ndarray] = {}

@@ -14,7 +14,7 @@ from hybridflow.errors import OTHER_REASON, ConfigError, DataError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.tasks.preference_task import PreferenceTask
 from hybridflow.tasks.row_order import Portion, whole_shares
-from hybridflow.tasks.task import Example, Task, tasks
+from hybridflow.tasks.task import SPLITS, Example, Task, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +63,9 @@ class Mixture(PreferenceTask):
         names = {name: task.source_names for name, task in self.sources.items()}
         if None not in names.values():
             self.source_names = frozenset(own or name for name, told in names.items() for own in told or ())
+        known = [task.question_hashes for task in self.sources.values() if task.question_hashes is not None]
+        if known:
+            self.question_hashes = {split: np.unique(np.concatenate([own[split] for own in known])) for split in SPLITS}
         told = [f"{name} {task.fingerprint}" for name, task in self.sources.items() if task.fingerprint]
         self.fingerprint = blake2b("\n".join(told).encode(), digest_size=16).hexdigest() if told else ""
         self._numberings: dict[str, Numbering] = {}

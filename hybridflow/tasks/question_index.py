@@ -30,6 +30,7 @@ class QuestionIndex:
         repeated: rows of `train` that ask what one before them asks.
         unanswered: rows without an answer.
         source_names: what the sources of rows are called; None: they are too many to be listed.
+        hashes: by split, what its rows ask, each question once, [n] uint64.
     """
 
     numbers: Mapping[str, np.ndarray]
@@ -40,6 +41,7 @@ class QuestionIndex:
     repeated: int
     unanswered: int
     source_names: frozenset[str] | None
+    hashes: Mapping[str, np.ndarray]
 
 
 def question_hash(question: Question) -> int:
@@ -86,15 +88,17 @@ def index_questions(rows: Rows, mapper: Mapper, first_held_out: int | None, frac
     measured = measured[np.argsort(hashes[measured], kind="stable")]
     numbers = {"train": train, "held_out": measured, "warmup": train}
     asked = hashes[train[sound[train]]]
+    learned = np.unique(asked)
     return QuestionIndex(
         numbers,
         {split: np.flatnonzero(~sound[members]).tolist() for split, members in numbers.items()},
         frozenset(read.carries),
         read.fingerprint,
         shared=int(shared.sum()),
-        repeated=len(asked) - len(np.unique(asked)),
+        repeated=len(asked) - len(learned),
         unanswered=read.unanswered,
         source_names=frozenset(read.source_names) if len(read.source_names) <= MOST_SOURCES else None,
+        hashes={"train": learned, "warmup": learned, "held_out": np.unique(hashes[held_out & sound])},
     )
 
 

@@ -94,6 +94,7 @@ class RowsTask(PreferenceTask):
             )
         self.carries = self.index.carries
         self.source_names = self.index.source_names
+        self.question_hashes = self.index.hashes
         self.fingerprint = self.index.fingerprint
 
     def size(self, split: str) -> int:

@@ -82,6 +82,9 @@ class Task(ABC):
     carries: frozenset[str] = frozenset()
     """Those of `metadata`, `messages` and `source` that its rows have, as far as is known; an example adds to them."""
 
+    question_hashes: Mapping[str, np.ndarray] | None = None
+    """By split, hashes of what its rows ask, [n] uint64, as `question_index` makes them; None where nobody knows."""
+
     source_names: frozenset[str] | None = None
     """Of the sources that its rows have, "" for rows without one; None: nobody knows before they are read."""
 

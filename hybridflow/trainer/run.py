@@ -30,7 +30,14 @@ from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.next_commands import next_commands
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import choose
-from hybridflow.trainer.task_rows import check_grader_sources, load_task, load_validation_sets, notes, rows_changed
+from hybridflow.trainer.task_rows import (
+    check_grader_sources,
+    learned_too,
+    load_task,
+    load_validation_sets,
+    notes,
+    rows_changed,
+)
 from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
 
 
@@ -86,6 +93,9 @@ def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
         )
     more = load_validation_sets(config, live.say)
     check_grader_sources(config, [task, *(one.task for one in more)])
+    split = split_of(algorithms.get(config.algorithm.name))
+    for line in learned_too(split, task, [HeldOut(task), *more]):
+        live.say(f"warning: {line}")
     return Prepared(source, goes_on, task, more)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
@@ -76,6 +78,23 @@ def check_grader_sources(config: Config, tasks: Iterable[Task]) -> None:
             accuracy_grader(config.reward, source)
         except ValueError as error:
             raise ConfigError(f"reward.grader_sources: {error}") from error
+
+
+def learned_too(split: str, task: Task, sets: Iterable[HeldOut]) -> Iterator[str]:
+    """Yield in a line each how many questions of sets to validate on are learned from too, as far as they are known.
+
+    Args:
+        split: the one that is learned from, of the run's task.
+    """
+    learned = (task.question_hashes or {}).get(split)
+    for one in sets:
+        asked = (one.task.question_hashes or {}).get("held_out")
+        both = 0 if learned is None or asked is None else int(np.isin(asked, learned).sum())
+        if both and asked is not None:
+            yield (
+                f"{one.name or 'held_out'}: {both} of its {len(asked)} questions are learned from too: what is right "
+                "there need not be right elsewhere"
+            )
 
 
 def rows_changed(fingerprint: str, task: Task) -> bool:

@@ -12,10 +12,12 @@ from hybridflow import preflight
 from hybridflow.algorithms import algorithms
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError, DataError
+from hybridflow.tasks import build
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer.build import with_vocabulary
-from hybridflow.trainer.task_rows import check_grader_sources, limits, load_task, notes, ways
+from hybridflow.trainer.task_rows import check_grader_sources, learned_too, limits, load_task, notes, ways
+from hybridflow.trainer.validation import HeldOut
 from tests.cli.conftest import QWEN2
 from tests.tasks.written_rows import write_jsonl
 
@@ -134,3 +136,22 @@ def test_chat_settings_reach_the_task(tmp_path: Path) -> None:
         load_task(config(folder, None, "task.as_chat=true"))
     task = load_task(config(folder))
     assert task.chat_form == ChatForm()
+
+
+def test_questions_that_are_learned_from_and_measured_on_are_counted(tmp_path: Path) -> None:
+    rows = [{"question": f"{number}+1=", "answer": str(number + 1)} for number in range(40)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    learned, other = write_jsonl(tmp_path / "a", rows), write_jsonl(tmp_path / "b", rows[30:])
+    tokenizer = char_tokenizer(ALPHABET)
+    task = build("rows", tokenizer, {"path": str(learned), "held_out_fraction": 0.25})
+    sets = build("rows", tokenizer, {"held_out_path": str(other)})
+    both = build("mixture", tokenizer, {"sources": {"a": {"path": str(learned)}, "b": {"held_out_path": str(other)}}})
+    (line,) = learned_too("train", task, [HeldOut(task), HeldOut(sets, "new")])
+    asked = [task.example("train", row).prompt for row in range(task.size("train"))]
+    shared = len({row["question"] for row in rows[30:]}.intersection(map(str, asked)))
+    assert line.startswith(f"new: {shared} of its 10 questions are learned from too")
+    (line,) = learned_too("train", both, [HeldOut(both)])
+    assert line.startswith("held_out: ")
+    unknown = build("addition", tokenizer, {})
+    assert [*learned_too("train", unknown, [HeldOut(unknown), HeldOut(sets, "new")])] == []
