@@ -13,6 +13,7 @@ does. Where ranks must notice by themselves that their run is over, they start a
 from __future__ import annotations
 
 import array
+import atexit
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,9 +68,9 @@ def command(program: str, *arguments: str, environment: Mapping[str, str]) -> li
     """What starts a program of Python, as a fork where there is a server in the environment that it will have.
 
     Args:
-        program: its file, or the name of a command beside the interpreter.
+        program: its file, `-m` of a module, or the name of a command beside the interpreter.
     """
-    path = program if program.endswith(".py") else str(Path(sys.executable).parent / program)
+    path = program if program == "-m" or program.endswith(".py") else str(Path(sys.executable).parent / program)
     by = ["-ISs", __file__, environment[SOCKET]] if SOCKET in environment else []
     return [sys.executable, *by, path, *arguments]
 
@@ -125,7 +127,7 @@ def mind(client: socket.socket) -> NoReturn:
 
 
 def run(arguments: list[str], environment: dict[str, str], folder: str, outputs: array.array[int]) -> NoReturn:
-    """Be `python ARGUMENTS`, in a process group of its own: Ray ends the whole group of a process that has ended."""
+    """Run `python ARGUMENTS` in a process group of its own: Ray ends the whole group of a process that has ended."""
     os.setsid()
     for number, descriptor in enumerate(outputs):
         os.dup2(descriptor, number)
@@ -133,10 +135,35 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, outputs:
     os.environ.update(environment)
     os.chdir(folder)
     del sys.modules["ray"]
-    sys.argv = arguments
-    sys.path[0] = os.path.dirname(arguments[0])
-    runpy.run_path(arguments[0], run_name="__main__")
-    os._exit(0)
+    end(status_of(arguments, folder))
+
+
+def status_of(arguments: list[str], folder: str) -> object:
+    """Be `python ARGUMENTS` to its end; what it would exit with."""
+    try:
+        if arguments[0] == "-m":
+            sys.argv, sys.path[0] = arguments[1:], folder
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = arguments, os.path.dirname(arguments[0])
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as ended:
+        return ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one
+        return 1
+    return 0
+
+
+def end(status: object) -> NoReturn:
+    """Do all that Python does at its end, but for taking down what the server has imported."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 if __name__ == "__main__":

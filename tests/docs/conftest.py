@@ -42,8 +42,7 @@ def run(tmp_path: Path, forks: dict[str, str]) -> Run:
     def start(*command: str, timeout_s: float = 280.0) -> subprocess.CompletedProcess[str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **forks}
-        program = command[command[0] == "python" :]
-        started = command if program[0].startswith("-") else forked_ranks.command(*program, environment=forks)
+        started = forked_ranks.command(*command[command[0] == "python" :], environment=forks)
         done = subprocess.run(
             started, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
