@@ -1,7 +1,7 @@
 """How `make test` shares tests out to its processes: those that share ranks, a cluster or whole runs stay together.
 
-Each process of pytest-xdist has session fixtures of its own; two of them would start the same ranks twice, or import
-the engines twice to fork ranks from. All other tests go out by the file, as a process has nothing left to do.
+Each process of pytest-xdist has session fixtures of its own; two of them would start the same ranks twice. All other
+tests go out by the file, as a process has nothing left to do.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ except ImportError:  # `pytest` alone, as on GPUs, needs no xdist
     LoadScopeScheduling = object
 
 WHOLE_RUNS = ("checkpoints", "endings", "reward_model", "rlhf", "runs", "second_engine")
-# The longest first: what is started last should be short.
 UNITS = {
     "whole runs": tuple(f"tests/trainer/test_{name}.py" for name in WHOLE_RUNS),
     "ranks": ("tests/engines/", "tests/parallel/", "tests/resharding/", "tests/workers/", "tests/test_spmd.py"),
-    "flows": (
-        "tests/trainer/test_flows.py",
-        "tests/conformance/test_flow_checks.py",
-        *(f"tests/docs/test_{name}.py" for name in ("distillation", "extend")),
-    ),
     "cluster": ("tests/controller/",),
 }
+# The longest first: what is started last should be short.
+LONGEST = (
+    *UNITS,
+    "tests/docs/test_tutorial.py",
+    "tests/trainer/test_flows.py",
+    "tests/conformance/test_flow_checks.py",
+    *(f"tests/docs/test_{name}.py" for name in ("extend", "distillation")),
+    "tests/trainer/test_disaggregated.py",
+)
 # A test that asks for one of these fixtures must be in that unit.
 SHARED = {"launch": "whole runs", "ranks": "ranks"}
 
@@ -54,8 +57,8 @@ def unwanted(file: Path, expression: str) -> bool:
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Put the units' tests before all others, in the order of the units."""
-    order = {name: number for number, name in enumerate(UNITS)}
+    """Put the tests of units and files that take long before all others."""
+    order = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(unit_of(item.nodeid), len(order)))
 
 
