@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.vllm.engine import VllmEngine
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import Weight, table
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
-from hybridflow.resharding.checksums import checksum
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
 from hybridflow.resharding.refit import BUCKET_BYTES, Refit
@@ -71,14 +71,16 @@ class Ways:
         """Refit as the paper's HybridFlow-V: the training replica gathers the model, and each rank takes its slice."""
         self._naive(self._vllm, self._next())
 
-    def ds_chat(self, **options: Any) -> Any:
+    def ds_chat(self, **options: Any) -> None:
         """All ranks gather the model, of which each holds a part of the numbers; each takes its slice."""
-        return self._vllm.update_weights(self._slices(), self._next(), **options)
+        self._vllm.update_weights(self._slices(), self._next(), **options)
 
     def check(self) -> None:
         """Check that ours and `ds_chat` leave vLLM with the same numbers."""
-        mine = self._vllm.update_weights(self.refit.transport.shards(Alive()), self._next(), checksum=checksum)
-        assert mine and mine == self.ds_chat(checksum=checksum), f"rank {self.rank} holds other weights by ds_chat"
+        mine, other = (WeightReadings(self.refit.fingerprint) for _ in range(2))
+        self._vllm.update_weights(self.refit.transport.shards(Alive()), self._next(), readings=mine)
+        self.ds_chat(readings=other)
+        assert mine.found and mine.found == other.found, f"rank {self.rank} holds other weights by ds_chat"
 
     def reload(self) -> None:
         """Gather the model in the training replica; vLLM's own reload takes full tensors.

@@ -16,7 +16,16 @@ from hybridflow.config.schema import Config, Decay, OptimizerConfig
 from hybridflow.former_names import FLOWS, SETTINGS
 
 # What a run is called, where it runs, and how long and how much it tells: no number depends on it.
-FREE = ("run.name", "run.root", "ray.*", "trainer.*", "rollout.verify_refit", "algorithm.recipe", "algorithm.paper")
+FREE = (
+    "run.name",
+    "run.root",
+    "ray.*",
+    "trainer.*",
+    "rollout.verify_refit",
+    "rollout.max_log_prob_diff.*",
+    "algorithm.recipe",
+    "algorithm.paper",
+)
 NOT_FREE = ("trainer.schedule",)  # how old the weights are that rows are sampled from
 # How the work is cut: numbers change by their rounding only.
 SHARDING = (

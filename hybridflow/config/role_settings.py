@@ -191,6 +191,14 @@ class RewardModelConfig(TrainedRoleConfig):
 
 
 @dataclass
+class LogProbDiffConfig:
+    """Largest mean difference of the log-probs of rollout and training, by the actor's number format."""
+
+    float32: Annotated[float, Bounds(more_than=0, also={0: "any"})] = 1e-3  # nats a token
+    bfloat16: Annotated[float, Bounds(more_than=0, also={0: "any"})] = 0.2  # nats a token
+
+
+@dataclass
 class RolloutConfig:
     """Generation: in the actor's processes, or on a pool of its own (`placement.roles.rollout`)."""
 
@@ -210,4 +218,6 @@ class RolloutConfig:
     gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
     resharding: Resharding = Resharding.hybrid  # the method that brings weights from training's layout to generation's
-    verify_refit: bool = False  # compare checksums of generation's weights with training's after every refit
+    verify_refit: bool = True  # compare what generation computes with and what training gave, bit for bit
+    # of what the newest weights sampled; beyond it the run stops before it trains on that
+    max_log_prob_diff: LogProbDiffConfig = field(default_factory=LogProbDiffConfig)

@@ -8,7 +8,7 @@ a rank, and imports what that needs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ from hybridflow.config.schema import ModelConfig, OptimizerConfig, RolloutConfig
 from hybridflow.engines.outputs import LossShare, StepResult
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling
 from hybridflow.engines.sharding import Sharding, Shardings
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import Head, ModelShape, Weight
 from hybridflow.parallel.layout import Layout
 from hybridflow.registry import Registry
@@ -132,21 +133,14 @@ class GenerationEngine(ABC):
 
     @abstractmethod
     def update_weights(
-        self,
-        shards: Iterator[tuple[str, Tensor]],
-        version: int,
-        *,
-        checksum: Callable[[Tensor], int] | None = None,
-    ) -> Mapping[tuple[str, ...], int]:
+        self, shards: Iterator[tuple[str, Tensor]], version: int, *, readings: WeightReadings | None = None
+    ) -> None:
         """Take the weights of that version. Until it returns, the engine has no usable weights.
 
         Args:
             shards: by Hugging Face name, this rank's region of each weight, as its sharding has it; each is good until
                 the next one is asked for.
-
-        Returns:
-            Of each of the engine's parameters the `checksum`, by the names of the weights that are in it; nothing
-            where none is given.
+            readings: to `read` each weight into, out of what the engine will compute with; the later the better.
         """
 
     @abstractmethod

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,11 +18,11 @@ from torch import Tensor
 from hybridflow.engines.sharding import Shardings
 from hybridflow.models import Weight
 from hybridflow.parallel.platform import platform
-from hybridflow.resharding.checksums import checksum, differing
+from hybridflow.resharding.fingerprints import MODULUS, regions_of
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
 from hybridflow.resharding.pool_link import Link
-from hybridflow.resharding.refit import BUCKET_BYTES, WeightUpdate, in_short
+from hybridflow.resharding.refit import BUCKET_BYTES, TRIES, WeightUpdate, in_short, wrong_by_rank
 from hybridflow.resharding.transport import Arriving, Shards, Transport, in_hf_shape
 
 
@@ -40,7 +39,7 @@ class WeightSender:
 
     Args:
         local: its training shards.
-        verify: send checksums of what was sent, too; as on the other side.
+        verify: send fingerprints of what was sent, too, and all again where they are not met; as on the other side.
 
     Attributes:
         plan: of all ranks.
@@ -74,6 +73,13 @@ class WeightSender:
             versions: of each rollout rank, by its number.
         """
         stale = [exchange for exchange in self._exchanges if versions[exchange.takers[0]] != version]
+        for _ in range(TRIES):
+            self._send(stale)
+            if not self._verify or self._is_proved(stale):
+                break
+        return bool(stale)
+
+    def _send(self, stale: list[Exchange]) -> None:
         alive = Alive()
         under_way = deque[dist.Work]()
         for exchange, bucket in self._in_order(stale):
@@ -83,9 +89,15 @@ class WeightSender:
         for work in under_way:
             work.wait()
         self.peak_bytes = alive.peak
-        for exchange in stale if self._verify else ():
+
+    def _is_proved(self, stale: list[Exchange]) -> bool:
+        """Give the fingerprints of what was sent, and hear whether all takers have met theirs."""
+        for exchange in stale:
             self.link.send(self._sums(exchange).to(platform().device), exchange.takers[0]).wait()
-        return bool(stale)
+        verdict = torch.ones(1, dtype=torch.int64, device=platform().device)
+        for exchange in stale:
+            self.link.receive(verdict, exchange.takers[0]).wait()  # all say the same
+        return bool(verdict.item())
 
     def _in_order(self, stale: list[Exchange]) -> Iterator[tuple[Exchange, Bucket]]:
         for number in range(max((len(exchange.buckets) for exchange in stale), default=0)):
@@ -113,13 +125,18 @@ class WeightSender:
         return in_hf_shape(self._local.shard(weight), weight).narrow(weight.axis or 0, a - region[0], b - a)
 
     def _sums(self, exchange: Exchange) -> Tensor:
-        """Return the checksum of what this rank sends of each weight."""
+        """Return the fingerprint of what this rank sends of each weight."""
         mine = exchange.givers.index(self.link.rank)
+        items = list(exchange.program.items)
         sums = [
-            sum(checksum(self._slices(item.weight, part).to(self._dtype)) for part in item.parts if part.giver == mine)
-            for item in exchange.program.items
+            sum(
+                region.fingerprint(self._slices(item.weight, part).to(self._dtype), part.span[0])
+                for part in item.parts
+                if part.giver == mine
+            )
+            for item, region in zip(items, regions_of(items, None), strict=True)
         ]
-        return torch.tensor([(s + 2**63) % 2**64 - 2**63 for s in sums], dtype=torch.int64)
+        return torch.tensor([(s + MODULUS // 2) % MODULUS - MODULUS // 2 for s in sums], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -169,12 +186,12 @@ class PoolRefit(WeightUpdate):
         super().__init__(verify=verify)
         self.plan = plan_for(shardings, link, dtype, bucket_bytes)
         self.link = link
-        self.transport = WeightReceiver(
-            self.plan.exchange(link.rank), _Nothing(dtype), None, dtype, platform().device, None, link
-        )
+        exchange = self.plan.exchange(link.rank)
+        self.regions = {region.weight.name: region for region in regions_of(exchange.program.items, None)}
+        self.transport = WeightReceiver(exchange, _Nothing(dtype), None, dtype, platform().device, None, link)
 
-    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
-        """Compare with the training ranks' checksums, on all rollout ranks."""
+    def _differing(self, found: Mapping[str, int | None]) -> str:
+        """Compare with the training ranks' fingerprints, on all rollout ranks, and tell those how it went."""
         exchange = self.transport.exchange
         names = [item.weight.name for item in exchange.program.items]
         total = torch.zeros(len(names), dtype=torch.int64, device=platform().device)
@@ -182,9 +199,10 @@ class PoolRefit(WeightUpdate):
             sums = torch.empty_like(total)
             self.link.receive(sums, giver).wait()
             total += sums  # modulo 2⁶⁴
-        mine = differing(dict(zip(names, total.tolist(), strict=True)), loaded)
-        by_rank: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(by_rank, mine)
+        by_rank = wrong_by_rank(self._against(dict(zip(names, total.tolist(), strict=True)), found))
+        proved = torch.tensor([not any(by_rank)], dtype=torch.int64, device=platform().device)
+        for giver in exchange.givers:
+            self.link.send(proved, giver).wait()
         return "; ".join(
             f"rollout rank {rank}, of training ranks "
             + ", ".join(map(str, self.plan.exchange(self.link.training.size + rank).givers))

@@ -2,60 +2,123 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.sharding import Shardings
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups
-from hybridflow.resharding.checksums import checksum, differing, source_checksums
+from hybridflow.resharding.fingerprints import Region, differing, regions_of, same_bits, source_fingerprints
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
-from hybridflow.resharding.transport import Shards, Transport
+from hybridflow.resharding.transport import Shards, Transport, in_hf_shape
+
+log = logging.getLogger(__name__)
 
 BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
 
 
+TRIES = 2  # a weight sync whose proof fails is made once more
+
+
 class WeightUpdate:
-    """Brings a receiver to a weight version; a kind of refit adds where the proof's checksums come from.
+    """Brings a receiver to a weight version; a kind of refit adds where the proof's fingerprints come from.
 
     Attributes:
         transport: gives this rank's shards.
+        regions: of this rank in generation, by name.
         peak_bytes: the most bytes that the last refit's buffers and copies were at once.
+        proof_seconds: that the last one's proof took on this rank.
+        repeated: 1 if the last one was made twice, else 0.
     """
 
     transport: Transport
+    regions: Mapping[str, Region]
 
     def __init__(self, *, verify: bool) -> None:
         self._verify = verify
+        self._proved: int | None = None
+        self._before: Mapping[str, int] = {}
+        self._sources: Mapping[str, int] = {}
         self.peak_bytes = 0
+        self.proof_seconds = 0.0
+        self.repeated = 0
 
     def __call__(self, receiver: GenerationEngine, version: int) -> bool:
         """Bring the receiver to `version`; all ranks that generate call it. Return whether there was anything to do.
 
-        Raises RuntimeError, on all of them, if it verifies and one does not have what it was sent.
+        Raises RuntimeError if it verifies: on all of them, if one does not compute with what it was sent; and on one
+        that has got a version past this.
         """
         if receiver.version == version:
+            if self._verify and self._proved != version:
+                raise RuntimeError(f"generation says that it has weights of version {version}, which no refit gave it")
             return False
-        alive = Alive()
-        loaded = receiver.update_weights(
-            self.transport.shards(alive), version, checksum=checksum if self._verify else None
-        )
-        self.peak_bytes = alive.peak
-        if self._verify and (said := self._differing(loaded)):
+        self.proof_seconds = 0.0
+        for self.repeated in range(TRIES):
+            alive = Alive()
+            readings = WeightReadings(self.fingerprint) if self._verify else None
+            receiver.update_weights(self.transport.shards(alive), version, readings=readings)
+            self.peak_bytes = alive.peak
+            if readings is None or not (said := self._unproved(receiver, version, readings)):
+                self._proved = version
+                self._before = self._sources
+                return True
             receiver.version = None
-            raise RuntimeError(
-                f"refit to version {version}: generation does not hold what training gave, by their checksums: {said}"
-            )
-        return True
+            if self.repeated < TRIES - 1:
+                log.warning("refit to version %d is made again: %s", version, said)
+        raise RuntimeError(
+            f"refit to version {version}, twice: generation does not compute with what training gave, by their "
+            f"fingerprints: {said}. Nothing was sampled with these weights. Look at the generation engine of that "
+            "rank, at its memory, and at what was changed last in either engine; `rollout.verify_refit=false` leaves "
+            "this check out"
+        )
 
-    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
-        """Describe all ranks' weights that are not as sent."""
+    def _unproved(self, receiver: GenerationEngine, version: int, readings: WeightReadings) -> str:
+        """Describe all ranks' weights that are not as given; nothing if there are none."""
+        start = perf_counter()
+        said = self._differing(readings.found if receiver.version == version else {})
+        self.proof_seconds += readings.seconds + perf_counter() - start
+        return said
+
+    def fingerprint(self, name: str, numbers: Tensor) -> int | None:
+        """Compute that of a region that the engine has; None if it has too few rows."""
+        region = self.regions[name]
+        first, end = region.span
+        axis = region.weight.axis or 0
+        if numbers.shape[axis] < end - first:
+            return None
+        return self._fingerprint(region, numbers.narrow(axis, 0, end - first))
+
+    def _fingerprint(self, region: Region, numbers: Tensor) -> int:
+        return region.fingerprint(numbers, region.span[0])
+
+    def _against(self, sources: Mapping[str, int], found: Mapping[str, int | None]) -> list[str]:
+        """Describe this rank's weights that are not as given, and remember what was given."""
+        self._sources = sources
+        return differing(list(self.regions.values()), sources, found, self._before, self._proved)
+
+    def _differing(self, found: Mapping[str, int | None]) -> str:
+        """Compare with the training shards, and describe all ranks' weights that are not as given."""
         raise NotImplementedError
+
+
+def wrong_by_rank(mine: list[str], group: dist.ProcessGroup | None = None) -> list[list[str]]:
+    """Gather what is wrong on each rank of a group, if anything is on any."""
+    count = torch.tensor([len(mine)], device=platform().device)
+    dist.all_reduce(count, group=group)
+    by_rank: list[list[str]] = [[] for _ in range(dist.get_world_size(group))]
+    if count.item():
+        dist.all_gather_object(by_rank, mine, group=group)
+    return by_rank
 
 
 def in_short(names: Sequence[str]) -> str:
@@ -70,7 +133,7 @@ class Refit(WeightUpdate):
         shardings: over the two views of the groups' layout.
         local: this rank's training shards.
         method: who gathers what; `hybrid`, or for comparison `hybrid_v` or `full_gather` (`resharding.plan`).
-        verify: compare checksums of what the receiver holds with the training shards, after each refit.
+        verify: compare fingerprints of what the receiver computes with and of the training shards, after each refit.
 
     Attributes:
         plan: of all ranks.
@@ -102,8 +165,12 @@ class Refit(WeightUpdate):
         self._place = at.tp
         regions = ((weight.name, self._generation.region(weight, at)) for weight in self._generation.weights(at))
         self.weights = {name: region for name, region in regions if region is not None}
+        exchange = self.plan.exchange(groups.rank)
+        self._travels = {item.weight.name for item in exchange.program.items if item.parts}
+        arriving = regions_of(exchange.program.items, self.weights, self._generation)
+        self.regions = {region.weight.name: region for region in arriving}
         self.transport = Transport(
-            self.plan.exchange(groups.rank),
+            exchange,
             local,
             groups.micro_dp if method == "hybrid" else groups.replica,
             dtype,
@@ -111,14 +178,20 @@ class Refit(WeightUpdate):
             None if method == "hybrid" else self.weights,
         )
 
-    def _differing(self, loaded: Mapping[tuple[str, ...], int]) -> str:
-        """Compare with the checksums of the training shards, on all ranks."""
-        sources = source_checksums(self.transport, self._generation, self._place)
-        mine = differing({name: sources[name] for name in self.weights}, loaded)
+    def _fingerprint(self, region: Region, numbers: Tensor) -> int:
+        """Compare what has not traveled with this rank's own shard: 0 if they are the same, as the source has it."""
+        weight = region.weight
+        if weight.name in self._travels:
+            return super()._fingerprint(region, numbers)
+        own = in_hf_shape(self.transport.local.shard(weight), weight).to(self.transport.dtype)
+        return int(not same_bits(own, numbers))
+
+    def _differing(self, found: Mapping[str, int | None]) -> str:
+        mine = self._against(source_fingerprints(self.transport, self._generation, self._place), found)
         return "; ".join(
-            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(names)}"
-            for rank, names in enumerate(self._from_all(mine))
-            if names
+            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(wrong)}"
+            for rank, wrong in enumerate(wrong_by_rank(mine, self._groups.everyone))
+            if wrong
         )
 
     def _refuse_other_plans(self) -> None:

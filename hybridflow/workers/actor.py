@@ -20,6 +20,7 @@ from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.workers.advantage import AdvantageWorker
 from hybridflow.workers.generation_worker import GeneratingWorker, actor_shardings, make_generator, report_taken, stream
+from hybridflow.workers.log_prob_bound import refuse_disagreement
 from hybridflow.workers.model_worker import TrainedWorker, set_down
 from hybridflow.workers.worker import Context, workers
 
@@ -106,8 +107,13 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         metrics.max("actor/rollout_log_prob_diff_max", differences.max(initial=0.0))
         runs = rollout.ragged(WEIGHT_VERSION)
         refuse_other_tokens(runs, rollout.lengths("response_ids"))
-        metrics.mean("rollout/version_lag_mean", row_lags(runs, self.version).sum(), len(runs))
+        lags = row_lags(runs, self.version)
+        metrics.mean("rollout/version_lag_mean", lags.sum(), len(runs))
         metrics.max("rollout/version_lag_max", largest_lag(runs, self.version))
+        # A low temperature stretches logits, and how far they are apart with them.
+        cooled = differences * np.repeat(np.minimum(self.temperature(rollout), 1.0), learned.lengths)
+        newest = cooled[np.repeat(lags == 0, learned.lengths)]
+        refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.engine.global_sums)
         metrics.mean("actor/entropy", learned.pick(scores["entropy"]).sum(), tokens)
         return Batch(old_log_probs=log_probs)
 

@@ -72,7 +72,9 @@ def actor_shardings(context: Context, training: Layout, generation: Layout) -> S
 
 
 def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpdate) -> None:
-    """Report how much memory a refit took at most beside the weights, and how much generation's take."""
+    """Report how much memory a refit took at most beside the weights, how much generation's take, and of its proof."""
+    metrics.max("timing_s/refit_proof", refit.proof_seconds)
+    metrics.max("refit/repeated", refit.repeated)
     metrics.max("refit/peak_bytes", refit.peak_bytes)
     metrics.max("refit/generation_bytes", generator.weight_bytes)
 

@@ -6,7 +6,7 @@ Nothing is cut, so their shardings are trivial; everything else is what `hybridf
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hybridflow.engines.learning_rate import learning_rate
 from hybridflow.engines.outputs import LossShare, MicroBatch, StepResult, TokenOutputs
 from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 from hybridflow.engines.sharding import TensorSharding
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import Head, ModelShape, Weight, model_export, read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.process_groups import Groups
@@ -155,16 +156,17 @@ class TransformersGenerator(base.GenerationEngine):
 
     @torch.no_grad()
     def update_weights(
-        self, shards: Iterator[tuple[str, Tensor]], version: int, *, checksum: Callable[[Tensor], int] | None = None
-    ) -> Mapping[tuple[str, ...], int]:
+        self, shards: Iterator[tuple[str, Tensor]], version: int, *, readings: WeightReadings | None = None
+    ) -> None:
         self.version = None
-        found: dict[tuple[str, ...], int] = {}
+        came = []
         for name, shard in shards:
             self.params[name].copy_(shard)
-            if checksum:
-                found[name,] = checksum(self.params[name])
+            came.append(name)
+        if readings:
+            for name in came:
+                readings.read(name, self.params[name])
         self.version = version
-        return found
 
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
         if self.version is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.resharding.live_bytes import Alive
@@ -49,25 +50,19 @@ class Receiver:
         self.taken: dict[str, np.ndarray] = {}
 
     def update_weights(
-        self,
-        stream: Iterator[tuple[str, Tensor]],
-        version: int,
-        *,
-        checksum: Callable[[Tensor], int] | None = None,
-    ) -> dict[tuple[str, ...], int]:
+        self, stream: Iterator[tuple[str, Tensor]], version: int, *, readings: WeightReadings | None = None
+    ) -> None:
         self.version, self.taken = None, {}
-        found: dict[tuple[str, ...], int] = {}
         for name, shard in stream:
             if self.breaks and len(self.taken) == 2:
                 raise OSError("the receiver broke")
             if name == self.spoils:
                 shard = shard.clone()
                 shard.flatten()[0] += 1
-            if checksum and name != self.loses:
-                found[name,] = checksum(shard)
+            if readings and name != self.loses:
+                readings.read(name, shard)
             self.taken[name] = shard.float().cpu().numpy().copy()
         self.version = version
-        return found
 
 
 def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | None, int]]:

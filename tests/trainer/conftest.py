@@ -15,7 +15,7 @@ import pytest
 from tests.docs.metric_names import untold
 from tests.trainer.processes import gone_within, left_of, start, start_marked, wait_until_saved
 
-SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64", "rollout.verify_refit=true"]
+SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
 SIZES = ("trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
 # On the same two ranks: the actor as tensor 2 × data 1, the critic as tensor 1 × data 2, the reference as pipeline 2.
 LAYOUTS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -93,14 +93,11 @@ class Taker(RolloutRole[Batch], Mortal):
     def receive_weights(self, offered: Batch) -> None:
         self.refit(self, int(offered.dense("version")[0]))
 
-    def update_weights(
-        self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
-    ) -> Mapping[tuple[str, ...], int]:
+    def update_weights(self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any) -> None:
         for name, _ in shards:
             if f".{SHAPE.layers - 1}." in name:
                 self.reach("take")
         self.version = version
-        return {}
 
     def generate_sequences(self, prompts: Batch, *, step: int = 0, **sampling: Any) -> Batch:
         self.reach("generate")

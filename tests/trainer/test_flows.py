@@ -36,7 +36,7 @@ def config_of(model: Path, option: str, *overrides: str) -> Config:
     pairs = option == "dpo"
     sizes = ("algorithm.prompts_per_step=9", "algorithm.critic_warmup_steps=0", "rollout.max_concurrent_rows=72")
     may_fail = ("reward.max_failed_share=0.9", "cost.max_failed_share=0.9")
-    overrides = ("rollout.verify_refit=true", *may_fail, *overrides)
+    overrides = (*may_fail, *overrides)
     own = (f"algorithm={option}", f"task=addition{'_pairs' if pairs else ''}", f"actor.model.path={model}")
     cut = ("actor.parallel.tensor=1", "reward.grader=conformance_even", "cost.grader=conformance_count")
     return preflight.load("train", ["experiment=addition", *own, *cut, *sizes, *overrides])

@@ -27,10 +27,12 @@ def test_the_warm_up_learns(warm: Ran) -> None:
 
 
 def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
-    """Every step reshards tensor 2 to tensor 1; a stale or misplaced weight would show here."""
+    """Every step reshards tensor 2 to tensor 1; a stale or misplaced weight would show here, and before it is used."""
     assert ppo.status == 0, ppo.output
     assert len(ppo.steps) == 4
     for step in ppo.steps:
+        assert 0 < step["timing_s/refit_proof"] < 0.1 * step["timing_s/step"]
+        assert step["refit/repeated"] == 0
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step.get("actor/skipped_steps", 0) == 0
         assert step["rollout/version_lag_max"] == 0
@@ -102,6 +104,7 @@ def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
     assert "starting rollout on pool rollout: 1 ranks, tensor 1" in apart.output
     assert [step["rollout/version_lag_max"] for step in apart.steps] == [0, 0, 0]
     for step in apart.steps:
+        assert step["timing_s/refit_proof"] > 0 == step["refit/repeated"]
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step["actor/grad_norm"] > 0
         assert not any(name.startswith("critic/value") for name in step), "GRPO has no critic"

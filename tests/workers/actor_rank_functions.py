@@ -33,7 +33,6 @@ def actor(folder: Path, layout: Layout) -> ActorWorker:
         config.actor.optimizer.lr = 1e-3
         rollout = config.rollout
         rollout.max_sequence_tokens, rollout.max_response_tokens = 200, 12
-        rollout.verify_refit = True
         rollout.max_concurrent_rows, rollout.kv_cache_gib, rollout.gpu_memory_fraction = 64, 0.1, 0.1
         _workers[folder, layout] = ActorWorker(
             Context(config, layout, dist.get_rank(), "actor", engines=engines_of(config, "actor"))

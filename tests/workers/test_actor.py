@@ -232,6 +232,19 @@ def test_rows_carry_the_version_that_sampled_them(folder: Path, ranks1: Ranks) -
     assert found["rollout/version_lag_mean"] == pytest.approx((1 / new.lengths("response_ids")).mean())
 
 
+def test_rows_of_which_the_engines_disagree_are_not_trained_on(folder: Path, ranks1: Ranks) -> None:
+    """Whatever the reason, if the newest weights sampled them; of older ones they may."""
+    rows = prompts()
+    new = rows | generate(ranks1, folder, rows)
+    log_probs = new.ragged("rollout_log_probs")
+    others = [name for name in new.columns if name != "rollout_log_probs"]
+    off = new.select_columns(others) | Batch(rollout_log_probs=log_probs.like(log_probs.values - 0.01))
+    with pytest.raises(AssertionError, match=r"generation and training lie 0.01 apart in the mean of .* tokens"):
+        ranks1.run(rank_functions.apart, folder, off)
+    ranks1.run(rank_functions.learn, folder, new)
+    assert ranks1.run(rank_functions.apart, folder, off)[0] > 0.01
+
+
 def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
     """vLLM keeps whole blocks of a prompt, of 128 tokens on a CPU and 16 on a GPU."""
     kept = 128 if platform().name == "cpu" else 160

@@ -18,6 +18,7 @@ from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm.backend import VllmBackend
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import check_lengths, check_temperature, finished_row, parameters
+from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import read_shape
 from hybridflow.parallel.host_address import listen_at
 from hybridflow.parallel.layout import Layout
@@ -101,22 +102,16 @@ class VllmEngine(GenerationEngine):
         self.sleep()
 
     def update_weights(
-        self,
-        shards: Iterator[tuple[str, Tensor]],
-        version: int,
-        *,
-        checksum: Callable[[Tensor], int] | None = None,
-    ) -> dict[tuple[str, ...], int]:
+        self, shards: Iterator[tuple[str, Tensor]], version: int, *, readings: WeightReadings | None = None
+    ) -> None:
         """Write each shard to where it belongs. No call sees what caches have of the old ones."""
         self._check_idle("new weights were given")
         self.version = None
         wake(self._llm, "weights")
-        checksums: dict[tuple[str, ...], int] = {}
         self._call("start_weight_update")
-        self._call("update_weights", update_info={"shards": shards, "checksums": checksums, "checksum": checksum})
+        self._call("update_weights", update_info={"shards": shards, "readings": readings, "version": version})
         self._call("finish_weight_update")
         self.version = version
-        return checksums
 
     @cached_property
     def weight_bytes(self) -> int:

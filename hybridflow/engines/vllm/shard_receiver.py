@@ -5,13 +5,14 @@ belongs at once. That is in place, so that addresses stay (CUDA graphs), but for
 (linear layers on a CPU, vLLM 0.32): there it goes into a fresh parameter, which is packed when all of its layer has
 come. With tied embeddings the output layer has a packed weight of its own, which is packed last.
 
-Checksums are of a layer's parameters when they are whole, before they are packed.
+A refit's proof is read last, when everything has come and is packed: parameters that are computed with as they are, and
+through their layers the packed copies (`packed_copies`). Numbers that packing lets go are read while they are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+from hybridflow.engines.vllm import packed_copies
+from hybridflow.engines.weight_readings import WeightReadings
 
 NAME = "hybridflow_shards"
 
@@ -35,13 +39,13 @@ class ShardStream(WeightTransferUpdateInfo):
     """Shards by Hugging Face name, taken one at a time.
 
     Attributes:
-        checksum: of a tensor, if checksums are wanted.
-        checksums: to be filled: of each parameter, by the names of the weights in it.
+        version: that they bring.
+        readings: to be filled, if there are any.
     """
 
     shards: Any = ()
-    checksum: Callable[[Tensor], int] | None = None
-    checksums: dict[tuple[str, ...], int] = field(default_factory=dict)
+    version: int = 0
+    readings: WeightReadings | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,14 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
         _refuse_quantized(self.model)
         self._places: dict[str, Place] = {}
         self._came: dict[torch.nn.Module, list[str]] = {}  # of layers that are not whole yet
+        # Of weights that only packed copies have now.
+        self._let_go: dict[torch.nn.Module, packed_copies.Columns] = {}
+        self._stream = ShardStream()
 
     def start_weight_update(self) -> None:
         """Forget what came of an update that broke."""
         self._came.clear()
+        self._let_go.clear()
 
     @torch.no_grad()
     def receive_weights(self, update_info: ShardStream) -> None:
@@ -84,6 +92,7 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
 
         Raises RuntimeError if it does not, ValueError for a shard that does not fit.
         """
+        self._stream = update_info
         for name, shard in update_info.shards:
             place = self._places.get(name) or self._places.setdefault(name, _place(self.model, name))
             _write(place, name, shard)
@@ -91,28 +100,67 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
             came = self._came.setdefault(place.layer, [])
             came.append(name)
             if len(came) == place.together:
-                self._whole(self._came.pop(place.layer), update_info)
+                self._whole(self._came.pop(place.layer))
         if self._came:
             alone = ", ".join(name for names in self._came.values() for name in names)
             raise RuntimeError(f"of the layers of {alone} not all weights have come")
 
     @torch.no_grad()
     def finish_weight_update(self) -> None:
-        """Pack a tied output layer."""
-        _pack_tied_head(self.model)
+        """Pack a tied output layer, and read what will be computed with."""
+        if (head := _tied_head(self.model)) is not None:
+            head.quant_method.process_weights_after_loading(head)
+        if self._stream.readings:
+            self._read(self._stream.readings)
+        self._stream = ShardStream()
+        self._let_go.clear()
 
     def shutdown(self) -> None:
         """Release nothing: nothing was taken."""
 
-    def _whole(self, names: list[str], stream: ShardStream) -> None:
+    def _whole(self, names: list[str]) -> None:
         """Finish a layer that has all its weights."""
         layer = self._places[names[0]].layer
-        if stream.checksum:
-            for kind, parameter in layer.named_parameters(recurse=False):
-                of = tuple(name for name in names if self._places[name].kind == kind)
-                stream.checksums[of] = stream.checksum(parameter)
+        written = {kind: parameter.detach() for kind, parameter in layer.named_parameters(recurse=False)}
         if method := getattr(layer, "quant_method", None):  # a norm has none
             method.process_weights_after_loading(layer)
+        if self._stream.readings:
+            self._read_what_goes(layer, names, written, self._stream.readings)
+
+    def _read_what_goes(
+        self, layer: torch.nn.Module, names: list[str], written: Mapping[str, Tensor], readings: WeightReadings
+    ) -> None:
+        """Read what a layer that is packed has no more: its weight, or a bias in the format that was written."""
+        for name in names:
+            kind, rows = self._places[name].kind, self._places[name].rows
+            now = layer.get_parameter(kind)
+            if (now.shape, now.dtype) != (written[kind].shape, written[kind].dtype):
+                readings.read(name, written[kind][rows])
+        if layer.get_parameter("weight").shape != written["weight"].shape:
+            with readings.timed():
+                self._let_go[layer] = packed_copies.read_columns(written["weight"], self._stream.version)
+
+    def _read(self, readings: WeightReadings) -> None:
+        """Read all parameters that are there, and compare packed copies with what they were made of."""
+        names: dict[torch.nn.Module, list[str]] = {}
+        for name, place in self._places.items():
+            names.setdefault(place.layer, []).append(name)
+            parameter = place.layer.get_parameter(place.kind)
+            if name not in readings.found and parameter.shape == place.shape:
+                readings.read(name, parameter[place.rows])
+        if (head := _tied_head(self.model)) is not None:
+            embedding = self.model.model.embed_tokens
+            names[head] = names.get(embedding, [])
+            for name in names[head] if head.weight is not embedding.weight else ():
+                readings.refuse(name)
+        for layer in packed_copies.multiplying(self.model):
+            with readings.timed():
+                columns = self._let_go.get(layer)
+                if columns is None and layer.weight.numel():
+                    columns = packed_copies.read_columns(layer.weight, self._stream.version)
+                wrong = columns is not None and packed_copies.differs(layer, columns)
+            for name in names.get(layer, ()) if wrong else ():
+                readings.refuse(name)
 
 
 def register() -> None:
@@ -179,9 +227,9 @@ def _write(place: Place, name: str, shard: Tensor) -> None:
     target[len(shard) :].zero_()
 
 
-def _pack_tied_head(model: Any) -> None:
+def _tied_head(model: Any) -> Any:
+    """Return the output layer that is tied to the embedding; None on an earlier stage, and of a model without one."""
     head = getattr(model, "lm_head", None)
     inner = getattr(model, "model", None)
     tied = getattr(model.config, "tie_word_embeddings", False)
-    if tied and isinstance(head, VocabParallelEmbedding) and inner is not None:  # an earlier stage has no head
-        head.quant_method.process_weights_after_loading(head)
+    return head if tied and isinstance(head, VocabParallelEmbedding) and inner is not None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
 from tests.engines.rank_functions import trainer
+from tests.engines.vllm import corruptions
 from tests.resharding.plan.simulate import shardings
 
 LAYOUT = Layout(2, generation=(1, 1))
@@ -102,10 +104,8 @@ def broken_refit(folder: Path, version: int, number: int, how: str) -> str:
         def __init__(self) -> None:
             self.version = made.vllm.version
 
-        def update_weights(
-            self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any
-        ) -> dict[tuple[str, ...], int]:
-            return made.vllm.update_weights(broken(shards), version, **options)
+        def update_weights(self, shards: Iterator[tuple[str, Tensor]], version: int, **options: Any) -> None:
+            made.vllm.update_weights(broken(shards), version, **options)
 
     def broken(shards: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         for place, (name, shard) in enumerate(shards):
@@ -148,3 +148,31 @@ def learn(folder: Path, batch: Batch) -> None:
 def export(folder: Path, out: Path) -> None:
     """Write the weights."""
     pair(folder).megatron.export(out)
+
+
+@dataclass
+class Corrupted:
+    """A refit that was corrupted on one rank: what is said, the version then, how often it was made, and afterwards."""
+
+    said: str
+    version: int | None
+    repeated: int
+    afterwards: bool
+
+
+def corrupted_refit(folder: Path, rows: Batch, version: int, rank: int, how: str, times: int) -> Corrupted:
+    """After a step, on that rank `times` updates are corrupted; then all is right again."""
+    made = pair(folder)
+    old = corruptions.noted(made.vllm, made.refit, version)
+    learn(folder, rows)
+    said = ""
+    with ExitStack() as stack:
+        if dist.get_rank() == rank:
+            stack.enter_context(corruptions.corrupted(made.vllm, how, old, times))
+        try:
+            made.refit(made.vllm, version + 1)
+        except RuntimeError as error:
+            said = str(error)
+    found = Corrupted(said, made.vllm.version, made.refit.repeated, False)
+    found.afterwards = made.refit(made.vllm, version + 2) and not made.refit.repeated
+    return found

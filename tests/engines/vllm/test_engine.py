@@ -18,6 +18,8 @@ from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import reference
 from tests.engines.vllm import rank_functions
+from tests.engines.vllm.corruptions import CORRUPTIONS, SAYS
+from tests.engines.vllm.rank_functions import Corrupted
 from tests.spmd import Ranks
 
 pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
@@ -226,6 +228,25 @@ def test_what_cannot_be_cut_or_run_so_is_refused_in_words(
     (tmp_path / "config.json").write_text(json.dumps({**config, **sizes}))
     for found in ranks(tensor).run(rank_functions.refused, engine, tmp_path, Layout(tensor)):
         assert said in found
+
+
+def test_what_is_corrupted_on_its_way_or_in_the_engine_is_not_sampled_with(folder: Path, ranks2: Ranks) -> None:
+    """And is told to all ranks by the name of the weight. What is right the second time goes on."""
+    ready(ranks2, folder)
+    rows, _ = rollout(ranks2, folder)
+    tied = json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
+    for number, how in enumerate(CORRUPTIONS):
+        name = SAYS[how] if tied or how != "tied head left behind" else "lm_head.weight [0, "
+        found: list[Corrupted] = ranks2.run(
+            rank_functions.corrupted_refit, folder, rows, 1000 + 10 * number, number % 2, how, 2
+        )
+        for one in found:
+            assert f"rank {number % 2}, of ranks 0, 1: " in one.said and name in one.said, (how, one.said)
+            assert (one.version, one.repeated, one.afterwards) == (None, 1, True), how
+    once: list[Corrupted] = ranks2.run(rank_functions.corrupted_refit, folder, rows, 2000, 1, "stale", 1)
+    assert [(one.said, one.version, one.repeated) for one in once] == [("", 2001, 1)] * 2
+    ranks2.run(rank_functions.corrupted_refit, folder, rows, 2010, 0, "stale", 2)
+    assert apart(ranks2, folder) < 1e-5
 
 
 def test_the_sizes_of_heads_are_those_of_vllms_attention_on_a_cpu() -> None:

@@ -1,0 +1,64 @@
+"""Packed copies of weights, which vLLM computes with on a CPU and which only a product can read.
+
+A product with rows of the identity gives columns of the weight bit for bit: all other terms are zeros. To read all
+columns so costs as much as a forward of as many tokens; so of a large layer some are read after each update, drawn anew
+by its version, and of a small one all. What is packed once more from older numbers, or from another layer's, differs in
+nearly every column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from vllm.model_executor.layers.linear import LinearBase
+
+SMALL = 2**18  # numbers of a layer that is read whole
+COLUMNS = 16  # that are read of a larger one
+
+
+class Columns(NamedTuple):
+    """Some columns of a weight.
+
+    Attributes:
+        width: columns of the whole weight.
+        places: [C] of these.
+        numbers: [C, rows of the weight].
+    """
+
+    width: int
+    places: Tensor
+    numbers: Tensor
+
+
+def read_columns(weight: Tensor, version: int) -> Columns:
+    """Copy the columns of a weight that are read after the update to that version."""
+    width = weight.shape[1]
+    drawn = np.random.default_rng(version).permutation(width)
+    places = torch.from_numpy(np.sort(drawn if weight.numel() <= SMALL else drawn[:COLUMNS]))
+    return Columns(width, places, weight[:, places].T.contiguous())
+
+
+def differs(layer: nn.Module, columns: Columns) -> bool:
+    """Tell whether a layer multiplies with other numbers than these."""
+    unit = torch.zeros(len(columns.places), columns.width, dtype=columns.numbers.dtype)
+    unit[torch.arange(len(unit)), columns.places] = 1
+    method: Any = layer.quant_method
+    found = method.apply(layer, unit)
+    return not torch.equal(found, columns.numbers) and not torch.equal(_flushed(found), _flushed(columns.numbers))
+
+
+def multiplying(model: Any) -> Iterator[nn.Module]:
+    """Yield the layers that multiply with a packed copy. Packed embeddings that are no output layer do not."""
+    head = getattr(model, "lm_head", None)
+    for layer in model.modules():
+        if hasattr(layer, "cpu_linear") and (isinstance(layer, LinearBase) or layer is head):
+            yield layer
+
+
+def _flushed(numbers: Tensor) -> Tensor:
+    """Return the numbers with zeros for those that bfloat16 instructions take for zeros."""
+    return torch.where(numbers.abs() < torch.finfo(numbers.dtype).tiny, 0, numbers)
