@@ -73,7 +73,7 @@ def check_port(port: int) -> None:
         try:
             trial.bind((HOST, port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"--port {port}: {error}; give another, from 1024 to 65535") from error
+            raise ConfigError(f"--port {port}: {str(error).rstrip('.')}; give another, from 1024 to 65535") from error
 
 
 def serve(server: Server) -> None:

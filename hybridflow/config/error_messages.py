@@ -127,7 +127,9 @@ def _missing_option(error: MissingConfigException) -> str:
         return f"no primary configuration is named {option!r}: {_first_line(error)}"
     near = get_close_matches(option, options, n=1)
     hint = f"; did you mean {near[0]}?" if near else "."
-    return f"{group}={option}: {group} has no such option{hint} Options: {', '.join(options) or 'none'}"
+    there = ", ".join(options) or "none"
+    yours = "those of a folder of yours with -cd FOLDER"
+    return f"{group}={option}: {group} has no such option{hint} Options: {there}; {yours}"
 
 
 def missing(absent: Mapping[str, Sequence[str]], experiments: Iterable[str]) -> list[str]:
