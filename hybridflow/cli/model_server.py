@@ -50,7 +50,7 @@ class Server:
 
     @property
     def command(self) -> list[str]:
-        """The command that serves on this machine alone, with the model's own generation settings."""
+        """Return the command that serves on this machine alone, with the model's own generation settings."""
         on_cpu = ["--kv-cache-memory-bytes", str(int(self.cpu_cache_gib * 2**30)), "--enforce-eager"]
         return [
             *(*self.vllm, "serve", str(self.model), "--host", HOST, "--port", str(self.port)),
