@@ -190,8 +190,8 @@ class PoolRefit(WeightUpdate):
         self.regions = {region.weight.name: region for region in regions_of(exchange.program.items, None)}
         self.transport = WeightReceiver(exchange, _Nothing(dtype), None, dtype, platform().device, None, link)
 
-    def _differing(self, found: Mapping[str, int | None]) -> str:
-        """Compare with the training ranks' fingerprints, on all rollout ranks, and tell those how it went."""
+    def _source_fingerprints(self) -> dict[str, int]:
+        """Add up what the training ranks say of the pieces that they sent."""
         exchange = self.transport.exchange
         names = [item.weight.name for item in exchange.program.items]
         total = torch.zeros(len(names), dtype=torch.int64, device=platform().device)
@@ -199,14 +199,18 @@ class PoolRefit(WeightUpdate):
             sums = torch.empty_like(total)
             self.link.receive(sums, giver).wait()
             total += sums  # modulo 2⁶⁴
-        by_rank = wrong_by_rank(self._against(dict(zip(names, total.tolist(), strict=True)), found))
+        return dict(zip(names, total.tolist(), strict=True))
+
+    def _told(self, wrong: list[str]) -> str:
+        """Tell the training ranks, too, whether they are to send all again."""
+        by_rank = wrong_by_rank(wrong)
         proved = torch.tensor([not any(by_rank)], dtype=torch.int64, device=platform().device)
-        for giver in exchange.givers:
+        for giver in self.transport.exchange.givers:
             self.link.send(proved, giver).wait()
         return "; ".join(
             f"rollout rank {rank}, of training ranks "
             + ", ".join(map(str, self.plan.exchange(self.link.training.size + rank).givers))
-            + f": {in_short(wrong)}"
-            for rank, wrong in enumerate(by_rank)
-            if wrong
+            + f": {in_short(names)}"
+            for rank, names in enumerate(by_rank)
+            if names
         )

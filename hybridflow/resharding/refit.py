@@ -85,9 +85,18 @@ class WeightUpdate:
     def _unproved(self, receiver: GenerationEngine, version: int, readings: WeightReadings) -> str:
         """Describe all ranks' weights that are not as given; nothing if there are none."""
         start = perf_counter()
-        said = self._differing(readings.found if receiver.version == version else {})
+        sources = self._source_fingerprints()
+        wrong = differing(
+            list(self.regions.values()),
+            sources,
+            readings.found if receiver.version == version else {},
+            self._before,
+            self._proved,
+        )
+        self._sources = sources
+        # What follows waits for the slowest rank, and that is no cost of the proof.
         self.proof_seconds += readings.seconds + perf_counter() - start
-        return said
+        return self._told(wrong)
 
     def fingerprint(self, name: str, numbers: Tensor) -> int | None:
         """Compute that of a region that the engine has; None if it has too few rows."""
@@ -101,13 +110,12 @@ class WeightUpdate:
     def _fingerprint(self, region: Region, numbers: Tensor) -> int:
         return region.fingerprint(numbers, region.span[0])
 
-    def _against(self, sources: Mapping[str, int], found: Mapping[str, int | None]) -> list[str]:
-        """Describe this rank's weights that are not as given, and remember what was given."""
-        self._sources = sources
-        return differing(list(self.regions.values()), sources, found, self._before, self._proved)
+    def _source_fingerprints(self) -> dict[str, int]:
+        """Return the fingerprint of each weight's region that this rank is to have, from the training shards."""
+        raise NotImplementedError
 
-    def _differing(self, found: Mapping[str, int | None]) -> str:
-        """Compare with the training shards, and describe all ranks' weights that are not as given."""
+    def _told(self, wrong: list[str]) -> str:
+        """Tell all ranks what is wrong on this one, and describe what is wrong on any."""
         raise NotImplementedError
 
 
@@ -186,12 +194,14 @@ class Refit(WeightUpdate):
         own = in_hf_shape(self.transport.local.shard(weight), weight).to(self.transport.dtype)
         return int(not same_bits(own, numbers))
 
-    def _differing(self, found: Mapping[str, int | None]) -> str:
-        mine = self._against(source_fingerprints(self.transport, self._generation, self._place), found)
+    def _source_fingerprints(self) -> dict[str, int]:
+        return source_fingerprints(self.transport, self._generation, self._place)
+
+    def _told(self, wrong: list[str]) -> str:
         return "; ".join(
-            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(wrong)}"
-            for rank, wrong in enumerate(wrong_by_rank(mine, self._groups.everyone))
-            if wrong
+            f"rank {rank}, of ranks {', '.join(map(str, self.plan.exchange(rank).givers))}: {in_short(names)}"
+            for rank, names in enumerate(wrong_by_rank(wrong, self._groups.everyone))
+            if names
         )
 
     def _refuse_other_plans(self) -> None:

@@ -51,6 +51,6 @@ class CountingGroup(dist.ProcessGroup):
         return Done()
 
     def allreduce(self, tensors: list[Tensor], options: Any) -> dist.Work:
-        """Of checksums: no weight travels."""
+        """Of fingerprints: no weight travels."""
         assert {tensor.dtype.is_floating_point for tensor in tensors} == {False}
         return self.inner.allreduce(tensors, options)
