@@ -168,6 +168,9 @@ class TrainerConfig:
     collective_timeout_s: Seconds = 600.0  # that ranks wait for each other before the call fails
     call_timeout_s: Seconds = 7200.0  # that one call on a role's ranks may take, whatever it does, before it fails
     call_timeouts_s: dict[str, Seconds] = field(default_factory=dict)  # by role, instead of that
+    # that the run goes on after, within failure_window_s: lost or hung processes, nodes, links; 0: the first ends it
+    max_failures: NotNegativeInt = 3
+    failure_window_s: Seconds = 3600.0  # seconds in which failures are counted
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
     keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest

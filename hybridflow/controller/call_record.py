@@ -121,7 +121,10 @@ def lost(record: CallRecord, rank: int, error: Exception) -> Failure:
         pid = int(place["pid"][1]) if place["pid"] else None
         node = place["ip"][1] if place["ip"] else "node unknown"
         line = f"its process{'' if pid is None else f' {pid}'} died: {ending(pid, rays_message)}"
-        return Failure(record.role, rank, node, record.method, line, rays_message, at=0.0, kind=FailureKind.INFRA)
+        follows = isinstance(error, ray.exceptions.RayTaskError)  # it is of a call whose rows this one was given
+        return Failure(
+            record.role, rank, node, record.method, line, rays_message, follows=follows, at=0.0, kind=FailureKind.INFRA
+        )
     cause = getattr(error, "cause", None)
     line = describe(cause if isinstance(cause, BaseException) else error)[0]
     kind = FailureKind.INFRA if isinstance(error, LOST) else FailureKind.BUG

@@ -63,7 +63,13 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
             _knock(_running_address() if address == "auto" else address)
         elif problem := temporary_folder.problem():
             raise ConfigError(problem)
-        with _on_loopback(local), _without_idle_processes(local), _own_token(local), interrupt.by_ray():
+        with (
+            _on_loopback(local),
+            _without_idle_processes(local),
+            _own_token(local),
+            search_path.library_first(),
+            interrupt.by_ray(),
+        ):
             ray.init(
                 address=address,
                 runtime_env={"env_vars": environment, **carried},

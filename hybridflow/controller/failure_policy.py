@@ -7,7 +7,7 @@ from typing import Any, NoReturn, Protocol
 
 import ray
 
-from hybridflow.runtime.failure import RoleError
+from hybridflow.runtime.failure import FailureKind, RoleError
 
 
 class RankSource(Protocol):
@@ -39,4 +39,13 @@ class RaiseFirst:
         for pool in pools:
             for rank in pool.ranks:
                 ray.kill(rank)
+        raise error
+
+
+class RaiseToRecover:
+    """Raises the first failure and leaves the ranks to whoever recovers, if the same may succeed on other processes."""
+
+    def handle(self, error: RoleError, pools: Iterable[RankSource]) -> NoReturn:
+        if error.failure.kind is not FailureKind.INFRA:
+            RaiseFirst().handle(error, pools)
         raise error

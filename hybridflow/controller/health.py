@@ -14,6 +14,7 @@ from typing import Any
 from hybridflow.controller import ray_services
 from hybridflow.controller.call_record import CallRecord, late, named
 from hybridflow.controller.deadlines import Deadlines, OldestCallClock
+from hybridflow.controller.process_deaths import ending
 from hybridflow.controller.process_watch import PING_EVERY_S, STOPPED_LOOKS, ProcessWatch
 from hybridflow.errors import HybridFlowError
 from hybridflow.runtime.failure import Failure, FailureKind
@@ -69,6 +70,10 @@ class Health:
         waiting = list(dict.fromkeys(records))
         return self._lost_process(waiting) or (self._too_late(waiting[0], now) if waiting else None)
 
+    def lost_pools(self) -> list[Any]:
+        """Return the pools with a process that is stopped or gone."""
+        return [pool for pool, watch in self._watches if watch.now_lost()]
+
     def note(self, record: CallRecord) -> None:
         """Take note of a call that has been done, so that the next of its name is not spoken of too soon."""
         seconds = max([report.seconds for report in record.reports if report is not None], default=0.0)
@@ -77,12 +82,13 @@ class Health:
     def blamed(self, noticed: Failure, records: Iterable[CallRecord]) -> list[Failure]:
         """Return what a failure between ranks really comes from: ranks that are stopped, or never came to meet."""
         waiting = list(dict.fromkeys(records))
-        stopped = [
-            self._failure(pool, watch, rank, "stopped", waiting) for pool, watch in self._watches
-            for rank in watch.now_stopped()
-        ]  # fmt: skip
-        if stopped or not noticed.of_link:
-            return stopped
+        lost = [
+            self._failure(pool, watch, rank, state, waiting)
+            for pool, watch in self._watches
+            for rank, state in watch.now_lost().items()
+        ]
+        if lost or not noticed.of_link:
+            return lost
         return [failure for record in waiting for failure in self._absent(noticed, record)]
 
     def stacks(self, record: CallRecord) -> dict[int, str]:
@@ -118,7 +124,7 @@ class Health:
         line = (
             f"its process {place.pid} is stopped (SIGSTOP), and stays so; it has no stacks to show"
             if state == "stopped"
-            else f"its process {place.pid} is gone"
+            else f"its process {place.pid} died: {ending(place.pid, '')}"
         )
         step = record.step if record else None
         return Failure(role, rank, place.address, method, line, "", step, at=0.0, kind=FailureKind.INFRA)

@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from hybridflow.runtime.messages import Place
-from hybridflow.runtime.process_state import GONE, STOPPED, NodeWatcher
+from hybridflow.runtime.process_state import GONE, STOPPED, NodeWatcher, is_rays
 
 PING_EVERY_S = 1.0
 STOPPED_LOOKS = 3  # one after the other; if the driver was stopped too, as by Ctrl-Z, it does not count meanwhile
@@ -36,8 +36,8 @@ class LookCounts:
         return stopped | {rank: "gone" for rank, looks in self.gone.items() if looks >= GONE_LOOKS}
 
     def suspected(self) -> list[int]:
-        """Return the ranks that were found stopped, and not for too long yet."""
-        return [rank for rank, looks in self.stopped.items() if 0 < looks < STOPPED_LOOKS]
+        """Return the ranks that were found stopped for the first time."""
+        return [rank for rank, looks in self.stopped.items() if looks == 1]
 
 
 class ProcessWatch:
@@ -52,7 +52,9 @@ class ProcessWatch:
         self.places = places
         self.counts = LookCounts()
         self._local = NodeWatcher()
-        self._away = {place.node: _watcher_on(place.node) for place in places if place.node != here}
+        # A driver may have its node's id and see other processes, as in a container, or through Ray's client.
+        near = {here} if all(is_rays(place.pid) for place in places if place.node == here) else set()
+        self._away = {node: _watcher_on(node) for node in {place.node for place in places} - near}
         self._asked: dict[str, Any] = {}
 
     def look(self) -> None:
@@ -64,13 +66,16 @@ class ProcessWatch:
             for rank, state in zip(ranks, self._states(node, [self.places[rank].pid for rank in ranks]), strict=False):
                 self.counts.take_in(rank, state)
 
-    def now_stopped(self) -> list[int]:
-        """Return the ranks whose processes are stopped at this moment, as far as this node knows."""
-        return [
-            rank
-            for rank, place in enumerate(self.places)
-            if place.node not in self._away and self._local.states([place.pid]) == [STOPPED]
-        ]
+    def now_lost(self) -> dict[int, str]:
+        """Return the ranks whose processes are stopped or gone at this moment, as far as this node knows."""
+        lost = self.counts.lost()
+        for rank, place in enumerate(self.places):
+            if place.node in self._away:
+                continue
+            (state,) = self._local.states([place.pid])
+            if state == STOPPED or state in GONE:
+                lost[rank] = "stopped" if state == STOPPED else "gone"
+        return lost
 
     def stacks(self, rank: int) -> str:
         """Return the stacks of a rank's threads, or why there are none."""

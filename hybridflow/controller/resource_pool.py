@@ -77,22 +77,17 @@ class ResourcePool(Renamed):
         self._device = device
         gpus = 1.0 if device is Device.gpu else 0.0
         self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
-        actor = ray.remote(rank_class or _rank_class())
-        self.ranks = [
-            actor.options(
-                num_cpus=1,
-                num_gpus=gpus,
-                max_restarts=0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
-            ).remote(slot)
-            for slot in range(slots)
-        ]
+        self._gpus = gpus
+        self._rank_class = rank_class or _rank_class()
+        self._plugins = list(plugins)
+        self._join_timeout_s = None if light else timeout_s
+        self._built: list[tuple[Any, ...]] = []
+        self._logs: Path | None = None
+        self.ranks: list[Any] = []
+        self.places: list[Place] = []
         supervisor.register_pool(self)
         try:
-            self.places: list[Place] = self._settled("start", list(plugins))
-            self._watch()
-            if not light:
-                self._join(timeout_s)
+            self._start()
         except BaseException:
             self.close()
             raise
@@ -133,12 +128,23 @@ class ResourcePool(Renamed):
         made = group_class(interface, config)  # an unknown protocol is an error here, before the model is built
         config = config or Config()
         build = (role, worker or role, layout, config, updates, engines or engines_of(config, role))
-        calls = [rank.build.remote(*build) for rank in self.ranks]
-        self._supervisor.gather(role, "build", calls, self._start_timeout_s, self)
-        log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
+        self._build(build)
+        self._built.append(build)
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
         return made(role, interface, layout, self, self._supervisor, chunk_rows)
+
+    def restart(self) -> None:
+        """Give it new processes in its slots, with the roles that it had; its groups go on with these.
+
+        Raises RoleError if one does not start, or a role cannot be built.
+        """
+        self._end_processes()
+        self._start()
+        for build in self._built:
+            self._build(build)
+        if self._logs is not None:
+            self.write_logs(self._logs)
 
     def meeting_point(self, others: Sequence[Place] = ()) -> str:
         """Return where its ranks can meet, and those at `others` with them, as torch.distributed takes it; rank 0 is
@@ -152,22 +158,44 @@ class ResourcePool(Renamed):
 
     def write_logs(self, folder: Path) -> None:
         """Let each of its processes write its log into a folder, which is made on other machines too."""
+        self._logs = folder
         self._settled("write_log", str(folder / f"{self.name}-"))
 
     def close(self) -> None:
         """End its processes, give its slots back, and remove what they met by."""
-        self._supervisor.health.forget(self)
         self._end_processes()
         # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
         # our own cluster's processes as well, and then this call waits for a minute.
         if not interrupt.arrived() and not ray_services.lost():
             remove_placement_group(self._reserved)
-        for place in getattr(self, "places", ()):
-            process_deaths.forget(place.pid)
-        for folder in self._meetings:
-            shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
+
+    def _start(self) -> None:
+        """Start a process in each slot, and let them meet."""
+        actor = ray.remote(self._rank_class)
+        self.ranks = [
+            actor.options(
+                num_cpus=1,
+                num_gpus=self._gpus,
+                max_restarts=0,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
+            ).remote(slot)
+            for slot in range(self.slots)
+        ]
+        self.places = self._settled("start", self._plugins)
+        self._watch()
+        if self._join_timeout_s is not None:
+            self._join(self._join_timeout_s)
+
+    def _build(self, build: tuple[Any, ...]) -> None:
+        """Build a role on every rank."""
+        role = build[0]
+        calls = [rank.build.remote(*build) for rank in self.ranks]
+        self._supervisor.gather(role, "build", calls, self._start_timeout_s, self)
+        log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
 
     def _end_processes(self) -> None:
+        """End them, and remove what they met by."""
+        self._supervisor.health.forget(self)
         for handle in () if ray_services.lost() else self.ranks:  # the services would have to pass it on
             ray.kill(handle)
         if self._processes is not None:
@@ -175,6 +203,11 @@ class ResourcePool(Renamed):
                 self._processes.kill(rank)
             self._processes.close()
             self._processes = None
+        for place in self.places:
+            process_deaths.forget(place.pid)
+        for folder in self._meetings:
+            shutil.rmtree(folder, ignore_errors=True)  # it is on the node of rank 0; if elsewhere, its next start does
+        self._meetings.clear()
 
     def _settled(self, method: str, *arguments: Any) -> list[Any]:
         """Return the values of a call on every rank that is no call on a role."""

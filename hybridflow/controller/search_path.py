@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
@@ -18,6 +19,9 @@ from ray.job_config import JobConfig
 
 FOLDERS = "HYBRIDFLOW_SEARCH_LAST"
 HERE = "HYBRIDFLOW_DRIVER_FOLDER"
+
+
+PATH = "PYTHONPATH"
 
 
 class NoFoldersOfTheDriver(JobConfig):
@@ -39,6 +43,31 @@ def own_folders() -> list[str]:
     folders = [os.getcwd(), *map(os.path.abspath, sys.path)]
     known = (library, zipped, os.path.join(library, "lib-dynload"))
     return [path for path in dict.fromkeys(folders) if path not in known and "site-packages" not in path]
+
+
+def hides_library(folder: str) -> bool:
+    """Tell whether a folder has a module, or a package, of the standard library's name."""
+    there = Path(folder or ".")
+    files = [*there.glob("*.py"), *(file.parent for file in there.glob("*/__init__.py"))]
+    return any(file.stem in sys.stdlib_module_names for file in files)
+
+
+@contextmanager
+def library_first() -> Iterator[None]:
+    """Leave out of PYTHONPATH, in the block, folders that hide modules of the standard library.
+
+    The processes that Ray starts would die of them, or wait for one that has, before `begin_process` could search these
+    folders last; this process has its search path already.
+    """
+    before = os.environ.get(PATH)
+    if before is None:
+        yield
+        return
+    os.environ[PATH] = os.pathsep.join(folder for folder in before.split(os.pathsep) if not hides_library(folder))
+    try:
+        yield
+    finally:
+        os.environ[PATH] = before
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from math import inf
+from time import monotonic
 from typing import Any, NoReturn
 
 import ray
@@ -13,6 +14,7 @@ from hybridflow.controller import interrupt
 from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
+from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
 from hybridflow.runtime.failure import Failure, RoleError, describe
@@ -47,6 +49,8 @@ class Supervisor(Renamed):
         self._finished: dict[int | None, list[CallRecord]] = {}
         self._pools: list[RankSource] = []
         self._failed: RoleError | None = None
+        self._left: dict[Any, CallRecord] = {}  # under way when a call failed
+        self._called: set[tuple[str, str]] = set()
 
     @property
     def step(self) -> int | None:
@@ -75,8 +79,49 @@ class Supervisor(Renamed):
         self._sampling = self._step, before + 1
         return before
 
+    @property
+    def called(self) -> frozenset[tuple[str, str]]:
+        """Roles and methods that were called since the last `forget_calls`."""
+        return frozenset(self._called)
+
+    def forget_calls(self) -> None:
+        """Begin `called` anew."""
+        self._called.clear()
+
+    def settle(self, suspect: RankSource, within_s: float, *, sure: bool = True) -> list[RankSource]:
+        """After a failure, wait until pools that live have done or given up what they were asked; return the others.
+
+        Args:
+            suspect: the pool of the failure: it is lost, unless another is, of which this may be the consequence.
+            within_s: after which a pool whose ranks are still at work counts as lost.
+            sure: nobody need wait for the ranks of the suspect.
+        """
+        end = monotonic() + within_s
+        gone = self.health.lost_pools() or ([suspect] if sure else [])
+        left = dict(self._left)
+        while left and monotonic() < end:
+            interrupt.check()
+            gone += [pool for pool in self.health.lost_pools() if pool not in gone]
+            left = {pending: record for pending, record in left.items() if record.pool not in gone}
+            if left:
+                ready, _ = ray.wait(list(left), num_returns=len(left), timeout=LOOK_UP_S)
+                left = {pending: left[pending] for pending in left if pending not in {*ready}}
+        gone += [pool for pool in self.health.lost_pools() if pool not in gone]
+        gone += [pool for pool in self._pools if any(record.pool is pool for record in left.values())]
+        return [pool for pool in self._pools if pool in (gone or [suspect])]
+
+    def resume(self) -> None:
+        """Take calls again after a failure; of those before it nothing is known any more."""
+        self._failed = None
+        self._left.clear()
+        self._under_way.clear()
+        self._finished.clear()
+        self._sampling = None, 0
+        self._step = None
+
     def watch(self, record: CallRecord) -> None:
         """Take note of a call that has been made."""
+        self._called.add((record.role, record.method))
         record.step = self._step
         if not record.setting:
             record.within_s, record.setting = self.health.deadlines.of(record.role)
@@ -102,7 +147,13 @@ class Supervisor(Renamed):
         """Wait for one call; return its reports by rank."""
         while record.missing:
             self._raise_again()
-            self._receive([pending for pending in record.pending if pending in self._under_way])
+            wanted = [pending for pending in record.pending if pending in self._under_way]
+            if not wanted:
+                raise HybridFlowError(
+                    f"{record.role}.{record.method}: what this call gave was lost with a failure that the run went on "
+                    "after; a step that is made again begins with rows of its own"
+                )
+            self._receive(wanted)
         return record.reports
 
     def wait_all(self) -> None:
@@ -128,7 +179,13 @@ class Supervisor(Renamed):
         ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
         for pending in ready:
             self._take_in(pending, self._outcome(pending))
-        # After all that has come is taken in: what this process did meanwhile is not the ranks' time.
+        self._check_health()
+
+    def _check_health(self) -> None:
+        """Raise RoleError if a rank will not report. What has come is taken in before: this process' time is no rank's.
+
+        Raises HybridFlowError if a service of the cluster is lost.
+        """
         if problem := self.health.problem(record for record, _ in self._under_way.values()):
             self._fail(problem)
 
@@ -142,6 +199,7 @@ class Supervisor(Renamed):
             return
         for pending, encoded in zip(wanted, reports, strict=True):
             self._take_in(pending, self._decoded(pending, encoded))
+        self._check_health()
 
     def _outcome(self, pending: Any) -> Report:
         """Return the report of a call that has ended in any way."""
@@ -183,6 +241,7 @@ class Supervisor(Renamed):
         failed = {*ready}
         silent = [record for pending, (record, _) in self._under_way.items() if pending not in failed]
         failures += [] if noticed.at == 0.0 else self.health.blamed(noticed, silent)
+        self._left = {pending: record for pending, (record, _) in self._under_way.items()}
         self._under_way.clear()
         first, *after = sorted(failures, key=lambda failure: (failure.follows, failure.at))
         self._failed = RoleError(first, after)

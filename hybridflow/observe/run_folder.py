@@ -125,9 +125,10 @@ class RunFolder:
                 part.rename(aside / part.name)
         return aside
 
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes that each file which grows line by line has now. They have reached the disk."""
-        return {file.relative_to(self.path).as_posix(): _flushed_size(file) for file in self._growing()}
+    def sizes(self, *, synced: bool = True) -> dict[str, int]:
+        """Return the bytes that each file which grows line by line has now; if `synced`, they have reached the disk."""
+        size = _flushed_size if synced else _size
+        return {file.relative_to(self.path).as_posix(): size(file) for file in self._growing()}
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise ConfigError if a file has become shorter than `sizes` gave."""
@@ -158,6 +159,10 @@ class RunFolder:
         return sorted(
             [*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")]
         )
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
 
 
 def _flushed_size(file: Path) -> int:

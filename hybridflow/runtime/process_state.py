@@ -90,6 +90,14 @@ def innermost(stacks: str) -> str:
     return f"{found[3]} ({found[1]}:{found[2]})" if found else ""
 
 
+def is_rays(pid: int) -> bool:
+    """Tell whether a process is one that Ray runs: else another has its number, or this is not its machine."""
+    try:
+        return RAYS_TITLE in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 class NodeWatcher:
     """Answers for the processes of its node to a controller on another one."""
 
@@ -104,5 +112,5 @@ class NodeWatcher:
     def kill(self, pid: int) -> None:
         """End a rank's process by SIGKILL, stopped or not."""
         with suppress(OSError):
-            if RAYS_TITLE in Path(f"/proc/{pid}/cmdline").read_bytes():  # else another has its number by now
+            if is_rays(pid):
                 os.kill(pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ from hybridflow.config.model_roles import names, section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
 from hybridflow.controller.deadlines import Deadlines
+from hybridflow.controller.failure_policy import RaiseFirst, RaiseToRecover
 from hybridflow.controller.health import Health
 from hybridflow.models import read_shape
 from hybridflow.parallel.layout import describe
@@ -37,6 +38,16 @@ class Running:
     placement: Placement
     supervisor: Supervisor
 
+    def let_pools_meet(self) -> None:
+        """Let the pools of actor and rollout meet where these are two; again once one has new processes.
+
+        Raises RoleError if they cannot, or if their plan cannot be made.
+        """
+        if self.placement.is_disaggregated:
+            training, rollout = (self.pools[self.placement.pool_of(role).name] for role in ("actor", "rollout"))
+            actor: Any = self.groups["actor"]
+            actor.connect(training.meeting_point(rollout.places))
+
 
 def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_class: type[Rank] = Rank) -> Running:
     """Start everything that the algorithm calls; what is entered on `stack` ends it.
@@ -54,7 +65,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
     placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
-    supervisor = Supervisor(health=Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
+    policy = RaiseToRecover() if config.trainer.max_failures else RaiseFirst()
+    supervisor = Supervisor(policy, Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
     say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")
     pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
     groups: dict[str, Group] = {}
@@ -63,10 +75,13 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
             say(f"starting {role.name} on pool {role.pool}: {describe(role.layout)}")
         groups[role.name] = start_role(config, pools[role.pool], role)
     if placement.is_disaggregated:
-        groups["actor"] = _joined(groups, *(pools[placement.pool_of(role).name] for role in ("actor", "rollout")))
+        actor: Any = DisaggregatedActor(groups["actor"], groups["rollout"])
+        groups["actor"] = actor
     if GRADER not in groups:
         groups[GRADER] = groups["reward"]
-    return Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor)
+    running = Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor)
+    running.let_pools_meet()
+    return running
 
 
 def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
@@ -103,13 +118,6 @@ def with_absolute_paths(config: Config) -> Config:
         model = section(copied, role).model
         model.path = os.path.abspath(model.path) if model.path else ""
     return copied
-
-
-def _joined(groups: dict[str, Group], training: ResourcePool, rollout: ResourcePool) -> Any:
-    """Let the pools of actor and rollout meet, and return both as one role."""
-    actor = DisaggregatedActor(groups["actor"], groups["rollout"])
-    actor.connect(training.meeting_point(rollout.places))
-    return actor
 
 
 def _start_pool(

@@ -21,6 +21,7 @@ from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.progress import Progress, without_advantages
+from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.validation import HeldOut, judged, validate, with_preferences
 
@@ -46,18 +47,19 @@ def train(
     task: Task,
     outputs: Outputs,
     progress: Progress,
+    recovery: Recovery,
     more: Sequence[HeldOut] = (),
 ) -> None:
     """Take the steps that are left, and keep `progress` up to date; stop early at `trainer.stop_at_accuracy`.
 
+    The trained model is saved at the end.
+
     Args:
+        recovery: what goes on after a failure.
         more: sets to validate on, beside the task's own held-out rows.
     """
-    settings = config.trainer
-    start = perf_counter()
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
-    earlier = progress.seconds
     for line in prompts.shares():
         outputs.say(line)
     if prompts.rows_per_step > prompts.size:
@@ -66,23 +68,43 @@ def train(
             f"{split!r}: a step takes some of them more than once"
         )
     sets = [HeldOut(task), *more]
+    recovery.go_on(lambda: _take_steps(config, running, prompts, sets, outputs, progress, recovery))
+
+
+def _take_steps(
+    config: Config,
+    running: Running,
+    prompts: Prompts,
+    sets: Sequence[HeldOut],
+    outputs: Outputs,
+    progress: Progress,
+    recovery: Recovery,
+) -> None:
+    """Take steps from wherever the run is, also between a step and its validation."""
+    settings = config.trainer
+    start = perf_counter()
+    earlier = progress.seconds
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     if not progress.accuracy:
         _validate(config, running, sets, outputs, progress)
-    while not progress.ended(settings.steps, settings.stop_at_accuracy):
-        context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
-        metrics = _step(config, running, schedule, context, outputs.folder)
-        outputs.sinks.log_step(progress.steps, metrics)
-        _take_in(config, running.algorithm, metrics, progress, outputs.say)
-        progress.steps += 1
-        progress.seconds = earlier + perf_counter() - start
+    while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
+        if not recovery.validates:
+            context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
+            metrics = _step(config, running, schedule, context, outputs.folder)
+            outputs.sinks.log_step(progress.steps, metrics)
+            _take_in(config, running.algorithm, metrics, progress, outputs.say)
+            progress.steps += 1
+            progress.seconds = earlier + perf_counter() - start
+            recovery.mark(validates=True)
         if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
             _validate(config, running, sets, outputs, progress)
         if _saves(settings, progress):
             _save(config, running, outputs, progress)
+        recovery.mark()
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     progress.seconds = earlier + perf_counter() - start
+    running.groups[running.algorithm.learner].save_model(str(outputs.folder.model)).get()
 
 
 def _due(every: int, steps: int) -> bool:

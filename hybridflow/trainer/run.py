@@ -29,6 +29,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.next_commands import next_commands
 from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.resume import choose
 from hybridflow.trainer.task_rows import (
     check_grader_sources,
@@ -123,8 +124,8 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            train(config, running, task, Outputs(folder, opened, live.say), progress, prepared.more)
-        running.groups[learner].save_model(str(folder.model)).get()
+            recovery = Recovery(config, running, folder, progress, source, live.say)
+            train(config, running, task, Outputs(folder, opened, live.say), progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(learner)
     if fault is not None:

@@ -135,7 +135,8 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         return {"weight_version": self.version, **shaped}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore the version. Generation has no weights yet, so its next call refits."""
+        """Restore the version. Generation has no weights, or lets go of what it had, so its next call refits."""
+        self.release_generation()
         self.version = state["weight_version"]
         self.shaping_states.update(state.get("reward_shapings", {}))
 

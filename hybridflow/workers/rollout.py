@@ -65,6 +65,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         dtype = torch_dtype(config.actor.model.dtype.value)
         shardings = actor_shardings(self.context, training, generation)
         self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit)
+        self.generator.version = None  # whoever meets again may have other weights of that version
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), self.sampling_version, dtype=np.int64))

@@ -18,9 +18,11 @@ import pytest
 from hybridflow.batch import Batch
 from hybridflow.config import Config
 from hybridflow.controller import ResourcePool, Supervisor
+from hybridflow.controller.failure_policy import RaiseToRecover
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import RoleSpec
+from hybridflow.runtime.failure import RoleError
 from hybridflow.trainer.build import start_role
 from tests.controller import rank_functions
 from tests.controller.stage import Stage
@@ -83,17 +85,28 @@ with cluster(slots=3):
     ResourcePool("own", 1, Supervisor(), plugins=["mine"])
     Stage(2).start_role("vandal").die(rank=0, peers_raise=False).get()
 """
+# Ray's own processes would not start; the driver, whose program is `-c`, finds in it what it wants.
+HIDES = """
+import os, sys
+if sys.argv[0] != "-c":
+    raise SystemExit("PYTHONPATH is searched before the library")
+exec(open(os.path.join(os.path.dirname(os.__file__), "random.py")).read())
+"""
 SHADOWS = "raise SystemExit('the working directory is searched before the library')"
 
 
 def test_a_failed_run_ends_soon_and_leaves_no_process(tmp_path: Path) -> None:
-    """Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found."""
+    """Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found. A
+    folder of PYTHONPATH has one too.
+    """
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/random.py").write_text(HIDES)
     for name in ("secrets", "random", "torch", "numpy", "hybridflow"):
         (tmp_path / f"{name}.py").write_text(SHADOWS)
     (tmp_path / "mine.py").write_text("import secrets, random, numpy\nprint('found')\n")
     mark = uuid4().hex
     start = time.time()
-    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark}, tmp_path)
+    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark, "PYTHONPATH": str(tmp_path / "own")}, tmp_path)
     assert done.returncode == 1 and time.time() - start < 100  # most of it is the cluster's start
     assert "vandal.die failed on rank 0" in done.stderr.splitlines()[-1], done.stderr
     deadline = time.time() + 10
@@ -131,3 +144,36 @@ def _marked(mark: str) -> list[str]:
         except psutil.Error:  # it ended meanwhile, or it is not ours
             continue
     return found
+
+
+def test_a_lost_pool_alone_is_given_new_processes(new_stage: Callable[..., Stage]) -> None:
+    """The groups that an algorithm holds go on; another pool ends what it was asked, and keeps its processes."""
+    supervisor = Supervisor(RaiseToRecover())
+    first, second = new_stage(1, supervisor), new_stage(1, supervisor)
+    vandal, scribe, other = first.start_role("vandal"), first.start_role("scribe"), second.start_role("scribe")
+    before = [stage.pool.places[0].pid for stage in (first, second)]
+    supervisor.begin_step(3)
+    with pytest.raises(RoleError, match=r"vandal\.die failed on rank 0 .* in step 3: its process \d+ died"):
+        vandal.die(rank=0, peers_raise=False).get()
+    assert supervisor.settle(second.pool, within_s=5.0) == [first.pool], "whatever is suspected"
+    supervisor.resume()
+    first.pool.restart()
+    assert supervisor.step is None and ("vandal", "die") in supervisor.called
+    now = [group.pid().get() for group in (scribe, other)]
+    assert now[0] != [before[0]] and now[1] == [before[1]]
+    assert scribe.double(Batch(n=np.arange(2))).get().dense("double").tolist() == [0, 2]
+
+
+def test_a_pool_whose_ranks_do_not_come_to_rest_is_lost_too(new_stage: Callable[..., Stage], tmp_path: Path) -> None:
+    supervisor = Supervisor(RaiseToRecover())
+    first, second = new_stage(1, supervisor), new_stage(1, supervisor)
+    vandal, scribe = first.start_role("vandal"), second.start_role("scribe")
+    rows = scribe.patient(Batch(n=np.arange(1)), file=str(tmp_path / "there"))
+    with pytest.raises(RoleError):
+        vandal.die(rank=0, peers_raise=False).get()
+    assert supervisor.settle(first.pool, within_s=0.1) == [first.pool, second.pool]
+    (tmp_path / "there").touch()
+    assert supervisor.settle(first.pool, within_s=5.0) == [first.pool]
+    supervisor.resume()
+    with pytest.raises(HybridFlowError, match=r"scribe\.patient: what this call gave was lost with a failure"):
+        rows.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,18 @@ def test_what_a_process_starts_does_not_search_the_drivers_folder_first(
     monkeypatch.setenv(search_path.HERE, str(tmp_path))
     ended = subprocess.run([sys.executable, "-c", f"{begin}\n{RANK}"], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0 and "January 2000" in ended.stdout, ended.stderr
+
+
+def test_folders_that_hide_the_library_are_left_out_where_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("module", "package/json", "namespace/json", "fine"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "module/random.py").touch()
+    (tmp_path / "package/json/__init__.py").touch()
+    (tmp_path / "fine/mine.py").touch()
+    folders = [str(tmp_path / name) for name in ("module", "package", "namespace", "fine", "nowhere")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    with search_path.library_first():
+        assert os.environ["PYTHONPATH"] == os.pathsep.join(folders[2:])
+    assert os.environ["PYTHONPATH"] == os.pathsep.join(folders)

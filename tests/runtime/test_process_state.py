@@ -15,8 +15,8 @@ from hybridflow.runtime.process_state import GONE, innermost, stacks_of, state_o
 
 BUSY = """
 import runpy, sys
-print(runpy.run_path(sys.argv[1])["offer_stacks"](), flush=True)
 def hold():
+    print(runpy.run_path(sys.argv[1])["offer_stacks"](), flush=True)
     while True: pass
 hold()
 """

@@ -36,7 +36,8 @@ PPO_SIZES = (
     "trainer.log_rollouts_every=1",
     "trainer.save_every=4",
 )
-PPO = ("experiment=addition", *SHAPED, *LAYOUTS, *PPO_SIZES)
+FAULTS = "plugins=[benchmarks.fault_plugin]"  # nothing fails unless the environment says so
+PPO = ("experiment=addition", *SHAPED, *LAYOUTS, *PPO_SIZES, FAULTS)
 ONE_RANK = ("placement.pools.main=1", "actor.parallel.tensor=1")
 # A reward model and a cost model, a loss without a gradient, and nothing to do: the jobs of one sweep, a file each.
 JUDGES = ("reward", "cost", "flat", "idle")

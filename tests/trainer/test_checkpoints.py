@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.fault_plugin import FAULT, MARK
 from tests.trainer.conftest import APART, PPO, SMALL, Ended, Launch, Ran
 from tests.trainer.processes import gone_within, kill, start_marked, wait_until_saved
 
@@ -51,16 +52,24 @@ def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
     assert saved(resumed) == saved(uninterrupted)
 
 
-def test_ppo_killed_in_its_second_step_and_interrupted_in_a_later_one(
-    ppo: Ran, interrupted: Ended, launch: Launch
+def test_ppo_killed_in_its_second_step_and_interrupted_in_a_later_one_then_a_rank_lost(
+    ppo: Ran, interrupted: Ended, launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At the first end the actor has not learned yet, and has no moments; the critic has."""
+    """At the first end the actor has not learned yet, and has no moments; the critic has. In its first step after the
+    second, a rank dies when the critic has learned and the actor is about to; it goes on by itself.
+    """
     assert "resuming from step " in interrupted.output
+    monkeypatch.setenv(FAULT, "actor.update_actor:0:1:SIGKILL")
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     resumed = launch("train", "interrupted", *PPO, "trainer.save_every=1", "trainer.keep_last=1")
     assert "resuming from step " in resumed.output and "saved step 4 in " in resumed.output
     assert len(list((resumed.folder / "checkpoints").glob("step-*"))) == 1
     assert {name.split("/")[0] for name in saved(resumed)} == {"actor", "critic"}
     assert_alike(resumed, ppo)
+    events = [json.loads(line) for line in (resumed.folder / "events.jsonl").read_text().splitlines()]
+    failure, recovery = (event for event in events if event["event"] in ("failure", "recovery"))
+    assert (failure["kind"], failure["rank"], recovery["pools"]) == ("infra", 1, ["main"])
+    assert "killed by SIGKILL" in resumed.output and "went on with step " in resumed.output
     record = json.loads((resumed.folder / "run.json").read_text())
     assert record["status"] == "ended" and [one["status"] for one in record["earlier"]] == ["killed", "interrupted"]
     assert scalars(resumed, "reward/mean") == scalars(ppo, "reward/mean") != []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,22 @@ from hybridflow.trainer.loop import Outputs, train
 from hybridflow.trainer.progress import Progress
 
 
+class NothingFails:
+    """What a run goes on by, where nothing fails."""
+
+    validates = False
+
+    def go_on(self, work: Callable[[], None]) -> None:
+        work()
+
+
+def ready(algorithm: str = "grpo") -> Any:
+    """A run that has no step to take, only its model to save."""
+    actor = SimpleNamespace(save_model=lambda folder: SimpleNamespace(get=lambda: None))
+    made = object.__new__(algorithms.get(algorithm))
+    return SimpleNamespace(algorithm=made, supervisor=None, groups={made.learner: actor})
+
+
 def outputs(folder: Path) -> Outputs:
     """Words on standard output, and no metrics."""
     return Outputs(RunFolder(folder), OpenSinks(), terminal.say)
@@ -32,8 +49,8 @@ def test_more_prompts_a_step_than_there_are(
     size = task.size("train")
     sizes = [f"algorithm.prompts_per_step={size + extra}", "trainer.steps=3"]
     config = preflight.load("train", ["experiment=addition", *sizes])
-    running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
-    train(config, running, task, outputs(tmp_path), Progress(steps=3, accuracy={3: 0.5}))
+    recovery: Any = NothingFails()
+    train(config, ready(), task, outputs(tmp_path), Progress(steps=3, accuracy={3: 0.5}), recovery)
     out = " ".join(capsys.readouterr().out.split())
     expected = f"prompts_per_step = {size + 1} is more than the {size} rows of split 'train': a step takes some of them"
     assert (expected in out) is says
@@ -43,6 +60,6 @@ def test_more_prompts_a_step_than_there_are(
 def test_a_run_that_is_good_enough_says_why_it_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = Addition(char_tokenizer(ALPHABET))
     config = preflight.load("train", ["experiment=addition", "trainer.steps=3", "trainer.stop_at_accuracy=0.9"])
-    running: Any = SimpleNamespace(algorithm=object.__new__(algorithms.get("grpo")), supervisor=None)
-    train(config, running, task, outputs(tmp_path), Progress(accuracy={0: 0.9}))
+    recovery: Any = NothingFails()
+    train(config, ready(), task, outputs(tmp_path), Progress(accuracy={0: 0.9}), recovery)
     assert capsys.readouterr().out == "trainer.stop_at_accuracy = 0.9 is reached: the run ends here\n"

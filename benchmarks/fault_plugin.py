@@ -1,0 +1,53 @@
+"""Plugin that lets ranks of a run fail, each fault once, when they are asked for a certain call.
+
+The environment says what happens. HYBRIDFLOW_FAULT is a list, separated by commas, of `ROLE.METHOD:NUMBER:RANK:HOW`, as
+`actor.update_actor:2:0:SIGKILL`: at the call of that number, from 0 and since the fault before it, in one process. HOW
+is a signal, or `raise`. HYBRIDFLOW_FAULT_MARK names a file; with the fault's number at its end one is made when it
+happens, that holds the time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from hybridflow.runtime.rank import Rank
+
+FAULT = "HYBRIDFLOW_FAULT"
+MARK = "HYBRIDFLOW_FAULT_MARK"
+
+_carried_out = Rank._called
+_calls: dict[tuple[int, str], int] = {}
+
+
+def _fail_once(self: Rank, request: Any, declared: Any, chunks: Sequence[Any]) -> Any:
+    faults = os.environ[FAULT].split(",")
+    due = next((number for number in range(len(faults)) if not os.path.exists(mark_of(number))), None)
+    if due is not None:
+        name, number, rank, how = faults[due].split(":")
+        called = f"{request.role}.{request.method}"
+        count = _calls[due, called] = _calls.get((due, called), -1) + 1
+        if called == name and self._rank == int(rank) and count == int(number):
+            with open(mark_of(due), "x") as mark:
+                mark.write(str(time.time()))
+            _happen(how)
+    return _carried_out(self, request, declared, chunks)
+
+
+def mark_of(number: int) -> str:
+    """Return the file that tells that a fault has happened."""
+    return f"{os.environ[MARK]}.{number}"
+
+
+def _happen(how: str) -> None:
+    if how == "raise":
+        raise ZeroDivisionError("a fault that a benchmark asked for")
+    os.kill(os.getpid(), getattr(signal, how))
+    time.sleep(0.2)  # a signal is delivered soon, not at once
+
+
+if os.environ.get(FAULT):
+    Rank._called = _fail_once  # type: ignore[method-assign]
