@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
@@ -201,6 +202,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
             job = composed(config_name, overrides, options.config_dir)
             if _sweeps(options) and complete:
                 job.tree.run.name = job_name(job.to_config().run.name, number)
+                job = replace(job)  # whose settings are made anew
             if (
                 options.cfg
                 and not _sweeps(options)

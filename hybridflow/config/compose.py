@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, cast
@@ -42,6 +42,7 @@ from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 
 VERSION_BASE = "1.3"
+JOB = "launch"  # what Hydra calls its application by: the module that starts it
 
 CONFIG_STORE = {"name": "config_schema", "provider": "hybridflow"}
 ConfigStore.instance().store(node=Config, **CONFIG_STORE)
@@ -64,7 +65,14 @@ class Composed:
         return sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
 
     def to_config(self) -> Config:
-        """Return the dataclass object. Raises ConfigError naming every mandatory key that is missing."""
+        """Return the dataclass object, the same each time.
+
+        Raises ConfigError naming every mandatory key that is missing.
+        """
+        return self._config
+
+    @cached_property
+    def _config(self) -> Config:
         if self.absent:
             options = {key: sorted({*_options_with(key, self.folders)}) for key in self.absent}
             raise ConfigError("\n".join(error_messages.missing(options, self.experiments)))
@@ -252,7 +260,7 @@ def _session(
         quoted = ",".join("'" + str(folder).replace("'", "\\'") + "'" for folder in folders[1:])
         lines.append(f"{SEARCH_PATH}=[{quoted}]")
     store_schema()
-    with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE):
+    with hydra.initialize_config_dir(str(configs_dir()), version_base=VERSION_BASE, job_name=JOB):
         hydras = GlobalHydra.instance()
         assert hydras.hydra is not None
         loader = hydras.hydra.config_loader = OptionLoader(hydras.config_loader().get_search_path(), folders)

@@ -71,7 +71,7 @@ class OptionLoader(ConfigLoaderImpl):
         self._bare = folders is not None
         self._searched = [(str(entry.provider), str(entry.path)) for entry in config_search_path.get_path()]
         self._folders = folders or [
-            Path(path.removeprefix("file://")) for _, path in self._searched if path.startswith("file://")
+            Path(path) for _, entry in self._searched if "://" not in (path := entry.removeprefix("file://"))
         ]
 
     def origins(self, overrides: Sequence[Override]) -> Origins:
@@ -91,14 +91,19 @@ class OptionLoader(ConfigLoaderImpl):
         key = (
             JobRuntime.instance().get("name"),
             config_name,
-            run_mode,
             *choices,
             *self._searched,
             *files,
             *map(id, store),
         )
         if key not in _kept:
-            tree = super()._load_configuration_impl(config_name, choices, run_mode, *args, **options)
+            try:
+                tree = super()._load_configuration_impl(config_name, choices, RunMode.RUN, *args, **options)
+            except Exception:
+                if run_mode is RunMode.RUN:
+                    raise
+                # Of a sweep as a whole an option may be missing.
+                return super()._load_configuration_impl(config_name, overrides, run_mode, *args, **options)
             _keep(key, tree, self._defaults, store)
         self._defaults = _kept[key].defaults
         tree = deepcopy(_kept[key].settings if self._bare else _kept[key].tree)

@@ -10,6 +10,7 @@ import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -105,6 +106,9 @@ def test_a_file_that_was_edited_is_read_again(tmp_path: Path, monkeypatch: pytes
     for options in ("{a: 1}", "{a: 23}"):
         file.write_text(f"name: addition\noptions: {options}\n")
         seen.append(compose.compose("train", ["task=addition"]).tree.task.options.a)
+        path = create_config_search_path(str(folder))
+        found = OptionLoader(path).load_configuration("train", ["task=addition"], RunMode.RUN)
+        assert found.task.options.a == seen[-1]
     file.unlink()
     with pytest.raises(ConfigError):
         compose.compose("train", ["task=addition"])
@@ -131,3 +135,14 @@ def test_a_long_sweep_keeps_no_more_than_some(monkeypatch: pytest.MonkeyPatch) -
     for task in ("addition", "rows", "word_sums", "addition"):
         assert compose.compose("train", [f"task={task}"]).tree.task.name == task
     assert len(option_loader._kept) == 2
+
+
+def test_hydras_application_starts_from_what_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(option_loader, "_kept", {})
+    compose.compose("train", ["experiment=addition", "run.seed=2"])
+    assert len(option_loader._kept) == 1
+    JobRuntime.instance().set("name", compose.JOB)
+    for mode in RunMode:
+        path = create_config_search_path(str(compose.configs_dir()))
+        assert OptionLoader(path).load_configuration("train", ["experiment=addition"], mode).hydra.job.name == "train"
+    assert len(option_loader._kept) == 1
