@@ -29,12 +29,12 @@ def named(config_name: str, overrides: Sequence[str], config_dir: str | Path | N
     parsed = parse(overrides)
     for override in reversed(parsed):
         if override.key_or_group == "plugins" and not override.is_sweep_override():
-            return _checked(override.value(), override.input_line or "plugins")
+            return checked(override.value(), override.input_line or "plugins")
     modules: list[str] = []
     for file in _files(config_name, parsed, search_dirs(parsed, config_dir)):
         tree = OmegaConf.to_container(yaml_file.load(file))
         assert isinstance(tree, dict)
-        modules += _checked(tree.get("plugins") or [], str(file))
+        modules += checked(tree.get("plugins") or [], str(file))
     return list(dict.fromkeys(modules))
 
 
@@ -53,7 +53,8 @@ def _may_choose(override: Override) -> bool:
     return "." not in override.key_or_group and isinstance(value, str) and len(value) < MAX_NAME and value.isprintable()
 
 
-def _checked(value: object, place: str) -> list[str]:
+def checked(value: object, place: str) -> list[str]:
+    """Return the value of `plugins`. Raises ConfigError, with the place, if it is no list of names."""
     if not isinstance(value, list) or not all(isinstance(module, str) for module in value):
         raise ConfigError(
             f"plugins: a list of module names was expected, as plugins=[my_module], not {value!r} ({place})"

@@ -27,7 +27,10 @@ def writing(path: Path) -> Iterator[None]:
     except (HybridFlowError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # torch's CheckpointException is no Exception
-        trouble = error if isinstance(error, OSError) else disk_trouble(error) or _tried(path)
+        if isinstance(error, OSError) and error.errno is not None:  # and not in words of ours, of what is read
+            trouble: OSError | None = error
+        else:
+            trouble = disk_trouble(error) or _tried(path)
         if trouble is not None:
             raise HybridFlowError(f"{trouble.strerror or trouble}: {trouble.filename or path}") from error
         raise

@@ -7,13 +7,13 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
 from hybridflow.config.model_roles import section
 from hybridflow.errors import ConfigError
-from hybridflow.json_file import read_object
+from hybridflow.json_file import is_there, read_object
 from hybridflow.models import model_export
 from hybridflow.models.weight_files import INDEX, SINGLE
 from hybridflow.observe.disk_errors import writing
@@ -34,14 +34,24 @@ def export(saved: SavedModel, out: Path, *, max_file_bytes: int = MAX_FILE_BYTES
     Raises ConfigError if `out` is in the way, or the model cannot be read; HybridFlowError if the disk is full.
     """
     refuse(out)
+    try:
+        return _export(saved, out, max_file_bytes)
+    except (ValueError, FileNotFoundError) as error:
+        if getattr(error, "errno", None) is not None:  # of a file that is written
+            raise
+        raise ConfigError(f"{saved.name} cannot be exported: {error}") from error
+
+
+def _export(saved: SavedModel, out: Path, max_file_bytes: int) -> int:
     source = saved.folder
+    generation = _generation_config(saved)
     with writing(out):
         partial = model_export.begin(out)
         try:
             size = _write_weights(_in_dtype(saved), partial, max_file_bytes)
             model_export.copy_extras(source, partial)
             model_export.write_config(source, partial, dtype=_dtype(saved), head=saved.head)
-            _write_generation_config(saved, partial)
+            _write_generation_config(generation, partial)
             (partial / CARD).write_text(card(saved), encoding="utf-8")
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -52,8 +62,12 @@ def export(saved: SavedModel, out: Path, *, max_file_bytes: int = MAX_FILE_BYTES
 
 def refuse(out: Path) -> None:
     """Raise ConfigError if something is at `out`: what others made is never overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out}: there is something already; give a folder that is empty or not there")
+    above = next(path for path in out.absolute().parents if os.path.lexists(path))
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "cannot be written" if above.is_dir() else "is no folder"
+        raise ConfigError(f"--out {out}: {above} {what}; choose another place")
 
 
 def _dtype(saved: SavedModel) -> str:
@@ -105,15 +119,20 @@ def _parts(tensors: Iterable[tuple[str, Tensor]], max_bytes: int) -> Iterator[di
     yield part
 
 
-def _write_generation_config(saved: SavedModel, folder: Path) -> None:
-    """Let whoever generates end where the run's own generation did: also at the end of a turn of its chat template."""
+def _generation_config(saved: SavedModel) -> dict[str, Any]:
+    """Return how to generate so that responses end where the run's own did: also at the end of a turn of its chat."""
     if saved.role != "actor":
+        return {}
+    file = saved.folder / "generation_config.json"
+    config = read_object(file) if is_there(file) else {}
+    ends = end_ids(saved.folder, saved.config.task.chat_template_kwargs)
+    return {**config, "eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else config
+
+
+def _write_generation_config(config: dict[str, Any], folder: Path) -> None:
+    if not config:
         return
     file = folder / "generation_config.json"
-    config = read_object(file) if file.is_file() else {}
-    ends = end_ids(folder, saved.config.task.chat_template_kwargs)
-    if ends:
-        config["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     file.unlink(missing_ok=True)
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.chmod(file, (folder / "config.json").stat().st_mode)

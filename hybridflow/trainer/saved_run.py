@@ -20,7 +20,7 @@ from hybridflow.config import plugins, yaml_file
 from hybridflow.config.model_roles import section
 from hybridflow.config.schema import Config
 from hybridflow.config.sections import schema
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, shown
 from hybridflow.models import Head, read_shape
 from hybridflow.models.weight_files import tensor_files
 from hybridflow.observe.run_folder import RunFolder
@@ -77,7 +77,8 @@ class SavedModel:
     @cached_property
     def validations(self) -> list[dict[str, Any]]:
         """Lines of `metrics.jsonl` with validations, up to this model's steps if it is of a checkpoint."""
-        found = [line for line in RunFolder(self.run).metric_lines() if "validation/accuracy" in line]
+        lines = RunFolder(self.run).metric_lines()
+        found = [line for line in lines if "validation/accuracy" in line and isinstance(line.get("step"), int)]
         return found if self.checkpoint is None else [line for line in found if line["step"] <= self.steps]
 
     @property
@@ -147,11 +148,15 @@ def is_run(place: str) -> bool:
 def read_config(file: Path) -> Config:
     """Read the settings that a run wrote, and import its plugins. Raises ConfigError naming what cannot be read."""
     tree = yaml_file.load(file)
-    plugins.load(list(tree.get("plugins") or []))
+    given: Any = OmegaConf.to_container(tree)
+    plugins.load(plugins.checked(given.get("plugins") or [], str(file)))
     try:
-        return cast(Config, OmegaConf.to_object(OmegaConf.merge(schema(), tree)))
+        config = cast(Config, OmegaConf.to_object(OmegaConf.merge(schema(), tree)))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f"{file}: not the settings of a run of this version: {str(error).splitlines()[0]}") from error
+    if config.algorithm.name not in algorithms:
+        raise ConfigError(f"{file}: algorithm.name: {shown(config.algorithm.name)} is not known; name its plugins too")
+    return config
 
 
 def _of_checkpoint(run: Path, checkpoint: Path) -> SavedModel:
@@ -166,10 +171,14 @@ def _checkpoint(folder: Path, which: str) -> Path:
     if which == "latest" and steps:
         return checkpoints.at(steps[-1])
     if which == "best" and (checkpoints.path / BEST).is_file():
-        return checkpoints.path / (checkpoints.path / BEST).read_text(encoding="utf-8").strip()
+        name = (checkpoints.path / BEST).read_text(encoding="utf-8", errors="replace").strip()
+        best = next((step for step in steps if checkpoints.at(step).name == name), None)
+        if best is None:
+            raise ConfigError(f"{checkpoints.path / BEST} names {shown(name)}, which is no checkpoint; {known}")
+        return checkpoints.at(best)
     if which == "best":
         raise ConfigError(f"{folder}:best: the run kept none (trainer.keep_best); {known}")
-    if which.isdecimal() and int(which) in steps:
+    if which in map(str, steps):
         return checkpoints.at(int(which))
     raise ConfigError(f"{folder}:{which}: there is no such checkpoint; {known}")
 

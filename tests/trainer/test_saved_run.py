@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def test_a_place_is_a_run_or_one_of_its_checkpoints(run: Path) -> None:
         ("nowhere", "there is no run folder nowhere"),
         ("{run}:30", "there is no such checkpoint; its checkpoints are 20, 40"),
         ("{run}:soon", "there is no such checkpoint; its checkpoints are 20, 40"),
+        ("{run}:" + "9" * 200, "there is no such checkpoint; its checkpoints are 20, 40"),
         ("{run}/model", "there is no run folder"),
     ],
 )
@@ -77,6 +79,26 @@ def test_settings_that_cannot_be_read_are_told(run: Path) -> None:
     (run / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(text) | {"trainerr": {}}))
     with pytest.raises(ConfigError, match=r"config.yaml: not the settings of a run of this version: .*trainerr"):
         find(str(run))
+    for wrong, said in (
+        ({"plugins": 3}, r"plugins: a list of module names was expected, .* not 3 \(.*config.yaml\)"),
+        ({"algorithm": {"name": "gone"}}, r"config.yaml: algorithm.name: 'gone' is not known"),
+    ):
+        (run / "config.yaml").write_text(yaml.safe_dump(yaml.safe_load(text) | wrong))
+        with pytest.raises(ConfigError, match=said):
+            find(str(run))
+
+
+@pytest.mark.parametrize("name", [b"", b"../../elsewhere", b"\xff\x00", b"step-000030"])
+def test_the_best_is_one_of_the_checkpoints(run: Path, name: bytes) -> None:
+    (run / "checkpoints/BEST").write_bytes(name)
+    with pytest.raises(ConfigError, match=r"checkpoints/BEST names '.*', which is no checkpoint; its checkpoints are"):
+        find(f"{run}:best")
+
+
+def test_lines_of_metrics_that_are_none_are_left_out(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"validation/accuracy": 1}\n{"step": "a", "validation/accuracy": 1}\n')
+    assert find(str(run)).steps == 40
 
 
 def test_an_export_is_a_model_that_transformers_loads(run: Path, tmp_path: Path, tiny: GetModel) -> None:
@@ -112,6 +134,34 @@ def test_what_is_there_already_stays(run: Path, tmp_path: Path, capsys: pytest.C
     assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "there is something already" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    (tmp_path / "link").symlink_to("nowhere")
+    for place, said in (("link", "there is something already"), ("out/mine.txt/below", "mine.txt is no folder")):
+        with pytest.raises(ConfigError, match=f"--out .*{place}: .*{said}"):
+            export(find(str(run)), tmp_path / place)
+    assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.safetensors", "model.safetensors, of 9 bytes, is not whole, or no safetensors"),
+        ("tokenizer.json", "its tokenizer cannot be read"),
+        ("generation_config.json", "generation_config.json:1: not JSON"),
+        ("config.json", "config.json:1: not JSON"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_told_by_its_file(run: Path, tmp_path: Path, name: str, said: str) -> None:
+    whole = (run / "model").resolve()
+    (run / "model").unlink()
+    shutil.copytree(whole, run / "model")
+    (run / "model" / name).write_bytes(b"{cut shor")
+    with pytest.raises(ConfigError, match=rf"mine cannot be exported: .*{said}"):
+        export(find(str(run)), tmp_path / "out")
+    (run / "model" / name).unlink()
+    if name in ("model.safetensors", "tokenizer.json"):
+        with pytest.raises(ConfigError, match=rf"mine cannot be exported: .*{name}"):
+            export(find(str(run)), tmp_path / "out")
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 
 
 def test_the_card_says_what_made_the_model(run: Path) -> None:
