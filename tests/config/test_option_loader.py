@@ -25,15 +25,17 @@ def as_hydra_does(config_name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(config_name, free_keys.added(overrides))
 
 
-@pytest.mark.parametrize("config_name", ["train", "sft"])
 @pytest.mark.parametrize(
-    "overrides",
+    ("config_name", "overrides"),
     [
-        ["experiment=addition"],
-        ["experiment=addition", "run.seed=2", "algorithm=grpo", "actor.optimizer.lr=1e-3"],
-        ["run.seed=2", "algorithm=grpo", "experiment=addition", "~critic", "run.seed=3", "plugins=[json]"],
-        ["experiment=smollm2", "task.options={a: 1}", "++task.options.b=[1, {c: null}]", "+task.options.d=x y"],
-        ["experiment=addition", "actor.parallel={tensor: 2}", "run.name=${task.name}-${run.seed}"],
+        ("sft", ["experiment=addition"]),
+        ("train", ["experiment=addition", "run.seed=2", "algorithm=grpo", "actor.optimizer.lr=1e-3"]),
+        ("train", ["run.seed=2", "algorithm=grpo", "experiment=addition", "~critic", "run.seed=3", "plugins=[json]"]),
+        (
+            "train",
+            ["experiment=smollm2", "task.options={a: 1}", "++task.options.b=[1, {c: null}]", "+task.options.d=x y"],
+        ),
+        ("train", ["experiment=addition", "actor.parallel={tensor: 2}", "run.name=${task.name}-${run.seed}"]),
     ],
 )
 def test_it_is_hydras(config_name: str, overrides: list[str]) -> None:
