@@ -29,8 +29,9 @@ def declared(kind: Any = None) -> Iterator[tuple[str, Number, Any]]:
 
 def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
     """Yield lists and objects in a list of values, as `key: what is wrong`: OmegaConf lets them in."""
+    of: Any = type(value)
     if is_dataclass(value):
-        for name, kind in _hints(type(value)).items():
+        for name, kind in _hints(of).items():
             yield from nested(getattr(value, name), kind, f"{key}.{name}".lstrip("."))
     elif isinstance(value, list) and get_origin(hint) is list:
         for entry in value:
@@ -39,13 +40,14 @@ def nested(value: Any, hint: Any = Config, key: str = "") -> Iterator[str]:
 
 
 @lru_cache(maxsize=256)  # the settings are looked at several times, and evaluating annotations takes milliseconds
-def _hints(kind: type, include_extras: bool = False) -> dict[str, Any]:
+def _hints(kind: Any, include_extras: bool = False) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=include_extras)
 
 
 def _wrong(key: str, value: Any, hint: Any) -> Iterator[str]:
+    of: Any = type(value)
     if is_dataclass(value):
-        for name, kind in _hints(type(value), include_extras=True).items():
+        for name, kind in _hints(of, include_extras=True).items():
             yield from _wrong(f"{key}.{name}".lstrip("."), getattr(value, name), kind)
     elif isinstance(value, list | dict):
         kind = (get_args(hint) or (Any,))[-1]

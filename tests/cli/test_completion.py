@@ -127,6 +127,7 @@ echo "${COMPREPLY[@]}"
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_in_a_real_bash(tmp_path):
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -43,6 +43,7 @@ print([name for name in {HEAVY!r} if name in sys.modules], status, file=sys.stde
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [

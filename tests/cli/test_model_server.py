@@ -92,6 +92,7 @@ def test_a_port_at_which_somebody_listens_is_refused(port: int) -> None:
         model_server.check_port(70000)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("end", [None, signal.SIGTERM])
 def test_nothing_is_left_of_a_chat_that_ended(
     vllm: list[str], tmp_path: Path, port: int, end: signal.Signals | None

@@ -33,7 +33,7 @@ def as_hydra_does(config_name: str, overrides: list[str]) -> DictConfig:
         ("train", ["run.seed=2", "algorithm=grpo", "experiment=addition", "~critic", "run.seed=3", "plugins=[json]"]),
         (
             "train",
-            ["experiment=smollm2", "task.options={a: 1}", "++task.options.b=[1, {c: null}]", "+task.options.d=x y"],
+            ["experiment=smollm2", "task.options={a: 1}", "++task.options.b=[1, {c: null}]", "+task.options.d=x"],
         ),
         ("train", ["experiment=addition", "actor.parallel={tensor: 2}", "run.name=${task.name}-${run.seed}"]),
     ],

@@ -83,6 +83,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.processes
 def test_sigterm_while_ray_starts_is_an_interrupt() -> None:
     """Until our handler is there Ray has its own, which raises SystemExit."""
     ended = subprocess.run([sys.executable, "-c", IN_THE_MIDDLE], capture_output=True, text=True, timeout=100)

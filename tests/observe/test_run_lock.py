@@ -138,6 +138,8 @@ FORKS = """
 import os, sys
 from pathlib import Path
 from hybridflow.observe.run_lock import LOCK, locked
+
+pytestmark = pytest.mark.processes
 folder = Path(sys.argv[1])
 with locked(folder):
     if (pid := os.fork()) == 0:

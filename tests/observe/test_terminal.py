@@ -98,6 +98,7 @@ def test_our_own_colors_stay(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "\x1b[1;31m[x]\\x1b\x1b[0m\n"
 
 
+@pytest.mark.processes
 def test_a_terminal_that_is_not_of_utf_8() -> None:
     script = "from hybridflow.observe import terminal; terminal.say('é · \\ud800 数')"
     for encoding, shown in (("ascii", rb"\xe9 \xb7 \ud800 \u6570"), ("latin-1", b"\xe9 \xb7 \\ud800 \\u6570")):
@@ -106,6 +107,7 @@ def test_a_terminal_that_is_not_of_utf_8() -> None:
         assert (done.stdout, done.stderr) == (shown + b"\n", b"")
 
 
+@pytest.mark.processes
 def test_a_reader_that_goes_away_does_not_end_what_prints() -> None:
     script = "from hybridflow.observe import terminal\nfor n in range(9999): terminal.say('x' * 99)\nopen('done', 'w')"
     done = subprocess.run(

@@ -19,6 +19,8 @@ import os, sys
 from hybridflow.placement.hardware import local_gpus
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Rays
 
+pytestmark = pytest.mark.processes
+
 for shown in (None, "1", "0,1,2,3", "", "NoDevFiles"):
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     os.environ |= {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}

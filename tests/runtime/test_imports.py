@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 HEAVY = ("torch", "transformers", "megatron", "vllm", "hybridflow.engines", "hybridflow.workers.model_worker")
 OTHER_SIDE = ("hybridflow.runtime.rank", "hybridflow.workers")
 

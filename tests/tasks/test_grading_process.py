@@ -162,6 +162,8 @@ RANK = """
 import sys
 from tests.tasks.test_grading_process import build_process, pid_of
 from hybridflow.tasks import GradedRow
+
+pytestmark = pytest.mark.processes
 process = build_process("starts_another", "does")
 process.grade(0, [GradedRow("in a session of its own", sys.argv[1])])
 print(pid_of(process), flush=True)

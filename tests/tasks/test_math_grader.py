@@ -59,6 +59,7 @@ def test_no_response_breaks_it(response: str) -> None:
     assert MathVerifyGrader(timeout_s=1)(response, "3") in (0.0, 1.0)
 
 
+@pytest.mark.processes
 def test_what_takes_too_long_is_not_equal() -> None:
     options = {"timeout_s": 1}
     process = GradingProcess(GradingOrder([bind("math_verify", options)], [options]))
@@ -77,6 +78,7 @@ def test_elsewhere_than_in_a_main_thread_it_sets_no_alarm() -> None:
     assert found == [(1.0, None)]
 
 
+@pytest.mark.processes
 def test_the_deadline_of_a_row_ends_what_its_own_does_not() -> None:
     options = {"timeout_s": 60}
     process = GradingProcess(GradingOrder([bind("math_verify", options)], [options], deadline_s=5.0))

@@ -86,6 +86,7 @@ def test_a_schema_may_refer_to_itself_where_values_end() -> None:
     assert grade("json_schema", '{"inner": {"outer": {}}}', options=options) == 0.0
 
 
+@pytest.mark.processes
 def test_a_pattern_that_never_ends_is_ended_by_the_deadline() -> None:
     options = {"pattern": r"^(a+)+$"}
     process = GradingProcess(GradingOrder([bind("regex", options)], [options], deadline_s=0.3))

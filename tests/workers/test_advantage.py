@@ -197,6 +197,7 @@ print([name for name in ("megatron", "vllm", "ray") if name in sys.modules])
 """
 
 
+@pytest.mark.processes
 def test_its_module_needs_no_engine() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

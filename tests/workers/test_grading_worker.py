@@ -25,6 +25,8 @@ from hybridflow.workers.reward import RewardWorker
 from hybridflow.workers.row_grades import token_at
 from tests.tasks import child_graders  # noqa: F401  registers the graders
 
+pytestmark = pytest.mark.processes
+
 Make = Callable[..., Any]
 
 
