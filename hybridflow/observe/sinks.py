@@ -185,13 +185,13 @@ class OpenSinks:
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Give every sink the metrics of a step. Raises what a required one raises."""
-        copied = dict(metrics)  # threads read it later
-        self._give(lambda sink: sink.log_step(step, copied), f"at step {step}")
+        copied = dict(metrics)  # threads read it later, each its own: what one does to it is no other's affair
+        self._give(lambda sink: sink.log_step(step, dict(copied)), f"at step {step}")
 
     def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Give every sink the metrics of a validation, with `validation/` before their names. Raises as `log_step`."""
         named = {f"validation/{name}": value for name, value in metrics.items()}
-        self._give(lambda sink: sink.log_validation(step, named), f"at the validation of step {step}")
+        self._give(lambda sink: sink.log_validation(step, dict(named)), f"at the validation of step {step}")
 
     def close(self, *, run_failed: bool = False) -> None:
         """Close those that are open, and tell again which failed: the first time may be hours up the log.

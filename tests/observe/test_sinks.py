@@ -50,6 +50,13 @@ class Needed(Failing):
     required = True
 
 
+class Emptying(MetricSink):
+    in_step = True
+
+    def log_step(self, step: int, metrics: dict[str, float]) -> None:  # type: ignore[override]
+        metrics.clear()
+
+
 class Unopened(Kept):
     def __init__(self, context: SinkContext) -> None:
         raise ConnectionError("no network")
@@ -58,7 +65,14 @@ class Unopened(Kept):
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SinkContext:
     list(metric_sinks)  # ours are all there before any is put among them
-    parts = {**metric_sinks.registered, "kept": Kept, "failing": Failing, "needed": Needed, "unopened": Unopened}
+    parts = {
+        **metric_sinks.registered,
+        "kept": Kept,
+        "failing": Failing,
+        "needed": Needed,
+        "unopened": Unopened,
+        "emptying": Emptying,
+    }
     monkeypatch.setattr(metric_sinks, "_components", parts)
     monkeypatch.setattr(Kept, "opened", [])
     config = Config()
@@ -198,6 +212,14 @@ def test_metrics_are_those_of_the_moment(context: SinkContext) -> None:
         sinks.log_step(0, metrics)
         metrics.clear()
     assert Kept.opened[0].given == [(0, METRICS)]
+
+
+def test_what_a_sink_does_to_its_metrics_is_no_other_s_affair(context: SinkContext) -> None:
+    with open_sinks(["emptying", "jsonl", "kept"], context) as sinks:
+        sinks.log_step(0, METRICS)
+        sinks.log_validation(1, {"accuracy": 0.25})
+    assert Kept.opened[0].given == [(0, METRICS), (1, {"validation/accuracy": 0.25})]
+    assert len(lines(context.folder.path)[0]) == 1 + len(METRICS)
 
 
 def test_one_that_ends_the_process_in_the_loop_ends_no_run(
