@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 # What NVIDIA's management library says of a machine with so many GPUs; Ray calls nvmlInitWithFlags.
 DRIVER = """
 int nvmlInit_v2(void) { return 0; }
@@ -18,8 +22,6 @@ PROGRAM = """
 import os, sys
 from hybridflow.placement.hardware import local_gpus
 from ray._private.accelerators.nvidia_gpu import NvidiaGPUAcceleratorManager as Rays
-
-pytestmark = pytest.mark.processes
 
 for shown in (None, "1", "0,1,2,3", "", "NoDevFiles"):
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
