@@ -31,11 +31,14 @@ def test_ppo_agrees_with_vllm_at_every_step(ppo: Ran) -> None:
     assert ppo.status == 0, ppo.output
     assert len(ppo.steps) == 4
     for step in ppo.steps:
-        assert 0 < step["timing_s/refit_proof"] < 0.1 * step["timing_s/step"]
-        assert step["refit/repeated"] == 0
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step.get("actor/skipped_steps", 0) == 0
         assert step["rollout/version_lag_max"] == 0
+    refits = [step for step in ppo.steps if "refit/repeated" in step]
+    assert len(refits) >= 2, "one in each step after one in which the actor has learned"
+    for step in refits:
+        assert 0 < step["timing_s/refit_proof"] < 0.1 * step["timing_s/step"]
+        assert step["refit/repeated"] == 0
     assert [("actor/grad_norm" in step, "critic/grad_norm" in step) for step in ppo.steps] == [
         (False, True),
         (True, True),
@@ -103,8 +106,9 @@ def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
     assert apart.status == 0, apart.output
     assert "starting rollout on pool rollout: 1 ranks, tensor 1" in apart.output
     assert [step["rollout/version_lag_max"] for step in apart.steps] == [0, 0, 0]
-    for step in apart.steps:
+    for step in apart.steps[1:]:  # before the first a validation has refitted
         assert step["timing_s/refit_proof"] > 0 == step["refit/repeated"]
+    for step in apart.steps:
         assert step["actor/rollout_log_prob_diff_max"] < 1e-5
         assert step["actor/grad_norm"] > 0
         assert not any(name.startswith("critic/value") for name in step), "GRPO has no critic"
