@@ -18,6 +18,8 @@ from hybridflow.errors import ConfigError
 from hybridflow.observe import run_lock
 from hybridflow.observe.run_lock import LOCK, locked
 
+pytestmark = pytest.mark.processes
+
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -139,7 +141,6 @@ import os, sys
 from pathlib import Path
 from hybridflow.observe.run_lock import LOCK, locked
 
-pytestmark = pytest.mark.processes
 folder = Path(sys.argv[1])
 with locked(folder):
     if (pid := os.fork()) == 0:

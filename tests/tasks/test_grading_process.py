@@ -20,6 +20,8 @@ from hybridflow.tasks.grading_channel import Channel
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess
 from tests.tasks import child_graders  # noqa: F401  registers the graders
 
+pytestmark = pytest.mark.processes
+
 NAMES = (
     "does", "does_async", "does_batched", "does_batched_async", "counts_running", "has_loop", "sees", "doubling",
     "steps", "starts_another", "exact",
@@ -163,7 +165,6 @@ import sys
 from tests.tasks.test_grading_process import build_process, pid_of
 from hybridflow.tasks import GradedRow
 
-pytestmark = pytest.mark.processes
 process = build_process("starts_another", "does")
 process.grade(0, [GradedRow("in a session of its own", sys.argv[1])])
 print(pid_of(process), flush=True)
