@@ -175,7 +175,11 @@ CHATS = (
     _chat("no content", "rows.jsonl:10: column 'messages", [{"role": "user"}]),
     _chat("a null content", "rows.jsonl:10: column 'messages", [{"role": "user", "content": None}]),
     _chat("a content that is a number", "rows.jsonl:10: column 'messages", [{"role": "user", "content": 7}]),
-    _chat("a role that nobody has", "rows.jsonl:10: column 'messages", [{"role": "emperor", "content": "a"}]),
+    _chat(
+        "a speaker that nobody knows",
+        "rows.jsonl:10: column 'messages': turn 0 is from",
+        [{"from": "emperor", "value": "a"}],
+    ),
     _chat("a role that is a list", "rows.jsonl:10: column 'messages", [{"role": ["user"], "content": "a"}]),
     _chat(
         "images", "rows.jsonl:10: column 'messages", [{"role": "user", "content": [{"type": "image", "image": "x"}]}]
@@ -246,7 +250,7 @@ WANTED = (
         both(GOODS, lines("t.jsonl", {"instruction": "a", "output": "b"})),
         "task.options.held_out_path=t.jsonl",
     ),
-    data("a curriculum by what no row has", "task.curriculum.by.*level", GOODS, "task.curriculum.by=level"),
+    data("a curriculum by what no row has", "it has no 'level'.*task.curriculum.by", GOODS, "task.curriculum.by=level"),
     data(
         "a curriculum by a text",
         "task.curriculum.by",
@@ -265,7 +269,13 @@ WANTED = (
         lines("rows.jsonl", *[{**row, "level": 10**400} for row in GOOD]),
         "task.curriculum.by=level",
     ),
-    data("preferences that are none", "preferences|rejected|pairs", GOODS, "algorithm=dpo", "reward=exact"),
+    data(
+        "preferences that are none",
+        "preferences|rejected|pairs",
+        GOODS,
+        "algorithm=dpo",
+        "algorithm.samples_per_prompt=1",
+    ),
     data("too_long that there is not", "too_long", GOODS, "task.too_long=shorten"),
     data("malformed that there is not", "malformed", GOODS, "task.malformed=ignore"),
     data("options of another task", "max_operand", GOODS, "+task.options.max_operand=3"),
