@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.faults import PHASES, WITHIN_S, Ended, run, weights
-from hybridflow.cli import model
+from benchmarks.faults import PHASES, WITHIN_S, Ended, run, warm_up, weights
 from tests.forked_ranks import fork_server
 
 LAYOUT = "disaggregated"
@@ -85,7 +84,7 @@ def main() -> int:
     faults = drawn(options.seed)
     with tempfile.TemporaryDirectory(prefix="hybridflow-ettr-") as folder, fork_server() as forks:
         place = Path(folder)
-        assert model.run(["addition", "--out", str(place / "models/addition")]) == 0
+        warm_up(place, forks)
         undisturbed = run(place, "undisturbed", LAYOUT, forks, more=MORE)
         disturbed = run(place, "disturbed", LAYOUT, forks, faults, MORE)
         for ended in (undisturbed, disturbed):

@@ -29,10 +29,14 @@ from tests.forked_ranks import fork_server
 
 WITHIN_S = 10.0
 SETTINGS = (
-    "experiment=addition", "plugins=[benchmarks.fault_plugin]", "actor.model.path=models/addition", "trainer.steps=4",
+    "experiment=addition", "plugins=[benchmarks.fault_plugin]", "trainer.steps=4",
     "trainer.save_every=1", "trainer.log_rollouts_every=1", "trainer.validation_prompts=64",
     "trainer.stop_at_accuracy=null", "algorithm.prompts_per_step=32", "algorithm.critic_warmup_steps=0",
     "rollout.max_concurrent_rows=64",
+)  # fmt: skip
+WARM_UP = (
+    "experiment=addition_warmup", "trainer.steps=110", "trainer.validate_every=0", "placement.pools.main=1",
+    "actor.parallel.tensor=1",
 )  # fmt: skip
 LAYOUTS = {
     "colocated": ("placement.pools={main: 2}",),
@@ -105,6 +109,13 @@ def faults() -> Iterator[Fault]:
     yield Fault("colocated", "update", "actor.update_actor", 1, "SIGSTOP")
     yield Fault("disaggregated", "generate", "rollout.generate_sequences", 0, "SIGSTOP")
     yield Fault("colocated", "grade", "reward.compute_reward", 1, "raise")
+
+
+def warm_up(place: Path, environment: dict[str, str]) -> None:
+    """Train the model that the runs begin with, so that there is something to learn from."""
+    assert model.run(["addition", "--out", str(place / "models/addition")]) == 0
+    command = [sys.executable, "-m", "hybridflow", "sft", *WARM_UP]
+    subprocess.run(command, cwd=place, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, check=True)
 
 
 def run(
@@ -184,7 +195,7 @@ def main() -> int:
     table = []
     with tempfile.TemporaryDirectory(prefix="hybridflow-faults-") as folder, fork_server() as forks:
         place = Path(folder)
-        assert model.run(["addition", "--out", str(place / "models/addition")]) == 0
+        warm_up(place, forks)
         undisturbed = {layout: run(place, layout, layout, forks) for layout in dict.fromkeys(f.layout for f in chosen)}
         for name, ended in undisturbed.items():
             assert ended.status == 0 and ended.first("failure") is None, f"{name}: {ended.lines[-1:]}"

@@ -81,7 +81,10 @@ class Supervisor(Renamed):
 
     @property
     def called(self) -> frozenset[tuple[str, str]]:
-        """Roles and methods that were called since the last `forget_calls`."""
+        """Roles and methods that ranks have carried out since the last `forget_calls`, also in part.
+
+        A call whose rows were never made is none of them: it has changed nothing.
+        """
         return frozenset(self._called)
 
     def forget_calls(self) -> None:
@@ -105,7 +108,8 @@ class Supervisor(Renamed):
             left = {pending: record for pending, record in left.items() if record.pool not in gone}
             if left:
                 ready, _ = ray.wait(list(left), num_returns=len(left), timeout=LOOK_UP_S)
-                left = {pending: left[pending] for pending in left if pending not in {*ready}}
+                for pending in ready:
+                    self._note_carried_out(left.pop(pending), self._left_outcome(pending))
         gone += [pool for pool in self.health.lost_pools() if pool not in gone]
         gone += [pool for pool in self._pools if any(record.pool is pool for record in left.values())]
         return [pool for pool in self._pools if pool in (gone or [suspect])]
@@ -121,7 +125,6 @@ class Supervisor(Renamed):
 
     def watch(self, record: CallRecord) -> None:
         """Take note of a call that has been made."""
-        self._called.add((record.role, record.method))
         record.step = self._step
         if not record.setting:
             record.within_s, record.setting = self.health.deadlines.of(record.role)
@@ -201,6 +204,18 @@ class Supervisor(Renamed):
             self._take_in(pending, self._decoded(pending, encoded))
         self._check_health()
 
+    def _note_carried_out(self, record: CallRecord, report: Report) -> None:
+        if report.failure is None or not report.failure.follows:
+            self._called.add((record.role, record.method))
+
+    def _left_outcome(self, pending: Any) -> Report:
+        """Return the report of a call that was under way when another failed."""
+        try:
+            return Report.decode(ray.get(pending))
+        except Exception as error:  # of its process, or of what it was given; or a value that cannot be read here
+            record = self._left[pending]
+            return Report(failure=lost(record, record.ranks[0], error))
+
     def _outcome(self, pending: Any) -> Report:
         """Return the report of a call that has ended in any way."""
         try:
@@ -220,6 +235,7 @@ class Supervisor(Renamed):
 
     def _take_in(self, pending: Any, report: Report) -> None:
         record, rank = self._under_way.pop(pending)
+        self._note_carried_out(record, report)
         if report.failure is not None:
             self._fail(in_step(report.failure, record))
         record.reports[rank] = report

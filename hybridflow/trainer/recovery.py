@@ -118,8 +118,7 @@ class Recovery:
     def _fail(self, error: RoleError) -> None:
         """Take in a failure and tell it. Raises it if there is no going on."""
         failure = error.failure
-        changed = may_have_changed(self._running.supervisor.called, self._trained)
-        self._state = self._state.fail(failure.kind, monotonic(), changed=changed)
+        self._state = self._state.fail(failure.kind, monotonic())
         goes_on = self._state.phase is not Phase.ended
         self._folder.event(
             "failure", kind=failure.kind, role=failure.role, method=failure.method, rank=failure.rank,
@@ -141,9 +140,10 @@ class Recovery:
         pools = self._running.pools
         # What only says that another rank was not there says little of its own pool.
         lost = supervisor.settle(pools[self._pool_of(failure.role)], SETTLE_S, sure=not failure.of_link)
+        changed = may_have_changed(supervisor.called, self._trained)
         supervisor.resume()
         names = [name for name, pool in pools.items() if pool in lost]
-        self._state = self._state.settle(names, checkpoint=self._checkpoint() is not None)
+        self._state = self._state.settle(names, changed=changed, checkpoint=self._checkpoint() is not None)
         rebuilt = [name for name in pools if name in self._state.lost]
         self._say(f"new processes for pool {', '.join(rebuilt)}; {self._where_to()}")
         return rebuilt

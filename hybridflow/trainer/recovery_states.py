@@ -70,7 +70,7 @@ class RecoveryState:
         """Tell whether learners get the state of a checkpoint; else they have that of the step's beginning."""
         return self.changed or bool(self.lost & self.learners)
 
-    def fail(self, kind: FailureKind, now: float, *, changed: bool) -> RecoveryState:
+    def fail(self, kind: FailureKind, now: float) -> RecoveryState:
         """Take in a failure, in whatever phase. Raises ValueError if the run has ended."""
         if self.phase is Phase.ended:
             raise ValueError("a run that has ended cannot fail")
@@ -81,18 +81,19 @@ class RecoveryState:
             phase=Phase.settling if goes_on else Phase.ended,
             lost=self.pools if self.phase is Phase.rebuilding else self.lost,
             # What was being restored is half restored.
-            changed=self.changed or changed or self.phase is Phase.restoring,
+            changed=self.changed or self.phase is Phase.restoring,
             failures=failures,
         )
 
-    def settle(self, lost: Iterable[str], *, checkpoint: bool) -> RecoveryState:
+    def settle(self, lost: Iterable[str], *, changed: bool, checkpoint: bool) -> RecoveryState:
         """Take in which pools have a rank that is dead, stopped or still at work.
 
         Args:
+            changed: a learner may have been, by what ranks have carried out by now.
             checkpoint: whether there is one; else what learners go back to is the start, which new processes have.
         """
         self._expect(Phase.settling)
-        state = replace(self, phase=Phase.rebuilding, lost=self.lost | frozenset(lost))
+        state = replace(self, phase=Phase.rebuilding, lost=self.lost | frozenset(lost), changed=self.changed or changed)
         return state if checkpoint or not state.must_reload else replace(state, lost=state.lost | self.learners)
 
     def rebuild(self) -> RecoveryState:

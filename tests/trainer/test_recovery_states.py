@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,35 +18,41 @@ START = RecoveryState(POOLS, frozenset({"learn"}), Limits(2, 100.0))
 INFRA = FailureKind.INFRA
 
 
-def failed(state: RecoveryState, now: float = 0.0, kind: FailureKind = INFRA, changed: bool = False) -> RecoveryState:
-    return state.fail(kind, now, changed=changed)
+def failed(state: RecoveryState, now: float = 0.0, kind: FailureKind = INFRA) -> RecoveryState:
+    return state.fail(kind, now)
+
+
+def settled(
+    state: RecoveryState, lost: Iterable[str], *, changed: bool = False, checkpoint: bool = True
+) -> RecoveryState:
+    return state.settle(lost, changed=changed, checkpoint=checkpoint)
 
 
 def test_a_lost_pool_alone_is_rebuilt_and_nothing_reloaded() -> None:
-    rebuilding = failed(START).settle(["sample"], checkpoint=True)
+    rebuilding = settled(failed(START), ["sample"])
     assert rebuilding.lost == {"sample"} and not rebuilding.must_reload
     assert rebuilding.rebuild().restore() == replace(START, failures=(0.0,))
 
 
 @pytest.mark.parametrize(("lost", "changed"), [("learn", False), ("sample", True)])
 def test_a_learner_that_is_lost_or_has_learned_goes_back(lost: str, changed: bool) -> None:
-    state = failed(START, changed=changed).settle([lost], checkpoint=True)
+    state = settled(failed(START), [lost], changed=changed)
     assert state.must_reload and state.lost == {lost}
 
 
 def test_without_a_checkpoint_learners_are_begun_anew() -> None:
-    state = failed(START, changed=True).settle(["sample"], checkpoint=False)
+    state = settled(failed(START), ["sample"], changed=True, checkpoint=False)
     assert state.lost == {"sample", "learn"}
-    assert failed(START).settle(["sample"], checkpoint=False).lost == {"sample"}
+    assert settled(failed(START), ["sample"], checkpoint=False).lost == {"sample"}
 
 
 def test_what_cannot_be_rebuilt_alone_is_rebuilt_with_all() -> None:
-    again = failed(failed(START).settle(["sample"], checkpoint=True), now=1.0)
+    again = failed(settled(failed(START), ["sample"]), now=1.0)
     assert (again.phase, again.lost) == (Phase.settling, POOLS)
 
 
 def test_failures_are_bounded_within_a_window() -> None:
-    state = failed(failed(START, now=0.0).settle([], checkpoint=True).rebuild().restore(), now=99.0)
+    state = failed(settled(failed(START, now=0.0), []).rebuild().restore(), now=99.0)
     assert state.phase is Phase.settling
     assert failed(state, now=99.5).phase is Phase.ended
     assert failed(state, now=101.0).phase is Phase.settling, "the first is no longer in it"
@@ -76,33 +83,29 @@ class Recovering(RuleBasedStateMachine):
         self.stale = False  # a learner is not what the step begins from
         self.working = False  # a rank may still be at work on the interrupted step
 
-    @rule(
-        kind=st.sampled_from(FailureKind),
-        after=st.integers(0, 12),
-        changed=st.booleans(),
-        lost=st.sampled_from(sorted(POOLS)),
-    )
+    @rule(kind=st.sampled_from(FailureKind), after=st.integers(0, 12), lost=st.sampled_from(sorted(POOLS)))
     @precondition(lambda self: self.state.phase is not Phase.ended)
-    def fail(self, kind: FailureKind, after: int, changed: bool, lost: str) -> None:
+    def fail(self, kind: FailureKind, after: int, lost: str) -> None:
         self.now += after
         half = self.state.phase is Phase.restoring
         before = self.state
-        self.state = self.state.fail(kind, self.now, changed=changed)
+        self.state = self.state.fail(kind, self.now)
         self.bad.add(lost)
         self.working = True
-        self.stale = self.stale or changed or half
+        self.stale = self.stale or half
         if kind is not INFRA:
             assert self.state.phase is Phase.ended
         if before.phase is Phase.rebuilding and self.state.phase is Phase.settling:
             assert self.state.lost == POOLS
 
-    @rule(checkpoint=st.booleans())
-    def settle(self, checkpoint: bool) -> None:
+    @rule(changed=st.booleans(), checkpoint=st.booleans())
+    def settle(self, changed: bool, checkpoint: bool) -> None:
         if self.state.phase is not Phase.settling:
             with pytest.raises(ValueError, match="cannot do what follows settling"):
-                self.state.settle(self.bad, checkpoint=checkpoint)
+                settled(self.state, self.bad, changed=changed, checkpoint=checkpoint)
             return
-        self.state = self.state.settle(self.bad, checkpoint=checkpoint)
+        self.state = settled(self.state, self.bad, changed=changed, checkpoint=checkpoint)
+        self.stale = self.stale or changed
         self.working = False
         assert self.bad <= self.state.lost
         if self.state.must_reload and not checkpoint:
