@@ -1,9 +1,9 @@
 """Packed copies of weights, which vLLM computes with on a CPU and which only a product can read.
 
 A product with rows of the identity gives columns of the weight bit for bit: all other terms are zeros. To read all
-columns so costs as much as a forward of as many tokens; so of a large layer some are read after each update, drawn anew
-by its version, and of a small one all. What is packed once more from older numbers, or from another layer's, differs in
-nearly every column.
+columns so costs as much as a forward of as many tokens; so of a large layer some are read after each update, the next
+ones at the next version, and of a small one all. What is packed once more from older numbers, or from another layer's,
+differs in nearly every column.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from vllm.model_executor.layers.linear import LinearBase
@@ -37,9 +36,11 @@ class Columns(NamedTuple):
 def read_columns(weight: Tensor, version: int) -> Columns:
     """Copy the columns of a weight that are read after the update to that version."""
     width = weight.shape[1]
-    drawn = np.random.default_rng(version).permutation(width)
-    places = torch.from_numpy(np.sort(drawn if weight.numel() <= SMALL else drawn[:COLUMNS]))
-    return Columns(width, places, weight[:, places].T.contiguous())
+    count = width if weight.numel() <= SMALL else COLUMNS
+    first = version * count % width if count < width else 0
+    last = min(first + count, width)
+    # Neighbors, which lie in one line of a cache: places all over would read the whole weight from memory.
+    return Columns(width, torch.arange(first, last), weight[:, first:last].T.contiguous())
 
 
 def differs(layer: nn.Module, columns: Columns) -> bool:
