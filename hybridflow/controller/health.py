@@ -74,6 +74,14 @@ class Health:
         """Return the pools with a process that is stopped or gone."""
         return [pool for pool, watch in self._watches if watch.now_lost()]
 
+    def end(self, pool: Any) -> None:
+        """End a pool's processes, also those that are stopped, and look after them no more."""
+        watch = self.watch_of(pool)
+        if watch is not None:
+            for rank in range(len(watch.places)):
+                watch.kill(rank)
+            self.forget(pool)
+
     def note(self, record: CallRecord) -> None:
         """Take note of a call that has been done, so that the next of its name is not spoken of too soon."""
         seconds = max([report.seconds for report in record.reports if report is not None], default=0.0)

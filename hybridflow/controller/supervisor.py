@@ -94,6 +94,8 @@ class Supervisor(Renamed):
     def settle(self, suspect: RankSource, within_s: float, *, sure: bool = True) -> list[RankSource]:
         """After a failure, wait until pools that live have done or given up what they were asked; return the others.
 
+        The processes of these are ended at once: others may wait for rows of one that is stopped, or hangs.
+
         Args:
             suspect: the pool of the failure: it is lost, unless another is, of which this may be the consequence.
             within_s: after which a pool whose ranks are still at work counts as lost.
@@ -105,6 +107,8 @@ class Supervisor(Renamed):
         while left and monotonic() < end:
             interrupt.check()
             gone += [pool for pool in self.health.lost_pools() if pool not in gone]
+            for pool in gone:
+                self.health.end(pool)
             left = {pending: record for pending, record in left.items() if record.pool not in gone}
             if left:
                 ready, _ = ray.wait(list(left), num_returns=len(left), timeout=LOOK_UP_S)
@@ -112,7 +116,10 @@ class Supervisor(Renamed):
                     self._note_carried_out(left.pop(pending), self._left_outcome(pending))
         gone += [pool for pool in self.health.lost_pools() if pool not in gone]
         gone += [pool for pool in self._pools if any(record.pool is pool for record in left.values())]
-        return [pool for pool in self._pools if pool in (gone or [suspect])]
+        gone = gone or [suspect]
+        for pool in gone:
+            self.health.end(pool)
+        return [pool for pool in self._pools if pool in gone]
 
     def resume(self) -> None:
         """Take calls again after a failure; of those before it nothing is known any more."""
