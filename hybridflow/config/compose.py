@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from os.path import expanduser
@@ -65,11 +66,11 @@ class Composed:
         return sorted(_missing(OmegaConf.to_container(self.tree, resolve=False)))
 
     def to_config(self) -> Config:
-        """Return the dataclass object, the same each time.
+        """Return the dataclass object, a copy of its own for each caller.
 
         Raises ConfigError naming every mandatory key that is missing.
         """
-        return self._config
+        return deepcopy(self._config)
 
     @cached_property
     def _config(self) -> Config:

@@ -47,6 +47,12 @@ def test_every_option_composes(group):
         assert isinstance(composed.to_config(), Config)
 
 
+def test_a_change_of_what_one_caller_got_reaches_no_other():
+    composed = compose.compose("train", BASE)
+    composed.to_config().run.seed = 99
+    assert composed.to_config().run.seed != 99
+
+
 def test_addition_is_ppo_that_reshards():
     config = preflight.load(overrides=BASE)
     assert config.algorithm.name == "ppo"
