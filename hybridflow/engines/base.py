@@ -207,6 +207,14 @@ class TrainingBackend(ABC):
         """
 
     @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        """Look at what engines saved to `folder`, before any is built.
+
+        Raises HybridFlowError if it is not safe to load: it comes from who knows where.
+        """
+        return
+
+    @classmethod
     def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
         """Yield the whole float32 tensors that engines of any layout saved to `folder`; one process reads them.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
+from hybridflow.observe.secret_values import redacted
 
 LEVEL = "HYBRIDFLOW_LOG"  # of the environment, for ranks too
 LEVELS = ("debug", "info", "warning", "error")
@@ -67,7 +68,7 @@ class FileLines(logging.Formatter):
     """Lines of a log file: with times, and escaped, as people show files on terminals."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return terminal.visible(super().format(record))
+        return redacted(terminal.visible(super().format(record)))
 
 
 class LogFile(logging.FileHandler):

@@ -14,12 +14,14 @@ from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.plain_json import as_json
+from hybridflow.observe.run_lock import PRIVATE
+from hybridflow.observe.secret_values import redacted
 
 EARLIER = re.compile(r"earlier-(\d+)")
 RECORD = "run.json"
 RECORDS = (RECORD, "events.jsonl", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
-RESULTS = ("metrics.jsonl", "rollouts", "validation", "evaluation.json", "model", "checkpoints")
+RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
 PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS)
 
 
@@ -44,6 +46,11 @@ class RunFolder:
         return self.path / "validation"
 
     @property
+    def nonfinite(self) -> Path:
+        """Folder of the rows that a run was ended by, since too many gradients were not finite."""
+        return self.path / "nonfinite"
+
+    @property
     def model(self) -> Path:
         """Folder of the trained model, in Hugging Face's format."""
         return self.path / "model"
@@ -62,7 +69,7 @@ class RunFolder:
         """Write the resolved configuration as YAML."""
         file = self.path / "config.yaml"
         with writing(file):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
 
     def log(self, metrics: Mapping[str, object]) -> None:
@@ -86,14 +93,14 @@ class RunFolder:
         """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""
         file = self.path / "events.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(as_json({"time": now(), "event": event, **facts}) + "\n")
+            stream.write(redacted(as_json({"time": now(), "event": event, **facts})) + "\n")
 
     def write_record(self, record: Mapping[str, object]) -> None:
         """Write `run.json`; at once, so that whoever reads it has the whole."""
         file = self.path / RECORD
         beside = self.path / f"{RECORD}.tmp"
         with writing(file):
-            beside.write_text(as_json(record, indent=1) + "\n", encoding="utf-8")
+            beside.write_text(redacted(as_json(record, indent=1)) + "\n", encoding="utf-8")
             beside.replace(file)
 
     def record(self) -> dict[str, Any]:

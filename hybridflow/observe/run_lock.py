@@ -20,6 +20,7 @@ from pathlib import Path
 from hybridflow.errors import ConfigError
 
 LOCK = ".lock"
+PRIVATE = 0o700  # of a run folder when it is made: prompts, answers and settings are nobody else's affair
 TRIES = 100  # as often as another process may remove the folder that we have just made
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems that have none
 
@@ -72,9 +73,9 @@ def _made_and_open(folder: Path) -> int:
     """
     for _ in range(TRIES - 1):
         with suppress(FileNotFoundError, FileExistsError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
             return _open(folder / LOCK)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     return _open(folder / LOCK)
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, TextIO
 
+from hybridflow.observe.secret_values import redacted
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
@@ -85,6 +87,7 @@ def tamed() -> Iterator[None]:
 
 
 def _write(text: str, stream: TextIO, end: str = "\n") -> None:
+    text = redacted(text)
     encoding = stream.encoding or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)  # a terminal may not be one of UTF-8
     try:

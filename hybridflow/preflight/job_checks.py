@@ -16,7 +16,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape
 from hybridflow.placement import model_device, resolve
 from hybridflow.placement.hardware import local_gpus
-from hybridflow.preflight import combination_checks, run_folder_checks, setting_checks, unused_settings
+from hybridflow.preflight import combination_checks, run_folder_checks, secret_checks, setting_checks, unused_settings
 from hybridflow.preflight.model_folders import PendingModels, compared_tokenizers, read_models
 
 
@@ -56,7 +56,7 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
 
-    lines = run_folder_checks.problems(config)
+    lines = [*run_folder_checks.problems(config), *secret_checks.problems(config)]
     if config.ray.address == "local" and (problem := temporary_folder.problem()):
         lines.append(problem)
     models = dict[str, ModelShape]()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from hybridflow.config import Config
 from hybridflow.config.compose import configs_dir
 from hybridflow.config.model_roles import BY_MODEL, section, with_models
+from hybridflow.json_file import read_object
 from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.models.weight_files import why_broken
 from hybridflow.preflight.hub_downloads import fetched
@@ -74,6 +75,7 @@ def read_models(
             shape = read_shape(path) if there else pending[Path(path).resolve()]
             models |= {role: shape} if shape else {}
             broken = why_broken(path, shape) if there and shape else None
+            broken = broken or (asks_for_code(path) if there else None)
             unread |= {path: f"{role}.model.path: {broken}"} if broken and path not in unread else {}
         except FileNotFoundError:
             hint = how_to_make(path, config.run.root, f"train-{role}" if role in BY_MODEL else "sft")
@@ -81,6 +83,20 @@ def read_models(
         except ValueError as error:
             unread.setdefault(path, f"{role}.model.path: {error}")
     return models, list(unread.values())
+
+
+def asks_for_code(path: str) -> str | None:
+    """Tell of a tokenizer that asks to run code of its own, as `trust_remote_code` would let it; None: it does not.
+
+    Nothing here ever does, but without its code it may be another tokenizer. `read_shape` asks the same of the model.
+    """
+    file = Path(path) / "tokenizer_config.json"
+    if not file.is_file() or not read_object(file).get("auto_map"):
+        return None
+    return (
+        f"{file}: auto_map asks to run code of the folder's own, which is never done here (docs/security.md); if the "
+        "tokenizer is right without it, set it to null there"
+    )
 
 
 def how_to_make(path: str, root: str, subcommand: str = "sft") -> str:

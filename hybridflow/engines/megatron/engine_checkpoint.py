@@ -26,17 +26,17 @@ from megatron.core.dist_checkpointing.strategies.torch import MCoreSavePlanner, 
 from torch import Tensor, nn
 from torch.distributed import checkpoint as torch_checkpoint
 
-from hybridflow.engines.megatron import rng_states
+from hybridflow.engines.megatron import rng_states, saved_index
 from hybridflow.engines.megatron.local_weights import LocalWeights
 from hybridflow.engines.megatron.optimizer import MegatronOptimizer
 from hybridflow.engines.megatron.optimizer_shards import gather, is_distributed, shard_of
+from hybridflow.engines.megatron.saved_index import TENSORS
 from hybridflow.json_file import read_object
 from hybridflow.models import Weight
 from hybridflow.models.weight_files import Slice
 from hybridflow.parallel.platform import platform
 
 STATE = "state.json"
-TENSORS = "tensors"
 KINDS = {"weights": "main", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}  # folder name: name in `OptimizerShard`
 
 
@@ -84,8 +84,9 @@ def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> d
     """Bring a fresh model and optimizer to what `save` wrote, under any layout, and return what was given as `extra`.
 
     With another number of ranks than there was, random states stay as they are: there is one a rank. Raises KeyError
-    naming a tensor that the checkpoint lacks.
+    naming a tensor that the checkpoint lacks, HybridFlowError if its index is not what `save` writes.
     """
+    saved_index.check(folder)
     state = read_object(folder / STATE)
     for kind in _kinds(state["optimizer_steps"]):
         _take(weights, optimizer, kind, folder / TENSORS)

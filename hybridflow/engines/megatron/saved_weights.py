@@ -1,8 +1,6 @@
 """Weights of a checkpoint, read by one process without an engine, whatever the layout that saved them.
 
-The tensors are there whole under their Hugging Face names (`engine_checkpoint`), so no model is built. The index of
-torch's format is a pickle: a checkpoint is verified against its manifest before, and is read only if its owner is
-trusted (docs/checkpoints.md).
+The tensors are there whole under their Hugging Face names (`engine_checkpoint`), so no model is built.
 """
 
 from __future__ import annotations
@@ -16,14 +14,19 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader, load
 
+from hybridflow.engines.megatron import saved_index
+from hybridflow.engines.megatron.saved_index import TENSORS
 from hybridflow.models import Weight
 
-TENSORS = "tensors"
 READ_TOGETHER = 2**30  # bytes: a read has a cost of its own, and what was read waits in memory
 
 
 def read(folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
-    """Yield name and whole float32 tensor of each weight. Raises KeyError naming one that the checkpoint lacks."""
+    """Yield name and whole float32 tensor of each weight.
+
+    Raises KeyError naming one that the checkpoint lacks, HybridFlowError if its index is not one of tensors alone.
+    """
+    saved_index.check(folder)
     reader = FileSystemReader(folder / TENSORS)
     known = reader.read_metadata().state_dict_metadata
     for weight in weights:
