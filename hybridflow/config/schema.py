@@ -100,6 +100,13 @@ class Malformed(StrEnum):
     skip = "skip"  # it is left out; how many are, and why, is said at the start
 
 
+class FullDisk(StrEnum):
+    """Policy for a checkpoint that the disk has no room for. Those from before stay whole in any case."""
+
+    stop = "stop"  # the run ends, and says so
+    go_on = "go_on"  # it warns and goes on, without that checkpoint
+
+
 class Device(StrEnum):
     """Hardware of the slots that models run on. Slots without models are CPUs."""
 
@@ -171,8 +178,12 @@ class TrainerConfig:
     # that the run goes on after, within failure_window_s: lost or hung processes, nodes, links; 0: the first ends it
     max_failures: NotNegativeInt = 3
     failure_window_s: Seconds = 3600.0  # seconds in which failures are counted
+    max_nonfinite_updates: Count = 10  # in a row, of a role, whose gradient is not finite: then the run ends
+    # that a step has to end after SIGTERM or Ctrl-C, before the run saves and stops; later it is abandoned
+    grace_s: Annotated[float, Bounds(at_least=0, at_most=31536000)] = 20.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
+    full_disk: FullDisk = FullDisk.stop  # what becomes of the run if a checkpoint finds no room: stop, go_on
     keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 
@@ -198,6 +209,10 @@ class RayClusterConfig:
 
     address: str = "local"  # local, auto, or the address of a cluster's head
     start_timeout_s: Seconds = 600.0  # until processes are there, and a role is built
+    # of a local cluster's store, in which rows travel
+    object_store_gib: Annotated[
+        float, Bounds(at_least=0.08, at_most=2**20, also={0: "as Ray has it, 30 % of the memory"})
+    ] = 0.0
 
 
 @dataclass

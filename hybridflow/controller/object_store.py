@@ -7,6 +7,7 @@ a chunk as long as any `BatchRef` names that.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from hybridflow.batch.columns import kind_of
 from hybridflow.batch.joining import concat
 
 MARKS = ("group_id", "copy_id")
+LOOK_EVERY_S = 10.0
+NEARLY_FULL = 0.1  # is free
 
 
 class StoredChunk:
@@ -61,3 +64,37 @@ def _put(batch: Batch) -> BatchRef:
 
 def _is_mark(batch: Batch, name: str) -> bool:
     return name in batch and kind_of(batch[name]) == "int" and batch.dense(name).ndim == 1
+
+
+class StoreWatch:
+    """Looks at the store's fill, and tells once when it is nearly full: then rows go to the disk, which is slow.
+
+    Args:
+        measure: the bytes that are free, and those that there are.
+    """
+
+    def __init__(self, say: Callable[[str], None], measure: Callable[[], tuple[float, float]] | None = None) -> None:
+        self._say = say
+        self._measure = measure or _free_and_total
+        self._looked_s = -LOOK_EVERY_S
+        self._told = False
+
+    def look(self) -> None:
+        """Look once more, unless that was a moment ago: the cluster is asked."""
+        if self._told or monotonic() < self._looked_s + LOOK_EVERY_S:
+            return
+        self._looked_s = monotonic()
+        free, total = self._measure()
+        if free < NEARLY_FULL * total:
+            self._told = True
+            self._say(
+                f"warning: {free / 2**30:.2f} of the {total / 2**30:.2f} GiB of the object store are free; rows that "
+                "do not fit go to the disk, and if that is full too, the run ends. Give a larger "
+                "ray.object_store_gib, or a smaller algorithm.prompts_per_step"
+            )
+
+
+def _free_and_total() -> tuple[float, float]:
+    name = "object_store_memory"
+    total = ray.cluster_resources().get(name, 0.0)
+    return ray.available_resources().get(name, 0.0 if total else 1.0), total

@@ -14,9 +14,13 @@ TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 PROBE_BYTES = 2**20  # so that the file system must find new blocks for it
 
 
+class DiskError(HybridFlowError):
+    """A disk takes no more, or nothing at all; the message is the system's, with the path."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise HybridFlowError, such as `No space left on device: runs/mine/metrics.jsonl`, if the block fails because of
+    """Raise DiskError, such as `No space left on device: runs/mine/metrics.jsonl`, if the block fails because of
     the disk.
 
     Args:
@@ -32,7 +36,7 @@ def writing(path: Path) -> Iterator[None]:
         else:
             trouble = disk_trouble(error) or _tried(path)
         if trouble is not None:
-            raise HybridFlowError(f"{trouble.strerror or trouble}: {trouble.filename or path}") from error
+            raise DiskError(f"{trouble.strerror or trouble}: {trouble.filename or path}") from error
         raise
 
 

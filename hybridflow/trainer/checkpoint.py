@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import traceback
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from hybridflow.algorithms import Algorithm
 from hybridflow.config.compose import resolved_yaml
+from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError, shown
-from hybridflow.observe.disk_errors import writing
+from hybridflow.models import Head, read_shape, table
+from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer import saved_state
@@ -24,12 +28,16 @@ from hybridflow.trainer.saved_state import STATE, SavedState
 
 
 def save(config: Config, running: Running, folder: RunFolder, progress: Progress) -> float:
-    """Save after a step; the seconds that it took. Raises RoleError if a role fails; then nothing was committed.
+    """Save after a step; the seconds that it took.
 
     The ranks and this process must see one file system.
+
+    Raises DiskError if there is no room, before any rank begins where that can be told; RoleError if a role fails. Then
+    nothing was committed.
     """
     start = perf_counter()
     checkpoints = Checkpoints(folder.checkpoints)
+    refuse_without_room(folder, sum(saved_bytes(config, role) for role in with_models(config, trained(running))))
     with writing(folder.checkpoints):
         path = checkpoints.begin(progress.steps)
         try:
@@ -40,6 +48,23 @@ def save(config: Config, running: Running, folder: RunFolder, progress: Progress
             raise
         checkpoints.keep(config.trainer.keep_last, best=progress.best_steps)
     return perf_counter() - start
+
+
+def refuse_without_room(folder: RunFolder, size: int) -> None:
+    """Raise DiskError if the disk has no room for a checkpoint of that size: ranks that fail on it end the run."""
+    free = shutil.disk_usage(folder.path).free
+    if free < size:
+        raise DiskError(
+            f"No space left on device: {folder.checkpoints}: a checkpoint takes {size / 2**20:.0f} MiB, and "
+            f"{free / 2**20:.0f} MiB are free. trainer.keep_last says how many are kept"
+        )
+
+
+def saved_bytes(config: Config, role: str) -> int:
+    """Return the bytes of a role's tensors in a checkpoint: master weights and two moments, in float32."""
+    head = Head.lm if role == "actor" else Head.reward
+    weights = table(read_shape(section(config, role).model.path), head=head)
+    return sum(12 * prod(weight.shape) for weight in weights if not weight.is_tied_copy)
 
 
 def _write(config: Config, running: Running, folder: RunFolder, progress: Progress, path: Path) -> None:

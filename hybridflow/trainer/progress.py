@@ -19,11 +19,13 @@ class Learning:
         updates: optimizer steps that were to be taken.
         skipped: those of them that changed nothing: a gradient was not finite, or no row was left to learn from.
         moved: whether any of them had a gradient that is not 0, nor only the rounding of one.
+        nonfinite_in_a_row: the last ones, in steps that applied none, whose gradient was not finite.
     """
 
     updates: float = 0.0
     skipped: float = 0.0
     moved: bool = False
+    nonfinite_in_a_row: float = 0.0
 
 
 @dataclass
@@ -86,6 +88,8 @@ class Progress:
             tried = metrics[f"{role}/updates"]
             entry.updates += tried
             entry.skipped += tried * metrics.get(f"{role}/skipped_steps", 0.0)
+            nonfinite = metrics.get(f"{role}/nonfinite_updates", 0.0)
+            entry.nonfinite_in_a_row = entry.nonfinite_in_a_row + nonfinite if nonfinite == tried else 0.0
             idle = role == learner and by_advantages and without_advantages(metrics)
             idle = idle and not any(f"{role}/{name}" in metrics for name in OF_GIVEN_TEXT)
             entry.moved = entry.moved or (not idle and metrics.get(f"{role}/grad_norm", 0.0) != 0)

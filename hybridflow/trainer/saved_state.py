@@ -78,8 +78,9 @@ def _learning(value: object, what: str) -> Learning:
     moved = entries.get("moved", False)
     if not isinstance(moved, bool):
         raise ValueError(f"{what}.moved = {shown(moved)}: true or false was expected")
-    updates, skipped = (_number(entries.get(name, 0.0), f"{what}.{name}") for name in ("updates", "skipped"))
-    return Learning(updates, skipped, moved)
+    counts = ("updates", "skipped", "nonfinite_in_a_row")
+    updates, skipped, nonfinite = (_number(entries.get(name, 0.0), f"{what}.{name}") for name in counts)
+    return Learning(updates, skipped, moved, nonfinite)
 
 
 def _by_steps(value: object, what: str) -> dict[int, float]:

@@ -206,6 +206,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         metrics.max(f"{role}/grad_norm", result.grad_norm)
         metrics.max(f"{role}/lr", result.lr)
         metrics.mean(f"{role}/skipped_steps", float(not result.applied))
+        metrics.total(f"{role}/nonfinite_updates", float(not result.applied and self.groups.at.dp == 0))
         return True
 
     def state(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -108,6 +109,30 @@ def test_an_interrupted_commit_leaves_the_newest_whole(fail_at: int, keep: int, 
         assert (path / LATEST).read_text() == f"step-{done + 2:06d}\n"
         assert len(after.steps()) <= keep
         assert not [entry for entry in path.iterdir() if entry.name.startswith(".")]
+
+
+class FullDisk(FailingDisk):
+    """Has no room from the `fail_at`-th operation on; what was written stays."""
+
+    def tick(self) -> bool:
+        if super().tick():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return False
+
+
+@pytest.mark.parametrize("fail_at", range(16))
+def test_a_disk_that_is_full_at_any_step_of_a_commit_leaves_the_one_before(fail_at: int, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints"
+    save(Checkpoints(path), 1, 2)
+    disk = FullDisk(fail_at)
+    checkpoints = Checkpoints(path, disk)
+    with pytest.raises(OSError, match="No space left"):
+        save(checkpoints, 2, 2)
+    checkpoints.abandon(2)
+    assert_all_whole(Checkpoints(path), 1, 1)
+    assert not [entry for entry in path.iterdir() if entry.name.startswith(".")]
+    save(Checkpoints(path), 3, 1)
+    assert_all_whole(Checkpoints(path), 3, 1)
 
 
 def assert_all_whole(checkpoints: Checkpoints, at_least: int, count: int) -> None:

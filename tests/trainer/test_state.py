@@ -115,7 +115,11 @@ def test_all_of_the_state_comes_back(tmp_path: Path) -> None:
         ("mean_grade", {"0": True}, "mean_grade.0 = True: a number was expected"),
         ("learning", {"actor": 3}, "learning.actor = 3: an object was expected"),
         ("learning", {"actor": {"moved": 1}}, "learning.actor.moved = 1: true or false was expected"),
-        ("learning", {"actor": {"lr": 1}}, "learning.actor.lr: no such entry; there is moved, skipped, updates"),
+        (
+            "learning",
+            {"actor": {"lr": 1}},
+            "learning.actor.lr: no such entry; there is moved, nonfinite_in_a_row, skipped, updates",
+        ),
         ("best_steps", "last", "best_steps = 'last': a whole number of at least 0 was expected"),
         ("best", "high", "best = 'high': a number was expected"),
         ("rows_fingerprint", 7, "rows_fingerprint = 7: a text was expected"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import megatron.core.optimizer as megatron_optimizer
 import torch
+import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
@@ -104,12 +105,25 @@ class MegatronOptimizer:
         # The parts of Megatron's own step, which looks for such a gradient only where it scales a loss in fp16.
         self.inner.prepare_grads()
         norm = float(self.inner.get_grad_norm())
-        applied = math.isfinite(norm)  # on all ranks alike: the norm is that of the whole model
+        applied = self._all_finite(norm)
         if applied:
             if self._clip > 0:
                 clip_grad_by_total_norm_fp32(self.inner.get_parameters(), self._clip, norm)
             self.inner.step_with_ready_grads()
         return StepResult(applied, norm, float(lr))
+
+    def _all_finite(self, norm: float) -> bool:
+        """Tell, on all ranks alike, whether the gradients of all of them are finite.
+
+        The norm is that of the whole model, but what tensor ranks hold alike, it takes from one of them; a number that
+        is not finite in another's copy would go into that copy of the weight.
+        """
+        finite = math.isfinite(norm)
+        for gradient in self.gradients():
+            finite = finite and bool(torch.isfinite(torch.stack(gradient.aminmax())).all())
+        somewhere = torch.tensor(float(not finite), device=platform().device)
+        dist.all_reduce(somewhere, dist.ReduceOp.MAX, group=self._collection.intra_dist_opt)  # all ranks of the role
+        return not somewhere.item()
 
     def state(self) -> Iterator[Tensor]:
         """Master weights and moments of this rank; with a model in float32, the weights themselves are among them."""

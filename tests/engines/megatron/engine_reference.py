@@ -148,7 +148,7 @@ def gradients(made: MegatronEngine) -> rank_functions.Arrays:
 
 
 def poisoned(
-    folder: Path, layout: Layout, batch: Batch, settings: OptimizerConfig, rank: int
+    folder: Path, layout: Layout, batch: Batch, settings: OptimizerConfig, rank: int, weight: str
 ) -> tuple[bool, bool, bool]:
     """Steps of which the second has a NaN in the gradient of one weight on one rank.
 
@@ -160,7 +160,7 @@ def poisoned(
     mine = batch.select(rows_of(layout, made.groups.at.dp, len(batch)))
     made.train(mine, weighted(mine, []))
     before = [tensor.clone() for tensor in (*made.model.parameters(), *made.optimizer.state())]
-    param = next(p for name, p in made.model.named_parameters() if "linear_fc1" in name)
+    param = next(p for name, p in made.model.named_parameters() if weight in name)
     if dist.get_rank() == rank:
         hook = param.register_hook(lambda grad: torch.full_like(grad, torch.nan))
     second = made.train(mine, weighted(mine, []))

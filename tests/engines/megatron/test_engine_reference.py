@@ -166,17 +166,23 @@ def test_two_runs_are_alike_bit_for_bit(case: str, ranks: GetRanks, tiny: GetMod
 
 
 @pytest.mark.parametrize(
-    ("layout", "distributed"),
-    [(Layout(2), False), (Layout(1, 2), False), (Layout(data=2), False), (Layout(data=2), True)],
-    ids=["tp2", "pp2", "dp2", "dp2-distributed"],
+    ("layout", "distributed", "weight"),
+    [
+        (Layout(2), False, "linear_fc1"),
+        (Layout(2), False, "layernorm"),
+        (Layout(1, 2), False, "linear_fc1"),
+        (Layout(data=2), False, "linear_fc1"),
+        (Layout(data=2), True, "linear_fc1"),
+    ],
+    ids=["tp2", "tp2-alike-on-both", "pp2", "dp2", "dp2-distributed"],
 )
 def test_a_nan_on_one_rank_skips_the_step_on_all(
-    layout: Layout, distributed: bool, ranks2: Ranks, tiny: GetModel
+    layout: Layout, distributed: bool, weight: str, ranks2: Ranks, tiny: GetModel
 ) -> None:
+    """Also one in rank 1's copy of a weight that both tensor ranks have, which the norm of the model does not see."""
     own = dataclasses.replace(reference.SETTINGS, distributed=distributed)
-    found = ranks2.run(
-        engine_reference.poisoned, tiny(**MODELS["qwen2-tied"]), layout, reference.rows(VOCAB), own, rank=1
-    )
+    folder = tiny(**MODELS["qwen2-tied"])
+    found = ranks2.run(engine_reference.poisoned, folder, layout, reference.rows(VOCAB), own, rank=1, weight=weight)
     assert found == [(False, True, True)] * 2
 
 
