@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -41,6 +42,28 @@ class UnexpectedError(HybridFlowError):
     """Unforeseen end of a run before its start; `__cause__` is the error."""
 
     exit_code: ClassVar[int] = 2
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended a command in order.
+
+    Attributes:
+        number: of the signal.
+        saved: whether a checkpoint is there that the same command goes on from.
+    """
+
+    def __init__(self, number: int, message: str = "", *, saved: bool = False) -> None:
+        by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        super().__init__(message or f"interrupted by {by}")
+        self.number = number
+        self.saved = saved
+
+    @property
+    def exit_code(self) -> int:
+        """Return 130 after Ctrl-C, as shells do; else EX_TEMPFAIL of sysexits(3) if it is worth calling again."""
+        if self.number == signal.SIGINT:
+            return 130
+        return 75 if self.saved else 1
 
 
 def shown(value: object) -> str:

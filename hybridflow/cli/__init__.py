@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from hybridflow import __version__
+from hybridflow import __version__, interrupt
 from hybridflow.cli import closed_streams, error_report
 from hybridflow.cli.completion import HYDRAS
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, Stopped
 from hybridflow.observe import logs, terminal
 
 SUBCOMMANDS = {
@@ -34,14 +34,19 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status.
 
-    0; 1: a run failed; 2: the command or the settings are wrong; 130: Ctrl-C.
+    0; 1: a run failed, or SIGTERM ended it; 2: the command or the settings are wrong; 75: SIGTERM ended a run that has
+    a checkpoint; 130: Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     closed_streams.outlive_readers()
     try:
         _refuse_nowhere()
         logs.show()
-        return _dispatch(arguments)
+        with interrupt.heeded():
+            return _dispatch(arguments)
+    except Stopped as stop:
+        terminal.complain(f"hybridflow: {stop}")
+        return stop.exit_code
     except KeyboardInterrupt:
         terminal.complain("hybridflow: interrupted")
         return INTERRUPTED

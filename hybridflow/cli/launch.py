@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
 from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, free_keys, option_loader, plugins
@@ -106,6 +106,7 @@ def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
     here = os.getcwd()
 
     def start(tree: DictConfig) -> None:
+        interrupt.check()  # a signal may have come as the job before ended
         if os.getcwd() != here:
             terminal.complain(f"warning: hydra.job.chdir: paths are told from {here}, so the run stays there")
             os.chdir(here)

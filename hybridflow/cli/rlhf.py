@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.cli import hydras_record, launch, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
@@ -137,6 +137,7 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
     """Run what is not complete. Raises HybridFlowError if a stage fails."""
     new = False
     for number, job in enumerate(jobs, 1):
+        interrupt.check()  # a signal may have come as the stage before ended
         verdict = stage_record.judge(job.config, job.key, job.folder, new)
         head = f"stage {number} of {len(jobs)}, {job.stage.name}"
         if verdict.complete:

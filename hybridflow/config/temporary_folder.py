@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 LONGEST = 107  # bytes of a socket's path, without the zero that ends it (unix(7))
-SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # the longest below it in Ray 2.60
+PREFIX = "hf-ray-"  # of the private folder in it; eight more characters are drawn at random
+OF_RAY = "r"  # in that; Ray opens it to all, so its own folder must not be
+# The longest path below it in Ray 2.60.
+SOCKET = f"/{PREFIX}01234567/{OF_RAY}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
+
+
+def place() -> Path:
+    """Return the folder for temporary files."""
+    return Path(os.environ.get(_variable(), "/tmp"))
+
+
+def _variable() -> str:
+    return next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
 
 
 def problem() -> str | None:
     """Explain what is wrong with it, as `VARIABLE: what was found; what to do`; None: nothing."""
-    name = next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
-    folder = os.environ.get(name, "/tmp")
+    name = _variable()
+    folder = str(place())
     room = LONGEST - len(SOCKET)
     size = len(os.fsencode(folder))
     if size <= room:

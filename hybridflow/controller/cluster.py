@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import secrets
+import shutil
+import signal
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from time import monotonic
 from types import ModuleType
 from typing import Any
 
 import ray
 from ray._raylet import AuthenticationTokenLoader
 
+from hybridflow import interrupt
 from hybridflow.config import temporary_folder
-from hybridflow.controller import interrupt, search_path
+from hybridflow.controller import search_path
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import logs
 from hybridflow.parallel import host_address
+from hybridflow.runtime import meeting_folder
+from hybridflow.tasks.grading_guard import descendants
 
 # Every process of the cluster: one thread a slot.
 ENVIRONMENT = {
@@ -32,16 +40,22 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 KNOCK_TIMEOUT_S = 5.0
+REMOVED_WITHIN_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequence[str] = ()) -> Iterator[None]:
+def cluster(
+    address: str = "local", *, slots: int | None = None, plugins: Sequence[str] = (), store_bytes: int = 0
+) -> Iterator[None]:
     """Start (`local`) or join (`auto`, an address) a cluster, and leave it at the end.
 
     Args:
         slots: processes that a local cluster must have room for; a slot may share a CPU with another.
         plugins: modules of the user that ranks import. A cluster that is joined may have nodes that do not see the
             driver's folders: what is not installed goes there as Ray's `py_modules`, its whole package.
+        store_bytes: of a local cluster's object store; 0: as Ray has it.
 
     Raises HybridFlowError if there is no cluster to join, or if none can be started; it says why.
     """
@@ -55,35 +69,82 @@ def cluster(address: str = "local", *, slots: int | None = None, plugins: Sequen
     options: dict[str, Any] = (
         {"num_cpus": slots, "_node_ip_address": host_address.LOOPBACK, "include_dashboard": False} if local else {}
     )
-    with _explained(address), search_path.process_setup() as setup:
-        if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
-            carried["worker_process_setup_hook"] = setup
-            options["job_config"] = search_path.NoFoldersOfTheDriver()
-        if not local:
-            _knock(_running_address() if address == "auto" else address)
-        elif problem := temporary_folder.problem():
-            raise ConfigError(problem)
-        with (
-            _on_loopback(local),
-            _without_idle_processes(local),
-            _own_token(local),
-            search_path.library_first(),
-            interrupt.by_ray(),
-        ):
-            ray.init(
-                address=address,
-                runtime_env={"env_vars": environment, **carried},
-                log_to_driver=False,
-                logging_level="ERROR",
-                **options,
-            )
-    try:
-        with interrupt.heeded():  # after ray.init, which sets handlers of its own
+    with interrupt.heeded(), ExitStack() as stack:
+        with _explained(address), search_path.process_setup() as setup:
+            if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
+                carried["worker_process_setup_hook"] = setup
+                options["job_config"] = search_path.NoFoldersOfTheDriver()
+            if not local:
+                found = _running_address() if address == "auto" else address
+                _knock(found)
+                _warn_if_open(found)
+            elif problem := temporary_folder.problem():
+                raise ConfigError(problem)
+            else:
+                options |= {"object_store_memory": store_bytes} if store_bytes else {}
+                options["_temp_dir"] = str(stack.enter_context(_session_folder()))
+            with (
+                _on_loopback(local),
+                _without_idle_processes(local),
+                _own_token(local),
+                search_path.library_first(),
+            ):
+                _init(
+                    address=address,
+                    runtime_env={"env_vars": environment, **carried},
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **options,
+                )
+        try:
             yield
+        finally:
+            gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
+            _leave()
+
+
+@contextmanager
+def _session_folder() -> Iterator[Path]:
+    """Make a folder for Ray's sessions, in one that nobody else can look into; Ray opens its own to all."""
+    folder = meeting_folder.make(temporary_folder.PREFIX, temporary_folder.place())
+    try:
+        yield folder / temporary_folder.OF_RAY
     finally:
-        gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
-        ray.shutdown()
-        _forget_token()
+        end = monotonic() + REMOVED_WITHIN_S  # processes that are about to end may still make a file
+        while folder.exists() and monotonic() < end:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(**options: Any) -> None:
+    """Start Ray; a signal that came meanwhile ends it again."""
+    try:
+        with interrupt.by_ray(), interrupt.deferred():
+            ray.init(**options)
+    except KeyboardInterrupt:
+        _leave()
+        raise
+
+
+def _leave() -> None:
+    """Leave the cluster, and end what of it this process has started.
+
+    Ray ends its daemons by SIGTERM, and waits for each. Those of ours do not get it (`interrupt.deferred`); ranks have
+    been ended before, by their pools.
+    """
+    node = ray._private.worker._global_node
+    if node is not None:
+        node.kill_all_processes = partial(_kill, node, node.kill_all_processes)
+    ray.shutdown()
+    _forget_token()
+
+
+def _kill(node: Any, all_processes: Callable[..., None], *, allow_graceful: bool, **options: bool) -> None:
+    daemons = [each.process.pid for known in node.all_processes.values() for each in known]
+    started = [pid for daemon in daemons for pid in descendants(daemon)]
+    all_processes(allow_graceful=False, **options)
+    for pid in started:  # they would look for their daemon every so often, and meanwhile write into its folder
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def cluster_gpus() -> int:
@@ -207,6 +268,24 @@ def _knock(address: str) -> None:
                 raise ray.exceptions.AuthenticationError(error.details()) from error
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise ConnectionError("something listens there, but it is no Ray that answers") from error
+
+
+def _warn_if_open(address: str) -> None:
+    """Warn of a cluster that answers whoever asks: it runs programs for anyone who reaches its ports."""
+    if address.startswith("ray://"):
+        return
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:  # without the token that this run may have
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT_S)
+        except grpc.RpcError:  # it wants a token, or TLS
+            return
+    log.warning(
+        "ray.address: the cluster at %s asks for no token: whoever reaches its ports can run programs as its user, and "
+        "read and change this run. Start it with RAY_AUTH_MODE=token (docs/security.md)",
+        address,
+    )
 
 
 def _not_installed(plugins: Sequence[str]) -> list[ModuleType]:

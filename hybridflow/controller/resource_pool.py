@@ -16,8 +16,9 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from hybridflow import interrupt
 from hybridflow.config.schema import Config, Device
-from hybridflow.controller import interrupt, process_deaths, ray_services
+from hybridflow.controller import process_deaths, ray_services
 from hybridflow.controller.deadlines import SAY_AFTER_S
 from hybridflow.controller.group import group_class
 from hybridflow.controller.process_watch import ProcessWatch
@@ -166,7 +167,7 @@ class ResourcePool(Renamed):
         self._end_processes()
         # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
         # our own cluster's processes as well, and then this call waits for a minute.
-        if not interrupt.arrived() and not ray_services.lost():
+        if not interrupt.asked() and not ray_services.lost():
             remove_placement_group(self._reserved)
 
     def _start(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import ray
 
-from hybridflow.controller import interrupt
+from hybridflow import interrupt
 from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health

@@ -1,6 +1,7 @@
-"""Folders by whose files ranks of one node meet; each is locked by its process, and the next start sweeps dead ones.
+"""Private folders of a run in the temporary one: those by whose files ranks of a node meet, and that of Ray's session.
 
-Whoever made a run removes its folders at the end, but nobody does after a `kill -9`.
+Whoever made a run removes its folders at the end, but nobody does after a `kill -9`. So each is locked by its process,
+and the next start sweeps those of dead ones.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ OWNER = "owner"
 _held: list[int] = []  # descriptors of the owner files of this process; closed, and so unlocked, when it ends
 
 
-def make() -> Path:
-    """Make a folder that only this user can read. What ended processes left beside it is removed."""
-    sweep(Path(tempfile.gettempdir()))
+def make(prefix: str = PREFIX, place: Path | None = None) -> Path:
+    """Make a folder that only this user can read. What ended processes left beside it is removed.
+
+    Args:
+        place: None: where temporary files are.
+    """
+    place = place or Path(tempfile.gettempdir())
+    sweep(place, prefix)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
         with suppress(FileNotFoundError):  # another process took it for a dead one's before it was locked
             descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -32,9 +38,9 @@ def make() -> Path:
             os.close(descriptor)
 
 
-def sweep(place: Path) -> None:
+def sweep(place: Path, prefix: str = PREFIX) -> None:
     """Remove the folders whose processes have ended."""
-    for owner in place.glob(f"{PREFIX}*/{OWNER}"):
+    for owner in place.glob(f"{prefix}*/{OWNER}"):
         with suppress(OSError):  # it is another user's, or somebody else sweeps it
             descriptor = os.open(owner, os.O_RDWR | os.O_NOFOLLOW)
             try:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from hybridflow import interrupt
 from hybridflow.batch import Batch, Metadata, Plain
 from hybridflow.config.schema import Config, Device
 from hybridflow.dispatch import Call, Method, methods, with_columns
@@ -31,7 +32,7 @@ from hybridflow.placement import Engines
 from hybridflow.registry import import_plugins
 from hybridflow.roles import Role, roles
 from hybridflow.runtime import meeting_folder, process_state
-from hybridflow.runtime.failure import Failure, FailureKind, describe, is_of_link, kind_of
+from hybridflow.runtime.failure import Failure, describe, is_of_link, kind_of
 from hybridflow.runtime.messages import CallRequest, Place, Report
 from hybridflow.tasks.grades import gives_grades, settled
 
@@ -59,6 +60,7 @@ class Rank:
         def place() -> Place:
             logs.show()  # in the log that Ray keeps of this process
             logs.remember()
+            interrupt.leave_to_driver()
             import_plugins(plugins)
             own = process_state.offer_stacks()
             return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid(), own)
@@ -260,9 +262,6 @@ class Rank:
     def _failure(self, role: str, method: str, error: BaseException) -> Failure:
         line, trace = describe(error)
         log.info("%s.%s failed: %s\n%s", role, method, line, trace)
-        if rays_message := getattr(error, "ray_terminate_msg", ""):  # a SystemExit that Ray raises: for SIGTERM
-            line = f"its process {os.getpid()} died: {rays_message}"
-            return Failure(role, self._rank, self._node, method, line, trace, kind=FailureKind.INFRA)
         kind = kind_of(error)
         return Failure(role, self._rank, self._node, method, line, trace, kind=kind, of_link=is_of_link(error))
 

@@ -23,6 +23,7 @@ from importlib import import_module
 from time import monotonic
 from typing import Any
 
+from hybridflow import interrupt
 from hybridflow.registry import import_plugins
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
@@ -39,6 +40,7 @@ UNSOUND = "unsound"
 
 def main() -> None:
     """Serve the rank at the other end of the descriptor that the command line names."""
+    interrupt.leave_to_driver()
     descriptor, shared, lifeline = (int(argument) for argument in sys.argv[1:4])
     for number in (descriptor, shared, lifeline):
         os.set_inheritable(number, False)  # what graders start must not hold them open

@@ -54,7 +54,7 @@ def _watch(grading: int, lifeline: int) -> int:
         _reap(statuses)
     until = monotonic() + END_WITHIN_S
     _reap(statuses)
-    while (left := _descendants(os.getpid())) and monotonic() < until:
+    while (left := descendants(os.getpid())) and monotonic() < until:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def _reap(statuses: dict[int, int]) -> None:
             statuses[pid] = status
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """List the processes that a process has started, and those that they have, the nearest first."""
     found: list[int] = []
     left = [pid]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from hybridflow import interrupt
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.exit_codes import in_words
 from hybridflow.tasks.graded_row import Grade, GradedRow
@@ -146,7 +147,7 @@ class _Child:
         self._place = Place(shared)
         lifeline, held = os.pipe()
         passed = [theirs.fileno(), shared, lifeline]
-        with theirs:
+        with theirs, interrupt.blocked():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "hybridflow.tasks.grading_child", *map(str, passed)],
                 stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridflow import interrupt
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import sandbox_launcher
 
@@ -88,10 +89,11 @@ class Sandbox:
     def _run(self, mode: str, program: str, stdin: str, timeout_s: float) -> Ended:
         with ExitStack() as files:
             source, given, output = (files.enter_context(_in_memory(text)) for text in (program, stdin, ""))
-            process = subprocess.Popen(
-                self._command(mode, source, timeout_s), stdin=given, stdout=output, stderr=subprocess.DEVNULL,
-                pass_fds=[source], env={},
-            )  # fmt: skip
+            with interrupt.blocked():
+                process = subprocess.Popen(
+                    self._command(mode, source, timeout_s), stdin=given, stdout=output, stderr=subprocess.DEVNULL,
+                    pass_fds=[source], env={},
+                )  # fmt: skip
             status: int | None = None
             try:
                 status = process.wait(timeout_s)

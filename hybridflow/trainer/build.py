@@ -17,9 +17,11 @@ from hybridflow.controller.deadlines import Deadlines
 from hybridflow.controller.failure_policy import RaiseFirst, RaiseToRecover
 from hybridflow.controller.health import Health
 from hybridflow.models import read_shape
+from hybridflow.observe.host_memory import host_memory
 from hybridflow.parallel.layout import describe
 from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
 from hybridflow.runtime.rank import Rank
+from hybridflow.trainer import memory_estimate
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 
@@ -62,9 +64,12 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     called = cls.roles_of(config.algorithm)
     config = with_absolute_paths(with_vocabulary(config, called))
     slots = resolve(config, called).slots
-    stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins))
+    store_bytes = int(config.ray.object_store_gib * 2**30)
+    stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins, store_bytes=store_bytes))
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
     placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
+    if line := memory_estimate.warning(config, placement, host_memory()):
+        say(line)
     policy = RaiseToRecover() if config.trainer.max_failures else RaiseFirst()
     supervisor = Supervisor(policy, Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
     say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")

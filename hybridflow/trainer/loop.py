@@ -8,18 +8,23 @@ from time import perf_counter
 
 import numpy as np
 
+from hybridflow import interrupt
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules, step_of
 from hybridflow.batch import Batch, BatchRef
-from hybridflow.config.schema import Config, TrainerConfig
+from hybridflow.config.schema import Config, FullDisk, TrainerConfig
 from hybridflow.controller import put
+from hybridflow.controller.object_store import StoreWatch
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe.disk_errors import DiskError
+from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks.grades import GRADES, too_many_failed
-from hybridflow.trainer import checkpoint
+from hybridflow.trainer import checkpoint, nonfinite
 from hybridflow.trainer.build import Running
+from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.progress import Progress, without_advantages
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
@@ -57,6 +62,8 @@ def train(
     Args:
         recovery: what goes on after a failure.
         more: sets to validate on, beside the task's own held-out rows.
+
+    Raises Stopped after a step in which a signal has asked for it; that step is saved.
     """
     split = split_of(type(running.algorithm))
     prompts = Prompts(task, split, config.algorithm.prompts_per_step, config.run.seed)
@@ -84,15 +91,20 @@ def _take_steps(
     settings = config.trainer
     start = perf_counter()
     earlier = progress.seconds
+    watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     if not progress.accuracy:
         _validate(config, running, sets, outputs, progress)
+        _stop_if_asked(config, running, outputs, progress)
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
             context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
-            metrics = _step(config, running, schedule, context, outputs.folder)
+            rollout, metrics = _step(config, running, schedule, context, outputs.folder)
             outputs.sinks.log_step(progress.steps, metrics)
             _take_in(config, running.algorithm, metrics, progress, outputs.say)
+            nonfinite.end_if_too_many(progress, settings.max_nonfinite_updates, rollout, outputs.folder.nonfinite)
+            for watch in watches:
+                watch.look()
             progress.steps += 1
             progress.seconds = earlier + perf_counter() - start
             recovery.mark(validates=True)
@@ -101,6 +113,7 @@ def _take_steps(
         if _saves(settings, progress):
             _save(config, running, outputs, progress)
         recovery.mark()
+        _stop_if_asked(config, running, outputs, progress)
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     progress.seconds = earlier + perf_counter() - start
@@ -119,15 +132,32 @@ def _saves(settings: TrainerConfig, progress: Progress) -> bool:
 
 
 def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
-    seconds = checkpoint.save(config, running, outputs.folder, progress)
+    """Save. Raises DiskError if there is no room, unless the run is to go on without this checkpoint."""
+    try:
+        seconds = checkpoint.save(config, running, outputs.folder, progress)
+    except DiskError as error:
+        if config.trainer.full_disk is FullDisk.stop:
+            raise
+        outputs.say(f"warning: step {progress.steps} is not saved: {error}")
+        return
     outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
     outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
 
 
+def _stop_if_asked(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
+    """Save, unless that has been done, and raise Stopped if a signal has come: between two steps all is consistent."""
+    if not interrupt.asked():
+        return
+    interrupt.take_time()
+    if progress.steps not in Checkpoints(outputs.folder.checkpoints).steps():
+        _save(config, running, outputs, progress)
+    interrupt.stop()
+
+
 def _step(
     config: Config, running: Running, schedule: Schedule, context: StepContext, folder: RunFolder
-) -> dict[str, float]:
-    """Take one step, write its rows out if that is due, and return its metrics."""
+) -> tuple[BatchRef, dict[str, float]]:
+    """Take one step, write its rows out if that is due, and return them and its metrics."""
     begin = perf_counter()
     step = context.step_index
     rollout = step_of(schedule, context)
@@ -143,7 +173,7 @@ def _step(
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
-    return metrics
+    return rollout, metrics
 
 
 def _take_in(

@@ -1,4 +1,4 @@
-"""What can be done with a run at its end, as commands that can be run as they stand."""
+"""What can be done with a run that has ended or was stopped, as commands that can be run as they stand."""
 
 from __future__ import annotations
 
@@ -28,6 +28,19 @@ def next_commands(run: Path, name: str, *, answers: bool, steps: int, argv: Sequ
         yield "evaluate", f"hybridflow evaluate {own}"
     yield "export", f"hybridflow export {own} --out {shlex.quote(str(_free(EXPORTS / name.replace('/', '-'))))}"
     yield "continue", _continued(argv, steps) if steps else "not possible: trainer.save_every keeps checkpoints"
+
+
+def resumed(argv: Sequence[str], resume: str) -> str:
+    """Return the command that goes on with what a signal has stopped, also if it makes several runs.
+
+    Args:
+        resume: `trainer.resume` of the run.
+    """
+    start = next((place for place, word in enumerate(argv) if Path(word).name == "hybridflow"), None)
+    if start is None:
+        return shlex.join(argv)
+    words = [word for word in argv[start + 1 :] if not word.startswith("trainer.resume=")]
+    return shlex.join(["hybridflow", *words, *(["trainer.resume=auto"] if resume != "auto" else [])])
 
 
 def _free(folder: Path) -> Path:

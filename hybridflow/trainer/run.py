@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridflow import interrupt
 from hybridflow.algorithms import algorithms
 from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
-from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
+from hybridflow.controller.session_logs import kept_if_it_fails
+from hybridflow.errors import ConfigError, DataError, HybridFlowError, Stopped, before_the_start
 from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
@@ -27,7 +30,7 @@ from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
-from hybridflow.trainer.next_commands import next_commands
+from hybridflow.trainer.next_commands import next_commands, resumed
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.resume import choose
@@ -105,7 +108,7 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         prepared = _prepared(config, folder, live)
     source = prepared.source
     task = prepared.task
-    with ExitStack() as stack:
+    with _way_on(config, folder, prepared.goes_on), ExitStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
             live.say(auto_settings.described(config))
@@ -120,7 +123,9 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
             _archive_previous(config, folder, live)
         folder.write_config(resolved_yaml(config))
         _write_logs(running, folder)
+        stack.enter_context(kept_if_it_fails(folder.logs / "ray"))
         learner = running.algorithm.learner
+        stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
         stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner))
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
@@ -131,6 +136,26 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
     if fault is not None:
         raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
+
+
+@contextmanager
+def _way_on(config: Config, folder: RunFolder, goes_on: bool) -> Iterator[None]:
+    """Say of a run that a signal has stopped what is saved, and by which command it goes on.
+
+    Args:
+        goes_on: what is in its folder is its own from the start on.
+    """
+    try:
+        yield
+    except Stopped as stop:
+        own = goes_on or folder.record().get("process") == os.getpid()
+        newest = Checkpoints(folder.checkpoints).newest() if own else None
+        if newest is None:
+            raise Stopped(stop.number, f"{stop}: nothing had been saved") from None
+        command = resumed(sys.orig_argv, config.trainer.resume)
+        steps = int(newest.name.removeprefix("step-"))
+        message = f"{stop}: {steps} steps are saved, and this goes on from there: {command}"
+        raise Stopped(stop.number, message, saved=True) from None
 
 
 def _checked_task(config: Config, live: Live) -> Task:

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 from ray import cloudpickle
 
 from hybridflow.controller import cluster, search_path
-from hybridflow.controller.cluster import _own_token
+from hybridflow.controller.cluster import _own_token, _session_folder, _warn_if_open
 from hybridflow.errors import ConfigError, HybridFlowError
 
 
@@ -87,3 +91,43 @@ def test_the_search_goes_to_the_drivers_folders_last(monkeypatch: pytest.MonkeyP
         [sys.executable, "-I", "-c", program], env=environment, input=sent, capture_output=True, cwd="/", check=True
     )
     assert done.stdout.decode().strip() == f"{[str(tmp_path), '/last']} {tmp_path}"
+
+
+@contextmanager
+def head(*, wants_token: bool) -> Iterator[str]:
+    """A head that answers as Ray's does when it is asked for the cluster's id; its address."""
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        if wants_token:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no token")
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    methods = {"GetClusterId": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", methods)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None)
+
+
+@pytest.mark.parametrize("wants_token", [True, False])
+def test_a_cluster_that_asks_for_no_token_is_told(wants_token: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with head(wants_token=wants_token) as address:
+        _warn_if_open(address)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [] if wants_token else told[0].startswith(f"ray.address: the cluster at {address} asks for no token")
+
+
+def test_the_session_folder_is_private_and_does_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also that of a process which was killed."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "hf-ray-left").mkdir()
+    (tmp_path / "hf-ray-left" / "owner").touch()
+    with _session_folder() as folder:
+        assert folder.parent.stat().st_mode & 0o777 == 0o700
+        assert [*tmp_path.iterdir()] == [folder.parent]
+        (folder / "session/logs").mkdir(parents=True)
+    assert [*tmp_path.iterdir()] == []

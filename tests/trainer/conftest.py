@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.metric_names import untold
-from tests.trainer.processes import gone_within, left_of, start, start_marked, wait_until_saved
+from tests.trainer.processes import exposed, gone_within, left_of, marked, start, start_marked, wait_until
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
 SIZES = ("trainer.steps=3", "trainer.log_rollouts_every=1", "trainer.save_every=3")
@@ -113,6 +113,12 @@ class Ran:
         lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
         return [line for line in lines if "validation/accuracy" in line]
 
+    def events(self, event: str) -> list[dict[str, object]]:
+        """The events of a kind; none before there is a file of them."""
+        file = self.folder / "events.jsonl"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [line for line in lines if line["event"] == event]
+
     @property
     def metric_names(self) -> set[str]:
         """Everything that it measured, or that its jobs did."""
@@ -183,25 +189,38 @@ def killed(place: Path, warm: Ran) -> Ended:
     Nothing of it is forked: its ranks notice by themselves that the driver is gone.
     """
     assert warm.status == 0, warm.output
-    return ended(place, 1, lambda driver: os.kill(driver, signal.SIGKILL))
+    saved = place / "runs/interrupted/checkpoints/step-000001"
+    return ended(place, saved.exists, lambda driver, mark: os.kill(driver, signal.SIGKILL))
 
 
 @pytest.fixture(scope="session")
 def interrupted(place: Path, killed: Ended, forks: dict[str, str]) -> Ended:
-    """The run of `killed`, resumed, and ended by Ctrl-C before its last step is saved."""
+    """The run of `killed`, resumed, and ended by SIGTERM to all of its processes as it takes up its next step.
+
+    That is saved in any case, not because it is due.
+    """
     assert killed.status == -signal.SIGKILL, killed.output
-    newest = max((place / "runs/interrupted/checkpoints").glob("step-*")).name
-    return ended(place, int(newest.removeprefix("step-")) + 1, lambda driver: os.killpg(driver, signal.SIGINT), **forks)
+
+    def end(driver: int, mark: int) -> None:
+        os.kill(driver, signal.SIGTERM)  # `timeout` sends it to its child, and then to the child's group
+        for process in marked(mark):  # as Slurm does
+            process.terminate()
+
+    run = place / "runs/interrupted"
+    return ended(place, lambda: len(Ran(0, "", run).events("start")) == 2, end, "trainer.save_every=0", **forks)
 
 
-def ended(place: Path, saved: int, end: Callable[[int], None], **forks: str) -> Ended:
-    """Start the run of `ppo`, or go on with it, and end it once it has saved so many steps."""
-    run = ["train", *SMALL, *PPO, "run.name=interrupted", "trainer.save_every=1"]
-    process, mark = start_marked(run, place, **forks)
-    wait_until_saved(process, place / "runs/interrupted", saved)
+def ended(
+    place: Path, far_enough: Callable[[], bool], end: Callable[[int, int], None], *overrides: str, **forks: str
+) -> Ended:
+    """Start the run of `ppo`, or go on with it, and end it, given its driver and mark, once it has got far enough."""
+    own = ("run.name=interrupted", "trainer.save_every=1", *overrides)
+    process, mark = start_marked(["train", *SMALL, *PPO, *own], place, **forks)
+    wait_until(process, far_enough)
     assert left_of(mark), "the mark must find the processes of a running job"
+    assert exposed(mark) == [], "nothing of a run can be reached from another machine"
     begin = time.monotonic()
-    end(process.pid)
+    end(process.pid, mark)
     output, _ = process.communicate(timeout=60)
     left = gone_within(mark, 20.0)
     return Ended(process.returncode, output, time.monotonic() - begin, left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,20 @@ def left_of(mark: int) -> list[str]:
             found.append(" ".join(process.cmdline())[:80])
         except psutil.Error:
             continue
+    return found
+
+
+def exposed(mark: int) -> list[str]:
+    """Where they listen for other machines."""
+    found = []
+    for process in marked(mark):
+        try:
+            sockets = process.net_connections("inet")
+        except psutil.Error:
+            continue
+        here = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+        listening = [one.laddr for one in sockets if one.status == psutil.CONN_LISTEN]
+        found += [f"{process.name()}: {address}" for address in listening if address.ip not in here]
     return found
 
 
@@ -75,8 +90,13 @@ def start_marked(arguments: list[str], cwd: Path, **environment: str) -> tuple[s
 
 def wait_until_saved(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until the run has saved that step."""
-    saved, end = folder / "checkpoints" / f"step-{step:06d}", time.monotonic() + 200
-    while not saved.exists():
+    wait_until(process, (folder / "checkpoints" / f"step-{step:06d}").exists)
+
+
+def wait_until(process: subprocess.Popen[str], far_enough: Callable[[], bool]) -> None:
+    """Until the run has got far enough."""
+    end = time.monotonic() + 200
+    while not far_enough():
         assert process.poll() is None, process.stdout and process.stdout.read()
         assert time.monotonic() < end, "the run did not get so far"
         time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -23,11 +24,21 @@ def test_a_driver_that_is_killed_takes_all_of_its_run_with_it(killed: Ended) -> 
     assert killed.seconds < DEADLINE_S
 
 
-def test_ctrl_c(interrupted: Ended) -> None:
+def test_sigterm_to_every_process(interrupted: Ended, place: Path) -> None:
+    """The step that the run was in ends, is saved, and the last line says how to go on."""
     assert interrupted.left == []
     assert interrupted.seconds < DEADLINE_S
-    assert interrupted.status == 130
-    assert "interrupted" in interrupted.output.strip().splitlines()[-1].lower()
+    assert interrupted.status == 75
+    told = re.search(r"resuming from step (\d): .*interrupted by SIGTERM: the run saves", interrupted.output, re.DOTALL)
+    assert told, interrupted.output
+    last = interrupted.output.strip().splitlines()[-1]
+    before = "hybridflow: interrupted by SIGTERM: "
+    assert last.startswith(
+        f"{before}{int(told[1]) + 1} steps are saved, and this goes on from there: hybridflow train "
+    )
+    assert last.endswith(" run.name=interrupted trainer.save_every=1 trainer.save_every=0")
+    (*_, event) = Ran(0, "", place / "runs/interrupted").events("end")
+    assert event["status"] == "interrupted" and event["step"] == int(told[1]) + 1
 
 
 def test_an_exception_in_a_grader(place: Path, warm: Ran, forks: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.trainer.next_commands import next_commands
+from hybridflow.trainer.next_commands import next_commands, resumed
 
 RUN = Path("runs/my run")
 TRAIN = ["python", "/venv/bin/hybridflow", "train", "experiment=sums", "'rollout.stop=[\"\\n\"]'", "trainer.steps=3"]
@@ -47,3 +47,17 @@ def test_a_module_is_the_command_too() -> None:
 
 def test_without_a_checkpoint_there_is_no_going_on() -> None:
     assert commands(TRAIN, steps=0)["continue"] == "not possible: trainer.save_every keeps checkpoints"
+
+
+@pytest.mark.parametrize(
+    ("argv", "resume", "command"),
+    [
+        (TRAIN[:4], "auto", "hybridflow train experiment=sums"),
+        (["python", "-m", "hybridflow", "rlhf", "run.seed=2"], "auto", "hybridflow rlhf run.seed=2"),
+        ([*TRAIN[:3], "-m", "run.seed=1,2"], "auto", "hybridflow train -m run.seed=1,2"),
+        ([*TRAIN[:3], "trainer.resume=never"], "never", "hybridflow train trainer.resume=auto"),
+        (["python", "my run.py"], "auto", "python 'my run.py'"),
+    ],
+)
+def test_what_was_stopped_goes_on_by_the_same_command(argv: list[str], resume: str, command: str) -> None:
+    assert resumed(argv, resume) == command

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.cli import main
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.errors import ConfigError
@@ -189,6 +191,17 @@ def test_the_card_says_how_the_model_was_asked_and_graded(run: Path) -> None:
     assert '`{"columns": {"prompt": "q"}, "path": "a.jsonl"}`' in text
     assert '* prompts: a text is a user\'s message; system prompt "Be brief."\n' in text
     assert "`exact` (1), `brevity` (0.1); accuracy is by `exact`" in text
+
+
+def test_an_export_that_sigterm_ends_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        interrupt.check()
+
+    before = {*tmp_path.iterdir()}
+    monkeypatch.setattr("hybridflow.models.model_export.write_config", stopped)  # the weights are written by then
+    assert main(["export", str(run), "--out", str(tmp_path / "out")]) == 1
+    assert {*tmp_path.iterdir()} == before
 
 
 def test_a_checkpoint_that_was_changed_is_not_exported(run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""Signals: raised at once, or after a grace in which the first is told and remembered; a lost one is raised again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from hybridflow import cli, interrupt
+from hybridflow.errors import Stopped
+
+
+class Swallows:
+    """Its finalizer is where the signal arrives: Python ignores what is raised there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        arrives(self.number)
+
+
+def arrives(number: int) -> None:
+    """A signal, heeded before this returns."""
+    os.kill(os.getpid(), number)
+    for _ in range(1000):  # the signal is heeded between two bytecodes
+        pass
+
+
+def told_within(lines: list[str], seconds: float) -> list[str]:
+    """What another thread has said, once it has."""
+    end = time.monotonic() + seconds
+    while not lines and time.monotonic() < end:
+        time.sleep(0.001)
+    return lines
+
+
+@pytest.fixture(autouse=True)
+def not_under_nohup() -> Iterator[None]:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_lost_interrupt_is_raised_again(number: int) -> None:
+    with interrupt.heeded():
+        interrupt.check()
+        lost = Swallows(number)
+        del lost
+        with pytest.raises(Stopped) as stopped:
+            interrupt.check()
+    assert stopped.value.number == number
+    assert not interrupt.asked(), "it is over with the block"
+
+
+def test_handlers_are_put_back() -> None:
+    outer = {number: signal.signal(number, signal.default_int_handler) for number in interrupt.SIGNALS}
+    try:
+        with interrupt.heeded(), interrupt.heeded():
+            assert signal.getsignal(signal.SIGTERM) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        for number, handler in outer.items():
+            signal.signal(number, handler)
+
+
+def test_under_nohup_a_terminal_that_hangs_up_ends_nothing() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interrupt.heeded():
+        arrives(signal.SIGHUP)
+        interrupt.check()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_in_a_grace_the_first_signal_is_told_and_remembered(number: int) -> None:
+    lines: list[str] = []
+    with interrupt.heeded():
+        with interrupt.grace(60, lines.append):
+            arrives(number)
+            arrives(signal.SIGTERM)  # as `timeout` sends it to its child, and to the child's group
+            interrupt.check()
+            assert interrupt.asked()
+            (line,) = told_within(lines, 10)
+            assert str(Stopped(number)) in line and "60 s" in line
+        with pytest.raises(Stopped):
+            interrupt.check()
+
+
+def test_a_second_ctrl_c_ends_a_grace_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "ONE_PRESS_S", 0.0)
+    with interrupt.heeded(), interrupt.grace(60, str):
+        arrives(signal.SIGTERM)
+        interrupt.take_time()
+        with pytest.raises(Stopped) as stopped:
+            arrives(signal.SIGINT)
+    assert stopped.value.exit_code == 130
+
+
+def test_one_press_may_arrive_twice() -> None:
+    """`timeout -s INT` sends the signal to its child, and to the child's group."""
+    with interrupt.heeded(), interrupt.grace(60, str):
+        arrives(signal.SIGINT)
+        arrives(signal.SIGINT)
+        interrupt.check()
+
+
+def test_the_time_of_a_grace_ends() -> None:
+    with interrupt.heeded(), interrupt.grace(0.02, str), pytest.raises(Stopped):
+        arrives(signal.SIGTERM)
+        time.sleep(10)  # not a place that checks
+
+
+def test_saving_takes_its_time() -> None:
+    with interrupt.heeded(), interrupt.grace(0.01, str):
+        arrives(signal.SIGTERM)
+        interrupt.take_time()
+        time.sleep(0.05)
+        interrupt.check()
+
+
+def test_what_is_deferred_arrives_afterwards_by_the_handlers_of_before() -> None:
+    with interrupt.heeded(), pytest.raises(Stopped), interrupt.deferred():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has its own
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # other threads of this process defer nothing
+
+
+def test_a_rank_leaves_signals_to_its_driver() -> None:
+    """And what it starts, does not."""
+    before = {number: signal.getsignal(number) for number in interrupt.FROM_OUTSIDE}
+    try:
+        with suppress(Stopped), interrupt.deferred():
+            interrupt.leave_to_driver()
+            arrives(signal.SIGTERM)
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*interrupt.FROM_OUTSIDE}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [
+        (Stopped(signal.SIGTERM), 1),
+        (Stopped(signal.SIGTERM, "saved", saved=True), 75),
+        (Stopped(signal.SIGINT, "saved", saved=True), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_the_exit_status_says_whether_to_call_again(
+    stop: KeyboardInterrupt, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(arguments: list[str]) -> int:
+        raise stop
+
+    monkeypatch.setattr(cli, "_dispatch", stopped)
+    assert cli.main(["train"]) == status
+    assert capsys.readouterr().err == f"hybridflow: {str(stop) or 'interrupted'}\n"
+
+
+def test_every_command_heeds_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_dispatch", lambda arguments: arrives(signal.SIGTERM))
+    assert cli.main(["export"]) == 1
