@@ -41,7 +41,8 @@ def told_within(lines: list[str], seconds: float) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def not_under_nohup() -> Iterator[None]:
+def not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(interrupt, "_state", interrupt._State())  # a cluster that tests share heeds signals already
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

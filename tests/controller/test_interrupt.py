@@ -18,7 +18,8 @@ from hybridflow.controller import ResourcePool
 
 
 @pytest.fixture(autouse=True)
-def not_under_nohup() -> Iterator[None]:
+def not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(interrupt, "_state", interrupt._State())  # a cluster that tests share heeds signals already
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -32,7 +33,7 @@ def test_a_pool_asks_nothing_of_a_cluster_that_a_signal_may_have_ended(
     asked: list[str] = []
     monkeypatch.setattr("hybridflow.controller.resource_pool.remove_placement_group", asked.append)
     pool: Any = object.__new__(ResourcePool)
-    pool.ranks, pool._meetings, pool._reserved, pool._processes = [], [], "slots", None
+    pool.ranks, pool.places, pool._meetings, pool._reserved, pool._processes = [], [], [], "slots", None
     pool._supervisor = SimpleNamespace(health=SimpleNamespace(forget=lambda pool: None))
     with contextlib.suppress(KeyboardInterrupt), interrupt.heeded(), contextlib.closing(pool):
         if number is not None:
