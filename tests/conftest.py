@@ -20,7 +20,7 @@ from tests.tiny import tiny_model
 # The first call of a torch operation takes long, and the machine may be busy: time is not what these tests judge.
 # `make test-all` asks for the thorough profile.
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
-settings.register_profile("thorough", deadline=None, max_examples=200, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("quick")
 
 GetRanks = Callable[[int], Ranks]
