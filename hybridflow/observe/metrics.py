@@ -57,10 +57,6 @@ class Metrics(Mapping[str, float]):
 
     Read as a mapping it gives one number a name.
 
-    Read as a mapping it gives one number a name.
-
-    Read as a mapping it gives one number a name.
-
     Example:
         metrics.mean("actor/kl", total_kl, weight=tokens)   # total over tokens, not the mean itself
         metrics.max("actor/grad_norm", norm)

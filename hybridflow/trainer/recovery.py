@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from hybridflow import interrupt
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
@@ -117,6 +118,8 @@ class Recovery:
 
     def _fail(self, error: RoleError) -> None:
         """Take in a failure and tell it. Raises it if there is no going on."""
+        if interrupt.asked():  # whoever wants the run to stop does not want it begun anew
+            interrupt.stop()
         failure = error.failure
         self._state = self._state.fail(failure.kind, monotonic())
         goes_on = self._state.phase is not Phase.ended
