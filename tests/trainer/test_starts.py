@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hybridflow.config.schema import Config
+from hybridflow.controller import Supervisor
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.preflight import load
 from hybridflow.tasks.addition import ALPHABET, Addition
@@ -81,7 +82,8 @@ def test_an_earlier_run_is_moved_once_all_is_built(
     def stop(*given: Any) -> None:
         raise HybridFlowError("the training itself failed")
 
-    built = SimpleNamespace(algorithm=SimpleNamespace(components=(), learner="actor"), pools={})
+    algorithm = SimpleNamespace(components=(), learner="actor", state=dict)
+    built = SimpleNamespace(algorithm=algorithm, groups={}, pools={}, supervisor=Supervisor())
     monkeypatch.setattr(trainer, "build", lambda *given: built)
     monkeypatch.setattr(trainer, "train", stop)
     before = contents(tmp_path / "mine")
