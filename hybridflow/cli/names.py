@@ -27,10 +27,11 @@ def names_for(key: str) -> Callable[[], list[str]] | None:
 
 
 def _workers(role: str) -> list[str]:
+    from hybridflow.registry import is_users
     from hybridflow.workers.worker import OUR_WORKERS, workers
 
-    ours = {name for names in OUR_WORKERS.values() for name in names}
-    return [*OUR_WORKERS.get(role, ()), *sorted(name for name in workers.registered if name not in ours)]
+    users = sorted(name for name, worker in workers.registered.items() if is_users(worker))
+    return [*OUR_WORKERS.get(role, ()), *users]
 
 
 def _engines(role: str) -> list[str]:

@@ -91,7 +91,7 @@ class Supervisor(Renamed):
         """Begin `called` anew."""
         self._called.clear()
 
-    def settle(self, suspect: RankSource, within_s: float, *, sure: bool = True) -> list[RankSource]:
+    def quiesce(self, suspect: RankSource, within_s: float, *, sure: bool = True) -> list[RankSource]:
         """After a failure, wait until pools that live have done or given up what they were asked; return the others.
 
         The processes of these are ended at once: others may wait for rows of one that is stopped, or hangs.

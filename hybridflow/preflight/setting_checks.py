@@ -159,7 +159,7 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
             yield f"{role}.worker: {name!r} given, but no worker is named so. There is {_list([*role_of])}"
     for role in (role for role in roles if role in OUR_WORKERS):
         name = section(config, role).worker
-        can = [*OUR_WORKERS[role], *(other for other in workers.registered if other not in role_of)]
+        can = [*OUR_WORKERS[role], *(other for other in workers.registered if _is_users_worker(other))]
         if name in can:
             continue
         near = get_close_matches(name, can, n=1)

@@ -142,7 +142,7 @@ class Recovery:
         supervisor = self._running.supervisor
         pools = self._running.pools
         # What only says that another rank was not there says little of its own pool.
-        lost = supervisor.settle(pools[self._pool_of(failure.role)], SETTLE_S, sure=not failure.of_link)
+        lost = supervisor.quiesce(pools[self._pool_of(failure.role)], SETTLE_S, sure=not failure.of_link)
         changed = may_have_changed(supervisor.called, self._trained)
         supervisor.resume()
         names = [name for name, pool in pools.items() if pool in lost]

@@ -10,6 +10,7 @@ import pytest
 from hybridflow.cli import SUBCOMMANDS, main
 from hybridflow.cli.names import names_for
 from hybridflow.config.key_suggestions import all_keys
+from hybridflow.workers import workers
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def test_names_of_registered_parts(complete, tmp_path, monkeypatch):
     ]
     assert complete("hybridflow train reward.grader=last") == ["reward.grader=last_number"]
     assert complete("hybridflow train trainer.schedule=") == ["trainer.schedule=sync"]
+    workers.get("graded_model")  # which settings do not name
     assert complete("hybridflow train reward.worker=") == ["reward.worker=reward", "reward.worker=model"]
     assert complete("hybridflow train algorithm.rollout_filter.name=n") == ["algorithm.rollout_filter.name=none"]
     assert complete("hybridflow train task.name=word", shell="fish") == ["task.name=word_sums"]

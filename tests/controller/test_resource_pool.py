@@ -155,7 +155,7 @@ def test_a_lost_pool_alone_is_given_new_processes(new_stage: Callable[..., Stage
     supervisor.begin_step(3)
     with pytest.raises(RoleError, match=r"vandal\.die failed on rank 0 .* in step 3: its process \d+ died"):
         vandal.die(rank=0, peers_raise=False).get()
-    assert supervisor.settle(second.pool, within_s=5.0) == [first.pool], "whatever is suspected"
+    assert supervisor.quiesce(second.pool, within_s=5.0) == [first.pool], "whatever is suspected"
     supervisor.resume()
     first.pool.restart()
     assert supervisor.step is None and ("vandal", "die") in supervisor.called
@@ -171,7 +171,7 @@ def test_a_pool_whose_ranks_do_not_come_to_rest_is_lost_too(new_stage: Callable[
     rows = scribe.patient(Batch(n=np.arange(1)), file=str(tmp_path / "there"))
     with pytest.raises(RoleError):
         vandal.die(rank=0, peers_raise=False).get()
-    assert supervisor.settle(first.pool, within_s=0.1) == [first.pool, second.pool]
+    assert supervisor.quiesce(first.pool, within_s=0.1) == [first.pool, second.pool]
     supervisor.resume()
     with pytest.raises(HybridFlowError, match=r"scribe\.patient: what this call gave was lost with a failure"):
         rows.get()

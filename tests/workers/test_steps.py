@@ -132,7 +132,8 @@ def config_of(name: str, model: Path, other: Path, budget: int) -> Config:
     """The settings that come with the algorithm; one minibatch, twice."""
     sizes = ("algorithm.minibatches=1", "algorithm.epochs=2", "algorithm.samples_per_prompt=3")
     paths = (f"actor.model.path={model}", f"critic.model.path={model}", f"reference.model.path={other}")
-    own = (*sizes, *paths, *OWN[name], "actor.parallel.tensor=1", "reward.max_failed_share=0.9")
+    made_up = "rollout.max_log_prob_diff.float32=0"  # log-probs of the sampling are not those of the actor
+    own = (*sizes, *paths, *OWN[name], "actor.parallel.tensor=1", "reward.max_failed_share=0.9", made_up)
     config = preflight.load("train", ["experiment=addition", f"algorithm={name}", *own])
     for role in (config.actor, config.critic, config.reference):
         role.max_tokens_per_rank = budget  # less than the longest row of a run may have; none is so long here
