@@ -80,10 +80,10 @@ lint: setup ## style, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (about three minutes)
+test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (under two minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
 
-test: lint ## before a commit: lint and all tests but the slow ones (about fifteen minutes)
+test: lint ## before a commit: lint and all tests but the slow ones (about nine minutes)
 	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
 
 test-all: lint ## lint and every test, also whole matrices of models and layouts, with more examples
