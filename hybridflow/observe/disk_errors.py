@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,8 +43,15 @@ def writing(path: Path) -> Iterator[None]:
 
 def disk_trouble(error: BaseException) -> OSError | None:
     """Return the disk's error behind an exception, preferably one that names a file; None if there is none."""
-    troubles = [link for link in chain(error) if isinstance(link, OSError) and link.errno in TROUBLE]
+    found = (link if isinstance(link, OSError) else _of_rust(link) for link in chain(error))
+    troubles = [link for link in found if link is not None and link.errno in TROUBLE]
     return next((trouble for trouble in troubles if trouble.filename), troubles[0] if troubles else None)
+
+
+def _of_rust(error: BaseException) -> OSError | None:
+    """Return the system's error that a library written in Rust, as safetensors, gives by its number alone."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

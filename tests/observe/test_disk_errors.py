@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk_errors import writing
@@ -28,6 +31,17 @@ def test_an_error_that_was_made_into_another(tmp_path: Path) -> None:
             raise OSError(errno.EROFS, "Read-only file system", "/there")
         except OSError as error:
             raise RuntimeError("unexpected pos 64") from error
+
+
+def test_an_error_of_a_library_in_rust(tmp_path: Path) -> None:
+    """Its exception is no OSError, and has none behind it; what was written is gone, so that there is room again."""
+    _, most = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(HybridFlowError, match=rf"^File too large: {tmp_path}$"), writing(tmp_path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, most))
+        try:
+            save_file({"weight": np.zeros(2**10)}, tmp_path / "model.safetensors")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_an_error_that_says_nothing_of_it(tmp_path: Path) -> None:
