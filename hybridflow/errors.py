@@ -66,6 +66,11 @@ class Stopped(KeyboardInterrupt):
         return 75 if self.saved else 1
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: `1 rank`, `2 ranks`."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
+
+
 def shown(value: object) -> str:
     """Show a value in a message, as Python writes it; of a long one the beginning and the end."""
     try:

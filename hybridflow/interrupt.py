@@ -63,7 +63,8 @@ def heeded() -> Iterator[None]:
     before = {number: signal.signal(number, _arrive) for number in numbers}
     _state.heeded = True
     try:
-        yield
+        with through_ray():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -114,6 +115,17 @@ def by_ray() -> Iterator[None]:
         yield
     except SystemExit as stop:
         raise Stopped(signal.SIGTERM) from stop
+
+
+@contextmanager
+def through_ray() -> Iterator[None]:
+    """Turn the KeyboardInterrupt that a call into Ray makes of Stopped back into it, with its signal."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Stopped) or not asked():
+            raise
+        raise Stopped(_state.number) from stop
 
 
 @contextmanager

@@ -61,6 +61,16 @@ def test_a_lost_interrupt_is_raised_again(number: int) -> None:
     assert not interrupt.asked(), "it is over with the block"
 
 
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_what_ray_makes_of_a_signal_is_that_signal_again(number: int) -> None:
+    with pytest.raises(Stopped) as stopped, interrupt.heeded():
+        try:
+            arrives(number)
+        except Stopped:
+            raise KeyboardInterrupt from None  # as `ray.get` does, whatever its handler raised
+    assert stopped.value.number == number
+
+
 def test_handlers_are_put_back() -> None:
     outer = {number: signal.signal(number, signal.default_int_handler) for number in interrupt.SIGNALS}
     try:

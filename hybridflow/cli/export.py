@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
 
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         )
     terminal.say(one_line(f"exporting {saved.name} to {out}"))
     size = export(saved, out)
-    terminal.say(one_line(f"{out}: {size / 1e6:.1f} MB of weights, after {saved.steps} steps"))
+    terminal.say(one_line(f"{out}: {size / 1e6:.1f} MB of weights, after {counted(saved.steps, 'step')}"))
     if not served:
         return 0
     from hybridflow.parallel.platform import platform

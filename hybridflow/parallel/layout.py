@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from hybridflow.errors import counted
 from hybridflow.former_names import Renamed
 
 AXES = ("tp", "cp", "ep", "dp", "pp")
@@ -161,10 +162,10 @@ class Layout(Renamed):
 
 def describe(layout: Layout) -> str:
     """Describe a layout in words."""
-    text = f"{layout.size} ranks, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
+    text = f"{counted(layout.size, 'rank')}, tensor {layout.tensor} × pipeline {layout.pipeline} × data {layout.data}"
     text += f" × context {layout.context}" if layout.context > 1 else ""
     if layout.generation is None:
         return text
     t_g, p_g = layout.generation
-    text += f"; generates as {layout.replicas} replicas of tensor {t_g} × pipeline {p_g}"
+    text += f"; generates as {counted(layout.replicas, 'replica')} of tensor {t_g} × pipeline {p_g}"
     return text if layout.nested else f"{text}, not nested"

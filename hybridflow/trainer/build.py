@@ -16,6 +16,7 @@ from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, clus
 from hybridflow.controller.deadlines import Deadlines
 from hybridflow.controller.failure_policy import RaiseFirst, RaiseToRecover
 from hybridflow.controller.health import Health
+from hybridflow.errors import counted
 from hybridflow.models import read_shape
 from hybridflow.observe.host_memory import host_memory
 from hybridflow.parallel.layout import describe
@@ -72,7 +73,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
         say(line)
     policy = RaiseToRecover() if config.trainer.max_failures else RaiseFirst()
     supervisor = Supervisor(policy, Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
-    say(f"starting {slots} processes on pool {', '.join(pool.name for pool in placement.pools)}")
+    say(f"starting {counted(slots, 'process', 'processes')} on pool {', '.join(pool.name for pool in placement.pools)}")
     pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
     groups: dict[str, Group] = {}
     for role in placement.roles:

@@ -15,7 +15,7 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config, FullDisk, TrainerConfig
 from hybridflow.controller import put
 from hybridflow.controller.object_store import StoreWatch
-from hybridflow.errors import HybridFlowError
+from hybridflow.errors import HybridFlowError, counted
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.run_folder import RunFolder
@@ -247,7 +247,7 @@ def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs
     """Validate, and tell of it in numbers and in words."""
     measured = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
     accuracy = progress.accuracy[progress.steps] = measured["accuracy"]
-    line = f"after {progress.steps} steps: accuracy {accuracy:.3f}"
+    line = f"after {counted(progress.steps, 'step')}: accuracy {accuracy:.3f}"
     if "mean_grade" in measured:
         progress.mean_grade[progress.steps] = measured["mean_grade"]
         line += f", mean grade {measured['mean_grade']:.3f}"

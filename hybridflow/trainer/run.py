@@ -16,7 +16,7 @@ from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
 from hybridflow.controller.session_logs import kept_if_it_fails
-from hybridflow.errors import ConfigError, DataError, HybridFlowError, Stopped, before_the_start
+from hybridflow.errors import ConfigError, DataError, HybridFlowError, Stopped, before_the_start, counted
 from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
@@ -130,7 +130,8 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
             recovery = Recovery(config, running, folder, progress, source, live.say)
-            train(config, running, task, Outputs(folder, opened, live.say), progress, recovery, prepared.more)
+            with interrupt.through_ray():
+                train(config, running, task, Outputs(folder, opened, live.say), progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(learner)
     if fault is not None:
@@ -154,7 +155,7 @@ def _way_on(config: Config, folder: RunFolder, goes_on: bool) -> Iterator[None]:
             raise Stopped(stop.number, f"{stop}: nothing had been saved") from None
         command = resumed(sys.orig_argv, config.trainer.resume)
         steps = int(newest.name.removeprefix("step-"))
-        message = f"{stop}: {steps} steps are saved, and this goes on from there: {command}"
+        message = f"{stop}: {counted(steps, 'step')} saved, and this goes on from there: {command}"
         raise Stopped(stop.number, message, saved=True) from None
 
 
@@ -216,7 +217,7 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             "accuracy before": before,
             "accuracy after": f"{after}  (held-out {rows})",
             **({"mean grade": f"{grades[0]} before, {grades[-1]} after"} if grades else {}),
-            **({"best": f"{config.trainer.keep_best} {progress.best:.3f} after {best} steps"} if best else {}),
+            **({"best": f"{config.trainer.keep_best} {progress.best:.3f} at step {best}"} if best else {}),
             "steps": str(progress.steps),
             "wall time": f"{progress.seconds:.0f} s, without the start",
             "run folder": str(folder.path),

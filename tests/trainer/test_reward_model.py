@@ -75,7 +75,7 @@ def test_rows_cross_between_pools_and_the_grader_validates(judged: Ran) -> None:
     assert judged.status == 0, judged.output
     assert len(judged.steps) == 2 and all("reward/mean" in step for step in judged.steps)
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in judged.steps)
-    assert "reward on pool judges: 1 ranks, tensor 1 × pipeline 1 × data 1" in judged.output
+    assert "reward on pool judges: 1 rank, tensor 1 × pipeline 1 × data 1" in judged.output
     assert judged.accuracy and all((accuracy * 64).is_integer() for accuracy in judged.accuracy)
 
 

@@ -104,7 +104,7 @@ def test_plain_transformers_gets_the_same_accuracy(ppo: Ran) -> None:
 def test_generation_on_a_pool_of_its_own(apart: Ran) -> None:
     """Two training ranks, one rollout rank: an old or misplaced weight would show in the log-probs."""
     assert apart.status == 0, apart.output
-    assert "starting rollout on pool rollout: 1 ranks, tensor 1" in apart.output
+    assert "starting rollout on pool rollout: 1 rank, tensor 1" in apart.output
     assert [step["rollout/version_lag_max"] for step in apart.steps] == [0, 0, 0]
     for step in apart.steps[1:]:  # before the first a validation has refitted
         assert step["timing_s/refit_proof"] > 0 == step["refit/repeated"]
