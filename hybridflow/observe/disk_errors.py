@@ -50,7 +50,8 @@ def disk_trouble(error: BaseException) -> OSError | None:
 
 def _of_rust(error: BaseException) -> OSError | None:
     """Return the system's error that a library written in Rust, as safetensors, gives by its number alone."""
-    number = re.search(r"\(os error (\d+)\)", str(error))
+    said = error.args[0] if error.args else None  # and not str(): an exception may break when it is asked what it is
+    number = re.search(r"\(os error (\d+)\)", said) if isinstance(said, str) else None
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
 
 
