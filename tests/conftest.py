@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,6 +108,17 @@ def forks(pytestconfig: pytest.Config) -> dict[str, str]:
         return {}
     given: dict[str, dict[str, str]] = getattr(pytestconfig, "workerinput", {})
     return given["forks"] if "forks" in given else environment_of_forks(pytestconfig)
+
+
+@pytest.fixture
+def fresh_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process that no signal has reached, and that nohup has not started."""
+    from hybridflow import interrupt
+
+    monkeypatch.setattr(interrupt, "_state", interrupt._State())  # a cluster that tests share heeds signals already
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

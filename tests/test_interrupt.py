@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 from hybridflow import cli, interrupt
 from hybridflow.errors import Stopped
+
+pytestmark = pytest.mark.usefixtures("fresh_signals")
 
 
 class Swallows:
@@ -38,14 +39,6 @@ def told_within(lines: list[str], seconds: float) -> list[str]:
     while not lines and time.monotonic() < end:
         time.sleep(0.001)
     return lines
-
-
-@pytest.fixture(autouse=True)
-def not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(interrupt, "_state", interrupt._State())  # a cluster that tests share heeds signals already
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", interrupt.SIGNALS)

@@ -87,7 +87,7 @@ def cluster(
                 _on_loopback(local),
                 _without_idle_processes(local),
                 _own_token(local),
-                search_path.library_first(),
+                search_path.standard_first(),
             ):
                 _init(
                     address=address,

@@ -53,7 +53,7 @@ def hides_library(folder: str) -> bool:
 
 
 @contextmanager
-def library_first() -> Iterator[None]:
+def standard_first() -> Iterator[None]:
     """Leave out of PYTHONPATH, in the block, folders that hide modules of the standard library.
 
     The processes that Ray starts would die of them, or wait for one that has, before `begin_process` could search these

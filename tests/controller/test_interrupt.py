@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,13 +14,7 @@ import pytest
 from hybridflow import interrupt
 from hybridflow.controller import ResourcePool
 
-
-@pytest.fixture(autouse=True)
-def not_under_nohup(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(interrupt, "_state", interrupt._State())  # a cluster that tests share heeds signals already
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
+pytestmark = pytest.mark.usefixtures("fresh_signals")
 
 
 @pytest.mark.parametrize("number", [None, *interrupt.SIGNALS])

@@ -41,6 +41,6 @@ def test_folders_that_hide_the_library_are_left_out_where_ray_starts(
     (tmp_path / "fine/mine.py").touch()
     folders = [str(tmp_path / name) for name in ("module", "package", "namespace", "fine", "nowhere")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
-    with search_path.library_first():
+    with search_path.standard_first():
         assert os.environ["PYTHONPATH"] == os.pathsep.join(folders[2:])
     assert os.environ["PYTHONPATH"] == os.pathsep.join(folders)

@@ -118,10 +118,10 @@ class MegatronOptimizer:
         The norm is that of the whole model, but what tensor ranks hold alike, it takes from one of them; a number that
         is not finite in another's copy would go into that copy of the weight.
         """
-        finite = math.isfinite(norm)
-        for gradient in self.gradients():
-            finite = finite and bool(torch.isfinite(torch.stack(gradient.aminmax())).all())
-        somewhere = torch.tensor(float(not finite), device=platform().device)
+        somewhere = torch.tensor(float(not math.isfinite(norm)), device=platform().device)
+        for gradient in self.gradients():  # no answer is waited for before the last: each would stall a GPU
+            broken = torch.isfinite(torch.stack(gradient.aminmax())).all().logical_not()
+            somewhere = torch.maximum(somewhere, broken.to(somewhere))
         dist.all_reduce(somewhere, dist.ReduceOp.MAX, group=self._collection.intra_dist_opt)  # all ranks of the role
         return not somewhere.item()
 
