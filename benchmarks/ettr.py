@@ -18,7 +18,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.faults import PHASES, WITHIN_S, Ended, run, warm_up, weights
+from benchmarks.fault_ranks import PHASES
+from benchmarks.fault_runs import WITHIN_S, Ended, Runs, weights
 from tests.forked_ranks import fork_server
 
 LAYOUT = "disaggregated"
@@ -83,12 +84,11 @@ def main() -> int:
     options = parser.parse_args()
     faults = drawn(options.seed)
     with tempfile.TemporaryDirectory(prefix="hybridflow-ettr-") as folder, fork_server() as forks:
-        place = Path(folder)
-        warm_up(place, forks)
-        undisturbed = run(place, "undisturbed", LAYOUT, forks, more=MORE)
-        disturbed = run(place, "disturbed", LAYOUT, forks, faults, MORE)
-        for ended in (undisturbed, disturbed):
-            assert ended.status == 0, ended.lines[-1:]
+        runs = Runs(Path(folder), forks)
+        runs.warm_up()
+        undisturbed = runs.undisturbed(LAYOUT, MORE)
+        disturbed = runs.run("disturbed", LAYOUT, faults, MORE)
+        assert disturbed.status == 0, disturbed.lines[-1:]
         found = measured(disturbed, faults, undisturbed)
     print(json.dumps(found, indent=1))
     if options.json:

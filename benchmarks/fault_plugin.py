@@ -2,8 +2,8 @@
 
 The environment says what happens. HYBRIDFLOW_FAULT is a list, separated by commas, of `ROLE.METHOD:NUMBER:RANK:HOW`, as
 `actor.update_actor:2:0:SIGKILL`: at the call of that number, from 0 and since the fault before it, in one process. HOW
-is a signal, or `raise`. HYBRIDFLOW_FAULT_MARK names a file; with the fault's number at its end one is made when it
-happens, that holds the time.
+is a signal, or a name in HOWS. HYBRIDFLOW_FAULT_MARK names a file; with the fault's number at its end one is made when
+it happens, that holds the time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hybridflow.runtime.rank import Rank
@@ -42,11 +42,22 @@ def mark_of(number: int) -> str:
     return f"{os.environ[MARK]}.{number}"
 
 
+def _raise() -> None:
+    raise ZeroDivisionError("a fault that a benchmark asked for")
+
+
 def _happen(how: str) -> None:
-    if how == "raise":
-        raise ZeroDivisionError("a fault that a benchmark asked for")
+    if how in HOWS:
+        return HOWS[how]()
     os.kill(os.getpid(), getattr(signal, how))
-    time.sleep(0.2)  # a signal is delivered soon, not at once
+    return time.sleep(0.2)  # a signal is delivered soon, not at once
+
+
+HOWS: dict[str, Callable[[], None]] = {
+    "raise": _raise,
+    # Time for what the benchmark does to other processes while this call is made.
+    "wait": lambda: time.sleep(2.0),
+}
 
 
 if os.environ.get(FAULT):

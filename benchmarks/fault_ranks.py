@@ -1,0 +1,74 @@
+"""Rows of `benchmarks.faults`: a rank is killed, is stopped or raises, in any phase of a step."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.fault_runs import WITHIN_S, Result, Row, Runs, compared, is_whole, run_name, seconds_between
+
+# By layout and phase: the call in whose third making the fault happens, and on which rank.
+PHASES = {
+    "colocated": {
+        "generate": ("actor.generate_sequences", 1),
+        "score": ("actor.compute_log_prob", 1),
+        "grade": ("reward.compute_reward", 1),
+        "update": ("actor.update_actor", 1),
+        "weight sync": ("actor.sync_weights", 1),
+    },
+    "disaggregated": {
+        "generate": ("rollout.generate_sequences", 0),
+        "score": ("actor.compute_log_prob", 1),
+        "grade": ("reward.compute_reward", 1),
+        "update": ("actor.update_actor", 1),
+        "weight sync": ("rollout.receive_weights", 0),
+    },
+}
+
+
+def lost_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
+    """Lose a rank: the run goes on, and makes what it would have made."""
+    ended = runs.run(run_name(name), layout, [fault])
+    told = ended.first("that it goes on after:")
+    found = compared(ended, runs.undisturbed(layout))
+    detect_s = seconds_between(ended.happened(), told)
+    return {
+        "pass": detect_s is not None and detect_s <= WITHIN_S and ended.status == 0 and is_whole(found),
+        "detect_s": detect_s,
+        "recover_s": seconds_between(told, ended.first("went on with step")),
+        "status": ended.status,
+        **found,
+        "told": ended.line("goes on after") or ended.last,
+        "where": ended.line("new processes"),
+    }
+
+
+def raising_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
+    """Raise an exception on a rank: the run ends with its cause."""
+    ended = runs.run(run_name(name), layout, [fault])
+    detect_s = seconds_between(ended.happened(), ended.first("ZeroDivisionError: a fault that a benchmark asked for"))
+    return {
+        "pass": detect_s is not None and detect_s <= WITHIN_S and ended.status == 1,
+        "detect_s": detect_s,
+        "status": ended.status,
+        "told": ended.last,
+    }
+
+
+def _lost(layout: str, phase: str, how: str) -> Row:
+    call, rank = PHASES[layout][phase]
+    name = f"{layout}: {how} in {phase}"
+    return Row(name, partial(lost_rank, name, layout, f"{call}:2:{rank}:{how}"))
+
+
+def _raising(layout: str, phase: str) -> Row:
+    call, rank = PHASES[layout][phase]
+    name = f"{layout}: raise in {phase}"
+    return Row(name, partial(raising_rank, name, layout, f"{call}:2:{rank}:raise"))
+
+
+ROWS = (
+    *(_lost(layout, phase, "SIGKILL") for layout, phases in PHASES.items() for phase in phases),
+    _lost("colocated", "update", "SIGSTOP"),
+    _lost("disaggregated", "generate", "SIGSTOP"),
+    _raising("colocated", "grade"),
+)
