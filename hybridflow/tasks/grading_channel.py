@@ -1,4 +1,4 @@
-"""Channel between a rank and the process that grades for it: JSON in frames over a socket, never pickle.
+"""Channel between a rank and a process beside it, as the one that grades: JSON in frames over a socket, never pickle.
 
 A frame is its length, eight bytes, and so many bytes of JSON. Non-ASCII is escaped, so a text may have half of a
 surrogate pair, which UTF-8 does not have.
@@ -79,6 +79,10 @@ class Channel:
             raise GarbledError("what came through its channel is no message")
         return HEAD.size + body
 
+    def fileno(self) -> int:
+        """Return the descriptor of this end, to wait for what arrives."""
+        return self._end.fileno()
+
     def close(self) -> None:
         """Close this end: the other reads no more than what was sent."""
         self._end.close()
@@ -113,7 +117,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(
-        f"{shown(value)}, of type {type(value).__name__}, cannot travel to a grader: give it as JSON has it"
+        f"{shown(value)}, of type {type(value).__name__}, cannot travel to another process: give it as JSON has it"
     )
 
 

@@ -5,8 +5,7 @@ of rows that are graded at the same time it says at once which have started and 
 graded one by one the number of the next stands in a few bytes of shared memory, and their grades are sent together,
 those of some milliseconds (a message a row costs more than most grades).
 
-What graders print goes where the rank's own output goes; the channel is a descriptor of its own. The process ends with
-its rank, however that ends.
+`child_main` has what all processes beside a rank have in common.
 """
 
 from __future__ import annotations
@@ -14,24 +13,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import socket
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from importlib import import_module
 from time import monotonic
 from typing import Any
 
-from hybridflow import interrupt
-from hybridflow.registry import import_plugins
+from hybridflow.tasks.child_main import find, in_words, serve
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
 from hybridflow.tasks.grading_channel import Channel, Place, from_wire
-from hybridflow.tasks.grading_guard import fork_guarded
 from hybridflow.tasks.sound_grades import UnsoundGradeError, one_each, sound_grade
 
-LONGEST = 20_000  # characters of an exception's text or traceback
 TOGETHER_S = 0.005  # so long grades of rows that come one by one wait for others
 RAISED = "raised"
 NO_NUMBER = "no number"
@@ -39,49 +30,30 @@ UNSOUND = "unsound"
 
 
 def main() -> None:
-    """Serve the rank at the other end of the descriptor that the command line names."""
-    interrupt.leave_to_driver()
-    descriptor, shared, lifeline = (int(argument) for argument in sys.argv[1:4])
-    for number in (descriptor, shared, lifeline):
-        os.set_inheritable(number, False)  # what graders start must not hold them open
-    fork_guarded(lifeline, descriptor, shared)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # or what it prints is lost when it is killed
-    channel = Channel(socket.socket(fileno=descriptor))
-    os.register_at_fork(after_in_child=channel.close)  # what a grader forks is to say nothing
-    try:
-        told = channel.receive()
-        try:
-            served = GradingServer(channel, Place(shared), told)
-        except BaseException as error:  # a plugin may raise anything
-            channel.send({"failed": f"{type(error).__name__}: {error}"[:LONGEST]})
-            return
-        channel.send({"ready": True})
-        while True:
-            served.grade(channel.receive())
-    except EOFError:  # the rank has closed its end: the run is over
-        pass
+    """Serve a rank."""
+    serve(lambda channel, place, told: GradingServer(channel, place, told).run)
 
 
 class GradingServer:
     """Graders of a rank, ready to be called.
 
     Args:
-        told: `path` and `pythonpath` of the rank, `plugins`, `graders` as (name, module, options), `concurrency` and
-            `deadline_s`.
+        told: `plugins`, `graders` as (name, module, options), `concurrency` and `deadline_s`.
     """
 
     def __init__(self, channel: Channel, place: Place, told: Mapping[str, Any]) -> None:
         self._channel = channel
         self._place = place
         self._pid = os.getpid()
-        sys.path[:] = told["path"]
-        os.environ.pop("PYTHONPATH", None)
-        os.environ.update({"PYTHONPATH": told["pythonpath"]} if told["pythonpath"] else {})
         self._graders = [found(name, module, options, told["plugins"]) for name, module, options in told["graders"]]
         self._deadline_s: float = told["deadline_s"]
         self._concurrency: int = told["concurrency"]
         self._loop = asyncio.new_event_loop()  # one for all batches: what a grader keeps open stays usable
+
+    def run(self) -> None:
+        """Grade whatever the rank asks for. Raises EOFError once it has closed its end."""
+        while True:
+            self.grade(self._channel.receive())
 
     def grade(self, request: Mapping[str, Any]) -> None:
         """Grade the rows of a request, and say what came of each."""
@@ -172,15 +144,8 @@ async def _result(grader: BoundGrader, rows: Sequence[GradedRow]) -> Any:
 
 
 def found(name: str, module: str, options: Mapping[str, Any], plugins: list[str]) -> BoundGrader:
-    """Find a grader in the module that has it, or else in what the user's modules register.
-
-    That module alone may be lighter than all plugins, some of which import torch.
-    """
-    if name not in graders and module not in ("__main__", "builtins", ""):
-        with suppress(ImportError):  # perhaps it is only found by way of the plugins
-            import_module(module)
-    if name not in graders:
-        import_plugins(plugins)
+    """Find a grader, and bind it to its options."""
+    find(graders, name, module, plugins)
     return bind(name, options)
 
 
@@ -200,13 +165,7 @@ def told_of(error: BaseException) -> tuple[str, str, str]:
     """Describe an exception: its kind, itself in one line, and its traceback."""
     if isinstance(error, UnsoundGradeError):
         return UNSOUND, str(error), ""
-    try:
-        line = f"{type(error).__name__}: {error}"
-        trace = "".join(traceback.format_exception(error))
-    except Exception as other:  # an exception may break in any way when it is asked what it is
-        line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
-        trace = "".join(traceback.format_tb(error.__traceback__))
-    return RAISED, line[:LONGEST], trace[-LONGEST:]
+    return (RAISED, *in_words(error))
 
 
 if __name__ == "__main__":

@@ -6,28 +6,17 @@ still. Of rows that were graded at the same time nobody knows which it was: each
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import weakref
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from hybridflow import interrupt
-from hybridflow.errors import HybridFlowError
-from hybridflow.observe.exit_codes import in_words
+from hybridflow.tasks.child_process import START_S, ChildProcess, where_modules_are
 from hybridflow.tasks.graded_row import Grade, GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, graders
-from hybridflow.tasks.grading_channel import Channel, Place, to_wire
+from hybridflow.tasks.grading_channel import Place, to_wire
 
-START_S = 600.0  # for the user's modules to be imported
 GRACE_S = 2.0  # beyond the deadline, for an `async` grader to be told of it in its own process
-REAPED_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +51,7 @@ class GradingOrder:
         modules = [getattr(component, "__module__", None) or "" for component in components]
         names = [grader.name for grader in self.chosen]
         return {
-            "path": sys.path,
-            "pythonpath": os.environ.get("PYTHONPATH", ""),
+            **where_modules_are(),
             "plugins": list(self.plugins),
             "graders": list(zip(names, modules, self.options, strict=True)),
             "deadline_s": self.deadline_s,
@@ -138,41 +126,22 @@ class _Round:
         return {"grader": self.number, "rows": [to_wire(self.rows[row], whole) for row in group], "stop": stop}
 
 
-class _Child:
+class _Child(ChildProcess):
     """Process that grades, from its start to its end."""
 
     def __init__(self, order: GradingOrder) -> None:
-        ours, theirs = socket.socketpair()
-        shared = Place.make()
-        self._place = Place(shared)
-        lifeline, held = os.pipe()
-        passed = [theirs.fileno(), shared, lifeline]
-        with theirs, interrupt.blocked():
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "hybridflow.tasks.grading_child", *map(str, passed)],
-                stdin=subprocess.DEVNULL,
-                pass_fds=passed,
-                start_new_session=True,  # what it starts ends with it; Ctrl-C is the run's affair
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            )
-        os.close(shared)
-        os.close(lifeline)
-        self._channel = Channel(ours)
-        self._ready = False
-        self.end = weakref.finalize(self, _end, self._process, ours, held)
-        with suppress(EOFError):  # that it has died is told where it is asked for something
-            self._channel.send(order.message())
+        super().__init__("hybridflow.tasks.grading_child", ("that grades", "the graders"), order.message())
 
     def serve(self, round_: _Round, group: Sequence[int], stop: bool) -> tuple[list[int], Outcome | None]:
         """Let it grade rows; return at which it was and why it is gone, or nothing if it has finished."""
-        self._wait_until_ready()
-        watch = _Watch(round_, group, self._place)
-        self._place.set(0)
+        self.wait_until_ready()
+        watch = _Watch(round_, group, self.place)
+        self.place.set(0)
         try:
-            self._channel.send(round_.request(group, stop), START_S)
+            self.channel.send(round_.request(group, stop), START_S)
             watch.begin()
             while True:
-                for message in self._channel.receive(max(watch.ends_in(), 1e-6)):
+                for message in self.channel.receive(max(watch.ends_in(), 1e-6)):
                     if message[0] == "end":
                         return [], None
                     watch.take_in(*message)
@@ -180,32 +149,7 @@ class _Child:
             self.end()
             return watch.at(), Outcome(kind="late")
         except EOFError as error:
-            return watch.at(), Outcome(kind="died", problem=self._death(str(error)))
-
-    def _wait_until_ready(self) -> None:
-        if self._ready:
-            return
-        try:
-            answer = self._channel.receive(START_S)
-        except (EOFError, TimeoutError) as error:
-            problem = "it took too long" if isinstance(error, TimeoutError) else self._death()
-            raise HybridFlowError(f"the process that grades did not start: {problem}") from error
-        if "failed" in answer:
-            raise HybridFlowError(f"the process that grades cannot import the graders: {answer['failed']}")
-        self._ready = True
-
-    def _death(self, known: str = "") -> str:
-        """Describe how it ended, if that is not known; end it if it has not."""
-        if known:
-            self.end()
-            return known
-        try:
-            code = self._process.wait(REAPED_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self.end()
-            return "it closed its channel"
-        self.end()
-        return in_words(code)
+            return watch.at(), Outcome(kind="died", problem=self.death(str(error)))
 
 
 class _Watch:
@@ -258,15 +202,3 @@ class _Watch:
         if not self._started and (place >= len(self._group) or (not self._apart and not place)):
             return left  # nobody knows at which; a grader may have written there, too
         return list(self._started) or [self._group[place]]
-
-
-def _end(process: subprocess.Popen[bytes], end: socket.socket, held: int) -> None:
-    """End a process and whatever it has started: its guard does so as the lifeline is let go, or the kernel."""
-    os.close(held)
-    try:
-        process.wait(REAPED_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        with suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    end.close()

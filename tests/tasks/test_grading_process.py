@@ -207,7 +207,7 @@ def test_a_frame_that_came_in_part_is_kept_and_an_end_is_told() -> None:
                 channel.receive(0.001)
     theirs.send(whole[-1:])
     assert channel.receive(1.0) == message
-    with pytest.raises(TypeError, match=r"object at .* cannot travel to a grader"):
+    with pytest.raises(TypeError, match=r"object at .* cannot travel to another process"):
         channel.send([object()])
     theirs.close()
     with pytest.raises(EOFError):

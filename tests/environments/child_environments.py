@@ -1,0 +1,61 @@
+"""Environments that do what environments should not, for tests with a process that they run in."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from typing import Any
+
+from hybridflow.environments import Action, Environment, Observation, Question, environments
+
+
+@environments.register("does")
+class Does(Environment):
+    """Do what an action says; else say how often it has been asked, and be done after `turns`."""
+
+    def __init__(self, turns: int = 2) -> None:
+        self.turns = turns
+        self.asked = 0
+
+    async def reset(self, question: Question) -> None:
+        self.question = question
+        if question.prompt == "unwilling":
+            raise RuntimeError("not this one")
+
+    async def step(self, action: Action) -> Any:
+        self.asked += 1
+        match action.text:
+            case "raises":
+                raise RuntimeError("no")
+            case "exits":
+                os._exit(3)
+            case "crashes":
+                ctypes.string_at(0)
+            case "waits":
+                await asyncio.sleep(600)
+            case "takes a while":
+                await asyncio.sleep(0.3)
+            case "blocks":
+                time.sleep(600)
+            case "gives no observation":
+                return "well done"
+            case "gives no number":
+                return Observation("go on", reward=float("nan"))
+            case "says nothing":
+                return Observation()
+            case "speaks as another":
+                return Observation([{"role": "tool", "content": "42"}])
+        parts = {"asked": self.asked, "seed": self.question.seed}
+        return Observation(f"{self.question.answer} {self.asked}", 0.5, self.asked == self.turns, parts)
+
+
+@environments.register("does_plainly")
+class DoesPlainly(Environment):
+    """Answer by a plain function, which runs in a thread."""
+
+    def step(self, action: Action) -> Observation:  # type: ignore[override]
+        if action.text == "takes a while":
+            time.sleep(0.3)
+        return Observation("again", 1.0)
