@@ -90,7 +90,7 @@ class ChatTemplate:
         before, opened = self._opened(messages)
         if opened is None:
             return self.rendered(before, goes_on=False) + self.form.prefill
-        if before and self._knows_thoughts and opened.lstrip().startswith(THOUGHT) and THOUGHT_END not in opened:
+        if before and self.knows_thoughts and opened.lstrip().startswith(THOUGHT) and THOUGHT_END not in opened:
             return self.rendered(before, goes_on=False) + opened  # in a whole turn it would be no thought
         return self.rendered(list(messages), goes_on=True)
 
@@ -107,7 +107,7 @@ class ChatTemplate:
         if opened is None and self.form.prefill:
             answer = answer.removeprefix(self.form.prefill)
             opened = self.form.prefill
-        if not self._knows_thoughts:
+        if not self.knows_thoughts:
             return answer
         begun = self.begun(messages)
         turn: Message = {"role": "assistant", "content": (opened or "") + answer}
@@ -187,7 +187,7 @@ class ChatTemplate:
         return before, None if before and not text else text  # in "" nothing is said yet
 
     @cached_property
-    def _knows_thoughts(self) -> bool:
+    def knows_thoughts(self) -> bool:
         """Tell whether the template has a way of its own with thoughts."""
         return bool(self.tokenizer.chat_template) and THOUGHT_END in self._template
 
