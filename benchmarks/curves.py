@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MEASURED = ("timing_s/", "perf/tokens_per_s")  # by a clock
+MEASURED = ("timing_s/", "perf/tokens_per_s", "perf/goodput")  # by a clock
 MEMORY = "memory_peak_gib"
 ROLLOUTS = "rollouts"
 

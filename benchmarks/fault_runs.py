@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,10 +111,12 @@ class Runs:
 
     Attributes:
         forks: the environment in which ranks are forked from a process that has imported the engines.
+        shown: words of lines that are printed as they come.
     """
 
     place: Path
     forks: dict[str, str]
+    shown: Sequence[str] = ()
     _undisturbed: dict[tuple[str, ...], Ended] = field(default_factory=dict)
 
     def warm_up(self) -> None:
@@ -148,15 +150,21 @@ class Runs:
         lines: list[tuple[float, str]] = []
         output = process.stdout
         assert output is not None
-        reader = threading.Thread(
-            target=lambda: lines.extend((time.time(), line.rstrip()) for line in output), daemon=True
-        )
+        reader = threading.Thread(target=self._read, args=(name, output, lines), daemon=True)
         reader.start()
         try:
             yield Running(process, self.place / "runs" / name, mark, lines, reader)
         finally:
             process.kill()
             process.wait()
+
+    def _read(self, name: str, output: Iterable[str], lines: list[tuple[float, str]]) -> None:
+        """Put down a run's lines with their times."""
+        began = time.time()
+        for line in output:
+            lines.append((time.time(), line.rstrip()))
+            if any(words in line for words in self.shown):
+                print(f"{name} after {lines[-1][0] - began:.1f} s: {line.rstrip()}", flush=True)
 
     def run(
         self,

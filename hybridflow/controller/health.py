@@ -39,6 +39,7 @@ class Health:
     _watches: list[tuple[Any, ProcessWatch]] = field(default_factory=list)
     _clock: OldestCallClock = field(default_factory=OldestCallClock)
     _looked_at: float = 0.0
+    _well_at: float = field(default_factory=monotonic)
 
     def watch(self, pool: Any, watch: ProcessWatch) -> None:
         """Look after a pool's processes from now on, in place of those that it had before."""
@@ -68,7 +69,14 @@ class Health:
         if lost := ray_services.problem():
             raise HybridFlowError(lost)
         waiting = list(dict.fromkeys(records))
-        return self._lost_process(waiting) or (self._too_late(waiting[0], now) if waiting else None)
+        problem = self._lost_process(waiting)
+        if all(watch.counts.all_well() for _, watch in self._watches):
+            self._well_at = now
+        return problem or (self._too_late(waiting[0], now) if waiting else None)
+
+    def unseen_s(self) -> float:
+        """Return the seconds since every process was last seen to be well, and no call waited for too long."""
+        return monotonic() - self._well_at
 
     def lost_pools(self) -> list[Any]:
         """Return the pools with a process that is stopped or gone."""
@@ -149,6 +157,7 @@ class Health:
                     name, named(missing), record.size, waited, within, setting,
                 )  # fmt: skip
             return None
+        self._well_at = now - waited
         stacks = self.stacks(record)
         at = innermost(stacks.get(missing[0], ""))
         kept = f"; stacks are in {self.folder}" if stacks and self.folder else ""

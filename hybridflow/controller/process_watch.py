@@ -35,6 +35,10 @@ class LookCounts:
         stopped = {rank: "stopped" for rank, looks in self.stopped.items() if looks >= STOPPED_LOOKS}
         return stopped | {rank: "gone" for rank, looks in self.gone.items() if looks >= GONE_LOOKS}
 
+    def all_well(self) -> bool:
+        """Tell whether no process was stopped or gone at the last look."""
+        return not any(self.stopped.values()) and not any(self.gone.values())
+
     def suspected(self) -> list[int]:
         """Return the ranks that were found stopped for the first time."""
         return [rank for rank, looks in self.stopped.items() if looks == 1]

@@ -52,6 +52,7 @@ class ResourcePool(Renamed):
 
     Attributes:
         places: where each rank is.
+        start_s: seconds that the last start of its processes and of its roles took.
 
     Raises HybridFlowError if the cluster has no room for them; RoleError, naming pool and rank, if one does not start.
     """
@@ -86,6 +87,7 @@ class ResourcePool(Renamed):
         self._logs: Path | None = None
         self.ranks: list[Any] = []
         self.places: list[Place] = []
+        self.start_s = 0.0
         supervisor.register_pool(self)
         try:
             self._start()
@@ -172,6 +174,7 @@ class ResourcePool(Renamed):
 
     def _start(self) -> None:
         """Start a process in each slot, and let them meet."""
+        begun = monotonic()
         actor = ray.remote(self._rank_class)
         self.ranks = [
             actor.options(
@@ -186,12 +189,15 @@ class ResourcePool(Renamed):
         self._watch()
         if self._join_timeout_s is not None:
             self._join(self._join_timeout_s)
+        self.start_s = monotonic() - begun
 
     def _build(self, build: tuple[Any, ...]) -> None:
         """Build a role on every rank."""
         role = build[0]
+        begun = monotonic()
         calls = [rank.build.remote(*build) for rank in self.ranks]
         self._supervisor.gather(role, "build", calls, self._start_timeout_s, self)
+        self.start_s += monotonic() - begun
         log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
 
     def _end_processes(self) -> None:

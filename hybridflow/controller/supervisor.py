@@ -14,6 +14,7 @@ from hybridflow import interrupt
 from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
+from hybridflow.controller.idle_time import IdleTime
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
@@ -51,6 +52,7 @@ class Supervisor(Renamed):
         self._failed: RoleError | None = None
         self._left: dict[Any, CallRecord] = {}  # under way when a call failed
         self._called: set[tuple[str, str]] = set()
+        self._idle = IdleTime()
 
     @property
     def step(self) -> int | None:
@@ -182,6 +184,11 @@ class Supervisor(Renamed):
             joined.add(measured(record))
         return joined.result()
 
+    def idle_s(self, begin: float, end: float) -> dict[str, float]:
+        """Return by pool the seconds between two times, of the epoch, in which none of its ranks carried out a call."""
+        under_way = {name for record, _ in self._under_way.values() if (name := name_of(record.pool))}
+        return self._idle.within(begin, end, under_way)
+
     def poll(self) -> None:
         """Take in the reports that have come, of any call. Raises RoleError as `wait` does."""
         interrupt.check()
@@ -246,6 +253,8 @@ class Supervisor(Renamed):
         if report.failure is not None:
             self._fail(in_step(report.failure, record))
         record.reports[rank] = report
+        if report.began and (pool := name_of(record.pool)):
+            self._idle.note(pool, report.began, report.seconds)
         record.missing -= 1
         if not record.missing:
             record.pending = ()  # the store lets go of them
@@ -273,3 +282,8 @@ class Supervisor(Renamed):
     def _raise_again(self) -> None:
         if self._failed is not None:
             raise self._failed
+
+
+def name_of(pool: RankSource | None) -> str:
+    """Return the name of a pool; empty if it has none, as a stand-in for one."""
+    return getattr(pool, "name", "")

@@ -80,20 +80,22 @@ class RunFolder:
 
     def metric_lines(self) -> list[dict[str, Any]]:
         """Read `metrics.jsonl`; a line that a killed run has left half, or that was edited, is left out."""
-        file = self.path / "metrics.jsonl"
-        lines = []
-        for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
-            try:
-                lines.append(json.loads(line))
-            except (ValueError, RecursionError):
-                continue
-        return [line for line in lines if isinstance(line, dict)]
+        return _lines(self.path / "metrics.jsonl")
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""
         file = self.path / "events.jsonl"
         with writing(file), file.open("a", encoding="utf-8") as stream:
             stream.write(redacted(as_json({"time": now(), "event": event, **facts})) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read `events.jsonl`; a line that a killed run has left half is left out."""
+        return _lines(self.path / "events.jsonl")
+
+    def last_sign(self) -> float:
+        """Return when a file that tells of a run was last written to, in seconds since the epoch; 0: there is none."""
+        files = (self.path / "metrics.jsonl", self.path / "events.jsonl", *self.logs.glob("*.log"))
+        return max([file.stat().st_mtime for file in files if file.is_file()], default=0.0)
 
     def write_record(self, record: Mapping[str, object]) -> None:
         """Write `run.json`; at once, so that whoever reads it has the whole."""
@@ -166,6 +168,17 @@ class RunFolder:
         return sorted(
             [*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")]
         )
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Read the lines of a file that are JSON objects."""
+    lines = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except (ValueError, RecursionError):
+            continue
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def _size(file: Path) -> int:

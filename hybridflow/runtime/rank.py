@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -161,6 +161,7 @@ class Rank:
     def _stream(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> Generator[Any, None, Report]:
         if failure := self._upstream(request, chunks):
             return Report(failure=failure)
+        began = time()
         start = perf_counter()
         try:
             declared = self._declared[request.role][request.method]
@@ -171,7 +172,7 @@ class Rank:
                 yield part.to_wire()
         except BaseException as error:
             return Report(failure=self._failure(request.role, request.method, error))
-        return Report(metrics=self._recorded(request.role), seconds=perf_counter() - start)
+        return Report(metrics=self._recorded(request.role), seconds=perf_counter() - start, began=began)
 
     def _upstream(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> Failure | None:
         """Return the failure because of which rows of a call were not made."""
@@ -203,6 +204,7 @@ class Rank:
 
     def _done(self, request: CallRequest, chunks: Sequence[Plain | Failure]) -> tuple[Report, Sequence[Plain]]:
         """Return the report on a call, and what it gave. Raises whatever the method raises."""
+        began = time()
         start = perf_counter()
         declared = self._declared[request.role][request.method]
         call, value = self._called(request, declared, chunks)
@@ -214,10 +216,10 @@ class Rank:
         metrics = self._recorded(request.role)
         log.debug("%s.%s: %.3f s", request.role, request.method, seconds)
         if not declared.returns_rows:
-            return Report(value=value, metrics=metrics, seconds=seconds), []
+            return Report(value=value, metrics=metrics, seconds=seconds, began=began), []
         parts = [value] if request.chunks == 1 else value.split(request.chunks)
         known = tuple(map(Metadata.of, parts))
-        return Report(known, metrics=metrics, seconds=seconds), [part.to_wire() for part in parts]
+        return Report(known, metrics=metrics, seconds=seconds, began=began), [part.to_wire() for part in parts]
 
     def _settled(self, role: str, value: Any, call: Call, rows: Any = None) -> Any:
         """Check the grades in what a call gave.

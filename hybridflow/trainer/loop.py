@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
+from dataclasses import dataclass, field
+from time import perf_counter, time
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from hybridflow.controller.object_store import StoreWatch
 from hybridflow.errors import HybridFlowError, counted
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.host_memory import MemoryWatch
+from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks import Prompts, Task
@@ -25,6 +26,7 @@ from hybridflow.tasks.grades import GRADES, too_many_failed
 from hybridflow.trainer import checkpoint, nonfinite
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints
+from hybridflow.trainer.goodput import Spent, WallClock, measured
 from hybridflow.trainer.progress import Progress, without_advantages
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
@@ -39,11 +41,13 @@ class Outputs:
         folder: checkpoints and rows.
         sinks: metrics.
         say: words for the user, a line at a time.
+        clock: what the run's time goes into.
     """
 
     folder: RunFolder
     sinks: OpenSinks
     say: Callable[[str], None]
+    clock: WallClock = field(default_factory=WallClock)
 
 
 def train(
@@ -99,8 +103,10 @@ def _take_steps(
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
             context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
+            outputs.clock.enter(Spent.steps)
             rollout, metrics = _step(config, running, schedule, context, outputs.folder)
-            outputs.sinks.log_step(progress.steps, metrics)
+            outputs.clock.enter(Spent.other)
+            outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             _take_in(config, running.algorithm, metrics, progress, outputs.say)
             nonfinite.end_if_too_many(progress, settings.max_nonfinite_updates, rollout, outputs.folder.nonfinite)
             for watch in watches:
@@ -117,7 +123,9 @@ def _take_steps(
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     progress.seconds = earlier + perf_counter() - start
+    outputs.clock.enter(Spent.saves)
     running.groups[running.algorithm.learner].save_model(str(outputs.folder.model)).get()
+    outputs.clock.enter(Spent.other)
 
 
 def _due(every: int, steps: int) -> bool:
@@ -133,13 +141,16 @@ def _saves(settings: TrainerConfig, progress: Progress) -> bool:
 
 def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
     """Save. Raises DiskError if there is no room, unless the run is to go on without this checkpoint."""
+    outputs.clock.enter(Spent.saves)
     try:
         seconds = checkpoint.save(config, running, outputs.folder, progress)
     except DiskError as error:
         if config.trainer.full_disk is FullDisk.stop:
             raise
+        outputs.clock.enter(Spent.other)
         outputs.say(f"warning: step {progress.steps} is not saved: {error}")
         return
+    outputs.clock.enter(Spent.other)
     outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
     outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
 
@@ -158,6 +169,7 @@ def _step(
     config: Config, running: Running, schedule: Schedule, context: StepContext, folder: RunFolder
 ) -> tuple[BatchRef, dict[str, float]]:
     """Take one step, write its rows out if that is due, and return them and its metrics."""
+    began = time()
     begin = perf_counter()
     step = context.step_index
     rollout = step_of(schedule, context)
@@ -172,6 +184,8 @@ def _step(
     metrics |= derived(metrics, context, rollout, config.algorithm.epochs)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
+    idle = running.supervisor.idle_s(began, began + seconds)
+    metrics |= {f"{TIMES}idle/{pool}": idle_s for pool, idle_s in idle.items()}
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     return rollout, metrics
 
@@ -245,17 +259,19 @@ def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, num
 
 def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs: Outputs, progress: Progress) -> None:
     """Validate, and tell of it in numbers and in words."""
-    measured = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
-    accuracy = progress.accuracy[progress.steps] = measured["accuracy"]
+    outputs.clock.enter(Spent.validations)
+    found = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
+    outputs.clock.enter(Spent.other)
+    accuracy = progress.accuracy[progress.steps] = found["accuracy"]
     line = f"after {counted(progress.steps, 'step')}: accuracy {accuracy:.3f}"
-    if "mean_grade" in measured:
-        progress.mean_grade[progress.steps] = measured["mean_grade"]
-        line += f", mean grade {measured['mean_grade']:.3f}"
-    failed = measured.get("failed_grades", 0)
+    if "mean_grade" in found:
+        progress.mean_grade[progress.steps] = found["mean_grade"]
+        line += f", mean grade {found['mean_grade']:.3f}"
+    failed = found.get("failed_grades", 0)
     without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
-    others = "".join(f"; {one.name} {measured[f'{one.name}/accuracy']:.3f}" for one in sets if one.name)
-    outputs.sinks.log_validation(progress.steps, measured)
-    outputs.folder.event("validation", step=progress.steps, **measured)
+    others = "".join(f"; {one.name} {found[f'{one.name}/accuracy']:.3f}" for one in sets if one.name)
+    outputs.sinks.log_validation(progress.steps, found)
+    outputs.folder.event("validation", step=progress.steps, **found)
     outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
     if metric := config.trainer.keep_best:
-        progress.compare_best(metric, measured)
+        progress.compare_best(metric, found)

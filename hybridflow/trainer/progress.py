@@ -42,6 +42,7 @@ class Progress:
         best_steps: the number of steps after which `trainer.keep_best` was best; None without any.
         best: what it was then.
         rows_fingerprint: of the task's rows, see `Task.fingerprint`.
+        spent: wall seconds by what they went into, before interruptions too; see `trainer.goodput`.
     """
 
     steps: int = 0
@@ -53,6 +54,7 @@ class Progress:
     best_steps: int | None = None
     best: float = math.nan
     rows_fingerprint: str = ""
+    spent: dict[str, float] = field(default_factory=dict)
 
     def compare_best(self, metric: str, measured: Mapping[str, float]) -> None:
         """Take this validation for the best so far if it is; of equal ones the first is.

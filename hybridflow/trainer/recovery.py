@@ -21,6 +21,7 @@ from hybridflow.runtime.failure import Failure, RoleError
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints, verify
+from hybridflow.trainer.goodput import Spent, WallClock
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery_states import Limits, Phase, RecoveryState, may_have_changed
 
@@ -49,6 +50,7 @@ class Recovery:
     Args:
         source: the checkpoint that this process began from, if any.
         progress: of the run; it is changed in place.
+        clock: what its time goes into.
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class Recovery:
         progress: Progress,
         source: Path | None,
         say: Callable[[str], None],
+        clock: WallClock,
     ) -> None:
+        self._clock = clock
+        progress.spent = clock.seconds
         self._running = running
         self._folder = folder
         self._progress = progress
@@ -99,22 +104,29 @@ class Recovery:
 
     def _recover(self, error: RoleError) -> None:
         begun = monotonic()
+        self._clock.fail(self._running.supervisor.health.unseen_s())
         while True:
             self._fail(error)
             try:
                 pools = self._settle(error.failure)
+                settled = monotonic()
                 for pool in pools:
                     self._running.pools[pool].restart()
                 self._running.let_pools_meet()
+                rebuilt = monotonic()
                 self._state = self._state.rebuild()
                 self._restore()
                 break
             except RoleError as another:
                 error = another
         self._state = self._state.restore()
-        seconds = round(monotonic() - begun, 3)
+        self._clock.enter(Spent.other)
+        seconds = monotonic() - begun
         self._say(f"went on with step {self._progress.steps} after {seconds:.1f} s")
-        self._folder.event("recovery", step=self._progress.steps, pools=pools, seconds=seconds)
+        self._folder.event(
+            "recovery", step=self._progress.steps, pools=pools, seconds=round(seconds, 3),
+            settle_s=round(settled - begun, 3), start_s=round(rebuilt - settled, 3),
+        )  # fmt: skip
 
     def _fail(self, error: RoleError) -> None:
         """Take in a failure and tell it. Raises it if there is no going on."""
@@ -182,25 +194,28 @@ class Recovery:
             self._take(self._start)
             return
         verify(path)
-        seconds = self._progress.seconds
         progress = checkpoint.load(self._running, path)
         own = path.parent == self._folder.checkpoints
         sizes = checkpoint.sizes(path) if own else self._start.sizes
         if not own:
             progress.rows_fingerprint = self._progress.rows_fingerprint
-        progress.seconds = seconds  # what was lost has taken time too
-        vars(self._progress).update(vars(progress))
+        self._go_back_to(progress)
         self._folder.truncate_to(sizes)
         self._mark = Mark(progress, {}, sizes, validates=False)
 
     def _take(self, mark: Mark) -> None:
         """Go back to what the driver knew."""
-        seconds = self._progress.seconds
-        vars(self._progress).update(vars(deepcopy(mark.progress)))
-        self._progress.seconds = seconds
+        self._go_back_to(deepcopy(mark.progress))
         try:
             self._running.algorithm.restore(deepcopy(mark.algorithm))
         except Exception as error:
             raise HybridFlowError(f"the algorithm cannot take back the state that it gave: {error}") from error
         self._folder.truncate_to(mark.sizes)
         self._mark = mark
+
+    def _go_back_to(self, progress: Progress) -> None:
+        """Take over what had been measured by then, but for the time: what was lost has taken some too."""
+        self._clock.lose_steps(progress.spent)
+        progress.spent = self._clock.seconds
+        progress.seconds = self._progress.seconds
+        vars(self._progress).update(vars(progress))

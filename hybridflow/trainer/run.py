@@ -29,6 +29,7 @@ from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
+from hybridflow.trainer.goodput import WallClock, since_checkpoint, told
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.next_commands import next_commands, resumed
 from hybridflow.trainer.progress import Progress
@@ -53,10 +54,11 @@ def run(config: Config) -> int:
     if problems := run_folder_checks.problems(config):
         raise ConfigError("\n".join(problems))
     import_plugins(config.plugins)
+    clock = WallClock()
     live = Live(every_step=config.trainer.print_every_step)
     folder = RunFolder(run_folder_checks.folder_of(config))
     with locked(folder.path), logs.remembered():
-        return _run(config, folder, live)
+        return _run(config, folder, live, clock)
 
 
 def check(config: Config) -> None:
@@ -103,7 +105,7 @@ def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
     return Prepared(source, goes_on, task, more)
 
 
-def _run(config: Config, folder: RunFolder, live: Live) -> int:
+def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int:
     with before_the_start():
         prepared = _prepared(config, folder, live)
     source = prepared.source
@@ -114,6 +116,9 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
             live.say(auto_settings.described(config))
         progress = checkpoint.load(running, source) if source else Progress()
         progress.rows_fingerprint = task.fingerprint
+        clock.add(progress.spent)
+        if source is not None and prepared.goes_on:
+            clock.add(since_checkpoint(folder, source))
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         run_record.end_killed(folder)
@@ -126,12 +131,16 @@ def _run(config: Config, folder: RunFolder, live: Live) -> int:
         stack.enter_context(kept_if_it_fails(folder.logs / "ray"))
         learner = running.algorithm.learner
         stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
-        stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner))
+        pools = {name: round(pool.start_s, 3) for name, pool in running.pools.items()}
+        facts = {"seconds": round(clock.elapsed(), 3), "pools": pools}
+        stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner, **facts))
+        stack.callback(clock.end)
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            recovery = Recovery(config, running, folder, progress, source, live.say)
+            recovery = Recovery(config, running, folder, progress, source, live.say, clock)
+            outputs = Outputs(folder, opened, live.say, clock)
             with interrupt.through_ray():
-                train(config, running, task, Outputs(folder, opened, live.say), progress, recovery, prepared.more)
+                train(config, running, task, outputs, progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(learner)
     if fault is not None:
@@ -220,6 +229,7 @@ def _report(config: Config, folder: RunFolder, live: Live, progress: Progress, r
             **({"best": f"{config.trainer.keep_best} {progress.best:.3f} at step {best}"} if best else {}),
             "steps": str(progress.steps),
             "wall time": f"{progress.seconds:.0f} s, without the start",
+            "goodput": told(progress.spent),
             "run folder": str(folder.path),
             "model": str(folder.model),
         },

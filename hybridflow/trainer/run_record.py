@@ -13,6 +13,7 @@ from typing import Any
 
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder, now
+from hybridflow.trainer.goodput import goodput
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import versions
 
@@ -21,16 +22,19 @@ GIT_S = 5.0  # that git may take; a work tree on a slow disk is no reason to wai
 
 
 @contextmanager
-def kept(folder: RunFolder, name: str, source: Path | None, progress: Progress, learner: str) -> Iterator[None]:
+def kept(
+    folder: RunFolder, name: str, source: Path | None, progress: Progress, learner: str, **facts: object
+) -> Iterator[None]:
     """Keep `run.json` and the events of start and end, however the block ends.
 
     Args:
         source: the checkpoint that the run goes on from.
         progress: its state at the end is what is kept.
+        facts: of the start, for its event.
     """
     record = begun(folder, name, source)
     folder.write_record(record)
-    folder.event("start", step=progress.steps, resumed_from=record["resumed_from"])
+    folder.event("start", step=progress.steps, resumed_from=record["resumed_from"], **facts)
     status, error = "ended", None
     try:
         yield
@@ -67,6 +71,8 @@ def begun(folder: RunFolder, name: str, source: Path | None) -> dict[str, Any]:
         "steps": None,
         "seconds": None,
         "accuracy": {},
+        "goodput": None,
+        "spent": {},
         "command": sys.orig_argv,
         "folder": os.getcwd(),
         "host": socket.gethostname(),
@@ -80,7 +86,13 @@ def begun(folder: RunFolder, name: str, source: Path | None) -> dict[str, Any]:
 
 def outcome(progress: Progress) -> dict[str, Any]:
     """Return what a run has come to, for its record."""
-    return {"steps": progress.steps, "seconds": round(progress.seconds, 1), "accuracy": progress.accuracy}
+    return {
+        "steps": progress.steps,
+        "seconds": round(progress.seconds, 1),
+        "accuracy": progress.accuracy,
+        "goodput": round(goodput(progress.spent), 4) if progress.spent else None,
+        "spent": {what: round(seconds, 1) for what, seconds in progress.spent.items()},
+    }
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

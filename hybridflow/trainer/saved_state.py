@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from hybridflow.errors import shown
 from hybridflow.json_file import a_whole, read_object
 from hybridflow.trainer.checkpoint_store import NAME, CheckpointError
+from hybridflow.trainer.goodput import Spent
 from hybridflow.trainer.progress import Learning, Progress
 
 STATE = "trainer.json"
@@ -67,6 +68,7 @@ def _progress(state: Mapping[str, Any]) -> Progress:
         None if best_steps is None else a_whole(best_steps, "best_steps"),
         math.nan if best is None else _number(best, "best"),
         _text(state.get("rows_fingerprint", ""), "rows_fingerprint"),
+        _spent(state.get("spent", {})),
     )
 
 
@@ -81,6 +83,14 @@ def _learning(value: object, what: str) -> Learning:
     counts = ("updates", "skipped", "nonfinite_in_a_row")
     updates, skipped, nonfinite = (_number(entries.get(name, 0.0), f"{what}.{name}") for name in counts)
     return Learning(updates, skipped, moved, nonfinite)
+
+
+def _spent(value: object) -> dict[str, float]:
+    seconds = _each(value, "spent", _number)
+    known = [what.value for what in Spent]
+    if strange := [what for what, spent in seconds.items() if what not in known or not spent >= 0]:
+        raise ValueError(f"spent.{strange[0]} = {seconds[strange[0]]}: seconds of {', '.join(known)} were expected")
+    return seconds
 
 
 def _by_steps(value: object, what: str) -> dict[int, float]:

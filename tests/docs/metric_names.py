@@ -9,7 +9,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 ANY = {"ROLE": r"(?:actor|critic|cost_critic|reward_model|reference|reward|cost)", "METHOD": r"\w+", "@K": r"@\d+"}
-ANY |= dict.fromkeys(("METRIC", "SOURCE", "SET", "GRADER", "PART"), r"[^/]+")
+ANY |= dict.fromkeys(("METRIC", "SOURCE", "SET", "GRADER", "PART", "POOL"), r"[^/]+")
 FIRST_CELL = re.compile(r"^\|([^|]*)\|", re.MULTILINE)
 
 

@@ -13,6 +13,7 @@ from hybridflow.config.schema import Config, FullDisk
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.trainer import checkpoint, loop
+from hybridflow.trainer.goodput import WallClock
 from hybridflow.trainer.progress import Progress
 from tests.conftest import GetModel
 
@@ -41,7 +42,7 @@ def test_the_run_ends_or_goes_on(policy: FullDisk, tmp_path: Path, monkeypatch: 
     config = Config()
     config.trainer.full_disk = policy
     said: list[str] = []
-    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append)
+    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock())
     running: Any = None
     if policy is FullDisk.stop:
         with pytest.raises(DiskError):

@@ -12,9 +12,11 @@ import pytest
 
 from hybridflow import preflight
 from hybridflow.algorithms import algorithms
+from hybridflow.controller.health import Health
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.placement import resolve
 from hybridflow.runtime.failure import Failure, FailureKind, RoleError
+from hybridflow.trainer.goodput import Spent, WallClock
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 
@@ -40,6 +42,7 @@ class Supervisor:
     """What was called, and which pools do not come to rest."""
 
     def __init__(self) -> None:
+        self.health = Health()
         self.called: set[tuple[str, str]] = set()
         self.restless: list[Pool] = []
         self.resumed = 0
@@ -85,7 +88,8 @@ class Run:
         self.folder = RunFolder(folder)
         self.progress = Progress()
         self.said: list[str] = []
-        self.recovery = Recovery(config, running, self.folder, self.progress, None, self.said.append)
+        self.clock = WallClock()
+        self.recovery = Recovery(config, running, self.folder, self.progress, None, self.said.append, self.clock)
         self.failures: list[Callable[[], RoleError]] = []
         self.seen: list[tuple[int, int, int]] = []
 
@@ -95,6 +99,7 @@ class Run:
     def take_steps(self) -> None:
         """Two steps; in the second the failures that are left happen, one each time that it is made."""
         while self.progress.steps < 2:
+            self.clock.enter(Spent.steps)
             self.seen.append((self.progress.steps, self.progress.draws, self.algorithm.count))
             self.progress.draws += 1
             self.algorithm.count += 1
@@ -102,6 +107,7 @@ class Run:
             self.supervisor.called.add(("actor", "generate_sequences"))
             if self.progress.steps == 1 and self.failures:
                 raise self.failures.pop(0)()
+            self.clock.enter(Spent.other)
             self.progress.steps += 1
             self.recovery.mark()
 
@@ -130,6 +136,10 @@ def test_a_lost_pool_costs_its_step_only(run: Run) -> None:
     assert [line["step"] for line in run.folder.metric_lines()] == [0, 1], "what it had written is gone"
     events = run.events()
     assert [event["event"] for event in events] == ["failure", "recovery"]
+    assert (
+        run.progress.spent is run.clock.seconds and run.clock.seconds["lost_work"] + run.clock.seconds["detection"] > 0
+    )
+    assert events[1]["seconds"] >= events[1]["start_s"] >= 0 <= events[1]["settle_s"]
     assert events[0]["kind"] == "infra" and events[0]["goes_on"] and events[1]["pools"] == ["rollout"]
     assert run.said[0].startswith(
         "failure 1 of 2 that it goes on after: rollout.work failed on rank 0 (here) in step 1"
