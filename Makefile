@@ -12,6 +12,7 @@ SHELL := /bin/bash
 
 LOCK ?= requirements/cpu.lock
 PARITY := requirements/parity.lock
+PIP_AUDIT := pip-audit==2.10.1
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -21,6 +22,7 @@ PYTEST_ARGS ?=
 PYTEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(PYTEST_PROCESSES)
 TRAIN_ARGS ?=
+AUDIT_ARGS ?=
 
 # One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No hub is needed.
 export OMP_NUM_THREADS ?= 1
@@ -36,7 +38,7 @@ GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
   "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
 
-.PHONY: help setup train train-smollm2 test-fast test test-all test-system test-gpu lint format clean
+.PHONY: help setup train train-smollm2 audit test-fast test test-all test-system test-gpu lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -79,6 +81,11 @@ lint: setup ## style, types and import contracts
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+audit: setup ## known vulnerabilities of what the lock files pin: asks PyPI (AUDIT_ARGS=--vulnerability-service=osv)
+	@[ -x $(VENV)/audit/bin/pip-audit ] || { \
+	  $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet "$(PIP_AUDIT)"; }
+	@$(BIN)/python requirements/audit.py $(VENV)/audit/bin/pip-audit $(LOCK) $(PARITY) $(AUDIT_ARGS)
 
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (under two minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
