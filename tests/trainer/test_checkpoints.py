@@ -34,6 +34,11 @@ def saved(ran: Ran) -> dict[str, Any]:
     return {name: entry for name, entry in files.items() if "/" in name and not name.endswith(".metadata")}
 
 
+def record_of(ran: Ran) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((ran.folder / "run.json").read_text())
+    return record
+
+
 def scalars(ran: Ran, name: str) -> list[tuple[int, float]]:
     """What TensorBoard shows of a metric."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -69,8 +74,15 @@ def test_ppo_killed_in_its_second_step_and_interrupted_in_a_later_one_then_a_ran
     events = [json.loads(line) for line in (resumed.folder / "events.jsonl").read_text().splitlines()]
     failure, recovery = (event for event in events if event["event"] in ("failure", "recovery"))
     assert (failure["kind"], failure["rank"], recovery["pools"]) == ("infra", 1, ["main"])
+    spent = record_of(resumed)["spent"]
+    steps_s = sum(step["timing_s/step"] for step in resumed.steps)
+    assert spent["steps"] == pytest.approx(steps_s, abs=1.0), "of three processes, those that were kept"
+    assert spent["restart"] == pytest.approx(recovery["seconds"], abs=0.5) and spent["detection"] > 0
+    assert spent["lost_work"] > 0, "the first process was killed in a step that it had not saved"
+    starts_s = sum(event["seconds"] for event in events if event["event"] == "start")
+    assert spent["start"] == pytest.approx(starts_s, abs=2.0), "of three processes"
     assert "killed by SIGKILL" in resumed.output and "went on with step " in resumed.output
-    record = json.loads((resumed.folder / "run.json").read_text())
+    record = record_of(resumed)
     assert record["status"] == "ended" and [one["status"] for one in record["earlier"]] == ["killed", "interrupted"]
     assert scalars(resumed, "reward/mean") == scalars(ppo, "reward/mean") != []
     assert scalars(resumed, "validation/accuracy") == scalars(ppo, "validation/accuracy") != []

@@ -87,6 +87,25 @@ def test_the_run_folder_tells_what_happened(ppo: Ran) -> None:
     assert "actor: built on rank 1 of 2 ranks" in logs["main-1.log"] and "starting actor on pool" in logs["driver.log"]
 
 
+def test_where_the_time_went_adds_up(ppo: Ran) -> None:
+    record = json.loads((ppo.folder / "run.json").read_text())
+    spent = record["spent"]
+    assert spent["steps"] == pytest.approx(sum(step["timing_s/step"] for step in ppo.steps), abs=0.2)
+    assert min(spent["start"], spent["validations"], spent["saves"]) > 0
+    assert spent["detection"] == spent["restart"] == spent["lost_work"] == 0
+    assert record["goodput"] == pytest.approx(spent["steps"] / sum(spent.values()), abs=0.01)
+    assert ppo.steps[-1]["perf/goodput"] < 1 and "% of " in ppo.output.partition("goodput")[2]
+    start = json.loads((ppo.folder / "events.jsonl").read_text().splitlines()[0])
+    assert 0 < start["pools"]["main"] < start["seconds"] < spent["start"] + 1
+
+
+def test_idle_time_is_what_no_rank_of_the_pool_worked(ppo: Ran, apart: Ran) -> None:
+    assert all(0 <= step["timing_s/idle/main"] < 0.5 * step["timing_s/step"] for step in ppo.steps)
+    for step in apart.steps:  # one of the two waits for the other
+        assert step["timing_s/idle/train"] > 0.5 * step["timing_s/generate_sequences"]
+        assert 0 < step["timing_s/idle/rollout"] < step["timing_s/step"]
+
+
 def test_tensorboard_has_its_metrics(ppo: Ran) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
