@@ -90,6 +90,7 @@ def test_a_stopped_rank_is_named_and_ended(
     assert f"failed on rank {others} (127.0.0.1): its process {pid} is stopped (SIGSTOP)" in last
     assert (error.failure.method, error.failure.kind) == ("miss_a_meeting", FailureKind.INFRA)
     assert others or f"vandal.miss_a_meeting: waiting for rank 0, whose process {pid} is stopped" in caplog.text
+    assert others or 2 <= stage.supervisor.health.unseen_s() < 30, "when it was last seen to be well"
     stage.pool.close()
     psutil.wait_procs(processes(pid), timeout=5)
     assert not psutil.pid_exists(pid)
@@ -112,6 +113,7 @@ def test_a_method_that_sleeps_has_a_deadline(
         r"gives it longer; it is in miss_a_meeting \(.*rank_functions\.py:\d+\); stacks are in .*"
     )
     assert re.fullmatch(wanted, str(error).splitlines()[-1])
+    assert 3 <= stage.supervisor.health.unseen_s() < 30, "since it began to be waited for"
     assert "vandal.miss_a_meeting: waiting for rank 0 of 1 since" in caplog.text
     assert "in miss_a_meeting" in (tmp_path / "stage-0.stacks.txt").read_text()
 
