@@ -68,7 +68,7 @@ class RandomRun:
         self.decisions: list[Decision] = []
         self.scheduler = Scheduler(policy, prompts)
         self._kept = self._snapshot()
-        self._last: Event | None = None
+        self._faults_left = 12  # or a run of many faults would take too long to end
 
     def finish(self) -> Books:
         """Run to the end; what it trained on is then complete."""
@@ -81,17 +81,17 @@ class RandomRun:
         return self.books
 
     def tell(self, event: Event) -> None:
-        self._last = event
         for decision in self.scheduler.take_in(event):
             self.decisions.append(decision)
             self._carry_out(decision)
         assert self.scheduler.in_flight <= self.policy.max_in_flight
 
     def _event(self) -> Event:
-        if self.chance.random() < self.faults:
+        if self._faults_left and self.chance.random() < self.faults:
+            self._faults_left -= 1
             return self._fault()
-        if self.chance.random() < 0.05 and self._last is not None:
-            return RowFinished(self.chance.randrange(self.prompts), 0, 99)  # of no attempt that counts
+        if self.chance.random() < 0.05:
+            return RowFinished(self.chance.randrange(self.prompts), 0, -1)  # of no attempt that counts
         events: list[Any] = [*self.books.running.items()]
         events += ["learned"] * (self.books.under_way is not None) + ["published"] * self.books.syncing
         assert events, f"nothing is under way, and it waits for {self.scheduler.waits_for()}"

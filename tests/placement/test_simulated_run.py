@@ -1,0 +1,126 @@
+"""Schedules on simulated roles: what a run takes by hand, and that what is learned from is what was sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.schedule import ks_distance, rows_of
+from hybridflow.placement.simulated_run import Costs, SimulatedRun
+from hybridflow.scheduling import Sampler, SchedulePolicy, Stopped, policy_of, samplers
+from hybridflow.scheduling.rollout_state import Rollout
+
+SAMPLES = 4
+PROMPTS = 16
+SLOTS = PROMPTS * SAMPLES
+STEPS = 64
+
+
+def with_tail(steps: int) -> np.ndarray:
+    """Lengths of so many steps' rows, [prompts, samples]; those of one prompt in ten are ten times as long."""
+    chance = np.random.default_rng(7)
+    prompts = steps * PROMPTS
+    return chance.integers(40, 61, (prompts, SAMPLES)) * np.where(chance.random((prompts, 1)) < 0.1, 10, 1)
+
+
+def trained_lengths(policy: SchedulePolicy, lengths: np.ndarray, learning: float = 0.5) -> np.ndarray:
+    """The lengths of the rows that a run learns from, in their order, [prompts, samples].
+
+    To learn from a step takes `learning` times as long as generating it in slots that are never idle.
+    """
+    costs = Costs(SLOTS, learned_token_s=learning / SLOTS, sync_s=20.0)
+    outcome = SimulatedRun(policy, lengths, costs).finish()
+    assert outcome.keeps(policy, len(lengths))
+    return lengths[[prompt for _, prompt, _ in outcome.trained]]
+
+
+def test_a_run_of_sync_takes_what_its_rows_and_updates_take() -> None:
+    costs = Costs(slots=4, token_s=1.0, alone=1.0, learned_token_s=0.1, sync_s=2.0)
+    outcome = SimulatedRun(policy_of("sync", 2), np.array([[10], [30], [20], [20]]), costs).finish()
+    assert outcome.seconds == pytest.approx(2 + 30 + 4 + 2 + 20 + 4)
+    assert (outcome.tokens, outcome.learning_s) == (pytest.approx(80), pytest.approx(8))
+
+
+def test_partial_rows_stand_still_while_weights_are_synced() -> None:
+    costs = Costs(slots=2, alone=1.0, learned_token_s=1.0, sync_s=5.0)
+    policy = policy_of("async", 1, max_staleness=1)
+    outcome = SimulatedRun(policy, np.array([[10], [40], [10]]), costs).finish()
+    # 5: weights; 15: the first row; 25: learned; 30: weights; 50: the long row, 40 tokens since 5 with 5 of standing
+    assert outcome.trained == [(0, 0, 0), (1, 1, 1), (2, 2, 1)]
+    assert outcome.seconds == pytest.approx(5 + 40 + 5 + 40 + 5 + 10)
+
+
+def test_rows_beyond_the_slots_wait_in_the_queue() -> None:
+    costs = Costs(slots=1, alone=1.0)
+    assert SimulatedRun(policy_of("sync", 3), np.array([[10], [30], [20]]), costs).finish().seconds == 60
+
+
+class ShortestFirst(Sampler):
+    """Is biased on purpose: takes what was generated fastest."""
+
+    lengths: np.ndarray
+
+    def rank(self, rollout: Rollout) -> tuple[int, ...]:
+        return (int(self.lengths[rollout.prompt].max()),)
+
+
+@pytest.fixture
+def shortest_first(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(samplers._components, "shortest_first", ShortestFirst)
+    return "shortest_first"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("sync", {}),
+        ("sync", {"spare_prompts": 4, "stopped": Stopped.next_step}),
+        ("sync", {"spare_prompts": 4, "stopped": Stopped.long_round}),
+        ("stream", {}),
+        ("one_step_off", {}),
+        ("async", {"max_staleness": 2, "sampler": "fifo"}),
+        ("async", {"max_staleness": 2, "sampler": "windowed_fifo"}),
+        ("async", {"max_staleness": 2, "sampler": "oldest_weights", "partial": False}),
+        ("async", {"max_staleness": 2, "sampler": "shortest_first"}),
+    ],
+)
+def test_of_a_drained_run_what_is_learned_from_is_what_was_sampled(
+    name: str, changes: dict[str, Any], shortest_first: str
+) -> None:
+    lengths = ShortestFirst.lengths = with_tail(STEPS)
+    trained = trained_lengths(policy_of(name, PROMPTS, samples_per_prompt=SAMPLES, **changes), lengths)
+    assert trained.size >= 4000
+    assert ks_distance(trained, lengths) <= 0.03
+
+
+def test_what_over_sampling_drops_is_missing_from_what_is_learned_from() -> None:
+    lengths = with_tail(STEPS * 5 // 4)
+    policy = SchedulePolicy(PROMPTS, samples_per_prompt=SAMPLES, spare_prompts=4, stopped=Stopped.drop)
+    trained = trained_lengths(policy, lengths)
+    assert trained.size >= 4000
+    assert ks_distance(trained, lengths) > 0.03
+
+
+@pytest.mark.parametrize(
+    ("sampler", "max_staleness", "biased"),
+    [("fifo", 80, False), ("windowed_fifo", 80, False), ("shortest_first", 80, True), ("shortest_first", 2, False)],
+)
+def test_a_biased_sampler_shows_before_a_run_is_drained_unless_the_bound_is_tight(
+    sampler: str, max_staleness: int, biased: bool, shortest_first: str
+) -> None:
+    """Of a run whose learner is slow: a sampler can put prompts off by S steps, of 64 here."""
+    lengths = ShortestFirst.lengths = with_tail(STEPS + 48)
+    changes = {"samples_per_prompt": SAMPLES, "max_staleness": max_staleness, "sampler": sampler, "window": 2}
+    trained = trained_lengths(policy_of("async", PROMPTS, **changes), lengths, learning=2.0)[: STEPS * PROMPTS]
+    assert trained.size >= 4000
+    assert (ks_distance(trained, lengths) > 0.03) is biased
+
+
+def test_schedules_that_overlap_are_faster_than_sync_and_keep_their_bounds() -> None:
+    chance = np.random.default_rng(1)
+    rows = rows_of("short", 8, 0.5, chance.integers(16, 65, (40, 4)))
+    faster = {row["schedule"]: row["over_sync"] for row in rows}
+    assert all(row["bound_held"] for row in rows)
+    assert faster["sync"] == 1.0 < faster["one_step_off"] < faster["async_1"]
