@@ -53,10 +53,25 @@ def _happen(how: str) -> None:
     return time.sleep(0.2)  # a signal is delivered soon, not at once
 
 
+def _after_rows(act: Callable[[], None]) -> None:
+    """Let something happen after each record of this process's journal, when other rows are under way."""
+    from hybridflow.workers.rollout_journal import RolloutJournal
+
+    written = RolloutJournal.write
+
+    def write_and_act(self: RolloutJournal, record: Any) -> None:
+        written(self, record)
+        act()
+
+    RolloutJournal.write = write_and_act  # type: ignore[method-assign]
+
+
 HOWS: dict[str, Callable[[], None]] = {
     "raise": _raise,
     # Time for what the benchmark does to other processes while this call is made.
     "wait": lambda: time.sleep(2.0),
+    "wait_in_rows": lambda: _after_rows(lambda: time.sleep(2.0)),
+    "die_in_rows": lambda: _after_rows(lambda: os.kill(os.getpid(), signal.SIGKILL)),
 }
 
 

@@ -77,14 +77,14 @@ class Running:
 
     def wait_for_fault(self, number: int = 0, limit_s: float = 120.0) -> float:
         """Return when the fault of that number happened, as soon as it has."""
-        self._wait(lambda: _marked(self.mark, number) is not None, f"fault {number}", limit_s)
+        self.wait_for(lambda: _marked(self.mark, number) is not None, f"fault {number}", limit_s)
         at = _marked(self.mark, number)
         assert at is not None
         return at
 
     def wait_for_line(self, words: str, limit_s: float = 120.0) -> None:
         """Wait until the run prints a line with these words."""
-        self._wait(lambda: any(words in line for _, line in list(self.lines)), repr(words), limit_s)
+        self.wait_for(lambda: any(words in line for _, line in list(self.lines)), repr(words), limit_s)
 
     def end(self, limit_s: float = LIMIT_S) -> Ended:
         """Wait until the run has ended; one that takes longer than this is killed."""
@@ -97,7 +97,8 @@ class Running:
         self.reader.join(timeout=30)
         return Ended(status, list(self.lines), self.folder, self.mark, at)
 
-    def _wait(self, done: Callable[[], bool], what: str, limit_s: float) -> None:
+    def wait_for(self, done: Callable[[], bool], what: str, limit_s: float = 120.0) -> None:
+        """Wait until this is so; `what` names it."""
         until = time.monotonic() + limit_s
         while not done():
             assert self.process.poll() is None, f"the run ended before {what}: {self.lines[-1:]}"

@@ -22,6 +22,7 @@ FREE = (
     "ray.*",
     "trainer.*",
     "rollout.verify_refit",
+    "rollout.recovery",
     "rollout.max_log_prob_diff.*",
     "algorithm.recipe",
     "algorithm.paper",

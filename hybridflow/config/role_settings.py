@@ -44,6 +44,13 @@ class Resharding(StrEnum):
     full_gather = "full_gather"  # each gathers the whole model; places as in hybrid
 
 
+class RolloutRecovery(StrEnum):
+    """What becomes of rows that were finished when the call that generates them was interrupted."""
+
+    exact = "exact"  # the call is made again whole, so the weights in the end are an undisturbed run's, bit for bit
+    durable = "durable"  # they are in a journal, kept byte for byte and not made again; the others are
+
+
 @dataclass
 class ParallelConfig:
     """Parallel sizes of a role on its pool. The data parallel size is the rest: slots / (tensor × pipeline)."""
@@ -219,5 +226,7 @@ class RolloutConfig:
     enforce_eager: bool = True  # no compilation, no CUDA graphs
     resharding: Resharding = Resharding.hybrid  # the method that brings weights from training's layout to generation's
     verify_refit: bool = True  # compare what generation computes with and what training gave, bit for bit
+    # what becomes of finished rows when a process is lost before the others are: they are made again, or kept
+    recovery: RolloutRecovery = RolloutRecovery.exact
     # of what the newest weights sampled; beyond it the run stops before it trains on that
     max_log_prob_diff: LogProbDiffConfig = field(default_factory=LogProbDiffConfig)

@@ -43,6 +43,7 @@ from hybridflow.config.role_settings import (
     RewardConfig,
     RewardModelConfig,
     RolloutConfig,
+    RolloutRecovery,
     TrainedRoleConfig,
     TrainParallelConfig,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "RewardConfig",
     "RewardModelConfig",
     "RolloutConfig",
+    "RolloutRecovery",
     "RunConfig",
     "TaskConfig",
     "TooLong",

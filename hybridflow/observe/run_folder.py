@@ -22,7 +22,8 @@ RECORD = "run.json"
 RECORDS = (RECORD, "events.jsonl", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
-PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS)
+JOURNAL = "journal"
+PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS, JOURNAL)
 
 
 class RunFolder:
@@ -59,6 +60,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder in which the run's state is saved."""
         return self.path / "checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        """Folder into which ranks write the rows of a call as they finish."""
+        return self.path / JOURNAL
 
     @property
     def logs(self) -> Path:
@@ -117,12 +123,16 @@ class RunFolder:
         begun = (self.path / "config.yaml").exists() or (self.path / "metrics.jsonl").exists()
         return begun and not self.model.exists() and not any(self.checkpoints.glob("step-*"))
 
-    def archive_previous(self) -> Path | None:
+    def archive_previous(self, *, keep_journal: bool = False) -> Path | None:
         """Move what an earlier run of the same name left to `earlier-<n>/`, and return where that is.
 
         Nothing is overwritten: n is one more than the largest there is. None: nothing was left.
+
+        Args:
+            keep_journal: leave it where it is, for this run.
         """
-        left = [self.path / part for part in PARTS if (self.path / part).exists()]
+        parts = [part for part in PARTS if part != JOURNAL or not keep_journal]
+        left = [self.path / part for part in parts if (self.path / part).exists()]
         if not left:
             return None
         names = [EARLIER.fullmatch(entry.name) for entry in self.path.iterdir()]

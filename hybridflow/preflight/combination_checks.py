@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from hybridflow.config import number_bounds, recipes
 from hybridflow.config.model_roles import section, with_models
-from hybridflow.config.schema import SECTIONS, Config, Device
+from hybridflow.config.schema import SECTIONS, Config, Device, RolloutRecovery
 from hybridflow.placement import Placement
 from hybridflow.placement import problems as placement_problems
 from hybridflow.preflight import model_checks
@@ -140,6 +140,11 @@ def _data(config: Config, facts: Facts) -> Iterator[str]:
         yield (
             f"rollout.max_response_tokens: {rollout.max_response_tokens} leaves no room for a prompt in "
             f"rollout.max_sequence_tokens = {rollout.max_sequence_tokens}"
+        )
+    if rollout.recovery is RolloutRecovery.durable and not rollout.verify_refit:
+        yield (
+            "rollout.recovery: durable keeps rows of the very weights that are sampled from, which it knows by the "
+            "fingerprints of rollout.verify_refit; set that to true, or give exact"
         )
     if "" in rollout.stop:
         yield "rollout.stop: an empty string given, which every response ends with; take it out"

@@ -181,9 +181,10 @@ class PoolRefit(WeightUpdate):
         dtype: torch.dtype,
         *,
         verify: bool = False,
+        identify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        super().__init__(verify=verify)
+        super().__init__(verify=verify, identify=identify)
         self.plan = plan_for(shardings, link, dtype, bucket_bytes)
         self.link = link
         exchange = self.plan.exchange(link.rank)

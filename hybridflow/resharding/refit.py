@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from time import perf_counter
 from typing import Any
 
@@ -38,13 +39,17 @@ class WeightUpdate:
         peak_bytes: the most bytes that the last refit's buffers and copies were at once.
         proof_seconds: that the last one's proof took on this rank.
         repeated: 1 if the last one was made twice, else 0.
+        identity: equal for equal weights on equal layouts, and alike on all ranks that generate; "" unless it
+            identifies.
     """
 
     transport: Transport
     regions: Mapping[str, Region]
 
-    def __init__(self, *, verify: bool) -> None:
+    def __init__(self, *, verify: bool, identify: bool = False) -> None:
         self._verify = verify
+        self._identify = identify
+        self.identity = ""
         self._proved: int | None = None
         self._before: Mapping[str, int] = {}
         self._sources: Mapping[str, int] = {}
@@ -71,6 +76,8 @@ class WeightUpdate:
             if readings is None or not (said := self._unproved(receiver, version, readings)):
                 self._proved = version
                 self._before = self._sources
+                if self._identify and readings is not None:
+                    self.identity = common_identity(self._identified(readings), self._generating)
                 return True
             receiver.version = None
             if self.repeated < TRIES - 1:
@@ -110,6 +117,15 @@ class WeightUpdate:
     def _fingerprint(self, region: Region, numbers: Tensor) -> int:
         return region.fingerprint(numbers, region.span[0])
 
+    def _identified(self, readings: WeightReadings) -> Mapping[str, int | None]:
+        """Return the fingerprint of each weight's region that this rank generates with."""
+        return readings.found
+
+    @property
+    def _generating(self) -> dist.ProcessGroup | None:
+        """The group of the ranks that generate; None: all of this pool."""
+        return None
+
     def _source_fingerprints(self) -> dict[str, int]:
         """Return the fingerprint of each weight's region that this rank is to have, from the training shards."""
         raise NotImplementedError
@@ -129,6 +145,17 @@ def wrong_by_rank(mine: list[str], group: dist.ProcessGroup | None = None) -> li
     return by_rank
 
 
+def common_identity(found: Mapping[str, int | None], group: dist.ProcessGroup | None = None) -> str:
+    """Return one digest of the fingerprints that all ranks of a group have found, alike on all of them."""
+    own = blake2b(digest_size=8)
+    for name, value in sorted(found.items()):
+        own.update(f"{name} {value}\n".encode())
+    mine = torch.tensor([int.from_bytes(own.digest(), "little", signed=True)], device=platform().device)
+    by_rank = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(by_rank, mine, group=group)
+    return blake2b(torch.cat(by_rank).cpu().numpy().tobytes(), digest_size=16).hexdigest()
+
+
 def in_short(names: Sequence[str]) -> str:
     """Name the first of many weights."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -142,6 +169,7 @@ class Refit(WeightUpdate):
         local: this rank's training shards.
         method: who gathers what; `hybrid`, or for comparison `hybrid_v` or `full_gather` (`resharding.plan`).
         verify: compare fingerprints of what the receiver computes with and of the training shards, after each refit.
+        identify: and make an `identity` of them.
 
     Attributes:
         plan: of all ranks.
@@ -161,9 +189,11 @@ class Refit(WeightUpdate):
         *,
         method: str = "hybrid",
         verify: bool = False,
+        identify: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
-        super().__init__(verify=verify)
+        super().__init__(verify=verify, identify=identify)
+        self._untraveled: dict[str, int] = {}
         layout = groups.layout
         self._groups = groups
         self.plan = make_plan(shardings, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
@@ -191,8 +221,17 @@ class Refit(WeightUpdate):
         weight = region.weight
         if weight.name in self._travels:
             return super()._fingerprint(region, numbers)
+        if self._identify:  # that it is the same tells nothing to another process
+            self._untraveled[weight.name] = super()._fingerprint(region, numbers)
         own = in_hf_shape(self.transport.local.shard(weight), weight).to(self.transport.dtype)
         return int(not same_bits(own, numbers))
+
+    def _identified(self, readings: WeightReadings) -> Mapping[str, int | None]:
+        return {**readings.found, **self._untraveled}
+
+    @property
+    def _generating(self) -> dist.ProcessGroup | None:
+        return self._groups.everyone
 
     def _source_fingerprints(self) -> dict[str, int]:
         return source_fingerprints(self.transport, self._generation, self._place)

@@ -91,6 +91,18 @@ class GeneratingRole(Role[RowsT]):
         """
         raise NotImplementedError
 
+    @using("one_to_all")
+    def journal_rollouts(self, folder: str, number: int, earlier: Mapping[str, int]) -> Any:
+        """Write finished rows to a journal from now on, and take those that are in an earlier one out of it.
+
+        A worker that does so returns how many rows it found there. One that does not makes every row anew.
+
+        Args:
+            folder: for this rank's file, and with the earlier ones.
+            number: of the file; none of the earlier ones has it.
+            earlier: by name, the bytes of each of these that are to be read.
+        """
+
 
 class AdvantageRole(Role[RowsT]):
     """Estimates how much better tokens were than expected. It needs no model, only whole groups on each rank."""

@@ -27,6 +27,7 @@ from hybridflow.trainer import checkpoint, nonfinite
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import Spent, WallClock, measured
+from hybridflow.trainer.journal_folder import JournalFolder, told
 from hybridflow.trainer.progress import Progress, without_advantages
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
@@ -42,12 +43,14 @@ class Outputs:
         sinks: metrics.
         say: words for the user, a line at a time.
         clock: what the run's time goes into.
+        journal: rows of a step that is under way; None: there is none.
     """
 
     folder: RunFolder
     sinks: OpenSinks
     say: Callable[[str], None]
     clock: WallClock = field(default_factory=WallClock)
+    journal: JournalFolder | None = None
 
 
 def train(
@@ -107,6 +110,8 @@ def _take_steps(
             rollout, metrics = _step(config, running, schedule, context, outputs.folder)
             outputs.clock.enter(Spent.other)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
+            for line in told(metrics):
+                outputs.say(f"step {progress.steps}: {line}")
             _take_in(config, running.algorithm, metrics, progress, outputs.say)
             nonfinite.end_if_too_many(progress, settings.max_nonfinite_updates, rollout, outputs.folder.nonfinite)
             for watch in watches:
@@ -118,6 +123,8 @@ def _take_steps(
             _validate(config, running, sets, outputs, progress)
         if _saves(settings, progress):
             _save(config, running, outputs, progress)
+        elif outputs.journal and not settings.save_every and not settings.keep_best:
+            outputs.journal.clear()
         recovery.mark()
         _stop_if_asked(config, running, outputs, progress)
     if progress.steps < settings.steps:
@@ -126,6 +133,8 @@ def _take_steps(
     outputs.clock.enter(Spent.saves)
     running.groups[running.algorithm.learner].save_model(str(outputs.folder.model)).get()
     outputs.clock.enter(Spent.other)
+    if outputs.journal:
+        outputs.journal.remove()
 
 
 def _due(every: int, steps: int) -> bool:
@@ -151,6 +160,8 @@ def _save(config: Config, running: Running, outputs: Outputs, progress: Progress
         outputs.say(f"warning: step {progress.steps} is not saved: {error}")
         return
     outputs.clock.enter(Spent.other)
+    if outputs.journal:
+        outputs.journal.clear()
     outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
     outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
 

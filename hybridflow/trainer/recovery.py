@@ -1,7 +1,8 @@
 """Recovery: a run that lost processes, or a node, is given others and makes the interrupted step again, whole.
 
 What a step is given does not depend on how often it is made: its prompts, seeds and weights are those of its number.
-So the weights in the end are, bit for bit, those of a run that nothing happened to.
+So the weights in the end are, bit for bit, those of a run that nothing happened to; unless `rollout.recovery` is
+`durable`: then rows that were finished are taken from a journal, and the others are sampled without these beside them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints, verify
 from hybridflow.trainer.goodput import Spent, WallClock
+from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery_states import Limits, Phase, RecoveryState, may_have_changed
 
@@ -51,6 +53,7 @@ class Recovery:
         source: the checkpoint that this process began from, if any.
         progress: of the run; it is changed in place.
         clock: what its time goes into.
+        journal: of rows that need not be made again.
     """
 
     def __init__(
@@ -62,10 +65,12 @@ class Recovery:
         source: Path | None,
         say: Callable[[str], None],
         clock: WallClock,
+        journal: JournalFolder | None = None,
     ) -> None:
         self._clock = clock
         progress.spent = clock.seconds
         self._running = running
+        self._journal = journal
         self._folder = folder
         self._progress = progress
         self._source = source
@@ -114,6 +119,8 @@ class Recovery:
                     self._running.pools[pool].restart()
                 self._running.let_pools_meet()
                 rebuilt = monotonic()
+                if self._journal:
+                    self._journal.begin()
                 self._state = self._state.rebuild()
                 self._restore()
                 break

@@ -114,8 +114,9 @@ class RecoveryState:
 UNCHANGING = frozenset(
     {
         "compare", "compute_cost_values", "compute_log_prob", "compute_ref_log_prob", "compute_ref_pair",
-        "compute_reward", "compute_values", "connect", "generate_sequences", "log_rollouts", "receive_weights",
-        "report_version", "save_checkpoint", "save_model", "send_weights", "stream_sequences", "sync_weights",
+        "compute_reward", "compute_values", "connect", "generate_sequences", "journal_rollouts", "log_rollouts",
+        "receive_weights", "report_version", "save_checkpoint", "save_model", "send_weights", "stream_sequences",
+        "sync_weights",
     }
 )  # fmt: skip
 """Methods that leave a learner as it was. Any other, of a user's too, may have changed it."""

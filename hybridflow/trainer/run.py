@@ -30,6 +30,7 @@ from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import WallClock, since_checkpoint, told
+from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
 from hybridflow.trainer.next_commands import next_commands, resumed
 from hybridflow.trainer.progress import Progress
@@ -129,6 +130,8 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         folder.write_config(resolved_yaml(config))
         _write_logs(running, folder)
         stack.enter_context(kept_if_it_fails(folder.logs / "ray"))
+        journal = JournalFolder(config, folder, running.groups, live.say)
+        journal.begin()
         learner = running.algorithm.learner
         stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
         pools = {name: round(pool.start_s, 3) for name, pool in running.pools.items()}
@@ -137,8 +140,8 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         stack.callback(clock.end)
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
-            recovery = Recovery(config, running, folder, progress, source, live.say, clock)
-            outputs = Outputs(folder, opened, live.say, clock)
+            recovery = Recovery(config, running, folder, progress, source, live.say, clock, journal)
+            outputs = Outputs(folder, opened, live.say, clock, journal)
             with interrupt.through_ray():
                 train(config, running, task, outputs, progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
@@ -198,7 +201,7 @@ def draw_once(config: Config, task: Task) -> None:
 
 def _archive_previous(config: Config, folder: RunFolder, live: Live) -> None:
     unsaved = config.trainer.resume == "auto" and folder.unsaved()
-    aside = folder.archive_previous()
+    aside = folder.archive_previous(keep_journal=unsaved)
     if aside is None:
         return
     if unsaved:

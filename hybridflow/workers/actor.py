@@ -19,7 +19,14 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.resharding.refit import Refit
 from hybridflow.roles import ActorRole
 from hybridflow.workers.advantage import AdvantageWorker
-from hybridflow.workers.generation_worker import GeneratingWorker, actor_shardings, make_generator, report_taken, stream
+from hybridflow.workers.generation_worker import (
+    GeneratingWorker,
+    actor_shardings,
+    identifies,
+    make_generator,
+    report_taken,
+    stream,
+)
 from hybridflow.workers.log_prob_bound import refuse_disagreement
 from hybridflow.workers.model_worker import TrainedWorker, set_down
 from hybridflow.workers.worker import Context, workers
@@ -55,6 +62,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             self.dtype,
             method=config.rollout.resharding.value,
             verify=config.rollout.verify_refit,
+            identify=identifies(config),
         )
 
     @property
@@ -67,7 +75,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         # weights in sleep, and only this rank knows both versions. If they are the same, this compares two numbers.
         self.sync_weights()
         try:
-            yield from stream(self.context, self.generator, prompts, step, changes)
+            yield from stream(self.context, self.generator, prompts, step, changes, self.journal, self.refit.identity)
         finally:
             self.generator.sleep()
 

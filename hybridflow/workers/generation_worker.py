@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.batch.weight_versions import one_run
+from hybridflow.config.schema import Config, FullDisk, RolloutRecovery
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
@@ -21,11 +25,18 @@ from hybridflow.resharding.refit import WeightUpdate
 from hybridflow.roles import SamplingChanges
 from hybridflow.roles.builtin_roles import GeneratingRole
 from hybridflow.tasks.tokenizer import end_ids
+from hybridflow.workers.rollout_journal import SUFFIX, RolloutJournal
 from hybridflow.workers.worker import Context, Worker
 
 
 class GeneratingWorker(GeneratingRole[Batch], Worker):
-    """Responses at once or as they finish, of the rows that `finished` gives."""
+    """Responses at once or as they finish, of the rows that `finished` gives.
+
+    Attributes:
+        journal: of the rows that finish; None: they are written nowhere.
+    """
+
+    journal: RolloutJournal | None = None
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         """Yield rows as they finish, some together, with the newest weights."""
@@ -46,6 +57,29 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         for rows in self.finished(prompts, step, {**sampling}):
             ordered = sorted(rows, key=lambda one: one.row)
             yield np.array([one.row for one in ordered]), self._columns(Generated.of(ordered), {**sampling})
+
+    def journal_rollouts(self, folder: str, number: int, earlier: Mapping[str, int]) -> int:
+        context = self.context
+        if self.journal is not None:
+            self.journal.close()
+        writes = context.rank in context.layout.generation_output_ranks
+        self.journal = RolloutJournal(
+            Path(folder, f"{number:06d}-{context.role}-{context.rank}-{os.getpid()}{SUFFIX}") if writes else None,
+            {Path(folder, name): size for name, size in earlier.items()},
+            self._sampling_settings,
+            stops=context.config.trainer.full_disk is FullDisk.stop,
+        )
+        return len(self.journal)
+
+    @cached_property
+    def _sampling_settings(self) -> dict[str, object]:
+        """Return the settings that are no part of `Sampling` and change what is sampled."""
+        config = self.context.config
+        return {
+            "engine": self.context.engines.generation,
+            "dtype": config.actor.model.dtype.value,
+            "end_ids": end_ids(config.actor.model.path, config.task.chat_template_kwargs),
+        }
 
     def _columns(self, generated: Generated, changes: dict[str, Any]) -> Batch:
         """Return what was sampled, with the weights' version and the temperature that it was sampled with."""
@@ -71,6 +105,11 @@ def actor_shardings(context: Context, training: Layout, generation: Layout) -> S
     return make_shardings(context.engines.training, context.engines.generation, shape, training, generation)
 
 
+def identifies(config: Config) -> bool:
+    """Tell whether a refit is to identify its weights, for a journal of what they sample."""
+    return config.rollout.recovery is RolloutRecovery.durable
+
+
 def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpdate) -> None:
     """Report how much memory a refit took at most beside the weights, how much generation's take, and of its proof."""
     metrics.max("timing_s/refit_proof", refit.proof_seconds)
@@ -80,9 +119,20 @@ def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpd
 
 
 def stream(
-    context: Context, generator: GenerationEngine, prompts: Batch, step: int, changes: dict[str, Any]
+    context: Context,
+    generator: GenerationEngine,
+    prompts: Batch,
+    step: int,
+    changes: dict[str, Any],
+    journal: RolloutJournal | None = None,
+    weights: str = "",
 ) -> Iterator[list[FinishedRow]]:
-    """Yield rows as they finish, with the weights that the generator has."""
+    """Yield rows as they finish, with the weights that the generator has.
+
+    Args:
+        journal: for these rows, some of which may be in it.
+        weights: identity of those that the generator has.
+    """
     config = context.config
     if "stream_id" not in prompts:
         raise ValueError(
@@ -90,11 +140,15 @@ def stream(
             "a worker that makes rows itself passes on that of the rows it was given"
         )
     seeds = row_seeds(config.run.seed, step, prompts.dense("stream_id").tolist(), context.drawn)
+    call = prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds
+    made = generator.stream(*call) if journal is None else journal.stream(generator, *call, weights, context.metrics)
     finished: list[FinishedRow] = []
     with context.timed("generate"):
-        for rows in generator.stream(prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds):
+        for rows in made:
             finished += rows
             yield rows
+    if journal is not None:
+        context.metrics.max("timing_s/journal", journal.seconds)
     _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
 
 

@@ -14,7 +14,14 @@ from hybridflow.resharding.pool_link import connect
 from hybridflow.resharding.pool_refit import PoolRefit, WeightSender
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.workers.actor import ActorWorker
-from hybridflow.workers.generation_worker import GeneratingWorker, actor_shardings, make_generator, report_taken, stream
+from hybridflow.workers.generation_worker import (
+    GeneratingWorker,
+    actor_shardings,
+    identifies,
+    make_generator,
+    report_taken,
+    stream,
+)
 from hybridflow.workers.model_worker import torch_dtype
 from hybridflow.workers.worker import Context, workers
 
@@ -64,7 +71,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         link = connect(meeting, training, generation, rank, config.trainer.collective_timeout_s)
         dtype = torch_dtype(config.actor.model.dtype.value)
         shardings = actor_shardings(self.context, training, generation)
-        self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit)
+        self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit, identify=identifies(config))
         self.generator.version = None  # whoever meets again may have other weights of that version
 
     def report_version(self, rank_ids: Batch) -> Batch:
@@ -76,7 +83,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
                 report_taken(self.context.metrics, self.generator, self.refit)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        return stream(self.context, self.generator, prompts, step, changes)
+        return stream(self.context, self.generator, prompts, step, changes, self.journal, self.refit.identity)
 
     @property
     def sampling_version(self) -> int:

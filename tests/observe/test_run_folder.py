@@ -42,6 +42,14 @@ def test_a_new_run_sets_the_last_aside(tmp_path: Path) -> None:
     assert not (tmp_path / "earlier-2").exists()
 
 
+def test_a_journal_stays_for_a_run_that_takes_it_up(tmp_path: Path) -> None:
+    folder = build_used_folder(tmp_path)
+    folder.journal.mkdir()
+    folder.archive_previous(keep_journal=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["earlier-1", "journal"]
+    assert folder.archive_previous() == tmp_path / "earlier-2" and not folder.journal.exists()
+
+
 def test_the_number_is_one_more_than_the_largest(tmp_path: Path) -> None:
     for name in ("earlier-2", "earlier-9", "earlier-x", "earlier-007"):
         (tmp_path / name).mkdir()

@@ -92,6 +92,7 @@ def test_a_sound_configuration_has_no_problem():
         (["rollout.max_sequence_tokens=65"], "rollout.max_sequence_tokens: 65 is more than the 64 positions"),
         (["trainer.steps=-1"], "trainer.steps: -1 given, at least 0 expected"),
         (["rollout.stop=[a,'']"], "rollout.stop: an empty string given"),
+        (["rollout.recovery=durable", "rollout.verify_refit=false"], "rollout.recovery: durable keeps rows of the"),
         (["rollout.stop_token_ids=[22,23]"], "rollout.stop_token_ids: 23 is no token of the vocabulary of 23"),
         (["rollout.top_k=0"], "rollout.top_k: 0 given, at least 1, or -1 for all tokens expected"),
         (["rollout.top_p=0"], "rollout.top_p: 0.0 given, more than 0 and at most 1 expected"),

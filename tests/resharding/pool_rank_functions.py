@@ -93,6 +93,7 @@ class Took:
     peak: int
     said: str
     version: int | None
+    identity: str
 
 
 def take(folder: Path, meeting: Path, training: Layout, generation: Layout, limit: int, spoils: str = "") -> Took:
@@ -100,14 +101,13 @@ def take(folder: Path, meeting: Path, training: Layout, generation: Layout, limi
     link, counting = linked(meeting, training, generation, training.size)
     receiver, said = Receiver(), ""
     receiver.spoils = spoils if dist.get_rank() == 0 else ""
-    refit = PoolRefit(
-        shardings(read_shape(folder), training, generation), link, torch.float32, verify=True, bucket_bytes=limit
-    )
+    both = shardings(read_shape(folder), training, generation)
+    refit = PoolRefit(both, link, torch.float32, verify=True, identify=True, bucket_bytes=limit)
     try:
         assert refit(receiver, 1)
     except RuntimeError as error:
         said = str(error)
-    return Took(refit.plan, receiver.taken, counting.received, refit.peak_bytes, said, receiver.version)
+    return Took(refit.plan, receiver.taken, counting.received, refit.peak_bytes, said, receiver.version, refit.identity)
 
 
 def linked_only(folder: Path, meeting: Path, training: Layout, generation: Layout, limit: int) -> None:

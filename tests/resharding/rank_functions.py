@@ -80,6 +80,21 @@ def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | N
     return said
 
 
+def identities(folder: Path, layout: Layout, spoiled: int) -> list[str]:
+    """What weights are called: at first, in another engine, and when one rank has another bit in one of its shards."""
+    called = []
+    for changes in (False, False, True):
+        made = engine(folder, layout)
+        refit = Refit(shardings(made.shape, layout), made.groups, made, torch.float32, verify=True, identify=True)
+        if changes and made.groups.rank == spoiled:
+            with torch.no_grad():
+                shard = made.shard(next(iter(refit.regions.values())).weight)
+                shard.view(-1)[:1].view(torch.int32).bitwise_xor_(1)
+        assert refit(Receiver(), 1)
+        called.append(refit.identity)
+    return called
+
+
 @dataclass
 class Carried:
     """A refit on one rank: what came out, what it moved and what was alive, in bytes."""

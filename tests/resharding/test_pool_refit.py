@@ -58,6 +58,7 @@ def test_each_rank_gets_its_slices_and_nothing_else(
         (others(generation.size).run, rank_functions.take, *places),
     )
     full, shape, plan = load_file(folder / "model.safetensors"), read_shape(folder), took[0].plan
+    assert len({one.identity for one in took}) == 1 and took[0].identity
     for rank, (one, at) in enumerate(zip(took, generation.coordinates, strict=True)):
         assert one.said == "" and one.version == 1
         weights = {w.name: w for w in stage_weights(shape, generation.pipeline, at.pp)}

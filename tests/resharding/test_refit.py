@@ -6,7 +6,7 @@ import pytest
 
 from hybridflow.models import read_shape, table
 from hybridflow.parallel.layout import Layout
-from tests.conftest import GetModel
+from tests.conftest import GetModel, GetRanks
 from tests.resharding import rank_functions
 from tests.spmd import Ranks
 
@@ -24,3 +24,11 @@ def test_versions(ranks1: Ranks, tiny: GetModel) -> None:
         ("broken", None, None, 2),
         ("again", True, 2, n),
     ]
+
+
+@pytest.mark.parametrize("layout", [Layout(2), Layout(2, generation=(1, 1))], ids=["nothing travels", "all travels"])
+def test_weights_are_identified_alike_on_all_ranks(layout: Layout, ranks: GetRanks, tiny: GetModel) -> None:
+    """Whether they travel or not; and any bit of any of them shows on all."""
+    for spoiled in range(2):
+        first, other = ranks(2).run(rank_functions.identities, tiny(vocab=250), layout, spoiled)
+        assert first == other and first[0] == first[1] != first[2] and all(first)

@@ -89,7 +89,11 @@ class Run:
         self.progress = Progress()
         self.said: list[str] = []
         self.clock = WallClock()
-        self.recovery = Recovery(config, running, self.folder, self.progress, None, self.said.append, self.clock)
+        self.journaled: list[int] = []
+        journal: Any = SimpleNamespace(begin=lambda: self.journaled.append(self.meetings))
+        self.recovery = Recovery(
+            config, running, self.folder, self.progress, None, self.said.append, self.clock, journal
+        )
         self.failures: list[Callable[[], RoleError]] = []
         self.seen: list[tuple[int, int, int]] = []
 
@@ -132,6 +136,7 @@ def test_a_lost_pool_costs_its_step_only(run: Run) -> None:
     run.failures = [lambda: failure("rollout")]
     run.recovery.go_on(run.take_steps)
     assert run.restarts() == {"train": 0, "rollout": 1} and run.meetings == 1
+    assert run.journaled == [1], "new processes are told what is in the journal"
     assert run.seen == [(0, 0, 0), (1, 1, 1), (1, 1, 1)], "the step is made again as it was"
     assert [line["step"] for line in run.folder.metric_lines()] == [0, 1], "what it had written is gone"
     events = run.events()

@@ -1,0 +1,23 @@
+"""Plugin with a role that turns the rollout journal of the actor on its rank on and off, between two steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridflow.batch import Batch
+from hybridflow.dispatch import using
+from hybridflow.roles import Role, roles
+from hybridflow.workers import Worker
+
+
+@roles.register("journal_switch")
+class JournalSwitch(Role[Batch], Worker):
+    """Switch beside the actor."""
+
+    @using("one_to_all")
+    def switch(self, on: bool) -> Any:
+        """Let the actor here journal its rows and identify its weights, or do neither, as with `exact`."""
+        actor: Any = self.context.peers["actor"]
+        self._journal = getattr(self, "_journal", None) or actor.journal
+        actor.journal = self._journal if on else None
+        actor.refit._identify = on
