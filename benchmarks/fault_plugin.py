@@ -8,8 +8,10 @@ it happens, that holds the time.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,8 +33,7 @@ def _fail_once(self: Rank, request: Any, declared: Any, chunks: Sequence[Any]) -
         called = f"{request.role}.{request.method}"
         count = _calls[due, called] = _calls.get((due, called), -1) + 1
         if called == name and self._rank == int(rank) and count == int(number):
-            with open(mark_of(due), "x") as mark:
-                mark.write(str(time.time()))
+            happens_now(due)
             _happen(how)
     return _carried_out(self, request, declared, chunks)
 
@@ -42,15 +43,48 @@ def mark_of(number: int) -> str:
     return f"{os.environ[MARK]}.{number}"
 
 
+def happens_now(number: int = 0) -> bool:
+    """Mark that the fault of that number happens now; return whether it is the first time, in any process."""
+    try:
+        with open(mark_of(number), "x") as mark:
+            mark.write(str(time.time()))
+    except FileExistsError:
+        return False
+    return True
+
+
 def _raise() -> None:
     raise ZeroDivisionError("a fault that a benchmark asked for")
 
 
+def _wedge(stick: Callable[[], object]) -> None:
+    """Let vLLM's next forward pass in this process never return."""
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    GPUModelRunner.execute_model = lambda *_, **__: stick()
+
+
+def _wait_for_ever() -> None:
+    """Take a lock that nobody gives back; other threads of Python go on."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def _deadlock() -> None:
+    """Take a lock of C's twice, with the interpreter's lock: no thread of Python goes on, and no signal's handler."""
+    mutex = ctypes.create_string_buffer(64)
+    libc = ctypes.PyDLL(None)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+
+
 def _happen(how: str) -> None:
     if how in HOWS:
-        return HOWS[how]()
+        HOWS[how]()
+        return
     os.kill(os.getpid(), getattr(signal, how))
-    return time.sleep(0.2)  # a signal is delivered soon, not at once
+    time.sleep(0.2)  # a signal is delivered soon, not at once
 
 
 def _after_rows(act: Callable[[], None]) -> None:
@@ -72,6 +106,8 @@ HOWS: dict[str, Callable[[], None]] = {
     "wait": lambda: time.sleep(2.0),
     "wait_in_rows": lambda: _after_rows(lambda: time.sleep(2.0)),
     "die_in_rows": lambda: _after_rows(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "wedge": lambda: _wedge(_wait_for_ever),
+    "deadlock": lambda: _wedge(_deadlock),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.fault_runs import WITHIN_S, Result, Row, Runs, compared, is_whole, run_name, seconds_between
+from benchmarks.fault_runs import WITHIN_S, Ended, Result, Row, Runs, compared, is_whole, run_name, seconds_between
 
 # By layout and phase: the call in whose third making the fault happens, and on which rank.
 PHASES = {
@@ -25,11 +25,10 @@ PHASES = {
 }
 
 
-def lost_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
-    """Lose a rank: the run goes on, and makes what it would have made."""
-    ended = runs.run(run_name(name), layout, [fault])
+def recovered(ended: Ended, undisturbed: Ended) -> Result:
+    """Judge a run that had to go on after a failure, soon, and to make what it would have made."""
     told = ended.first("that it goes on after:")
-    found = compared(ended, runs.undisturbed(layout))
+    found = compared(ended, undisturbed)
     detect_s = seconds_between(ended.happened(), told)
     return {
         "pass": detect_s is not None and detect_s <= WITHIN_S and ended.status == 0 and is_whole(found),
@@ -40,6 +39,12 @@ def lost_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
         "told": ended.line("goes on after") or ended.last,
         "where": ended.line("new processes"),
     }
+
+
+def lost_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
+    """Lose a rank: it is named, and the run goes on."""
+    found = recovered(runs.run(run_name(name), layout, [fault]), runs.undisturbed(layout))
+    return {**found, "pass": found["pass"] and f" rank {fault.split(':')[2]} " in str(found["told"])}
 
 
 def raising_rank(name: str, layout: str, fault: str, runs: Runs) -> Result:
@@ -70,5 +75,5 @@ ROWS = (
     *(_lost(layout, phase, "SIGKILL") for layout, phases in PHASES.items() for phase in phases),
     _lost("colocated", "update", "SIGSTOP"),
     _lost("disaggregated", "generate", "SIGSTOP"),
-    _raising("colocated", "grade"),
+    *(_raising(layout, phase) for layout in PHASES for phase in ("generate", "grade", "update")),
 )

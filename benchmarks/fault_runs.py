@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fault_plugin import FAULT, MARK
 from hybridflow.cli import model
 
 WITHIN_S = 10.0
 LIMIT_S = 600.0  # of a run
+COMMAND = (sys.executable, "-m", "hybridflow")
 SETTINGS = (
     "experiment=addition", "plugins=[benchmarks.fault_plugin]", "trainer.steps=4",
     "trainer.save_every=1", "trainer.log_rollouts_every=1", "trainer.validation_prompts=64",
@@ -135,18 +137,26 @@ class Runs:
         faults: Sequence[str] = (),
         more: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        program: Sequence[str] = COMMAND,
+        forked: bool = True,
     ) -> Iterator[Running]:
         """Start a run in which these faults happen; after the block it does not go on.
 
         Args:
             more: settings. A run of a name that there was goes on from its checkpoint.
+            folder: that it is started in; None: that of all runs.
+            program: what starts it.
+            forked: ranks are forks of a process that has imported the engines; else they start as users' do.
         """
+        folder = folder or self.place
         mark = self.place / f"{name}.mark"
-        wanted = {FAULT: ",".join(faults), MARK: str(mark)} if faults else {}
+        wanted = {MARK: str(mark), **({FAULT: ",".join(faults)} if faults else {})}
+        forks = self.forks if forked else {}
         process = subprocess.Popen(
-            [sys.executable, "-m", "hybridflow", "train", f"run.name={name}", *SETTINGS, *LAYOUTS[layout], *more],
-            cwd=self.place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.forks, **wanted, **(environment or {})},
+            [*program, "train", f"run.name={name}", *SETTINGS, *LAYOUTS[layout], *more],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **forks, **wanted, **(environment or {})},
         )  # fmt: skip
         lines: list[tuple[float, str]] = []
         output = process.stdout
@@ -154,7 +164,7 @@ class Runs:
         reader = threading.Thread(target=self._read, args=(name, output, lines), daemon=True)
         reader.start()
         try:
-            yield Running(process, self.place / "runs" / name, mark, lines, reader)
+            yield Running(process, folder / "runs" / name, mark, lines, reader)
         finally:
             process.kill()
             process.wait()
@@ -173,11 +183,11 @@ class Runs:
         layout: str,
         faults: Sequence[str] = (),
         more: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
         limit_s: float = LIMIT_S,
+        **how: Any,
     ) -> Ended:
-        """Make one run from its start to its end."""
-        with self.started(name, layout, faults, more, environment) as running:
+        """Make one run from its start to its end; `how`: as `started` has it."""
+        with self.started(name, layout, faults, more, **how) as running:
             return running.end(limit_s)
 
     def undisturbed(self, layout: str, more: Sequence[str] = ()) -> Ended:

@@ -19,11 +19,16 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import fault_drivers, fault_ranks
+from benchmarks import fault_drivers, fault_endings, fault_hangs, fault_ranks
 from benchmarks.fault_runs import Result, Row, Runs
 from tests.forked_ranks import fork_server
 
-ROWS: tuple[Row, ...] = (*fault_ranks.ROWS, *fault_drivers.ROWS)
+ROWS: tuple[Row, ...] = (
+    *fault_ranks.ROWS,
+    *fault_drivers.ROWS,
+    *fault_hangs.ROWS,
+    *fault_endings.ROWS,
+)
 
 
 def made(row: Row, runs: Runs) -> Result:

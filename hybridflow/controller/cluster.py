@@ -23,7 +23,7 @@ from ray._raylet import AuthenticationTokenLoader
 
 from hybridflow import interrupt
 from hybridflow.config import temporary_folder
-from hybridflow.controller import search_path
+from hybridflow.controller import ray_services, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import logs
 from hybridflow.parallel import host_address
@@ -97,7 +97,8 @@ def cluster(
                     **options,
                 )
         try:
-            yield
+            with ray_services.watched():
+                yield
         finally:
             gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
             _leave()

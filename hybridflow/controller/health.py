@@ -16,7 +16,6 @@ from hybridflow.controller.call_record import CallRecord, late, named
 from hybridflow.controller.deadlines import Deadlines, OldestCallClock
 from hybridflow.controller.process_deaths import ending
 from hybridflow.controller.process_watch import PING_EVERY_S, STOPPED_LOOKS, ProcessWatch
-from hybridflow.errors import HybridFlowError
 from hybridflow.runtime.failure import Failure, FailureKind
 from hybridflow.runtime.process_state import innermost
 
@@ -66,8 +65,7 @@ class Health:
         if now < self._looked_at + PING_EVERY_S:
             return None
         self._looked_at = now
-        if lost := ray_services.problem():
-            raise HybridFlowError(lost)
+        ray_services.raise_if_lost()
         waiting = list(dict.fromkeys(records))
         problem = self._lost_process(waiting)
         if all(watch.counts.all_well() for _, watch in self._watches):

@@ -1,15 +1,124 @@
-"""Services of a cluster that this process started: what Ray itself would only tell after a minute."""
+"""Services of a cluster that this process started: what Ray itself would only tell after a minute.
+
+They are looked at on a thread of their own. Where the main thread waits for one that is stopped, as when rows are put
+into the store or an actor is ended, it looks at nothing any more, and no signal reaches it.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
 import ray
 
+from hybridflow.errors import HybridFlowError
+from hybridflow.observe import terminal
 from hybridflow.runtime.process_state import GONE, STOPPED, state_of
 
 NAMES = {"gcs_server": "head service", "raylet": "node service"}
+LOOK_EVERY_S = 1.0
 PATIENCE = 3  # looks at a service that is stopped
+UNHEARD = 3  # looks after a loss: the main thread hears of one within a second, unless it waits for the service itself
 
-_stopped_looks: dict[str, int] = {}
+
+class ServiceWatch:
+    """Looks after the services of one cluster.
+
+    Args:
+        pids: of the services, by name.
+        waits: tells whether the main thread waits in Ray.
+        give_up: ends this process, whose main thread would wait for a service that is lost.
+    """
+
+    def __init__(
+        self, pids: dict[str, int], waits: Callable[[], bool], give_up: Callable[[str], None]
+    ) -> None:  # fmt: skip
+        self._pids = pids
+        self._waits = waits
+        self._give_up = give_up
+        self._stopped_looks = dict.fromkeys(pids, 0)
+        self._unheard = 0
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look every so often, until `stop`."""
+        while not self._over.wait(LOOK_EVERY_S):
+            self.look()
+
+    def stop(self) -> None:
+        """Look no more: they are about to be ended."""
+        self._over.set()
+
+    def look(self) -> None:
+        """Look at each once more."""
+        for name, pid in self._pids.items():
+            stopped = state_of(pid) == STOPPED
+            self._stopped_looks[name] = self._stopped_looks[name] + 1 if stopped else 0
+        self._unheard = self._unheard + 1 if self.lost() and self._waits() else 0
+        if self._unheard > UNHEARD:
+            self._give_up(self.problem())
+            self.end_stopped()
+
+    def lost(self) -> dict[str, str]:
+        """Return what has become of services that are lost, by name."""
+        gone = {name: "has ended" for name, pid in self._pids.items() if state_of(pid) in GONE}
+        stopped = [name for name, looks in self._stopped_looks.items() if looks >= PATIENCE]
+        return gone | dict.fromkeys(stopped, "is stopped (SIGSTOP)")
+
+    def problem(self) -> str:
+        """Describe a service that is lost; empty if none is."""
+        for name, how in self.lost().items():
+            return (
+                f"ray: the cluster's {NAMES[name]} {name} (process {self._pids[name]}) {how}, and without it no "
+                "process can be started or found; a run of its own cluster ends with it. Give the same command "
+                "again: it goes on from its newest checkpoint, if it kept one (trainer.save_every)"
+            )
+        return ""
+
+    def end_stopped(self) -> None:
+        """End the services that stay stopped, so that what is asked of one fails, in place of waiting for ever."""
+        for name, looks in self._stopped_looks.items():
+            if looks >= PATIENCE:
+                with suppress(ProcessLookupError):
+                    os.kill(self._pids[name], signal.SIGKILL)
+
+
+def _main_thread_waits() -> bool:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return frame is not None and f"{os.sep}ray{os.sep}" in frame.f_code.co_filename
+
+
+def _end_process(why: str) -> None:
+    """Say why, and end: nothing that the main thread has to do before its end could be done without the service."""
+    terminal.complain(f"hybridflow: {why}")
+    _watch.end_stopped()
+    os._exit(HybridFlowError.exit_code)
+
+
+_watch = ServiceWatch({}, _main_thread_waits, _end_process)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Look after the services of the cluster in the block.
+
+    Raises HybridFlowError for whatever else is raised because one was lost.
+    """
+    global _watch
+    _watch = ServiceWatch(pids(), _main_thread_waits, _end_process)
+    threading.Thread(target=_watch.run, name="services of the cluster", daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, HybridFlowError):
+            _raise_if_lost(error)
+        raise
+    finally:
+        _watch.stop()
 
 
 def pids() -> dict[str, int]:
@@ -21,20 +130,16 @@ def pids() -> dict[str, int]:
 
 
 def lost() -> list[str]:
-    """Return the names of the services that have ended."""
-    return [name for name, pid in pids().items() if state_of(pid) in GONE]
+    """Return the names of the services that are lost."""
+    return list(_watch.lost())
 
 
-def problem() -> str:
-    """Describe a service that is not there any more; empty if all are."""
-    for name, pid in pids().items():
-        state = state_of(pid)
-        _stopped_looks[name] = _stopped_looks.get(name, 0) + 1 if state == STOPPED else 0
-        how = "has ended" if state in GONE else "is stopped (SIGSTOP)" if _stopped_looks[name] >= PATIENCE else ""
-        if how:
-            return (
-                f"ray: the cluster's {NAMES[name]} {name} (process {pid}) {how}, and without it no process can be "
-                "started or found; a run of its own cluster ends with it. Give the same command again: it goes on from "
-                "its newest checkpoint, if it kept one (trainer.save_every)"
-            )
-    return ""
+def raise_if_lost() -> None:
+    """Raise HybridFlowError if a service is not there any more."""
+    _raise_if_lost(None)
+
+
+def _raise_if_lost(cause: Exception | None) -> None:
+    if lost := _watch.problem():
+        _watch.end_stopped()  # to leave the cluster would wait for them
+        raise HybridFlowError(lost) from cause

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import ray
 
 from hybridflow import interrupt
+from hybridflow.controller import ray_services
 from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
@@ -262,7 +263,11 @@ class Supervisor(Renamed):
             self._finished.setdefault(record.step, []).append(record)
 
     def _fail(self, noticed: Failure) -> NoReturn:
-        """Gather what else has failed by now, and leave what follows from it to the policy."""
+        """Gather what else has failed by now, and leave what follows from it to the policy.
+
+        Raises HybridFlowError if a service of the cluster is lost: ranks are, soon after their node's.
+        """
+        ray_services.raise_if_lost()
         failures = [noticed]
         others = list(self._under_way)
         ready, _ = ray.wait(others, num_returns=len(others), timeout=GRACE_S) if others else ([], [])

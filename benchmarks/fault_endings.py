@@ -1,0 +1,102 @@
+"""Rows of `benchmarks.faults`: a run is told to stop, or loses its cluster; the same command then goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks.fault_runs import (
+    WITHIN_S,
+    Ended,
+    Result,
+    Row,
+    Running,
+    Runs,
+    compared,
+    is_whole,
+    run_name,
+    seconds_between,
+)
+from hybridflow.tasks.grading_guard import descendants
+
+FAULT = "actor.update_actor:6:1:wait"  # in the second step
+LAYOUT = "colocated"
+
+
+def ended_and_resumed(
+    name: str, act: Callable[[Running], None], status: int, told: str, runs: Runs
+) -> Result:  # fmt: skip
+    """Let something end the run in its second step; the same command then makes what it would have made.
+
+    Args:
+        status: that it must end with.
+        told: words that its last line must have.
+    """
+    with runs.started(run_name(name), LAYOUT, [FAULT]) as running:
+        at = running.wait_for_fault()
+        act(running)
+        ended = running.end(limit_s=90)
+    resumed = runs.run(run_name(name), LAYOUT)
+    found = compared(resumed, runs.undisturbed(LAYOUT))
+    ends_s = seconds_between(at, ended.at)
+    well = ended.status == status and told in ended.last and not ended.first("Traceback")
+    goes_on = resumed.status == 0 and resumed.first("resuming from step") is not None and is_whole(found)
+    return {
+        "pass": well and goes_on and ends_s is not None and ends_s <= WITHIN_S,
+        "detect_s": seconds_between(at, _first_word(ended, told)),
+        "ends_s": ends_s,
+        "status": ended.status,
+        "resumed_status": resumed.status,
+        **found,
+        "told": ended.last,
+    }
+
+
+def _first_word(ended: Ended, told: str) -> float | None:
+    """Return when the run first spoke of what happened to it."""
+    interrupted = ended.first("interrupted by")
+    return interrupted if interrupted is not None else ended.first(told)
+
+
+def to_driver(running: Running) -> None:
+    """Send SIGTERM to the driver."""
+    running.process.send_signal(signal.SIGTERM)
+
+
+def to_group(running: Running) -> None:
+    """Send SIGTERM to every process of the run's group, as `timeout` does."""
+    os.killpg(running.process.pid, signal.SIGTERM)
+
+
+def to_service(program: str, number: signal.Signals, running: Running) -> None:
+    """Send a signal to a service of the run's cluster."""
+    for pid in descendants(running.process.pid):
+        if Path(f"/proc/{pid}/comm").read_text().strip() == program:
+            os.kill(pid, number)
+            return
+    raise AssertionError(f"the run has no process {program}")
+
+
+def _lost_service(program: str, number: signal.Signals, said: str) -> Row:
+    name = f"{LAYOUT}: {number.name} of {program}"
+    told = f"{program} (process "
+    act = partial(to_service, program, number)
+    return Row(name, partial(ended_and_resumed, name, act, 1, told))
+
+
+def _told_to_stop(who: str, act: Callable[[Running], None]) -> Row:
+    name = f"{LAYOUT}: SIGTERM to {who}"
+    return Row(name, partial(ended_and_resumed, name, act, 75, "this goes on from there: "))
+
+
+ROWS = (
+    _told_to_stop("the driver", to_driver),
+    _told_to_stop("every process", to_group),
+    _lost_service("gcs_server", signal.SIGKILL, "has ended"),
+    _lost_service("raylet", signal.SIGKILL, "has ended"),
+    _lost_service("gcs_server", signal.SIGSTOP, "is stopped"),
+    _lost_service("raylet", signal.SIGSTOP, "is stopped"),
+)
