@@ -103,10 +103,10 @@ class Malformed(StrEnum):
 
 
 class FullDisk(StrEnum):
-    """Policy for a checkpoint that the disk has no room for. Those from before stay whole in any case."""
+    """Policy for what the disk of the run folder has no room for. Checkpoints from before stay whole in any case."""
 
     stop = "stop"  # the run ends, and says so
-    go_on = "go_on"  # it warns and goes on, without that checkpoint
+    go_on = "go_on"  # it warns and goes on, without that checkpoint; lines of metrics wait for room
 
 
 class Device(StrEnum):
@@ -185,7 +185,7 @@ class TrainerConfig:
     grace_s: Annotated[float, Bounds(at_least=0, at_most=31536000)] = 20.0
     save_every: NotNegativeInt = 0  # steps between checkpoints, and one at the end; 0: none
     keep_last: Count = 2  # checkpoints that are kept
-    full_disk: FullDisk = FullDisk.stop  # what becomes of the run if a checkpoint finds no room: stop, go_on
+    full_disk: FullDisk = FullDisk.stop  # what becomes of the run if the disk of its folder takes no more: stop, go_on
     keep_best: str = ""  # the metric of validations by which the best checkpoint is kept too; of a loss the smallest
     resume: str = "auto"  # auto: from this run's newest checkpoint, if any; never; or the path of a checkpoint
 

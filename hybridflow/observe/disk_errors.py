@@ -32,6 +32,9 @@ def writing(path: Path) -> Iterator[None]:
     except (HybridFlowError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # torch's CheckpointException is no Exception
+        known = next((link for link in chain(error) if isinstance(link, DiskError)), None)
+        if known is not None:  # of another rank
+            raise known from error
         if isinstance(error, OSError) and error.errno is not None:  # and not in words of ours, of what is read
             trouble: OSError | None = error
         else:

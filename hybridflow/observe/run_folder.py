@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from hybridflow.errors import ConfigError
 from hybridflow.json_file import read_object
 from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.line_file import LineFile, size_of
 from hybridflow.observe.plain_json import as_json
 from hybridflow.observe.run_lock import PRIVATE
 from hybridflow.observe.secret_values import redacted
@@ -35,6 +36,22 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
+        self._metrics = LineFile(self.path / "metrics.jsonl")
+        self._events = LineFile(self.path / "events.jsonl")
+
+    def wait_for_room(self, say: Callable[[str], None]) -> None:
+        """From now on, let lines of metrics and events wait in memory while the disk takes no more.
+
+        Args:
+            say: what is told of it.
+        """
+        for file in (self._metrics, self._events):
+            file.wait_for_room(say)
+
+    def close(self) -> None:
+        """Write lines that wait, or tell that they are lost."""
+        for file in (self._metrics, self._events):
+            file.close()
 
     @property
     def rollouts(self) -> Path:
@@ -80,9 +97,7 @@ class RunFolder:
 
     def log(self, metrics: Mapping[str, object]) -> None:
         """Append a line to `metrics.jsonl`. A metric that is not finite is null there."""
-        file = self.path / "metrics.jsonl"
-        with writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(as_json(metrics) + "\n")
+        self._metrics.add(as_json(metrics))
 
     def metric_lines(self) -> list[dict[str, Any]]:
         """Read `metrics.jsonl`; a line that a killed run has left half, or that was edited, is left out."""
@@ -90,9 +105,7 @@ class RunFolder:
 
     def event(self, event: str, **facts: object) -> None:
         """Append a line to `events.jsonl`, which a resumed run goes on with: nothing of it is ever cut off."""
-        file = self.path / "events.jsonl"
-        with writing(file), file.open("a", encoding="utf-8") as stream:
-            stream.write(redacted(as_json({"time": now(), "event": event, **facts})) + "\n")
+        self._events.add(redacted(as_json({"time": now(), "event": event, **facts})))
 
     def events(self) -> list[dict[str, Any]]:
         """Read `events.jsonl`; a line that a killed run has left half is left out."""
@@ -145,15 +158,25 @@ class RunFolder:
         return aside
 
     def sizes(self, *, synced: bool = True) -> dict[str, int]:
-        """Return the bytes that each file which grows line by line has now; if `synced`, they have reached the disk."""
-        size = _flushed_size if synced else _size
-        return {file.relative_to(self.path).as_posix(): size(file) for file in self._growing()}
+        """Return the bytes that each file which grows line by line has now; if `synced`, they have reached the disk.
+
+        Raises DiskError if `synced` and lines that wait still find no room.
+        """
+        if synced:
+            self._metrics.write_waiting()
+        files = self._growing()
+        for file in files if synced else ():
+            _flush(file)
+        sizes = {file.relative_to(self.path).as_posix(): size_of(file) for file in files}
+        if self._metrics.size:
+            sizes[self._metrics.path.name] = self._metrics.size
+        return sizes
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise ConfigError if a file has become shorter than `sizes` gave."""
         for name, size in sizes.items():
             file = self.path / name
-            now = file.stat().st_size if file.exists() else 0
+            now = self._metrics.size if file == self._metrics.path else size_of(file)
             if now < size:
                 raise ConfigError(
                     f"{file} has {now} bytes, and had {size} when the checkpoint was made: put it back, or go on "
@@ -166,18 +189,18 @@ class RunFolder:
         Raises ConfigError, before anything is changed, if a file has become shorter.
         """
         self.check_sizes(sizes)
+        self._metrics.truncate(sizes.get(self._metrics.path.name, 0))
         for file in self._growing():
             name = file.relative_to(self.path).as_posix()
-            with writing(file):
-                if name in sizes:
+            if name not in sizes:
+                file.unlink()
+            elif file != self._metrics.path:
+                with writing(file):
                     os.truncate(file, sizes[name])
-                else:
-                    file.unlink()
 
     def _growing(self) -> list[Path]:
-        return sorted(
-            [*self.path.glob("metrics.jsonl"), *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")]
-        )
+        metrics = self.path.glob(self._metrics.path.name)
+        return sorted([*metrics, *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")])
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
@@ -191,14 +214,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict)]
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size
-
-
-def _flushed_size(file: Path) -> int:
+def _flush(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-        return os.fstat(stream.fileno()).st_size
 
 
 def now() -> str:

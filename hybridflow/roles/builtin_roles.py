@@ -46,7 +46,11 @@ class TrainedRole(Role[RowsT]):
 
     @using("one_to_all")
     def save_checkpoint(self, folder: str) -> Any:
-        """Write weights, optimizer, schedule and random states to a new folder; every rank writes its part."""
+        """Write weights, optimizer, schedule and random states to a new folder; every rank writes its part.
+
+        A rank whose disk takes no more may give the DiskError instead of raising it: it is as it was before, and the
+        run goes on if `trainer.full_disk` says so. The others must not wait for it.
+        """
         raise NotImplementedError
 
     @using("one_to_all")

@@ -27,6 +27,7 @@ class Answers:
         right_grade: the smallest grade that is right.
         keys: what each answer comes to; equal ones are the same vote of a majority. Empty: nobody votes.
         sources: where each question is from; empty: they have no sources.
+        unwritten: answers that the disk had no room for.
     """
 
     grades: np.ndarray
@@ -34,6 +35,7 @@ class Answers:
     right_grade: float
     keys: Sequence[str] = ()
     sources: Sequence[str] = ()
+    unwritten: int = 0
 
     def __post_init__(self) -> None:
         assert self.samples >= 1 and len(self.grades) % self.samples == 0, (len(self.grades), self.samples)

@@ -7,7 +7,6 @@ import shutil
 import traceback
 from math import prod
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from hybridflow.algorithms import Algorithm
@@ -27,15 +26,13 @@ from hybridflow.trainer.resume import CONFIG, versions
 from hybridflow.trainer.saved_state import STATE, SavedState
 
 
-def save(config: Config, running: Running, folder: RunFolder, progress: Progress) -> float:
-    """Save after a step; the seconds that it took.
+def save(config: Config, running: Running, folder: RunFolder, progress: Progress) -> None:
+    """Save after a step.
 
     The ranks and this process must see one file system.
 
-    Raises DiskError if there is no room, before any rank begins where that can be told; RoleError if a role fails. Then
-    nothing was committed.
+    Raises DiskError if there is no room, before any rank begins where that can be told; RoleError if a role fails.
     """
-    start = perf_counter()
     checkpoints = Checkpoints(folder.checkpoints)
     refuse_without_room(folder, sum(saved_bytes(config, role) for role in with_models(config, trained(running))))
     with writing(folder.checkpoints):
@@ -47,7 +44,6 @@ def save(config: Config, running: Running, folder: RunFolder, progress: Progress
             checkpoints.abandon(progress.steps)
             raise
         checkpoints.keep(config.trainer.keep_last, best=progress.best_steps)
-    return perf_counter() - start
 
 
 def refuse_without_room(folder: RunFolder, size: int) -> None:
@@ -69,9 +65,11 @@ def saved_bytes(config: Config, role: str) -> int:
 
 def _write(config: Config, running: Running, folder: RunFolder, progress: Progress, path: Path) -> None:
     """Everything of a checkpoint into its folder."""
-    for role in trained(running):
-        running.groups[role].save_checkpoint(str(path / role))
-    running.supervisor.wait_all()  # until all have written
+    calls = [running.groups[role].save_checkpoint(str(path / role)) for role in trained(running)]
+    running.supervisor.wait_all()  # until all have written, or given up
+    given = [report.value for call in calls for report in call.metadata()]
+    if full := [value for value in given if isinstance(value, DiskError)]:
+        raise full[0]
     state = SavedState(progress, running.algorithm.state(), folder.sizes())
     (path / STATE).write_text(json.dumps(state.to_json(), indent=1), encoding="utf-8")
     (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")

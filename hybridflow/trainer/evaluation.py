@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, FullDisk
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
@@ -58,6 +58,8 @@ def evaluate(config: Config, model: str) -> Evaluation:
     Raises ConfigError if the rows cannot be used, HybridFlowError if more grades fail than may, RoleError if a role
     fails.
     """
+    # Its answers are what it is for.
+    config = replace(config, trainer=replace(config.trainer, full_disk=FullDisk.stop))
     live = Live()
     folder = RunFolder(run_folder_checks.folder_of(config))
     with locked(folder.path), ExitStack() as stack:

@@ -112,6 +112,7 @@ def _take_steps(
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             for line in told(metrics):
                 outputs.say(f"step {progress.steps}: {line}")
+            _tell_unwritten(metrics.get("rollout/unwritten_rows", 0), "rows", progress, outputs)
             _take_in(config, running.algorithm, metrics, progress, outputs.say)
             nonfinite.end_if_too_many(progress, settings.max_nonfinite_updates, rollout, outputs.folder.nonfinite)
             for watch in watches:
@@ -151,15 +152,21 @@ def _saves(settings: TrainerConfig, progress: Progress) -> bool:
 def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
     """Save. Raises DiskError if there is no room, unless the run is to go on without this checkpoint."""
     outputs.clock.enter(Spent.saves)
+    begin = perf_counter()
     try:
-        seconds = checkpoint.save(config, running, outputs.folder, progress)
+        checkpoint.save(config, running, outputs.folder, progress)
     except DiskError as error:
         if config.trainer.full_disk is FullDisk.stop:
             raise
         outputs.clock.enter(Spent.other)
-        outputs.say(f"warning: step {progress.steps} is not saved: {error}")
-        return
+        if progress.steps not in Checkpoints(outputs.folder.checkpoints).steps():
+            outputs.say(f"warning: step {progress.steps} is not saved: {error}")
+            outputs.folder.event("unsaved", step=progress.steps, error=str(error))
+            return
+        # It was committed before names were given and older ones removed.
+        outputs.say(f"warning: step {progress.steps} is saved, but {error}")
     outputs.clock.enter(Spent.other)
+    seconds = perf_counter() - begin
     if outputs.journal:
         outputs.journal.clear()
     outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
@@ -284,5 +291,16 @@ def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs
     outputs.sinks.log_validation(progress.steps, found)
     outputs.folder.event("validation", step=progress.steps, **found)
     outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
+    unwritten = sum(value for name, value in found.items() if name.endswith("unwritten_rows"))
+    _tell_unwritten(unwritten, "answers", progress, outputs)
     if metric := config.trainer.keep_best:
         progress.compare_best(metric, found)
+
+
+def _tell_unwritten(number: float, what: str, progress: Progress, outputs: Outputs) -> None:
+    """Tell that rows were learned from, or judged, which the disk had no room for."""
+    if number:
+        outputs.say(
+            f"warning: step {progress.steps}: {number:.0f} {what} are not written: there is no room for them in "
+            f"{outputs.folder.path}"
+        )

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.trainer.progress import Progress
 
 
@@ -26,12 +26,15 @@ def end_if_too_many(progress: Progress, limit: int, rollout: BatchRef, folder: P
         if learning.nonfinite_in_a_row < limit:
             continue
         file = folder / f"step-{progress.steps:06d}.safetensors"
-        write_rows(rollout.get(), file)
+        try:
+            write_rows(rollout.get(), file)
+            rows = f"the rows of this step are in {file}. Look there for numbers that are not finite"
+        except DiskError as error:  # which is not what the run ends by
+            rows = f"the rows of this step cannot be written ({error}). Look for numbers that are not finite"
         raise HybridFlowError(
             f"step {progress.steps}: the gradients of the last {learning.nonfinite_in_a_row:.0f} updates of the {role} "
-            f"were not finite, on all ranks alike these were skipped; the rows of this step are in {file}. Look there "
-            f"for numbers that are not finite, lower {role}.optimizer.lr, or allow more by "
-            "trainer.max_nonfinite_updates"
+            f"were not finite, on all ranks alike these were skipped; {rows}, lower "
+            f"{role}.optimizer.lr, or allow more by trainer.max_nonfinite_updates"
         )
 
 

@@ -14,7 +14,7 @@ from hybridflow import interrupt
 from hybridflow.algorithms import algorithms
 from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
 from hybridflow.errors import ConfigError, DataError, HybridFlowError, Stopped, before_the_start, counted
 from hybridflow.observe import logs
@@ -133,6 +133,9 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         journal = JournalFolder(config, folder, running.groups, live.say)
         journal.begin()
         learner = running.algorithm.learner
+        if config.trainer.full_disk is FullDisk.go_on:
+            folder.wait_for_room(live.say)
+            stack.callback(folder.close)
         stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
         pools = {name: round(pool.start_s, 3) for name, pool in running.pools.items()}
         facts = {"seconds": round(clock.elapsed(), 3), "pools": pools}

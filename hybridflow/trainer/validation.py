@@ -19,6 +19,7 @@ from hybridflow.tasks.chosen_graders import accuracy_grader, asked
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
+from hybridflow.workers.reward import UNWRITTEN
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def validate(config: Config, running: Running, sets: Sequence[HeldOut], *, step:
         if judged(running.algorithm) == "pairs":
             found = _of_pairs(config, running, one)
         else:
-            found = statistics(graded_answers(config, running, one, step=step, folder=folder / one.name))
+            answers = graded_answers(config, running, one, step=step, folder=folder / one.name)
+            found = statistics(answers)
+            found |= {"unwritten_rows": answers.unwritten} if answers.unwritten else {}
         measured |= {f"{one.name}/{name}" if one.name else name: value for name, value in found.items()}
     return measured
 
@@ -78,11 +81,13 @@ def graded_answers(config: Config, running: Running, held_out: HeldOut, *, step:
     keys = grader.compute_answer_key(answers).get().dense("answer_key") if settings.validation_samples > 1 else ()
     if settings.log_answers:
         grader.log_rollouts(answers, step=step, folder=str(folder))
-    problem = too_many_failed(config, running.supervisor.collect_metrics())
+    metrics = running.supervisor.collect_metrics()
+    problem = too_many_failed(config, metrics)
     if problem is not None:
         raise HybridFlowError(f"validation: {problem}")
     grades = _accuracy_grades(config, answers)
-    return Answers(grades, settings.validation_samples, config.reward.right_grade, list(keys), sources)
+    unwritten = int(metrics.get(UNWRITTEN, 0))
+    return Answers(grades, settings.validation_samples, config.reward.right_grade, list(keys), sources, unwritten)
 
 
 def _accuracy_grades(config: Config, answers: BatchRef) -> np.ndarray:

@@ -21,7 +21,7 @@ from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
 from hybridflow.losses.options import with_options
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.models import Head
-from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
 from hybridflow.roles import TrainedRole
@@ -216,9 +216,13 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
     def restore(self, state: dict[str, Any]) -> None:
         """Take in what `state` gave."""
 
-    def save_checkpoint(self, folder: str) -> None:
-        with writing(Path(folder)), self.model_loaded(learns=True) as engine:
-            engine.save(Path(folder), self.state())
+    def save_checkpoint(self, folder: str) -> DiskError | None:
+        try:
+            with writing(Path(folder)), self.model_loaded(learns=True) as engine:
+                engine.save(Path(folder), self.state())
+        except DiskError as error:  # given, not raised: nothing is wrong with this rank
+            return error
+        return None
 
     def load_checkpoint(self, folder: str) -> None:
         with self.model_loaded(learns=True) as engine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,19 @@ import numpy as np
 
 from hybridflow.batch import Batch
 from hybridflow.batch.columns import Column
-from hybridflow.observe.disk_errors import writing
+from hybridflow.config.schema import FullDisk
+from hybridflow.observe.disk_errors import DiskError, writing
+from hybridflow.observe.line_file import appending
 from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
 from hybridflow.tasks.chosen_graders import accuracy_grader, asked, grades_source, weights
 from hybridflow.workers.grading_worker import GradingWorker
 from hybridflow.workers.rollout_entries import other_entries, our_entries
 from hybridflow.workers.worker import Context, workers
+
+log = logging.getLogger(__name__)
+
+UNWRITTEN = "rollout/unwritten_rows"  # that the disk had no room for, where the run goes on all the same
 
 
 @workers.register("reward")
@@ -63,21 +71,32 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
 
     def log_rollouts(self, rollout: Batch, *, step: int, folder: str) -> None:
         path = Path(folder)
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
+        file = path / f"rank{self.context.rank}.jsonl"
+        try:
+            with writing(path):
+                path.mkdir(parents=True, exist_ok=True)
+            with appending(file) as stream:
+                for line in self._lines(rollout, step):
+                    # Half of a surrogate pair, which UTF-8 does not have, is written as JSON's own escape.
+                    stream.write(f"{as_json(line, ensure_ascii=False)}\n".encode(errors="backslashreplace"))
+        except DiskError as error:
+            if self.context.config.trainer.full_disk is FullDisk.stop:
+                raise
+            log.info("step %d: rows are not written: %s", step, error)
+            self.context.metrics.total(UNWRITTEN, len(rollout))
+
+    def _lines(self, rollout: Batch, step: int) -> Iterator[dict[str, Any]]:
+        """Yield what is written of each row."""
         prompts = self.texts(rollout, "prompt_ids")
         responses = self.texts(rollout, "response_ids")
-        into = path / f"rank{self.context.rank}.jsonl"
-        # Half of a surrogate pair, which UTF-8 does not have, is written as JSON's own escape.
-        with writing(path), into.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-                line: dict[str, Any] = {"step": step, "prompt": prompt, "response": response}
-                if "rejected_ids" in rollout:
-                    line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
-                line |= our_entries(rollout, row)
-                line |= self._own_entries(rollout, row)
-                line |= {name: entry for name, entry in other_entries(rollout, row).items() if name not in line}
-                file.write(as_json(line, ensure_ascii=False) + "\n")
+        for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+            line: dict[str, Any] = {"step": step, "prompt": prompt, "response": response}
+            if "rejected_ids" in rollout:
+                line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
+            line |= our_entries(rollout, row)
+            line |= self._own_entries(rollout, row)
+            line |= {name: entry for name, entry in other_entries(rollout, row).items() if name not in line}
+            yield line
 
     def _own_entries(self, rollout: Batch, row: int) -> dict[str, Any]:
         """Return what each of `reward.graders` gave for a row, and its values of tokens.

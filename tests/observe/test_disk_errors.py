@@ -6,13 +6,14 @@ import errno
 import os
 import resource
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.disk_errors import DiskError, writing
 
 
 def test_an_error_without_a_path(tmp_path: Path) -> None:
@@ -61,3 +62,13 @@ def test_what_is_not_of_the_disk_stays_as_it_is(tmp_path: Path, error: BaseExcep
     with pytest.raises(type(error)) as found, writing(tmp_path):
         raise error
     assert found.value is error
+
+
+def test_what_another_rank_found_is_told_as_it_is(tmp_path: Path) -> None:
+    class RanksError(BaseException):
+        """As torch's CheckpointException, which carries what was raised on each rank."""
+
+        failures: ClassVar = {1: (DiskError("No space left on device: /there"), "its stack")}
+
+    with pytest.raises(DiskError, match=r"^No space left on device: /there$"), writing(tmp_path):
+        raise RanksError

@@ -10,9 +10,14 @@ from typing import Any
 import pytest
 
 from hybridflow.config.schema import Config, FullDisk
+from hybridflow.controller import Supervisor
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.placement import Placement
+from hybridflow.roles import ActorRole
+from hybridflow.runtime.messages import Report
 from hybridflow.trainer import checkpoint, loop
+from hybridflow.trainer.build import Running
 from hybridflow.trainer.goodput import WallClock
 from hybridflow.trainer.progress import Progress
 from tests.conftest import GetModel
@@ -42,7 +47,7 @@ def test_the_run_ends_or_goes_on(policy: FullDisk, tmp_path: Path, monkeypatch: 
     config = Config()
     config.trainer.full_disk = policy
     said: list[str] = []
-    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock())
+    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock(), journal=None)
     running: Any = None
     if policy is FullDisk.stop:
         with pytest.raises(DiskError):
@@ -51,3 +56,72 @@ def test_the_run_ends_or_goes_on(policy: FullDisk, tmp_path: Path, monkeypatch: 
     else:
         loop._save(config, running, outputs, Progress(steps=3))
         assert said == ["warning: step 3 is not saved: No space left on device: there"]
+        assert '"unsaved", "step": 3' in (tmp_path / "events.jsonl").read_text()
+
+
+def running_that_gives(*values: object) -> Running:
+    """A run with an actor each of whose ranks gives one of these when it is asked to save."""
+    interface: Any = ActorRole
+    reports = [Report(value=value) for value in values]
+    actor = SimpleNamespace(interface=interface, save_checkpoint=lambda _: SimpleNamespace(metadata=lambda: reports))
+    algorithm: Any = SimpleNamespace(state=dict)
+    groups: Any = {"actor": actor}
+    return Running(algorithm, groups, {}, Placement((), ()), Supervisor())
+
+
+def test_a_rank_without_room_ends_the_save_and_leaves_the_run(
+    tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker of somebody else's gives besides is no trouble."""
+    config = Config()
+    config.actor.model.path = str(tiny())
+    config.trainer.full_disk = FullDisk.go_on
+    said: list[str] = []
+    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock(), journal=None)
+    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    full = DiskError("No space left on device: there")
+    for step, values in enumerate([(None, "folder"), (None, full), (None, None)], 1):
+        loop._save(config, running_that_gives(*values), outputs, Progress(steps=step))
+    assert said[1] == "warning: step 2 is not saved: No space left on device: there" and len(said) == 3
+    assert sorted(entry.name for entry in outputs.folder.checkpoints.iterdir()) == [
+        "LATEST",
+        "step-000001",
+        "step-000003",
+    ]
+
+
+def test_a_checkpoint_whose_name_finds_no_room_is_there(
+    tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config()
+    config.actor.model.path = str(tiny())
+    config.trainer.full_disk = FullDisk.go_on
+    said: list[str] = []
+    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock(), journal=None)
+    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/LATEST.tmp").symlink_to("/dev/full")
+    loop._save(config, running_that_gives(None), outputs, Progress(steps=1))
+    assert said[0] == f"warning: step 1 is saved, but No space left on device: {tmp_path}/checkpoints"
+    assert said[1].startswith("saved step 1 in ")
+
+
+def test_no_checkpoint_counts_on_lines_that_wait_for_room(
+    tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config()
+    config.actor.model.path = str(tiny())
+    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    folder = RunFolder(tmp_path)
+    folder.wait_for_room(lambda _: None)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    folder.log({"step": 0})
+    between = folder.sizes(synced=False)
+    folder.log({"step": 1})
+    with pytest.raises(DiskError, match=rf"^No space left on device: {tmp_path}/metrics\.jsonl$"):
+        checkpoint.save(config, running_that_gives(None), folder, Progress(steps=1))
+    folder.truncate_to(between)  # as after the loss of a rank: the second is made again
+    (tmp_path / "metrics.jsonl").unlink()
+    checkpoint.save(config, running_that_gives(None), folder, Progress(steps=1))
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 0}\n'
+    assert folder.sizes() == between

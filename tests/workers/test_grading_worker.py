@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, FullDisk
 from hybridflow.dispatch import methods, with_columns
+from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import RewardRole
@@ -23,6 +24,7 @@ from hybridflow.workers import Context
 from hybridflow.workers.cost import CostWorker
 from hybridflow.workers.reward import RewardWorker
 from hybridflow.workers.row_grades import token_at
+from tests.small_disk import room_for
 from tests.tasks import child_graders  # noqa: F401  registers the graders
 
 pytestmark = pytest.mark.processes
@@ -172,3 +174,19 @@ def test_a_deadline_is_told_with_its_key(make: Make) -> None:
         worker.compute_cost(build_rows("12"))
     worker = make(CostWorker, grader="sleeps", grader_deadline_s=0.3, max_failed_share=1.0)
     assert np.isnan(worker.compute_cost(build_rows("12")).dense("costs")).all()
+
+
+def test_rows_that_find_no_room_end_the_run_or_are_counted(make: Make, tmp_path: Path) -> None:
+    worker = make(RewardWorker)
+    file = tmp_path / "rollouts/rank0.jsonl"
+    rows = build_rows("12", "7")
+    worker.log_rollouts(rows, step=0, folder=str(file.parent))
+    before = file.read_text()
+    with room_for(len(before) + 40):
+        with pytest.raises(DiskError, match=f"^File too large: {file}$"):
+            worker.log_rollouts(rows, step=1, folder=str(file.parent))
+        assert file.read_text() == before
+        worker.context.config.trainer.full_disk = FullDisk.go_on
+        worker.log_rollouts(rows, step=1, folder=str(file.parent))
+        assert file.read_text() == before
+        assert worker.context.metrics["rollout/unwritten_rows"] == 2.0

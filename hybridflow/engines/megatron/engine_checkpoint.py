@@ -12,7 +12,7 @@ times a step, and the names of a parameter's parts depend on the layout.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing import ShardedTensor
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
 from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.serialization import get_default_save_common_strategy
+from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
 from megatron.core.dist_checkpointing.strategies.base import SaveShardedStrategy
 from megatron.core.dist_checkpointing.strategies.torch import MCoreSavePlanner, mcore_to_pyt_state_dict
 from torch import Tensor, nn
 from torch.distributed import checkpoint as torch_checkpoint
+from torch.distributed.checkpoint.utils import _DistWrapper
 
 from hybridflow.engines.megatron import rng_states, saved_index
 from hybridflow.engines.megatron.local_weights import LocalWeights
@@ -34,10 +38,25 @@ from hybridflow.engines.megatron.saved_index import TENSORS
 from hybridflow.json_file import read_object
 from hybridflow.models import Weight
 from hybridflow.models.weight_files import Slice
+from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.platform import platform
 
 STATE = "state.json"
 KINDS = {"weights": "main", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}  # folder name: name in `OptimizerShard`
+
+
+class DiskWriter(torch_checkpoint.FileSystemWriter):
+    """Torch's writer, whose trouble with the disk is known where it happens: of what led to it, peers are not told."""
+
+    def write_data(self, *arguments: Any, **options: Any) -> Any:
+        """Write this rank's file. Raises DiskError if there is no room."""
+        with writing(Path(self.path)):
+            return super().write_data(*arguments, **options)
+
+    def finish(self, *arguments: Any, **options: Any) -> None:
+        """Write the index. Raises DiskError if there is no room."""
+        with writing(Path(self.path)):
+            super().finish(*arguments, **options)
 
 
 class OneProcess(SaveShardedStrategy):
@@ -55,29 +74,51 @@ class OneProcess(SaveShardedStrategy):
         shards: list[ShardedTensor] = list(nested_values(sharded_state_dict))
         torch_checkpoint.save(
             mcore_to_pyt_state_dict({shard.key: [shard] for shard in shards}),
-            storage_writer=torch_checkpoint.FileSystemWriter(checkpoint_dir, thread_count=1, sync_files=True),
+            storage_writer=DiskWriter(checkpoint_dir, thread_count=1, sync_files=True),
             planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
         )
 
 
 def save(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path, extra: Mapping[str, Any]) -> None:
-    """Write `folder`; all ranks call it, and see one file system.
+    """Write `folder`; all ranks call it, and see one file system. If that fails on one of them, it raises on all.
 
     Args:
         extra: what else belongs to this role; plain JSON, alike on all ranks.
     """
-    if dist.get_rank() == 0:
-        (folder / TENSORS).mkdir(parents=True)
-    dist.barrier()
+    first = dist.get_rank() == 0
+    _on_all("make its folder", folder, lambda: (folder / TENSORS).mkdir(parents=True) if first else None)
     steps = _steps(weights, optimizer)
-    shards = {shard.key: shard for kind in _kinds(steps) for shard in _to_save(weights, optimizer, kind)}
+    _save_tensors(
+        {shard.key: shard for kind in _kinds(steps) for shard in _to_save(weights, optimizer, kind)}, folder / TENSORS
+    )
+    state = {"optimizer_steps": steps, "schedule_steps": optimizer.schedule.num_steps, "extra": dict(extra)}
+
+    def save_rest() -> None:
+        rng_states.save(_rng_file(folder))
+        if first:
+            (folder / STATE).write_text(json.dumps({**state, "ranks": dist.get_world_size()}, indent=1))
+
+    _on_all("save the rest", folder, save_rest)
+
+
+def _save_tensors(shards: dict[str, ShardedTensor], folder: Path) -> None:
+    """Write the files that `dist_checkpointing.save` writes; there, ranks wait forever for a first one that fails."""
+    sharded, common = save_preprocess(shards, False)
+    _on_all("save what is common", folder, lambda: get_default_save_common_strategy().save_common(common, folder))
     strategy = OneProcess("torch_dist", 1)
-    dist_checkpointing.save(shards, str(folder / TENSORS), strategy, validate_access_integrity=False)
-    rng_states.save(_rng_file(folder))
-    if dist.get_rank() == 0:
-        state = {"optimizer_steps": steps, "schedule_steps": optimizer.schedule.num_steps, "extra": dict(extra)}
-        (folder / STATE).write_text(json.dumps({**state, "ranks": dist.get_world_size()}, indent=1))
-    dist.barrier()
+    strategy.save(sharded, folder)
+    config = CheckpointingConfig(strategy.backend, strategy.version)
+    _on_all("save the format", folder, lambda: save_config(config, str(folder)) if dist.get_rank() == 0 else None)
+
+
+def _on_all(what: str, folder: Path, work: Callable[[], None]) -> None:
+    """Do something on every rank and wait for all. If it fails on any, it raises on all, so that none waits for it."""
+
+    def write() -> None:
+        with writing(folder):
+            work()
+
+    _DistWrapper(None, True, 0).all_gather(what, write)
 
 
 def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import resource
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing import ShardedTensor
@@ -28,6 +29,7 @@ from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from tests.engines import rank_functions, reference
+from tests.small_disk import room_for
 
 
 def settings(sharded: bool) -> OptimizerConfig:
@@ -54,16 +56,46 @@ def rows_of(layout: Layout) -> list[list[int]]:
 def save_where_there_is_no_room(folder: Path, layout: Layout, out: Path) -> str:
     """What is said where no file may have more than 20,000 bytes."""
     made = rank_functions.trainer(folder, layout, settings(False))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    with room_for(20_000):
+        return refused(made, out)
+
+
+def refused(made: MegatronEngine, out: Path) -> str:
+    """What is said of a save that fails."""
     try:
         with writing(out):
             made.save(out, {})
     except HybridFlowError as error:
         return str(error)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     raise AssertionError("it was saved")
+
+
+def save_without_room_on_one_rank(folder: Path, layout: Layout, out: Path, rank: int, what: str) -> tuple[str, bool]:
+    """What is said where one rank has no room for one thing; then whether there is another save, all to its end.
+
+    Args:
+        what: all ranks are to do, by its name; or `tensors`.
+    """
+    made = rank_functions.trainer(folder, layout, settings(False))
+    on_all, save = engine_checkpoint._on_all, engine_checkpoint.OneProcess.save
+
+    def with_room(wanted: bool) -> AbstractContextManager[None]:
+        return room_for(0) if wanted and made.groups.rank == rank else nullcontext()
+
+    def on_all_without(name: str, *arguments: Any) -> None:
+        with with_room(name == what):
+            on_all(name, *arguments)
+
+    def save_without(*arguments: Any) -> None:
+        with with_room(what == "tensors"):
+            save(*arguments)
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(engine_checkpoint, "_on_all", on_all_without)
+        patches.setattr(engine_checkpoint.OneProcess, "save", save_without)
+        told = refused(made, out / "refused")
+    made.save(out / "again", {})
+    return told, (out / "again" / engine_checkpoint.STATE).exists()
 
 
 def learn_and_save(

@@ -145,5 +145,18 @@ def test_a_disk_without_room(ranks1: Ranks, tiny: GetModel, tmp_path: Path) -> N
     """Torch's own error is 98 lines that do not say it."""
     out = tmp_path / "actor"
     assert ranks1.run(checkpoint_rank_functions.save_where_there_is_no_room, tiny(**MODEL), Layout(), out) == [
-        f"File too large: {out}"
+        f"File too large: {out}/tensors"
     ]
+
+
+@pytest.mark.parametrize(
+    ("rank", "what"), [(0, "save what is common"), (1, "tensors"), (0, "save the format"), (1, "save the rest")]
+)
+def test_a_disk_without_room_for_one_rank_ends_the_save_on_all(
+    rank: int, what: str, ranks2: Ranks, tiny: GetModel, tmp_path: Path
+) -> None:
+    """Else the others would wait for it. None is harmed: the next save is as good as any."""
+    save = checkpoint_rank_functions.save_without_room_on_one_rank
+    found = ranks2.run(save, tiny(**MODEL), DP2, tmp_path, rank, what)
+    assert found[0] == found[1]
+    assert found[0][0].startswith(f"File too large: {tmp_path}/refused") and found[0][1]
