@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import fault_drivers, fault_endings, fault_hangs, fault_ranks
+from benchmarks import fault_drivers, fault_endings, fault_hangs, fault_ranks, fault_surroundings
 from benchmarks.fault_runs import Result, Row, Runs
 from tests.forked_ranks import fork_server
 
@@ -28,6 +29,7 @@ ROWS: tuple[Row, ...] = (
     *fault_drivers.ROWS,
     *fault_hangs.ROWS,
     *fault_endings.ROWS,
+    *fault_surroundings.ROWS,
 )
 
 
@@ -61,6 +63,7 @@ def main() -> int:
     if options.list:
         print("\n".join(row.name for row in chosen))
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the run under way is ended
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="hybridflow-faults-") as folder, fork_server() as forks:
         runs = Runs(Path(folder), forks)

@@ -18,6 +18,7 @@ import ray
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.runtime.process_state import GONE, STOPPED, state_of
+from hybridflow.tasks.grading_guard import descendants
 
 NAMES = {"gcs_server": "head service", "raylet": "node service"}
 LOOK_EVERY_S = 1.0
@@ -61,7 +62,6 @@ class ServiceWatch:
         self._unheard = self._unheard + 1 if self.lost() and self._waits() else 0
         if self._unheard > UNHEARD:
             self._give_up(self.problem())
-            self.end_stopped()
 
     def lost(self) -> dict[str, str]:
         """Return what has become of services that are lost, by name."""
@@ -95,7 +95,9 @@ def _main_thread_waits() -> bool:
 def _end_process(why: str) -> None:
     """Say why, and end: nothing that the main thread has to do before its end could be done without the service."""
     terminal.complain(f"hybridflow: {why}")
-    _watch.end_stopped()
+    for pid in descendants(os.getpid()):  # of whom some would only notice after a minute
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     os._exit(HybridFlowError.exit_code)
 
 

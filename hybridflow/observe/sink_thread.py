@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from math import inf
 from queue import Full, Queue
 from threading import Event, Thread
 from time import monotonic
@@ -13,6 +14,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SILENT_S = 60.0  # that a sink may take for one line before it is told of
 MAX_WAITING = 1000  # steps and validations that a sink may be behind; what comes then is left out, and counted
 
 
@@ -37,6 +39,7 @@ class SinkThread(Generic[T]):
         self._tell = tell
         self._waiting: Queue[tuple[Callable[[T], None], str] | None] = Queue(MAX_WAITING)
         self._left_out = 0
+        self._begun_s = inf  # when it was given what it is at work on
         self._opened = Event()
         self._trouble: BaseException | None = None
         self._thread = Thread(target=self._work, name=f"metric sink {name}", daemon=True)
@@ -53,6 +56,9 @@ class SinkThread(Generic[T]):
         """Let the sink do something after what it was given before, and return at once."""
         if self.failed:
             return
+        if monotonic() > self._begun_s + SILENT_S:
+            self._tell(f"has not taken a line for {SILENT_S:g} s, and the run goes on without it; lines wait for it")
+            self._begun_s = inf
         try:
             self._waiting.put_nowait((act, when))
         except Full:
@@ -92,9 +98,11 @@ class SinkThread(Generic[T]):
             self._opened.set()
         while (task := self._waiting.get()) is not None:
             act, when = task
+            self._begun_s = monotonic()
             try:
                 act(sink)
             except BaseException as error:
                 self.failed = when
                 self._tell(f"failed {when}, and is left out from now on: {error!r}")
                 return
+            self._begun_s = inf

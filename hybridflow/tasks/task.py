@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.errors import OTHER_REASON, ConfigError, DataError, shown
+from hybridflow.errors import OTHER_REASON, ConfigError, DataError, HybridFlowError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 from hybridflow.tasks.carried_columns import NOTHING, carried
@@ -225,7 +226,7 @@ class Task(ABC):
         for number in numbers:
             example = self._asked.get((split, number)) if self._asked is not None else None
             if example is None:
-                example = self.example(split, number)
+                example = self._example(split, number)
                 with named_row(self, split, number):
                     if not isinstance(example, Example):
                         raise ValueError(f"`example` gave a {type(example).__name__}; an Example was expected")
@@ -234,6 +235,18 @@ class Task(ABC):
             if self._asked is not None:
                 self._asked[split, number] = example
             yield number, example
+
+    def _example(self, split: str, number: int) -> Example:
+        try:
+            with named_row(self, split, number):
+                return self.example(split, number)
+        except (HybridFlowError, OSError):  # a file or a server that is gone says nothing of this row
+            raise
+        except Exception as error:  # code of a user's met a row that is not as the others
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            cause = "".join(traceback.format_exception_only(error)).strip()
+            place = self.row_place(split, number)
+            raise DataError(f"{place}: {cause} ({at.filename}:{at.lineno})") from error
 
     @contextmanager
     def _each_example_once(self) -> Iterator[None]:

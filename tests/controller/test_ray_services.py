@@ -73,7 +73,6 @@ def test_a_main_thread_that_waits_for_it_is_given_up(service: subprocess.Popen[b
         assert main.told == []
     watch.look()
     assert main.told == [watch.problem()]
-    assert service.wait() == -signal.SIGKILL
 
 
 def test_what_is_raised_because_of_it_tells_the_loss(

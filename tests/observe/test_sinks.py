@@ -176,13 +176,19 @@ def test_one_that_hangs_holds_neither_a_step_nor_the_end(
 ) -> None:
     monkeypatch.setattr("hybridflow.observe.sinks.CLOSE_WAIT_S", 0.05)
     monkeypatch.setattr("hybridflow.observe.sink_thread.MAX_WAITING", 3)
+    monkeypatch.setattr("hybridflow.observe.sink_thread.SILENT_S", 0.01)
     with caplog.at_level(logging.WARNING), open_sinks(["hanging", "kept"], context) as sinks:
         for step in range(20):
             sinks.log_step(step, METRICS)
             threading.Event().wait(0.001)  # the other sink keeps up
     assert [step for step, _ in Kept.opened[0].given] == list(range(20)) and Kept.opened[0].closed == 1
     assert Hanging.abandoned == 1
-    full, end = caplog.messages
+    told = [line for line in caplog.messages if "'hanging'" in line]
+    assert len(told) == 3
+    full, silent, end = (
+        next(line for line in told if words in line) for words in ("takes no more", "has not taken", "was not done")
+    )
+    assert silent.endswith("has not taken a line for 0.01 s, and the run goes on without it; lines wait for it")
     assert re.fullmatch(r"metric sink 'hanging' takes no more at step [345], with 3 lines waiting: .* meanwhile", full)
     assert re.search(
         r"'hanging' was not done when the run ended, and was not waited for .*: (19|20|21) lines wait", end

@@ -121,6 +121,34 @@ def test_a_split_or_row_that_is_not_there(digits: PreTrainedTokenizerFast) -> No
             task.rows("train", [0, outside])
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, r"KeyError: 'answer' \(.*test_task\.py:\d+\)"),
+        ({"answer": "seven"}, r"invalid literal for int\(\).*'seven'"),
+    ],
+)
+def test_whatever_a_task_trips_over_is_told_with_its_row(
+    row: dict[str, str], said: str, digits: PreTrainedTokenizerFast
+) -> None:
+    class Parsed(Echo):
+        def example(self, split: str, index: int) -> Example:
+            fields = row if index == 7 else {"answer": "1"}
+            return Example("1=", str(int(fields["answer"])), index)
+
+    with pytest.raises(DataError, match=rf"^row 7 of split 'train': {said}$"):
+        Parsed(digits, rows=20).rows("train", [3, 7])
+
+
+def test_a_source_that_is_gone_is_not_blamed_on_a_row(digits: PreTrainedTokenizerFast) -> None:
+    class Gone(Echo):
+        def example(self, split: str, index: int) -> Example:
+            raise FileNotFoundError("rows.jsonl")
+
+    with pytest.raises(FileNotFoundError):
+        Gone(digits, rows=20).rows("train", [3])
+
+
 def test_chats_need_a_chat_template(digits: PreTrainedTokenizerFast, chat: PreTrainedTokenizerFast) -> None:
     messages = [{"role": "user", "content": "hello"}]
     with pytest.raises(ValueError, match="no chat template"):
