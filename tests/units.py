@@ -18,7 +18,16 @@ try:
 except ImportError:  # `pytest` alone, as on GPUs, needs no xdist
     LoadScopeScheduling = object
 
-WHOLE_RUNS = ("checkpoints", "durable_rollouts", "endings", "reward_model", "rlhf", "runs", "second_engine")
+WHOLE_RUNS = (
+    "checkpoints",
+    "durable_rollouts",
+    "endings",
+    "overlapping_runs",
+    "reward_model",
+    "rlhf",
+    "runs",
+    "second_engine",
+)
 UNITS = {
     "whole runs": tuple(f"tests/trainer/test_{name}.py" for name in WHOLE_RUNS),
     "ranks": ("tests/engines/", "tests/parallel/", "tests/resharding/", "tests/workers/", "tests/test_spmd.py"),

@@ -51,20 +51,23 @@ class DAPO(Algorithm):
         Raises HybridFlowError if it keeps none.
         """
         wanted = self.config.prompts_per_step
-        self._draws = 1
-        self._groups = 0
+        draws = 1
         kept = stacked([self.sample_and_score(prompts)])
-        while count_groups(kept) < wanted and self._draws < self.config.max_draws:
-            self._draws += 1
+        while count_groups(kept) < wanted and draws < self.config.max_draws:
+            draws += 1
             kept = stacked([kept, self.sample_and_score(self.next_prompts())])
-        self._groups = count_groups(kept)
-        if not self._groups:
+        groups = count_groups(kept)
+        if not groups:
             raise HybridFlowError(
-                f"dapo: of {self._draws} x {wanted} prompts none has samples that rollout_filter keeps "
+                f"dapo: of {draws} x {wanted} prompts none has samples that rollout_filter keeps "
                 f"({self.config.rollout_filter.name}): they are all right or all wrong, or their grades failed. Give "
                 "easier or harder prompts, a warmer start, or more algorithm.samples_per_prompt; algorithm.max_draws "
                 "says how often to try, and reward.max_failed_share=0 shows a grade that fails"
             )
+        self.context.measured = {
+            "rollout/draws": draws,
+            "rollout/groups_kept": groups / (draws * wanted),
+        }
         return kept.select((kept.driver_columns["group_id"] < wanted).nonzero()[0])
 
     def sample_and_score(self, prompts: BatchRef) -> BatchRef:
@@ -74,8 +77,7 @@ class DAPO(Algorithm):
 
     def on_step_end(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Report how many draws of prompts the step took, and the share of their groups that was kept."""
-        share = self._groups / (self._draws * self.config.prompts_per_step)
-        return {**super().on_step_end(metrics), "rollout/draws": self._draws, "rollout/groups_kept": share}
+        return {**super().on_step_end(metrics), **self.context.measured}
 
 
 def count_groups(rollout: BatchRef) -> int:

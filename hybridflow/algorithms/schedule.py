@@ -6,7 +6,7 @@ It stands here, below the trainer, so that the settings can be checked before an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.algorithms.step_context import StepContext
@@ -21,6 +21,12 @@ class StepRecorder(Protocol):
     def begin_step(self, step: int) -> None:
         """Count the calls from now on as this step's."""
 
+    def enter_step(self, step: int) -> None:
+        """Count the calls from now on as those of a step that was begun before and is not finished."""
+
+    def wait_step(self, step: int | None) -> None:
+        """Wait for the calls of a step that were made so far."""
+
     def finish_step(self) -> dict[str, float]:
         """Wait for the calls of the step; return what they measured."""
         raise NotImplementedError
@@ -30,9 +36,13 @@ class Schedule(ABC):
     """Owns the order of a step: when prompts are drawn, weights are synced, and the algorithm samples and learns.
 
     Attributes:
+        overlaps: it generates for a step while another learns; so generation needs a pool of its own, and the algorithm
+            a `rollout` and a `learn`.
         algorithm: whose steps it takes.
         steps: counts calls to their steps.
     """
+
+    overlaps: ClassVar[bool] = False
 
     def __init__(self, algorithm: Algorithm, steps: StepRecorder) -> None:
         self.algorithm = algorithm
@@ -52,8 +62,8 @@ class Schedule(ABC):
     def sync_weights(self) -> None:
         """Give generation the newest weights, if the algorithm samples at all.
 
-        This decides when they travel. That no row is ever sampled from older ones is not left to a schedule: the ranks
-        that generate check it at each call, for a flow may learn and sample again within a step.
+        This decides when they travel. That no row is ever sampled from older ones is not left to a schedule, unless it
+        `overlaps`: the ranks that generate check it at each call, for a flow may learn and sample again within a step.
         """
         if self.algorithm.samples_from_actor():
             self.algorithm.actor.sync_weights()
@@ -70,4 +80,7 @@ def step_of(schedule: Schedule, context: StepContext) -> BatchRef:
     return rows
 
 
-schedules: Registry[type[Schedule]] = Registry("schedule", "hybridflow.trainer.schedules.sync", of=Schedule)
+NAMES = ("sync", "one_step_off")
+schedules: Registry[type[Schedule]] = Registry(
+    "schedule", *(f"hybridflow.trainer.schedules.{name}" for name in NAMES), of=Schedule
+)

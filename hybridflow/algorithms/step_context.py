@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybridflow.batch import BatchRef
 from hybridflow.errors import HybridFlowError
@@ -17,6 +17,10 @@ def no_prompts() -> BatchRef:
     )
 
 
+def no_step() -> None:
+    """Stand in for `following` where no run says what comes next."""
+
+
 @dataclass
 class StepContext:
     """Step of a run, handed to the algorithm before its first call.
@@ -25,8 +29,16 @@ class StepContext:
         step_index: the number of the step, from 0.
         next_prompts: draws as many new prompts as a step begins with, others at each call.
         kept: the rows that the step has chosen to learn from, counted; None until it has.
+        measured: what the flow has counted itself, by the name of its metric, for its `on_step_end`. It is not the
+            algorithm's own: another step may begin before this one ends.
+        steps_left: how many steps of the run come after it.
+        following: gives the context of the step after it; None after the last. A schedule that begins a step before the
+            one before it has ended asks for it.
     """
 
     step_index: int = 0
     next_prompts: Callable[[], BatchRef] = no_prompts
     kept: int | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+    steps_left: int = 0
+    following: Callable[[], StepContext | None] = no_step

@@ -33,9 +33,9 @@ class PolicyLossConfig:
     name: str = "ppo_clip"  # the registered name of the loss
     options: dict[str, Any] = field(default_factory=dict)  # what that loss takes: clip_low, clip_high, ...
     aggregate: str = "token_mean"  # how the loss of tokens becomes one number
-    correction: ComponentConfig = field(
-        default_factory=lambda: ComponentConfig("auto")
-    )  # weights for generation's log-probs against training's; auto: token_truncated in bfloat16, none in float32
+    # weights for generation's log-probs against training's; auto: token_truncated in bfloat16, or where the schedule
+    # samples with older weights; else none
+    correction: ComponentConfig = field(default_factory=lambda: ComponentConfig("auto"))
     # coefficient of the entropy in the loss
     entropy_coef: Annotated[float, Bounds(because="below 0 it holds the entropy down")] = 0.0
     kl_coef: NotNegative = 0.0  # coefficient of the KL to the reference inside the loss

@@ -46,7 +46,7 @@ class Supervisor(Renamed):
         self._on_failure = on_failure or RaiseFirst()
         self.health = health or Health()
         self._step: int | None = None
-        self._sampling: tuple[int | None, int] = None, 0
+        self._sampled: dict[int | None, int] = {}
         self._under_way: dict[Any, tuple[CallRecord, int]] = {}
         self._finished: dict[int | None, list[CallRecord]] = {}
         self._pools: list[RankSource] = []
@@ -62,12 +62,18 @@ class Supervisor(Renamed):
 
     def begin_step(self, step: int) -> None:
         """Count the calls from now on as this step's: in its metrics, its errors and its random streams."""
-        self._step = step
         self._finished.pop(step, None)  # of a step that was begun before, and not finished
+        self._sampled.pop(step, None)
+        self.enter_step(step)
+
+    def enter_step(self, step: int) -> None:
+        """Count the calls from now on as those of a step that was begun before and is not finished."""
+        self._step = step
 
     def finish_step(self) -> dict[str, float]:
         """Wait for the calls of the step, leave it, and return what they measured."""
         metrics = self.collect_metrics()
+        self._sampled.pop(self._step, None)
         self._step = None
         return metrics
 
@@ -77,9 +83,10 @@ class Supervisor(Renamed):
 
     def count_sampling(self) -> int:
         """Count a call that samples; return how many were made before it in this step, on any role."""
-        step, before = self._sampling
-        before = before if step == self._step else 0
-        self._sampling = self._step, before + 1
+        before = self._sampled.get(self._step, 0)
+        self._sampled[self._step] = before + 1
+        if self._step is not None:
+            self._sampled.pop(None, None)  # calls outside of any step are counted from the last step that sampled
         return before
 
     @property
@@ -130,7 +137,7 @@ class Supervisor(Renamed):
         self._left.clear()
         self._under_way.clear()
         self._finished.clear()
-        self._sampling = None, 0
+        self._sampled.clear()
         self._step = None
 
     def watch(self, record: CallRecord) -> None:
@@ -175,11 +182,15 @@ class Supervisor(Renamed):
         while self._under_way:
             self._receive(list(self._under_way))
 
+    def wait_step(self, step: int | None) -> None:
+        """Wait until every call of a step has reported; what they measured stays with it."""
+        self._raise_again()
+        while pending := [call for call, (record, _) in self._under_way.items() if record.step == step]:
+            self._receive(pending)
+
     def collect_metrics(self) -> dict[str, float]:
         """Wait for the calls of this step, or for those outside of one; join what they measured since the last time."""
-        self._raise_again()
-        while pending := [call for call, (record, _) in self._under_way.items() if record.step == self._step]:
-            self._receive(pending)
+        self.wait_step(self._step)
         joined = Metrics()
         for record in self._finished.pop(self._step, []):
             joined.add(measured(record))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hybridflow.config import recipes
 from hybridflow.config.schema import Config
+from hybridflow.placement import started_roles
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -21,6 +22,25 @@ def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _protocols(config, algorithm)
     yield from _learner(config, algorithm)
     yield from _plans(config, algorithm)
+    yield from _schedule(config, algorithm)
+
+
+def _schedule(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Report what a schedule that overlaps generation with learning cannot take apart."""
+    from hybridflow.algorithms import Algorithm as Base
+    from hybridflow.algorithms.schedule import schedules
+
+    name = config.trainer.schedule
+    if name not in schedules or not schedules.get(name).overlaps:
+        return
+    key = f"trainer.schedule: {name}"
+    called = recipes.called(config)
+    if not algorithm.samples_from_actor():
+        yield f"{key} generates for one step while it learns from another, but {called} samples nothing; take sync"
+    elif algorithm.step is not Base.step:
+        yield f"{key} calls `rollout` and `learn`, but {called} is one method, `step`; write the two, or take sync"
+    elif "rollout" not in started_roles(config, algorithm.roles_of(config.algorithm)):
+        yield f"{key} generates while the actor learns, so generation needs a pool of its own: placement=rollout_pool"
 
 
 def _unwritten(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,14 @@ class DisaggregatedActor:
     """Actor's group, but for what generates: that is the rollout's, once it has the newest weights.
 
     The calls of a weight sync return at once, like all others. Every call that samples makes them, for only the ranks
-    know their versions; where these agree, nothing travels.
+    know their versions; where these agree, nothing travels. A schedule that overlaps learning with generation makes
+    them itself.
     """
 
     def __init__(self, actor: Any, rollout: Any) -> None:
         self._actor = actor
         self._rollout = rollout
+        self._syncs = True
         self._rank_ids = [put(Batch(rank_id=np.arange(group.layout.size))) for group in (actor, rollout)]
 
     def __getattr__(self, name: str) -> Any:
@@ -38,13 +42,29 @@ class DisaggregatedActor:
         self._actor.send_weights(rollout_versions)
         self._rollout.receive_weights(offered)
 
+    @contextmanager
+    def weights_as_synced(self) -> Iterator[None]:
+        """Let calls that sample, while this is open, have the weights that generation was given last.
+
+        So a schedule can sample while the actor learns: newer weights would be there only after it.
+        """
+        self._syncs = False
+        try:
+            yield
+        finally:
+            self._syncs = True
+
+    def _sync_if_due(self) -> None:
+        if self._syncs:
+            self.sync_weights()
+
     def generate_sequences(self, prompts: BatchRef, **options: Any) -> BatchRef:
         """Sample as `ActorRole` says, on the rollout's ranks."""
-        self.sync_weights()
+        self._sync_if_due()
         rows: BatchRef = self._rollout.generate_sequences(prompts, **options)
         return rows
 
     def stream_sequences(self, prompts: BatchRef, **options: Any) -> Any:
         """Sample as `ActorRole` says, on the rollout's ranks."""
-        self.sync_weights()
+        self._sync_if_due()
         return self._rollout.stream_sequences(prompts, **options)

@@ -29,6 +29,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import Spent, WallClock, measured
 from hybridflow.trainer.journal_folder import JournalFolder, told
 from hybridflow.trainer.progress import Progress, without_advantages
+from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.validation import HeldOut, judged, validate, with_preferences
@@ -100,14 +101,15 @@ def _take_steps(
     earlier = progress.seconds
     watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
+    draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), progress, settings.steps)
     if not progress.accuracy:
         _validate(config, running, sets, outputs, progress)
         _stop_if_asked(config, running, outputs, progress)
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
-            context = StepContext(progress.steps, lambda: _draw(running.algorithm, prompts, progress))
             outputs.clock.enter(Spent.steps)
-            rollout, metrics = _step(config, running, schedule, context, outputs.folder)
+            rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs.folder)
+            draws.end_step(progress.steps)
             outputs.clock.enter(Spent.other)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             for line in told(metrics):
@@ -248,13 +250,6 @@ def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
     masked = metrics.get("rollout/masked_rows", 0.0)
     by_mask = f"; loss_mask leaves {masked:.0f} of them no token" if masked else ""
     return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}{by_mask}"
-
-
-def _draw(algorithm: Algorithm, prompts: Prompts, progress: Progress) -> BatchRef:
-    """Return the next prompts, as many as a step begins with."""
-    number = progress.draws
-    progress.draws += 1
-    return drawn(algorithm, prompts, number)
 
 
 def drawn(algorithm: Algorithm, prompts: Prompts, number: int) -> BatchRef:

@@ -44,6 +44,9 @@ def test_it_is_told_in_a_line() -> None:
     )
     assert auto_settings.described(composed()).endswith("auto is none (actor in float32)")
     assert auto_settings.described(composed(f"{NAME}=none")) == ""
+    assert auto_settings.described(composed("trainer.schedule=one_step_off", "placement=rollout_pool")).endswith(
+        "auto is token_truncated, max 3.0 (actor in float32, trainer.schedule=one_step_off)"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

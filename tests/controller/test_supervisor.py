@@ -192,6 +192,23 @@ def test_a_barrier_is_not_the_end_of_a_step(stage: Stage) -> None:
     assert supervisor.finish_step() == {}
 
 
+def test_steps_that_overlap_keep_their_metrics_and_their_random_streams(stage: Stage) -> None:
+    scribe, supervisor = stage.start_role_once("scribe"), stage.supervisor
+    supervisor.begin_step(0)
+    scribe.measure(numbers(5))
+    assert supervisor.count_sampling() == 0
+    supervisor.begin_step(1)
+    scribe.measure(numbers(3))
+    assert [supervisor.count_sampling() for _ in range(2)] == [0, 1]
+    supervisor.enter_step(0)
+    supervisor.wait_step(1)
+    assert supervisor.count_sampling() == 1
+    assert supervisor.finish_step()["n/total"] == 5
+    supervisor.enter_step(1)
+    assert supervisor.count_sampling() == 2
+    assert supervisor.finish_step()["n/total"] == 3
+
+
 def test_the_end_of_a_step_does_not_wait_for_another(stage: Stage, tmp_path: Path) -> None:
     scribe, supervisor = stage.start_role_once("scribe"), stage.supervisor
     supervisor.begin_step(1)

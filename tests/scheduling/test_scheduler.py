@@ -58,7 +58,7 @@ def check_a_run(policy: SchedulePolicy, prompts: int, seed: int, faults: float) 
 
 
 @given(policies(), st.integers(1, 24), seeds, st.sampled_from([0.0, 0.02, 0.2]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_no_run_breaks_a_promise(policy: SchedulePolicy, prompts: int, seed: int, faults: float) -> None:
     check_a_run(policy, prompts, seed, faults)
 

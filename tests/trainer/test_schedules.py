@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,12 @@ from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.parallel.layout import Layout
 from hybridflow.preflight import load
+from hybridflow.trainer import disaggregated
+from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.prompt_draws import PromptDraws
+from tests.trainer import bound_zero
 
 
 class Recorder:
@@ -23,6 +30,12 @@ class Recorder:
     def begin_step(self, step: int) -> None:
         self.calls.append(f"begin {step}")
 
+    def enter_step(self, step: int) -> None:
+        self.calls.append(f"enter {step}")
+
+    def wait_step(self, step: int | None) -> None:
+        self.calls.append(f"wait {step}")
+
     def finish_step(self) -> dict[str, float]:
         self.calls.append("finish")
         return {"seconds": 1.0}
@@ -33,6 +46,12 @@ class Recorder:
 
     def sync_weights(self) -> None:
         self.calls.append("sync")
+
+    @contextmanager
+    def weights_as_synced(self) -> Iterator[None]:
+        self.calls.append("[")
+        yield
+        self.calls.append("]")
 
 
 class InTwo(Algorithm):
@@ -86,15 +105,20 @@ class WithoutRows(InTwo):
         return None
 
 
-def taken(cls: type[Any], name: str = "sync", steps: int = 1) -> list[str]:
+def taken(cls: type[Any], name: str = "sync", steps: int = 1, first: int = 0) -> list[str]:
     """What steps of an algorithm call, in order."""
     recorder = Recorder()
     algorithm = cls(load("train", ["experiment=addition"]).algorithm, {"actor": recorder})
     algorithm.calls = recorder.calls
     schedule = schedules.get(name)(algorithm, recorder)
-    for number in range(steps):
-        assert len(schedule.take_step(StepContext(number, recorder.next_prompts))) == 3
+    progress = Progress(steps=first)
+    draws = PromptDraws(lambda _: recorder.next_prompts(), progress, first + steps)
+    for number in range(first, first + steps):
+        assert len(schedule.take_step(draws.context(number))) == 3
+        assert algorithm.step_index == number
         assert schedule.finish_step() == {"seconds": 1.0}
+        draws.end_step(number)
+    assert progress.draws == recorder.calls.count("prompts")
     return recorder.calls
 
 
@@ -123,6 +147,100 @@ def test_no_weights_travel_where_nothing_is_sampled() -> None:
 
 def test_an_algorithm_says_itself_that_it_samples() -> None:
     assert "sync" in taken(OfBoth)
+
+
+def test_one_step_off_generates_for_the_next_step_before_this_one_is_waited_for() -> None:
+    calls = taken(InTwo, "one_step_off", steps=3, first=5)
+    calls = [call for call in calls if not call.startswith("enter")]
+    first = ["begin 5", "sync", "prompts", "[", "rollout 5", "]", "wait 5", "learn 5"]
+    # Rollout 6 is called for between the syncs before step 5 and before step 6: it has the weights of the former.
+    second = ["begin 6", "prompts", "[", "rollout 6", "]", "finish", "wait 6", "sync", "learn 6"]
+    third = ["begin 7", "prompts", "[", "rollout 7", "]", "finish", "wait 7", "sync", "learn 7", "finish"]
+    assert calls == [*first, *second, *third]
+
+
+class Side:
+    """Stands for the group of one side of a refit."""
+
+    layout = Layout()
+
+    def __init__(self, calls: list[str]) -> None:
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Callable[..., str]:
+        return lambda *_, **__: self._calls.append(name) or name  # type: ignore[func-returns-value]
+
+
+def test_calls_that_sample_sync_weights_unless_a_schedule_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(disaggregated, "put", lambda rows: rows)
+    actor = disaggregated.DisaggregatedActor(Side(calls), Side(calls))
+    rows = BatchRef.from_local(Batch(n=np.arange(3)))
+    with actor.weights_as_synced():
+        actor.generate_sequences(rows)
+        actor.stream_sequences(rows)
+    assert calls == ["generate_sequences", "stream_sequences"]
+    actor.generate_sequences(rows)
+    assert calls[2:] == ["report_version", "report_version", "send_weights", "receive_weights", "generate_sequences"]
+
+
+def test_with_a_staleness_of_zero_the_order_is_that_of_sync() -> None:
+    own = [call for call in taken(InTwo, bound_zero.NAME, steps=2) if not call.startswith(("wait", "enter", "[", "]"))]
+    first = ["begin 0", "sync", "prompts", "rollout 0", "learn 0", "finish"]
+    assert own == [*first, *(call.replace("0", "1") for call in first)]
+
+
+def test_rows_of_older_weights_than_one_step_off_allows_are_refused() -> None:
+    class Lagging(Recorder):
+        def finish_step(self) -> dict[str, float]:
+            return {"rollout/version_lag_max": 8.0}
+
+    recorder = Lagging()
+    config = load("train", ["experiment=addition", "algorithm.minibatches=4"]).algorithm
+    algorithm = InTwo(config, {"actor": recorder})
+    algorithm.calls = recorder.calls
+    schedule = schedules.get("one_step_off")(algorithm, recorder)
+    schedule.take_step(StepContext(0, recorder.next_prompts))
+    with pytest.raises(
+        HybridFlowError, match=r"8 optimizer steps older .*with 4 a step, a staleness of 1 allows fewer than 8"
+    ):
+        schedule.finish_step()
+
+
+def test_a_step_that_was_begun_ahead_and_lost_is_given_the_same_prompts() -> None:
+    progress = Progress()
+
+    def numbered(number: int) -> Any:
+        return number
+
+    draws = PromptDraws(numbered, progress, steps=3)
+    ahead = draws.context(0).following()
+    assert draws.context(0).next_prompts() == 0
+    following = draws.context(0).following()
+    assert following is ahead and following is draws.context(1)
+    assert following.next_prompts() == 1 and following.next_prompts() == 2
+    with pytest.raises(HybridFlowError, match="step 0 draws prompts in `learn`, but step 1 has drawn its own"):
+        draws.context(0).next_prompts()
+    draws.end_step(0)
+    assert progress.draws == 1
+    assert PromptDraws(numbered, progress, steps=3).context(1).next_prompts() == 1
+    assert draws.context(2).following() is None and draws.context(2).steps_left == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["algorithm=grpo"], "generates while the actor learns, so generation needs a pool of its own: placement="),
+        (["algorithm=grpo", "placement=rollout_pool"], None),
+    ],
+)
+def test_one_step_off_needs_generation_on_a_pool_of_its_own(settings: list[str], told: str | None) -> None:
+    overrides = ["experiment=addition", "trainer.schedule=one_step_off", *settings]
+    if told is None:
+        assert load("train", overrides).trainer.schedule == "one_step_off"
+        return
+    with pytest.raises(ConfigError, match=rf"trainer\.schedule: one_step_off {told}"):
+        load("train", overrides)
 
 
 def test_a_step_without_rows_is_told() -> None:
