@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -22,15 +23,16 @@ STEP_ROWS = 32
 def killed_driver(name: str, phase: str, runs: Runs) -> Result:
     """Kill the driver while a rank is in that phase: the run makes what it would have made."""
     call, rank = PHASES["colocated"][phase]
-    with runs.started(run_name(name), "colocated", [f"{call}:2:{rank}:wait"]) as running:
+    number = 6 if phase == "update" else 2  # a step has four updates: after the first step, when one has been saved
+    with runs.started(run_name(name), "colocated", [f"{call}:{number}:{rank}:wait"]) as running:
         running.wait_for_fault()
         running.process.kill()
-        killed = running.end()
+        killed = running.process.wait()
     again = runs.run(run_name(name), "colocated")
     found = compared(again, runs.undisturbed("colocated"))
     resumed = again.line("resuming from step")
     return {
-        "pass": killed.status == -9 and again.status == 0 and resumed is not None and is_whole(found),
+        "pass": killed == -signal.SIGKILL and again.status == 0 and resumed is not None and is_whole(found),
         "status": again.status,
         **found,
         "told": resumed or again.last,
@@ -44,8 +46,8 @@ def killed_driver_durable(name: str, runs: Runs) -> Result:
         running.wait_for_fault()
         running.wait_for(lambda: any(journaled(runs, running.folder)), "row in the journal")
         running.process.kill()
-        killed = running.end()
-    finished = journaled(runs, killed.folder)
+        running.process.wait()
+        finished = journaled(runs, running.folder)
     again = runs.run(run_name(name), "colocated", more=DURABLE)
     return {**kept(again, finished.total(), finished), "told": again.line("from the journal") or again.last}
 

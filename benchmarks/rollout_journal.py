@@ -73,6 +73,7 @@ def measured(kind: str, folder: Path, pairs: int) -> dict[str, Any]:
             [running.step(on) for on in ((True, False) if turn % 2 else (False, True))] for turn in range(1 + pairs)
         ]
     ordered = [sorted(pair, key=lambda step: step["journal"]) for pair in taken[1:]]  # without it comes first
+    assert all(on["journal"] > 0 for _, on in ordered), "the journal was on in one step of each pair"
     costs = [(on["journal"] + on["proof"] - off["proof"]) / off["step"] for off, on in ordered]
     low, middle, high = quantiles([on["step"] / off["step"] for off, on in ordered], n=4)
     share = round(median(costs), 5)

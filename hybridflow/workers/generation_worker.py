@@ -69,7 +69,7 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
             self._sampling_settings,
             stops=context.config.trainer.full_disk is FullDisk.stop,
         )
-        return len(self.journal)
+        return self.journal.known
 
     @cached_property
     def _sampling_settings(self) -> dict[str, object]:

@@ -69,8 +69,9 @@ class RolloutJournal:
         for path, size in sorted(earlier.items()):
             self._read(path, size)
 
-    def __len__(self) -> int:
-        """Count the rows of earlier processes."""
+    @property
+    def known(self) -> int:
+        """Number of rows of earlier processes that are whole."""
         return sum(map(len, self._places.values()))
 
     def stream(

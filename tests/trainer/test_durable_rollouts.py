@@ -1,8 +1,9 @@
-"""A driver that is killed while responses are generated: those that were finished are kept, and taught once."""
+"""A driver that is killed while responses are generated, then a rank: rows that were finished are kept, taught once."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -35,6 +36,7 @@ DURABLE = (
 )
 ROWS = 16
 KILLED = "actor.generate_sequences:4:0:wait_in_rows"  # after a validation and three steps: in the fourth
+LOST = "actor.generate_sequences:1:0:die_in_rows"  # in the fourth too, of the resumed run
 
 
 def sampled(run: Path) -> dict[int, list[Record]]:
@@ -48,9 +50,11 @@ def sampled(run: Path) -> dict[int, list[Record]]:
     return found
 
 
-def test_rows_outlive_the_driver(place: Path, warm: Ran, launch: Launch, tmp_path: Path, forks: dict[str, str]) -> None:
+def test_rows_outlive_the_driver_and_then_a_rank(
+    place: Path, warm: Ran, launch: Launch, tmp_path: Path, forks: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The resumed run goes back to a checkpoint from a step before: of that step all rows are there, of the next some,
-    and these by the very weights that the run now comes to.
+    and these by the very weights that the run now comes to. Then a rank dies when it has made some more of them.
     """
     assert warm.status == 0, warm.output
     run = place / "runs/durable"
@@ -65,12 +69,16 @@ def test_rows_outlive_the_driver(place: Path, warm: Ran, launch: Launch, tmp_pat
     rows = [row for record in journal[6] for row in record.rows]
     assert sum(len(record.rows) for record in journal[4]) == ROWS and 0 < len(rows) < ROWS
 
+    monkeypatch.setenv(FAULT, LOST)
+    monkeypatch.setenv(MARK, str(tmp_path / "mark2"))
     resumed = launch("train", "durable", *DURABLE)
     assert resumed.status == 0 and "resuming from step 2: " in resumed.output, resumed.output
+    known = [int(number) for number in re.findall(r"since the last checkpoint: (\d+) rows;", resumed.output)]
+    assert known[0] == ROWS + len(rows) < known[1] <= 2 * ROWS, "when the driver was killed, and when the rank was"
     reused = {step["step"]: step["rollout/reused_rows"] for step in resumed.steps}
-    assert reused == {0: 0, 1: 0, 2: ROWS, 3: len(rows)}
+    assert reused == {0: 0, 1: 0, 2: ROWS, 3: known[1] - ROWS}
     assert [step["rollout/stale_rows"] for step in resumed.steps] == [0, 0, 0, 0]
-    assert f"step 3: from the journal, as they had been sampled: {len(rows)} rows" in resumed.output
+    assert f"step 3: from the journal, as they had been sampled: {known[1] - ROWS} rows" in resumed.output
     assert resumed.steps[3]["rollout/rows"] == resumed.steps[3]["rollout/kept_rows"] == ROWS
     assert max(step["actor/rollout_log_prob_diff_max"] for step in resumed.steps) < 1e-5
     lines = [json.loads(line) for file in (run / "rollouts").iterdir() for line in file.read_text().splitlines()]

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hybridflow.batch import Ragged
+from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.controller.random_streams import stream_ids
 from hybridflow.engines.base import GenerationEngine
-from hybridflow.engines.sampling import FinishedRow, Sampling
+from hybridflow.engines.sampling import FinishedRow, Sampling, row_seeds
 from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics
@@ -219,6 +220,18 @@ def test_rows_of_another_call_are_not_looked_at(tmp_path: Path) -> None:
     engine = Dice()
     _, metrics = generate(open_journal(tmp_path, 1), engine)
     assert engine.made.total() == 12 and metrics["rollout/stale_rows"] == metrics["rollout/reused_rows"] == 0
+
+
+def test_calls_of_one_step_do_not_share_rows(tmp_path: Path) -> None:
+    """ReMax asks for the same prompts twice: the seeds of its second call are others, and so are its sampling rules."""
+    prompts = BatchRef.from_local(Batch(prompt_ids=PROMPTS)).placed(np.arange(12))
+    calls = [row_seeds(1, 0, stream_ids(prompts, step=5, number=number).tolist(), Counter()) for number in range(2)]
+    journal = open_journal(tmp_path, 0)
+    first = [generate(journal, Dice(), seeds=seeds)[0] for seeds in calls]
+    engine = Dice()
+    resumed = open_journal(tmp_path, 1)
+    assert [generate(resumed, engine, seeds=seeds)[0] for seeds in calls] == first and not engine.made
+    assert first[0] != first[1]
 
 
 def test_a_call_in_another_order_finds_its_own_rows(tmp_path: Path) -> None:
