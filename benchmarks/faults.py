@@ -20,7 +20,18 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import fault_drivers, fault_endings, fault_hangs, fault_ranks, fault_surroundings
+from benchmarks import (
+    fault_checkpoints,
+    fault_drivers,
+    fault_endings,
+    fault_full_disk,
+    fault_graders,
+    fault_hangs,
+    fault_nonfinite,
+    fault_ranks,
+    fault_surroundings,
+    fault_tampering,
+)
 from benchmarks.fault_runs import Result, Row, Runs
 from tests.forked_ranks import fork_server
 
@@ -30,6 +41,11 @@ ROWS: tuple[Row, ...] = (
     *fault_hangs.ROWS,
     *fault_endings.ROWS,
     *fault_surroundings.ROWS,
+    *fault_graders.ROWS,
+    *fault_nonfinite.ROWS,
+    *fault_checkpoints.ROWS,
+    *fault_full_disk.ROWS,
+    *fault_tampering.ROWS,
 )
 
 

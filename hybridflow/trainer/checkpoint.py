@@ -71,8 +71,10 @@ def _write(config: Config, running: Running, folder: RunFolder, progress: Progre
     if full := [value for value in given if isinstance(value, DiskError)]:
         raise full[0]
     state = SavedState(progress, running.algorithm.state(), folder.sizes())
-    (path / STATE).write_text(json.dumps(state.to_json(), indent=1), encoding="utf-8")
-    (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
+    with writing(path / STATE):
+        (path / STATE).write_text(json.dumps(state.to_json(), indent=1), encoding="utf-8")
+    with writing(path / CONFIG):
+        (path / CONFIG).write_text(resolved_yaml(config), encoding="utf-8")
 
 
 def load(running: Running, path: Path) -> Progress:

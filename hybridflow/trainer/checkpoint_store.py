@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 
 from hybridflow.errors import HybridFlowError, shown
 from hybridflow.json_file import a_whole, read_object
+from hybridflow.observe.disk_errors import writing
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
@@ -52,7 +53,8 @@ class Disk:
 
     def write(self, file: Path, text: str) -> None:
         """Write a file; it may be there half written if the process dies meanwhile."""
-        file.write_text(text, encoding="utf-8")
+        with writing(file):
+            file.write_text(text, encoding="utf-8")
         self.flush(file)
         self.flush(file.parent)
 
@@ -113,7 +115,10 @@ class Manifest:
                 )
             return _manifest(whole, NAME.fullmatch(folder.name))
         except ValueError as error:
-            raise CheckpointError(f"{folder} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
+            raise CheckpointError(
+                f"{folder} is not a checkpoint: its {MANIFEST} cannot be read ({error}). Remove the folder to go on "
+                "from another"
+            ) from error
 
 
 def _manifest(whole: dict[str, Any], name: re.Match[str] | None) -> Manifest:

@@ -102,7 +102,7 @@ def test_a_checkpoint_whose_name_finds_no_room_is_there(
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/LATEST.tmp").symlink_to("/dev/full")
     loop._save(config, running_that_gives(None), outputs, Progress(steps=1))
-    assert said[0] == f"warning: step 1 is saved, but No space left on device: {tmp_path}/checkpoints"
+    assert said[0] == f"warning: step 1 is saved, but No space left on device: {tmp_path}/checkpoints/LATEST.tmp"
     assert said[1].startswith("saved step 1 in ")
 
 
