@@ -7,7 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING
 
 from hybridflow.config import recipes
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ def _schedule(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     name = config.trainer.schedule
     if name not in schedules or not schedules.get(name).overlaps:
         return
+    if config.rollout.recovery is RolloutRecovery.durable:
+        yield (
+            f"rollout.recovery: durable keeps rows of the very weights that would sample them again; with "
+            f"trainer.schedule={name} a step that is made again has newer ones. Take sync, or exact"
+        )
     key = f"trainer.schedule: {name}"
     called = recipes.called(config)
     if not algorithm.samples_from_actor():

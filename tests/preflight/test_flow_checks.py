@@ -35,6 +35,16 @@ def test_a_flow_is_step_or_learn() -> None:
     assert line == "algorithm.name: ppo has neither `learn` nor `step`; write one of them"
 
 
+def test_rows_are_not_kept_where_a_schedule_samples_ahead() -> None:
+    overrides = ["experiment=addition", "algorithm=grpo", "placement=rollout_pool", "rollout.recovery=durable"]
+    found = {}
+    for schedule in ("sync", "one_step_off"):
+        config = compose.compose("train", [*overrides, f"trainer.schedule={schedule}"]).to_config()
+        found[schedule] = list(flow_checks.problems(config, algorithms.get("grpo")))
+    [line] = found["one_step_off"]
+    assert line.startswith("rollout.recovery: durable keeps rows of the very weights") and found["sync"] == []
+
+
 def test_the_learner_has_a_model_that_learns() -> None:
     [line] = problems(learner="critic")
     assert "its learner 'critic', which is not among its roles (actor, reward)" in line
