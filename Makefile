@@ -96,7 +96,7 @@ test: lint ## before a commit: lint and all tests but the slow ones (about nine 
 test-all: lint ## lint and every test, also whole matrices of models and layouts, with more examples
 	$(PYTEST) -m "not system" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
-test-system: setup ## the tests that need programs of the system: bubblewrap
+test-system: setup ## the tests that need programs of the system: bubblewrap, redis-server
 	$(PYTEST) -m system $(PYTEST_ARGS)
 
 # No setup: the lock is of CPU builds. PYTHON is that of an environment made as docs/install.md says.

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks import (
     fault_checkpoints,
+    fault_clusters,
     fault_drivers,
     fault_endings,
     fault_full_disk,
@@ -46,6 +47,7 @@ ROWS: tuple[Row, ...] = (
     *fault_checkpoints.ROWS,
     *fault_full_disk.ROWS,
     *fault_tampering.ROWS,
+    *fault_clusters.ROWS,
 )
 
 

@@ -23,6 +23,10 @@ class ConfigError(HybridFlowError):
     exit_code: ClassVar[int] = 2
 
 
+class ClusterError(HybridFlowError):
+    """Loss of a part of the cluster without which a run cannot go on; it can from what it saved, once it is mended."""
+
+
 class DataError(HybridFlowError, ValueError):
     """Row of a task that cannot be used as it is. The message names the row, and what is wrong with it.
 

@@ -18,6 +18,7 @@ from hybridflow.runtime.failure import Failure, FailureKind, describe
 from hybridflow.runtime.messages import Report
 
 MAX_NAMED = 8  # ranks
+NO_PLACE = "its process"  # of a failure of which Ray does not say where it was
 LOST = (ray.exceptions.ActorUnavailableError, ray.exceptions.ObjectLostError, ray.exceptions.NodeDiedError)
 
 
@@ -128,4 +129,5 @@ def lost(record: CallRecord, rank: int, error: Exception) -> Failure:
     cause = getattr(error, "cause", None)
     line = describe(cause if isinstance(cause, BaseException) else error)[0]
     kind = FailureKind.INFRA if isinstance(error, LOST) else FailureKind.BUG
-    return Failure(record.role, rank, "its process", record.method, line, rays_message, at=0.0, kind=kind)
+    follows = kind is FailureKind.INFRA and isinstance(error, ray.exceptions.RayTaskError)
+    return Failure(record.role, rank, NO_PLACE, record.method, line, rays_message, None, follows, at=0.0, kind=kind)

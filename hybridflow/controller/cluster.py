@@ -78,6 +78,8 @@ def cluster(
                 found = _running_address() if address == "auto" else address
                 _knock(found)
                 _warn_if_open(found)
+                if not address.startswith("ray://"):
+                    stack.enter_context(ray_services.head_watched(found))
             elif problem := temporary_folder.problem():
                 raise ConfigError(problem)
             else:
@@ -118,12 +120,18 @@ def _session_folder() -> Iterator[Path]:
 
 def _init(**options: Any) -> None:
     """Start Ray; a signal that came meanwhile ends it again."""
+    ray._private.worker.print_to_stdstream = _log  # as `log_to_driver=False` leaves what it says of lost processes
     try:
         with interrupt.by_ray(), interrupt.deferred():
             ray.init(**options)
     except KeyboardInterrupt:
         _leave()
         raise
+
+
+def _log(message: dict[str, Any], **_: bool) -> None:
+    """Take note of what Ray would print, among other lines, of a process or a node that is lost: pages of its logs."""
+    log.info("ray: %s", "\n".join(message["lines"]))
 
 
 def _leave() -> None:
@@ -210,7 +218,7 @@ def _on_loopback(local: bool) -> Iterator[None]:
     constants = ray._private.ray_constants
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     before = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = not local
+    constants.ENABLE_RAY_CLUSTER = before and not local
     if local:
         os.environ[name] = "0"
     try:

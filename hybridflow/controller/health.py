@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from hybridflow.controller import ray_services
-from hybridflow.controller.call_record import CallRecord, late, named
+from hybridflow.controller.away_node import SAY_LOOKS, SILENT_LOOKS
+from hybridflow.controller.call_record import NO_PLACE, CallRecord, late, named
 from hybridflow.controller.deadlines import Deadlines, OldestCallClock
 from hybridflow.controller.process_deaths import ending
-from hybridflow.controller.process_watch import PING_EVERY_S, STOPPED_LOOKS, ProcessWatch
+from hybridflow.controller.process_watch import LOST_NODE, PING_EVERY_S, STOPPED_LOOKS, ProcessWatch
 from hybridflow.runtime.failure import Failure, FailureKind
+from hybridflow.runtime.messages import Place
 from hybridflow.runtime.process_state import innermost
 
 log = logging.getLogger(__name__)
@@ -59,7 +61,7 @@ class Health:
         Args:
             records: the calls under way, the oldest first.
 
-        Raises HybridFlowError if a service of the cluster is lost.
+        Raises ClusterError if a service of the cluster is lost.
         """
         now = monotonic()
         if now < self._looked_at + PING_EVERY_S:
@@ -105,6 +107,18 @@ class Health:
             return lost
         return [failure for record in waiting for failure in self._absent(noticed, record)]
 
+    def located(self, failure: Failure, pool: Any, rank: int) -> Failure:
+        """Add to what Ray says of a process that is lost where it was, and whether its node is lost."""
+        watch = self.watch_of(pool)
+        if watch is None or failure.follows or failure.kind is not FailureKind.INFRA:
+            return failure
+        place = watch.places[rank]
+        if why := watch.why_lost(rank):
+            return replace(failure, node=place.address, error=lost_node(place, why))
+        if failure.node == NO_PLACE:
+            return replace(failure, node=place.address, error=f"its process {place.pid}: {failure.error}")
+        return failure
+
     def stacks(self, record: CallRecord) -> dict[int, str]:
         """Take the stacks of a call's ranks that have not reported, into the run folder too."""
         watch = self.watch_of(record.pool)
@@ -125,7 +139,12 @@ class Health:
                     "given up", what or f"placement.pools.{watch.name}", rank, watch.places[rank].pid,
                     STOPPED_LOOKS * PING_EVERY_S,
                 )  # fmt: skip
-            for rank, state in watch.counts.lost().items():
+            for rank in watch.silent():
+                log.warning(
+                    "placement.pools.%s: node %s, where rank %d is, has not answered for %d s; if it stays so for %d s "
+                    "it is given up", watch.name, watch.places[rank].address, rank, SAY_LOOKS, SILENT_LOOKS,
+                )  # fmt: skip
+            for rank, state in watch.lost().items():
                 return self._failure(pool, watch, rank, state, waiting)
         return None
 
@@ -135,11 +154,12 @@ class Health:
         place = watch.places[rank]
         record = next((one for one in waiting if one.pool is pool and rank in one.unreported()), None)
         role, method = (record.role, record.method) if record else (f"placement.pools.{watch.name}", "ping")
-        line = (
-            f"its process {place.pid} is stopped (SIGSTOP), and stays so; it has no stacks to show"
-            if state == "stopped"
-            else f"its process {place.pid} died: {ending(place.pid, '')}"
-        )
+        if state == LOST_NODE:
+            line = lost_node(place, watch.lost_nodes()[place.node])
+        elif state == "stopped":
+            line = f"its process {place.pid} is stopped (SIGSTOP), and stays so; it has no stacks to show"
+        else:
+            line = f"its process {place.pid} died: {ending(place.pid, '')}"
         step = record.step if record else None
         return Failure(role, rank, place.address, method, line, "", step, at=0.0, kind=FailureKind.INFRA)
 
@@ -187,6 +207,11 @@ class Health:
                 stream.write(text.rstrip() + "\n\n")
         except OSError as error:
             log.warning("%s cannot be written: %s", file, error)
+
+
+def lost_node(place: Place, why: str) -> str:
+    """Describe the end of a process whose node is lost."""
+    return f"its node {place.address} ({place.node[:8]}) is lost, and its process {place.pid} with it: {why}"
 
 
 def waiting_for(waiting: list[CallRecord], pool: Any, rank: int) -> str:

@@ -28,20 +28,25 @@ NEARLY_FULL = 0.1  # is free
 
 
 class StoredChunk:
-    """Chunk in one object of the store."""
+    """Chunk in one object of the store.
 
-    def __init__(self, data: Any, metadata: Callable[[], Metadata]) -> None:
+    Args:
+        fetch: brings the object here.
+    """
+
+    def __init__(self, data: Any, metadata: Callable[[], Metadata], fetch: Callable[[Any], Any] = ray.get) -> None:
         self.data = data
         self._metadata = metadata
+        self._fetch = fetch
 
     def metadata(self) -> Metadata:
         """Return what is known of the rows; waits for the ranks. Raises RoleError if they failed."""
         return self._metadata()
 
     def get(self) -> Batch:
-        """Return the rows. Raises RoleError if they were not made."""
+        """Return the rows. Raises RoleError if they were not made, or are lost with the node that they were on."""
         self.metadata()
-        return Batch.from_wire(ray.get(self.data))
+        return Batch.from_wire(self._fetch(self.data))
 
 
 def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hybridflow.batch import BatchRef, Metadata
@@ -69,7 +70,7 @@ class PendingCall:
             assert report is not None  # it was called
             return report.chunks[number]
 
-        return StoredChunk(self.chunks[rank][number], metadata)
+        return StoredChunk(self.chunks[rank][number], metadata, partial(supervisor.fetch, record, rank))
 
 
 class LazyOutputs(Sequence[BatchRef | None]):

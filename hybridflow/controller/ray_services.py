@@ -1,7 +1,8 @@
-"""Services of a cluster that this process started: what Ray itself would only tell after a minute.
+"""Services of a cluster without which no run goes on: what Ray itself would only tell after a minute.
 
-They are looked at on a thread of their own. Where the main thread waits for one that is stopped, as when rows are put
-into the store or an actor is ended, it looks at nothing any more, and no signal reaches it.
+Those of a cluster that this process started are looked at on a thread of their own. Where the main thread waits for one
+that is stopped, as when rows are put into the store or an actor is ended, it looks at nothing any more, and no signal
+reaches it. Of a cluster that was joined the head is asked (`head_watch`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from contextlib import contextmanager, suppress
 
 import ray
 
-from hybridflow.errors import HybridFlowError
+from hybridflow.controller.head_watch import HeadWatch
+from hybridflow.errors import ClusterError, HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.runtime.process_state import GONE, STOPPED, state_of
 from hybridflow.tasks.grading_guard import descendants
@@ -74,8 +76,7 @@ class ServiceWatch:
         for name, how in self.lost().items():
             return (
                 f"ray: the cluster's {NAMES[name]} {name} (process {self._pids[name]}) {how}, and without it no "
-                "process can be started or found; a run of its own cluster ends with it. Give the same command "
-                "again: it goes on from its newest checkpoint, if it kept one (trainer.save_every)"
+                "process can be started or found; a run of its own cluster ends with it"
             )
         return ""
 
@@ -102,13 +103,14 @@ def _end_process(why: str) -> None:
 
 
 _watch = ServiceWatch({}, _main_thread_waits, _end_process)
+_heads: list[HeadWatch] = []  # of the cluster that was joined
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Look after the services of the cluster in the block.
 
-    Raises HybridFlowError for whatever else is raised because one was lost.
+    Raises ClusterError for whatever else is raised because one was lost.
     """
     global _watch
     _watch = ServiceWatch(pids(), _main_thread_waits, _end_process)
@@ -123,6 +125,18 @@ def watched() -> Iterator[None]:
         _watch.stop()
 
 
+@contextmanager
+def head_watched(address: str) -> Iterator[None]:
+    """Look after the head of a cluster that is joined in the block: its services are those of whoever started it."""
+    head = HeadWatch(address)
+    _heads.append(head)
+    try:
+        yield
+    finally:
+        _heads.remove(head)
+        head.close()
+
+
 def pids() -> dict[str, int]:
     """Return their processes by name; none of a cluster that was joined: they are whoever's who started it."""
     node = ray._private.worker._global_node
@@ -132,16 +146,19 @@ def pids() -> dict[str, int]:
 
 
 def lost() -> list[str]:
-    """Return the names of the services that are lost."""
-    return list(_watch.lost())
+    """Return the names of the services that are lost, or do not answer now: whoever asks one would wait."""
+    return [*_watch.lost(), *("head" for head in _heads if not head.answers())]
 
 
 def raise_if_lost() -> None:
-    """Raise HybridFlowError if a service is not there any more."""
+    """Raise ClusterError if a service is not there any more, or has not answered for as long as it may."""
     _raise_if_lost(None)
 
 
 def _raise_if_lost(cause: Exception | None) -> None:
     if lost := _watch.problem():
         _watch.end_stopped()  # to leave the cluster would wait for them
-        raise HybridFlowError(lost) from cause
+        raise ClusterError(lost) from cause
+    for head in _heads:
+        if lost := head.problem():
+            raise ClusterError(lost) from cause

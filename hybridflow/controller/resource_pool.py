@@ -10,20 +10,17 @@ from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from hybridflow import interrupt
 from hybridflow.config.schema import Config, Device
 from hybridflow.controller import process_deaths, ray_services
-from hybridflow.controller.deadlines import SAY_AFTER_S
 from hybridflow.controller.group import group_class
 from hybridflow.controller.process_watch import ProcessWatch
-from hybridflow.controller.supervisor import LOOK_UP_S, Supervisor
-from hybridflow.errors import HybridFlowError
+from hybridflow.controller.slots import Slots
+from hybridflow.controller.supervisor import Supervisor
 from hybridflow.former_names import Renamed
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, engines_of
@@ -78,7 +75,7 @@ class ResourcePool(Renamed):
         self._processes: ProcessWatch | None = None
         self._device = device
         gpus = 1.0 if device is Device.gpu else 0.0
-        self._reserved = _reserve(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
+        self._reserved = Slots(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
         self._gpus = gpus
         self._rank_class = rank_class or _rank_class()
         self._plugins = list(plugins)
@@ -140,9 +137,13 @@ class ResourcePool(Renamed):
     def restart(self) -> None:
         """Give it new processes in its slots, with the roles that it had; its groups go on with these.
 
-        Raises RoleError if one does not start, or a role cannot be built.
+        Slots on a node that is lost are waited for until Ray has others for them.
+
+        Raises RoleError if one does not start, or a role cannot be built; ClusterError if there are no slots for them.
         """
+        lost = self._processes.lost_nodes() if self._processes is not None else {}
         self._end_processes()
+        self._reserved.replace_lost(lost)
         self._start()
         for build in self._built:
             self._build(build)
@@ -170,7 +171,7 @@ class ResourcePool(Renamed):
         # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
         # our own cluster's processes as well, and then this call waits for a minute.
         if not interrupt.asked() and not ray_services.lost():
-            remove_placement_group(self._reserved)
+            self._reserved.release()
 
     def _start(self) -> None:
         """Start a process in each slot, and let them meet."""
@@ -181,7 +182,7 @@ class ResourcePool(Renamed):
                 num_cpus=1,
                 num_gpus=self._gpus,
                 max_restarts=0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved, slot),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved.group, slot),
             ).remote(slot)
             for slot in range(self.slots)
         ]
@@ -256,23 +257,3 @@ def _rank_class() -> type:
     """
     rank_class: type = import_module("hybridflow.runtime.rank").Rank
     return rank_class
-
-
-def _reserve(name: str, slots: int, bundle: dict[str, float], timeout_s: float) -> Any:
-    reserved = placement_group([bundle] * slots, strategy="PACK", name=f"hybridflow-{name}-{uuid4().hex[:8]}")
-    start = monotonic()
-    said = False
-    while not reserved.wait(min(LOOK_UP_S, timeout_s)):
-        interrupt.check()
-        if not said and monotonic() > start + SAY_AFTER_S:
-            said = True
-            log.warning("placement.pools.%s: still waiting until %d slots of the cluster are free", name, slots)
-        if monotonic() < start + timeout_s:
-            continue
-        has = ray.available_resources()
-        remove_placement_group(reserved)
-        raise HybridFlowError(
-            f"placement.pools.{name}: {slots} slots of {bundle} were not free within {timeout_s:g} s "
-            f"(ray.start_timeout_s); the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs free"
-        )
-    return reserved

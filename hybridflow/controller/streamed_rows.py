@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,5 +51,5 @@ def _piece(sent: PendingCall, rank: int, known: Any, stream: Any, columns: Seque
     call_rows = sent.rows[rank]
     assert call_rows is not None and call_rows.origin is not None
     (metadata,) = report.chunks
-    chunk = StoredChunk(next(stream), lambda: metadata)
+    chunk = StoredChunk(next(stream), lambda: metadata, partial(sent.supervisor.fetch, sent.record, rank))
     return BatchRef.from_chunk(chunk, metadata.rows, columns).with_origin(np.asarray(call_rows.origin)[report.value])

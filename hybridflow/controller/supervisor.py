@@ -12,7 +12,7 @@ import ray
 
 from hybridflow import interrupt
 from hybridflow.controller import ray_services
-from hybridflow.controller.call_record import CallRecord, in_step, lost, measured
+from hybridflow.controller.call_record import LOST, CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
 from hybridflow.controller.idle_time import IdleTime
@@ -176,6 +176,17 @@ class Supervisor(Renamed):
             self._receive(wanted)
         return record.reports
 
+    def fetch(self, record: CallRecord, rank: int, rows: Any) -> Any:
+        """Bring here what a rank gave for a call; raises as `wait`, also if it is lost with the node that it was on."""
+        while True:
+            try:
+                return ray.get(rows, timeout=LOOK_UP_S)
+            except ray.exceptions.GetTimeoutError:
+                self.poll()
+            except LOST as error:
+                self._raise_again()
+                self._fail(self.health.located(lost(record, rank, error), record.pool, rank))
+
     def wait_all(self) -> None:
         """Wait until every call of any step has reported: a barrier. What they measured stays with their steps."""
         self._raise_again()
@@ -205,7 +216,8 @@ class Supervisor(Renamed):
         """Take in the reports that have come, of any call. Raises RoleError as `wait` does."""
         interrupt.check()
         self._raise_again()
-        ready, _ = ray.wait(list(self._under_way), num_returns=len(self._under_way), timeout=0.05)
+        waiting = list(self._under_way)
+        ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0.05) if waiting else ([], [])
         for pending in ready:
             self._take_in(pending, self._outcome(pending))
         self._check_health()
@@ -213,7 +225,7 @@ class Supervisor(Renamed):
     def _check_health(self) -> None:
         """Raise RoleError if a rank will not report. What has come is taken in before: this process' time is no rank's.
 
-        Raises HybridFlowError if a service of the cluster is lost.
+        Raises ClusterError if a service of the cluster is lost.
         """
         if problem := self.health.problem(record for record, _ in self._under_way.values()):
             self._fail(problem)
@@ -247,7 +259,8 @@ class Supervisor(Renamed):
         try:
             encoded = ray.get(pending)
         except ray.exceptions.RayError as error:
-            return Report(failure=lost(*self._under_way[pending], error))
+            record, rank = self._under_way[pending]
+            return Report(failure=self.health.located(lost(record, rank, error), record.pool, rank))
         return self._decoded(pending, encoded)
 
     def _decoded(self, pending: Any, encoded: bytes) -> Report:

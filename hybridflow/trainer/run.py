@@ -16,7 +16,7 @@ from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
-from hybridflow.errors import ConfigError, DataError, HybridFlowError, Stopped, before_the_start, counted
+from hybridflow.errors import ClusterError, ConfigError, DataError, HybridFlowError, Stopped, before_the_start, counted
 from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
@@ -156,22 +156,28 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
 
 @contextmanager
 def _way_on(config: Config, folder: RunFolder, goes_on: bool) -> Iterator[None]:
-    """Say of a run that a signal has stopped what is saved, and by which command it goes on.
+    """Say of a run that a signal or the loss of its cluster has ended what is saved, and by which command it goes on.
 
     Args:
         goes_on: what is in its folder is its own from the start on.
     """
-    try:
-        yield
-    except Stopped as stop:
+
+    def saved() -> tuple[str, bool]:
         own = goes_on or folder.record().get("process") == os.getpid()
         newest = Checkpoints(folder.checkpoints).newest() if own else None
         if newest is None:
-            raise Stopped(stop.number, f"{stop}: nothing had been saved") from None
+            return "nothing had been saved", False
         command = resumed(sys.orig_argv, config.trainer.resume)
         steps = int(newest.name.removeprefix("step-"))
-        message = f"{stop}: {counted(steps, 'step')} saved, and this goes on from there: {command}"
-        raise Stopped(stop.number, message, saved=True) from None
+        return f"{counted(steps, 'step')} saved, and this goes on from there: {command}", True
+
+    try:
+        yield
+    except Stopped as stop:
+        words, some = saved()
+        raise Stopped(stop.number, f"{stop}: {words}", saved=some) from None
+    except ClusterError as error:
+        raise ClusterError(f"{error}: {saved()[0]}") from error
 
 
 def _checked_task(config: Config, live: Live) -> Task:
