@@ -14,6 +14,9 @@ Claims, for each schedule, distribution of lengths and number of slots (`rows`):
 
 Lengths are `short` (16 to 64 tokens, uniform), `lognormal` (median 1,000, sigma 0.8), `tail` (short ones of 400 to 600,
 of which those of 10 % of prompts are ten times as long), and those of a file, a JSON list (`--recorded`).
+
+`--measured SYNC OTHER`, the folders of a run of sync and of one with trainer.schedule=one_step_off, adds `prediction`:
+the seconds of a step of the latter as they are simulated from the former, over those that it took.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.schedule_prediction import prediction
 from hybridflow.placement.simulated_run import Costs, SimulatedOutcome, SimulatedRun
 from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
 
@@ -144,6 +148,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--learning", type=float, default=0.5)
     parser.add_argument("--recorded", type=Path)
+    parser.add_argument("--measured", type=Path, nargs=2, metavar=("SYNC", "OTHER"))
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     sources = dict(DISTRIBUTIONS)
@@ -157,8 +162,12 @@ def main() -> int:
             lengths = draw(np.random.default_rng((options.seed, slots)), (prompts, SAMPLES))
             rows += rows_of(distribution, slots, options.learning, lengths)
     show(rows)
+    found: dict[str, Any] = {"learning": options.learning, "rows": rows}
+    if options.measured:
+        found["prediction"] = prediction(*options.measured)
+        print(json.dumps(found["prediction"]))
     if options.json:
-        options.json.write_text(json.dumps({"learning": options.learning, "rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0 if all(row["bound_held"] for row in rows) else 1
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.schedule import ks_distance, rows_of
+from benchmarks.schedule_prediction import prediction
 from hybridflow.placement.simulated_run import Costs, SimulatedRun
 from hybridflow.scheduling import Sampler, SchedulePolicy, Stopped, policy_of, samplers
 from hybridflow.scheduling.rollout_state import Rollout
@@ -116,6 +119,18 @@ def test_a_biased_sampler_shows_before_a_run_is_drained_unless_the_bound_is_tigh
     trained = trained_lengths(policy_of("async", PROMPTS, **changes), lengths, learning=2.0)[: STEPS * PROMPTS]
     assert trained.size >= 4000
     assert (ks_distance(trained, lengths) > 0.03) is biased
+
+
+def test_a_run_is_predicted_from_one_of_sync(tmp_path: Path) -> None:
+    """Steps of 2 s of generation, 3 s of learning and 1 s of a sync: one step off, learning hides generation."""
+    lines = [{"timing_s/step": 9.0}, *[{"timing_s/generate": 2.0, "timing_s/refit": 1.0, "timing_s/step": 6.0}] * 10]
+    for name, seconds in (("sync", 6.0), ("one_step_off", 4.5)):
+        (tmp_path / name).mkdir()
+        text = "\n".join(json.dumps({**line, "timing_s/step": seconds}) for line in lines)
+        (tmp_path / name / "metrics.jsonl").write_text(text)
+    found = prediction(tmp_path / "sync", tmp_path / "one_step_off")
+    assert found["simulated_step_s"] == pytest.approx((10 * (1 + 3) + 2) / 10)
+    assert found["simulated_over_measured"] == round(4.2 / 4.5, 3)
 
 
 def test_schedules_that_overlap_are_faster_than_sync_and_keep_their_bounds() -> None:
