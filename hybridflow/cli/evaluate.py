@@ -32,7 +32,7 @@ NO_TRAINING = (
     *("algorithm=sft", "trainer.steps=0", "trainer.resume=never", "trainer.save_every=0"),
     "actor.worker=frozen_actor",
 )
-OF_RUN = ("plugins", "task", "reward", "rollout")  # sections of a run that its models are evaluated with
+OF_RUN = ("plugins", "task", "reward", "rollout", "environment")  # sections of a run that its models are evaluated with
 OF_TRAINER = ("validation_prompts", "validation_samples", "validation_temperature", "validation_sets")
 
 

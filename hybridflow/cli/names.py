@@ -56,6 +56,7 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
         f"{loss}.correction.name": lambda: ("auto", *OFF, *_losses("corrections", "corrections")),
         f"{loss}.kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
         "task.name": _tasks,
+        "environment.name": _environments,
         "reward.grader": _graders,
         "reward.accuracy_grader": _graders,
         "cost.grader": _graders,
@@ -89,6 +90,12 @@ def _tasks() -> Iterable[str]:
     from hybridflow.tasks import tasks
 
     return tasks
+
+
+def _environments() -> Iterable[str]:
+    from hybridflow.environments import environments
+
+    return environments
 
 
 def _graders() -> Iterable[str]:

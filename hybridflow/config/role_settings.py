@@ -198,6 +198,20 @@ class RewardModelConfig(TrainedRoleConfig):
 
 
 @dataclass
+class EnvironmentConfig:
+    """Other side of rollouts that are conversations. Without a name, a rollout is one response."""
+
+    name: str = ""  # the registered name of the environment
+    options: dict[str, Any] = field(default_factory=dict)  # what its constructor takes
+    max_turns: Count = 8  # of the policy, in a conversation
+    max_turn_tokens: NotNegativeInt = 0  # of a turn; 0: what rollout.max_response_tokens leaves, which is of them all
+    step_deadline_s: Deadline = 60.0  # that the environment may take for an answer, after which it has failed
+    processes: Annotated[int, Bounds(at_least=1, at_most=1024)] = 1  # that environments run in, beside each replica
+    # turns begin when all conversations have been answered: slower, and a run that is repeated has the same bits
+    in_step: bool = False
+
+
+@dataclass
 class LogProbDiffConfig:
     """Largest mean difference of the log-probs of rollout and training, by the actor's number format."""
 

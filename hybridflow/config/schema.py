@@ -33,6 +33,7 @@ from hybridflow.config.role_settings import (
     CriticConfig,
     Decay,
     DType,
+    EnvironmentConfig,
     ModelConfig,
     OffloadConfig,
     OptimizerConfig,
@@ -61,6 +62,7 @@ __all__ = [
     "DType",
     "Decay",
     "Device",
+    "EnvironmentConfig",
     "LagrangeConfig",
     "ModelConfig",
     "OffloadConfig",
@@ -231,6 +233,7 @@ class Config:
     cost_critic: CostCriticConfig = field(default_factory=CostCriticConfig)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)

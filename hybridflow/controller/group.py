@@ -112,8 +112,8 @@ def group_class(interface: type[Role], config: Config | None = None) -> type[Gro
     Args:
         config: under which some methods may give more columns.
     """
-    more = interface.more_columns(config) if config else {}
-    declared = with_columns(methods(interface), more).items()
+    more = (interface.more_columns(config), interface.more_read(config)) if config else ({},)
+    declared = with_columns(methods(interface), *more).items()
     made = {
         name: _bound(name, method, protocols.get(method.protocol)(), getattr(interface, name))
         for name, method in declared

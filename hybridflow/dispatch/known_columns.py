@@ -34,6 +34,9 @@ KINDS = {
     "finish_reason": "object",
     "truncated": "bool",
     "weight_version": "ragged int",
+    "turn_rewards": "ragged float",
+    "turns": "int",
+    "environment_failure": "object",
     "sampling_temperature": "float",
 }
 

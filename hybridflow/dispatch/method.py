@@ -135,16 +135,27 @@ def declarations(cls: type) -> dict[str, Method]:
     return by_name
 
 
-def with_columns(declared: Mapping[str, Method], more: Mapping[str, Mapping[str, str]]) -> dict[str, Method]:
-    """Return methods of which some give more columns than they declare, by method: names with their kinds."""
-    return {
-        name: replace(
-            method, gives=(*(method.gives or ()), *more[name]), kinds={**method.kinds, **more[name]}, returns_rows=True
-        )
-        if name in more
-        else method
-        for name, method in declared.items()
-    }
+def with_columns(
+    declared: Mapping[str, Method],
+    more: Mapping[str, Mapping[str, str]],
+    more_read: Mapping[str, Columns] | None = None,
+) -> dict[str, Method]:
+    """Return methods of which some give, or read where there are any, more columns than they declare.
+
+    Args:
+        more: by method, names with their kinds of what it gives.
+        more_read: by method, names of what it reads.
+    """
+    changed = dict(declared)
+    for name, read in (more_read or {}).items():
+        method = changed[name]
+        kinds = {**method.kinds, **declared_kinds(read)}
+        changed[name] = replace(method, optional=(*method.optional, *read), kinds=kinds)
+    for name, given in more.items():
+        method = changed[name]
+        gives = (*(method.gives or ()), *given)
+        changed[name] = replace(method, gives=gives, kinds={**method.kinds, **given}, returns_rows=True)
+    return changed
 
 
 def methods(cls: type) -> dict[str, Method]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import ModelConfig, OptimizerConfig, RolloutConfig, TrainedRoleConfig
+from hybridflow.engines.generation_session import RoundSession, Session
 from hybridflow.engines.outputs import LossShare, StepResult
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling
 from hybridflow.engines.sharding import Sharding, Shardings
@@ -160,6 +161,14 @@ class GenerationEngine(ABC):
     def generate(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Generated:
         """Return one response a prompt, in the order of the prompts."""
         return Generated.of(chain.from_iterable(self.stream(prompts, sampling, seeds)))
+
+    def session(self) -> Session:
+        """Begin a session, in which rows are submitted while others are under way. There is one at a time.
+
+        An engine that does not write it has one in which they wait for those before them. Raises RuntimeError as
+        `stream`.
+        """
+        return RoundSession(self)
 
     @abstractmethod
     def sleep(self) -> None:

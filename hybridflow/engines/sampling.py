@@ -11,6 +11,7 @@ import numpy as np
 
 from hybridflow.batch import Ragged
 from hybridflow.config.schema import RolloutConfig
+from hybridflow.environments.conversation import Record
 
 END = "end"
 STOP = "stop"
@@ -69,6 +70,8 @@ class FinishedRow(NamedTuple):
         ended_by: END, the model's own; STOP, a string or token that the sampling names; LENGTH, the limit of tokens was
             reached before either.
         cached_tokens: of the prompt, that were not computed because another row had computed them.
+        talk: of a row that is a conversation what is known of it beside its tokens; its `ended_by` may be any of
+            `hybridflow.environments.conversation`.
     """
 
     row: int
@@ -76,6 +79,7 @@ class FinishedRow(NamedTuple):
     log_probs: np.ndarray
     ended_by: str
     cached_tokens: int
+    talk: Record | None = None
 
 
 class Generated(NamedTuple):
@@ -86,12 +90,14 @@ class Generated(NamedTuple):
         log_probs: ragged float32.
         ended_by: [R] object.
         cached_tokens: [R] int64.
+        talks: [R] records of conversations; empty if the rows are none.
     """
 
     tokens: Ragged
     log_probs: Ragged
     ended_by: np.ndarray
     cached_tokens: np.ndarray
+    talks: Sequence[Record] = ()
 
     @property
     def truncated(self) -> np.ndarray:
@@ -107,6 +113,7 @@ class Generated(NamedTuple):
             Ragged.of([row.log_probs for row in rows], np.float32),
             np.array([row.ended_by for row in rows], dtype=object),
             np.array([row.cached_tokens for row in rows], dtype=np.int64),
+            [row.talk for row in rows if row.talk is not None],
         )
 
 

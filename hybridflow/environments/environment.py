@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hybridflow.environments.tool_calls import Call
 from hybridflow.errors import HybridFlowError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
@@ -64,6 +65,7 @@ class Action:
         turn: its number in the conversation, from 0.
         tokens: how many it has.
         finish_reason: why the turn ended: `end`, `stop` or `length`; after `length` there is no other turn.
+        calls: of functions, as the chat template has them written; only of an environment with the role `tool`.
     """
 
     text: str
@@ -71,6 +73,7 @@ class Action:
     turn: int = 0
     tokens: int = 0
     finish_reason: str = "end"
+    calls: Sequence[Call] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class Environment(ABC):
         """Begin the conversation of a question. The policy has been asked it already, so there is nothing to say."""
         return
 
+    @property
+    def specs(self) -> list[dict[str, Any]]:
+        """Functions that the policy may call, as OpenAI has them; the chat template is given them."""
+        return []
+
     @abstractmethod
     async def step(self, action: Action) -> Observation:
         """Answer a turn of the policy.
@@ -117,7 +125,7 @@ class Environment(ABC):
 
 
 environments: Registry[type[Environment]] = Registry(
-    "environment", "hybridflow.environments.graded_turn", of=Environment
+    "environment", *(f"hybridflow.environments.{name}" for name in ("graded_turn", "guess", "tool_use")), of=Environment
 )
 
 
@@ -136,8 +144,9 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
         raise HybridFlowError(f"options of environment {name!r}: {'; '.join(wrong)}")
     try:
         return kind(**effective_options(options_shell(kind), options))
-    except (ValueError, TypeError) as error:
-        raise HybridFlowError(f"environment {name!r} cannot be made with these options: {error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        problem = error.args[0] if isinstance(error, KeyError) else error  # of a registry: a whole sentence
+        raise HybridFlowError(f"environment {name!r} cannot be made with these options: {problem}") from error
 
 
 def sound_observation(environment: Environment, given: object) -> Observation:

@@ -19,6 +19,7 @@ from hybridflow.models import ModelShape
 from hybridflow.preflight import (
     combination_checks,
     component_checks,
+    environment_checks,
     flow_checks,
     grader_checks,
     sink_checks,
@@ -48,7 +49,7 @@ def problems(
     name = config.algorithm.name
     lines = [*_task(config), *_validation(config)]
     lines += component_checks.made_of("trainer.schedule", schedules, config.trainer.schedule, "algorithm", "steps")
-    lines += sink_checks.problems(config)
+    lines += [*sink_checks.problems(config), *environment_checks.problems(config)]
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
         return [*unknown, *lines, *combination_checks.problems(config)]

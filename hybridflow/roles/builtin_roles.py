@@ -12,6 +12,7 @@ from typing import Any, TypedDict, Unpack
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.dispatch.known_columns import kinds
+from hybridflow.dispatch.method import Columns
 from hybridflow.losses.loss import reads_of
 from hybridflow.roles.role import Role, roles
 from hybridflow.tasks.chosen_graders import asked
@@ -23,8 +24,21 @@ RESPONSE = kinds("prompt_ids", "response_ids")
 LOSS_MASK = kinds("loss_mask")
 TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
+GENERATE = ("generate_sequences", "stream_sequences")
+CONVERSED = kinds("loss_mask", "turn_rewards", "turns", "environment_failure")  # where `environment.name` is set
+QUESTION = ("answer", "messages", "metadata", "source")  # that an environment is told, beside NAMES
 GRADED = kinds("response_ids", "answer")
-SEEN = ("prompt_ids", "messages", "metadata", "source", "finish_reason", "truncated", "sample_id")  # by graders of rows
+SEEN = (
+    "prompt_ids",
+    "messages",
+    "metadata",
+    "source",
+    "finish_reason",
+    "truncated",
+    "sample_id",
+    "turn_rewards",
+    "environment_failure",
+)  # by graders of rows
 PAIR = RESPONSE | kinds("rejected_ids")
 PAIR_MASKS = LOSS_MASK | kinds("rejected_loss_mask")
 
@@ -62,6 +76,14 @@ class TrainedRole(Role[RowsT]):
 class GeneratingRole(Role[RowsT]):
     """Role that samples responses from the policy."""
 
+    @classmethod
+    def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
+        return dict.fromkeys(GENERATE, CONVERSED) if config.environment.name else {}
+
+    @classmethod
+    def more_read(cls, config: Config) -> Mapping[str, Columns]:
+        return dict.fromkeys(GENERATE, QUESTION) if config.environment.name else {}
+
     @using("3d_all_micro_dp", needs=PROMPT, optional=NAMES, gives=SAMPLED, samples=True)
     def generate_sequences(self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]) -> RowsT:
         """Sample one response a row with the newest weights, as `rollout` says but for `sampling`.
@@ -79,6 +101,11 @@ class GeneratingRole(Role[RowsT]):
         that reason is `length`), `weight_version` (ragged int, of each row runs [K, 2] of a version and the number of
         tokens that it sampled; `hybridflow.batch.weight_versions`) and `sampling_temperature` ([R] float, at which the
         row's log-probs are taken here and wherever it is learned from; of the likeliest tokens 1).
+
+        With an `environment`, a response is all of a conversation after its prompt, `finish_reason` may be `turns` (of
+        the policy, it has had `max_turns`) or `failed` too, and there are `loss_mask` (0 where the environment speaks,
+        and everywhere if it failed), `turn_rewards` (ragged float, of a turn at its last token), `turns` ([R] int) and
+        `environment_failure` ([R] strings, "" if it did not fail).
 
         Raises ValueError for a prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and
         for a temperature between 0 and the least that vLLM samples at.

@@ -9,7 +9,7 @@ from typing import ClassVar
 from hybridflow.config import sections
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Interface, RowsT
-from hybridflow.dispatch.method import declarations
+from hybridflow.dispatch.method import Columns, declarations
 from hybridflow.errors import NameTakenError
 from hybridflow.registry import Registry
 
@@ -30,6 +30,13 @@ class Role(Interface[RowsT]):
     @classmethod
     def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
         """Return by method the columns, with their kinds, that it gives under these settings beside those declared."""
+        return {}
+
+    @classmethod
+    def more_read(cls, config: Config) -> Mapping[str, Columns]:
+        """Return by method the columns that it reads under these settings, where rows have them, beside those
+        declared.
+        """
         return {}
 
 

@@ -126,8 +126,8 @@ class Rank:
             self._workers[role] = _worker(worker)(context)
             self._contexts[role] = context
             own = type(self._workers[role])
-            more = own.more_columns(config) if issubclass(own, Role) else {}
-            self._declared[role] = with_columns(methods(own), more)
+            more = (own.more_columns(config), own.more_read(config)) if issubclass(own, Role) else ({},)
+            self._declared[role] = with_columns(methods(own), *more)
             log.info("%s: built on rank %d of %s", role, self._rank, describe_layout(layout))
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls

@@ -23,6 +23,8 @@ class GradedRow:
         raw_response: its text with special tokens.
         response_tokens: how many tokens it has.
         sample_id: the name of the question.
+        turn_rewards: of a conversation, what its environment gave each token: a turn's reward at its last, else 0.
+        environment_failure: why its environment failed, or "".
     """
 
     response: str
@@ -36,6 +38,8 @@ class GradedRow:
     raw_response: str = ""
     response_tokens: int = 0
     sample_id: int | str = ""
+    turn_rewards: Sequence[float] = ()
+    environment_failure: str = ""
 
 
 @dataclass(frozen=True)

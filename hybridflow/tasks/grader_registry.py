@@ -82,6 +82,7 @@ graders = GraderRegistry(
     "hybridflow.tasks.builtin_graders", "hybridflow.tasks.text_graders", "hybridflow.tasks.math_grader",
     "hybridflow.tasks.code_grader",
     "hybridflow.tasks.endpoint_graders",
+    "hybridflow.tasks.environment_graders",
     "hybridflow.tasks.reasoning_gym_task",
 )  # fmt: skip
 

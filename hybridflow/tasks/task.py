@@ -291,6 +291,7 @@ tasks: Registry[type[Task]] = Registry(
             "addition",
             "addition_pairs",
             "addition_sevens",
+            "guess",
             "mixture",
             "reasoning_gym_task",
             "rows_task",

@@ -12,11 +12,13 @@ from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.config.validation_sets import validation_sets
+from hybridflow.environments.conversation_settings import conversation_options
 from hybridflow.errors import ConfigError, shown
 from hybridflow.models import read_shape
+from hybridflow.preflight import environment_checks
 from hybridflow.tasks import SPLITS, Task
 from hybridflow.tasks import build as build_task
-from hybridflow.tasks.chat_settings import chat_form, template_options
+from hybridflow.tasks.chat_settings import chat_form
 from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks, metadata_checks
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
@@ -44,6 +46,7 @@ def load_task(config: Config, splits: Container[str] = SPLITS) -> FittedTask:
         raise ConfigError(f"actor.model.path: {error}") from error
     used = {split: way for split, way in ways(algorithm).items() if split in splits}
     task = _task(config, algorithm, tokenizer)
+    environment_checks.check_template(config, task)
     return FittedTask(task, fitting, config.task.too_long, used, config.task.malformed, config.task.curriculum)
 
 
@@ -184,6 +187,6 @@ def _task(config: Config, algorithm: type[Algorithm], tokenizer: PreTrainedToken
         grader=accuracy_grader(config.reward) if graded else "",
         answer_checks=answer_checks(config.reward) if graded else lambda source: [],
         metadata_checks=metadata_checks(config.reward) if graded else None,
-        template_options=template_options(config.task),
+        template_options=conversation_options(config.task, config.environment),
         chat_form=chat_form(config.task),
     )

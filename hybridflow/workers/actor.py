@@ -24,6 +24,7 @@ from hybridflow.workers.generation_worker import (
     actor_shardings,
     identifies,
     make_generator,
+    make_loop,
     report_taken,
     stream,
 )
@@ -55,6 +56,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         config = self.context.config
         with set_down([self, *self.context.peers.values()]):
             self.generator = make_generator(self.context)
+        self.loop = make_loop(self.context)
         self.refit = Refit(
             actor_shardings(self.context, self.groups.layout, self.groups.layout),
             self.groups,
@@ -75,7 +77,8 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         # weights in sleep, and only this rank knows both versions. If they are the same, this compares two numbers.
         self.sync_weights()
         try:
-            yield from stream(self.context, self.generator, prompts, step, changes, self.journal, self.refit.identity)
+            journal = self.journal, self.refit.identity
+            yield from stream(self.context, self.generator, prompts, step, changes, *journal, self.loop)
         finally:
             self.generator.sleep()
 

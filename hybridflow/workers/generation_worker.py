@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.weight_versions import one_run
 from hybridflow.config.schema import Config, FullDisk, RolloutRecovery
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
 from hybridflow.engines.sharding import Shardings
+from hybridflow.environments.conversation import Record
 from hybridflow.models import read_shape
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
@@ -27,6 +28,9 @@ from hybridflow.roles.builtin_roles import GeneratingRole
 from hybridflow.tasks.tokenizer import end_ids
 from hybridflow.workers.rollout_journal import SUFFIX, RolloutJournal
 from hybridflow.workers.worker import Context, Worker
+
+if TYPE_CHECKING:
+    from hybridflow.workers.conversation_loop import ConversationLoop
 
 
 class GeneratingWorker(GeneratingRole[Batch], Worker):
@@ -84,7 +88,8 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
     def _columns(self, generated: Generated, changes: dict[str, Any]) -> Batch:
         """Return what was sampled, with the weights' version and the temperature that it was sampled with."""
         temperature = Sampling.of(self.context.config.rollout, changes).of_log_probs
-        return sampled(self.sampling_version, temperature, generated)
+        columns = sampled(self.sampling_version, temperature, generated)
+        return columns | talk_columns(generated.talks) if self.context.config.environment.name else columns
 
 
 def make_generator(context: Context) -> GenerationEngine:
@@ -118,6 +123,15 @@ def report_taken(metrics: Metrics, generator: GenerationEngine, refit: WeightUpd
     metrics.max("refit/generation_bytes", generator.weight_bytes)
 
 
+def make_loop(context: Context) -> ConversationLoop | None:
+    """Make the loop of conversations, if rollouts are any. All ranks of the pool call it at the same time."""
+    if not context.config.environment.name:
+        return None
+    from hybridflow.workers.conversation_loop import ConversationLoop
+
+    return ConversationLoop(context)
+
+
 def stream(
     context: Context,
     generator: GenerationEngine,
@@ -126,12 +140,14 @@ def stream(
     changes: dict[str, Any],
     journal: RolloutJournal | None = None,
     weights: str = "",
+    loop: ConversationLoop | None = None,
 ) -> Iterator[list[FinishedRow]]:
     """Yield rows as they finish, with the weights that the generator has.
 
     Args:
-        journal: for these rows, some of which may be in it.
+        journal: for these rows, some of which may be in it. Conversations are in none.
         weights: identity of those that the generator has.
+        loop: of rows that are conversations.
     """
     config = context.config
     if "stream_id" not in prompts:
@@ -140,8 +156,14 @@ def stream(
             "a worker that makes rows itself passes on that of the rows it was given"
         )
     seeds = row_seeds(config.run.seed, step, prompts.dense("stream_id").tolist(), context.drawn)
-    call = prompts.ragged("prompt_ids"), Sampling.of(config.rollout, changes), seeds
-    made = generator.stream(*call) if journal is None else journal.stream(generator, *call, weights, context.metrics)
+    sampling = Sampling.of(config.rollout, changes)
+    call = prompts.ragged("prompt_ids"), sampling, seeds
+    if loop is not None:
+        made = loop.stream(generator, prompts, sampling, seeds)
+    elif journal is not None:
+        made = journal.stream(generator, *call, weights, context.metrics)
+    else:
+        made = generator.stream(*call)
     finished: list[FinishedRow] = []
     with context.timed("generate"):
         for rows in made:
@@ -164,6 +186,16 @@ def sampled(version: int, temperature: float, generated: Generated) -> Batch:
     )
 
 
+def talk_columns(talks: Sequence[Record]) -> Batch:
+    """Return the columns that rows have as conversations."""
+    return Batch(
+        loss_mask=Ragged.of([talk.loss_mask for talk in talks], np.int64),
+        turn_rewards=Ragged.of([talk.rewards for talk in talks], np.float32),
+        turns=np.array([talk.turns for talk in talks], dtype=np.int64),
+        environment_failure=np.array([talk.failure for talk in talks], dtype=object),
+    )
+
+
 def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: bool) -> None:
     """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`."""
     metrics = context.metrics
@@ -178,3 +210,15 @@ def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: 
     prompted = prompts.ragged("prompt_ids").lengths.sum()
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
     metrics.total("perf/response_tokens", lengths.sum())
+    _measure_talks(metrics, generated.talks, "greedy/environment" if greedy else "environment")
+
+
+def _measure_talks(metrics: Metrics, talks: Sequence[Record], prefix: str) -> None:
+    """Measure conversations. What an environment measures itself is of those in which it did not fail."""
+    if not talks:
+        return
+    sound = [talk for talk in talks if not talk.failure]
+    metrics.mean(f"{prefix}/turns", sum(talk.turns for talk in talks), len(talks))
+    metrics.mean(f"{prefix}/failed_share", len(talks) - len(sound), len(talks))
+    for name in sorted({name for talk in sound for name in talk.metrics}):
+        metrics.mean(f"{prefix}/{name}", sum(talk.metrics.get(name, 0.0) for talk in sound), len(sound))

@@ -19,7 +19,7 @@ from hybridflow.tasks.tokenizer import load_decoder
 from hybridflow.workers.row_grades import NOT_ASKED, RowGrades
 from hybridflow.workers.worker import Context, Worker
 
-KNOWN = ("messages", "metadata", "source", "finish_reason", "truncated", "sample_id")
+KNOWN = ("messages", "metadata", "source", "finish_reason", "truncated", "sample_id", "environment_failure")
 """Dense columns that become fields of a row of the same name, where rows have them."""
 
 
@@ -98,6 +98,8 @@ class GradingWorker(Worker):
         response_ids = rollout.ragged("response_ids")[row].tolist()
         prompt = self.decode(rollout.ragged("prompt_ids")[row].tolist()) if "prompt_ids" in rollout else ""
         given = {name: value for name, value in known.items() if value is not None}
+        if "turn_rewards" in rollout:
+            given["turn_rewards"] = rollout.ragged("turn_rewards")[row].tolist()
         raw = self._decode_raw(response_ids)
         return GradedRow(response, answer, prompt=prompt, raw_response=raw, response_tokens=len(response_ids), **given)
 

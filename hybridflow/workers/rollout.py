@@ -19,6 +19,7 @@ from hybridflow.workers.generation_worker import (
     actor_shardings,
     identifies,
     make_generator,
+    make_loop,
     report_taken,
     stream,
 )
@@ -64,6 +65,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.generator = make_generator(context)
+        self.loop = make_loop(context)
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config
@@ -83,7 +85,8 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
                 report_taken(self.context.metrics, self.generator, self.refit)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        return stream(self.context, self.generator, prompts, step, changes, self.journal, self.refit.identity)
+        journal = self.journal, self.refit.identity
+        return stream(self.context, self.generator, prompts, step, changes, *journal, self.loop)
 
     @property
     def sampling_version(self) -> int:

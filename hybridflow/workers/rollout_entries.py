@@ -12,7 +12,18 @@ from hybridflow.batch.columns import values_of
 from hybridflow.batch.weight_versions import WEIGHT_VERSION, shown
 from hybridflow.dispatch.known_columns import KINDS
 
-LOGGED = ("answer", "rewards", "costs", "sample_id", "group_id", "weight_version", "finish_reason", "truncated")
+LOGGED = (
+    "answer",
+    "rewards",
+    "costs",
+    "sample_id",
+    "group_id",
+    "weight_version",
+    "finish_reason",
+    "truncated",
+    "turns",
+    "environment_failure",
+)
 CARRIED = frozenset({"metadata", "messages", "source"})  # a task's, which may have had such columns of its own before
 OURS = frozenset({*KINDS, *LOGGED, "copy_id", "stream_id"}) - CARRIED
 

@@ -209,11 +209,12 @@ def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
     model, grader, name, task = lines[:-1]
     assert model == "actor.model.path: must be given, as actor.model.path=VALUE"
-    assert grader.endswith("as reward.grader=VALUE; or choose reward=NAME, one of exact, last_number")
+    assert grader.endswith("as reward.grader=VALUE; or choose reward=NAME, one of environment, exact, last_number")
     assert name == "run.name: must be given, as run.name=VALUE"
     assert task.startswith("task.name: must be given, as task.name=VALUE; or choose task=NAME, one of addition, ")
     assert lines[-1].endswith(
-        "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_warmup, smollm2"
+        "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_warmup, guess, "
+        "smollm2"
     )
 
 

@@ -59,3 +59,19 @@ class DoesPlainly(Environment):
         if action.text == "takes a while":
             time.sleep(0.3)
         return Observation("again", 1.0)
+
+
+@environments.register("talks")
+class Talks(Environment):
+    """Answer in digits, how long depends on what was said; do otherwise where the row's answer says so."""
+
+    async def reset(self, question: Question) -> None:
+        self.answer = question.answer
+
+    async def step(self, action: Action) -> Observation:
+        if self.answer == "fails" and action.turn == 1:
+            raise RuntimeError("the weather")
+        if self.answer == "slow":
+            await asyncio.sleep(0.5)
+        done = self.answer == "short" and action.turn == 1
+        return Observation(f"{action.tokens}{len(action.text)}{action.turn}", 0.5 + action.turn, done, {"asked": 1})

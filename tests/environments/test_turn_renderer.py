@@ -64,7 +64,7 @@ REFUSED = [
     (QWEN35, "user", "changes what came before: .*<think>"),
     (ALWAYS_THINKS, "user", "changes what came before"),
     (FORGETS, "user", "changes what came before: .*<think>.* becomes"),
-    (LAST_IS_OTHER, "user", "changes what came before: .* becomes .* again"),
+    (LAST_IS_OTHER, "user", "changes what came before: .* becomes "),
     (COUNTS, "user", "changes what came before"),
     (ALTERNATES, "tool", "does not take .*no tools"),
     (NO_END, "user", "ends a turn of the assistant with no token of its own"),

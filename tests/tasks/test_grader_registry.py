@@ -18,7 +18,7 @@ from hybridflow.tasks.grader_registry import BoundGrader, GraderRegistry, bind, 
 from hybridflow.tasks.sound_grades import UnsoundGradeError, one_each, sound_grade
 
 CHAT = [{"role": "user", "content": "5+7="}]
-ROW = GradedRow("the answer is 12", "12", "5+7=", CHAT, metadata={"level": 3}, response_tokens=4)
+ROW = GradedRow("the answer is 12", "12", "5+7=", CHAT, metadata={"level": 3}, response_tokens=4, turn_rewards=[0.5])
 
 
 def two_texts(response: str, answer: str) -> float:

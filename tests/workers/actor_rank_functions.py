@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from hybridflow.batch import Batch
-from hybridflow.config.schema import Config
+from hybridflow.batch import Batch, concat
+from hybridflow.config.schema import Config, EnvironmentConfig
 from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm import engine as engine_module
 from hybridflow.observe.metrics import Metrics
@@ -21,6 +21,8 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.placement import engines_of
 from hybridflow.workers import Context
 from hybridflow.workers.actor import ActorWorker
+from hybridflow.workers.generation_worker import make_loop
+from tests.environments import child_environments  # noqa: F401  registers the environments
 
 _workers: dict[tuple[Path, Layout], ActorWorker] = {}
 
@@ -187,3 +189,35 @@ def orders(folder: Path, prompts: Batch, *calls: str, forgets: bool) -> tuple[li
                 worker.compute_log_prob(rollout)
             found.append([what for what, before in zip(said, [None, *said], strict=False) if what != before])
     return found, ages
+
+
+def converse(
+    folder: Path,
+    layout: Layout,
+    prompts: Batch,
+    environment: dict[str, Any],
+    tokenizer: Path | None = None,
+    **sampling: Any,
+) -> tuple[list[np.ndarray], Batch, dict[str, float]]:
+    """Numbers of rows as their conversations end, all rows in order, and what was measured.
+
+    `tokenizer`: the folder of one that environments are spoken with by, if it is not the model's.
+    """
+    worker = actor(folder, layout)
+    config = worker.context.config
+    config.environment = EnvironmentConfig(**environment)
+    config.rollout.max_response_tokens = 40
+    config.actor.model.path = str(tokenizer or folder)
+    worker.loop = make_loop(worker.context)
+    config.actor.model.path = str(folder)
+    try:
+        pieces = list(worker.stream_sequences(prompts, **sampling))
+    finally:
+        assert worker.loop is not None
+        worker.loop.close()
+        worker.loop = None
+        config.environment = EnvironmentConfig()
+        config.rollout.max_response_tokens = 12
+    order = [rows for rows, _ in pieces]
+    whole = concat([part for _, part in pieces]).select(np.argsort(np.concatenate(order)))
+    return order, whole, dict(worker.context.metrics)

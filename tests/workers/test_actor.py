@@ -82,6 +82,26 @@ def test_rows_are_the_same_on_any_layout_and_in_any_company(
     assert generate(ranks1, folder, rows, step=5).ragged("response_ids") != one.ragged("response_ids")
 
 
+TALKS = {"name": "talks", "max_turns": 3, "max_turn_tokens": 6}
+ENDS = {"stop_token_ids": list(range(2, 30))}  # so many tokens end a turn that few are cut
+
+
+def talking(*answers: str) -> Batch:
+    """Rows of an environment that does as these answers say."""
+    return prompts(len(answers)) | Batch(answer=np.array(answers, dtype=object))
+
+
+def test_ranks_of_a_replica_hear_the_same_of_environments(folder: Path, ranks1: Ranks, tensor_ranks: Ranks) -> None:
+    rows = talking("", "slow", "short", "fails", *[""] * 6)
+    [(_, one, _)] = ranks1.run(rank_functions.converse, folder, Layout(), rows, TALKS, **ENDS)
+    both = tensor_ranks.run(rank_functions.converse, folder, Layout(2), rows, TALKS, **ENDS)
+    for _, found, _ in both:
+        assert_alike(found, one)
+        for column in ("loss_mask", "turn_rewards"):
+            assert found.ragged(column) == one.ragged(column)
+        assert found.dense("environment_failure").tolist() == one.dense("environment_failure").tolist()
+
+
 def test_a_call_may_be_greedy_or_short(folder: Path, ranks1: Ranks) -> None:
     rows = prompts()
     free = generate(ranks1, folder, rows)

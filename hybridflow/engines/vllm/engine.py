@@ -17,7 +17,8 @@ from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm.backend import VllmBackend
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
-from hybridflow.engines.vllm.requests import check_lengths, check_temperature, finished_row, parameters
+from hybridflow.engines.vllm.requests import check_lengths, check_temperature, parameters
+from hybridflow.engines.vllm.session import VllmSession
 from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import read_shape
 from hybridflow.parallel.host_address import listen_at
@@ -128,32 +129,43 @@ class VllmEngine(GenerationEngine):
 
     def stream(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> Iterator[list[FinishedRow]]:
         """Compute a prefix that rows of this call share once; nothing is left of earlier calls."""
+        self._refuse_unready()
+        wanted = self._wanted(prompts, sampling, seeds)
+        return self._run(prompts, wanted)
+
+    def session(self) -> VllmSession:
+        self._refuse_unready()
+        self._begin()
+        return VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted)
+
+    def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
+        self._begin()
+        session = VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted)
+        with session:
+            session.add(enumerate(prompts), wanted)
+            while session.pending:
+                if rows := session.advance():
+                    yield rows
+
+    def _refuse_unready(self) -> None:
         if self.version is None:
             raise RuntimeError("generation was asked for before a refit gave the engine its weights")
+
+    def _wanted(self, prompts: Ragged, sampling: Sampling, seeds: Sequence[int]) -> list[Any]:
+        """Return vLLM's parameters of rows. Raises ValueError as `stream`."""
         check_temperature(sampling.temperature)
         check_lengths(prompts, sampling.max_tokens, self._limit)
         self._vocabulary.refuse_strangers("prompt_ids", prompts.values)
         self._vocabulary.refuse_strangers("stop_token_ids", np.array(sampling.stop_token_ids, dtype=np.int64))
         limit = sampling.vocabulary or self._vocabulary.size
         allowed = list(range(limit)) if limit < self._vocabulary.size else None
-        return self._run(prompts, [parameters(sampling, seed, self._stop_ids, allowed) for seed in seeds])
+        return [parameters(sampling, seed, self._stop_ids, allowed) for seed in seeds]
 
-    def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
-        from vllm.inputs import tokens_input
-
+    def _begin(self) -> None:
+        """Make room for rows, with nothing left of earlier ones."""
         self._check_idle("generation was asked for")
         wake(self._llm, "kv_cache")
         self._forget_prefixes()
-        engine = self._llm.llm_engine
-        names = []
-        try:
-            for row, (prompt, one) in enumerate(zip(prompts, wanted, strict=True)):
-                names.append(engine.add_request(str(row), tokens_input(prompt.tolist()), one))
-            while engine.has_unfinished_requests():
-                if rows := [finished_row(one, self._stop_ids) for one in engine.step()]:
-                    yield rows
-        finally:
-            engine.abort_request(names, internal=True)
 
     def _forget_prefixes(self) -> None:
         """Drop keys and values of older weights: they would else serve the new ones, and say nothing."""

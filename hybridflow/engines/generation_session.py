@@ -1,0 +1,114 @@
+"""Session: rows under way in a generation engine that others may join while they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+from hybridflow.batch import Ragged
+from hybridflow.engines.sampling import FinishedRow, Sampling
+
+if TYPE_CHECKING:
+    from hybridflow.engines.base import GenerationEngine
+
+
+class Request(NamedTuple):
+    """Row that is to be sampled.
+
+    Attributes:
+        row: its number; no other row under way has it.
+        prompt: [N] int64.
+        seed: of its random stream.
+    """
+
+    row: int
+    prompt: np.ndarray
+    sampling: Sampling
+    seed: int
+
+
+class Session(ABC):
+    """Rows under way on the weights that an engine has.
+
+    All ranks of a replica make the same calls in the same order. Between two calls of `advance` everything rests at a
+    token boundary. What came before a session does not show in it; its own rows may use what others of them computed.
+    """
+
+    @abstractmethod
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take up rows. Raises ValueError as `GenerationEngine.stream`."""
+
+    @abstractmethod
+    def advance(self) -> list[FinishedRow]:
+        """Let the rows under way go on for a while, a token where the engine can; return those that finished."""
+
+    @abstractmethod
+    def abort(self, rows: Collection[int]) -> None:
+        """End rows, of which nothing is wanted any more."""
+
+    @property
+    @abstractmethod
+    def pending(self) -> bool:
+        """Whether any row is under way."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all rows; the engine is free for other calls."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class RoundSession(Session):
+    """Session of an engine that has `stream` alone: rows join when those before them have finished."""
+
+    def __init__(self, engine: GenerationEngine) -> None:
+        self._engine = engine
+        self._waiting: list[Request] = []
+        self._round: Iterator[list[FinishedRow]] | None = None
+        self._left: set[int] = set()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._waiting += requests
+        self._left |= {one.row for one in requests}
+
+    def advance(self) -> list[FinishedRow]:
+        if self._round is None:
+            waiting, self._waiting = self._waiting, []
+            self._round = self._streams(waiting)
+        finished = next(self._round, None)
+        if finished is None:
+            self._round = None
+            return []
+        rows = [row for row in finished if row.row in self._left]
+        self._left -= {row.row for row in rows}
+        return rows
+
+    def abort(self, rows: Collection[int]) -> None:
+        self._waiting = [one for one in self._waiting if one.row not in rows]
+        self._left -= set(rows)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._left)
+
+    def close(self) -> None:
+        self._waiting = []
+        self._left = set()
+        self._round = None
+
+    def _streams(self, requests: Sequence[Request]) -> Iterator[list[FinishedRow]]:
+        """Yield the rows of one stream after the other, each of rows that are sampled alike."""
+        for sampling, alike in groupby(requests, key=lambda one: one.sampling):
+            group = list(alike)
+            prompts = Ragged.of([one.prompt for one in group], np.int64)
+            for rows in self._engine.stream(prompts, sampling, [one.seed for one in group]):
+                yield [row._replace(row=group[row.row].row) for row in rows]

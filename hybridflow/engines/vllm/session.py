@@ -1,0 +1,63 @@
+"""Session of vLLM's engine in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hybridflow.batch import Ragged
+from hybridflow.engines.generation_session import Request, Session
+from hybridflow.engines.sampling import FinishedRow, Sampling
+from hybridflow.engines.vllm.requests import finished_row
+
+
+class VllmSession(Session):
+    """Rows under way in vLLM; `advance` is one step of its engine.
+
+    Args:
+        engine: vLLM's LLMEngine, idle.
+        stop_ids: as those of `VllmEngine`.
+        wanted: gives vLLM's parameters of rows, checked.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        stop_ids: Sequence[int],
+        wanted: Callable[[Ragged, Sampling, Sequence[int]], list[Any]],
+    ) -> None:
+        self._engine = engine
+        self._stop_ids = stop_ids
+        self._wanted = wanted
+        self._names: dict[int, str] = {}
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        for one in requests:
+            wanted = self._wanted(Ragged.of([one.prompt], np.int64), one.sampling, [one.seed])
+            self.add([(one.row, one.prompt)], wanted)
+
+    def add(self, rows: Iterable[tuple[int, np.ndarray]], wanted: Sequence[Any]) -> None:
+        """Take up rows, by their numbers, with vLLM's parameters of each."""
+        from vllm.inputs import tokens_input
+
+        for (row, prompt), one in zip(rows, wanted, strict=True):
+            self._names[row] = self._engine.add_request(str(row), tokens_input(prompt.tolist()), one)
+
+    def advance(self) -> list[FinishedRow]:
+        rows = [finished_row(one, self._stop_ids) for one in self._engine.step()]
+        for row in rows:
+            self._names.pop(row.row, None)
+        return rows
+
+    def abort(self, rows: Collection[int]) -> None:
+        self._engine.abort_request([self._names.pop(row) for row in rows], internal=True)
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._engine.has_unfinished_requests())
+
+    def close(self) -> None:
+        self._engine.abort_request(list(self._names.values()), internal=True)
+        self._names.clear()

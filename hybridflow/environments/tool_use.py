@@ -1,0 +1,89 @@
+"""Environment `tools`: the policy calls functions, is told what they give, and its turn without a call is graded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from hybridflow.bounds import Count
+from hybridflow.environments.environment import Action, Environment, Observation, Question, environments
+from hybridflow.environments.graded_turn import graded
+from hybridflow.environments.tool_calls import Call
+from hybridflow.environments.tools import Tool, ToolError, tools
+from hybridflow.errors import shown
+from hybridflow.tasks.chat_messages import Message
+from hybridflow.tasks.grader_registry import bind
+
+
+@environments.register("tools")
+class ToolUse(Environment):
+    """Conversation with tools. What calls give is told as messages of the role `tool`, one a call, in their order.
+
+    A call that cannot be made is no failure of the environment: the policy is told what is wrong with it.
+
+    Args:
+        grader: grades the turn without calls, which is the last; its grade is the reward.
+        grader_options: what the grader takes.
+        tools: names of the tools that may be called.
+        tool_options: by tool, what its constructor takes.
+        max_characters: of what a call gives; the rest is cut.
+    """
+
+    roles: ClassVar[tuple[str, ...]] = ("tool",)
+
+    def __init__(
+        self,
+        grader: str = "last_number",
+        grader_options: Mapping[str, Any] | None = None,
+        tools: Sequence[str] = ("calculator",),
+        tool_options: Mapping[str, Mapping[str, Any]] | None = None,
+        max_characters: Count = 4000,
+    ) -> None:
+        self._grader = bind(grader, grader_options)
+        self._tools = {name: _made(name, (tool_options or {}).get(name) or {}) for name in tools}
+        self._max_characters = max_characters
+        self._question = Question("")
+
+    @property
+    def specs(self) -> list[dict[str, Any]]:
+        """Tools as the chat template is given them."""
+        return [type(tool).spec(name) for name, tool in self._tools.items()]
+
+    async def reset(self, question: Question) -> None:
+        self._question = question
+
+    async def step(self, action: Action) -> Observation:
+        if not action.calls or action.finish_reason == "length":
+            grade = await graded(self._grader, self._question, action)
+            return Observation(reward=grade.value, done=True, metrics=grade.parts)
+        messages: list[Message] = []
+        wrong = 0
+        for call in action.calls:
+            try:
+                told = await asyncio.to_thread(self._call, call)
+            except ToolError as error:
+                told = f"error: {error}"
+                wrong += 1
+            known = {"tool_call_id": call["id"], "name": call["function"]["name"]} if "id" in call else {}
+            messages.append({"role": "tool", "content": told[: self._max_characters], **known})
+        return Observation(messages, metrics={"calls": len(messages), "wrong_calls": wrong})
+
+    def _call(self, call: Call) -> str:
+        """Make a call. Raises ToolError for one that cannot be made."""
+        if "problem" in call:
+            raise ToolError(call["problem"])
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        if name not in self._tools:
+            raise ToolError(f"no tool is named {shown(name)}; there is {', '.join(self._tools)}")
+        tool = self._tools[name]
+        if set(arguments) != set(tool.parameters):
+            raise ToolError(f"{name} takes {', '.join(tool.parameters)}; given was {', '.join(arguments) or 'nothing'}")
+        for key, schema in tool.parameters.items():
+            if schema.get("type") == "string" and not isinstance(arguments[key], str):
+                raise ToolError(f"{key} of {name} is {shown(arguments[key])}; a text was expected")
+        return tool(**arguments)
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Tool:
+    return tools.get(name)(**options)

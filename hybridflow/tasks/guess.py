@@ -1,0 +1,42 @@
+"""Task `guess`: numbers for the environment `guess`, which all are asked for alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hybridflow.bounds import Count
+from hybridflow.tasks.task import SPLITS, Example, Task, tasks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TRAIN = 1000  # times that each number comes
+
+
+@tasks.register("guess")
+class Guess(Task):
+    """Numbers from 0 to `highest`, each the answer to the same prompt.
+
+    What is to be learned is how to ask, not an answer, so all splits have the same numbers: `held_out` each once.
+
+    Args:
+        highest: the largest number.
+        prompt: what the policy is asked; "": in words.
+    """
+
+    grader = "environment"
+    source_names = frozenset({""})
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, highest: Count = 9, prompt: str = "") -> None:
+        super().__init__(tokenizer)
+        self._numbers = highest + 1
+        self._prompt = prompt or (
+            f"I think of a number from 0 to {highest}. Guess it! I tell you whether it is higher or lower."
+        )
+
+    def size(self, split: str) -> int:
+        return {name: self._numbers * (1 if name == "held_out" else TRAIN) for name in SPLITS}[split]
+
+    def example(self, split: str, index: int) -> Example:
+        number = index % self._numbers
+        return Example(self._prompt, str(number), number)

@@ -1,0 +1,151 @@
+"""Calls of functions: the form that a template has them in, what is read out of a turn, and what tools answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridflow.environments import Action, Question
+from hybridflow.environments.environment import make
+from hybridflow.environments.tool_calls import CallFormat, find_format
+from hybridflow.environments.tools import Calculator, Python, ToolError, _sandbox
+from hybridflow.environments.turn_renderer import TurnRenderer
+from hybridflow.errors import HybridFlowError
+from hybridflow.tasks.chat_template import ChatForm, ChatTemplate
+from hybridflow.tasks.encoder import Encoder
+from tests.tasks.chat_templates import CHATML, build_chat_tokenizer
+
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+)
+TURNS = (
+    "{% for m in messages %}{% if m.role == 'tool' %}<|im_start|>user\n<tool_response>{{ m.content }}</tool_response>"
+    "{% else %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}{% if m.tool_calls %}CALLS{% endif %}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+EACH = "{% for c in m.tool_calls %}CALL{% endfor %}"
+HERMES = TOOLS + TURNS.replace("CALLS", EACH.replace("CALL", "<tool_call>\n{{ c.function | tojson }}\n</tool_call>\n"))
+BARE = TURNS.replace(
+    "CALLS",
+    EACH.replace("CALL", '{"name": "{{ c.function.name }}", "parameters": {{ c.function.arguments | tojson }}}'),
+)
+IN_A_LIST = EACH.replace("CALL", "{{ c.function | tojson }}{% if not loop.last %}, {% endif %}")
+LISTED = TURNS.replace("CALLS", f"[TOOL_CALLS] [{IN_A_LIST}]")
+XML = TURNS.replace("CALLS", EACH.replace("CALL", "<function={{ c.function.name }}></function>"))
+FORMATS = [
+    (HERMES, CallFormat("<tool_call>", "</tool_call>", "arguments")),
+    (BARE, CallFormat("", "", "parameters")),
+    (LISTED, CallFormat("[TOOL_CALLS]", "", "arguments")),
+]
+NAMES = st.text("abcdefgh_", min_size=1, max_size=8)
+CALLS = st.lists(st.tuples(NAMES, st.dictionaries(NAMES, st.text(max_size=8) | st.integers())), min_size=1, max_size=3)
+
+
+def build_template(text: str) -> ChatTemplate:
+    return ChatTemplate(build_chat_tokenizer(text), {}, ChatForm())
+
+
+@pytest.mark.parametrize(("template", "expected"), FORMATS, ids=["hermes", "bare", "listed"])
+def test_a_templates_own_form_is_found(template: str, expected: CallFormat) -> None:
+    assert find_format(build_template(template)) == expected
+
+
+@pytest.mark.parametrize(("template", "told"), [(CHATML, "writes no calls"), (XML, "in a form that is not known")])
+def test_one_that_writes_none_is_told(template: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        find_format(build_template(template))
+
+
+@given(CALLS)
+def test_what_a_template_writes_is_read_back(calls: list[tuple[str, dict[str, Any]]]) -> None:
+    for form in (FORMATS[0][1], FORMATS[2][1]):
+        written = [json.dumps({"name": name, form.arguments: arguments}) for name, arguments in calls]
+        pieces = [f"<tool_call>\n{one}\n</tool_call>" for one in written]
+        text = "I think. " + ("\n".join(pieces) if form.closing else f"[TOOL_CALLS] [{', '.join(written)}]")
+        found = form.calls(f"{text}<|im_end|>")
+        assert [(one["function"]["name"], one["function"]["arguments"]) for one in found] == calls
+        assert len({one["id"] for one in found}) == len(calls)
+
+
+def test_what_is_no_call_is_told_and_what_is_text_is_none() -> None:
+    hermes, bare = FORMATS[0][1], FORMATS[1][1]
+    assert hermes.calls("the answer is 12") == bare.calls("the answer is 12") == []
+    assert bare.calls('{"answer": 12}') == []
+    [broken, nameless] = hermes.calls("<tool_call>{oops</tool_call><tool_call>{}</tool_call>")
+    assert broken["problem"] == "what follows <tool_call> is no JSON: '{oops'"
+    assert "is no call" in nameless["problem"]
+
+
+SUMS = [("17*(3+4)", "119"), ("1/3", "0.333333333333"), ("-2 + 0.5", "-1.5"), ("7//2 + 7%2", "4"), (" 5 ", "5")]
+
+
+@pytest.mark.parametrize(("expression", "value"), SUMS)
+def test_the_calculator_is_exact(expression: str, value: str) -> None:
+    assert Calculator()(expression) == value
+
+
+BAD = ["__import__('os')", "1/0", "9**9", "(" * 500, "1e99*1e99", "True", "'a'*3", "", "x", "[1]", "2 if 1 else 3"]
+
+
+@pytest.mark.parametrize("expression", BAD)
+def test_and_computes_nothing_else(expression: str) -> None:
+    with pytest.raises(ToolError):
+        Calculator()(expression)
+
+
+def test_programs_run_in_a_sandbox_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    _sandbox.cache_clear()
+    with pytest.raises(HybridFlowError, match="bwrap is not on the PATH"):
+        make("tools", {"tools": ["python"]})
+
+
+@pytest.mark.system
+def test_a_program_is_told_by_what_it_prints_and_how_it_ended() -> None:
+    _sandbox.cache_clear()
+    run = Python(test_s=2.0)
+    assert run("print(57 + 68)") == "125\n"
+    assert run("print(1); raise SystemExit(3)") == "1\n\n(exit status 3)"
+    assert run("import time; print(1, flush=True); time.sleep(60)") == "1\n\n(ended after 2 s)"
+    assert "(exit status" in run("import socket; socket.create_connection(('127.0.0.1', 22))")
+
+
+def test_several_calls_of_a_turn_are_answered_in_order_and_the_last_turn_is_graded() -> None:
+    form = FORMATS[0][1]
+    environment = make("tools", {"grader": "last_number"})
+
+    async def play() -> None:
+        await environment.reset(Question("57+68=", "125"))
+        sums = [{"name": "calculator", "arguments": {"expression": one}} for one in ("57+68", "1/0")]
+        sums += [{"name": "abacus", "arguments": {}}, {"name": "calculator", "arguments": {"sum": "1"}}]
+        text = "".join(f"<tool_call>{json.dumps(one)}</tool_call>" for one in sums)
+        seen = await environment.step(Action(text, calls=form.calls(text)))
+        assert not seen.done and seen.metrics == {"calls": 4, "wrong_calls": 3}
+        assert isinstance(seen.messages, list)
+        told = [message["content"] for message in seen.messages]
+        assert told[:2] == ["125", "error: division by zero"]
+        assert told[2].startswith("error: no tool is named 'abacus'; there is calculator")
+        assert told[3] == "error: calculator takes expression; given was sum"
+        assert len({message["tool_call_id"] for message in seen.messages}) == 4
+        over = await environment.step(Action("It is 125."))
+        assert over.done and over.reward == 1.0
+
+    asyncio.run(play())
+
+
+def test_a_conversation_with_tools_goes_on_as_the_template_has_it() -> None:
+    encoder = Encoder(build_chat_tokenizer(HERMES), {"tools": make("tools", {}).specs}, ChatForm())
+    assert "calculator" in encoder.tokenizer.decode(encoder.prompt([{"role": "user", "content": "57+68="}]))
+    renderer = TurnRenderer(encoder, chat=True)
+    assert renderer.problem(("tool",)) is None
+    assert encoder.turn_end is not None
+    said = [{"role": "tool", "content": text} for text in ("125", "7")]
+    new = encoder.tokenizer.decode(renderer.between([encoder.turn_end], said))
+    answers = [f"<|im_start|>user\n<tool_response>{text}</tool_response><|im_end|>\n" for text in ("125", "7")]
+    assert new == "\n" + "".join(answers) + "<|im_start|>assistant\n"

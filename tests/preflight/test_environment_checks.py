@@ -1,0 +1,58 @@
+"""Environments that settings name: registered, with options that they take, on a template that conversations fit."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import OmegaConf
+
+from hybridflow.config import compose
+from hybridflow.config.schema import Config
+from hybridflow.errors import ConfigError
+from hybridflow.preflight.environment_checks import check_template
+from hybridflow.tasks import build
+from tests.preflight.test_grader_checks import told
+from tests.tasks.chat_templates import CHATML, QWEN3, build_chat_tokenizer
+
+COMPOSED = compose.compose("train", ["experiment=guess"])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("environment: {name: gess}", "environment.name: no environment is named 'gess'; did you mean 'guess'?"),
+        ("environment: {options: {hihger: x}}", "environment.options.hihger: no such option; did you mean 'higher'?"),
+        ("environment: {name: '', max_turns: 3}", "environment.name: nothing given, so the rest of `environment` does"),
+        (
+            "environment: {max_turn_tokens: 9}",
+            "environment.max_turn_tokens: 9 given, more than rollout.max_response_tokens = 8",
+        ),
+        ("rollout: {recovery: durable}", "rollout.recovery: durable keeps responses of one turn"),
+        (
+            "environment: {name: graded, options: {higher: null, lower: null, no_number: null, grader: exat}}",
+            "environment.options: environment 'graded' cannot be made with these options: no grader is named 'exat'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_starts(line: str, problem: str) -> None:
+    assert told(composed=COMPOSED) == []
+    found = told(line, composed=COMPOSED)
+    assert any(one.startswith(problem) for one in found), found
+
+
+def test_a_grader_of_environments_wants_one() -> None:
+    found = told("environment: {name: ''}", composed=COMPOSED)
+    assert any(line.startswith("reward.grader: environment reads what an environment gives") for line in found), found
+
+
+def test_a_template_that_forgets_is_refused_with_the_task() -> None:
+    config: Config = OmegaConf.to_object(COMPOSED.tree)  # type: ignore[assignment]
+    for template, refused in ((CHATML, False), (QWEN3, True)):
+        task = build("guess", build_chat_tokenizer(template), {})
+        task.chat_form = type(task.chat_form)(as_chat=True)
+        if not refused:
+            check_template(config, task)
+            continue
+        with pytest.raises(ConfigError, match=r"environment.name: guess cannot be used with .*'user': .* changes what"):
+            check_template(config, task)
+        config.environment.max_turns = 1
+        check_template(config, task)
