@@ -147,5 +147,7 @@ def test_a_grader_is_the_environment_of_one_turn() -> None:
     talk = Talk(pool)
     said = talk.answers({talk.begin(): text for text in responses})
     pool.close()
-    assert list(said.values()) == [Observation([], one.value, True, one.parts) for one in graded if one]
+    assert [said[number] for number in sorted(said)] == [
+        Observation([], one.value, True, one.parts) for one in graded if one
+    ]
     assert {one.value for one in graded if one} == {0.0, 1.0}
