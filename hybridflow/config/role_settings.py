@@ -207,6 +207,7 @@ class EnvironmentConfig:
     max_turn_tokens: NotNegativeInt = 0  # of a turn; 0: what rollout.max_response_tokens leaves, which is of them all
     step_deadline_s: Deadline = 60.0  # that the environment may take for an answer, after which it has failed
     processes: Annotated[int, Bounds(at_least=1, at_most=1024)] = 1  # that environments run in, beside each replica
+    keep_turns: bool = False  # go on from turns as they were written also where the chat template would change them
     # turns begin when all conversations have been answered: slower, and a run that is repeated has the same bits
     in_step: bool = False
 

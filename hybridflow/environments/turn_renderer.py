@@ -58,22 +58,26 @@ class TurnRenderer:
             )
         return tokens[1:] if list(written[-1:]) == [end] else tokens
 
-    def problem(self, roles: Sequence[str]) -> str | None:
-        """Say why a conversation with messages of these roles cannot be gone on with; None: it can."""
+    def problem(self, roles: Sequence[str], *, keep_turns: bool = False) -> str | None:
+        """Say why a conversation with messages of these roles cannot be gone on with; None: it can.
+
+        Args:
+            keep_turns: it may be another than the template's, as long as it can be gone on with at all.
+        """
         if not self._chat:
             return None
         for role in roles:
             tried = 0
             for answer in self._answers():
                 try:
-                    tried += self._try(role, answer)
+                    tried += self._try(role, answer, keep_turns)
                 except ValueError as error:
                     return f"messages of the role {role!r}: {error}"
             if not tried:
                 return f"messages of the role {role!r}: the chat template takes no turn of the assistant before them"
         return None
 
-    def _try(self, role: str, answer: str) -> bool:
+    def _try(self, role: str, answer: str, keep_turns: bool) -> bool:
         """Go on with a conversation of some turns, and compare; return whether the template takes such answers at all.
 
         Raises ValueError if what the template makes of the whole has other tokens.
@@ -90,7 +94,8 @@ class TurnRenderer:
             if said["content"] not in self._decoded(tokens):
                 raise ValueError("the chat template leaves them out")
             messages += [{"role": "assistant", "content": self._encoder.form.prefill + answer}, said]
-            self._compare(tokens, self._encoder.prompt(messages))
+            if not keep_turns:
+                self._compare(tokens, self._encoder.prompt(messages))
         return True
 
     def _compare(self, gone_on: list[int], whole: list[int]) -> None:

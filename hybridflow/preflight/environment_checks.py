@@ -65,14 +65,14 @@ def check_template(config: Config, task: Task) -> None:
         return
     chat = not isinstance(task.chat_form.apply(task.example(split, 0).prompt), str)
     roles = environments.get(name).roles
-    found = TurnRenderer(task.encoder, chat=chat).problem(roles)
+    found = TurnRenderer(task.encoder, chat=chat).problem(roles, keep_turns=config.environment.keep_turns)
     if not found and TOOL in roles:
         found = _no_calls(task) if chat else "a prompt is a text, and calls of functions are written in chats"
     if found:
         raise ConfigError(
             f"environment.name: {name} cannot be used with the chat template of {config.actor.model.path}: {found}; "
             "give the model's tokenizer a template that keeps earlier turns as they are, or choose another by "
-            "task.chat_template_kwargs"
+            "task.chat_template_kwargs, or set environment.keep_turns=true if chats may be other than the template's"
         )
 
 

@@ -79,6 +79,21 @@ def test_a_template_that_would_change_earlier_tokens_is_found_before_a_run(templ
     assert found is not None and found.startswith(f"messages of the role {role!r}: ") and re.search(told, found), found
 
 
+@pytest.mark.parametrize("template", [QWEN3, QWEN35, ALWAYS_THINKS, FORGETS], ids=range(4))
+def test_turns_may_be_kept_where_a_template_would_change_them(template: str) -> None:
+    encoder, renderer = build_renderer(template)
+    assert renderer.problem(("user",)) is not None
+    assert renderer.problem(("user",), keep_turns=True) is None
+    assert encoder.turn_end is not None
+    new = encoder.tokenizer.decode(renderer.between([encoder.turn_end], [{"role": "user", "content": "well?"}]))
+    assert re.match(r"\n?<\|im_start\|>user\n?well\?<\|im_end\|>\n?<\|im_start\|>assistant\n?", new), new
+
+
+def test_but_not_where_it_cannot_be_gone_on_with_at_all() -> None:
+    for template, role in ((ALTERNATES, "tool"), (NO_END, "user"), (DEAF.replace("'system'", "'tool'"), "tool")):
+        assert build_renderer(template)[1].problem((role,), keep_turns=True) is not None
+
+
 @settings(max_examples=50, deadline=None)
 @given(written=st.lists(st.integers(0, 99), max_size=12), reply=TEXTS)
 def test_whatever_the_policy_wrote_the_new_tokens_are_the_same(written: list[int], reply: str) -> None:
