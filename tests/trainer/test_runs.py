@@ -199,6 +199,18 @@ class StreamingGRPO(GRPO):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_policy_learns_to_heed_what_it_is_told(launch: Launch) -> None:
+    """From nothing: who does not heed it finds four of ten numbers at most."""
+    ran = launch("train", "guess", "experiment=guess", "trainer.steps=200", "trainer.stop_at_accuracy=0.8")
+    assert ran.status == 0, ran.output
+    assert ran.accuracy[0] <= 0.4 and ran.accuracy[-1] >= 0.8
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in ran.steps), "it trains on what it sampled"
+    assert all(step["environment/failed_share"] == 0 and step["environment/turns"] <= 4 for step in ran.steps)
+    assert all(0 < step["rollout/masked_fraction"] < 0.5 for step in ran.steps)
+
+
+@pytest.mark.slow
 def test_a_pipeline_generates_and_rows_are_graded_as_they_finish(place: Path, launch: Launch, warm: Ran) -> None:
     (place / "streaming.py").write_text(STREAMING)
     algorithm = ("algorithm=grpo", "plugins=[streaming]", "algorithm.name=streaming_grpo")
