@@ -12,6 +12,7 @@ import torch
 
 from hybridflow.batch.columns import row_numbers
 from hybridflow.conformance.discovery import Registered
+from hybridflow.conformance.environment_checks import try_environment
 from hybridflow.conformance.estimator_checks import try_advantage
 from hybridflow.conformance.expectations import (
     ExpectationError,
@@ -144,6 +145,7 @@ def try_role(role: type) -> None:
 CHECKS: Mapping[str, Callable[..., None]] = {
     "task": try_task,
     "grader": try_grader,
+    "environment": try_environment,
     "dispatch protocol": try_protocol,
     "role": try_role,
     "reward shaping": try_shaping,

@@ -9,6 +9,7 @@ from hybridflow.algorithms import algorithms
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.dispatch import protocols
 from hybridflow.engines.base import generation_engines, training_engines
+from hybridflow.environments import environments
 from hybridflow.losses.advantages import advantages
 from hybridflow.losses.aggregations import aggregations
 from hybridflow.losses.corrections import corrections
@@ -28,7 +29,7 @@ from hybridflow.workers import workers
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
     losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, schedules, training_engines,
-    generation_engines, algorithms,
+    generation_engines, algorithms, environments,
 )  # fmt: skip
 Registered = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""

@@ -27,6 +27,8 @@ class GradedTurn(Environment):
         self._question = Question("")
 
     async def reset(self, question: Question) -> None:
+        if self._grader.check_answer:
+            self._grader.check_answer(question.answer)
         self._question = question
 
     async def step(self, action: Action) -> Observation:

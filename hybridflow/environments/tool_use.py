@@ -51,6 +51,8 @@ class ToolUse(Environment):
         return [type(tool).spec(name) for name, tool in self._tools.items()]
 
     async def reset(self, question: Question) -> None:
+        if self._grader.check_answer:
+            self._grader.check_answer(question.answer)
         self._question = question
 
     async def step(self, action: Action) -> Observation:

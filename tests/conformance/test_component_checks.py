@@ -36,7 +36,8 @@ OTHERWISE |= {("task", name) for name in ("rows", "mixture", "reasoning_gym")}
 OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
 # Graders that need an option, a row's metadata, or answers of a kind of their own; each has tests of its own.
 OF_THEIR_OWN = ("code_tests", "http", "json_schema", "judge", "multiple_choice", "reasoning_gym", "regex")
-OTHERWISE |= {("grader", name) for name in OF_THEIR_OWN}
+OTHERWISE |= {("grader", name) for name in (*OF_THEIR_OWN, "environment", "environment_turns")}
+OTHERWISE |= {("environment", "graded")}  # which needs a grader
 
 
 @pytest.mark.parametrize("kind", list(OURS))
