@@ -8,7 +8,7 @@ from functools import partial
 from benchmarks.fault_ranks import PHASES, recovered
 from benchmarks.fault_runs import WITHIN_S, Result, Row, Runs, run_name
 
-CALL_S = 8.0  # that calls may take: longer than any of a warm process, and noticed in time
+CALL_S = 6.0  # that calls may take: longer than any of a warm process, and noticed in time
 MEETING = ("trainer.collective_timeout_s=5",)
 
 

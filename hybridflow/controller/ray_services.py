@@ -23,9 +23,9 @@ from hybridflow.runtime.process_state import GONE, STOPPED, state_of
 from hybridflow.tasks.grading_guard import descendants
 
 NAMES = {"gcs_server": "head service", "raylet": "node service"}
-LOOK_EVERY_S = 1.0
-PATIENCE = 3  # looks at a service that is stopped
-UNHEARD = 3  # looks after a loss: the main thread hears of one within a second, unless it waits for the service itself
+LOOK_EVERY_S = 0.5
+PATIENCE = 3  # looks at a service that is stopped; if this process was stopped too, as by Ctrl-Z, there are none
+UNHEARD = 6  # looks after a loss: the main thread hears of one within 1.5 s, unless it waits for the service itself
 
 
 class ServiceWatch:
@@ -90,12 +90,15 @@ class ServiceWatch:
 
 def _main_thread_waits() -> bool:
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    return frame is not None and f"{os.sep}ray{os.sep}" in frame.f_code.co_filename
+    return frame is not None and frame.f_code.co_filename.startswith(os.path.dirname(ray.__file__) + os.sep)
 
 
 def _end_process(why: str) -> None:
     """Say why, and end: nothing that the main thread has to do before its end could be done without the service."""
-    terminal.complain(f"hybridflow: {why}")
+    terminal.complain(
+        f"hybridflow: {why}. Give the same command again: it goes on from its newest checkpoint, if it kept one "
+        "(trainer.save_every)"
+    )
     for pid in descendants(os.getpid()):  # of whom some would only notice after a minute
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
