@@ -94,11 +94,11 @@ def head_away(name: str, lost_rank: bool, runs: Runs) -> Result:
         ended = running.end()
     found = compared(ended, runs.undisturbed("colocated", LONGER))
     result = _went_on(ended, at, ended.first("has not answered for"), found)
-    back = ended.line("answers again")
-    result["pass"] = (
-        bool(result["pass"]) and back is not None and mark.with_name(f"{mark.name}.0").exists() == lost_rank
-    )
-    return {**result, "back": back}
+    back = ended.first("answers again")
+    died = ended.happened()
+    meanwhile = died is not None and back is not None and at < died < back
+    passes = bool(result["pass"]) and back is not None and meanwhile == lost_rank
+    return {**result, "pass": passes, "back": ended.line("answers again"), "died_s": seconds_between(at, died)}
 
 
 def head_lost(name: str, runs: Runs) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,13 @@ LAYOUT = "colocated"
 
 
 def ended_and_resumed(
-    name: str, act: Callable[[Running], None], status: int, told: str, runs: Runs
+    name: str, act: Callable[[Running], None], status: int, told: Sequence[str], runs: Runs
 ) -> Result:  # fmt: skip
     """Let something end the run in its second step; the same command then makes what it would have made.
 
     Args:
         status: that it must end with.
-        told: words that its last line must have.
+        told: words that its last line must have, each of them.
     """
     with runs.started(run_name(name), LAYOUT, [FAULT]) as running:
         at = running.wait_for_fault()
@@ -42,11 +42,11 @@ def ended_and_resumed(
     resumed = runs.run(run_name(name), LAYOUT)
     found = compared(resumed, runs.undisturbed(LAYOUT))
     ends_s = seconds_between(at, ended.at)
-    well = ended.status == status and told in ended.last and not ended.first("Traceback")
+    well = ended.status == status and all(words in ended.last for words in told) and not ended.first("Traceback")
     goes_on = resumed.status == 0 and resumed.first("resuming from step") is not None and is_whole(found)
     return {
         "pass": well and goes_on and ends_s is not None and ends_s <= WITHIN_S,
-        "detect_s": seconds_between(at, _first_word(ended, told)),
+        "detect_s": seconds_between(at, _first_word(ended, told[0])),
         "ends_s": ends_s,
         "status": ended.status,
         "resumed_status": resumed.status,
@@ -82,14 +82,14 @@ def to_service(program: str, number: signal.Signals, running: Running) -> None:
 
 def _lost_service(program: str, number: signal.Signals, said: str) -> Row:
     name = f"{LAYOUT}: {number.name} of {program}"
-    told = f"{program} (process "
+    told = (f"{program} (process ", f") {said}")
     act = partial(to_service, program, number)
     return Row(name, partial(ended_and_resumed, name, act, 1, told))
 
 
 def _told_to_stop(who: str, act: Callable[[Running], None]) -> Row:
     name = f"{LAYOUT}: SIGTERM to {who}"
-    return Row(name, partial(ended_and_resumed, name, act, 75, "this goes on from there: "))
+    return Row(name, partial(ended_and_resumed, name, act, 75, ("this goes on from there: ",)))
 
 
 ROWS = (

@@ -5,14 +5,13 @@ store that rows travel through.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmarks.fault_endings import FAULT, LAYOUT
+from benchmarks.fault_full_disk import small_disk
 from benchmarks.fault_runs import (
     WITHIN_S,
     Ended,
@@ -24,10 +23,16 @@ from benchmarks.fault_runs import (
     run_name,
     seconds_between,
 )
+from benchmarks.fault_save_plugin import fill
 from benchmarks.fault_trackers import Tracker, tracker
 
 PARTS = "plugins=[benchmarks.fault_plugin,benchmarks.fault_parts]"
 SHADOWED = ("random", "queue", "secrets", "statistics", "torch", "numpy")
+BESIDE = "beside_the_run"
+TELLS_WHO_IMPORTS_IT = """
+import os, pathlib
+pathlib.Path(f"{__file__.removesuffix('.py')}.imported-{os.getpid()}").touch()
+"""
 STORE = (PARTS, "algorithm.name=ppo_with_ballast")
 DISK_MIB = 64
 
@@ -73,11 +78,15 @@ def shadowed_library(name: str, runs: Runs) -> Result:
     _link_warm_model(folder, runs)
     for module in SHADOWED:
         (folder / f"{module}.py").write_text(f'raise ImportError("{module}.py of the run\'s folder was taken")\n')
+    (folder / f"{BESIDE}.py").write_text(TELLS_WHO_IMPORTS_IT)  # else nothing would show that this folder is searched
     program = (str(Path(sys.executable).parent / "hybridflow"),)
-    ended = runs.run(run_name(name), LAYOUT, folder=folder, program=program, forked=False)
+    more = (f"plugins=[benchmarks.fault_plugin,{BESIDE}]",)
+    ended = runs.run(run_name(name), LAYOUT, more=more, folder=folder, program=program, forked=False)
     found = compared(ended, runs.undisturbed(LAYOUT))
+    searched = len(list(folder.glob(f"{BESIDE}.imported-*")))  # by the driver and two ranks
     return {
-        "pass": ended.status == 0 and is_whole(found),
+        "pass": ended.status == 0 and is_whole(found) and searched >= 3,
+        "searched": searched,
         "status": ended.status,
         **found,
         "told": ended.last,
@@ -89,10 +98,10 @@ def full_disk(name: str, runs: Runs) -> Result:
     room.
     """
     folder = runs.place / "runs" / run_name(name)
-    with _small_disk(folder):
+    with small_disk(folder, f"{DISK_MIB}m"):
         with runs.started(run_name(name), LAYOUT, [FAULT]) as running:
             at = running.wait_for_fault()
-            _fill(folder / "ballast")
+            fill(folder / "ballast", 0)
             ended = running.end(limit_s=90)
         (folder / "ballast").unlink()
         resumed = runs.run(run_name(name), LAYOUT)
@@ -164,27 +173,6 @@ def _resumed(ended: Ended, resumed: Ended, undisturbed: Ended, at: float, words:
 def _link_warm_model(folder: Path, runs: Runs) -> None:
     (folder / "runs").mkdir(parents=True)
     (folder / "runs/addition_warmup").symlink_to(runs.place / "runs/addition_warmup")
-
-
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """Mount a file system of memory, which takes the rights of root."""
-    folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _fill(file: Path) -> None:
-    """Write into a file until its disk is full."""
-    with file.open("wb", buffering=0) as stream:
-        try:
-            while True:
-                stream.write(bytes(2**12))
-        except OSError:
-            return
 
 
 def _sums() -> list[str]:

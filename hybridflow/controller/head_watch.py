@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-
-from hybridflow.observe import terminal
 
 RAYS_SETTING = "RAY_gcs_rpc_server_reconnect_timeout_s"
 RAYS_S = 60.0
@@ -65,10 +64,11 @@ class HeadSilence:
                 f"ray: the head at {self.address} was started anew and knows nothing of this run: without a Redis "
                 "(RAY_REDIS_ADDRESS; docs/reliability.md) it keeps nothing"
             )
-        if self.since is None or now - self.since < self.limit_s:
+        since = self.since  # which the thread that asks may change at any moment
+        if since is None or now - since < self.limit_s:
             return ""
         return (
-            f"ray: the cluster's head at {self.address} has not answered for {now - self.since:.0f} s, and without it "
+            f"ray: the cluster's head at {self.address} has not answered for {now - since:.0f} s, and without it "
             f"no process can be started or found; Ray waits no longer than {RAYS_SETTING}. If it is started again with "
             "its Redis by then, runs go on (docs/reliability.md)"
         )
@@ -92,9 +92,11 @@ class HeadWatch:
 
     Args:
         address: host and port.
+        give_up: ends this process, whose main thread waits in Ray and would not hear that it must end.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, give_up: Callable[[str], None]) -> None:
+        self._give_up = give_up
         rays_s = float(os.environ.get(RAYS_SETTING, RAYS_S))
         self._silence = HeadSilence(address, max(rays_s - EARLIER_S, rays_s / 2))
         self._over = threading.Event()
@@ -136,5 +138,4 @@ class HeadWatch:
         """End the process by our last line before Ray does by one of its own, if the main thread cannot."""
         problem = self._silence.problem(monotonic() - TAKEN_S)
         if problem and not self._taken and not self._silence.other:
-            terminal.complain(f"hybridflow: {problem}. The same command goes on from what was saved")
-            os._exit(1)
+            self._give_up(f"{problem}. The same command goes on from what was saved")

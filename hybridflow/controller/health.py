@@ -70,7 +70,7 @@ class Health:
         ray_services.raise_if_lost()
         waiting = list(dict.fromkeys(records))
         problem = self._lost_process(waiting)
-        if all(watch.counts.all_well() for _, watch in self._watches):
+        if all(watch.all_well() for _, watch in self._watches):
             self._well_at = now
         return problem or (self._too_late(waiting[0], now) if waiting else None)
 

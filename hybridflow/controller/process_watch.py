@@ -71,6 +71,10 @@ class ProcessWatch:
             for rank, state in zip(ranks, states, strict=False):
                 self.counts.take_in(rank, state)
 
+    def all_well(self) -> bool:
+        """Tell whether no process was stopped or gone at the last look, and every node with some has answered it."""
+        return self.counts.all_well() and not any(away.silent_looks or away.lost for away in self._away.values())
+
     def lost(self) -> dict[int, str]:
         """Return the ranks that are lost, by the looks so far, and what their processes are."""
         lost_nodes = self.lost_nodes()

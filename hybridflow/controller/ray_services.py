@@ -131,7 +131,7 @@ def watched() -> Iterator[None]:
 @contextmanager
 def head_watched(address: str) -> Iterator[None]:
     """Look after the head of a cluster that is joined in the block: its services are those of whoever started it."""
-    head = HeadWatch(address)
+    head = HeadWatch(address, _end_process)
     _heads.append(head)
     try:
         yield

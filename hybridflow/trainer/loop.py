@@ -122,14 +122,7 @@ def _take_steps(
             progress.steps += 1
             progress.seconds = earlier + perf_counter() - start
             recovery.mark(validates=True)
-        if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
-            _validate(config, running, sets, outputs, progress)
-        if _saves(settings, progress):
-            _save(config, running, outputs, progress)
-        elif outputs.journal and not settings.save_every and not settings.keep_best:
-            outputs.journal.clear()
-        recovery.mark()
-        _stop_if_asked(config, running, outputs, progress)
+        end_step(config, running, sets, outputs, progress, recovery)
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
     progress.seconds = earlier + perf_counter() - start
@@ -138,6 +131,25 @@ def _take_steps(
     outputs.clock.enter(Spent.other)
     if outputs.journal:
         outputs.journal.remove()
+
+
+def end_step(
+    config: Config,
+    running: Running,
+    sets: Sequence[HeldOut],
+    outputs: Outputs,
+    progress: Progress,
+    recovery: Recovery,
+) -> None:
+    """Do what comes after a step: a validation and a save where they are due, and an end where a signal asks for it."""
+    settings = config.trainer
+    if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
+        _validate(config, running, sets, outputs, progress)
+    saved = _saves(settings, progress) and _save(config, running, outputs, progress)
+    recovery.mark()
+    if outputs.journal and (saved or not (settings.save_every or settings.keep_best)):
+        outputs.journal.clear()  # after the mark: a rank that is lost meanwhile is no reason to save once more
+    _stop_if_asked(config, running, outputs, progress)
 
 
 def _due(every: int, steps: int) -> bool:
@@ -151,8 +163,8 @@ def _saves(settings: TrainerConfig, progress: Progress) -> bool:
     return at_intervals or progress.best_steps == progress.steps
 
 
-def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
-    """Save. Raises DiskError if there is no room, unless the run is to go on without this checkpoint."""
+def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> bool:
+    """Save; tell whether that was done. Raises DiskError if there is no room, unless the run is to go on without."""
     outputs.clock.enter(Spent.saves)
     begin = perf_counter()
     try:
@@ -164,15 +176,14 @@ def _save(config: Config, running: Running, outputs: Outputs, progress: Progress
         if progress.steps not in Checkpoints(outputs.folder.checkpoints).steps():
             outputs.say(f"warning: step {progress.steps} is not saved: {error}")
             outputs.folder.event("unsaved", step=progress.steps, error=str(error))
-            return
+            return False
         # It was committed before names were given and older ones removed.
         outputs.say(f"warning: step {progress.steps} is saved, but {error}")
     outputs.clock.enter(Spent.other)
     seconds = perf_counter() - begin
-    if outputs.journal:
-        outputs.journal.clear()
     outputs.say(f"saved step {progress.steps} in {seconds:.1f} s")
     outputs.folder.event("checkpoint", step=progress.steps, seconds=round(seconds, 3))
+    return True
 
 
 def _stop_if_asked(config: Config, running: Running, outputs: Outputs, progress: Progress) -> None:
@@ -181,7 +192,9 @@ def _stop_if_asked(config: Config, running: Running, outputs: Outputs, progress:
         return
     interrupt.take_time()
     if progress.steps not in Checkpoints(outputs.folder.checkpoints).steps():
-        _save(config, running, outputs, progress)
+        saved = _save(config, running, outputs, progress)
+        if saved and outputs.journal:
+            outputs.journal.clear()
     interrupt.stop()
 
 

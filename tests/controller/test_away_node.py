@@ -74,10 +74,12 @@ def test_a_node_that_falls_silent_is_told_and_then_lost(node: Node) -> None:
         watch.look()
     node.answer = None
     told = []
+    assert watch.all_well()
     for _ in range(SILENT_LOOKS):
         assert watch.lost() == {}
         watch.look()
         told.append(watch.silent())
+        assert not watch.all_well(), "what is not seen counts as detection"
     assert told == [[0] if look == SAY_LOOKS else [] for look in range(1, SILENT_LOOKS + 1)]
     assert watch.lost() == {0: LOST_NODE} and "has not answered for 20 s" in watch.lost_nodes()["away"]
 

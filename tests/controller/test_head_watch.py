@@ -41,6 +41,27 @@ def test_one_answer_that_is_late_is_not_worth_a_line() -> None:
     assert [silence.take_in(answer, now) for answer, now in ((None, 1.0), (None, 2.0), (SELF, 3.0))] == [""] * 3
 
 
+class AnswersMeanwhile(HeadSilence):
+    """Its thread takes in an answer whenever the main thread has read since when it is silent."""
+
+    @property
+    def since(self) -> float | None:
+        silent, self._silent_since = getattr(self, "_silent_since", None), None
+        return silent
+
+    @since.setter
+    def since(self, since: float | None) -> None:
+        self._silent_since = since
+
+
+def test_an_answer_may_come_while_the_main_thread_asks_for_the_problem() -> None:
+    silence = AnswersMeanwhile("head", limit_s=50.0)
+    silence.since = 1.0
+    assert silence.problem(2.0) == ""
+    silence.since = 1.0
+    assert "has not answered for 60 s" in silence.problem(61.0)
+
+
 def test_a_head_that_forgot_the_run_ends_it_at_once() -> None:
     silence = HeadSilence("head", limit_s=50.0)
     silence.take_in(SELF, 0.0)

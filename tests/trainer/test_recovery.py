@@ -16,7 +16,10 @@ from hybridflow.controller.health import Health
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.placement import resolve
 from hybridflow.runtime.failure import Failure, FailureKind, RoleError
+from hybridflow.trainer import checkpoint, loop
+from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import Spent, WallClock
+from hybridflow.trainer.loop import Outputs
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 
@@ -223,3 +226,36 @@ def test_what_comes_after_a_step_is_made_again_without_the_step(run: Run) -> Non
 
     run.recovery.go_on(validate)
     assert seen == [(True, 2), (True, 2)] and run.progress.accuracy == {}
+
+
+def test_a_rank_that_is_lost_once_a_step_is_saved_does_not_make_it_save_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a rank dies while the journal of a durable run is cleared: the checkpoint has its name by then."""
+    config = preflight.load("train", (*SETTINGS, "trainer.save_every=1", "trainer.validate_every=0"))
+    store = Checkpoints(run.folder.checkpoints)
+    cleared: list[int] = []
+
+    def save(*_: Any) -> None:
+        (store.begin(2) / "trainer.json").write_text("{}")
+        store.commit(2, {})
+
+    def clear() -> None:
+        cleared.append(run.progress.steps)
+        raise failure("rollout")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    journal: Any = SimpleNamespace(clear=clear)
+    sinks: Any = None
+    outputs = Outputs(run.folder, sinks, run.said.append, run.clock, journal)
+    run.take_steps()
+    run.recovery.mark(validates=True)
+
+    def end_steps() -> None:
+        while run.recovery.validates:
+            running: Any = None
+            loop.end_step(config, running, [], outputs, run.progress, run.recovery)
+
+    run.recovery.go_on(end_steps)
+    assert store.steps() == [2] and cleared == [2] and run.progress.steps == 2
+    assert run.restarts() == {"train": 0, "rollout": 1} and run.journaled == [1], "rows that are left there are known"
