@@ -65,7 +65,7 @@ def no_node_left(name: str, runs: Runs) -> Result:
             run_name(name), "colocated", more=(*cluster.settings, *more), environment=cluster.environment
         ) as running,
     ):
-        wait_for_steps(running, 2)
+        wait_for_steps(running, 3)  # so that one is saved
         cluster.order("remove_node")
         at = time.time()
         ended = running.end()
@@ -78,12 +78,12 @@ def no_node_left(name: str, runs: Runs) -> Result:
 def head_away(name: str, lost_rank: bool, runs: Runs) -> Result:
     """Kill the head's service and start it again while the run goes on; a rank may die meanwhile."""
     mark = runs.place / f"{run_name(name)}.mark"
-    fault = {FAULT: "actor.update_actor:8:1:SIGKILL", MARK: str(mark)} if lost_rank else {}
+    fault = {FAULT: "actor.update_actor:20:1:SIGKILL", MARK: str(mark)} if lost_rank else {}
     with (
         _with_redis() as redis,
         joined_cluster(3, {**runs.forks, **fault}, redis) as cluster,
         runs.started(
-            run_name(name), "colocated", more=(*cluster.settings, *LONGER), environment=cluster.environment
+            run_name(name), "colocated", more=(*cluster.settings, *LONGER), environment={**cluster.environment, **fault}
         ) as running,
     ):
         wait_for_steps(running, 3)

@@ -138,4 +138,4 @@ class HeadWatch:
         """End the process by our last line before Ray does by one of its own, if the main thread cannot."""
         problem = self._silence.problem(monotonic() - TAKEN_S)
         if problem and not self._taken and not self._silence.other:
-            self._give_up(f"{problem}. The same command goes on from what was saved")
+            self._give_up(problem)
