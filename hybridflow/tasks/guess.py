@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hybridflow.bounds import Count
-from hybridflow.tasks.task import SPLITS, Example, Task, tasks
+from hybridflow.tasks.task import Example, Task, tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TRAIN = 1000  # times that each number comes
+TIMES = {"train": 1000, "warmup": 250, "held_out": 1}  # that each number comes
 
 
 @tasks.register("guess")
@@ -35,7 +35,7 @@ class Guess(Task):
         )
 
     def size(self, split: str) -> int:
-        return {name: self._numbers * (1 if name == "held_out" else TRAIN) for name in SPLITS}[split]
+        return self._numbers * TIMES[split]
 
     def example(self, split: str, index: int) -> Example:
         number = index % self._numbers
