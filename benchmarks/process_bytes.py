@@ -26,7 +26,8 @@ from hybridflow.trainer.memory_estimate import PROCESS_BYTES
 SLOTS = 2
 SETTINGS = (
     "experiment=addition", f"placement.pools.main={SLOTS}", "trainer.steps=4", "trainer.validation_prompts=64",
-    "trainer.stop_at_accuracy=null", "rollout.kv_cache_gib=0.05",
+    "trainer.stop_at_accuracy=null", "rollout.kv_cache_gib=0.05", "algorithm.critic_warmup_steps=0",
+    "algorithm.policy_loss.entropy_coef=0.01",
 )  # fmt: skip
 MODELS_GIB = 0.05  # a rank's cache; of 0.4 million weights and their updates 0.006 are left
 LOOK_EVERY_S = 0.25
