@@ -204,10 +204,21 @@ class Checkpoints:
         self._disk.write(self.path / f"{name}.tmp", folder.name + "\n")
         self._disk.rename(self.path / f"{name}.tmp", self.path / name)
 
+    def _named_best(self) -> int | None:
+        """Return the step that BEST names; None if it names none."""
+        file = self.path / BEST
+        name = NAME.fullmatch(file.read_text(encoding="utf-8", errors="replace").strip()) if file.is_file() else None
+        return int(name.group(1)) if name else None
+
     def keep(self, last: int, best: int | None = None) -> None:
-        """Remove all but the newest `last` and that of step `best`, which the file BEST names."""
+        """Remove all but the newest `last` and that of step `best`, which the file BEST names.
+
+        If that of `best` could not be saved, the one stays that BEST has named so far.
+        """
         if best in self.steps():
             self._name(BEST, self.at(best))
+        elif best is not None:
+            best = self._named_best()
         for step in (step for step in self.steps()[:-last] if step != best):
             doomed = self.path / f".old-{self.at(step).name}"
             self._disk.rename(self.at(step), doomed)  # at once, so that none is ever seen half removed

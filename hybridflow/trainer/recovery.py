@@ -18,7 +18,7 @@ from hybridflow import interrupt
 from hybridflow.config.schema import Config
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.run_folder import RunFolder
-from hybridflow.runtime.failure import Failure, RoleError
+from hybridflow.runtime.failure import Failure, FailureKind, RoleError
 from hybridflow.trainer import checkpoint
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints, verify
@@ -148,7 +148,8 @@ class Recovery:
         )  # fmt: skip
         limits = self._state.limits
         if not goes_on:
-            if limits.max_failures and len(self._state.failures) > limits.max_failures:
+            too_many = failure.kind is FailureKind.INFRA and len(self._state.failures) > limits.max_failures
+            if limits.max_failures and too_many:
                 self._say(
                     f"{len(self._state.failures)} failures in {limits.window_s:g} s: trainer.max_failures = "
                     f"{limits.max_failures} allows no more"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from time import monotonic
 
-from hybridflow.controller.head_watch import SAY_AFTER_S, SAY_EVERY_S, HeadSilence
+import pytest
+
+from hybridflow.controller.head_watch import RAYS_SETTING, SAY_AFTER_S, SAY_EVERY_S, TAKEN_S, HeadSilence, HeadWatch
 
 SELF = b"this cluster"
 
@@ -60,6 +63,23 @@ def test_an_answer_may_come_while_the_main_thread_asks_for_the_problem() -> None
     assert silence.problem(2.0) == ""
     silence.since = 1.0
     assert "has not answered for 60 s" in silence.problem(61.0)
+
+
+def test_a_main_thread_that_does_not_take_in_the_loss_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(RAYS_SETTING, raising=False)
+    monkeypatch.setattr(HeadWatch, "_watch", lambda *_: None)
+    told: list[str] = []
+    stuck, heard = (HeadWatch("head", told.append) for _ in range(2))
+    for watch in (stuck, heard):
+        watch._silence.since = monotonic() - 50.5  # of the 60 s of Ray's
+        watch._end_if_stuck()
+        assert told == [], "it may be about to"
+        watch._silence.since -= TAKEN_S
+    assert "has not answered for 5" in heard.problem()
+    heard._end_if_stuck()
+    assert told == []
+    stuck._end_if_stuck()
+    assert len(told) == 1 and told[0].endswith("The same command goes on from what was saved")
 
 
 def test_a_head_that_forgot_the_run_ends_it_at_once() -> None:

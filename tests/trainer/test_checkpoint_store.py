@@ -272,3 +272,8 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
         checkpoints.keep(1, best=2 if step > 1 else None)
     assert checkpoints.steps() == [2, 4]
     assert (tmp_path / BEST).read_text() == "step-000002\n"
+    write(checkpoints.begin(6), 6)
+    checkpoints.commit(6, {})
+    checkpoints.keep(1, best=5)
+    assert checkpoints.steps() == [2, 6], "a better one found no room on the disk: the best that there is stays"
+    assert (tmp_path / BEST).read_text() == "step-000002\n"

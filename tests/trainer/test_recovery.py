@@ -213,6 +213,14 @@ def test_one_failure_too_many_ends_it(run: Run) -> None:
     assert run.said[-1] == "3 failures in 3600 s: trainer.max_failures = 2 allows no more"
 
 
+def test_what_would_fail_again_is_not_said_to_be_one_failure_too_many(run: Run) -> None:
+    run.failures = [lambda: failure("rollout"), lambda: failure("rollout"), lambda: failure("actor", FailureKind.BUG)]
+    with pytest.raises(RoleError, match="it died"):
+        run.recovery.go_on(run.take_steps)
+    assert run.restarts() == {"train": 0, "rollout": 2} and not run.events()[-1]["goes_on"]
+    assert not any("trainer.max_failures" in line for line in run.said)
+
+
 def test_what_comes_after_a_step_is_made_again_without_the_step(run: Run) -> None:
     run.take_steps()
     run.recovery.mark(validates=True)
