@@ -124,7 +124,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a finished conversation beside its tokens.
+    """Record of a finished conversation, beside its tokens.
 
     Attributes:
         loss_mask: [N] int64, 1 at tokens that the policy wrote; all 0 if the environment failed.

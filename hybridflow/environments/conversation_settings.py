@@ -1,4 +1,4 @@
-"""What the settings of a run make of its conversations: the template's variables, with the tools of the environment."""
+"""Settings of conversations: the chat template's variables, with the tools of the environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inside of a process beside a rank: `python -m MODULE CHANNEL PLACE LIFELINE` calls `serve`. No torch.
+"""Main function of a process beside a rank: `python -m MODULE CHANNEL PLACE LIFELINE` calls `serve`. No torch.
 
 What its components print goes where the rank's own output goes; the channel is a descriptor of its own. The process
 ends with its rank, however that ends.
