@@ -83,7 +83,8 @@ def train(
             f"{split!r}: a step takes some of them more than once"
         )
     sets = [HeldOut(task), *more]
-    recovery.go_on(lambda: _take_steps(config, running, prompts, sets, outputs, progress, recovery))
+    begun = perf_counter() - progress.seconds  # what earlier processes took counts too, and so does every recovery
+    recovery.go_on(lambda: _take_steps(config, running, prompts, sets, outputs, progress, recovery, begun))
 
 
 def _take_steps(
@@ -94,11 +95,14 @@ def _take_steps(
     outputs: Outputs,
     progress: Progress,
     recovery: Recovery,
+    begun: float,
 ) -> None:
-    """Take steps from wherever the run is, also between a step and its validation."""
+    """Take steps from wherever the run is, also between a step and its validation.
+
+    Args:
+        begun: when the loop would have begun without interruptions, by `perf_counter`.
+    """
     settings = config.trainer
-    start = perf_counter()
-    earlier = progress.seconds
     watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))
     schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
     draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), progress, settings.steps)
@@ -120,12 +124,12 @@ def _take_steps(
             for watch in watches:
                 watch.look()
             progress.steps += 1
-            progress.seconds = earlier + perf_counter() - start
+            progress.seconds = perf_counter() - begun
             recovery.mark(validates=True)
         end_step(config, running, sets, outputs, progress, recovery)
     if progress.steps < settings.steps:
         outputs.say(f"trainer.stop_at_accuracy = {settings.stop_at_accuracy} is reached: the run ends here")
-    progress.seconds = earlier + perf_counter() - start
+    progress.seconds = perf_counter() - begun
     outputs.clock.enter(Spent.saves)
     running.groups[running.algorithm.learner].save_model(str(outputs.folder.model)).get()
     outputs.clock.enter(Spent.other)

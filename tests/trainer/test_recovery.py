@@ -267,3 +267,35 @@ def test_a_rank_that_is_lost_once_a_step_is_saved_does_not_make_it_save_again(
     run.recovery.go_on(end_steps)
     assert store.steps() == [2] and cleared == [2] and run.progress.steps == 2
     assert run.restarts() == {"train": 0, "rollout": 1} and run.journaled == [1], "rows that are left there are known"
+
+
+def test_the_seconds_of_a_run_have_its_recoveries_in_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    running = run.recovery._running
+
+    def restart() -> None:
+        nonlocal now
+        now += 20.0
+
+    def save_model(_: str) -> Any:
+        nonlocal now
+        now += 3.0
+        if now < 60.0:
+            raise failure("rollout")
+        return SimpleNamespace(get=lambda: None)
+
+    monkeypatch.setattr(loop, "perf_counter", lambda: now)
+    prompts = SimpleNamespace(shares=list, rows_per_step=1, size=1)
+    monkeypatch.setattr(loop, "Prompts", lambda *_: prompts)
+    monkeypatch.setattr(loop, "split_of", lambda _: "train")
+    monkeypatch.setattr(run.pools["rollout"], "restart", restart)
+    monkeypatch.setattr(run.algorithm, "learner", "actor", raising=False)
+    running.groups["actor"].save_model = save_model
+    config = preflight.load("train", (*SETTINGS, "trainer.steps=0"))
+    nothing: Any = None
+    run.progress.accuracy[0] = 0.5
+    run.progress.seconds = 100.0
+    run.recovery.mark()
+    outputs = Outputs(run.folder, nothing, run.said.append, run.clock)
+    loop.train(config, running, nothing, outputs, run.progress, run.recovery)
+    assert run.progress.seconds == 100.0 + 3.0 + 20.0
