@@ -13,6 +13,7 @@ import pytest
 
 from hybridflow import interrupt
 from hybridflow.controller import ResourcePool
+from hybridflow.controller.slots import Slots
 
 pytestmark = pytest.mark.usefixtures("fresh_signals")
 
@@ -23,9 +24,11 @@ def test_a_pool_asks_nothing_of_a_cluster_that_a_signal_may_have_ended(
 ) -> None:
     """`timeout` and schedulers send SIGTERM to Ray's processes too; a call on them would wait for a minute."""
     asked: list[str] = []
-    monkeypatch.setattr("hybridflow.controller.resource_pool.remove_placement_group", asked.append)
+    monkeypatch.setattr("hybridflow.controller.slots.remove_placement_group", asked.append)
+    slots: Any = object.__new__(Slots)
+    slots.group = "slots"
     pool: Any = object.__new__(ResourcePool)
-    pool.ranks, pool.places, pool._meetings, pool._reserved, pool._processes = [], [], [], "slots", None
+    pool.ranks, pool.places, pool._meetings, pool._reserved, pool._processes = [], [], [], slots, None
     pool._supervisor = SimpleNamespace(health=SimpleNamespace(forget=lambda pool: None))
     with contextlib.suppress(KeyboardInterrupt), interrupt.heeded(), contextlib.closing(pool):
         if number is not None:

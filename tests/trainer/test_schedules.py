@@ -50,8 +50,10 @@ class Recorder:
     @contextmanager
     def weights_as_synced(self) -> Iterator[None]:
         self.calls.append("[")
-        yield
-        self.calls.append("]")
+        try:
+            yield
+        finally:
+            self.calls.append("]")
 
 
 class InTwo(Algorithm):
