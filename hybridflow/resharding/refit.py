@@ -193,7 +193,7 @@ class Refit(WeightUpdate):
         bucket_bytes: int = BUCKET_BYTES,
     ) -> None:
         super().__init__(verify=verify, identify=identify)
-        self._untraveled: dict[str, int] = {}
+        self._untraveled: dict[str, int] = {}  # of those that it is this rank's turn to identify
         layout = groups.layout
         self._groups = groups
         self.plan = make_plan(shardings, layout, itemsize=dtype.itemsize, bucket_bytes=bucket_bytes, method=method)
@@ -203,6 +203,9 @@ class Refit(WeightUpdate):
         self._place = at.tp
         regions = ((weight.name, self._generation.region(weight, at)) for weight in self._generation.weights(at))
         self.weights = {name: region for name, region in regions if region is not None}
+        replica = layout.coordinates[groups.rank].dp
+        # Data parallel ranks have the same shards: each identifies some of what stays where it is.
+        self._share = {name for number, name in enumerate(sorted(self.weights)) if number % layout.data == replica}
         exchange = self.plan.exchange(groups.rank)
         self._travels = {item.weight.name for item in exchange.program.items if item.parts}
         arriving = regions_of(exchange.program.items, self.weights, self._generation)
@@ -221,7 +224,7 @@ class Refit(WeightUpdate):
         weight = region.weight
         if weight.name in self._travels:
             return super()._fingerprint(region, numbers)
-        if self._identify:  # that it is the same tells nothing to another process
+        if self._identify and weight.name in self._share:  # that it is the same tells nothing to another process
             self._untraveled[weight.name] = super()._fingerprint(region, numbers)
         own = in_hf_shape(self.transport.local.shard(weight), weight).to(self.transport.dtype)
         return int(not same_bits(own, numbers))

@@ -81,12 +81,12 @@ def refits(folder: Path, layout: Layout) -> list[tuple[str, bool | None, int | N
 
 
 def identities(folder: Path, layout: Layout, spoiled: int) -> list[str]:
-    """What weights are called: at first, in another engine, and when one rank has another bit in one of its shards."""
+    """What weights are called: at first, in another engine, and when a rank (-1: each) has another bit in a shard."""
     called = []
     for changes in (False, False, True):
         made = engine(folder, layout)
         refit = Refit(shardings(made.shape, layout), made.groups, made, torch.float32, verify=True, identify=True)
-        if changes and made.groups.rank == spoiled:
+        if changes and spoiled in (-1, made.groups.rank):
             with torch.no_grad():
                 shard = made.shard(next(iter(refit.regions.values())).weight)
                 shard.view(-1)[:1].view(torch.int32).bitwise_xor_(1)

@@ -26,9 +26,14 @@ def test_versions(ranks1: Ranks, tiny: GetModel) -> None:
     ]
 
 
-@pytest.mark.parametrize("layout", [Layout(2), Layout(2, generation=(1, 1))], ids=["nothing travels", "all travels"])
-def test_weights_are_identified_alike_on_all_ranks(layout: Layout, ranks: GetRanks, tiny: GetModel) -> None:
+@pytest.mark.parametrize(
+    ("layout", "spoiled"),
+    [(Layout(2), 0), (Layout(2), 1), (Layout(2, generation=(1, 1)), 1), (Layout(1, 1, 2), -1)],
+    ids=["nothing travels", "nor here", "all travels", "data parallel"],
+)
+def test_weights_are_identified_alike_on_all_ranks(
+    layout: Layout, spoiled: int, ranks: GetRanks, tiny: GetModel
+) -> None:
     """Whether they travel or not; and any bit of any of them shows on all."""
-    for spoiled in range(2):
-        first, other = ranks(2).run(rank_functions.identities, tiny(vocab=250), layout, spoiled)
-        assert first == other and first[0] == first[1] != first[2] and all(first)
+    first, other = ranks(2).run(rank_functions.identities, tiny(vocab=250), layout, spoiled)
+    assert first == other and first[0] == first[1] != first[2] and all(first)
