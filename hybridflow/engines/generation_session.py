@@ -49,7 +49,7 @@ class Session(ABC):
 
     @abstractmethod
     def abort(self, rows: Collection[int]) -> None:
-        """End rows, of which nothing is wanted any more."""
+        """End rows, of which nothing is wanted any more. Their numbers are free; those that have finished are none."""
 
     @property
     @abstractmethod
@@ -73,12 +73,12 @@ class RoundSession(Session):
     def __init__(self, engine: GenerationEngine) -> None:
         self._engine = engine
         self._waiting: list[Request] = []
-        self._round: Iterator[list[FinishedRow]] | None = None
-        self._left: set[int] = set()
+        self._round: Iterator[list[tuple[Request, FinishedRow]]] | None = None
+        self._left: dict[int, Request] = {}
 
     def submit(self, requests: Sequence[Request]) -> None:
         self._waiting += requests
-        self._left |= {one.row for one in requests}
+        self._left |= {one.row: one for one in requests}
 
     def advance(self) -> list[FinishedRow]:
         if self._round is None:
@@ -88,13 +88,16 @@ class RoundSession(Session):
         if finished is None:
             self._round = None
             return []
-        rows = [row for row in finished if row.row in self._left]
-        self._left -= {row.row for row in rows}
+        # One that was aborted is sampled to its end; another may have its number by then.
+        rows = [row for request, row in finished if self._left.get(row.row) is request]
+        for row in rows:
+            del self._left[row.row]
         return rows
 
     def abort(self, rows: Collection[int]) -> None:
         self._waiting = [one for one in self._waiting if one.row not in rows]
-        self._left -= set(rows)
+        for row in rows:
+            self._left.pop(row, None)
 
     @property
     def pending(self) -> bool:
@@ -102,13 +105,13 @@ class RoundSession(Session):
 
     def close(self) -> None:
         self._waiting = []
-        self._left = set()
+        self._left = {}
         self._round = None
 
-    def _streams(self, requests: Sequence[Request]) -> Iterator[list[FinishedRow]]:
+    def _streams(self, requests: Sequence[Request]) -> Iterator[list[tuple[Request, FinishedRow]]]:
         """Yield the rows of one stream after the other, each of rows that are sampled alike."""
         for sampling, alike in groupby(requests, key=lambda one: one.sampling):
             group = list(alike)
             prompts = Ragged.of([one.prompt for one in group], np.int64)
             for rows in self._engine.stream(prompts, sampling, [one.seed for one in group]):
-                yield [row._replace(row=group[row.row].row) for row in rows]
+                yield [(group[row.row], row._replace(row=group[row.row].row)) for row in rows]

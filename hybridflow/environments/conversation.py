@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 END = "end"  # the environment said that it is done
-LENGTH = "length"  # there is no room for more tokens
+LENGTH = "length"  # there is no room for more tokens, or the last turn was cut for want of it
 TURNS = "turns"  # the policy has had all its turns
 FAILED = "failed"  # the environment failed
 
@@ -48,6 +48,9 @@ class Conversation:
         ended_by: END, LENGTH, TURNS or FAILED; "" while it is under way.
         failure: of its environment, in words.
         metrics: of its environment, summed over turns.
+        prompted_tokens: that turns were sampled after, summed over turns; of these,
+        cached_tokens: that were not computed, because another turn had been.
+        sampled_tokens: that the policy wrote.
     """
 
     row: int
@@ -61,7 +64,9 @@ class Conversation:
     ended_by: str = ""
     failure: str = ""
     metrics: Counter[str] = field(default_factory=Counter)
+    prompted_tokens: int = 0
     cached_tokens: int = 0
+    sampled_tokens: int = 0
     _turn_begins: int = 0
     _was_cut: bool = False
 
@@ -79,6 +84,8 @@ class Conversation:
         """Take in a turn of the policy. `cut`: it was not ended, but ran out of tokens; there is none after it."""
         self._turn_begins = len(self.tokens)
         self._was_cut = cut
+        self.prompted_tokens += len(self.prompt) + len(self.tokens)
+        self.sampled_tokens += len(tokens)
         self._append(tokens, log_probs, learned=1)
         self.turns += 1
 
@@ -93,12 +100,14 @@ class Conversation:
         if self.rewards:
             self.rewards[-1] += reward
         self.metrics.update(metrics or {})
-        over = {
-            END: done,
-            LENGTH: self._was_cut or len(self.tokens) + len(between) >= self.limits.tokens,
-            TURNS: self.turns >= self.limits.turns,
-        }
-        self.ended_by = next((reason for reason, holds in over.items() if holds), "")
+        full = len(self.tokens) + len(between) >= self.limits.tokens
+        over = [
+            (LENGTH, self._was_cut),  # first: what was cut was not ended, whatever the environment makes of it
+            (END, done),
+            (LENGTH, full),
+            (TURNS, self.turns >= self.limits.turns),
+        ]
+        self.ended_by = next((reason for reason, holds in over if holds), "")
         if not self.ended_by:
             self._append(between, [0.0] * len(between), learned=0)
 
@@ -113,7 +122,8 @@ class Conversation:
         """Return what is known of a conversation that is over, beside its tokens."""
         mask = np.array(self.learned, dtype=np.int64)
         rewards = np.array(self.rewards, dtype=np.float32)
-        return Record(mask, rewards, self.turns, self.failure, dict(self.metrics))
+        tokens = self.prompted_tokens, self.sampled_tokens
+        return Record(mask, rewards, self.turns, self.failure, dict(self.metrics), *tokens)
 
     def _append(self, tokens: Sequence[int], log_probs: Sequence[float], *, learned: int) -> None:
         self.tokens += tokens
@@ -132,6 +142,7 @@ class Record:
         turns: of the policy.
         failure: of the environment, in words; "" if it did not fail.
         metrics: of the environment.
+        prompted_tokens, sampled_tokens: as those of `Conversation`.
     """
 
     loss_mask: np.ndarray
@@ -139,6 +150,8 @@ class Record:
     turns: int
     failure: str
     metrics: Mapping[str, float]
+    prompted_tokens: int
+    sampled_tokens: int
 
 
 def turn_seed(seed: int, turn: int) -> int:

@@ -100,12 +100,19 @@ class EnvironmentServer:
             except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
                 failed = ["late", number] if limit.expired() else ["failed", number, *in_words(error)]
             if event == "step":
-                self._channel.send(failed or said)
+                self._send(number, failed or said)
         del self._inboxes[number]
         if environment is not None:
             with suppress(Exception, SystemExit, asyncio.CancelledError):  # it has said all that it had to say
                 async with asyncio.timeout(self._deadline_s):
                     await _called(environment.close)
+
+    def _send(self, number: int, answer: list[Any]) -> None:
+        """Send an answer; if JSON cannot express it, that."""
+        try:
+            self._channel.send(answer)
+        except (TypeError, ValueError, RecursionError) as error:  # before anything of it was sent
+            self._channel.send(["failed", number, *in_words(error)])
 
 
 def _said(number: int, environment: Environment, given: object) -> list[Any]:

@@ -7,6 +7,7 @@ writes of a call that we make up: what stands before and after the JSON of a cal
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from hybridflow.tasks.chat_template import ChatTemplate
 NAME = "probe_function"
 ARGUMENTS = {"probe_argument": "probe value"}
 KEYS = ("arguments", "parameters")
+ID = re.compile("[A-Za-z0-9]{9}")  # such as we make up, which all templates take: Mistral's refuses others
+DEEPEST = 64  # levels of a call's JSON
 QUESTION: Message = {"role": "user", "content": "first of all"}
 Call = Mapping[str, Any]
 """A call as OpenAI has it, `{"id": …, "type": "function", "function": {"name": …, "arguments": {…}}}`; or, if what was
@@ -62,7 +65,9 @@ class CallFormat:
                 yield {"problem": f"{shown(call)} is no call; {wanted} was expected"}
             else:
                 function = {"name": call["name"], "arguments": arguments}
-                yield {"id": str(call.get("id") or f"call{number:05d}"), "type": "function", "function": function}
+                written = call.get("id")
+                name = written if isinstance(written, str) and ID.fullmatch(written) else f"call{number:05d}"
+                yield {"id": name, "type": "function", "function": function}
 
 
 def find_format(template: ChatTemplate) -> CallFormat:
@@ -101,6 +106,14 @@ def _value(text: str, place: int) -> Any:
 
 def _decoded(text: str, place: int) -> tuple[Any, int] | None:
     try:
-        return json.JSONDecoder().raw_decode(text, place)
-    except ValueError:
+        decoded: tuple[Any, int] = json.JSONDecoder().raw_decode(text, place)
+    except (ValueError, RecursionError):  # a policy may repeat a bracket as long as it has tokens
         return None
+    return None if _deeper(decoded[0], DEEPEST) else decoded
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Tell whether a value has more levels than that: to write it again could take a deeper stack than there is."""
+    if not isinstance(value, dict | list):
+        return False
+    return not levels or any(_deeper(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value))

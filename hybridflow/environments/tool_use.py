@@ -67,9 +67,16 @@ class ToolUse(Environment):
             except ToolError as error:
                 told = f"error: {error}"
                 wrong += 1
-            known = {"tool_call_id": call["id"], "name": call["function"]["name"]} if "id" in call else {}
-            messages.append({"role": "tool", "content": told[: self._max_characters], **known})
+            known = {"tool_call_id": call["id"], "name": self._named(call)} if "id" in call else {}
+            # JSON that the policy writes may have half of a surrogate pair, which no tokenizer takes.
+            content = told[: self._max_characters].encode(errors="replace").decode()
+            messages.append({"role": "tool", "content": content, **known})
         return Observation(messages, metrics={"calls": len(messages), "wrong_calls": wrong})
+
+    def _named(self, call: Call) -> str:
+        """Return the tool's name for a template; what a policy makes up may have a special token's text in it."""
+        name: str = call["function"]["name"]
+        return name if name in self._tools else "unknown"
 
     def _call(self, call: Call) -> str:
         """Make a call. Raises ToolError for one that cannot be made."""

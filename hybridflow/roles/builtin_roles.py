@@ -28,6 +28,7 @@ GENERATE = ("generate_sequences", "stream_sequences")
 CONVERSED = kinds("loss_mask", "turn_rewards", "turns", "environment_failure")  # where `environment.name` is set
 QUESTION = ("answer", "messages", "metadata", "source")  # that an environment is told, beside NAMES
 GRADED = kinds("response_ids", "answer")
+FAILURE = kinds("environment_failure")  # whose row has no grade, whoever grades
 SEEN = (
     "prompt_ids",
     "messages",
@@ -295,12 +296,12 @@ class RewardRole(Role[RowsT]):
 class ModelRewardRole(Role[RowsT]):
     """Reward model: what the role `reward` can do with a model as its worker."""
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("rewards"))
+    @using("dp_tokens", needs=RESPONSE, optional=FAILURE, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """Return `rewards` ([R] float): the model's score of each row, at its last token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE, gives=kinds("baseline_rewards", "baseline_lengths"))
+    @using("dp_tokens", needs=RESPONSE, optional=FAILURE, gives=kinds("baseline_rewards", "baseline_lengths"))
     def compute_baseline(self, greedy: RowsT) -> RowsT:
         """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.
 

@@ -1,9 +1,9 @@
 """Grades: what every reward, baseline and cost must be, whoever gives it, and what becomes of one that is not.
 
 A grade is a finite number that float32 can hold, one a response. Anything else, an exception in a grader too, is a
-failed grade. It stands as NaN in its column, so nobody can take it for a reward of 0; a row with one is left out of
-everything that compares or learns (`graded`), and is counted. How many may fail is `reward.max_failed_share` and
-`cost.max_failed_share`: at 0 the first one ends the run.
+failed grade; so is any of a conversation whose environment failed. It stands as NaN in its column, so nobody can take
+it for a reward of 0; a row with one is left out of everything that compares or learns (`graded`), and is counted. How
+many may fail is `reward.max_failed_share` and `cost.max_failed_share`: at 0 the first one ends the run.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ GRADES: Mapping[str, Kind] = {
     "baseline_rewards": Kind("reward", "reward/baseline_"),
     "costs": Kind("cost", "cost/"),
 }
+FAILURE = "environment_failure"
+"""Column that says why the environment of a row failed; "" if it did not."""
 
 
 def number(grade: object) -> float:
@@ -105,6 +107,8 @@ def gives_grades(output: Any) -> bool:
 def settled(output: Any, rows: Batch | None, config: Config, metrics: Metrics) -> Any:
     """Return a call's output with its columns of grades checked and measured: float32, NaN where a grade has failed.
 
+    Whatever a grader or a model makes of a conversation whose environment failed is no grade of it.
+
     Raises ValueError naming the first that failed, its response and its answer, if none may.
 
     Args:
@@ -118,7 +122,7 @@ def settled(output: Any, rows: Batch | None, config: Config, metrics: Metrics) -
         if column is None or isinstance(column, Ragged):  # that it must not be ragged is told by the one who asked
             continue
         values = _numbers(column)
-        failed = ~np.isfinite(values)
+        failed = ~np.isfinite(values) | _environment_failed(rows, len(values))
         if failed.any() and not getattr(config, kind.section).max_failed_share:
             raise ValueError(_refusal(name, kind, int(failed.argmax()), column, rows, config))
         metrics.spread(kind.prefix, values[~failed])
@@ -126,6 +130,13 @@ def settled(output: Any, rows: Batch | None, config: Config, metrics: Metrics) -
         metrics.total(f"{kind.prefix}failed_grades", int(failed.sum()))
         columns[name] = np.where(failed, np.float32(np.nan), values) if failed.any() else values
     return Batch(**columns)
+
+
+def _environment_failed(rows: Batch | None, count: int) -> np.ndarray:
+    """Return [R] bool: True for conversations whose environment failed, if rows are known and any."""
+    if rows is None or FAILURE not in rows or len(rows) != count:
+        return np.zeros(count, dtype=bool)
+    return np.array(rows.dense(FAILURE) != "", dtype=bool)
 
 
 def too_many_failed(config: Config, metrics: Mapping[str, float]) -> str | None:
@@ -160,7 +171,10 @@ def _number_or_nan(grade: object) -> float:
 
 def _refusal(name: str, kind: Kind, row: int, column: np.ndarray, rows: Batch | None, config: Config) -> str:
     """Explain what is wrong with the grade of a row, and of which response it is."""
-    place = f"{name} of row {row}: {shown(column[row])} given, a finite number expected, one a response"
+    found = f"{shown(column[row])} given, a finite number expected, one a response"
+    if rows is not None and _environment_failed(rows, len(column))[row]:
+        found = f"its environment failed: {rows.dense(FAILURE)[row]}"
+    place = f"{name} of row {row}: {found}"
     if rows is not None and len(rows) == len(column) and "response_ids" in rows:
         decode = load_decoder(config.actor.model.path)
         answer = f", answer {shown(rows.dense('answer')[row])}" if "answer" in rows else ""

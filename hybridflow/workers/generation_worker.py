@@ -208,9 +208,15 @@ def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: 
     metrics.mean(truncated, generated.truncated.sum(), rows)
     cached = generated.cached_tokens.sum()
     prompted = prompts.ragged("prompt_ids").lengths.sum()
+    written = lengths.sum()
+    if (
+        talks := generated.talks
+    ):  # each turn has what came before it as its prompt, and what an environment says is given
+        prompted = sum(talk.prompted_tokens for talk in talks)
+        written = sum(talk.sampled_tokens for talk in talks)
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)
-    metrics.total("perf/response_tokens", lengths.sum())
-    _measure_talks(metrics, generated.talks, "greedy/environment" if greedy else "environment")
+    metrics.total("perf/response_tokens", written)
+    _measure_talks(metrics, talks, "greedy/environment" if greedy else "environment")
 
 
 def _measure_talks(metrics: Metrics, talks: Sequence[Record], prefix: str) -> None:

@@ -49,6 +49,18 @@ def test_rows_join_while_others_are_under_way(arrivals: list[list[tuple[int, int
     assert found == expected
 
 
+def test_another_may_have_the_number_of_one_that_was_aborted() -> None:
+    session = build_session()
+    session.submit([Request(row, np.array([row]), Sampling(), 7) for row in range(2)])
+    assert [row.row for row in session.advance()] == [1]
+    session.abort([0])
+    session.submit([Request(0, np.array([0]), Sampling(), 8)])
+    found = []
+    while session.pending:
+        found += [int(row.tokens[1]) for row in session.advance()]
+    assert found == [8], "its own tokens, not those of the one before it"
+
+
 def test_what_is_aborted_does_not_come_back() -> None:
     session = build_session()
     session.submit([Request(row, np.array([row]), Sampling(), row) for row in range(4)])
@@ -60,5 +72,6 @@ def test_what_is_aborted_does_not_come_back() -> None:
         rest += [row.row for row in session.advance()]
     assert sorted(rest) == [0, 2]
     session.submit([Request(5, np.array([5]), Sampling(), 5)])
+    session.abort([0])
     session.close()
     assert not session.pending

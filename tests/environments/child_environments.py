@@ -43,6 +43,8 @@ class Does(Environment):
                 return "well done"
             case "gives no number":
                 return Observation("go on", reward=float("nan"))
+            case "says what JSON does not":
+                return Observation([{"role": "user", "content": "hi", "at": self}])
             case "says nothing":
                 return Observation()
             case "speaks as another":

@@ -34,6 +34,9 @@ def test_whatever_is_said_columns_fit_and_limits_hold(
     assert len(talk.tokens) == len(talk.log_probs) == len(record.loss_mask) == len(record.rewards) <= max_tokens
     assert [token for token, mask in zip(talk.tokens, record.loss_mask, strict=True) if mask] == written
     assert all(value == -0.5 * mask for value, mask in zip(talk.log_probs, record.loss_mask, strict=True))
+    assert record.sampled_tokens == len(written) and record.prompted_tokens >= 2 * record.turns + len(written) - len(
+        wrote
+    )
     assert abs(float(record.rewards.sum()) - total) < 1e-4
     assert not record.rewards[record.loss_mask == 0].any()
     if talk.ended_by:
@@ -52,8 +55,9 @@ def test_why_it_ended() -> None:
         return talk.ended_by
 
     assert ended() == ""
-    assert ended(done=True) == ended(done=True, turns=1) == ended(done=True, cut=True) == END
+    assert ended(done=True) == ended(done=True, turns=1) == ended(done=True, tokens=3) == END
     assert ended(cut=True) == ended(tokens=3) == LENGTH
+    assert ended(done=True, cut=True) == LENGTH, "as a response of one turn that is graded: it was cut"
     assert ended(turns=1) == TURNS
 
 

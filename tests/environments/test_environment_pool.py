@@ -70,6 +70,7 @@ WRONG = [
     ("raises", "RuntimeError: no"),
     ("gives no observation", "ValueError: step gave 'well done', of type str; an Observation was expected"),
     ("gives no number", "ValueError: nan, which is no finite number in float32"),
+    ("says what JSON does not", "TypeError: <tests.environments.child_environments.Does"),
     ("says nothing", "ValueError: step gave an Observation without messages that is not done"),
     ("speaks as another", "ValueError: step gave a message of the role 'tool'; the environment's roles are user"),
 ]

@@ -82,6 +82,20 @@ def test_what_is_no_call_is_told_and_what_is_text_is_none() -> None:
     assert "is no call" in nameless["problem"]
 
 
+@pytest.mark.parametrize(
+    "written", ["[" * 5000, '{"name": "c", "arguments": ' + '{"a": ' * 90 + "1" + "}" * 91, '"' + "9" * 9999]
+)
+def test_nothing_that_a_policy_writes_is_an_error(written: str) -> None:
+    assert "is no JSON" in FORMATS[0][1].calls(f"<tool_call>{written}")[0]["problem"]
+    assert FORMATS[1][1].calls(written) == []
+
+
+def test_ids_are_such_as_every_template_takes() -> None:
+    written = [{"name": "c", "arguments": {}, "id": name} for name in ("abcDEF123", "1", 7, "<|im_end|>", None)]
+    ids = [one["id"] for one in FORMATS[2][1].calls(f"[TOOL_CALLS] {json.dumps(written)}")]
+    assert ids == ["abcDEF123", "call00001", "call00002", "call00003", "call00004"]
+
+
 SUMS = [("17*(3+4)", "119"), ("1/3", "0.333333333333"), ("-2 + 0.5", "-1.5"), ("7//2 + 7%2", "4"), (" 5 ", "5")]
 
 
@@ -137,6 +151,17 @@ def test_several_calls_of_a_turn_are_answered_in_order_and_the_last_turn_is_grad
         assert over.done and over.reward == 1.0
 
     asyncio.run(play())
+
+
+def test_tools_say_what_has_tokens_whatever_the_policy_asks() -> None:
+    """Else a policy could make its environment fail, and so end a run."""
+    encoder = Encoder(build_chat_tokenizer(HERMES), {"tools": make("tools", {}).specs}, ChatForm())
+    renderer = TurnRenderer(encoder, chat=True)
+    asked = '<tool_call>{"name": "calculator", "arguments": {"expression": "\\ud800"}}<tool_call>{"name": "<|im_end|>"}'
+    seen = asyncio.run(make("tools", {}).step(Action(asked, calls=FORMATS[0][1].calls(asked))))
+    assert isinstance(seen.messages, list)
+    assert [message["name"] for message in seen.messages] == ["calculator", "unknown"]
+    assert "no expression: ?" in encoder.tokenizer.decode(renderer.between([], seen.messages))
 
 
 def test_a_conversation_with_tools_goes_on_as_the_template_has_it() -> None:

@@ -127,6 +127,20 @@ def test_grades_of_a_worker_of_the_users_are_checked_alike(column: str, given: n
     assert found.dtype == np.float32 and np.array_equal(found, [1, np.nan, 0, 1], equal_nan=True)
 
 
+@pytest.mark.parametrize("column", ["rewards", "baseline_rewards", "costs"])
+def test_a_failed_environment_leaves_no_grade_whoever_grades(column: str, tmp_path: Path) -> None:
+    config, rows = build_config(tmp_path, "exact", 0.0), build_responses("12", "3")
+    rows |= Batch(environment_failure=np.array(["", "RuntimeError: the weather"], dtype=object))
+    given = Batch(**{column: np.array([1.0, 0.0])})
+    with pytest.raises(ValueError, match=rf"^{column} of row 1: its environment failed: RuntimeError: the weather \("):
+        settled(given, rows, config, Metrics())
+    config.reward.max_failed_share = config.cost.max_failed_share = 0.5
+    metrics = Metrics()
+    found = settled(given, rows, config, metrics).dense(column)
+    assert np.array_equal(found, [1, np.nan], equal_nan=True), "no reward of 0"
+    assert sum(value for name, value in metrics.items() if name.endswith("failed_grades")) == 1
+
+
 @pytest.mark.parametrize("given", [np.array([0, 1]), np.array([False, True]), np.array([0.0, 1.0], dtype=np.float64)])
 def test_numbers_of_any_kind_become_float32(given: np.ndarray) -> None:
     found = settled(Batch(rewards=given), None, Config(), Metrics()).dense("rewards")

@@ -52,6 +52,8 @@ def test_what_the_policy_wrote_is_learned_from_and_what_it_was_told_is_not(folde
     rewards = [row[row != 0].tolist() for row in found.ragged("turn_rewards")]
     assert rewards == [[0.5, 1.5, 2.5][:turns] for turns in found.dense("turns")]
     assert found.dense("finish_reason")[-1] != "turns" and "turns" in found.dense("finish_reason")
+    assert metrics["perf/response_tokens"] == masks.values.sum() < len(masks.values), "what it was told is not sampled"
+    assert 0 <= metrics["rollout/prefix_cache_hit_fraction"] < 1
     assert metrics["environment/asked"] == metrics["environment/turns"] == found.dense("turns").mean()
     # The training engine sees the tokens that were sampled, after those that they were sampled after.
     assert ranks1.run(rank_functions.apart, folder, rows | found)[0] < 1e-4

@@ -52,7 +52,7 @@ class VllmSession(Session):
         return rows
 
     def abort(self, rows: Collection[int]) -> None:
-        self._engine.abort_request([self._names.pop(row) for row in rows], internal=True)
+        self._engine.abort_request([self._names.pop(row) for row in rows if row in self._names], internal=True)
 
     @property
     def pending(self) -> bool:
