@@ -114,6 +114,9 @@ class EnvironmentPool:
 
     def _starting(self, place: int) -> _Child:
         child = self._next[place]
+        if child is not None and not child.begun and child.has_died:  # between two calls: nothing is lost with it
+            self._remove(child)
+            child = None
         if child is None:
             child = self._next[place] = _Child(self._order)
             self._children.append(child)

@@ -17,6 +17,8 @@ from hybridflow.tasks.grader_registry import options_shell
 
 READERS = ("environment", "environment_turns")  # graders that read what an environment gave
 
+LOOKED_AT = 64  # first rows of a split: a mixture's sources take turns
+
 
 def problems(config: Config) -> Iterator[str]:
     """Yield what is wrong with the environment, as `key: what was found; what to do`."""
@@ -60,20 +62,27 @@ def check_template(config: Config, task: Task) -> None:
     name = config.environment.name
     if not name or config.environment.max_turns == 1:
         return
-    split = next((split for split in ("train", "held_out") if task.size(split)), None)
-    if split is None:
-        return
-    chat = not isinstance(task.chat_form.apply(task.example(split, 0).prompt), str)
     roles = environments.get(name).roles
-    found = TurnRenderer(task.encoder, chat=chat).problem(roles, keep_turns=config.environment.keep_turns)
-    if not found and TOOL in roles:
-        found = _no_calls(task) if chat else "a prompt is a text, and calls of functions are written in chats"
-    if found:
+    for chat in sorted(_chats(task)):
+        found = TurnRenderer(task.encoder, chat=chat).problem(roles, keep_turns=config.environment.keep_turns)
+        if not found and TOOL in roles:
+            found = _no_calls(task) if chat else "a prompt is a text, and calls of functions are written in chats"
+        if not found:
+            continue
         raise ConfigError(
             f"environment.name: {name} cannot be used with the chat template of {config.actor.model.path}: {found}; "
             "give the model's tokenizer a template that keeps earlier turns as they are, or choose another by "
             "task.chat_template_kwargs, or set environment.keep_turns=true if chats may be other than the template's"
         )
+
+
+def _chats(task: Task) -> set[bool]:
+    """Return whether prompts are chats; both if some are and some are not, as those of a mixture's sources may be."""
+    return {
+        not isinstance(task.chat_form.apply(task.example(split, row).prompt), str)
+        for split in ("train", "held_out")
+        for row in range(min(task.size(split), LOOKED_AT))
+    }
 
 
 def _no_calls(task: Task) -> str | None:

@@ -74,6 +74,11 @@ class ChildProcess:
             raise HybridFlowError(f"the process {does} cannot import {imports}: {answer['failed']}")
         self._ready = True
 
+    @property
+    def has_died(self) -> bool:
+        """Tell whether it has ended by itself after it was ready."""
+        return self._ready and self._process.poll() is not None
+
     def death(self, known: str = "") -> str:
         """Describe how it ended, if that is not known; end it if it has not."""
         if known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import threading
 import time
 from typing import Any
 
@@ -31,6 +32,8 @@ class Does(Environment):
                 raise RuntimeError("no")
             case "exits":
                 os._exit(3)
+            case "exits later":
+                threading.Timer(0.02, os._exit, [3]).start()
             case "crashes":
                 ctypes.string_at(0)
             case "waits":

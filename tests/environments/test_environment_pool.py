@@ -121,6 +121,15 @@ def test_with_a_process_all_its_conversations_are_lost_and_later_ones_have_anoth
     assert isinstance(talk.answer("hi"), Observation)
 
 
+def test_one_that_dies_between_two_calls_costs_no_conversation(talk: Talk) -> None:
+    assert isinstance(talk.answer("exits later"), Observation)
+    [child] = talk.pool._children
+    until = time.monotonic() + 10
+    while not child.has_died and time.monotonic() < until:
+        time.sleep(0.01)
+    assert isinstance(talk.answer("hi"), Observation)
+
+
 def test_a_process_that_lets_nothing_go_on_is_ended(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hybridflow.environments.environment_pool.GRACE_S", 0.2)
     failure = talk.answer("blocks")

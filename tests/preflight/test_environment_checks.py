@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -55,4 +57,15 @@ def test_a_template_that_forgets_is_refused_with_the_task() -> None:
         with pytest.raises(ConfigError, match=r"environment.name: guess cannot be used with .*'user': .* changes what"):
             check_template(config, task)
         config.environment.max_turns = 1
+        check_template(config, task)
+
+
+def test_so_it_is_where_only_some_prompts_are_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    config: Config = OmegaConf.to_object(COMPOSED.tree)  # type: ignore[assignment]
+    task = build("guess", build_chat_tokenizer(QWEN3), {})
+    check_template(config, task)
+    chat = replace(task.example("train", 0), prompt=[{"role": "user", "content": "12"}])
+    text = task.example("train", 0)
+    monkeypatch.setattr(task, "example", lambda split, number: chat if number == 1 else text)
+    with pytest.raises(ConfigError, match="changes what came before"):
         check_template(config, task)
