@@ -116,8 +116,9 @@ def watched() -> Iterator[None]:
     Raises ClusterError for whatever else is raised because one was lost.
     """
     global _watch
-    _watch = ServiceWatch(pids(), _main_thread_waits, _end_process)
-    threading.Thread(target=_watch.run, name="services of the cluster", daemon=True).start()
+    before = _watch
+    watch = _watch = ServiceWatch(pids(), _main_thread_waits, _end_process)
+    threading.Thread(target=watch.run, name="services of the cluster", daemon=True).start()
     try:
         yield
     except Exception as error:
@@ -125,7 +126,8 @@ def watched() -> Iterator[None]:
             _raise_if_lost(error)
         raise
     finally:
-        _watch.stop()
+        watch.stop()
+        _watch = before  # else they would be lost, once their cluster has been left
 
 
 @contextmanager

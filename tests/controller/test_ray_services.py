@@ -91,3 +91,21 @@ def test_what_is_raised_because_of_it_tells_the_loss(
         fail(lost=False)
     with pytest.raises(HybridFlowError, match=r"head service gcs_server .* has ended"):
         fail(lost=True)
+
+
+def test_services_of_a_cluster_that_was_left_are_not_missed(
+    service: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a block within another one end the looking after the outer one's."""
+    before = ray_services._watch
+    monkeypatch.setattr(ray_services, "pids", lambda: {"gcs_server": service.pid})
+    with ray_services.watched():
+        outer = ray_services._watch
+        with ray_services.watched():
+            inner = ray_services._watch
+        assert ray_services._watch is outer and inner._over.is_set() and not outer._over.is_set()
+    service.kill()
+    service.wait()
+    assert ray_services._watch is before and outer._over.is_set()
+    assert "gcs_server" not in ray_services.lost()
+    ray_services.raise_if_lost()

@@ -122,7 +122,7 @@ def test_dapo_draws_until_there_are_enough_groups(shared: Shared) -> None:
     assert (rewards[:, 0] != rewards[:, 1]).all()
     assert rollout.driver_columns["group_id"].tolist() == np.repeat(np.arange(9), 2).tolist()
     assert 2 <= metrics["rollout/draws"] <= 6 and 0 < metrics["rollout/groups_kept"] < 1
-    few, metrics = shared.step(shared.algorithm("dapo", *small, "algorithm.max_draws=1"), 0)
+    few, metrics = shared.step(shared.algorithm("dapo", *small, "algorithm.max_draws=1"), 1)
     assert 0 < len(few) < 18 and metrics["rollout/draws"] == 1
 
 
