@@ -27,8 +27,12 @@ from hybridflow.errors import HybridFlowError, shown
 from hybridflow.options import effective_options, faults
 from hybridflow.registry import Registry
 from hybridflow.tasks.chat_messages import Message, checked
+from hybridflow.tasks.chat_template import MOST_CHARACTERS
 from hybridflow.tasks.grader_registry import options_shell
 from hybridflow.tasks.grades import number
+
+OWN_METRICS = frozenset({"turns", "failed_share"})
+"""Names under `environment/` that are measured of every environment."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class Observation:
         messages: what it says, before the policy's next turn: a text, which is a message of the user, or messages.
         reward: of the turn; those of all turns add up.
         done: the conversation is over. What is said then, nobody reads.
-        metrics: numbers by name; each becomes a metric of the run, the mean over conversations of their sum over turns.
+        metrics: numbers by name, other than `OWN_METRICS`; each becomes a metric of the run, the mean over
+            conversations of their sum over turns.
     """
 
     messages: str | Sequence[Message] = ()
@@ -165,5 +170,9 @@ def sound_observation(environment: Environment, given: object) -> Observation:
                 f"step gave a message of the role {message['role']!r}; the environment's roles are "
                 f"{', '.join(environment.roles)}: name it there, as it is proved before a run that a template takes it"
             )
+    if (size := sum(len(message.get("content") or "") for message in messages)) > MOST_CHARACTERS:
+        raise ValueError(f"step gave messages of {size} characters; at most {MOST_CHARACTERS} were expected")
+    if taken := sorted({*given.metrics} & OWN_METRICS):
+        raise ValueError(f"step gave a metric {taken[0]!r}, which every run has of its own: give it another name")
     metrics = {str(name): number(value) for name, value in given.metrics.items()}
     return Observation(messages, number(given.reward), bool(given.done), metrics)

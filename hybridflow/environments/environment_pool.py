@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import select
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
 from hybridflow.environments.environment import Action, Observation, Question, environments
-from hybridflow.tasks.child_process import START_S, ChildProcess, where_modules_are
+from hybridflow.tasks.child_process import ChildProcess, where_modules_are
 
 READ_S = 1e-4  # to find that there is no whole message
 GRACE_S = 10.0  # beyond the deadline, for a process to tell itself that a step was late
+HANGS = "one of its environments let no other go on"
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ class EnvironmentPool:
         child.wait_until_ready()
         self._of[number] = child
         child.begun[number] = monotonic()
-        child.tell(["reset", number, *vars(question).values()])
+        child.tell(["reset", number, *vars(question).values()], self._order.deadline_s)
 
     def step(self, number: int, action: Action) -> None:
         """Let an environment answer a turn, which a later `poll` gives. One whose process is gone has failed."""
         child = self._of[number]
         first_until = child.begun[number] + self._order.deadline_s  # a step waits for what came before it
         child.waiting[number] = max(monotonic(), first_until if not action.turn else 0.0)
-        child.tell(["step", number, *vars(action).values()])
+        child.tell(["step", number, *vars(action).values()], self._order.deadline_s)
 
     def finish(self, number: int) -> None:
         """End a conversation, and forget it."""
         child = self._of.pop(number)
         child.begun.pop(number)
         child.waiting.pop(number, None)
-        child.tell(["close", number])
+        child.tell(["close", number], self._order.deadline_s)
         if not child.begun and child.retired:
             self._remove(child)
 
@@ -133,7 +133,7 @@ class EnvironmentPool:
             except TimeoutError:
                 if monotonic() < child.late_at(self._order.deadline_s):
                     return found
-                return [*found, *self._lost(child, "one of its environments let no other go on")]
+                return [*found, *self._lost(child, HANGS)]
             except EOFError as error:
                 return [*found, *self._lost(child, child.death(str(error)))]
             if event == "late":
@@ -183,11 +183,16 @@ class _Child(ChildProcess):
         """Return when the process itself should have told that the oldest step is late."""
         return min(self.waiting.values()) + deadline_s + GRACE_S
 
-    def tell(self, message: list[Any]) -> None:
-        """Send a message; that the process has died is told where it is asked for an answer."""
-        if not self.gone:
-            with suppress(EOFError):
-                self.channel.send(message, START_S)
+    def tell(self, message: list[Any], deadline_s: float) -> None:
+        """Send a message; that the process has died, or hangs, is told where it is asked for an answer."""
+        if self.gone:
+            return
+        try:
+            self.channel.send(message, deadline_s + GRACE_S)
+        except TimeoutError:  # it has a part of the message, and cannot be told another
+            self.gone = HANGS
+        except EOFError:
+            pass
 
 
 def _answer(event: str, told: list[Any]) -> Observation | Failure:

@@ -48,6 +48,10 @@ class Does(Environment):
                 return Observation("go on", reward=float("nan"))
             case "says what JSON does not":
                 return Observation([{"role": "user", "content": "hi", "at": self}])
+            case "says too much":
+                return Observation("o" * 4_000_001)
+            case "counts turns":
+                return Observation("go on", metrics={"turns": 1})
             case "says nothing":
                 return Observation()
             case "speaks as another":

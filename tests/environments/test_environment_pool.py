@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from hybridflow.environments import Action, Observation, Question
-from hybridflow.environments.environment_pool import EnvironmentOrder, EnvironmentPool, Failure
+from hybridflow.environments.environment_pool import HANGS, EnvironmentOrder, EnvironmentPool, Failure
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import GradedRow
 from hybridflow.tasks.grader_registry import bind
+from hybridflow.tasks.grading_guard import descendants
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess
 from tests.environments import child_environments  # noqa: F401  registers the environments
 
@@ -71,6 +74,8 @@ WRONG = [
     ("gives no observation", "ValueError: step gave 'well done', of type str; an Observation was expected"),
     ("gives no number", "ValueError: nan, which is no finite number in float32"),
     ("says what JSON does not", "TypeError: <tests.environments.child_environments.Does"),
+    ("says too much", "ValueError: step gave messages of 4000001 characters; at most 4000000 were expected"),
+    ("counts turns", "ValueError: step gave a metric 'turns', which every run has of its own"),
     ("says nothing", "ValueError: step gave an Observation without messages that is not done"),
     ("speaks as another", "ValueError: step gave a message of the role 'tool'; the environment's roles are user"),
 ]
@@ -135,6 +140,20 @@ def test_a_process_that_lets_nothing_go_on_is_ended(talk: Talk, monkeypatch: pyt
     failure = talk.answer("blocks")
     assert failure == Failure("lost", "one of its environments let no other go on")
     assert isinstance(talk.answer("hi"), Observation)
+
+
+def test_one_that_takes_no_message_keeps_its_rank_no_longer_than_a_step(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridflow.environments.environment_pool.GRACE_S", 0.1)
+    number = talk.begin()
+    child = talk.pool._children[-1]
+    for pid in descendants(child._process.pid):
+        os.kill(pid, signal.SIGSTOP)
+    start = time.monotonic()
+    assert talk.answers({number: "hi" * 10**6}) == {number: Failure("lost", HANGS)}
+    assert time.monotonic() - start < 10 * SOON_S
+    talk.pool.finish(number)
 
 
 def test_options_that_it_does_not_take_are_told_before_any_conversation() -> None:
