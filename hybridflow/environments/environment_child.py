@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,7 @@ class EnvironmentServer:
 
     def __init__(self, channel: Channel, place: Place, told: Mapping[str, Any]) -> None:
         self._channel = channel
+        self._pid = os.getpid()
         name, module, self._options = told["environment"]
         find(environments, name, module, told["plugins"])
         make(name, self._options)  # what is wrong with it is told now
@@ -99,6 +101,8 @@ class EnvironmentServer:
                         said = _said(number, environment, await _called(environment.step, Action(*fields)))
             except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
                 failed = ["late", number] if limit.expired() else ["failed", number, *in_words(error)]
+            if os.getpid() != self._pid:  # an environment that forked comes back twice
+                os._exit(1)
             if event == "step":
                 self._send(number, failed or said)
         del self._inboxes[number]

@@ -32,6 +32,8 @@ class Does(Environment):
                 raise RuntimeError("no")
             case "exits":
                 os._exit(3)
+            case "forks":
+                os.fork()
             case "exits later":
                 threading.Timer(0.02, os._exit, [3]).start()
             case "crashes":

@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,25 @@ def test_a_late_step_fails_alone_and_no_other_waits_for_it(talk: Talk) -> None:
     talk.pool.finish(late)
     talk.pool.finish(other)
     assert isinstance(talk.answer("hi"), Observation)
+
+
+def test_one_that_forks_goes_on_once(talk: Talk) -> None:
+    assert isinstance(talk.answer("forks"), Observation)
+    [child] = talk.pool._children
+    until = time.monotonic() + 10
+    while _living(child._process.pid) > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert _living(child._process.pid) == 1
+    assert isinstance(talk.answer("hi"), Observation)
+
+
+def _living(guard: int) -> int:
+    """How many processes it guards; those that have ended it reaps later."""
+    states = []
+    for pid in descendants(guard):
+        with suppress(FileNotFoundError):
+            states.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+    return sum(state != "Z" for state in states)
 
 
 def test_a_slow_plain_function_keeps_nobody_waiting() -> None:
