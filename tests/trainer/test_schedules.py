@@ -209,6 +209,25 @@ def test_rows_of_older_weights_than_one_step_off_allows_are_refused() -> None:
         schedule.finish_step()
 
 
+@pytest.mark.parametrize(("lag", "refused"), [(8.0, False), (15.0, False), (16.0, True)])
+def test_a_flow_may_take_more_optimizer_steps_than_it_plans(lag: float, refused: bool) -> None:
+    class Counting(Recorder):
+        def finish_step(self) -> dict[str, float]:
+            return {"rollout/version_lag_max": lag, "actor/updates": 8.0}
+
+    recorder = Counting()
+    config = load("train", ["experiment=addition", "algorithm.minibatches=4"]).algorithm
+    algorithm = InTwo(config, {"actor": recorder})
+    algorithm.calls = recorder.calls
+    schedule = schedules.get("one_step_off")(algorithm, recorder)
+    schedule.take_step(StepContext(0, recorder.next_prompts))
+    if not refused:
+        schedule.finish_step()
+        return
+    with pytest.raises(HybridFlowError, match=r"with 8 a step, a staleness of 1 allows fewer than 16"):
+        schedule.finish_step()
+
+
 def test_a_step_that_was_begun_ahead_and_lost_is_given_the_same_prompts() -> None:
     progress = Progress()
 
