@@ -174,5 +174,7 @@ def sound_observation(environment: Environment, given: object) -> Observation:
         raise ValueError(f"step gave messages of {size} characters; at most {MOST_CHARACTERS} were expected")
     if taken := sorted({*given.metrics} & OWN_METRICS):
         raise ValueError(f"step gave a metric {taken[0]!r}, which every run has of its own: give it another name")
-    metrics = {str(name): number(value) for name, value in given.metrics.items()}
+    if odd := [name for name in given.metrics if not (isinstance(name, str) and name and name.isprintable())]:
+        raise ValueError(f"step gave a metric named {shown(odd[0])}; what can be printed was expected")
+    metrics = {name: number(value) for name, value in given.metrics.items()}
     return Observation(messages, number(given.reward), bool(given.done), metrics)

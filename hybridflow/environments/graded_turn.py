@@ -23,7 +23,7 @@ class GradedTurn(Environment):
     """
 
     def __init__(self, grader: str, grader_options: Mapping[str, Any] | None = None) -> None:
-        self._grader = bind(grader, grader_options)
+        self._grader = whole_grader(grader, grader_options)
         self._question = Question("")
 
     async def reset(self, question: Question) -> None:
@@ -34,6 +34,20 @@ class GradedTurn(Environment):
     async def step(self, action: Action) -> Observation:
         grade = await graded(self._grader, self._question, action)
         return Observation(reward=grade.value, done=True, metrics=grade.parts)
+
+
+def whole_grader(name: str, options: Mapping[str, Any] | None) -> BoundGrader:
+    """Bind a grader that gives a turn one number.
+
+    Raises ValueError for one that gives values of tokens or steps, which would be lost; and as `bind`.
+    """
+    grader = bind(name, options)
+    if grader.token_rewards:
+        raise ValueError(
+            f"grader {name!r} gives values of tokens or steps, and an environment a turn one reward: name it in "
+            "reward.grader, or another here"
+        )
+    return grader
 
 
 async def graded(grader: BoundGrader, question: Question, action: Action) -> Grade:

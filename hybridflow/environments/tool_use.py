@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 from hybridflow.bounds import Count
 from hybridflow.environments.environment import Action, Environment, Observation, Question, environments
-from hybridflow.environments.graded_turn import graded
+from hybridflow.environments.graded_turn import graded, whole_grader
 from hybridflow.environments.tool_calls import Call
 from hybridflow.environments.tools import Tool, ToolError, tools
 from hybridflow.errors import shown
 from hybridflow.tasks.chat_messages import Message
-from hybridflow.tasks.grader_registry import bind
 
 
 @environments.register("tools")
@@ -40,7 +39,7 @@ class ToolUse(Environment):
         tool_options: Mapping[str, Mapping[str, Any]] | None = None,
         max_characters: Count = 4000,
     ) -> None:
-        self._grader = bind(grader, grader_options)
+        self._grader = whole_grader(grader, grader_options)
         self._tools = {name: _made(name, (tool_options or {}).get(name) or {}) for name in tools}
         self._max_characters = max_characters
         self._question = Question("")

@@ -52,6 +52,8 @@ class Does(Environment):
                 return Observation([{"role": "user", "content": "hi", "at": self}])
             case "says too much":
                 return Observation("o" * 4_000_001)
+            case "measures without a name":
+                return Observation("go on", metrics={"a\x1b[2J": 1})
             case "counts turns":
                 return Observation("go on", metrics={"turns": 1})
             case "says nothing":

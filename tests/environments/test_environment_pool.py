@@ -77,6 +77,7 @@ WRONG = [
     ("gives no number", "ValueError: nan, which is no finite number in float32"),
     ("says what JSON does not", "TypeError: <tests.environments.child_environments.Does"),
     ("says too much", "ValueError: step gave messages of 4000001 characters; at most 4000000 were expected"),
+    ("measures without a name", "ValueError: step gave a metric named 'a\\x1b[2J'; what can be printed was expected"),
     ("counts turns", "ValueError: step gave a metric 'turns', which every run has of its own"),
     ("says nothing", "ValueError: step gave an Observation without messages that is not done"),
     ("speaks as another", "ValueError: step gave a message of the role 'tool'; the environment's roles are user"),

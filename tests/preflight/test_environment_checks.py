@@ -33,6 +33,12 @@ COMPOSED = compose.compose("train", ["experiment=guess"])
             "environment: {name: graded, options: {higher: null, lower: null, no_number: null, grader: exat}}",
             "environment.options: environment 'graded' cannot be made with these options: no grader is named 'exat'",
         ),
+        (
+            "environment: {name: graded, options: {higher: null, lower: null, no_number: null, grader: "
+            "environment_turns}}",
+            "environment.options: environment 'graded' cannot be made with these options: grader 'environment_turns' "
+            "gives values of tokens",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(line: str, problem: str) -> None:
