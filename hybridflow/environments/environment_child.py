@@ -126,10 +126,11 @@ def _said(number: int, environment: Environment, given: object) -> list[Any]:
 
 
 async def _called(method: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a method, a plain one in a thread."""
-    if not inspect.iscoroutinefunction(method):
-        return await asyncio.to_thread(method, *arguments)
-    return await method(*arguments)
+    """Call a method, a plain one in a thread; what it gives may be an awaitable still, as a decorator's."""
+    if inspect.iscoroutinefunction(method):
+        return await method(*arguments)
+    given = await asyncio.to_thread(method, *arguments)
+    return await given if inspect.isawaitable(given) else given
 
 
 if __name__ == "__main__":

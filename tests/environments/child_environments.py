@@ -68,9 +68,11 @@ class Does(Environment):
 class DoesPlainly(Environment):
     """Answer by a plain function, which runs in a thread."""
 
-    def step(self, action: Action) -> Observation:  # type: ignore[override]
+    def step(self, action: Action) -> Any:
         if action.text == "takes a while":
             time.sleep(0.3)
+        if action.text == "awaits":
+            return asyncio.sleep(0, Observation("later", 1.0))
         return Observation("again", 1.0)
 
 

@@ -133,6 +133,8 @@ def test_a_slow_plain_function_keeps_nobody_waiting() -> None:
     start = time.monotonic()
     assert all(isinstance(one, Observation) for one in talk.answers(slow).values())
     assert time.monotonic() - start < 20 * 0.3 / 2
+    later = talk.answer("awaits")
+    assert isinstance(later, Observation) and later.messages == [{"role": "user", "content": "later"}]
     pool.close()
 
 
