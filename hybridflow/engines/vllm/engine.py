@@ -192,7 +192,11 @@ def memory_options(rollout: RolloutConfig) -> dict[str, object]:
             # It looks up its neighbors by their number among the GPUs that this process sees: one, under Ray.
             "disable_custom_all_reduce": True,
         }
-    return {"kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30)}
+    return {
+        "kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30),
+        # After a part of a prompt vLLM winds the row's random numbers back, which a CPU's generators cannot do.
+        "enable_chunked_prefill": False,
+    }
 
 
 def fall_asleep(llm: Any) -> bool:

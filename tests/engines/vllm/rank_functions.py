@@ -46,7 +46,7 @@ def pair(folder: Path) -> Pair:
     if folder not in _pairs:
         megatron = trainer(folder, LAYOUT, LEARN, budget=2000)
         rollout = RolloutConfig(
-            max_sequence_tokens=64, max_concurrent_rows=64, kv_cache_gib=0.1, gpu_memory_fraction=0.1
+            max_sequence_tokens=64, max_concurrent_rows=96, kv_cache_gib=0.1, gpu_memory_fraction=0.1
         )
         vllm = VllmEngine(folder, LAYOUT, rollout, dtype="float32", seed=0, stop_ids=[0])
         refit = Refit(shardings(megatron.shape, LAYOUT), megatron.groups, megatron, torch.float32, verify=True)

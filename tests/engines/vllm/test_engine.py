@@ -161,6 +161,17 @@ def test_a_rows_tokens_do_not_depend_on_its_company(folder: Path, ranks2: Ranks)
             np.testing.assert_allclose(one.log_probs[0], whole.log_probs[row], rtol=0, atol=1e-5)
 
 
+def test_more_prompts_than_a_step_of_the_engine_takes_wait_whole(folder: Path, ranks2: Ranks) -> None:
+    """A prompt that was taken in parts would have a CPU's random numbers wound back, which is impossible."""
+    ready(ranks2, folder)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(1, VOCAB, 50) for _ in range(96)]  # 4,800 tokens; vLLM takes 4,096 at a time on a CPU
+    parts = [Ragged.of(rows), Ragged.of(rows[-9:])]
+    own = [[*range(96)], [*range(87, 96)]]
+    many, few = ranks2.run(rank_functions.generate, folder, parts, SAMPLED, own)
+    assert [ids.tolist() for ids in many.tokens][-9:] == [ids.tolist() for ids in few.tokens]
+
+
 def test_responses_end_with_the_stop_token_or_at_the_limit(folder: Path, ranks2: Ranks) -> None:
     ready(ranks2, folder)
     hot = Sampling(2.0, max_tokens=40)
