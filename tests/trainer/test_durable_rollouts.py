@@ -17,7 +17,7 @@ from hybridflow.workers.journal_records import Record, decode, whole_records
 from tests.trainer.conftest import FAULTS, SMALL, Launch, Ran
 from tests.trainer.processes import gone_within, start_marked, wait_until
 
-pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # Four rows at a time, by two ranks together, so that a call has rows that are finished and rows that are not.
 DURABLE = (
