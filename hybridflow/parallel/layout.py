@@ -123,6 +123,14 @@ class Layout(Renamed):
         return self._chosen(lambda at: at.tp == at.cp == at.dp == 0, lambda at: at.pp)
 
     @cached_property
+    def replica_ranks(self) -> list[list[int]]:
+        """Ranks of each generation replica, by replica."""
+        ranks: list[list[int]] = [[] for _ in range(self.replicas)]
+        for rank, at in enumerate(self.generation_coordinates):
+            ranks[at.dp].append(rank)
+        return ranks
+
+    @cached_property
     def generation_output_ranks(self) -> tuple[int, ...]:
         """Ranks that have the outputs of the generation replicas, by replica: (tensor 0, last stage) of each."""
         last = self.generation_sizes[1] - 1

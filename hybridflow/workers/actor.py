@@ -26,7 +26,6 @@ from hybridflow.workers.generation_worker import (
     make_generator,
     make_loop,
     report_taken,
-    stream,
 )
 from hybridflow.workers.log_prob_bound import refuse_disagreement
 from hybridflow.workers.model_worker import TrainedWorker, set_down
@@ -44,6 +43,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
     """
 
     learns: ClassVar[bool] = True
+    refit: Refit
 
     def __init__(self, context: Context) -> None:
         config = context.config
@@ -77,8 +77,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         # weights in sleep, and only this rank knows both versions. If they are the same, this compares two numbers.
         self.sync_weights()
         try:
-            journal = self.journal, self.refit.identity
-            yield from stream(self.context, self.generator, prompts, step, changes, *journal, self.loop)
+            yield from self.sample(prompts, step, changes)
         finally:
             self.generator.sleep()
 

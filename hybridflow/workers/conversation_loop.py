@@ -32,7 +32,8 @@ class ConversationLoop:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._settings = context.config.environment
-        ranks = replica_ranks(context)
+        replica = context.layout.generation_coordinate(context.rank).dp
+        ranks = context.layout.replica_ranks[replica]
         self._leader = ranks[0]
         self._group = _group(context) if len(ranks) > 1 else None
         self._asker = EnvironmentAsker(context) if context.rank == self._leader else None
@@ -107,19 +108,11 @@ class ConversationLoop:
         return events
 
 
-def replica_ranks(context: Context) -> list[int]:
-    """List the ranks of this rank's generation replica, in order."""
-    replica = context.layout.generation_coordinate(context.rank).dp
-    return [rank for rank, at in enumerate(context.layout.generation_coordinates) if at.dp == replica]
-
-
 def _group(context: Context) -> dist.ProcessGroup:
     """Make the process groups of all replicas, and return this one's. It carries JSON, so it is gloo's anywhere."""
-    coordinates = context.layout.generation_coordinates
+    timeout = timedelta(seconds=context.config.trainer.collective_timeout_s)
     mine = None
-    for replica in range(context.layout.replicas):
-        ranks = [rank for rank, at in enumerate(coordinates) if at.dp == replica]
-        timeout = timedelta(seconds=context.config.trainer.collective_timeout_s)
+    for ranks in context.layout.replica_ranks:
         made = dist.new_group(ranks, backend="gloo", timeout=timeout)
         mine = made if context.rank in ranks else mine
     assert mine is not None

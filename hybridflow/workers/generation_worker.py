@@ -37,9 +37,15 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
     """Responses at once or as they finish, of the rows that `finished` gives.
 
     Attributes:
-        journal: of the rows that finish; None: they are written nowhere.
+        generator: the engine that samples.
+        refit: the way of its weights.
+        loop: of rows that are conversations; None: they are none.
+        journal: of the rows that finish; None: they are written nowhere. Conversations are in none.
     """
 
+    generator: GenerationEngine
+    refit: WeightUpdate
+    loop: ConversationLoop | None
     journal: RolloutJournal | None = None
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
@@ -61,6 +67,33 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         for rows in self.finished(prompts, step, {**sampling}):
             ordered = sorted(rows, key=lambda one: one.row)
             yield np.array([one.row for one in ordered]), self._columns(Generated.of(ordered), {**sampling})
+
+    def sample(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
+        """Yield rows as they finish, with the weights that the generator has."""
+        context = self.context
+        config = context.config
+        if "stream_id" not in prompts:
+            raise ValueError(
+                "rows to sample from have a `stream_id`, the number of their random stream. A call on a role gives it; "
+                "a worker that makes rows itself passes on that of the rows it was given"
+            )
+        seeds = row_seeds(config.run.seed, step, prompts.dense("stream_id").tolist(), context.drawn)
+        sampling = Sampling.of(config.rollout, changes)
+        call = prompts.ragged("prompt_ids"), sampling, seeds
+        if self.loop is not None:
+            made = self.loop.stream(self.generator, prompts, sampling, seeds)
+        elif self.journal is not None:
+            made = self.journal.stream(self.generator, *call, self.refit.identity, context.metrics)
+        else:
+            made = self.generator.stream(*call)
+        finished: list[FinishedRow] = []
+        with context.timed("generate"):
+            for rows in made:
+                finished += rows
+                yield rows
+        if self.journal is not None:
+            context.metrics.max("timing_s/journal", self.journal.seconds)
+        _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
 
     def journal_rollouts(self, folder: str, number: int, earlier: Mapping[str, int]) -> int:
         context = self.context
@@ -132,48 +165,6 @@ def make_loop(context: Context) -> ConversationLoop | None:
     return ConversationLoop(context)
 
 
-def stream(
-    context: Context,
-    generator: GenerationEngine,
-    prompts: Batch,
-    step: int,
-    changes: dict[str, Any],
-    journal: RolloutJournal | None = None,
-    weights: str = "",
-    loop: ConversationLoop | None = None,
-) -> Iterator[list[FinishedRow]]:
-    """Yield rows as they finish, with the weights that the generator has.
-
-    Args:
-        journal: for these rows, some of which may be in it. Conversations are in none.
-        weights: identity of those that the generator has.
-        loop: of rows that are conversations.
-    """
-    config = context.config
-    if "stream_id" not in prompts:
-        raise ValueError(
-            "rows to sample from have a `stream_id`, the number of their random stream. A call on a role gives it; "
-            "a worker that makes rows itself passes on that of the rows it was given"
-        )
-    seeds = row_seeds(config.run.seed, step, prompts.dense("stream_id").tolist(), context.drawn)
-    sampling = Sampling.of(config.rollout, changes)
-    call = prompts.ragged("prompt_ids"), sampling, seeds
-    if loop is not None:
-        made = loop.stream(generator, prompts, sampling, seeds)
-    elif journal is not None:
-        made = journal.stream(generator, *call, weights, context.metrics)
-    else:
-        made = generator.stream(*call)
-    finished: list[FinishedRow] = []
-    with context.timed("generate"):
-        for rows in made:
-            finished += rows
-            yield rows
-    if journal is not None:
-        context.metrics.max("timing_s/journal", journal.seconds)
-    _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
-
-
 def sampled(version: int, temperature: float, generated: Generated) -> Batch:
     """Return the columns of `generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
     return Batch(
@@ -209,9 +200,8 @@ def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: 
     cached = generated.cached_tokens.sum()
     prompted = prompts.ragged("prompt_ids").lengths.sum()
     written = lengths.sum()
-    if (
-        talks := generated.talks
-    ):  # each turn has what came before it as its prompt, and what an environment says is given
+    talks = generated.talks
+    if talks:  # each turn has what came before it as its prompt, and what an environment says is given
         prompted = sum(talk.prompted_tokens for talk in talks)
         written = sum(talk.sampled_tokens for talk in talks)
     metrics.mean("rollout/prefix_cache_hit_fraction", cached, prompted)

@@ -21,7 +21,6 @@ from hybridflow.workers.generation_worker import (
     make_generator,
     make_loop,
     report_taken,
-    stream,
 )
 from hybridflow.workers.model_worker import torch_dtype
 from hybridflow.workers.worker import Context, workers
@@ -62,6 +61,8 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
 class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
     """Generation engine on one rank. Its memory is its own, so it never sleeps after its first weights."""
 
+    refit: PoolRefit
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.generator = make_generator(context)
@@ -85,8 +86,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
                 report_taken(self.context.metrics, self.generator, self.refit)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
-        journal = self.journal, self.refit.identity
-        return stream(self.context, self.generator, prompts, step, changes, *journal, self.loop)
+        return self.sample(prompts, step, changes)
 
     @property
     def sampling_version(self) -> int:

@@ -11,7 +11,6 @@ from hybridflow.batch import Batch, BatchRef, Metadata, Ragged
 from hybridflow.dispatch import Call, Protocol, groups, protocols
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
-from tests.parallel.generation_view import replica_ranks
 
 SPLITTING = ["3d_proto", "dp_tokens", "3d_all_micro_dp", "dp_proto"]
 BY_COUNT = ["3d_proto", "3d_all_micro_dp", "dp_proto"]
@@ -56,7 +55,7 @@ def holders(name: str, layout: Layout) -> list[list[int]]:
     if name in ("3d_proto", "dp_tokens"):
         return layout.groups("tp", "pp", "cp")
     if name == "3d_all_micro_dp":
-        return replica_ranks(layout)
+        return layout.replica_ranks
     return [[rank] for rank in range(layout.size)]
 
 

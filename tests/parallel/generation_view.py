@@ -5,14 +5,6 @@ from __future__ import annotations
 from hybridflow.parallel.layout import Layout
 
 
-def replica_ranks(layout: Layout) -> list[list[int]]:
-    """The ranks of each generation replica, by replica."""
-    ranks: list[list[int]] = [[] for _ in range(layout.replicas)]
-    for rank, at in enumerate(layout.generation_coordinates):
-        ranks[at.dp].append(rank)
-    return ranks
-
-
 def generation_groups(layout: Layout, axis: str) -> list[list[int]]:
     """The `tp` or `pp` groups of the generation view, each in the order of its coordinate on that axis."""
     others = "pp" if axis == "tp" else "tp"

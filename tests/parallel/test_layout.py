@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.parallel.layout import Coordinate, Layout, describe
-from tests.parallel.generation_view import generation_groups, replica_ranks
+from tests.parallel.generation_view import generation_groups
 
 MEGATRON = "tp-cp-ep-dp-pp"
 STRIDED = "cp-ep-dp-tp-pp"  # tensor parallelism over ranks that are not neighbors
@@ -47,7 +47,7 @@ def test_the_papers_example() -> None:
 def test_two_by_two_to_one_gathers_all_four() -> None:
     layout = Layout(tensor=2, pipeline=2, data=1, generation=(1, 1))
     assert layout.micro_dp_groups() == [[0, 1, 2, 3]]
-    assert replica_ranks(layout) == [[0], [1], [2], [3]]
+    assert layout.replica_ranks == [[0], [1], [2], [3]]
 
 
 def test_megatrons_order_by_hand() -> None:
@@ -111,7 +111,7 @@ def test_a_micro_dp_group_holds_its_generation_shard_exactly_once(layout: Layout
 def test_all_groups_are_partitions(layout: Layout) -> None:
     partitions = [layout.groups(*axes) for axes in (("tp",), ("pp",), ("dp",), ("cp",), ("tp", "pp"))]
     partitions += [generation_groups(layout, "tp"), generation_groups(layout, "pp")]
-    for groups in [*partitions, layout.micro_dp_groups(), replica_ranks(layout)]:
+    for groups in [*partitions, layout.micro_dp_groups(), layout.replica_ranks]:
         assert sorted(rank for group in groups for rank in group) == list(range(layout.size))
 
 
@@ -124,7 +124,7 @@ def test_generation_groups_are_in_the_order_of_their_position(layout: Layout) ->
 
 @given(layouts())
 def test_a_generation_replica_stays_inside_its_training_replica(layout: Layout) -> None:
-    for ranks in replica_ranks(layout):
+    for ranks in layout.replica_ranks:
         assert len({(layout.coordinates[rank].dp, layout.coordinates[rank].cp) for rank in ranks}) == 1
 
 
@@ -156,7 +156,7 @@ def test_experts_are_shared_out_over_the_ranks_of_a_stage() -> None:
 def test_the_ranks_of_a_context_group_are_replicas_in_generation() -> None:
     layout = Layout(tensor=2, context=2, data=1)
     assert layout.groups("cp") == [[0, 2], [1, 3]] and layout.micro_dp_groups() == [[0], [1], [2], [3]]
-    assert layout.replicas == 2 and replica_ranks(layout) == [[0, 1], [2, 3]]
+    assert layout.replicas == 2 and layout.replica_ranks == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)])
@@ -188,7 +188,7 @@ def test_the_papers_naive_example() -> None:
     """HybridFlow-V on the same 8 devices: generation groups are neighbors."""
     layout = Layout(tensor=4, pipeline=1, data=2, generation=(2, 1), nested=False)
     assert from_1(generation_groups(layout, "tp")) == [[1, 2], [3, 4], [5, 6], [7, 8]]
-    assert replica_ranks(layout) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert layout.replica_ranks == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert layout.generation_output_ranks == (0, 2, 4, 6)
     assert describe(layout).endswith("generates as 4 replicas of tensor 2 × pipeline 1, not nested")
 
@@ -197,7 +197,7 @@ def test_the_papers_naive_example() -> None:
 def test_naive_replicas_are_neighbors_in_the_training_replica_and_whole(layout: Layout) -> None:
     naive = replace(layout, nested=False)
     t_g, p_g = naive.generation_sizes
-    for ranks in replica_ranks(naive):
+    for ranks in naive.replica_ranks:
         at = [naive.generation_coordinate(rank) for rank in ranks]
         assert sorted((a.pp, a.tp) for a in at) == [(pp, tp) for pp in range(p_g) for tp in range(t_g)]
         places = sorted(naive.coordinates[rank].pp * naive.tensor + naive.coordinates[rank].tp for rank in ranks)

@@ -69,16 +69,27 @@ def running_that_gives(*values: object) -> Running:
     return Running(algorithm, groups, {}, Placement((), ()), Supervisor())
 
 
+def small_config(tiny: GetModel, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Settings of a run that saves the tiny model's actor, and how they are written: not at length."""
+    config = Config()
+    config.actor.model.path = str(tiny())
+    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    return config
+
+
+def outputs_in(folder: Path, said: list[str]) -> Any:
+    """Outputs of a run in a folder; what it says is added to `said`."""
+    return SimpleNamespace(folder=RunFolder(folder), say=said.append, clock=WallClock(), journal=None)
+
+
 def test_a_rank_without_room_ends_the_save_and_leaves_the_run(
     tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a worker of somebody else's gives besides is no trouble."""
-    config = Config()
-    config.actor.model.path = str(tiny())
+    config = small_config(tiny, monkeypatch)
     config.trainer.full_disk = FullDisk.go_on
     said: list[str] = []
-    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock(), journal=None)
-    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    outputs = outputs_in(tmp_path, said)
     full = DiskError("No space left on device: there")
     for step, values in enumerate([(None, "folder"), (None, full), (None, None)], 1):
         loop._save(config, running_that_gives(*values), outputs, Progress(steps=step))
@@ -93,12 +104,10 @@ def test_a_rank_without_room_ends_the_save_and_leaves_the_run(
 def test_a_checkpoint_whose_name_finds_no_room_is_there(
     tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config()
-    config.actor.model.path = str(tiny())
+    config = small_config(tiny, monkeypatch)
     config.trainer.full_disk = FullDisk.go_on
     said: list[str] = []
-    outputs: Any = SimpleNamespace(folder=RunFolder(tmp_path), say=said.append, clock=WallClock(), journal=None)
-    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    outputs = outputs_in(tmp_path, said)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/LATEST.tmp").symlink_to("/dev/full")
     loop._save(config, running_that_gives(None), outputs, Progress(steps=1))
@@ -109,9 +118,7 @@ def test_a_checkpoint_whose_name_finds_no_room_is_there(
 def test_no_checkpoint_counts_on_lines_that_wait_for_room(
     tiny: GetModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config()
-    config.actor.model.path = str(tiny())
-    monkeypatch.setattr(checkpoint, "resolved_yaml", lambda _: "a: 1")
+    config = small_config(tiny, monkeypatch)
     folder = RunFolder(tmp_path)
     folder.wait_for_room(lambda _: None)
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
