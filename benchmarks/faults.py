@@ -4,8 +4,10 @@
 
 Claim: a fault costs at most the work of one step; it is noticed within 10 seconds, no row is lost or trained on twice,
 and the final weights are bit for bit those of an undisturbed run, which is made in the same benchmark. Where a run must
-not go on, its last line is the cause. The rows stand in the modules that ROWS names. The file is written after every
-row, so that a table that is interrupted has those that were made.
+not go on, its last line is the cause. No process outlives its run, however that ended.
+
+The rows stand in the modules that ROWS names. The file is written after every row, so that a table that is interrupted
+has those that were made.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from benchmarks import (
     fault_tampering,
 )
 from benchmarks.fault_runs import Result, Row, Runs
+from benchmarks.left_processes import LeftProcesses
 from tests.forked_ranks import fork_server
 
 ROWS: tuple[Row, ...] = (
@@ -51,15 +54,17 @@ ROWS: tuple[Row, ...] = (
 )
 
 
-def made(row: Row, runs: Runs) -> Result:
-    """Make a row; one whose making fails does not pass."""
+def made(row: Row, runs: Runs, processes: LeftProcesses) -> Result:
+    """Make a row; one whose making fails, or that leaves processes, does not pass."""
     began = time.monotonic()
     try:
         found = row.make(runs)
     except Exception as error:
         traceback.print_exc()
         found = {"pass": False, "told": f"{type(error).__name__}: {error}"}
-    return {"row": row.name, **found, "seconds": round(time.monotonic() - began, 1)}
+    left = processes.end()
+    passes = bool(found["pass"]) and not left
+    return {"row": row.name, **found, "pass": passes, "left": left, "seconds": round(time.monotonic() - began, 1)}
 
 
 def table(results: Sequence[Result]) -> str:
@@ -88,10 +93,11 @@ def main() -> int:
         began = time.monotonic()
         print("the model that runs begin with …", file=sys.stderr, flush=True)
         runs.warm_up()
+        processes = LeftProcesses(folder)
         for number, row in enumerate(chosen, 1):
             spent = time.monotonic() - began
             print(f"row {number} of {len(chosen)}: {row.name} … ({spent:.0f} s so far)", file=sys.stderr, flush=True)
-            results.append(made(row, runs))
+            results.append(made(row, runs, processes))
             print(json.dumps(results[-1]), flush=True)
             if options.json:
                 options.json.write_text(json.dumps({"rows": results}, indent=1) + "\n")
