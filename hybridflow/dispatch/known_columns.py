@@ -35,6 +35,7 @@ KINDS = {
     "truncated": "bool",
     "weight_version": "ragged int",
     "turn_rewards": "ragged float",
+    "turn_index": "ragged int",
     "turns": "int",
     "environment_failure": "object",
     "sampling_temperature": "float",

@@ -44,6 +44,7 @@ class Conversation:
         learned: 1 where the policy wrote it.
         log_probs: natural logarithm, as it was sampled; 0 where the policy did not write it.
         rewards: the reward of a turn, at its last token; else 0.
+        turn_index: the number of the policy's turn that a token is of, or answers.
         turns: how many the policy has had.
         ended_by: END, LENGTH, TURNS or FAILED; "" while it is under way.
         failure: of its environment, in words.
@@ -60,6 +61,7 @@ class Conversation:
     learned: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    turn_index: list[int] = field(default_factory=list)
     turns: int = 0
     ended_by: str = ""
     failure: str = ""
@@ -122,14 +124,16 @@ class Conversation:
         """Return what is known of a conversation that is over, beside its tokens."""
         mask = np.array(self.learned, dtype=np.int64)
         rewards = np.array(self.rewards, dtype=np.float32)
+        turn_index = np.array(self.turn_index, dtype=np.int64)
         tokens = self.prompted_tokens, self.sampled_tokens
-        return Record(mask, rewards, self.turns, self.failure, dict(self.metrics), *tokens)
+        return Record(mask, rewards, turn_index, self.turns, self.failure, dict(self.metrics), *tokens)
 
     def _append(self, tokens: Sequence[int], log_probs: Sequence[float], *, learned: int) -> None:
         self.tokens += tokens
         self.log_probs += log_probs
         self.learned += [learned] * len(tokens)
         self.rewards += [0.0] * len(tokens)
+        self.turn_index += [self.turns - (not learned)] * len(tokens)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class Record:
     Attributes:
         loss_mask: [N] int64, 1 at tokens that the policy wrote; all 0 if the environment failed.
         rewards: [N] float32, of a turn at its last token.
+        turn_index: [N] int64, the number of the turn that a token is of, or answers.
         turns: of the policy.
         failure: of the environment, in words; "" if it did not fail.
         metrics: of the environment.
@@ -147,6 +152,7 @@ class Record:
 
     loss_mask: np.ndarray
     rewards: np.ndarray
+    turn_index: np.ndarray
     turns: int
     failure: str
     metrics: Mapping[str, float]

@@ -21,6 +21,7 @@ from torch import Tensor
 from hybridflow.bounds import Level, Positive
 from hybridflow.losses.options import with_options
 from hybridflow.losses.segments import discounted, group_sums, last_tokens, refuse_other_sizes, row_sums, to_tokens
+from hybridflow.losses.turns import TURN_INDEX, Turns
 from hybridflow.registry import Registry
 
 
@@ -135,21 +136,36 @@ def gae(
 
 
 @advantages.register("grpo")
-@needing("group_id")
+@needing("group_id", optional=(TURN_INDEX,))
 @torch.no_grad()
-def grpo(inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive = 1e-6) -> tuple[Tensor, Tensor]:
+def grpo(
+    inputs: AdvantageInputs, *, normalize_std: bool = True, eps: Positive = 1e-6, per_turn: bool = False
+) -> tuple[Tensor, Tensor]:
     """Compare a row's reward with its group's: (r - mean) / (std + eps) at every token; returns are the same.
 
     Source: arXiv 2402.03300, section 4.1.2 (outcome supervision); without `normalize_std`, arXiv 2503.20783. r is the
     sum of a row's token rewards. The deviation is the sample's (n - 1), as in other trainers, so that curves compare;
     the paper does not say. A group of one, or of equal rewards, gets 0. Empty rows are no members of their group. `eps`
     is ours: it only keeps the quotient finite.
+
+    `per_turn` takes each turn of a conversation as a step of section 4.1.3 (process supervision): mean and std are of
+    the rewards of all turns of the group, and a turn's advantage is the sum of the normalized rewards from it to the
+    row's end. A row with more turns has more members among these, and more terms in its sums. A row without
+    `turn_index`, which is no conversation, is one turn: then both are the same.
     """
-    centered, size, group = centered_rewards(inputs, "grpo")
+    turns = Turns.of(inputs.lengths, inputs.columns.get(TURN_INDEX) if per_turn else None)
+    members = turns_as_rows(inputs, turns)
+    centered, size, group = centered_rewards(members, "grpo")
     if normalize_std:
         centered = over_deviation(centered, size, group, eps)
-    estimate = to_tokens(centered, inputs.lengths).float()
+    estimate = to_tokens(turns.to_come(centered), members.lengths).float()
     return estimate, estimate.clone()
+
+
+def turns_as_rows(inputs: AdvantageInputs, turns: Turns) -> AdvantageInputs:
+    """Return the turns of rows as rows, in the groups of these; of columns, the rewards alone."""
+    group = None if inputs.group_id is None else inputs.group_id[turns.row]
+    return AdvantageInputs(inputs.token_rewards, turns.lengths, group_id=group, all_reduce=inputs.all_reduce)
 
 
 def over_deviation(centered: Tensor, size: Tensor, group: Tensor, eps: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,23 +15,37 @@ from hybridflow.losses.advantages import (
     centered_rewards,
     needing,
     over_deviation,
+    turns_as_rows,
     whitened,
 )
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
+from hybridflow.losses.turns import TURN_INDEX, Turns
 
 
 @advantages.register("rloo")
-@needing("group_id")
+@needing("group_id", optional=(TURN_INDEX,))
 @torch.no_grad()
-def rloo(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
+def rloo(inputs: AdvantageInputs, *, per_turn: bool = False) -> tuple[Tensor, Tensor]:
     """Subtract the mean of the others of its group from a row's reward, at every token: r_i - Σ_{j≠i} r_j / (k - 1).
 
     Source: arXiv 2402.14740 (the estimator RLOO; first in Kool et al., "Buy 4 REINFORCE samples, get a baseline for
     free!", 2019). It equals k / (k - 1) times the reward less the group's mean; returns are the same. r is the sum of a
     row's token rewards. A group of one has nobody to compare with and gets 0; empty rows are no members.
+
+    `per_turn` does this for each turn of a conversation: r is then the reward still to come, from the turn to the row's
+    end, and the others are those rows of the group that have a turn of the same number. Whether they do is no choice of
+    this row's, as a baseline must be independent of the action that it is taken from (Williams, 1992). A turn that no
+    other row has gets 0, as a group of one does. A row without `turn_index`, which is no conversation, is one turn:
+    then both are the same.
     """
-    centered, size, group = centered_rewards(inputs, "rloo")
-    estimate = to_tokens(centered * (size / (size - 1).clamp(min=1))[group], inputs.lengths).float()
+    turns = Turns.of(inputs.lengths, inputs.columns.get(TURN_INDEX) if per_turn else None)
+    members = turns_as_rows(inputs, turns)
+    if members.group_id is not None:
+        _, group_id = torch.unique(torch.stack([members.group_id, turns.number], 1), dim=0, return_inverse=True)
+        members = replace(members, group_id=group_id)
+    to_come = turns.to_come(row_sums(members.token_rewards.double(), members.lengths))
+    centered, size, group = centered_on_groups(to_come, members, "rloo")
+    estimate = to_tokens(centered * (size / (size - 1).clamp(min=1))[group], members.lengths).float()
     return estimate, estimate.clone()
 
 

@@ -18,6 +18,8 @@ from hybridflow.preflight import model_checks
 from hybridflow.preflight.component_checks import unknown_name
 from hybridflow.preflight.model_checks import Facts
 from hybridflow.roles import roles
+from hybridflow.tasks.chosen_graders import asked
+from hybridflow.tasks.grader_registry import graders
 
 WORD = re.compile(r"\w+")
 
@@ -46,7 +48,12 @@ def warnings(
         cpus: cores of this machine.
         planned: by role, the optimizer steps that it will take, of those that learn.
     """
-    return [*_idle_learners(config, planned), *_idle_slots(config, placed, cpus), *_biased_updates(config)]
+    return [
+        *_idle_learners(config, planned),
+        *_idle_slots(config, placed, cpus),
+        *_biased_updates(config),
+        *_turns_without_rewards(config),
+    ]
 
 
 def _idle_learners(config: Config, planned: Mapping[str, int]) -> Iterator[str]:
@@ -85,6 +92,16 @@ def _biased_updates(config: Config) -> Iterator[str]:
         yield (
             f"algorithm.policy_loss.name: pg has no ratio, so of the {updates} optimizer steps on a rollout only the "
             "first is unbiased; set algorithm.minibatches and algorithm.epochs to 1, or use ppo_clip"
+        )
+
+
+def _turns_without_rewards(config: Config) -> Iterator[str]:
+    """Yield advantages of turns where all rewards of a conversation stand in its last one."""
+    apart = any(graders.gives_token_rewards(name) for name in asked(config.reward))
+    if config.environment.name and config.algorithm.advantage.options.get("per_turn") and not apart:
+        yield (
+            f"algorithm.advantage.options.per_turn: turns are compared by their rewards, and the last turn has all of "
+            f"them with {' and '.join(asked(config.reward)) or 'no grader'}; choose reward.grader=environment_turns"
         )
 
 

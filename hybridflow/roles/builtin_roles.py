@@ -25,7 +25,7 @@ LOSS_MASK = kinds("loss_mask")
 TEMPERATURE = kinds("sampling_temperature")
 SAMPLED = kinds("response_ids", "rollout_log_probs", "finish_reason", "truncated", "weight_version") | TEMPERATURE
 GENERATE = ("generate_sequences", "stream_sequences")
-CONVERSED = kinds("loss_mask", "turn_rewards", "turns", "environment_failure")  # where `environment.name` is set
+CONVERSED = kinds("loss_mask", "turn_rewards", "turn_index", "turns", "environment_failure")  # with an environment
 QUESTION = ("answer", "messages", "metadata", "source")  # that an environment is told, beside NAMES
 GRADED = kinds("response_ids", "answer")
 FAILURE = kinds("environment_failure")  # whose row has no grade, whoever grades
@@ -105,8 +105,9 @@ class GeneratingRole(Role[RowsT]):
 
         With an `environment`, a response is all of a conversation after its prompt, `finish_reason` may be `turns` (of
         the policy, it has had `max_turns`) or `failed` too, and there are `loss_mask` (0 where the environment speaks,
-        and everywhere if it failed), `turn_rewards` (ragged float, of a turn at its last token), `turns` ([R] int) and
-        `environment_failure` ([R] strings, "" if it did not fail).
+        and everywhere if it failed), `turn_rewards` (ragged float, of a turn at its last token), `turn_index`
+        (ragged int, the number of the turn that a token is of, or answers), `turns` ([R] int) and `environment_failure`
+        ([R] strings, "" if it did not fail).
 
         Raises ValueError for a prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and
         for a temperature between 0 and the least that vLLM samples at.

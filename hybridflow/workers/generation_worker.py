@@ -182,6 +182,7 @@ def talk_columns(talks: Sequence[Record]) -> Batch:
     return Batch(
         loss_mask=Ragged.of([talk.loss_mask for talk in talks], np.int64),
         turn_rewards=Ragged.of([talk.rewards for talk in talks], np.float32),
+        turn_index=Ragged.of([talk.turn_index for talk in talks], np.int64),
         turns=np.array([talk.turns for talk in talks], dtype=np.int64),
         environment_failure=np.array([talk.failure for talk in talks], dtype=object),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,9 @@ def test_whatever_is_said_columns_fit_and_limits_hold(
     )
     assert abs(float(record.rewards.sum()) - total) < 1e-4
     assert not record.rewards[record.loss_mask == 0].any()
+    written_by = [record.turn_index[record.loss_mask == mask] for mask in (1, 0)]
+    assert sorted({*written_by[0].tolist()}) == list(range(record.turns)) and (np.diff(record.turn_index) >= 0).all()
+    assert {*written_by[1].tolist()} == {*range(record.turns - 1)}, "what is said belongs to the turn that it answers"
     if talk.ended_by:
         assert record.loss_mask[-1] == 1, "what is said after the last turn, nobody reads"
 

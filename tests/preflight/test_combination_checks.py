@@ -332,6 +332,15 @@ def test_what_learns_nothing_and_where_nothing_runs_is_told():
     assert [line.partition(":")[0] for line in told] == ["actor.optimizer.lr", "placement.pools.spare"]
 
 
+def test_turns_without_rewards_of_their_own_are_told():
+    turns = ["environment.name=guess", "+algorithm.advantage.options.per_turn=true", "reward.grader=environment"]
+    grpo = ["algorithm=grpo", "algorithm.policy_loss.kl_coef=0"]
+    (told,) = warnings(load(*grpo, *turns), cpus=8)
+    assert told.startswith("algorithm.advantage.options.per_turn: ") and "reward.grader=environment_turns" in told
+    assert warnings(load(*grpo, *turns[:2], "reward.grader=environment_turns"), cpus=8) == []
+    assert warnings(load(*grpo, turns[0], turns[2]), cpus=8) == []
+
+
 SIZES = st.integers(min_value=1, max_value=8)
 
 

@@ -97,7 +97,7 @@ def test_ranks_of_a_replica_hear_the_same_of_environments(folder: Path, ranks1: 
     both = tensor_ranks.run(rank_functions.converse, folder, Layout(2), rows, TALKS, **ENDS)
     for _, found, _ in both:
         assert_alike(found, one)
-        for column in ("loss_mask", "turn_rewards"):
+        for column in ("loss_mask", "turn_rewards", "turn_index"):
             assert found.ragged(column) == one.ragged(column)
         assert found.dense("environment_failure").tolist() == one.dense("environment_failure").tolist()
 

@@ -17,6 +17,7 @@ from hybridflow.dispatch import Call, split
 from hybridflow.losses.advantages import AdvantageInputs, advantages, needing
 from hybridflow.losses.reward_shapings import ShapingInputs, reward_shapings, shaping
 from hybridflow.parallel.layout import Layout
+from hybridflow.tasks.grades import over_learnable
 from hybridflow.workers import Context
 from hybridflow.workers.advantage import Estimation
 from tests.spmd import Ranks
@@ -168,6 +169,27 @@ def test_values_of_tokens_are_part_of_the_reward() -> None:
     assert found.ragged("advantages").values.tolist() == [1.375, 1.375, -1.375]
     found = estimation(rows, AdvantageConfig("grpo", {"normalize_std": False})).constrained(0.0, 1.0)
     assert found.ragged("advantages").values.tolist() == [0.6875, 0.6875, -0.6875], "of a mixture they have their share"
+
+
+def test_turns_are_those_of_the_learned_tokens_and_failed_rows_do_not_count() -> None:
+    """What the environment says is in no turn; a row whose environment failed is in no group."""
+    rows = build_rollout([5, 4, 2, 3], rewards=[1.0, 0.0, 0.0, 5.0])
+    responses = rows.ragged("response_ids")
+    mask = [1, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 0]
+    steps = [0, 0.5, 0, 0, 0, 0.25, 0, 0, 0, 0, 0, 9, 9, 9]
+    index = [0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 1]
+    rows |= Batch(
+        group_id=np.zeros(4, dtype=np.int64),
+        loss_mask=responses.like(np.array(mask)),
+        turn_index=responses.like(np.array(index)),
+        token_rewards=responses.like(np.array(steps, dtype=np.float32)),
+    )
+    part = AdvantageConfig("rloo", {"per_turn": True})
+    found = over_learnable(rows, lambda kept: estimation(kept, part).plain(0.0)).ragged("advantages")
+    first = [1.5 - 0.125, 0.25 - 0.75, 0.0 - 0.875]  # of 1.5, 0.25 and 0 to come
+    assert found[0].tolist() == [first[0], first[0], 0.0, 1.0, 1.0]
+    assert found[1].tolist() == [first[1], 0.0, -1.0, -1.0]
+    assert found[2].tolist() == [first[2], first[2]] and not found[3].any()
 
 
 def test_gdpo_reads_grades_and_their_weights() -> None:
