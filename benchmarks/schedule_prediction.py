@@ -1,19 +1,26 @@
 """What the simulation says of a run before it is made, from a run of sync.
 
-Of each step of sync it takes how long generation, a weight sync and all else took, and simulates a schedule that begins
-whole steps ahead on pools of their own. What a run of that schedule took is then compared with it.
+Of each step of sync it takes how long generation, scoring and a weight sync took. All else is the learner's, with what
+the controller does between calls. It simulates a schedule that begins whole steps ahead, generation and the learner on
+pools of their own; scoring (a reference, graders) is on the learner's. What a run of that schedule took is then
+compared with it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
 from hybridflow.placement.simulated_run import Costs, SimulatedRun
 from hybridflow.scheduling import policy_of
+
+WITHIN = 0.15
+SCORING = ("compute_ref_log_prob", "compute_reward")  # methods that GRPO's `rollout` calls, beside generation
 
 
 def steps_of(folder: Path) -> list[dict[str, float]]:
@@ -22,24 +29,51 @@ def steps_of(folder: Path) -> list[dict[str, float]]:
     return [line for line in lines if "timing_s/step" in line][1:]
 
 
-def simulated_seconds(steps: list[dict[str, float]], max_staleness: int) -> float:
-    """Simulate a schedule of whole steps; a prompt stands for a step, and its length is the seconds of generation."""
-    generation = np.array([[step["timing_s/generate"]] for step in steps])
-    sync = np.array([step.get("timing_s/refit", 0.0) for step in steps])
-    rest = sum(step["timing_s/step"] for step in steps) - float(generation.sum() + sync.sum())
-    costs = Costs(slots=1, alone=1.0, learned_token_s=rest / float(generation.sum()), sync_s=float(sync.mean()))
+def simulated_step_s(steps: list[dict[str, float]], max_staleness: int) -> float:
+    """Simulate a schedule of whole steps; return the mean seconds of a step, but for the first.
+
+    A prompt stands for a step, and its length is the seconds of generation.
+    """
+    first = {name: fmean(step.get(name, 0.0) for step in steps) for name in steps[0]}  # its own rows nobody overlaps
+    generation = np.array([[step["timing_s/generate_sequences"]] for step in [first, *steps]])
+    scoring = sum(step.get(f"timing_s/{method}", 0.0) for step in steps for method in SCORING)
+    sync = [step.get("timing_s/refit", 0.0) for step in steps]
+    generated = float(generation[1:].sum())
+    learning = sum(step["timing_s/step"] for step in steps) - generated - scoring - sum(sync)
+    costs = Costs(
+        slots=1,
+        alone=1.0,
+        learned_token_s=learning / generated,
+        scored_token_s=scoring / generated,
+        sync_s=fmean(sync),
+    )
     policy = policy_of("one_step_off", 1, max_staleness=max_staleness)
-    return float(SimulatedRun(policy, generation, costs).finish().seconds)
+    ended = SimulatedRun(policy, generation, costs).finish().ended
+    return (ended[-1] - ended[0]) / (len(ended) - 1)
 
 
-def prediction(sync: Path, other: Path, max_staleness: int = 1) -> dict[str, Any]:
+def predicted(sync: Path, other: Path, max_staleness: int = 1) -> dict[str, float]:
     """Compare a run with what one of sync lets expect, by the seconds of a step; of both at least two are needed."""
     before, after = steps_of(sync), steps_of(other)
-    simulated = simulated_seconds(before, max_staleness) / len(before)
-    measured = sum(step["timing_s/step"] for step in after) / len(after)
+    simulated = simulated_step_s(before, max_staleness)
+    measured = fmean(step["timing_s/step"] for step in after)
     return {
-        "sync_step_s": sum(step["timing_s/step"] for step in before) / len(before),
-        "simulated_step_s": simulated,
-        "measured_step_s": measured,
+        "sync_step_s": round(fmean(step["timing_s/step"] for step in before), 3),
+        "simulated_step_s": round(simulated, 3),
+        "measured_step_s": round(measured, 3),
         "simulated_over_measured": round(simulated / measured, 3),
+    }
+
+
+def prediction(schedule: str, pairs: Iterable[tuple[Path, Path]]) -> dict[str, Any]:
+    """Compare pairs of runs, of sync and of another schedule; return what `--json` says of that."""
+    found = [predicted(sync, other) for sync, other in pairs]
+    middle = median(pair["simulated_over_measured"] for pair in found)
+    by_name = {name: [pair[name] for pair in found] for name in found[0]}
+    return {
+        "schedule": schedule,
+        "pairs": len(found),
+        **by_name,
+        "median": round(middle, 3),
+        "within": abs(middle - 1) <= WITHIN,
     }

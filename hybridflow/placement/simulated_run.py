@@ -2,7 +2,8 @@
 
 It is a discrete-event simulation. Rows in slots advance a token at a time, all at one pace, which falls with their
 number as decoding's does; what finds no slot waits in the engine's queue. The learner's time goes with tokens. The two
-have devices of their own, as on placement=rollout_pool.
+have devices of their own, as on placement=rollout_pool. What scores rows, such as a reference, is on the learner's: it
+takes its turn there, and a row has finished only then.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Costs:
         token_s: to advance all slots by a token.
         alone: share of `token_s` that one row alone takes: decoding reads all weights for one row too.
         learned_token_s: to learn from a token.
+        scored_token_s: to score a token, which is done on the learner's device.
         sync_s: to give generation new weights, in which neither role works.
     """
 
@@ -45,6 +47,7 @@ class Costs:
     token_s: float = 1.0
     alone: float = 0.5
     learned_token_s: float = 0.0
+    scored_token_s: float = 0.0
     sync_s: float = 0.0
 
     def pace(self, rows: int) -> float:
@@ -63,6 +66,7 @@ class SimulatedOutcome:
         tokens: that were generated, also what was stopped.
         busy: slot-seconds of generation.
         learning_s: seconds in which the learner worked.
+        ended: when each step had been learned from.
     """
 
     seconds: float = 0.0
@@ -72,6 +76,7 @@ class SimulatedOutcome:
     tokens: float = 0.0
     busy: float = 0.0
     learning_s: float = 0.0
+    ended: list[float] = field(default_factory=list)
 
     def keeps(self, policy: SchedulePolicy, prompts: int) -> bool:
         """Tell whether every prompt was learned from once or dropped, and nothing is beyond the bounds."""
@@ -101,7 +106,8 @@ class SimulatedRun:
         self._rows: dict[tuple[int, int], int] = {}  # in slots, with their attempts
         self._ends: list[tuple[float, int, int, int]] = []  # by `_advanced`; some of rows that were stopped
         self._queue: deque[tuple[int, int, int]] = deque()
-        self._learned_at = inf
+        self._jobs: deque[tuple[float, Event]] = deque()  # of the learner's device: seconds, and what they end with
+        self._job_ends_at = inf
         self._synced_at = inf
         self._version = -1
         self._begun: dict[int, int] = {}  # version that a prompt was first begun with
@@ -110,7 +116,11 @@ class SimulatedRun:
         """Run to the end. Raises RuntimeError if nothing is under way before it."""
         self._tell(Started())
         while not self._scheduler.ended:
-            self._tell(self._next_event())
+            event = self._next_event()
+            steps = self._scheduler.step
+            self._tell(event)
+            if self._scheduler.step > steps:
+                self._outcome.ended.append(self._now)
         self._outcome.seconds = self._now
         self._outcome.dropped = self._scheduler.dropped
         return self._outcome
@@ -125,6 +135,7 @@ class SimulatedRun:
                     self._learn(prompts, step)
                 case Sync():
                     self._synced_at = self._now + self._costs.sync_s
+                    self._job_ends_at += self._costs.sync_s
                 case Stop(prompts):
                     self._stop(set(prompts))
         self._outcome.max_in_flight = max(self._outcome.max_in_flight, self._scheduler.in_flight)
@@ -133,9 +144,20 @@ class SimulatedRun:
     def _learn(self, prompts: tuple[int, ...], step: int) -> None:
         tokens = sum(sum(self._lengths[prompt]) for prompt in prompts)
         seconds = tokens * self._costs.learned_token_s
-        self._learned_at = self._now + seconds
+        self._give_learner(seconds, Learned())
         self._outcome.learning_s += seconds
         self._outcome.trained += [(step, prompt, step - self._begun[prompt]) for prompt in prompts]
+
+    def _give_learner(self, seconds: float, event: Event) -> None:
+        """Let the learner's device do this after all that it was given before."""
+        if not self._jobs:
+            self._job_ends_at = self._now + seconds
+        self._jobs.append((seconds, event))
+
+    def _end_job(self) -> Event:
+        _, event = self._jobs.popleft()
+        self._job_ends_at = self._now + self._jobs[0][0] if self._jobs else inf
+        return event
 
     def _stop(self, prompts: set[int]) -> None:
         for key in [key for key in self._rows if key[0] in prompts]:
@@ -153,26 +175,38 @@ class SimulatedRun:
 
     def _next_event(self) -> Event:
         """Go on to what happens next."""
-        while self._ends and self._rows.get(self._ends[0][1:3]) != self._ends[0][3]:
-            heapq.heappop(self._ends)
-        pace = self._costs.pace(len(self._rows))
-        paused = self._synced_at < inf
-        row_at = self._now + (self._ends[0][0] - self._advanced) * pace if self._ends and not paused else inf
-        at = min(row_at, self._learned_at, self._synced_at)
-        if at == inf:
-            raise RuntimeError(f"nothing is under way, and the schedule waits for {self._scheduler.waits_for()}")
-        if not paused and self._rows:
-            self._outcome.busy += len(self._rows) * (at - self._now)
-            self._outcome.tokens += len(self._rows) * (at - self._now) / pace
-            self._advanced += (at - self._now) / pace
-        self._now = at
-        if at == self._synced_at:
-            self._synced_at = inf
-            self._version = self._scheduler.step
-            return WeightsPublished(self._version)
-        if at == self._learned_at:
-            self._learned_at = inf
-            return Learned()
+        while True:
+            while self._ends and self._rows.get(self._ends[0][1:3]) != self._ends[0][3]:
+                heapq.heappop(self._ends)
+            pace = self._costs.pace(len(self._rows))
+            paused = self._synced_at < inf
+            row_at = self._now + (self._ends[0][0] - self._advanced) * pace if self._ends and not paused else inf
+            at = min(row_at, self._job_ends_at, self._synced_at)
+            if at == inf:
+                raise RuntimeError(f"nothing is under way, and the schedule waits for {self._scheduler.waits_for()}")
+            if not paused:
+                self._advance(at, pace)
+            self._now = at
+            if at == self._synced_at:
+                self._synced_at = inf
+                self._version = self._scheduler.step
+                return WeightsPublished(self._version)
+            if at == self._job_ends_at:
+                return self._end_job()
+            row = self._end_row()
+            if not self._costs.scored_token_s:
+                return row
+            self._give_learner(self._lengths[row.prompt][row.row] * self._costs.scored_token_s, row)
+            self._fill()
+
+    def _advance(self, to: float, pace: float) -> None:
+        """Let the rows in slots gain tokens until then."""
+        if self._rows:
+            self._outcome.busy += len(self._rows) * (to - self._now)
+            self._outcome.tokens += len(self._rows) * (to - self._now) / pace
+            self._advanced += (to - self._now) / pace
+
+    def _end_row(self) -> RowFinished:
         self._advanced, prompt, row, attempt = heapq.heappop(self._ends)
         del self._rows[prompt, row]
         return RowFinished(prompt, row, attempt)

@@ -121,16 +121,38 @@ def test_a_biased_sampler_shows_before_a_run_is_drained_unless_the_bound_is_tigh
     assert (ks_distance(trained, lengths) > 0.03) is biased
 
 
+def test_rows_are_scored_on_the_learners_device_in_turn() -> None:
+    """One step off: 10 s of generation, 2 of scoring, 20 of learning, so that the second step's rows wait for it."""
+    costs = Costs(slots=1, alone=1.0, learned_token_s=2.0, scored_token_s=0.2, sync_s=1.0)
+    outcome = SimulatedRun(policy_of("one_step_off", 1), np.array([[10], [10], [10]]), costs).finish()
+    # weights, rows, scores, and each step, after which its successor's rows are scored
+    assert outcome.ended == [pytest.approx(1 + 10 + 2 + 20 + 23 * step) for step in range(3)]
+    assert outcome.learning_s == pytest.approx(60)
+
+
+def write_runs(folder: Path, **step_seconds: float) -> None:
+    """Write what runs measured: steps of 2 s of generation, 1 of scoring, 2 of learning and 1 of a sync in sync."""
+    phases = {
+        "timing_s/generate_sequences": 2.0,
+        "timing_s/compute_ref_log_prob": 0.75,
+        "timing_s/compute_reward": 0.25,
+        "timing_s/refit": 1.0,
+    }
+    for name, seconds in step_seconds.items():
+        (folder / name).mkdir()
+        lines = [{"timing_s/step": 9.0}, *[{**phases, "timing_s/step": seconds}] * 10]
+        (folder / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
 def test_a_run_is_predicted_from_one_of_sync(tmp_path: Path) -> None:
-    """Steps of 2 s of generation, 3 s of learning and 1 s of a sync: one step off, learning hides generation."""
-    lines = [{"timing_s/step": 9.0}, *[{"timing_s/generate": 2.0, "timing_s/refit": 1.0, "timing_s/step": 6.0}] * 10]
-    for name, seconds in (("sync", 6.0), ("one_step_off", 4.5)):
-        (tmp_path / name).mkdir()
-        text = "\n".join(json.dumps({**line, "timing_s/step": seconds}) for line in lines)
-        (tmp_path / name / "metrics.jsonl").write_text(text)
-    found = prediction(tmp_path / "sync", tmp_path / "one_step_off")
-    assert found["simulated_step_s"] == pytest.approx((10 * (1 + 3) + 2) / 10)
-    assert found["simulated_over_measured"] == round(4.2 / 4.5, 3)
+    """One step off, learning hides generation, and scoring waits for both."""
+    write_runs(tmp_path, sync=6.0, near=4.5, far=8.0)
+    runs = {name: tmp_path / name for name in ("sync", "near", "far")}
+    near = prediction("one_step_off", [(runs["sync"], runs["near"])])
+    assert near["simulated_step_s"] == [pytest.approx(1 + 2 + 1)]
+    assert (near["median"], near["within"]) == (round(4.0 / 4.5, 3), True)
+    both = prediction("one_step_off", [(runs["sync"], runs[name]) for name in ("near", "far", "far")])
+    assert (both["schedule"], both["pairs"], both["median"], both["within"]) == ("one_step_off", 3, 0.5, False)
 
 
 def test_schedules_that_overlap_are_faster_than_sync_and_keep_their_bounds() -> None:
