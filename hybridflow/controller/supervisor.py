@@ -208,8 +208,11 @@ class Supervisor(Renamed):
         return joined.result()
 
     def idle_s(self, begin: float, end: float) -> dict[str, float]:
-        """Return by pool the seconds between two times, of the epoch, in which none of its ranks carried out a call."""
-        under_way = {name for record, _ in self._under_way.values() if (name := name_of(record.pool))}
+        """Return by pool the seconds between two times, of the epoch, in which none of its ranks carried out a call.
+
+        Of what is under way it is said once it is known.
+        """
+        under_way = {(name, rank) for record, rank in self._under_way.values() if (name := name_of(record.pool))}
         return self._idle.within(begin, end, under_way)
 
     def poll(self) -> None:
@@ -279,7 +282,7 @@ class Supervisor(Renamed):
             self._fail(in_step(report.failure, record))
         record.reports[rank] = report
         if report.began and (pool := name_of(record.pool)):
-            self._idle.note(pool, report.began, report.seconds)
+            self._idle.note(pool, rank, report.began, report.seconds)
         record.missing -= 1
         if not record.missing:
             record.pending = ()  # the store lets go of them
