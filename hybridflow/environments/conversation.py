@@ -82,6 +82,11 @@ class Conversation:
         """Tokens of the last turn of the policy."""
         return self.tokens[self._turn_begins :]
 
+    @property
+    def had_its_turns(self) -> bool:
+        """Tell whether the policy has no other turn, whatever the environment answers."""
+        return self._was_cut or self.turns >= self.limits.turns
+
     def wrote(self, tokens: Sequence[int], log_probs: Sequence[float], *, cut: bool) -> None:
         """Take in a turn of the policy. `cut`: it was not ended, but ran out of tokens; there is none after it."""
         self._turn_begins = len(self.tokens)
@@ -107,7 +112,7 @@ class Conversation:
             (LENGTH, self._was_cut),  # first: what was cut was not ended, whatever the environment makes of it
             (END, done),
             (LENGTH, full),
-            (TURNS, self.turns >= self.limits.turns),
+            (TURNS, self.had_its_turns),
         ]
         self.ended_by = next((reason for reason, holds in over if holds), "")
         if not self.ended_by:

@@ -70,6 +70,8 @@ class Action:
         tokens: how many it has.
         finish_reason: why the turn ended: `end`, `stop` or `length`; after `length` there is no other turn.
         calls: of functions, as the chat template has them written; only of an environment with the role `tool`.
+        beside_calls: what it wrote before them.
+        last: whatever is answered, there is no other turn: it was cut, or the policy has had all its turns.
     """
 
     text: str
@@ -78,6 +80,8 @@ class Action:
     tokens: int = 0
     finish_reason: str = "end"
     calls: Sequence[Call] = ()
+    beside_calls: str = ""
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,9 @@ class Environment(ABC):
 
 
 environments: Registry[type[Environment]] = Registry(
-    "environment", *(f"hybridflow.environments.{name}" for name in ("graded_turn", "guess", "tool_use")), of=Environment
+    "environment",
+    *(f"hybridflow.environments.{name}" for name in ("graded_turn", "guess", "tool_use", "verifiers_environment")),
+    of=Environment,
 )
 
 

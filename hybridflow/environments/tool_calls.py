@@ -55,6 +55,10 @@ class CallFormat:
                 found += self._read(value, len(found))
         return found
 
+    def beside(self, text: str) -> str:
+        """Return what a turn with calls says before them."""
+        return text.partition(self.opening)[0].strip() if self.opening else ""
+
     def _read(self, value: Any, first: int) -> Iterator[Call]:
         for number, call in enumerate(value if isinstance(value, list) else [value], first):
             arguments = call.get(self.arguments, {}) if isinstance(call, dict) else None

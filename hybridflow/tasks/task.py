@@ -295,6 +295,7 @@ tasks: Registry[type[Task]] = Registry(
             "mixture",
             "reasoning_gym_task",
             "rows_task",
+            "verifiers_task",
             "word_sums",
         )
     ),

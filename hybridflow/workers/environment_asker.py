@@ -67,7 +67,9 @@ class EnvironmentAsker:
         tokens = talk.turn_tokens
         raw = self._decode_raw(tokens)
         calls = self._calls.calls(raw) if self._calls else []
-        action = Action(self._decode(tokens), raw, talk.turns - 1, len(tokens), finish_reason, calls)
+        beside = self._calls.beside(raw) if self._calls and calls else ""
+        said = self._decode(tokens), raw, talk.turns - 1, len(tokens), finish_reason, calls, beside, talk.had_its_turns
+        action = Action(*said)
         self._asked[talk.row] = talk
         self._pool.step(self._first + talk.row, action)
 
