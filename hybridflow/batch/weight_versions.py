@@ -40,6 +40,14 @@ def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:
         )
 
 
+def cut_runs(runs: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return the runs of the tokens from `start` to `stop`, without it, of a response with these runs, [K, 2]."""
+    ends = np.cumsum(runs[:, 1])
+    inside = np.minimum(ends, stop) - np.maximum(ends - runs[:, 1], start)
+    kept = inside > 0
+    return np.stack([runs[kept, 0], inside[kept]], axis=1)
+
+
 def row_lags(runs: Ragged, version: int) -> np.ndarray:
     """Return [R] float64: how many versions weights are ahead of those that sampled a row, the mean over its tokens.
 

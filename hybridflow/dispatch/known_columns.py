@@ -37,6 +37,7 @@ KINDS = {
     "turn_rewards": "ragged float",
     "turn_index": "ragged int",
     "turns": "int",
+    "prefix": "int",
     "environment_failure": "object",
     "sampling_temperature": "float",
 }

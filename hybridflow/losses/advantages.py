@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from hybridflow.batch.turn_rows import TURN_INDEX
 from hybridflow.bounds import Level, Positive
 from hybridflow.losses.options import with_options
 from hybridflow.losses.segments import discounted, group_sums, last_tokens, refuse_other_sizes, row_sums, to_tokens
-from hybridflow.losses.turns import TURN_INDEX, Turns
+from hybridflow.losses.turns import Turns
 from hybridflow.registry import Registry
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hybridflow.batch.turn_rows import TURN_INDEX
 from hybridflow.bounds import Level, Positive
 from hybridflow.losses.advantages import (
     AdvantageInputs,
@@ -19,7 +20,7 @@ from hybridflow.losses.advantages import (
     whitened,
 )
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
-from hybridflow.losses.turns import TURN_INDEX, Turns
+from hybridflow.losses.turns import Turns
 
 
 @advantages.register("rloo")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridflow.batch.turn_rows import TURN_INDEX
 from hybridflow.losses.segments import discounted, row_numbers
-
-TURN_INDEX = "turn_index"
 
 
 @dataclass(frozen=True)

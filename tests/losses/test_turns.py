@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hybridflow.batch.turn_rows import TURN_INDEX
 from hybridflow.losses.advantages import AdvantageInputs, estimator
-from hybridflow.losses.turns import TURN_INDEX, Turns
+from hybridflow.losses.turns import Turns
 
 TURN = st.lists(st.floats(-2, 2, width=16), min_size=1, max_size=3)  # the rewards of its tokens
 ROW = st.tuples(st.integers(0, 2), st.dictionaries(st.integers(0, 4), TURN, max_size=4))
