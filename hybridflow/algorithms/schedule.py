@@ -6,13 +6,26 @@ It stands here, below the trainer, so that the settings can be checked before an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Protocol, Self
 
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
+from hybridflow.config.schema import TrainerConfig
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import Registry
+
+
+class Reported(Protocol):
+    """Call that some ranks have yet to report on.
+
+    Attributes:
+        missing: how many.
+    """
+
+    missing: int
 
 
 class StepRecorder(Protocol):
@@ -31,6 +44,20 @@ class StepRecorder(Protocol):
         """Wait for the calls of the step; return what they measured."""
         raise NotImplementedError
 
+    def count_sampling(self) -> int:
+        """Count a call that samples; return how many were made before it in this step."""
+        raise NotImplementedError
+
+    def keep_going(self, work: Callable[[], None] | None) -> None:
+        """Do this whenever a call has been reported while somebody waits; it waits for nothing itself."""
+
+    def background(self) -> AbstractContextManager[Sequence[Reported]]:
+        """Count calls that are made in the block as part of no step: no barrier waits for them. Yields them."""
+        raise NotImplementedError
+
+    def wait_background(self) -> None:
+        """Wait until a call in the background has reported on some rank."""
+
 
 class Schedule(ABC):
     """Owns the order of a step: when prompts are drawn, weights are synced, and the algorithm samples and learns.
@@ -38,15 +65,22 @@ class Schedule(ABC):
     Attributes:
         overlaps: it generates for a step while another learns; so generation needs a pool of its own, and the algorithm
             a `rollout` and a `learn`.
+        paced: its rows are under way over the ends of steps, as a `SchedulePolicy` says.
         algorithm: whose steps it takes.
         steps: counts calls to their steps.
     """
 
     overlaps: ClassVar[bool] = False
+    paced: ClassVar[bool] = False
 
     def __init__(self, algorithm: Algorithm, steps: StepRecorder) -> None:
         self.algorithm = algorithm
         self.steps = steps
+
+    @classmethod
+    def of_settings(cls, algorithm: Algorithm, steps: StepRecorder, settings: TrainerConfig) -> Self:
+        """Make the schedule of a run."""
+        return cls(algorithm, steps)
 
     @abstractmethod
     def take_step(self, context: StepContext) -> BatchRef:
@@ -58,6 +92,18 @@ class Schedule(ABC):
     def finish_step(self) -> dict[str, float]:
         """Wait for the step that was taken; return what its calls measured. Raises RoleError if one failed."""
         return self.steps.finish_step()
+
+    def state(self) -> dict[str, Any]:
+        """Return, after a step, what a resumed run needs to know beside the number of steps: plain JSON."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take in what `state` gave, before the first step. Raises HybridFlowError for what another schedule gave."""
+        if state:
+            raise HybridFlowError(
+                f"the checkpoint has the state of another schedule, whose prompts under way {type(self).__name__} "
+                "would lose or learn from twice; go on with trainer.schedule as it was"
+            )
 
     def sync_weights(self) -> None:
         """Give generation the newest weights, if the algorithm samples at all.
@@ -80,7 +126,7 @@ def step_of(schedule: Schedule, context: StepContext) -> BatchRef:
     return rows
 
 
-NAMES = ("sync", "one_step_off")
+MODULES = ("sync", "one_step_off", "paced_schedule")
 schedules: Registry[type[Schedule]] = Registry(
-    "schedule", *(f"hybridflow.trainer.schedules.{name}" for name in NAMES), of=Schedule
+    "schedule", *(f"hybridflow.trainer.schedules.{name}" for name in MODULES), of=Schedule
 )

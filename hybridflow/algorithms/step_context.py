@@ -17,6 +17,12 @@ def no_prompts() -> BatchRef:
     )
 
 
+def no_draw() -> int:
+    """Stand in for `draw_ahead` where no run gives prompts. Raises HybridFlowError."""
+    no_prompts()
+    raise AssertionError
+
+
 def no_step() -> None:
     """Stand in for `following` where no run says what comes next."""
 
@@ -32,6 +38,9 @@ class StepContext:
         measured: what the flow has counted itself, by the name of its metric, for its `on_step_end`. It is not the
             algorithm's own: another step may begin before this one ends.
         steps_left: how many steps of the run come after it.
+        draw_ahead: draws prompts that belong to no step yet, and gives the number of this draw. A schedule that calls
+            it has in its `state` which of them are to be learned from still.
+        draw: gives the prompts of a draw of that number, as often as it is asked.
         following: gives the context of the step after it; None after the last. A schedule that begins a step before the
             one before it has ended asks for it.
     """
@@ -41,4 +50,6 @@ class StepContext:
     kept: int | None = None
     measured: dict[str, float] = field(default_factory=dict)
     steps_left: int = 0
+    draw_ahead: Callable[[], int] = no_draw
+    draw: Callable[[int], BatchRef] = lambda _: no_prompts()
     following: Callable[[], StepContext | None] = no_step

@@ -7,6 +7,8 @@ went on with newer weights has a run for each of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -23,6 +25,11 @@ def one_run(version: int, lengths: np.ndarray) -> Ragged:
     """
     values = np.stack([np.full(len(lengths), version, dtype=np.int64), lengths.astype(np.int64)], axis=1)
     return Ragged(values, offsets_of(np.ones(len(lengths), dtype=np.int64)))
+
+
+def several_runs(rows: Sequence[Sequence[tuple[int, int]]]) -> Ragged:
+    """Return the runs of rows that several versions may have sampled: of each (version, number of tokens)."""
+    return Ragged.of([np.array(runs, dtype=np.int64).reshape(-1, 2) for runs in rows], np.int64)
 
 
 def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:

@@ -29,7 +29,9 @@ def correction(config: Config) -> ComponentConfig:
 
 def samples_with_older_weights(config: Config) -> bool:
     """Tell whether the schedule is one of ours that learns from rows of older weights."""
-    return bool(SCHEDULES.get(config.trainer.schedule, {}).get("max_staleness"))
+    own = SCHEDULES.get(config.trainer.schedule, {}).get("max_staleness")
+    given = config.trainer.max_staleness
+    return bool(own if given is None else given)
 
 
 def described(config: Config) -> str:

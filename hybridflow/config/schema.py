@@ -162,6 +162,11 @@ class TrainerConfig:
 
     steps: NotNegativeInt = 100  # steps of the run in all, those before a resumption too
     schedule: str = "sync"  # the order of a step's parts, by name
+    # of the schedule async: published versions that weights which sampled may be behind a step's; null: as it has them
+    max_staleness: NotNegativeInt | None = None
+    # of the schedule async: rows under way go on with new weights, which else wait for them; null: as it has it
+    partial: bool | None = None
+    sampler: str = ""  # of the schedule async: which finished prompts a step learns from, by name; "": as it has it
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones
     validation_samples: Count = 1  # answers to each of them

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from time import monotonic
 from typing import Any, NoReturn
@@ -12,6 +13,7 @@ import ray
 
 from hybridflow import interrupt
 from hybridflow.controller import ray_services
+from hybridflow.controller.background_work import BackgroundWork
 from hybridflow.controller.call_record import LOST, CallRecord, in_step, lost, measured
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
@@ -54,6 +56,7 @@ class Supervisor(Renamed):
         self._left: dict[Any, CallRecord] = {}  # under way when a call failed
         self._called: set[tuple[str, str]] = set()
         self._idle = IdleTime()
+        self._background = BackgroundWork()
 
     @property
     def step(self) -> int | None:
@@ -71,8 +74,9 @@ class Supervisor(Renamed):
         self._step = step
 
     def finish_step(self) -> dict[str, float]:
-        """Wait for the calls of the step, leave it, and return what they measured."""
-        metrics = self.collect_metrics()
+        """Wait for the calls of the step, leave it, and return what they measured, and those in the background."""
+        self.wait_step(self._step)
+        metrics = self._joined([*self._finished.pop(self._step, []), *self._background.take_finished()])
         self._sampled.pop(self._step, None)
         self._step = None
         return metrics
@@ -138,11 +142,29 @@ class Supervisor(Renamed):
         self._under_way.clear()
         self._finished.clear()
         self._sampled.clear()
+        self._background = BackgroundWork()
         self._step = None
+
+    def keep_going(self, work: Callable[[], None] | None) -> None:
+        """Do this whenever a call has been reported while something here waits, so that others are kept busy.
+
+        What it calls it calls in `background`, and it waits for nothing.
+        """
+        self._background.work = work
+
+    def background(self) -> AbstractContextManager[list[CallRecord]]:
+        """Count calls that are made in the block as part of no step: no barrier waits for them. Yields them."""
+        return self._background.calling()
+
+    def wait_background(self) -> None:
+        """Wait until a call in the background has reported on some rank. Raises RoleError as `wait` does."""
+        self._raise_again()
+        self._receive([])
 
     def watch(self, record: CallRecord) -> None:
         """Take note of a call that has been made."""
         record.step = self._step
+        self._background.note_made(record)
         if not record.setting:
             record.within_s, record.setting = self.health.deadlines.of(record.role)
         for pending, rank in zip(record.pending, record.ranks, strict=True):
@@ -190,22 +212,29 @@ class Supervisor(Renamed):
     def wait_all(self) -> None:
         """Wait until every call of any step has reported: a barrier. What they measured stays with their steps."""
         self._raise_again()
-        while self._under_way:
-            self._receive(list(self._under_way))
+        while pending := [call for call, (record, _) in self._under_way.items() if not record.background]:
+            self._receive(pending)
 
     def wait_step(self, step: int | None) -> None:
         """Wait until every call of a step has reported; what they measured stays with it."""
         self._raise_again()
-        while pending := [call for call, (record, _) in self._under_way.items() if record.step == step]:
+        while pending := self._of_step(step):
             self._receive(pending)
 
     def collect_metrics(self) -> dict[str, float]:
         """Wait for the calls of this step, or for those outside of one; join what they measured since the last time."""
         self.wait_step(self._step)
+        return self._joined(self._finished.pop(self._step, []))
+
+    def _joined(self, records: Iterable[CallRecord]) -> dict[str, float]:
         joined = Metrics()
-        for record in self._finished.pop(self._step, []):
+        for record in records:
             joined.add(measured(record))
         return joined.result()
+
+    def _of_step(self, step: int | None) -> list[Any]:
+        under_way = self._under_way.items()
+        return [call for call, (record, _) in under_way if record.step == step and not record.background]
 
     def idle_s(self, begin: float, end: float) -> dict[str, float]:
         """Return by pool the seconds between two times, of the epoch, in which none of its ranks carried out a call.
@@ -224,6 +253,7 @@ class Supervisor(Renamed):
         for pending in ready:
             self._take_in(pending, self._outcome(pending))
         self._check_health()
+        self._background.go_on()
 
     def _check_health(self) -> None:
         """Raise RoleError if a rank will not report. What has come is taken in before: this process' time is no rank's.
@@ -236,6 +266,9 @@ class Supervisor(Renamed):
     def _receive(self, wanted: list[Any]) -> None:
         """Take these reports in, all at once if they come soon; else those that have come, of any call."""
         interrupt.check()
+        if self._background.work is not None:
+            self._receive_any(wanted)
+            return
         try:
             reports = ray.get(wanted, timeout=LOOK_UP_S)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError):  # one is late, or its process has died
@@ -244,6 +277,18 @@ class Supervisor(Renamed):
         for pending, encoded in zip(wanted, reports, strict=True):
             self._take_in(pending, self._decoded(pending, encoded))
         self._check_health()
+
+    def _receive_any(self, wanted: list[Any]) -> None:
+        """Take in those of these reports, and of the background's, that have come; wait for one if none has."""
+        others = [pending for pending, (record, _) in self._under_way.items() if record.background]
+        asked = [*dict.fromkeys([*wanted, *others])]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0) if asked else ([], [])
+        if asked and not ready:
+            ready, _ = ray.wait(asked, timeout=LOOK_UP_S)
+        for pending in ready:
+            self._take_in(pending, self._outcome(pending))
+        self._check_health()
+        self._background.go_on()
 
     def _note_carried_out(self, record: CallRecord, report: Report) -> None:
         if report.failure is None or not report.failure.follows:
@@ -287,7 +332,8 @@ class Supervisor(Renamed):
         if not record.missing:
             record.pending = ()  # the store lets go of them
             self.health.note(record)
-            self._finished.setdefault(record.step, []).append(record)
+            if not self._background.note_finished(record):
+                self._finished.setdefault(record.step, []).append(record)
 
     def _fail(self, noticed: Failure) -> NoReturn:
         """Gather what else has failed by now, and leave what follows from it to the policy.

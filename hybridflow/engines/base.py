@@ -233,7 +233,13 @@ class TrainingBackend(ABC):
 
 
 class GenerationBackend(ABC):
-    """Knowledge of a generation engine where it cannot be imported, and its maker where it can."""
+    """Knowledge of a generation engine where it cannot be imported, and its maker where it can.
+
+    Attributes:
+        renews: rows of its sessions go on with other weights (`Session.renewing`).
+    """
+
+    renews: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

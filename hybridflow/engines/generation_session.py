@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -50,6 +51,24 @@ class Session(ABC):
     @abstractmethod
     def abort(self, rows: Collection[int]) -> None:
         """End rows, of which nothing is wanted any more. Their numbers are free; those that have finished are none."""
+
+    def written(self) -> dict[int, int]:
+        """Return how many tokens each row under way has, by its number.
+
+        Raises NotImplementedError if the engine's rows do not go on with other weights (`GenerationBackend.renews`).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how far its rows are")
+
+    def renewing(self, *, keeps_cache: bool) -> AbstractContextManager[None]:
+        """Let the engine be given other weights in the block; the rows under way then go on with these.
+
+        Args:
+            keeps_cache: keys and values of the tokens that they have are those of the weights that computed them; else
+                they are computed again. Rows that are submitted afterwards never use those of older weights.
+
+        Raises NotImplementedError as `written`.
+        """
+        raise NotImplementedError(f"rows of {type(self).__name__} do not go on with other weights")
 
     @property
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hybridflow.config import recipes
 from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
+from hybridflow.scheduling import SCHEDULES
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -23,6 +24,7 @@ def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _learner(config, algorithm)
     yield from _plans(config, algorithm)
     yield from _schedule(config, algorithm)
+    yield from _pacing(config)
 
 
 def _schedule(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
@@ -46,6 +48,38 @@ def _schedule(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         yield f"{key} calls `rollout` and `learn`, but {called} is one method, `step`; write the two, or take sync"
     elif "rollout" not in started_roles(config, algorithm.roles_of(config.algorithm)):
         yield f"{key} generates while the actor learns, so generation needs a pool of its own: placement=rollout_pool"
+
+
+def _pacing(config: Config) -> Iterator[str]:
+    """Report settings of a schedule that it does not have, or that do not go together."""
+    from hybridflow.algorithms.schedule import schedules
+    from hybridflow.engines.base import generation_engines
+    from hybridflow.scheduling import samplers
+
+    trainer = config.trainer
+    name = trainer.schedule
+    if name not in schedules:
+        return
+    given = {"max_staleness": trainer.max_staleness, "partial": trainer.partial, "sampler": trainer.sampler or None}
+    if not schedules.get(name).paced:
+        for key, value in given.items():
+            if value is not None:
+                yield f"trainer.{key}: {value} given, which trainer.schedule={name} does not heed; leave it out"
+        return
+    if trainer.sampler and trainer.sampler not in samplers:
+        yield f"trainer.sampler: {samplers.unknown(trainer.sampler)}"
+    if config.environment.name:
+        yield (
+            f"trainer.schedule: {name} samples rows over several calls, which conversations "
+            f"(environment.name = {config.environment.name}) are not yet; take sync or one_step_off"
+        )
+    engine = config.rollout.engine
+    partial = SCHEDULES.get(name, {}).get("partial", False) if trainer.partial is None else trainer.partial
+    if partial and engine in generation_engines and not generation_engines.get(engine).renews:
+        yield (
+            f"trainer.partial: rows under way go on with new weights, which those of rollout.engine = {engine} cannot; "
+            "set it to false"
+        )
 
 
 def _unwritten(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hybridflow.dispatch import RowsT, using
 from hybridflow.parallel.layout import Layout
-from hybridflow.roles.builtin_roles import ActorRole, GeneratingRole
+from hybridflow.roles.builtin_roles import PROMPT, ActorRole, GeneratingRole, SamplingChanges
 from hybridflow.roles.role import Role, roles
 
 
@@ -40,6 +41,32 @@ class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
 @roles.register("rollout")
 class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
     """Generation with the actor's weights."""
+
+    @using("3d_all_micro_dp", needs=(*PROMPT, "stream_id", "rollout_id"))
+    def advance_rollouts(
+        self,
+        rows: RowsT | None,
+        *,
+        engine_steps: int,
+        stop: Sequence[int] = (),
+        step: int = 0,
+        sampling: SamplingChanges | None = None,
+    ) -> RowsT:
+        """Take up rows, go on with all that are under way for some steps of the engine, and return those that finished.
+
+        So rows are sampled over many calls, and between two of these anything may be called: a weight sync too, after
+        which rows go on with the new weights.
+
+        Args:
+            rows: with a number each, `rollout_id`, that no other row under way has; None: no further ones.
+            stop: the numbers of rows of which nothing is wanted any more; those that are not under way are ignored.
+            step: as in `generate_sequences`.
+            sampling: settings of `rollout` that are changed for these rows.
+
+        Gives of the rows that finished, in no order, the columns of `generate_sequences` and `rollout_id`; their
+        `weight_version` has a run for each version that sampled some of their tokens.
+        """
+        raise NotImplementedError
 
     @using("one_to_all", needs=("version",))
     def receive_weights(self, offered: RowsT) -> Any:

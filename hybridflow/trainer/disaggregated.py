@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.controller import put
+
+
+class RowSource(Protocol):
+    """Source of sampled rows that a schedule puts in the place of calls on generation."""
+
+    def sampled(self, prompts: BatchRef, options: Mapping[str, Any]) -> BatchRef | None:
+        """Return what `generate_sequences` is to give for these rows; None: the call is to be made."""
+
+    def rest(self) -> None:
+        """Bring what is under way to an end: calls on generation follow that are none of a step's."""
 
 
 class DisaggregatedActor:
@@ -22,7 +32,8 @@ class DisaggregatedActor:
 
     def __init__(self, actor: Any, rollout: Any) -> None:
         self._actor = actor
-        self._rollout = rollout
+        self.rollout_group = rollout
+        self.row_source: RowSource | None = None
         self._syncs = True
         self._rank_ids = [put(Batch(rank_id=np.arange(group.layout.size))) for group in (actor, rollout)]
 
@@ -31,16 +42,22 @@ class DisaggregatedActor:
 
     def connect(self, meeting: str) -> None:
         """Make the two pools meet. Raises RoleError if they cannot, or if their plan cannot be made."""
-        layouts = self._actor.layout, self._rollout.layout
-        for call in [group.connect(meeting, *layouts) for group in (self._actor, self._rollout)]:
+        layouts = self._actor.layout, self.rollout_group.layout
+        for call in [group.connect(meeting, *layouts) for group in (self._actor, self.rollout_group)]:
             call.get()
 
     def sync_weights(self) -> None:
         """Give generation the newest weights, unless it has them."""
+        if self.row_source is not None:
+            self.row_source.rest()
+        self.sync_in_flight()
+
+    def sync_in_flight(self) -> None:
+        """Give generation the newest weights, also while rows are under way."""
         offered = self._actor.report_version(self._rank_ids[0])
-        rollout_versions = self._rollout.report_version(self._rank_ids[1])
+        rollout_versions = self.rollout_group.report_version(self._rank_ids[1])
         self._actor.send_weights(rollout_versions)
-        self._rollout.receive_weights(offered)
+        self.rollout_group.receive_weights(offered)
 
     @contextmanager
     def weights_as_synced(self) -> Iterator[None]:
@@ -60,11 +77,16 @@ class DisaggregatedActor:
 
     def generate_sequences(self, prompts: BatchRef, **options: Any) -> BatchRef:
         """Sample as `ActorRole` says, on the rollout's ranks."""
+        if self.row_source is not None and (sampled := self.row_source.sampled(prompts, options)) is not None:
+            return sampled
         self._sync_if_due()
-        rows: BatchRef = self._rollout.generate_sequences(prompts, **options)
+        rows: BatchRef = self.rollout_group.generate_sequences(prompts, **options)
         return rows
 
     def stream_sequences(self, prompts: BatchRef, **options: Any) -> Any:
         """Sample as `ActorRole` says, on the rollout's ranks."""
+        if self.row_source is not None and (sampled := self.row_source.sampled(prompts, options)) is not None:
+            rows = np.arange(len(prompts))
+            return iter([(rows, sampled.with_origin(rows))])
         self._sync_if_due()
-        return self._rollout.stream_sequences(prompts, **options)
+        return self.rollout_group.stream_sequences(prompts, **options)

@@ -104,7 +104,8 @@ def _take_steps(
     """
     settings = config.trainer
     watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))
-    schedule = schedules.get(settings.schedule)(running.algorithm, running.supervisor)
+    schedule = schedules.get(settings.schedule).of_settings(running.algorithm, running.supervisor, settings)
+    schedule.restore(progress.schedule)
     draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), progress, settings.steps)
     if not progress.accuracy:
         _validate(config, running, sets, outputs, progress)
@@ -114,6 +115,7 @@ def _take_steps(
             outputs.clock.enter(Spent.steps)
             rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs.folder)
             draws.end_step(progress.steps)
+            progress.schedule = schedule.state()
             outputs.clock.enter(Spent.other)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             for line in told(metrics):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hybridflow.errors import ConfigError
 
@@ -42,6 +43,7 @@ class Progress:
         best_steps: the number of steps after which `trainer.keep_best` was best; None without any.
         best: what it was then.
         rows_fingerprint: of the task's rows, see `Task.fingerprint`.
+        schedule: what `Schedule.state` gave after the last step.
         spent: wall seconds by what they went into, before interruptions too; see `trainer.goodput`.
     """
 
@@ -55,6 +57,7 @@ class Progress:
     best: float = math.nan
     rows_fingerprint: str = ""
     spent: dict[str, float] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
 
     def compare_best(self, metric: str, measured: Mapping[str, float]) -> None:
         """Take this validation for the best so far if it is; of equal ones the first is.

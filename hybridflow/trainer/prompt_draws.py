@@ -16,6 +16,9 @@ class PromptDraws:
     The data cursor, `Progress.draws`, counts the draws of steps that have ended. So a step that was begun ahead, and is
     lost with a failure or a restart, is given the very same prompts again: none is skipped.
 
+    A schedule that draws ahead of any step keeps what is to be learned from in its own state; the cursor is then past
+    all that was drawn.
+
     Args:
         draw: gives the prompts of draw 0, 1, 2, …
         steps: of the run.
@@ -27,6 +30,7 @@ class PromptDraws:
         self._steps = steps
         self._next = progress.draws
         self._newest = -1
+        self._ahead = False
         self._contexts: dict[int, StepContext] = {}
         self._drawn: dict[int, int] = {}
 
@@ -37,6 +41,8 @@ class PromptDraws:
             self._contexts[step] = StepContext(
                 step,
                 lambda: self._drawn_for(step),
+                draw_ahead=self._drawn_ahead,
+                draw=self._draw,
                 steps_left=max(0, self._steps - step - 1),
                 following=lambda: self.context(step + 1) if step + 1 < self._steps else None,
             )
@@ -44,17 +50,25 @@ class PromptDraws:
 
     def end_step(self, step: int) -> None:
         """Take in that a step has ended: what it drew is not drawn again."""
-        self._progress.draws += self._drawn.pop(step)
+        drawn = self._drawn.pop(step)
+        self._progress.draws = self._next if self._ahead else self._progress.draws + drawn
         del self._contexts[step]
 
     def _drawn_for(self, step: int) -> BatchRef:
-        if step < self._newest:
+        if step < self._newest and not self._ahead:
             raise HybridFlowError(
                 f"step {step} draws prompts in `learn`, but step {self._newest} has drawn its own: draw all of them in "
                 "`rollout`, or set trainer.schedule=sync"
             )
         self._newest = step
+        self._drawn[step] += 1
+        return self._draw(self._next_number())
+
+    def _drawn_ahead(self) -> int:
+        self._ahead = True
+        return self._next_number()
+
+    def _next_number(self) -> int:
         number = self._next
         self._next += 1
-        self._drawn[step] += 1
-        return self._draw(number)
+        return number

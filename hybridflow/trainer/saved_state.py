@@ -69,6 +69,7 @@ def _progress(state: Mapping[str, Any]) -> Progress:
         math.nan if best is None else _number(best, "best"),
         _text(state.get("rows_fingerprint", ""), "rows_fingerprint"),
         _spent(state.get("spent", {})),
+        _object(state.get("schedule", {}), "schedule"),
     )
 
 

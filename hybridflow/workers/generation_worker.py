@@ -93,7 +93,8 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
                 yield rows
         if self.journal is not None:
             context.metrics.max("timing_s/journal", self.journal.seconds)
-        _measure(context, prompts, Generated.of(finished), greedy=changes.get("temperature") == 0.0)
+        prompted = int(prompts.ragged("prompt_ids").lengths.sum())
+        measure(context.metrics, Generated.of(finished), prompted, greedy=changes.get("temperature") == 0.0)
 
     def journal_rollouts(self, folder: str, number: int, earlier: Mapping[str, int]) -> int:
         context = self.context
@@ -188,10 +189,13 @@ def talk_columns(talks: Sequence[Record]) -> Batch:
     )
 
 
-def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: bool) -> None:
-    """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`."""
-    metrics = context.metrics
-    rows = len(prompts)
+def measure(metrics: Metrics, generated: Generated, prompted: int, *, greedy: bool) -> None:
+    """Measure what a call sampled. Greedy rows, not learned from, have names that begin with `greedy/`.
+
+    Args:
+        prompted: tokens of the rows' prompts.
+    """
+    rows = len(generated.tokens)
     lengths = generated.tokens.lengths
     length = "greedy/response_length" if greedy else "response_length"
     truncated = "greedy/truncated_fraction" if greedy else "rollout/truncated_fraction"
@@ -199,7 +203,6 @@ def _measure(context: Context, prompts: Batch, generated: Generated, *, greedy: 
     metrics.max(f"{length}/max", lengths.max(initial=0))
     metrics.mean(truncated, generated.truncated.sum(), rows)
     cached = generated.cached_tokens.sum()
-    prompted = prompts.ragged("prompt_ids").lengths.sum()
     written = lengths.sum()
     talks = generated.talks
     if talks:  # each turn has what came before it as its prompt, and what an environment says is given

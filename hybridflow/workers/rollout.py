@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from hybridflow.engines.sampling import FinishedRow
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.pool_link import connect
 from hybridflow.resharding.pool_refit import PoolRefit, WeightSender
+from hybridflow.roles import SamplingChanges
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.generation_worker import (
@@ -23,6 +24,7 @@ from hybridflow.workers.generation_worker import (
     report_taken,
 )
 from hybridflow.workers.model_worker import torch_dtype
+from hybridflow.workers.rollout_loop import RolloutLoop
 from hybridflow.workers.worker import Context, workers
 
 
@@ -67,6 +69,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         super().__init__(context)
         self.generator = make_generator(context)
         self.loop = make_loop(context)
+        self.rollouts = RolloutLoop(self.generator, context)
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config
@@ -75,15 +78,32 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         dtype = torch_dtype(config.actor.model.dtype.value)
         shardings = actor_shardings(self.context, training, generation)
         self.refit = PoolRefit(shardings, link, dtype, verify=config.rollout.verify_refit, identify=identifies(config))
+        self.rollouts.close()  # whoever asked for those rows begins anew
         self.generator.version = None  # whoever meets again may have other weights of that version
 
     def report_version(self, rank_ids: Batch) -> Batch:
         return Batch(version=np.full(len(rank_ids), self.sampling_version, dtype=np.int64))
 
     def receive_weights(self, offered: Batch) -> None:
-        with self.context.timed("refit"):
-            if self.refit(self.generator, int(offered.dense("version")[0])):
+        version = int(offered.dense("version")[0])
+        with self.context.timed("refit"), self.rollouts.renewing(version):
+            if self.refit(self.generator, version):
                 report_taken(self.context.metrics, self.generator, self.refit)
+
+    def advance_rollouts(
+        self,
+        rows: Batch | None,
+        *,
+        engine_steps: int,
+        stop: Sequence[int] = (),
+        step: int = 0,
+        sampling: SamplingChanges | None = None,
+    ) -> Batch:
+        with self.context.timed("generate"):
+            self.rollouts.stop(stop)
+            if rows is not None:
+                self.rollouts.take_up(rows, step, {**(sampling or {})})
+            return self.rollouts.go_on(engine_steps)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         return self.sample(prompts, step, changes)

@@ -30,6 +30,12 @@ def test_with_a_bound_of_zero_the_overlapping_driver_leaves_the_bits_of_sync(apa
     assert_alike(launch("train", "bound_zero", *settings), apart)
 
 
+def test_async_with_a_bound_of_zero_leaves_the_bits_of_sync(apart: Ran, launch: Launch) -> None:
+    """Weights, moments, rollouts and every metric but times and memory, also where rows may go on over updates."""
+    settings = (*APART, "trainer.schedule=async", "trainer.max_staleness=0", "trainer.save_every=1")
+    assert_alike(launch("train", "async_zero", *settings, "trainer.keep_last=3"), apart)
+
+
 def test_one_step_off_learns_from_the_prompts_of_sync_also_where_it_was_resumed(apart: Ran, launch: Launch) -> None:
     """Its first step's rows are sync's; later ones are sampled with the weights of the step before."""
     for steps in (2, 3):

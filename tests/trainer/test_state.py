@@ -83,7 +83,7 @@ def crafted(folder: Path, **changes: Any) -> Path:
     place = folder / "step-000002"
     place.mkdir()
     learning = {"actor": Learning(4.0, 1.0, moved=True)}
-    progress = Progress(2, 1.5, {0: 0.1, 2: math.nan}, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0})
+    progress = Progress(2, 1.5, {0: 0.1, 2: math.nan}, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0}, {"draws": []})
     state = SavedState(progress, {"coefficient": 0.1}, {"metrics.jsonl": 20}).to_json()
     (place / "trainer.json").write_text(json.dumps(state | changes))
     return place
@@ -93,7 +93,7 @@ def test_all_of_the_state_comes_back(tmp_path: Path) -> None:
     state = saved_state.read(crafted(tmp_path))
     assert math.isnan(state.progress.accuracy.pop(2))
     learning = {"actor": Learning(4.0, 1.0, moved=True)}
-    expected = Progress(2, 1.5, {0: 0.1}, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0})
+    expected = Progress(2, 1.5, {0: 0.1}, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0}, {"draws": []})
     assert state.progress == expected
     unset = [
         entry.name for entry in fields(Progress) if getattr(expected, entry.name) == getattr(Progress(), entry.name)

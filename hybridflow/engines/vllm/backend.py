@@ -17,6 +17,8 @@ HEAD_DIMS_ON_CPU = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of its
 class VllmBackend(GenerationBackend):
     """vLLM 0.32 with tensor and pipeline parallelism, in the ranks' own processes."""
 
+    renews = True
+
     @classmethod
     def sharding(cls, shape: ModelShape, layout: Layout) -> VllmSharding:
         """Give every replica the same shards."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class VllmEngine(GenerationEngine):
 
         shard_receiver.register()
         self.version: int | None = None
+        self._holds = False
         self._vocabulary = Vocabulary(str(folder), shape.vocab)
         self._stop_ids = [end for end in stop_ids if end < self._vocabulary.size]
         self._limit = rollout.max_sequence_tokens
@@ -106,7 +108,8 @@ class VllmEngine(GenerationEngine):
         self, shards: Iterator[tuple[str, Tensor]], version: int, *, readings: WeightReadings | None = None
     ) -> None:
         """Write each shard to where it belongs. No call sees what caches have of the old ones."""
-        self._check_idle("new weights were given")
+        if not self._holds:
+            self._check_idle("new weights were given")
         self.version = None
         wake(self._llm, "weights")
         self._call("start_weight_update")
@@ -136,11 +139,23 @@ class VllmEngine(GenerationEngine):
     def session(self) -> VllmSession:
         self._refuse_unready()
         self._begin()
-        return VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted)
+        return self._session()
+
+    def _session(self) -> VllmSession:
+        return VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted, self._held)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Take new weights while rows are under way, between two tokens of theirs."""
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
 
     def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
         self._begin()
-        session = VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted)
+        session = self._session()
         with session:
             session.add(enumerate(prompts), wanted)
             while session.pending:

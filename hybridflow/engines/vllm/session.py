@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class VllmSession(Session):
         engine: vLLM's LLMEngine, idle.
         stop_ids: as those of `VllmEngine`.
         wanted: gives vLLM's parameters of rows, checked.
+        held: lets new weights come while rows are under way.
     """
 
     def __init__(
@@ -27,10 +29,14 @@ class VllmSession(Session):
         engine: Any,
         stop_ids: Sequence[int],
         wanted: Callable[[Ragged, Sampling, Sequence[int]], list[Any]],
+        held: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._engine = engine
         self._stop_ids = stop_ids
         self._wanted = wanted
+        self._held = held
+        self._salt: str | None = None
+        self._renewed = 0
         self._names: dict[int, str] = {}
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -43,7 +49,9 @@ class VllmSession(Session):
         from vllm.inputs import tokens_input
 
         for (row, prompt), one in zip(rows, wanted, strict=True):
-            self._names[row] = self._engine.add_request(str(row), tokens_input(prompt.tolist()), one)
+            self._names[row] = self._engine.add_request(
+                str(row), tokens_input(prompt.tolist(), cache_salt=self._salt), one
+            )
 
     def advance(self) -> list[FinishedRow]:
         rows = [finished_row(one, self._stop_ids) for one in self._engine.step()]
@@ -53,6 +61,21 @@ class VllmSession(Session):
 
     def abort(self, rows: Collection[int]) -> None:
         self._engine.abort_request([self._names.pop(row) for row in rows if row in self._names], internal=True)
+
+    def written(self) -> dict[int, int]:
+        requests = self._engine.engine_core.engine_core.scheduler.requests
+        return {row: requests[name].num_output_tokens for row, name in self._names.items()}
+
+    @contextmanager
+    def renewing(self, *, keeps_cache: bool) -> Iterator[None]:
+        with self._held():
+            yield
+        if keeps_cache:
+            # Blocks that rows hold stay in vLLM's prefix cache; under another salt no later row finds them there.
+            self._renewed += 1
+            self._salt = str(self._renewed)
+        elif not self._engine.reset_prefix_cache(reset_running_requests=True):
+            raise RuntimeError("vLLM did not empty its cache: what it would generate may be of older weights")
 
     @property
     def pending(self) -> bool:

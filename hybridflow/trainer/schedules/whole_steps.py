@@ -9,7 +9,6 @@ from hybridflow.algorithms.algorithm import Algorithm, made_rows
 from hybridflow.algorithms.schedule import Schedule, StepRecorder
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
-from hybridflow.errors import HybridFlowError
 from hybridflow.scheduling import (
     Admit,
     Decision,
@@ -23,6 +22,7 @@ from hybridflow.scheduling import (
     WeightsPublished,
     policy_of,
 )
+from hybridflow.trainer.schedules.version_bound import VersionBound
 
 
 class WholeSteps(Schedule):
@@ -49,7 +49,7 @@ class WholeSteps(Schedule):
         self._generating: dict[int, list[RowFinished]] = {}
         self._rollouts: dict[int, BatchRef] = {}
         self._learned: BatchRef | None = None
-        self._updates: list[int] = []  # of the last steps, as many as rows may be sampled within
+        self._bound = VersionBound(algorithm, self.max_staleness)
 
     def take_step(self, context: StepContext) -> BatchRef:
         self._enter(context)
@@ -68,7 +68,7 @@ class WholeSteps(Schedule):
 
     def finish_step(self) -> dict[str, float]:
         metrics = super().finish_step()
-        self._refuse_older_weights(metrics.get("rollout/version_lag_max", 0.0), metrics.get("actor/updates", 0.0))
+        self._bound.check(metrics)
         return metrics
 
     def _tell(self, event: Event) -> None:
@@ -125,23 +125,3 @@ class WholeSteps(Schedule):
         else:
             self.steps.enter_step(context.step_index)
         self.algorithm.begin_step(context)
-
-    def _refuse_older_weights(self, lag: float, taken: float) -> None:
-        """Raise HybridFlowError if ranks have learned from rows whose weights are older than they may be.
-
-        Args:
-            lag: the largest, in optimizer steps, that the ranks have found.
-            taken: optimizer steps of the actor in this step; a flow may take more than it plans.
-        """
-        config = self.algorithm.config
-        warm = config.critic_warmup_steps  # in which the actor takes none
-        planned = [self.algorithm.planned_updates(config, "actor", warm + steps) for steps in (0, 1)]
-        updates = max(planned[1] - planned[0], int(taken))
-        span = self.max_staleness + 1
-        self._updates = [*(self._updates or [updates] * span), updates][-span:]
-        fewer_than = sum(self._updates)
-        if lag >= fewer_than:
-            raise HybridFlowError(
-                f"rows were learned from whose weights were {lag:.0f} optimizer steps older (rollout/version_lag_max); "
-                f"with {updates} a step, a staleness of {self.max_staleness} allows fewer than {fewer_than}"
-            )
