@@ -83,7 +83,8 @@ def crafted(folder: Path, **changes: Any) -> Path:
     place = folder / "step-000002"
     place.mkdir()
     learning = {"actor": Learning(4.0, 1.0, moved=True)}
-    progress = Progress(2, 1.5, {0: 0.1, 2: math.nan}, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0}, {"draws": []})
+    accuracy = {0: 0.1, 2: math.nan}
+    progress = Progress(2, 1.5, accuracy, 3, {2: 0.5}, learning, 2, 0.5, "rows", {"steps": 1.0}, {"draws": []})
     state = SavedState(progress, {"coefficient": 0.1}, {"metrics.jsonl": 20}).to_json()
     (place / "trainer.json").write_text(json.dumps(state | changes))
     return place
