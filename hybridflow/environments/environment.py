@@ -135,7 +135,10 @@ class Environment(ABC):
 
 environments: Registry[type[Environment]] = Registry(
     "environment",
-    *(f"hybridflow.environments.{name}" for name in ("graded_turn", "guess", "tool_use", "verifiers_environment")),
+    *(
+        f"hybridflow.environments.{name}"
+        for name in ("graded_turn", "guess", "openenv_environment", "tool_use", "verifiers_environment")
+    ),
     of=Environment,
 )
 

@@ -32,7 +32,7 @@ class Endpoint:
     """
 
     def __init__(self, url: str, timeout_s: float, retries: int, token_env: str = "") -> None:
-        if not _is_address(url):
+        if not is_address(url):
             raise ValueError(f"url: {shown(url)} given; an address was expected, as http://127.0.0.1:8000/grade")
         if token_env and not os.environ.get(token_env):
             raise HybridFlowError(f"token_env: the environment has no {token_env}, which is to have the token of {url}")
@@ -90,7 +90,7 @@ def _text(body: bytearray) -> str:
     return shown(body.decode(errors="replace"))
 
 
-def _is_address(url: object) -> bool:
+def is_address(url: object) -> bool:
     """Tell whether it is an address of HTTP; of what is none, `urlsplit` and its port raise ValueError."""
     if not isinstance(url, str) or not url.isprintable():
         return False

@@ -293,6 +293,7 @@ tasks: Registry[type[Task]] = Registry(
             "addition_sevens",
             "guess",
             "mixture",
+            "openenv_task",
             "reasoning_gym_task",
             "rows_task",
             "verifiers_task",
