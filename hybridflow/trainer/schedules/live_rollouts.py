@@ -72,6 +72,11 @@ class LiveRollouts:
         """Return how many rows the ranks have."""
         return len(self._under_way)
 
+    @property
+    def calls(self) -> int:
+        """Return how many calls have not been taken in."""
+        return len(self._calls)
+
     def order(self, rows: BatchRef, options: Mapping[str, Any]) -> range:
         """Begin rows, which have their `stream_id`, with the next call; return their numbers."""
         numbers = range(self._next, self._next + len(rows))

@@ -87,6 +87,7 @@ class PacedSchedule(Schedule):
             self._tell(Learned())  # of the step before; what follows, such as a sync, is counted as this one's
         self._rollouts.advance()
         while self._taken is None:
+            assert self._rollouts.calls, f"nothing is under way, and the learner waits: {self._waits_for()}"
             self.steps.wait_background()
             self._tell_all()
             self._rollouts.advance()
@@ -154,7 +155,7 @@ class PacedSchedule(Schedule):
         self._actor.row_source = self
         self.steps.keep_going(self._keep_going)
         # Rows that had finished went with the process, or the ranks, that made them.
-        self._tell(Resumed(frozenset(known.rollouts)) if known.rollouts else Started())
+        self._tell(Resumed(frozenset(known.rollouts)) if self._restored else Started())
 
     def _keep_going(self) -> None:
         """Take in which rows have finished, and give generation something to do. Waits for nothing."""
@@ -228,6 +229,9 @@ class PacedSchedule(Schedule):
         if len({*keys}) < len(keys) or not all(key in self._answers for key in keys):
             return None
         return [self._answers.pop(key) for key in keys]
+
+    def _waits_for(self) -> str:
+        return "" if self._scheduler is None else self._scheduler.waits_for()
 
     def _place(self, prompt: int) -> int:
         """Return which of the draws that were made ahead has a prompt."""

@@ -1,0 +1,265 @@
+"""Schedules whose rows are under way over the ends of steps, on generation that finishes rows in any order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridflow.algorithms import Algorithm
+from hybridflow.algorithms.schedule import schedules
+from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch.lineage import PLACE
+from hybridflow.config.schema import AlgorithmConfig
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.preflight import load
+from hybridflow.scheduling import SchedulePolicy, policy_of
+from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.prompt_draws import PromptDraws
+from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule
+
+PROMPTS, SAMPLES = 3, 2
+
+
+@dataclass
+class Call:
+    """A call that its rank has yet to report on."""
+
+    missing: int = 1
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+
+
+class Generation:
+    """Stands for the ranks that generate and for the supervisor: each call finishes some of the rows under way."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self._under_way: dict[int, tuple[int, int, int]] = {}
+        self._calls: list[Call] = []
+        self._sampled = 0
+        self.version = -1
+        self.trained = 0
+        self.work: Callable[[], None] = lambda: None
+        self.stopped: list[int] = []
+        self.most = 0
+
+    def advance_rollouts(self, rows: BatchRef | None, *, stop: list[int], sampling: Any, **_: Any) -> BatchRef:
+        for number in stop:
+            self._under_way.pop(number, None)
+        self.stopped += stop
+        if rows is not None:
+            given = rows.get()
+            for number, prompt, stream in zip(
+                *(given.dense(name).tolist() for name in ("rollout_id", "prompt", "stream_id")), strict=True
+            ):
+                assert number not in self._under_way
+                self._under_way[number] = (prompt, stream, self.version)
+        self.most = max(self.most, len(self._under_way))
+        call = Call()
+        self._calls.append(call)
+        return BatchRef.deferred(lambda: finished_rows(call))
+
+    def report(self) -> None:
+        """Let the oldest call finish some rows, of a few that are under way at least one."""
+        call = next(call for call in self._calls if call.missing)
+        numbers = [number for number in self._under_way if self._random.random() < 0.3]
+        numbers = numbers or [*self._under_way][: self._random.randrange(2)]
+        call.rows = [(number, *self._under_way.pop(number)) for number in numbers]
+        call.missing = 0
+        self.work()
+
+    # The actor of a run, as the schedule sees it
+
+    @property
+    def rollout_group(self) -> Generation:
+        return self
+
+    def sync_in_flight(self) -> None:
+        self.version = self.trained
+
+    # The supervisor
+
+    def begin_step(self, step: int) -> None:
+        self._sampled = 0
+
+    def count_sampling(self) -> int:
+        self._sampled += 1
+        return self._sampled - 1
+
+    def keep_going(self, work: Callable[[], None]) -> None:
+        self.work = work
+
+    @contextmanager
+    def background(self) -> Iterator[list[Call]]:
+        before = len(self._calls)
+        made: list[Call] = []
+        yield made
+        made += self._calls[before:]
+
+    def wait_background(self) -> None:
+        self.report()
+
+    def finish_step(self) -> dict[str, float]:
+        for _ in range(self._random.randrange(4)):  # rows finish while the learner is at work
+            if any(call.missing for call in self._calls):
+                self.report()
+        self.trained += 1
+        return {}
+
+
+def finished_rows(call: Call) -> BatchRef:
+    assert not call.missing, "nobody waits for a call that has not been reported"
+    columns = np.array(call.rows, dtype=np.int64).reshape(-1, 4).T
+    return BatchRef.from_local(Batch(**dict(zip(("rollout_id", "of", "stream", "version"), columns, strict=True))))
+
+
+class Learner(Algorithm):
+    """Learns from groups; keeps what it was given."""
+
+    roles = ("actor",)
+    learned: list[list[int]]
+    streams: dict[tuple[int, int], int]
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        rows = prompts.repeat(SAMPLES)
+        return rows | self.actor.row_source.sampled(rows, {})  # type: ignore[attr-defined]
+
+    def learn(self, rollout: BatchRef) -> BatchRef:
+        rows = rollout.get()
+        prompts = rows.dense("prompt").tolist()
+        assert prompts == rows.dense("of").tolist(), "a prompt has its own rows"
+        versions = rows.dense("version")
+        assert versions.min() >= self.actor.trained - self.staleness  # type: ignore[attr-defined]
+        copies = zip(prompts, rows.dense("copy_id").tolist(), rows.dense("stream").tolist(), strict=True)
+        self.streams |= {(prompt, copy): stream for prompt, copy, stream in copies}
+        self.learned.append(prompts[::SAMPLES])
+        return rollout
+
+
+def learner(generation: Generation, policy: SchedulePolicy, cls: type[Learner] = Learner) -> Any:
+    config = AlgorithmConfig(name="mine", prompts_per_step=PROMPTS, samples_per_prompt=SAMPLES)
+    made: Any = cls(config, {"actor": generation})
+    made.learned, made.streams, made.staleness = [], {}, policy.max_staleness
+    return made
+
+
+def drawn(number: int) -> BatchRef:
+    places = number * PROMPTS + np.arange(PROMPTS)
+    return BatchRef.from_local(Batch(prompt=places)).placed(places)
+
+
+def taken(
+    algorithm: Any, generation: Generation, policy: SchedulePolicy, progress: Progress, steps: int, until: int
+) -> None:
+    """Take steps as a run does, up to `until`; what is left then is the progress."""
+    schedule = AsyncSchedule(algorithm, generation, policy)
+    schedule.restore(json.loads(json.dumps(progress.schedule)))
+    draws = PromptDraws(drawn, progress, steps)
+    while progress.steps < until:
+        assert len(schedule.take_step(draws.context(progress.steps))) == PROMPTS * SAMPLES
+        schedule.finish_step()
+        draws.end_step(progress.steps)
+        progress.schedule = schedule.state()
+        progress.steps += 1
+
+
+POLICIES = {
+    "async, S = 0": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0),
+    "async, S = 2": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=2),
+    "not partial": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=2, partial=False),
+    "fifo": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, sampler="fifo"),
+}
+
+
+@settings(max_examples=20)
+@given(name=st.sampled_from(sorted(POLICIES)), seed=st.integers(0, 999), killed=st.lists(st.integers(1, 6), max_size=3))
+def test_prompts_are_learned_from_once_each_within_the_bound_also_where_it_is_killed(
+    name: str, seed: int, killed: list[int]
+) -> None:
+    policy = POLICIES[name]
+    steps = 7
+    progress = Progress()
+    learned: list[list[int]] = []
+    streams: dict[tuple[int, int], int] = {}
+    for number, until in enumerate([*sorted(killed), steps]):
+        generation = Generation(seed + number)
+        generation.trained = progress.steps
+        algorithm = learner(generation, policy)
+        taken(algorithm, generation, policy, progress, steps, until)
+        assert generation.most <= policy.max_in_flight * SAMPLES
+        learned += algorithm.learned
+        streams |= algorithm.streams
+    assert sorted(prompt for step in learned for prompt in step) == [*range(steps * PROMPTS)]
+    assert len(set(streams.values())) == len(streams) == steps * PROMPTS * SAMPLES
+    if policy.max_staleness == 0 or policy.sampler == "fifo":
+        assert learned == [[*drawn(step).lineage[PLACE]] for step in range(steps)], "those of sync, in its order"
+
+
+class Greedy(Learner):
+    """Asks for greedy rows besides, and for further prompts."""
+
+    further: list[int]
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        source: Any = self.actor.row_source  # type: ignore[attr-defined]
+        rows = super().rollout(prompts)
+        greedy = source.sampled(prompts, {"temperature": 0.0})
+        assert greedy.get().dense("of").tolist() == prompts.get().dense("prompt").tolist()
+        more = self.next_prompts()
+        assert source.sampled(more, {}).get().dense("of").tolist() == more.get().dense("prompt").tolist()
+        self.further += more.get().dense("prompt").tolist()
+        return rows
+
+
+def test_what_else_a_flow_asks_for_is_generated_beside_the_rows_under_way() -> None:
+    policy = POLICIES["async, S = 2"]
+    generation = Generation(1)
+    algorithm = learner(generation, policy, Greedy)
+    algorithm.further = []
+    progress = Progress()
+    taken(algorithm, generation, policy, progress, 4, 4)
+    used = [prompt for step in algorithm.learned for prompt in step] + algorithm.further
+    assert len(set(used)) == len(used) == 8 * PROMPTS, "no prompt comes twice"
+    assert progress.draws == 8
+
+
+def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
+    policy = POLICIES["async, S = 2"]
+    generation = Generation(3)
+    algorithm = learner(generation, policy)
+    schedule = AsyncSchedule(algorithm, generation, policy)
+    draws = PromptDraws(drawn, Progress(), 4)
+    schedule.take_step(draws.context(0))
+    schedule.finish_step()
+    assert schedule.sampled(drawn(0), {}) is None, "generation is called as ever"
+    assert not generation._under_way
+    draws.end_step(0)
+    schedule.take_step(draws.context(1))
+
+
+def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> None:
+    algorithm = learner(Generation(0), POLICIES["fifo"])
+    with pytest.raises(HybridFlowError, match="has the state of another schedule"):
+        schedules.get("sync")(algorithm, Generation(0)).restore({"scheduler": {}, "draws": []})
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trainer.schedule=sync", "trainer.max_staleness: 1 given, which trainer.schedule=sync does not heed"),
+        ("trainer.sampler=fif", "no sampler is named 'fif'; did you mean 'fifo'"),
+        ("environment.name=guess", "samples rows over several calls, which conversations"),
+    ],
+)
+def test_what_async_does_not_do_is_refused_before_the_start(override: str, told: str) -> None:
+    pool = ("placement=rollout_pool", "algorithm=grpo", "trainer.schedule=async", "trainer.max_staleness=1")
+    with pytest.raises(ConfigError, match=told):
+        load("train", ["experiment=addition", *pool, override])
