@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,6 +49,10 @@ class Moments(NamedTuple):
     def deviation(self) -> float:
         """Sample deviation (n - 1), as everywhere here; 0 for one value."""
         return float(np.sqrt(self.squares / max(self.size - 1, 1.0)))
+
+
+def _renamed(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if name.startswith(old) else name
 
 
 @dataclass
@@ -109,6 +113,12 @@ class Metrics(Mapping[str, float]):
         exact = np.asarray(targets, dtype=np.float64)
         errors = exact - np.asarray(guesses, dtype=np.float64)
         self._explained(name, (Moments.of(exact), Moments.of(errors)))
+
+    def renamed(self, old: str, new: str) -> Metrics:
+        """Return the same records, where those whose names begin with `old` begin with `new` instead."""
+        kept = (self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained)
+        changed: list[Any] = [{_renamed(name, old, new): of[name] for name in of} for of in kept]
+        return Metrics(*changed)
 
     def add(self, other: Metrics) -> None:
         """Merge another's records into these."""

@@ -5,7 +5,14 @@ role that must be started again is started from its `RoleSpec`. Nobody else deci
 """
 
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
-from hybridflow.placement.resolve_placement import engines_of, model_device, problems, resolve, started_roles
+from hybridflow.placement.resolve_placement import (
+    engines_of,
+    model_device,
+    problems,
+    resolve,
+    settings_of_worker,
+    started_roles,
+)
 
 __all__ = [
     "GRADER",
@@ -17,5 +24,6 @@ __all__ = [
     "model_device",
     "problems",
     "resolve",
+    "settings_of_worker",
     "started_roles",
 ]

@@ -6,14 +6,16 @@ Problems are written as everywhere: `key: what was found; what to do`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
+from typing import cast
 
 from hybridflow.config.model_roles import BY_MODEL, has_model, names, section
-from hybridflow.config.schema import Config, Device, ParallelConfig, Resharding
+from hybridflow.config.schema import ActorConfig, Config, Device, ParallelConfig, Resharding
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
-from hybridflow.roles import GradedModelRewardRole, ModelCostRole, ModelRewardRole, Role, roles
+from hybridflow.roles import GradedModelRewardRole, ModelCostRole, ModelRewardRole, Role, is_policy, roles
 from hybridflow.roles.rollout import TrainingActorRole
 from hybridflow.tasks.chosen_graders import with_reward_model
 
@@ -66,10 +68,25 @@ def started_roles(config: Config, called: Sequence[str]) -> tuple[str, ...]:
 
 
 def engines_of(config: Config, role: str) -> Engines:
-    """Return the engines of a role's model, as the settings name them; none for a role without settings of a model."""
-    if role in ("actor", "rollout"):
+    """Return the engines of a role's model, as the settings name them; none for a role without settings of a model.
+
+    A policy, be it the actor or one of the user's, generates by `rollout.engine`.
+    """
+    if role == "rollout":
         return Engines(config.actor.engine, config.rollout.engine)
-    return Engines(section(config, role).engine) if has_model(config, role) else Engines()
+    if not has_model(config, role):
+        return Engines()
+    own = section(config, role).engine
+    return Engines(own, config.rollout.engine) if is_policy(role) else Engines(own)
+
+
+def settings_of_worker(config: Config, role: str) -> Config:
+    """Return the settings as the worker of a role sees them.
+
+    Where they have the actor's section a policy beside the actor finds its own, so that the same worker serves both.
+    """
+    beside = role != "actor" and is_policy(role) and has_model(config, role)
+    return replace(config, actor=cast(ActorConfig, section(config, role))) if beside else config
 
 
 def model_device(config: Config, gpus: int | None) -> Device:

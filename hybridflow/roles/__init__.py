@@ -15,6 +15,7 @@ from hybridflow.roles.builtin_roles import (
     RewardRole,
     SamplingChanges,
     TrainedRole,
+    is_policy,
 )
 from hybridflow.roles.constrained import CostCriticRole, CostRole, ModelCostRole
 from hybridflow.roles.role import Role, givers, roles
@@ -35,5 +36,6 @@ __all__ = [
     "SamplingChanges",
     "TrainedRole",
     "givers",
+    "is_policy",
     "roles",
 ]

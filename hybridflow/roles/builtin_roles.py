@@ -214,6 +214,11 @@ class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT])
         raise NotImplementedError
 
 
+def is_policy(role: str) -> bool:
+    """Tell whether a role samples, scores and learns: the actor, or another policy that a user registers."""
+    return role in roles and issubclass(roles.get(role), ActorRole)
+
+
 @roles.register("critic")
 class CriticRole(TrainedRole[RowsT]):
     """Value function of rewards."""

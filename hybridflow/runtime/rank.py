@@ -28,9 +28,9 @@ from hybridflow.observe import logs
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
-from hybridflow.placement import Engines
+from hybridflow.placement import Engines, settings_of_worker
 from hybridflow.registry import import_plugins
-from hybridflow.roles import Role, roles
+from hybridflow.roles import Role, is_policy, roles
 from hybridflow.runtime import meeting_folder, process_state
 from hybridflow.runtime.failure import Failure, describe, is_of_link, kind_of
 from hybridflow.runtime.messages import CallRequest, Place, Report
@@ -122,7 +122,8 @@ class Rank:
         def make() -> None:
             from hybridflow.workers import Context
 
-            context = Context(config, layout, self._rank, role, updates, engines, peers=self._workers)
+            seen = settings_of_worker(config, role)
+            context = Context(seen, layout, self._rank, role, updates, engines, peers=self._workers)
             self._workers[role] = _worker(worker)(context)
             self._contexts[role] = context
             own = type(self._workers[role])
@@ -254,7 +255,8 @@ class Rank:
         if not metrics:
             return None
         context.metrics = Metrics()
-        return metrics
+        other_policy = role != "actor" and is_policy(role)
+        return metrics.renamed("actor/", f"{role}/") if other_policy else metrics
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

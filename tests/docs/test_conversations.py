@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,17 @@ from hybridflow.algorithms import algorithms
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
 from hybridflow.batch.weight_versions import one_run
+from hybridflow.config import sections
 from hybridflow.config.schema import AdvantageConfig, AlgorithmConfig, Config
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import roles
 from hybridflow.workers import Context
 from hybridflow.workers.advantage import Estimation
-from tests.docs.blocks import blocks, write_files
+from tests.docs.blocks import blocks, commands, write_files
+from tests.docs.conftest import Problems, Run
 
 PAGE = "docs/conversations.md"
-MOST_LINES = {"my_pkg/tree.py": 60}
+MOST_LINES = {"my_pkg/tree.py": 60, "my_pkg/checking.py": 50, "my_pkg/two_policies.py": 30}
 END = 9
 
 
@@ -37,7 +41,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.syspath_prepend(str(folder))
         for registry in (algorithms, roles):
             patch.setattr(registry, "_components", dict(registry._components))
-        yield import_module("my_pkg.tree")
+        patch.setattr(sections, "_added", dict(sections._added))
+        yield SimpleNamespace(**{name: import_module(f"my_pkg.{name}") for name in ("tree", "checking")})
 
 
 class Here:
@@ -46,8 +51,12 @@ class Here:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
 
-    def __getattr__(self, name: str) -> Callable[..., BatchRef]:
-        return lambda rows, **options: BatchRef.from_local(getattr(self._worker, name)(rows.get(), **options))
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(rows: BatchRef, **options: Any) -> Any:
+            made = getattr(self._worker, name)(rows.get(), **options)
+            return BatchRef.from_local(made) if isinstance(made, Batch) else made
+
+        return call
 
 
 class Sampler:
@@ -56,7 +65,7 @@ class Sampler:
     def __init__(self, seed: int) -> None:
         self._random = np.random.default_rng(seed)
 
-    def generate_sequences(self, prompts: Batch, *, max_response_tokens: int) -> Batch:
+    def generate_sequences(self, prompts: Batch, *, max_response_tokens: int = 4) -> Batch:
         rows = self._random.integers(0, 10, (len(prompts), max_response_tokens)).tolist()
         rows = [row[: row.index(END) + 1] if END in row else row for row in rows]
         tokens = Ragged.of(rows, np.int64)
@@ -109,10 +118,10 @@ def test_values_are_backed_up_and_segments_compared_as_loops_find(
     packages: Any, count: int, samples: int, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packages, "put", BatchRef.from_local)
-        groups = {"actor": Here(Sampler(seed)), "reward": Here(SumGrader()), "tree": Here(packages.Tree(None))}
+        patch.setattr(packages.tree, "put", BatchRef.from_local)
+        groups = {"actor": Here(Sampler(seed)), "reward": Here(SumGrader()), "tree": Here(packages.tree.Tree(None))}
         settings = AlgorithmConfig(name="tree_grpo", samples_per_prompt=samples)
-        rows = packages.TreeGRPO(settings, groups).rollout(prompts(count)).get()
+        rows = packages.tree.TreeGRPO(settings, groups).rollout(prompts(count)).get()
     stems, prompt_of = count * samples, [row for row in range(count) for _ in range(samples)]
     tokens = [row.tolist() for row in row_tokens(rows)]
     responses = [row.tolist() for row in rows.ragged("response_ids")]
@@ -120,7 +129,7 @@ def test_values_are_backed_up_and_segments_compared_as_loops_find(
     leaf = stems
     for stem in range(stems):
         ended = responses[stem][-1] == END
-        children.append([] if ended else [*range(leaf, leaf + packages.BRANCHES)])
+        children.append([] if ended else [*range(leaf, leaf + packages.tree.BRANCHES)])
         leaf += len(children[-1])
     assert leaf == len(rows), "every row is a stem or a leaf"
     values = dict[int, float]()
@@ -142,3 +151,67 @@ def test_values_are_backed_up_and_segments_compared_as_loops_find(
         for at in leaves:
             count_shared = len(tokens[stem])
             assert shared[at, 1] == count_shared and tokens[shared[at, 0]][:count_shared] == tokens[stem]
+
+
+class DigitGrader:
+    """Grades by the last digit: of an answer whether it is small, of a verdict whether it is the right one."""
+
+    def compute_reward(self, rollout: Batch) -> Batch:
+        grades = []
+        for answer, response in zip(rollout.dense("answer"), rollout.ragged("response_ids"), strict=True):
+            asked = answer.startswith("q")
+            grades.append(float(response[-1] < 5) if asked else float(str(response[0]) == answer))
+        return Batch(rewards=np.array(grades, dtype=np.float32))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**31))
+def test_each_side_is_asked_and_compared_by_itself(packages: Any, count: int, samples: int, seed: int) -> None:
+    context = Context(Config(), Layout(), 0, "referee")
+    groups = {
+        "actor": Here(Sampler(seed)),
+        "reward": Here(DigitGrader()),
+        "referee": Here(packages.checking.Referee(context)),
+    }
+    algorithm = packages.checking.Checking(AlgorithmConfig(name="checking", samples_per_prompt=samples), groups)
+    asked = prompts(count)
+    answers = BatchRef.from_local(Batch(answer=np.array([f"q{row}" for row in range(count)], dtype=object)))
+    rows = algorithm.rollout(asked.select_columns(["prompt_ids", "sample_id"]) | answers).get()
+    proposals, checks = count * samples, count * samples * packages.checking.CHECKS
+    assert len(rows) == proposals + checks
+    rewards, tokens = rows.dense("rewards").tolist(), [row.tolist() for row in row_tokens(rows)]
+    for check in range(checks):
+        proposal, row = check // packages.checking.CHECKS, proposals + check
+        assert rows.ragged("prompt_ids")[row].tolist() == tokens[proposal]
+        assert rows.dense("answer")[row] == str(int(rewards[proposal])), "the verdict that is right"
+        assert rewards[row] == float(str(rows.ragged("response_ids")[row][0]) == rows.dense("answer")[row])
+    family = [row // samples for row in range(proposals)]
+    family += [count + check // packages.checking.CHECKS for check in range(checks)]
+    means = {one: statistics.mean(r for r, f in zip(rewards, family, strict=True) if f == one) for one in family}
+    expected = [reward - means[one] for reward, one in zip(rewards, family, strict=True)]
+    assert advantages_of(rows) == pytest.approx(expected, abs=1e-5)
+    measured = context.metrics
+    assert measured["checking/right"] == pytest.approx(statistics.mean(r == 1 for r in rewards[:proposals]))
+    assert measured["checking/right_verdicts"] == pytest.approx(statistics.mean(rewards[proposals:]))
+
+
+@pytest.mark.processes
+@pytest.mark.ranks
+def test_its_check_meets_all_expectations(tmp_path: Path, run: Run) -> None:
+    """Two steps of each on real engines: a tree, two roles of one policy, and two policies in the same processes."""
+    write_files(PAGE, tmp_path)
+    (command,) = commands(PAGE, "hybridflow check")
+    lines = run(*command).stdout.splitlines()
+    assert lines[-1] == "all expectations are met"
+    flows = ["algorithm=checking", "algorithm=tree_grpo", "algorithm=two_policies"]
+    assert [line.removeprefix("  ok     ") for line in lines if line.startswith("  ok     algorithm")] == flows
+
+
+@pytest.mark.processes
+def test_its_commands_pass_every_check(tmp_path: Path, problems: Problems, tiny: Callable[..., Path]) -> None:
+    write_files(PAGE, tmp_path)
+    model = tiny(layers=2, hidden=64, heads=2, kv_heads=2)
+    found = [[*command, f"actor.model.path={model}"] for command in commands(PAGE, "hybridflow train")]
+    assert len(found) == 3
+    found[-1] = [part.replace("runs/addition_warmup/model", str(model)) for part in found[-1]]
+    assert problems(found) == [[]] * 3

@@ -125,3 +125,14 @@ def test_everything_survives_the_way_from_a_rank() -> None:
     metrics.explain("explained", [1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
     there = Report.decode(Report(metrics=metrics).encode()).metrics
     assert there == metrics and there is not None and there.result() == metrics.result()
+
+
+def test_records_of_other_names_are_the_same() -> None:
+    metrics = Metrics()
+    metrics.mean("actor/kl", 6.0, 3)
+    metrics.max("actor/kl_max", 4.0)
+    metrics.spread("reward/", [1.0, 3.0])
+    renamed = metrics.renamed("actor/", "checker/")
+    assert {name: renamed[name] for name in renamed if "checker" in name} == {"checker/kl": 2.0, "checker/kl_max": 4.0}
+    assert {*renamed} ^ {*metrics} == {"actor/kl", "actor/kl_max", "checker/kl", "checker/kl_max"}
+    assert renamed["reward/std"] == metrics["reward/std"]

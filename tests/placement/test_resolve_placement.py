@@ -12,10 +12,10 @@ import pytest
 
 from hybridflow.config import Config, compose, sections
 from hybridflow.config.model_roles import with_models
-from hybridflow.config.schema import Device, TrainedRoleConfig
+from hybridflow.config.schema import ActorConfig, Device, TrainedRoleConfig
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
-from hybridflow.placement import Engines, Placement, problems, resolve, started_roles
+from hybridflow.placement import Engines, Placement, engines_of, problems, resolve, settings_of_worker, started_roles
 from hybridflow.roles import (
     ActorRole,
     CriticRole,
@@ -234,3 +234,17 @@ def test_a_users_model_is_one_of_the_runs(teacher: Callable[..., Config]) -> Non
     assert with_models(config, PPO) == ["actor", "critic", "reference"]
     found: Any = with_absolute_paths(config)
     assert found.teacher.model.path == os.path.abspath("here") and config.teacher.model.path == "here"
+
+
+def test_a_policy_beside_the_actor_has_engines_and_settings_as_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own section stands where its worker looks for the actor's; nobody else's settings are changed."""
+    monkeypatch.setitem(roles._components, "checker", type("Checker", (ActorRole,), {}))
+    config = Config()
+    config.rollout.engine = "generates"
+    config.checker = ActorConfig(engine="trains")  # type: ignore[attr-defined]
+    assert engines_of(config, "checker") == Engines("trains", "generates")
+    assert engines_of(config, "actor") == engines_of(config, "rollout") == Engines("megatron", "generates")
+    assert engines_of(config, "critic") == Engines("megatron")
+    assert settings_of_worker(config, "checker").actor is config.checker  # type: ignore[attr-defined]
+    for role in ("actor", "critic", "rollout", "reward"):
+        assert settings_of_worker(config, role) is config
