@@ -39,7 +39,7 @@ LONGEST = (
     "tests/docs/test_tutorial.py",
     "tests/trainer/test_flows.py",
     "tests/conformance/test_flow_checks.py",
-    *(f"tests/docs/test_{name}.py" for name in ("extend", "distillation")),
+    *(f"tests/docs/test_{name}.py" for name in ("extend", "conversations", "distillation")),
     "tests/trainer/test_disaggregated.py",
 )
 # A test that asks for one of these fixtures must be in that unit.

@@ -57,7 +57,12 @@ def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> 
     if missing := list(_missing_pools(config)):
         return missing  # nothing can be said of a layout on a pool that is not there
     known = [role for role in started_roles(config, called) if role in roles or role == GRADER]
-    return [*_unfilled_pools(config, known), *_generation(config, known), *_missing_gpus(config, known, gpus)]
+    return [
+        *_unfilled_pools(config, known),
+        *_generation(config, known),
+        *_second_generators(config, known, gpus),
+        *_missing_gpus(config, known, gpus),
+    ]
 
 
 def started_roles(config: Config, called: Sequence[str]) -> tuple[str, ...]:
@@ -213,6 +218,23 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
         part = getattr(config.rollout.parallel, axis)
         if part > 0 and whole % part:
             yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
+
+
+def _second_generators(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
+    """Refuse a second policy in the processes of another on GPUs: vLLM's memory pool wants to be alone in its."""
+    if config.rollout.engine != "vllm" or model_device(config, gpus) is not Device.gpu:
+        return
+    by_pool: dict[str, str] = {}
+    for role in started:
+        if role != "rollout" and not (is_policy(role) and (role != "actor" or "rollout" not in started)):
+            continue
+        pool = _pool_name(config, role)
+        if by_pool.setdefault(pool, role) != role:
+            yield (
+                f"placement.roles.{role}: {role} generates on pool {pool}, as {by_pool[pool]} does, and a process on a "
+                f"GPU can have one vLLM; give it a pool of its own: +placement.pools.{role}=1 "
+                f"placement.roles.{role}={role}"
+            )
 
 
 def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:

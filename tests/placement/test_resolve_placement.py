@@ -236,6 +236,25 @@ def test_a_users_model_is_one_of_the_runs(teacher: Callable[..., Config]) -> Non
     assert found.teacher.model.path == os.path.abspath("here") and config.teacher.model.path == "here"
 
 
+def test_two_policies_generate_in_one_process_on_cpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(roles._components, "checker", type("Checker", (ActorRole,), {}))
+    config = Config()
+    config.checker = ActorConfig()  # type: ignore[attr-defined]
+    config.placement.pools = {"main": 1}
+    called = ("actor", "checker", "reward")
+    assert problems(config, called, gpus=0) == []
+    (told,) = problems(config, called, gpus=2)
+    assert told.startswith("placement.roles.checker: checker generates on pool main, as actor does")
+    config.placement.pools = {"main": 1, "checker": 1}
+    config.placement.roles = {"checker": "checker"}
+    assert problems(config, called, gpus=2) == []
+    config.placement.roles = {"rollout": "checker"}
+    assert problems(config, called, gpus=2) == []
+    config.placement.roles = {"rollout": "checker", "checker": "checker"}
+    (told,) = problems(config, called, gpus=2)
+    assert "checker generates on pool checker" in told or "rollout generates on pool checker" in told
+
+
 def test_a_policy_beside_the_actor_has_engines_and_settings_as_an_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own section stands where its worker looks for the actor's; nobody else's settings are changed."""
     monkeypatch.setitem(roles._components, "checker", type("Checker", (ActorRole,), {}))
