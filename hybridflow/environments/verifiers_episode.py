@@ -162,7 +162,12 @@ class Episode:
     async def close(self) -> None:
         """End the episode, if it is not over, with whatever it runs."""
         self._running.cancel()
-        await asyncio.wait([self._running])
+        await asyncio.gather(self._running, return_exceptions=True)
+        waiting = [self._asked] if self._asked else []
+        while not self._queue.empty():
+            waiting.append(self._queue.get_nowait())
+        for asked in waiting:  # whoever asked has gone; what waits here for an answer must not wait for ever
+            asked.refuse("the conversation is over")
         for session in self._traces:
             self._stage.endpoint.close(session)
 
