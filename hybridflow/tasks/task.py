@@ -289,6 +289,7 @@ tasks: Registry[type[Task]] = Registry(
         f"hybridflow.tasks.{name}"
         for name in (
             "addition",
+            "addition_calls",
             "addition_pairs",
             "addition_sevens",
             "guess",

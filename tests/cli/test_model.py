@@ -37,6 +37,14 @@ def test_addition_loads_in_transformers(tmp_path: Path) -> None:
     assert torch.isfinite(model(torch.tensor(prompt)[None]).logits).all()
 
 
+def test_a_model_of_chats_that_call_has_tokens_for_all_that_it_may_be_told(tmp_path: Path) -> None:
+    assert _addition(tmp_path / "model", "--calls") == 0
+    tokenizer = load_tokenizer(tmp_path / "model")
+    assert read_shape(tmp_path / "model").vocab == len(tokenizer) == 256 + 9
+    assert tokenizer.decode(tokenizer.encode("error: … \x00\ufffd")) == "error: … \x00\ufffd"
+    assert build("addition_calls", tokenizer, {}).supervised("warmup", range(3)).dense("answer").size == 3
+
+
 def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
     for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         _addition(tmp_path / name, "--seed", seed)

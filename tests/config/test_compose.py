@@ -213,8 +213,8 @@ def test_missing_values_are_listed_together_with_the_experiments():
     assert name == "run.name: must be given, as run.name=VALUE"
     assert task.startswith("task.name: must be given, as task.name=VALUE; or choose task=NAME, one of addition, ")
     assert lines[-1].endswith(
-        "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_warmup, guess, "
-        "smollm2"
+        "one of addition, addition_cost, addition_dpo, addition_model_reward, addition_reward, addition_tools, "
+        "addition_tools_warmup, addition_warmup, guess, smollm2"
     )
 
 

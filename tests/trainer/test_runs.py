@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hybridflow.cli import model
 from hybridflow.tasks.addition import Addition
 from tests.trainer.conftest import ONE_RANK, SIZES, Launch, Ran
 from tests.trainer.processes import start
@@ -208,6 +209,30 @@ def test_a_policy_learns_to_heed_what_it_is_told(launch: Launch) -> None:
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in ran.steps), "it trains on what it sampled"
     assert all(step["environment/failed_share"] == 0 and step["environment/turns"] <= 4 for step in ran.steps)
     assert all(0 < step["rollout/masked_fraction"] < 0.5 for step in ran.steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_policy_learns_to_call_a_tool_for_what_it_cannot_do(
+    place: Path, launch: Launch, forks: dict[str, str]
+) -> None:
+    """The warm-up shows how, and not that it should; GRPO finds that out. Without the tool neither model can add."""
+    assert model.run(["addition", "--calls", "--out", str(place / "models/addition_tools")]) == 0
+    sizes = ("trainer.validation_prompts=512", "rollout.max_concurrent_rows=512")
+    warm = launch("sft", "addition_tools_warmup", "experiment=addition_tools_warmup", *sizes)
+    assert warm.status == 0, warm.output
+    ran = launch("train", "addition_tools", "experiment=addition_tools", *sizes)
+    assert ran.status == 0, ran.output
+    assert 0.25 <= ran.accuracy[0] <= 0.65 and ran.accuracy[-1] >= 0.9
+    assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in ran.steps), "it trains on what it sampled"
+    assert ran.steps[0]["environment/calls"] <= 0.65 and ran.steps[-1]["environment/calls"] >= 0.9
+    models = ("runs/addition_tools_warmup", "runs/addition_tools")
+    process = start(["evaluate", *models, "environment.options.tools=[]"], place, **forks)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    for name in models:
+        alone = json.loads((place / "runs/evaluate" / name.replace("/", "-") / "evaluation.json").read_text())
+        assert alone["statistics"]["accuracy"] <= 0.1
 
 
 @pytest.mark.slow
