@@ -48,6 +48,7 @@ from hybridflow.config.role_settings import (
     TrainedRoleConfig,
     TrainParallelConfig,
 )
+from hybridflow.scheduling.schedule_policy import Stopped
 
 __all__ = [
     "SECTIONS",
@@ -166,6 +167,9 @@ class TrainerConfig:
     max_staleness: NotNegativeInt | None = None
     # of the schedule async: rows under way go on with new weights, which else wait for them; null: as it has it
     partial: bool | None = None
+    # of the schedule async with max_staleness 0: prompts beyond a step's that it samples, which ends with the first
+    spare_prompts: NotNegativeInt = 0
+    stopped: Stopped = Stopped.next_step  # of spare_prompts: what becomes of those that a step ends without
     sampler: str = ""  # of the schedule async: which finished prompts a step learns from, by name; "": as it has it
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from hybridflow.config import recipes
+from hybridflow.config import recipes, schedule_settings
 from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
 from hybridflow.scheduling import SCHEDULES
@@ -60,14 +60,17 @@ def _pacing(config: Config) -> Iterator[str]:
     name = trainer.schedule
     if name not in schedules:
         return
-    given = {"max_staleness": trainer.max_staleness, "partial": trainer.partial, "sampler": trainer.sampler or None}
     if not schedules.get(name).paced:
-        for key, value in given.items():
-            if value is not None:
-                yield f"trainer.{key}: {value} given, which trainer.schedule={name} does not heed; leave it out"
+        for key, value in schedule_settings.changes(trainer).items():
+            yield f"trainer.{key}: {value} given, which trainer.schedule={name} does not heed; leave it out"
         return
     if trainer.sampler and trainer.sampler not in samplers:
         yield f"trainer.sampler: {samplers.unknown(trainer.sampler)}"
+    if name in SCHEDULES:
+        try:
+            schedule_settings.policy_of_settings(name, config.algorithm, trainer)
+        except ValueError as error:
+            yield f"trainer.schedule: {name} with these settings: {error}"
     if config.environment.name:
         yield (
             f"trainer.schedule: {name} samples rows over several calls, which conversations "

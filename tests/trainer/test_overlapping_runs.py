@@ -36,6 +36,43 @@ def test_async_with_a_bound_of_zero_leaves_the_bits_of_sync(apart: Ran, launch: 
     assert_alike(launch("train", "async_zero", *settings, "trainer.keep_last=3"), apart)
 
 
+def trained_prompts(ran: Ran) -> list[str]:
+    """The prompts of all rows that were learned from, sorted."""
+    return sorted(row[0] for rows in rows_by_step(ran).values() for row in rows)
+
+
+def version_runs(ran: Ran) -> list[list[list[int]]]:
+    """The weight versions of rows that several have sampled."""
+    files = (ran.folder / "rollouts").glob("rank*.jsonl")
+    rows = (json.loads(line) for file in files for line in file.read_text().splitlines())
+    return [row["weight_version"] for row in rows if isinstance(row["weight_version"], list)]
+
+
+# Six rows at once, so that generation of a step takes long enough for weights to come while rows are under way.
+STALE = (*APART, "trainer.schedule=async", "trainer.max_staleness=2", "rollout.max_concurrent_rows=6")
+LONG = ("trainer.steps=6", "trainer.save_every=1", "trainer.keep_best=")
+
+
+def assert_paced(ran: Ran, prompts: list[str]) -> None:
+    """Every prompt is learned from in one step, none of its tokens beyond the bound."""
+    assert ran.status == 0, ran.output
+    assert trained_prompts(ran) == prompts
+    updates = ran.steps[-1]["actor/updates"]
+    assert all(step["rollout/version_lag_max"] <= 2 * updates for step in ran.steps)
+
+
+@pytest.mark.parametrize("parallel", ["tensor=2", "data"])
+def test_async_on_two_ranks_that_generate(parallel: str, launch: Launch, warm: Ran) -> None:
+    """Of one replica, or of two; rows go on over updates of the weights."""
+    pools = ("placement.pools.train=1", "actor.parallel.tensor=1", "placement.pools.rollout=2", "trainer.keep_best=")
+    tensor = 2 if parallel == "tensor=2" else 1
+    pools = (*pools, f"rollout.parallel.tensor={tensor}", "trainer.steps=5")
+    sync = launch("train", f"sync_{tensor}", *APART, *pools)
+    ran = launch("train", f"async_{tensor}", *STALE, *pools, "rollout.max_concurrent_rows=3")
+    assert_paced(ran, trained_prompts(sync))
+    assert version_runs(ran), "no row went on over an update: this shows nothing"
+
+
 def test_one_step_off_learns_from_the_prompts_of_sync_also_where_it_was_resumed(apart: Ran, launch: Launch) -> None:
     """Its first step's rows are sync's; later ones are sampled with the weights of the step before."""
     for steps in (2, 3):

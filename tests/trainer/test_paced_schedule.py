@@ -21,7 +21,7 @@ from hybridflow.batch.lineage import PLACE
 from hybridflow.config.schema import AlgorithmConfig
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.preflight import load
-from hybridflow.scheduling import SchedulePolicy, policy_of
+from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule
@@ -175,6 +175,12 @@ POLICIES = {
     "async, S = 0": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0),
     "async, S = 2": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=2),
     "not partial": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=2, partial=False),
+    "over-sampled": policy_of(
+        "async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=Stopped.next_step
+    ),
+    "tail batching": policy_of(
+        "async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=Stopped.long_round
+    ),
     "fifo": policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, sampler="fifo"),
 }
 
@@ -199,7 +205,7 @@ def test_prompts_are_learned_from_once_each_within_the_bound_also_where_it_is_ki
         streams |= algorithm.streams
     assert sorted(prompt for step in learned for prompt in step) == [*range(steps * PROMPTS)]
     assert len(set(streams.values())) == len(streams) == steps * PROMPTS * SAMPLES
-    if policy.max_staleness == 0 or policy.sampler == "fifo":
+    if (policy.max_staleness == 0 and not policy.spare_prompts) or policy.sampler == "fifo":
         assert learned == [[*drawn(step).lineage[PLACE]] for step in range(steps)], "those of sync, in its order"
 
 
@@ -245,6 +251,18 @@ def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
     schedule.take_step(draws.context(1))
 
 
+def test_prompts_that_over_sampling_drops_are_replaced_by_others() -> None:
+    policy = policy_of(
+        "async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=Stopped.drop
+    )
+    generation = Generation(5)
+    algorithm = learner(generation, policy)
+    taken(algorithm, generation, policy, Progress(), 5, 5)
+    learned = [prompt for step in algorithm.learned for prompt in step]
+    assert len(set(learned)) == len(learned) == 5 * PROMPTS
+    assert generation.stopped and max(learned) >= 5 * PROMPTS
+
+
 def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> None:
     algorithm = learner(Generation(0), POLICIES["fifo"])
     with pytest.raises(HybridFlowError, match="has the state of another schedule"):
@@ -256,6 +274,7 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
     [
         ("trainer.schedule=sync", "trainer.max_staleness: 1 given, which trainer.schedule=sync does not heed"),
         ("trainer.sampler=fif", "no sampler is named 'fif'; did you mean 'fifo'"),
+        ("trainer.spare_prompts=3", "spare_prompts = 3 ends a step early, which max_staleness = 1"),
         ("environment.name=guess", "samples rows over several calls, which conversations"),
     ],
 )

@@ -14,6 +14,7 @@ from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.batch.joining import concat
 from hybridflow.batch.lineage import PLACE
+from hybridflow.config.schedule_settings import policy_of_settings
 from hybridflow.config.schema import TrainerConfig
 from hybridflow.controller.random_streams import STREAM, stream_ids
 from hybridflow.scheduling import (
@@ -26,10 +27,10 @@ from hybridflow.scheduling import (
     Scheduler,
     Started,
     Stop,
+    Stopped,
     Sync,
     Take,
     WeightsPublished,
-    policy_of,
 )
 from hybridflow.scheduling.rollout_state import SchedulerState
 from hybridflow.trainer.schedules.live_rollouts import LiveRollouts
@@ -52,7 +53,7 @@ class PacedSchedule(Schedule):
 
     def __init__(self, algorithm: Algorithm, steps: StepRecorder, policy: SchedulePolicy | None = None) -> None:
         super().__init__(algorithm, steps)
-        self._policy = policy or policy_of_settings(self.policy_name, algorithm, TrainerConfig())
+        self._policy = policy or policy_of_settings(self.policy_name, algorithm.config, TrainerConfig())
         self._bound = VersionBound(algorithm, self._policy.max_staleness)
         actor: Any = algorithm.actor
         self._actor = actor
@@ -73,7 +74,7 @@ class PacedSchedule(Schedule):
 
     @classmethod
     def of_settings(cls, algorithm: Algorithm, steps: StepRecorder, settings: TrainerConfig) -> Self:
-        return cls(algorithm, steps, policy_of_settings(cls.policy_name, algorithm, settings))
+        return cls(algorithm, steps, policy_of_settings(cls.policy_name, algorithm.config, settings))
 
     def take_step(self, context: StepContext) -> BatchRef:
         self._context = context
@@ -145,7 +146,8 @@ class PacedSchedule(Schedule):
         """Take up the run where it is: at its start, or after a resume or a failure."""
         size = self._policy.prompts_per_step
         done = context.step_index
-        self._scheduler = Scheduler(self._policy, size * (done + context.steps_left + 1))
+        dropped = self._policy.spare_prompts if self._policy.stopped is Stopped.drop else 0  # at most, by each step
+        self._scheduler = Scheduler(self._policy, (size + dropped) * (done + context.steps_left + 1))
         known = SchedulerState(step=done, next_prompt=done * size, trained=done * size)
         if self._restored:
             known = SchedulerState.from_json(self._restored["scheduler"])
@@ -246,24 +248,6 @@ class PacedSchedule(Schedule):
             rows = prompts.repeat(self._policy.samples_per_prompt)
             self._prompts[place] = prompts, rows.for_call(**{STREAM: stream_ids(rows, place, 0)})
         return self._prompts[place]
-
-
-def policy_of_settings(name: str, algorithm: Algorithm, settings: TrainerConfig) -> SchedulePolicy:
-    """Return the policy of a named schedule, with what the settings change.
-
-    Raises ValueError for settings that do not go together.
-    """
-    changes = {
-        "max_staleness": settings.max_staleness,
-        "partial": settings.partial,
-        "sampler": settings.sampler or None,
-    }
-    return policy_of(
-        name,
-        algorithm.config.prompts_per_step,
-        samples_per_prompt=algorithm.config.samples_per_prompt,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
 
 
 @schedules.register("async")

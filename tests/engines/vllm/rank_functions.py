@@ -13,14 +13,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridflow.batch import Batch, Ragged
-from hybridflow.config.schema import OptimizerConfig, RolloutConfig
+from hybridflow.batch import Batch, Ragged, concat
+from hybridflow.config.schema import Config, OptimizerConfig, RolloutConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.outputs import MicroBatch, TokenOutputs
 from hybridflow.engines.sampling import Generated, Sampling
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
+from hybridflow.workers.rollout_loop import RolloutLoop
+from hybridflow.workers.worker import Context
 from tests.engines.rank_functions import trainer
 from tests.engines.vllm import corruptions
 from tests.resharding.plan.simulate import shardings
@@ -143,6 +145,31 @@ def learn(folder: Path, batch: Batch) -> None:
         return (outputs.log_probs * (2 * (micro.targets % 2) - 1)).sum()
 
     assert pair(folder).megatron.train(batch, loss).applied
+
+
+def renewed(folder: Path, parts: list[Ragged], before: int, version: int, learned: Batch | None) -> Batch:
+    """Rows of this rank's replica that are given weights of a version after so many steps of the engine.
+
+    Args:
+        learned: rows that training takes a step on meanwhile.
+    """
+    made = pair(folder)
+    loop = RolloutLoop(made.vllm, Context(Config(), LAYOUT, dist.get_rank(), "rollout"))
+    prompts = parts[dist.get_rank()]
+    numbers = np.arange(len(prompts))
+    rows = Batch(prompt_ids=prompts, stream_id=numbers, rollout_id=numbers)
+    loop.take_up(rows, 0, {"max_response_tokens": 12})
+    found = [loop.go_on(before)]
+    if learned is not None:
+        learn(folder, learned)
+    with loop.renewing(version):
+        made.refit(made.vllm, version)
+    found.append(loop.go_on(100))
+    loop.close()
+    finished = concat(found)
+    return rows | finished.select(np.argsort(finished.dense("rollout_id"))).select_columns(
+        ["response_ids", "rollout_log_probs", "weight_version"]
+    )
 
 
 def export(folder: Path, out: Path) -> None:

@@ -161,6 +161,33 @@ def test_a_rows_tokens_do_not_depend_on_its_company(folder: Path, ranks2: Ranks)
             np.testing.assert_allclose(one.log_probs[0], whole.log_probs[row], rtol=0, atol=1e-5)
 
 
+def test_rows_under_way_go_on_with_other_weights_from_a_token_boundary(folder: Path, ranks2: Ranks) -> None:
+    """Their random streams go on too; and what they have so far is computed again by the new weights."""
+    ready(ranks2, folder)
+    parts = prompts()
+    start: int = ranks2.run(rank_functions.version, folder)[0]
+    refit(ranks2, folder)
+
+    def sampled(before: int, version: int, learned: Batch | None = None) -> Batch:
+        return join(ranks2.run(rank_functions.renewed, folder, parts, before, start + version, learned))
+
+    whole = sampled(100, 2)
+    same = sampled(4, 3)
+    assert same.ragged("response_ids").values.tolist() == whole.ragged("response_ids").values.tolist()
+    np.testing.assert_allclose(
+        same.ragged("rollout_log_probs").values, whole.ragged("rollout_log_probs").values, rtol=0, atol=1e-5
+    )
+    other = sampled(4, 4, whole)
+    runs = [row.reshape(-1, 2).tolist() for row in other.ragged("weight_version")]
+    lengths = other.lengths("response_ids").tolist()
+    long = [[[start + 3, 4], [start + 4, length - 4]] for length in lengths]
+    assert runs == [pairs if length > 4 else [[start + 3, length]] for length, pairs in zip(lengths, long, strict=True)]
+    scored = ranks2.run(rank_functions.score, folder, other)[0]
+    apart_by = np.abs(scored - other.ragged("rollout_log_probs").values)
+    newest = np.concatenate([np.arange(length) >= 4 for length in lengths])
+    assert apart_by[newest].max() < 1e-5 and apart_by[~newest].mean() > 1e-4
+
+
 def test_more_prompts_than_a_step_of_the_engine_takes_wait_whole(folder: Path, ranks2: Ranks) -> None:
     """A prompt that was taken in parts would have a CPU's random numbers wound back, which is impossible."""
     ready(ranks2, folder)

@@ -1,0 +1,27 @@
+"""Policy of the schedule that settings choose. Pure; what is checked and what is run ask here."""
+
+from __future__ import annotations
+
+from hybridflow.config.schema import AlgorithmConfig, TrainerConfig
+from hybridflow.scheduling import SchedulePolicy, policy_of
+
+
+def changes(trainer: TrainerConfig) -> dict[str, object]:
+    """Return what settings change of a named schedule's policy."""
+    given = {
+        "max_staleness": trainer.max_staleness,
+        "partial": trainer.partial,
+        "sampler": trainer.sampler or None,
+        "spare_prompts": trainer.spare_prompts or None,
+        "stopped": trainer.stopped if trainer.spare_prompts else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def policy_of_settings(name: str, algorithm: AlgorithmConfig, trainer: TrainerConfig) -> SchedulePolicy:
+    """Return the policy of a named schedule, with what the settings change.
+
+    Raises KeyError for another name, ValueError for settings that do not go together.
+    """
+    samples = algorithm.samples_per_prompt
+    return policy_of(name, algorithm.prompts_per_step, samples_per_prompt=samples, **changes(trainer))
