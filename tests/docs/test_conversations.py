@@ -1,4 +1,4 @@
-"""docs/conversations.md: its packages are short, their arithmetic is what loops find, and they train a model."""
+"""docs/conversations.md: its packages are short, their arithmetic is what loops find, and they run on ranks."""
 
 from __future__ import annotations
 
