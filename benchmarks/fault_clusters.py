@@ -89,7 +89,9 @@ def head_away(name: str, lost_rank: bool, runs: Runs) -> Result:
         wait_for_steps(running, 3)
         cluster.order("kill_head")
         at = time.time()
-        time.sleep(AWAY_S)
+        if lost_rank:
+            running.wait_for_fault()
+        time.sleep(max(0.0, at + AWAY_S - time.time()))
         cluster.order("start_head")
         ended = running.end()
     found = compared(ended, runs.undisturbed("colocated", LONGER))

@@ -80,7 +80,7 @@ def test_reports_say_what_the_rows_do(rows: list[tuple[float, list[int]]]) -> No
 
 
 def test_every_grade_is_reported() -> None:
-    assert {*GRADES, "truncated"} == {*REPORTED}
+    assert {*GRADES, "truncated"} <= {*REPORTED}
 
 
 def test_a_grade_that_is_no_number_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -28,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 @pytest.mark.parametrize("row", NODES, ids=lambda row: row.name)
 def test_a_node_is_removed(runs: Runs, row: Row) -> None:
     result = row.make(runs)
-    assert result["pass"], result
+    assert result["pass"], json.dumps(result, indent=1)
 
 
 @pytest.mark.system
@@ -36,4 +37,4 @@ def test_a_node_is_removed(runs: Runs, row: Row) -> None:
 @pytest.mark.parametrize("row", HEADS, ids=lambda row: row.name)
 def test_the_head_is_killed_and_started_again(runs: Runs, row: Row) -> None:
     result = row.make(runs)
-    assert result["pass"], result
+    assert result["pass"], json.dumps(result, indent=1)
