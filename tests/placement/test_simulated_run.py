@@ -130,22 +130,22 @@ def test_rows_are_scored_on_the_learners_device_in_turn() -> None:
     assert outcome.learning_s == pytest.approx(60)
 
 
-def write_runs(folder: Path, **step_seconds: float) -> None:
-    """Write what runs measured: steps of 2 s of generation, 1 of scoring, 2 of learning and 1 of a sync in sync."""
+def write_runs(folder: Path, generation_s: float = 2.0, **step_s: float) -> None:
+    """Write what runs measured: in sync steps of so long generation, 1 s of scoring, 1 of a sync, else of learning."""
     phases = {
-        "timing_s/generate_sequences": 2.0,
+        "timing_s/generate_sequences": generation_s,
         "timing_s/compute_ref_log_prob": 0.75,
         "timing_s/compute_reward": 0.25,
         "timing_s/refit": 1.0,
     }
-    for name, seconds in step_seconds.items():
+    for name, seconds in step_s.items():
         (folder / name).mkdir()
         lines = [{"timing_s/step": 9.0}, *[{**phases, "timing_s/step": seconds}] * 10]
         (folder / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
 
 
 def test_a_run_is_predicted_from_one_of_sync(tmp_path: Path) -> None:
-    """One step off, learning hides generation, and scoring waits for both."""
+    """One step off, learning (2 s) hides generation, and scoring waits for both."""
     write_runs(tmp_path, sync=6.0, near=4.5, far=8.0)
     runs = {name: tmp_path / name for name in ("sync", "near", "far")}
     near = prediction("one_step_off", [(runs["sync"], runs["near"])])
@@ -153,6 +153,19 @@ def test_a_run_is_predicted_from_one_of_sync(tmp_path: Path) -> None:
     assert (near["median"], near["within"]) == (round(4.0 / 4.5, 3), True)
     both = prediction("one_step_off", [(runs["sync"], runs[name]) for name in ("near", "far", "far")])
     assert (both["schedule"], both["pairs"], both["median"], both["within"]) == ("one_step_off", 3, 0.5, False)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step_s"),
+    [
+        ("one_step_off", 1 + 5 + 1),  # a sync, generation, which hides learning, and scoring
+        ("async", 5 + 1),  # generation, which hides scoring too, stands still for a sync alone
+    ],
+)
+def test_where_generation_is_the_slower_it_says_what_a_step_takes(tmp_path: Path, schedule: str, step_s: int) -> None:
+    write_runs(tmp_path, generation_s=5.0, sync=9.0, other=7.0)
+    found = prediction(schedule, [(tmp_path / "sync", tmp_path / "other")])
+    assert found["simulated_step_s"] == [pytest.approx(step_s)]
 
 
 def test_schedules_that_overlap_are_faster_than_sync_and_keep_their_bounds() -> None:
