@@ -1,0 +1,19 @@
+"""What each schedule has learned after as many rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.schedule_learning import SCHEDULES, learned
+from benchmarks.short_runs import ShortRuns
+
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def test_every_schedule_learns_to_add_as_sync_does(place: Path, forks: dict[str, str]) -> None:
+    """Means over three seeds, each from one warm start; the runs have a folder of their own beside the model's."""
+    rows = learned(ShortRuns(place, forks, "schedules"), [*SCHEDULES], seeds=(1, 2, 3))
+    assert [row["schedule"] for row in rows if not row["within"]] == [], rows
+    assert rows[0]["gained"], "else there was nothing to learn"
