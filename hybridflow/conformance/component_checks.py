@@ -12,7 +12,7 @@ import torch
 
 from hybridflow.batch.columns import row_numbers
 from hybridflow.conformance.discovery import Registered
-from hybridflow.conformance.environment_checks import try_environment
+from hybridflow.conformance.environment_checks import try_environment, try_tool
 from hybridflow.conformance.estimator_checks import try_advantage
 from hybridflow.conformance.expectations import (
     ExpectationError,
@@ -146,6 +146,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "task": try_task,
     "grader": try_grader,
     "environment": try_environment,
+    "tool": try_tool,
     "dispatch protocol": try_protocol,
     "role": try_role,
     "reward shaping": try_shaping,

@@ -10,6 +10,7 @@ from hybridflow.algorithms.schedule import schedules
 from hybridflow.dispatch import protocols
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.environments import environments
+from hybridflow.environments.tools import tools
 from hybridflow.losses.advantages import advantages
 from hybridflow.losses.aggregations import aggregations
 from hybridflow.losses.corrections import corrections
@@ -23,13 +24,14 @@ from hybridflow.losses.rollout_filters import rollout_filters
 from hybridflow.observe.sinks import metric_sinks
 from hybridflow.registry import Registry
 from hybridflow.roles import roles
+from hybridflow.scheduling.samplers import samplers
 from hybridflow.tasks import graders, tasks
 from hybridflow.workers import workers
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     tasks, graders, protocols, roles, workers, reward_shapings, advantages, rollout_filters, corrections, policy_losses,
     losses, aggregations, pair_losses, kl_estimators, kl_controllers, metric_sinks, schedules, training_engines,
-    generation_engines, algorithms, environments,
+    generation_engines, algorithms, environments, tools, samplers,
 )  # fmt: skip
 Registered = Mapping[str, Mapping[str, Any]]
 """By the kind of a registry, what is new in it, by name."""
@@ -59,5 +61,5 @@ def ours(component: object) -> bool:
     return str(getattr(component, "__module__", "")).partition(".")[0] == "hybridflow"
 
 
-IN_RUNS_ALONE = tuple(registry.kind for registry in (schedules, training_engines, generation_engines))
+IN_RUNS_ALONE = tuple(registry.kind for registry in (schedules, samplers, training_engines, generation_engines))
 """Kinds of components that nothing but a run tries."""

@@ -1,14 +1,16 @@
-"""Environments as functions: an answer for any turn, the same from the same seed, and an end."""
+"""Environments as functions: an answer for any turn, the same from the same seed, and an end; and tools."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from typing import Any
 
 from hybridflow.conformance.expectations import ExpectationError, describe_error, expect
 from hybridflow.conformance.task_checks import ANSWERS, RESPONSES
 from hybridflow.environments.environment import Action, Environment, Observation, Question, sound_observation
+from hybridflow.environments.tools import Tool
 from hybridflow.options import faults
 from hybridflow.tasks.grader_registry import options_shell
 
@@ -63,3 +65,17 @@ async def _play(kind: type[Environment], answer: str) -> list[Observation]:
 
 async def _result(given: Any) -> Any:
     return await given if inspect.isawaitable(given) else given
+
+
+def try_tool(kind: type[Tool]) -> None:
+    """Expect that a policy can be told of a tool, and that it takes the arguments that the policy is told of."""
+    expect(bool(kind.description), "it has no description, which is all that the policy is told of what it does")
+    try:
+        json.dumps(kind.spec("tool"))
+    except (TypeError, ValueError) as error:
+        raise ExpectationError(f"its parameters are no JSON schemas by name: {describe_error(error)}") from error
+    try:
+        inspect.signature(kind.__call__).bind(None, **dict.fromkeys(kind.parameters))
+    except TypeError as error:
+        named = ", ".join(kind.parameters)
+        raise ExpectationError(f"__call__ does not take its parameters ({named}): {error}") from error

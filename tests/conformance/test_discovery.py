@@ -23,5 +23,22 @@ def test_only_what_is_new_and_not_ours(find_in: FindIn) -> None:
     assert names(find_in(SOURCE)) == ["grader 'mine'", "policy loss 'half'"]
 
 
+def test_tools_and_samplers_are_found(find_in: FindIn) -> None:
+    source = """
+from hybridflow.environments.tools import Tool, tools
+from hybridflow.scheduling.samplers import Fifo, samplers
+
+@tools.register("reverse")
+class Reverse(Tool):
+    def __call__(self, text):
+        return text[::-1]
+
+@samplers.register("newest")
+class Newest(Fifo):
+    pass
+"""
+    assert names(find_in(source)) == ["tool 'reverse'", "sampler 'newest'"]
+
+
 def test_nothing(find_in: FindIn) -> None:
     assert names(find_in("import hybridflow.algorithms.ppo")) == []

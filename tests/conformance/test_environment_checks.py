@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import re
+from typing import ClassVar
 
 import pytest
 
-from hybridflow.conformance.environment_checks import try_environment
+from hybridflow.conformance.environment_checks import try_environment, try_tool
 from hybridflow.conformance.expectations import violations
 from hybridflow.environments import Action, Environment, Observation, Question
+from hybridflow.environments.tools import Calculator, Python, Tool
 
 
 class Sound(Environment):
@@ -74,3 +76,40 @@ def test_sound_ones_are(kind: type[Environment]) -> None:
 def test_a_mistake_is_told_in_a_line(kind: type[Environment], told: str) -> None:
     (line,) = violations(lambda: try_environment(kind))
     assert re.search(told, line) and "\n" not in line, line
+
+
+class Reverse(Tool):
+    description = "Turn a text round."
+    parameters: ClassVar = {"text": {"type": "string"}}
+
+    def __call__(self, text: str) -> str:  # type: ignore[override]
+        return text[::-1]
+
+
+class OtherName(Reverse):
+    parameters: ClassVar = {"word": {"type": "string"}}
+
+
+class Undescribed(Reverse):
+    description = ""
+
+
+class NoJson(Reverse):
+    parameters: ClassVar = {"text": {"type": str}}
+
+
+@pytest.mark.parametrize("kind", [Calculator, Python, Reverse])
+def test_sound_tools(kind: type[Tool]) -> None:
+    assert violations(lambda: try_tool(kind)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (OtherName, "__call__ does not take its parameters (word)"),
+        (Undescribed, "it has no description"),
+        (NoJson, "its parameters are no JSON schemas by name"),
+    ],
+)
+def test_a_mistake_in_a_tool_is_told(kind: type[Tool], told: str) -> None:
+    assert told in violations(lambda: try_tool(kind))[0]
