@@ -239,6 +239,9 @@ class RolloutConfig:
     kv_cache_gib: Annotated[float, Bounds(more_than=0, at_most=2**20)] = 1.0  # a replica's cache on a CPU
     gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs
+    # where rows go on with new weights (trainer.partial): keys and values that they have stay those of the older ones,
+    # which is faster; else they are computed again
+    keep_kv_cache: bool = False
     resharding: Resharding = Resharding.hybrid  # the method that brings weights from training's layout to generation's
     verify_refit: bool = True  # compare what generation computes with and what training gave, bit for bit
     # what becomes of finished rows when a process is lost before the others are: they are made again, or kept

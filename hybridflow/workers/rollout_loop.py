@@ -103,7 +103,7 @@ class RolloutLoop:
             return
         for number, tokens in self._session.written().items():
             self._rows[number].runs = self._rows[number].runs_with(before, tokens) if tokens else []
-        with self._session.renewing(keeps_cache=False):
+        with self._session.renewing(keeps_cache=self._context.config.rollout.keep_kv_cache):
             yield
 
     def close(self) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from benchmarks.fault_plugin import FAULT, MARK
 from tests.trainer import bound_zero
-from tests.trainer.conftest import APART, Launch, Ran
+from tests.trainer.conftest import APART, FAULTS, SIZES, SMALL, Launch, Ran
+from tests.trainer.processes import gone_within, start_marked, wait_until
 from tests.trainer.test_checkpoints import assert_alike
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -36,6 +39,15 @@ def test_async_with_a_bound_of_zero_leaves_the_bits_of_sync(apart: Ran, launch: 
     assert_alike(launch("train", "async_zero", *settings, "trainer.keep_last=3"), apart)
 
 
+def test_ppo_by_async_with_a_bound_of_zero_leaves_the_bits_of_sync(launch: Launch, warm: Ran) -> None:
+    """The critic learns alone for a step, so generation keeps weights that a sync would not change."""
+    settings = ("experiment=addition", "placement=rollout_pool", "algorithm.prompts_per_step=8", *SIZES)
+    settings = (*settings, "algorithm.critic_warmup_steps=1", "trainer.validate_every=2")
+    sync = launch("train", "apart_ppo", *settings)
+    zero = launch("train", "async_ppo", *settings, "trainer.schedule=async", "trainer.max_staleness=0")
+    assert_alike(zero, sync)
+
+
 def trained_prompts(ran: Ran) -> list[str]:
     """The prompts of all rows that were learned from, sorted."""
     return sorted(row[0] for rows in rows_by_step(ran).values() for row in rows)
@@ -59,6 +71,25 @@ def assert_paced(ran: Ran, prompts: list[str]) -> None:
     assert trained_prompts(ran) == prompts
     updates = ran.steps[-1]["actor/updates"]
     assert all(step["rollout/version_lag_max"] <= 2 * updates for step in ran.steps)
+
+
+def test_async_killed_and_resumed_and_its_ranks_lost_loses_nothing_and_doubles_nothing(
+    place: Path, launch: Launch, warm: Ran, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: dict[str, str]
+) -> None:
+    """The driver is killed in a step; then a rank that generates is, and one that learns."""
+    sync = launch("train", "six_steps", *APART, *LONG)
+    process, mark = start_marked(["train", *SMALL, "run.name=stale", *STALE, *LONG, FAULTS], place, **forks)
+    wait_until(process, (place / "runs/stale/checkpoints/step-000002").exists)
+    process.kill()
+    process.communicate(timeout=60)
+    gone_within(mark, 30.0)
+    monkeypatch.setenv(FAULT, "rollout.advance_rollouts:9:0:SIGKILL,actor.update_actor:3:0:SIGKILL")
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    resumed = launch("train", "stale", *STALE, *LONG, FAULTS)
+    assert "resuming from step " in resumed.output
+    assert_paced(resumed, trained_prompts(sync))
+    assert len(resumed.events("recovery")) == 2
+    assert max(step["rollout/version_lag_max"] for step in resumed.steps) > 0
 
 
 @pytest.mark.parametrize("parallel", ["tensor=2", "data"])

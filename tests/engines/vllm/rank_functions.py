@@ -147,14 +147,17 @@ def learn(folder: Path, batch: Batch) -> None:
     assert pair(folder).megatron.train(batch, loss).applied
 
 
-def renewed(folder: Path, parts: list[Ragged], before: int, version: int, learned: Batch | None) -> Batch:
+def renewed(
+    folder: Path, parts: list[Ragged], before: int, version: int, learned: Batch | None, keeps_cache: bool = False
+) -> Batch:
     """Rows of this rank's replica that are given weights of a version after so many steps of the engine.
 
     Args:
         learned: rows that training takes a step on meanwhile.
     """
     made = pair(folder)
-    loop = RolloutLoop(made.vllm, Context(Config(), LAYOUT, dist.get_rank(), "rollout"))
+    config = Config(rollout=RolloutConfig(keep_kv_cache=keeps_cache))
+    loop = RolloutLoop(made.vllm, Context(config, LAYOUT, dist.get_rank(), "rollout"))
     prompts = parts[dist.get_rank()]
     numbers = np.arange(len(prompts))
     rows = Batch(prompt_ids=prompts, stream_id=numbers, rollout_id=numbers)
@@ -164,6 +167,14 @@ def renewed(folder: Path, parts: list[Ragged], before: int, version: int, learne
         learn(folder, learned)
     with loop.renewing(version):
         made.refit(made.vllm, version)
+    if keeps_cache:
+        loop.take_up(
+            Batch(prompt_ids=prompts, stream_id=numbers + 100, rollout_id=numbers + 100), 0, {"max_response_tokens": 12}
+        )
+        requests = made.vllm._llm.llm_engine.engine_core.engine_core.scheduler.requests.values()
+        later = [request for request in requests if int(request.request_id.split("-")[0]) >= 100]
+        assert {request.cache_salt for request in later} == {"1"}, "they find nothing that older weights computed"
+        loop.stop([*range(100, 100 + len(prompts))])
     found.append(loop.go_on(100))
     loop.close()
     finished = concat(found)

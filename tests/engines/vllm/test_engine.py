@@ -168,8 +168,9 @@ def test_rows_under_way_go_on_with_other_weights_from_a_token_boundary(folder: P
     start: int = ranks2.run(rank_functions.version, folder)[0]
     refit(ranks2, folder)
 
-    def sampled(before: int, version: int, learned: Batch | None = None) -> Batch:
-        return join(ranks2.run(rank_functions.renewed, folder, parts, before, start + version, learned))
+    def sampled(before: int, version: int, learned: Batch | None = None, *, keeps_cache: bool = False) -> Batch:
+        asked = folder, parts, before, start + version, learned, keeps_cache
+        return join(ranks2.run(rank_functions.renewed, *asked))
 
     whole = sampled(100, 2)
     same = sampled(4, 3)
@@ -186,6 +187,14 @@ def test_rows_under_way_go_on_with_other_weights_from_a_token_boundary(folder: P
     apart_by = np.abs(scored - other.ragged("rollout_log_probs").values)
     newest = np.concatenate([np.arange(length) >= 4 for length in lengths])
     assert apart_by[newest].max() < 1e-5 and apart_by[~newest].mean() > 1e-4
+
+    kept = sampled(4, 5, whole, keeps_cache=True)
+    assert {version for version, _ in kept.ragged("weight_version").values.tolist()} == {start + 4, start + 5}
+    scored = ranks2.run(rank_functions.score, folder, kept)[0]
+    lengths = kept.lengths("response_ids").tolist()
+    newest = np.concatenate([np.arange(length) >= 4 for length in lengths])
+    apart_by = np.abs(scored - kept.ragged("rollout_log_probs").values)
+    assert apart_by[newest].max() > 1e-5, "keys and values are of the older weights"
 
 
 def test_more_prompts_than_a_step_of_the_engine_takes_wait_whole(folder: Path, ranks2: Ranks) -> None:
