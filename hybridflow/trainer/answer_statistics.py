@@ -28,6 +28,7 @@ class Answers:
         keys: what each answer comes to; equal ones are the same vote of a majority. Empty: nobody votes.
         sources: where each question is from; empty: they have no sources.
         unwritten: answers that the disk had no room for.
+        reused: answers that were in the journal (`rollout.recovery=durable`).
     """
 
     grades: np.ndarray
@@ -36,6 +37,7 @@ class Answers:
     keys: Sequence[str] = ()
     sources: Sequence[str] = ()
     unwritten: int = 0
+    reused: int = 0
 
     def __post_init__(self) -> None:
         assert self.samples >= 1 and len(self.grades) % self.samples == 0, (len(self.grades), self.samples)

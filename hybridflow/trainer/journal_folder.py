@@ -18,6 +18,8 @@ from hybridflow.observe.run_lock import PRIVATE
 from hybridflow.roles.builtin_roles import GeneratingRole
 from hybridflow.roles.rollout import TrainingActorRole
 
+REUSED = "rollout/reused_rows"  # taken from the journal
+
 
 class JournalFolder:
     """Journal of a run, as `rollout.recovery` has it; with `exact` there is none, and nothing here does anything.
@@ -78,7 +80,7 @@ class JournalFolder:
 
 def told(metrics: Mapping[str, float]) -> Iterator[str]:
     """Yield what a user should know of the rows of a step that were in the journal, or could not be put there."""
-    if reused := metrics.get("rollout/reused_rows"):
+    if reused := metrics.get(REUSED):
         yield f"from the journal, as they had been sampled: {counted(int(reused), 'row')}"
     if stale := metrics.get("rollout/stale_rows"):
         yield (

@@ -27,7 +27,7 @@ from hybridflow.trainer import checkpoint, nonfinite
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import Spent, WallClock, measured
-from hybridflow.trainer.journal_folder import JournalFolder, told
+from hybridflow.trainer.journal_folder import REUSED, JournalFolder, told
 from hybridflow.trainer.progress import Progress, without_advantages
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
@@ -307,6 +307,9 @@ def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs
     outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
     unwritten = sum(value for name, value in found.items() if name.endswith("unwritten_rows"))
     _tell_unwritten(unwritten, "answers", progress, outputs)
+    reused = sum(value for name, value in found.items() if name.endswith("reused_rows"))
+    for line in told({REUSED: reused}):
+        outputs.say(line)
     if metric := config.trainer.keep_best:
         progress.compare_best(metric, found)
 

@@ -19,6 +19,7 @@ from hybridflow.tasks.chosen_graders import accuracy_grader, asked
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
+from hybridflow.trainer.journal_folder import REUSED
 from hybridflow.workers.reward import UNWRITTEN
 
 
@@ -57,6 +58,7 @@ def validate(config: Config, running: Running, sets: Sequence[HeldOut], *, step:
             answers = graded_answers(config, running, one, step=step, folder=folder / one.name)
             found = statistics(answers)
             found |= {"unwritten_rows": answers.unwritten} if answers.unwritten else {}
+            found |= {"reused_rows": answers.reused} if answers.reused else {}
         measured |= {f"{one.name}/{name}" if one.name else name: value for name, value in found.items()}
     return measured
 
@@ -86,8 +88,9 @@ def graded_answers(config: Config, running: Running, held_out: HeldOut, *, step:
     if problem is not None:
         raise HybridFlowError(f"validation: {problem}")
     grades = _accuracy_grades(config, answers)
-    unwritten = int(metrics.get(UNWRITTEN, 0))
-    return Answers(grades, settings.validation_samples, config.reward.right_grade, list(keys), sources, unwritten)
+    right = config.reward.right_grade
+    counts = int(metrics.get(UNWRITTEN, 0)), int(metrics.get(REUSED, 0))
+    return Answers(grades, settings.validation_samples, right, list(keys), sources, *counts)
 
 
 def _accuracy_grades(config: Config, answers: BatchRef) -> np.ndarray:
