@@ -42,6 +42,9 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     _check_engines(config, checkpoint)
     differ = _differences(config, checkpoint)
     say(f"resuming from step {manifest.step}: {checkpoint}")
+    steps = config.trainer.steps
+    if manifest.step >= steps:
+        say(f"warning: nothing is left to learn, as trainer.steps = {steps}: for more, give more than {manifest.step}")
     for difference in differ.numbers:
         say(f"warning: {difference}")
     idle = _idle(config)

@@ -40,6 +40,15 @@ def test_auto_takes_the_newest_and_says_so(tmp_path: Path) -> None:
     assert chosen(own) == (own.at(10), [f"resuming from step 10: {own.at(10)}"])
 
 
+def test_a_run_that_has_its_steps_says_so(tmp_path: Path) -> None:
+    own = saved(tmp_path, 8)
+    assert chosen(own, "trainer.steps=9") == (own.at(8), [f"resuming from step 8: {own.at(8)}"])
+    assert [chosen(own, f"trainer.steps={steps}")[1][1:] for steps in (6, 8)] == [
+        [f"warning: nothing is left to learn, as trainer.steps = {steps}: for more, give more than 8"]
+        for steps in (6, 8)
+    ]
+
+
 def test_without_a_checkpoint_or_with_never_it_starts_afresh(tmp_path: Path) -> None:
     assert chosen(Checkpoints(tmp_path / "checkpoints")) == (None, [])
     assert chosen(saved(tmp_path, 5), "trainer.resume=never") == (None, [])
