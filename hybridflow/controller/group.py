@@ -13,11 +13,11 @@ from hybridflow.controller.call_record import CallRecord
 from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
-from hybridflow.controller.random_streams import with_streams
 from hybridflow.controller.streamed_rows import finished
 from hybridflow.controller.supervisor import Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols, with_columns
 from hybridflow.dispatch.annotations import by_reference
+from hybridflow.dispatch.random_streams import with_streams
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers

@@ -29,10 +29,10 @@ from hybridflow.observe.sinks import MetricSink, SinkContext
 from hybridflow.roles import Role
 
 OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in component_checks.CHECKS}
-# What keeps another promise on purpose: it needs an option, as these tasks do; it joins what stages give, not rows;
-# it tells a server.
+# What keeps another promise on purpose: it needs an option or a chat template, as these tasks do; it joins what stages
+# give, not rows; it tells a server.
 OTHERWISE = {("KL controller", "adaptive"), ("dispatch protocol", "3d_pp_only")}
-OTHERWISE |= {("task", name) for name in ("rows", "mixture", "openenv", "reasoning_gym", "verifiers")}
+OTHERWISE |= {("task", name) for name in ("addition_calls", "rows", "mixture", "openenv", "reasoning_gym", "verifiers")}
 OTHERWISE |= {("metric sink", name) for name in ("wandb", "mlflow", "trackio")}
 # Graders that need an option, a row's metadata, or answers of a kind of their own; each has tests of its own.
 OF_THEIR_OWN = ("code_tests", "http", "json_schema", "judge", "multiple_choice", "reasoning_gym", "regex")

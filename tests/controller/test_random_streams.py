@@ -10,8 +10,8 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.batch.joining import concat
 from hybridflow.controller import Supervisor, put
-from hybridflow.controller.random_streams import stream_ids, with_streams
 from hybridflow.dispatch import Call, methods, using
+from hybridflow.dispatch.random_streams import stream_ids, with_streams
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import ActorRole
 from hybridflow.roles.rollout import RolloutRole

@@ -19,7 +19,7 @@ PAGE = "docs/environments.md"
 
 
 def test_its_environment_plays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert write_files(PAGE, tmp_path) == ["my_environments.py"]
+    assert write_files(PAGE, tmp_path) == ["my_environments.py", "my_tools.py"]
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "guess" in set(environments), "before others are registered in their place"
     monkeypatch.setattr(environments, "_components", environments.registered)

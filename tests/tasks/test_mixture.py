@@ -106,7 +106,10 @@ def test_a_bad_row_names_its_source(digits: PreTrainedTokenizerFast, monkeypatch
         ({}, "sources: {} given; sources by name were expected"),
         ([SMALL], r"sources: \[.* given; sources by name were expected"),
         ({"a": "addition"}, "sources.a: 'addition' given; a task and its options were expected"),
-        ({"a": {"task": "adition"}}, "sources.a.task: 'adition' given; one of addition, addition_pairs, "),
+        (
+            {"a": {"task": "adition"}},
+            "sources.a.task: 'adition' given; one of addition, addition_calls, ",
+        ),
         ({"a": {"task": "mixture"}}, "sources.a.task: 'mixture' given; one of addition"),
         ({"a": {**SMALL, "max_opperand": 5}}, "sources.a.max_opperand: no such option; did you mean 'max_operand'?"),
         ({"a": {**SMALL, "max_operand": 5000}}, "sources.a.max_operand: 5000 given"),

@@ -101,8 +101,10 @@ class Generation:
     def background(self) -> Iterator[list[Call]]:
         before = len(self._calls)
         made: list[Call] = []
-        yield made
-        made += self._calls[before:]
+        try:
+            yield made
+        finally:
+            made += self._calls[before:]
 
     def wait_background(self) -> None:
         self.report()

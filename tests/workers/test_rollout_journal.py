@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.controller.random_streams import stream_ids
+from hybridflow.dispatch.random_streams import stream_ids
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.sampling import FinishedRow, Sampling, row_seeds
 from hybridflow.engines.weight_readings import WeightReadings

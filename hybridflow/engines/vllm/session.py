@@ -68,14 +68,14 @@ class VllmSession(Session):
 
     @contextmanager
     def renewing(self, *, keeps_cache: bool) -> Iterator[None]:
-        with self._held():
-            yield
         if keeps_cache:
             # Blocks that rows hold stay in vLLM's prefix cache; under another salt no later row finds them there.
             self._renewed += 1
             self._salt = str(self._renewed)
         elif not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not empty its cache: what it would generate may be of older weights")
+        with self._held():
+            yield
 
     @property
     def pending(self) -> bool:

@@ -16,7 +16,7 @@ from hybridflow.batch.joining import concat
 from hybridflow.batch.lineage import PLACE
 from hybridflow.config.schedule_settings import policy_of_settings
 from hybridflow.config.schema import TrainerConfig
-from hybridflow.controller.random_streams import STREAM, stream_ids
+from hybridflow.dispatch.random_streams import STREAM, stream_ids
 from hybridflow.scheduling import (
     Admit,
     Event,

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybridflow.batch import BatchRef
 from hybridflow.batch.lineage import PLACE
-from hybridflow.dispatch import Call
+from hybridflow.dispatch.protocol import Call
 
 STREAM = "stream_id"
 
