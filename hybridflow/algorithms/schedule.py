@@ -66,12 +66,14 @@ class Schedule(ABC):
         overlaps: it generates for a step while another learns; so generation needs a pool of its own, and the algorithm
             a `rollout` and a `learn`.
         paced: its rows are under way over the ends of steps, as a `SchedulePolicy` says.
+        in_parts: it calls the flow for each minibatch of a step; so each must be learned from as if it were alone.
         algorithm: whose steps it takes.
         steps: counts calls to their steps.
     """
 
     overlaps: ClassVar[bool] = False
     paced: ClassVar[bool] = False
+    in_parts: ClassVar[bool] = False
 
     def __init__(self, algorithm: Algorithm, steps: StepRecorder) -> None:
         self.algorithm = algorithm
@@ -126,7 +128,7 @@ def step_of(schedule: Schedule, context: StepContext) -> BatchRef:
     return rows
 
 
-MODULES = ("sync", "one_step_off", "paced_schedule")
+MODULES = ("sync", "one_step_off", "paced_schedule", "stream_schedule")
 schedules: Registry[type[Schedule]] = Registry(
     "schedule", *(f"hybridflow.trainer.schedules.{name}" for name in MODULES), of=Schedule
 )

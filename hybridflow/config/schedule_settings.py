@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridflow.config.schema import AlgorithmConfig, TrainerConfig
-from hybridflow.scheduling import SchedulePolicy, policy_of
+from hybridflow.scheduling import SCHEDULES, SchedulePolicy, policy_of
 
 
 def changes(trainer: TrainerConfig) -> dict[str, object]:
@@ -23,5 +23,12 @@ def policy_of_settings(name: str, algorithm: AlgorithmConfig, trainer: TrainerCo
 
     Raises KeyError for another name, ValueError for settings that do not go together.
     """
-    samples = algorithm.samples_per_prompt
-    return policy_of(name, algorithm.prompts_per_step, samples_per_prompt=samples, **changes(trainer))
+    given = changes(trainer)
+    if learns_in_parts(name):
+        given["minibatches"] = algorithm.minibatches
+    return policy_of(name, algorithm.prompts_per_step, samples_per_prompt=algorithm.samples_per_prompt, **given)
+
+
+def learns_in_parts(name: str) -> bool:
+    """Tell whether a schedule is one of ours that learns from a minibatch before a step's others have finished."""
+    return "minibatches" in SCHEDULES.get(name, {})

@@ -170,7 +170,7 @@ class TrainerConfig:
     # of the schedule async with max_staleness 0: prompts beyond a step's that it samples, which ends with the first
     spare_prompts: NotNegativeInt = 0
     stopped: Stopped = Stopped.next_step  # of spare_prompts: what becomes of those that a step ends without
-    sampler: str = ""  # of the schedule async: which finished prompts a step learns from, by name; "": as it has it
+    sampler: str = ""  # of async and stream: which finished prompts a step learns from, by name; "": as it has it
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones
     validation_samples: Count = 1  # answers to each of them

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hybridflow.batch.turn_rows import TURN_INDEX
 from hybridflow.bounds import Level, Positive
+from hybridflow.losses.independence import independent
 from hybridflow.losses.options import with_options
 from hybridflow.losses.segments import discounted, group_sums, last_tokens, refuse_other_sizes, row_sums, to_tokens
 from hybridflow.losses.turns import Turns
@@ -137,6 +138,7 @@ def gae(
 
 
 @advantages.register("grpo")
+@independent
 @needing("group_id", optional=(TURN_INDEX,))
 @torch.no_grad()
 def grpo(

@@ -19,11 +19,13 @@ from hybridflow.losses.advantages import (
     turns_as_rows,
     whitened,
 )
+from hybridflow.losses.independence import independent
 from hybridflow.losses.segments import discounted, row_sums, to_tokens
 from hybridflow.losses.turns import Turns
 
 
 @advantages.register("rloo")
+@independent
 @needing("group_id", optional=(TURN_INDEX,))
 @torch.no_grad()
 def rloo(inputs: AdvantageInputs, *, per_turn: bool = False) -> tuple[Tensor, Tensor]:
@@ -83,6 +85,7 @@ def gdpo(inputs: AdvantageInputs, *, eps: Positive = 1e-6) -> tuple[Tensor, Tens
 
 
 @advantages.register("remax")
+@independent
 @needing("baseline_rewards")
 @torch.no_grad()
 def remax(inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:

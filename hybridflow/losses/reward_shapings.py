@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hybridflow.bounds import Bounds, NotNegative, Positive, Share
 from hybridflow.config.schema import AlgorithmConfig
+from hybridflow.losses.independence import independent
 from hybridflow.losses.options import with_options
 from hybridflow.registry import Registry
 
@@ -77,12 +78,14 @@ def shape(
 
 
 @reward_shapings.register("none")
+@independent
 def none(inputs: ShapingInputs) -> Tensor:
     """Return the rewards unchanged."""
     return inputs.rewards
 
 
 @reward_shapings.register("overlong")
+@independent
 def overlong(inputs: ShapingInputs, *, buffer: Share = 0.2, penalty: NotNegative = 1.0) -> Tensor:
     """Subtract a penalty that grows over the last tokens before the limit: 0 up to L - c, 1 at L.
 
@@ -102,6 +105,7 @@ def overlong(inputs: ShapingInputs, *, buffer: Share = 0.2, penalty: NotNegative
 
 
 @reward_shapings.register("sigmoid")
+@independent
 def sigmoid(inputs: ShapingInputs, *, reference: Score = 0.0) -> Tensor:
     """Squash by σ(reward - `reference`): between 0 and 1, so a policy gains little by what a reward model likes too
     much.
@@ -114,6 +118,7 @@ def sigmoid(inputs: ShapingInputs, *, reference: Score = 0.0) -> Tensor:
 
 
 @reward_shapings.register("missing_eos")
+@independent
 def missing_eos(inputs: ShapingInputs, *, penalty: NotNegative = 1.0) -> Tensor:
     """Subtract a penalty from responses that the model did not end itself: cut at the limit, or by a stop string.
 
@@ -123,6 +128,7 @@ def missing_eos(inputs: ShapingInputs, *, penalty: NotNegative = 1.0) -> Tensor:
 
 
 @reward_shapings.register("truncated")
+@independent
 def truncated(inputs: ShapingInputs, *, penalty: NotNegative = 0.0, value: Score | None = None) -> Tensor:
     """Give responses that were cut at the limit a `value` in place of their reward, or take a `penalty` off it.
 
@@ -136,6 +142,7 @@ def truncated(inputs: ShapingInputs, *, penalty: NotNegative = 0.0, value: Score
 
 
 @reward_shapings.register("clip")
+@independent
 def clip(inputs: ShapingInputs, *, low: Score = -10.0, high: Score = 10.0) -> Tensor:
     """Hold rewards between two values.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hybridflow.config import recipes, schedule_settings
 from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
+from hybridflow.preflight import part_checks
 from hybridflow.scheduling import SCHEDULES
 
 if TYPE_CHECKING:
@@ -25,6 +26,16 @@ def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _plans(config, algorithm)
     yield from _schedule(config, algorithm)
     yield from _pacing(config)
+    yield from _parts(config, algorithm)
+
+
+def _parts(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Report what a schedule that learns from each minibatch by itself cannot take apart."""
+    from hybridflow.algorithms.schedule import schedules
+
+    name = config.trainer.schedule
+    if name in schedules and schedules.get(name).in_parts:
+        yield from part_checks.problems(config, algorithm)
 
 
 def _schedule(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse_other_tokens, row_lags
+from hybridflow.config.schedule_settings import learns_in_parts
 from hybridflow.engines.base import TrainingEngine
 from hybridflow.engines.outputs import LossShare
 from hybridflow.engines.sampling import FinishedRow
@@ -125,6 +126,8 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         newest = cooled[np.repeat(lags == 0, learned.lengths)]
         refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.engine.global_sums)
         metrics.mean("actor/entropy", learned.pick(scores["entropy"]).sum(), tokens)
+        if learns_in_parts(self.context.config.trainer.schedule):
+            log_probs = as_sampled(log_probs, rollout.ragged("rollout_log_probs"), lags > 0)
         return Batch(old_log_probs=log_probs)
 
     def update_policy(self, rows: Batch, loss: str, **options: Any) -> None:
@@ -149,6 +152,16 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         self.release_generation()
         self.version = state["weight_version"]
         self.shaping_states.update(state.get("reward_shapings", {}))
+
+
+def as_sampled(scored: Ragged, sampled: Ragged, older: np.ndarray) -> Ragged:
+    """Return log-probs by the weights that a step began with: of rows that `older` ones sampled, generation's.
+
+    A step that is learned from in parts has learned from some rows before others are scored; the policy that those are
+    compared with is nevertheless the one that the step began with.
+    """
+    values = np.where(np.repeat(older, scored.lengths), sampled.values, scored.values)
+    return Ragged(values.astype(scored.values.dtype), scored.offsets)
 
 
 @workers.register("frozen_actor")

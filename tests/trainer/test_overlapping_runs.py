@@ -119,3 +119,27 @@ def test_one_step_off_learns_from_the_prompts_of_sync_also_where_it_was_resumed(
     assert lags[0] == 0 and lags[1] > 0, "the weights that sampled the second step's rows had learned from nothing"
     assert lags[2] == 0, "what was begun ahead of a resume is generated anew, with the newest weights"
     assert [step["rollout/rows"] for step in ran.steps] == [step["rollout/rows"] for step in apart.steps]
+
+
+def test_stream_samples_the_rows_of_a_step_with_its_first_weights(apart: Ran, launch: Launch) -> None:
+    """Its prompts are sync's, and so are its first step's rows; later steps have learned from other minibatches."""
+    ran = launch("train", "stream", *APART, "trainer.schedule=stream", "algorithm.minibatches=4")
+    assert ran.status == 0, ran.output
+    stream, sync = rows_by_step(ran), rows_by_step(apart)
+    assert stream[0] == sync[0]
+    prompts = [{step: [row[0] for row in rows] for step, rows in found.items()} for found in (stream, sync)]
+    assert prompts[0] == prompts[1] and len(prompts[0]) == 3
+    assert [step["actor/updates"] for step in ran.steps] == [4.0] * 3
+    assert [step["rollout/version_lag_max"] for step in ran.steps] == [3.0] * 3
+    for name in ("rollout/rows", "rollout/kept_rows"):
+        assert [step[name] for step in ran.steps] == [step[name] for step in apart.steps]
+    files = (ran.folder / "rollouts").glob("rank*.jsonl")
+    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert {(row["step"], row["weight_version"]) for row in rows} == {(0, 0), (1, 4), (2, 8)}
+
+
+def test_stream_of_one_minibatch_leaves_the_bits_of_sync(launch: Launch, warm: Ran) -> None:
+    """The rows of its only part are those of the step, scored before anything has been learned."""
+    settings = (*APART, "algorithm.minibatches=1", "trainer.steps=2", "trainer.save_every=2")
+    sync = launch("train", "sync_whole", *settings)
+    assert_alike(launch("train", "stream_whole", *settings, "trainer.schedule=stream"), sync)

@@ -24,7 +24,7 @@ from hybridflow.preflight import load
 from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
-from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule
+from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule, PacedSchedule
 
 PROMPTS, SAMPLES = 3, 2
 
@@ -159,10 +159,16 @@ def drawn(number: int) -> BatchRef:
 
 
 def taken(
-    algorithm: Any, generation: Generation, policy: SchedulePolicy, progress: Progress, steps: int, until: int
+    algorithm: Any,
+    generation: Generation,
+    policy: SchedulePolicy,
+    progress: Progress,
+    steps: int,
+    until: int,
+    cls: type[PacedSchedule] = AsyncSchedule,
 ) -> None:
     """Take steps as a run does, up to `until`; what is left then is the progress."""
-    schedule = AsyncSchedule(algorithm, generation, policy)
+    schedule = cls(algorithm, generation, policy)
     schedule.restore(json.loads(json.dumps(progress.schedule)))
     draws = PromptDraws(drawn, progress, steps)
     while progress.steps < until:

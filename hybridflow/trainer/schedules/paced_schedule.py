@@ -77,6 +77,10 @@ class PacedSchedule(Schedule):
         return cls(algorithm, steps, policy_of_settings(cls.policy_name, algorithm.config, settings))
 
     def take_step(self, context: StepContext) -> BatchRef:
+        self._begin_step(context)
+        return self._learn(self._next_taken())
+
+    def _begin_step(self, context: StepContext) -> None:
         self._context = context
         self.steps.begin_step(context.step_index)
         self.algorithm.begin_step(context)
@@ -87,13 +91,16 @@ class PacedSchedule(Schedule):
         else:
             self._tell(Learned())  # of the step before; what follows, such as a sync, is counted as this one's
         self._rollouts.advance()
+
+    def _next_taken(self) -> Take:
+        """Wait until the scheduler gives prompts to the learner."""
         while self._taken is None:
             assert self._rollouts.calls, f"nothing is under way, and the learner waits: {self._waits_for()}"
             self.steps.wait_background()
             self._tell_all()
             self._rollouts.advance()
         taken, self._taken = self._taken, None
-        return self._learn(taken)
+        return taken
 
     def finish_step(self) -> dict[str, float]:
         metrics = super().finish_step()
