@@ -31,6 +31,9 @@ def _whole_step_settings(config: Config) -> Iterator[str]:
         yield f"algorithm.epochs: {own.epochs} passes over all rows of a step"
     if own.rollout_filter.name != "none":
         yield f"algorithm.rollout_filter.name: {own.rollout_filter.name} chooses among all rows of a step"
+    if own.minibatches > 1 and (config.rollout.top_p < 1 or config.rollout.top_k > 0):
+        # What later minibatches are compared with is what sampled them: of the tokens that were not cut off.
+        yield "rollout.top_p, rollout.top_k: the log-probs that rows are sampled with are of a part of the tokens"
 
 
 def _whole_batch_parts(config: Config) -> Iterator[str]:
