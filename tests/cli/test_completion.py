@@ -73,7 +73,7 @@ def test_names_of_registered_parts(complete, tmp_path, monkeypatch):
         f"algorithm.advantage.name={name}" for name in ("reinforce_plus_plus", "reinforce_plus_plus_baseline", "remax")
     ]
     assert complete("hybridflow train reward.grader=last") == ["reward.grader=last_number"]
-    assert complete("hybridflow train trainer.schedule=s") == ["trainer.schedule=sync"]
+    assert complete("hybridflow train trainer.schedule=sy") == ["trainer.schedule=sync"]
     workers.get("graded_model")  # which settings do not name
     assert complete("hybridflow train reward.worker=") == ["reward.worker=reward", "reward.worker=model"]
     assert complete("hybridflow train algorithm.rollout_filter.name=n") == ["algorithm.rollout_filter.name=none"]
