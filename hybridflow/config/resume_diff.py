@@ -27,7 +27,10 @@ FREE = (
     "algorithm.recipe",
     "algorithm.paper",
 )
-NOT_FREE = ("trainer.schedule",)  # how old the weights are that rows are sampled from
+# How old the weights are that rows are sampled from, and which rows a step learns from.
+NOT_FREE = tuple(
+    f"trainer.{name}" for name in ("schedule", "max_staleness", "partial", "sampler", "spare_prompts", "stopped")
+)
 # How the work is cut: numbers change by their rounding only.
 SHARDING = (
     "*.parallel.*",

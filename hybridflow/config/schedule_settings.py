@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridflow.config.schema import AlgorithmConfig, TrainerConfig
-from hybridflow.scheduling import SCHEDULES, SchedulePolicy, policy_of
+from hybridflow.scheduling import SCHEDULES, SchedulePolicy, Stopped, policy_of
 
 
 def changes(trainer: TrainerConfig) -> dict[str, object]:
@@ -13,7 +13,7 @@ def changes(trainer: TrainerConfig) -> dict[str, object]:
         "partial": trainer.partial,
         "sampler": trainer.sampler or None,
         "spare_prompts": trainer.spare_prompts or None,
-        "stopped": trainer.stopped if trainer.spare_prompts else None,
+        "stopped": trainer.stopped if trainer.spare_prompts or trainer.stopped is not Stopped.next_step else None,
     }
     return {name: value for name, value in given.items() if value is not None}
 

@@ -10,7 +10,7 @@ from hybridflow.config import recipes, schedule_settings
 from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
 from hybridflow.preflight import part_checks
-from hybridflow.scheduling import SCHEDULES
+from hybridflow.scheduling import SCHEDULES, Stopped
 
 if TYPE_CHECKING:
     from hybridflow.algorithms import Algorithm
@@ -71,10 +71,19 @@ def _pacing(config: Config) -> Iterator[str]:
     name = trainer.schedule
     if name not in schedules:
         return
-    if not schedules.get(name).paced:
+    paced = schedules.get(name).paced
+    partial = SCHEDULES.get(name, {}).get("partial", False) if trainer.partial is None else trainer.partial
+    if config.rollout.keep_kv_cache and not (paced and partial):
+        yield (
+            f"rollout.keep_kv_cache: true given, and no rows go on with new weights with trainer.schedule={name}, "
+            f"trainer.partial={str(partial).lower()}; leave it out"
+        )
+    if not paced:
         for key, value in schedule_settings.changes(trainer).items():
             yield f"trainer.{key}: {value} given, which trainer.schedule={name} does not heed; leave it out"
         return
+    if trainer.stopped is not Stopped.next_step and not trainer.spare_prompts:
+        yield f"trainer.stopped: {trainer.stopped} given, and no trainer.spare_prompts that a step ends without"
     if trainer.sampler and trainer.sampler not in samplers:
         yield f"trainer.sampler: {samplers.unknown(trainer.sampler)}"
     if name in SCHEDULES:
@@ -88,7 +97,6 @@ def _pacing(config: Config) -> Iterator[str]:
             f"(environment.name = {config.environment.name}) are not yet; take sync or one_step_off"
         )
     engine = config.rollout.engine
-    partial = SCHEDULES.get(name, {}).get("partial", False) if trainer.partial is None else trainer.partial
     if partial and engine in generation_engines and not generation_engines.get(engine).renews:
         yield (
             f"trainer.partial: rows under way go on with new weights, which those of rollout.engine = {engine} cannot; "

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from hybridflow.errors import HybridFlowError, shown
 from hybridflow.tasks.endpoint import is_address
@@ -112,15 +114,19 @@ class Session:
 
         if self._connection is None:
             token = os.environ.get(self._token_env, "") if self._token_env else ""
-            connecting = connect(
-                f"ws{self._url.removeprefix('http')}/ws",
-                additional_headers={"Authorization": f"Bearer {token}"} if token else None,
-                open_timeout=self._timeout_s,
-                close_timeout=1.0,
-                max_size=LARGEST,
-                ping_interval=None,  # an environment may think for longer than a ping would wait
-                proxy=None,
-            )
+            try:
+                connecting = connect(
+                    f"ws{self._url.removeprefix('http')}/ws",
+                    sock=_connected_socket(self._url, self._timeout_s),
+                    additional_headers={"Authorization": f"Bearer {token}"} if token else None,
+                    open_timeout=self._timeout_s,
+                    close_timeout=1.0,
+                    max_size=LARGEST,
+                    ping_interval=None,  # an environment may think for longer than a ping would wait
+                    proxy=None,
+                )
+            except ValueError as error:  # a redirect, over a socket that is ours
+                raise ServerError(f"{self._url}: {error}") from error
             self._connection = self._open.enter_context(connecting)
         return self._connection
 
@@ -144,6 +150,14 @@ class Session:
         if not isinstance(observation, Mapping) or not isinstance(reward, float | int | None):
             raise ServerError(f"{self._url}: {shown(data)} was answered; an observation and a reward were expected")
         return Reply(observation, float(reward or 0.0), bool(done))
+
+
+def _connected_socket(url: str, timeout_s: float) -> socket.socket:
+    """Connect to the address itself. Websockets would else follow redirects to others."""
+    parts = urlsplit(url)
+    made = socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), timeout_s)
+    made.settimeout(None)
+    return made
 
 
 def said(observation: Mapping[str, Any], field: str) -> str:

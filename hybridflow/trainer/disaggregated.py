@@ -42,6 +42,7 @@ class DisaggregatedActor:
 
     def connect(self, meeting: str) -> None:
         """Make the two pools meet. Raises RoleError if they cannot, or if their plan cannot be made."""
+        self.row_source = None  # after a failure nobody reports on the calls that it waits for
         layouts = self._actor.layout, self.rollout_group.layout
         for call in [group.connect(meeting, *layouts) for group in (self._actor, self.rollout_group)]:
             call.get()

@@ -72,6 +72,24 @@ def test_another_schedule_changes_the_numbers() -> None:
     assert changes(before, resolved_yaml(now), now).numbers == ["trainer.schedule: other in the checkpoint, sync now"]
 
 
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("max_staleness: null", "max_staleness: 2"),
+        ("partial: null", "partial: false"),
+        ("sampler: ''", "sampler: fifo"),
+        ("spare_prompts: 0", "spare_prompts: 3"),
+        ("stopped: next_step", "stopped: drop"),
+    ],
+)
+def test_another_policy_of_the_schedule_changes_the_numbers(line: str, given: str) -> None:
+    now = load("train", ADDITION)
+    text = resolved_yaml(now)
+    assert text.count(f"  {line}\n") == 1
+    (told,) = changes(text.replace(f"  {line}\n", f"  {given}\n"), text, now).numbers
+    assert told.startswith(f"trainer.{line.partition(':')[0]}: ")
+
+
 def test_a_key_that_only_one_has_is_told() -> None:
     config = replace(Config())
     assert changes("a: 1\n", "{}", config).numbers == ["a: 1 in the checkpoint, nothing now"]

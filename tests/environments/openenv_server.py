@@ -38,6 +38,10 @@ def protocol() -> None:
 
     def process(connection: Any, request: Any) -> Any:
         token = os.environ.get("WANTED_TOKEN")
+        if elsewhere := os.environ.get("REDIRECTED_TO"):
+            moved = connection.respond(HTTPStatus.FOUND, "elsewhere\n")
+            moved.headers["Location"] = f"{elsewhere}/ws"
+            return moved
         if request.path != "/ws" or (token and request.headers.get("Authorization") != f"Bearer {token}"):
             return connection.respond(HTTPStatus.FORBIDDEN, "no\n")
         return None

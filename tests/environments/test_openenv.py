@@ -170,6 +170,15 @@ def test_a_server_may_want_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
             played(address, "7")
 
 
+def test_a_server_sends_nobody_elsewhere() -> None:
+    with (
+        server() as other,
+        server(REDIRECTED_TO=other.replace("http", "ws")) as address,
+        pytest.raises(ServerError, match=f"{address}: .*(redirect|HTTP 302)"),
+    ):
+        played(address, "7")
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -259,6 +259,19 @@ def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
     schedule.take_step(draws.context(1))
 
 
+@pytest.mark.parametrize("stopped", list(Stopped))
+def test_rows_that_over_sampling_stops_are_gone_before_a_call_that_is_no_step_s(stopped: Stopped) -> None:
+    policy = policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=stopped)
+    generation = Generation(0)
+    algorithm = learner(generation, policy)
+    schedule = AsyncSchedule(algorithm, generation, policy)
+    draws = PromptDraws(drawn, Progress(), 4)
+    schedule.take_step(draws.context(0))
+    schedule.finish_step()
+    assert schedule.sampled(drawn(0), {}) is None, "generation is called as ever"
+    assert generation.stopped and not generation._under_way, "an engine with rows of a session takes no others"
+
+
 def test_prompts_that_over_sampling_drops_are_replaced_by_others() -> None:
     policy = policy_of(
         "async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=Stopped.drop
@@ -283,6 +296,7 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
         ("trainer.schedule=sync", "trainer.max_staleness: 1 given, which trainer.schedule=sync does not heed"),
         ("trainer.sampler=fif", "no sampler is named 'fif'; did you mean 'fifo'"),
         ("trainer.spare_prompts=3", "spare_prompts = 3 ends a step early, which max_staleness = 1"),
+        ("trainer.stopped=drop", "trainer.stopped: drop given, and no trainer.spare_prompts"),
         ("environment.name=guess", "samples rows over several calls, which conversations"),
     ],
 )
@@ -290,3 +304,12 @@ def test_what_async_does_not_do_is_refused_before_the_start(override: str, told:
     pool = ("placement=rollout_pool", "algorithm=grpo", "trainer.schedule=async", "trainer.max_staleness=1")
     with pytest.raises(ConfigError, match=told):
         load("train", ["experiment=addition", *pool, override])
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("placement=rollout_pool", "trainer.schedule=async", "trainer.partial=false")]
+)
+def test_a_cache_that_no_rows_keep_is_refused_before_the_start(settings: tuple[str, ...]) -> None:
+    overrides = ["experiment=addition", "algorithm=grpo", *settings, "rollout.keep_kv_cache=true"]
+    with pytest.raises(ConfigError, match=r"rollout.keep_kv_cache: true given, and no rows go on with new weights"):
+        load("train", overrides)

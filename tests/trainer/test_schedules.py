@@ -186,6 +186,34 @@ def test_calls_that_sample_sync_weights_unless_a_schedule_has(monkeypatch: pytes
     assert calls[2:] == ["report_version", "report_version", "send_weights", "receive_weights", "generate_sequences"]
 
 
+class Met(Side):
+    """One whose calls can be waited for."""
+
+    def connect(self, *_: object) -> Met:
+        return self
+
+    def get(self) -> None:
+        return None
+
+
+def test_pools_that_meet_again_have_nothing_under_way_of_the_schedule_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a failure, validation may generate before the first step: what the old schedule waits for never comes."""
+
+    class Lost:
+        def sampled(self, *_: object) -> None:
+            raise AssertionError("it waits for calls that nobody will report on")
+
+        rest = sampled
+
+    calls: list[str] = []
+    monkeypatch.setattr(disaggregated, "put", lambda rows: rows)
+    actor = disaggregated.DisaggregatedActor(Met(calls), Met(calls))
+    actor.row_source = Lost()
+    actor.connect("a meeting")
+    actor.generate_sequences(BatchRef.from_local(Batch(n=np.arange(3))))
+    assert calls[-1] == "generate_sequences"
+
+
 def test_with_a_staleness_of_zero_the_order_is_that_of_sync() -> None:
     own = [call for call in taken(InTwo, bound_zero.NAME, steps=2) if not call.startswith(("wait", "enter", "[", "]"))]
     first = ["begin 0", "sync", "prompts", "rollout 0", "learn 0", "finish"]

@@ -69,8 +69,8 @@ class LiveRollouts:
 
     @property
     def under_way(self) -> int:
-        """Return how many rows the ranks have."""
-        return len(self._under_way)
+        """Return how many rows the ranks have, also those that they have not been told to stop."""
+        return len(self._under_way) + len(self._stopped)
 
     @property
     def calls(self) -> int:
@@ -104,7 +104,7 @@ class LiveRollouts:
 
     def advance(self) -> None:
         """Make the next calls, if there is anything for the ranks to do."""
-        while len(self._calls) < CALLS_AHEAD and (self._under_way or (self._ordered and not self.holds)):
+        while len(self._calls) < CALLS_AHEAD and (self.under_way or (self._ordered and not self.holds)):
             self._call()
 
     def has(self, number: int) -> bool:

@@ -70,7 +70,6 @@ class PacedSchedule(Schedule):
         self._answers: dict[tuple[int, int], int] = {}  # rows that the step learns from, by (place of prompt, copy)
         self._learning = False
         self._in_flow = False
-        self._learned: BatchRef | None = None
 
     @classmethod
     def of_settings(cls, algorithm: Algorithm, steps: StepRecorder, settings: TrainerConfig) -> Self:
