@@ -250,10 +250,7 @@ class Supervisor(Renamed):
         self._raise_again()
         waiting = list(self._under_way)
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0.05) if waiting else ([], [])
-        for pending in ready:
-            self._take_in(pending, self._outcome(pending))
-        self._check_health()
-        self._background.go_on()
+        self._take_in_all(ready)
 
     def _check_health(self) -> None:
         """Raise RoleError if a rank will not report. What has come is taken in before: this process' time is no rank's.
@@ -285,6 +282,10 @@ class Supervisor(Renamed):
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=0) if asked else ([], [])
         if asked and not ready:
             ready, _ = ray.wait(asked, timeout=LOOK_UP_S)
+        self._take_in_all(ready)
+
+    def _take_in_all(self, ready: Iterable[Any]) -> None:
+        """Take in reports that have come, and do what is done whenever some have."""
         for pending in ready:
             self._take_in(pending, self._outcome(pending))
         self._check_health()

@@ -35,8 +35,7 @@ class VllmSession(Session):
         self._stop_ids = stop_ids
         self._wanted = wanted
         self._held = held
-        self._salt: str | None = None
-        self._renewed = 0
+        self._renewed = 0  # how often, with the cache kept
         self._names: dict[int, str] = {}
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -48,10 +47,9 @@ class VllmSession(Session):
         """Take up rows, by their numbers, with vLLM's parameters of each."""
         from vllm.inputs import tokens_input
 
+        salt = str(self._renewed) if self._renewed else None
         for (row, prompt), one in zip(rows, wanted, strict=True):
-            self._names[row] = self._engine.add_request(
-                str(row), tokens_input(prompt.tolist(), cache_salt=self._salt), one
-            )
+            self._names[row] = self._engine.add_request(str(row), tokens_input(prompt.tolist(), cache_salt=salt), one)
 
     def advance(self) -> list[FinishedRow]:
         rows = [finished_row(one, self._stop_ids) for one in self._engine.step()]
@@ -71,7 +69,6 @@ class VllmSession(Session):
         if keeps_cache:
             # Blocks that rows hold stay in vLLM's prefix cache; under another salt no later row finds them there.
             self._renewed += 1
-            self._salt = str(self._renewed)
         elif not self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not empty its cache: what it would generate may be of older weights")
         with self._held():
