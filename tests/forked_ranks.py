@@ -55,7 +55,8 @@ def fork_server() -> Iterator[dict[str, str]]:
         descriptor = listening.fileno()
         command = [sys.executable, "-m", "tests.forked_ranks", str(descriptor)]
         root = Path(__file__).parents[1]
-        server = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, pass_fds=[descriptor])
+        own = {**os.environ, "TMPDIR": folder}  # what it imports makes temporary files, and it is killed
+        server = subprocess.Popen(command, cwd=root, env=own, stdin=subprocess.PIPE, pass_fds=[descriptor])
         listening.close()
         try:
             yield {"RAY_RUNTIME_ENV_HOOK": "tests.forked_ranks.forked", SOCKET: f"{folder}/socket"}
@@ -133,6 +134,7 @@ def run(arguments: list[str], environment: dict[str, str], folder: str, outputs:
         os.dup2(descriptor, number)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # found anew, in this environment
     os.chdir(folder)
     del sys.modules["ray"]
     end(status_of(arguments, folder))

@@ -142,8 +142,9 @@ def _serve(rank: int, world: int, store: str, pipe: Connection, own: dict[str, s
     os.environ.update(
         own,
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), OMP_NUM_THREADS="1",
-        MASTER_ADDR=host_address.LOOPBACK, **host_address.ONE_MACHINE,
+        MASTER_ADDR=host_address.LOOPBACK, TMPDIR=str(Path(store).parent), **host_address.ONE_MACHINE,
     )  # fmt: skip
+    tempfile.tempdir = None  # found anew: ranks are killed, and their temporary files go with the folder
     import torch
     import torch.distributed as dist
 

@@ -8,6 +8,7 @@ from pathlib import Path
 LONGEST = 107  # bytes of a socket's path, without the zero that ends it (unix(7))
 PREFIX = "hf-ray-"  # of the private folder in it; eight more characters are drawn at random
 OF_RAY = "r"  # in that; Ray opens it to all, so its own folder must not be
+OF_RANKS = "t"  # beside it: for temporary files
 # The longest path below it in Ray 2.60.
 SOCKET = f"/{PREFIX}01234567/{OF_RAY}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gc
+import getpass
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -40,7 +40,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 KNOCK_TIMEOUT_S = 5.0
-REMOVED_WITHIN_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +68,7 @@ def cluster(
     options: dict[str, Any] = (
         {"num_cpus": slots, "_node_ip_address": host_address.LOOPBACK, "include_dashboard": False} if local else {}
     )
+    session: Path | None = None
     with interrupt.heeded(), ExitStack() as stack:
         with _explained(address), search_path.process_setup() as setup:
             if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
@@ -84,7 +84,9 @@ def cluster(
                 raise ConfigError(problem)
             else:
                 options |= {"object_store_memory": store_bytes} if store_bytes else {}
-                options["_temp_dir"] = str(stack.enter_context(_session_folder()))
+                session = stack.enter_context(_session_folder())
+                options["_temp_dir"] = str(session / temporary_folder.OF_RAY)
+                environment |= _temporary_files(session)
             with (
                 _on_loopback(local),
                 _without_idle_processes(local),
@@ -99,7 +101,7 @@ def cluster(
                     **options,
                 )
         try:
-            with ray_services.watched():
+            with ray_services.watched(session):
                 yield
         finally:
             gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
@@ -108,14 +110,28 @@ def cluster(
 
 @contextmanager
 def _session_folder() -> Iterator[Path]:
-    """Make a folder for Ray's sessions, in one that nobody else can look into; Ray opens its own to all."""
+    """Make a folder for Ray's session, that nobody else can look into; Ray opens its own, which is in it, to all."""
     folder = meeting_folder.make(temporary_folder.PREFIX, temporary_folder.place())
     try:
-        yield folder / temporary_folder.OF_RAY
+        yield folder
     finally:
-        end = monotonic() + REMOVED_WITHIN_S  # processes that are about to end may still make a file
-        while folder.exists() and monotonic() < end:
-            shutil.rmtree(folder, ignore_errors=True)
+        meeting_folder.remove(folder)
+
+
+def _temporary_files(session: Path) -> dict[str, str]:
+    """Return the environment in which temporary files of ranks are in the session's folder, and so go with it.
+
+    Libraries remove theirs (vLLM its sockets, wandb two folders a process) when a process ends by itself; ranks are
+    killed. What torch has compiled is worth keeping, and stays where it would be.
+    """
+    own = session / temporary_folder.OF_RANKS
+    own.mkdir()
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # of a user without a name, as containers have them
+        user = f"uid_{os.getuid()}"
+    return {"TMPDIR": str(own), name: os.environ.get(name) or f"{tempfile.gettempdir()}/torchinductor_{user}"}
 
 
 def _init(**options: Any) -> None:

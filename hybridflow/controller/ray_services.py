@@ -13,12 +13,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import ray
 
 from hybridflow.controller.head_watch import HeadWatch
 from hybridflow.errors import ClusterError, HybridFlowError
 from hybridflow.observe import terminal
+from hybridflow.runtime import meeting_folder
 from hybridflow.runtime.process_state import GONE, STOPPED, state_of
 from hybridflow.tasks.grading_guard import descendants
 
@@ -93,8 +96,12 @@ def _main_thread_waits() -> bool:
     return frame is not None and frame.f_code.co_filename.startswith(os.path.dirname(ray.__file__) + os.sep)
 
 
-def _end_process(why: str) -> None:
-    """Say why, and end: nothing that the main thread has to do before its end could be done without the service."""
+def _end_process(session: Path | None, why: str) -> None:
+    """Say why, and end: nothing that the main thread has to do before its end could be done without the service.
+
+    Args:
+        session: folder of the cluster, if it is this process's own; it goes too.
+    """
     terminal.complain(
         f"hybridflow: {why}. Give the same command again: it goes on from its newest checkpoint, if it kept one "
         "(trainer.save_every)"
@@ -102,22 +109,27 @@ def _end_process(why: str) -> None:
     for pid in descendants(os.getpid()):  # of whom some would only notice after a minute
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    if session is not None:
+        meeting_folder.remove(session)
     os._exit(HybridFlowError.exit_code)
 
 
-_watch = ServiceWatch({}, _main_thread_waits, _end_process)
+_watch = ServiceWatch({}, _main_thread_waits, partial(_end_process, None))
 _heads: list[HeadWatch] = []  # of the cluster that was joined
 
 
 @contextmanager
-def watched() -> Iterator[None]:
+def watched(session: Path | None = None) -> Iterator[None]:
     """Look after the services of the cluster in the block.
+
+    Args:
+        session: its folder, if this process has made one.
 
     Raises ClusterError for whatever else is raised because one was lost.
     """
     global _watch
     before = _watch
-    watch = _watch = ServiceWatch(pids(), _main_thread_waits, _end_process)
+    watch = _watch = ServiceWatch(pids(), _main_thread_waits, partial(_end_process, session))
     threading.Thread(target=watch.run, name="services of the cluster", daemon=True).start()
     try:
         yield
@@ -133,7 +145,7 @@ def watched() -> Iterator[None]:
 @contextmanager
 def head_watched(address: str) -> Iterator[None]:
     """Look after the head of a cluster that is joined in the block: its services are those of whoever started it."""
-    head = HeadWatch(address, _end_process)
+    head = HeadWatch(address, partial(_end_process, None))
     _heads.append(head)
     try:
         yield

@@ -10,11 +10,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "hybridflow-meeting-"
 OWNER = "owner"
+REMOVED_WITHIN_S = 5.0
 
 _held: list[int] = []  # descriptors of the owner files of this process; closed, and so unlocked, when it ends
 
@@ -36,6 +38,13 @@ def make(prefix: str = PREFIX, place: Path | None = None) -> Path:
                 _held.append(descriptor)
                 return folder
             os.close(descriptor)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder; processes that are about to end may still make a file in it."""
+    end = time.monotonic() + REMOVED_WITHIN_S
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(place: Path, prefix: str = PREFIX) -> None:

@@ -84,7 +84,8 @@ def train(
         )
     sets = [HeldOut(task), *more]
     begun = perf_counter() - progress.seconds  # what earlier processes took counts too, and so does every recovery
-    recovery.go_on(lambda: _take_steps(config, running, prompts, sets, outputs, progress, recovery, begun))
+    watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))  # what they have said they do not say again
+    recovery.go_on(lambda: _take_steps(config, running, prompts, sets, outputs, progress, recovery, begun, watches))
 
 
 def _take_steps(
@@ -96,14 +97,15 @@ def _take_steps(
     progress: Progress,
     recovery: Recovery,
     begun: float,
+    watches: Sequence[MemoryWatch | StoreWatch],
 ) -> None:
     """Take steps from wherever the run is, also between a step and its validation.
 
     Args:
         begun: when the loop would have begun without interruptions, by `perf_counter`.
+        watches: that look at the machine after each step.
     """
     settings = config.trainer
-    watches = (MemoryWatch(outputs.say), StoreWatch(outputs.say))
     schedule = schedules.get(settings.schedule).of_settings(running.algorithm, running.supervisor, settings)
     schedule.restore(progress.schedule)
     draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), progress, settings.steps)

@@ -18,7 +18,7 @@ import pytest
 from ray import cloudpickle
 
 from hybridflow.controller import cluster, search_path
-from hybridflow.controller.cluster import _own_token, _session_folder, _warn_if_open
+from hybridflow.controller.cluster import _own_token, _session_folder, _temporary_files, _warn_if_open
 from hybridflow.errors import ConfigError, HybridFlowError
 
 
@@ -127,7 +127,19 @@ def test_the_session_folder_is_private_and_does_not_stay(monkeypatch: pytest.Mon
     (tmp_path / "hf-ray-left").mkdir()
     (tmp_path / "hf-ray-left" / "owner").touch()
     with _session_folder() as folder:
-        assert folder.parent.stat().st_mode & 0o777 == 0o700
-        assert [*tmp_path.iterdir()] == [folder.parent]
-        (folder / "session/logs").mkdir(parents=True)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert [*tmp_path.iterdir()] == [folder]
+        (folder / "r/session/logs").mkdir(parents=True)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_temporary_files_of_ranks_go_with_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But not what torch has compiled, which the next run needs too."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    environment = _temporary_files(tmp_path)
+    own = Path(environment["TMPDIR"])
+    assert own.is_dir() and own.parent == tmp_path
+    assert tmp_path not in Path(environment["TORCHINDUCTOR_CACHE_DIR"]).parents
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/given")
+    own.rmdir()
+    assert _temporary_files(tmp_path)["TORCHINDUCTOR_CACHE_DIR"] == "/given"

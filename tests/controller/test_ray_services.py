@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +74,19 @@ def test_a_main_thread_that_waits_for_it_is_given_up(service: subprocess.Popen[b
         assert main.told == []
     watch.look()
     assert main.told == [watch.problem()]
+
+
+def test_the_end_of_the_process_leaves_no_folder_of_the_cluster(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = tmp_path / "hf-ray-mine"
+    (session / "r/session_1").mkdir(parents=True)
+    pid = os.fork()
+    if pid == 0:
+        ray_services._end_process(session, "ray: the node service is gone")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert not session.exists()
+    assert capfd.readouterr().err.startswith("hybridflow: ray: the node service is gone. Give the same command again")
 
 
 def test_what_is_raised_because_of_it_tells_the_loss(

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -95,18 +96,23 @@ exec(open(os.path.join(os.path.dirname(os.__file__), "random.py")).read())
 SHADOWS = "raise SystemExit('the working directory is searched before the library')"
 
 
-def test_a_failed_run_ends_soon_and_leaves_no_process(tmp_path: Path) -> None:
-    """Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found. A
+def test_a_failed_run_ends_soon_and_leaves_nothing(tmp_path: Path) -> None:
+    """No process, and no temporary file of a rank, which is killed.
+
+    Beside a plugin stand modules that are named as some that every process imports; the plugin alone is found. A
     folder of PYTHONPATH has one too.
     """
     (tmp_path / "own").mkdir()
     (tmp_path / "own/random.py").write_text(HIDES)
     for name in ("secrets", "random", "torch", "numpy", "hybridflow"):
         (tmp_path / f"{name}.py").write_text(SHADOWS)
-    (tmp_path / "mine.py").write_text("import secrets, random, numpy\nprint('found')\n")
+    (tmp_path / "mine.py").write_text("import secrets, random, numpy, tempfile\ntempfile.mkdtemp()\nprint('found')\n")
     mark = uuid4().hex
     start = time.time()
-    done = _driver(FAILING, {"HYBRIDFLOW_TEST_MARK": mark, "PYTHONPATH": str(tmp_path / "own")}, tmp_path)
+    with tempfile.TemporaryDirectory() as temporary:  # whose path is short, as sockets need it
+        environment = {"HYBRIDFLOW_TEST_MARK": mark, "PYTHONPATH": str(tmp_path / "own"), "TMPDIR": temporary}
+        done = _driver(FAILING, environment, tmp_path)
+        assert os.listdir(temporary) == []
     assert done.returncode == 1 and time.time() - start < 100  # most of it is the cluster's start
     assert "vandal.die failed on rank 0" in done.stderr.splitlines()[-1], done.stderr
     deadline = time.time() + 10

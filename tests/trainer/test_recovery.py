@@ -284,6 +284,8 @@ def test_the_seconds_of_a_run_have_its_recoveries_in_them(run: Run, monkeypatch:
             raise failure("rollout")
         return SimpleNamespace(get=lambda: None)
 
+    made: list[Callable[[str], None]] = []
+    monkeypatch.setattr(loop, "MemoryWatch", made.append)
     monkeypatch.setattr(loop, "perf_counter", lambda: now)
     prompts = SimpleNamespace(shares=list, rows_per_step=1, size=1)
     monkeypatch.setattr(loop, "Prompts", lambda *_: prompts)
@@ -299,3 +301,4 @@ def test_the_seconds_of_a_run_have_its_recoveries_in_them(run: Run, monkeypatch:
     outputs = Outputs(run.folder, nothing, run.said.append, run.clock)
     loop.train(config, running, nothing, outputs, run.progress, run.recovery)
     assert run.progress.seconds == 100.0 + 3.0 + 20.0
+    assert len(made) == 1, "what it has warned of before a failure it does not warn of again"
