@@ -70,18 +70,18 @@ def run(argv: Sequence[str], subcommands: Sequence[str], hand_over: HandOver) ->
 
 
 def _settings(subcommand: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """Complete names of parts where a key wants one, else ask Hydra."""
-    from hybridflow.cli.names import names_for
+    """Complete what a key may be where that can be listed, else ask Hydra."""
+    from hybridflow.cli.names import values_for
     from hybridflow.config import plugins
 
     if line.words and line.words[-1] in FOLDER:
         return _folders(line.word)
     folder = line.after(FOLDER)
     key, equals, start = line.word.partition("=")
-    if equals and (names := names_for(key.lstrip("+"))) is not None:
+    if equals and (values := values_for(key.lstrip("+"))) is not None:
         settings = [word for word in line.words if "=" in word]
         plugins.load(plugins.named(subcommand, settings, folder))
-        return [f"{key}={name}" for name in names() if name.startswith(start)]
+        return [f"{key}={value}" for value in values() if value.startswith(start)]
     return _hydras(subcommand, line, argv, hand_over)
 
 

@@ -30,7 +30,17 @@ from omegaconf.errors import OmegaConfBaseException
 from hybridflow import interrupt, preflight
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
-from hybridflow.config import Config, auto_settings, compose, error_messages, escapes, free_keys, option_loader, plugins
+from hybridflow.config import (
+    Config,
+    auto_settings,
+    compose,
+    error_messages,
+    escapes,
+    free_keys,
+    key_suggestions,
+    option_loader,
+    plugins,
+)
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
 from hybridflow.observe import terminal
@@ -160,8 +170,8 @@ def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 def _strange_flag(flag: str) -> str:
     """Describe what is wrong with an argument that begins with a dash and is no flag."""
-    key, equals, _ = flag.lstrip("-").partition("=")
-    setting = flag.lstrip("-") if equals else f"{key}=VALUE"
+    key, equals, value = flag.lstrip("-").partition("=")
+    setting = f"{key_suggestions.meant(key)}={value if equals else 'VALUE'}"
     return f"{flag}: there is no such flag; a setting is given without dashes, as {setting}"
 
 

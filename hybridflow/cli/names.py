@@ -1,4 +1,4 @@
-"""The names that a setting may have, where it names a registered component."""
+"""What a setting may be, where that can be listed: names of registered components, and fixed values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import hybridflow
+from hybridflow.config import key_suggestions, setting_keys
 
 OFF = ("none",)
 
@@ -24,6 +25,13 @@ def names_for(key: str) -> Callable[[], list[str]] | None:
         return lambda: _engines(section)
     registry = _registries().get(key)
     return (lambda: sorted(registry())) if registry else None
+
+
+def values_for(key: str) -> Callable[[], list[str]] | None:
+    """Return a function that lists what a setting may be: names, values of an enumeration, true and false."""
+    named = names_for(key)
+    fixed = setting_keys.values_of(key_suggestions.kind_of(key))
+    return named or ((lambda: fixed) if fixed else None)
 
 
 def _workers(role: str) -> list[str]:
@@ -61,6 +69,7 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
         "reward.accuracy_grader": _graders,
         "cost.grader": _graders,
         "trainer.schedule": _schedules,
+        "trainer.sampler": _samplers,
     }
 
 
@@ -74,6 +83,12 @@ def _schedules() -> Iterable[str]:
     from hybridflow.algorithms.schedule import schedules
 
     return schedules
+
+
+def _samplers() -> Iterable[str]:
+    from hybridflow.scheduling import samplers
+
+    return samplers
 
 
 def _losses(module: str, registry: str) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from omegaconf import MISSING
 
 from hybridflow.cli.names import names_for
-from hybridflow.config import plugins, sections, setting_keys
+from hybridflow.config import key_suggestions, plugins, sections, setting_keys
 from hybridflow.config.setting_keys import ROLE, Setting
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
@@ -29,7 +29,7 @@ component, yours are allowed too.
 
 
 def run(argv: Sequence[str]) -> int:
-    """Carry out `hybridflow settings ARGV` and return the exit status. Raises ConfigError if no key begins so."""
+    """Carry out `hybridflow settings ARGV` and return the exit status. Raises ConfigError for an unknown key."""
     parser = argparse.ArgumentParser(prog="hybridflow settings", description=__doc__)
     parser.add_argument("keys", nargs="*", metavar="KEY", help="those whose keys begin so: trainer, actor.optimizer")
     parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="modules of yours that add some")
@@ -39,9 +39,11 @@ def run(argv: Sequence[str]) -> int:
     if options.markdown:
         terminal.say(page())
         return 0
-    wanted = [setting for setting in setting_keys.declared() if _begins(setting.key, options.keys)]
-    if not wanted:
-        raise ConfigError(f"no key begins with {', '.join(options.keys)}; without one, all are shown")
+    known = list(setting_keys.declared())
+    strange = [key for key in options.keys if not any(_begins(setting.key, [key]) for setting in known)]
+    if strange:
+        raise ConfigError("\n".join(key_suggestions.unknown(key) or f"{key}: no such key" for key in strange))
+    wanted = [setting for setting in known if _begins(setting.key, options.keys)]
     terminal.say("\n".join(map(one_line, _lines(wanted))))
     return 0
 

@@ -79,6 +79,8 @@ def composition(error: Exception, origins: Origins) -> str:
         origins: the files and overrides that were composed, as far as known.
     """
     if isinstance(error, OverrideParseException):
+        if re.fullmatch(r"[\w-]+", error.override):
+            return f"{error.override}: not understood; write key=value, as experiment={error.override}"
         detail = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
         return (
             f"{error.override}: not understood; write key=value, and quote it for the shell (a text with brackets, "
@@ -129,7 +131,9 @@ def _missing_option(error: MissingConfigException) -> str:
     hint = f"; did you mean {near[0]}?" if near else "."
     there = ", ".join(options) or "none"
     yours = "those of a folder of yours with -cd FOLDER"
-    return f"{group}={option}: {group} has no such option{hint} Options: {there}; {yours}"
+    by_name = next((key for key in (f"{group}.name", f"{group}.grader") if key_suggestions.kind_of(key)), None)
+    registered = f"; what is registered and has no option: {by_name}={option}" if by_name and not near else ""
+    return f"{group}={option}: {group} has no such option{hint} Options: {there}; {yours}{registered}"
 
 
 def missing(absent: Mapping[str, Sequence[str]], experiments: Iterable[str]) -> list[str]:

@@ -42,12 +42,29 @@ def is_free(key: str) -> bool:
     return get_origin(kind) is dict
 
 
+def kind_of(key: str) -> Any:
+    """Return the type that the schema gives a key; None if it does not have it."""
+    kind: Any = sections.whole()
+    for part in key.split("."):
+        kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
+    return kind
+
+
+def meant(key: str) -> str:
+    """Return the key that a name most likely stands for: itself, or the first that ends so."""
+    return key if unknown(key) is None else next(iter(_ending_in(key)), key)
+
+
 def all_keys(kind: Any = None, above: str = "") -> Iterator[str]:
     """Yield every dotted key of the schema, sections too."""
     for name, child in get_type_hints(kind or sections.whole()).items():
         yield above + name
         if is_dataclass(child):
             yield from all_keys(child, f"{above}{name}.")
+
+
+def _ending_in(name: str) -> list[str]:
+    return [key for key in all_keys() if key.rpartition(".")[2] == name]
 
 
 def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
@@ -59,7 +76,7 @@ def _nearest(parts: list[str], at: int, siblings: list[str]) -> str:
     close = get_close_matches(parts[at], siblings, n=1)
     if close:
         return f"; did you mean {above}{close[0]}?"
-    same_end = [key for key in all_keys() if key.rpartition(".")[2] == parts[-1]]
+    same_end = _ending_in(parts[-1])
     same_end.sort(key=lambda key: not key.startswith(above))
     if same_end:
         return f"; did you mean {same_end[0]}?"

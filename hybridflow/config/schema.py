@@ -163,14 +163,14 @@ class TrainerConfig:
 
     steps: NotNegativeInt = 100  # steps of the run in all, those before a resumption too
     schedule: str = "sync"  # the order of a step's parts, by name
-    # of the schedule async: published versions that weights which sampled may be behind a step's; null: as it has them
+    # of the schedule async: published versions that weights which sampled may be behind a step's; null: 1
     max_staleness: NotNegativeInt | None = None
-    # of the schedule async: rows under way go on with new weights, which else wait for them; null: as it has it
+    # of the schedule async: rows under way go on with new weights, which else wait for them; null: true
     partial: bool | None = None
     # of the schedule async with max_staleness 0: prompts beyond a step's that it samples, which ends with the first
     spare_prompts: NotNegativeInt = 0
     stopped: Stopped = Stopped.next_step  # of spare_prompts: what becomes of those that a step ends without
-    sampler: str = ""  # of async and stream: which finished prompts a step learns from, by name; "": as it has it
+    sampler: str = ""  # of async and stream: which finished prompts a step learns from, by name; "": windowed_fifo
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones
     validation_samples: Count = 1  # answers to each of them

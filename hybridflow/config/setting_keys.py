@@ -149,13 +149,24 @@ def _above(lines: list[str], by_line: dict[int, str], line: int) -> str:
     return " ".join(text)
 
 
+def values_of(hint: Any) -> list[str]:
+    """Return the values that a type has, where they are few: of an enumeration, true and false, and null."""
+    parts = [part for part in get_args(hint) if part is not NoneType]
+    if NoneType in get_args(hint) and len(parts) == 1:
+        values = values_of(parts[0])
+        return [*values, "null"] if values else []
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return [str(member.value) for member in hint]
+    return ["true", "false"] if hint is bool else []
+
+
 def _in_words(hint: Any) -> str:
     if get_origin(hint) is list:
         return f"list: {_in_words(get_args(hint)[0])}"
     if get_origin(hint) is dict:
         return f"by name: {_in_words(get_args(hint)[1])}"
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return ", ".join(member.value for member in hint)
+        return ", ".join(values_of(hint))
     if NoneType in get_args(hint):
         return f"{_in_words(next(part for part in get_args(hint) if part is not NoneType))}, or null"
     if bounded := number(hint):

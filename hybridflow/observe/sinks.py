@@ -138,12 +138,18 @@ class LiveSink(MetricSink):
         super().__init__(context)
         self._steps = context.config.trainer.steps
         self._begin = monotonic()
+        self._before = context.steps_taken
+        self._newest = -1
         self._bar = ExitStack()
         self._bar.enter_context(context.live.bar(context.config.run.name, self._steps, done=context.steps_taken))
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         done = step + 1
-        a_step_s = (monotonic() - self._begin) / (done - self.context.steps_taken)
+        if step <= self._newest:  # the run went back after a failure, which took longer than steps do
+            self._begin = monotonic() - metrics.get("timing_s/step", 0.0)
+            self._before = step
+        self._newest = step
+        a_step_s = (monotonic() - self._begin) / (done - self._before)
         self.context.live.step(done, self._steps, metrics, a_step_s * (self._steps - done))
 
     def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -27,7 +27,7 @@ def next_commands(run: Path, name: str, *, answers: bool, steps: int, argv: Sequ
     if answers:
         yield "evaluate", f"hybridflow evaluate {own}"
     yield "export", f"hybridflow export {own} --out {shlex.quote(str(_free(EXPORTS / name.replace('/', '-'))))}"
-    yield "continue", _continued(argv, steps) if steps else "not possible: trainer.save_every keeps checkpoints"
+    yield "continue", _continued(argv, steps) if steps else "not possible: no checkpoint was kept (trainer.save_every)"
 
 
 def resumed(argv: Sequence[str], resume: str) -> str:

@@ -68,6 +68,19 @@ def test_options_of_a_folder_of_ones_own(complete, tmp_path, monkeypatch):
     assert complete("hybridflow rlhf -cd mine -cn stages sft.experiment=my") == ["sft.experiment=my_sums"]
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("rollout.recovery", ["exact", "durable"]),
+        ("actor.recompute", ["none", "selective", "full"]),
+        ("trainer.partial", ["true", "false", "null"]),
+        ("trainer.sampler", ["fifo", "oldest_weights", "windowed_fifo"]),
+    ],
+)
+def test_what_a_key_may_be(complete, key, values):
+    assert complete(f"hybridflow train {key}=") == [f"{key}={value}" for value in values]
+
+
 def test_names_of_registered_parts(complete, tmp_path, monkeypatch):
     assert complete("hybridflow train algorithm.advantage.name=re") == [
         f"algorithm.advantage.name={name}" for name in ("reinforce_plus_plus", "reinforce_plus_plus_baseline", "remax")

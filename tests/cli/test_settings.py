@@ -35,8 +35,10 @@ def test_a_name_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_key_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["settings", "trainer.step"]) == 2
-    assert "no key begins with trainer.step; without one, all are shown" in capsys.readouterr().err
+    assert main(["settings", "trainer.step", "trainer.steps", "recovery"]) == 2
+    said = capsys.readouterr().err
+    assert "trainer.step: no such key; did you mean trainer.steps?" in said
+    assert "recovery: no such key; did you mean rollout.recovery?" in said
 
 
 def test_help_has_every_key() -> None:

@@ -98,6 +98,21 @@ def test_every_sink_gets_steps_and_validations(
     assert capsys.readouterr().out.splitlines() == ["step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 0 s left"]
 
 
+def test_the_time_that_is_left_counts_from_where_the_run_went_back_to(
+    context: SinkContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 2.0, *[60.0] * 9])
+    monkeypatch.setattr("hybridflow.observe.sinks.monotonic", lambda: next(clock))
+    with open_sinks(["live"], context) as opened:
+        for step in (0, 1, 0):
+            opened.log_step(step, METRICS | {"timing_s/step": 1.0})
+    assert [line.rpartition("·")[2] for line in capsys.readouterr().out.splitlines()] == [
+        " 2 s left",
+        " 1 s left",
+        " 2 s left",
+    ]
+
+
 def test_a_sink_that_fails_is_told_of_and_left_out(context: SinkContext, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING), open_sinks(["failing", "kept"], context) as sinks:
         for step in range(3):

@@ -46,7 +46,7 @@ def test_a_module_is_the_command_too() -> None:
 
 
 def test_without_a_checkpoint_there_is_no_going_on() -> None:
-    assert commands(TRAIN, steps=0)["continue"] == "not possible: trainer.save_every keeps checkpoints"
+    assert commands(TRAIN, steps=0)["continue"] == "not possible: no checkpoint was kept (trainer.save_every)"
 
 
 @pytest.mark.parametrize(
