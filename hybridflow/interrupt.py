@@ -4,27 +4,33 @@ A signal raises Stopped in whatever the main thread happens to run. In a `grace`
 remembered: the loop sees by `asked` that it should save and stop, and Stopped is raised once the time is over, or at
 the next Ctrl-C.
 
+While what was started is taken down (`shielded`), a signal waits: it would leave processes and folders behind, and
+whoever is in a hurry sends two. Once a command has its status, one ends the process with that.
+
 If the main thread happens to run a finalizer or a callback from Ray's C++ code, the exception is reported as ignored
 and lost. So `check`, which the supervisor calls around every wait, raises it again.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from queue import SimpleQueue
 from time import monotonic
-from types import FrameType
+from types import FrameType, TracebackType
 
 from hybridflow.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)  # Ray keeps SIGINT from its processes itself
 ONE_PRESS_S = 0.2  # `timeout -s INT` sends it to its child and, at once, to the child's group
+SHIELD_S = 10.0  # that taking down may take before a signal is heeded in it
 LATER_S = 0.01  # so that a handler which is called because a time is over finds it over
 
 
@@ -38,6 +44,8 @@ class _State:
         at_once: Ctrl-C came after it.
         grace_s: from the first signal on.
         heeded: whether the handlers are ours.
+        shielded_until: until when nothing is raised.
+        ends: the command has its status, which a signal does not change any more.
         told: to whoever tells a signal that comes in a grace; its `put` may interrupt another, as a handler does.
     """
 
@@ -46,6 +54,8 @@ class _State:
     at_once: bool = False
     grace_s: float = 0.0
     heeded: bool = False
+    shielded_until: float = 0.0
+    ends: bool = False
     told: SimpleQueue[int] = field(default_factory=SimpleQueue)
 
 
@@ -66,10 +76,58 @@ def heeded() -> Iterator[None]:
         with through_ray():
             yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not _state.ends:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         _state.heeded = _state.at_once = False
         _state.number = 0
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Let signals wait while a block on the main thread takes down what was started, but for one that takes too long.
+
+    What waits is raised at the next `check` after it. In a block within another one that one's time goes on.
+    """
+    if threading.current_thread() is not threading.main_thread() or _state.shielded_until:
+        yield
+        return
+    _state.shielded_until = monotonic() + SHIELD_S
+    try:
+        yield
+    finally:
+        _state.shielded_until = 0.0
+
+
+class ShieldedStack(ExitStack):
+    """ExitStack that unwinds `shielded`."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool | None:
+        with shielded():
+            return super().__exit__(kind, error, trace)
+
+
+def end_with(status: int) -> None:
+    """Let a signal end this process at once, with this status: in a `heeded` block in which all has been done."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os._exit(status)
+
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # its reader has gone, or it was closed
+            stream.flush()
+    _state.ends = True
+    for number in SIGNALS:
+        if signal.getsignal(number) is _arrive:
+            signal.signal(number, leave)
+
+
+def ignore() -> None:
+    """Heed no signal any more. Python would give them their defaults back at its end, which kill."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -170,7 +228,9 @@ def stop() -> None:
 
 
 def _must_stop() -> bool:
-    return asked() and (_state.at_once or monotonic() >= _state.at_s + _state.grace_s)
+    if not asked() or monotonic() < _state.shielded_until:
+        return False
+    return _state.at_once or monotonic() >= _state.at_s + _state.grace_s
 
 
 def _arrive(number: int, frame: FrameType | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -128,6 +130,60 @@ def test_saving_takes_its_time() -> None:
         interrupt.take_time()
         time.sleep(0.05)
         interrupt.check()
+
+
+@pytest.mark.parametrize("number", interrupt.SIGNALS)
+def test_what_is_taken_down_is_not_interrupted(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the first signal nor by more of them; but where it never ends they do."""
+    done: list[str] = []
+
+    def take_down() -> None:
+        arrives(number)
+        interrupt.check()
+        done.append("taken down")
+
+    monkeypatch.setattr(interrupt, "ONE_PRESS_S", 0.0)
+    with interrupt.heeded():
+        with interrupt.ShieldedStack() as stack, interrupt.shielded():
+            stack.callback(take_down)
+            stack.callback(take_down)
+        assert done == ["taken down"] * 2
+        with pytest.raises(Stopped):
+            interrupt.check()
+        monkeypatch.setattr(interrupt, "SHIELD_S", 0.0)
+        with pytest.raises(Stopped), interrupt.ShieldedStack() as stack:
+            stack.callback(take_down)
+
+
+@pytest.mark.parametrize(("number", "late"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_a_signal_after_the_last_line_changes_no_status(number: int, late: bool) -> None:
+    """Also one that comes while the interpreter ends, whose defaults would kill."""
+    program = """
+import atexit, os, sys
+from hybridflow import cli
+from hybridflow.errors import Stopped
+
+def dispatch(arguments):
+    raise Stopped(15, "saved", saved=True)
+
+class Late:
+    def __del__(self):
+        os.write(1, b"late")
+        os.kill(os.getpid(), {number})
+
+cli._dispatch = dispatch
+if {late}:
+    sys.modules["kept"] = Late()
+    sys.exit(cli.main())
+status = cli.main()
+os.kill(os.getpid(), {number})
+for _ in range(1000):
+    pass
+"""
+    program = program.format(number=int(number), late=late)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (75, "late" if late else ""), done.stderr
+    assert done.stderr == "hybridflow: saved\n"
 
 
 def test_what_is_deferred_arrives_afterwards_by_the_handlers_of_before() -> None:

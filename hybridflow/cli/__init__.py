@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -39,19 +40,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     closed_streams.outlive_readers()
-    try:
-        _refuse_nowhere()
-        logs.show()
-        with interrupt.heeded():
-            return _dispatch(arguments)
-    except Stopped as stop:
-        terminal.complain(f"hybridflow: {stop}")
-        return stop.exit_code
-    except KeyboardInterrupt:
+    with interrupt.heeded():
+        try:
+            with interrupt.through_ray():
+                _refuse_nowhere()
+                logs.show()
+                status = _dispatch(arguments)
+        except BaseException as error:  # what a plugin raises may be any, SystemExit too
+            with interrupt.shielded():
+                status = _tell(error, arguments)
+        if argv is None:  # the process ends with the command
+            atexit.register(interrupt.ignore)
+            interrupt.end_with(status)
+    return status
+
+
+def _tell(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say why a command has ended; return the exit status."""
+    if isinstance(error, Stopped):
+        terminal.complain(f"hybridflow: {error}")
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
         terminal.complain("hybridflow: interrupted")
         return INTERRUPTED
-    except BaseException as error:  # what a plugin raises may be any, SystemExit too
-        return error_report.tell(error, " ".join(["hybridflow", *arguments[:1]]))
+    return error_report.tell(error, " ".join(["hybridflow", *arguments[:1]]))
 
 
 def _refuse_nowhere() -> None:

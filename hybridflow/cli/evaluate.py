@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from omegaconf import OmegaConf
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.cli import launch
 from hybridflow.config import Config, compose, escapes
 from hybridflow.errors import ConfigError
@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
     overrides = escapes.quoted([word for word in options.words if "=" in word])
     if not 1 <= len(models) <= 2:
         raise ConfigError(f"{len(models)} models given, one or two were expected: hybridflow evaluate MODEL [MODEL]")
-    with ExitStack() as stack:
+    with interrupt.ShieldedStack() as stack:
         places = [stack.enter_context(_model_folder(model)) for model in models]
         run = next((saved for _, saved in places if saved is not None), None)
         jobs = [

@@ -90,7 +90,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
     if only_check:
         return check(configs)
     folders = list(map(folder_of, configs))
-    with ExitStack() as stack:
+    with interrupt.ShieldedStack() as stack:
         _claim(folders, stack, alone=not _sweeps(options))
         stack.enter_context(hydras_record.kept(folders))
         return hand_over(subcommand, ordered, len(jobs))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from hybridflow import interrupt
 from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
@@ -72,5 +73,5 @@ def start_shared_roles(
     called = [r for c in configs for r in algorithms.get(c.algorithm.name).roles_of(c.algorithm)]
     everyone = type("Everyone", (Algorithm,), {"roles": tuple(dict.fromkeys([*called, *extra]))})
     algorithms.register(EVERYONE)(everyone)
-    with ExitStack() as stack:
+    with interrupt.ShieldedStack() as stack:
         yield SharedRoles(build(config, stack, say, rank_class=SharedRank))

@@ -11,7 +11,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -69,7 +69,7 @@ def cluster(
         {"num_cpus": slots, "_node_ip_address": host_address.LOOPBACK, "include_dashboard": False} if local else {}
     )
     session: Path | None = None
-    with interrupt.heeded(), ExitStack() as stack:
+    with interrupt.heeded(), interrupt.ShieldedStack() as stack:
         with _explained(address), search_path.process_setup() as setup:
             if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
                 carried["worker_process_setup_hook"] = setup
@@ -104,8 +104,9 @@ def cluster(
             with ray_services.watched(session):
                 yield
         finally:
-            gc.unfreeze()  # what `ResourcePool.start_role` froze, so that the interpreter can take it down in order
-            _leave()
+            with interrupt.shielded():
+                gc.unfreeze()  # what pools froze, so that the interpreter can take it down in order
+                _leave()
 
 
 @contextmanager
@@ -141,7 +142,8 @@ def _init(**options: Any) -> None:
         with interrupt.by_ray(), interrupt.deferred():
             ray.init(**options)
     except KeyboardInterrupt:
-        _leave()
+        with interrupt.shielded():
+            _leave()
         raise
 
 

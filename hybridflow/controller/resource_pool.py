@@ -167,7 +167,8 @@ class ResourcePool(Renamed):
 
     def close(self) -> None:
         """End its processes, give its slots back, and remove what they met by."""
-        self._end_processes()
+        with interrupt.shielded():
+            self._end_processes()
         # Slots come back when their job leaves the cluster. What interrupted it (`timeout`, a scheduler) may have ended
         # our own cluster's processes as well, and then this call waits for a minute.
         if not interrupt.asked() and not ray_services.lost():

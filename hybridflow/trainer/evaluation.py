@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from hybridflow import interrupt
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
 from hybridflow.observe.disk_errors import writing
@@ -62,7 +62,7 @@ def evaluate(config: Config, model: str) -> Evaluation:
     config = replace(config, trainer=replace(config.trainer, full_disk=FullDisk.stop))
     live = Live()
     folder = RunFolder(run_folder_checks.folder_of(config))
-    with locked(folder.path), ExitStack() as stack:
+    with locked(folder.path), interrupt.ShieldedStack() as stack:
         for line in notes(config):
             live.say(line)
         sets = [load_held_out(config, live.say), *load_validation_sets(config, live.say)]

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         prepared = _prepared(config, folder, live)
     source = prepared.source
     task = prepared.task
-    with _way_on(config, folder, prepared.goes_on), ExitStack() as stack:
+    with _way_on(config, folder, prepared.goes_on), interrupt.ShieldedStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
             live.say(auto_settings.described(config))
