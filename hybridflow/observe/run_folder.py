@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hybridflow.json_file import read_object
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.line_file import LineFile, size_of
 from hybridflow.observe.plain_json import as_json
-from hybridflow.observe.run_lock import PRIVATE
+from hybridflow.observe.run_lock import LOCK, PRIVATE
 from hybridflow.observe.secret_values import redacted
 
 EARLIER = re.compile(r"earlier-(\d+)")
@@ -25,6 +25,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
 JOURNAL = "journal"
 PARTS = ("config.yaml", *RESULTS, *RECORDS, *TRACKERS, JOURNAL)
+MARKS = (LOCK, "checkpoints/LATEST", "checkpoints/BEST")  # files of a line
 
 
 class RunFolder:
@@ -201,6 +202,21 @@ class RunFolder:
     def _growing(self) -> list[Path]:
         metrics = self.path.glob(self._metrics.path.name)
         return sorted([*metrics, *self.rollouts.glob("*.jsonl"), *self.validation.rglob("*.jsonl")])
+
+
+def of_another_kind(folder: Path) -> Iterator[str]:
+    """Tell what has the name of a part of a run folder, and is no file, or no folder, as that part is.
+
+    To open one may wait for ever, as for a pipe; and where a link leads nowhere, a disk may only be away.
+    """
+    files = [folder / part for part in (*PARTS, *MARKS) if Path(part).suffix or part in MARKS]
+    inside = ("rollouts", "*.jsonl"), ("validation", "**/*.jsonl"), (JOURNAL, "*.rows")
+    files += [file for part, names in inside for file in (folder / part).glob(names)]
+    for path in (*files, *(folder / part for part in PARTS if folder / part not in files)):
+        wanted = "a file" if path in files else "a folder"
+        kind = "a file" if path.is_file() else "a folder" if path.is_dir() else "neither a file nor a folder"
+        if os.path.lexists(path) and kind != wanted:
+            yield f"{path} is {kind if path.exists() else 'a link that leads nowhere'}; {wanted} was expected"
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
-from hybridflow.observe.run_folder import PARTS
+from hybridflow.observe.run_folder import PARTS, of_another_kind
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -79,6 +79,8 @@ def _place(config: Config) -> Iterator[str]:
         yield f"{key}: {above} cannot be written; choose a place that can, as run.root=FOLDER"
     else:
         yield from _inside_of_another(root, PurePosixPath(config.run.name))
+        for wrong in of_another_kind(folder):
+            yield f"run.name: {wrong}; put back what was there, move it away, or choose another name"
 
 
 def _inside_of_another(root: str, name: PurePosixPath) -> Iterator[str]:

@@ -46,6 +46,31 @@ def test_names_that_lead_elsewhere(tmp_path: Path, name: str, why: str) -> None:
     assert problem.startswith("run.name: ") and why in problem and "\x1b" not in problem
 
 
+@pytest.mark.parametrize(
+    ("part", "wanted"),
+    [
+        *((part, "a file") for part in ("config.yaml", "metrics.jsonl", "events.jsonl", "run.json", ".lock")),
+        *((part, "a file") for part in ("checkpoints/LATEST", "rollouts/rank0.jsonl", "validation/a/rank0.jsonl")),
+        *((part, "a file") for part in ("journal/000001-actor-0-7.rows",)),
+        *((part, "a folder") for part in ("checkpoints", "rollouts", "validation", "logs", "model", "journal")),
+    ],
+)
+def test_parts_of_a_run_that_are_of_another_kind(tmp_path: Path, part: str, wanted: str) -> None:
+    path = tmp_path / "mine" / part
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    assert told(root=tmp_path) == [
+        f"run.name: {path} is neither a file nor a folder; {wanted} was expected; put back what was there, move it "
+        "away, or choose another name"
+    ]
+    path.unlink()
+    path.symlink_to(path)
+    assert f"{path} is a link that leads nowhere; {wanted} was expected" in told(root=tmp_path)[0]
+    path.unlink()
+    path.mkdir() if wanted == "a file" else path.write_text("")
+    assert f"{path} is a {'folder' if wanted == 'a file' else 'file'}; {wanted} was expected" in told(root=tmp_path)[0]
+
+
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
