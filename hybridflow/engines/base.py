@@ -224,6 +224,11 @@ class TrainingBackend(ABC):
         return
 
     @classmethod
+    def saved_shapes(cls, folder: Path) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes of the weights that engines saved to `folder`, by Hugging Face names, as far as known."""
+        return {}
+
+    @classmethod
     def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:
         """Yield the whole float32 tensors that engines of any layout saved to `folder`; one process reads them.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,22 @@ def _write(config: Config, running: Running, folder: RunFolder, progress: Progre
 def load(running: Running, path: Path) -> Progress:
     """Bring the roles and the algorithm to where they were; what had been measured by then.
 
-    Raises HybridFlowError if a role is not in the checkpoint.
+    Raises CheckpointError if a role is not in the checkpoint.
     """
+    check_roles(path, trained(running))
     for role in trained(running):
-        if not (path / role).is_dir():
-            raise HybridFlowError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
         running.groups[role].load_checkpoint(str(path / role))
     running.supervisor.wait_all()
     state = saved_state.read(path)
     _restore(running.algorithm, state.algorithm, path)
     return state.progress
+
+
+def check_roles(path: Path, learning: Iterable[str]) -> None:
+    """Raise CheckpointError if a role that learns is not in the checkpoint."""
+    for role in learning:
+        if not (path / role).is_dir():
+            raise CheckpointError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
 
 
 def _restore(algorithm: Algorithm, state: dict[str, Any], path: Path) -> None:

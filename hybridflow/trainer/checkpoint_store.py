@@ -35,7 +35,7 @@ LATEST = "LATEST"
 BEST = "BEST"
 FORMAT = 1
 MAX_PASSES = 20
-NAME = re.compile(r"step-(\d{6,})")
+NAME = re.compile(r"step-([0-9]{6}|[1-9][0-9]{6,17})")  # as `Checkpoints.at` writes it
 
 
 class CheckpointError(HybridFlowError):
@@ -109,10 +109,9 @@ class Manifest:
         """Read a checkpoint's manifest. Raises CheckpointError if it has none that can be read."""
         try:
             whole = read_object(folder / MANIFEST)
-            if whole.get("format") != FORMAT:
-                raise CheckpointError(
-                    f"{folder}: its format is {shown(whole.get('format'))}, this version reads {FORMAT}"
-                )
+            written = whole.get("format")
+            if type(written) is not int or written != FORMAT:  # True is 1 too
+                raise CheckpointError(f"{folder}: its format is {shown(written)}, this version reads {FORMAT}")
             return _manifest(whole, NAME.fullmatch(folder.name))
         except ValueError as error:
             raise CheckpointError(

@@ -15,6 +15,8 @@ from hybridflow.config.resume_diff import Changes, changes
 from hybridflow.config.schema import Config, TrainedRoleConfig
 from hybridflow.engines.base import training_engines
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.models import read_shape, table
+from hybridflow.models.weight_table import OUTPUT
 from hybridflow.trainer.checkpoint_store import MANIFEST, CheckpointError, Checkpoints, verify
 
 # What a run's numbers depend on; none of it is imported to know its version.
@@ -58,6 +60,7 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
 
 def _check_engines(config: Config, checkpoint: Path) -> None:
     """Let the engines look at what theirs have saved. Raises CheckpointError if it is not safe to load."""
+    idle = _idle(config)
     for role in names(config):
         settings = section(config, role)
         if isinstance(settings, TrainedRoleConfig) and (checkpoint / role).is_dir():
@@ -65,6 +68,20 @@ def _check_engines(config: Config, checkpoint: Path) -> None:
                 training_engines.get(settings.engine).check_saved(checkpoint / role)
             except HybridFlowError as error:
                 raise CheckpointError(str(error)) from error
+            if role not in idle:
+                _check_shapes(settings, checkpoint / role)
+
+
+def _check_shapes(settings: TrainedRoleConfig, saved: Path) -> None:
+    """Raise CheckpointError if what a role has saved is of another model; what is on top of the decoder may be."""
+    shapes = training_engines.get(settings.engine).saved_shapes(saved)
+    for weight in table(read_shape(settings.model.path)) if shapes else ():
+        if weight.name != OUTPUT and not weight.is_tied_copy and shapes.get(weight.name) != weight.shape:
+            raise CheckpointError(
+                f"trainer.resume: {saved} is of another model: {weight.name} has the shape "
+                f"{shapes.get(weight.name, 'none')}, and in {settings.model.path} {weight.shape}; give the model that "
+                "the run was started from"
+            )
 
 
 def _idle(config: Config) -> set[str]:

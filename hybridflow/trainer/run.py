@@ -25,6 +25,7 @@ from hybridflow.observe.run_lock import locked
 from hybridflow.observe.sinks import SinkContext, open_sinks
 from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
+from hybridflow.roles import TrainedRole, roles
 from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
@@ -90,6 +91,9 @@ class Prepared:
 def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
     source = choose(config, folder.checkpoints, live.say)
     goes_on = source is not None and source.parent == folder.checkpoints
+    if source is not None:
+        called = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+        checkpoint.check_roles(source, [role for role in called if issubclass(roles.get(role), TrainedRole)])
     if source is not None and goes_on:
         folder.check_sizes(checkpoint.sizes(source))
     task = _checked_task(config, live)

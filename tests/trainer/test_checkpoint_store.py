@@ -237,7 +237,7 @@ def test_any_manifest_is_read_or_told(tmp_path_factory: pytest.TempPathFactory, 
         ({"step": "10"}, "step = '10': a whole number"),
         ({"step": None}, "step = None: a whole number"),
         ({"step": 9}, "step = 9, in the folder step-000010"),
-        ({"format": 2}, "its format is 2, this version reads 1"),
+        *(({"format": wrong}, f"its format is {wrong}, this version reads 1") for wrong in (2, 1.0, True, None)),
         ({"versions": []}, r"versions = []: an object of texts was expected"),
         ({"files": ["a"]}, r"files = ['a']: an object was expected"),
         ({"files": {"a": {"size": 1}}}, "a: {'size': 1}: size and sha256 were expected"),
@@ -277,3 +277,12 @@ def test_the_best_is_kept_beside_the_newest(tmp_path: Path) -> None:
     checkpoints.keep(1, best=5)
     assert checkpoints.steps() == [2, 6], "a better one found no room on the disk: the best that there is stays"
     assert (tmp_path / BEST).read_text() == "step-000002\n"
+
+
+@pytest.mark.parametrize("name", ["step-0000009", "step-٠٠٠٠٠٩", "step-9", f"step-{'9' * 99}", "step-000009 ", "step-"])
+def test_a_name_that_no_commit_writes_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for written in (8, 1_000_000):
+        checkpoints.at(written).mkdir()
+    (tmp_path / name).mkdir()
+    assert checkpoints.steps() == [8, 1_000_000]

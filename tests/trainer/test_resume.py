@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,20 @@ import pytest
 
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config
+from hybridflow.engines.megatron.backend import MegatronBackend
 from hybridflow.errors import ConfigError
+from hybridflow.models import read_shape, table
 from hybridflow.preflight import load
 from hybridflow.trainer import resume
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import versions
+
+MODEL = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 64,
+    "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 64,
+    "vocab_size": 14, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": False,
+}  # fmt: skip
 
 
 @cache
@@ -102,6 +111,32 @@ def test_a_damaged_checkpoint_is_not_passed_over(tmp_path: Path) -> None:
     (own.at(10) / resume.CONFIG).write_text("seed: 1")
     with pytest.raises(CheckpointError, match=r"step-000010: config\.yaml has"):
         chosen(own)
+
+
+@pytest.mark.parametrize("changes", [{}, {"model.layers.0.mlp.up_proj.weight": (64, 128)}, {"model.norm.weight": None}])
+def test_the_weights_of_another_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, tuple[int, ...] | None]
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(MODEL))
+    config = config_of("algorithm=grpo", f"actor.model.path={model}")
+    own = Checkpoints(tmp_path / "checkpoints")
+    folder = own.begin(5)
+    (folder / resume.CONFIG).write_text(resolved_yaml(config))
+    (folder / "actor").mkdir()
+    (folder / "actor/state.json").write_text("{}")
+    own.commit(5, versions())
+    saved_shapes = {weight.name: weight.shape for weight in table(read_shape(model))} | changes
+    monkeypatch.setattr(MegatronBackend, "check_saved", lambda folder: None)
+    monkeypatch.setattr(
+        MegatronBackend, "saved_shapes", lambda folder: {name: shape for name, shape in saved_shapes.items() if shape}
+    )
+    if not changes:
+        assert resume.choose(config, own.path, lambda line: None) == own.at(5)
+        return
+    with pytest.raises(CheckpointError, match=rf"step-000005/actor is of another model: {next(iter(changes))} has the"):
+        resume.choose(config, own.path, lambda line: None)
 
 
 @pytest.mark.parametrize(

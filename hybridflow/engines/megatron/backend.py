@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
 from hybridflow.engines.base import TrainingBackend, TrainingEngine, training_engines
-from hybridflow.engines.megatron import saved_index
+from hybridflow.engines.megatron import saved_files, saved_index
 from hybridflow.engines.megatron.sharding import MegatronSharding
 from hybridflow.models import Head, ModelShape, Weight
 from hybridflow.parallel.layout import Layout
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hybridflow.parallel.process_groups import Groups
+
+WEIGHTS = "weights/"  # what the names of weights begin with, in the index of a checkpoint
 
 
 @training_engines.register("megatron")
@@ -59,8 +61,15 @@ class MegatronBackend(TrainingBackend):
 
     @classmethod
     def check_saved(cls, folder: Path) -> None:
-        """Look at the index of the tensors, a pickle, without running what is in it."""
+        """Look at the index of the tensors, a pickle, without running what is in it, and at what is beside them."""
         saved_index.check(folder)
+        saved_files.check(folder)
+
+    @classmethod
+    def saved_shapes(cls, folder: Path) -> Mapping[str, tuple[int, ...]]:
+        """Read them in the index."""
+        shapes = saved_index.check(folder)
+        return {name.removeprefix(WEIGHTS): shape for name, shape in shapes.items() if name.startswith(WEIGHTS)}
 
     @classmethod
     def read_saved(cls, folder: Path, weights: Sequence[Weight]) -> Iterator[tuple[str, Tensor]]:

@@ -30,18 +30,17 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.utils import _DistWrapper
 
-from hybridflow.engines.megatron import rng_states, saved_index
+from hybridflow.engines.megatron import rng_states, saved_files, saved_index
 from hybridflow.engines.megatron.local_weights import LocalWeights
 from hybridflow.engines.megatron.optimizer import MegatronOptimizer
 from hybridflow.engines.megatron.optimizer_shards import gather, is_distributed, shard_of
+from hybridflow.engines.megatron.saved_files import STATE
 from hybridflow.engines.megatron.saved_index import TENSORS
-from hybridflow.json_file import read_object
 from hybridflow.models import Weight
 from hybridflow.models.weight_files import Slice
 from hybridflow.observe.disk_errors import writing
 from hybridflow.parallel.platform import platform
 
-STATE = "state.json"
 KINDS = {"weights": "main", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}  # folder name: name in `OptimizerShard`
 
 
@@ -128,13 +127,13 @@ def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> d
     naming a tensor that the checkpoint lacks, HybridFlowError if its index is not what `save` writes.
     """
     saved_index.check(folder)
-    state = read_object(folder / STATE)
-    for kind in _kinds(state["optimizer_steps"]):
+    state = saved_files.read_state(folder)
+    for kind in _kinds(state.optimizer_steps):
         _take(weights, optimizer, kind, folder / TENSORS)
-    _set_steps(weights, optimizer, state["optimizer_steps"], state["schedule_steps"])
-    if state["ranks"] == dist.get_world_size():
+    _set_steps(weights, optimizer, state.optimizer_steps, state.schedule_steps)
+    if state.ranks == dist.get_world_size():
         rng_states.load(_rng_file(folder))
-    return dict(state["extra"])
+    return state.extra
 
 
 def _to_save(weights: LocalWeights, optimizer: MegatronOptimizer, kind: str) -> Iterator[ShardedTensor]:
@@ -222,4 +221,4 @@ def _set_steps(weights: LocalWeights, optimizer: MegatronOptimizer, steps: int, 
 
 
 def _rng_file(folder: Path) -> Path:
-    return folder / f"rng-{dist.get_rank():05d}.safetensors"
+    return saved_files.random_file(folder, dist.get_rank())

@@ -47,13 +47,17 @@ class _Unpickler(pickle.Unpickler):
         return Inert
 
 
-def check(folder: Path) -> None:
-    """Raise HybridFlowError, having run nothing of it, if what an engine saved to a folder is not of tensors alone."""
+def check(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that an engine saved to a folder, by their names.
+
+    Raises HybridFlowError, having run nothing of it, if its index is not of tensors alone, or they are not there whole.
+    """
     file = folder / TENSORS / INDEX
     try:
         with file.open("rb") as stream:
             index = _Unpickler(stream).load()
-        _check_places(index)
+        _check_places(index, folder / TENSORS)
+        shapes = {name: tuple(saved.size.arguments[0]) for name, saved in index.state_dict_metadata.items()}
         backend = read_object(folder / TENSORS / "metadata.json").get("sharded_backend")
         if backend != "torch_dist":
             raise ValueError(f"metadata.json says sharded_backend = {backend!r}, torch_dist was expected")
@@ -62,12 +66,16 @@ def check(folder: Path) -> None:
             f"{file} is not an index that hybridflow wrote: {error}. Nothing of it was run; take a checkpoint from "
             "somebody whom you trust"
         ) from error
+    return shapes
 
 
-def _check_places(index: Any) -> None:
-    """Raise ValueError if tensors are said to be elsewhere than in the folder, or to be packed by somebody's code."""
+def _check_places(index: Any, folder: Path) -> None:
+    """Raise ValueError if tensors are said to be elsewhere than in the folder's files, or packed by somebody's code."""
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir() if file.is_file()}
     for place in index.storage_data.values():
         if Path(place.relative_path).name != place.relative_path:
             raise ValueError(f"a tensor would be in {place.relative_path!r}, outside of its folder")
         if getattr(place, "transform_descriptors", None):
             raise ValueError(f"a tensor is packed by {place.transform_descriptors!r}")
+        if place.offset + place.length > sizes.get(place.relative_path, 0):
+            raise ValueError(f"a tensor would be in {place.relative_path!r}, which is not there, or too short for it")

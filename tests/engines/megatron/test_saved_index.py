@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.distributed import checkpoint
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from hybridflow.engines.megatron import saved_index
+from hybridflow.engines.megatron.backend import MegatronBackend
 from hybridflow.errors import HybridFlowError
 
 
@@ -72,7 +74,8 @@ def indirect(metadata: Metadata) -> None:
 
 
 def test_what_was_saved_passes(saved: Path) -> None:
-    saved_index.check(saved)
+    assert saved_index.check(saved) == {"weights/a": (3, 4), "exp_avg/b": (2,)}
+    assert MegatronBackend.saved_shapes(saved) == {"a": (3, 4)}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,15 @@ def test_what_was_not_is_refused(saved: Path, change: Callable[[Metadata], None]
     with pytest.raises(HybridFlowError, match="Nothing of it was run") as refused:
         saved_index.check(saved)
     assert told in str(refused.value) and str(file) in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [lambda file: os.truncate(file, 9), Path.unlink])
+def test_tensors_that_are_not_there_whole_are_told_before_a_rank_reads_them(
+    saved: Path, change: Callable[[Path], object]
+) -> None:
+    change(saved / "tensors/__0_0.distcp")
+    with pytest.raises(HybridFlowError, match=r"'__0_0\.distcp', which is not there, or too short"):
+        saved_index.check(saved)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x04.", b"no pickle", pickle.dumps([1]), pickle.dumps(None)])

@@ -1,0 +1,71 @@
+"""Files of a saved engine beside its tensors, looked at before Megatron and torch read them; neither is imported.
+
+A manifest says that files are those that were written, and not that whoever wrote it wrote a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridflow.errors import HybridFlowError, shown
+from hybridflow.json_file import a_whole, read_object
+from hybridflow.models.weight_files import tensor_shapes
+
+STATE = "state.json"
+COMMON = "tensors/common.pt"  # Megatron's, of what is no tensor; there is nothing in it
+RANDOM = frozenset({"torch", "numpy", "numpy_place", "numpy_gauss", "python", "python_gauss"})
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What an engine's checkpoint has in JSON.
+
+    Attributes:
+        optimizer_steps: that were taken.
+        schedule_steps: those of the learning rate.
+        ranks: as many as saved.
+        extra: what the role keeps there.
+    """
+
+    optimizer_steps: int
+    schedule_steps: int
+    ranks: int
+    extra: dict[str, Any]
+
+
+def read_state(folder: Path) -> EngineState:
+    """Read the state that an engine saved to a folder. Raises HybridFlowError naming what in it is not as it was."""
+    file = folder / STATE
+    try:
+        state = read_object(file)
+    except ValueError as error:
+        raise HybridFlowError(str(error)) from error
+    try:
+        extra = state.get("extra")
+        if not isinstance(extra, dict):
+            raise ValueError(f"extra = {shown(extra)}: an object was expected")
+        steps, scheduled = (a_whole(state.get(name), name) for name in ("optimizer_steps", "schedule_steps"))
+        return EngineState(steps, scheduled, a_whole(state.get("ranks"), "ranks", 1), extra)
+    except ValueError as error:
+        raise HybridFlowError(f"{file}: {error}") from error
+
+
+def check(folder: Path) -> None:
+    """Raise HybridFlowError naming a file that is not there, or not what an engine saves."""
+    for rank in range(read_state(folder).ranks):
+        file = random_file(folder, rank)
+        try:
+            missing = RANDOM - tensor_shapes(file).keys()
+        except ValueError as error:
+            raise HybridFlowError(str(error)) from error
+        if missing:
+            raise HybridFlowError(f"{file} has no {min(missing)}: the states of random number generators were expected")
+    if not (folder / COMMON).is_file():
+        raise HybridFlowError(f"{folder / COMMON} is not there")
+
+
+def random_file(folder: Path, rank: int) -> Path:
+    """Return the file of a rank's random states."""
+    return folder / f"rng-{rank:05d}.safetensors"
