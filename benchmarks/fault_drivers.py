@@ -95,8 +95,8 @@ def journaled(runs: Runs, folder: Path) -> Counter[str]:
     decoder = load_decoder(str(runs.place / "models/addition"))
     found: Counter[str] = Counter()
     for file in (folder / JOURNAL).glob("*.rows"):
-        journal = file.read_bytes()
-        records = [decode(journal[start:stop]) for start, stop in whole_records(journal)]
+        with file.open("rb") as stream:
+            records = [decode(payload) for _, payload in whole_records(stream, file.stat().st_size)]
         found.update(decoder(row.tokens.tolist()) for record in records for row in record.rows)
     return found
 

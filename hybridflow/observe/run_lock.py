@@ -41,7 +41,8 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = _made_and_open(folder)
     except OSError as error:
         _remove_empty(made)
-        raise ConfigError(f"run.root: cannot write into {folder}: {error.strerror}; choose another") from error
+        place = error.filename if error.filename == os.fspath(folder / LOCK) else f"into {folder}"
+        raise ConfigError(f"run.root: cannot write {place}: {error.strerror}; choose another") from error
     me = _identity(os.fstat(descriptor))
     if me in _held:
         os.close(descriptor)

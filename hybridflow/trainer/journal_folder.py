@@ -6,6 +6,7 @@ and that no file is read which is being written. It looks into none.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from hybridflow.observe.run_lock import PRIVATE
 from hybridflow.roles.builtin_roles import GeneratingRole
 from hybridflow.roles.rollout import TrainingActorRole
 
+NAME = re.compile("([0-9]{6,9})-")  # as ranks name them
 REUSED = "rollout/reused_rows"  # taken from the journal
 
 
@@ -93,8 +95,8 @@ def told(metrics: Mapping[str, float]) -> Iterator[str]:
 
 def number_of(name: str) -> int:
     """Return the number that a file of the journal begins with; 0 of one that is none."""
-    first = name.partition("-")[0]
-    return int(first) if first.isdecimal() else 0
+    number = NAME.match(name)
+    return int(number[1]) if number else 0
 
 
 def samples(interface: type) -> bool:

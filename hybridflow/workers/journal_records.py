@@ -18,9 +18,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hybridflow.batch import Ragged
@@ -72,27 +73,46 @@ def encode(record: Record) -> bytes:
 
 
 def decode(payload: bytes) -> Record:
-    """Decode a record without its frame."""
-    arrays = load(payload)
-    offsets = arrays["offsets"]
-    tokens = Ragged(arrays["tokens"], offsets)
-    log_probs = Ragged(arrays["log_probs"], offsets)
-    ended_by = json.loads(arrays["ended_by"].tobytes())
-    cached = arrays["cached_tokens"].tolist()
-    rows = [FinishedRow(n, tokens[n], log_probs[n], ended_by[n], cached[n]) for n in range(len(tokens))]
-    return Record(arrays["conditions"].tobytes().decode(), arrays["seeds"], arrays["prompts"], rows)
+    """Decode a record without its frame. Raises ValueError if it is whole, and yet none that `encode` makes."""
+    try:
+        arrays = load(payload)
+        offsets = arrays["offsets"]
+        tokens = Ragged(arrays["tokens"], offsets)
+        log_probs = Ragged(arrays["log_probs"], offsets)
+        ended_by = json.loads(arrays["ended_by"].tobytes())
+        cached = arrays["cached_tokens"].tolist()
+        rows = [FinishedRow(n, tokens[n], log_probs[n], ended_by[n], cached[n]) for n in range(len(tokens))]
+        conditions = arrays["conditions"].tobytes().decode()
+        seeds = arrays["seeds"]
+        prompts = arrays["prompts"]
+        json.loads(conditions).keys()
+    except (SafetensorError, KeyError, IndexError, AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if not seeds.shape == prompts.shape == (len(rows),):
+        raise ValueError(f"{len(rows)} rows with {seeds.shape} seeds and {prompts.shape} prompts")
+    return Record(conditions, seeds, prompts, rows)
 
 
-def whole_records(journal: bytes | memoryview) -> Iterator[Span]:
-    """Yield where the records of a journal are, up to the first that is not whole."""
+def whole_records(journal: BinaryIO, size: int) -> Iterator[tuple[Span, bytes]]:
+    """Yield where the records in the first `size` bytes are, and each without its frame, up to one that is not whole.
+
+    One is in memory at a time.
+    """
     end = 0
-    while len(journal) - end >= FRAME.size:
-        magic, length, checksum = FRAME.unpack_from(journal, end)
+    while size - end >= FRAME.size:
+        journal.seek(end)
+        frame = journal.read(FRAME.size)
+        if len(frame) < FRAME.size:
+            return
+        magic, length, checksum = FRAME.unpack(frame)
         start = end + FRAME.size
         end = start + length
-        if magic != MAGIC or end > len(journal) or zlib.crc32(journal[start:end]) != checksum:
+        if magic != MAGIC or end > size:
             return
-        yield Span(start, end)
+        payload = journal.read(length)
+        if len(payload) < length or zlib.crc32(payload) != checksum:
+            return
+        yield Span(start, end), payload
 
 
 def prompt_digest(prompt: np.ndarray) -> int:

@@ -160,15 +160,16 @@ class RolloutJournal:
     def _read(self, path: Path, size: int) -> None:
         try:
             with path.open("rb") as stream:
-                journal = stream.read(size)
+                for (start, stop), payload in whole_records(stream, size):
+                    for row, seed in enumerate(decode(payload).seeds.tolist()):
+                        self._places.setdefault(seed, []).append(Place(path, start, stop, row))
         except OSError as error:
             raise HybridFlowError(
                 f"rollout.recovery: {path}: {error.strerror}: all machines of a run that is `durable` must see its "
                 "folder"
             ) from error
-        for start, stop in whole_records(journal):
-            for row, seed in enumerate(decode(journal[start:stop]).seeds.tolist()):
-                self._places.setdefault(seed, []).append(Place(path, start, stop, row))
+        except ValueError as error:
+            log.warning("%s has a record that no run wrote, and is not read on: %s", path, error)
 
 
 def conditions_of(version: int | None, weights: str, sampling: Sampling, settings: Mapping[str, object]) -> str:

@@ -172,6 +172,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         pass
     with pytest.raises(ConfigError, match=r"run\.root: cannot write into /proc/nowhere"), locked(Path("/proc/nowhere")):
         pass
+    (tmp_path / LOCK).symlink_to("file")
+    with (
+        pytest.raises(ConfigError, match=rf"run\.root: cannot write {tmp_path}/\.lock: Too many levels"),
+        locked(tmp_path),
+    ):
+        pass
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

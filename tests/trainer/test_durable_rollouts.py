@@ -43,9 +43,9 @@ def sampled(run: Path) -> dict[int, list[Record]]:
     """What is whole in the journal of a run, by the version of the weights."""
     found: dict[int, list[Record]] = defaultdict(list)
     for file in sorted((run / JOURNAL).glob("*.rows")):
-        journal = file.read_bytes()
-        for start, stop in whole_records(journal):
-            record = decode(journal[start:stop])
+        with file.open("rb") as stream:
+            records = [decode(payload) for _, payload in whole_records(stream, file.stat().st_size)]
+        for record in records:
             found[json.loads(record.conditions)["version"]].append(record)
     return found
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 from torch import Tensor
 
 from hybridflow.batch import Batch, BatchRef, Ragged
@@ -21,7 +25,7 @@ from hybridflow.engines.sampling import FinishedRow, Sampling, row_seeds
 from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics
-from hybridflow.workers.journal_records import FRAME, Record, decode, encode, prompt_digest, whole_records
+from hybridflow.workers.journal_records import FRAME, MAGIC, Record, decode, encode, prompt_digest, whole_records
 from hybridflow.workers.rollout_journal import RolloutJournal
 
 SAMPLING = Sampling(1.0, max_tokens=9)
@@ -97,7 +101,7 @@ def content(row: FinishedRow) -> bytes:
 records = st.lists(
     st.tuples(
         st.lists(st.tuples(st.integers(0, 2**63 - 1), st.integers(0, 5)), max_size=4),
-        st.text(max_size=5),
+        st.text(max_size=5).map(lambda name: json.dumps({name: 1})),
     ).map(
         lambda drawn: Record(
             drawn[1],
@@ -117,7 +121,7 @@ records = st.lists(
 @given(records)
 def test_a_record_is_read_as_it_was_written(written: list[Record]) -> None:
     journal = b"".join(map(encode, written))
-    read = [decode(journal[start:stop]) for start, stop in whole_records(journal)]
+    read = [decode(payload) for _, payload in whole_records(BytesIO(journal), len(journal))]
     assert len(read) == len(written)
     for one, other in zip(read, written, strict=True):
         assert one.conditions == other.conditions
@@ -132,10 +136,15 @@ def build_journal() -> tuple[bytes, list[int]]:
     return b"".join(encoded), np.cumsum([len(one) for one in encoded]).tolist()
 
 
+def ends_of(journal: bytes, size: int | None = None) -> list[int]:
+    """Where the whole records of its first bytes end."""
+    return [span.stop for span, _ in whole_records(BytesIO(journal), len(journal) if size is None else size)]
+
+
 def test_a_journal_that_is_cut_anywhere_has_the_records_before_the_cut() -> None:
     journal, ends = build_journal()
     for cut in range(len(journal) + 1):
-        assert [stop for _, stop in whole_records(journal[:cut])] == [end for end in ends if end <= cut]
+        assert ends_of(journal[:cut]) == ends_of(journal, cut) == [end for end in ends if end <= cut]
 
 
 def test_a_byte_that_differs_ends_a_journal_before_its_record() -> None:
@@ -143,7 +152,52 @@ def test_a_byte_that_differs_ends_a_journal_before_its_record() -> None:
     for place in range(len(journal)):
         broken = bytearray(journal)
         broken[place] ^= 0xFF
-        assert [stop for _, stop in whole_records(bytes(broken))] == [end for end in ends if end <= place]
+        assert ends_of(bytes(broken)) == [end for end in ends if end <= place]
+
+
+def framed(payload: bytes) -> bytes:
+    """A record whose checksum is right."""
+    return FRAME.pack(MAGIC, len(payload), crc32(payload)) + payload
+
+
+ROW = [FinishedRow(0, np.arange(3), np.zeros(3, dtype=np.float32), "end", 0)]
+ARRAYS = load(encode(Record("{}", np.array([1]), np.array([1]), ROW))[FRAME.size :])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"", b"no safetensors", save({})),
+        *(save({name: values for name, values in ARRAYS.items() if name != left}) for left in ARRAYS),
+        *(save({**ARRAYS, name: np.zeros(0, dtype=values.dtype)}) for name, values in ARRAYS.items()),
+        save({**ARRAYS, "offsets": np.array([0, 2**40])}),
+        save({**ARRAYS, "offsets": np.array([3, 0])}),
+        save({**ARRAYS, "seeds": np.array([1, 2])}),
+        *(save({**ARRAYS, "conditions": np.frombuffer(text, dtype=np.uint8)}) for text in (b"[" * 99999, b"[1]")),
+    ],
+)
+def test_a_record_that_no_run_wrote_ends_a_journal(
+    tmp_path: Path, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = generate(open_journal(tmp_path, 0), Dice())
+    file = tmp_path / "000000-actor-0.rows"
+    file.write_bytes(file.read_bytes() + framed(payload))
+    again, metrics = generate(open_journal(tmp_path, 1), Dice())
+    assert again == first and metrics["rollout/reused_rows"] == 12
+    assert "has a record that no run wrote" in caplog.text
+
+
+def test_a_file_of_any_size_is_read_a_record_at_a_time(tmp_path: Path) -> None:
+    """Of one that is larger than the memory, as a hole in a file makes it, no more is read than is a record."""
+    first, _ = generate(open_journal(tmp_path, 0), Dice())
+    file = tmp_path / "000000-actor-0.rows"
+    whole = file.stat().st_size
+    os.truncate(file, 2**42)
+    assert generate(open_journal(tmp_path, 1), Dice())[0] == first
+    os.truncate(file, whole)
+    file.write_bytes(file.read_bytes() + FRAME.pack(MAGIC, 2**63, 0))
+    (tmp_path / "000001-actor-0.rows").unlink(missing_ok=True)
+    assert generate(open_journal(tmp_path, 2), Dice())[0] == first
 
 
 @settings(max_examples=40, deadline=None)
@@ -174,7 +228,7 @@ def test_whenever_processes_are_killed_no_row_is_lost_or_made_twice(kills: list[
 def tear(file: Path, lost: int) -> None:
     """Cut bytes off the last record of a file, as a kill in its writing does."""
     if file.exists():
-        spans = list(whole_records(file.read_bytes()))
+        spans = [span for span, _ in whole_records(BytesIO(file.read_bytes()), file.stat().st_size)]
         os.truncate(file, max(file.stat().st_size - lost, spans[-1].start - FRAME.size))
 
 
@@ -183,8 +237,8 @@ def known_rows(folder: Path) -> dict[int, bytes]:
     rows = {}
     for file in sorted(folder.iterdir()):
         journal = file.read_bytes()
-        for start, stop in whole_records(journal):
-            record = decode(journal[start:stop])
+        for _, payload in whole_records(BytesIO(journal), len(journal)):
+            record = decode(payload)
             rows |= {seed - 1000: content(row) for seed, row in zip(record.seeds.tolist(), record.rows, strict=True)}
     return rows
 
