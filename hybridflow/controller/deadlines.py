@@ -8,6 +8,7 @@ from math import inf
 
 SAY_AFTER_S = 30.0  # that a call is waited for; of one that usually takes longer, three times as long as it took
 LONGER_THAN_USUAL = 3.0
+BETWEEN_LOOKS_S = 5.0  # that count at most: who waits looks once a second, unless the process is stopped or busy
 BEFORE_THE_END = 0.5  # of a deadline: by then it has been said what is waited for
 
 
@@ -36,10 +37,12 @@ class OldestCallClock:
 
     All that it could wait for was called before it and has reported: its rows, and earlier calls on its ranks. So it
     has been at work for at least as long, and no time that it stood in a queue counts.
+    Nor does time in which nobody looked: Ctrl-Z that stopped the driver may have stopped the ranks too.
     """
 
     call: Hashable = None
-    since: float = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
     said_at: float = 0.0
     usual: dict[str, float] = field(default_factory=dict)
 
@@ -47,9 +50,12 @@ class OldestCallClock:
         """Return the seconds that this call has been the oldest."""
         if call != self.call:
             self.call = call
-            self.since = now
+            self.seen = now
+            self.seconds = 0.0
             self.said_at = 0.0
-        return now - self.since
+        self.seconds += min(now - self.seen, BETWEEN_LOOKS_S)
+        self.seen = now
+        return self.seconds
 
     def note(self, name: str, seconds: float) -> None:
         """Remember how long a call of that name took, if no other took longer."""

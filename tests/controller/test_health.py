@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from hybridflow.controller import Supervisor
-from hybridflow.controller.deadlines import SAY_AFTER_S, Deadlines, OldestCallClock
+from hybridflow.controller.deadlines import BETWEEN_LOOKS_S, SAY_AFTER_S, Deadlines, OldestCallClock
 from hybridflow.controller.health import Health
 from hybridflow.controller.process_watch import GONE_LOOKS, STOPPED_LOOKS, LookCounts
 from hybridflow.runtime.failure import FailureKind
@@ -28,9 +28,15 @@ def test_a_deadline_is_a_roles_own_or_that_of_all() -> None:
 
 def test_the_time_of_a_call_begins_when_it_is_the_oldest() -> None:
     clock = OldestCallClock()
-    assert clock.waited("first", 100.0) == 0.0
-    assert clock.waited("first", 130.0) == 30.0
+    assert [clock.waited("first", 100.0 + look) for look in range(31)] == [*range(31)]
     assert clock.waited("second", 131.0) == 0.0, "though it was made long before"
+
+
+def test_no_time_counts_in_which_the_driver_was_stopped() -> None:
+    """As by Ctrl-Z, which may have stopped the ranks too."""
+    clock = OldestCallClock()
+    waited = [clock.waited("call", now) for now in (0.0, 1.0, 2.0, 3602.0, 3603.0)]
+    assert waited == [0.0, 1.0, 2.0, 2.0 + BETWEEN_LOOKS_S, 3.0 + BETWEEN_LOOKS_S]
 
 
 def test_a_long_call_is_spoken_of_ever_less_often() -> None:
