@@ -171,8 +171,8 @@ class Health:
         if waited < within:
             if self._clock.time_to_say(name, waited, within):
                 log.warning(
-                    "%s: waiting for rank %s of %d since %.0f s; after %.0f s (%s) it is given up",
-                    name, named(missing), record.size, waited, within, setting,
+                    "%s: waiting for rank%s %s of %d since %.0f s; after %.0f s (%s) it is given up",
+                    name, "s" * (len(missing) > 1), named(missing), record.size, waited, within, setting,
                 )  # fmt: skip
             return None
         self._well_at = now - waited

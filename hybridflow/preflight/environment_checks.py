@@ -57,6 +57,17 @@ def problems(config: Config) -> Iterator[str]:
         )
 
 
+def warnings(config: Config) -> Iterator[str]:
+    """Yield what the environment gives in vain."""
+    name = config.environment.name
+    graders = asked(config.reward)
+    if name and graders and not {*graders, *asked(config.cost)} & {*READERS}:
+        yield (
+            f"environment.name: rewards that {name} gives are not learned from, as reward.grader is "
+            f"{', '.join(graders)}; with reward=environment they are"
+        )
+
+
 def check_template(config: Config, task: Task) -> None:
     """Raise ConfigError if conversations of this task's prompts cannot go on without a change of earlier tokens."""
     name = config.environment.name
@@ -65,8 +76,13 @@ def check_template(config: Config, task: Task) -> None:
     roles = environments.get(name).roles
     for chat in sorted(_chats(task)):
         found = TurnRenderer(task.encoder, chat=chat).problem(roles, keep_turns=config.environment.keep_turns)
+        if not found and TOOL in roles and not chat:
+            raise ConfigError(
+                f"environment.name: {name} has tools, which are called in chats, but prompts of task "
+                f"{config.task.name} are texts; give chats, or set task.as_chat=true if the model has a chat template"
+            )
         if not found and TOOL in roles:
-            found = _no_calls(task) if chat else "a prompt is a text, and calls of functions are written in chats"
+            found = _no_calls(task)
         if not found:
             continue
         raise ConfigError(

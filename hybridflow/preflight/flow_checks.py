@@ -74,9 +74,10 @@ def _pacing(config: Config) -> Iterator[str]:
     paced = schedules.get(name).paced
     partial = SCHEDULES.get(name, {}).get("partial", False) if trainer.partial is None else trainer.partial
     if config.rollout.keep_kv_cache and not (paced and partial):
+        finish_first = ", trainer.partial=false" if trainer.partial is False else ""
         yield (
-            f"rollout.keep_kv_cache: true given, and no rows go on with new weights with trainer.schedule={name}, "
-            f"trainer.partial={str(partial).lower()}; leave it out"
+            "rollout.keep_kv_cache: true given, and no rows go on with new weights with "
+            f"trainer.schedule={name}{finish_first}; leave it out, or take async"
         )
     if not paced:
         for key, value in schedule_settings.changes(trainer).items():

@@ -16,7 +16,14 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape
 from hybridflow.placement import model_device, resolve
 from hybridflow.placement.hardware import local_gpus
-from hybridflow.preflight import combination_checks, run_folder_checks, secret_checks, setting_checks, unused_settings
+from hybridflow.preflight import (
+    combination_checks,
+    environment_checks,
+    run_folder_checks,
+    secret_checks,
+    setting_checks,
+    unused_settings,
+)
 from hybridflow.preflight.model_folders import PendingModels, compared_tokenizers, read_models
 
 
@@ -83,7 +90,8 @@ def warnings(job: compose.Composed) -> list[str]:
     placed = resolve(config, roles, gpus=_known_gpus(config))
     idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
     overruled = subcommand_choice.warning(job.origins)
-    return [*overruled, *combination_checks.warnings(config, placed, os.cpu_count() or 1, planned), *idle]
+    combined = combination_checks.warnings(config, placed, os.cpu_count() or 1, planned)
+    return [*overruled, *combined, *environment_checks.warnings(config), *idle]
 
 
 def _known_gpus(config: Config) -> int | None:

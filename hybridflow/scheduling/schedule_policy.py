@@ -64,8 +64,8 @@ class SchedulePolicy:
             )
         if self.spare_prompts and (self.max_staleness or self.minibatches > 1):
             raise ValueError(
-                f"spare_prompts = {self.spare_prompts} ends a step early, which max_staleness = {self.max_staleness} "
-                f"and minibatches = {self.minibatches} leave no need for: set max_staleness = 0 and minibatches = 1"
+                f"spare_prompts = {self.spare_prompts} end a step early, which goes with max_staleness = 0 and "
+                f"minibatches = 1 alone; they are {self.max_staleness} and {self.minibatches}"
             )
 
     @property

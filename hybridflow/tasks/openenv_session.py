@@ -106,7 +106,7 @@ class Session:
             raise ServerError(f"{self._url}: no answer within {self._timeout_s:g} s") from None
         except (OSError, WebSocketException) as error:
             self.close()
-            raise ServerError(f"{self._url}: {type(error).__name__}: {error}") from error
+            raise ServerError(f"{self._url}: no server of OpenEnv answers: {type(error).__name__}: {error}") from error
         return self._data(text, kind)
 
     def _connected(self) -> ClientConnection:

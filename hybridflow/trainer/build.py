@@ -41,6 +41,10 @@ class Running:
     placement: Placement
     supervisor: Supervisor
 
+    def processes(self) -> dict[str, list[tuple[str, int]]]:
+        """Return by pool the address of each rank's node, and its process id there."""
+        return {name: [(place.address, place.pid) for place in pool.places] for name, pool in self.pools.items()}
+
     def let_pools_meet(self) -> None:
         """Let the pools of actor and rollout meet where these are two; again once one has new processes.
 

@@ -112,6 +112,7 @@ class Recovery:
         self._clock.fail(self._running.supervisor.health.unseen_s())
         while True:
             self._fail(error)
+            tried = monotonic()
             try:
                 pools = self._settle(error.failure)
                 settled = monotonic()
@@ -132,7 +133,8 @@ class Recovery:
         self._say(f"went on with step {self._progress.steps} after {seconds:.1f} s")
         self._folder.event(
             "recovery", step=self._progress.steps, pools=pools, seconds=round(seconds, 3),
-            settle_s=round(settled - begun, 3), start_s=round(rebuilt - settled, 3),
+            settle_s=round(settled - tried, 3), start_s=round(rebuilt - settled, 3),
+            processes=self._running.processes(),
         )  # fmt: skip
 
     def _fail(self, error: RoleError) -> None:

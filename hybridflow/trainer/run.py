@@ -142,7 +142,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
             stack.callback(folder.close)
         stack.enter_context(interrupt.grace(config.trainer.grace_s, live.say))
         pools = {name: round(pool.start_s, 3) for name, pool in running.pools.items()}
-        facts = {"seconds": round(clock.elapsed(), 3), "pools": pools}
+        facts = {"seconds": round(clock.elapsed(), 3), "pools": pools, "processes": running.processes()}
         stack.enter_context(run_record.kept(folder, config.run.name, source, progress, learner, **facts))
         stack.callback(clock.end)
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
-from hybridflow.preflight.environment_checks import check_template
+from hybridflow.preflight.environment_checks import check_template, warnings
 from hybridflow.tasks import build
 from tests.preflight.test_grader_checks import told
 from tests.tasks.chat_templates import CHATML, QWEN3, build_chat_tokenizer
@@ -50,6 +50,24 @@ def test_what_is_wrong_is_told_before_anything_starts(line: str, problem: str) -
 def test_a_grader_of_environments_wants_one() -> None:
     found = told("environment: {name: ''}", composed=COMPOSED)
     assert any(line.startswith("reward.grader: environment reads what an environment gives") for line in found), found
+
+
+@pytest.mark.parametrize(("graders", "warned"), [({}, False), ({"exact": 1.0}, True), ({"environment": 1.0}, False)])
+def test_rewards_that_nobody_reads_are_told(graders: dict[str, float], warned: bool) -> None:
+    config: Config = OmegaConf.to_object(COMPOSED.tree)  # type: ignore[assignment]
+    config.reward.graders = graders
+    found = list(warnings(config))
+    assert found == [
+        "environment.name: rewards that guess gives are not learned from, as reward.grader is exact; "
+        "with reward=environment they are"
+    ] * int(warned)
+
+
+def test_tools_want_chats() -> None:
+    config: Config = OmegaConf.to_object(COMPOSED.tree)  # type: ignore[assignment]
+    config.environment.name = "tools"
+    with pytest.raises(ConfigError, match=r"tools has tools, which are called in chats, but prompts of task guess are"):
+        check_template(config, build("guess", build_chat_tokenizer(CHATML), {}))
 
 
 def test_a_template_that_forgets_is_refused_with_the_task() -> None:

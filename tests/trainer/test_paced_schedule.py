@@ -295,7 +295,7 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
     [
         ("trainer.schedule=sync", "trainer.max_staleness: 1 given, which trainer.schedule=sync does not heed"),
         ("trainer.sampler=fif", "no sampler is named 'fif'; did you mean 'fifo'"),
-        ("trainer.spare_prompts=3", "spare_prompts = 3 ends a step early, which max_staleness = 1"),
+        ("trainer.spare_prompts=3", "spare_prompts = 3 end a step early, which goes with max_staleness = 0"),
         ("trainer.stopped=drop", "trainer.stopped: drop given, and no trainer.spare_prompts"),
         ("environment.name=guess", "samples rows over several calls, which conversations"),
     ],

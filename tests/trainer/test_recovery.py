@@ -86,7 +86,7 @@ class Run:
         self.meetings = 0
         running: Any = SimpleNamespace(
             groups=groups, pools=self.pools, placement=placement, supervisor=self.supervisor, algorithm=self.algorithm,
-            let_pools_meet=self._meet,
+            let_pools_meet=self._meet, processes=lambda: {"rollout": [("here", 7)]},
         )  # fmt: skip
         self.folder = RunFolder(folder)
         self.progress = Progress()
@@ -148,6 +148,7 @@ def test_a_lost_pool_costs_its_step_only(run: Run) -> None:
         run.progress.spent is run.clock.seconds and run.clock.seconds["lost_work"] + run.clock.seconds["detection"] > 0
     )
     assert events[1]["seconds"] >= events[1]["start_s"] >= 0 <= events[1]["settle_s"]
+    assert events[1]["processes"] == {"rollout": [["here", 7]]}
     assert events[0]["kind"] == "infra" and events[0]["goes_on"] and events[1]["pools"] == ["rollout"]
     assert run.said[0].startswith(
         "failure 1 of 2 that it goes on after: rollout.work failed on rank 0 (here) in step 1"
