@@ -62,9 +62,15 @@ def shaping(name: str, options: Mapping[str, Any]) -> Callable[[ShapingInputs], 
 
 def shapings_of(settings: AlgorithmConfig) -> list[tuple[str, Mapping[str, Any]]]:
     """List the shapings of an algorithm with their options, in the order in which they are applied."""
+    return list(shapings_by_key(settings).values())
+
+
+def shapings_by_key(settings: AlgorithmConfig) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return `shapings_of` by the key of the settings that names each."""
     first = settings.reward_shaping
-    own = [(first.name, first.options)] if first.name != "none" else []
-    return [*own, *((name, options or {}) for name, options in settings.reward_shapings.items())]
+    own = {"algorithm.reward_shaping": (first.name, first.options)} if first.name != "none" else {}
+    several = settings.reward_shapings.items()
+    return {**own, **{f"algorithm.reward_shapings.{name}": (name, options or {}) for name, options in several}}
 
 
 def shape(

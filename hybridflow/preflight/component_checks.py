@@ -174,16 +174,15 @@ def _refused_shapings(config: Config) -> Iterator[str]:
     """Report options of reward shapings that do not fit together, as the shaping says when it is tried on two rows."""
     import torch
 
-    from hybridflow.losses.reward_shapings import ShapingInputs, shaping, shapings_of
+    from hybridflow.losses.reward_shapings import ShapingInputs, shaping, shapings_by_key
 
     limit = config.rollout.max_response_tokens
     rows = ShapingInputs(torch.tensor([0.0, 1.0]), torch.tensor([1, limit]), limit, ["end", "length"])
-    for name, options in shapings_of(config.algorithm):
+    for key, (name, options) in shapings_by_key(config.algorithm).items():
         try:
             shaping(name, options)(rows)
         except ValueError as error:
-            key = "reward_shapings" if name in config.algorithm.reward_shapings else "reward_shaping"
-            yield f"algorithm.{key}.{name}: {error}"
+            yield f"{key}: {error}"
         except Exception:  # of a user's own, which two rows may not suit: the run will show it
             continue
 

@@ -40,15 +40,15 @@ def _whole_batch_parts(config: Config) -> Iterator[str]:
     """Report an advantage or a shaping that was not declared to be of one group alone."""
     from hybridflow.losses.advantages import advantages
     from hybridflow.losses.independence import is_independent
-    from hybridflow.losses.reward_shapings import reward_shapings, shapings_of
+    from hybridflow.losses.reward_shapings import reward_shapings, shapings_by_key
 
     advantage = config.algorithm.advantage.name
     told = "is not declared `independent` of the batch's other groups"
     if advantage in advantages and not is_independent(advantages.get(advantage)):
         yield f"algorithm.advantage.name: {advantage} {told}"
-    for shaping, _ in shapings_of(config.algorithm):
+    for key, (shaping, _) in shapings_by_key(config.algorithm).items():
         if shaping in reward_shapings and not is_independent(reward_shapings.get(shaping)):
-            yield f"algorithm.reward_shaping: {shaping} {told}"
+            yield f"{key}: {shaping} {told}"
 
 
 def _whole_step_flow(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:

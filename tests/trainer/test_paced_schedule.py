@@ -245,6 +245,34 @@ def test_what_else_a_flow_asks_for_is_generated_beside_the_rows_under_way() -> N
     assert progress.draws == 8
 
 
+class Scouting(Learner):
+    """Asks twice for rows that are sampled otherwise before it asks for those begun ahead, and once afterwards."""
+
+    scouted: list[int]
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        rows = prompts.repeat(SAMPLES)
+        before = [self.otherwise(rows) for _ in range(2)]
+        learned = super().rollout(prompts)
+        for found in (*before, self.otherwise(rows)):
+            self.scouted += found.get().dense("stream").tolist()
+        return learned
+
+    def otherwise(self, rows: BatchRef) -> BatchRef:
+        found: BatchRef = self.actor.row_source.sampled(rows, {"temperature": 0.5})  # type: ignore[attr-defined]
+        return found
+
+
+def test_rows_that_are_asked_for_first_do_not_share_random_streams_with_those_begun_ahead() -> None:
+    policy = POLICIES["async, S = 0"]
+    generation = Generation(1)
+    algorithm = learner(generation, policy, Scouting)
+    algorithm.scouted = []
+    taken(algorithm, generation, policy, Progress(), 3, 3)
+    streams = [*algorithm.streams.values(), *algorithm.scouted]
+    assert len(set(streams)) == len(streams) == 4 * 3 * PROMPTS * SAMPLES
+
+
 def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
     policy = POLICIES["async, S = 2"]
     generation = Generation(3)
@@ -297,7 +325,6 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
         ("trainer.sampler=fif", "no sampler is named 'fif'; did you mean 'fifo'"),
         ("trainer.spare_prompts=3", "spare_prompts = 3 end a step early, which goes with max_staleness = 0"),
         ("trainer.stopped=drop", "trainer.stopped: drop given, and no trainer.spare_prompts"),
-        ("environment.name=guess", "samples rows over several calls, which conversations"),
     ],
 )
 def test_what_async_does_not_do_is_refused_before_the_start(override: str, told: str) -> None:

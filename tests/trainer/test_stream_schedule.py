@@ -153,6 +153,10 @@ def test_algorithms_of_groups_are_learned_from_in_parts(algorithm: str) -> None:
         (("algorithm=grpo", "algorithm.epochs=2"), "algorithm.epochs: 2 passes over all rows of a step, which"),
         (("algorithm=grpo", "rollout.top_p=0.9"), "are of a part of the tokens, which trainer.schedule=stream cannot"),
         (("algorithm=grpo", "algorithm.reward_shaping.name=running_norm"), "reward_shaping: running_norm is not decl"),
+        (
+            ("algorithm=grpo", "+algorithm.reward_shapings.running_norm={}"),
+            "reward_shapings.running_norm: running_norm is",
+        ),
         (("algorithm=grpo", "algorithm.rollout_filter.name=unequal_groups"), "chooses among all rows of a step"),
         (("algorithm=grpo", "trainer.max_staleness=1"), "max_staleness: 1 given, which trainer.schedule=stream does"),
         (("algorithm=grpo", "algorithm.prompts_per_step=1"), "minibatches = 2: each needs a prompt"),

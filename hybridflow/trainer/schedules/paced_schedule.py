@@ -134,6 +134,8 @@ class PacedSchedule(Schedule):
         if wanted is None:
             rows = prompts
             if STREAM not in prompts.columns:
+                # The rows begun ahead have the streams of a step's first call, also where others are asked for first.
+                number += bool(self._answers)
                 rows = prompts.for_call(**{STREAM: stream_ids(prompts, self._context.step_index, number)})
             wanted = [*self._rollouts.order(rows, options)]
             self._rollouts.advance()
