@@ -288,11 +288,14 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
 
 def _run(config: Config) -> int:
     """Run one job. An error for the user is one line, any other a traceback; both leave the cause as the last line."""
-    try:
-        with before_the_start():
-            from hybridflow.trainer.run import run
+    from hybridflow.trainer import way_on
 
-        return run(config)
+    try:
+        with way_on.told(config):
+            with before_the_start():
+                from hybridflow.trainer.run import run
+
+            return run(config)
     except UnexpectedError as error:
         return error_report.tell(error.__cause__ or error, "hybridflow")
     except HybridFlowError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +15,7 @@ from hybridflow.cli import hydras_record, launch, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, compose, escapes, plugin_sections, plugins
-from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.errors import ConfigError, HybridFlowError, Stopped
 from hybridflow.models import ModelShape
 from hybridflow.observe import terminal
 from hybridflow.observe.run_folder import RunFolder
@@ -137,32 +137,54 @@ def _carry_out(jobs: Sequence[Job], config_dir: Path | None) -> None:
     """Run what is not complete. Raises HybridFlowError if a stage fails."""
     new = False
     for number, job in enumerate(jobs, 1):
-        interrupt.check()  # a signal may have come as the stage before ended
-        verdict = stage_record.judge(job.config, job.key, job.folder, new)
-        head = f"stage {number} of {len(jobs)}, {job.stage.name}"
-        if verdict.complete:
-            terminal.say(one_line(f"{head}: complete, not run again ({job.folder})"))
-            continue
-        new = True
-        stage = job.stage
-        if verdict.afresh and job.config.trainer.resume == "auto":
-            stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
-        command = _command(stage, config_dir)
-        terminal.say(one_line(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}"))
-        start = perf_counter()
-        with (
-            plugin_sections.alone(job.plugins),
-            stage_record.begun(job.folder, job.key),
-            hydras_record.kept([job.folder]),
-        ):
-            compose.store_schema()
-            status = launch.hand_over(stage.command, command[2:])
-        if status:
-            raise HybridFlowError(
-                f"stage {job.stage.name}, {number} of {len(jobs)}, failed; its error stands above, and the same "
-                "command goes on from there"
-            )
-        Record(job.key, perf_counter() - start).write(job.folder)
+        with _after_stages(number - 1, len(jobs)):
+            interrupt.check()  # a signal may have come as the stage before ended
+            new = _carry_out_one(job, f"{number} of {len(jobs)}", config_dir, new) or new
+
+
+@contextmanager
+def _after_stages(complete: int, stages: int) -> Iterator[None]:
+    """Let a signal that ends a stage which has saved nothing say of those before it that they are complete."""
+    try:
+        yield
+    except Stopped as stop:
+        if stop.saved or not complete:
+            raise
+        words = f"{stop}; {complete} of {stages} stages complete, and the same command goes on there"
+        raise Stopped(stop.number, words, saved=True) from None
+
+
+def _carry_out_one(job: Job, place: str, config_dir: Path | None, new: bool) -> bool:
+    """Run a stage, unless it is complete; tell whether it was run.
+
+    Args:
+        place: its number, of how many.
+        new: one before it was run.
+    """
+    verdict = stage_record.judge(job.config, job.key, job.folder, new)
+    head = f"stage {place}, {job.stage.name}"
+    if verdict.complete:
+        terminal.say(one_line(f"{head}: complete, not run again ({job.folder})"))
+        return False
+    stage = job.stage
+    if verdict.afresh and job.config.trainer.resume == "auto":
+        stage = replace(stage, overrides=(*stage.overrides, "trainer.resume=never"))
+    command = _command(stage, config_dir)
+    terminal.say(one_line(f"{head}: {shlex.join(command)}{f'  # {verdict.why}' if verdict.why else ''}"))
+    start = perf_counter()
+    with (
+        plugin_sections.alone(job.plugins),
+        stage_record.begun(job.folder, job.key),
+        hydras_record.kept([job.folder]),
+    ):
+        compose.store_schema()
+        status = launch.hand_over(stage.command, command[2:])
+    if status:
+        raise HybridFlowError(
+            f"stage {job.stage.name}, {place}, failed; its error stands above, and the same command goes on from there"
+        )
+    Record(job.key, perf_counter() - start).write(job.folder)
+    return True
 
 
 def _command(stage: Stage, config_dir: Path | None) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
-from hybridflow.errors import ClusterError, ConfigError, DataError, HybridFlowError, Stopped, before_the_start, counted
+from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
 from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
@@ -33,7 +31,7 @@ from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import WallClock, since_checkpoint, told
 from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
-from hybridflow.trainer.next_commands import next_commands, resumed
+from hybridflow.trainer.next_commands import next_commands
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.resume import choose
@@ -115,7 +113,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         prepared = _prepared(config, folder, live)
     source = prepared.source
     task = prepared.task
-    with _way_on(config, folder, prepared.goes_on), interrupt.ShieldedStack() as stack:
+    with interrupt.ShieldedStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
             live.say(auto_settings.described(config))
@@ -156,32 +154,6 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
     if fault is not None:
         raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
-
-
-@contextmanager
-def _way_on(config: Config, folder: RunFolder, goes_on: bool) -> Iterator[None]:
-    """Say of a run that a signal or the loss of its cluster has ended what is saved, and by which command it goes on.
-
-    Args:
-        goes_on: what is in its folder is its own from the start on.
-    """
-
-    def saved() -> tuple[str, bool]:
-        own = goes_on or folder.record().get("process") == os.getpid()
-        newest = Checkpoints(folder.checkpoints).newest() if own else None
-        if newest is None:
-            return "nothing had been saved", False
-        command = resumed(sys.orig_argv, config.trainer.resume)
-        steps = int(newest.name.removeprefix("step-"))
-        return f"{counted(steps, 'step')} saved, and this goes on from there: {command}", True
-
-    try:
-        yield
-    except Stopped as stop:
-        words, some = saved()
-        raise Stopped(stop.number, f"{stop}: {words}", saved=some) from None
-    except ClusterError as error:
-        raise ClusterError(f"{error}: {saved()[0]}") from error
 
 
 def _checked_task(config: Config, live: Live) -> Task:

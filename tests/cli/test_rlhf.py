@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from hybridflow.cli import main, rlhf
 from hybridflow.config import Config, compose, sections
-from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.errors import ConfigError, HybridFlowError, Stopped
 from hybridflow.roles import roles
 
 RLHF = ["rlhf", "-cd", "cfg", "-cn", "three", "sft.actor.model.path=model"]
@@ -170,6 +171,25 @@ def test_a_failed_stage_is_one_error_and_the_same_command_goes_on_there(workplac
     ran.leaves = first
     assert main(RLHF) == 0
     assert [config.trainer.resume for config in ran] == ["auto", "never"] and names(ran) == NAMES[1:]
+
+
+def test_stages_that_are_complete_are_worth_calling_again_after_a_signal(workplace, ran, capsys):
+    """Though the stage that it came in had saved nothing."""
+    stopped = NAMES[0]
+    first = ran.leaves
+
+    def stop(config: Config) -> None:
+        if config.run.name == stopped:
+            ran.raises.append(Stopped(signal.SIGTERM))
+        first(config)
+
+    ran.leaves = stop
+    assert main([*RLHF, "sft.trainer.steps=2"]) == 1
+    assert capsys.readouterr().err.endswith("hybridflow: interrupted by SIGTERM: nothing had been saved\n")
+    stopped = NAMES[1]
+    assert main([*RLHF, "sft.trainer.steps=2"]) == 75
+    told = "interrupted by SIGTERM: nothing had been saved; 1 of 3 stages complete, and the same command goes on there"
+    assert capsys.readouterr().err.endswith(f"hybridflow: {told}\n")
 
 
 def test_show_prints_the_commands_and_runs_nothing(workplace, ran, capsys):

@@ -9,19 +9,29 @@ from pathlib import Path
 import pytest
 
 from hybridflow import preflight
+from hybridflow.config import Config
 from hybridflow.errors import ClusterError, Stopped
-from hybridflow.observe.run_folder import RunFolder
-from hybridflow.trainer.run import _way_on
+from hybridflow.preflight.run_folder_checks import folder_of
+from hybridflow.trainer import way_on
 
 LOST = "ray: the cluster's head at 10.0.0.4:6379 has not answered for 50 s"
 
 
-def ended(folder: RunFolder, error: BaseException) -> BaseException:
-    """What a run of that folder, which had gone on from a checkpoint of its own, ends with."""
-    config = preflight.load("train", ("experiment=addition",))
-    with pytest.raises(type(error)) as raised, _way_on(config, folder, goes_on=True):
+def ended(config: Config, error: BaseException) -> BaseException:
+    """What a run ends with, also before anything of it is imported."""
+    with pytest.raises(type(error)) as raised, way_on.told(config):
         raise error
     return raised.value
+
+
+def run_of(root: Path, *more: str) -> Config:
+    return preflight.load("train", ("experiment=addition", f"run.root={root}", *more))
+
+
+def save(config: Config, step: int) -> None:
+    folder = Path(folder_of(config)) / f"checkpoints/step-{step:06d}"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
 
 
 @pytest.mark.parametrize("error", [ClusterError(LOST), Stopped(signal.SIGTERM)])
@@ -29,9 +39,19 @@ def test_it_tells_the_command_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "/venv/bin/hybridflow", "train", "experiment=addition"])
-    folder = RunFolder(tmp_path)
-    assert str(ended(folder, error)) == f"{error}: nothing had been saved"
-    (folder.checkpoints / "step-000003").mkdir(parents=True)
-    (folder.checkpoints / "step-000003" / "manifest.json").write_text("{}")
+    config = run_of(tmp_path)
+    assert str(ended(config, error)) == f"{error}: nothing had been saved"
+    save(config, 3)
     command = "hybridflow train experiment=addition"
-    assert str(ended(folder, error)).startswith(f"{error}: 3 steps saved, and this goes on from there: {command}")
+    assert str(ended(config, error)).startswith(f"{error}: 3 steps saved, and this goes on from there: {command}")
+
+
+@pytest.mark.parametrize(
+    ("resume", "status"),
+    [("auto", 75), ("never", 1), ("addition", 75), ("addition/checkpoints/step-000003", 75), ("other", 1)],
+)
+def test_before_a_start_what_it_would_go_on_from_is_saved(tmp_path: Path, resume: str, status: int) -> None:
+    save(run_of(tmp_path), 3)
+    wanted = resume if resume in ("auto", "never") else f"{tmp_path}/{resume}"
+    stopped = ended(run_of(tmp_path, f"trainer.resume={wanted}"), Stopped(signal.SIGTERM))
+    assert isinstance(stopped, Stopped) and stopped.exit_code == status
