@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from hybridflow import former_names
+from hybridflow.bounded_code import kept_alive
 from hybridflow.errors import HybridFlowError, NameTakenError
 
 T = TypeVar("T")
@@ -129,7 +130,8 @@ def import_plugins(modules: list[str]) -> None:
     here = os.getcwd()
     for module in modules:
         try:
-            import_module(module)
+            with kept_alive():
+                import_module(module)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, such as SystemExit

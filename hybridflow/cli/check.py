@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from hybridflow import preflight
+from hybridflow.bounded_code import kept_alive
 from hybridflow.config import plugins
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
@@ -40,7 +39,7 @@ def run(argv: Sequence[str]) -> int:
     modules = [word for word in options.modules if word not in overrides]
     if not modules:
         parser.error("no MODULE is named, only settings")
-    with _kept_alive():
+    with kept_alive():
         return _check(modules, options.folder, overrides)
 
 
@@ -69,27 +68,6 @@ def _check(modules: Sequence[str], folder: Path | None, overrides: Sequence[str]
         terminal.say(f"not tried, as only a run does: {', '.join(untried)}")
     terminal.say(f"expectations that are not met: {wrong}" if wrong else "all expectations are met")
     return int(wrong > 0)
-
-
-@contextmanager
-def _kept_alive() -> Iterator[None]:
-    """Let a module that ends this process at once, by `os._exit`, be told of like one that raises SystemExit.
-
-    The exit status would else be the module's, and so perhaps that of a check whose expectations are all met.
-    """
-    own = os._exit
-    here = os.getpid()
-
-    def refuse(status: int) -> NoReturn:
-        if os.getpid() != here:  # a process that was forked from this one ends so
-            own(status)
-        raise SystemExit(f"os._exit({status}) would have ended the process")
-
-    os._exit = refuse
-    try:
-        yield
-    finally:
-        os._exit = own
 
 
 def shown(results: Results) -> int:

@@ -10,11 +10,14 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from hybridflow.bounded_code import at_most
 from hybridflow.config import plugin_sections, sections, yaml_file
 from hybridflow.config.compose import parse, search_dirs
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, shown
 from hybridflow.registry import import_plugins
 
+IMPORT_S = 60.0
+LONGER = "HYBRIDFLOW_IMPORT_S"  # seconds that the import of a plugin may take, instead: settings are not read before it
 MAX_NAME = 250  # characters of a name of an option: of a file without its ending
 
 
@@ -63,13 +66,33 @@ def checked(value: object, place: str) -> list[str]:
 
 
 def load(modules: Sequence[str]) -> None:
-    """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module."""
+    """Import the user's modules, from the working directory too. Raises ConfigError with the place in the module.
+
+    One that takes longer than IMPORT_S, or what the environment has under that name, may take for ever.
+    """
+    seconds = _import_s() if modules else IMPORT_S
     if modules and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     for module in modules:
         before = {*sections.added()}
         try:
-            import_plugins([module])
+            with at_most(seconds):
+                import_plugins([module])
         except ImportError as error:
-            raise ConfigError(str(error)) from error
+            hint = f"; {LONGER}=SECONDS gives it longer" if isinstance(error.__cause__, TimeoutError) else ""
+            raise ConfigError(f"{error}{hint}") from error
         plugin_sections.record(module, {*sections.added()} - before)
+
+
+def _import_s() -> float:
+    """Return the seconds that a module may take. Raises ConfigError if the environment has something else for it."""
+    given = os.environ.get(LONGER, str(IMPORT_S))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:  # a day, and no alarm for ever
+        raise ConfigError(
+            f"{LONGER}: {shown(given)} given in the environment, seconds above 0 and up to 86400 expected"
+        )
+    return seconds

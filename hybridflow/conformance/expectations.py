@@ -14,9 +14,11 @@ from torch import Tensor
 
 import hybridflow
 from hybridflow import former_names
+from hybridflow.bounded_code import at_most
 
 Results = Iterator[tuple[str, list[str]]]
 """Names of what was tried, each with the expectations that it violates, a line each."""
+TRIAL_S = 120.0  # of what takes milliseconds, and of the worst that a sandbox or a deadline of a part's own takes
 OURS = str(Path(hybridflow.__file__).parent)
 
 
@@ -27,7 +29,8 @@ class ExpectationError(Exception):
 def violations(check: Callable[[], None]) -> list[str]:
     """Return what a check finds violated, if anything; an exception of the user's code counts, with its place."""
     try:
-        check()
+        with at_most(TRIAL_S):
+            check()
     except ExpectationError as error:
         return [str(error)]
     except (Exception, SystemExit) as error:

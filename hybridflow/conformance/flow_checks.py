@@ -10,6 +10,7 @@ import numpy as np
 
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.batch.columns import values_of
+from hybridflow.bounded_code import at_most
 from hybridflow.config.schema import Config
 from hybridflow.conformance.expectations import Results, describe_error
 from hybridflow.conformance.scenarios import Scenario, ScenarioBuilder
@@ -21,6 +22,7 @@ from hybridflow.roles import TrainedRole, roles
 from hybridflow.runtime.failure import RoleError
 
 STEPS = 2
+STEPS_S = 240.0  # that they may take together
 
 
 def results(builder: ScenarioBuilder, problems: Callable[[Config], list[str]], say: Callable[[str], None]) -> Results:
@@ -60,8 +62,9 @@ def take_steps_of(shared: SharedRoles, scenario: Scenario) -> tuple[list[str], b
     lines: dict[str, None] = {}
 
     def take_steps() -> None:
-        for line in _steps(shared, scenario):
-            lines[line] = None
+        with at_most(STEPS_S):  # calls on ranks have deadlines of their own, and a flow that calls none has not
+            for line in _steps(shared, scenario):
+                lines[line] = None
 
     for act in (take_steps, shared.running.supervisor.wait_all):  # what is under way is still this scenario's
         try:

@@ -25,6 +25,7 @@ SIZES = (
     "rollout.max_concurrent_rows=72",
     "trainer.steps=2",
     "trainer.collective_timeout_s=60",
+    "trainer.call_timeout_s=120",
     "reward.grader=conformance_even",
     "cost.grader=conformance_count",
     "actor.parallel.tensor=1",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hybridflow.bounded_code import at_most
 from hybridflow.errors import shown
-from hybridflow.tasks.alarm import at_most
 from hybridflow.tasks.chat_messages import Message, checked, is_prefill
 
 if TYPE_CHECKING:

@@ -35,3 +35,28 @@ def test_a_plugin_that_leaves_the_folder_takes_nobody_along(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     plugins.load(["leaves_the_folder"])
     assert os.getcwd() == str(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["while True:\n    pass\n", "import time\ntime.sleep(99)\n"])
+def test_a_plugin_whose_import_never_ends_is_told_with_its_line(tmp_path, monkeypatch, text):
+    (tmp_path / "never_ends.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(plugins.LONGER, "0.1")
+    with pytest.raises(
+        ConfigError, match=r"'never_ends': TimeoutError: it took longer than 0.1 s \(.*never_ends.py:[12]\)"
+    ):
+        plugins.load(["never_ends"])
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf", ""])
+def test_what_a_plugin_may_take_is_seconds(monkeypatch, given):
+    monkeypatch.setenv(plugins.LONGER, given)
+    with pytest.raises(ConfigError, match=f"{plugins.LONGER}: '{given}' given in the environment, seconds above 0"):
+        plugins.load(["os"])
+
+
+def test_a_plugin_that_ends_the_process_is_told_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "ends_it.py").write_text("import os\nos._exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"os\._exit\(0\) would have ended the process \(.*ends_it.py:2\)"):
+        plugins.load(["ends_it"])

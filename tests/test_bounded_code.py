@@ -1,7 +1,8 @@
-"""Deadline of code that runs in this thread."""
+"""Deadline of code that runs in this thread; it does not end the process."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hybridflow.tasks.alarm import at_most
+from hybridflow.bounded_code import at_most, kept_alive
 
 
 def spin() -> None:
@@ -53,3 +54,10 @@ def test_another_thread_has_no_deadline() -> None:
     thread.start()
     thread.join()
     assert done == [True]
+
+
+def test_code_that_would_end_the_process_is_told_of() -> None:
+    own = os._exit
+    with pytest.raises(SystemExit, match=r"os\._exit\(0\) would have ended the process"), kept_alive():
+        os._exit(0)
+    assert os._exit is own
