@@ -61,6 +61,8 @@ class Bounds:
 
 
 Count = Annotated[int, Bounds(at_least=1)]
+Rows = Annotated[int, Bounds(at_least=1, at_most=2**20)]  # a million: each takes memory, and time, in a step
+Slots = Annotated[int, Bounds(at_least=1, at_most=2**16)]  # each is a process
 NotNegative = Annotated[float, Bounds(at_least=0)]
 NotNegativeInt = Annotated[int, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(more_than=0)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, NotNegative, NotNegativeInt, Positive
+from hybridflow.bounds import Bounds, Count, NotNegative, NotNegativeInt, Positive, Rows
 
 
 @dataclass
@@ -75,8 +75,8 @@ class AlgorithmConfig:
     name: str = MISSING  # the registered name of the algorithm, whose flow it is
     recipe: str = ""  # what these settings of that flow are called, if they have a name of their own
     paper: str = ""  # where the recipe comes from
-    prompts_per_step: Count = 64  # prompts, or rows of given text, that a step begins with
-    samples_per_prompt: Count = 1  # responses to each prompt
+    prompts_per_step: Rows = 64  # prompts, or rows of given text, that a step begins with
+    samples_per_prompt: Rows = 1  # responses to each prompt
     minibatches: Count = 1  # parts of a step's rows, with an update each, in every pass over them
     epochs: Count = 1  # passes over a step's rows
     reward_kl_coef: NotNegative = 0.0  # coefficient of the KL to the reference, taken off the token rewards

@@ -11,6 +11,8 @@ from pathlib import Path
 import yaml
 from hydra.core.override_parser.types import Override
 
+from hybridflow.config import secret_settings
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -29,9 +31,13 @@ class Origins:
     shared: frozenset[str] = frozenset()  # those of the overrides, as they were written, that serve other commands too
 
     def find(self, key: str) -> str | None:
-        """Return `key=value on the command line` or `file:line`; None if only the schema sets the key or section."""
+        """Return `key=value on the command line` or `file:line`; None if only the schema sets the key or section.
+
+        A value that is a secret, or has one in it, is left out.
+        """
         if override := self.override(key):
-            return f"{override.input_line} on the command line"
+            is_secret = any(secret_settings.found(override.value(), override.key_or_group))
+            return f"{override.key_or_group if is_secret else override.input_line} on the command line"
         layer = self.layer(key)
         return f"{_short(layer.file)}:{line_of(layer.file, _below(key, layer.package))}" if layer else None
 

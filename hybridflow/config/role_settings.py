@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Share
+from hybridflow.bounds import Bounds, Count, Level, NotNegative, NotNegativeInt, Rows, Share
 from hybridflow.config.hub_ids import local_folder
 
 
@@ -163,7 +163,7 @@ class RewardConfig(TrainedRoleConfig):
     right_grade: Annotated[float, Bounds(because="a grader may give any number")] = 1.0
     max_failed_share: Level = 0.0  # share of a step's grades that may fail; 0: the first ends the run
     grader_deadline_s: Deadline = 60.0  # that the grader may take for a row, after which its grade has failed
-    grader_concurrency: Count = 16  # rows that an `async` grader grades at the same time, on each rank
+    grader_concurrency: Rows = 16  # rows that an `async` grader grades at the same time, on each rank
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the reward model
 
 
@@ -178,7 +178,7 @@ class CostConfig(TrainedRoleConfig):
     grader_sources: dict[str, list[str]] = field(default_factory=dict)  # as reward.grader_sources; others cost nothing
     max_failed_share: Level = 0.0  # as reward.max_failed_share
     grader_deadline_s: Deadline = 60.0  # as reward.grader_deadline_s
-    grader_concurrency: Count = 16  # as reward.grader_concurrency
+    grader_concurrency: Rows = 16  # as reward.grader_concurrency
     model: ModelConfig = field(default_factory=lambda: ModelConfig(path=""))  # of the cost model
 
 
@@ -235,7 +235,7 @@ class RolloutConfig:
     vocabulary: NotNegativeInt = 0  # only ids below it are sampled; 0: all that each model of the run has
     max_response_tokens: Count = 64  # of a response, which is truncated there
     max_sequence_tokens: Annotated[int, Bounds(at_least=2)] = 128  # prompt and response together
-    max_concurrent_rows: Count = 256  # rows that one replica decodes together
+    max_concurrent_rows: Rows = 256  # rows that one replica decodes together
     kv_cache_gib: Annotated[float, Bounds(more_than=0, at_most=2**20)] = 1.0  # a replica's cache on a CPU
     gpu_memory_fraction: Share = 0.4  # of a GPU's memory, for vLLM in all
     enforce_eager: bool = True  # no compilation, no CUDA graphs

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, NotNegativeInt, Seconds
+from hybridflow.bounds import Bounds, Count, NotNegativeInt, Rows, Seconds, Slots
 from hybridflow.config.algorithm_settings import (
     AdvantageConfig,
     AlgorithmConfig,
@@ -151,7 +151,7 @@ class TaskConfig:
 class PlacementConfig:
     """Placement of roles on pools of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
-    pools: dict[str, Count] = field(default_factory=dict)  # by pool, its slots; empty here, as YAML can only add to it
+    pools: dict[str, Slots] = field(default_factory=dict)  # by pool, its slots; empty here, as YAML can only add to it
     # by role, its pool; a role left out goes to the first, rollout to the actor's
     roles: dict[str, str] = field(default_factory=dict)
     device: Device = Device.auto  # hardware of slots with models; auto: GPUs where there are any
@@ -164,16 +164,16 @@ class TrainerConfig:
     steps: NotNegativeInt = 100  # steps of the run in all, those before a resumption too
     schedule: str = "sync"  # the order of a step's parts, by name
     # of the schedule async: published versions that weights which sampled may be behind a step's; null: 1
-    max_staleness: NotNegativeInt | None = None
+    max_staleness: Annotated[int, Bounds(at_least=0, at_most=1000)] | None = None
     # of the schedule async: rows under way go on with new weights, which else wait for them; null: true
     partial: bool | None = None
     # of the schedule async with max_staleness 0: prompts beyond a step's that it samples, which ends with the first
-    spare_prompts: NotNegativeInt = 0
+    spare_prompts: Annotated[int, Bounds(at_least=0, at_most=2**20)] = 0
     stopped: Stopped = Stopped.next_step  # of spare_prompts: what becomes of those that a step ends without
     sampler: str = ""  # of async and stream: which finished prompts a step learns from, by name; "": windowed_fifo
     validate_every: NotNegativeInt = 0  # steps between validations; 0: only before and after
     validation_prompts: Count = 512  # held-out rows of a validation, the first ones
-    validation_samples: Count = 1  # answers to each of them
+    validation_samples: Rows = 1  # answers to each of them
     # of their sampling
     validation_temperature: Annotated[float, Bounds(at_least=0.01, at_most=2, also={0: "the likeliest tokens"})] = 0.0
     # by name, settings of a task, whose held-out rows are asked too, in the form that `task` gives its own

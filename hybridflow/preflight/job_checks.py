@@ -63,7 +63,9 @@ def problems(
     """
     from hybridflow.algorithms import algorithms
 
-    lines = [*run_folder_checks.problems(config), *secret_checks.problems(config)]
+    if secrets := secret_checks.problems(config):  # alone: what is said of other settings may show their values
+        return secrets
+    lines = run_folder_checks.problems(config)
     if config.ray.address == "local" and (problem := temporary_folder.problem()):
         lines.append(problem)
     models = dict[str, ModelShape]()

@@ -73,7 +73,20 @@ def test_every_default_is_within_its_bounds():
         ("rollout.stop_token_ids=[3,-1]", "rollout.stop_token_ids: -1 given, at least 0 expected"),
         ("run.seed=-1", "run.seed: -1 given, at least 0 and less than 9223372036854775808 expected"),
         ("trainer.steps=100000000000000000000", "trainer.steps: a whole number of more than 64 bits given"),
-        ("placement.pools.main=-2", "placement.pools.main: -2 given, at least 1 expected"),
+        *(
+            (f"{key}={10**12}", f"{key}: {10**12} given, at least {least} and at most {most}")
+            for key, least, most in (
+                ("algorithm.prompts_per_step", 1, 2**20),
+                ("algorithm.samples_per_prompt", 1, 2**20),
+                ("rollout.max_concurrent_rows", 1, 2**20),
+                ("reward.grader_concurrency", 1, 2**20),
+                ("trainer.validation_samples", 1, 2**20),
+                ("trainer.spare_prompts", 0, 2**20),
+                ("trainer.max_staleness", 0, 1000),
+                ("placement.pools.main", 1, 2**16),
+            )
+        ),
+        ("placement.pools.main=-2", "placement.pools.main: -2 given, at least 1 and at most 65536 expected"),
         ("reward_model.max_tokens_per_rank=0", "reward_model.max_tokens_per_rank: 0 given, at least 1 expected"),
         ("algorithm.advantage.options.gamma=.nan", "algorithm.advantage.options.gamma: nan given, a finite number was"),
         ("task.options.deep={a: [1, .inf]}", "task.options.deep.a: inf given, a finite number was expected"),
