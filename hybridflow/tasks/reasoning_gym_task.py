@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -160,8 +161,10 @@ def _dataset(made: Mapping[str, Any]) -> Any:
 
     name = made["dataset"]
     if name not in DATASETS:
+        near = get_close_matches(str(name), DATASETS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ";"
         raise ValueError(
-            f"dataset: {shown(name)} given; one of reasoning-gym's was expected: {', '.join(sorted(DATASETS))}"
+            f"dataset: {shown(name)} given{hint} one of reasoning-gym's was expected: {', '.join(sorted(DATASETS))}"
         )
     try:
         return reasoning_gym.create_dataset(name, seed=made["seed"], size=made["size"], **made["config"])

@@ -61,7 +61,8 @@ def env_config(taskset: str, config: Mapping[str, Any] | None) -> Any:
         made = vf.resolve_env_config(raw)
         _check_harnesses(made)
     except (ImportError, TypeError, ValueError, AttributeError) as error:  # pydantic's own is a ValueError
-        raise ValueError(f"taskset {taskset!r}: {error}") from error
+        own = f"; a module of yours is found by plugins=[{taskset}]" if isinstance(error, ImportError) else ""
+        raise ValueError(f"taskset {taskset!r}: {str(error).rstrip('.')}{own}") from error
     return made
 
 

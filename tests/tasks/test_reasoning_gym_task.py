@@ -33,6 +33,7 @@ def test_rows_are_the_same_each_time_and_held_out_shares_none() -> None:
     ("options", "problem"),
     [
         ({"dataset": "no_such"}, "'no_such' given; one of reasoning-gym's was expected: .*basic_arithmetic"),
+        ({"dataset": "basic_aritmetic"}, r"given; did you mean basic_arithmetic\?"),
         ({"config": {"no_such": 1}}, "does not take"),
         ({"config": {"min_terms": -1}}, "does not take"),
         ({"train_rows": 0}, "at least 1"),
