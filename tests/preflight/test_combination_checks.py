@@ -53,7 +53,7 @@ def test_a_sound_configuration_has_no_problem():
     [
         (["placement.pools.main=3"], "actor.parallel: tensor 2 x pipeline 1 = 2 ranks do not divide the 3 slots"),
         (["actor.parallel.pipeline=2"], "actor.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots"),
-        (["placement.pools.main=0"], "placement.pools.main: 0 given, at least 1 expected"),
+        (["placement.pools.main=0"], "placement.pools.main: 0 given, at least 1 and at most 65536 expected"),
         (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
         (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),
         (["rollout.parallel.pipeline=-1"], "rollout.parallel.pipeline: -1 given, at least 1 expected"),
