@@ -13,6 +13,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.terminal import one_line
 
 TRACEBACK = "HYBRIDFLOW_TRACEBACK"  # set to anything: what ends a command is shown with its traceback
+LONGEST = 3000  # characters of a line
 WRONG = 2  # the command, the settings or a file are wrong, and nothing was started
 
 
@@ -31,10 +32,16 @@ def tell(error: BaseException, command: str) -> int:
     else:
         text = unexpected(error)
         status = WRONG
-    lines = terminal.visible(text).split("\n")
+    lines = [_shortened(line) for line in terminal.visible(text).split("\n")]
     message = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
     terminal.complain(f"{command}:{message}")
     return status
+
+
+def _shortened(line: str) -> str:
+    """Leave the middle out of a line that nobody reads, as of an exception with a whole file in its words."""
+    left = len(line) - LONGEST
+    return line if left <= 0 else f"{line[: LONGEST // 2]} … ({left} characters) … {line[-LONGEST // 2 :]}"
 
 
 def unexpected(error: BaseException) -> str:

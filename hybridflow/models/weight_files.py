@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+FLOATS = ("BF16", "F16", "F32", "F64")  # formats as safetensors calls them: others are quantized, or no weights
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,12 @@ def tensor_files(folder: Path) -> dict[str, Path]:
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a safetensors file by its header; torch is not imported.
+    """Return the shapes of a safetensors file by its header. Raises as `tensor_headers`."""
+    return {name: shape for name, (shape, _) in tensor_headers(file).items()}
+
+
+def tensor_headers(file: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and format of each tensor of a safetensors file by its header; torch is not imported.
 
     Raises ValueError naming the file: it cannot be read, is truncated, or is no safetensors at all.
     """
@@ -123,7 +129,8 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
         with file.open("rb") as stream:
             refuse_pointer(file, stream.read(len(LFS_POINTER)))
         with safe_open(file, framework="numpy") as reader:
-            return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+            slices = {name: reader.get_slice(name) for name in reader.keys()}  # noqa: SIM118
+            return {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -147,20 +154,22 @@ def _refuse_broken(folder: str | Path, shape: ModelShape) -> None:
     if closed := unreadable(Path(folder)):
         raise ValueError(f"{closed}: Permission denied")
     files = tensor_files(Path(folder))
-    shapes = {file: tensor_shapes(file) for file in dict.fromkeys(files.values())}
+    headers = {file: tensor_headers(file) for file in dict.fromkeys(files.values())}
     for name, file in files.items():
-        if name not in shapes[file]:
+        if name not in headers[file]:
             raise ValueError(f"{file} has no tensor {name!r}, which {INDEX} says is in it")
     for weight in table(shape):
         if weight.name in (OUTPUT, SCORE_HEAD, VALUE_HEAD):
             continue
         if weight.name not in files:
             raise ValueError(f"{folder} has no tensor {weight.name!r}, which a model of its config.json has")
-        actual = shapes[files[weight.name]][weight.name]
+        actual, dtype = headers[files[weight.name]][weight.name]
         if actual != weight.shape:
             raise ValueError(
                 f"{files[weight.name]}: {weight.name} has shape {actual}; by config.json it is {weight.shape}"
             )
+        if dtype not in FLOATS:
+            raise ValueError(f"{files[weight.name]}: {weight.name} is of {dtype}; one of {', '.join(FLOATS)} is read")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

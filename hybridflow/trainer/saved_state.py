@@ -48,9 +48,7 @@ def read(checkpoint: Path) -> SavedState:
         name = NAME.fullmatch(checkpoint.name)
         if name and progress.steps != int(name[1]):
             raise ValueError(f"steps = {progress.steps}, in the folder {name[0]}")
-        return SavedState(
-            progress, _object(state.get("algorithm"), "algorithm"), _each(state.get("files"), "files", a_whole)
-        )
+        return SavedState(progress, _object(state.get("algorithm"), "algorithm"), _files(state.get("files")))
     except ValueError as error:
         raise CheckpointError(f"{checkpoint / STATE}: {error}") from error
 
@@ -60,7 +58,7 @@ def _progress(state: Mapping[str, Any]) -> Progress:
     best, best_steps = state.get("best"), state.get("best_steps")
     return Progress(
         a_whole(state.get("steps"), "steps"),
-        _number(state.get("seconds"), "seconds"),
+        _seconds(state.get("seconds"), "seconds"),
         _by_steps(state.get("accuracy"), "accuracy"),
         a_whole(state.get("draws"), "draws"),
         _by_steps(state.get("mean_grade", {}), "mean_grade"),
@@ -86,10 +84,17 @@ def _learning(value: object, what: str) -> Learning:
     return Learning(updates, skipped, moved, nonfinite)
 
 
+def _files(value: object) -> dict[str, int]:
+    sizes = _each(value, "files", a_whole)
+    if outside := [name for name in sizes if name.startswith("/") or ".." in name.split("/") or "\0" in name]:
+        raise ValueError(f"files: {shown(outside[0])}: a file in the run folder was expected")
+    return sizes
+
+
 def _spent(value: object) -> dict[str, float]:
-    seconds = _each(value, "spent", _number)
+    seconds = _each(value, "spent", _seconds)
     known = [what.value for what in Spent]
-    if strange := [what for what, spent in seconds.items() if what not in known or not spent >= 0]:
+    if strange := [what for what in seconds if what not in known]:
         raise ValueError(f"spent.{strange[0]} = {seconds[strange[0]]}: seconds of {', '.join(known)} were expected")
     return seconds
 
@@ -117,6 +122,13 @@ def _number(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
         raise ValueError(f"{what} = {shown(value)}: a number was expected")
     return float(value)
+
+
+def _seconds(value: object, what: str) -> float:
+    seconds = _number(value, what)
+    if not seconds >= 0:
+        raise ValueError(f"{what} = {seconds}: seconds, 0 or more, were expected")
+    return seconds
 
 
 def _text(value: object, what: str) -> str:

@@ -47,6 +47,16 @@ def test_it_is_one_line(
         assert "test_error_report.py:" in err and err.endswith("HYBRIDFLOW_TRACEBACK=1 shows where it comes from\n")
 
 
+def test_of_a_line_that_nobody_reads_the_ends_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, ConfigError(f"plugins: {'x' * 10**6} (mine.py:7)\n{'y' * 3000}")) == 2
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert (first, third) == ("hybridflow train:", f"  {'y' * 3000}")
+    assert second.startswith("  plugins: xxx") and second.endswith("xxx (mine.py:7)") and len(second) < 3100
+    assert f"… ({10**6 + len('plugins:  (mine.py:7)') - 3000} characters) …" in second
+
+
 def test_a_traceback_is_there_for_the_asking(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,13 @@ def test_what_is_no_safetensors_at_all_is_told_by_its_file(model: Path) -> None:
     assert why(model) is not None
 
 
+def test_tensors_of_no_float_are_named(model: Path) -> None:
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"F', b'"I'))  # of as many bits
+    wanted = r"model\.embed_tokens\.weight is of I\d\d; one of BF16, F16, F32, F64 is read"
+    assert re.fullmatch(f"{re.escape(str(file))}: {wanted}", why(model) or "")
+
+
 def test_tensors_that_are_missing_or_of_another_shape_are_named(model: Path) -> None:
     config = {**CONFIG, "num_hidden_layers": 3}
     assert "has no tensor 'model.layers.2." in (why_broken(model, shape_of(config)) or "")
