@@ -26,6 +26,7 @@ from hybridflow.conformance.expectations import (
 from hybridflow.conformance.loss_checks import expect_gradient, try_loss, try_pair_loss, try_policy_loss
 from hybridflow.conformance.protocol_checks import try_protocol
 from hybridflow.conformance.sample_rows import Case, cases, policy_cases
+from hybridflow.conformance.sampler_checks import try_sampler
 from hybridflow.conformance.sink_checks import try_sink
 from hybridflow.conformance.task_checks import answers_for, try_grader, try_task
 from hybridflow.dispatch import methods
@@ -147,6 +148,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "grader": try_grader,
     "environment": try_environment,
     "tool": try_tool,
+    "sampler": try_sampler,
     "dispatch protocol": try_protocol,
     "role": try_role,
     "reward shaping": try_shaping,

@@ -61,5 +61,5 @@ def ours(component: object) -> bool:
     return str(getattr(component, "__module__", "")).partition(".")[0] == "hybridflow"
 
 
-IN_RUNS_ALONE = tuple(registry.kind for registry in (schedules, samplers, training_engines, generation_engines))
+IN_RUNS_ALONE = tuple(registry.kind for registry in (schedules, training_engines, generation_engines))
 """Kinds of components that nothing but a run tries."""

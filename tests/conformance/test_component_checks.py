@@ -27,6 +27,7 @@ from hybridflow.losses.segments import row_sums, to_tokens
 from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.observe.sinks import MetricSink, SinkContext
 from hybridflow.roles import Role
+from hybridflow.scheduling.samplers import Sampler
 
 OURS = {registry.kind: registry for registry in REGISTRIES if registry.kind in component_checks.CHECKS}
 # What keeps another promise on purpose: it needs an option or a chat template, as these tasks do; it joins what stages
@@ -280,6 +281,24 @@ class Rewards(MetricSink):
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def sampler(rank: Callable[..., Any]) -> type[Sampler]:
+    return type("Mine", (Sampler,), {"rank": lambda self, rollout: rank(rollout)})
+
+
+@pytest.mark.parametrize(
+    ("rank", "said"),
+    [
+        (lambda rollout: rollout.finished, "`rank` gave a int; a tuple of numbers was expected"),
+        (lambda rollout: (None,) if rollout.turns else (1,), "its ranks cannot be compared: TypeError"),
+        (lambda rollout: (DICE.random(),), "it gives something else when it is called again"),
+        (lambda rollout: (rollout.running.update({0: 0}) or 0,), "`rank` changes the prompt that it is given"),
+        (lambda rollout: (rollout.length,), "AttributeError: 'Rollout' object has no attribute 'length'"),
+    ],
+)
+def test_a_sampler_orders_prompts_the_same_each_time(rank: Callable[..., Any], said: str) -> None:
+    assert said in told("sampler", sampler(rank))
 
 
 def test_a_sink_is_tried_in_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
