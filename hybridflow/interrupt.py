@@ -156,6 +156,13 @@ def deferred() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def heed_again() -> None:
+    """Install our handlers once more, where they are: Ray, as it is left, gives SIGTERM its default back, in C."""
+    for number in SIGNALS if _state.heeded else ():
+        if signal.getsignal(number) is _arrive:
+            signal.signal(number, _arrive)
+
+
 def leave_to_driver() -> None:
     """Do nothing at SIGTERM and SIGHUP in this process, a rank's or one of graders: its driver ends it in time.
 

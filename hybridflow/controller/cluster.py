@@ -162,10 +162,12 @@ def _leave() -> None:
     if node is not None:
         node.kill_all_processes = partial(_kill, node, node.kill_all_processes)
     ray.shutdown()
+    interrupt.heed_again()
     _forget_token()
 
 
 def _kill(node: Any, all_processes: Callable[..., None], *, allow_graceful: bool, **options: bool) -> None:
+    interrupt.heed_again()  # before what takes long
     daemons = [each.process.pid for known in node.all_processes.values() for each in known]
     started = [pid for daemon in daemons for pid in descendants(daemon)]
     all_processes(allow_graceful=False, **options)

@@ -1,4 +1,6 @@
-"""A local cluster listens on the loopback interface only, and starts nothing that a run has no use for."""
+"""A local cluster listens on the loopback interface only, and starts nothing that a run has no use for; signals are
+heeded after it as before.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,12 @@ import pytest
 pytestmark = pytest.mark.processes
 
 PROGRAM = """
-import psutil
+import os, psutil
+from hybridflow import interrupt
 from hybridflow.controller import cluster
 
+heeded = interrupt.heeded()
+heeded.__enter__()
 with cluster(slots=1):
     me = psutil.Process()
     session = [me, *me.children(recursive=True)]
@@ -22,10 +27,16 @@ with cluster(slots=1):
     print(len(listening) > 3, [(name, address) for name, address in listening if address.ip not in local])
     programs = {part.rpartition("/")[2] for process in session[1:] for part in process.cmdline()[:3]}
     print(sorted(programs & {"gcs_server", "raylet", "dashboard.py", "monitor.py", "log_monitor.py", "ray::IDLE"}))
+try:
+    os.kill(os.getpid(), 15)
+    print("nothing")
+except KeyboardInterrupt as stop:
+    print(stop)
 """
 
 
 def test_nothing_listens_beyond_loopback_and_nothing_idles() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-2:] == ["True []", "['gcs_server', 'raylet']"]
+    told = ["True []", "['gcs_server', 'raylet']", "interrupted by SIGTERM"]
+    assert ran.stdout.splitlines()[-3:] == told
