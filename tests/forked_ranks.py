@@ -1,10 +1,11 @@
 """A run's driver and ranks, forked from a process that has imported the engines: what they run is the same, but for
 the imports.
 
-Those take a rank nine of the twelve seconds that it computes in a short run, and a driver four of five. A test starts a
-driver by `command`. Ray asks RAY_RUNTIME_ENV_HOOK what starts its processes (`py_executable`): here this file. It hands
-its arguments, environment and outputs over to a server that forks, and stays for as long as the fork does; each of the
-two ends with the other.
+Those take a rank nine of the twelve seconds that it computes in a short run, and a driver four of five. A light rank,
+which has no engine and no torch, is forked from a process that has neither. A test starts a driver by `command`. Ray
+asks RAY_RUNTIME_ENV_HOOK what starts its processes (`py_executable`): here this file. It hands its arguments,
+environment and outputs over to a server that forks, and stays for as long as the fork does; each of the two ends with
+the other.
 
 A fork does not show in /proc the environment that `processes.marked` finds a run's processes by; whoever asked for it
 does. Where ranks must notice by themselves that their run is over, they start as users' do.
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -43,17 +44,35 @@ IMPORTED = (
     "rich.live",
     "rich.table",
 )
+# What a light rank, and a driver of such ranks, imports beside Ray.
+LIGHT = (
+    "asyncio",
+    "jsonschema",
+    "requests",
+    "tqdm",
+    "hybridflow.dispatch.column_checks",
+    "hybridflow.dispatch.message",
+    "hybridflow.observe.logs",
+    "hybridflow.placement",
+    "hybridflow.roles",
+    "hybridflow.runtime.process_state",
+    "hybridflow.tasks.grades",
+)
 
 
 @contextmanager
-def fork_server() -> Iterator[dict[str, str]]:
-    """Serve while in the block; yield the environment of a run that is to be forked."""
+def fork_server(imported: Sequence[str] = IMPORTED) -> Iterator[dict[str, str]]:
+    """Serve while in the block; yield the environment of a run that is to be forked.
+
+    Args:
+        imported: the modules that a fork finds imported.
+    """
     with tempfile.TemporaryDirectory(prefix="hybridflow-forks-") as folder:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listening.bind(f"{folder}/socket")
         listening.listen(64)
         descriptor = listening.fileno()
-        command = [sys.executable, "-m", "tests.forked_ranks", str(descriptor)]
+        command = [sys.executable, "-m", "tests.forked_ranks", str(descriptor), *imported]
         root = Path(__file__).parents[1]
         own = {**os.environ, "TMPDIR": folder}  # what it imports makes temporary files, and it is killed
         server = subprocess.Popen(command, cwd=root, env=own, stdin=subprocess.PIPE, pass_fds=[descriptor])
@@ -94,12 +113,12 @@ def ask(path: str, arguments: list[str]) -> int:
     return status
 
 
-def serve(listening: socket.socket) -> None:
-    """Fork for each that asks, until whoever started this is gone. The engines are imported once one asks."""
+def serve(listening: socket.socket, imported: Sequence[str]) -> None:
+    """Fork for each that asks, until whoever started this is gone. The modules are imported once one asks."""
     sys.modules["ray"] = None  # type: ignore[assignment]  # it reads a process' settings when it is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that mind a fork
     while listening in select.select([0, listening], [], [])[0]:
-        for name in IMPORTED:
+        for name in imported:
             importlib.import_module(name)
         gc.freeze()  # as `tests.preloaded` does
         client, _ = listening.accept()
@@ -170,6 +189,6 @@ def end(status: object) -> NoReturn:
 
 if __name__ == "__main__":
     if sys.argv[1].isdecimal():
-        serve(socket.socket(fileno=int(sys.argv[1])))
+        serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
     else:
         sys.exit(ask(sys.argv[1], sys.argv[2:]))

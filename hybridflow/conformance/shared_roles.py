@@ -15,8 +15,8 @@ from hybridflow.conformance.shared_rank import SharedRank
 from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.trainer.build import Running, build
-from hybridflow.trainer.loop import drawn
 from hybridflow.trainer.step_metrics import derived
+from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.task_rows import load_task
 
 PLUGIN = "hybridflow.conformance.shared_rank"

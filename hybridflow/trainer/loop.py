@@ -6,33 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, time
 
-import numpy as np
-
 from hybridflow import interrupt
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules, step_of
-from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config, FullDisk, TrainerConfig
-from hybridflow.controller import put
 from hybridflow.controller.object_store import StoreWatch
-from hybridflow.errors import HybridFlowError, counted
+from hybridflow.errors import HybridFlowError
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
 from hybridflow.tasks import Prompts, Task
-from hybridflow.tasks.grades import GRADES, too_many_failed
-from hybridflow.trainer import checkpoint, nonfinite
+from hybridflow.tasks.grades import too_many_failed
+from hybridflow.trainer import checkpoint, nonfinite, step_words
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import Spent, WallClock, measured
-from hybridflow.trainer.journal_folder import REUSED, JournalFolder, told
-from hybridflow.trainer.progress import Progress, without_advantages
+from hybridflow.trainer.journal_folder import JournalFolder
+from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
-from hybridflow.trainer.validation import HeldOut, judged, validate, with_preferences
+from hybridflow.trainer.step_rows import drawn, split_of
+from hybridflow.trainer.validation import HeldOut, judged, validate
 
 
 @dataclass(frozen=True)
@@ -120,10 +118,9 @@ def _take_steps(
             progress.schedule = schedule.state()
             outputs.clock.enter(Spent.other)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
-            for line in told(metrics):
-                outputs.say(f"step {progress.steps}: {line}")
-            _tell_unwritten(metrics.get("rollout/unwritten_rows", 0), "rows", progress, outputs)
-            _take_in(config, running.algorithm, metrics, progress, outputs.say)
+            _take_in(config, running.algorithm, metrics, progress)
+            for line in step_words.of_step(config, progress.steps, metrics, outputs.folder.path):
+                outputs.say(line)
             nonfinite.end_if_too_many(progress, settings.max_nonfinite_updates, rollout, outputs.folder.nonfinite)
             for watch in watches:
                 watch.look()
@@ -231,21 +228,11 @@ def _step(
     return rollout, metrics
 
 
-def _take_in(
-    config: Config,
-    algorithm: Algorithm,
-    metrics: Mapping[str, float],
-    progress: Progress,
-    say: Callable[[str], None],
-) -> None:
-    """Count the updates of a step, and say if it cannot have learned anything."""
+def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float], progress: Progress) -> None:
+    """Count the updates of a step."""
     planned = algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps + 1)
     planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps)
     progress.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
-    if metrics.get("rollout/kept_rows") == 0:
-        say(f"step {progress.steps}: {_nothing_left(config, metrics)}")
-    elif without_advantages(metrics):
-        say(f"step {progress.steps}: all advantages are 0, so its rewards taught nothing (reward/std)")
 
 
 def _learns_by_advantages(config: Config) -> bool:
@@ -261,65 +248,18 @@ def _learns_by_advantages(config: Config) -> bool:
     return ours and not loss.entropy_coef and not (loss.kl_coef and from_elsewhere)
 
 
-def _nothing_left(config: Config, metrics: Mapping[str, float]) -> str:
-    """Explain why a step learned nothing, as far as its metrics say."""
-    part = config.algorithm.rollout_filter.name
-    rows = metrics.get("rollout/rows", 0.0)
-    failed = sum(metrics.get(f"{kind.prefix}failed_grades", 0.0) for kind in GRADES.values())
-    by_filter = f"; algorithm.rollout_filter.name = {part}" if part != "none" else ""
-    by_grades = f"; {failed:.0f} grades failed" if failed else ""
-    masked = metrics.get("rollout/masked_rows", 0.0)
-    by_mask = f"; loss_mask leaves {masked:.0f} of them no token" if masked else ""
-    return f"none of its {rows:.0f} rows was left to learn from{by_filter}{by_grades}{by_mask}"
-
-
-def drawn(algorithm: Algorithm, prompts: Prompts, number: int) -> BatchRef:
-    """Return the prompts of draw 0, 1, 2, …, which know their places in the order of the run."""
-    rows = rows_for(algorithm, prompts.task, prompts.split, prompts.at(number))
-    return put(rows).placed(prompts.places(number))
-
-
-def split_of(algorithm: type[Algorithm]) -> str:
-    """Return the split that an algorithm learns from."""
-    return "warmup" if algorithm.supervised else "train"
-
-
-def rows_for(algorithm: Algorithm | type[Algorithm], task: Task, split: str, numbers: np.ndarray) -> Batch:
-    """Return what the algorithm is given of these rows."""
-    if algorithm.preferences:
-        return with_preferences(task).preferences(split, numbers)
-    return task.supervised(split, numbers) if algorithm.supervised else task.rows(split, numbers)
-
-
 def _validate(config: Config, running: Running, sets: Sequence[HeldOut], outputs: Outputs, progress: Progress) -> None:
     """Validate, and tell of it in numbers and in words."""
     outputs.clock.enter(Spent.validations)
     found = validate(config, running, sets, step=progress.steps, folder=outputs.folder.validation)
     outputs.clock.enter(Spent.other)
-    accuracy = progress.accuracy[progress.steps] = found["accuracy"]
-    line = f"after {counted(progress.steps, 'step')}: accuracy {accuracy:.3f}"
+    progress.accuracy[progress.steps] = found["accuracy"]
     if "mean_grade" in found:
         progress.mean_grade[progress.steps] = found["mean_grade"]
-        line += f", mean grade {found['mean_grade']:.3f}"
-    failed = found.get("failed_grades", 0)
-    without = f"; {failed:.0f} answers have no grade and are in neither" if failed else ""
-    others = "".join(f"; {one.name} {found[f'{one.name}/accuracy']:.3f}" for one in sets if one.name)
     outputs.sinks.log_validation(progress.steps, found)
     outputs.folder.event("validation", step=progress.steps, **found)
-    outputs.say(f"{line} on held-out {judged(running.algorithm)}{without}{others}")
-    unwritten = sum(value for name, value in found.items() if name.endswith("unwritten_rows"))
-    _tell_unwritten(unwritten, "answers", progress, outputs)
-    reused = sum(value for name, value in found.items() if name.endswith("reused_rows"))
-    for line in told({REUSED: reused}):
+    what = judged(running.algorithm)
+    for line in step_words.of_validation(progress.steps, found, sets, what, outputs.folder.path):
         outputs.say(line)
     if metric := config.trainer.keep_best:
         progress.compare_best(metric, found)
-
-
-def _tell_unwritten(number: float, what: str, progress: Progress, outputs: Outputs) -> None:
-    """Tell that rows were learned from, or judged, which the disk had no room for."""
-    if number:
-        outputs.say(
-            f"warning: step {progress.steps}: {number:.0f} {what} are not written: there is no room for them in "
-            f"{outputs.folder.path}"
-        )

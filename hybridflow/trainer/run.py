@@ -30,11 +30,12 @@ from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
 from hybridflow.trainer.goodput import WallClock, since_checkpoint, told
 from hybridflow.trainer.journal_folder import JournalFolder
-from hybridflow.trainer.loop import Outputs, rows_for, split_of, train
+from hybridflow.trainer.loop import Outputs, train
 from hybridflow.trainer.next_commands import next_commands
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.resume import choose
+from hybridflow.trainer.step_rows import rows_for, split_of
 from hybridflow.trainer.task_rows import (
     check_grader_sources,
     learned_too,

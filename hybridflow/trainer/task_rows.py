@@ -23,7 +23,7 @@ from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks, meta
 from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
-from hybridflow.trainer.loop import split_of
+from hybridflow.trainer.step_rows import split_of
 from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
 
 if TYPE_CHECKING:

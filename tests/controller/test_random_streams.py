@@ -18,8 +18,8 @@ from hybridflow.roles.rollout import RolloutRole
 from hybridflow.tasks import Prompts
 from hybridflow.tasks.addition import ALPHABET, Addition
 from hybridflow.tasks.tokenizer import char_tokenizer
-from hybridflow.trainer import loop
-from hybridflow.trainer.loop import drawn
+from hybridflow.trainer import step_rows
+from hybridflow.trainer.step_rows import drawn
 from tests.controller.stage import Stage
 
 
@@ -51,7 +51,7 @@ def all_differ(*of: list[int]) -> bool:
 
 def test_a_prompt_that_comes_twice_in_a_step_has_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three prompts, eight a step: each comes two or three times, with one `sample_id`."""
-    monkeypatch.setattr(loop, "put", BatchRef.from_local)
+    monkeypatch.setattr(step_rows, "put", BatchRef.from_local)
     prompts = Prompts(Small(char_tokenizer(ALPHABET)), "train", 8, seed=1)
     algorithm = object.__new__(Algorithm)
     rows = [drawn(algorithm, prompts, number).repeat(4) for number in range(3)]

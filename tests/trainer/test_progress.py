@@ -12,8 +12,9 @@ import pytest
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
 from hybridflow.losses.policy_losses import policy_losses
+from hybridflow.trainer import step_words
 from hybridflow.trainer.answer_statistics import Answers, statistics
-from hybridflow.trainer.loop import _learns_by_advantages, _nothing_left
+from hybridflow.trainer.loop import _learns_by_advantages
 from hybridflow.trainer.progress import Learning, Progress
 
 PLANNED = 4
@@ -146,7 +147,7 @@ def test_without_any_grade_nothing_is_known() -> None:
     ],
 )
 def test_a_step_that_had_nothing_to_learn_from_says_why(measured: dict[str, float], told: str) -> None:
-    found = _nothing_left(Config(), {"rollout/rows": 8.0, **measured})
+    found = step_words.nothing_left(Config(), {"rollout/rows": 8.0, **measured})
     assert found == f"none of its 8 rows was left to learn from{told}"
 
 
