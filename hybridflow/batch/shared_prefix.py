@@ -14,12 +14,12 @@ loses nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import numpy as np
 
 from hybridflow.batch.batch import Batch
 from hybridflow.batch.columns import Ragged
+from hybridflow.batch.hashed_ids import hashed_id
 
 PREFIX = "prefix"
 
@@ -35,7 +35,8 @@ def row_tokens(rows: Batch) -> Ragged:
 
 def row_names(rows: Batch) -> np.ndarray:
     """Return the names of rows, [R] int64, not negative: equal for equal tokens, and else different."""
-    return np.array([_name(tokens) for tokens in row_tokens(rows)], dtype=np.int64)
+    contents = (np.ascontiguousarray(tokens, dtype="<i8").tobytes() for tokens in row_tokens(rows))
+    return np.array([*map(hashed_id, contents)], dtype=np.int64)
 
 
 def as_prefix(rows: Batch) -> np.ndarray:
@@ -92,9 +93,3 @@ def _same_group(rows: Batch) -> Iterator[tuple[int, int, int]]:
         at = first.setdefault(group, row)
         if at != row:
             yield row, at, len(rows.ragged("prompt_ids")[row])
-
-
-def _name(tokens: np.ndarray) -> int:
-    """63 bits."""
-    digest = blake2b(np.ascontiguousarray(tokens, dtype="<i8").tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from hashlib import blake2b
 from struct import pack
 
 import numpy as np
 
 from hybridflow.batch import BatchRef
+from hybridflow.batch.hashed_ids import hashed_id
 from hybridflow.batch.lineage import PLACE
 from hybridflow.dispatch.protocol import Call
 
@@ -42,12 +42,6 @@ def stream_ids(rows: BatchRef, step: int, number: int) -> np.ndarray:
     before: Counter[tuple[int, int]] = Counter()
     ids = []
     for key in zip(places, copies, strict=True):
-        ids.append(_hashed(step, number, *key, before[key]))
+        ids.append(hashed_id(pack("<5q", step, number, *key, before[key])))
         before[key] += 1
     return np.array(ids, dtype=np.int64)
-
-
-def _hashed(*numbers: int) -> int:
-    """63 bits."""
-    digest = blake2b(pack(f"<{len(numbers)}q", *numbers), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
