@@ -21,6 +21,7 @@ from hybridflow.scheduling.messages import (
     Take,
     WeightsPublished,
 )
+from hybridflow.scheduling.over_sampling import next_round, overtaken
 from hybridflow.scheduling.rollout_state import NO_WEIGHTS, Rollout, SchedulerState
 from hybridflow.scheduling.samplers import samplers
 from hybridflow.scheduling.schedule_policy import SchedulePolicy, Stopped
@@ -220,11 +221,7 @@ class Scheduler:
         """Stop what was begun beyond the step's seats as soon as others have filled them."""
         if not self.policy.spare_prompts:
             return
-        rollouts = self._state.rollouts.values()
-        seats = self._seats() - sum(rollout.kept for rollout in rollouts)
-        if sum(rollout.finished is not None and not rollout.kept for rollout in rollouts) < seats:
-            return
-        late = [rollout for rollout in rollouts if rollout.finished is None and not rollout.kept]
+        late = overtaken(self._state.rollouts.values(), self._seats())
         if not late:
             return
         dropped = self.policy.stopped is Stopped.drop
@@ -309,16 +306,8 @@ class Scheduler:
         state = self._state
         if state.rollouts or state.version != state.step:
             return
-        seats = self._seats()
         fresh = self.prompts - state.next_prompt
-        spare = self.policy.spare_prompts
-        again = sorted(state.stopped)[:seats]
-        if self.policy.stopped is Stopped.long_round:
-            if len(state.stopped) >= seats or fresh < seats:
-                spare = 0
-            else:
-                again = []
-        begun = min(fresh, seats - len(again) + spare) if len(again) < seats else 0
+        again, begun = next_round(self.policy, self._seats(), fresh, state.stopped)
         for prompt in again:
             yield self._begin(prompt, state.stopped.pop(prompt), kept=True)
         for _ in range(begun):

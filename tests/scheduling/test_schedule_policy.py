@@ -22,7 +22,7 @@ def test_parts_of_a_step_are_all_of_it_and_even() -> None:
         ({"prompts_per_step": 2, "max_staleness": -1}, "max_staleness = -1: at least 0"),
         ({"prompts_per_step": 2, "slots": 0}, "slots = 0: at least 1"),
         ({"prompts_per_step": 2, "minibatches": 3}, "minibatches = 3: each needs a prompt"),
-        ({"prompts_per_step": 2, "spare_prompts": 1, "max_staleness": 1}, "set max_staleness = 0"),
+        ({"prompts_per_step": 2, "spare_prompts": 1, "max_staleness": 1}, "goes with max_staleness = 0"),
         ({"prompts_per_step": 2, "spare_prompts": 1, "slots": 4}, "leave slots out"),
     ],
 )
