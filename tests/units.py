@@ -20,6 +20,7 @@ except ImportError:  # `pytest` alone, as on GPUs, needs no xdist
 
 WHOLE_RUNS = (
     "checkpoints",
+    "conversation_runs",
     "durable_rollouts",
     "endings",
     "overlapping_runs",

@@ -2,7 +2,8 @@
 
 It is a ragged column of pairs: of each row [K, 2] int64, (weight version, number of tokens), in the order of the tokens
 and together as many as the response has. A response that one version sampled has one run. One that was interrupted and
-went on with newer weights has a run for each of them.
+went on with newer weights has a run for each of them. What an environment said, no weights sampled: a run of
+`NO_VERSION`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch.columns import Ragged, offsets_of
 
 WEIGHT_VERSION = "weight_version"
+NO_VERSION = -1
 
 
 def one_run(version: int, lengths: np.ndarray) -> Ragged:
@@ -30,6 +32,15 @@ def one_run(version: int, lengths: np.ndarray) -> Ragged:
 def several_runs(rows: Sequence[Sequence[tuple[int, int]]]) -> Ragged:
     """Return the runs of rows that several versions may have sampled: of each (version, number of tokens)."""
     return Ragged.of([np.array(runs, dtype=np.int64).reshape(-1, 2) for runs in rows], np.int64)
+
+
+def sampled_runs(runs: Ragged, sampled: Sequence[np.ndarray]) -> Ragged:
+    """Return runs of which the tokens that no weights sampled are of `NO_VERSION`.
+
+    Args:
+        sampled: of each row [N], 0 at these tokens.
+    """
+    return several_runs([_split(pairs, flags) for pairs, flags in zip(runs, sampled, strict=True)])
 
 
 def refuse_other_tokens(runs: Ragged, lengths: np.ndarray) -> None:
@@ -56,12 +67,13 @@ def cut_runs(runs: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 
 def row_lags(runs: Ragged, version: int) -> np.ndarray:
-    """Return [R] float64: how many versions weights are ahead of those that sampled a row, the mean over its tokens.
+    """Return [R] float64: how many versions weights are ahead of those that sampled a row, the mean over these tokens.
 
     Of a row without tokens it is the mean over its runs.
     """
     versions, tokens = _pairs(runs).T
     rows = _rows(runs)
+    tokens = np.where(versions == NO_VERSION, 0, tokens)
     total = np.bincount(rows, weights=tokens, minlength=len(runs))
     weights = np.where(total[rows] > 0, tokens, 1.0)
     behind = np.bincount(rows, weights=(version - versions) * weights, minlength=len(runs))
@@ -72,13 +84,24 @@ def row_lags(runs: Ragged, version: int) -> np.ndarray:
 
 def largest_lag(runs: Ragged, version: int) -> int:
     """Return how many versions weights are ahead of the oldest that sampled anything; 0 of no rows."""
-    return int((version - _pairs(runs)[:, 0]).max(initial=0))
+    versions = _pairs(runs)[:, 0]
+    return int((version - versions[versions != NO_VERSION]).max(initial=0))
 
 
 def shown(runs: ArrayLike) -> int | list[list[int]]:
-    """Return one row's runs for a file that people read: the version alone if there is one, else the pairs."""
+    """Return one row's runs for a file that people read: the version alone if one sampled it, else the pairs."""
     pairs: list[list[int]] = np.asarray(runs, dtype=np.int64).tolist()
-    return pairs[0][0] if len({version for version, _ in pairs}) == 1 else pairs
+    versions = {version for version, _ in pairs} - {NO_VERSION}
+    return versions.pop() if len(versions) == 1 else pairs
+
+
+def _split(pairs: np.ndarray, sampled: np.ndarray) -> list[tuple[int, int]]:
+    """Return one row's runs as `sampled_runs` gives them; those of no tokens stay where there are no others."""
+    versions = np.where(sampled, np.repeat(pairs[:, 0], pairs[:, 1]), NO_VERSION)
+    if not len(versions):
+        return [(version, tokens) for version, tokens in pairs.tolist()]
+    starts = np.flatnonzero(np.diff(versions, prepend=versions[0] - 1))
+    return list(zip(versions[starts].tolist(), np.diff(starts, append=len(versions)).tolist(), strict=True))
 
 
 def _pairs(runs: Ragged) -> np.ndarray:

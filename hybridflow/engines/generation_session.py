@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from hybridflow.batch import Ragged
+from hybridflow.batch import Batch, Ragged
 from hybridflow.engines.sampling import FinishedRow, Sampling
 
 if TYPE_CHECKING:
@@ -38,11 +38,20 @@ class Session(ABC):
 
     All ranks of a replica make the same calls in the same order. Between two calls of `advance` everything rests at a
     token boundary. What came before a session does not show in it; its own rows may use what others of them computed.
+
+    Attributes:
+        waited: seconds in which there was nothing to compute, as the rows under way waited for somebody else.
     """
+
+    waited: float = 0.0
 
     @abstractmethod
     def submit(self, requests: Sequence[Request]) -> None:
         """Take up rows. Raises ValueError as `GenerationEngine.stream`."""
+
+    def begin(self, rows: Batch, requests: Sequence[Request]) -> None:
+        """Take up rows whose columns are here too, for a session that asks others about them. Raises as `submit`."""
+        self.submit(requests)
 
     @abstractmethod
     def advance(self) -> list[FinishedRow]:
@@ -74,6 +83,11 @@ class Session(ABC):
     @abstractmethod
     def pending(self) -> bool:
         """Whether any row is under way."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether `advance` would compute anything; else the rows under way wait for somebody else."""
+        return self.pending
 
     @abstractmethod
     def close(self) -> None:

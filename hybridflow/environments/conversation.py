@@ -41,7 +41,7 @@ class Conversation:
         row: its number.
         prompt: tokens that it begins with.
         tokens: what came after, of both sides; with them, one each:
-        learned: 1 where the policy wrote it.
+        sampled: 1 where the policy wrote it.
         log_probs: natural logarithm, as it was sampled; 0 where the policy did not write it.
         rewards: the reward of a turn, at its last token; else 0.
         turn_index: the number of the policy's turn that a token is of, or answers.
@@ -58,7 +58,7 @@ class Conversation:
     prompt: Sequence[int]
     limits: Limits
     tokens: list[int] = field(default_factory=list)
-    learned: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     turn_index: list[int] = field(default_factory=list)
@@ -93,7 +93,7 @@ class Conversation:
         self._was_cut = cut
         self.prompted_tokens += len(self.prompt) + len(self.tokens)
         self.sampled_tokens += len(tokens)
-        self._append(tokens, log_probs, learned=1)
+        self._append(tokens, log_probs, sampled=1)
         self.turns += 1
 
     def answered(
@@ -116,29 +116,28 @@ class Conversation:
         ]
         self.ended_by = next((reason for reason, holds in over if holds), "")
         if not self.ended_by:
-            self._append(between, [0.0] * len(between), learned=0)
+            self._append(between, [0.0] * len(between), sampled=0)
 
     def failed(self, why: str) -> None:
         """Take in that the environment failed: nothing is learned from the conversation."""
         self.ended_by = FAILED
         self.failure = why or FAILED
-        self.learned = [0] * len(self.tokens)
         self.rewards = [0.0] * len(self.tokens)
 
     def record(self) -> Record:
         """Return what is known of a conversation that is over, beside its tokens."""
-        mask = np.array(self.learned, dtype=np.int64)
+        sampled = np.array(self.sampled, dtype=np.int64)
         rewards = np.array(self.rewards, dtype=np.float32)
         turn_index = np.array(self.turn_index, dtype=np.int64)
         tokens = self.prompted_tokens, self.sampled_tokens
-        return Record(mask, rewards, turn_index, self.turns, self.failure, dict(self.metrics), *tokens)
+        return Record(sampled, rewards, turn_index, self.turns, self.failure, dict(self.metrics), *tokens)
 
-    def _append(self, tokens: Sequence[int], log_probs: Sequence[float], *, learned: int) -> None:
+    def _append(self, tokens: Sequence[int], log_probs: Sequence[float], *, sampled: int) -> None:
         self.tokens += tokens
         self.log_probs += log_probs
-        self.learned += [learned] * len(tokens)
+        self.sampled += [sampled] * len(tokens)
         self.rewards += [0.0] * len(tokens)
-        self.turn_index += [self.turns - (not learned)] * len(tokens)
+        self.turn_index += [self.turns - (not sampled)] * len(tokens)
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ class Record:
     """Record of a finished conversation, beside its tokens.
 
     Attributes:
-        loss_mask: [N] int64, 1 at tokens that the policy wrote; all 0 if the environment failed.
+        sampled: [N] int64, 1 at tokens that the policy wrote, else 0.
         rewards: [N] float32, of a turn at its last token.
         turn_index: [N] int64, the number of the turn that a token is of, or answers.
         turns: of the policy.
@@ -155,7 +154,7 @@ class Record:
         prompted_tokens, sampled_tokens: as those of `Conversation`.
     """
 
-    loss_mask: np.ndarray
+    sampled: np.ndarray
     rewards: np.ndarray
     turn_index: np.ndarray
     turns: int
@@ -163,6 +162,11 @@ class Record:
     metrics: Mapping[str, float]
     prompted_tokens: int
     sampled_tokens: int
+
+    @property
+    def loss_mask(self) -> np.ndarray:
+        """[N] int64, 1 at tokens that are learned from: those that the policy wrote, unless the environment failed."""
+        return np.zeros_like(self.sampled) if self.failure else self.sampled
 
 
 def turn_seed(seed: int, turn: int) -> int:

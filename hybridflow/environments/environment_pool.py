@@ -2,11 +2,13 @@
 
 A conversation stays in one process. One whose process dies, or hangs, has failed, and so have all others there: what
 they had come to is lost. A process in which a step was late takes up no other conversations, as something of that
-step may run there still; it ends with the last of those that it has.
+step may run there still; it ends with the last of those that it has. While another starts in its place, what that one
+is to be told waits, and conversations in other processes go on.
 """
 
 from __future__ import annotations
 
+import math
 import select
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,9 +71,13 @@ class EnvironmentPool:
             self._starting(place)  # its imports take their time
 
     def reset(self, number: int, question: Question) -> None:
-        """Begin a conversation. Raises HybridFlowError if its process cannot be started."""
+        """Begin a conversation.
+
+        Raises HybridFlowError if its process cannot be started; if others are under way, a later `poll` does.
+        """
         child = self._starting(number % self._order.processes)
-        child.wait_until_ready()
+        if not self._of:
+            child.wait_until_ready()
         self._of[number] = child
         child.begun[number] = monotonic()
         child.tell(["reset", number, *vars(question).values()], self._order.deadline_s)
@@ -93,7 +99,10 @@ class EnvironmentPool:
             self._remove(child)
 
     def poll(self, timeout_s: float) -> list[tuple[int, Observation | Failure]]:
-        """Return what has been answered, by the conversations' numbers; wait for the first answer so long at most."""
+        """Return what has been answered, by the conversations' numbers; wait for the first answer so long at most.
+
+        Raises HybridFlowError if a process cannot be started.
+        """
         until = monotonic() + timeout_s
         while True:
             found = [answer for child in list(self._children) for answer in self._heard(child)]
@@ -126,6 +135,8 @@ class EnvironmentPool:
         """Return what a process has answered; of one that is gone, or has hung, that its conversations are lost."""
         if child.gone:
             return self._lost(child, child.gone)
+        if not child.told(self._order.deadline_s):
+            return []
         found: list[tuple[int, Observation | Failure]] = []
         while child.waiting:
             try:
@@ -137,7 +148,7 @@ class EnvironmentPool:
             except EOFError as error:
                 return [*found, *self._lost(child, child.death(str(error)))]
             if event == "late":
-                self._retire(child)
+                self._replace(child)
             if child.waiting.pop(number, None) is not None:
                 found.append((number, _answer(event, told)))
         return found
@@ -147,9 +158,16 @@ class EnvironmentPool:
         lost: list[tuple[int, Observation | Failure]] = [(one, Failure("lost", why)) for one in child.waiting]
         child.waiting.clear()
         child.gone = why
-        self._retire(child)
+        self._replace(child)
         child.end()
         return lost
+
+    def _replace(self, child: _Child) -> None:
+        """Retire a process, and start at once those that take up conversations in its place."""
+        places = [place for place, one in enumerate(self._next) if one is child]
+        self._retire(child)
+        for place in places:
+            self._starting(place)
 
     def _retire(self, child: _Child) -> None:
         child.retired = True
@@ -169,6 +187,7 @@ class _Child(ChildProcess):
         waiting: since when each of those that wait for an answer does.
         retired: it takes up no more of them.
         gone: why there is no such process any more.
+        unsent: what it is told once it is ready.
     """
 
     def __init__(self, order: EnvironmentOrder) -> None:
@@ -178,14 +197,21 @@ class _Child(ChildProcess):
         self.waiting: dict[int, float] = {}
         self.retired = False
         self.gone = ""
+        self.unsent: list[list[Any]] = []
 
     def late_at(self, deadline_s: float) -> float:
         """Return when the process itself should have told that the oldest step is late."""
-        return min(self.waiting.values()) + deadline_s + GRACE_S
+        return math.inf if self.unsent else min(self.waiting.values()) + deadline_s + GRACE_S
 
     def tell(self, message: list[Any], deadline_s: float) -> None:
-        """Send a message; that the process has died, or hangs, is told where it is asked for an answer."""
+        """Send a message, or keep it until the process is ready.
+
+        That the process has died, or hangs, is told where it is asked for an answer.
+        """
         if self.gone:
+            return
+        if self.unsent or not self.is_ready(READ_S):
+            self.unsent.append(message)
             return
         try:
             self.channel.send(message, deadline_s + GRACE_S)
@@ -193,6 +219,17 @@ class _Child(ChildProcess):
             self.gone = HANGS
         except EOFError:
             pass
+
+    def told(self, deadline_s: float) -> bool:
+        """Send what waits for the process if it is ready, and tell whether nothing waits any more."""
+        if self.unsent and self.is_ready(READ_S):
+            messages, self.unsent = self.unsent, []
+            now = monotonic()  # all that it has begins now, whose first answer has the deadline of two messages
+            self.begun = dict.fromkeys(self.begun, now)
+            self.waiting = dict.fromkeys(self.waiting, now + deadline_s)
+            for message in messages:
+                self.tell(message, deadline_s)
+        return not self.unsent
 
 
 def _answer(event: str, told: list[Any]) -> Observation | Failure:

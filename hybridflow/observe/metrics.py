@@ -66,6 +66,8 @@ class Metrics(Mapping[str, float]):
         metrics.max("actor/grad_norm", norm)
         metrics.total("perf/response_tokens", tokens)
         metrics.spread("reward/", rewards)                  # reward/mean, reward/std, reward/min, reward/max
+        metrics.count("talks", talks)                       # things that means are over, also where none had any of it
+        metrics.per("environment/found", found, "talks")
         metrics["actor/kl"]                                 # the mean
     """
 
@@ -75,12 +77,24 @@ class Metrics(Mapping[str, float]):
     minima: dict[str, float] = field(default_factory=dict)
     deviations: dict[str, Moments] = field(default_factory=dict)
     explained: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, tuple[float, str]] = field(default_factory=dict)
 
     def mean(self, name: str, total: float, weight: float = 1.0) -> None:
         """Add `total`, the sum of a quantity over `weight` things (rows, tokens, calls)."""
         if weight:
             had_total, had_weight = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (had_total + float(total), had_weight + float(weight))
+
+    def count(self, things: str, number: float) -> None:
+        """Add to the number of things that `per` is the mean over; it is no metric itself."""
+        self.counts[things] = self.counts.get(things, 0.0) + float(number)
+
+    def per(self, name: str, total: float, things: str) -> None:
+        """Add to a sum over things that are counted: its mean is over all of them, on whatever rank and in whatever
+        call.
+        """
+        self.shares[name] = self.shares.get(name, (0.0, ""))[0] + float(total), things
 
     def total(self, name: str, value: float) -> None:
         """Add to a sum."""
@@ -116,9 +130,10 @@ class Metrics(Mapping[str, float]):
 
     def renamed(self, old: str, new: str) -> Metrics:
         """Return the same records, where those whose names begin with `old` begin with `new` instead."""
-        kept = (self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained)
-        changed: list[Any] = [{_renamed(name, old, new): of[name] for name in of} for of in kept]
-        return Metrics(*changed)
+        changed: list[Any] = [{_renamed(name, old, new): of[name] for name in of} for of in self.parts()]
+        made = Metrics(*changed)
+        made.shares = {name: (total, _renamed(things, old, new)) for name, (total, things) in made.shares.items()}
+        return made
 
     def add(self, other: Metrics) -> None:
         """Merge another's records into these."""
@@ -134,6 +149,10 @@ class Metrics(Mapping[str, float]):
             self._deviation(name, moments)
         for name, both in other.explained.items():
             self._explained(name, both)
+        for things, number in other.counts.items():
+            self.count(things, number)
+        for name, (total, things) in other.shares.items():
+            self.per(name, total, things)
 
     def _deviation(self, name: str, moments: Moments) -> None:
         self.deviations[name] = self.deviations.get(name, Moments()).plus(moments)
@@ -142,9 +161,10 @@ class Metrics(Mapping[str, float]):
         targets, errors = self.explained.get(name, (Moments(), Moments()))
         self.explained[name] = targets.plus(both[0]), errors.plus(both[1])
 
-    def parts(self) -> tuple[Mapping[str, object], ...]:
+    def parts(self) -> tuple[Mapping[str, Any], ...]:
         """Return everything recorded, in the order of its fields: `Metrics(*parts)` makes it again."""
-        return self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
+        joined = self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
+        return *joined, self.counts, self.shares
 
     def __bool__(self) -> bool:
         return any(self.parts())
@@ -163,7 +183,8 @@ class Metrics(Mapping[str, float]):
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
         deviations = {name: moments.deviation for name, moments in self.deviations.items()}
         explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if _varies(t, e)}
-        numbers = {**means, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
+        shares = {name: total / self.counts[of] for name, (total, of) in self.shares.items() if self.counts.get(of)}
+        numbers = {**means, **shares, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
         return dict(sorted(numbers.items()))
 
 

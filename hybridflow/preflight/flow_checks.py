@@ -92,11 +92,6 @@ def _pacing(config: Config) -> Iterator[str]:
             schedule_settings.policy_of_settings(name, config.algorithm, trainer)
         except ValueError as error:
             yield f"trainer.schedule: {name} with these settings: {error}"
-    if config.environment.name:
-        yield (
-            f"trainer.schedule: {name} samples rows over several calls, which conversations "
-            f"(environment.name = {config.environment.name}) are not yet; take sync or one_step_off"
-        )
     engine = config.rollout.engine
     if partial and engine in generation_engines and not generation_engines.get(engine).renews:
         yield (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybridflow.config.schema import Config
 from hybridflow.dispatch import RowsT, using
+from hybridflow.dispatch.method import Columns
 from hybridflow.parallel.layout import Layout
-from hybridflow.roles.builtin_roles import PROMPT, ActorRole, GeneratingRole, SamplingChanges
+from hybridflow.roles.builtin_roles import PROMPT, QUESTION, ActorRole, GeneratingRole, SamplingChanges
 from hybridflow.roles.role import Role, roles
 
 
@@ -42,7 +44,12 @@ class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
 class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
     """Generation with the actor's weights."""
 
-    @using("3d_all_micro_dp", needs=(*PROMPT, "stream_id", "rollout_id"))
+    @classmethod
+    def more_read(cls, config: Config) -> Mapping[str, Columns]:
+        more = super().more_read(config)
+        return {**more, "advance_rollouts": QUESTION} if more else more
+
+    @using("3d_all_micro_dp", needs=(*PROMPT, "stream_id", "rollout_id"), optional=("sample_id",))
     def advance_rollouts(
         self,
         rows: RowsT | None,

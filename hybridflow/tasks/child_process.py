@@ -13,6 +13,7 @@ import sys
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from hybridflow import interrupt
@@ -56,23 +57,33 @@ class ChildProcess:
         os.close(lifeline)
         self.channel = Channel(ours)
         self._ready = False
+        self._starts_by = monotonic() + START_S
         self.end = weakref.finalize(self, _end, self._process, ours, held)
         with suppress(EOFError):  # that it has died is told where it is asked for something
             self.channel.send(told)
 
     def wait_until_ready(self) -> None:
         """Wait until it has imported what it runs. Raises HybridFlowError if it cannot."""
+        while not self.is_ready(START_S):
+            pass
+
+    def is_ready(self, within_s: float) -> bool:
+        """Tell whether it has imported what it runs, or does within these seconds. Raises as `wait_until_ready`."""
         if self._ready:
-            return
+            return True
         does, imports = self._what
         try:
-            answer = self.channel.receive(START_S)
+            answer = self.channel.receive(within_s)
         except (EOFError, TimeoutError) as error:
-            problem = "it took too long" if isinstance(error, TimeoutError) else self.death()
+            late = isinstance(error, TimeoutError)
+            if late and monotonic() < self._starts_by:
+                return False
+            problem = "it took too long" if late else self.death()
             raise HybridFlowError(f"the process {does} did not start: {problem}") from error
         if "failed" in answer:
             raise HybridFlowError(f"the process {does} cannot import {imports}: {answer['failed']}")
         self._ready = True
+        return True
 
     @property
     def has_died(self) -> bool:

@@ -1,17 +1,10 @@
-"""Loop of a generation replica whose rows are conversations.
-
-Each conversation goes on by itself: while one waits for its environment, the engine computes the others. One rank of
-the replica, its leader, asks the environments; what it heard it tells the others, so that all ranks give the engine
-the same rows in the same order.
-"""
+"""Loop of a generation replica whose rows are conversations, and what all ranks of the replica share for it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from time import perf_counter
 
 import numpy as np
 import torch
@@ -19,25 +12,37 @@ import torch.distributed as dist
 
 from hybridflow.batch import Batch
 from hybridflow.engines.base import GenerationEngine
-from hybridflow.engines.generation_session import Request, Session
-from hybridflow.engines.sampling import LENGTH, FinishedRow, Sampling
-from hybridflow.environments.conversation import Conversation, Limits, turn_seed
+from hybridflow.engines.generation_session import Request
+from hybridflow.engines.sampling import FinishedRow, Sampling
+from hybridflow.workers.conversation_session import ConversationSession
 from hybridflow.workers.environment_asker import EnvironmentAsker, Event
 from hybridflow.workers.worker import Context
 
+HEARTBEAT_S = 5.0  # in which a leader that hears nothing says so: other ranks wait for it in a collective
+
 
 class ConversationLoop:
-    """Conversations of this rank's replica. All ranks of the role's pool make theirs at the same time."""
+    """Conversations of this rank's replica. All ranks of the role's pool make theirs at the same time.
+
+    One rank of the replica, its leader, asks the environments; what it heard it tells the others, so that all ranks
+    give the engine the same rows in the same order.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._settings = context.config.environment
         replica = context.layout.generation_coordinate(context.rank).dp
         ranks = context.layout.replica_ranks[replica]
         self._leader = ranks[0]
         self._group = _group(context) if len(ranks) > 1 else None
         self._asker = EnvironmentAsker(context) if context.rank == self._leader else None
-        self._waited = 0.0
+
+    def session(self, generator: GenerationEngine, answer_s: float) -> ConversationSession:
+        """Begin a session of the engine whose rows are conversations; see `ConversationSession`.
+
+        Raises RuntimeError as `GenerationEngine.session`.
+        """
+        settings = self._context.config.environment
+        return ConversationSession(generator.session(), settings, self._asker, self._told, answer_s)
 
     def stream(
         self, generator: GenerationEngine, prompts: Batch, sampling: Sampling, seeds: Sequence[int]
@@ -46,66 +51,22 @@ class ConversationLoop:
 
         Raises HybridFlowError if the environments' process cannot be started, and as `GenerationEngine.stream`.
         """
-        most = sampling.max_tokens
-        limits = Limits(self._settings.max_turns, most, min(self._settings.max_turn_tokens or most, most))
-        rows = enumerate(prompts.ragged("prompt_ids"))
-        talks = {row: Conversation(row, prompt.tolist(), limits) for row, prompt in rows}
-        self._waited = 0.0
-        try:
-            if self._asker:
-                self._asker.begin(prompts, seeds)
-            with generator.session() as session:
-                session.submit([_request(talk, sampling, seeds) for talk in talks.values()])
-                while talks:
-                    self._advance(session, talks)
-                    yield from self._go_on(session, talks, sampling, seeds)
-        finally:
-            if self._asker:
-                self._asker.finish()
-        self._context.metrics.max("timing_s/environment", self._waited)
+        rows = enumerate(zip(prompts.ragged("prompt_ids"), seeds, strict=True))
+        with self.session(generator, HEARTBEAT_S) as session:
+            session.begin(prompts, [Request(row, prompt, sampling, seed) for row, (prompt, seed) in rows])
+            while session.pending:
+                if over := session.advance():
+                    yield over
+        self._context.metrics.max("timing_s/environment", session.waited)
 
     def close(self) -> None:
         """End the environments' processes."""
         if self._asker:
             self._asker.close()
 
-    def _advance(self, session: Session, talks: dict[int, Conversation]) -> None:
-        """Let the engine go on, and ask about turns that it has finished."""
-        for row in session.advance() if session.pending else ():
-            talk = talks[row.row]
-            talk.wrote(row.tokens.tolist(), row.log_probs.tolist(), cut=row.ended_by == LENGTH)
-            talk.cached_tokens += row.cached_tokens
-            if self._asker:
-                self._asker.ask(talk, row.ended_by)
-
-    def _go_on(
-        self, session: Session, talks: dict[int, Conversation], sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[list[FinishedRow]]:
-        """Take in what environments have answered: conversations go on, or their rows are yielded."""
-        if session.pending and self._settings.in_step:
-            return
-        over: list[FinishedRow] = []
-        next_turns: list[Request] = []
-        for row, *told in self._events(wait=not session.pending):
-            talk = talks[row]
-            _take_in(talk, *told)
-            if talk.ended_by:
-                over.append(_finished(talks.pop(row)))
-            else:
-                next_turns.append(_request(talk, sampling, seeds))
-        session.submit(next_turns)
-        if over and self._asker:
-            self._asker.finish([row.row for row in over])
-        if over:
-            yield over
-
-    def _events(self, *, wait: bool) -> list[Event]:
+    def _told(self, heard: list[Event]) -> list[Event]:
         """Return what the leader has heard, on all ranks of the replica."""
-        start = perf_counter()
-        heard = self._asker.heard(wait=wait, together=self._settings.in_step) if self._asker else []
-        events = heard if self._group is None else _shared(heard, self._group, self._leader)
-        self._waited += perf_counter() - start if wait else 0.0
-        return events
+        return heard if self._group is None else _shared(heard, self._group, self._leader)
 
 
 def _group(context: Context) -> dist.ProcessGroup:
@@ -128,30 +89,3 @@ def _shared(events: list[Event], group: dist.ProcessGroup, leader: int) -> list[
     dist.broadcast(told, leader, group=group)
     leaders: list[Event] = json.loads(told.numpy().tobytes())
     return leaders
-
-
-def _take_in(talk: Conversation, *told: object) -> None:
-    """Take in an event; see `Event`."""
-    if len(told) == 1:
-        talk.failed(str(told[0]))
-        return
-    between, reward, done, metrics = told
-    talk.answered(between, reward, done=done, metrics=metrics)  # type: ignore[arg-type]
-
-
-def _request(talk: Conversation, sampling: Sampling, seeds: Sequence[int]) -> Request:
-    """Return the next turn of a conversation as an engine is asked for it."""
-    prompt = np.array([*talk.prompt, *talk.tokens], dtype=np.int64)
-    seed = turn_seed(seeds[talk.row], talk.turns)
-    return Request(talk.row, prompt, replace(sampling, max_tokens=talk.room), seed)
-
-
-def _finished(talk: Conversation) -> FinishedRow:
-    return FinishedRow(
-        talk.row,
-        np.array(talk.tokens, dtype=np.int64),
-        np.array(talk.log_probs, dtype=np.float32),
-        talk.ended_by,
-        talk.cached_tokens,
-        talk.record(),
-    )

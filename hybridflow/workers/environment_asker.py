@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridflow.batch import Batch
 from hybridflow.environments.conversation import Conversation
@@ -20,7 +20,6 @@ from hybridflow.tasks.tokenizer import load_decoder, load_tokenizer
 from hybridflow.workers.worker import Context
 
 log = logging.getLogger(__name__)
-HEARTBEAT_S = 5.0  # in which a leader that hears nothing says so: other ranks wait for it in a collective
 SEEDS = 1 << 53  # above it JSON's readers may round
 KNOWN = ("answer", "source", "sample_id")
 CHATS = ("messages", "metadata")
@@ -29,8 +28,15 @@ Event = list[Any]
 """A row, and why its environment failed; or tokens up to the next turn, the reward, whether it is done, and metrics."""
 
 
+class _Open(NamedTuple):
+    """Conversation that has an environment: its number in the pool, and whether its prompt is a chat."""
+
+    number: int
+    chat: bool
+
+
 class EnvironmentAsker:
-    """Environments of this rank's conversations, which are its rows' numbers in a call."""
+    """Environments of this rank's conversations, each known by the number of its row while it is under way."""
 
     def __init__(self, context: Context) -> None:
         config = context.config
@@ -43,24 +49,19 @@ class EnvironmentAsker:
         self._renderers = {chat: TurnRenderer(encoder, chat=chat) for chat in (False, True)}
         order = EnvironmentOrder(own.name, own.options, config.plugins, own.step_deadline_s, own.processes)
         self._pool = EnvironmentPool(order)
-        self._first = 0  # the pool's number of row 0: an answer to an earlier call is of nobody's row
-        self._rows = 0
-        self._chats: list[bool] = []
-        self._open: set[int] = set()
+        self._next = 0  # the pool's number of the next conversation: no two ever have the same
+        self._open: dict[int, _Open] = {}
         self._asked: dict[int, Conversation] = {}
         self._answers: list[tuple[int, Observation | Failure]] = []
         self._failures = 0
 
-    def begin(self, prompts: Batch, seeds: Sequence[int]) -> None:
-        """Begin the conversations of rows."""
-        self._first += self._rows
-        self._rows = len(prompts)
-        self._chats = []
-        for row, seed in enumerate(seeds):
-            question = self._question(prompts, row, seed % SEEDS)
-            self._chats.append(bool(question.messages))
-            self._pool.reset(self._first + row, question)
-            self._open.add(row)
+    def begin(self, prompts: Batch, rows: Sequence[int], seeds: Sequence[int]) -> None:
+        """Begin conversations, which are known by these numbers of rows until they are finished."""
+        for place, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+            question = self._question(prompts, place, seed % SEEDS)
+            self._open[row] = _Open(self._next, chat=bool(question.messages))
+            self._pool.reset(self._next, question)
+            self._next += 1
 
     def ask(self, talk: Conversation, finish_reason: str) -> None:
         """Ask for the answer to a conversation's last turn."""
@@ -70,31 +71,31 @@ class EnvironmentAsker:
         beside = self._calls.beside(raw) if self._calls and calls else ""
         said = self._decode(tokens), raw, talk.turns - 1, len(tokens), finish_reason, calls, beside, talk.had_its_turns
         action = Action(*said)
-        self._asked[talk.row] = talk
-        self._pool.step(self._first + talk.row, action)
+        number = self._open[talk.row].number
+        self._asked[number] = talk
+        self._pool.step(number, action)
 
-    def heard(self, *, wait: bool, together: bool) -> list[Event]:
-        """Return what has been answered, in the order of rows.
+    def heard(self, *, wait_s: float, together: bool) -> list[Event]:
+        """Return what has been answered, in the order in which conversations began.
 
         Args:
-            wait: for the first answer, some seconds at most.
+            wait_s: for the first answer, so many seconds at most.
             together: no answer is returned until all that were asked have answered.
         """
-        self._answers += self._pool.poll(HEARTBEAT_S if wait else 0.0)
+        self._answers += self._pool.poll(wait_s)
         if together and len(self._answers) < len(self._asked):
             return []
         answers = sorted(self._answers, key=lambda pair: pair[0])
         self._answers = []
-        return [self._event(self._asked.pop(number - self._first), answer) for number, answer in answers]
+        return [self._event(self._asked.pop(number), answer) for number, answer in answers]
 
-    def finish(self, rows: Sequence[int] | None = None) -> None:
-        """End conversations; None: all, as of a call that is given up."""
-        for row in sorted(self._open) if rows is None else rows:
-            self._open.discard(row)
-            self._asked.pop(row, None)
-            self._pool.finish(self._first + row)
-        if rows is None:
-            self._answers = []
+    def finish(self, rows: Sequence[int]) -> None:
+        """End conversations, whether they are over or given up; those that never began are none."""
+        ended = {self._open.pop(row).number for row in rows if row in self._open}
+        self._answers = [(number, answer) for number, answer in self._answers if number not in ended]
+        for number in sorted(ended):
+            self._asked.pop(number, None)
+            self._pool.finish(number)
 
     def close(self) -> None:
         """End the processes."""
@@ -110,7 +111,7 @@ class EnvironmentAsker:
     def _event(self, talk: Conversation, answer: Observation | Failure) -> Event:
         if not isinstance(answer, Failure):
             try:
-                renderer = self._renderers[self._chats[talk.row]]
+                renderer = self._renderers[self._open[talk.row].chat]
                 said = answer.messages  # of messages only: a text has become one on its way
                 between = renderer.between(talk.turn_tokens, said) if said and not isinstance(said, str) else []
                 return [talk.row, between, answer.reward, answer.done, dict(answer.metrics)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.batch.weight_versions import one_run
+from hybridflow.batch.weight_versions import one_run, sampled_runs
 from hybridflow.config.schema import Config, FullDisk, RolloutRecovery
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
@@ -121,9 +121,11 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
 
     def _columns(self, generated: Generated, changes: dict[str, Any]) -> Batch:
         """Return what was sampled, with the weights' version and the temperature that it was sampled with."""
-        temperature = Sampling.of(self.context.config.rollout, changes).of_log_probs
-        columns = sampled(self.sampling_version, temperature, generated)
-        return columns | talk_columns(generated.talks) if self.context.config.environment.name else columns
+        config = self.context.config
+        rows = len(generated.tokens)
+        temperature = np.full(rows, Sampling.of(config.rollout, changes).of_log_probs, dtype=np.float32)
+        runs = one_run(self.sampling_version, generated.tokens.lengths)
+        return sampled(runs, temperature, generated, talks=bool(config.environment.name))
 
 
 def make_generator(context: Context) -> GenerationEngine:
@@ -166,19 +168,26 @@ def make_loop(context: Context) -> ConversationLoop | None:
     return ConversationLoop(context)
 
 
-def sampled(version: int, temperature: float, generated: Generated) -> Batch:
-    """Return the columns of `generate_sequences`; `version`: of the weights; `temperature`: of the log-probs."""
-    return Batch(
+def sampled(runs: Ragged, temperature: np.ndarray, generated: Generated, *, talks: bool) -> Batch:
+    """Return the columns of `generate_sequences`.
+
+    Args:
+        runs: of weight versions, of all tokens.
+        temperature: [R] float32, of the log-probs.
+        talks: rows are conversations.
+    """
+    columns = Batch(
         response_ids=generated.tokens,
         rollout_log_probs=generated.log_probs,
         finish_reason=generated.ended_by,
         truncated=generated.truncated,
-        weight_version=one_run(version, generated.tokens.lengths),
-        sampling_temperature=np.full(len(generated.tokens), temperature, dtype=np.float32),
+        weight_version=sampled_runs(runs, [talk.sampled for talk in generated.talks]) if talks else runs,
+        sampling_temperature=temperature,
     )
+    return columns | _talk_columns(generated.talks) if talks else columns
 
 
-def talk_columns(talks: Sequence[Record]) -> Batch:
+def _talk_columns(talks: Sequence[Record]) -> Batch:
     """Return the columns that rows have as conversations."""
     return Batch(
         loss_mask=Ragged.of([talk.loss_mask for talk in talks], np.int64),
@@ -220,5 +229,6 @@ def _measure_talks(metrics: Metrics, talks: Sequence[Record], prefix: str) -> No
     sound = [talk for talk in talks if not talk.failure]
     metrics.mean(f"{prefix}/turns", sum(talk.turns for talk in talks), len(talks))
     metrics.mean(f"{prefix}/failed_share", len(talks) - len(sound), len(talks))
+    metrics.count(prefix, len(sound))
     for name in sorted({name for talk in sound for name in talk.metrics}):
-        metrics.mean(f"{prefix}/{name}", sum(talk.metrics.get(name, 0.0) for talk in sound), len(sound))
+        metrics.per(f"{prefix}/{name}", sum(talk.metrics.get(name, 0.0) for talk in sound), prefix)

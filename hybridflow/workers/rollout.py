@@ -69,7 +69,7 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         super().__init__(context)
         self.generator = make_generator(context)
         self.loop = make_loop(context)
-        self.rollouts = RolloutLoop(self.generator, context)
+        self.rollouts = RolloutLoop(self.generator, context, self.loop)
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hybridflow.batch import Batch
-from hybridflow.batch.weight_versions import WEIGHT_VERSION, several_runs
+from hybridflow.batch.weight_versions import several_runs
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.generation_session import Request, Session
 from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
 from hybridflow.workers.generation_worker import measure, sampled
 from hybridflow.workers.worker import Context
+
+if TYPE_CHECKING:
+    from hybridflow.workers.conversation_loop import ConversationLoop
+
+
+ANSWER_S = 0.05  # that a call waits for environments where there is nothing to compute: others are to have their turn
 
 
 @dataclass
@@ -44,11 +50,15 @@ class RolloutLoop:
 
     The engine's session lasts while rows are under way; so what one step's rows have in caches is gone before those
     of the next begin, as with calls that sample their rows whole, unless the rows of the two overlap.
+
+    Args:
+        talks: makes sessions whose rows are conversations; None: they are none.
     """
 
-    def __init__(self, generator: GenerationEngine, context: Context) -> None:
+    def __init__(self, generator: GenerationEngine, context: Context, talks: ConversationLoop | None = None) -> None:
         self._generator = generator
         self._context = context
+        self._talks = talks
         self._session: Session | None = None
         self._rows: dict[int, UnderWay] = {}
 
@@ -59,13 +69,16 @@ class RolloutLoop:
         seeds = row_seeds(config.run.seed, step, rows.dense("stream_id").tolist(), self._context.drawn)
         numbers = rows.dense("rollout_id").tolist()
         prompts = rows.ragged("prompt_ids")
-        if self._session is None and numbers:
-            self._session = self._generator.session()
+        requests = [
+            Request(number, prompt, sampling, seed)
+            for number, prompt, seed in zip(numbers, prompts, seeds, strict=True)
+        ]
         greedy = changes.get("temperature") == 0.0
-        for number, prompt, seed in zip(numbers, prompts, seeds, strict=True):
-            assert self._session is not None
-            self._session.submit([Request(number, prompt, sampling, seed)])
-            self._rows[number] = UnderWay(len(prompt), sampling.of_log_probs, greedy)
+        self._rows |= {one.row: UnderWay(len(one.prompt), sampling.of_log_probs, greedy) for one in requests}
+        if self._session is None and requests:
+            self._session = self._begin_session()
+        if self._session is not None:
+            self._session.begin(rows, requests)
 
     def stop(self, numbers: Collection[int]) -> None:
         """End those of these rows that are under way."""
@@ -78,12 +91,7 @@ class RolloutLoop:
 
     def go_on(self, engine_steps: int) -> Batch:
         """Let the rows under way go on; return those that finished, with what was measured in the metrics."""
-        finished: list[FinishedRow] = []
-        for _ in range(engine_steps):
-            if self._session is None or not self._session.pending:
-                break
-            finished += self._session.advance()
-        finished.sort(key=lambda row: row.row)
+        finished = sorted(self._advance(engine_steps), key=lambda row: row.row)
         known = [self._rows.pop(row.row) for row in finished]
         self._rest()
         for greedy in (False, True):
@@ -113,6 +121,23 @@ class RolloutLoop:
             self._session.close()
         self._session = None
 
+    def _advance(self, engine_steps: int) -> list[FinishedRow]:
+        session = self._session
+        if session is None:
+            return []
+        waited = session.waited
+        finished: list[FinishedRow] = []
+        for _ in range(engine_steps):
+            finished += session.advance()
+            if not session.computes:  # a call is short: those that wait for their environments are asked in the next
+                break
+        if self._talks is not None:
+            self._context.metrics.max("timing_s/environment", session.waited - waited)
+        return finished
+
+    def _begin_session(self) -> Session:
+        return self._generator.session() if self._talks is None else self._talks.session(self._generator, ANSWER_S)
+
     def _rest(self) -> None:
         """End the session once nothing is under way."""
         if self._session is not None and not self._rows:
@@ -123,8 +148,7 @@ class RolloutLoop:
         generated = Generated.of(finished)
         version = -1 if self._generator.version is None else self._generator.version
         lengths = generated.tokens.lengths.tolist()
-        runs = [row.runs_with(version, tokens) for row, tokens in zip(known, lengths, strict=True)]
-        columns = dict(sampled(version, 1.0, generated).items())
-        columns[WEIGHT_VERSION] = several_runs(runs)
-        columns["sampling_temperature"] = np.array([row.temperature for row in known], dtype=np.float32)
-        return Batch(**columns, rollout_id=np.array([row.row for row in finished], dtype=np.int64))
+        runs = several_runs([row.runs_with(version, tokens) for row, tokens in zip(known, lengths, strict=True)])
+        temperature = np.array([row.temperature for row in known], dtype=np.float32)
+        numbers = np.array([row.row for row in finished], dtype=np.int64)
+        return sampled(runs, temperature, generated, talks=self._talks is not None) | Batch(rollout_id=numbers)

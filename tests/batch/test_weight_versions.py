@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.batch import Ragged
-from hybridflow.batch.weight_versions import largest_lag, one_run, refuse_other_tokens, row_lags, shown
+from hybridflow.batch.weight_versions import largest_lag, one_run, refuse_other_tokens, row_lags, sampled_runs, shown
 
 Runs = list[list[tuple[int, int]]]
 runs_of_rows = st.lists(
@@ -69,3 +69,13 @@ def test_runs_are_pairs() -> None:
 def test_people_read_one_version_as_a_number() -> None:
     assert shown([[4, 9]]) == 4 and shown([[4, 2], [4, 1]]) == 4
     assert shown([[4, 2], [5, 7]]) == [[4, 2], [5, 7]]
+
+
+def test_tokens_that_no_weights_sampled_are_of_no_version_and_in_no_lag() -> None:
+    """Those of an environment, between the turns of a conversation."""
+    whole = build_runs([[(3, 2), (4, 3)], [(5, 0)]])
+    runs = sampled_runs(whole, [np.array([1, 1, 0, 0, 1]), np.zeros(0)])
+    assert [row.tolist() for row in runs] == [[[3, 2], [-1, 2], [4, 1]], [[5, 0]]]
+    refuse_other_tokens(runs, np.array([5, 0]))
+    assert row_lags(runs, 5).tolist() == [5 / 3, 0] and largest_lag(runs, 5) == 2
+    assert shown(runs[0]) == [[3, 2], [-1, 2], [4, 1]] and shown([[3, 2], [-1, 1], [3, 4]]) == 3

@@ -101,10 +101,12 @@ def test_a_late_step_fails_alone_and_no_other_waits_for_it(talk: Talk) -> None:
     talk.pool.step(late, Action("waits"))
     assert isinstance(talk.answers({other: "hi"})[other], Observation)
     assert talk.pool.poll(5.0) == [(late, Failure("late"))]
+    begun = talk.begin()
+    assert talk.pool._children[-1].unsent, "it waits for a process that has just been started, and nobody waits for it"
     assert isinstance(talk.answers({other: "ho"}, turn=1)[other], Observation), "it lives on in its process"
-    talk.pool.finish(late)
-    talk.pool.finish(other)
-    assert isinstance(talk.answer("hi"), Observation)
+    assert isinstance(talk.answers({begun: "hi"})[begun], Observation)
+    for number in (late, other, begun):
+        talk.pool.finish(number)
 
 
 def test_one_that_forks_goes_on_once(talk: Talk) -> None:

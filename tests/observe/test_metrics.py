@@ -42,6 +42,17 @@ def test_a_name_may_be_recorded_many_times() -> None:
     assert metrics.result() == {"actor/kl": 2.0}
 
 
+def test_a_mean_over_things_is_over_all_of_them_also_where_none_had_any_of_it() -> None:
+    some, none = Metrics(), Metrics()
+    some.count("talks", 2)
+    some.per("talks/found", 1.0, "talks")
+    none.count("talks", 6)
+    assert concat([some, none]).result() == concat([none, some]).result() == {"talks/found": 0.125}
+    renamed = concat([some, none]).renamed("talks", "checker")
+    assert concat([renamed, some]).result() == {"checker/found": 0.125, "talks/found": 0.5}
+    assert none.result() == {} and none
+
+
 def test_joining_leaves_the_parts_alone() -> None:
     first, second = build_metrics([1.0]), build_metrics([3.0])
     concat([first, second])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hybridflow.config.schema import Config
-from hybridflow.dispatch import methods, with_columns
+from hybridflow.dispatch import Method, methods, with_columns
 from hybridflow.roles import ActorRole, Role
 from hybridflow.roles.builtin_roles import CONVERSED, QUESTION
 from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
@@ -23,6 +23,16 @@ def test_generation_declares_a_conversation_where_it_is_one(role: type[Role], me
     assert after[method].gives == (*(before.gives or ()), *CONVERSED)
     assert after[method].optional == (*before.optional, *QUESTION)
     assert after[method].needs == before.needs and after[method].streams == before.streams
-    assert {name: one for name, one in after.items() if "sequences" not in name} == {
-        name: one for name, one in declared.items() if "sequences" not in name
-    }
+    samples = [name for name in after if "sequences" in name or name == "advance_rollouts"]
+    assert {name for name in after if after[name] != declared[name]} == {*samples}
+
+
+def test_rows_that_are_sampled_over_many_calls_are_told_what_those_of_one_call_are() -> None:
+    config = Config()
+    config.environment.name = "guess"
+    read = {name: {*(method.needs or ()), *method.optional} for name, method in _declared(RolloutRole, config).items()}
+    assert read["advance_rollouts"] - {"rollout_id"} == read["generate_sequences"]
+
+
+def _declared(role: type[Role], config: Config) -> dict[str, Method]:
+    return with_columns(methods(role), role.more_columns(config), role.more_read(config))

@@ -273,6 +273,22 @@ def test_rows_that_are_asked_for_first_do_not_share_random_streams_with_those_be
     assert len(set(streams)) == len(streams) == 4 * 3 * PROMPTS * SAMPLES
 
 
+class Otherwise(Scouting):
+    """Never asks for the rows that were begun ahead."""
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        rows = prompts.repeat(SAMPLES)
+        return rows | self.otherwise(rows)
+
+
+def test_a_flow_that_never_asks_for_rows_begun_ahead_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    policy = POLICIES["async, S = 0"]
+    generation = Generation(1)
+    taken(learner(generation, policy, Otherwise), generation, policy, Progress(), 3, 3)
+    [said] = [record.message for record in caplog.records if "begun ahead" in record.message]
+    assert said.startswith(f"Otherwise did not ask generation for {PROMPTS * SAMPLES} rows")
+
+
 def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
     policy = POLICIES["async, S = 2"]
     generation = Generation(3)

@@ -22,6 +22,7 @@ from hybridflow.placement import engines_of
 from hybridflow.workers import Context
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.generation_worker import make_loop
+from hybridflow.workers.rollout_loop import RolloutLoop
 from tests.environments import child_environments  # noqa: F401  registers the environments
 
 _workers: dict[tuple[Path, Layout], ActorWorker] = {}
@@ -191,15 +192,11 @@ def orders(folder: Path, prompts: Batch, *calls: str, forgets: bool) -> tuple[li
     return found, ages
 
 
-def converse(
-    folder: Path,
-    layout: Layout,
-    prompts: Batch,
-    environment: dict[str, Any],
-    tokenizer: Path | None = None,
-    **sampling: Any,
-) -> tuple[list[np.ndarray], Batch, dict[str, float]]:
-    """Numbers of rows as their conversations end, all rows in order, and what was measured.
+@contextmanager
+def conversing(
+    folder: Path, layout: Layout, environment: dict[str, Any], tokenizer: Path | None = None
+) -> Iterator[ActorWorker]:
+    """The worker, whose rows are conversations in the block.
 
     `tokenizer`: the folder of one that environments are spoken with by, if it is not the model's.
     """
@@ -211,13 +208,45 @@ def converse(
     worker.loop = make_loop(worker.context)
     config.actor.model.path = str(folder)
     try:
-        pieces = list(worker.stream_sequences(prompts, **sampling))
+        yield worker
     finally:
         assert worker.loop is not None
         worker.loop.close()
         worker.loop = None
         config.environment = EnvironmentConfig()
         config.rollout.max_response_tokens = 12
+
+
+def converse(
+    folder: Path,
+    layout: Layout,
+    prompts: Batch,
+    environment: dict[str, Any],
+    tokenizer: Path | None = None,
+    **sampling: Any,
+) -> tuple[list[np.ndarray], Batch, dict[str, float]]:
+    """Numbers of rows as their conversations end, all rows in order, and what was measured."""
+    with conversing(folder, layout, environment, tokenizer) as worker:
+        pieces = list(worker.stream_sequences(prompts, **sampling))
     order = [rows for rows, _ in pieces]
     whole = concat([part for _, part in pieces]).select(np.argsort(np.concatenate(order)))
     return order, whole, dict(worker.context.metrics)
+
+
+def converse_over_calls(
+    folder: Path, layout: Layout, parts: list[Batch], environment: dict[str, Any], **sampling: Any
+) -> tuple[Batch, int]:
+    """All rows in order, of which each part begins some calls after the one before; and how many calls found none."""
+    calls = []
+    with conversing(folder, layout, environment) as worker:
+        worker.sync_weights()
+        rollouts = RolloutLoop(worker.generator, worker.context, worker.loop)
+        for number, part in enumerate(parts):
+            first = sum(map(len, parts[:number]))
+            rollouts.take_up(part | Batch(rollout_id=first + np.arange(len(part))), 0, sampling)
+            calls += [rollouts.go_on(3) for _ in range(2)]
+        while sum(map(len, calls)) < sum(map(len, parts)):
+            calls.append(rollouts.go_on(8))
+        worker.generator.sleep()
+    whole = concat([call for call in calls if len(call)])
+    return whole.select(np.argsort(whole.dense("rollout_id"))), sum(not len(call) for call in calls[-10:])

@@ -19,7 +19,7 @@ from tests.engines.rank_functions import same
 from tests.spmd import Ranks
 from tests.tiny import ALPHABET
 from tests.workers import actor_rank_functions as rank_functions
-from tests.workers.test_actor import ENDS, TALKS, generate, prompts, talking
+from tests.workers.test_actor import ENDS, TALKS, assert_alike, generate, prompts, talking
 
 pytestmark = [pytest.mark.ranks, pytest.mark.usefixtures("one_vllm_a_process")]
 
@@ -121,3 +121,24 @@ def test_in_step_it_repeats_bit_for_bit(folder: Path, ranks1: Ranks) -> None:
     one, other = (converse(ranks1, folder, rows, in_step=True)[1] for _ in range(2))
     for column in ("response_ids", "rollout_log_probs", "loss_mask"):
         assert same(one.ragged(column).values, other.ragged(column).values)
+
+
+def test_over_many_calls_it_is_what_it_is_in_one(folder: Path, ranks1: Ranks) -> None:
+    """Bit for bit where rows begin together; and no call waits for an environment that is slow."""
+    rows = talking("", "slow", *[""] * 6)
+    [(_, one, _)] = ranks1.run(rank_functions.converse, folder, Layout(), rows, {**TALKS, "in_step": True}, **ENDS)
+    for _ in range(2):
+        over_calls = (folder, Layout(), [rows], {**TALKS, "in_step": True})
+        [(found, without)] = ranks1.run(rank_functions.converse_over_calls, *over_calls, **ENDS)
+        for column in ("response_ids", "rollout_log_probs", "loss_mask", "turn_rewards", "weight_version"):
+            assert same(found.ragged(column).values, one.ragged(column).values)
+    assert without >= 4, "the slow one answers after ten times as long as a call waits"
+    [(found, _)] = ranks1.run(
+        rank_functions.converse_over_calls,
+        folder,
+        Layout(),
+        [rows.select(np.arange(3)), rows.select(np.arange(3, 8))],
+        TALKS,
+        **ENDS,
+    )
+    assert_alike(found, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -35,6 +36,8 @@ from hybridflow.scheduling import (
 from hybridflow.scheduling.rollout_state import SchedulerState
 from hybridflow.trainer.schedules.live_rollouts import LiveRollouts
 from hybridflow.trainer.schedules.version_bound import VersionBound
+
+log = logging.getLogger(__name__)
 
 
 class PacedSchedule(Schedule):
@@ -70,6 +73,7 @@ class PacedSchedule(Schedule):
         self._answers: dict[tuple[int, int], int] = {}  # rows that the step learns from, by (place of prompt, copy)
         self._learning = False
         self._in_flow = False
+        self._warned = False
 
     @classmethod
     def of_settings(cls, algorithm: Algorithm, steps: StepRecorder, settings: TrainerConfig) -> Self:
@@ -229,7 +233,20 @@ class PacedSchedule(Schedule):
             return made_rows(self.algorithm, self.algorithm.learn(self.algorithm.rollout(prompts)))
         finally:
             self._in_flow = False
+            self._warn_of_unasked()
             self._rollouts.forget(self._answers.values())
+
+    def _warn_of_unasked(self) -> None:
+        """Say once that the flow does not ask for what was begun ahead."""
+        if self._answers and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s did not ask generation for %d rows that were begun ahead, as it does without options: they were "
+                "sampled for nothing. Give what its first call changes as settings (rollout), or take trainer.schedule="
+                "sync",
+                type(self.algorithm).__name__,
+                len(self._answers),
+            )
 
     def _answered(self, prompts: BatchRef) -> list[int] | None:
         """Return the numbers of the rows that were begun ahead for these; None: they are others."""
