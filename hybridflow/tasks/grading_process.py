@@ -6,6 +6,7 @@ still. Of rows that were graded at the same time nobody knows which it was: each
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -15,6 +16,8 @@ from hybridflow.tasks.child_process import START_S, ChildProcess, where_modules_
 from hybridflow.tasks.graded_row import Grade, GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, graders
 from hybridflow.tasks.grading_channel import Place, to_wire
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 2.0  # beyond the deadline, for an `async` grader to be told of it in its own process
 
@@ -78,6 +81,9 @@ class GradingProcess:
         groups = [list(range(len(rows)))] if rows else []
         while groups and not (stop and round_.failed):
             group = groups.pop(0)
+            if self._child is not None and self._child.has_died:  # between two calls: no row is to blame
+                log.warning("the process that grades has ended while it had no rows: %s", self._child.death())
+                self._child = None
             if self._child is None:
                 self._child = _Child(self._order)
             at, why = self._child.serve(round_, group, stop)

@@ -17,6 +17,7 @@ from hybridflow.errors import HybridFlowError
 from hybridflow.tasks import Grade, GradedRow
 from hybridflow.tasks.grader_registry import bind
 from hybridflow.tasks.grading_channel import Channel
+from hybridflow.tasks.grading_guard import descendants
 from hybridflow.tasks.grading_process import GradingOrder, GradingProcess
 from tests.tasks import child_graders  # noqa: F401  registers the graders
 
@@ -158,6 +159,17 @@ def test_a_closed_one_leaves_nothing_and_what_it_started_ends_with_it(response: 
     pid = pid_of(forgotten)
     del forgotten
     wait_for_end(pid)
+
+
+def test_no_row_is_blamed_for_a_death_between_two_calls(process: GradingProcess) -> None:
+    """As by the kernel, when memory runs out."""
+    assert grades(process, "exact", "12") == [1.0]
+    assert process._child is not None
+    child = process._child._process
+    (grading,) = descendants(child.pid)
+    os.kill(grading, signal.SIGKILL)
+    child.wait(20)
+    assert grades(process, "exact", "12", "13") == [1.0, 0.0]
 
 
 RANK = """
