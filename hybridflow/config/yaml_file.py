@@ -52,6 +52,8 @@ def load(file: Path) -> DictConfig:
 def checked(file: Path) -> str:
     """Read a file whose content can be built; raises ConfigError as `load`."""
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):  # to open a pipe may take for ever
+            raise ConfigError(f"{file} is no file: settings were expected")
         if file.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{file}: {file.stat().st_size} bytes; settings have at most {MAX_BYTES}")
         text = file.read_bytes().decode("utf-8-sig")

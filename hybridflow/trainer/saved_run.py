@@ -20,11 +20,11 @@ from hybridflow.config import plugins, yaml_file
 from hybridflow.config.model_roles import section
 from hybridflow.config.schema import Config
 from hybridflow.config.sections import schema
-from hybridflow.errors import ConfigError, shown
+from hybridflow.errors import ConfigError, HybridFlowError, shown
 from hybridflow.models import Head, read_shape
 from hybridflow.models.weight_files import tensor_files
 from hybridflow.observe.run_folder import RunFolder
-from hybridflow.trainer.checkpoint_store import BEST, MANIFEST, Checkpoints, Manifest, verify
+from hybridflow.trainer.checkpoint_store import BEST, MANIFEST, CheckpointError, Checkpoints, Manifest, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,6 +117,8 @@ class SavedModel:
             yield from training_engines.get(engine).read_saved(checkpoint / self.role, weights)
         except (KeyError, ValueError) as error:
             raise ConfigError(f"{checkpoint}: {error.args[0]}") from error
+        except HybridFlowError as error:
+            raise CheckpointError(str(error)) from error
 
 
 def find(place: str) -> SavedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from time import perf_counter
 
@@ -89,6 +90,13 @@ def test_any_bytes_are_settings_or_a_config_error(tmp_path_factory: pytest.TempP
 
 
 def test_a_folder_and_what_is_not_there(tmp_path: Path) -> None:
-    for file, told in ((tmp_path, "Is a directory"), (tmp_path / "none.yaml", "No such file or directory")):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    for file, told in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "none.yaml", "No such file or directory"),
+        (tmp_path / "pipe.yaml", "pipe.yaml is no file"),
+        (tmp_path / "loop.yaml", "Too many levels"),
+    ):
         with pytest.raises(ConfigError, match=told):
             yaml_file.load(file)

@@ -20,9 +20,10 @@ from hybridflow.config.compose import resolved_yaml
 from hybridflow.errors import ConfigError
 from hybridflow.models import read_shape
 from hybridflow.tasks.tokenizer import end_ids
-from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
+from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints, Manifest, entries
 from hybridflow.trainer.export import export
 from hybridflow.trainer.model_card import card
+from hybridflow.trainer.resume import versions
 from hybridflow.trainer.saved_run import find, is_run
 from tests.conftest import GetModel
 
@@ -208,4 +209,13 @@ def test_an_export_that_sigterm_ends_leaves_nothing(run: Path, tmp_path: Path, m
 def test_a_checkpoint_that_was_changed_is_not_exported(run: Path, tmp_path: Path) -> None:
     (run / "checkpoints/step-000040/config.yaml").open("a").write("# more\n")
     with pytest.raises(CheckpointError, match=r"config.yaml has \d+ bytes"):
+        export(find(f"{run}:40"), tmp_path / "out")
+
+
+def test_one_that_has_another_index_is_refused_as_bad_input(run: Path, tmp_path: Path) -> None:
+    folder = run / "checkpoints/step-000040"
+    (folder / "actor/tensors").mkdir(parents=True, exist_ok=True)
+    (folder / "actor/tensors/.metadata").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    (folder / "manifest.json").write_text(Manifest(40, versions(), entries(folder)).to_json())
+    with pytest.raises(CheckpointError, match=r"asks for os\.system"):
         export(find(f"{run}:40"), tmp_path / "out")
