@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import get_origin
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -101,6 +102,8 @@ def composition(error: Exception, origins: Origins) -> str:
             return stray
         problem = key_suggestions.unknown(key) or f"{key}: {_first_line(cause)}"
         return _placed(problem, key, origins)
+    if isinstance(cause, ValidationError) and get_origin(key_suggestions.kind_of(key)) is dict:
+        return _placed(f"{key}: values by name were expected, as {key}.NAME=VALUE", key, origins)
     kind = "wrong type: " if isinstance(cause, ValidationError) else ""
     return _placed(f"{key}: {kind}{_first_line(cause)}", key, origins)
 

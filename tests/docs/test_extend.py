@@ -78,8 +78,8 @@ def test_its_own_test_passes(tmp_path: Path, run: Run) -> None:
 def test_its_commands_pass_every_check(tmp_path: Path, problems: Problems, model: Path) -> None:
     write_files(PAGE, tmp_path)
     found = commands(PAGE, "hybridflow train")
-    assert len(found) == 3
-    assert problems([[*command, f"actor.model.path={model}"] for command in found]) == [[]] * 3
+    assert len(found) == 4
+    assert problems([[*command, f"actor.model.path={model}"] for command in found]) == [[]] * 4
 
 
 def test_a_flow_that_does_not_name_its_column_is_told_as_the_page_says(
