@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -83,6 +84,15 @@ def shown(value: object) -> str:
         text = type(value).__name__
     half = LONGEST_SHOWN // 2
     return text if len(text) <= LONGEST_SHOWN else f"{text[:half]} … {text[-half:]}"
+
+
+def line_and_trace(error: BaseException, line: Callable[[BaseException], str]) -> tuple[str, str]:
+    """Return what `line` makes of an exception, and its traceback; also of one that cannot say what it is."""
+    try:
+        return line(error), "".join(traceback.format_exception(error))
+    except Exception as other:  # an exception may break in any way when it is asked
+        told = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
+        return told, "".join(traceback.format_tb(error.__traceback__))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 from hybridflow.preflight.run_folder_checks import folder_of
 
-OmegaConf.register_new_resolver("hybridflow.settings", settings.in_words, replace=True)  # of the help: train.yaml
+OmegaConf.register_new_resolver("hybridflow.settings", settings.settings_text, replace=True)  # of the help: train.yaml
 
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 CHECK = "--check"

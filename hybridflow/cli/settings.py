@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def in_words() -> str:
+def settings_text() -> str:
     """Return all settings as lines of text, for the help of commands that train."""
     return "\n".join(_lines(list(setting_keys.declared())))
 

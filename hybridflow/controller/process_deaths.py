@@ -13,7 +13,7 @@ import struct
 import time
 from contextlib import suppress
 
-from hybridflow.observe.exit_codes import in_words
+from hybridflow.observe.exit_codes import describe_exit
 
 GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11  # _IOWR(0xFF, 11, struct pidfd_info), whose first version has 64 bytes
 INFO_EXIT = 1 << 3  # of its mask: `exit_code`, its last four bytes, is there
@@ -46,7 +46,7 @@ def ending(pid: int | None, rays_message: str) -> str:
         return "killed by Ray, since its node was short of memory"
     status = None if pid is None else _status(pid)
     if status is not None:
-        return in_words(os.waitstatus_to_exitcode(status))
+        return describe_exit(os.waitstatus_to_exitcode(status))
     if match := re.search(r"receives a (SIG[A-Z]+)", rays_message):
         return f"killed by {match[1]}"
     if match := re.search(r"with an exit code (\d+)", rays_message):

@@ -23,7 +23,7 @@ from hybridflow.environments.environment import (
     make,
     sound_observation,
 )
-from hybridflow.tasks.child_main import find, in_words, serve
+from hybridflow.tasks.child_main import described, find, serve
 from hybridflow.tasks.grading_channel import Channel, Place
 
 THREADS = 256  # of plain functions that run at the same time
@@ -100,7 +100,7 @@ class EnvironmentServer:
                         assert environment is not None
                         said = _said(number, environment, await _called(environment.step, Action(*fields)))
             except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
-                failed = ["late", number] if limit.expired() else ["failed", number, *in_words(error)]
+                failed = ["late", number] if limit.expired() else ["failed", number, *described(error)]
             if os.getpid() != self._pid:  # an environment that forked comes back twice
                 os._exit(1)
             if event == "step":
@@ -116,7 +116,7 @@ class EnvironmentServer:
         try:
             self._channel.send(answer)
         except (TypeError, ValueError, RecursionError) as error:  # before anything of it was sent
-            self._channel.send(["failed", number, *in_words(error)])
+            self._channel.send(["failed", number, *described(error)])
 
 
 def _said(number: int, environment: Environment, given: object) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 
-def in_words(code: int) -> str:
+def describe_exit(code: int) -> str:
     """Describe an exit code as `subprocess` has it: below 0 it is the signal that killed the process."""
     if code >= 0:
         return f"exit code {code}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from hybridflow import former_names
-from hybridflow.errors import DataError, HybridFlowError
+from hybridflow.errors import DataError, HybridFlowError, line_and_trace
 from hybridflow.observe.disk_errors import TROUBLE, carried, chain, disk_trouble
 
 LONGEST_LINE = 2_000
@@ -78,12 +78,7 @@ def describe(error: BaseException) -> tuple[str, str]:
     """
     if isinstance(error, HybridFlowError):
         return _shortened(_line(error), LONGEST_LINE), ""
-    try:
-        line = _line(_cause(error))
-        trace = "".join(traceback.format_exception(error))
-    except Exception as other:  # an exception may break in any way when it is asked what it is
-        line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
-        trace = "".join(traceback.format_tb(error.__traceback__))
+    line, trace = line_and_trace(error, lambda it: _line(_cause(it)))
     return _shortened(line, LONGEST_LINE), _shortened(trace, LONGEST_TRACE)
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from hybridflow import interrupt
+from hybridflow.errors import line_and_trace
 from hybridflow.registry import Registry, import_plugins
 from hybridflow.tasks.grading_channel import Channel, Place
 from hybridflow.tasks.grading_guard import fork_guarded
@@ -67,12 +67,7 @@ def find(registry: Registry[Any], name: str, module: str, plugins: Sequence[str]
         import_plugins(list(plugins))
 
 
-def in_words(error: BaseException) -> tuple[str, str]:
+def described(error: BaseException) -> tuple[str, str]:
     """Describe an exception: itself in one line, and its traceback."""
-    try:
-        line = f"{type(error).__name__}: {error}"
-        trace = "".join(traceback.format_exception(error))
-    except Exception as other:  # an exception may break in any way when it is asked what it is
-        line = f"{type(error).__name__}, which cannot be put into words ({type(other).__name__})"
-        trace = "".join(traceback.format_tb(error.__traceback__))
+    line, trace = line_and_trace(error, lambda it: f"{type(it).__name__}: {it}")
     return line[:LONGEST], trace[-LONGEST:]

@@ -18,7 +18,7 @@ from typing import Any
 
 from hybridflow import interrupt
 from hybridflow.errors import HybridFlowError
-from hybridflow.observe.exit_codes import in_words
+from hybridflow.observe.exit_codes import describe_exit
 from hybridflow.tasks.grading_channel import Channel, Place
 
 START_S = 600.0  # for the user's modules to be imported
@@ -101,7 +101,7 @@ class ChildProcess:
             self.end()
             return "it closed its channel"
         self.end()
-        return in_words(code)
+        return describe_exit(code)
 
 
 def where_modules_are() -> dict[str, Any]:

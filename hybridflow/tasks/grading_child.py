@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from hybridflow.tasks.child_main import find, in_words, serve
+from hybridflow.tasks.child_main import described, find, serve
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
 from hybridflow.tasks.grading_channel import Channel, Place, from_wire
@@ -165,7 +165,7 @@ def told_of(error: BaseException) -> tuple[str, str, str]:
     """Describe an exception: its kind, itself in one line, and its traceback."""
     if isinstance(error, UnsoundGradeError):
         return UNSOUND, str(error), ""
-    return (RAISED, *in_words(error))
+    return (RAISED, *described(error))
 
 
 if __name__ == "__main__":

@@ -119,11 +119,11 @@ class EnvironmentAsker:
                 answer = Failure("raised", str(error))
         self._failures += 1
         if self._failures == 1:  # all are counted; one shows where to look
-            log.warning("the environment failed in row %d: %s\n%s", talk.row, in_words(answer), answer.trace)
-        return [talk.row, in_words(answer)]
+            log.warning("the environment failed in row %d: %s\n%s", talk.row, failure_line(answer), answer.trace)
+        return [talk.row, failure_line(answer)]
 
 
-def in_words(failure: Failure) -> str:
+def failure_line(failure: Failure) -> str:
     """Return what happened to an environment in a line."""
     return {
         "raised": failure.problem,

@@ -38,7 +38,7 @@ def test_the_source_has_the_names_that_are_registered(key: str, monkeypatch: pyt
 @pytest.mark.processes
 def test_no_name_needs_torch() -> None:
     code = (
-        "import sys; from hybridflow.cli import settings; settings.in_words(); "
+        "import sys; from hybridflow.cli import settings; settings.settings_text(); "
         "print([name for name in ('torch', 'ray', 'vllm', 'transformers') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -42,5 +42,5 @@ def test_a_key_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_has_every_key() -> None:
-    lines = settings.in_words().splitlines()
+    lines = settings.settings_text().splitlines()
     assert len(lines) > 100 and any(line.split()[0] == "rollout.kv_cache_gib" for line in lines)

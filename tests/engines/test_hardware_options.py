@@ -29,10 +29,10 @@ def test_gradients_are_reduced_beside_a_backward_pass_on_a_gpu_only(hardware: Pl
     assert not DistributedDataParallelConfig(**optimizer.ddp_options()).overlap_param_gather
 
 
-def test_vllm_gets_the_memory_options_of_its_hardware(hardware: Platform) -> None:
+def test_vllm_gets_the_options_of_its_hardware(hardware: Platform) -> None:
     on_gpu = {"gpu_memory_utilization": 0.4, "disable_custom_all_reduce": True, "enable_sleep_mode": True}
     on_cpu = {"kv_cache_memory_bytes": 2**29, "enable_chunked_prefill": False}
-    assert engine.memory_options(ROLLOUT) == (on_gpu if hardware is CUDA else on_cpu)
+    assert engine.hardware_options(ROLLOUT) == (on_gpu if hardware is CUDA else on_cpu)
 
 
 def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost(hardware: Platform) -> None:

@@ -289,14 +289,18 @@ def test_a_flow_that_never_asks_for_rows_begun_ahead_is_told_once(caplog: pytest
     assert said.startswith(f"Otherwise did not ask generation for {PROMPTS * SAMPLES} rows")
 
 
-def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
-    policy = POLICIES["async, S = 2"]
-    generation = Generation(3)
-    algorithm = learner(generation, policy)
-    schedule = AsyncSchedule(algorithm, generation, policy)
+def after_a_step(generation: Generation, policy: SchedulePolicy) -> tuple[AsyncSchedule, PromptDraws]:
+    """A run that has taken the first of four steps, as its schedule and what it draws."""
+    schedule = AsyncSchedule(learner(generation, policy), generation, policy)
     draws = PromptDraws(drawn, Progress(), 4)
     schedule.take_step(draws.context(0))
     schedule.finish_step()
+    return schedule, draws
+
+
+def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
+    generation = Generation(3)
+    schedule, draws = after_a_step(generation, POLICIES["async, S = 2"])
     assert schedule.sampled(drawn(0), {}) is None, "generation is called as ever"
     assert not generation._under_way
     draws.end_step(0)
@@ -307,11 +311,7 @@ def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
 def test_rows_that_over_sampling_stops_are_gone_before_a_call_that_is_no_step_s(stopped: Stopped) -> None:
     policy = policy_of("async", PROMPTS, samples_per_prompt=SAMPLES, max_staleness=0, spare_prompts=2, stopped=stopped)
     generation = Generation(0)
-    algorithm = learner(generation, policy)
-    schedule = AsyncSchedule(algorithm, generation, policy)
-    draws = PromptDraws(drawn, Progress(), 4)
-    schedule.take_step(draws.context(0))
-    schedule.finish_step()
+    schedule, _ = after_a_step(generation, policy)
     assert schedule.sampled(drawn(0), {}) is None, "generation is called as ever"
     assert generation.stopped and not generation._under_way, "an engine with rows of a session takes no others"
 

@@ -98,7 +98,7 @@ class VllmEngine(GenerationEngine):
                 async_scheduling=False,  # as on a CPU, so as it is tested
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=shard_receiver.NAME),
-                **memory_options(rollout),
+                **hardware_options(rollout),
             )
         self._call("init_weight_transfer_engine", init_info={})
         self._call(give_stage_inputs)
@@ -198,7 +198,7 @@ class VllmEngine(GenerationEngine):
         self._llm.collective_rpc(method, kwargs=arguments)
 
 
-def memory_options(rollout: RolloutConfig) -> dict[str, object]:
+def hardware_options(rollout: RolloutConfig) -> dict[str, object]:
     """Return the arguments of vLLM's engine that only one kind of hardware has."""
     if platform().accelerated:
         return {
