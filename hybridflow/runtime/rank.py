@@ -60,7 +60,7 @@ class Rank:
         def place() -> Place:
             logs.show()  # in the log that Ray keeps of this process
             logs.remember()
-            log.info("process %d is rank %d of pool %s", os.getpid(), self._rank, pool)
+            log.info("process %d is rank %d of pool %s", os.getpid(), self._rank, pool.rpartition(".")[2])
             interrupt.leave_to_driver()
             import_plugins(plugins)
             own = process_state.offer_stacks()
