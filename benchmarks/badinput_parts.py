@@ -122,6 +122,8 @@ MODELS = (
     _model("a template that writes nothing", "template|token", _template("{% if false %}x{% endif %}")),
     _model("a template that loops", "template", _template("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")),
     _model("a template that writes gigabytes", "template", _template("{{ 'a' * 100000000 }}")),
+    _model("a template of a number that takes minutes", "template takes more than 5 s", _template("{{ 9 ** (9 ** 9) }}")),
+    _model("a template of a text beyond all memory", "template takes more than 1024 MiB", _template("{{ 'a'.center(10 ** 10) }}")),
     _model("a template that calls itself", "template", _template("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}")),
     _model("a template that includes a file", "template", _template("{% include '/etc/passwd' %}")),
     _model("a template that is a number", "template", lambda f: (_gone("chat_template.jinja")(f) if (f / "chat_template.jinja").exists() else None, _changed("tokenizer_config.json", chat_template=5)(f))),

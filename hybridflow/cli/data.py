@@ -168,10 +168,13 @@ def _missing(composed: Composed, key: str) -> bool:
 
 
 def _tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    from hybridflow.tasks.template_trial import refuse_endless
     from hybridflow.tasks.tokenizer import load_tokenizer
 
     try:
-        return load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
+        refuse_endless(tokenizer, {})
+        return tokenizer
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder}: {error}") from error
 

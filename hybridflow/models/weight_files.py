@@ -59,7 +59,7 @@ def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Sli
     Raises:
         FileNotFoundError: the folder has no safetensors.
         KeyError: a tensor is missing; the message names it.
-        ValueError: a tensor has another shape than config.json says.
+        ValueError: a tensor has another shape than config.json says, or values that are not finite.
     """
     files = tensor_files(Path(folder))
     for item in plan:
@@ -74,7 +74,10 @@ def read_slices(folder: str | Path, plan: Sequence[Slice]) -> Iterator[tuple[Sli
             if actual != weight.shape:
                 raise ValueError(f"{folder}: {weight.name} has shape {actual}; by config.json it is {weight.shape}")
             a, b = item.span
-            yield item, source[:, a:b] if weight.axis == 1 else source[a:b]
+            values = source[:, a:b] if weight.axis == 1 else source[a:b]
+            if values.numel() and not all(bound.isfinite() for bound in values.aminmax()):
+                raise ValueError(f"{files[weight.name]}: {weight.name} has values that are not finite: nan or inf")
+            yield item, values
 
 
 def refuse_unread(folder: str | Path, shape: ModelShape, *, head: Head = Head.lm) -> None:

@@ -21,6 +21,7 @@ from hybridflow.tasks import build as build_task
 from hybridflow.tasks.chat_settings import chat_form
 from hybridflow.tasks.chosen_graders import accuracy_grader, answer_checks, metadata_checks
 from hybridflow.tasks.fitted_task import FittedTask, Limits
+from hybridflow.tasks.template_trial import refuse_endless
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
 from hybridflow.trainer.step_rows import split_of
@@ -41,6 +42,7 @@ def load_task(config: Config, splits: Container[str] = SPLITS) -> FittedTask:
     algorithm = algorithms.get(config.algorithm.name)
     try:
         tokenizer = load_tokenizer(config.actor.model.path)
+        refuse_endless(tokenizer, config.task.chat_template_kwargs)
         fitting = limits(config)
     except (OSError, ValueError) as error:
         raise ConfigError(f"actor.model.path: {error}") from error

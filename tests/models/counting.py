@@ -50,5 +50,8 @@ class _Source:
     def get_shape(self) -> Any:
         return self._inner.get_shape()
 
+    def get_dtype(self) -> Any:
+        return self._inner.get_dtype()
+
     def __getitem__(self, index: Any) -> Any:
         return self._counting.add(self._inner[index])

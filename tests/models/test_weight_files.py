@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,18 @@ def test_what_a_folder_lacks_or_has_in_another_shape_is_said(tmp_path: Path, mod
         list(read_slices(tmp_path, plan))
     save_file(weights | {"model.layers.1.mlp.down_proj.weight": down.T.contiguous()}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"down_proj\.weight has shape \(256, 128\); by config\.json it is"):
+        list(read_slices(tmp_path, plan))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_values_that_are_not_finite_are_said(tmp_path: Path, model: Path, value: float, dtype: torch.dtype) -> None:
+    weights = {name: values.to(dtype) for name, values in load_file(model / "model.safetensors").items()}
+    weights["model.layers.1.mlp.down_proj.weight"][3, 5] = value
+    shutil.copy(model / "config.json", tmp_path)
+    save_file(weights, tmp_path / "model.safetensors")
+    plan = MegatronSharding(read_shape(tmp_path)).slices(Coordinate())
+    with pytest.raises(ValueError, match=r"down_proj\.weight has values that are not finite: nan or inf"):
         list(read_slices(tmp_path, plan))
 
 

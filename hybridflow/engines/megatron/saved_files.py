@@ -5,6 +5,8 @@ A manifest says that files are those that were written, and not that whoever wro
 
 from __future__ import annotations
 
+import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from hybridflow.models.weight_files import tensor_shapes
 
 STATE = "state.json"
 COMMON = "tensors/common.pt"  # Megatron's, of what is no tensor; there is nothing in it
+EMPTY = re.compile(rb"\x80[\x02-\x05](\x95.{8})?\}(q\x00|\x94)?\.", re.DOTALL)  # an empty dictionary, pickled
+LONGEST = 64  # bytes of it
 RANDOM = frozenset({"torch", "numpy", "numpy_place", "numpy_gauss", "python", "python_gauss"})
 
 
@@ -62,8 +66,19 @@ def check(folder: Path) -> None:
             raise HybridFlowError(str(error)) from error
         if missing:
             raise HybridFlowError(f"{file} has no {min(missing)}: the states of random number generators were expected")
-    if not (folder / COMMON).is_file():
-        raise HybridFlowError(f"{folder / COMMON} is not there")
+    _check_common(folder / COMMON)
+
+
+def _check_common(file: Path) -> None:
+    """Raise HybridFlowError if the file has more than the empty dictionary that is written, pickled: nothing is run."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            content = archive.read(name) if archive.getinfo(name).file_size <= LONGEST else b""
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise HybridFlowError(f"{file} is not what hybridflow wrote: {error}") from error
+    if not EMPTY.fullmatch(content):
+        raise HybridFlowError(f"{file} has something in it, and hybridflow writes nothing there; it was not read")
 
 
 def random_file(folder: Path, rank: int) -> Path:

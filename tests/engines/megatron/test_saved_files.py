@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from hybridflow.engines.megatron import saved_files
@@ -21,7 +23,7 @@ STATE: dict[str, Any] = {"optimizer_steps": 3, "schedule_steps": 3, "extra": {"k
 def saved(tmp_path: Path) -> Path:
     """What two ranks save."""
     (tmp_path / "tensors").mkdir()
-    (tmp_path / saved_files.COMMON).write_bytes(b"")
+    torch.save({}, tmp_path / saved_files.COMMON)
     (tmp_path / saved_files.STATE).write_text(json.dumps(STATE))
     for rank in range(2):
         save_file({name: np.zeros(1) for name in saved_files.RANDOM}, saved_files.random_file(tmp_path, rank))
@@ -56,13 +58,28 @@ def of_other_names(file: Path) -> None:
     save_file({"a": np.zeros(1)}, file)
 
 
+def with_a_program(file: Path) -> None:
+    """Write what runs a program when it is unpickled."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("common/data.pkl", b"cos\nsystem\n(S'false'\ntR.")
+
+
+def with_tensors(file: Path) -> None:
+    """Write what torch would load."""
+    torch.save({"a": torch.zeros(1)}, file)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
         ("rng-00001.safetensors", Path.unlink, "no such file"),
         ("rng-00001.safetensors", cut, "not whole"),
         ("rng-00000.safetensors", of_other_names, "has no numpy"),
-        ("tensors/common.pt", Path.unlink, "is not there"),
+        ("tensors/common.pt", Path.unlink, "No such file"),
+        ("tensors/common.pt", cut, "is not what hybridflow wrote"),
+        ("tensors/common.pt", of_other_names, "is not what hybridflow wrote"),
+        ("tensors/common.pt", with_a_program, "has something in it"),
+        ("tensors/common.pt", with_tensors, "has something in it"),
         ("state.json", Path.unlink, "No such file"),
     ],
 )
