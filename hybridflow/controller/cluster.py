@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -136,14 +136,17 @@ def _temporary_files(session: Path) -> dict[str, str]:
 
 
 def _init(**options: Any) -> None:
-    """Start Ray; a signal that came meanwhile ends it again."""
+    """Start Ray; a signal that came meanwhile ends it again, and so does an error, with all that Ray has started."""
+    before = descendants(os.getpid())
     ray._private.worker.print_to_stdstream = _log  # as `log_to_driver=False` leaves what it says of lost processes
     try:
         with interrupt.by_ray(), interrupt.deferred():
             ray.init(**options)
-    except KeyboardInterrupt:
+    except BaseException as error:
         with interrupt.shielded():
-            _leave()
+            if isinstance(error, KeyboardInterrupt):
+                _leave()
+            _end(pid for pid in descendants(os.getpid()) if pid not in before)
         raise
 
 
@@ -171,7 +174,11 @@ def _kill(node: Any, all_processes: Callable[..., None], *, allow_graceful: bool
     daemons = [each.process.pid for known in node.all_processes.values() for each in known]
     started = [pid for daemon in daemons for pid in descendants(daemon)]
     all_processes(allow_graceful=False, **options)
-    for pid in started:  # they would look for their daemon every so often, and meanwhile write into its folder
+    _end(started)  # they would look for their daemon every so often, and meanwhile write into its folder
+
+
+def _end(pids: Iterable[int]) -> None:
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
