@@ -79,7 +79,8 @@ class OpenEnv(Environment):
         try:
             reply = await asyncio.to_thread(self._session.step, self.action_of(action))
         except ValueError as error:  # of `action_of`, or what the server says of it
-            return Observation(f"error: {error}", metrics={"refused_actions": 1.0})
+            told = f"error: {error}".encode(errors="replace").decode()  # as `said` does
+            return Observation(told, metrics={"refused_actions": 1.0})
         return Observation(() if reply.done else self.told(reply.observation), reply.reward, reply.done)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -209,3 +210,14 @@ def test_what_is_told_of_an_observation() -> None:
     assert "secret" not in said(observation, "")
     with pytest.raises(ValueError, match="has no 'bord'; it has board, text, metadata"):
         said(observation, "bord")
+
+
+def test_a_refusal_is_told_in_characters_that_a_tokenizer_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = make("openenv", {"url": "http://127.0.0.1:1"})
+    refusal = json.dumps({"type": "error", "data": {"code": openenv_session.REFUSED, "message": "no \ud800\x1b"}})
+
+    def refuse(session: Session, message: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+        return session._data(refusal, kind)
+
+    monkeypatch.setattr(Session, "_ask", refuse)
+    assert asyncio.run(environment.step(Action("word"))).messages == "error: no ?\x1b"  # type: ignore[arg-type]
