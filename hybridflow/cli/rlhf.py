@@ -207,7 +207,8 @@ def _table(jobs: Sequence[Job]) -> None:
         steps = sum("timing_s/step" in line for line in lines)
         ends = ["", ""]
         if accuracy:  # null where no answer had a grade
-            ends = ["none" if value is None else f"{value:.3f}" for value in (accuracy[0], accuracy[-1])]
+            known = (value if isinstance(value, int | float) else None for value in (accuracy[0], accuracy[-1]))
+            ends = ["none" if value is None else f"{value:.3f}" for value in known]
         seconds = record.seconds if record else None
         shown = (job.stage.name, *ends, str(steps), f"{seconds or 0:.0f} s", str(job.folder / "model"))
         table.add_row(*map(cell, shown))

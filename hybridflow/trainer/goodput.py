@@ -8,6 +8,7 @@ The word, and the split of what is not goodput by its cause, are those of Google
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -112,7 +113,8 @@ def since_checkpoint(folder: RunFolder, checkpoint: Path) -> dict[str, float]:
     try:
         events = folder.events()
         step = int(checkpoint.name.removeprefix("step-"))
-        return spent_after(events, step, folder.last_sign())
+        spent = spent_after(events, step, folder.last_sign())
+        return spent if all(0 <= seconds < math.inf for seconds in spent.values()) else {}
     except (HybridFlowError, OSError, ValueError, KeyError, TypeError):
         return {}  # somebody has edited what only tells how time went
 

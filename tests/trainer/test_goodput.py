@@ -126,7 +126,16 @@ def test_a_process_that_saved_nothing_is_lost_with_its_start_and_the_time_betwee
     assert spent_after([*RUN, *again], 4, HOUR + 1050) == {"saves": 2.5, "lost_work": 10 + 20 + 50}
 
 
-@pytest.mark.parametrize("line", ["{}", '{"event": "checkpoint"}', '{"event": "start", "time": 3}', "[", "\x00"])
+EDITED = '{"event": "checkpoint", "step": 4, "time": "2026-11-30T00:00:00+00:00", "seconds": %s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("{}", '{"event": "checkpoint"}', '{"event": "start", "time": 3}', "[", "\x00"),
+        *(EDITED % seconds for seconds in ("1e400", "-1", "NaN", '"long"', "[]")),
+    ],
+)
 def test_events_that_somebody_edited_are_no_reason_to_fail(line: str, tmp_path: Path) -> None:
     (tmp_path / "events.jsonl").write_text(line + "\n")
     assert since_checkpoint(RunFolder(tmp_path), tmp_path / "checkpoints/step-000004") == {}
