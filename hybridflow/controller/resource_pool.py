@@ -187,8 +187,9 @@ class ResourcePool(Renamed):
             ).remote(slot)
             for slot in range(self.slots)
         ]
-        self.places = self._settled("start", self._plugins)
+        self.places = self._settled("start")
         self._watch()
+        self._settled("import_plugins", self._plugins)
         if self._join_timeout_s is not None:
             self._join(self._join_timeout_s)
         self.start_s = monotonic() - begun

@@ -54,19 +54,22 @@ class Rank:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._node = ray.util.get_node_ip_address()
 
-    def start(self, pool: str, plugins: list[str]) -> bytes:
-        """Import the user's modules; report a `Place`."""
+    def start(self, pool: str) -> bytes:
+        """Report a `Place`: from then on this process is watched."""
 
         def place() -> Place:
             logs.show()  # in the log that Ray keeps of this process
             logs.remember()
             log.info("process %d is rank %d of pool %s", os.getpid(), self._rank, pool.rpartition(".")[2])
             interrupt.leave_to_driver()
-            import_plugins(plugins)
             own = process_state.offer_stacks()
             return Place(ray.get_runtime_context().get_node_id(), self._node, os.getpid(), own)
 
         return self._reported(pool, "start", place)
+
+    def import_plugins(self, pool: str, plugins: list[str]) -> bytes:
+        """Import the user's modules, and report."""
+        return self._reported(pool, "import_plugins", lambda: import_plugins(plugins))
 
     def write_log(self, pool: str, prefix: str) -> bytes:
         """Write this process's log to a file whose name begins so, and report. Without a disk for it there is none."""
