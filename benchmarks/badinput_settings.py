@@ -61,6 +61,7 @@ SETTINGS = (
     _set("a deletion of what is needed", "trainer.steps|steps", "~trainer.steps"),
     _set("a flag that there is not", "no such flag", "--steps=3"),
     _set("a run name that leads out", "run.name", "run.name=../../x"),
+    _set("a temporary folder that there is not", "TMPDIR: '/nowhere' is no folder", environment={"TMPDIR": "/nowhere"}),
     _set("an absolute run name", "run.name", "run.name=/tmp/x"),
     _set("an empty run name", "run.name", "run.name=''"),
     _set("a run name with a NUL", "run.name", "run.name='a\0b'"),

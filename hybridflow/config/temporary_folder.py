@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hybridflow.errors import shown
+
 LONGEST = 107  # bytes of a socket's path, without the zero that ends it (unix(7))
 PREFIX = "hf-ray-"  # of the private folder in it; eight more characters are drawn at random
 OF_RAY = "r"  # in that; Ray opens it to all, so its own folder must not be
@@ -16,11 +18,11 @@ VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
 
 def place() -> Path:
     """Return the folder for temporary files."""
-    return Path(os.environ.get(_variable(), "/tmp"))
+    return Path(os.environ.get(_variable()) or "/tmp")
 
 
 def _variable() -> str:
-    return next((name for name in VARIABLES if name in os.environ), VARIABLES[-1])
+    return next((name for name in VARIABLES if os.environ.get(name)), VARIABLES[-1])
 
 
 def problem() -> str | None:
@@ -29,9 +31,14 @@ def problem() -> str | None:
     folder = str(place())
     room = LONGEST - len(SOCKET)
     size = len(os.fsencode(folder))
-    if size <= room:
-        return None
-    return (
-        f"{name}: {folder} is {size} bytes long, and paths of Ray's sockets in it would be longer than the system "
-        f"allows: set RAY_TMPDIR to a folder of at most {room} bytes, such as /tmp"
-    )
+    if size > room:
+        return (
+            f"{name}: {folder} is {size} bytes long, and paths of Ray's sockets in it would be longer than the system "
+            f"allows: set RAY_TMPDIR to a folder of at most {room} bytes, such as /tmp"
+        )
+    if not os.path.isabs(folder) or not os.path.isdir(folder) or not os.access(folder, os.W_OK | os.X_OK):
+        return (
+            f"{name}: {shown(folder)} is no folder that can be written, by its whole path: set RAY_TMPDIR to one, such "
+            "as /tmp"
+        )
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -83,7 +84,14 @@ def test_a_long_temporary_folder_is_told(variable: str, workplace: Path, monkeyp
     (found,) = problems(algorithm="grpo")
     assert found.startswith(f"{variable}: /tmp/{'x' * 40} is 45 bytes long") and "set RAY_TMPDIR to a folder" in found
     assert problems("ray.address=10.0.0.1:6379", algorithm="grpo") == []
-    monkeypatch.setenv(variable, "/tmp/" + "x" * 20)
+    with TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv(variable, short)
+        assert problems(algorithm="grpo") == []
+    for given in (short, "/etc/passwd", "."):  # it is gone by now
+        monkeypatch.setenv(variable, given)
+        (found,) = problems(algorithm="grpo")
+        assert found.startswith(f"{variable}: '{given}' is no folder that can be written")
+    monkeypatch.setenv(variable, "")
     assert problems(algorithm="grpo") == []
 
 
