@@ -26,7 +26,7 @@ HEAD = ("algorithm", "paper", "roles", "components")
 def run(argv: Sequence[str]) -> int:
     """Carry out `hybridflow algorithms ARGV` and return the exit status.
 
-    Raises ConfigError if a module cannot be imported, or an option names an algorithm that is not there.
+    Raises ConfigError if a module cannot be imported, or an option is none.
     """
     parser = argparse.ArgumentParser(prog="hybridflow algorithms", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules of yours that register more")
@@ -50,15 +50,16 @@ def rows(folder: Path | None = None) -> list[tuple[str, str, str, str]]:
             raise ConfigError(f"algorithm={option}: {', '.join(absent)} must be given")
         options[option] = cast(Settings, OmegaConf.to_object(tree))
         name = options[option].name
-        if name not in algorithms:
-            former = [problem.partition(": ")[2] for problem in recipes.former_names(name)]
-            unknown = former or [f"no algorithm is named {name!r}; name its module too"]
-            raise ConfigError(f"algorithm={option}: {unknown[0]}")
+        if name not in algorithms and (former := [*recipes.former_names(name)]):
+            raise ConfigError(f"algorithm={option}: {former[0].partition(': ')[2]}")
     named = {settings.name for settings in options.values()}
     options |= {name: Settings(name=name) for name in algorithms if name not in named}
     learns = {name for name in roles if issubclass(roles.get(name), TrainedRole)}
     table = []
     for option, settings in options.items():
+        if settings.name not in algorithms:  # a folder may have options of several packages
+            table.append((option, settings.paper, "", f"of the algorithm {settings.name}: name its module too"))
+            continue
         cls = algorithms.get(settings.name)
         marked = (f"{role}*" if role in learns else role for role in cls.roles_of(settings))
         table.append((option, settings.paper or cls.paper, ", ".join(marked), ", ".join(components_of(settings, cls))))

@@ -59,8 +59,8 @@ def test_a_module_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str])
 def test_an_option_without_its_module_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "algorithm").mkdir()
     (tmp_path / "algorithm" / "fast.yaml").write_text("name: mine\nadvantage: {name: grpo}\n")
-    assert main(["algorithms", "-cd", str(tmp_path)]) == 2
-    assert "algorithm=fast: no algorithm is named 'mine'; name its module too" in capsys.readouterr().err
+    assert main(["algorithms", "-cd", str(tmp_path)]) == 0
+    assert "fast\t\t\tof the algorithm mine: name its module too" in capsys.readouterr().out.splitlines()
     (tmp_path / "algorithm" / "fast.yaml").write_text("samples_per_prompt: 2\n")
     assert main(["algorithms", "-cd", str(tmp_path)]) == 2
     assert "algorithm=fast: name must be given" in capsys.readouterr().err
