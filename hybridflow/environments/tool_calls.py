@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridflow.errors import shown
-from hybridflow.tasks.chat_messages import Message
+from hybridflow.tasks.chat_messages import Message, call_of
 from hybridflow.tasks.chat_template import ChatTemplate
 
 NAME = "probe_function"
@@ -68,16 +68,14 @@ class CallFormat:
                 wanted = json.dumps({"name": "…", self.arguments: {}}, ensure_ascii=False)
                 yield {"problem": f"{shown(call)} is no call; {wanted} was expected"}
             else:
-                function = {"name": call["name"], "arguments": arguments}
                 written = call.get("id")
-                name = written if isinstance(written, str) and ID.fullmatch(written) else f"call{number:05d}"
-                yield {"id": name, "type": "function", "function": function}
+                known = written if isinstance(written, str) and ID.fullmatch(written) else ""
+                yield call_of(call["name"], arguments, number, known)
 
 
 def find_format(template: ChatTemplate) -> CallFormat:
     """Find the form in which a template writes calls. Raises ValueError if it writes none, or none in JSON."""
-    call = {"id": "call00000", "type": "function", "function": {"name": NAME, "arguments": ARGUMENTS}}
-    turn: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    turn: Message = {"role": "assistant", "content": "", "tool_calls": [call_of(NAME, ARGUMENTS)]}
     text = template.rendered([QUESTION, turn], goes_on=None)
     if NAME not in text:
         raise ValueError("the chat template writes no calls of functions")

@@ -15,7 +15,15 @@ from hybridflow.config.schema import ActorConfig, Config, Device, ParallelConfig
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
-from hybridflow.roles import GradedModelRewardRole, ModelCostRole, ModelRewardRole, Role, is_policy, roles
+from hybridflow.roles import (
+    GradedModelRewardRole,
+    ModelCostRole,
+    ModelRewardRole,
+    Role,
+    is_policy,
+    is_second_policy,
+    roles,
+)
 from hybridflow.roles.rollout import TrainingActorRole
 from hybridflow.tasks.chosen_graders import with_reward_model
 
@@ -90,8 +98,9 @@ def settings_of_worker(config: Config, role: str) -> Config:
 
     Where they have the actor's section a policy beside the actor finds its own, so that the same worker serves both.
     """
-    beside = role != "actor" and is_policy(role) and has_model(config, role)
-    return replace(config, actor=cast(ActorConfig, section(config, role))) if beside else config
+    if not (is_second_policy(role) and has_model(config, role)):
+        return config
+    return replace(config, actor=cast(ActorConfig, section(config, role)))
 
 
 def model_device(config: Config, gpus: int | None) -> Device:
@@ -224,9 +233,10 @@ def _second_generators(config: Config, started: Sequence[str], gpus: int | None)
     """Refuse a second policy in the processes of another on GPUs: vLLM's memory pool wants to be alone in its."""
     if config.rollout.engine != "vllm" or model_device(config, gpus) is not Device.gpu:
         return
+    first = "rollout" if "rollout" in started else "actor"  # generates what the actor samples
     by_pool: dict[str, str] = {}
     for role in started:
-        if role != "rollout" and not (is_policy(role) and (role != "actor" or "rollout" not in started)):
+        if role != first and not is_second_policy(role):
             continue
         pool = _pool_name(config, role)
         if by_pool.setdefault(pool, role) != role:

@@ -16,6 +16,7 @@ from hybridflow.roles.builtin_roles import (
     SamplingChanges,
     TrainedRole,
     is_policy,
+    is_second_policy,
 )
 from hybridflow.roles.constrained import CostCriticRole, CostRole, ModelCostRole
 from hybridflow.roles.role import Role, givers, roles
@@ -37,5 +38,6 @@ __all__ = [
     "TrainedRole",
     "givers",
     "is_policy",
+    "is_second_policy",
     "roles",
 ]

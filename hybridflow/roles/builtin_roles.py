@@ -219,6 +219,11 @@ def is_policy(role: str) -> bool:
     return role in roles and issubclass(roles.get(role), ActorRole)
 
 
+def is_second_policy(role: str) -> bool:
+    """Tell whether a role is a policy beside the actor."""
+    return role != "actor" and is_policy(role)
+
+
 @roles.register("critic")
 class CriticRole(TrainedRole[RowsT]):
     """Value function of rewards."""

@@ -30,7 +30,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
 from hybridflow.placement import Engines, settings_of_worker
 from hybridflow.registry import import_plugins
-from hybridflow.roles import Role, is_policy, roles
+from hybridflow.roles import Role, is_second_policy, roles
 from hybridflow.runtime import meeting_folder, process_state
 from hybridflow.runtime.failure import Failure, describe, is_of_link, kind_of
 from hybridflow.runtime.messages import CallRequest, Place, Report
@@ -259,8 +259,7 @@ class Rank:
         if not metrics:
             return None
         context.metrics = Metrics()
-        other_policy = role != "actor" and is_policy(role)
-        return metrics.renamed("actor/", f"{role}/") if other_policy else metrics
+        return metrics.renamed("actor/", f"{role}/") if is_second_policy(role) else metrics
 
     def _wait_for(self, coroutine: Any) -> Any:
         """Finish an `async` method. One loop serves all, so that what a worker keeps between calls stays usable."""

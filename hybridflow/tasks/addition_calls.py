@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from hybridflow.bounds import Bounds
-from hybridflow.tasks.chat_messages import Message
+from hybridflow.tasks.chat_messages import Message, call_of
 from hybridflow.tasks.hash_splits import MAX_OPERAND, Fraction, share_of_pair, split_pairs
 from hybridflow.tasks.task import Example, Task, tasks
 
@@ -65,9 +65,8 @@ class AdditionCalls(Task):
         kind = KINDS[index % len(KINDS)] if split == "warmup" else "answer"
         if kind == "answer":
             return Example(asked, answer, sample_id)
-        call = {"id": "call00000", "type": "function"}
-        function = {"name": TOOL, "arguments": {"expression": asked[0]["content"]}}
-        turn: Message = {"role": "assistant", "content": "", "tool_calls": [{**call, "function": function}]}
+        call = call_of(TOOL, {"expression": asked[0]["content"]})
+        turn: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
         if kind == "call":
             return Example(asked, answer, sample_id, response=self._written(asked, turn))
         given = str(self._sums[split][(index + 1) % self.size(split)].sum())

@@ -31,6 +31,16 @@ def checked(messages: Any) -> list[Message]:
     return [_checked_message(number, message) for number, message in enumerate(messages)]
 
 
+def call_of(name: str, arguments: Mapping[str, Any], number: int = 0, call_id: str = "") -> dict[str, Any]:
+    """Return a call of a function as OpenAI has it.
+
+    Args:
+        number: of the call in its chat; unless it has an id, it is given one of nine letters, which all templates take.
+    """
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id or f"call{number:05d}", "type": "function", "function": function}
+
+
 def is_prefill(last: Message) -> bool:
     """Tell whether a chat that ends in this message continues in it."""
     return last["role"] == "assistant" and isinstance(last.get("content"), str) and not last.get("tool_calls")

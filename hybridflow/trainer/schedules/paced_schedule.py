@@ -74,6 +74,7 @@ class PacedSchedule(Schedule):
         self._learning = False
         self._in_flow = False
         self._warned = False
+        self._stopped_prompts = 0  # in this step
 
     @classmethod
     def of_settings(cls, algorithm: Algorithm, steps: StepRecorder, settings: TrainerConfig) -> Self:
@@ -108,6 +109,9 @@ class PacedSchedule(Schedule):
     def finish_step(self) -> dict[str, float]:
         metrics = super().finish_step()
         self._bound.check(metrics)
+        if self._policy.spare_prompts:
+            metrics["rollout/stopped_prompts"] = self._stopped_prompts
+            self._stopped_prompts = 0
         return metrics
 
     def sync_weights(self) -> None:
@@ -212,6 +216,7 @@ class PacedSchedule(Schedule):
         under_way = [number for number, told in self._attempts.items() if told.prompt in prompts]
         finished = [key for key in self._finished if key[0] in prompts]
         self._rollouts.stop([*under_way, *(self._finished.pop(key) for key in finished)])
+        self._stopped_prompts += len(prompts)
         for number in under_way:
             del self._attempts[number]
 
