@@ -2,8 +2,10 @@
 
 Claim, for each schedule: GRPO on `experiment=addition`, from one warm start and over as many rows, ends at an accuracy
 on held-out sums whose mean over three seeds is within 0.03 of sync's (`from_sync`, `within`), and sync's is at least
-0.15 above the start (`gained`). Runs have one training rank and one rank of generation. `--forked` forks ranks from a
-process that has imported the engines: it takes a third of the time, and what is learned is the same.
+0.15 above the start (`gained`). `lag` is the mean age of the weights that sampled, in updates, of which a step takes
+two; `over_updates` the share of rows that were under way when weights came, and went on with them. Runs have one
+training rank and one rank of generation. `--forked` forks ranks from a process that has imported the engines: it takes
+a third of the time, and what is learned is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
     "sync": ("trainer.schedule=sync",),
     "one_step_off": ("trainer.schedule=one_step_off",),
     "async": ("trainer.schedule=async", "trainer.max_staleness=1"),
-}
+    # Half of a step's rows at once, and slowly, so that weights come while they are under way.
+    "async_partial": (
+        "trainer.schedule=async", "trainer.max_staleness=2", "rollout.max_concurrent_rows=256",
+        "plugins=[benchmarks.slow_generation]",
+    ),
+    "stream": ("trainer.schedule=stream",),
+}  # fmt: skip
 WITHIN, GAIN = 0.03, 0.15
 STEPS = 32  # it is nearly learned then; before, rows that are S steps older are S steps behind
 ONE_RANK = ("placement.pools={main: 1}", "actor.parallel.tensor=1")
@@ -36,7 +44,7 @@ WARM_UP = (
 SETTINGS = (
     "experiment=addition", "algorithm=grpo", "algorithm.prompts_per_step=64", "placement=rollout_pool",
     "placement.pools={train: 1, rollout: 1}", "actor.parallel.tensor=1", f"trainer.steps={STEPS}",
-    f"trainer.validate_every={STEPS}", "trainer.validation_prompts=1000", "trainer.log_rollouts_every=0",
+    f"trainer.validate_every={STEPS}", "trainer.validation_prompts=1000", "trainer.log_rollouts_every=1",
     "trainer.stop_at_accuracy=null",
 )  # fmt: skip
 
@@ -61,6 +69,8 @@ def row_of(schedule: str, folders: Sequence[Path]) -> dict[str, Any]:
     """Return what the runs of a schedule have come to."""
     accuracy = [[line["validation/accuracy"] for line in metrics_of(folder, "validation/accuracy")]
                 for folder in folders]  # fmt: skip
+    lags = [line["rollout/version_lag_mean"] for folder in folders
+            for line in metrics_of(folder, "rollout/version_lag_mean")]  # fmt: skip
     trained = {sum(int(line["rollout/rows"]) for line in metrics_of(folder, "timing_s/step")) for folder in folders}
     return {
         "schedule": schedule,
@@ -68,15 +78,23 @@ def row_of(schedule: str, folders: Sequence[Path]) -> dict[str, Any]:
         "before": accuracy[0][0],
         "after": [run[-1] for run in accuracy],
         "mean": round(fmean(run[-1] for run in accuracy), 4),
+        "lag": round(fmean(lags), 2),
+        "over_updates": round(fmean(map(share_over_updates, folders)), 4),
         "gained": fmean(run[-1] - run[0] for run in accuracy) >= GAIN,
     }
 
 
+def share_over_updates(folder: Path) -> float:
+    """Return the share of a run's rows that went on over an update: those that several versions have sampled."""
+    lines = (line for file in (folder / "rollouts").glob("rank*.jsonl") for line in file.open(encoding="utf-8"))
+    return fmean(isinstance(json.loads(line)["weight_version"], list) for line in lines)
+
+
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'schedule':14}{'rows':>8}{'before':>8}{'after':>8}{'from sync':>11}")
+    print(f"{'schedule':14}{'rows':>8}{'before':>8}{'after':>8}{'from sync':>11}{'lag':>7}{'over updates':>14}")
     for row in rows:
         print(f"{row['schedule']:14}{row['trained_rows']:8}{row['before']:8.3f}{row['mean']:8.3f}"
-              f"{row['from_sync']:+11.3f}")  # fmt: skip
+              f"{row['from_sync']:+11.3f}{row['lag']:7.2f}{row['over_updates']:14.3f}")  # fmt: skip
 
 
 def main() -> int:

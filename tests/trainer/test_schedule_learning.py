@@ -9,7 +9,7 @@ import pytest
 from benchmarks.schedule_learning import SCHEDULES, learned
 from benchmarks.short_runs import ShortRuns
 
-pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ranks, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_every_schedule_learns_to_add_as_sync_does(place: Path, forks: dict[str, str]) -> None:
@@ -17,3 +17,5 @@ def test_every_schedule_learns_to_add_as_sync_does(place: Path, forks: dict[str,
     rows = learned(ShortRuns(place, forks, "schedules"), [*SCHEDULES], seeds=(1, 2, 3))
     assert [row["schedule"] for row in rows if not row["within"]] == [], rows
     assert rows[0]["gained"], "else there was nothing to learn"
+    over_updates = {row["schedule"]: row["over_updates"] for row in rows}
+    assert over_updates["async_partial"] > 0.1, "else hardly a row went on over an update, and this shows nothing of it"
