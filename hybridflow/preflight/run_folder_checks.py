@@ -12,7 +12,8 @@ from hybridflow.config.schema import Config
 from hybridflow.observe.run_folder import PARTS, of_another_kind
 
 LONGEST_NAME = 255  # bytes of one part of a path, on every usual file system
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Of surrogates Python stands some, \udc80 to \udcff, for the bytes of a name that is no UTF-8.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udc7f\udd00-\udfff]")
 
 
 def folder_of(config: Config) -> Path:

@@ -18,7 +18,7 @@ def told(name: str = "mine", root: str | Path = "runs") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["mine", "exp/a", "name/0", "a.b", "..a", "a b", "ünï", "x=1", "-", "earlier-1", "a/./b"]
+    "name", ["mine", "exp/a", "name/0", "a.b", "..a", "a b", "ünï", "x=1", "-", "earlier-1", "a/./b", "a\udcff"]
 )
 def test_names_that_are_rightly_wanted(tmp_path: Path, name: str) -> None:
     assert told(name, tmp_path / "runs") == []
@@ -38,6 +38,7 @@ def test_names_that_are_rightly_wanted(tmp_path: Path, name: str) -> None:
         ("/", "names no folder"),
         ("a\0b", "cannot be printed"),
         ("a\x1b[1m", "cannot be printed"),
+        ("a\ud800", "cannot be printed"),
         ("a" * 256, "longer than 255 bytes"),
     ],
 )
