@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,22 @@ def to_group(running: Running) -> None:
     os.killpg(running.process.pid, signal.SIGTERM)
 
 
+def to_group_again(running: Running) -> None:
+    """Send SIGTERM to every process of the run's group, and again as it takes down what it has started."""
+    to_group(running)
+    running.wait_for_line("saved step 2")
+    for _ in range(20):
+        to_group(running)
+        time.sleep(0.1)
+
+
+def ctrl_c(running: Running) -> None:
+    """Press Ctrl-C, and again until it has ended: the second ends the step, the others nothing."""
+    while running.process.poll() is None:
+        running.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+
+
 def to_service(program: str, number: signal.Signals, running: Running) -> None:
     """Send a signal to a service of the run's cluster."""
     for pid in descendants(running.process.pid):
@@ -87,14 +104,16 @@ def _lost_service(program: str, number: signal.Signals, said: str) -> Row:
     return Row(name, partial(ended_and_resumed, name, act, 1, told))
 
 
-def _told_to_stop(who: str, act: Callable[[Running], None]) -> Row:
-    name = f"{LAYOUT}: SIGTERM to {who}"
-    return Row(name, partial(ended_and_resumed, name, act, 75, ("this goes on from there: ",)))
+def _told_to_stop(how: str, act: Callable[[Running], None], status: int = 75) -> Row:
+    name = f"{LAYOUT}: {how}"
+    return Row(name, partial(ended_and_resumed, name, act, status, ("this goes on from there: ",)))
 
 
 ROWS = (
-    _told_to_stop("the driver", to_driver),
-    _told_to_stop("every process", to_group),
+    _told_to_stop("SIGTERM to the driver", to_driver),
+    _told_to_stop("SIGTERM to every process", to_group),
+    _told_to_stop("SIGTERM to every process, many times", to_group_again),
+    _told_to_stop("Ctrl-C, many times", ctrl_c, 130),
     _lost_service("gcs_server", signal.SIGKILL, "has ended"),
     _lost_service("raylet", signal.SIGKILL, "has ended"),
     _lost_service("gcs_server", signal.SIGSTOP, "is stopped"),

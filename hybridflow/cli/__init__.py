@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 1: a run failed, or SIGTERM ended it; 2: the command or the settings are wrong; 75: SIGTERM ended a run that has
     a checkpoint; 130: Ctrl-C.
+
+    Args:
+        argv: None: those of this process, which is expected to end with the command, with that status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     closed_streams.outlive_readers()
