@@ -1,9 +1,9 @@
 """Plugin that lets ranks of a run fail, each fault once, when they are asked for a certain call.
 
 The environment says what happens. HYBRIDFLOW_FAULT is a list, separated by commas, of `ROLE.METHOD:NUMBER:RANK:HOW`, as
-`actor.update_actor:2:0:SIGKILL`: at the call of that number, from 0 and since the fault before it, in one process. HOW
-is a signal, or a name in HOWS. HYBRIDFLOW_FAULT_MARK names a file; with the fault's number at its end one is made when
-it happens, that holds the time.
+`actor.update_actor:2:0:SIGKILL`: at the call of that number, from 0 and since the fault before it, in one process. The
+start of a role is its `build`. HOW is a signal, or a name in HOWS. HYBRIDFLOW_FAULT_MARK names a file; with the fault's
+number at its end one is made when it happens, that holds the time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,30 @@ FAULT = "HYBRIDFLOW_FAULT"
 MARK = "HYBRIDFLOW_FAULT_MARK"
 
 _carried_out = Rank._called
+_reported = Rank._reported
 _calls: dict[tuple[int, str], int] = {}
 
 
 def _fail_once(self: Rank, request: Any, declared: Any, chunks: Sequence[Any]) -> Any:
+    _fail_if_due(f"{request.role}.{request.method}", self._rank)
+    return _carried_out(self, request, declared, chunks)
+
+
+def _fail_once_in_start(self: Rank, role: str, method: str, make: Callable[[], Any]) -> bytes:
+    _fail_if_due(f"{role}.{method}", self._rank)
+    return _reported(self, role, method, make)
+
+
+def _fail_if_due(called: str, own_rank: int) -> None:
     faults = os.environ[FAULT].split(",")
     due = next((number for number in range(len(faults)) if not os.path.exists(mark_of(number))), None)
-    if due is not None:
-        name, number, rank, how = faults[due].split(":")
-        called = f"{request.role}.{request.method}"
-        count = _calls[due, called] = _calls.get((due, called), -1) + 1
-        if called == name and self._rank == int(rank) and count == int(number):
-            happens_now(due)
-            _happen(how)
-    return _carried_out(self, request, declared, chunks)
+    if due is None:
+        return
+    name, number, rank, how = faults[due].split(":")
+    count = _calls[due, called] = _calls.get((due, called), -1) + 1
+    if called == name and own_rank == int(rank) and count == int(number):
+        happens_now(due)
+        _happen(how)
 
 
 def mark_of(number: int) -> str:
@@ -113,3 +123,4 @@ HOWS: dict[str, Callable[[], None]] = {
 
 if os.environ.get(FAULT):
     Rank._called = _fail_once  # type: ignore[method-assign]
+    Rank._reported = _fail_once_in_start  # type: ignore[method-assign]

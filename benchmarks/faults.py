@@ -32,6 +32,7 @@ from benchmarks import (
     fault_hangs,
     fault_nonfinite,
     fault_ranks,
+    fault_recoveries,
     fault_surroundings,
     fault_tampering,
 )
@@ -44,6 +45,7 @@ ROWS: tuple[Row, ...] = (
     *fault_drivers.ROWS,
     *fault_hangs.ROWS,
     *fault_endings.ROWS,
+    *fault_recoveries.ROWS,
     *fault_surroundings.ROWS,
     *fault_graders.ROWS,
     *fault_nonfinite.ROWS,
