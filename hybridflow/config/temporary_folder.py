@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from hybridflow.errors import shown
@@ -19,6 +20,11 @@ VARIABLES = ("RAY_TMPDIR", "TMPDIR")  # as Ray asks them
 def place() -> Path:
     """Return the folder for temporary files."""
     return Path(os.environ.get(_variable()) or "/tmp")
+
+
+def places() -> list[Path]:
+    """Return the folders for sockets and for other files: two, where RAY_TMPDIR names one whose path is shorter."""
+    return list(dict.fromkeys([place(), Path(tempfile.gettempdir())]))
 
 
 def _variable() -> str:

@@ -68,7 +68,7 @@ def cluster(
     options: dict[str, Any] = (
         {"num_cpus": slots, "_node_ip_address": host_address.LOOPBACK, "include_dashboard": False} if local else {}
     )
-    session: Path | None = None
+    folders: list[Path] = []
     with interrupt.heeded(), interrupt.ShieldedStack() as stack:
         with _explained(address), search_path.process_setup() as setup:
             if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
@@ -84,9 +84,9 @@ def cluster(
                 raise ConfigError(problem)
             else:
                 options |= {"object_store_memory": store_bytes} if store_bytes else {}
-                session = stack.enter_context(_session_folder())
-                options["_temp_dir"] = str(session / temporary_folder.OF_RAY)
-                environment |= _temporary_files(session)
+                folders = [stack.enter_context(_folder(place)) for place in temporary_folder.places()]
+                options["_temp_dir"] = str(folders[0] / temporary_folder.OF_RAY)
+                environment |= _temporary_files(folders)
             with (
                 _on_loopback(local),
                 _without_idle_processes(local),
@@ -101,7 +101,7 @@ def cluster(
                     **options,
                 )
         try:
-            with ray_services.watched(session):
+            with ray_services.watched(folders):
                 yield
         finally:
             with interrupt.shielded():
@@ -110,29 +110,34 @@ def cluster(
 
 
 @contextmanager
-def _session_folder() -> Iterator[Path]:
-    """Make a folder for Ray's session, that nobody else can look into; Ray opens its own, which is in it, to all."""
-    folder = meeting_folder.make(temporary_folder.PREFIX, temporary_folder.place())
+def _folder(place: Path) -> Iterator[Path]:
+    """Make a folder for this cluster that nobody else can look into; Ray opens its own, which is in it, to all."""
+    folder = meeting_folder.make(temporary_folder.PREFIX, place)
     try:
         yield folder
     finally:
         meeting_folder.remove(folder)
 
 
-def _temporary_files(session: Path) -> dict[str, str]:
-    """Return the environment in which temporary files of ranks are in the session's folder, and so go with it.
+def _temporary_files(folders: Sequence[Path]) -> dict[str, str]:
+    """Return the environment in which temporary files of ranks are in the cluster's folders, and so go with it.
 
     Libraries remove theirs (vLLM its sockets, wandb two folders a process) when a process ends by itself; ranks are
     killed. What torch has compiled is worth keeping, and stays where it would be.
+
+    Args:
+        folders: for sockets, and for files.
     """
-    own = session / temporary_folder.OF_RANKS
-    own.mkdir()
-    name = "TORCHINDUCTOR_CACHE_DIR"
+    own = [folder / temporary_folder.OF_RANKS for folder in folders]
+    for folder in own:
+        folder.mkdir()
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # of a user without a name, as containers have them
         user = f"uid_{os.getuid()}"
-    return {"TMPDIR": str(own), name: os.environ.get(name) or f"{tempfile.gettempdir()}/torchinductor_{user}"}
+    compiled = f"{tempfile.gettempdir()}/torchinductor_{user}"
+    libraries = {"VLLM_RPC_BASE_PATH": str(own[0]), "TORCHINDUCTOR_CACHE_DIR": compiled}
+    return {"TMPDIR": str(own[-1]), **{name: os.environ.get(name) or value for name, value in libraries.items()}}
 
 
 def _init(**options: Any) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -96,11 +96,11 @@ def _main_thread_waits() -> bool:
     return frame is not None and frame.f_code.co_filename.startswith(os.path.dirname(ray.__file__) + os.sep)
 
 
-def _end_process(session: Path | None, why: str) -> None:
+def _end_process(folders: Sequence[Path], why: str) -> None:
     """Say why, and end: nothing that the main thread has to do before its end could be done without the service.
 
     Args:
-        session: folder of the cluster, if it is this process's own; it goes too.
+        folders: of the cluster, if it is this process's own; they go too.
     """
     terminal.complain(
         f"hybridflow: {why}. Give the same command again: it goes on from its newest checkpoint, if it kept one "
@@ -109,27 +109,27 @@ def _end_process(session: Path | None, why: str) -> None:
     for pid in descendants(os.getpid()):  # of whom some would only notice after a minute
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if session is not None:
-        meeting_folder.remove(session)
+    for folder in folders:
+        meeting_folder.remove(folder)
     os._exit(HybridFlowError.exit_code)
 
 
-_watch = ServiceWatch({}, _main_thread_waits, partial(_end_process, None))
+_watch = ServiceWatch({}, _main_thread_waits, partial(_end_process, ()))
 _heads: list[HeadWatch] = []  # of the cluster that was joined
 
 
 @contextmanager
-def watched(session: Path | None = None) -> Iterator[None]:
+def watched(folders: Sequence[Path] = ()) -> Iterator[None]:
     """Look after the services of the cluster in the block.
 
     Args:
-        session: its folder, if this process has made one.
+        folders: of it, that this process has made.
 
     Raises ClusterError for whatever else is raised because one was lost.
     """
     global _watch
     before = _watch
-    watch = _watch = ServiceWatch(pids(), _main_thread_waits, partial(_end_process, session))
+    watch = _watch = ServiceWatch(pids(), _main_thread_waits, partial(_end_process, folders))
     threading.Thread(target=watch.run, name="services of the cluster", daemon=True).start()
     try:
         yield
@@ -145,7 +145,7 @@ def watched(session: Path | None = None) -> Iterator[None]:
 @contextmanager
 def head_watched(address: str) -> Iterator[None]:
     """Look after the head of a cluster that is joined in the block: its services are those of whoever started it."""
-    head = HeadWatch(address, partial(_end_process, None))
+    head = HeadWatch(address, partial(_end_process, ()))
     _heads.append(head)
     try:
         yield

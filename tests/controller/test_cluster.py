@@ -17,8 +17,9 @@ import grpc
 import pytest
 from ray import cloudpickle
 
+from hybridflow.config import temporary_folder
 from hybridflow.controller import cluster, search_path
-from hybridflow.controller.cluster import _own_token, _session_folder, _temporary_files, _warn_if_open
+from hybridflow.controller.cluster import _folder, _own_token, _temporary_files, _warn_if_open
 from hybridflow.errors import ConfigError, HybridFlowError
 
 
@@ -121,25 +122,39 @@ def test_a_cluster_that_asks_for_no_token_is_told(wants_token: bool, caplog: pyt
     assert told == [] if wants_token else told[0].startswith(f"ray.address: the cluster at {address} asks for no token")
 
 
-def test_the_session_folder_is_private_and_does_not_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_folder_of_a_cluster_is_private_and_does_not_stay(tmp_path: Path) -> None:
     """Also that of a process which was killed."""
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     (tmp_path / "hf-ray-left").mkdir()
     (tmp_path / "hf-ray-left" / "owner").touch()
-    with _session_folder() as folder:
+    with _folder(tmp_path) as folder:
         assert folder.stat().st_mode & 0o777 == 0o700
         assert [*tmp_path.iterdir()] == [folder]
         (folder / "r/session/logs").mkdir(parents=True)
     assert [*tmp_path.iterdir()] == []
 
 
-def test_temporary_files_of_ranks_go_with_the_session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """But not what torch has compiled, which the next run needs too."""
+def test_temporary_files_of_ranks_go_with_the_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """But not what torch has compiled, which the next run needs too. Sockets need a short path, files much room."""
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    environment = _temporary_files(tmp_path)
-    own = Path(environment["TMPDIR"])
-    assert own.is_dir() and own.parent == tmp_path
+    short, large = tmp_path / "short", tmp_path / "large"
+    for folder in (short, large):
+        folder.mkdir()
+    environment = _temporary_files([short, large])
+    assert Path(environment["TMPDIR"]).parent == large and Path(environment["VLLM_RPC_BASE_PATH"]).parent == short
+    assert Path(environment["TMPDIR"]).is_dir() and Path(environment["VLLM_RPC_BASE_PATH"]).is_dir()
     assert tmp_path not in Path(environment["TORCHINDUCTOR_CACHE_DIR"]).parents
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/given")
-    own.rmdir()
-    assert _temporary_files(tmp_path)["TORCHINDUCTOR_CACHE_DIR"] == "/given"
+    other = tmp_path / "other"
+    other.mkdir()
+    environment = _temporary_files([other])
+    assert environment["TORCHINDUCTOR_CACHE_DIR"] == "/given"
+    assert environment["TMPDIR"] == environment["VLLM_RPC_BASE_PATH"]
+
+
+def test_files_go_elsewhere_than_sockets_only_if_they_are_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(temporary_folder.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    assert temporary_folder.places() == [tmp_path]
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert temporary_folder.places() == [Path("/tmp"), tmp_path]

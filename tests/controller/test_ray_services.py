@@ -83,7 +83,7 @@ def test_the_end_of_the_process_leaves_no_folder_of_the_cluster(
     (session / "r/session_1").mkdir(parents=True)
     pid = os.fork()
     if pid == 0:
-        ray_services._end_process(session, "ray: the node service is gone")
+        ray_services._end_process([session], "ray: the node service is gone")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert not session.exists()
     assert capfd.readouterr().err.startswith("hybridflow: ray: the node service is gone. Give the same command again")
