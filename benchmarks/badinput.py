@@ -1,6 +1,6 @@
 """Is every wrong input told in one clear error? `python -m benchmarks.badinput --json badinput.json`
 
-Claim: each wrong setting, file of rows, model folder, plugin, run and export of the table ends the command
+Claim: each wrong setting, file of rows, model folder, plugin, run folder, run and export of the table ends the command
 
 * within 15 seconds, with the exit status that the documentation promises (2: settings and data, 1: a failure),
 * with one message on standard error that names what is wrong, no traceback, and no control character,
@@ -26,7 +26,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks import badinput_files, badinput_parts, badinput_rows, badinput_settings
+from benchmarks import badinput_files, badinput_parts, badinput_rows, badinput_runs, badinput_settings
 from benchmarks.badinput_case import LIMIT_S, Case
 from benchmarks.badinput_models import write_models
 from benchmarks.forked_command import Ended, adopt_orphans, run_forked
@@ -35,7 +35,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 TRACEBACK = "Traceback (most recent call last)"
 MESSAGE = re.compile(r"^hybridflow[^\n]*:", re.MULTILINE)
 LONGEST = 6000  # characters of an error that somebody reads
-CASES = (*badinput_files.CASES, *badinput_rows.CASES, *badinput_settings.CASES, *badinput_parts.CASES)
+CASES = (
+    *badinput_files.CASES, *badinput_rows.CASES, *badinput_settings.CASES, *badinput_parts.CASES, *badinput_runs.CASES,
+)  # fmt: skip
 PRELOADED = (
     "hybridflow.cli.launch", "hybridflow.cli.data", "hybridflow.cli.evaluate", "hybridflow.cli.export",
     "hybridflow.cli.check", "hybridflow.cli.settings", "hybridflow.trainer.run", "transformers", "pyarrow.parquet",
@@ -57,6 +59,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="badinput-") as folder:
         models = Path(folder) / "models"
         write_models(models)
+        badinput_runs.write_run(models / "run")
         rows = list(_tried(picked, Path(folder), models, import_s, options.show))
     failed = [row["name"] for row in rows if not row["pass"]]
     result = {

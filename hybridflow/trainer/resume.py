@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hybridflow.algorithms import algorithms
@@ -43,6 +43,7 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
     manifest = verify(checkpoint)
     _check_engines(config, checkpoint)
     differ = _differences(config, checkpoint)
+    _check_models(config, checkpoint)
     say(f"resuming from step {manifest.step}: {checkpoint}")
     steps = config.trainer.steps
     if manifest.step >= steps:
@@ -60,20 +61,31 @@ def choose(config: Config, own: Path, say: Callable[[str], None]) -> Path | None
 
 def _check_engines(config: Config, checkpoint: Path) -> None:
     """Let the engines look at what theirs have saved. Raises CheckpointError if it is not safe to load."""
+    for saved, settings in _saved_roles(config, checkpoint):
+        try:
+            training_engines.get(settings.engine).check_saved(saved)
+        except HybridFlowError as error:
+            raise CheckpointError(str(error)) from error
+
+
+def _check_models(config: Config, checkpoint: Path) -> None:
+    """Raise CheckpointError if what a role that is used has saved is of another model."""
     idle = _idle(config)
+    for saved, settings in _saved_roles(config, checkpoint):
+        if saved.name not in idle:
+            _check_shapes(settings, saved)
+
+
+def _saved_roles(config: Config, checkpoint: Path) -> Iterator[tuple[Path, TrainedRoleConfig]]:
+    """Yield the folders that roles have saved, with the settings of each."""
     for role in names(config):
         settings = section(config, role)
         if isinstance(settings, TrainedRoleConfig) and (checkpoint / role).is_dir():
-            try:
-                training_engines.get(settings.engine).check_saved(checkpoint / role)
-            except HybridFlowError as error:
-                raise CheckpointError(str(error)) from error
-            if role not in idle:
-                _check_shapes(settings, checkpoint / role)
+            yield checkpoint / role, settings
 
 
 def _check_shapes(settings: TrainedRoleConfig, saved: Path) -> None:
-    """Raise CheckpointError if what a role has saved is of another model; what is on top of the decoder may be."""
+    """Raise CheckpointError if these are the weights of another model; what is on top of the decoder may be another."""
     shapes = training_engines.get(settings.engine).saved_shapes(saved)
     for weight in table(read_shape(settings.model.path)) if shapes else ():
         if weight.name != OUTPUT and not weight.is_tied_copy and shapes.get(weight.name) != weight.shape:
