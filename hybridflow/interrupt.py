@@ -205,7 +205,8 @@ def grace(seconds: float, say: Callable[[str], None]) -> Iterator[None]:
     _state.grace_s = seconds
     watcher.start()
     try:
-        yield
+        with _counted():
+            yield
     finally:
         _state.grace_s = 0.0
         over.set()
@@ -249,6 +250,37 @@ def _arrive(number: int, frame: FrameType | None) -> None:
         _state.number = number
         _state.at_once = True
     check()
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count how often Ctrl-C comes. While the main thread waits in Ray, Python tells it of several as of one."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    counter = threading.Thread(target=_count, args=(reading,), name="Ctrl-C", daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+        counter.join()
+        os.close(reading)
+
+
+def _count(reading: int) -> None:
+    first_s: float | None = None
+    while numbers := os.read(reading, 64):
+        now = monotonic()
+        for number in numbers:
+            if number not in SIGNALS:
+                continue
+            if first_s is None:
+                first_s = now
+            elif number == signal.SIGINT and now > first_s + ONE_PRESS_S:
+                _state.number = number
+                _state.at_once = True
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -107,6 +108,26 @@ def test_a_second_ctrl_c_ends_a_grace_at_once(monkeypatch: pytest.MonkeyPatch) -
         interrupt.take_time()
         with pytest.raises(Stopped) as stopped:
             arrives(signal.SIGINT)
+    assert stopped.value.exit_code == 130
+
+
+def test_presses_are_counted_while_the_main_thread_waits_in_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Ray, for half a second: Python then calls the handler once."""
+    monkeypatch.setattr(interrupt, "ONE_PRESS_S", 0.02)
+
+    def press() -> None:
+        for _ in range(2):
+            time.sleep(0.06)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    presses = threading.Thread(target=press)
+    with interrupt.heeded(), interrupt.grace(60, str), pytest.raises(Stopped) as stopped:
+        presses.start()
+        while presses.is_alive():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 1_000_000)
+        interrupt.check()
+        time.sleep(0.05)
+        interrupt.check()
     assert stopped.value.exit_code == 130
 
 
