@@ -107,7 +107,7 @@ class GeneratingRole(Role[RowsT]):
         the policy, it has had `max_turns`) or `failed` too, and there are `loss_mask` (0 where the environment speaks,
         and everywhere if it failed), `turn_rewards` (ragged float, of a turn at its last token), `turn_index`
         (ragged int, the number of the turn that a token is of, or answers), `turns` ([R] int) and `environment_failure`
-        ([R] strings, "" if it did not fail).
+        ([R] strings, "" if it did not fail). What the environment says is of the `weight_version` -1.
 
         Raises ValueError for a prompt that leaves less than `max_response_tokens` of `rollout.max_sequence_tokens`, and
         for a temperature between 0 and the least that vLLM samples at.

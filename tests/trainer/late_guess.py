@@ -14,7 +14,7 @@ NAME = "late_guess"
 class LateGuess(Guess):
     """Answers within `within_s`, one conversation sooner than another."""
 
-    def __init__(self, higher: str = "+", lower: str = "=", no_number: str = "+=", within_s: float = 0.4) -> None:
+    def __init__(self, higher: str = "+", lower: str = "=", no_number: str = "+=", within_s: float = 2.0) -> None:
         super().__init__(higher, lower, no_number)
         self._within_s = within_s
 

@@ -127,11 +127,10 @@ def test_over_many_calls_it_is_what_it_is_in_one(folder: Path, ranks1: Ranks) ->
     """Bit for bit where rows begin together; and no call waits for an environment that is slow."""
     rows = talking("", "slow", *[""] * 6)
     [(_, one, _)] = ranks1.run(rank_functions.converse, folder, Layout(), rows, {**TALKS, "in_step": True}, **ENDS)
-    for _ in range(2):
-        over_calls = (folder, Layout(), [rows], {**TALKS, "in_step": True})
-        [(found, without)] = ranks1.run(rank_functions.converse_over_calls, *over_calls, **ENDS)
-        for column in ("response_ids", "rollout_log_probs", "loss_mask", "turn_rewards", "weight_version"):
-            assert same(found.ragged(column).values, one.ragged(column).values)
+    over_calls = (folder, Layout(), [rows], {**TALKS, "in_step": True})
+    [(found, without)] = ranks1.run(rank_functions.converse_over_calls, *over_calls, **ENDS)
+    for column in ("response_ids", "rollout_log_probs", "loss_mask", "turn_rewards", "weight_version"):
+        assert same(found.ragged(column).values, one.ragged(column).values)
     assert without >= 4, "the slow one answers after ten times as long as a call waits"
     [(found, _)] = ranks1.run(
         rank_functions.converse_over_calls,
