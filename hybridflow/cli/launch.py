@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -47,6 +47,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 from hybridflow.preflight.run_folder_checks import folder_of
+from hybridflow.trainer import way_on
 
 OmegaConf.register_new_resolver("hybridflow.settings", settings.settings_text, replace=True)  # of the help: train.yaml
 
@@ -221,7 +222,8 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 and (line := auto_settings.described(job.to_config()))
             ):
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
-            lines = list(map(one_line, problems(job))) if complete else []
+            with nullcontext() if _sweeps(options) else way_on.told(job.to_config()):
+                lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
                 configs.append(job.to_config())
                 _warn(job, warned)
@@ -288,8 +290,6 @@ def _job_config(tree: DictConfig, jobs: int) -> Config:
 
 def _run(config: Config) -> int:
     """Run one job. An error for the user is one line, any other a traceback; both leave the cause as the last line."""
-    from hybridflow.trainer import way_on
-
     try:
         with way_on.told(config):
             with before_the_start():

@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from hybridflow.cli import launch, main
-from hybridflow.errors import HybridFlowError
+from hybridflow.errors import HybridFlowError, Stopped
 
 TRAIN = ["train", "experiment=addition", "actor.model.path=model"]
 
@@ -25,6 +26,21 @@ def test_a_run_reaches_the_trainer_and_hydra_writes_only_its_own_folder(workplac
     model = [f"model/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")]
     assert written(workplace) == [*model, *(f"runs/{name}" for name in hydras), "runs/addition/config.yaml"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("more", "status"), [((), 75), (("trainer.resume=never",), 1)])
+def test_a_run_that_is_to_be_resumed_may_be_ended_while_it_is_checked(workplace, monkeypatch, capsys, more, status):
+    """It takes seconds, and a scheduler that has just started it may need the machine."""
+
+    def stop(*_):
+        raise Stopped(signal.SIGTERM)
+
+    folder = workplace / "runs/addition/checkpoints/step-000003"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    monkeypatch.setattr(launch.preflight, "problems", stop)
+    assert main([*TRAIN, *more]) == status
+    assert ("3 steps saved, and this goes on from there" in capsys.readouterr().err) is (status == 75)
 
 
 def test_sft_has_its_own_default(workplace, ran):
