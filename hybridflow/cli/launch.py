@@ -222,7 +222,7 @@ def _check_jobs(options: argparse.Namespace, config_name: str, jobs: list[list[s
                 and (line := auto_settings.described(job.to_config()))
             ):
                 terminal.complain(line)  # Hydra prints what is set, which may be `auto`
-            with nullcontext() if _sweeps(options) else way_on.told(job.to_config()):
+            with way_on.told(job.to_config()) if complete and not _sweeps(options) else nullcontext():
                 lines = list(map(one_line, problems(job))) if complete else []
             if complete and not lines:
                 configs.append(job.to_config())
