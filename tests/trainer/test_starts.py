@@ -83,7 +83,7 @@ def test_an_earlier_run_is_moved_once_all_is_built(
         raise HybridFlowError("the training itself failed")
 
     algorithm = SimpleNamespace(components=(), learner="actor", state=dict)
-    built = SimpleNamespace(algorithm=algorithm, groups={}, pools={}, supervisor=Supervisor())
+    built = SimpleNamespace(algorithm=algorithm, groups={}, pools={}, supervisor=Supervisor(), processes=dict)
     monkeypatch.setattr(trainer, "build", lambda *given: built)
     monkeypatch.setattr(trainer, "train", stop)
     before = contents(tmp_path / "mine")
