@@ -107,6 +107,7 @@ SETTINGS = (
     _set("stream with a part of the tokens", "top_p", "placement=rollout_pool", "trainer.schedule=stream", "rollout.top_p=0.9"),
     _set("a required value of a role that takes no part", "critic.model.path: must be given", "critic.model.path=???"),
     _set("an environment that there is not", "environment.name.*did you mean 'guess'", "environment.name=gess"),
+    _set("a server of OpenEnv that is not there", "no server of OpenEnv answers", "task=openenv", "environment=openenv", "reward=environment", "task.options.url='http://127.0.0.1:9'"),
     _set("an address of an environment with an escape sequence", r"\\x1b", "environment=openenv", f"environment.options.url='http://127.0.0.1:9/{ESC}'"),
     _set("a YAML file of nonsense", r"bad\.yaml", "-cd", "mine", "experiment=bad", write=content("mine/experiment/bad.yaml", "a: [1\nb: }")),
     _set("a YAML file of the wrong type", r"bad", "-cd", "mine", "experiment=bad", write=content("mine/experiment/bad.yaml", "- 1\n- 2\n")),

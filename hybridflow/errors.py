@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from hybridflow.bounded_code import kept_alive
+
 OTHER_REASON = "cannot be used as it is"  # of a row, where nothing says it better
 LONGEST_SHOWN = 240  # characters of a value in a message
 
@@ -97,10 +99,18 @@ def line_and_trace(error: BaseException, line: Callable[[BaseException], str]) -
 
 @contextmanager
 def before_the_start() -> Iterator[None]:
-    """Turn what is no message for the user into an UnexpectedError: in this block nothing has been started."""
+    """Turn what is no message for the user into an UnexpectedError: in this block nothing has been started.
+
+    So what is one is of bad input, a ConfigError; and code of the user's that would end the process is told of.
+    """
     try:
-        yield
-    except (HybridFlowError, KeyboardInterrupt):
+        with kept_alive():
+            yield
+    except KeyboardInterrupt:
         raise
+    except HybridFlowError as error:
+        if error.exit_code == ConfigError.exit_code:
+            raise
+        raise ConfigError(str(error)) from error
     except BaseException as error:  # SystemExit of a plugin too
         raise UnexpectedError(str(type(error).__name__)) from error

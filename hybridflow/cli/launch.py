@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow import interrupt, preflight
+from hybridflow.bounded_code import kept_alive
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
 from hybridflow.config import (
@@ -273,7 +274,9 @@ def problems(job: compose.Composed, pending: preflight.PendingModels = MappingPr
     """List what is wrong with a job, each with the place where it was set; `pending`: see `preflight.problems`."""
     config = job.to_config()
     plugins.load(config.plugins)
-    return [job.origins.annotate(problem) for problem in preflight.problems(config, pending, job.origins)]
+    with kept_alive():  # components of the user's are made and tried
+        found = preflight.problems(config, pending, job.origins)
+    return [job.origins.annotate(problem) for problem in found]
 
 
 def _job_config(tree: DictConfig, jobs: int) -> Config:

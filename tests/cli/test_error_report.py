@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from hybridflow.cli import error_report, main
@@ -71,6 +73,11 @@ def test_before_the_start_tells_what_is_foreseen_from_what_is_not() -> None:
     for foreseen in (ConfigError("x"), KeyboardInterrupt()):
         with pytest.raises(type(foreseen)), before_the_start():
             raise foreseen
+    with pytest.raises(ConfigError, match=r"^no server answers$"), before_the_start():
+        raise HybridFlowError("no server answers")
+    with pytest.raises(UnexpectedError) as ended, before_the_start():
+        os._exit(0)
+    assert "would have ended the process" in str(ended.value.__cause__)
     for other in (OSError("x"), SystemExit(0)):
         with pytest.raises(UnexpectedError) as error, before_the_start():
             raise other
