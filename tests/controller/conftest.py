@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import ray
@@ -12,15 +14,24 @@ import ray
 from hybridflow.controller import Supervisor, cluster
 from hybridflow.errors import HybridFlowError
 from tests.controller.stage import Stage
+from tests.forked_ranks import LIGHT, fork_server
 
 _open = ExitStack()
 _shared: list[Stage] = []
 
 
+@pytest.fixture(scope="session")
+def light_forks() -> Iterator[dict[str, str]]:
+    """The environment of light ranks that are forked from a process that has imported what they do."""
+    with fork_server(LIGHT) as environment:
+        yield environment
+
+
 @pytest.fixture
-def local_cluster() -> None:
+def local_cluster(light_forks: dict[str, str]) -> None:
     """A cluster of 7 slots. It ends with this folder's last test, so that other tests may start their own."""
     if not ray.is_initialized():
+        _open.enter_context(patch.dict(os.environ, light_forks))
         _open.enter_context(cluster(slots=7))
 
 
