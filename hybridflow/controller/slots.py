@@ -13,8 +13,8 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 
 from hybridflow import interrupt
 from hybridflow.controller import ray_services
+from hybridflow.controller.call_reports import LOOK_UP_S
 from hybridflow.controller.deadlines import SAY_AFTER_S
-from hybridflow.controller.supervisor import LOOK_UP_S
 from hybridflow.errors import ClusterError, HybridFlowError, counted
 
 log = logging.getLogger(__name__)

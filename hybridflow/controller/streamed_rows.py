@@ -10,9 +10,9 @@ import numpy as np
 import ray
 
 from hybridflow.batch import BatchRef
+from hybridflow.controller.call_reports import LOOK_UP_S
 from hybridflow.controller.object_store import StoredChunk
 from hybridflow.controller.pending_call import PendingCall
-from hybridflow.controller.supervisor import LOOK_UP_S
 from hybridflow.dispatch import Streamed
 from hybridflow.runtime.messages import Report
 

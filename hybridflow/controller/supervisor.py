@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from math import inf
-from time import monotonic
 from typing import Any, NoReturn
 
 import ray
@@ -15,18 +14,18 @@ from hybridflow import interrupt
 from hybridflow.controller import ray_services
 from hybridflow.controller.background_work import BackgroundWork
 from hybridflow.controller.call_record import LOST, CallRecord, in_step, lost, measured
+from hybridflow.controller.call_reports import LOOK_UP_S, decoded, received, settled
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
 from hybridflow.controller.idle_time import IdleTime
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
-from hybridflow.runtime.failure import Failure, RoleError, describe
+from hybridflow.runtime.failure import Failure, RoleError
 from hybridflow.runtime.messages import Report
 
 log = logging.getLogger(__name__)
 
-LOOK_UP_S = 0.5  # a wait is no longer than this without a look at whether the user wants to stop, or a call has failed
 GRACE_S = 0.5  # after a failure, for the reports of calls that had failed before it
 
 
@@ -115,22 +114,8 @@ class Supervisor(Renamed):
             within_s: after which a pool whose ranks are still at work counts as lost.
             sure: nobody need wait for the ranks of the suspect.
         """
-        end = monotonic() + within_s
-        gone = self.health.lost_pools() or ([suspect] if sure else [])
-        left = dict(self._left)
-        while left and monotonic() < end:
-            interrupt.check()
-            gone += [pool for pool in self.health.lost_pools() if pool not in gone]
-            for pool in gone:
-                self.health.end(pool)
-            left = {pending: record for pending, record in left.items() if record.pool not in gone}
-            if left:
-                ready, _ = ray.wait(list(left), num_returns=len(left), timeout=LOOK_UP_S)
-                for pending in ready:
-                    self._note_carried_out(left.pop(pending), self._left_outcome(pending))
-        gone += [pool for pool in self.health.lost_pools() if pool not in gone]
-        gone += [pool for pool in self._pools if any(record.pool is pool for record in left.values())]
-        gone = gone or [suspect]
+        known = self.health.lost_pools() or ([suspect] if sure else [])
+        gone = settled(self._left, known, self.health, within_s, self._note_carried_out) or [suspect]
         for pool in gone:
             self.health.end(pool)
         return [pool for pool in self._pools if pool in gone]
@@ -272,7 +257,7 @@ class Supervisor(Renamed):
             self.poll()
             return
         for pending, encoded in zip(wanted, reports, strict=True):
-            self._take_in(pending, self._decoded(pending, encoded))
+            self._take_in(pending, decoded(encoded, *self._under_way[pending]))
         self._check_health()
 
     def _receive_any(self, wanted: list[Any]) -> None:
@@ -295,31 +280,10 @@ class Supervisor(Renamed):
         if report.failure is None or not report.failure.follows:
             self._called.add((record.role, record.method))
 
-    def _left_outcome(self, pending: Any) -> Report:
-        """Return the report of a call that was under way when another failed."""
-        try:
-            return Report.decode(ray.get(pending))
-        except Exception as error:  # of its process, or of what it was given; or a value that cannot be read here
-            record = self._left[pending]
-            return Report(failure=lost(record, record.ranks[0], error))
-
     def _outcome(self, pending: Any) -> Report:
         """Return the report of a call that has ended in any way."""
-        try:
-            encoded = ray.get(pending)
-        except ray.exceptions.RayError as error:
-            record, rank = self._under_way[pending]
-            return Report(failure=self.health.located(lost(record, rank, error), record.pool, rank))
-        return self._decoded(pending, encoded)
-
-    def _decoded(self, pending: Any, encoded: bytes) -> Report:
-        try:
-            return Report.decode(encoded)
-        except Exception as error:  # a value of a class that only the rank can import
-            record, rank = self._under_way[pending]
-            line, trace = describe(error)
-            line = f"what it returned cannot be read here: {line}"
-            return Report(failure=Failure(record.role, rank, "this process", record.method, line, trace))
+        record, rank = self._under_way[pending]
+        return received(pending, record, rank, self.health)
 
     def _take_in(self, pending: Any, report: Report) -> None:
         record, rank = self._under_way.pop(pending)
