@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
+
+LIBRARY = os.path.dirname(os.__file__) + os.sep
 
 
 @contextmanager
@@ -52,3 +55,38 @@ def kept_alive() -> Iterator[None]:
         yield
     finally:
         os._exit = own
+
+
+@contextmanager
+def told_where(say: Callable[[str], None], after_s: float = 10.0) -> Iterator[None]:
+    """Say after some seconds at which line of a user's own code this thread is; if it is in ours, say nothing.
+
+    Such code may rightly take long before a run, or for ever: there is no deadline that would be right.
+    """
+    thread = threading.get_ident()
+
+    def tell() -> None:
+        place = _line_of_users(sys._current_frames().get(thread))
+        if place:
+            say(f"for {after_s:g} s now: {place} (before the start; Ctrl-C ends it)")
+
+    timer = threading.Timer(after_s, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _line_of_users(frame: FrameType | None) -> str:
+    """Return where a thread is, as FILE:LINE, FUNCTION, leaving libraries out; "" if that is in code of ours."""
+    ours = os.path.dirname(__file__) + os.sep
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(ours):
+            return ""
+        if not file.startswith((LIBRARY, "<")) and "site-packages" not in file:
+            return f"{file}:{frame.f_lineno}, {frame.f_code.co_name}"
+        frame = frame.f_back
+    return ""

@@ -6,11 +6,13 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hybridflow.bounded_code import at_most, kept_alive
+from hybridflow import bounded_code
+from hybridflow.bounded_code import at_most, kept_alive, told_where
 
 
 def spin() -> None:
@@ -61,3 +63,27 @@ def test_code_that_would_end_the_process_is_told_of() -> None:
     with pytest.raises(SystemExit, match=r"os\._exit\(0\) would have ended the process"), kept_alive():
         os._exit(0)
     assert os._exit is own
+
+
+def test_code_of_a_user_that_takes_long_is_told_with_its_line() -> None:
+    said: list[str] = []
+    with told_where(said.append, after_s=0.01):
+        until = time.monotonic() + 5
+        while not said and time.monotonic() < until:
+            pass
+    (line,) = said
+    assert line.startswith(f"for 0.01 s now: {__file__}:") and line.endswith(" (before the start; Ctrl-C ends it)")
+    with told_where(said.append, after_s=60):
+        pass
+    assert len(said) == 1
+
+
+def test_of_code_of_ours_and_of_libraries_nothing_is_told() -> None:
+    def frame(file: str, back: Any = None) -> Any:
+        return SimpleNamespace(f_code=SimpleNamespace(co_filename=file, co_name="f"), f_lineno=7, f_back=back)
+
+    users = frame("/home/me/mine.py")
+    ours = frame(bounded_code.__file__, users)
+    assert bounded_code._line_of_users(frame(threading.__file__, frame("<frozen>", users))) == "/home/me/mine.py:7, f"
+    assert bounded_code._line_of_users(frame(threading.__file__, ours)) == ""
+    assert bounded_code._line_of_users(frame(threading.__file__)) == bounded_code._line_of_users(None) == ""

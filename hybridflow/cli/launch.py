@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow import interrupt, preflight
-from hybridflow.bounded_code import kept_alive
+from hybridflow.bounded_code import kept_alive, told_where
 from hybridflow.cli import error_report, hydras_record, settings, sweep_table
 from hybridflow.cli.sweep_table import Job
 from hybridflow.config import (
@@ -274,7 +274,7 @@ def problems(job: compose.Composed, pending: preflight.PendingModels = MappingPr
     """List what is wrong with a job, each with the place where it was set; `pending`: see `preflight.problems`."""
     config = job.to_config()
     plugins.load(config.plugins)
-    with kept_alive():  # components of the user's are made and tried
+    with kept_alive(), told_where(terminal.complain):  # components of the user's are made and tried
         found = preflight.problems(config, pending, job.origins)
     return [job.origins.annotate(problem) for problem in found]
 

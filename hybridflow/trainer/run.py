@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hybridflow import interrupt
 from hybridflow.algorithms import algorithms
+from hybridflow.bounded_code import told_where
 from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
@@ -67,8 +68,9 @@ def check(config: Config) -> None:
     if problems := run_folder_checks.problems(config):
         raise ConfigError("\n".join(problems))
     import_plugins(config.plugins)
-    with before_the_start():
-        _prepared(config, RunFolder(run_folder_checks.folder_of(config)), Live())
+    live = Live()
+    with before_the_start(), told_where(live.say):
+        _prepared(config, RunFolder(run_folder_checks.folder_of(config)), live)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
 
 
 def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int:
-    with before_the_start():
+    with before_the_start(), told_where(live.say):
         prepared = _prepared(config, folder, live)
     source = prepared.source
     task = prepared.task
