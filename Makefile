@@ -19,8 +19,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.11 python3.12 python3 python)
 PYTEST_ARGS ?=
-PYTEST_PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(PYTEST_PROCESSES)
+PYTEST = $(BIN)/python -m pytest -n $(PYTEST_PROCESSES)
 TRAIN_ARGS ?=
 AUDIT_ARGS ?=
 
@@ -33,6 +32,10 @@ export VLLM_NO_USAGE_STATS ?= 1
 unexport PYTHONPATH PYTHONHOME
 
 RIGHT_PYTHON := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+
+# For two cores. A process whose tests start others waits for a third of its time.
+test-fast test-system: PYTEST_PROCESSES ?= 2
+test test-all: PYTEST_PROCESSES ?= 3
 
 GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \

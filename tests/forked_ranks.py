@@ -8,7 +8,8 @@ environment and outputs over to a server that forks, and stays for as long as th
 the other.
 
 A fork does not show in /proc the environment that `processes.marked` finds a run's processes by; whoever asked for it
-does. Where ranks must notice by themselves that their run is over, they start as users' do.
+does. Where ranks must notice by themselves that their run is over, their environment names a folder, ALONE: they do not
+end with whoever asked for them, and their numbers are in it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SOCKET = "HYBRIDFLOW_TEST_FORKS"
+ALONE = "HYBRIDFLOW_TEST_FORKS_ALONE"
 MOST_BYTES = 1 << 18
 # The first sets the environment that the libraries read when they are imported.
 IMPORTED = (
@@ -129,16 +131,20 @@ def serve(listening: socket.socket, imported: Sequence[str]) -> None:
 
 
 def mind(client: socket.socket) -> NoReturn:
-    """Fork, and see to it that neither the fork nor whoever asked for it outlives the other."""
+    """Fork, and see to it that neither the fork nor whoever asked for it outlives the other, unless it is alone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, ancillary, _, _ = client.recvmsg(MOST_BYTES, socket.CMSG_SPACE(3 * 4))
     outputs = array.array("i", ancillary[0][2])
+    arguments, environment, folder = json.loads(message)
     child = os.fork()
     if child == 0:
         client.close()
-        run(*json.loads(message), outputs)
+        run(arguments, environment, folder, outputs)
+    alone = environment.get(ALONE)
+    if alone:
+        Path(alone, str(child)).touch()
     ended = os.pidfd_open(child)
-    if client in select.select([client, ended], [], [])[0]:
+    if client in select.select([ended] if alone else [client, ended], [], [])[0]:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):  # whoever asked may be gone

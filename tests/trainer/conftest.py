@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.metric_names import untold
+from tests.forked_ranks import ALONE
 from tests.trainer.processes import exposed, gone_within, left_of, marked, start, start_marked, wait_until
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
@@ -183,14 +184,16 @@ def ppo(launch: Launch, warm: Ran) -> Ran:
 
 
 @pytest.fixture(scope="session")
-def killed(place: Path, warm: Ran) -> Ended:
+def killed(place: Path, warm: Ran, forks: dict[str, str]) -> Ended:
     """The run of `ppo`, its driver ended by SIGKILL in its second step or soon after; every step is saved.
 
-    Nothing of it is forked: its ranks notice by themselves that the driver is gone.
+    Its ranks notice by themselves that the driver is gone: nobody ends the forks that they are.
     """
     assert warm.status == 0, warm.output
     saved = place / "runs/interrupted/checkpoints/step-000001"
-    return ended(place, saved.exists, lambda driver, mark: os.kill(driver, signal.SIGKILL))
+    (place / "forks").mkdir()
+    own = {**forks, ALONE: str(place / "forks")} if forks else {}
+    return ended(place, saved.exists, lambda driver, mark: os.kill(driver, signal.SIGKILL), **own)
 
 
 @pytest.fixture(scope="session")

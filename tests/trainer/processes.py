@@ -10,14 +10,16 @@ from pathlib import Path
 
 import psutil
 
-from tests.forked_ranks import command
+from tests.forked_ranks import ALONE, command
 
 NAME = "HYBRIDFLOW_TEST_RUN"
+_alone: dict[int, Path] = {}  # by mark, where the numbers of forks are that do not end with whoever asked for them
 
 
 def marked(mark: int) -> list[psutil.Process]:
     """Processes that a run's session still has, or that were started by it and have moved to one of their own."""
-    found = []
+    forks = [int(file.name) for file in _alone[mark].iterdir()] if mark in _alone else []
+    found = [psutil.Process(pid) for pid in forks if psutil.pid_exists(pid)]
     for process in psutil.process_iter():
         try:
             if process.environ().get(NAME) == str(mark):
@@ -82,9 +84,12 @@ def start(arguments: list[str], cwd: Path, **environment: str) -> subprocess.Pop
 def start_marked(arguments: list[str], cwd: Path, **environment: str) -> tuple[subprocess.Popen[str], int]:
     """Start a run whose processes all carry a mark of their own in their environment.
 
-    Of a forked rank, whoever asked for it does: it is there for as long as the rank is.
+    Of a forked rank, whoever asked for it does: it is there for as long as the rank is. Ranks that are alone, in the
+    folder that ALONE is, are counted themselves.
     """
     mark = time.monotonic_ns()
+    if ALONE in environment:
+        _alone[mark] = Path(environment[ALONE])
     return start(arguments, cwd, **environment, **{NAME: str(mark)}), mark
 
 
