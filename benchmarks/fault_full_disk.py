@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fault_checkpoints import KEEP_ALL, SETTINGS, Point, faults, saved
@@ -40,6 +41,7 @@ POINTS = (
     Point("an old one's rename", "rename .old", "ENOSPC", commits=True),
 )
 STEPS = 2 + len(POINTS)
+SHORT = (*SETTINGS, "trainer.steps=4")
 SIZE_MIB = 96
 
 
@@ -59,16 +61,45 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@dataclass(frozen=True)
+class FullDisk:
+    """A run whose folder is a small file system.
+
+    Attributes:
+        run: its name.
+    """
+
+    runs: Runs
+    run: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run."""
+        return self.runs.place / "runs" / self.run
+
+    def start(self, settings: tuple[str, ...], *due: tuple[Point, int]) -> Ended:
+        """Give its command, the first time or again; at each point the disk takes no more, in the step that is due."""
+        mark = self.runs.place / f"{self.run}.mark"
+        environment = {**faults(mark, *due), FILLER: str(self.folder / "filler")} if due else {}
+        return again(self.runs, self.run, settings, environment)
+
+
+@contextmanager
+def full_disk(runs: Runs, run: str, size: str = f"{SIZE_MIB}m") -> Iterator[FullDisk]:
+    """Give a run a file system of that size while in the block."""
+    disk = FullDisk(runs, run)
+    with small_disk(disk.folder, size):
+        yield disk
+
+
 def go_on(runs: Runs) -> dict[str, Result]:
     """Let one run go on after the disk was full at each point in turn."""
     settings = (*SETTINGS, f"trainer.steps={STEPS}", "trainer.keep_last=3")
     undisturbed = runs.undisturbed("colocated", (*settings, KEEP_ALL))
-    name = "full-disk"
-    folder, mark = runs.place / "runs" / name, runs.place / f"{name}.mark"
     due = [(point, step) for step, point in enumerate(POINTS, 2)]
-    with small_disk(folder, f"{SIZE_MIB}m"):
-        environment = {**faults(mark, *due), FILLER: str(folder / "filler")}
-        ended = again(runs, name, (*settings, GO_ON), environment)
+    with full_disk(runs, "full-disk") as disk:
+        folder = disk.folder
+        ended = disk.start((*settings, GO_ON), *due)
         wanted, found = saved(undisturbed.folder), saved(folder)
         whole = {
             **compared(ended, undisturbed),
@@ -97,22 +128,23 @@ def _judged(point: Point, step: int, number: int, ended: Ended, whole: Result) -
 
 def stop(name: str, runs: Runs) -> Result:
     """Let a run end, make room, and give the same command again."""
-    settings = (*SETTINGS, "trainer.steps=4")
-    undisturbed = runs.undisturbed("colocated", (*settings, KEEP_ALL))
-    run = run_name(name)
-    folder, mark = runs.place / "runs" / run, runs.place / f"{run}.mark"
-    with small_disk(folder, f"{SIZE_MIB}m"):
-        point = Point("", "actor 1 tensors", "fill-1000000")
-        environment = {**faults(mark, (point, 3)), FILLER: str(folder / "filler")}
-        first = again(runs, run, settings, environment)
-        found = saved(folder)
-        second = again(runs, run, settings)
+    undisturbed = runs.undisturbed("colocated", (*SHORT, KEEP_ALL))
+    with full_disk(runs, run_name(name)) as disk:
+        first = disk.start(SHORT, (Point("", "actor 1 tensors", "fill-1000000"), 3))
+        found = saved(disk.folder)
+        second = disk.start(SHORT)
         whole = compared(second, undisturbed)
-    said = first.last.startswith(f"hybridflow: No space left on device: {folder}/checkpoints/.tmp-step-000003/actor")
-    resumed = second.line("resuming from step 2:") is not None
+    file = f"{disk.folder}/checkpoints/.tmp-step-000003/actor"
+    said = first.last.startswith(f"hybridflow: No space left on device: {file}")
+    return _resumed(first, second, 2, whole, "hybridflow: No space left", said and set(found) == {1, 2})
+
+
+def _resumed(first: Ended, second: Ended, step: int, whole: Result, words: str, as_told: bool) -> Result:
+    """Judge a run that ended with a line that has these words, and went on from a step when there was room."""
+    resumed = second.line(f"resuming from step {step}:") is not None
     return {
-        "pass": first.status == 1 and said and set(found) == {1, 2} and resumed and is_whole(whole),
-        "detect_s": seconds_between(first.happened(), first.first("hybridflow: No space left")),
+        "pass": first.status == 1 and as_told and resumed and is_whole(whole),
+        "detect_s": seconds_between(first.happened(), first.first(words)),
         "status": first.status,
         **whole,
         "told": first.last,
@@ -121,16 +153,13 @@ def stop(name: str, runs: Runs) -> Result:
 
 def lines_wait(name: str, runs: Runs) -> Result:
     """Let a run go on while lines of metrics, and in another step rows, find no room."""
-    settings = (*SETTINGS, "trainer.steps=4", "trainer.validate_every=0", "trainer.keep_best=''")
+    settings = (*SHORT, "trainer.validate_every=0", "trainer.keep_best=''")
     undisturbed = runs.undisturbed("colocated", settings)
-    run = run_name(name)
-    folder, mark = runs.place / "runs" / run, runs.place / f"{run}.mark"
-    with small_disk(folder, f"{SIZE_MIB}m"):
+    with full_disk(runs, run_name(name)) as disk:
         due = (Point("", "metrics.jsonl", "fill"), 2), (Point("", "rank 1 rollouts", "fill"), 3)
-        environment = {**faults(mark, *due), FILLER: str(folder / "filler")}
-        ended = again(runs, run, (*settings, GO_ON), environment)
+        ended = disk.start((*settings, GO_ON), *due)
         whole = compared(ended, undisturbed)
-        lines = [len((one / "metrics.jsonl").read_text().splitlines()) for one in (folder, undisturbed.folder)]
+        lines = [len((one / "metrics.jsonl").read_text().splitlines()) for one in (disk.folder, undisturbed.folder)]
     unwritten = ended.line("warning: step 2: ")
     written = unwritten is not None and f"step 2: {whole['rows_lost']} rows are not written" in unwritten
     waited = [ended.line(words) for words in ("lines of it wait in memory for room", "there is room again for")]
@@ -147,11 +176,9 @@ def lines_wait(name: str, runs: Runs) -> Result:
 
 def too_small(name: str, runs: Runs) -> Result:
     """Let a run go on whose disk has no room for a second checkpoint, ever."""
-    settings = (*SETTINGS, "trainer.steps=4")
-    undisturbed = runs.undisturbed("colocated", (*settings, KEEP_ALL))
-    run = run_name(name)
-    with small_disk(runs.place / "runs" / run, "18m"):
-        ended = again(runs, run, (*settings, GO_ON))
+    undisturbed = runs.undisturbed("colocated", (*SHORT, KEEP_ALL))
+    with full_disk(runs, run_name(name), "18m") as disk:
+        ended = disk.start((*SHORT, GO_ON))
         whole = compared(ended, undisturbed)
         found = saved(ended.folder)
     told = ended.line("warning: step 2 is not saved: No space left on device: ")
@@ -165,26 +192,15 @@ def too_small(name: str, runs: Runs) -> Result:
 
 def model(name: str, runs: Runs) -> Result:
     """Let a run end whose trained model finds no room, make room, and give the same command again."""
-    settings = (*SETTINGS, "trainer.steps=4")
-    undisturbed = runs.undisturbed("colocated", (*settings, KEEP_ALL))
-    run = run_name(name)
-    folder, mark = runs.place / "runs" / run, runs.place / f"{run}.mark"
-    with small_disk(folder, f"{SIZE_MIB}m"):
-        environment = {**faults(mark, (Point("", "model 0", "fill-500000"), 0)), FILLER: str(folder / "filler")}
-        first = again(runs, run, (*settings, GO_ON), environment)
-        left = (folder / "model").exists()
-        (folder / "filler").unlink()
-        second = again(runs, run, settings)
+    undisturbed = runs.undisturbed("colocated", (*SHORT, KEEP_ALL))
+    with full_disk(runs, run_name(name)) as disk:
+        first = disk.start((*SHORT, GO_ON), (Point("", "model 0", "fill-500000"), 0))
+        left = (disk.folder / "model").exists()
+        (disk.folder / "filler").unlink()
+        second = disk.start(SHORT)
         whole = compared(second, undisturbed)
-    said = "No space left on device: " in first.last and str(folder / "model") in first.last
-    resumed = second.line("resuming from step 4:") is not None
-    return {
-        "pass": first.status == 1 and said and not left and resumed and is_whole(whole),
-        "detect_s": seconds_between(first.happened(), first.first("No space left")),
-        "status": first.status,
-        **whole,
-        "told": first.last,
-    }
+    said = "No space left on device: " in first.last and str(disk.folder / "model") in first.last
+    return _resumed(first, second, 4, whole, "No space left", said and not left)
 
 
 def _row(name: str, make: object) -> Row:
