@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests import forked_ranks
+from tests.docs.blocks import commands, write_files
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Meets = Callable[[str], list[str]]
 Problems = Callable[[list[list[str]]], list[list[str]]]
 
 # Torch is imported once, and each command is checked in a process that knows nothing of the others' plugins.
@@ -50,6 +52,20 @@ def run(tmp_path: Path, forks: dict[str, str]) -> Run:
         return done
 
     return start
+
+
+@pytest.fixture
+def meets(tmp_path: Path, run: Run) -> Meets:
+    """`meets(page)`: the expectations that its `hybridflow check` of its files meets, which are all that it tries."""
+
+    def check(page: str) -> list[str]:
+        write_files(page, tmp_path)
+        (command,) = commands(page, "hybridflow check")
+        lines = run(*command).stdout.splitlines()
+        assert lines[-1] == "all expectations are met"
+        return [line.removeprefix("  ok     ") for line in lines if line.startswith("  ")]
+
+    return check
 
 
 @pytest.fixture
