@@ -56,13 +56,15 @@ def flat(chosen, rejected):
 # @package _global_
 defaults: [addition_reward]
 algorithm: {prompts_per_step: 129, minibatches: 2}
-trainer: {steps: 40, validate_every: 0}
+reward_model: {optimizer: {lr: 2.0e-3}}
+trainer: {steps: 24, validate_every: 0}
 """,
     "options/experiment/cost.yaml": """
 # @package _global_
 defaults: [addition_cost, override /algorithm: reward_model] # as train-reward, which the sweep is of
 algorithm: {pair_loss: signed_cost, prompts_per_step: 64}
-trainer: {steps: 30, validate_every: 0}
+reward_model: {optimizer: {lr: 2.0e-3}}
+trainer: {steps: 20, validate_every: 0}
 """,
     "options/experiment/flat.yaml": """
 # @package _global_
