@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-from tests.forked_ranks import command
 
 pytestmark = pytest.mark.processes
 
@@ -31,18 +29,15 @@ started.shutdown()
 """
 
 
-def test_a_package_and_a_single_file_travel(tmp_path: Path, light_forks: dict[str, str]) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
+def test_a_package_and_a_single_file_travel(tmp_path: Path) -> None:
     own = tmp_path / "own"
     (own / "my_package").mkdir(parents=True)
     (own / "my_package" / "__init__.py").touch()
     (own / "my_package" / "parts.py").write_text("SIZE = 3\n")
     (own / "my_package" / "rl.py").write_text("from my_package.parts import SIZE\n")
     (own / "my_file.py").write_text("import json\n")
-    program = command(str(tmp_path / "program.py"), str(own), "my_package.rl", "my_file", environment=light_forks)
     ran = subprocess.run(
-        program,
-        env={**os.environ, **light_forks},
+        [sys.executable, "-c", PROGRAM, str(own), "my_package.rl", "my_file"],
         capture_output=True,
         text=True,
         timeout=150,
