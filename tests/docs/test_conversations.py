@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.schedule_learning import GAIN, ONE_RANK, WARM_UP
+from benchmarks.short_runs import metrics_of, short_runs
 from hybridflow.algorithms import algorithms
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
@@ -201,6 +203,21 @@ def test_its_check_meets_all_expectations(meets: Meets) -> None:
     """Two steps of each on real engines: a tree, two roles of one policy, and two policies in the same processes."""
     flows = ["algorithm=checking", "algorithm=tree_grpo", "algorithm=two_policies"]
     assert [line for line in meets(PAGE) if line.startswith("algorithm")] == flows
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_tree_learns_to_add(forks: dict[str, str]) -> None:
+    """From a start that is right on more than half of the sums, in 30 steps."""
+    (command,) = (found for found in commands(PAGE, "hybridflow train") if "algorithm=tree_grpo" in found)
+    length = ("trainer.steps=30", "trainer.validate_every=30", "trainer.stop_at_accuracy=null")
+    with short_runs(forks) as runs:
+        write_files(PAGE, runs.place)
+        runs.run("sft", "addition_warmup", *WARM_UP)
+        ran = runs.run("train", "tree", *command[2:], *ONE_RANK, *length, "trainer.validation_prompts=1000")
+        before, after = (line["validation/accuracy"] for line in metrics_of(ran, "validation/accuracy"))
+    assert after >= before + GAIN
 
 
 @pytest.mark.processes
