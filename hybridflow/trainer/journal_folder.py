@@ -71,7 +71,8 @@ class JournalFolder:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _sizes(self) -> dict[str, int]:
-        return {file.name: file.stat().st_size for file in sorted(self._folder.iterdir()) if number_of(file.name)}
+        with writing(self._folder):  # somebody may have put something else in its place
+            return {file.name: file.stat().st_size for file in sorted(self._folder.iterdir()) if number_of(file.name)}
 
     def _tell(self, earlier: Mapping[str, int], above: Mapping[str, int] | None = None) -> int:
         """Give ranks a new file each; return how many rows of earlier ones they know."""

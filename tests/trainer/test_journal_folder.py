@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hybridflow.config.schema import Config, RolloutConfig, RolloutRecovery
+from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.roles import roles
 from hybridflow.roles.rollout import TrainingActorRole
@@ -101,3 +102,14 @@ def test_exact_has_none_and_removes_one(tmp_path: Path) -> None:
 def test_what_became_of_rows_is_told(metric: str, line: str) -> None:
     assert [said[: len(line)] for said in told({f"rollout/{metric}": 3.0})] == [line]
     assert list(told({f"rollout/{metric}": 0.0})) == []
+
+
+def test_a_folder_that_is_gone_or_none_any_more_is_told_in_a_line(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.journal.begin()
+    run.path.rmdir()
+    with pytest.raises(DiskError, match=rf"^No such file or directory: {run.path}$"):
+        run.journal.clear()
+    run.path.write_text("")
+    with pytest.raises(DiskError, match=rf"^Not a directory: {run.path}$"):
+        run.journal.clear()
