@@ -3,7 +3,8 @@
 Every run is a simulation, in seconds, on the scheduler that real runs are driven by: generation with 8 to 1,024 slots
 and a learner on devices of their own, steps of as many rows as there are slots, 4 rows a prompt. Learning from a step
 takes `--learning` (0.5) times as long as generating it would in slots that are never idle, a row alone advances
-twice as fast as all slots full, and a weight sync takes 2 % of a step's generation.
+twice as fast as all slots full, and a weight sync takes 2 % of a step's generation. Of those `_lent` the learner has as
+many slots as generation, and lends them while it waits.
 
 Claims, for each schedule, distribution of lengths and number of slots (`rows`):
 
@@ -53,6 +54,8 @@ SCHEDULES: Schedules = {
     "async_2": ("async", {"max_staleness": 2}),
     "async_2_whole": ("async", {"max_staleness": 2, "partial": False}),
     "async_4": ("async", {"max_staleness": 4}),
+    "sync_lent": ("sync", {"lent": 1}),
+    "async_1_lent": ("async", {"max_staleness": 1, "lent": 1}),
 }
 
 
@@ -91,10 +94,11 @@ def policy_for(name: str, slots: int) -> SchedulePolicy:
     prompts = slots // SAMPLES
     schedule, changes = SCHEDULES[name]
     changes = {"samples_per_prompt": SAMPLES, **changes}
+    lent = changes.pop("lent", 0)
     if "spare" in changes:
         changes["spare_prompts"] = max(1, int(changes.pop("spare") * prompts))
     if schedule == "async":
-        changes["slots"] = slots  # what waits in a queue would be begun with older weights
+        changes["slots"] = slots * (1 + lent)  # what waits in a queue would be begun with older weights
     if schedule == "stream":
         changes["minibatches"] = min(4, prompts)
     return policy_of(schedule, prompts, **changes)
@@ -105,7 +109,8 @@ def simulate(name: str, lengths: np.ndarray, slots: int, learning: float) -> Sim
     tokens_a_step = lengths.mean() * SAMPLES * policy.prompts_per_step
     generation_s = tokens_a_step / slots
     costs = Costs(
-        slots, learned_token_s=learning * generation_s / tokens_a_step, sync_s=SYNC_SHARE * generation_s
+        slots, learned_token_s=learning * generation_s / tokens_a_step, sync_s=SYNC_SHARE * generation_s,
+        lent_slots=slots * SCHEDULES[name][1].get("lent", 0),
     )  # fmt: skip
     return SimulatedRun(policy, lengths, costs).finish()
 
@@ -122,7 +127,7 @@ def measured(name: str, lengths: np.ndarray, slots: int, learning: float) -> dic
         "max_in_flight": outcome.max_in_flight,
         "ks": round(ks_distance(trained, lengths), 4),
         "generation_idle": round(1 - outcome.busy / (outcome.seconds * slots), 3),
-        "learner_idle": round(1 - outcome.learning_s / outcome.seconds, 3),
+        "learner_idle": round(1 - (outcome.learning_s + outcome.lent / slots) / outcome.seconds, 3),
         "dropped": len(outcome.dropped),
     }
 

@@ -23,6 +23,7 @@ WHOLE_RUNS = (
     "conversation_runs",
     "durable_rollouts",
     "endings",
+    "lent_slots",
     "over_sampling",
     "overlapping_runs",
     "reward_model",

@@ -66,6 +66,8 @@ class Schedule(ABC):
         overlaps: it generates for a step while another learns; so generation needs a pool of its own, and the algorithm
             a `rollout` and a `learn`.
         paced: its rows are under way over the ends of steps, as a `SchedulePolicy` says.
+        lends: rows that were begun on slots of the learner's rest while it works; one that does not overlap begins none
+            that would have to.
         in_parts: it calls the flow for each minibatch of a step; so each must be learned from as if it were alone.
         algorithm: whose steps it takes.
         steps: counts calls to their steps.
@@ -73,6 +75,7 @@ class Schedule(ABC):
 
     overlaps: ClassVar[bool] = False
     paced: ClassVar[bool] = False
+    lends: ClassVar[bool] = False
     in_parts: ClassVar[bool] = False
 
     def __init__(self, algorithm: Algorithm, steps: StepRecorder) -> None:

@@ -155,6 +155,8 @@ class PlacementConfig:
     # by role, its pool; a role left out goes to the first, rollout to the actor's
     roles: dict[str, str] = field(default_factory=dict)
     device: Device = Device.auto  # hardware of slots with models; auto: GPUs where there are any
+    # with a pool for rollout: the actor's slots generate too, while they have nothing to learn from
+    lend_idle_slots: bool = False
 
 
 @dataclass

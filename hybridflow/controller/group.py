@@ -13,11 +13,11 @@ from hybridflow.controller.call_record import CallRecord
 from hybridflow.controller.failure_policy import RankSource
 from hybridflow.controller.object_store import put
 from hybridflow.controller.pending_call import CallSender
-from hybridflow.controller.streamed_rows import finished
+from hybridflow.controller.streamed_rows import StreamedCall, StreamedRows
 from hybridflow.controller.supervisor import Supervisor
 from hybridflow.dispatch import Call, Method, Protocol, Result, methods, protocols, with_columns
 from hybridflow.dispatch.annotations import by_reference
-from hybridflow.dispatch.random_streams import with_streams
+from hybridflow.dispatch.random_streams import STREAM, with_streams
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role, givers
@@ -66,10 +66,19 @@ class Group:
         known = ", ".join(methods(self.interface)) if "interface" in self.__dict__ else ""
         raise AttributeError(f"role {self.__dict__.get('role')!r} has no method {name!r}; it has {known}")
 
+    def number_streams(self, rows: BatchRef) -> BatchRef:
+        """Return rows with the random streams that the next call would give them, and count it as made.
+
+        So several calls may sample a part of them each, and all is as if one had sampled them.
+        """
+        call = with_streams(Call((_stored(rows),)), self._supervisor.step, self._supervisor.count_sampling())
+        numbered: BatchRef = call.args[0]
+        return numbered.for_call()
+
     def _make(self, name: str, method: Method, protocol: Protocol, call: Call) -> Any:
         method = method.of_call(*call)
         call = call.map(_stored)
-        if method.samples:
+        if method.samples and not _has_streams(call):
             call = with_streams(call, self._supervisor.step, self._supervisor.count_sampling())
         call = call.map(_fresh)
         self._check_columns(name, method, call)
@@ -86,7 +95,7 @@ class Group:
         if method.blocking:
             self._supervisor.wait(sent.record)
         if method.streams:
-            return finished(sent, collect, method.gives or ())
+            return StreamedRows([StreamedCall(sent, collect, method.gives or ())])
         if not method.returns_rows:
             return PendingResult(self._supervisor, sent.record)
         if method.gives is not None and all([sent.rows[rank] is not None for rank in sent.record.ranks]):
@@ -136,6 +145,12 @@ def _bound(name: str, method: Method, protocol: Protocol, function: Callable[...
 def _stored(value: Any) -> Any:
     """Pass an argument by reference: rows that are here go to the store."""
     return put(value) if isinstance(value, Batch) else value
+
+
+def _has_streams(call: Call) -> bool:
+    """Tell whether rows were numbered for this call (`Group.number_streams`): a mark, which no column of theirs is."""
+    rows = call.rows()
+    return rows is not None and STREAM in rows.driver_columns
 
 
 def _fresh(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,28 +18,61 @@ from hybridflow.dispatch import Streamed
 from hybridflow.runtime.messages import Report
 
 
-def finished(sent: PendingCall, collect: Callable[[Sequence[Any]], Any], columns: Sequence[str]) -> Streamed[BatchRef]:
-    """Yield rows of any rank that the protocol collects, with their numbers, which they also have as their `origin`.
+@dataclass(frozen=True)
+class StreamedCall:
+    """Call that streams.
 
-    Raises RoleError if a call fails, this one or another.
+    Attributes:
+        collect: what its protocol makes of the ranks' rows.
+        columns: that it gives.
+        first: number of its first row among those of the caller.
     """
-    streams = {chunks[0]: rank for rank, chunks in enumerate(sent.chunks) if chunks}
+
+    sent: PendingCall
+    collect: Callable[[Sequence[Any]], Any]
+    columns: Sequence[str]
+    first: int = 0
+
+
+class StreamedRows(Iterator[tuple[np.ndarray, BatchRef]]):
+    """Rows of one call or several, as any of their ranks finishes some.
+
+    Gives rows that the protocol collects, with their numbers, which they also have as their `origin`. Raises RoleError
+    if a call fails, one of these or another.
+    """
+
+    def __init__(self, calls: Sequence[StreamedCall]) -> None:
+        self._calls = calls
+        self._rows = _finished(calls)
+
+    def __next__(self) -> tuple[np.ndarray, BatchRef]:
+        return next(self._rows)
+
+    def beside(self, others: StreamedRows, first: int) -> StreamedRows:
+        """Return these rows and those of other calls, whose numbers begin with `first`. Neither has been read."""
+        return StreamedRows([*self._calls, *(replace(call, first=call.first + first) for call in others._calls)])
+
+
+def _finished(calls: Sequence[StreamedCall]) -> Streamed[BatchRef]:
+    streams = {chunks[0]: (call, rank) for call in calls for rank, chunks in enumerate(call.sent.chunks) if chunks}
     while streams:
         ready, _ = ray.wait(list(streams), timeout=LOOK_UP_S, fetch_local=False)
         if not ready:
-            sent.supervisor.poll()
+            calls[0].sent.supervisor.poll()
         for stream in ready:
             known = next(stream, None)
             if known is None:
                 del streams[stream]
                 continue
-            outputs: list[BatchRef | None] = [None] * len(sent.rows)
-            piece = outputs[streams[stream]] = _piece(sent, streams[stream], known, stream, columns)
-            collected = collect(outputs)
+            call, rank = streams[stream]
+            outputs: list[BatchRef | None] = [None] * len(call.sent.rows)
+            piece = outputs[rank] = _piece(call.sent, rank, known, stream, call.columns)
+            collected = call.collect(outputs)
             if collected is not None:  # a rank that gives what others give too
-                rows = np.sort(np.asarray(piece.origin))
+                rows = np.sort(np.asarray(piece.origin)) + call.first
                 yield rows, collected.with_origin(rows)
-    sent.supervisor.wait(sent.record)
+    for call in calls:
+        call.sent.supervisor.wait(call.sent.record)
 
 
 def _piece(sent: PendingCall, rank: int, known: Any, stream: Any, columns: Sequence[str]) -> BatchRef:

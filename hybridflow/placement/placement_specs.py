@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hybridflow.config.schema import Device
 from hybridflow.parallel.layout import Layout
 from hybridflow.roles import Role
+from hybridflow.roles.rollout import LendingActorRole
 
 GRADER = "grader"
 """The role that validates and writes rows out where the algorithm has no grader of its own; no algorithm calls it."""
@@ -78,6 +79,11 @@ class Placement:
     def is_disaggregated(self) -> bool:
         """Tell whether generation has a pool of its own, away from the actor's processes."""
         return any(role.name == "rollout" for role in self.roles)
+
+    @property
+    def lends(self) -> bool:
+        """Tell whether the actor's slots generate while it waits, beside generation's own pool."""
+        return any(issubclass(role.interface, LendingActorRole) for role in self.roles)
 
     @property
     def slots(self) -> int:

@@ -24,7 +24,7 @@ from hybridflow.roles import (
     is_second_policy,
     roles,
 )
-from hybridflow.roles.rollout import TrainingActorRole
+from hybridflow.roles.rollout import LendingActorRole, TrainingActorRole
 from hybridflow.tasks.chosen_graders import with_reward_model
 
 BY_MODEL_INTERFACES: dict[str, type[Role]] = {"reward": ModelRewardRole, "cost": ModelCostRole}
@@ -68,6 +68,7 @@ def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> 
     return [
         *_unfilled_pools(config, known),
         *_generation(config, known),
+        *_lending(config, known),
         *_second_generators(config, known, gpus),
         *_missing_gpus(config, known, gpus),
     ]
@@ -122,6 +123,11 @@ def _is_disaggregated(config: Config) -> bool:
     return pool is not None and pool != _pool_name(config, "actor")
 
 
+def _generates(config: Config, role: str) -> bool:
+    """Tell whether the actor's processes generate: all of it, or while their slots are lent."""
+    return role == "actor" and (config.placement.lend_idle_slots or not _is_disaggregated(config))
+
+
 def _role(config: Config, role: str, updates: int) -> RoleSpec:
     pool = _pool_name(config, role)
     return RoleSpec(
@@ -149,7 +155,7 @@ def _layout(config: Config, role: str, slots: int) -> Layout:
     if parallel is None:
         return Layout(data=slots)
     data = slots // (parallel.tensor * parallel.pipeline)
-    if role != "actor" or _is_disaggregated(config):
+    if not _generates(config, role):
         return Layout(parallel.tensor, parallel.pipeline, data)
     return Layout(
         parallel.tensor,
@@ -165,7 +171,7 @@ def _interface(config: Config, role: str) -> type[Role]:
     if role == GRADER:
         return roles.get("reward")
     if role == "actor" and _is_disaggregated(config):
-        return TrainingActorRole
+        return LendingActorRole if config.placement.lend_idle_slots else TrainingActorRole
     if role == "reward" and with_reward_model(config.reward):
         return GradedModelRewardRole
     return BY_MODEL_INTERFACES[role] if role in BY_MODEL and has_model(config, role) else roles.get(role)
@@ -178,7 +184,9 @@ def _worker(config: Config, role: str) -> str:
     named = section(config, role).worker if role in names(config) else role
     if role == "reward" and with_reward_model(config.reward):
         return "graded_model"
-    return "training_actor" if (role, named) == ("actor", "actor") and _is_disaggregated(config) else named
+    if (role, named) == ("actor", "actor") and _is_disaggregated(config):
+        return "lending_actor" if config.placement.lend_idle_slots else "training_actor"
+    return named
 
 
 def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
@@ -220,7 +228,7 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
             f"rollout.resharding: {config.rollout.resharding.value} gathers in the actor's processes, but "
             "placement.roles.rollout gives generation a pool of its own; leave one of them out"
         )
-    if "rollout" in started or "actor" not in started:
+    if "actor" not in started or not _generates(config, "actor"):
         return
     for axis in ("tensor", "pipeline"):
         whole = getattr(config.actor.parallel, axis)
@@ -229,14 +237,21 @@ def _generation(config: Config, started: Sequence[str]) -> Iterator[str]:
             yield f"rollout.parallel.{axis}: {part} does not divide actor.parallel.{axis} = {whole}"
 
 
+def _lending(config: Config, started: Sequence[str]) -> Iterator[str]:
+    if config.placement.lend_idle_slots and "rollout" not in started:
+        yield (
+            "placement.lend_idle_slots: true given, but generation has no pool of its own that slots could be lent to; "
+            "take placement=rollout_pool, or leave it out"
+        )
+
+
 def _second_generators(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
     """Refuse a second policy in the processes of another on GPUs: vLLM's memory pool wants to be alone in its."""
     if config.rollout.engine != "vllm" or model_device(config, gpus) is not Device.gpu:
         return
-    first = "rollout" if "rollout" in started else "actor"  # generates what the actor samples
     by_pool: dict[str, str] = {}
     for role in started:
-        if role != first and not is_second_policy(role):
+        if role != "rollout" and not is_second_policy(role) and not _generates(config, role):
             continue
         pool = _pool_name(config, role)
         if by_pool.setdefault(pool, role) != role:

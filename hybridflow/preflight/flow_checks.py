@@ -27,6 +27,7 @@ def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _schedule(config, algorithm)
     yield from _pacing(config)
     yield from _parts(config, algorithm)
+    yield from _lending(config)
 
 
 def _parts(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
@@ -97,6 +98,40 @@ def _pacing(config: Config) -> Iterator[str]:
         yield (
             f"trainer.partial: rows under way go on with new weights, which those of rollout.engine = {engine} cannot; "
             "set it to false"
+        )
+
+
+def _lending(config: Config) -> Iterator[str]:
+    """Report what lent slots cannot do."""
+    from hybridflow.algorithms.schedule import schedules
+
+    if not config.placement.lend_idle_slots:
+        return
+    key = "placement.lend_idle_slots: true given, but"
+    name = config.trainer.schedule
+    if name in schedules and schedules.get(name).overlaps and not schedules.get(name).lends:
+        lending = ", ".join(sorted(other for other in schedules if schedules.get(other).lends))
+        yield (
+            f"{key} trainer.schedule={name} begins rows that lent slots would have to finish while the actor learns on "
+            f"them; take {lending}, or leave it out"
+        )
+    partial = SCHEDULES.get(name, {}).get("partial") if config.trainer.partial is None else config.trainer.partial
+    if name in SCHEDULES and partial is False:
+        yield (
+            f"{key} trainer.partial=false lets rows under way finish before there are new weights, and those on lent "
+            "slots rest while the actor learns; set it to true, or leave lending out"
+        )
+    if config.environment.name and name in schedules and schedules.get(name).overlaps:
+        yield (
+            f"{key} conversations (environment.name = {config.environment.name}) on lent slots would leave their "
+            f"environments waiting while the actor learns, with trainer.schedule={name}; take sync, or leave it out"
+        )
+    if config.rollout.keep_kv_cache:
+        yield f"{key} rows on lent slots keep no keys and values (rollout.keep_kv_cache=true); leave one of them out"
+    if config.rollout.recovery is RolloutRecovery.durable:
+        yield (
+            f"{key} rollout.recovery=durable knows rows again by the layout that sampled them, and of these there are "
+            "two then; take rollout.recovery=exact, or leave it out"
         )
 
 

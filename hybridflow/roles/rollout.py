@@ -40,9 +40,8 @@ class TrainingActorRole(ActorRole[RowsT], LinkedRole[RowsT]):
         raise NotImplementedError
 
 
-@roles.register("rollout")
-class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
-    """Generation with the actor's weights."""
+class PacedRole(GeneratingRole[RowsT]):
+    """Role whose rows may be sampled over many calls."""
 
     @classmethod
     def more_read(cls, config: Config) -> Mapping[str, Columns]:
@@ -74,6 +73,24 @@ class RolloutRole(GeneratingRole[RowsT], LinkedRole[RowsT]):
         `weight_version` has a run for each version that sampled some of their tokens.
         """
         raise NotImplementedError
+
+
+class LendingActorRole(TrainingActorRole[RowsT], PacedRole[RowsT]):
+    """Actor that generates too while its slots have nothing else to do, beside the pool that generates always.
+
+    Its calls run in the order in which they are made. So one that samples does so before what it is asked to learn
+    afterwards, with the weights that it has then: those that the other pool was given by `send_weights` before it.
+    """
+
+    @using("one_to_all")
+    def rest_rollouts(self) -> Any:
+        """Let generation's memory go. Rows under way rest, and go on with the weights that there are by then."""
+        raise NotImplementedError
+
+
+@roles.register("rollout")
+class RolloutRole(PacedRole[RowsT], LinkedRole[RowsT]):
+    """Generation with the actor's weights."""
 
     @using("one_to_all", needs=("version",))
     def receive_weights(self, offered: RowsT) -> Any:

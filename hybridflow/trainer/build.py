@@ -85,7 +85,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
             say(f"starting {role.name} on pool {role.pool}: {describe(role.layout)}")
         groups[role.name] = start_role(config, pools[role.pool], role)
     if placement.is_disaggregated:
-        actor: Any = DisaggregatedActor(groups["actor"], groups["rollout"])
+        actor: Any = DisaggregatedActor(groups["actor"], groups["rollout"], lends=placement.lends)
         groups["actor"] = actor
     if GRADER not in groups:
         groups[GRADER] = groups["reward"]

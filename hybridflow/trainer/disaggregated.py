@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch.joining import concat
 from hybridflow.controller import put
+from hybridflow.scheduling.lent_slots import spread
 
 
 class RowSource(Protocol):
@@ -28,12 +30,17 @@ class DisaggregatedActor:
     The calls of a weight sync return at once, like all others. Every call that samples makes them, for only the ranks
     know their versions; where these agree, nothing travels. A schedule that overlaps learning with generation makes
     them itself.
+
+    Args:
+        lends: the actor's slots generate too: each call that samples is spread over the replicas of both, and their
+            engines take the actor's own weights once they are called.
     """
 
-    def __init__(self, actor: Any, rollout: Any) -> None:
+    def __init__(self, actor: Any, rollout: Any, *, lends: bool = False) -> None:
         self._actor = actor
         self.rollout_group = rollout
         self.row_source: RowSource | None = None
+        self.lent_group = actor if lends else None
         self._syncs = True
         self._rank_ids = [put(Batch(rank_id=np.arange(group.layout.size))) for group in (actor, rollout)]
 
@@ -81,7 +88,8 @@ class DisaggregatedActor:
         if self.row_source is not None and (sampled := self.row_source.sampled(prompts, options)) is not None:
             return sampled
         self._sync_if_due()
-        rows: BatchRef = self.rollout_group.generate_sequences(prompts, **options)
+        parts = [group.generate_sequences(rows, **options) for group, rows in self._spread(prompts)]
+        rows: BatchRef = parts[0] if len(parts) == 1 else concat(parts)
         return rows
 
     def stream_sequences(self, prompts: BatchRef, **options: Any) -> Any:
@@ -90,4 +98,16 @@ class DisaggregatedActor:
             rows = np.arange(len(prompts))
             return iter([(rows, sampled.with_origin(rows))])
         self._sync_if_due()
-        return self.rollout_group.stream_sequences(prompts, **options)
+        sides = self._spread(prompts)
+        streams = [group.stream_sequences(rows, **options) for group, rows in sides]
+        return streams[0] if len(streams) == 1 else streams[0].beside(streams[1], len(sides[0][1]))
+
+    def _spread(self, prompts: BatchRef) -> list[tuple[Any, BatchRef]]:
+        """Return the groups that sample these rows, and which of them each does."""
+        if self.lent_group is None:
+            return [(self.rollout_group, prompts)]
+        numbered = self.rollout_group.number_streams(prompts)
+        sides = [self.rollout_group, self.lent_group]
+        own, lent = spread(len(numbered), [0, 0], [group.layout.replicas for group in sides])
+        parts = [numbered.slice(0, own), numbered.slice(own, own + lent)]
+        return [(group, rows) for group, rows in zip(sides, parts, strict=True) if len(rows)] or [(sides[0], prompts)]

@@ -45,6 +45,7 @@ def _bytes_of(config: Config, placed: Placement, role: RoleSpec) -> float:
         optimizer = getattr(own, "optimizer", None)
         updates = OF_UPDATES + (0 if width == 4 else 4) if optimizer is not None and role.updates else 0
         size += role.layout.data * weights * (width + updates)
-    if role.engines.generation and not (role.name == "actor" and placed.is_disaggregated):
+    generates_elsewhere = role.name == "actor" and placed.is_disaggregated and not placed.lends
+    if role.engines.generation and not generates_elsewhere:
         size += role.layout.replicas * (weights * width + config.rollout.kv_cache_gib * 2**30)
     return size

@@ -113,10 +113,10 @@ class RecoveryState:
 
 UNCHANGING = frozenset(
     {
-        "compare", "compute_cost_values", "compute_log_prob", "compute_ref_log_prob", "compute_ref_pair",
-        "compute_reward", "compute_values", "connect", "generate_sequences", "journal_rollouts", "log_rollouts",
-        "receive_weights", "report_version", "save_checkpoint", "save_model", "send_weights", "stream_sequences",
-        "sync_weights",
+        "advance_rollouts", "compare", "compute_cost_values", "compute_log_prob", "compute_ref_log_prob",
+        "compute_ref_pair", "compute_reward", "compute_values", "connect", "generate_sequences", "journal_rollouts",
+        "log_rollouts", "receive_weights", "report_version", "rest_rollouts", "save_checkpoint", "save_model",
+        "send_weights", "stream_sequences", "sync_weights",
     }
 )  # fmt: skip
 """Methods that leave a learner as it was. Any other, of a user's too, may have changed it."""

@@ -13,7 +13,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.pool_link import connect
 from hybridflow.resharding.pool_refit import PoolRefit, WeightSender
 from hybridflow.roles import SamplingChanges
-from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
+from hybridflow.roles.rollout import LendingActorRole, PacedRole, RolloutRole, TrainingActorRole
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.generation_worker import (
     GeneratingWorker,
@@ -28,15 +28,8 @@ from hybridflow.workers.rollout_loop import RolloutLoop
 from hybridflow.workers.worker import Context, workers
 
 
-@workers.register("training_actor")
-class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
-    """Actor without a generation engine of its own."""
-
-    def start_generation(self) -> None:
-        """Start none."""
-
-    def release_generation(self) -> None:
-        """Release nothing: generation has memory of its own."""
+class LinkedActorWorker(TrainingActorRole[Batch], ActorWorker):
+    """Actor that sends its weights to another pool."""
 
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         config = self.context.config
@@ -59,8 +52,76 @@ class TrainingActorWorker(TrainingActorRole[Batch], ActorWorker):
                     self.context.metrics.max("refit/training_bytes", self.engine.weight_bytes)
 
 
+@workers.register("training_actor")
+class TrainingActorWorker(LinkedActorWorker):
+    """Actor without a generation engine of its own."""
+
+    def start_generation(self) -> None:
+        """Start none."""
+
+    def release_generation(self) -> None:
+        """Release nothing: generation has memory of its own."""
+
+
+class PacedWorker(PacedRole[Batch], GeneratingWorker):
+    """Worker whose rows may be under way over many calls.
+
+    Attributes:
+        rollouts: these rows.
+    """
+
+    rollouts: RolloutLoop
+
+    def advance_rollouts(
+        self,
+        rows: Batch | None,
+        *,
+        engine_steps: int,
+        stop: Sequence[int] = (),
+        step: int = 0,
+        sampling: SamplingChanges | None = None,
+    ) -> Batch:
+        with self.context.timed("generate"):
+            self.rollouts.stop(stop)
+            if rows is not None:
+                self.rollouts.take_up(rows, step, {**(sampling or {})})
+            return self.rollouts.go_on(engine_steps)
+
+
+@workers.register("lending_actor")
+class LendingActorWorker(LendingActorRole[Batch], PacedWorker, LinkedActorWorker):
+    """Actor with a generation engine besides, which sleeps while it learns, as where there is no other pool.
+
+    Rows under way rest meanwhile: what they have by then is kept, and their keys and values are computed again.
+    """
+
+    def start_generation(self) -> None:
+        super().start_generation()
+        self.rollouts = RolloutLoop(self.generator, self.context, self.loop)
+
+    def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
+        super().connect(meeting, training, generation)
+        self.rollouts.close()  # whoever asked for those rows begins anew
+        self.generator.version = None  # after a failure the same version may be of other weights
+
+    def advance_rollouts(self, rows: Batch | None, **options: Any) -> Batch:
+        self.sync_weights()
+        return super().advance_rollouts(rows, **options)
+
+    def sync_weights(self) -> None:
+        with self.rollouts.renewing(self.version):
+            super().sync_weights()
+
+    def rest_rollouts(self) -> None:
+        self.release_generation()
+
+    def release_generation(self) -> None:
+        with self.rollouts.resting():
+            super().release_generation()
+
+
 @workers.register("rollout")
-class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
+class RolloutWorker(RolloutRole[Batch], PacedWorker):
     """Generation engine on one rank. Its memory is its own, so it never sleeps after its first weights."""
 
     refit: PoolRefit
@@ -89,21 +150,6 @@ class RolloutWorker(RolloutRole[Batch], GeneratingWorker):
         with self.context.timed("refit"), self.rollouts.renewing(version):
             if self.refit(self.generator, version):
                 report_taken(self.context.metrics, self.generator, self.refit)
-
-    def advance_rollouts(
-        self,
-        rows: Batch | None,
-        *,
-        engine_steps: int,
-        stop: Sequence[int] = (),
-        step: int = 0,
-        sampling: SamplingChanges | None = None,
-    ) -> Batch:
-        with self.context.timed("generate"):
-            self.rollouts.stop(stop)
-            if rows is not None:
-                self.rollouts.take_up(rows, step, {**(sampling or {})})
-            return self.rollouts.go_on(engine_steps)
 
     def finished(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:
         return self.sample(prompts, step, changes)

@@ -106,13 +106,30 @@ class RolloutLoop:
     def renewing(self, version: int) -> Iterator[None]:
         """Let the engine be given weights of this version in the block, which rows under way go on with."""
         before = self._generator.version
-        if self._session is None or before is None or before == version:
+        if self._session is None or before == version:
             yield
             return
-        for number, tokens in self._session.written().items():
-            self._rows[number].runs = self._rows[number].runs_with(before, tokens) if tokens else []
+        self._note_version()
         with self._session.renewing(keeps_cache=self._context.config.rollout.keep_kv_cache):
             yield
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let the engine fall asleep in the block, which rows under way go on after, once it has weights again."""
+        if self._session is None or self._generator.version is None:
+            yield
+            return
+        self._note_version()
+        with self._session.renewing(keeps_cache=False):
+            yield
+
+    def _note_version(self) -> None:
+        """Note which tokens of the rows under way the engine's weights have sampled, if it has not lost them since."""
+        version = self._generator.version
+        if self._session is None or version is None:
+            return
+        for number, tokens in self._session.written().items():
+            self._rows[number].runs = self._rows[number].runs_with(version, tokens) if tokens else []
 
     def close(self) -> None:
         """End all rows."""

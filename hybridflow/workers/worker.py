@@ -70,7 +70,7 @@ class Worker:
 # the actor's is imported.
 MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
 OUR_WORKERS = {
-    "actor": ("actor", "training_actor", "frozen_actor"),
+    "actor": ("actor", "training_actor", "lending_actor", "frozen_actor"),
     "rollout": ("rollout",),
     "critic": ("critic",),
     "cost_critic": ("cost_critic",),

@@ -128,3 +128,15 @@ def test_a_rank_is_given_the_streams_of_its_rows(stage: Stage, layout: Layout) -
         assert [at_once, pieces.get().dense("drawn_from").tolist()] == expected[-2:]
     stage.supervisor.finish_step()
     assert all_differ(*expected)
+
+
+@pytest.mark.ranks
+def test_rows_that_two_calls_sample_between_them_have_the_streams_of_one_call(stage: Stage) -> None:
+    scribe, rows = stage.start_role_once("scribe"), put(Batch(n=np.arange(5))).placed(np.arange(5)).repeat(2)
+    stage.supervisor.finish_step()
+    stage.supervisor.begin_step(0)
+    numbered = scribe.number_streams(rows)
+    parts = [scribe.draw(numbered.slice(0, 4)), scribe.draw(numbered.slice(4, 10))]
+    assert concat(parts).get().dense("drawn_from").tolist() == ids(rows, 0, 0)
+    assert scribe.draw(rows).get().dense("drawn_from").tolist() == ids(rows, 0, 1), "they were counted as one"
+    stage.supervisor.finish_step()

@@ -51,6 +51,13 @@ def test_every_row_comes_once_from_whom_the_protocol_collects(count: int, layout
     assert stage.supervisor.collect_metrics().get("rows/total", 0) == count
 
 
+def test_the_rows_of_two_calls_come_as_those_of_one(stage: Stage) -> None:
+    scribe, rows = stage.start_role_once("scribe"), put(rows_of(7))
+    first, second = (scribe.double_one_by_one(rows.slice(*part)) for part in ((0, 3), (3, 7)))
+    parts = [part for numbers, part in first.beside(second, 3) if len(numbers)]
+    assert concat(parts).get().dense("double").tolist() == [2 * row for row in range(7)]
+
+
 def test_who_stops_to_read_stops_nothing(stage: Stage) -> None:
     scribe = stage.start_role_once("scribe")
     stage.supervisor.collect_metrics()

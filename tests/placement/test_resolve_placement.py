@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ from hybridflow.roles import (
     Role,
     roles,
 )
-from hybridflow.roles.rollout import RolloutRole, TrainingActorRole
+from hybridflow.roles.rollout import LendingActorRole, RolloutRole, TrainingActorRole
 from hybridflow.trainer.build import with_absolute_paths
 
 PPO = ("actor", "critic", "reference", "reward")
@@ -79,6 +80,30 @@ def test_generation_on_a_pool_of_its_own_is_a_role() -> None:
     assert actor.engines == rollout.engines == Engines("megatron", "vllm")
     assert actor.layout == Layout(tensor=2) and rollout.layout == Layout()
     assert [role.name for role in placed.roles] == [*PPO, "rollout"]
+
+
+def test_an_actor_that_lends_its_slots_has_both_views_of_its_layout() -> None:
+    placed = place("placement=rollout_pool", "placement.lend_idle_slots=true")
+    assert placed.is_disaggregated and placed.lends
+    actor = placed.role("actor")
+    assert (actor.interface, actor.worker) == (LendingActorRole, "lending_actor")
+    assert actor.layout == Layout(tensor=2, generation=(1, 1)) and actor.layout.replicas == 2
+    assert not place("placement=rollout_pool").lends
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((), "placement.lend_idle_slots: true given, but generation has no pool of its own"),
+        (
+            ("placement=rollout_pool", "placement.pools.rollout=3", "rollout.parallel.tensor=3"),
+            "rollout.parallel.tensor: 3 does not divide actor.parallel.tensor = 2",
+        ),
+    ],
+)
+def test_slots_that_cannot_be_lent_are_told(overrides: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        place(*overrides, "placement.lend_idle_slots=true")
 
 
 def test_a_pool_that_the_actor_is_on_is_no_pool_of_generations_own() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.schedule import ks_distance, rows_of
 from benchmarks.schedule_prediction import prediction
@@ -58,6 +60,43 @@ def test_partial_rows_stand_still_while_weights_are_synced() -> None:
 def test_rows_beyond_the_slots_wait_in_the_queue() -> None:
     costs = Costs(slots=1, alone=1.0)
     assert SimulatedRun(policy_of("sync", 3), np.array([[10], [30], [20]]), costs).finish().seconds == 60
+
+
+def test_lent_slots_halve_what_sync_generates_in_and_rest_while_the_learner_works() -> None:
+    """Two prompts are generated side by side, as if they were alone; then they are learned from."""
+    costs = Costs(slots=1, token_s=1.0, learned_token_s=0.5, sync_s=1.0, lent_slots=1)
+    lengths = np.array([[10], [20], [20], [20]])
+    outcome = SimulatedRun(policy_of("sync", 2), lengths, costs).finish()
+    assert outcome.ended == [pytest.approx(1 + 20 + 15), pytest.approx(36 + 1 + 20 + 20)]
+    assert (outcome.busy, outcome.lent) == (pytest.approx(10 + 20), pytest.approx(20 + 20))
+
+
+def test_a_row_on_a_lent_slot_goes_on_when_the_learner_waits_again() -> None:
+    """Row 1 is on the lent slot: it rests while the learner is at row 0, and row 2 begins where row 0 was."""
+    costs = Costs(slots=1, token_s=1.0, learned_token_s=1.0, lent_slots=1)
+    outcome = SimulatedRun(policy_of("async", 1, max_staleness=1), np.array([[10], [15], [100]]), costs).finish()
+    # 10: row 0, learned from till 20; 25: the rest of row 1, learned from till 40; row 2 has generated since 20
+    assert outcome.trained == [(0, 0, 0), (1, 1, 1), (2, 2, 1)]
+    assert outcome.ended == [pytest.approx(20), pytest.approx(40), pytest.approx(120 + 100)]
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 999),
+    staleness=st.integers(0, 3),
+    slots=st.integers(1, 6),
+    lent=st.integers(1, 6),
+    learning=st.floats(0.0, 4.0),
+)
+def test_the_bound_holds_with_lent_slots_and_nothing_that_rests_on_them_is_lost(
+    seed: int, staleness: int, slots: int, lent: int, learning: float
+) -> None:
+    lengths = np.random.default_rng(seed).geometric(0.1, (24, 2))
+    policy = policy_of("async", 3, samples_per_prompt=2, max_staleness=staleness)
+    costs = Costs(slots, learned_token_s=learning, sync_s=1.0, lent_slots=lent)
+    outcome = SimulatedRun(policy, lengths, costs).finish()
+    assert outcome.keeps(policy, len(lengths))
+    assert outcome.tokens == pytest.approx(lengths.sum())
 
 
 class ShortestFirst(Sampler):

@@ -45,6 +45,31 @@ def test_rows_are_not_kept_where_a_schedule_samples_ahead() -> None:
     assert line.startswith("rollout.recovery: durable keeps rows of the very weights") and found["sync"] == []
 
 
+LENT = ("experiment=addition", "algorithm=grpo", "placement=rollout_pool", "placement.lend_idle_slots=true")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trainer.schedule=sync", ""),
+        ("trainer.schedule=one_step_off", "trainer.schedule=one_step_off begins rows that lent slots would have to"),
+        ("trainer.schedule=async", ""),
+        (("trainer.schedule=async", "trainer.partial=false"), "trainer.partial=false lets rows under way finish"),
+        (("trainer.schedule=async", "environment=guess"), "conversations (environment.name = guess) on lent slots"),
+        (("trainer.schedule=async", "rollout.keep_kv_cache=true"), "rows on lent slots keep no keys and values"),
+        ("trainer.schedule=stream", "trainer.schedule=stream begins rows that lent slots would have to"),
+        ("rollout.recovery=durable", "rollout.recovery=durable knows rows again by the layout that sampled them"),
+    ],
+)
+def test_what_lent_slots_cannot_do_is_told(override: str | tuple[str, ...], told: str) -> None:
+    overrides = [override] if isinstance(override, str) else [*override]
+    config = compose.compose("train", [*LENT, *overrides]).to_config()
+    found = list(flow_checks.problems(config, algorithms.get("grpo")))
+    assert [line.startswith(f"placement.lend_idle_slots: true given, but {told}") for line in found] == [True] * bool(
+        told
+    )
+
+
 def test_the_learner_has_a_model_that_learns() -> None:
     [line] = problems(learner="critic")
     assert "its learner 'critic', which is not among its roles (actor, reward)" in line

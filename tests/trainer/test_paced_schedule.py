@@ -20,6 +20,7 @@ from hybridflow.batch import Batch, BatchRef
 from hybridflow.batch.lineage import PLACE
 from hybridflow.config.schema import AlgorithmConfig
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.parallel.layout import Layout
 from hybridflow.preflight import load
 from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
 from hybridflow.trainer.progress import Progress
@@ -33,6 +34,7 @@ PROMPTS, SAMPLES = 3, 2
 class Call:
     """A call that its rank has yet to report on."""
 
+    under_way: dict[int, tuple[int, int, int]]
     missing: int = 1
     rows: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -40,9 +42,12 @@ class Call:
 class Generation:
     """Stands for the ranks that generate and for the supervisor: each call finishes some of the rows under way."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, lends: bool = False) -> None:
         self._random = Random(seed)
         self._under_way: dict[int, tuple[int, int, int]] = {}
+        self.lent_group = Lent(self) if lends else None
+        self.layout = Layout()
+        self.learns = False
         self._calls: list[Call] = []
         self._sampled = 0
         self.version = -1
@@ -51,30 +56,38 @@ class Generation:
         self.stopped: list[int] = []
         self.most = 0
 
-    def advance_rollouts(self, rows: BatchRef | None, *, stop: list[int], sampling: Any, **_: Any) -> BatchRef:
+    def advance_rollouts(self, rows: BatchRef | None, *, stop: list[int], **_: Any) -> BatchRef:
+        return self.advance(self._under_way, rows, stop)
+
+    def advance(self, under_way: dict[int, tuple[int, int, int]], rows: BatchRef | None, stop: list[int]) -> BatchRef:
         for number in stop:
-            self._under_way.pop(number, None)
+            under_way.pop(number, None)
         self.stopped += stop
         if rows is not None:
             given = rows.get()
             for number, prompt, stream in zip(
                 *(given.dense(name).tolist() for name in ("rollout_id", "prompt", "stream_id")), strict=True
             ):
-                assert number not in self._under_way
-                self._under_way[number] = (prompt, stream, self.version)
-        self.most = max(self.most, len(self._under_way))
-        call = Call()
+                assert number not in self.rows
+                under_way[number] = (prompt, stream, self.version)
+        self.most = max(self.most, len(self.rows))
+        call = Call(under_way)
         self._calls.append(call)
         return BatchRef.deferred(lambda: finished_rows(call))
 
     def report(self) -> None:
         """Let the oldest call finish some rows, of a few that are under way at least one."""
         call = next(call for call in self._calls if call.missing)
-        numbers = [number for number in self._under_way if self._random.random() < 0.3]
-        numbers = numbers or [*self._under_way][: self._random.randrange(2)]
-        call.rows = [(number, *self._under_way.pop(number)) for number in numbers]
+        numbers = [number for number in call.under_way if self._random.random() < 0.3]
+        numbers = numbers or [*call.under_way][: self._random.randrange(2)]
+        call.rows = [(number, *call.under_way.pop(number)) for number in numbers]
         call.missing = 0
         self.work()
+
+    @property
+    def rows(self) -> dict[int, tuple[int, int, int]]:
+        """All rows under way."""
+        return self._under_way | (self.lent_group.under_way if self.lent_group else {})
 
     # The actor of a run, as the schedule sees it
 
@@ -114,7 +127,29 @@ class Generation:
             if any(call.missing for call in self._calls):
                 self.report()
         self.trained += 1
+        self.learns = False
         return {}
+
+
+class Lent:
+    """Stands for the learner's own ranks: what is called on them while it learns would have to wait."""
+
+    layout = Layout(data=2)
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self.under_way: dict[int, tuple[int, int, int]] = {}
+        self.begun = 0
+        self.rests = True
+
+    def advance_rollouts(self, rows: BatchRef | None, *, stop: list[int], **_: Any) -> BatchRef:
+        assert not self._generation.learns
+        self.rests = False
+        self.begun += 0 if rows is None else len(rows)
+        return self._generation.advance(self.under_way, rows, stop)
+
+    def rest_rollouts(self) -> None:
+        self.rests = True
 
 
 def finished_rows(call: Call) -> BatchRef:
@@ -135,6 +170,9 @@ class Learner(Algorithm):
         return rows | self.actor.row_source.sampled(rows, {})  # type: ignore[attr-defined]
 
     def learn(self, rollout: BatchRef) -> BatchRef:
+        lent = self.actor.lent_group  # type: ignore[attr-defined]
+        assert lent is None or lent.rests, "the learner has its slots"
+        self.actor.learns = True  # type: ignore[attr-defined]
         rows = rollout.get()
         prompts = rows.dense("prompt").tolist()
         assert prompts == rows.dense("of").tolist(), "a prompt has its own rows"
@@ -194,9 +232,14 @@ POLICIES = {
 
 
 @settings(max_examples=20)
-@given(name=st.sampled_from(sorted(POLICIES)), seed=st.integers(0, 999), killed=st.lists(st.integers(1, 6), max_size=3))
+@given(
+    name=st.sampled_from(sorted(POLICIES)),
+    seed=st.integers(0, 999),
+    killed=st.lists(st.integers(1, 6), max_size=3),
+    lends=st.booleans(),
+)
 def test_prompts_are_learned_from_once_each_within_the_bound_also_where_it_is_killed(
-    name: str, seed: int, killed: list[int]
+    name: str, seed: int, killed: list[int], lends: bool
 ) -> None:
     policy = POLICIES[name]
     steps = 7
@@ -204,7 +247,7 @@ def test_prompts_are_learned_from_once_each_within_the_bound_also_where_it_is_ki
     learned: list[list[int]] = []
     streams: dict[tuple[int, int], int] = {}
     for number, until in enumerate([*sorted(killed), steps]):
-        generation = Generation(seed + number)
+        generation = Generation(seed + number, lends=lends and POLICIES[name].partial)
         generation.trained = progress.steps
         algorithm = learner(generation, policy)
         taken(algorithm, generation, policy, progress, steps, until)
@@ -305,6 +348,32 @@ def test_rows_under_way_finish_before_a_call_that_is_no_step_s() -> None:
     assert not generation._under_way
     draws.end_step(0)
     schedule.take_step(draws.context(1))
+
+
+@pytest.mark.parametrize("name", ["async, S = 0", "async, S = 2"])
+def test_lent_slots_take_prompts_while_the_learner_waits_and_rest_while_it_works(name: str) -> None:
+    policy = POLICIES[name]
+    generation = Generation(3, lends=True)
+    lent: Any = generation.lent_group
+    algorithm = learner(generation, policy)
+    taken(algorithm, generation, policy, Progress(), 6, 6)
+    share = lent.begun / (6 * PROMPTS * SAMPLES)
+    assert 0.2 < share < 0.8, "both pools began some; with the learner at rest, two in three replicas are lent"
+    assert lent.rests and not lent.under_way
+
+
+def test_lent_slots_finish_what_rests_on_them_before_a_call_that_is_no_step_s() -> None:
+    policy = POLICIES["async, S = 2"]
+    generation = Generation(3, lends=True)
+    algorithm = learner(generation, policy)
+    schedule = AsyncSchedule(algorithm, generation, policy)
+    draws = PromptDraws(drawn, Progress(), 4)
+    schedule.take_step(draws.context(0))
+    schedule.finish_step()
+    lent: Any = generation.lent_group
+    assert lent.under_way, "nothing rests: this shows nothing"
+    schedule.sampled(drawn(0), {})
+    assert not generation.rows and lent.rests
 
 
 @pytest.mark.parametrize("stopped", list(Stopped))

@@ -65,6 +65,8 @@ def test_what_would_fail_again_ends_it(kind: FailureKind) -> None:
 
 def test_what_changes_a_learner() -> None:
     assert not may_have_changed([("actor", "compute_log_prob"), ("reward", "compute_reward")], ["actor"])
+    lent = [("actor", "generate_sequences"), ("actor", "advance_rollouts"), ("actor", "rest_rollouts")]
+    assert not may_have_changed(lent, ["actor"])
     assert may_have_changed([("actor", "update_actor")], ["actor"])
     assert may_have_changed([("mine", "a_method_of_a_users")], ["mine"])
     assert not may_have_changed([("mine", "a_method_of_a_users")], ["actor"])

@@ -186,6 +186,30 @@ def test_calls_that_sample_sync_weights_unless_a_schedule_has(monkeypatch: pytes
     assert calls[2:] == ["report_version", "report_version", "send_weights", "receive_weights", "generate_sequences"]
 
 
+class Numbering(Side):
+    """One with two replicas, which gives the rows that it was called with."""
+
+    layout = Layout(data=2)
+
+    def number_streams(self, rows: BatchRef) -> BatchRef:
+        return rows
+
+    def generate_sequences(self, rows: BatchRef) -> BatchRef:
+        self._calls.append(f"sample {len(rows)}")
+        return rows
+
+
+def test_a_call_that_samples_is_spread_over_the_replicas_of_both_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(disaggregated, "put", lambda rows: rows)
+    actor = disaggregated.DisaggregatedActor(Numbering(calls), Numbering(calls), lends=True)
+    rows = BatchRef.from_local(Batch(n=np.arange(7)))
+    assert actor.generate_sequences(rows).get().dense("n").tolist() == [*range(7)]
+    assert calls[-2:] == ["sample 4", "sample 3"]
+    actor.generate_sequences(rows.slice(0, 1))
+    assert calls[-2:] == ["receive_weights", "sample 1"], "no call without rows"
+
+
 class Met(Side):
     """One whose calls can be waited for."""
 

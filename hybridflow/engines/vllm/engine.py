@@ -116,6 +116,8 @@ class VllmEngine(GenerationEngine):
         self._call("update_weights", update_info={"shards": shards, "readings": readings, "version": version})
         self._call("finish_weight_update")
         self.version = version
+        if self._holds:  # rows under way go on, also those that were before it slept
+            wake(self._llm, "kv_cache")
 
     @cached_property
     def weight_bytes(self) -> int:
@@ -126,7 +128,8 @@ class VllmEngine(GenerationEngine):
         return int(size)
 
     def sleep(self) -> None:
-        self._check_idle("sleep was asked for")
+        if not self._holds:
+            self._check_idle("sleep was asked for")
         if fall_asleep(self._llm):
             self.version = None
 

@@ -12,6 +12,7 @@ import numpy as np
 from hybridflow.algorithms.schedule import Reported, StepRecorder
 from hybridflow.batch import BatchRef
 from hybridflow.batch.joining import concat
+from hybridflow.scheduling.lent_slots import freest
 
 ENGINE_STEPS = 8  # of a call: few, as rows are begun and weights synced between two; many, as each costs a millisecond
 CALLS_AHEAD = 2  # so that the ranks have the next one when they are done with one
@@ -43,6 +44,67 @@ class Advance:
         return not any(record.missing for record in self.records)
 
 
+class GenerationPool:
+    """Calls on one group that generates: each begins the rows that wait for it, and lets all under way go on.
+
+    Args:
+        group: whose ranks have `advance_rollouts`.
+        ahead: how many calls of it are made before the first has been reported.
+
+    Attributes:
+        waiting: rows that its next calls begin.
+        under_way: numbers of the rows that it has and that are wanted.
+    """
+
+    def __init__(self, group: Any, steps: StepRecorder, ahead: int = CALLS_AHEAD) -> None:
+        self.group = group
+        self.waiting: deque[Ordered] = deque()
+        self.under_way: set[int] = set()
+        self.calls: deque[Advance] = deque()
+        self._ahead = ahead
+        self._steps = steps
+        self._stopped: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows the ranks have, also those that they have not been told to stop."""
+        return len(self.under_way) + len(self._stopped)
+
+    @property
+    def load(self) -> int:
+        """Return how many rows are its own and wanted, begun or not."""
+        return len(self.under_way) + sum(len(ordered.rows) for ordered in self.waiting)
+
+    def stop(self, numbers: Sequence[int]) -> None:
+        """End those of these rows that it has with the next call."""
+        own = [number for number in numbers if number in self.under_way]
+        self._stopped += own
+        self.under_way.difference_update(own)
+
+    def advance(self, *, begins: bool) -> None:
+        """Make the next calls, if there is anything for the ranks to do; `begins`: with the rows that wait."""
+        while len(self.calls) < self._ahead and (self.rows or (self.waiting and begins)):
+            self._call(begins=begins)
+
+    def _call(self, *, begins: bool) -> None:
+        """Make one call, with all rows to be begun that are sampled alike."""
+        alike: list[BatchRef] = []
+        options = self.waiting[0].options if self.waiting and begins else {}
+        while begins and self.waiting and self.waiting[0].options == options:
+            alike.append(self.waiting.popleft().rows)
+        rows = concat(alike) if alike else None
+        if rows is not None:
+            self.under_way.update(rows.driver_columns[NUMBER].tolist())
+        step = options.get("step", 0)
+        changes = {name: value for name, value in options.items() if name != "step"}
+        stopped, self._stopped = self._stopped, []
+        with self._steps.background() as records:
+            given = self.group.advance_rollouts(
+                rows, engine_steps=ENGINE_STEPS, stop=stopped, step=step, sampling=changes
+            )
+        self.calls.append(Advance(given, records))
+
+
 class LiveRollouts:
     """Rows under way on the ranks that generate.
 
@@ -51,31 +113,48 @@ class LiveRollouts:
 
     Args:
         group: of the role `rollout`.
+        lent: of the actor, if its slots are lent: prompts that are begun while they are go to the freer pool, and rows
+            on lent slots rest while the learner has these.
 
     Attributes:
         holds: no rows are begun; those under way go on.
     """
 
-    def __init__(self, group: Any, steps: StepRecorder) -> None:
-        self._group = group
+    def __init__(self, group: Any, steps: StepRecorder, lent: Any = None) -> None:
+        self._own = GenerationPool(group, steps)
+        # One call ahead, as a learner that is to work waits for those that were made.
+        self._lent = None if lent is None else GenerationPool(lent, steps, ahead=1)
+        self._pools = [pool for pool in (self._own, self._lent) if pool is not None]
         self._steps = steps
         self._ordered: deque[Ordered] = deque()
-        self._stopped: list[int] = []
-        self._calls: deque[Advance] = deque()
-        self._under_way: set[int] = set()
         self._finished: dict[int, tuple[BatchRef, int]] = {}
         self._next = 0
+        self._is_lent = False
         self.holds = False
 
     @property
     def under_way(self) -> int:
         """Return how many rows the ranks have, also those that they have not been told to stop."""
-        return len(self._under_way) + len(self._stopped)
+        return sum(pool.rows for pool in self._pools)
 
     @property
     def calls(self) -> int:
         """Return how many calls have not been taken in."""
-        return len(self._calls)
+        return sum(len(pool.calls) for pool in self._pools)
+
+    def lend(self) -> None:
+        """Let the lent slots generate from now on, if there are any: the learner waits."""
+        self._is_lent = self._lent is not None  # it may have been before
+
+    def give_back(self) -> None:
+        """Let the learner have its slots: rows on them rest, at the end of the call that they are in."""
+        if self._lent is None or not self._is_lent:
+            return
+        self._is_lent = False
+        self._ordered.extend(self._lent.waiting)
+        self._lent.waiting.clear()
+        with self._steps.background():
+            self._lent.group.rest_rollouts()
 
     def order(self, rows: BatchRef, options: Mapping[str, Any]) -> range:
         """Begin rows, which have their `stream_id`, with the next call; return their numbers."""
@@ -86,26 +165,38 @@ class LiveRollouts:
 
     def stop(self, numbers: Sequence[int]) -> None:
         """End rows that are under way with the next call. What they gave is not asked for."""
-        self._stopped += numbers
-        self._under_way.difference_update(numbers)
+        for pool in self._pools:
+            pool.stop(numbers)
         self.forget(numbers)
 
     def receive(self) -> list[int]:
         """Take in the calls that have been reported; return the numbers of the rows that finished."""
         finished = []
-        while self._calls and self._calls[0].reported:
-            rows = self._calls.popleft().rows
-            for place, number in enumerate(rows.numbers(NUMBER).tolist() if len(rows) else ()):
-                if number in self._under_way:
-                    self._under_way.remove(number)
-                    self._finished[number] = rows, place
-                    finished.append(number)
+        for pool in self._pools:
+            while pool.calls and pool.calls[0].reported:
+                rows = pool.calls.popleft().rows
+                for place, number in enumerate(rows.numbers(NUMBER).tolist() if len(rows) else ()):
+                    if number in pool.under_way:
+                        pool.under_way.remove(number)
+                        self._finished[number] = rows, place
+                        finished.append(number)
         return finished
 
     def advance(self) -> None:
         """Make the next calls, if there is anything for the ranks to do."""
-        while len(self._calls) < CALLS_AHEAD and (self.under_way or (self._ordered and not self.holds)):
-            self._call()
+        pools = self._pools if self._is_lent else [self._own]
+        while self._ordered:
+            ordered = self._ordered.popleft()
+            self._freest(pools, len(ordered.rows)).waiting.append(ordered)
+        for pool in pools:
+            pool.advance(begins=not self.holds)
+
+    @staticmethod
+    def _freest(pools: Sequence[GenerationPool], rows: int) -> GenerationPool:
+        """Return the pool to begin rows on: together, for copies of a prompt share what is computed of it."""
+        if len(pools) == 1:
+            return pools[0]
+        return pools[freest(rows, [pool.load for pool in pools], [pool.group.layout.replicas for pool in pools])]
 
     def has(self, number: int) -> bool:
         """Tell whether a row has finished."""
@@ -123,22 +214,3 @@ class LiveRollouts:
         """Let go of finished rows."""
         for number in numbers:
             self._finished.pop(number, None)
-
-    def _call(self) -> None:
-        """Make one call, with all rows to be begun that are sampled alike."""
-        alike: list[BatchRef] = []
-        begins = bool(self._ordered) and not self.holds
-        options = self._ordered[0].options if begins else {}
-        while begins and self._ordered and self._ordered[0].options == options:
-            alike.append(self._ordered.popleft().rows)
-        rows = concat(alike) if alike else None
-        if rows is not None:
-            self._under_way.update(rows.driver_columns[NUMBER].tolist())
-        step = options.get("step", 0)
-        changes = {name: value for name, value in options.items() if name != "step"}
-        stopped, self._stopped = self._stopped, []
-        with self._steps.background() as records:
-            given = self._group.advance_rollouts(
-                rows, engine_steps=ENGINE_STEPS, stop=stopped, step=step, sampling=changes
-            )
-        self._calls.append(Advance(given, records))

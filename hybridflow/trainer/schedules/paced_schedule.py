@@ -60,7 +60,7 @@ class PacedSchedule(Schedule):
         self._bound = VersionBound(algorithm, self._policy.max_staleness)
         actor: Any = algorithm.actor
         self._actor = actor
-        self._rollouts = LiveRollouts(self._actor.rollout_group, steps)
+        self._rollouts = LiveRollouts(self._actor.rollout_group, steps, self._actor.lent_group)
         self._scheduler: Scheduler | None = None
         self._restored: Mapping[str, Any] = {}
         self._context = StepContext()
@@ -94,6 +94,8 @@ class PacedSchedule(Schedule):
             self._begin(context)
         else:
             self._tell(Learned())  # of the step before; what follows, such as a sync, is counted as this one's
+        if self._taken is None:
+            self._rollouts.lend()
         self._rollouts.advance()
 
     def _next_taken(self) -> Take:
@@ -154,9 +156,11 @@ class PacedSchedule(Schedule):
     def rest(self) -> None:
         """Let the rows under way finish, and begin no others until the next step."""
         self._rollouts.holds = True
+        self._rollouts.lend()
         self._rollouts.advance()
         while self._rollouts.under_way:
             self.steps.wait_background()
+        self._rollouts.give_back()
 
     def _begin(self, context: StepContext) -> None:
         """Take up the run where it is: at its start, or after a resume or a failure."""
@@ -199,6 +203,7 @@ class PacedSchedule(Schedule):
                     self._tell(WeightsPublished(version))
                 case Take():
                     self._taken = decision
+                    self._rollouts.give_back()
                 case Admit():
                     self._generate(decision)
                 case Stop(prompts):
@@ -285,3 +290,4 @@ class AsyncSchedule(PacedSchedule):
     """Begins prompts as the bound on staleness has room, while the learner is at others."""
 
     policy_name = "async"
+    lends = True

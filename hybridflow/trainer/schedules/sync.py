@@ -15,6 +15,8 @@ class SyncSchedule(Schedule):
     Nothing is sampled from older weights unless the algorithm itself takes several optimizer steps on its rows.
     """
 
+    lends = True
+
     def take_step(self, context: StepContext) -> BatchRef:
         self.steps.begin_step(context.step_index)
         self.algorithm.begin_step(context)

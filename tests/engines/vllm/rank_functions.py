@@ -164,6 +164,10 @@ def renewed(
     loop.take_up(rows, 0, {"max_response_tokens": 12})
     found = [loop.go_on(before)]
     if learned is not None:
+        if not keeps_cache:
+            with loop.resting():  # as on a lent slot
+                made.vllm.sleep()
+                made.vllm.version = None  # as on a GPU, whose engine has lost its weights then
         learn(folder, learned)
     with loop.renewing(version):
         made.refit(made.vllm, version)
