@@ -42,7 +42,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         for registry in (algorithms, roles):
-            patch.setattr(registry, "_components", dict(registry._components))
+            ours = {name: registry.get(name) for name in registry}  # imported before, for they register once
+            patch.setattr(registry, "_components", ours)
         patch.setattr(sections, "_added", dict(sections._added))
         yield SimpleNamespace(**{name: import_module(f"my_pkg.{name}") for name in ("tree", "checking")})
 
