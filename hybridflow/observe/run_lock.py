@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, HybridFlowError
 
 LOCK = ".lock"
 PRIVATE = 0o700  # of a run folder when it is made: prompts, answers and settings are nobody else's affair
@@ -26,6 +26,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of fi
 
 Identity = tuple[int, int]
 _held: dict[Identity, int] = {}  # the locks of this process: device and inode of the file, and its descriptor
+_folders: dict[Path, Identity] = {}  # that they lock
 
 
 @contextmanager
@@ -49,15 +50,41 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     _held[me] = descriptor
+    _folders[folder] = _identity(folder.stat())
     try:
         _write_holder(descriptor, folder)
         yield
     finally:
         if _held.pop(me, None) is not None:  # and not in a forked child, which has let go of it
+            ours = _is_ours(folder)
+            del _folders[folder]
             with suppress(OSError):  # the folder may be gone, or have become read-only
-                (folder / LOCK).unlink()
+                if ours:
+                    (folder / LOCK).unlink()
             os.close(descriptor)
             _remove_empty(made)
+
+
+def check(folder: Path) -> None:
+    """Raise HybridFlowError if a folder is gone, or another one has the place of what was `locked` by this path.
+
+    What is written into another one is half a run, which nobody has locked.
+    """
+    if not _is_ours(folder):
+        there = "another is in its place" if folder.exists() else "it is not there any more"
+        raise HybridFlowError(
+            f"{folder}: somebody moved or removed this run folder while the run wrote into it ({there}). Put it back "
+            "and give the same command again, which goes on from its newest checkpoint"
+        )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether a folder is the one that was locked by this path; also of one that never was."""
+    try:
+        here = _identity(folder.stat())
+    except OSError:
+        return False
+    return _folders.get(folder, here) == here
 
 
 def _remove_empty(folders: list[Path]) -> None:

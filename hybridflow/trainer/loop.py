@@ -13,6 +13,7 @@ from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config, FullDisk, TrainerConfig
 from hybridflow.controller.object_store import StoreWatch
 from hybridflow.errors import HybridFlowError
+from hybridflow.observe import run_lock
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.metrics import TIMES
@@ -116,6 +117,7 @@ def _take_steps(
             rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs.folder)
             draws.end_step(progress.steps)
             progress.schedule = schedule.state()
+            run_lock.check(outputs.folder.path)
             outputs.clock.enter(Spent.other)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             _take_in(config, running.algorithm, metrics, progress)

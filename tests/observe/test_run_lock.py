@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import run_lock
 from hybridflow.observe.run_lock import LOCK, locked
 
@@ -56,7 +56,7 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
 RACE = """
 import sys, time
 from pathlib import Path
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe.run_lock import locked
 inside, refused, end = 0, 0, time.time() + 3
 while time.time() < end:
@@ -193,3 +193,18 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wanted = r"in use by process 1 on elsewhere.*If that run is no longer there, remove .*\.lock"
     with pytest.raises(ConfigError, match=wanted), locked(tmp_path):
         pass
+
+
+def test_a_folder_that_was_moved_is_noticed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    with locked(mine):
+        run_lock.check(mine)
+        mine.rename(tmp_path / "away")
+        with pytest.raises(HybridFlowError, match=r"mine: somebody moved .*\(it is not there any more\)"):
+            run_lock.check(mine)
+        mine.mkdir()
+        (mine / LOCK).touch()  # as of another command that came meanwhile
+        with pytest.raises(HybridFlowError, match="another is in its place"):
+            run_lock.check(mine)
+    assert (mine / LOCK).exists()
+    (tmp_path / "away" / LOCK).unlink()
