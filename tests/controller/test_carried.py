@@ -29,7 +29,9 @@ started.shutdown()
 """
 
 
-def test_a_package_and_a_single_file_travel(tmp_path: Path) -> None:
+def test_a_package_and_a_single_file_travel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A forked rank would not search the folders that Ray starts a process with.
+    monkeypatch.delenv("RAY_RUNTIME_ENV_HOOK", raising=False)
     own = tmp_path / "own"
     (own / "my_package").mkdir(parents=True)
     (own / "my_package" / "__init__.py").touch()
