@@ -111,6 +111,8 @@ def _take_steps(
     if not progress.accuracy:
         _validate(config, running, sets, outputs, progress)
         _stop_if_asked(config, running, outputs, progress)
+    elif _validates(settings, progress) and progress.steps not in progress.accuracy:
+        recovery.mark(validates=True)  # a signal had the step saved before its validation
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
             outputs.clock.enter(Spent.steps)
@@ -150,7 +152,8 @@ def end_step(
 ) -> None:
     """Do what comes after a step: a validation and a save where they are due, and an end where a signal asks for it."""
     settings = config.trainer
-    if progress.steps == settings.steps or _due(settings.validate_every, progress.steps):
+    _stop_if_asked(config, running, outputs, progress)  # a validation may take longer than a signal leaves
+    if _validates(settings, progress):
         _validate(config, running, sets, outputs, progress)
     saved = _saves(settings, progress) and _save(config, running, outputs, progress)
     recovery.mark()
@@ -163,6 +166,11 @@ def _due(every: int, steps: int) -> bool:
     return every > 0 and steps % every == 0
 
 
+def _validates(settings: TrainerConfig, progress: Progress) -> bool:
+    """Tell whether a validation follows a step: every so often, and after the last one."""
+    return progress.steps == settings.steps or _due(settings.validate_every, progress.steps)
+
+
 def _saves(settings: TrainerConfig, progress: Progress) -> bool:
     """Tell whether a step is saved: the best so far; every so often, and then at the end too."""
     ended = progress.ended(settings.steps, settings.stop_at_accuracy)
@@ -172,6 +180,10 @@ def _saves(settings: TrainerConfig, progress: Progress) -> bool:
 
 def _save(config: Config, running: Running, outputs: Outputs, progress: Progress) -> bool:
     """Save; tell whether that was done. Raises DiskError if there is no room, unless the run is to go on without."""
+    store = Checkpoints(outputs.folder.checkpoints)
+    if progress.steps in store.steps():  # a signal came before its validation, which says whether it is the best
+        store.keep(config.trainer.keep_last, progress.best_steps)
+        return True
     outputs.clock.enter(Spent.saves)
     begin = perf_counter()
     try:
@@ -180,7 +192,7 @@ def _save(config: Config, running: Running, outputs: Outputs, progress: Progress
         if config.trainer.full_disk is FullDisk.stop:
             raise
         outputs.clock.enter(Spent.other)
-        if progress.steps not in Checkpoints(outputs.folder.checkpoints).steps():
+        if progress.steps not in store.steps():
             outputs.say(f"warning: step {progress.steps} is not saved: {error}")
             outputs.folder.event("unsaved", step=progress.steps, error=str(error))
             return False

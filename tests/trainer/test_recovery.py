@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.algorithms import algorithms
 from hybridflow.controller.health import Health
 from hybridflow.observe.run_folder import RunFolder
@@ -268,6 +268,49 @@ def test_a_rank_that_is_lost_once_a_step_is_saved_does_not_make_it_save_again(
     run.recovery.go_on(end_steps)
     assert store.steps() == [2] and cleared == [2] and run.progress.steps == 2
     assert run.restarts() == {"train": 0, "rollout": 1} and run.journaled == [1], "rows that are left there are known"
+
+
+def test_a_signal_has_a_step_saved_before_its_validation_which_the_next_run_makes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A validation may take longer than the signal leaves; the step that it follows is whole."""
+    store = Checkpoints(run.folder.checkpoints)
+    made: list[str] = []
+
+    def save(*_: Any) -> None:
+        made.append("save")
+        store.begin(2)
+        store.commit(2, {})
+
+    def validate(*_: Any) -> None:
+        made.append("validation")
+        run.progress.accuracy[2] = 0.5
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(loop, "_validate", validate)
+    for name in ("Prompts", "MemoryWatch", "StoreWatch"):
+        monkeypatch.setattr(loop, name, lambda *_: SimpleNamespace(shares=list, rows_per_step=1, size=1))
+    monkeypatch.setattr(loop, "split_of", lambda _: "train")
+    monkeypatch.setattr(run.algorithm, "learner", "actor", raising=False)
+    running = run.recovery._running
+    running.groups["actor"].save_model = lambda _: SimpleNamespace(get=lambda: made.append("model"))
+    config = preflight.load("train", (*SETTINGS, "trainer.save_every=1", "trainer.steps=2"))
+    nothing: Any = None
+    outputs = Outputs(run.folder, nothing, run.said.append, run.clock)
+    run.progress.accuracy[0] = 0.25
+    run.take_steps()
+    with monkeypatch.context() as signal, pytest.raises(KeyboardInterrupt):
+        signal.setattr(interrupt, "asked", lambda: True)
+        signal.setattr(interrupt, "stop", raise_interrupt)
+        loop.end_step(config, running, [], outputs, run.progress, run.recovery)
+    assert made == ["save"]
+    run.recovery.mark()  # as of a run that begins
+    loop.train(config, running, nothing, outputs, run.progress, run.recovery)
+    assert made == ["save", "validation", "model"]
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_the_seconds_of_a_run_have_its_recoveries_in_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
