@@ -1,4 +1,4 @@
-"""A plugin: the guessing game whose answers are late, each by another time."""
+"""A plugin: the guessing game whose answers are late in some conversations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ NAME = "late_guess"
 
 @environments.register(NAME)
 class LateGuess(Guess):
-    """Answers within `within_s`, one conversation sooner than another."""
+    """Answers at once in most conversations, and late in one of four."""
 
-    def __init__(self, higher: str = "+", lower: str = "=", no_number: str = "+=", within_s: float = 2.0) -> None:
+    def __init__(self, higher: str = "+", lower: str = "=", no_number: str = "+=", late_s: float = 1.0) -> None:
         super().__init__(higher, lower, no_number)
-        self._within_s = within_s
+        self._late_s = late_s
 
     async def reset(self, question: Question) -> None:
         await super().reset(question)
-        self._late_by = question.seed % 100 / 100 * self._within_s
+        self._late_by = 0.0 if question.seed % 4 else self._late_s
 
     async def step(self, action: Action) -> Observation:
         await asyncio.sleep(self._late_by)

@@ -104,15 +104,16 @@ def test_async_killed_and_resumed_and_its_ranks_lost_loses_no_conversation_and_d
     place: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forks: dict[str, str]
 ) -> None:
     """The driver is killed in a step; then a rank that generates is, and one that learns."""
+    slower = ("+environment.options.late_s=4", "trainer.validate_every=0")  # a validation waits for what is under way
     sync = launch("train", "six_talks", *LATE, "trainer.schedule=sync", "trainer.max_staleness=null")
-    process, mark = start_marked(["train", *SMALL, "run.name=late", *LATE, FAILING], place, **forks)
+    process, mark = start_marked(["train", *SMALL, "run.name=late", *LATE, *slower, FAILING], place, **forks)
     wait_until(process, (place / "runs/late/checkpoints/step-000002").exists)
     process.kill()
     process.communicate(timeout=60)
     gone_within(mark, 30.0)
     monkeypatch.setenv(FAULT, "rollout.advance_rollouts:30:0:SIGKILL,actor.update_actor:3:0:SIGKILL")
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
-    resumed = launch("train", "late", *LATE, FAILING)
+    resumed = launch("train", "late", *LATE, *slower, FAILING)
     assert "resuming from step " in resumed.output
     assert_paced(resumed, sync, 2)
     assert len(resumed.events("recovery")) == 2

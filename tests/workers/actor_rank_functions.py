@@ -234,9 +234,18 @@ def converse(
 
 
 def converse_over_calls(
-    folder: Path, layout: Layout, parts: list[Batch], environment: dict[str, Any], **sampling: Any
+    folder: Path,
+    layout: Layout,
+    parts: list[Batch],
+    environment: dict[str, Any],
+    *,
+    renews: bool = False,
+    **sampling: Any,
 ) -> tuple[Batch, int]:
-    """All rows in order, of which each part begins some calls after the one before; and how many calls found none."""
+    """All rows in order, of which each part begins some calls after the one before; and how many calls found none.
+
+    `renews`: between any two calls the engine is given the same weights, as those of another version.
+    """
     calls = []
     with conversing(folder, layout, environment) as worker:
         worker.sync_weights()
@@ -246,6 +255,10 @@ def converse_over_calls(
             rollouts.take_up(part | Batch(rollout_id=first + np.arange(len(part))), 0, sampling)
             calls += [rollouts.go_on(3) for _ in range(2)]
         while sum(map(len, calls)) < sum(map(len, parts)):
+            if renews:
+                worker.version += 1
+                with rollouts.renewing(worker.version):
+                    worker.refit(worker.generator, worker.version)
             calls.append(rollouts.go_on(8))
         worker.generator.sleep()
     whole = concat([call for call in calls if len(call)])

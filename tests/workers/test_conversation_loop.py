@@ -12,6 +12,7 @@ import pytest
 
 from hybridflow.batch import Batch
 from hybridflow.batch.loss_mask import LearnedTokens
+from hybridflow.batch.weight_versions import NO_VERSION
 from hybridflow.parallel.layout import Layout
 from hybridflow.tasks.tokenizer import char_tokenizer, load_decoder
 from tests.conftest import GetModel
@@ -132,12 +133,19 @@ def test_over_many_calls_it_is_what_it_is_in_one(folder: Path, ranks1: Ranks) ->
     for column in ("response_ids", "rollout_log_probs", "loss_mask", "turn_rewards", "weight_version"):
         assert same(found.ragged(column).values, one.ragged(column).values)
     assert without >= 4, "the slow one answers after ten times as long as a call waits"
-    [(found, _)] = ranks1.run(
-        rank_functions.converse_over_calls,
-        folder,
-        Layout(),
-        [rows.select(np.arange(3)), rows.select(np.arange(3, 8))],
-        TALKS,
-        **ENDS,
-    )
+
+
+def test_turns_go_on_with_other_weights_also_while_all_wait_for_their_environments(folder: Path, ranks1: Ranks) -> None:
+    """Tokens are the same, as the weights are; each is of the version that sampled it."""
+    rows = talking("", "slow", *[""] * 6)
+    [(_, one, _)] = ranks1.run(rank_functions.converse, folder, Layout(), rows, TALKS, **ENDS)
+    parts = [rows.select(np.arange(3)), rows.select(np.arange(3, 8))]
+    over_calls = (folder, Layout(), parts, TALKS)
+    [(found, _)] = ranks1.run(rank_functions.converse_over_calls, *over_calls, renews=True, **ENDS)
     assert_alike(found, one)
+    for runs, mask in zip(found.ragged("weight_version"), found.ragged("loss_mask"), strict=True):
+        versions = np.repeat(*runs.reshape(-1, 2).T)
+        assert ((versions == NO_VERSION) == (mask == 0)).all()
+        assert (np.diff(versions[mask != 0]) >= 0).all()
+    slow = found.ragged("weight_version")[1].reshape(-1, 2)[:, 0]
+    assert len({*slow.tolist()}) > 2, "its turns are of several versions"
