@@ -33,6 +33,7 @@ def _copy(folder: Path) -> None:
         return
     for file in Path(node.get_logs_dir_path()).glob("worker-*"):
         if file.suffix in (".out", ".err") and file.stat().st_size:
-            folder.mkdir(parents=True, exist_ok=True)
+            for made in (folder.parent, folder):  # and not the run's, which somebody may have moved
+                made.mkdir(exist_ok=True)
             text = file.read_bytes()[-LONGEST:].decode(errors="replace")
             (folder / file.name).write_text(redacted(text), encoding="utf-8")
