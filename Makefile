@@ -93,7 +93,7 @@ audit: setup ## known vulnerabilities of what the lock files pin: asks PyPI (AUD
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (under two minutes)
 	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
 
-test: lint ## before a commit: lint and all tests but the slow ones (about ten minutes)
+test: lint ## before a commit: lint and all tests but the slow ones (about nine minutes)
 	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
 
 test-all: lint ## lint and every test, also whole matrices of models and layouts, with more examples

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import threading
 import time
 from typing import Any
 
@@ -34,8 +33,6 @@ class Does(Environment):
                 os._exit(3)
             case "forks":
                 os.fork()
-            case "exits later":
-                threading.Timer(0.02, os._exit, [3]).start()
             case "crashes":
                 ctypes.string_at(0)
             case "waits":

@@ -103,7 +103,7 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     "child",
     [
         "import subprocess; p = subprocess.Popen(['sleep', '60'])",
-        "import os; pid = os.fork()\n    if pid == 0: time.sleep(60)",
+        "r, w = os.pipe(); pid = os.fork()\n    if not pid: os.write(w, b'.'), time.sleep(60)\n    os.read(r, 1)",
     ],
 )
 def test_what_it_started_holds_nothing(tmp_path: Path, child: str) -> None:

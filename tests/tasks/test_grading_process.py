@@ -173,10 +173,12 @@ def test_no_row_is_blamed_for_a_death_between_two_calls(process: GradingProcess)
 
 
 RANK = """
+import signal
 import sys
 from tests.tasks.test_grading_process import build_process, pid_of
 from hybridflow.tasks import GradedRow
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs are started without
 process = build_process("starts_another", "does")
 process.grade(0, [GradedRow("in a session of its own", sys.argv[1])])
 print(pid_of(process), flush=True)
