@@ -69,16 +69,16 @@ def cut_runs(runs: np.ndarray, start: int, stop: int) -> np.ndarray:
 def row_lags(runs: Ragged, version: int) -> np.ndarray:
     """Return [R] float64: how many versions weights are ahead of those that sampled a row, the mean over these tokens.
 
-    Of a row without tokens it is the mean over its runs.
+    Of a row without tokens it is the mean over its runs, and 0 of one that no weights sampled.
     """
     versions, tokens = _pairs(runs).T
     rows = _rows(runs)
     tokens = np.where(versions == NO_VERSION, 0, tokens)
     total = np.bincount(rows, weights=tokens, minlength=len(runs))
-    weights = np.where(total[rows] > 0, tokens, 1.0)
+    weights = np.where(total[rows] > 0, tokens, versions != NO_VERSION)
     behind = np.bincount(rows, weights=(version - versions) * weights, minlength=len(runs))
     counted = np.bincount(rows, weights=weights, minlength=len(runs))
-    lags: np.ndarray = behind / counted
+    lags: np.ndarray = behind / np.where(counted > 0, counted, 1.0)
     return lags
 
 

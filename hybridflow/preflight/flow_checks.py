@@ -75,10 +75,11 @@ def _pacing(config: Config) -> Iterator[str]:
     paced = schedules.get(name).paced
     partial = SCHEDULES.get(name, {}).get("partial", False) if trainer.partial is None else trainer.partial
     if config.rollout.keep_kv_cache and not (paced and partial):
-        finish_first = ", trainer.partial=false" if trainer.partial is False else ""
+        finish_first = paced and trainer.partial is False
+        which = ", trainer.partial=false; set that to true" if finish_first else "; take async"
         yield (
             "rollout.keep_kv_cache: true given, and no rows go on with new weights with "
-            f"trainer.schedule={name}{finish_first}; leave it out, or take async"
+            f"trainer.schedule={name}{which}, or leave it out"
         )
     if not paced:
         for key, value in schedule_settings.changes(trainer).items():
@@ -115,8 +116,7 @@ def _lending(config: Config) -> Iterator[str]:
             f"{key} trainer.schedule={name} begins rows that lent slots would have to finish while the actor learns on "
             f"them; take {lending}, or leave it out"
         )
-    partial = SCHEDULES.get(name, {}).get("partial") if config.trainer.partial is None else config.trainer.partial
-    if name in SCHEDULES and partial is False:
+    if name in schedules and schedules.get(name).paced and config.trainer.partial is False:
         yield (
             f"{key} trainer.partial=false lets rows under way finish before there are new weights, and those on lent "
             "slots rest while the actor learns; set it to true, or leave lending out"

@@ -14,8 +14,10 @@ from hybridflow.config import recipes, validation_sets
 from hybridflow.config.model_roles import has_model, section, with_models
 from hybridflow.config.provenance import Origins
 from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig, TaskConfig
+from hybridflow.dispatch import declarations
 from hybridflow.engines.base import generation_engines, training_engines
 from hybridflow.models import ModelShape
+from hybridflow.placement import started_roles
 from hybridflow.preflight import (
     combination_checks,
     component_checks,
@@ -26,8 +28,13 @@ from hybridflow.preflight import (
     unused_settings,
 )
 from hybridflow.preflight.model_checks import Facts
+from hybridflow.roles import ActorRole
+from hybridflow.roles import roles as registered_roles
+from hybridflow.roles.rollout import LendingActorRole, TrainingActorRole
 
 MEASURED = re.compile(r"(accuracy|mean_grade)(_se)?|failed_grades|(pass|maj)@\d+|loss|sign_accuracy")  # by a validation
+OUR_ACTORS = {"training_actor": TrainingActorRole, "lending_actor": LendingActorRole, "frozen_actor": ActorRole}
+"""The roles of our workers that settings may name instead of `actor`; to know them, none is imported."""
 
 
 def problems(
@@ -55,7 +62,8 @@ def problems(
         return [*unknown, *lines, *combination_checks.problems(config)]
     flow = algorithms.get(name)
     roles = flow.roles_of(config.algorithm)
-    lines += [*_graders(config, roles), *_workers(config, roles), *_engines(config, roles)]
+    lines += [*_graders(config, roles), *_workers(config, roles), *_linked_actor(config, roles)]
+    lines += _engines(config, roles)
     lines += flow_checks.problems(config, flow)
     facts = Facts(roles, models, own_roles(config, roles), tokenizers, unused_settings.idle(config, flow), gpus)
     return [*lines, *combination_checks.problems(config, facts)]
@@ -167,6 +175,29 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
         what = f"it works for the role {role_of[name]}" if name in role_of else "no worker is named so"
         hint = f"; did you mean {near[0]}? " if near else ". "
         yield f"{role}.worker: {name!r} given, but {what}{hint}There is {_list(can)}"
+
+
+def _linked_actor(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
+    """Yield an actor's worker that cannot give weights to generation's own pool, or cannot lend it slots."""
+    from hybridflow.workers import Worker, workers
+
+    name = config.actor.worker
+    if name == "actor" or "rollout" not in started_roles(config, roles):
+        return  # of `actor` the placement makes the one that can
+    lends = config.placement.lend_idle_slots
+    role = registered_roles.registered.get(name)  # one of the user's that is a worker too
+    own = role if role is not None and issubclass(role, Worker) else workers.registered.get(name)
+    worker: type | None = OUR_ACTORS.get(name, own)
+    needed = LendingActorRole if lends else TrainingActorRole
+    if worker is None or not (lacking := [one for one in declarations(needed) if one not in declarations(worker)]):
+        return
+    base = "LendingActorWorker" if lends else "TrainingActorWorker"
+    what_to_do = "leave it out" if name in OUR_ACTORS else f"derive it from {base} of hybridflow.workers.rollout"
+    yield (
+        f"actor.worker: {name!r} given, but generation has a pool of its own (placement.roles.rollout)"
+        f"{', to which slots are lent (placement.lend_idle_slots)' if lends else ''}, and it has no "
+        f"{', '.join(sorted(lacking))}; {what_to_do}"
+    )
 
 
 def _engines(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

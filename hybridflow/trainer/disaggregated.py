@@ -110,4 +110,4 @@ class DisaggregatedActor:
         sides = [self.rollout_group, self.lent_group]
         own, lent = spread(len(numbered), [0, 0], [group.layout.replicas for group in sides])
         parts = [numbered.slice(0, own), numbered.slice(own, own + lent)]
-        return [(group, rows) for group, rows in zip(sides, parts, strict=True) if len(rows)] or [(sides[0], prompts)]
+        return [(group, rows) for group, rows in zip(sides, parts, strict=True) if len(rows)] or [(sides[0], numbered)]

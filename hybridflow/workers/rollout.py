@@ -102,6 +102,7 @@ class LendingActorWorker(LendingActorRole[Batch], PacedWorker, LinkedActorWorker
     def connect(self, meeting: str, training: Layout, generation: Layout) -> None:
         super().connect(meeting, training, generation)
         self.rollouts.close()  # whoever asked for those rows begins anew
+        self.release_generation()  # without a version it would not be known to have memory
         self.generator.version = None  # after a failure the same version may be of other weights
 
     def advance_rollouts(self, rows: Batch | None, **options: Any) -> Batch:

@@ -41,8 +41,11 @@ class UnderWay:
 
     def runs_with(self, version: int, tokens: int) -> list[tuple[int, int]]:
         """Return the runs of a row of so many tokens, of which this version sampled the last."""
-        newest = tokens - sum(count for _, count in self.runs)
-        return [*self.runs, (version, newest)] if newest or not self.runs else self.runs
+        earlier = self.runs
+        if earlier and earlier[-1][0] == version:  # it rested, and goes on with the same weights
+            earlier = earlier[:-1]
+        newest = tokens - sum(count for _, count in earlier)
+        return [*earlier, (version, newest)] if newest or not earlier else earlier
 
 
 class RolloutLoop:

@@ -79,3 +79,8 @@ def test_tokens_that_no_weights_sampled_are_of_no_version_and_in_no_lag() -> Non
     refuse_other_tokens(runs, np.array([5, 0]))
     assert row_lags(runs, 5).tolist() == [5 / 3, 0] and largest_lag(runs, 5) == 2
     assert shown(runs[0]) == [[3, 2], [-1, 2], [4, 1]] and shown([[3, 2], [-1, 1], [3, 4]]) == 3
+
+
+def test_a_row_that_no_weights_sampled_has_no_lag() -> None:
+    runs = build_runs([[(-1, 3)], [(4, 1)]])
+    assert row_lags(runs, 5).tolist() == [0, 1] and largest_lag(runs, 5) == 1

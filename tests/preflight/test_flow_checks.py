@@ -9,11 +9,13 @@ import pytest
 
 from hybridflow import Batch, dispatch
 from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.config import compose
 from hybridflow.losses.loss import Loss, LossInputs, losses
 from hybridflow.losses.token_loss import TokenLoss
 from hybridflow.preflight import component_checks, flow_checks
 from hybridflow.roles import Role, roles
+from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule
 from hybridflow.workers import Worker
 
 CONFIG = compose.compose("train", ["experiment=addition"]).to_config()
@@ -57,17 +59,41 @@ LENT = ("experiment=addition", "algorithm=grpo", "placement=rollout_pool", "plac
         (("trainer.schedule=async", "trainer.partial=false"), "trainer.partial=false lets rows under way finish"),
         (("trainer.schedule=async", "environment=guess"), "conversations (environment.name = guess) on lent slots"),
         (("trainer.schedule=async", "rollout.keep_kv_cache=true"), "rows on lent slots keep no keys and values"),
+        (("trainer.schedule=own_pace_for_test", "trainer.partial=false"), "trainer.partial=false lets rows under way"),
         ("trainer.schedule=stream", "trainer.schedule=stream begins rows that lent slots would have to"),
         ("rollout.recovery=durable", "rollout.recovery=durable knows rows again by the layout that sampled them"),
     ],
 )
-def test_what_lent_slots_cannot_do_is_told(override: str | tuple[str, ...], told: str) -> None:
+def test_what_lent_slots_cannot_do_is_told(
+    override: str | tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(schedules._components, "own_pace_for_test", type("OwnPace", (AsyncSchedule,), {}))
     overrides = [override] if isinstance(override, str) else [*override]
     config = compose.compose("train", [*LENT, *overrides]).to_config()
     found = list(flow_checks.problems(config, algorithms.get("grpo")))
     assert [line.startswith(f"placement.lend_idle_slots: true given, but {told}") for line in found] == [True] * bool(
         told
     )
+
+
+def test_a_setting_that_a_schedule_does_not_heed_is_not_asked_for_by_lent_slots() -> None:
+    config = compose.compose("train", [*LENT, "trainer.schedule=sync", "trainer.partial=false"]).to_config()
+    [line] = flow_checks.problems(config, algorithms.get("grpo"))
+    assert line == "trainer.partial: False given, which trainer.schedule=sync does not heed; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "what_to_do"),
+    [
+        (["trainer.schedule=async", "trainer.partial=false"], "trainer.partial=false; set that to true, or leave it"),
+        (["trainer.schedule=sync"], "trainer.schedule=sync; take async, or leave it out"),
+    ],
+)
+def test_a_cache_that_no_row_needs_is_told_with_what_to_take(schedule: list[str], what_to_do: str) -> None:
+    overrides = ["experiment=addition", "algorithm=grpo", "placement=rollout_pool", "rollout.keep_kv_cache=true"]
+    config = compose.compose("train", [*overrides, *schedule]).to_config()
+    [line] = flow_checks.problems(config, algorithms.get("grpo"))
+    assert what_to_do in line
 
 
 def test_the_learner_has_a_model_that_learns() -> None:

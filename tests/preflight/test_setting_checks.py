@@ -9,11 +9,13 @@ import pytest
 
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules
-from hybridflow.batch import BatchRef
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.engines.base import TrainingBackend, training_engines
 from hybridflow.models.model_shape import shape_of
 from hybridflow.preflight import setting_checks
+from hybridflow.roles import ActorRole
+from hybridflow.roles.rollout import TrainingActorRole
 from hybridflow.workers import Worker, worker, workers
 from hybridflow.workers.worker import OUR_WORKERS
 from tests.cli.conftest import QWEN2
@@ -52,6 +54,35 @@ def test_a_worker_of_the_users_own_is_right() -> None:
         assert problems("actor", "mine_for_test_sound") == []
     finally:
         del workers._components["mine_for_test_sound"]
+
+
+@pytest.mark.parametrize(
+    ("lends", "worker", "lacking", "what_to_do"),
+    [
+        (False, "mine", "connect, report_version, send_weights", "derive it from TrainingActorWorker of hybridflow"),
+        (False, "frozen_actor", "connect, report_version, send_weights", "leave it out"),
+        (False, "training", "", ""),
+        (False, "training_actor", "", ""),
+        (True, "training", "advance_rollouts, rest_rollouts", "derive it from LendingActorWorker of hybridflow"),
+        (True, "training_actor", "advance_rollouts, rest_rollouts", "leave it out"),
+        (True, "lending_actor", "", ""),
+        (True, "actor", "", ""),
+    ],
+)
+def test_an_actors_worker_can_give_weights_to_generations_own_pool(
+    lends: bool, worker: str, lacking: str, what_to_do: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(ActorRole[Batch], Worker): ...
+
+    class Training(TrainingActorRole[Batch], Worker): ...
+
+    monkeypatch.setitem(workers._components, "mine", Mine)
+    monkeypatch.setitem(workers._components, "training", Training)
+    overrides = ("experiment=addition", "placement=rollout_pool", f"placement.lend_idle_slots={str(lends).lower()}")
+    config = compose.compose("train", [*overrides]).to_config()
+    config.actor.worker = worker
+    found = [line for line in setting_checks.problems(config) if line.startswith("actor.worker")]
+    assert [f"it has no {lacking}; {what_to_do}" in line for line in found] == [True] * bool(lacking)
 
 
 def test_our_workers_are_those_that_are_named() -> None:

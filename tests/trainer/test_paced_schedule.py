@@ -332,6 +332,59 @@ def test_a_flow_that_never_asks_for_rows_begun_ahead_is_told_once(caplog: pytest
     assert said.startswith(f"Otherwise did not ask generation for {PROMPTS * SAMPLES} rows")
 
 
+class Syncing(Scouting):
+    """Syncs weights itself before it asks for rows that are sampled otherwise."""
+
+    def otherwise(self, rows: BatchRef) -> BatchRef:
+        self.actor.row_source.rest()  # type: ignore[attr-defined]
+        return super().otherwise(rows)
+
+
+@pytest.mark.parametrize("lends", [False, True])
+def test_a_flow_that_syncs_weights_itself_gets_rows_afterwards(lends: bool) -> None:
+    policy = POLICIES["async, S = 2"]
+    generation = Generation(1, lends=lends)
+    algorithm = learner(generation, policy, Syncing)
+    algorithm.scouted = []
+    taken(algorithm, generation, policy, Progress(), 3, 3)
+    assert len({*algorithm.scouted}) == 3 * 3 * PROMPTS * SAMPLES
+
+
+def test_prompts_that_a_validation_kept_waiting_begin_on_lent_slots_too() -> None:
+    generation = Generation(3, lends=True)
+    policy = POLICIES["async, S = 2"]
+    schedule, _ = after_a_step(generation, policy)
+    rollouts = schedule._rollouts
+    lent = rollouts._lent
+    assert lent is not None
+    schedule.sampled(drawn(0), {})
+    for prompt in range(4):
+        rollouts.order(drawn(9).repeat(SAMPLES).select([prompt, prompt + 1]).for_call(stream_id=np.arange(2)), {})
+    rollouts.advance()
+    assert not generation.rows and not lent.load, "they wait for the next step"
+    rollouts.holds = False
+    rollouts.lend()
+    rollouts.advance()
+    assert lent.load, "the pool is chosen when they begin"
+
+
+class Failing(Learner):
+    """Fails before it asks for anything."""
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        raise HybridFlowError("a rank is lost")
+
+
+def test_a_flow_that_fails_is_told_nothing_of_rows_that_it_had_no_time_to_ask_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    generation = Generation(1)
+    policy = POLICIES["async, S = 0"]
+    with pytest.raises(HybridFlowError, match="a rank is lost"):
+        taken(learner(generation, policy, Failing), generation, policy, Progress(), 3, 3)
+    assert not caplog.records
+
+
 def after_a_step(generation: Generation, policy: SchedulePolicy) -> tuple[AsyncSchedule, PromptDraws]:
     """A run that has taken the first of four steps, as its schedule and what it draws."""
     schedule = AsyncSchedule(learner(generation, policy), generation, policy)

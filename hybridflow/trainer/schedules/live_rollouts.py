@@ -185,7 +185,7 @@ class LiveRollouts:
     def advance(self) -> None:
         """Make the next calls, if there is anything for the ranks to do."""
         pools = self._pools if self._is_lent else [self._own]
-        while self._ordered:
+        while self._ordered and not self.holds:  # it is not known yet which pool is free when they begin
             ordered = self._ordered.popleft()
             self._freest(pools, len(ordered.rows)).waiting.append(ordered)
         for pool in pools:

@@ -148,6 +148,7 @@ class PacedSchedule(Schedule):
                 number += bool(self._answers)
                 rows = prompts.for_call(**{STREAM: stream_ids(prompts, self._context.step_index, number)})
             wanted = [*self._rollouts.order(rows, options)]
+            self._rollouts.holds = False  # a flow may have synced weights itself, for which rows under way had to rest
             self._rollouts.advance()
             while not all(map(self._rollouts.has, wanted)):
                 self.steps.wait_background()
@@ -240,10 +241,11 @@ class PacedSchedule(Schedule):
         }
         self._learning = self._in_flow = True
         try:
-            return made_rows(self.algorithm, self.algorithm.learn(self.algorithm.rollout(prompts)))
+            made = made_rows(self.algorithm, self.algorithm.learn(self.algorithm.rollout(prompts)))
+            self._warn_of_unasked()
+            return made
         finally:
             self._in_flow = False
-            self._warn_of_unasked()
             self._rollouts.forget(self._answers.values())
 
     def _warn_of_unasked(self) -> None:
