@@ -18,14 +18,18 @@ LIBRARY = os.path.dirname(os.__file__) + os.sep
 def at_most(seconds: float) -> Iterator[None]:
     """Raise TimeoutError in the block if it takes longer. Outside of the main thread, where no alarm rings, nothing.
 
-    An alarm that somebody else has set is set again at the end.
+    Whoever catches it in the block, as around the import of something optional, gets it at the end all the same. An
+    alarm that somebody else has set is set again then.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    late: list[TimeoutError] = []
+
     def ring(signal_number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"it took longer than {seconds:g} s")
+        late.append(TimeoutError(f"it took longer than {seconds:g} s"))
+        raise late[0]
 
     before = signal.signal(signal.SIGALRM, ring)
     left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -34,6 +38,8 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, left)
         signal.signal(signal.SIGALRM, before)
+    if late:
+        raise late[0]
 
 
 @contextmanager
@@ -44,9 +50,10 @@ def kept_alive() -> Iterator[None]:
     """
     own = os._exit
     here = os.getpid()
+    over = False
 
     def refuse(status: int) -> NoReturn:
-        if os.getpid() != here:  # a process that was forked from this one ends so
+        if over or os.getpid() != here:  # somebody imported it by its name; a process that was forked ends so
             own(status)
         raise SystemExit(f"os._exit({status}) would have ended the process")
 
@@ -54,6 +61,7 @@ def kept_alive() -> Iterator[None]:
     try:
         yield
     finally:
+        over = True
         os._exit = own
 
 

@@ -31,6 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGHUP)  # Ray keeps SIGINT from its processes itself
 ONE_PRESS_S = 0.2  # `timeout -s INT` sends it to its child and, at once, to the child's group
 SHIELD_S = 10.0  # that taking down may take before a signal is heeded in it
+OVER = b"\0"  # no signal has this number
 LATER_S = 0.01  # so that a handler which is called because a time is over finds it over
 
 
@@ -47,6 +48,7 @@ class _State:
         shielded_until: until when nothing is raised.
         ends: the command has its status, which a signal does not change any more.
         told: to whoever tells a signal that comes in a grace; its `put` may interrupt another, as a handler does.
+        counted: whether Python writes the numbers of signals into a pipe of ours.
     """
 
     number: int = 0
@@ -57,6 +59,7 @@ class _State:
     shielded_until: float = 0.0
     ends: bool = False
     told: SimpleQueue[int] = field(default_factory=SimpleQueue)
+    counted: bool = False
 
 
 _state = _State()
@@ -259,19 +262,32 @@ def _counted() -> Iterator[None]:
     os.set_blocking(writing, False)
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     counter = threading.Thread(target=_count, args=(reading,), name="Ctrl-C", daemon=True)
+    _state.counted = True
     counter.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(writing)
+        _state.counted = False
+        os.write(writing, OVER)  # closed it may still be open, in a process that was forked meanwhile
         counter.join()
+        os.close(writing)
         os.close(reading)
+
+
+def _count_in_parent() -> None:
+    """Let a forked process, such as one of a pool of `multiprocessing`, not tell its parent of its own signals."""
+    if _state.counted:
+        _state.counted = False
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_count_in_parent)
 
 
 def _count(reading: int) -> None:
     first_s: float | None = None
-    while numbers := os.read(reading, 64):
+    while OVER not in (numbers := os.read(reading, 64)):
         now = monotonic()
         for number in numbers:
             if number not in SIGNALS:

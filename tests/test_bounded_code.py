@@ -44,6 +44,17 @@ def test_the_alarm_of_another_is_set_again() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_whoever_catches_it_goes_on_and_is_told_of_at_the_end() -> None:
+    """As code that imports something optional, and would do without it in silence."""
+    went_on = False
+    with pytest.raises(TimeoutError, match=r"longer than 0.01 s"), at_most(0.01):
+        try:
+            spin()
+        except Exception:
+            went_on = True
+    assert went_on
+
+
 def test_another_thread_has_no_deadline() -> None:
     done = []
 
@@ -63,6 +74,16 @@ def test_code_that_would_end_the_process_is_told_of() -> None:
     with pytest.raises(SystemExit, match=r"os\._exit\(0\) would have ended the process"), kept_alive():
         os._exit(0)
     assert os._exit is own
+
+
+def test_code_that_has_imported_it_by_its_name_can_end_the_process_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with kept_alive():
+        taken = os._exit
+    with pytest.raises(SystemExit):
+        taken(7)
+    assert ended == [7]
 
 
 def test_code_of_a_user_that_takes_long_is_told_with_its_line() -> None:

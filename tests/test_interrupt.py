@@ -131,6 +131,29 @@ def test_presses_are_counted_while_the_main_thread_waits_in_c(monkeypatch: pytes
     assert stopped.value.exit_code == 130
 
 
+def test_of_a_forked_process_no_signals_are_counted_and_a_grace_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of one of a pool of `multiprocessing`, which ends its processes by SIGTERM, or lets them live on."""
+    monkeypatch.setattr(interrupt, "ONE_PRESS_S", 0.0)
+    with interrupt.heeded():
+        begin = time.monotonic()
+        with interrupt.grace(60, str):
+            lives_on = os.fork()
+            if not lives_on:
+                with suppress(BaseException):
+                    os.kill(os.getpid(), signal.SIGHUP)
+                    time.sleep(0.001)
+                time.sleep(9)
+                os._exit(0)
+            time.sleep(0.1)
+            arrives(signal.SIGINT)
+            time.sleep(0.05)
+            interrupt.check()
+        took = time.monotonic() - begin
+    os.kill(lives_on, signal.SIGKILL)
+    os.waitpid(lives_on, 0)
+    assert took < 5
+
+
 def test_one_press_may_arrive_twice() -> None:
     """`timeout -s INT` sends the signal to its child, and to the child's group."""
     with interrupt.heeded(), interrupt.grace(60, str):

@@ -41,6 +41,7 @@ from hybridflow.config import (
     key_suggestions,
     option_loader,
     plugins,
+    secret_settings,
 )
 from hybridflow.config.provenance import Origins
 from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
@@ -172,6 +173,7 @@ def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 def _strange_flag(flag: str) -> str:
     """Describe what is wrong with an argument that begins with a dash and is no flag."""
+    flag = secret_settings.without_secret(flag)
     key, equals, value = flag.lstrip("-").partition("=")
     setting = f"{key_suggestions.meant(key)}={value if equals else 'VALUE'}"
     return f"{flag}: there is no such flag; a setting is given without dashes, as {setting}"
@@ -266,15 +268,16 @@ def job_name(name: str, number: int) -> str:
 
 def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
     """Compose a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
-    plugins.load(plugins.named(config_name, overrides, config_dir))
+    with told_where(terminal.complain):
+        plugins.load(plugins.named(config_name, overrides, config_dir))
     return compose.compose(config_name, overrides, config_dir)
 
 
 def problems(job: compose.Composed, pending: preflight.PendingModels = MappingProxyType({})) -> list[str]:
     """List what is wrong with a job, each with the place where it was set; `pending`: see `preflight.problems`."""
     config = job.to_config()
-    plugins.load(config.plugins)
     with kept_alive(), told_where(terminal.complain):  # components of the user's are made and tried
+        plugins.load(config.plugins)
         found = preflight.problems(config, pending, job.origins)
     return [job.origins.annotate(problem) for problem in found]
 

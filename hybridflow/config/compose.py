@@ -33,6 +33,7 @@ from hybridflow.config import (
     escapes,
     free_keys,
     number_bounds,
+    secret_settings,
     sections,
     subcommand_choice,
 )
@@ -207,7 +208,8 @@ def _parsed(override: str, loader: ConfigLoader | None) -> Override:
     except HydraException as error:
         raise ConfigError(error_messages.composition(error, Origins())) from error
     except Exception as error:  # a number of too many digits, too many brackets
-        shown = override if len(override) < 80 else f"{override[:60]}…"
+        shown = secret_settings.without_secret(override)
+        shown = shown if len(shown) < 80 else f"{shown[:60]}…"
         raise ConfigError(f"{shown}: not understood: {error_messages.composition(error, Origins())}") from error
 
 

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from hybridflow.config import key_suggestions
+from hybridflow.config import key_suggestions, secret_settings
 from hybridflow.config.provenance import Origins
 
 WHOLE = ("algorithm", "task")  # groups whose options say what the whole section is
@@ -61,7 +61,7 @@ def sweeps(overrides: Iterable[Override], groups: Iterable[str] = ()) -> list[st
     """List overrides with several values, which only a sweep can take."""
     known = {*groups}
     return [
-        f"{override.input_line}: several values need -m (a sweep)"
+        f"{secret_settings.without_secret(str(override.input_line))}: several values need -m (a sweep)"
         + ("" if override.key_or_group in known else _written_otherwise(override.key_or_group))
         for override in overrides
         if override.is_sweep_override()
@@ -82,9 +82,10 @@ def composition(error: Exception, origins: Origins) -> str:
     if isinstance(error, OverrideParseException):
         if re.fullmatch(r"[\w-]+", error.override):
             return f"{error.override}: not understood; write key=value, as experiment={error.override}"
-        detail = "" if LEXER in _first_line(error) else f": {_first_line(error)}"
+        written = secret_settings.without_secret(error.override)
+        detail = "" if LEXER in _first_line(error) or written != error.override else f": {_first_line(error)}"
         return (
-            f"{error.override}: not understood; write key=value, and quote it for the shell (a text with brackets, "
+            f"{written}: not understood; write key=value, and quote it for the shell (a text with brackets, "
             f"commas or quotes twice, as \"key='a, b'\"){detail}"
         )
     if isinstance(error, MissingConfigException):

@@ -16,8 +16,9 @@ from hybridflow.config.compose import parse, search_dirs
 from hybridflow.errors import ConfigError, shown
 from hybridflow.registry import import_plugins
 
-IMPORT_S = 60.0
+IMPORT_S = 300.0  # vLLM and all that it imports may come from the disk of another machine
 LONGER = "HYBRIDFLOW_IMPORT_S"  # seconds that the import of a plugin may take, instead: settings are not read before it
+HINT = f"; {LONGER}=SECONDS gives it longer"
 MAX_NAME = 250  # characters of a name of an option: of a file without its ending
 
 
@@ -78,9 +79,10 @@ def load(modules: Sequence[str]) -> None:
         try:
             with at_most(seconds):
                 import_plugins([module])
+        except TimeoutError as error:  # the module caught it, and went on without what it was importing
+            raise ConfigError(f"plugins: cannot import {module!r}: {error}{HINT}") from error
         except ImportError as error:
-            hint = f"; {LONGER}=SECONDS gives it longer" if isinstance(error.__cause__, TimeoutError) else ""
-            raise ConfigError(f"{error}{hint}") from error
+            raise ConfigError(f"{error}{HINT if isinstance(error.__cause__, TimeoutError) else ''}") from error
         plugin_sections.record(module, {*sections.added()} - before)
 
 

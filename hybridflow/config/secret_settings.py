@@ -29,6 +29,12 @@ def found(value: Any, key: str) -> Iterator[tuple[str, bool]]:
             yield key, True
 
 
+def without_secret(argument: str) -> str:
+    """Return KEY=VALUE as it was written, or its key alone if the value is a secret."""
+    key, _, value = argument.partition("=")
+    return key if any(found(value, key.lstrip("+~-"))) else argument
+
+
 def _lets_in(address: str) -> bool:
     """Tell whether an address has a password, a user of HTTP, who is a token then, or a parameter that is a secret."""
     try:

@@ -50,14 +50,14 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     _held[me] = descriptor
-    _folders[folder] = _identity(folder.stat())
     try:
+        _folders[folder] = _identity(folder.stat())
         _write_holder(descriptor, folder)
         yield
     finally:
         if _held.pop(me, None) is not None:  # and not in a forked child, which has let go of it
             ours = _is_ours(folder)
-            del _folders[folder]
+            _folders.pop(folder, None)
             with suppress(OSError):  # the folder may be gone, or have become read-only
                 if ours:
                     (folder / LOCK).unlink()

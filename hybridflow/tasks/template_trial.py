@@ -10,8 +10,11 @@ import resource
 import select
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from hybridflow import interrupt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,16 +35,26 @@ def refuse_endless(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any
     child = os.fork()
     if not child:
         _render(tokenizer, options)
-    ends = os.pidfd_open(child)
-    in_time = bool(select.select([ends], [], [], TRIAL_S)[0])
-    os.close(ends)
-    if not in_time:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    status = 0
+    try:
+        in_time = _ends_within(child, TRIAL_S)
+    finally:  # also where a signal ends the wait: what it computes in one go, no signal but this one interrupts
+        with interrupt.shielded(), suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD may be ignored here
+            os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
     if not in_time:
         raise ValueError(f"its chat template takes more than {TRIAL_S:g} s for a chat of one word")
     if status:
         raise ValueError(f"its chat template takes more than {MEMORY_BYTES >> 20} MiB for a chat of one word")
+
+
+def _ends_within(child: int, seconds: float) -> bool:
+    """Tell whether a process ends within these seconds; it is not reaped."""
+    ends = os.pidfd_open(child)
+    try:
+        return bool(select.select([ends], [], [], seconds)[0])
+    finally:
+        os.close(ends)
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> NoReturn:
@@ -51,7 +64,9 @@ def _render(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> N
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        _, bound = resource.getrlimit(resource.RLIMIT_AS)
+        most = most if bound == resource.RLIM_INFINITY else min(most, bound)
+        resource.setrlimit(resource.RLIMIT_AS, (most, bound))
         tokenizer.apply_chat_template(
             [{"role": "user", "content": "word"}], tokenize=False, add_generation_prompt=True, **options
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from hybridflow.algorithms import algorithms
@@ -16,7 +16,6 @@ from hybridflow.config.schema import Config, TrainedRoleConfig
 from hybridflow.engines.base import training_engines
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.models import read_shape, table
-from hybridflow.models.weight_table import OUTPUT
 from hybridflow.trainer.checkpoint_store import MANIFEST, CheckpointError, Checkpoints, verify
 
 # What a run's numbers depend on; none of it is imported to know its version.
@@ -85,15 +84,24 @@ def _saved_roles(config: Config, checkpoint: Path) -> Iterator[tuple[Path, Train
 
 
 def _check_shapes(settings: TrainedRoleConfig, saved: Path) -> None:
-    """Raise CheckpointError if these are the weights of another model; what is on top of the decoder may be another."""
-    shapes = training_engines.get(settings.engine).saved_shapes(saved)
-    for weight in table(read_shape(settings.model.path)) if shapes else ():
-        if weight.name != OUTPUT and not weight.is_tied_copy and shapes.get(weight.name) != weight.shape:
+    """Raise CheckpointError if these are the weights of another model; what is on top of the decoder may be another.
+
+    So is one that has more layers: ranks would read the first of them, and say nothing.
+    """
+    shapes = _of_decoder(training_engines.get(settings.engine).saved_shapes(saved))
+    if not shapes:
+        return
+    wanted = _of_decoder({weight.name: weight.shape for weight in table(read_shape(settings.model.path))})
+    for name in (*wanted, *shapes):
+        if shapes.get(name) != wanted.get(name):
             raise CheckpointError(
-                f"trainer.resume: {saved} is of another model: {weight.name} has the shape "
-                f"{shapes.get(weight.name, 'none')}, and in {settings.model.path} {weight.shape}; give the model that "
-                "the run was started from"
+                f"trainer.resume: {saved} is of another model: {name} has the shape {shapes.get(name, 'none')}, and in "
+                f"{settings.model.path} {wanted.get(name, 'none')}; give the model that the run was started from"
             )
+
+
+def _of_decoder(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in shapes.items() if name.startswith("model.")}
 
 
 def _idle(config: Config) -> set[str]:

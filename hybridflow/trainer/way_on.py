@@ -24,7 +24,8 @@ def told(config: Config) -> Iterator[None]:
     A run that is to be resumed may be ended again before it has begun: it is worth calling again all the same.
     """
     try:
-        yield
+        with interrupt.through_ray():
+            yield
     except Stopped as stop:
         with interrupt.shielded():
             words, some = _saved(config)

@@ -177,6 +177,7 @@ def test_ctrl_c_ends_with_130_and_one_line(workplace, ran, capsys):
             "--experiment=addition: there is no such flag; a setting is given without dashes, as ex",
         ),
         ([*TRAIN[1:], "--trainer.steps", "5"], "--trainer.steps: there is no such flag; a setting is given without"),
+        ([*TRAIN[1:], "--wandb.api_key=hunter2"], "--wandb.api_key: there is no such flag; a setting is given without"),
         ([*TRAIN[1:], "--resume=never"], "a setting is given without dashes, as trainer.resume=never"),
         ([*TRAIN[1:], "trainer.call_timeouts_s=60"], "trainer.call_timeouts_s: values by name were expected, as"),
         (["addition"], "addition: not understood; write key=value, as experiment=addition"),

@@ -205,6 +205,15 @@ def test_a_wrong_override_is_one_line_that_names_its_key(override, parts):
     assert [part for part in parts if part not in message] == []
 
 
+@pytest.mark.parametrize(
+    "value", ["hunter,2", "[hunter", "https://hunter@there,2"], ids=["a sweep", "half a list", "an address"]
+)
+def test_a_secret_is_shown_in_no_message(value):
+    key = "trainer.resume" if "://" in value else "+trainer.sink_options.wandb.api_key"
+    message = fails(*BASE, f"{key}={value}")
+    assert message.startswith(f"{key}: ") and "hunter" not in message
+
+
 def test_missing_values_are_listed_together_with_the_experiments():
     lines = fails().splitlines()
     model, grader, name, task = lines[:-1]

@@ -48,6 +48,15 @@ def test_a_plugin_whose_import_never_ends_is_told_with_its_line(tmp_path, monkey
         plugins.load(["never_ends"])
 
 
+def test_a_plugin_that_goes_on_after_its_time_is_told_too(tmp_path, monkeypatch):
+    text = "import time\ntry:\n    time.sleep(99)\nexcept Exception:\n    pass\n"
+    (tmp_path / "goes_on.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(plugins.LONGER, "0.1")
+    with pytest.raises(ConfigError, match=rf"import 'goes_on': it took longer than 0.1 s; {plugins.LONGER}=SECONDS"):
+        plugins.load(["goes_on"])
+
+
 @pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf", ""])
 def test_what_a_plugin_may_take_is_seconds(monkeypatch, given):
     monkeypatch.setenv(plugins.LONGER, given)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -193,6 +195,22 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     wanted = r"in use by process 1 on elsewhere.*If that run is no longer there, remove .*\.lock"
     with pytest.raises(ConfigError, match=wanted), locked(tmp_path):
         pass
+
+
+def test_a_folder_that_cannot_be_seen_once_it_is_locked_leaves_nothing_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = run_lock._identity
+
+    def of_files_alone(status: os.stat_result) -> run_lock.Identity:
+        if stat.S_ISDIR(status.st_mode):
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return known(status)
+
+    monkeypatch.setattr(run_lock, "_identity", of_files_alone)
+    with pytest.raises(OSError, match="Stale file handle"), locked(tmp_path):
+        pass
+    assert not run_lock._held and not run_lock._folders
 
 
 def test_a_folder_that_was_moved_is_noticed(tmp_path: Path) -> None:

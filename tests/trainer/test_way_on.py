@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from hybridflow import preflight
+from hybridflow import interrupt, preflight
 from hybridflow.config import Config
 from hybridflow.errors import ClusterError, Stopped
 from hybridflow.preflight.run_folder_checks import folder_of
@@ -55,3 +56,15 @@ def test_before_a_start_what_it_would_go_on_from_is_saved(tmp_path: Path, resume
     wanted = resume if resume in ("auto", "never") else f"{tmp_path}/{resume}"
     stopped = ended(run_of(tmp_path, f"trainer.resume={wanted}"), Stopped(signal.SIGTERM))
     assert isinstance(stopped, Stopped) and stopped.exit_code == status
+
+
+@pytest.mark.usefixtures("fresh_signals")
+def test_what_ray_makes_of_a_signal_as_ranks_start_is_told_too(tmp_path: Path) -> None:
+    save(run_of(tmp_path), 3)
+    with pytest.raises(Stopped) as stopped, interrupt.heeded(), way_on.told(run_of(tmp_path)):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            interrupt.check()
+        except Stopped:
+            raise KeyboardInterrupt from None  # as `ray.get` does
+    assert stopped.value.exit_code == 75
