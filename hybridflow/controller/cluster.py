@@ -90,6 +90,7 @@ def cluster(
             with (
                 _on_loopback(local),
                 _without_idle_processes(local),
+                _agents_that_end(local),
                 _own_token(local),
                 search_path.standard_first(),
             ):
@@ -284,6 +285,30 @@ def _without_idle_processes(local: bool) -> Iterator[None]:
         private.parameter.RayParams = parameters
         private.services.start_api_server = start_server
         del os.environ[name]
+
+
+@contextmanager
+def _agents_that_end(local: bool) -> Iterator[None]:
+    """Let the agents of Ray 2.60 end with their raylet, not a minute later, while a local cluster starts.
+
+    A raylet ends with the driver, also with one that is killed.
+    """
+    if not local:
+        yield
+        return
+    services, types = ray._private.services, ray._private.ray_constants
+    agents = (types.PROCESS_TYPE_DASHBOARD_AGENT, types.PROCESS_TYPE_RUNTIME_ENV_AGENT)
+    python = services._build_python_executable_command_memory_profileable
+
+    def command(component: str, *args: Any, **kwargs: Any) -> list[str]:
+        program = [str(Path(__file__).with_name("agent_process.py"))] if component in agents else []
+        return [*python(component, *args, **kwargs), *program]
+
+    services._build_python_executable_command_memory_profileable = command
+    try:
+        yield
+    finally:
+        services._build_python_executable_command_memory_profileable = python
 
 
 def _knock(address: str) -> None:

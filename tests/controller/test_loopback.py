@@ -1,5 +1,5 @@
 """A local cluster listens on the loopback interface only, and starts nothing that a run has no use for; signals are
-heeded after it as before.
+heeded after it as before, and a driver that is killed leaves none of it.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 pytestmark = pytest.mark.processes
@@ -40,3 +41,21 @@ def test_nothing_listens_beyond_loopback_and_nothing_idles() -> None:
     assert ran.returncode == 0, ran.stderr
     told = ["True []", "['gcs_server', 'raylet']", "interrupted by SIGTERM"]
     assert ran.stdout.splitlines()[-3:] == told
+
+
+KILLED = """
+import os, psutil
+from hybridflow.controller import cluster
+
+with cluster(slots=1):
+    print(*(process.pid for process in psutil.Process().children(recursive=True)), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_ray_has_started_ends_with_a_driver_that_is_killed() -> None:
+    ran = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=120)
+    started = [int(pid) for pid in ran.stdout.split()]
+    assert len(started) >= 4, ran.stderr  # gcs_server, raylet and two agents
+    _, left = psutil.wait_procs([psutil.Process(pid) for pid in started if psutil.pid_exists(pid)], timeout=5)
+    assert left == []
