@@ -110,12 +110,16 @@ def where_modules_are() -> dict[str, Any]:
 
 
 def _end(process: subprocess.Popen[bytes], end: socket.socket, held: int) -> None:
-    """End a process and whatever it has started: its guard does so as the lifeline is let go, or the kernel."""
+    """End a process and whatever it has started: its guard does so as the lifeline is let go, or the kernel.
+
+    It waits for a while at most: an exception from a signal handler in Popen's `poll` may have left its lock held.
+    """
     os.close(held)
     try:
         process.wait(REAPED_WITHIN_S)
     except subprocess.TimeoutExpired:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(REAPED_WITHIN_S)
     end.close()

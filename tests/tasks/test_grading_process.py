@@ -226,3 +226,14 @@ def test_a_frame_that_came_in_part_is_kept_and_an_end_is_told() -> None:
     theirs.close()
     with pytest.raises(EOFError):
         channel.receive(1.0)
+
+
+def test_it_ends_also_where_a_signal_has_left_the_lock_of_its_process_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridflow.tasks.child_process.REAPED_WITHIN_S", 0.1)
+    process = build_process("exact")
+    process.grade(0, [GradedRow("12", "12")])
+    child = process._child
+    assert child is not None
+    assert child._process._waitpid_lock.acquire(blocking=False)
+    child.end()
+    wait_for_end(child._process.pid)
