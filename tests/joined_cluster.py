@@ -144,18 +144,22 @@ ORDERS = {function.__name__: function for function in (remove_node, add_node, ki
 
 
 def main() -> None:
+    """Start the cluster and do as it is told; Ray's agents end with their nodes, as those of a local cluster do."""
     from ray.cluster_utils import Cluster
+
+    from hybridflow.controller.cluster import _agents_that_end
 
     password = os.environ.get("TEST_REDIS_PASSWORD")
     head = {**HERE, "num_cpus": 0, "_system_config": SOON, **({"redis_password": password} if password else {})}
     answers, sys.stdout = sys.stdout, sys.stderr
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(int(sys.argv[1])):
-        add_node(cluster)
-    print(json.dumps(cluster.address), file=answers, flush=True)
-    for line in sys.stdin:
-        print(json.dumps(ORDERS[line.strip()](cluster)), file=answers, flush=True)
-    os._exit(0)  # Ray's reaper ends the rest; to shut it down in order would wait for a head that is gone
+    with _agents_that_end(local=True):
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(int(sys.argv[1])):
+            add_node(cluster)
+        print(json.dumps(cluster.address), file=answers, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(ORDERS[line.strip()](cluster)), file=answers, flush=True)
+        os._exit(0)  # Ray's reaper ends the rest; to shut it down in order would wait for a head that is gone
 
 
 if __name__ == "__main__":
