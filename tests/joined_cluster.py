@@ -147,12 +147,12 @@ def main() -> None:
     """Start the cluster and do as it is told; Ray's agents end with their nodes, as those of a local cluster do."""
     from ray.cluster_utils import Cluster
 
-    from hybridflow.controller.cluster import _agents_that_end
+    from hybridflow.controller.cluster import agents_that_end
 
     password = os.environ.get("TEST_REDIS_PASSWORD")
     head = {**HERE, "num_cpus": 0, "_system_config": SOON, **({"redis_password": password} if password else {})}
     answers, sys.stdout = sys.stdout, sys.stderr
-    with _agents_that_end(local=True):
+    with agents_that_end(local=True):
         cluster = Cluster(initialize_head=True, head_node_args=head)
         for _ in range(int(sys.argv[1])):
             add_node(cluster)

@@ -90,7 +90,7 @@ def cluster(
             with (
                 _on_loopback(local),
                 _without_idle_processes(local),
-                _agents_that_end(local),
+                agents_that_end(local),
                 _own_token(local),
                 search_path.standard_first(),
             ):
@@ -288,7 +288,7 @@ def _without_idle_processes(local: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _agents_that_end(local: bool) -> Iterator[None]:
+def agents_that_end(local: bool) -> Iterator[None]:
     """Let the agents of Ray 2.60 end with their raylet, not a minute later, while a local cluster starts.
 
     A raylet ends with the driver, also with one that is killed.

@@ -73,6 +73,6 @@ def _render(tokenizer: PreTrainedTokenizerBase, options: Mapping[str, Any]) -> N
     except MemoryError:
         status = NO_MEMORY
     except BaseException:  # no trouble of memory or time: whoever renders it next is told of it
-        status = 0
+        pass
     finally:
         os._exit(status)
