@@ -1,0 +1,98 @@
+"""RunSpec: what a run computes, wherever its roles are: its flow, its models and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hybridflow.config.schema import DType, Recompute
+from hybridflow.models import ModelShape
+from hybridflow.planning.lengths import Lengths
+
+
+class Work(StrEnum):
+    """Kind of work that a call gives its ranks."""
+
+    generate = "generate"  # prefill and decode
+    score = "score"  # a forward
+    train = "train"  # forward, backward and an optimizer step
+    grade = "grade"  # of text, no model
+    rows = "rows"  # numbers of rows alone, as advantages
+
+
+@dataclass(frozen=True)
+class FlowCall:
+    """Call of a step's flow.
+
+    Attributes:
+        samples: whether it is part of what is called before a learner is needed (`Algorithm.rollout`).
+        rows: that it is called with.
+        after: the calls of the step, by their place in the flow, whose rows it reads.
+    """
+
+    role: str
+    method: str
+    work: Work
+    samples: bool
+    rows: int
+    after: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class RoleModel:
+    """Model of a role, and how its training engine runs it.
+
+    Attributes:
+        trains: it has gradients and an optimizer's state.
+        sharded_optimizer: data parallel ranks share out that state (ZeRO 1).
+        max_tokens_per_rank: of a micro-batch.
+        sequence: tensor ranks share out the tokens between the layers that they cut.
+        offloads_weights, offloads_optimizer: they leave the device while no call of the role runs.
+    """
+
+    shape: ModelShape
+    dtype: DType
+    trains: bool
+    sharded_optimizer: bool = False
+    recompute: Recompute = Recompute.none
+    max_tokens_per_rank: int = 8192
+    sequence: bool = False
+    offloads_weights: bool = False
+    offloads_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run's step, without its placement.
+
+    Attributes:
+        flow: the calls of a step, in the order in which they are made.
+        models: by role; those without one grade.
+        prompts: of a step.
+        samples: responses to each prompt.
+        prompt_tokens, response_tokens: of a row.
+        max_response_tokens: where a response is cut.
+        schedule: its name, and what the settings change of it (`scheduling.policy_of`).
+        max_concurrent_rows: that a generation replica decodes together.
+        kv_cache_bytes: of a replica, where the settings say so (on a CPU); 0: what fits.
+        memory_fraction: of a device for generation in all, where it does not.
+    """
+
+    flow: tuple[FlowCall, ...]
+    models: Mapping[str, RoleModel]
+    prompts: int
+    samples: int
+    prompt_tokens: Lengths
+    response_tokens: Lengths
+    max_response_tokens: int
+    schedule: str
+    schedule_changes: Mapping[str, object]
+    max_concurrent_rows: int
+    kv_cache_bytes: float = 0.0
+    memory_fraction: float = 0.4
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of a step."""
+        return self.prompts * self.samples
