@@ -147,7 +147,7 @@ def main() -> None:
     """Start the cluster and do as it is told; Ray's agents end with their nodes, as those of a local cluster do."""
     from ray.cluster_utils import Cluster
 
-    from hybridflow.controller.cluster import agents_that_end
+    from hybridflow.controller.ray_start import agents_that_end
 
     password = os.environ.get("TEST_REDIS_PASSWORD")
     head = {**HERE, "num_cpus": 0, "_system_config": SOON, **({"redis_password": password} if password else {})}

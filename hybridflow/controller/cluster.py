@@ -6,9 +6,7 @@ import gc
 import getpass
 import logging
 import os
-import secrets
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,11 +17,10 @@ from types import ModuleType
 from typing import Any
 
 import ray
-from ray._raylet import AuthenticationTokenLoader
 
 from hybridflow import interrupt
 from hybridflow.config import temporary_folder
-from hybridflow.controller import ray_services, search_path
+from hybridflow.controller import ray_services, ray_start, running_cluster, search_path
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import logs
 from hybridflow.parallel import host_address
@@ -39,7 +36,6 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
-KNOCK_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +71,9 @@ def cluster(
                 carried["worker_process_setup_hook"] = setup
                 options["job_config"] = search_path.NoFoldersOfTheDriver()
             if not local:
-                found = _running_address() if address == "auto" else address
-                _knock(found)
-                _warn_if_open(found)
+                found = running_cluster.running_address() if address == "auto" else address
+                running_cluster.knock(found)
+                running_cluster.warn_if_open(found)
                 if not address.startswith("ray://"):
                     stack.enter_context(ray_services.head_watched(found))
             elif problem := temporary_folder.problem():
@@ -88,10 +84,10 @@ def cluster(
                 options["_temp_dir"] = str(folders[0] / temporary_folder.OF_RAY)
                 environment |= _temporary_files(folders)
             with (
-                _on_loopback(local),
-                _without_idle_processes(local),
-                agents_that_end(local),
-                _own_token(local),
+                ray_start.on_loopback(local),
+                ray_start.without_idle_processes(local),
+                ray_start.agents_that_end(local),
+                ray_start.own_token(local),
                 search_path.standard_first(),
             ):
                 _init(
@@ -172,7 +168,7 @@ def _leave() -> None:
         node.kill_all_processes = partial(_kill, node, node.kill_all_processes)
     ray.shutdown()
     interrupt.heed_again()
-    _forget_token()
+    ray_start.forget_token()
 
 
 def _kill(node: Any, all_processes: Callable[..., None], *, allow_graceful: bool, **options: bool) -> None:
@@ -210,148 +206,6 @@ def _explained(address: str) -> Iterator[None]:
         if address == "local":
             raise HybridFlowError(f"ray: no cluster could be started on this machine: {message}") from error
         raise ConfigError(f"ray.address: no Ray cluster at {address!r} ({message}); use ray.address=local") from error
-
-
-@contextmanager
-def _own_token(local: bool) -> Iterator[None]:
-    """Give a local cluster a token for it alone while it starts; Ray 2.60 would else write one into the home folder."""
-    name = "RAY_AUTH_TOKEN"
-    if not local or name in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        yield
-        return
-    os.environ[name] = secrets.token_hex(32)
-    _forget_token()
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-def _forget_token() -> None:
-    """Let Ray read its token anew: it keeps the first that a process had, and the next cluster has another."""
-    AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _running_address() -> str:
-    """Return the address that `auto` stands for. Raises ConnectionError if there is none."""
-    from ray._private.authentication import authentication_token_setup
-
-    authentication_token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as ray.init does
-    return str(ray._private.services.canonicalize_bootstrap_address_or_die("auto"))
-
-
-@contextmanager
-def _on_loopback(local: bool) -> Iterator[None]:
-    """Let Ray 2.60 take 127.0.0.1 for an answer while a local cluster starts.
-
-    It replaces the loopback address by one that other machines can reach, on systems where it can form a cluster of
-    several, and then listens on all interfaces. This switch of its own says that there is one machine only. Ray reads
-    it when it is imported; the processes that it starts read the environment.
-    """
-    constants = ray._private.ray_constants
-    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-    before = constants.ENABLE_RAY_CLUSTER
-    constants.ENABLE_RAY_CLUSTER = before and not local
-    if local:
-        os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before
-        if local:
-            del os.environ[name]
-
-
-@contextmanager
-def _without_idle_processes(local: bool) -> Iterator[None]:
-    """Let Ray 2.60 start no process that a run has no use for, while a local cluster starts.
-
-    They would take two seconds of computing, and as long before the first rank. `ray.init` has no settings for the
-    autoscaler, though no node can join a cluster of one machine, nor for what sends logs to the driver, though
-    `log_to_driver=False` forgets them there; without its dashboard it starts the dashboard's server all the same; and
-    for each slot a worker, which is of no use to ranks, as these have an environment of their own.
-    """
-    if not local:
-        yield
-        return
-    private, name = ray._private, "RAY_prestart_worker_first_driver"
-    parameters, start_server = private.parameter.RayParams, private.services.start_api_server
-    private.parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
-    private.services.start_api_server = lambda *_, **__: (None, None)  # as if it had failed, which Ray allows
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        private.parameter.RayParams = parameters
-        private.services.start_api_server = start_server
-        del os.environ[name]
-
-
-@contextmanager
-def agents_that_end(local: bool) -> Iterator[None]:
-    """Let the agents of Ray 2.60 end with their raylet, not a minute later, while a local cluster starts.
-
-    A raylet ends with the driver, also with one that is killed.
-    """
-    if not local:
-        yield
-        return
-    services, types = ray._private.services, ray._private.ray_constants
-    agents = (types.PROCESS_TYPE_DASHBOARD_AGENT, types.PROCESS_TYPE_RUNTIME_ENV_AGENT)
-    python = services._build_python_executable_command_memory_profileable
-
-    def command(component: str, *args: Any, **kwargs: Any) -> list[str]:
-        program = [str(Path(__file__).with_name("agent_process.py"))] if component in agents else []
-        return [*python(component, *args, **kwargs), *program]
-
-    services._build_python_executable_command_memory_profileable = command
-    try:
-        yield
-    finally:
-        services._build_python_executable_command_memory_profileable = python
-
-
-def _knock(address: str) -> None:
-    """Raise OSError if no Ray answers at `host:port`, and Ray's AuthenticationError if it wants another token.
-
-    Ray itself would try for minutes, and then say neither.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise OSError("an address is host:port")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_TIMEOUT_S):
-        pass
-    if address.startswith("ray://"):  # another service
-        return
-    import grpc
-    from ray._private.grpc_utils import init_grpc_channel
-
-    with init_grpc_channel(address) as channel:  # with the token of this run, if it has one
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT_S)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                raise ray.exceptions.AuthenticationError(error.details()) from error
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise ConnectionError("something listens there, but it is no Ray that answers") from error
-
-
-def _warn_if_open(address: str) -> None:
-    """Warn of a cluster that answers whoever asks: it runs programs for anyone who reaches its ports."""
-    if address.startswith("ray://"):
-        return
-    import grpc
-
-    with grpc.insecure_channel(address) as channel:  # without the token that this run may have
-        try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=KNOCK_TIMEOUT_S)
-        except grpc.RpcError:  # it wants a token, or TLS
-            return
-    log.warning(
-        "ray.address: the cluster at %s asks for no token: whoever reaches its ports can run programs as its user, and "
-        "read and change this run. Start it with RAY_AUTH_MODE=token (docs/security.md)",
-        address,
-    )
 
 
 def _not_installed(plugins: Sequence[str]) -> list[ModuleType]:

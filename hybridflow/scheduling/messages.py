@@ -34,15 +34,6 @@ class RowFailed:
 
 
 @dataclass(frozen=True)
-class RowTurned:
-    """A conversation has had a turn and goes on."""
-
-    prompt: int
-    row: int
-    attempt: int
-
-
-@dataclass(frozen=True)
 class Learned:
     """The learner is done with what it took last."""
 
@@ -65,7 +56,7 @@ class Resumed:
     lost: frozenset[int] = frozenset()
 
 
-Event = Started | RowFinished | RowFailed | RowTurned | Learned | WeightsPublished | Resumed
+Event = Started | RowFinished | RowFailed | Learned | WeightsPublished | Resumed
 
 
 @dataclass(frozen=True)

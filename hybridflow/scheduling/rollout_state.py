@@ -22,7 +22,6 @@ class Rollout:
         finished: how many prompts had finished before it; None: it has not.
         taken: the learner has it.
         kept: it is not stopped before it has finished.
-        turns: of its conversations.
     """
 
     prompt: int
@@ -34,7 +33,6 @@ class Rollout:
     finished: int | None = None
     taken: bool = False
     kept: bool = False
-    turns: int = 0
 
 
 @dataclass
@@ -78,10 +76,13 @@ class SchedulerState:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SchedulerState:
-        """Return the state that was written. Raises KeyError or TypeError for what is none."""
+        """Return the state that was written. Raises KeyError or TypeError for what is none.
+
+        States of earlier versions count the turns of conversations, which nothing depends on.
+        """
         rollouts = [
             Rollout(**{**known, "running": dict(known["running"]), "returned": list(known["returned"])})
-            for known in data["rollouts"]
+            for known in ({name: value for name, value in each.items() if name != "turns"} for each in data["rollouts"])
         ]
         more = {"stopped": dict(data["stopped"]), "rollouts": {rollout.prompt: rollout for rollout in rollouts}}
         return cls(**{**data, "dropped": list(data["dropped"]), **more})

@@ -14,7 +14,6 @@ from hybridflow.scheduling.messages import (
     Resumed,
     RowFailed,
     RowFinished,
-    RowTurned,
     Started,
     Stop,
     Sync,
@@ -112,9 +111,6 @@ class Scheduler:
                 self._finish(event)
             case RowFailed():
                 self._lose(event)
-            case RowTurned():
-                if (rollout := self._attempted(event)) is not None:
-                    rollout.turns += 1
             case Learned():
                 self._end_part()
             case WeightsPublished(version):
@@ -139,7 +135,7 @@ class Scheduler:
 
     # What happened
 
-    def _attempted(self, event: RowFinished | RowFailed | RowTurned) -> Rollout | None:
+    def _attempted(self, event: RowFinished | RowFailed) -> Rollout | None:
         """Return the rollout of an event; None: it is of an attempt that counts no more."""
         rollout = self._state.rollouts.get(event.prompt)
         return rollout if rollout is not None and rollout.running.get(event.row) == event.attempt else None

@@ -19,7 +19,9 @@ from ray import cloudpickle
 
 from hybridflow.config import temporary_folder
 from hybridflow.controller import cluster, search_path
-from hybridflow.controller.cluster import _folder, _own_token, _temporary_files, _warn_if_open
+from hybridflow.controller.cluster import _folder, _temporary_files
+from hybridflow.controller.ray_start import own_token
+from hybridflow.controller.running_cluster import warn_if_open
 from hybridflow.errors import ConfigError, HybridFlowError
 
 
@@ -70,11 +72,11 @@ def test_a_temporary_folder_that_is_too_deep(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_the_token_of_a_local_cluster_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    with _own_token(True):
+    with own_token(True):
         assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert "RAY_AUTH_TOKEN" not in os.environ
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    with _own_token(True):
+    with own_token(True):
         assert os.environ["RAY_AUTH_TOKEN"] == "given"
 
 
@@ -117,7 +119,7 @@ def head(*, wants_token: bool) -> Iterator[str]:
 @pytest.mark.parametrize("wants_token", [True, False])
 def test_a_cluster_that_asks_for_no_token_is_told(wants_token: bool, caplog: pytest.LogCaptureFixture) -> None:
     with head(wants_token=wants_token) as address:
-        _warn_if_open(address)
+        warn_if_open(address)
     told = [record.getMessage() for record in caplog.records]
     assert told == [] if wants_token else told[0].startswith(f"ray.address: the cluster at {address} asks for no token")
 

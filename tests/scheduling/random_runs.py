@@ -15,7 +15,6 @@ from hybridflow.scheduling import (
     Resumed,
     RowFailed,
     RowFinished,
-    RowTurned,
     SchedulePolicy,
     Scheduler,
     Started,
@@ -111,9 +110,7 @@ class RandomRun:
             return self._learned()
         if event == "published":
             return self._published()
-        (prompt, row), attempt = event
-        if self.chance.random() < 0.2:
-            return RowTurned(prompt, row, attempt)
+        (prompt, row), _ = event
         return self._finished(prompt, row)
 
     def _learned(self) -> Event:

@@ -113,3 +113,10 @@ def gone_within(mark: int, seconds: float) -> list[str]:
     while left_of(mark) and time.monotonic() < end:
         time.sleep(0.2)
     return left_of(mark)
+
+
+def kill_driver(process: subprocess.Popen[str], mark: int) -> None:
+    """Kill a run's driver, which leaves nothing of the run."""
+    process.kill()
+    process.communicate(timeout=60)
+    assert not gone_within(mark, 30.0)

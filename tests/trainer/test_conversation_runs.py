@@ -12,7 +12,7 @@ import pytest
 from benchmarks.fault_plugin import FAULT, MARK
 from tests.trainer import late_guess
 from tests.trainer.conftest import SMALL, Launch, Ran
-from tests.trainer.processes import gone_within, start_marked, wait_until
+from tests.trainer.processes import kill_driver, start_marked, wait_until_saved
 from tests.trainer.test_checkpoints import assert_alike
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -107,10 +107,8 @@ def test_async_killed_and_resumed_and_its_ranks_lost_loses_no_conversation_and_d
     slower = ("+environment.options.late_s=4", "trainer.validate_every=0")  # a validation waits for what is under way
     sync = launch("train", "six_talks", *LATE, "trainer.schedule=sync", "trainer.max_staleness=null")
     process, mark = start_marked(["train", *SMALL, "run.name=late", *LATE, *slower, FAILING], place, **forks)
-    wait_until(process, (place / "runs/late/checkpoints/step-000002").exists)
-    process.kill()
-    process.communicate(timeout=60)
-    gone_within(mark, 30.0)
+    wait_until_saved(process, place / "runs/late", 2)
+    kill_driver(process, mark)
     monkeypatch.setenv(FAULT, "rollout.advance_rollouts:30:0:SIGKILL,actor.update_actor:3:0:SIGKILL")
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     resumed = launch("train", "late", *LATE, *slower, FAILING)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.fault_plugin import FAULT, MARK
 from tests.trainer import bound_zero
 from tests.trainer.conftest import APART, FAULTS, SIZES, SMALL, Launch, Ran
-from tests.trainer.processes import gone_within, start_marked, wait_until
+from tests.trainer.processes import kill_driver, start_marked, wait_until_saved
 from tests.trainer.test_checkpoints import assert_alike
 
 pytestmark = [pytest.mark.ranks, pytest.mark.slow]
@@ -79,10 +79,8 @@ def test_async_killed_and_resumed_and_its_ranks_lost_loses_nothing_and_doubles_n
     """The driver is killed in a step; then a rank that generates is, and one that learns."""
     sync = launch("train", "six_steps", *APART, *LONG)
     process, mark = start_marked(["train", *SMALL, "run.name=stale", *STALE, *LONG, FAULTS], place, **forks)
-    wait_until(process, (place / "runs/stale/checkpoints/step-000002").exists)
-    process.kill()
-    process.communicate(timeout=60)
-    gone_within(mark, 30.0)
+    wait_until_saved(process, place / "runs/stale", 2)
+    kill_driver(process, mark)
     monkeypatch.setenv(FAULT, "rollout.advance_rollouts:9:0:SIGKILL,actor.update_actor:3:0:SIGKILL")
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     resumed = launch("train", "stale", *STALE, *LONG, FAULTS)
