@@ -11,8 +11,8 @@ from hybridflow.scheduling.samplers import Sampler
 
 POLICY = SchedulePolicy(prompts_per_step=2, max_staleness=1)
 FINISHED = [
-    Rollout(prompt, version, version + 1, finished=finished, turns=turns)
-    for prompt, version, finished, turns in ((0, 0, 3, 0), (1, 0, 0, 2), (3, 1, 1, 1), (4, 1, 2, 0))
+    Rollout(prompt, version, version + 1, finished=finished)
+    for prompt, version, finished in ((0, 0, 3), (1, 0, 0), (3, 1, 1), (4, 1, 2))
 ]
 
 

@@ -291,7 +291,7 @@ def sampler(rank: Callable[..., Any]) -> type[Sampler]:
     ("rank", "said"),
     [
         (lambda rollout: rollout.finished, "`rank` gave a int; a tuple of numbers was expected"),
-        (lambda rollout: (None,) if rollout.turns else (1,), "its ranks cannot be compared: TypeError"),
+        (lambda rollout: (None,) if rollout.version else (1,), "its ranks cannot be compared: TypeError"),
         (lambda rollout: (DICE.random(),), "it gives something else when it is called again"),
         (lambda rollout: (rollout.running.update({0: 0}) or 0,), "`rank` changes the prompt that it is given"),
         (lambda rollout: (rollout.length,), "AttributeError: 'Rollout' object has no attribute 'length'"),
