@@ -21,6 +21,7 @@ SUBCOMMANDS = {
     "train-reward": "training of a reward model: hybridflow train-reward experiment=NAME [key=value ...]",
     "train-cost": "training of a cost model: hybridflow train-cost experiment=NAME [key=value ...]",
     "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
+    "plan": "what a run takes, before it starts: hybridflow plan experiment=NAME [hardware=NAME] [key=value ...]",
     "evaluate": "answers of a model to held-out questions: hybridflow evaluate MODEL [MODEL] [key=value ...]",
     "export": "the model of a run as a Hugging Face folder: hybridflow export RUN[:STEP] --out FOLDER",
     "algorithms": "the algorithms, their papers, roles and components: hybridflow algorithms [MODULE ...]",

@@ -127,6 +127,18 @@ def _rows(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[
     return [*names, *_settings("train", replace(line, words=tuple(kept)), argv, hand_over)]
 
 
+def _planned(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
+    """Complete a subcommand as the first word, and the settings of the one that is planned."""
+    named = [word for word in line.words if word in HYDRAS]
+    settings = _settings(
+        (*named, "train")[0],
+        replace(line, words=tuple(word for word in line.words if word not in named)),
+        argv,
+        hand_over,
+    )
+    return [*(name for name in HYDRAS if not line.words and name.startswith(line.word)), *settings]
+
+
 def _folders(start: str) -> list[str]:
     above = Path(start if start.endswith("/") else os.path.dirname(start) or ".")
     folders = sorted(
@@ -135,4 +147,4 @@ def _folders(start: str) -> list[str]:
     return [name for name in folders if name.startswith(start)]
 
 
-OWN = {"rlhf": _stages, "data": _rows}  # subcommands that Hydra does not run, and that take settings
+OWN = {"rlhf": _stages, "data": _rows, "plan": _planned}  # subcommands that Hydra does not run, and that take settings

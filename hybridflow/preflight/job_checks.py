@@ -61,6 +61,18 @@ def problems(
         pending: model folders that will be there.
         origins: where the settings were made, if that is known.
     """
+    return without_components(config, pending, _known_gpus(config)) or setting_checks.of_components(config, origins)
+
+
+def without_components(
+    config: Config, pending: PendingModels = MappingProxyType({}), gpus: int | None = None
+) -> list[str]:
+    """List the problems of these settings that are found without torch: all but those of the algorithm's components.
+
+    Args:
+        pending: model folders that will be there.
+        gpus: of the cluster; None: that is not known.
+    """
     from hybridflow.algorithms import algorithms
 
     if secrets := secret_checks.problems(config):  # alone: what is said of other settings may show their values
@@ -70,14 +82,12 @@ def problems(
         lines.append(problem)
     models = dict[str, ModelShape]()
     tokenizers = dict[str, str]()
-    gpus = _known_gpus(config)
     if config.algorithm.name in algorithms:
         roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         models, unread = read_models(config, roles, pending)
         tokenizers = compared_tokenizers(config, models, pending)
         lines += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *_heads(config, models, gpus)]
-    lines += setting_checks.problems(config, models, tokenizers, gpus)
-    return lines or setting_checks.of_components(config, origins)
+    return lines + setting_checks.problems(config, models, tokenizers, gpus)
 
 
 def warnings(job: compose.Composed) -> list[str]:

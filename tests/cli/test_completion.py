@@ -56,6 +56,12 @@ def test_data_takes_a_task_and_settings(complete):
     assert complete("hybridflow data ./add") == []
 
 
+def test_plan_takes_a_subcommand_and_its_settings(complete):
+    assert complete("hybridflow plan sf") == ["sft"]
+    assert complete("hybridflow plan sft experiment=addition_w") == ["experiment=addition_warmup"]
+    assert complete("hybridflow plan placement=sp") == ["placement=split"]
+
+
 def test_options_of_a_folder_of_ones_own(complete, tmp_path, monkeypatch):
     (tmp_path / "mine/experiment").mkdir(parents=True)
     (tmp_path / "mine/experiment/my_sums.yaml").write_text("# @package _global_\ndefaults: [addition]\n")

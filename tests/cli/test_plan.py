@@ -1,0 +1,132 @@
+"""`hybridflow plan`: every rank is in its picture, and nothing heavy is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from hybridflow.cli import main, plan_picture
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning.arrangement import Arrangement, Seat
+from hybridflow.planning.slot_grid import blocks_of, packed_nodes, runs_of
+
+ADDITION = ("experiment=addition", "actor.model.path=model", "run.root=runs")
+
+
+@pytest.fixture
+def plan(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `hybridflow plan` on the addition experiment, which must succeed; what it prints."""
+
+    def ask(*arguments: str) -> str:
+        assert main(["plan", *ADDITION, *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+
+    return ask
+
+
+def drawn(layout: Layout, per_node: int = 8) -> list[str]:
+    """The lines of a picture of a pool with an actor alone."""
+    arrangement = Arrangement({"main": layout.size}, {"actor": Seat("main", layout)})
+    runs = runs_of([*blocks_of(arrangement, packed_nodes(arrangement.pools, per_node))])
+    return [line.plain for line in plan_picture.lines_of(arrangement, runs)]
+
+
+def test_the_picture_says_where_every_rank_is() -> None:
+    layout = Layout(2, 2, 2, generation=(1, 1))
+    lines = drawn(layout)
+    assert lines[0] == "pool main: 8 slots on node 0"
+    assert lines[1].split() == ["node", "0", "slot", *map(str, range(8))]
+    found = re.findall(r"d(\d+) p(\d+) t(\d+)", lines[2].partition("d2")[2])
+    assert [tuple(map(int, at)) for at in found] == [(at.dp, at.pp, at.tp) for at in layout.coordinates]
+    replicas = re.findall(r"r(\d+)", lines[3].partition("replicas")[2])
+    assert [*map(int, replicas)] == [at.dp for at in layout.generation_coordinates]
+
+
+def test_of_many_nodes_one_is_drawn_and_the_others_follow() -> None:
+    lines = drawn(Layout(4, 1, 32, generation=(2, 1)))
+    assert len(lines) <= 8 and max(map(len, lines)) <= 120
+    assert "  nodes 1–15 (slots 8–127): as node 0; each further node: actor d+2, actor generation r+4" in lines
+
+
+@pytest.mark.parametrize("slots", [1, 2, 16, 72, 128])
+def test_a_picture_of_up_to_128_devices_is_a_screen(slots: int) -> None:
+    for per_node in (8, 72):
+        lines = drawn(Layout(data=slots), per_node)
+        assert len(lines) <= 30 and max(map(len, lines)) <= 120
+
+
+def test_the_drawing_has_the_names_as_text(plan: Any) -> None:
+    Path("mine/placement").mkdir(parents=True)
+    Path("mine/placement/odd.yaml").write_text('pools: {"a<b&c\\e[2J": 2}\n')
+    out = plan("--svg", "plan.svg", "-cd", "mine", "placement=odd")
+    assert "\x1b" not in out
+    text = Path("plan.svg").read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    shown = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("a<b&c\\x1b[2J" in (line or "") for line in shown)
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "") and "<style" not in text
+
+
+def test_json_has_every_rank(plan: Any) -> None:
+    found = json.loads(plan("--json", "placement=split"))
+    assert found["pools"]["policy"] == {"slots": 2, "device": "cpu", "nodes": [0, 0]}
+    assert found["roles"]["actor"]["ranks"] == [
+        {"tp": 0, "pp": 0, "dp": 0, "cp": 0},
+        {"tp": 1, "pp": 0, "dp": 0, "cp": 0},
+    ]
+    assert found["roles"]["actor"]["generation"] == {"tensor": 1, "pipeline": 1, "replicas": 2}
+    assert found["roles"]["critic"]["pool"] == "judges"
+
+
+def test_bad_settings_are_the_errors_of_train(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("actor.parallel.tensor=3", "actor.paralel.tensor=1", "placement.roles.actor=nowhere", "a=1,2"):
+        told = []
+        for command in (["plan"], ["train", "--check"]):
+            assert main([*command, *ADDITION, wrong]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            told.append(err.replace("hybridflow plan", "hybridflow train"))
+        assert told[0] == told[1]
+
+
+def test_a_model_needs_no_weights_to_be_planned(plan: Any) -> None:
+    Path("model/model.safetensors").unlink()
+    assert "pool main" in plan()
+
+
+SCRIPT = """
+import sys, time
+import hybridflow.cli.plan, hybridflow.cli.plan_svg, hybridflow.algorithms.ppo, rich.console
+from hybridflow.cli import main
+begin = time.process_time()
+status = main(sys.argv[1:])
+took = time.process_time() - begin
+heavy = [name for name in ("torch", "vllm", "ray", "megatron", "transformers") if name in sys.modules]
+print(heavy, status, took, file=sys.stderr)
+"""
+
+
+@pytest.mark.processes
+def test_it_asks_nothing_heavy_and_is_quick(workplace: Path) -> None:
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "plan", *ADDITION, "--svg", "plan.svg"],
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    heavy, status, took = done.stderr.splitlines()[-1].rsplit(" ", 2)
+    assert (heavy, status) == ("[]", "0")
+    assert float(took) < 3.0, "seconds of computing; about 0.6 on an idle core"
