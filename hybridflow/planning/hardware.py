@@ -4,8 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from hybridflow.config.schema import Device, DType
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Value that depends on a size: linear in the size's logarithm between those given, constant beyond them.
+
+    Raises ValueError unless there are as many values as sizes, one at least, and the sizes rise from above 0.
+    """
+
+    sizes: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        rises = all(a < b for a, b in zip((0.0, *self.sizes), self.sizes, strict=False))
+        if not self.sizes or len(self.sizes) != len(self.values) or not rises:
+            raise ValueError(
+                f"sizes {list(self.sizes)} with values {list(self.values)}: as many of both were expected, one at "
+                "least, with sizes that rise from above 0"
+            )
+
+    def at(self, size: Any) -> Any:
+        """Return the value at a size, or at each of an array of them."""
+        if len(self.sizes) == 1:
+            return np.full_like(np.asarray(size, dtype=np.float64), self.values[0])[()]
+        return np.interp(np.log(np.maximum(size, 1e-9)), np.log(self.sizes), self.values)
 
 
 @dataclass(frozen=True)
@@ -22,47 +50,57 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Overheads:
-    """Seconds that calls take whatever the sizes of what they compute: Python, kernels that are begun, messages.
+class Efficiency:
+    """Shares of what a device or a link can do at most that work reaches; 1 is all of it.
 
     Attributes:
-        call_s: of a call on a role, from the driver and back, beside what its ranks do.
-        rank_call_s: of it, for each further rank.
-        score_s, train_s: of a call that scores or learns, on a rank, whatever its micro-batches.
-        micro_batch_s: of a micro-batch that goes through a training engine, forward.
-        layer_s: of each layer that it goes through, forward.
-        backward: how many times as much as these two a micro-batch takes forward and backward.
-        row_s: of each row that is packed, and whose columns are cut out.
-        generate_s: of a call that generates, on a rank.
-        request_s: of each row that generation takes up and gives back: its prefill in an engine step of its own.
-        engine_step_s: of a step of generation, which gives every row under way a token.
-        engine_layer_s: of each layer in it.
-        engine_row_s: of each row in it: it is scheduled, sampled and looked at.
-        sync_s: of a weight sync.
-        sync_weight_s: of each weight in it.
-        grade_s, grade_row_s: of a call that grades, and of each row.
-        rows_s, rows_row_s: of a call that computes of numbers alone, as advantages, and of each row.
+        matmul: of `flops`, by the size of a product of matrices, (m·k·n)^(1/3).
+        attention: of `flops`, by the tokens of a row: attention in a training engine, or over a prompt.
+        reading: of `memory_bytes_per_s`, where decoding reads weights, keys and values.
+        updating: of `memory_bytes_per_s`, where an optimizer reads and writes its state.
+        link: of a link's `bytes_per_s`, by the bytes of a message.
     """
 
-    call_s: float = 0.0
-    rank_call_s: float = 0.0
-    score_s: float = 0.0
-    train_s: float = 0.0
-    micro_batch_s: float = 0.0
-    layer_s: float = 0.0
-    backward: float = 3.0
-    row_s: float = 0.0
-    generate_s: float = 0.0
-    request_s: float = 0.0
-    engine_step_s: float = 0.0
-    engine_layer_s: float = 0.0
-    engine_row_s: float = 0.0
-    sync_s: float = 0.0
-    sync_weight_s: float = 0.0
-    grade_s: float = 0.0
-    grade_row_s: float = 0.0
-    rows_s: float = 0.0
-    rows_row_s: float = 0.0
+    matmul: Curve = Curve((128.0, 512.0, 2048.0, 8192.0), (0.05, 0.3, 0.6, 0.75))
+    attention: Curve = Curve((128.0, 1024.0, 8192.0), (0.1, 0.3, 0.5))
+    reading: float = 0.75
+    updating: float = 0.7
+    link: Curve = Curve((2.0**16, 2.0**20, 2.0**24, 2.0**28), (0.1, 0.4, 0.7, 0.8))
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """What calls take beside arithmetic, memory and links, in seconds if nothing else is said.
+
+    Attributes:
+        call: of a call on a role's ranks, from the controller and back.
+        row: of each row that a rank takes and gives.
+        backward: a backward pass, as a multiple of its forward's arithmetic; no seconds.
+        layer: of a layer in a pass of the training engine over a micro-batch.
+        micro_batch: of such a pass, beside its layers.
+        update: of an optimizer's step, beside its memory.
+        generate: of a call that generates, beside its steps.
+        engine_step: of a step of the generation engine, which is a token of each row.
+        engine_layer: of a layer in it.
+        engine_row: of a row in it.
+        sync: of a weight sync, beside its bytes.
+        sync_byte: of each byte of weights that a rank takes in one: to copy, to compare.
+        grade: of a row that is graded, beside what its grader waits for.
+    """
+
+    call: float = 2e-3
+    row: float = 5e-5
+    backward: float = 2.0
+    layer: float = 1e-4
+    micro_batch: float = 1e-3
+    update: float = 5e-3
+    generate: float = 0.1
+    engine_step: float = 2e-3
+    engine_layer: float = 2e-5
+    engine_row: float = 1e-5
+    sync: float = 0.05
+    sync_byte: float = 1e-11
+    grade: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -78,10 +116,7 @@ class Hardware:
         within: between devices of a node.
         across: between nodes.
         cores: that the devices of a node share, where a device is a process; 0: each is hardware of its own.
-        products: by number format, of products of growing size the multiplications and additions (2·m·k·n) and how many
-            a second were measured; what `flops` is not reached by. Empty: nobody has measured them.
-        overheads: of calls.
-        sharing: by ranks that are at work on a node at once, how many times as long each takes; ascending.
+        efficiency, overheads: what work reaches and takes; measured, or such as are usual on GPUs.
     """
 
     name: str
@@ -94,6 +129,8 @@ class Hardware:
     within: Link
     across: Link
     cores: int = 0
-    products: Mapping[DType, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    overheads: Overheads = Overheads()
-    sharing: Mapping[int, float] = field(default_factory=dict)
+    efficiency: Efficiency = field(default_factory=Efficiency)
+    overheads: Overheads = field(default_factory=Overheads)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.source))  # `flops` is a mapping, which has none
