@@ -35,7 +35,7 @@ import numpy as np
 
 from benchmarks import schedule_real
 from benchmarks.schedule_prediction import prediction
-from hybridflow.placement.simulated_run import Costs, SimulatedOutcome, SimulatedRun
+from hybridflow.planning.simulated_run import Costs, SimulatedOutcome, SimulatedRun
 from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
 
 SAMPLES = 4

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.short_runs import metrics_of
-from hybridflow.placement.simulated_run import Costs, SimulatedRun
+from hybridflow.planning.simulated_run import Costs, SimulatedRun
 from hybridflow.scheduling import policy_of
 
 WITHIN = 0.15

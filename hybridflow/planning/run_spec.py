@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from hybridflow.config.schema import DType, Recompute
-from hybridflow.models import ModelShape
+from hybridflow.models import Head, ModelShape
 from hybridflow.planning.lengths import Lengths
 
 
@@ -28,7 +28,9 @@ class FlowCall:
     Attributes:
         samples: whether it is part of what is called before a learner is needed (`Algorithm.rollout`).
         rows: that it is called with.
-        after: the calls of the step, by their place in the flow, whose rows it reads.
+        after: the calls of the step, by their place in the flow, whose rows it reads or whose results were waited for.
+        sequences: of a row that a model computes: two of a pair of responses.
+        balanced: data parallel ranks share the rows out by their tokens; else by their number.
     """
 
     role: str
@@ -37,6 +39,8 @@ class FlowCall:
     samples: bool
     rows: int
     after: tuple[int, ...] = ()
+    sequences: int = 1
+    balanced: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class RoleModel:
         max_tokens_per_rank: of a micro-batch.
         sequence: tensor ranks share out the tokens between the layers that they cut.
         offloads_weights, offloads_optimizer: they leave the device while no call of the role runs.
+        head: what it has on top as this role.
+        experts, active_experts: of a mixture, whose `shape.ffn` is one expert's: all, and those that a token takes.
     """
 
     shape: ModelShape
@@ -60,6 +66,9 @@ class RoleModel:
     sequence: bool = False
     offloads_weights: bool = False
     offloads_optimizer: bool = False
+    head: Head = Head.lm
+    experts: int = 1
+    active_experts: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class RunSpec:
         max_concurrent_rows: that a generation replica decodes together.
         kv_cache_bytes: of a replica, where the settings say so (on a CPU); 0: what fits.
         memory_fraction: of a device for generation in all, where it does not.
+        notes: what of all this is an expectation, in words.
     """
 
     flow: tuple[FlowCall, ...]
@@ -91,6 +101,7 @@ class RunSpec:
     max_concurrent_rows: int
     kv_cache_bytes: float = 0.0
     memory_fraction: float = 0.4
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.schedule import ks_distance, rows_of
 from benchmarks.schedule_prediction import prediction
-from hybridflow.placement.simulated_run import Costs, SimulatedRun
+from hybridflow.planning.simulated_run import Costs, SimulatedRun
 from hybridflow.scheduling import Sampler, SchedulePolicy, Stopped, policy_of, samplers
 from hybridflow.scheduling.rollout_state import Rollout
 

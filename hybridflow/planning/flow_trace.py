@@ -1,0 +1,265 @@
+"""The flow of a step, traced: the algorithm's own code is run once, on roles that do nothing but note their calls.
+
+So a user's own algorithm is known too. What its calls give are references without rows behind them: their number is
+known, and of which call each column is. Values are asked for by few flows, as filters; they get expectations, which are
+noted. A flow that needs more than that cannot be traced, and it is said why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from hybridflow.algorithms import Algorithm, StepContext
+from hybridflow.batch import BatchRef
+from hybridflow.batch.batch import Batch
+from hybridflow.batch.row_source import Metadata
+from hybridflow.config.schema import Config
+from hybridflow.dispatch import Method, Result, protocols, with_columns
+from hybridflow.dispatch.method import methods
+from hybridflow.errors import HybridFlowError
+from hybridflow.planning.run_spec import FlowCall, Work
+from hybridflow.roles import AdvantageRole, Role
+
+MAX_CALLS = 10_000  # of a step: a flow that makes more has no end
+PROMPT_COLUMNS = ("prompt_ids", "answer", "messages", "metadata", "source", "sample_id")
+TAUGHT_COLUMNS = ("response_ids", "rejected_ids", "loss_mask", "rejected_loss_mask")
+
+
+class FlowError(HybridFlowError):
+    """A flow that cannot be traced."""
+
+
+@dataclass(frozen=True)
+class TracedFlow:
+    """Calls of a step, and what was expected for them to be known."""
+
+    calls: tuple[FlowCall, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass
+class Notebook:
+    """What was called so far.
+
+    Attributes:
+        awaited: calls whose values the flow has asked for, so that it made no other before they were done.
+        samples: what is called is part of `rollout`.
+        kept_share: of the groups, those whose rewards differ.
+    """
+
+    kept_share: float
+    response_tokens: int
+    calls: list[FlowCall] = field(default_factory=list)
+    notes: dict[str, None] = field(default_factory=dict)
+    awaited: set[int] = field(default_factory=set)
+    samples: bool = True
+    unequal: float = 0.0
+
+    def differs(self, groups: int) -> np.ndarray:
+        """Tell of further groups which have rewards that differ, [groups], so that the share comes true in all."""
+        ends = np.floor(self.unequal + self.kept_share * np.arange(groups + 1) + 1e-9)
+        self.unequal += self.kept_share * groups
+        return np.diff(ends) > 0
+
+
+@dataclass(frozen=True, eq=False)
+class TracedChunk:
+    """Rows that a call would have made."""
+
+    notebook: Notebook
+    call: int
+    rows: int
+    kinds: Mapping[str, str]
+    groups: np.ndarray
+
+    def metadata(self) -> Metadata:
+        """Return expectations, and note that they were asked for."""
+        asked = self.notebook.calls[self.call]
+        self.notebook.awaited.add(self.call)
+        self.notebook.notes[
+            f"{asked.role}.{asked.method}: the flow reads what it gives (a filter, a balancer); "
+            f"{self.notebook.kept_share:.0%} of the groups are expected to have rewards that differ"
+        ] = None
+        lengths = np.full(self.rows, self.notebook.response_tokens, dtype=np.int64)
+        ragged = {name: lengths for name, kind in self.kinds.items() if kind.startswith("ragged")}
+        numbers = {name: self._numbers(name) for name, kind in self.kinds.items() if not kind.startswith("ragged")}
+        return Metadata(self.rows, dict(self.kinds), ragged, {**numbers, "loss_mask": lengths})
+
+    def _numbers(self, name: str) -> np.ndarray:
+        if "reward" not in name:
+            return np.zeros(self.rows)
+        _, group = np.unique(self.groups, return_inverse=True)
+        differs = self.notebook.differs(int(group.max(initial=-1)) + 1)
+        values: np.ndarray = np.arange(self.rows) % 2 * differs[group].astype(np.float64)
+        return values
+
+    def get(self) -> Batch:
+        asked = self.notebook.calls[self.call]
+        raise FlowError(f"it reads the rows that {asked.role}.{asked.method} gives, which are not there before a run")
+
+
+class TracedResult(Result):
+    """Value of a call that gives no rows, which nobody knows."""
+
+    def __init__(self, notebook: Notebook, call: int) -> None:
+        self._notebook = notebook
+        self._call = call
+
+    def get(self) -> Any:
+        self._notebook.awaited.add(self._call)
+        return None
+
+    def metadata(self) -> list[Any]:
+        self._notebook.awaited.add(self._call)
+        return []
+
+
+class TracedRole:
+    """Role of a flow whose calls are noted."""
+
+    def __init__(self, name: str, interface: type[Role], has_model: bool, config: Config, notebook: Notebook) -> None:
+        self._name = name
+        self._interface = interface
+        self._has_model = has_model
+        self._notebook = notebook
+        more = (interface.more_columns(config), interface.more_read(config))
+        self._methods = with_columns(methods(interface), *more)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_") or name not in self._methods:
+            raise AttributeError(f"role {self._name!r} has no method {name!r}; it has {', '.join(self._methods)}")
+        method = self._methods[name]
+        return lambda *args, **kwargs: self._call(name, method, args, kwargs)
+
+    def _call(self, name: str, method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        rows = next((value for value in (*args, *kwargs.values()) if isinstance(value, BatchRef)), None)
+        number = self._noted(name, method.of_call(args, kwargs), rows)
+        if not method.returns_rows or rows is None:
+            return TracedResult(self._notebook, number)
+        if method.gives is None:
+            raise FlowError(f"{self._name}.{name} does not declare the columns that it gives (dispatch.using)")
+        groups = rows.driver_columns.get("group_id", np.arange(len(rows)))
+        kinds = {column: method.kinds.get(column, "float") for column in method.gives}
+        chunk = TracedChunk(self._notebook, number, len(rows), kinds, groups)
+        made = BatchRef.from_chunk(chunk, len(rows), method.gives)
+        if method.streams:
+            self._notebook.notes[f"{self._name}.{name}: its rows are expected to come all at once"] = None
+            return iter([(np.arange(len(rows)), made)])
+        return made
+
+    def _noted(self, name: str, method: Method, rows: BatchRef | None) -> int:
+        """Note a call; return its number. One that is given no rows, as a weight sync, is none of the flow's."""
+        book = self._notebook
+        if rows is None:
+            book.notes[f"{self._name}.{name} is called without rows; its time is not counted"] = None
+            return -1
+        if len(book.calls) >= MAX_CALLS:
+            raise FlowError(f"it has made {MAX_CALLS} calls, and has no end")
+        work = self._work(name, method)
+        book.samples &= work is not Work.train  # of a flow that is one method: all before its first update
+        read = rows if method.reads is None else rows.select_columns(method.reads)
+        chunks = (chunk for source in read.sources for chunk in source.chunks)
+        after = {chunk.call for chunk in chunks if isinstance(chunk, TracedChunk)} | book.awaited
+        pair = any("rejected" in column for column in method.reads or ())
+        protocol = protocols.get(method.protocol)
+        balanced = getattr(protocol, "balance", "tokens") == "tokens"
+        book.calls.append(
+            FlowCall(
+                self._name,
+                name,
+                work,
+                book.samples,
+                len(rows),
+                tuple(sorted(number for number in after if number >= 0)),
+                2 if pair else 1,
+                balanced,
+            )
+        )
+        return len(book.calls) - 1
+
+    def _work(self, name: str, method: Method) -> Work:
+        if method.samples:
+            return Work.generate
+        if hasattr(AdvantageRole, name) or name.startswith("log_"):
+            return Work.rows
+        if not self._has_model:
+            return Work.grade
+        return Work.train if name.startswith("update") else Work.score
+
+
+@dataclass
+class Draws:
+    """Prompts of a step, as many times as its flow asks for them."""
+
+    rows: int
+    columns: tuple[str, ...]
+    lengths: int
+
+    def __call__(self) -> BatchRef:
+        made = BatchRef.from_chunk(PromptChunk(self.rows, self.columns, self.lengths), self.rows, self.columns)
+        return made.placed(np.arange(self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class PromptChunk:
+    """Rows of the task, which are not read."""
+
+    rows: int
+    columns: tuple[str, ...]
+    length: int
+
+    def metadata(self) -> Metadata:
+        kinds = {name: "ragged int" if name.endswith(("_ids", "_mask")) else "str" for name in self.columns}
+        lengths = np.full(self.rows, self.length, dtype=np.int64)
+        return Metadata(self.rows, kinds, {name: lengths for name in kinds if kinds[name].startswith("ragged")})
+
+    def get(self) -> Batch:
+        raise FlowError("it reads the rows of the task, which are not there before a run")
+
+
+def trace_flow(
+    config: Config,
+    algorithm: type[Algorithm],
+    interfaces: Mapping[str, type[Role]],
+    models: Sequence[str],
+    *,
+    kept_share: float = 1.0,
+    prompt_tokens: int = 1,
+    response_tokens: int = 1,
+) -> TracedFlow:
+    """Trace a step in the middle of a run.
+
+    Args:
+        interfaces: by role that it calls, its methods.
+        models: roles that have a model.
+        kept_share: of the groups, those that a filter of equal rewards keeps.
+
+    Raises FlowError, in a line, for a flow that cannot be traced.
+    """
+    book = Notebook(kept_share, response_tokens)
+    groups = {name: TracedRole(name, kind, name in models, config, book) for name, kind in interfaces.items()}
+    taught = TAUGHT_COLUMNS if algorithm.preferences else ("response_ids",) if algorithm.supervised else ()
+    draws = Draws(config.algorithm.prompts_per_step, (*PROMPT_COLUMNS, *taught), prompt_tokens)
+    try:
+        flow = algorithm(config.algorithm, groups)
+        step = max(config.trainer.steps // 2, config.algorithm.critic_warmup_steps)
+        flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
+        if algorithm.step is Algorithm.step:
+            rollout = flow.rollout(draws())
+            book.samples = False
+            flow.learn(rollout)
+        else:
+            flow.step(draws())
+    except Exception as error:  # of a user's code, whatever it is
+        _refuse(algorithm, error)
+    return TracedFlow(tuple(book.calls), tuple(book.notes))
+
+
+def _refuse(algorithm: type[Algorithm], error: Exception) -> NoReturn:
+    said = str(error) if isinstance(error, FlowError) else f"{type(error).__name__}: {error}"
+    line = next(iter(said.splitlines()), "")
+    raise FlowError(f"the flow of {algorithm.__name__} cannot be traced without a run: {line}") from error

@@ -1,0 +1,162 @@
+"""Seconds of generation: prompts are computed at once (prefill), then each row gets a token a step (decode).
+
+Prefill is bound by arithmetic. A decode step reads the weights once and the keys and values of every row: it is bound
+by memory until very many rows share it, and few rows take almost as long as many. What is left of the memory after the
+weights says how many rows a replica has at once; the others wait in its queue. Lengths are ragged: while there is a
+queue all places are taken; then rows end and the batch shrinks, and the longest row of all replicas ends the call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning import model_arithmetic as arithmetic
+from hybridflow.planning.collectives import GroupPlace, all_reduce_s, send_s
+from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.lengths import Lengths
+from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
+from hybridflow.planning.training_cost import Occupation
+from hybridflow.planning.workload import ordered_lengths
+
+PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
+RESIDUALS = 64  # lengths that stand for the rows in the places when the queue is empty
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One of the replicas that generate, t_g × p_g ranks."""
+
+    hardware: Hardware
+    model: RoleModel
+    tensor: int
+    pipeline: int
+
+    @cached_property
+    def place(self) -> GroupPlace:
+        """Where its tensor ranks are, which are neighbors."""
+        within = min(self.tensor, self.hardware.devices_per_node)
+        return GroupPlace(within, ceil(self.tensor / within))
+
+    def step_s(self, rows: Any, context: Any) -> Any:
+        """Return the seconds of a decode step.
+
+        Args:
+            rows: that get a token.
+            context: tokens before it, of each.
+        """
+        costs = self.hardware.overheads
+        model = self.model
+        layers = -(-model.shape.layers // self.pipeline)
+        each = np.maximum(np.asarray(rows, dtype=np.float64) / self.pipeline, 1.0)  # stages take turns with them
+        reading = self.hardware.memory_bytes_per_s * self.hardware.efficiency.reading
+        cache = each * context * arithmetic.kv_bytes(model, self.tensor, self.pipeline) / reading
+        layer = arithmetic.layer_s(self.hardware, model, each, self.tensor, decodes=True) + costs.engine_layer
+        message = each * model.shape.hidden * arithmetic.BYTES[model.dtype]
+        layer = layer + 2 * all_reduce_s(self.hardware, self.place, message)
+        head = arithmetic.head_s(self.hardware, model, each, self.tensor, decodes=True)
+        stage = layers * layer + cache + head / self.pipeline
+        if self.pipeline > 1:
+            across = self.tensor * self.pipeline > self.hardware.devices_per_node
+            stage = stage + send_s(self.hardware, across=across, size=message)
+        return stage * self.pipeline + costs.engine_step + costs.engine_row * np.asarray(rows)
+
+    def prefill_s(self, prompts: float, length: float) -> float:
+        """Return the seconds of computing so many prompts."""
+        tokens = prompts * length
+        if tokens <= 0:
+            return 0.0
+        steps = ceil(tokens / PREFILL_TOKENS)
+        each = tokens / steps
+        layers = -(-self.model.shape.layers // self.pipeline)
+        attention = arithmetic.attention_s(self.hardware, self.model, each * length, length, self.tensor)
+        layer = float(arithmetic.layer_s(self.hardware, self.model, each, self.tensor) + attention)
+        message = each * self.model.shape.hidden * arithmetic.BYTES[self.model.dtype]
+        layer += 2 * float(all_reduce_s(self.hardware, self.place, message)) + self.hardware.overheads.engine_layer
+        return (steps + self.pipeline - 1) * layers * layer
+
+    def places(self, spec: RunSpec) -> int:
+        """Return how many rows it has at once: what settings allow, and what its keys and values leave room for."""
+        per_token = arithmetic.kv_bytes(self.model, self.tensor, self.pipeline)
+        room = spec.kv_cache_bytes
+        if not room:
+            weights = arithmetic.rank_parameters(self.model, self.tensor, self.pipeline)
+            room = spec.memory_fraction * self.hardware.memory_bytes - weights * arithmetic.BYTES[self.model.dtype]
+        else:
+            room /= self.tensor * self.pipeline
+        row = per_token * (spec.prompt_tokens.mean + spec.response_tokens.mean)
+        return max(1, min(spec.max_concurrent_rows, int(room / row) if row else spec.max_concurrent_rows))
+
+    def decode_s(self, lengths: np.ndarray, weight: float, prompt: float, places: int) -> float:
+        """Return the seconds in which rows get their tokens.
+
+        Args:
+            lengths: ascending, in tokens.
+            weight: rows that each of them stands for.
+            prompt: tokens before their first.
+            places: rows that are decoded together.
+        """
+        rows = len(lengths) * weight
+        full = 0.0
+        if rows > places:
+            residual = _residual(lengths, min(places, RESIDUALS))
+            weight = places / len(residual)
+            waiting = lengths.sum() * rows / len(lengths) - residual.sum() * weight
+            full = waiting / places * float(self.step_s(places, prompt + lengths.mean() / 2))
+            lengths = np.append(residual[:-1], max(residual[-1], 0.0))
+        steps = np.diff(lengths, prepend=0.0)
+        alive = np.maximum((len(lengths) - np.arange(len(lengths))) * weight, 1.0)
+        context = prompt + lengths - steps / 2
+        return full + float((steps * self.step_s(alive, context)).sum())
+
+
+def _residual(lengths: np.ndarray, points: int) -> np.ndarray:
+    """Return what rows still have to come when the queue runs empty, ascending; the longest began last, at worst.
+
+    At a random moment a place has a row of length x with a probability in proportion to x, anywhere in it.
+    """
+    at = (np.arange(points) + 0.5) / points
+    shares = np.cumsum(lengths) / lengths.sum()
+    chosen = lengths[np.minimum(np.searchsorted(shares, at), len(lengths) - 1)]
+    # Golden-ratio steps spread what is gone of the rows evenly, without a seed.
+    gone = (np.arange(points) * 0.6180339887498949) % 1.0
+    return np.sort(chosen * (1.0 - gone))
+
+
+def replica_of(hardware: Hardware, model: RoleModel, layout: Layout) -> Replica:
+    """Return a replica of a layout's generation."""
+    return Replica(hardware, model, *layout.generation_sizes)
+
+
+def generation_occupation(
+    hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, spec: RunSpec, deviations: float = 0.0
+) -> Occupation:
+    """Return what generating a call's rows takes; see `expected_workload` for `deviations`."""
+    if not call.rows:
+        return Occupation(0.0, 0.0)
+    replica = replica_of(hardware, model, layout)
+    rows = ceil(call.rows / layout.replicas)
+    lengths = ordered_lengths(spec.response_tokens, rows, call.rows, deviations)
+    prompts = ceil(rows / spec.samples) if call.rows == spec.rows else rows  # copies of a prompt share its prefix
+    prefill = replica.prefill_s(prompts, spec.prompt_tokens.mean)
+    decode = replica.decode_s(lengths, rows / len(lengths), spec.prompt_tokens.mean, replica.places(spec))
+    seconds = prefill + decode + hardware.overheads.generate
+    busy = min(layout.replicas, call.rows) * replica.tensor * replica.pipeline
+    return Occupation(seconds, busy)
+
+
+def drawn_generation_s(replica: Replica, shares: list[np.ndarray], spec: RunSpec, prompt: Lengths) -> float:
+    """Return the seconds until the slowest of the replicas has generated rows of these lengths, a share each."""
+    places = replica.places(spec)
+    times = [
+        replica.prefill_s(ceil(len(share) / spec.samples), prompt.mean)
+        + replica.decode_s(np.sort(share), 1.0, prompt.mean, places)
+        for share in shares
+        if len(share)
+    ]
+    return max(times, default=0.0) + replica.hardware.overheads.generate

@@ -1,0 +1,109 @@
+"""Arithmetic and bytes of a model on one rank: the products of matrices of its layers, and what attention adds.
+
+A product of an m×k with a k×n matrix is 2·m·k·n operations, at the share of the device's that one of its size reaches,
+or the time in which its three matrices are read and written, whichever is more (a roofline). All takes arrays of m.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hybridflow.config.schema import DType
+from hybridflow.models import Head
+from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.run_spec import RoleModel
+
+BYTES = {DType.float32: 4, DType.bfloat16: 2}
+LOGIT_PASSES = 4  # times that float32 logits are written and read: log-softmax, choice or loss
+
+
+def layer_parameters(model: RoleModel) -> int:
+    """Count the numbers of a layer's matrices."""
+    shape = model.shape
+    attention = shape.hidden * shape.head_dim * (2 * shape.heads + 2 * shape.kv_heads)
+    return attention + 3 * shape.hidden * shape.ffn * model.experts
+
+
+def vocabulary_parameters(model: RoleModel) -> int:
+    """Count the numbers of an embedding; an output layer that is not tied to it has as many."""
+    return model.shape.vocab * model.shape.hidden
+
+
+def parameters(model: RoleModel) -> int:
+    """Count the numbers of a model, but for its norms and biases."""
+    untied = model.head is Head.lm and not model.shape.tied
+    return model.shape.layers * layer_parameters(model) + (1 + untied) * vocabulary_parameters(model)
+
+
+def rank_parameters(model: RoleModel, tensor: int, pipeline: int) -> float:
+    """Count the numbers of the fullest rank: of the first stage, which has the embedding."""
+    layers = -(-model.shape.layers // pipeline)
+    both = pipeline == 1 and model.head is Head.lm and not model.shape.tied
+    return (layers * layer_parameters(model) + (1 + both) * vocabulary_parameters(model)) / tensor
+
+
+def kv_bytes(model: RoleModel, tensor: int, pipeline: int) -> float:
+    """Return the bytes of a token's keys and values on a rank."""
+    shape = model.shape
+    layers = -(-shape.layers // pipeline)
+    heads = max(1.0, shape.kv_heads / tensor)
+    return 2.0 * layers * heads * shape.head_dim * BYTES[model.dtype]
+
+
+def product_s(hardware: Hardware, model: RoleModel, m: Any, k: float, n: float, *, decodes: bool = False) -> Any:
+    """Return the seconds of a product of matrices on one device."""
+    m = np.asarray(m, dtype=np.float64)
+    reached = hardware.efficiency.matmul.at(np.cbrt(m * k * n)) * flops(hardware, model)
+    size = BYTES[model.dtype] * (m * k + k * n + m * n)
+    reading = hardware.memory_bytes_per_s * (hardware.efficiency.reading if decodes else 1.0)
+    return np.maximum(2.0 * m * k * n / reached, size / reading)
+
+
+def layer_s(
+    hardware: Hardware, model: RoleModel, m: Any, tensor: int, expert: int = 1, *, decodes: bool = False
+) -> Any:
+    """Return the seconds of a layer's products on one rank, for m tokens; attention's own come on top."""
+    shape = model.shape
+    heads = shape.heads * shape.head_dim / tensor
+    kv_heads = max(shape.kv_heads / tensor, 1.0) * shape.head_dim
+
+    def product(rows: Any, k: float, n: float) -> Any:
+        return product_s(hardware, model, rows, k, n, decodes=decodes)
+
+    attention = product(m, shape.hidden, heads + 2 * kv_heads) + product(m, heads, shape.hidden)
+    if model.experts == 1:
+        ffn = shape.ffn / tensor
+        return attention + product(m, shape.hidden, 2 * ffn) + product(m, ffn, shape.hidden)
+    local = model.experts / expert
+    chosen = np.asarray(m, dtype=np.float64) * model.active_experts / tensor
+    used = np.minimum(local, np.maximum(chosen, 1.0))  # few tokens do not read all experts
+    each = np.maximum(chosen / used, 1.0)
+    return attention + used * (product(each, shape.hidden, 2.0 * shape.ffn) + product(each, shape.ffn, shape.hidden))
+
+
+def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any, tensor: int) -> Any:
+    """Return the seconds of a layer's causal attention on one rank.
+
+    Args:
+        squares: sum of the squares of its rows' lengths.
+        length: of a row, which says what share of the device's operations are reached.
+    """
+    shape = model.shape
+    reached = hardware.efficiency.attention.at(length) * flops(hardware, model)
+    return 2.0 * shape.heads * shape.head_dim / tensor * squares / reached
+
+
+def head_s(hardware: Hardware, model: RoleModel, m: Any, tensor: int, *, decodes: bool = False) -> Any:
+    """Return the seconds of the output layer on one rank for m tokens, and of what is made of its logits."""
+    if model.head is not Head.lm:
+        return np.asarray(m) * 0.0
+    vocabulary = model.shape.vocab / tensor
+    logits = np.asarray(m) * vocabulary * 4 * LOGIT_PASSES / hardware.memory_bytes_per_s
+    return product_s(hardware, model, m, model.shape.hidden, vocabulary, decodes=decodes) + logits
+
+
+def flops(hardware: Hardware, model: RoleModel) -> float:
+    """Return what a device could do in a model's number format; in float32's if the file has no other."""
+    return hardware.flops.get(model.dtype) or next(iter(hardware.flops.values()))

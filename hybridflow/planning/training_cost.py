@@ -1,0 +1,132 @@
+"""Seconds of scoring and of an optimizer's step: arithmetic and communication, and a pipeline's bubbles.
+
+A rank's rows are packed into n micro-batches. A pipeline of p stages takes n + p - 1 turns of the slowest stage. A
+stage's turn is its layers' products and attention, two all-reductions a layer over the tensor ranks (with sequence
+parallelism a reduce-scatter and an all-gather, of the same bytes), and the engine's own time; a backward takes
+`backward` times the arithmetic and as many messages, and what is recomputed once more. Then gradients are added up over
+the data parallel ranks, and the optimizer reads and writes its state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from hybridflow.config.schema import Recompute
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning import model_arithmetic as arithmetic
+from hybridflow.planning.collectives import GroupPlace, all_gather_s, all_reduce_s, group_place, send_s
+from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.run_spec import FlowCall, RoleModel, Work
+from hybridflow.planning.workload import Workload
+
+GRADIENT_BYTES = 4
+STATE_BYTES = 32  # read and written of a number: gradient, master weight and two moments, in float32, and its weight
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """What a call asks of its ranks.
+
+    Attributes:
+        seconds: from its begin to its end, if its ranks are alone.
+        ranks: that are at work, on average.
+    """
+
+    seconds: float
+    ranks: float
+
+
+def micro_batches(work: Workload, budget: int) -> int:
+    """Return into how many micro-batches rows are packed that are taken longest first."""
+    if work.rows <= 0:
+        return 0
+    if work.length >= budget:
+        return ceil(work.rows)
+    whole = ceil(work.tokens / budget)
+    # The end of each but the last stays open for want of a row that fits.
+    return max(1, whole if whole == 1 else ceil(work.tokens / (budget - work.length / 2)))
+
+
+def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, work: Workload) -> Occupation:
+    """Return what scoring rows takes, or a step on them if the call trains."""
+    count = micro_batches(work, model.max_tokens_per_rank)
+    if not count:
+        return Occupation(0.0, 0.0)
+    trains = call.work is Work.train
+    stages = layout.pipeline
+    layers = -(-model.shape.layers // stages)
+    tokens = work.tokens / count / layout.context
+    layer = _layer_turn_s(hardware, model, layout, work, count, trains=trains)
+    turn = layers * layer + hardware.overheads.micro_batch * (2 if trains else 1)
+    if stages > 1:
+        turn += _between_stages_s(hardware, model, layout, tokens) * (2 if trains else 1)
+    head = float(arithmetic.head_s(hardware, model, work.responses / count / layout.context, layout.tensor))
+    head *= 1 + hardware.overheads.backward if trains else 1
+    path = count * (turn + head) + (stages - 1) * turn
+    busy = count * (turn + head / stages)
+    update = update_s(hardware, model, layout) if trains else 0.0
+    return Occupation(path + update, layout.size * (busy + update) / (path + update))
+
+
+def _layer_turn_s(
+    hardware: Hardware, model: RoleModel, layout: Layout, work: Workload, count: int, *, trains: bool
+) -> float:
+    """Return the seconds of a layer's share of one turn."""
+    tensor, context = layout.tensor, layout.context
+    tokens = work.tokens / count / context
+    products = float(arithmetic.layer_s(hardware, model, tokens, tensor, layout.expert))
+    attention = float(arithmetic.attention_s(hardware, model, work.squares / count / context, work.length, tensor))
+    message = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype]
+    place = group_place(layout, "tp", hardware.devices_per_node)
+    sent = 2 * float(all_reduce_s(hardware, place, message)) + _experts_s(hardware, model, layout, message)
+    forward = products + attention + sent + hardware.overheads.layer
+    if not trains:
+        return forward
+    backward = hardware.overheads.backward * (products + attention) + sent + hardware.overheads.layer
+    again = {Recompute.none: 0.0, Recompute.selective: attention, Recompute.full: forward}[model.recompute]
+    return forward + backward + again
+
+
+def _experts_s(hardware: Hardware, model: RoleModel, layout: Layout, message: float) -> float:
+    """Return the seconds in which tokens go to their experts and back, if these are on several ranks."""
+    if layout.expert == 1 or model.experts == 1:
+        return 0.0
+    across = layout.expert > hardware.devices_per_node
+    sent = message * model.active_experts / layout.tensor * (layout.expert - 1) / layout.expert
+    return 2 * float(send_s(hardware, across=across, size=sent))
+
+
+def _between_stages_s(hardware: Hardware, model: RoleModel, layout: Layout, tokens: float) -> float:
+    place = group_place(layout, "pp", hardware.devices_per_node)
+    share = layout.tensor if model.sequence else 1
+    size = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype] / share
+    return float(send_s(hardware, across=place.nodes > 1, size=size))
+
+
+def update_s(hardware: Hardware, model: RoleModel, layout: Layout) -> float:
+    """Return the seconds of adding gradients up and of the optimizer's own step."""
+    numbers = arithmetic.rank_parameters(model, layout.tensor, layout.pipeline)
+    if layout.expert > 1:
+        numbers /= layout.expert
+    replicas = layout.data * layout.context
+    place = data_place(hardware, layout)
+    state = numbers * STATE_BYTES
+    if model.sharded_optimizer:
+        reduced = float(all_gather_s(hardware, place, numbers * GRADIENT_BYTES))
+        reduced += float(all_gather_s(hardware, place, numbers * arithmetic.BYTES[model.dtype]))
+        state /= replicas
+    else:
+        reduced = float(all_reduce_s(hardware, place, numbers * GRADIENT_BYTES))
+    written = state / (hardware.memory_bytes_per_s * hardware.efficiency.updating)
+    return reduced + written + hardware.overheads.update
+
+
+def data_place(hardware: Hardware, layout: Layout) -> GroupPlace:
+    """Find where the ranks are that have the same weights."""
+    place = group_place(layout, "dp", hardware.devices_per_node)
+    if layout.context == 1:
+        return place
+    whole = layout.data * layout.context
+    within = min(whole, place.within * layout.context)
+    return GroupPlace(within, ceil(whole / within))

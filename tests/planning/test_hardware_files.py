@@ -1,0 +1,58 @@
+"""Hardware files: those that come along can be read, one that is written is read as it was, a wrong one says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hybridflow.errors import ConfigError
+from hybridflow.planning.hardware import Curve
+from hybridflow.planning.hardware_files import hardware_names, read_hardware, write_hardware
+
+
+@pytest.mark.parametrize("name", hardware_names())
+def test_hardware_that_is_written_is_read_as_it_was(name: str, tmp_path: Path) -> None:
+    hardware = read_hardware(name)
+    write_hardware(hardware, tmp_path / f"{name}.yaml")
+    assert read_hardware(tmp_path / f"{name}.yaml") == hardware
+    assert hardware.source
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("memory_bytes: 8.0e+10", "memory_bytes: much"), "memory_bytes: 'much' given; a number above 0 was expected"),
+        (("latency_s: 4.0e-6", "latency: 1"), "within.latency: no such key; did you mean latency_s?"),
+        (("device: gpu", "device: tpu"), "device: 'tpu' given; one of auto, cpu, gpu was expected"),
+        (("bfloat16: 9.89e+14", "float8: 1e15"), "flops: 'float8' given; one of float32, bfloat16 was expected"),
+        (("devices_per_node: 8", "devices_per_node: 8.5"), "devices_per_node: 8.5 given; a whole number was expected"),
+        (("devices_per_node: 8\n", ""), "devices_per_node is missing"),
+        (
+            ("device: gpu", "device: gpu\nefficiency: {reading: 2}"),
+            "efficiency.reading: 2 given; a share, of 1 at most",
+        ),
+        (
+            ("device: gpu", "device: gpu\nefficiency: {matmul: {sizes: [2, 1], values: [1, 1]}}"),
+            "efficiency.matmul: sizes [2.0, 1.0] with values [1.0, 1.0]: as many of both were expected",
+        ),
+    ],
+)
+def test_a_wrong_file_is_one_error_with_its_key(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "hybridflow/planning/sheets/h100_80g_8x.yaml").read_text()
+    file = tmp_path / "mine.yaml"
+    file.write_text(text.replace(*change))
+    with pytest.raises(ConfigError) as caught:
+        read_hardware(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_a_name_that_is_none_lists_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"nothing is named 'h1000'; there is a100_80g_8x, .*hybridflow profile"):
+        read_hardware("h1000")
+
+
+def test_a_curve_is_linear_in_the_logarithm_and_constant_beyond_its_ends() -> None:
+    curve = Curve((1.0, 100.0), (0.2, 0.6))
+    assert curve.at([0.1, 1.0, 10.0, 1000.0]).tolist() == pytest.approx([0.2, 0.2, 0.4, 0.6])
+    assert Curve((5.0,), (0.3,)).at([1.0, 9.0]).tolist() == [0.3, 0.3]
