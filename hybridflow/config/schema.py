@@ -183,6 +183,8 @@ class TrainerConfig:
     log_answers: bool = True  # write the answers of validations out
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
+    # steps between the steps whose calls on ranks are written out with their times; 0: never
+    timeline_every: NotNegativeInt = 10
     # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
     metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
     sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`

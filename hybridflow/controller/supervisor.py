@@ -21,6 +21,7 @@ from hybridflow.controller.idle_time import IdleTime
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
+from hybridflow.observe.timeline import CallSpan
 from hybridflow.runtime.failure import Failure, RoleError
 from hybridflow.runtime.messages import Report
 
@@ -41,6 +42,7 @@ class Supervisor(Renamed):
 
     Attributes:
         health: of the ranks; it has the deadlines.
+        on_span: is told of each call that a rank has carried out.
     """
 
     def __init__(self, on_failure: FailurePolicy | None = None, health: Health | None = None) -> None:
@@ -55,6 +57,7 @@ class Supervisor(Renamed):
         self._left: dict[Any, CallRecord] = {}  # under way when a call failed
         self._called: set[tuple[str, str]] = set()
         self._idle = IdleTime()
+        self.on_span: Callable[[CallSpan], None] | None = None
         self._background = BackgroundWork()
 
     @property
@@ -291,14 +294,22 @@ class Supervisor(Renamed):
         if report.failure is not None:
             self._fail(in_step(report.failure, record))
         record.reports[rank] = report
-        if report.began and (pool := name_of(record.pool)):
-            self._idle.note(pool, rank, report.began, report.seconds)
+        self._note_span(record, rank, report)
         record.missing -= 1
         if not record.missing:
             record.pending = ()  # the store lets go of them
             self.health.note(record)
             if not self._background.note_finished(record):
                 self._finished.setdefault(record.step, []).append(record)
+
+    def _note_span(self, record: CallRecord, rank: int, report: Report) -> None:
+        """Take note of when a rank carried out a call, if it is one on a role of a pool."""
+        if not report.began or not (pool := name_of(record.pool)):
+            return
+        self._idle.note(pool, rank, report.began, report.seconds)
+        if self.on_span is not None:
+            seconds = report.seconds
+            self.on_span(CallSpan(pool, rank, record.role, record.method, record.step, report.began, seconds))
 
     def _fail(self, noticed: Failure) -> NoReturn:
         """Gather what else has failed by now, and leave what follows from it to the policy.

@@ -20,7 +20,7 @@ from hybridflow.observe.secret_values import redacted
 
 EARLIER = re.compile(r"earlier-(\d+)")
 RECORD = "run.json"
-RECORDS = (RECORD, "events.jsonl", "logs")
+RECORDS = (RECORD, "events.jsonl", "timeline.json", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
 JOURNAL = "journal"
@@ -83,6 +83,11 @@ class RunFolder:
     def journal(self) -> Path:
         """Folder into which ranks write the rows of a call as they finish."""
         return self.path / JOURNAL
+
+    @property
+    def timeline(self) -> Path:
+        """File of the calls that ranks carried out, and when."""
+        return self.path / "timeline.json"
 
     @property
     def logs(self) -> Path:

@@ -19,6 +19,7 @@ from hybridflow.observe.host_memory import MemoryWatch
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
+from hybridflow.observe.timeline import Timeline
 from hybridflow.tasks import Prompts, Task
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer import checkpoint, nonfinite, step_words
@@ -44,6 +45,7 @@ class Outputs:
         say: words for the user, a line at a time.
         clock: what the run's time goes into.
         journal: rows of a step that is under way; None: there is none.
+        timeline: when ranks carried out what; None: nobody asks.
     """
 
     folder: RunFolder
@@ -51,6 +53,7 @@ class Outputs:
     say: Callable[[str], None]
     clock: WallClock = field(default_factory=WallClock)
     journal: JournalFolder | None = None
+    timeline: Timeline | None = None
 
 
 def train(
@@ -116,7 +119,7 @@ def _take_steps(
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
             outputs.clock.enter(Spent.steps)
-            rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs.folder)
+            rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs)
             draws.end_step(progress.steps)
             progress.schedule = schedule.state()
             run_lock.check(outputs.folder.path)
@@ -218,16 +221,18 @@ def _stop_if_asked(config: Config, running: Running, outputs: Outputs, progress:
 
 
 def _step(
-    config: Config, running: Running, schedule: Schedule, context: StepContext, folder: RunFolder
+    config: Config, running: Running, schedule: Schedule, context: StepContext, outputs: Outputs
 ) -> tuple[BatchRef, dict[str, float]]:
     """Take one step, write its rows out if that is due, and return them and its metrics."""
     began = time()
     begin = perf_counter()
     step = context.step_index
+    if outputs.timeline:
+        outputs.timeline.begin_step(step, began)
     rollout = step_of(schedule, context)
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
-        running.groups["grader"].log_rollouts(rollout, step=step, folder=str(folder.rollouts))
+        running.groups["grader"].log_rollouts(rollout, step=step, folder=str(outputs.folder.rollouts))
     metrics = schedule.finish_step()
     problem = too_many_failed(config, metrics)
     if problem is not None:
@@ -239,6 +244,8 @@ def _step(
     idle = running.supervisor.idle_s(began, began + seconds)
     metrics |= {f"{TIMES}idle/{pool}": idle_s for pool, idle_s in idle.items()}
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
+    if outputs.timeline:
+        outputs.timeline.end_step(step, began, seconds)
     return rollout, metrics
 
 

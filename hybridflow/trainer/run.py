@@ -22,6 +22,7 @@ from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.sinks import SinkContext, open_sinks
+from hybridflow.observe.timeline import Timeline
 from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
 from hybridflow.roles import TrainedRole, roles
@@ -135,6 +136,9 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         folder.write_config(resolved_yaml(config))
         _write_logs(running, folder)
         stack.enter_context(kept_if_it_fails(folder.logs / "ray"))
+        timeline = Timeline(folder.timeline, config.trainer.timeline_every, live.say)
+        stack.callback(timeline.write)
+        running.supervisor.on_span = timeline.note
         journal = JournalFolder(config, folder, running.groups, live.say)
         journal.begin()
         learner = running.algorithm.learner
@@ -149,7 +153,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
             recovery = Recovery(config, running, folder, progress, source, live.say, clock, journal)
-            outputs = Outputs(folder, opened, live.say, clock, journal)
+            outputs = Outputs(folder, opened, live.say, clock, journal, timeline)
             with interrupt.through_ray():
                 train(config, running, task, outputs, progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
