@@ -76,11 +76,13 @@ def layer_s(
     if model.experts == 1:
         ffn = shape.ffn / tensor
         return attention + product(m, shape.hidden, 2 * ffn) + product(m, ffn, shape.hidden)
+    # Shared out over ranks, experts are whole and get the tokens of theirs; else each rank has a slice of every one.
     local = model.experts / expert
-    chosen = np.asarray(m, dtype=np.float64) * model.active_experts / tensor
-    used = np.minimum(local, np.maximum(chosen, 1.0))  # few tokens do not read all experts
-    each = np.maximum(chosen / used, 1.0)
-    return attention + used * (product(each, shape.hidden, 2.0 * shape.ffn) + product(each, shape.ffn, shape.hidden))
+    ffn = shape.ffn / (tensor if expert == 1 else 1)
+    chosen = np.asarray(m, dtype=np.float64) * model.active_experts / (1 if expert == 1 else tensor)
+    used = local * -np.expm1(-chosen / local)  # few tokens do not read all experts
+    each = chosen / used
+    return attention + used * (product(each, shape.hidden, 2 * ffn) + product(each, ffn, shape.hidden))
 
 
 def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any, tensor: int) -> Any:
