@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridflow import preflight
@@ -19,10 +20,15 @@ from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe import terminal
 from hybridflow.observe.disk_errors import writing
+from hybridflow.observe.host_memory import host_memory
 from hybridflow.placement import resolve
 from hybridflow.placement.hardware import local_gpus
+from hybridflow.planning import plan_remarks
+from hybridflow.planning.flow_trace import FlowError
 from hybridflow.planning.hardware import Hardware
-from hybridflow.planning.run_plan import RunPlan, nodes_of
+from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.run_plan import RunPlan, estimated, nodes_of
+from hybridflow.planning.spec_of_config import spec_of
 
 HARDWARE = "hardware="
 USAGE = (
@@ -43,13 +49,13 @@ class Asked:
 
     Attributes:
         subcommand: the one that would run it.
-        hardware: a name or a file; "": this machine.
+        hardware: a name or a file; None: this machine.
         settings: `key=value`, as of that subcommand.
         svg: a file to draw into.
     """
 
     subcommand: str
-    hardware: str
+    hardware: str | None
     settings: tuple[str, ...]
     folder: Path | None
     svg: Path | None
@@ -62,7 +68,8 @@ def run(argv: Sequence[str]) -> int:
     Raises ConfigError if the settings cannot be run, as the subcommand that would run them does.
     """
     asked = _asked(argv)
-    plan = plan_of(composed(asked), None)
+    hardware = read_hardware(asked.hardware) if asked.hardware is not None else None
+    plan = plan_of(composed(asked), hardware)
     if asked.svg is not None:
         from hybridflow.cli.plan_svg import drawing
 
@@ -92,15 +99,46 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     """Plan a run. Raises ConfigError with everything that keeps it from being run, but for components' options.
 
     Those are written with torch, which takes longer to import than a plan to make.
+
+    Args:
+        hardware: that it is for; None: this machine, of whose GPUs nothing is known but their number.
     """
     from hybridflow.algorithms import algorithms
 
-    config = job.to_config()
+    config = _on(hardware, job.to_config())
     gpus = _gpus(config, hardware)
     if problems := preflight.without_components(config, _without_weights(config), gpus):
         raise ConfigError("\n".join(job.origins.annotate(problem) for problem in problems))
-    placement = resolve(config, algorithms.get(config.algorithm.name).roles_of(config.algorithm), gpus=gpus)
-    return RunPlan(config.run.name, placement, nodes_of(placement, hardware), hardware)
+    flow = algorithms.get(config.algorithm.name)
+    called = flow.roles_of(config.algorithm)
+    placement = resolve(config, called, gpus=gpus)
+    if hardware is None and all(pool.device is Device.cpu for pool in placement.pools):
+        hardware = _this_machine(placement.slots)
+    plan = RunPlan(config.run.name, placement, nodes_of(placement, hardware), hardware)
+    plan = replace(plan, left_out=tuple(plan_remarks.of_roles(flow.roles, called)))
+    try:
+        spec = spec_of(config)
+    except FlowError as error:
+        return replace(plan, notes=(str(error),))
+    return estimated(plan, spec)
+
+
+def _on(hardware: Hardware | None, config: Config) -> Config:
+    """Return the settings of a run on a cluster of that hardware, whatever this machine has."""
+    if hardware is None:
+        return config
+    config.ray.address = "auto"
+    if config.placement.device is Device.auto:
+        config.placement.device = hardware.device
+    return config
+
+
+def _this_machine(slots: int) -> Hardware:
+    """Return usual CPUs, as many and with as much memory as are here."""
+    usual = read_hardware("cpu")
+    memory = host_memory()
+    share = memory.left / slots if memory else 0.0
+    return replace(usual, name="cpu (this machine)", cores=len(os.sched_getaffinity(0)), memory_bytes=share)
 
 
 def _gpus(config: Config, hardware: Hardware | None) -> int | None:
@@ -144,4 +182,4 @@ def _asked(argv: Sequence[str]) -> Asked:
     subcommand = words.pop(0) if words and words[0] in HYDRAS else "train"
     hardware = [word.removeprefix(HARDWARE) for word in words if word.startswith(HARDWARE)]
     settings = tuple(word for word in words if not word.startswith(HARDWARE))
-    return Asked(subcommand, hardware[-1] if hardware else "", settings, options.folder, options.svg, options.json)
+    return Asked(subcommand, hardware[-1] if hardware else None, settings, options.folder, options.svg, options.json)

@@ -14,7 +14,7 @@ from hybridflow.planning.slot_grid import Block, Run, View
 
 LETTERS = {"tp": "t", "pp": "p", "cp": "c", "dp": "d"}
 REPLICA = "r"  # `dp` of a layout in generation
-LEGEND = "t tensor, p pipeline, c context, d data parallel rank; r generation replica; what a role has 1 of is left out"
+LEGEND = "t tensor, p pipeline, c context, d data parallel rank; r generation replica; sizes of 1 are not written"
 COLORS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_cyan", "bright_green")  # of replicas, in turn
 WORDS = {"tp": "tensor", "pp": "pipeline", "cp": "context", "dp": "data"}
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-import numpy as np
-
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.estimates import Spread
-from hybridflow.planning.generation_cost import drawn_occupation, generation_occupation
+from hybridflow.planning.generation_cost import generation_occupation
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.sync_cost import sync_ranks, sync_seconds
@@ -67,13 +65,6 @@ class Simulators:
             self._known[key] = self._occupation(call, model, layout, spec, deviations)
         return self._known[key]
 
-    def generation(
-        self, call: FlowCall, model: RoleModel, layout: Layout, spec: RunSpec, lengths: np.ndarray
-    ) -> Occupation:
-        """Return what a call that generates rows of these lengths asks of its ranks, [rows]."""
-        made = drawn_occupation(self.hardware, call, model, layout, spec, lengths)
-        return self._with_call(call, layout, made)
-
     def shared_s(self, occupation: Occupation) -> float:
         """Return the seconds of a call by itself, whose ranks share the cores of their nodes."""
         nodes = ceil(occupation.ranks / self.hardware.devices_per_node)
@@ -84,22 +75,18 @@ class Simulators:
         self, call: FlowCall, model: RoleModel | None, layout: Layout, spec: RunSpec, deviations: float
     ) -> Occupation:
         costs = self.hardware.overheads
+        ranks = min(layout.size, max(call.rows, 1))
+        own = costs.call + costs.row * call.rows / ranks
         if call.work is Work.rows or model is None:
-            ranks = min(layout.size, max(call.rows, 1))
             graded = costs.grade * call.rows / ranks if call.work is Work.grade else 0.0
-            return self._with_call(call, layout, Occupation(graded, ranks))
+            return Occupation(own + graded, ranks)
         if call.work is Work.generate:
             made = generation_occupation(self.hardware, call, model, layout, spec, deviations)
         else:
-            work = expected_workload(call, spec, layout.data, deviations)
-            made = pass_occupation(self.hardware, call, model, layout, work)
-        return self._with_call(call, layout, made)
-
-    def _with_call(self, call: FlowCall, layout: Layout, made: Occupation) -> Occupation:
-        """Add what a call takes besides: from the controller and back, and for its rows to be fetched and packed."""
-        if not call.rows:
-            return Occupation(0.0, 0.0)
-        ranks = min(layout.size, call.rows)
-        own = self.hardware.overheads.call + self.hardware.overheads.row * call.rows / ranks
+            made = pass_occupation(
+                self.hardware, call, model, layout, expected_workload(call, spec, layout.data, deviations)
+            )
+        if not made.seconds:
+            return made
         seconds = made.seconds + own
-        return Occupation(seconds, (made.ranks * made.seconds + ranks * own) / seconds if seconds else 0.0)
+        return Occupation(seconds, (made.ranks * made.seconds + ranks * own) / seconds)

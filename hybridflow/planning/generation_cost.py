@@ -19,12 +19,12 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import GroupPlace, all_reduce_s, send_s
 from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
 from hybridflow.planning.training_cost import Occupation
 from hybridflow.planning.workload import ordered_lengths
 
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
-LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
 RESIDUALS = 64  # lengths that stand for the rows in the places when the queue is empty
 
 
@@ -150,26 +150,13 @@ def generation_occupation(
     return Occupation(seconds, busy)
 
 
-def drawn_occupation(
-    hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, spec: RunSpec, lengths: np.ndarray
-) -> Occupation:
-    """Return what generating rows of these lengths takes, which replicas share out as they come."""
-    if not call.rows or not len(lengths):
-        return Occupation(0.0, 0.0)
-    replica = replica_of(hardware, model, layout)
-    shares = [share for share in np.array_split(np.resize(lengths, call.rows), layout.replicas) if len(share)]
-    shared = spec.samples if call.rows == spec.rows else 1
+def drawn_generation_s(replica: Replica, shares: list[np.ndarray], spec: RunSpec, prompt: Lengths) -> float:
+    """Return the seconds until the slowest of the replicas has generated rows of these lengths, a share each."""
     places = replica.places(spec)
-    prompt = spec.prompt_tokens.mean
     times = [
-        replica.prefill_s(ceil(len(share) / shared), prompt) + replica.decode_s(np.sort(share), 1.0, prompt, places)
-        for share in _slowest(shares)
+        replica.prefill_s(ceil(len(share) / spec.samples), prompt.mean)
+        + replica.decode_s(np.sort(share), 1.0, prompt.mean, places)
+        for share in shares
+        if len(share)
     ]
-    return Occupation(max(times) + hardware.overheads.generate, len(shares) * replica.tensor * replica.pipeline)
-
-
-def _slowest(shares: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the shares of which one takes longest: those with the longest rows and those with the most tokens."""
-    longest = sorted(range(len(shares)), key=lambda at: -shares[at].max())[:LOOKED_AT]
-    fullest = sorted(range(len(shares)), key=lambda at: -shares[at].sum())[:LOOKED_AT]
-    return [shares[at] for at in dict.fromkeys([*longest, *fullest])]
+    return max(times, default=0.0) + replica.hardware.overheads.generate

@@ -40,9 +40,12 @@ def read_hardware(name_or_path: str | Path) -> Hardware:
     given = Path(name_or_path).expanduser()
     ours = SHEETS / f"{name_or_path}.yaml"
     if given.suffix not in (".yaml", ".yml") and not ours.is_file():
+        text = str(name_or_path)
+        near = [name for name in hardware_names() if name.startswith(text)] or get_close_matches(text, hardware_names())
+        hint = f"did you mean {' or '.join(near)}? " if near and text else ""
         raise ConfigError(
-            f"hardware: nothing is named {str(name_or_path)!r}; there is {', '.join(hardware_names())}, or give the "
-            "path of a file that ends in .yaml, as `hybridflow profile` writes it"
+            f"hardware: nothing is named {text!r}; {hint}There is {', '.join(hardware_names())}; or give the path of a "
+            "file that ends in .yaml, as `hybridflow profile` writes it"
         )
     file = ours if ours.is_file() and given.suffix not in (".yaml", ".yml") else given
     if not file.is_file():

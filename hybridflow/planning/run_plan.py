@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from hybridflow.config.schema import Device
 from hybridflow.placement import Placement
+from hybridflow.planning import plan_remarks
 from hybridflow.planning.arrangement import Arrangement, arrangement_of
+from hybridflow.planning.estimates import SlotMemory, StepBytes, StepEstimate
 from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.plan_remarks import Remark
+from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.slot_grid import Run, blocks_of, packed_nodes, runs_of
-
-
-@dataclass(frozen=True)
-class Remark:
-    """What to think about before the start.
-
-    Attributes:
-        key: of the setting that changes it.
-        text: what was found, and what to do.
-    """
-
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.text}"
+from hybridflow.planning.step_simulation import estimate_step
 
 
 @dataclass(frozen=True)
@@ -37,16 +27,24 @@ class RunPlan:
         name: of the run.
         hardware: that it is for; None: that is not known.
         nodes: by pool, the node of each slot.
+        memory: of the fullest slot of each pool.
+        bytes: that a step moves.
+        step: its time; None: nothing is known of the hardware.
         warnings: what may be better.
         left_out: passes that the settings make unnecessary.
+        notes: what is expected of rows, in words.
     """
 
     name: str
     placement: Placement
     nodes: Mapping[str, tuple[int, ...]]
     hardware: Hardware | None = None
+    memory: tuple[SlotMemory, ...] = ()
+    bytes: StepBytes | None = None
+    step: StepEstimate | None = None
     warnings: tuple[Remark, ...] = ()
     left_out: tuple[Remark, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def arrangement(self) -> Arrangement:
@@ -68,8 +66,12 @@ class RunPlan:
                 for pool in self.placement.pools
             },
             "roles": {role.name: self._role(role.name) for role in self.placement.roles},
+            "memory": [{**asdict(slot), "peak": slot.peak} for slot in self.memory],
+            "bytes": asdict(self.bytes) if self.bytes else None,
+            "step": asdict(self.step) if self.step else None,
             "warnings": [asdict(remark) for remark in self.warnings],
             "left_out": [asdict(remark) for remark in self.left_out],
+            "notes": list(self.notes),
         }
 
     def _role(self, name: str) -> dict[str, Any]:
@@ -87,6 +89,20 @@ class RunPlan:
             "generation": generates if layout.generation is not None or name == "rollout" else None,
             "ranks": [asdict(at) for at in layout.coordinates],
         }
+
+
+def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
+    """Add what a run computes, and what that takes, to a plan of where it does."""
+    where = plan.arrangement
+    step = estimate_step(spec, where, plan.hardware) if plan.hardware else None
+    device = plan.hardware.device if plan.hardware else Device.auto
+    warnings = [
+        *plan_remarks.of_nodes(where, plan.nodes),
+        *plan_remarks.of_rows(spec, where, device),
+        *plan_remarks.of_pipelines(spec, where),
+        *(plan_remarks.of_idle(step, where, spec.schedule) if step else ()),
+    ]
+    return replace(plan, step=step, warnings=tuple(warnings), notes=spec.notes)
 
 
 def nodes_of(placement: Placement, hardware: Hardware | None) -> dict[str, tuple[int, ...]]:

@@ -104,6 +104,37 @@ def test_a_model_needs_no_weights_to_be_planned(plan: Any) -> None:
     assert "pool main" in plan()
 
 
+def test_hardware_that_there_is_not_has_its_near_misses(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given, told in {
+        "h100": "did you mean h100_80g_8x?",
+        "h200_141g_8": "did you mean h200_141g_8x",
+        "mine.yaml": "mine.yaml does not exist",
+        "": "nothing is named ''; There is a100_80g_8x",
+    }.items():
+        assert main(["plan", *ADDITION, f"hardware={given}"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and told in err
+
+
+def test_a_plan_for_other_hardware_is_for_its_nodes(plan: Any) -> None:
+    found = json.loads(plan("--json", "hardware=h100_80g_8x", "placement.pools.main=16"))
+    assert found["pools"]["main"]["device"] == "gpu" and found["pools"]["main"]["nodes"] == [0] * 8 + [1] * 8
+    assert found["hardware"]["name"] == "h100_80g_8x" and "NVIDIA" in found["hardware"]["source"]
+    assert {"actor.generate_sequences", "actor.update_actor", "sync_weights"} <= {*found["step"]["phases"]}
+    assert found["step"]["idle"]["main"] >= 0 and found["notes"]
+
+
+def test_every_call_of_a_step_is_a_line(plan: Any) -> None:
+    out = plan("placement=rollout_pool", "algorithm=grpo")
+    for call in ("sync_weights", "actor.generate_sequences", "reward.compute_reward", "actor.update_actor"):
+        assert re.search(rf"^  (train|rollout) +{call} +█", out, re.MULTILINE)
+    assert re.search(r"^a step takes .* tokens a second$", out, re.MULTILINE)
+    assert "left out:" not in out
+    assert "left out: algorithm.reward_kl_coef: reference is not started" in plan(
+        "algorithm=grpo", "algorithm.policy_loss.kl_coef=0"
+    )
+
+
 SCRIPT = """
 import sys, time
 import hybridflow.cli.plan, hybridflow.cli.plan_svg, hybridflow.algorithms.ppo, rich.console

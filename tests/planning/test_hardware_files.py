@@ -51,7 +51,7 @@ def test_a_wrong_file_is_one_error_with_its_key(change: tuple[str, str], said: s
 
 
 def test_a_name_that_is_none_lists_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"nothing is named 'h1000'; there is a100_80g_8x, .*hybridflow profile"):
+    with pytest.raises(ConfigError, match=r"'h1000'; did you mean h100_80g_8x.*There is a100_.*hybridflow profile"):
         read_hardware("h1000")
 
 
