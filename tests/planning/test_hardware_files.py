@@ -24,7 +24,7 @@ def test_hardware_that_is_written_is_read_as_it_was(name: str, tmp_path: Path) -
     [
         (
             ("memory_bytes: 8.55208e+10", "memory_bytes: much"),
-            "memory_bytes: 'big' given; a number above 0 was expected",
+            "memory_bytes: 'much' given; a number above 0 was expected",
         ),
         (("latency_s: 4.0e-6", "latency: 1"), "within.latency: no such key; did you mean latency_s?"),
         (("device: gpu", "device: tpu"), "device: 'tpu' given; one of auto, cpu, gpu was expected"),
