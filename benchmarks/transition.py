@@ -24,7 +24,8 @@ from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
-from hybridflow.resharding.refit import BUCKET_BYTES, Refit
+from hybridflow.resharding.plan.buckets import BUCKET_BYTES
+from hybridflow.resharding.refit import Refit
 from hybridflow.resharding.transport import Transport
 from tests.resharding.counting import CountingGroup
 from tests.resharding.plan.simulate import shardings

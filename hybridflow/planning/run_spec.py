@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from typing import NamedTuple
 
-from hybridflow.config.schema import DType, Recompute
+from hybridflow.config.schema import DType, Recompute, Resharding
 from hybridflow.models import Head, ModelShape
 from hybridflow.planning.lengths import Lengths
 
@@ -54,6 +56,7 @@ class RoleModel:
         sequence: tensor ranks share out the tokens between the layers that they cut.
         offloads_weights, offloads_optimizer: they leave the device while no call of the role runs.
         head: what it has on top as this role.
+        engine: the registered name of its training engine.
         experts, active_experts: of a mixture, whose `shape.ffn` is one expert's: all, and those that a token takes.
     """
 
@@ -67,8 +70,35 @@ class RoleModel:
     offloads_weights: bool = False
     offloads_optimizer: bool = False
     head: Head = Head.lm
+    engine: str = "megatron"
     experts: int = 1
     active_experts: int = 1
+
+
+class Load(NamedTuple):
+    """What the memory of a rank depends on, of a run's rows; all roles have the same.
+
+    Attributes:
+        trained, scored: rows of the largest call that trains, that scores; of pairs their sequences.
+        row_tokens: of a row, in the mean.
+        longest: tokens that a row has at most.
+        alike: all rows have as many tokens.
+        learned: share of the tokens that are a response's.
+        concurrent: rows that a generation replica decodes together.
+        kv_cache_bytes, memory_fraction: as the spec has them.
+        generation_engine: that the policy samples with.
+    """
+
+    trained: int
+    scored: int
+    row_tokens: float
+    longest: float
+    alike: bool
+    learned: float
+    concurrent: int
+    kv_cache_bytes: float
+    memory_fraction: float
+    generation_engine: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +117,8 @@ class RunSpec:
         kv_cache_bytes: of a replica, where the settings say so (on a CPU); 0: what fits.
         memory_fraction: of a device for generation in all, where it does not.
         notes: what of all this is an expectation, in words.
+        generation_engine: the registered name of what the policy samples with.
+        resharding: the method of weight syncs where training's ranks generate.
     """
 
     flow: tuple[FlowCall, ...]
@@ -102,6 +134,28 @@ class RunSpec:
     kv_cache_bytes: float = 0.0
     memory_fraction: float = 0.4
     notes: tuple[str, ...] = ()
+    generation_engine: str = "vllm"
+    resharding: Resharding = Resharding.hybrid
+
+    @cached_property
+    def load(self) -> Load:
+        """Return what the memory of a rank depends on."""
+        rows = {work: 0 for work in Work}
+        for call in self.flow:
+            rows[call.work] = max(rows[call.work], call.rows * call.sequences)
+        mean = self.prompt_tokens.mean + self.response_tokens.mean
+        return Load(
+            trained=rows[Work.train],
+            scored=rows[Work.score],
+            row_tokens=mean,
+            longest=self.prompt_tokens.max + self.response_tokens.max,
+            alike=self.prompt_tokens.deviation + self.response_tokens.deviation == 0,
+            learned=self.response_tokens.mean / max(mean, 1.0),
+            concurrent=self.max_concurrent_rows,
+            kv_cache_bytes=self.kv_cache_bytes,
+            memory_fraction=self.memory_fraction,
+            generation_engine=self.generation_engine,
+        )
 
     @property
     def rows(self) -> int:

@@ -80,6 +80,8 @@ def spec_of(
         kv_cache_bytes=config.rollout.kv_cache_gib * GIB if _on_cpu(config) else 0.0,
         memory_fraction=config.rollout.gpu_memory_fraction,
         notes=(*flow.notes, *_length_notes(prompt_tokens, response_tokens)),
+        generation_engine=config.rollout.engine,
+        resharding=config.rollout.resharding,
     )
 
 
@@ -146,6 +148,7 @@ def _model(config: Config, role: str, shape: ModelShape, flow: TracedFlow) -> Ro
         offloads_weights=settings.offload.weights,
         offloads_optimizer=settings.offload.optimizer,
         head=head_of(role),
+        engine=settings.engine,
     )
 
 

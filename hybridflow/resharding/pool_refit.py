@@ -21,8 +21,9 @@ from hybridflow.parallel.platform import platform
 from hybridflow.resharding.fingerprints import MODULUS, regions_of
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import Bucket, Exchange, Part, Plan, make_pool_plan
+from hybridflow.resharding.plan.buckets import BUCKET_BYTES
 from hybridflow.resharding.pool_link import Link
-from hybridflow.resharding.refit import BUCKET_BYTES, TRIES, WeightUpdate, in_short, wrong_by_rank
+from hybridflow.resharding.refit import TRIES, WeightUpdate, in_short, wrong_by_rank
 from hybridflow.resharding.transport import Arriving, Shards, Transport, in_hf_shape
 
 

@@ -20,12 +20,10 @@ from hybridflow.parallel.process_groups import Groups
 from hybridflow.resharding.fingerprints import Region, differing, regions_of, same_bits, source_fingerprints
 from hybridflow.resharding.live_bytes import Alive
 from hybridflow.resharding.plan import make_plan
+from hybridflow.resharding.plan.buckets import BUCKET_BYTES
 from hybridflow.resharding.transport import Shards, Transport, in_hf_shape
 
 log = logging.getLogger(__name__)
-
-BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
-
 
 TRIES = 2  # a weight sync whose proof fails is made once more
 

@@ -15,9 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hybridflow.engines.logit_chunks import tokens_of_chunk
 from hybridflow.engines.megatron.output_products import products
 
-LOGITS_BYTES = 256 * 2**20  # of one chunk's float32 logits; a chunk takes twice that
 LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be no number
 
 
@@ -54,12 +54,12 @@ def token_statistics(
             (`hybridflow.engines.megatron.output_products`). Each rank's gradient is of its part of the vocabulary only.
         weight: [V / t, H], this rank's part of the output layer, in any float format.
         tokens: [N] int64, numbers in the whole vocabulary.
-        chunk: tokens whose logits exist at a time; by default as many as fill `LOGITS_BYTES`.
+        chunk: tokens whose logits exist at a time; by default as many as `logit_chunks` says.
 
     Returns:
         ([N] float32 log-probs, [N] float32 entropies), in nats, the same on all ranks. Both are differentiable.
     """
-    chunk = chunk or max(1, LOGITS_BYTES // (4 * len(weight)))
+    chunk = chunk or tokens_of_chunk(len(weight))
     return _TokenStatistics.apply(hidden, weight, tokens, vocabulary, chunk)
 
 
@@ -80,6 +80,7 @@ class _TokenStatistics(torch.autograd.Function):
             weights = logits.sub_(largest[part, None]).exp()
             total[part] = weights.sum(-1)
             expected[part] = weights.mul_(logits.clamp_(min=LOWEST)).sum(-1)
+            del logits, weights  # before the next chunk's are made
         top = largest.clone()
         _reduce(top, vocabulary.group, dist.ReduceOp.MAX)
         below = largest - top
@@ -110,6 +111,7 @@ class _TokenStatistics(torch.autograd.Function):
             ctx.vocabulary.divide_(grad, part)
             layer.to_hidden(grad, grad_hidden[part])
             layer.add_to_weight(grad_weight, grad, hidden[part])
+            del logits, log_p, p, grad  # before the next chunk's are made
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
@@ -122,6 +124,7 @@ def _chunks(hidden: Tensor, weight: Tensor, vocabulary: Vocabulary, chunk: int) 
         logits = vocabulary.divide_(layer.logits(hidden[part]), part)
         logits[:, real:] = -torch.inf
         yield part, logits
+        del logits
 
 
 def _reduce(values: Tensor, group: dist.ProcessGroup, op: dist.ReduceOp.RedOpType) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from hybridflow.resharding.plan.program import Bucket, Item, Program
 
+BUCKET_BYTES = 32 * 2**20  # the C library maps larger blocks anew each time; fresh pages cost more than copies
+
 
 def program(items: Iterable[Item], layers: int, limit: int) -> Program:
     """Put items into buckets.

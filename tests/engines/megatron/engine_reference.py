@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.config.schema import OptimizerConfig
+from hybridflow.engines import logit_chunks
 from hybridflow.engines.megatron import engine as engine_module
 from hybridflow.engines.megatron import optimizer as optimizer_module
-from hybridflow.engines.megatron import vocab_parallel
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.optimizer_shards import is_distributed, shard_of
 from hybridflow.engines.megatron.sharding import padded_vocabulary
@@ -271,12 +271,12 @@ def most_logits(folder: Path, layout: Layout, batch: Batch, tokens: int) -> tupl
     """With chunks of so many tokens: for how many tokens there were logits at once in scoring, in a step; scores."""
     made = rank_functions.trainer(folder, layout, reference.SETTINGS, budget=10**6)
     columns = padded_vocabulary(made.shape, layout.tensor) // layout.tensor
-    default, vocab_parallel.LOGITS_BYTES = vocab_parallel.LOGITS_BYTES, 4 * columns * tokens
+    default, logit_chunks.LOGITS_BYTES = logit_chunks.LOGITS_BYTES, 4 * columns * tokens
     with Largest(columns, {(made.shape.hidden,), ()}) as scoring:
         scores = made.score(batch)
     with Largest(columns, {(made.shape.hidden,), ()}) as training:
         made.train(batch, weighted(batch, []))
-    vocab_parallel.LOGITS_BYTES = default
+    logit_chunks.LOGITS_BYTES = default
     return scoring.tokens, training.tokens, scores
 
 
