@@ -1,0 +1,150 @@
+"""SetOptions: the ways in which a set of colocated roles can run, on any number of devices, that are worth a look.
+
+Algorithm 2 of HybridFlow for every role of a set at once: the plans of all of them must fit the memory together. Of
+ways that take no more devices and no more seconds in any group of calls only one is kept, so nothing cheaper is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hybridflow.planning.run_spec import FlowCall
+from hybridflow.planning.search.pareto import undominated
+from hybridflow.planning.search.step_costs import ROLLOUT, SYNC, Costs, Plan
+
+CHUNK = 1 << 20  # numbers of a product of tables that are looked at together
+
+
+@dataclass(frozen=True)
+class SetOptions:
+    """Ways to run a set.
+
+    Attributes:
+        devices: of each way, ascending, [ways].
+        seconds: of each way and group of calls, [ways, groups].
+        plans: of each way, by role.
+    """
+
+    devices: np.ndarray
+    seconds: np.ndarray
+    plans: Sequence[Mapping[str, Plan]]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Plans of some roles on some devices: columns are bytes held, bytes at the peak, seconds of each group."""
+
+    numbers: np.ndarray
+    chosen: np.ndarray  # [rows, roles], places in the roles' lists of plans
+
+    def pruned(self) -> _Table:
+        kept = undominated(self.numbers)
+        return _Table(self.numbers[kept], self.chosen[kept])
+
+
+@dataclass
+class RolePlans:
+    """Plans of roles and what they cost, each looked at once (arXiv 2409.19256, section 6: cached by role and devices).
+
+    Attributes:
+        devices: of all sets together.
+        evaluated: plans that were costed.
+    """
+
+    flow: Sequence[FlowCall]
+    costs: Costs
+    devices: int
+    evaluated: int = 0
+    _known: dict[tuple[str, tuple[int, ...], int], tuple[Sequence[Plan], np.ndarray]] = field(default_factory=dict)
+
+    def of(self, role: str, calls: tuple[int, ...], devices: int) -> tuple[Sequence[Plan], np.ndarray]:
+        """Return the plans that fit alone, and of each bytes held, at the peak, and the seconds of each call."""
+        key = (role, calls, devices)
+        if key not in self._known:
+            self._known[key] = self._looked_at(role, calls, devices)
+        return self._known[key]
+
+    def _looked_at(self, role: str, calls: tuple[int, ...], devices: int) -> tuple[Sequence[Plan], np.ndarray]:
+        mine = [self.flow[place] for place in calls]
+        plans: list[Plan] = []
+        rows: list[list[float]] = []
+        for plan in self.costs.plans(role, mine, devices):
+            need = self.costs.need(role, mine, plan)
+            if need.held + need.peak > self.costs.device_bytes:
+                continue
+            plans.append(plan)
+            rows.append([need.held, need.peak, *(self._call_s(role, call, plan) for call in mine)])
+        self.evaluated += len(plans)
+        table = np.array(rows, dtype=float).reshape(len(plans), 2 + len(mine))
+        kept = np.sort(undominated(table))
+        return [plans[place] for place in kept], table[kept]
+
+    def _call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
+        """Return the seconds of a call; of a weight sync to other devices, if as many as there are send."""
+        if call.method == SYNC:
+            return self.costs.sync_s(plan, self.devices if role == ROLLOUT else 0)
+        return self.costs.call_s(role, call, plan)
+
+
+def set_options(
+    seats: Mapping[str, tuple[int, ...]],
+    groups: Sequence[Sequence[int]],
+    sizes: Sequence[int],
+    known: RolePlans,
+    every_size: bool = False,
+) -> SetOptions:
+    """List the ways to run a set.
+
+    Args:
+        seats: its roles, and the places in the flow of the calls of each.
+        groups: places in the flow whose seconds count as a sum.
+        sizes: numbers of devices that it may have, ascending.
+        every_size: keep ways that are no better than others on fewer devices: more of them are good for something else.
+    """
+    group_of = {place: number for number, group in enumerate(groups) for place in group}
+    found: list[tuple[int, np.ndarray, Mapping[str, Plan]]] = []
+    for devices in sizes:
+        table, lists = _joint(seats, group_of, len(groups), devices, known)
+        seconds = table.numbers[:, 2:]
+        for row in undominated(seconds):
+            plans = {role: lists[role][at] for role, at in zip(seats, table.chosen[row], strict=True)}
+            found.append((devices, seconds[row], plans))
+    numbers = np.array([[devices, *seconds] for devices, seconds, _ in found]).reshape(-1, 1 + len(groups))
+    kept = np.arange(len(numbers)) if every_size else undominated(numbers)
+    return SetOptions(numbers[kept, 0].astype(int), numbers[kept, 1:], [found[place][2] for place in kept])
+
+
+def _joint(
+    seats: Mapping[str, tuple[int, ...]], group_of: Mapping[int, int], groups: int, devices: int, known: RolePlans
+) -> tuple[_Table, Mapping[str, Sequence[Plan]]]:
+    """Combine the plans of the roles of a set that fit together."""
+    table = _Table(np.zeros((1, 2 + groups)), np.zeros((1, 0), int))
+    lists: dict[str, Sequence[Plan]] = {}
+    for role, calls in seats.items():
+        lists[role], rows = known.of(role, calls, devices)
+        summed = np.zeros((len(rows), 2 + groups))
+        summed[:, :2] = rows[:, :2]
+        for column, place in enumerate(calls):
+            summed[:, 2 + group_of[place]] += rows[:, 2 + column]
+        own = _Table(summed, np.arange(len(rows))[:, None]).pruned()
+        table = _product(table, own, known.costs.device_bytes)
+    return table, lists
+
+
+def _product(left: _Table, right: _Table, device_bytes: float) -> _Table:
+    """Combine every row with every other: bytes held and seconds add up, of the peaks the higher one counts."""
+    at_once = max(1, CHUNK // max(1, len(right.numbers) * right.numbers.shape[1]))
+    empty = _Table(left.numbers[:0], np.zeros((0, left.chosen.shape[1] + right.chosen.shape[1]), int))
+    parts = [empty]
+    for start in range(0, len(left.numbers), at_once):
+        some = left.numbers[start : start + at_once]
+        numbers = some[:, None, :] + right.numbers[None, :, :]
+        numbers[:, :, 1] = np.maximum(some[:, None, 1], right.numbers[None, :, 1])
+        mine, other = np.nonzero(numbers[:, :, 0] + numbers[:, :, 1] <= device_bytes)
+        chosen = np.concatenate([left.chosen[start + mine], right.chosen[other]], axis=1)
+        parts.append(_Table(numbers[mine, other], chosen).pruned())
+    joined = _Table(np.concatenate([part.numbers for part in parts]), np.concatenate([part.chosen for part in parts]))
+    return joined.pruned() if len(parts) > 2 else joined

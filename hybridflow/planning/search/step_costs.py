@@ -1,0 +1,77 @@
+"""What the search asks of a cost model: seconds and bytes of a role's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hybridflow.config.schema import Recompute
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning.run_spec import FlowCall
+
+ACTOR = "actor"
+ROLLOUT = "rollout"
+SYNC = "sync_weights"
+"""The method of the call that gives generation the newest weights: the first of a step."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a role runs on the devices of its set.
+
+    Attributes:
+        layout: with the sizes of generation, where its ranks train and generate.
+        max_tokens_per_rank: of a micro-batch.
+    """
+
+    layout: Layout
+    recompute: Recompute = Recompute.none
+    max_tokens_per_rank: int = 8192
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a role on its fullest device.
+
+    Attributes:
+        held: all the time.
+        peak: beside them, in that of its calls that needs most. Roles of a set take turns.
+    """
+
+    held: float
+    peak: float
+
+
+class Costs(Protocol):
+    """Cost of what a role does by a plan; the same arguments always cost the same.
+
+    The role that generates is `rollout` where it has devices of its own, else `actor`.
+
+    Attributes:
+        device_bytes: that a device has.
+    """
+
+    device_bytes: float
+
+    def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
+        """List the plans that a role has on so many devices, whether or not they fit."""
+        raise NotImplementedError
+
+    def need(self, role: str, calls: Sequence[FlowCall], plan: Plan) -> Need:
+        """Return the bytes that a role needs for these calls."""
+        raise NotImplementedError
+
+    def call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
+        """Return the seconds of a call that is no weight sync."""
+        raise NotImplementedError
+
+    def sync_s(self, plan: Plan, trainers: int) -> float:
+        """Return the seconds of a weight sync.
+
+        Args:
+            plan: of the role that generates.
+            trainers: devices of the actor, where generation has others; more of them never take longer. 0: they are
+                the same.
+        """
+        raise NotImplementedError
