@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, pstdev
 
 import numpy as np
@@ -29,12 +30,12 @@ class Lengths:
         """Take lengths that were measured."""
         return Lengths(tuple(tokens))
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Return the mean."""
         return fmean(self.quantiles)
 
-    @property
+    @cached_property
     def deviation(self) -> float:
         """Return the standard deviation."""
         return pstdev(self.quantiles)

@@ -1,0 +1,133 @@
+"""SimulatedCosts: the simulators of calls and the account of memory, as the search asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from hybridflow.config.schema import Recompute
+from hybridflow.engines.sharding import ShardingError, TensorSharding
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning.call_costs import Simulators
+from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
+from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Need, Plan
+
+BUDGETS = (0.5, 1.0, 2.0, 4.0)
+"""Tokens of a micro-batch that are looked at, as multiples of those in the settings."""
+
+
+@dataclass
+class SimulatedCosts:
+    """Costs of a run on some hardware."""
+
+    spec: RunSpec
+    hardware: Hardware
+    simulators: Simulators = field(init=False)
+    _known: dict[object, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.simulators = Simulators(self.hardware)
+
+    @property
+    def device_bytes(self) -> float:
+        return self.hardware.memory_bytes
+
+    def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
+        model = self._model(role)
+        per_node = self.hardware.devices_per_node
+        return [
+            Plan(layout, recompute, budget)
+            for layout in layouts(model, devices, per_node, nests=role != ROLLOUT and _samples(calls))
+            for recompute in (Recompute if model.trains and role != ROLLOUT else (Recompute.none,))
+            for budget in (self._budgets(model) if role != ROLLOUT else (model.max_tokens_per_rank,))
+        ]
+
+    def need(self, role: str, calls: Sequence[FlowCall], plan: Plan) -> Need:
+        raise NotImplementedError
+
+    def call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
+        heeded = _heeded(call, plan)
+        key = (call.work, call.rows, call.sequences, call.balanced, self._kinds.get(call.role), heeded)
+        if key not in self._known:
+            model = self.spec.models.get(call.role)
+            own = model and by_plan(model, heeded)
+            self._known[key] = self.simulators.shared_s(self.simulators.occupation(call, own, heeded.layout, self.spec))
+        return self._known[key]
+
+    def sync_s(self, plan: Plan, trainers: int) -> float:
+        model = self._model(ACTOR)
+        training, generation = (Layout(data=trainers), plan.layout) if trainers else (plan.layout, None)
+        return self.simulators.shared_s(self.simulators.sync_occupation(model, training, generation))
+
+    def _model(self, role: str) -> RoleModel:
+        return self.spec.models[ACTOR if role == ROLLOUT else role]
+
+    def _budgets(self, model: RoleModel) -> Sequence[int]:
+        """Return sizes of micro-batches; the settings' own if a row is longer than it."""
+        own = model.max_tokens_per_rank
+        return [int(own * times) for times in BUDGETS if times == 1.0 or own * times >= self._longest]
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, int]:
+        """Return a number for each role with a model, the same for models that are alike."""
+        models = list(self.spec.models.values())
+        return {role: models.index(model) for role, model in self.spec.models.items()}
+
+    @cached_property
+    def _longest(self) -> float:
+        return self.spec.prompt_tokens.max + self.spec.max_response_tokens
+
+
+def _heeded(call: FlowCall, plan: Plan) -> Plan:
+    """Return of a plan what a call depends on."""
+    layout = plan.layout
+    if call.work is Work.generate:
+        tensor, pipeline = layout.generation_sizes
+        return Plan(Layout(tensor, pipeline, layout.replicas), max_tokens_per_rank=0)
+    if call.work not in (Work.score, Work.train):
+        return Plan(Layout(data=layout.size), max_tokens_per_rank=0)
+    recompute = plan.recompute if call.work is Work.train else Recompute.none
+    return Plan(Layout(layout.tensor, layout.pipeline, layout.data), recompute, plan.max_tokens_per_rank)
+
+
+def by_plan(model: RoleModel, plan: Plan) -> RoleModel:
+    """Return a role's model as a plan runs it."""
+    return replace(model, recompute=plan.recompute, max_tokens_per_rank=plan.max_tokens_per_rank)
+
+
+def layouts(model: RoleModel, devices: int, per_node: int, *, nests: bool) -> Iterator[Layout]:
+    """Yield the layouts of a model on so many devices whose tensor ranks share a node, as its matrices divide.
+
+    Args:
+        nests: with all sizes of generation on the same ranks.
+    """
+    for tensor in divisors(min(devices, per_node)):
+        for pipeline in divisors(devices // tensor) if devices % tensor == 0 else ():
+            if not _divides(model, tensor, pipeline):
+                continue
+            data = devices // tensor // pipeline
+            if not nests:
+                yield Layout(tensor, pipeline, data)
+                continue
+            for t_g in divisors(tensor):
+                for p_g in divisors(pipeline):
+                    yield Layout(tensor, pipeline, data, generation=(t_g, p_g))
+
+
+def _divides(model: RoleModel, tensor: int, pipeline: int) -> bool:
+    try:
+        TensorSharding(model.shape, tensor, pipeline)
+    except ShardingError:
+        return False
+    return True
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a number, ascending."""
+    return [one for one in range(1, number + 1) if number % one == 0]
+
+
+def _samples(calls: Sequence[FlowCall]) -> bool:
+    return any(call.work is Work.generate for call in calls)
