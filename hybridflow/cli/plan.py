@@ -19,7 +19,6 @@ from hybridflow.config.schema import Device
 from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe import terminal
-from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.host_memory import host_memory
 from hybridflow.placement import resolve
 from hybridflow.placement.hardware import local_gpus
@@ -71,10 +70,7 @@ def run(argv: Sequence[str]) -> int:
     hardware = read_hardware(asked.hardware) if asked.hardware is not None else None
     plan = plan_of(composed(asked), hardware)
     if asked.svg is not None:
-        from hybridflow.cli.plan_svg import drawing
-
-        with writing(asked.svg):
-            asked.svg.write_text(drawing(plan), encoding="utf-8")
+        _draw(plan, asked.svg)
     if asked.json:
         terminal.say(json.dumps(plan.to_json(), indent=2))
         return 0
@@ -84,6 +80,15 @@ def run(argv: Sequence[str]) -> int:
     for line in lines_of(plan):
         terminal.draw(console, line)
     return 0
+
+
+def _draw(plan: RunPlan, file: Path) -> None:
+    from hybridflow.cli.plan_svg import drawing
+
+    try:
+        file.write_text(drawing(plan), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--svg {file}: it cannot be written: {error.strerror}") from error
 
 
 def composed(asked: Asked) -> Composed:

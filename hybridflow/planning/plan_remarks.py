@@ -68,18 +68,19 @@ def of_idle(step: StepEstimate, arrangement: Arrangement, schedule: str) -> Iter
     for pool, idle in step.idle.items():
         if len(arrangement.pools) == 1 or idle <= IDLE * seconds:
             continue
-        roles = ", ".join(arrangement.on(pool))
-        overlap = "" if schedule != "sync" else " trainer.schedule=async lets generation and learning go on together;"
-        lend = (
-            " placement.lend_idle_slots=true lets them generate meanwhile;"
-            if "actor" in arrangement.on(pool) and "rollout" in arrangement.seats and not arrangement.lends
-            else ""
-        )
-        apart = overlap if "rollout" in arrangement.seats else ""
+        apart = "rollout" in arrangement.seats
+        ways = []
+        if apart and schedule == "sync":
+            ways.append("trainer.schedule=async lets generation and learning go on together")
+        if apart and "actor" in arrangement.on(pool) and not arrangement.lends:
+            ways.append("placement.lend_idle_slots=true lets it generate meanwhile")
+        if arrangement.pools[pool] > 1:
+            ways.append("fewer slots would do")
+        ways.append("its roles may share another pool (placement.roles)")
         yield Remark(
             f"placement.pools.{pool}",
-            f"{counted(arrangement.pools[pool], 'slot')} ({roles}) idle {idle / seconds:.0%} of a step, {idle:.3g} of "
-            f"{seconds:.3g} s;{apart}{lend} else give it fewer slots, or put its roles onto another pool",
+            f"{counted(arrangement.pools[pool], 'slot')} ({', '.join(arrangement.on(pool))}) idle {idle / seconds:.0%} "
+            f"of a step, {idle:.3g} of {seconds:.3g} s; {'; '.join(ways)}",
         )
 
 

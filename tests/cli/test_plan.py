@@ -77,6 +77,12 @@ def test_the_drawing_has_the_names_as_text(plan: Any) -> None:
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "") and "<style" not in text
 
 
+def test_a_drawing_that_cannot_be_written_is_one_error(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *ADDITION, "--svg", "nowhere/plan.svg"]) == 2
+    told = "hybridflow plan: --svg nowhere/plan.svg: it cannot be written: No such file or directory\n"
+    assert capsys.readouterr() == ("", told)
+
+
 def test_json_has_every_rank(plan: Any) -> None:
     found = json.loads(plan("--json", "placement=split"))
     assert found["pools"]["policy"] == {"slots": 2, "device": "cpu", "nodes": [0, 0]}
