@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from math import ceil, log2, prod
 from typing import Any
 
-import numpy as np
-
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.hardware import Hardware, Link
 
@@ -48,7 +46,7 @@ def all_reduce_s(hardware: Hardware, place: GroupPlace, size: Any) -> Any:
     inside = _ring_s(hardware, hardware.within, place.within, size, 2)
     if place.nodes == 1:
         return inside
-    return inside + _ring_s(hardware, hardware.across, place.nodes, np.asarray(size) / place.within, 2)
+    return inside + _ring_s(hardware, hardware.across, place.nodes, size / place.within, 2)
 
 
 def all_gather_s(hardware: Hardware, place: GroupPlace, size: Any) -> Any:
@@ -56,7 +54,7 @@ def all_gather_s(hardware: Hardware, place: GroupPlace, size: Any) -> Any:
     inside = _ring_s(hardware, hardware.within, place.within, size, 1)
     if place.nodes == 1:
         return inside
-    return inside + _ring_s(hardware, hardware.across, place.nodes, np.asarray(size) / place.within, 1)
+    return inside + _ring_s(hardware, hardware.across, place.nodes, size / place.within, 1)
 
 
 def send_s(hardware: Hardware, *, across: bool, size: Any) -> Any:
@@ -68,6 +66,6 @@ def send_s(hardware: Hardware, *, across: bool, size: Any) -> Any:
 def _ring_s(hardware: Hardware, link: Link, ranks: int, size: Any, rounds: int) -> Any:
     """Return the seconds of a ring: each round sends (n - 1)/n of the message; small ones go by a tree's steps."""
     if ranks == 1:
-        return np.asarray(size) * 0.0
-    moved = np.asarray(size) * (rounds * (ranks - 1) / ranks)
+        return size * 0.0
+    moved = size * (rounds * (ranks - 1) / ranks)
     return rounds * ceil(log2(ranks)) * link.latency_s + moved / (link.bytes_per_s * hardware.efficiency.link.at(size))

@@ -137,8 +137,6 @@ class TracedRole:
 
     def _call(self, name: str, method: Method, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         rows = next((value for value in (*args, *kwargs.values()) if isinstance(value, BatchRef)), None)
-        # What an update reads its loss says, which is written with torch. It is nearly all that rows have by then, so
-        # such a call is taken to read everything (`Method.reads` is None until `of_call` has asked).
         number = self._noted(name, method, rows)
         if not method.returns_rows or rows is None:
             return TracedResult(self._notebook, number)
@@ -163,10 +161,11 @@ class TracedRole:
             raise FlowError(f"it has made {MAX_CALLS} calls, and has no end")
         work = self._work(name, method)
         book.samples &= work is not Work.train  # of a flow that is one method: all before its first update
+        # What a loss reads is not asked: that would import torch, and take longer than all else.
         read = rows if method.reads is None else rows.select_columns(method.reads)
         chunks = (chunk for source in read.sources for chunk in source.chunks)
         after = {chunk.call for chunk in chunks if isinstance(chunk, TracedChunk)} | book.awaited
-        pair = any("rejected" in column for column in read.columns)
+        pair = "rejected_ids" in read.columns
         protocol = protocols.get(method.protocol)
         balanced = getattr(protocol, "balance", "tokens") == "tokens"
         book.calls.append(

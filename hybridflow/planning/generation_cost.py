@@ -9,7 +9,7 @@ queue all places are taken; then rows end and the batch shrinks, and the longest
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from typing import Any
 
@@ -19,12 +19,13 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import GroupPlace, all_reduce_s, send_s
 from hybridflow.planning.hardware import Hardware
-from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
 from hybridflow.planning.training_cost import Occupation
 from hybridflow.planning.workload import ordered_lengths
 
+ROWS = np.unique(np.geomspace(1, 2**20, 160).round())  # of which a step's seconds are computed; between, in proportion
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
+LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
 RESIDUALS = 64  # lengths that stand for the rows in the places when the queue is empty
 
 
@@ -50,21 +51,33 @@ class Replica:
             rows: that get a token.
             context: tokens before it, of each.
         """
+        return (
+            np.interp(rows, ROWS, self._empty_steps) + np.maximum(rows, self.pipeline) * context * self._cached_token_s
+        )
+
+    @cached_property
+    def _cached_token_s(self) -> float:
+        """Seconds to read the keys and values of a token, by all stages."""
+        reading = self.hardware.memory_bytes_per_s * self.hardware.efficiency.reading
+        return arithmetic.kv_bytes(self.model, self.tensor, self.pipeline) / reading
+
+    @cached_property
+    def _empty_steps(self) -> np.ndarray:
+        """Seconds of a step of `ROWS` rows without keys and values; a search asks for them again and again."""
         costs = self.hardware.overheads
         model = self.model
         layers = -(-model.shape.layers // self.pipeline)
-        each = np.maximum(np.asarray(rows, dtype=np.float64) / self.pipeline, 1.0)  # stages take turns with them
-        reading = self.hardware.memory_bytes_per_s * self.hardware.efficiency.reading
-        cache = each * context * arithmetic.kv_bytes(model, self.tensor, self.pipeline) / reading
+        each = np.maximum(ROWS / self.pipeline, 1.0)  # stages take turns with them
         layer = arithmetic.layer_s(self.hardware, model, each, self.tensor, decodes=True) + costs.engine_layer
         message = each * model.shape.hidden * arithmetic.BYTES[model.dtype]
         layer = layer + 2 * all_reduce_s(self.hardware, self.place, message)
         head = arithmetic.head_s(self.hardware, model, each, self.tensor, decodes=True)
-        stage = layers * layer + cache + head / self.pipeline
+        stage = layers * layer + head / self.pipeline
         if self.pipeline > 1:
             across = self.tensor * self.pipeline > self.hardware.devices_per_node
             stage = stage + send_s(self.hardware, across=across, size=message)
-        return stage * self.pipeline + costs.engine_step + costs.engine_row * np.asarray(rows)
+        steps: np.ndarray = stage * self.pipeline + costs.engine_step + costs.engine_row * ROWS
+        return steps
 
     def prefill_s(self, prompts: float, length: float) -> float:
         """Return the seconds of computing so many prompts."""
@@ -128,9 +141,14 @@ def _residual(lengths: np.ndarray, points: int) -> np.ndarray:
     return np.sort(chosen * (1.0 - gone))
 
 
+@lru_cache(maxsize=1024)
+def _replica(hardware: Hardware, model: RoleModel, tensor: int, pipeline: int) -> Replica:
+    return Replica(hardware, model, tensor, pipeline)
+
+
 def replica_of(hardware: Hardware, model: RoleModel, layout: Layout) -> Replica:
     """Return a replica of a layout's generation."""
-    return Replica(hardware, model, *layout.generation_sizes)
+    return _replica(hardware, model, *layout.generation_sizes)
 
 
 def generation_occupation(
@@ -150,13 +168,26 @@ def generation_occupation(
     return Occupation(seconds, busy)
 
 
-def drawn_generation_s(replica: Replica, shares: list[np.ndarray], spec: RunSpec, prompt: Lengths) -> float:
-    """Return the seconds until the slowest of the replicas has generated rows of these lengths, a share each."""
+def drawn_occupation(
+    hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, spec: RunSpec, lengths: np.ndarray
+) -> Occupation:
+    """Return what generating rows of these lengths takes, which replicas share out as they come."""
+    if not call.rows or not len(lengths):
+        return Occupation(0.0, 0.0)
+    replica = replica_of(hardware, model, layout)
+    shares = [share for share in np.array_split(np.resize(lengths, call.rows), layout.replicas) if len(share)]
+    shared = spec.samples if call.rows == spec.rows else 1
     places = replica.places(spec)
+    prompt = spec.prompt_tokens.mean
     times = [
-        replica.prefill_s(ceil(len(share) / spec.samples), prompt.mean)
-        + replica.decode_s(np.sort(share), 1.0, prompt.mean, places)
-        for share in shares
-        if len(share)
+        replica.prefill_s(ceil(len(share) / shared), prompt) + replica.decode_s(np.sort(share), 1.0, prompt, places)
+        for share in _slowest(shares)
     ]
-    return max(times, default=0.0) + replica.hardware.overheads.generate
+    return Occupation(max(times) + hardware.overheads.generate, len(shares) * replica.tensor * replica.pipeline)
+
+
+def _slowest(shares: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the shares of which one takes longest: those with the longest rows and those with the most tokens."""
+    longest = sorted(range(len(shares)), key=lambda at: -shares[at].max())[:LOOKED_AT]
+    fullest = sorted(range(len(shares)), key=lambda at: -shares[at].sum())[:LOOKED_AT]
+    return [shares[at] for at in dict.fromkeys([*longest, *fullest])]

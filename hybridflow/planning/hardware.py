@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import log
 from typing import Any
 
 import numpy as np
@@ -31,9 +34,18 @@ class Curve:
 
     def at(self, size: Any) -> Any:
         """Return the value at a size, or at each of an array of them."""
-        if len(self.sizes) == 1:
-            return np.full_like(np.asarray(size, dtype=np.float64), self.values[0])[()]
-        return np.interp(np.log(np.maximum(size, 1e-9)), np.log(self.sizes), self.values)
+        if isinstance(size, np.ndarray):
+            return np.interp(np.log(np.maximum(size, 1e-9)), self._logarithms, self.values)
+        above = bisect_right(self.sizes, size)  # by hand, as numpy takes long for one number
+        if above in (0, len(self.sizes)):
+            return self.values[max(0, above - 1)]
+        low, high = self._logarithms[above - 1 : above + 1]
+        share = (log(size) - low) / (high - low)
+        return self.values[above - 1] + share * (self.values[above] - self.values[above - 1])
+
+    @cached_property
+    def _logarithms(self) -> tuple[float, ...]:
+        return tuple(map(log, self.sizes))
 
 
 @dataclass(frozen=True)

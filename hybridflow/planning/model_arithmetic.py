@@ -54,11 +54,11 @@ def kv_bytes(model: RoleModel, tensor: int, pipeline: int) -> float:
 
 def product_s(hardware: Hardware, model: RoleModel, m: Any, k: float, n: float, *, decodes: bool = False) -> Any:
     """Return the seconds of a product of matrices on one device."""
-    m = np.asarray(m, dtype=np.float64)
-    reached = hardware.efficiency.matmul.at(np.cbrt(m * k * n)) * flops(hardware, model)
+    reached = hardware.efficiency.matmul.at((m * k * n) ** (1 / 3)) * flops(hardware, model)
     size = BYTES[model.dtype] * (m * k + k * n + m * n)
     reading = hardware.memory_bytes_per_s * (hardware.efficiency.reading if decodes else 1.0)
-    return np.maximum(2.0 * m * k * n / reached, size / reading)
+    computed, moved = 2.0 * m * k * n / reached, size / reading
+    return np.maximum(computed, moved) if isinstance(m, np.ndarray) else max(computed, moved)
 
 
 def layer_s(
@@ -79,7 +79,7 @@ def layer_s(
     # Shared out over ranks, experts are whole and get the tokens of theirs; else each rank has a slice of every one.
     local = model.experts / expert
     ffn = shape.ffn / (tensor if expert == 1 else 1)
-    chosen = np.asarray(m, dtype=np.float64) * model.active_experts / (1 if expert == 1 else tensor)
+    chosen = m * model.active_experts / (1 if expert == 1 else tensor)
     used = local * -np.expm1(-chosen / local)  # few tokens do not read all experts
     each = chosen / used
     return attention + used * (product(each, shape.hidden, 2 * ffn) + product(each, ffn, shape.hidden))
@@ -100,9 +100,9 @@ def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any,
 def head_s(hardware: Hardware, model: RoleModel, m: Any, tensor: int, *, decodes: bool = False) -> Any:
     """Return the seconds of the output layer on one rank for m tokens, and of what is made of its logits."""
     if model.head is not Head.lm:
-        return np.asarray(m) * 0.0
+        return m * 0.0
     vocabulary = model.shape.vocab / tensor
-    logits = np.asarray(m) * vocabulary * 4 * LOGIT_PASSES / hardware.memory_bytes_per_s
+    logits = m * vocabulary * 4 * LOGIT_PASSES / hardware.memory_bytes_per_s
     return product_s(hardware, model, m, model.shape.hidden, vocabulary, decodes=decodes) + logits
 
 

@@ -1,22 +1,25 @@
 """SimulatedRun: a run of a schedule on simulated roles, by the very scheduler that real ones are driven by.
 
-It is a discrete-event simulation. Rows in slots advance a token at a time, all at one pace, which falls with their
-number as decoding's does; what finds no slot waits in the engine's queue. The learner's time goes with tokens. The two
-have devices of their own, as on placement=rollout_pool. What scores rows, such as a reference, is on the learner's: it
-takes its turn there, and a row has finished only then. Slots of the learner's device that are lent generate while it
-has nothing to do, and rest while it works, as in `trainer.schedules.live_rollouts`.
+It is a discrete-event simulation. Rows in slots advance a token at a time, all at one pace (`simulated_slots`); calls
+are jobs, which each pool carries out in order (`simulated_pools`). Slots of the learner's pool that are lent generate
+while it has nothing to do, and rest while it works, as in `trainer.schedules.live_rollouts`. Where a schedule generates
+a step's rows in one call, that call is a job too, and its rows finish once all that was called for them is done.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
 import numpy as np
 
+from hybridflow.planning.estimates import Span
+from hybridflow.planning.run_costs import Costs, RunCosts
+from hybridflow.planning.simulated_pools import Job, SimulatedPools
+from hybridflow.planning.simulated_slots import SimulatedSlots
 from hybridflow.scheduling import (
     Admit,
     Event,
@@ -32,28 +35,7 @@ from hybridflow.scheduling import (
 )
 from hybridflow.scheduling.lent_slots import freest
 
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds that simulated roles take.
-
-    Attributes:
-        slots: rows that generation advances at once.
-        token_s: to advance all slots by a token.
-        alone: share of `token_s` that one row alone takes: decoding reads all weights for one row too.
-        learned_token_s: to learn from a token.
-        scored_token_s: to score a token, which is done on the learner's device.
-        sync_s: to give generation new weights, in which neither role works.
-        lent_slots: rows that the learner's device advances at once while it has nothing else to do, as fast.
-    """
-
-    slots: int
-    token_s: float = 1.0
-    alone: float = 0.5
-    learned_token_s: float = 0.0
-    scored_token_s: float = 0.0
-    sync_s: float = 0.0
-    lent_slots: int = 0
+__all__ = ["Costs", "SimulatedOutcome", "SimulatedRun"]
 
 
 @dataclass
@@ -64,11 +46,12 @@ class SimulatedOutcome:
         trained: (step, prompt, versions that its oldest weights were behind the step's), in the order of learning.
         dropped: prompts that were learned from in no step.
         max_in_flight: prompts begun and not learned from at once.
-        tokens: that were generated, also what was stopped.
+        tokens: that were generated in slots, also what was stopped.
         busy: slot-seconds of generation on its own device.
         lent: those on the learner's.
-        learning_s: seconds in which the learner worked.
+        learning_s: seconds of the jobs of learning.
         ended: when each step had been learned from.
+        spans: of jobs, of weight syncs, and of generation in slots without a pause.
     """
 
     seconds: float = 0.0
@@ -80,6 +63,7 @@ class SimulatedOutcome:
     lent: float = 0.0
     learning_s: float = 0.0
     ended: list[float] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
 
     def keeps(self, policy: SchedulePolicy, prompts: int) -> bool:
         """Tell whether every prompt was learned from once or dropped, and nothing is beyond the bounds."""
@@ -88,72 +72,12 @@ class SimulatedOutcome:
         return once and within and self.max_in_flight <= policy.max_in_flight
 
 
-class SimulatedSlots:
-    """Rows on one device, in slots or in the queue for them.
+@dataclass
+class Bundle:
+    """Jobs that are done together, and what is told then."""
 
-    Args:
-        slots: rows that advance at once.
-
-    Attributes:
-        pace: seconds that a token takes now.
-    """
-
-    def __init__(self, slots: int, costs: Costs, lengths: list[list[int]]) -> None:
-        self.slots = slots
-        self._costs = costs
-        self._lengths = lengths
-        self._advanced = 0.0  # tokens that a row has gained which has been in a slot all the time
-        self._rows: dict[tuple[int, int], int] = {}  # in slots, with their attempts
-        self._ends: list[tuple[float, int, int, int]] = []  # by `_advanced`; some of rows that were stopped
-        self._queue: deque[tuple[int, int, int]] = deque()
-
-    @property
-    def load(self) -> int:
-        """Return how many rows it has."""
-        return len(self._rows) + len(self._queue)
-
-    @property
-    def pace(self) -> float:
-        costs = self._costs
-        return costs.token_s * (costs.alone + (1.0 - costs.alone) * len(self._rows) / self.slots)
-
-    def order(self, prompt: int, rows: Sequence[tuple[int, int]]) -> None:
-        """Queue rows of a prompt, with their attempts."""
-        self._queue += [(prompt, row, attempt) for row, attempt in rows]
-
-    def fill(self) -> None:
-        """Put rows of the queue into free slots."""
-        while self._queue and len(self._rows) < self.slots:
-            prompt, row, attempt = self._queue.popleft()
-            self._rows[prompt, row] = attempt
-            heapq.heappush(self._ends, (self._advanced + self._lengths[prompt][row], prompt, row, attempt))
-
-    def stop(self, prompts: Collection[int]) -> None:
-        """End the rows of these prompts."""
-        for key in [key for key in self._rows if key[0] in prompts]:
-            del self._rows[key]
-        self._queue = deque(row for row in self._queue if row[0] not in prompts)
-
-    def next_end(self, now: float) -> float:
-        """Return when a row finishes, if nothing comes between; inf: none is in a slot."""
-        while self._ends and self._rows.get(self._ends[0][1:3]) != self._ends[0][3]:
-            heapq.heappop(self._ends)
-        return now + (self._ends[0][0] - self._advanced) * self.pace if self._ends else inf
-
-    def advance(self, seconds: float) -> tuple[float, float]:
-        """Let the rows in slots gain tokens; return the slot-seconds and the tokens."""
-        if not self._rows:
-            return 0.0, 0.0
-        gained = seconds / self.pace
-        busy, tokens = len(self._rows) * seconds, len(self._rows) * seconds / self.pace
-        self._advanced += gained
-        return busy, tokens
-
-    def end_row(self) -> RowFinished:
-        """Take out the row that finishes first."""
-        self._advanced, prompt, row, attempt = heapq.heappop(self._ends)
-        del self._rows[prompt, row]
-        return RowFinished(prompt, row, attempt)
+    left: set[int]
+    events: list[Event]
 
 
 class SimulatedRun:
@@ -163,22 +87,27 @@ class SimulatedRun:
         lengths: tokens of each prompt's rows, [prompts, samples_per_prompt].
     """
 
-    def __init__(self, policy: SchedulePolicy, lengths: np.ndarray, costs: Costs) -> None:
+    def __init__(self, policy: SchedulePolicy, lengths: np.ndarray, costs: RunCosts) -> None:
         if lengths.ndim != 2 or lengths.shape[1] != policy.samples_per_prompt:
             raise ValueError(
                 f"lengths have shape {list(lengths.shape)}; [prompts, {policy.samples_per_prompt}] was expected"
             )
-        self._lengths = lengths.tolist()
+        self._lengths: list[list[float]] = lengths.tolist()
         self._costs = costs
         self._scheduler = Scheduler(policy, len(lengths))
         self._outcome = SimulatedOutcome()
         self._now = 0.0
-        self._own = SimulatedSlots(costs.slots, costs, self._lengths)
-        self._lent = SimulatedSlots(costs.lent_slots, costs, self._lengths) if costs.lent_slots else None
-        self._pools = [pool for pool in (self._own, self._lent) if pool is not None]
-        self._jobs: deque[tuple[float, Event]] = deque()  # of the learner's device: seconds, and what they end with
-        self._job_ends_at = inf
-        self._synced_at = inf
+        own = SimulatedSlots(costs.slots, partial(costs.pace, lent=False), self._lengths)
+        self._slots = {False: own}  # by whether they are lent
+        if costs.lent_slots:
+            self._slots[True] = SimulatedSlots(costs.lent_slots, partial(costs.pace, lent=True), self._lengths)
+        self._pools = SimulatedPools()
+        self._bundles: dict[int, Bundle] = {}
+        self._due: deque[Event] = deque()
+        self._sync_left: float = inf
+        self._sync: Job | None = None
+        self._sync_begun = 0.0
+        self._generating_since: dict[bool, float] = {}
         self._version = -1
         self._begun: dict[int, int] = {}  # version that a prompt was first begun with
 
@@ -191,9 +120,13 @@ class SimulatedRun:
             self._tell(event)
             if self._scheduler.step > steps:
                 self._outcome.ended.append(self._now)
+        self._note_generation(())
         self._outcome.seconds = self._now
         self._outcome.dropped = self._scheduler.dropped
+        self._outcome.spans += self._pools.spans
         return self._outcome
+
+    # What the scheduler decides
 
     def _tell(self, event: Event) -> None:
         admitted: list[Admit] = []
@@ -205,77 +138,131 @@ class SimulatedRun:
                 case Take(prompts, step):
                     self._learn(prompts, step)
                 case Sync():
-                    self._synced_at = self._now + self._costs.sync_s
-                    self._job_ends_at += self._costs.sync_s
+                    self._begin_sync()
                 case Stop(prompts):
                     self._stop(set(prompts))
         self._outcome.max_in_flight = max(self._outcome.max_in_flight, self._scheduler.in_flight)
+        if not self._costs.slots:
+            self._sample(admitted)
+            return
         for one in admitted:  # once it is known whether the learner has work now
             self._freest(len(one.rows)).order(one.prompt, one.rows)
-        for pool in self._pools:
-            pool.fill()
+        for slots in self._slots.values():
+            slots.fill()
+
+    def _sample(self, admitted: Sequence[Admit]) -> None:
+        """Call for the rows of some prompts at once."""
+        if not admitted:
+            return
+        finished: list[Event] = [RowFinished(one.prompt, row, attempt) for one in admitted for row, attempt in one.rows]
+        self._give(self._costs.sampling([self._lengths[one.prompt] for one in admitted]), finished)
 
     def _freest(self, rows: int) -> SimulatedSlots:
         """Return the slots to begin rows on: lent ones too while the learner's device has nothing else to do."""
-        if self._lent is None or self._jobs:
-            return self._own
-        pools = self._pools
+        if len(self._slots) == 1 or self._pools.is_busy(self._costs.learner):
+            return self._slots[False]
+        pools = [*self._slots.values()]
         return pools[freest(rows, [pool.load for pool in pools], [pool.slots for pool in pools])]
 
     def _learn(self, prompts: tuple[int, ...], step: int) -> None:
-        tokens = sum(sum(self._lengths[prompt]) for prompt in prompts)
-        seconds = tokens * self._costs.learned_token_s
-        self._give_learner(seconds, Learned())
-        self._outcome.learning_s += seconds
+        jobs = self._costs.learning([self._lengths[prompt] for prompt in prompts])
+        self._give(jobs, [Learned()])
+        self._outcome.learning_s += sum(job.seconds for job in jobs)
         self._outcome.trained += [(step, prompt, step - self._begun[prompt]) for prompt in prompts]
 
-    def _give_learner(self, seconds: float, event: Event) -> None:
-        """Let the learner's device do this after all that it was given before."""
-        if not self._jobs:
-            self._job_ends_at = self._now + seconds
-        self._jobs.append((seconds, event))
-
-    def _end_job(self) -> Event:
-        _, event = self._jobs.popleft()
-        self._job_ends_at = self._now + self._jobs[0][0] if self._jobs else inf
-        return event
+    def _give(self, jobs: Sequence[Job], events: list[Event]) -> None:
+        """Let pools do this after all that they were given before, and tell of these events once it is done."""
+        numbers = self._pools.give(jobs)
+        if not numbers:
+            self._due += events
+        bundle = Bundle(set(numbers), events)
+        self._bundles |= dict.fromkeys(numbers, bundle)
 
     def _stop(self, prompts: set[int]) -> None:
-        for pool in self._pools:
-            pool.stop(prompts)
+        for slots in self._slots.values():
+            slots.stop(prompts)
         for prompt in prompts:
             del self._begun[prompt]
 
+    def _begin_sync(self) -> None:
+        self._sync = self._costs.syncing()
+        self._sync_left = self._sync.seconds
+        self._sync_begun = self._now
+        self._pools.held = (self._costs.generator, self._costs.learner)
+
+    # What happens next
+
     def _next_event(self) -> Event:
         """Go on to what happens next."""
-        while True:
-            at_work = [] if self._synced_at < inf else [self._own]
-            if at_work and self._lent is not None and not self._jobs:
-                at_work.append(self._lent)
-            ends = [pool.next_end(self._now) for pool in at_work]
-            at = min([*ends, self._job_ends_at, self._synced_at])
-            if at == inf:
+        while not self._due:
+            lent = [] if self._sync is not None else self._slots_at_work()
+            jobs = self._pools.at_work()
+            ends = [self._slots[which].next_end() for which in lent]
+            work = min([*ends, self._pools.next_end(jobs), self._sync_left])
+            if work == inf:
                 raise RuntimeError(f"nothing is under way, and the schedule waits for {self._scheduler.waits_for()}")
-            for pool in at_work:
-                self._advance(pool, at - self._now)
-            self._now = at
-            if at == self._synced_at:
-                self._synced_at = inf
-                self._version = self._scheduler.step
-                return WeightsPublished(self._version)
-            if at == self._job_ends_at:
-                return self._end_job()
-            pool = at_work[ends.index(at)]
-            row = pool.end_row()
-            if not self._costs.scored_token_s:
-                return row
-            self._give_learner(self._lengths[row.prompt][row.row] * self._costs.scored_token_s, row)
-            pool.fill()
+            self._advance(lent, jobs, work)
+            self._sync_left -= work
+            if self._sync is not None and self._sync_left <= 0.0:
+                return self._end_sync()
+            if (number := self._pools.end(jobs, self._now)) is not None:
+                self._end_job(number)
+            elif ends and min(ends) <= work:
+                self._end_row(self._slots[lent[ends.index(min(ends))]])
+        return self._due.popleft()
 
-    def _advance(self, pool: SimulatedSlots, seconds: float) -> None:
-        busy, tokens = pool.advance(seconds)
-        self._outcome.tokens += tokens
-        if pool is self._own:
-            self._outcome.busy += busy
-        else:
-            self._outcome.lent += busy
+    def _slots_at_work(self) -> list[bool]:
+        learns = self._pools.is_busy(self._costs.learner)
+        return [lent for lent in self._slots if not (lent and learns)]
+
+    def _advance(self, lent: Sequence[bool], jobs: Sequence[int], work: float) -> None:
+        """Let all that is at work do so many seconds of work, which take longer where cores are short."""
+        slowness = 1.0
+        if self._costs.cores:
+            ranks = self._pools.ranks(jobs) + (self._sync.ranks if self._sync is not None else 0.0)
+            ranks += sum(self._costs.generating_ranks(self._slots[which].at_work, lent=which) for which in lent)
+            slowness = max(1.0, ranks / self._costs.cores)
+        self._note_generation(lent)
+        self._pools.advance(jobs, self._now, work)
+        for which in lent:
+            busy = self._slots[which].at_work * work * slowness
+            self._outcome.tokens += self._slots[which].advance(work)
+            self._outcome.busy += 0.0 if which else busy
+            self._outcome.lent += busy if which else 0.0
+        self._now += work * slowness
+
+    def _end_sync(self) -> Event:
+        job = self._sync
+        assert job is not None
+        for pool in dict.fromkeys((self._costs.generator, self._costs.learner)):
+            self._outcome.spans.append(Span(pool, job.role, job.method, self._sync_begun, self._now))
+        self._sync = None
+        self._sync_left = inf
+        self._pools.held = ()
+        self._version = self._scheduler.step
+        return WeightsPublished(self._version)
+
+    def _end_job(self, number: int) -> None:
+        bundle = self._bundles.pop(number)
+        bundle.left.discard(number)
+        if not bundle.left:
+            self._due += bundle.events
+
+    def _end_row(self, slots: SimulatedSlots) -> None:
+        row = slots.end_row()
+        jobs = self._costs.sampling([[self._lengths[row.prompt][row.row]]])
+        self._give(jobs, [row])
+        slots.fill()
+
+    def _note_generation(self, lent: Sequence[bool]) -> None:
+        """Note since when slots generate, and for how long those have that do so no more."""
+        if not self._costs.slots:
+            return
+        for which, slots in self._slots.items():
+            generates = which in lent and slots.at_work > 0
+            if generates:
+                self._generating_since.setdefault(which, self._now)
+            elif which in self._generating_since:
+                pool, role = (self._costs.learner, "actor") if which else (self._costs.generator, "rollout")
+                begun = self._generating_since.pop(which)
+                self._outcome.spans.append(Span(pool, role, "generate_sequences", begun, self._now))

@@ -1,58 +1,145 @@
-"""estimate_step: what a step of a run takes on an arrangement, by the calls of its flow."""
+"""estimate_step: what a step of a run takes on an arrangement, under its schedule.
+
+A few steps of the run are simulated (`simulated_run`), with lengths of responses that are drawn anew in each; the first
+ones, in which nothing overlaps yet, and the last ones, in which nothing is begun any more, are left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from hybridflow.planning.arrangement import Arrangement
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.estimates import Span, Spread, StepEstimate
+from hybridflow.planning.flow_costs import FlowCosts
 from hybridflow.planning.hardware import Hardware
-from hybridflow.planning.run_spec import FlowCall, RunSpec, Work
+from hybridflow.planning.run_spec import RunSpec
+from hybridflow.planning.simulated_run import SimulatedRun
+from hybridflow.scheduling import SCHEDULES, SchedulePolicy, policy_of
+
+MAX_ROWS = 512  # of a step that are simulated one by one; of more, each stands for several
+DRAWS = 16
+SEED = 1
 
 
 def estimate_step(
-    spec: RunSpec, arrangement: Arrangement, hardware: Hardware, simulators: Simulators | None = None
+    spec: RunSpec,
+    arrangement: Arrangement,
+    hardware: Hardware,
+    *,
+    simulators: Simulators | None = None,
+    draws: int = DRAWS,
 ) -> StepEstimate:
-    """Return what a step takes: each pool carries out its calls in order, a call starts when its rows are there."""
+    """Return what a step takes.
+
+    Args:
+        simulators: to be asked, where they have been asked before.
+        draws: steps whose lengths are drawn; 0: one of expected lengths, which is faster and has no spread.
+
+    Raises KeyError for a role of the flow that has no seat.
+    """
     known = simulators or Simulators(hardware)
-    spans: list[Span] = []
-    free = dict.fromkeys(arrangement.pools, 0.0)
-    phases: dict[str, Spread] = {}
-    ends: list[float] = []
-    if any(call.work is Work.generate for call in spec.flow):
-        sync = _sync(spec, arrangement, known)
-        phases["sync_weights"] = sync
-        for pool in {arrangement.seats["actor"].pool, arrangement.seats[arrangement.generator].pool}:
-            spans.append(Span(pool, "actor", "sync_weights", 0.0, sync.mean))
-            free[pool] = sync.mean
-    for call in spec.flow:
-        role = arrangement.generator if call.work is Work.generate else call.role
-        seat = arrangement.seats[role]
-        spread = known.call_s(call, spec.models.get(call.role), seat.layout, spec)
-        begin = max([free[seat.pool], *(ends[before] for before in call.after)])
-        ends.append(begin + spread.mean)
-        free[seat.pool] = ends[-1]
-        spans.append(Span(seat.pool, call.role, call.method, begin, ends[-1]))
-        _add(phases, call, spread)
-    seconds = max([*ends, *free.values()], default=0.0)
-    idle = {
-        pool: seconds - sum(span.end - span.begin for span in spans if span.pool == pool) for pool in arrangement.pools
-    }
-    low = seconds - sum(phase.mean - phase.low for phase in phases.values())
-    high = seconds + sum(phase.high - phase.mean for phase in phases.values())
-    tokens = spec.rows * (spec.prompt_tokens.mean + spec.response_tokens.mean)
-    return StepEstimate(Spread(seconds, low, high), phases, tuple(spans), idle, tokens)
+    policy = policy_of_spec(spec)
+    costs = FlowCosts(spec, arrangement, known, policy)
+    ahead = policy.max_staleness + 1
+    steps = (draws or (1 if costs.is_whole else 4)) + 2 * ahead  # what overlaps has no two steps alike
+    outcome = SimulatedRun(policy, _lengths(spec, policy, steps, drawn=draws > 0), costs).finish()
+    spans = [span for span in outcome.spans if span.end > span.begin]
+    ended = outcome.ended
+    windows = [Window(ended[step - 1], ended[step], spans) for step in range(ahead, steps - ahead)]
+    seconds = [window.end - window.begin for window in windows]
+    typical = windows[int(np.argmin(np.abs(np.asarray(seconds) - np.mean(seconds))))]
+    names = dict.fromkeys(_phase(span) for window in windows for span in window.spans)
+    return StepEstimate(
+        seconds=_spread(seconds),
+        phases={name: _spread([window.phase(name) for window in windows]) for name in names},
+        spans=tuple(typical.spans),
+        idle={pool: float(np.mean([window.idle(pool) for window in windows])) for pool in arrangement.pools},
+        tokens=spec.rows * (spec.prompt_tokens.mean + spec.response_tokens.mean),
+    )
 
 
-def _sync(spec: RunSpec, arrangement: Arrangement, simulators: Simulators) -> Spread:
-    apart = arrangement.generator == "rollout"
-    generation = arrangement.seats["rollout"].layout if apart else None
-    return simulators.sync_s(spec.models["actor"], arrangement.seats["actor"].layout, generation, spec)
+def policy_of_spec(spec: RunSpec) -> SchedulePolicy:
+    """Return the schedule's policy, of fewer prompts where a step has very many rows; a schedule that is not ours is
+    taken for sync.
+    """
+    name = spec.schedule if spec.schedule in SCHEDULES else "sync"
+    changes: Mapping[str, object] = spec.schedule_changes if name == spec.schedule else {}
+    parts = int(str(changes.get("minibatches", 1)))
+    whole = "max_staleness" not in SCHEDULES[name] and "minibatches" not in SCHEDULES[name]
+    scale = 1 if whole else max(1, spec.rows // MAX_ROWS)
+    prompts = max(parts, spec.prompts // scale, 1)
+    given = dict(changes)
+    if scale > 1 and "spare_prompts" in given:
+        given["spare_prompts"] = max(1, round(int(str(given["spare_prompts"])) * prompts / spec.prompts))
+    return policy_of(name, prompts, samples_per_prompt=spec.samples, **given)
 
 
-def _add(phases: dict[str, Spread], call: FlowCall, spread: Spread) -> None:
-    name = f"{call.role}.{call.method}"
-    before: Mapping[str, Spread] = phases
-    had = before.get(name, Spread(0.0, 0.0, 0.0))
-    phases[name] = Spread(had.mean + spread.mean, had.low + spread.low, had.high + spread.high)
+@dataclass(frozen=True)
+class Window:
+    """A step of a simulated run: from the end of the one before to its own."""
+
+    begin: float
+    end: float
+    of: Sequence[Span]
+
+    @property
+    def spans(self) -> list[Span]:
+        """Return what of the spans is in it, from its begin on."""
+        return [
+            Span(span.pool, span.role, span.method, max(span.begin, self.begin) - self.begin,
+                 min(span.end, self.end) - self.begin)
+            for span in sorted(self.of, key=lambda span: span.begin)
+            if span.begin < self.end and span.end > self.begin
+        ]  # fmt: skip
+
+    def phase(self, name: str) -> float:
+        """Return the seconds of the calls of a name; one that is on two pools, as a weight sync, counts once."""
+        return _covered(span for span in self.spans if _phase(span) == name)
+
+    def idle(self, pool: str) -> float:
+        """Return the seconds in which a pool does nothing."""
+        return self.end - self.begin - _covered(span for span in self.spans if span.pool == pool)
+
+
+def _phase(span: Span) -> str:
+    return span.method if span.method == "sync_weights" else f"{span.role}.{span.method}"
+
+
+def _covered(spans: Iterable[Span]) -> float:
+    """Return the seconds in which any of some spans is."""
+    total = 0.0
+    until = -1.0
+    for span in sorted(spans, key=lambda span: span.begin):
+        total += max(0.0, span.end - max(span.begin, until))
+        until = max(until, span.end)
+    return total
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    low, high = np.quantile(values, [0.05, 0.95])
+    return Spread(float(np.mean(values)), float(low), float(high))
+
+
+def _lengths(spec: RunSpec, policy: SchedulePolicy, steps: int, *, drawn: bool) -> np.ndarray:
+    """Return response tokens of the rows of so many steps, [prompts, samples]; at least 1."""
+    prompts = policy.prompts_per_step * steps
+    if policy.spare_prompts:
+        prompts += policy.spare_prompts * steps
+    rows = prompts * spec.samples
+    known = spec.response_tokens
+    if drawn:
+        lengths = known.drawn(rows, SEED)
+    else:  # each step has the whole distribution
+        each = policy.prompts_per_step * spec.samples
+        quantiles = np.interp((np.arange(each) + 0.5) / each, _places(known.quantiles), known.quantiles)
+        order = np.random.default_rng(SEED).permutation(each)
+        lengths = np.resize(quantiles[order], rows)
+    return np.maximum(lengths, 1.0).reshape(prompts, spec.samples)
+
+
+def _places(quantiles: Sequence[float]) -> np.ndarray:
+    return (np.arange(len(quantiles)) + 0.5) / len(quantiles)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hybridflow.errors import ConfigError
@@ -57,5 +58,7 @@ def test_a_name_that_is_none_lists_those_that_are() -> None:
 
 def test_a_curve_is_linear_in_the_logarithm_and_constant_beyond_its_ends() -> None:
     curve = Curve((1.0, 100.0), (0.2, 0.6))
-    assert curve.at([0.1, 1.0, 10.0, 1000.0]).tolist() == pytest.approx([0.2, 0.2, 0.4, 0.6])
-    assert Curve((5.0,), (0.3,)).at([1.0, 9.0]).tolist() == [0.3, 0.3]
+    sizes = np.array([0.1, 1.0, 10.0, 1000.0])
+    assert curve.at(sizes).tolist() == pytest.approx([0.2, 0.2, 0.4, 0.6])
+    assert [curve.at(size) for size in sizes.tolist()] == pytest.approx([0.2, 0.2, 0.4, 0.6])
+    assert Curve((5.0,), (0.3,)).at(np.array([1.0, 9.0])).tolist() == [0.3, 0.3]
