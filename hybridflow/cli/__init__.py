@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     "algorithms": "the algorithms, their papers, roles and components: hybridflow algorithms [MODULE ...]",
     "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",
     "data": "look at a file of rows or a task: hybridflow data PATH|TASK [MODEL] [key=value ...]",
+    "profile": "measure this machine for plans of placements: hybridflow profile [--out FILE]",
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ... [key=value ...]",
     "model": "make a model folder: hybridflow model --help",
 }

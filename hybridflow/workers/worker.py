@@ -68,7 +68,7 @@ class Worker:
 
 # The reward model's module comes first: it also has the workers `model` and `cost_model`, which are then found before
 # the actor's is imported.
-MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost")
+MODULES = ("reward_model", "actor", "rollout", "critic", "cost_critic", "reference", "reward", "cost", "profiler")
 OUR_WORKERS = {
     "actor": ("actor", "training_actor", "lending_actor", "frozen_actor"),
     "rollout": ("rollout",),
@@ -82,10 +82,12 @@ OUR_WORKERS = {
 """By role, the names of our workers for it: to know them, nothing has to be imported."""
 GRADED_MODEL = "graded_model"
 """What `model` becomes where it is one of several graders; settings do not name it."""
+PROFILER = "profiler"
+"""Worker of `hybridflow profile`, of no role that an algorithm could call; settings do not name it either."""
 
 workers: Registry[type[Worker]] = Registry(
     "worker",
     *(f"hybridflow.workers.{name}" for name in MODULES),
     of=Worker,
-    own=frozenset((*chain.from_iterable(OUR_WORKERS.values()), GRADED_MODEL)),
+    own=frozenset((*chain.from_iterable(OUR_WORKERS.values()), GRADED_MODEL, PROFILER)),
 )

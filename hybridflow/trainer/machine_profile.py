@@ -1,0 +1,202 @@
+"""Measures the machine that it runs on, by the calls that a step makes: roles on a pool, engines behind their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from hybridflow.batch import Batch, BatchRef, Ragged
+from hybridflow.config.schema import ActorConfig, Config, Device, DType, ModelConfig, RolloutConfig
+from hybridflow.controller import ResourcePool, Supervisor, cluster, cluster_gpus, put
+from hybridflow.models import ModelShape, read_shape
+from hybridflow.observe.host_memory import host_memory
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning.machine_measurements import CallTime, Measurements
+from hybridflow.roles.profiler import ProfilerRole
+from hybridflow.runtime.rank import Rank
+
+Say = Callable[[str], None]
+
+MICRO_TOKENS = 1024
+LONGEST = 256
+MOST_ROWS = 128
+KV_GIB = 0.5
+SLOTS_PER_CORE = 4  # that a node of CPUs is taken to have: more of them only take turns
+TRIES = 3
+GROUP_RANKS = 4
+PRODUCTS = [(m, k, n) for m in (1, 16, 128, 1024) for k, n in ((128, 384), (512, 512), (1024, 4096))]
+ATTENTION = [(rows, 4, tokens, 64) for rows, tokens in ((32, 32), (8, 128), (2, 512))]
+COPIES = [2**exponent for exponent in (16, 20, 24, 27)]
+MESSAGES = [2**exponent for exponent in (8, 14, 18, 22, 24)]
+STORED = [2**exponent for exponent in (10, 16, 20, 24)]
+GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8), (8, 96, 8))
+"""Rows, prompt tokens and at most as many response tokens; what is generated is then scored and learned from."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A pool, its supervisor, and the means to time calls on it."""
+
+    pool: ResourcePool
+    supervisor: Supervisor
+
+    def timed(self, call: Callable[[], object], step: int = 0) -> tuple[dict[str, float], float]:
+        """Return what a call measured, and its seconds until it was done."""
+        self.supervisor.wait_all()
+        self.supervisor.begin_step(step)
+        began = perf_counter()
+        call()
+        metrics = self.supervisor.finish_step()
+        return metrics, perf_counter() - began
+
+
+def measure(models: Sequence[Path], dtype: DType, say: Say) -> Measurements:
+    """Measure this machine with these models, whose calls are of that number format.
+
+    Raises as `controller.cluster`, and RoleError with a rank's traceback.
+    """
+    with cluster(slots=GROUP_RANKS):
+        gpus = cluster_gpus()
+        device = Device.gpu if gpus else Device.cpu
+        found = _empty(device, gpus, dtype)
+        for number, folder in enumerate(models):
+            say(f"model {number + 1} of {len(models)}: {_described(read_shape(folder))}: generate, score, learn, sync")
+            with _pool("single", 1, device) as bench:
+                if not number:
+                    _alone(bench, found, say)
+                _calls(bench, folder, found)
+        ranks = min(GROUP_RANKS, gpus) if gpus else GROUP_RANKS
+        if ranks > 1:
+            say(f"{ranks} ranks: collectives, work at the same time, calls")
+            with _pool("group", ranks, device) as bench:
+                _among_ranks(bench, ranks, found)
+    return found
+
+
+def _empty(device: Device, gpus: int, dtype: DType) -> Measurements:
+    cores = 0 if gpus else len(os.sched_getaffinity(0))
+    slots = gpus or SLOTS_PER_CORE * cores
+    if gpus:
+        import torch
+
+        memory = float(torch.cuda.get_device_properties(0).total_memory)
+    else:
+        known = host_memory()
+        memory = known.total / slots if known else 0.0
+    cache = 0.0 if gpus else KV_GIB * 2.0**30
+    return Measurements(device, slots, memory, cores, MICRO_TOKENS, MOST_ROWS, cache, dtype)
+
+
+@contextmanager
+def _pool(name: str, slots: int, device: Device) -> Iterator[Bench]:
+    supervisor = Supervisor()
+    pool = ResourcePool(name, slots, supervisor, light=False, device=device, rank_class=Rank)
+    try:
+        yield Bench(pool, supervisor)
+    finally:
+        pool.close()
+
+
+def _alone(bench: Bench, found: Measurements, say: Say) -> None:
+    """Measure what one rank does by itself."""
+    profiler: Any = bench.pool.start_role("profiler", Layout(), interface=ProfilerRole)
+    for dtype in DType:
+        say(f"products in {dtype.value}")
+        found.products[dtype] = profiler.products(dtype.value, PRODUCTS).get()[0]
+    found.attention = profiler.attention(ATTENTION).get()[0]
+    found.copies = profiler.copies(COPIES).get()[0]
+    found.nothing[1] = _median(lambda: bench.timed(profiler.nothing)[1])
+    found.store = [_stored(size) for size in STORED]
+
+
+def _stored(size: int) -> list[float]:
+    """Return bytes, and the seconds of putting them into the store and of getting them from it."""
+    rows = Batch(values=Ragged.of([np.zeros(size // 4, dtype=np.float32)]))
+    ref = put(rows)
+    return [size, _median(lambda: _seconds(lambda: put(rows))), _median(lambda: _seconds(ref.get))]
+
+
+def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
+    """Time the calls of an actor with a model."""
+    actor: Any = bench.pool.start_role("actor", Layout(), config=_config(folder, found.dtype))
+    shape = read_shape(folder)
+    for rows, prompt_tokens, most in GENERATIONS:
+        prompts = put(_prompts(rows, prompt_tokens))
+        steps = [[*_step(bench, actor, shape, prompts, prompt_tokens, most, number)] for number in range(1 + TRIES)]
+        for tries in zip(*steps[1:], strict=True):  # by method
+            found.calls.append(sorted(tries, key=lambda call: call.wall_s)[TRIES // 2])
+
+
+def _step(
+    bench: Bench, actor: Any, shape: ModelShape, prompts: BatchRef, prompt_tokens: int, most: int, number: int
+) -> Iterator[CallTime]:
+    """Make the calls of a small step of GRPO."""
+
+    def timed(method: str, call: Callable[[], Any], rows: BatchRef | None) -> CallTime:
+        metrics, wall_s = bench.timed(call, number)
+        lengths = tuple(rows.lengths("response_ids").tolist()) if rows is not None else ()
+        return CallTime(method, shape, len(prompts), prompt_tokens, lengths, metrics[f"timing_s/{method}"], wall_s)
+
+    yield timed("sync_weights", actor.sync_weights, None)
+    made: list[BatchRef] = []
+    generated = timed(
+        "generate_sequences", lambda: made.append(actor.generate_sequences(prompts, max_response_tokens=most)), None
+    )
+    rows = prompts | made[0]
+    lengths = tuple(rows.lengths("response_ids").tolist())
+    yield replace(generated, response_tokens=lengths)
+    yield timed("compute_log_prob", lambda: made.append(actor.compute_log_prob(rows)), rows)
+    advantages = put(Batch(advantages=Ragged.of([np.ones(length, dtype=np.float32) for length in lengths])))
+    learned = rows | made[1] | advantages
+    yield timed("update_actor", lambda: actor.update_actor(learned), rows)
+
+
+def _among_ranks(bench: Bench, ranks: int, found: Measurements) -> None:
+    """Measure what ranks do with one another, and what they take from one another."""
+    profiler: Any = bench.pool.start_role("profiler", Layout(data=ranks), interface=ProfilerRole)
+    sizes = [size for size in (2, 4) if size <= ranks]
+    for kind in ("all_reduce", "all_gather", "send"):
+        for size in sizes:
+            found.collectives[kind, size] = profiler.collectives(kind, size, MESSAGES).get()[0]
+    for size in range(1, ranks + 1):
+        found.together[size] = max(profiler.together(size).get())
+    found.nothing[ranks] = _median(lambda: bench.timed(profiler.nothing)[1])
+
+
+def _config(folder: Path, dtype: DType) -> Config:
+    actor = ActorConfig(model=ModelConfig(path=str(folder), dtype=dtype), max_tokens_per_rank=MICRO_TOKENS)
+    rollout = RolloutConfig(
+        max_response_tokens=LONGEST // 2,
+        max_sequence_tokens=LONGEST,
+        max_concurrent_rows=MOST_ROWS,
+        kv_cache_gib=KV_GIB,
+    )
+    return Config(actor=actor, rollout=rollout)
+
+
+def _prompts(rows: int, tokens: int) -> Batch:
+    chance = np.random.default_rng((rows, tokens))
+    return Batch(prompt_ids=Ragged.of([chance.integers(2, 12, tokens) for _ in range(rows)]))
+
+
+def _described(shape: ModelShape) -> str:
+    return f"{shape.layers} layers of {shape.hidden}"
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = perf_counter()
+    work()
+    return perf_counter() - began
+
+
+def _median(measure: Callable[[], float]) -> float:
+    measure()
+    return median(measure() for _ in range(5))
