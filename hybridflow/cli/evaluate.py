@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from hybridflow import interrupt, preflight
 from hybridflow.cli import launch
-from hybridflow.config import Config, compose, escapes
+from hybridflow.config import Config, compose, escapes, pool_sizes
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
@@ -139,7 +139,7 @@ def _settings_of(saved: SavedModel | None, overrides: Sequence[str]) -> Iterator
         )
     whole: Any = OmegaConf.to_container(OmegaConf.structured(saved.config), resolve=True, enum_to_str=True)
     settings = {name: whole[name] for name in OF_RUN if name not in chosen}
-    settings["placement"] = {"pools": {"main": _slots(saved.config)}, "device": whole["placement"]["device"]}
+    settings["placement"] = {"pools": {"main": _size(saved.config)}, "device": whole["placement"]["device"]}
     settings["actor"] = {name: whole["actor"][name] for name in ("model", "parallel", "engine", "max_tokens_per_rank")}
     if "rollout" in started_roles(
         saved.config, ("actor",)
@@ -154,9 +154,11 @@ def _settings_of(saved: SavedModel | None, overrides: Sequence[str]) -> Iterator
         yield Path(folder)
 
 
-def _slots(config: Config) -> int:
-    """Return the slots of the pool that trained the actor: all that an evaluation needs are there."""
-    return config.placement.pools[config.placement.roles.get("actor") or next(iter(config.placement.pools))]
+def _size(config: Config) -> Any:
+    """Return the size of the pool that trained the actor: all that an evaluation needs is there."""
+    pools = config.placement.pools
+    size = pool_sizes.size_of(pools[config.placement.roles.get("actor") or next(iter(pools))])
+    return size.slots or pool_sizes.AUTO
 
 
 def _grader(job: compose.Composed) -> str:

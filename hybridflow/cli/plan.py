@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hybridflow import preflight
 from hybridflow.cli.completion import HYDRAS
 from hybridflow.cli.plan_text import lines_of
-from hybridflow.config import Config, compose, escapes, plugins
+from hybridflow.config import Config, compose, escapes, plugins, pool_sizes
 from hybridflow.config.compose import Composed
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Device
@@ -21,7 +21,7 @@ from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe import terminal
 from hybridflow.observe.host_memory import host_memory
 from hybridflow.placement import resolve
-from hybridflow.placement.hardware import local_gpus
+from hybridflow.placement.hardware import local_cpus, local_gpus
 from hybridflow.planning import plan_remarks
 from hybridflow.planning.flow_trace import FlowError
 from hybridflow.planning.hardware import Hardware
@@ -111,12 +111,12 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     from hybridflow.algorithms import algorithms
 
     config = _on(hardware, job.to_config())
-    gpus = _gpus(config, hardware)
-    if problems := preflight.without_components(config, _without_weights(config), gpus):
+    gpus, cpus = _devices(config, hardware)
+    if problems := preflight.without_components(config, _without_weights(config), gpus, cpus):
         raise ConfigError("\n".join(job.origins.annotate(problem) for problem in problems))
     flow = algorithms.get(config.algorithm.name)
     called = flow.roles_of(config.algorithm)
-    placement = resolve(config, called, gpus=gpus)
+    placement = resolve(config, called, gpus=gpus, cpus=cpus)
     if hardware is None and all(pool.device is Device.cpu for pool in placement.pools):
         hardware = _this_machine(placement.slots)
     plan = RunPlan(config.run.name, placement, nodes_of(placement, hardware), hardware)
@@ -143,14 +143,24 @@ def _this_machine(slots: int) -> Hardware:
     usual = read_hardware("cpu")
     memory = host_memory()
     share = memory.left / slots if memory else 0.0
-    return replace(usual, name="cpu (this machine)", cores=len(os.sched_getaffinity(0)), memory_bytes=share)
+    return replace(usual, name="cpu (this machine)", cores=local_cpus(), memory_bytes=share)
 
 
-def _gpus(config: Config, hardware: Hardware | None) -> int | None:
-    """Count the GPUs that there will be: as many as slots, where the hardware is GPUs, whatever this machine has."""
-    if hardware is not None:
-        return sum(config.placement.pools.values()) if hardware.device is Device.gpu else 0
-    return local_gpus() if config.ray.address == "local" else None
+def _devices(config: Config, hardware: Hardware | None) -> tuple[int | None, int | None]:
+    """Count the GPUs and the CPUs that there will be: with a hardware as many of its devices as slots are asked for."""
+    if hardware is None:
+        return (local_gpus(), local_cpus()) if config.ray.address == "local" else (None, None)
+    devices = _asked_for(config.placement.pools, hardware)
+    return (devices, None) if hardware.device is Device.gpu else (0, devices)
+
+
+def _asked_for(pools: Mapping[str, Any], hardware: Hardware) -> int:
+    """Count the slots of all pools; a pool that has what others leave has it of one node."""
+    if any(pool_sizes.problems(pools)):  # which preflight tells
+        return 0
+    sizes = [pool_sizes.size_of(size).slots for size in pools.values()]
+    given = sum(size for size in sizes if size is not None)
+    return max(given, hardware.devices_per_node) if None in sizes else given
 
 
 def _without_weights(config: Config) -> Mapping[Path, ModelShape]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from hybridflow.bounds import Number, endless, number
-from hybridflow.config import setting_keys
+from hybridflow.config import pool_sizes, setting_keys
 from hybridflow.config.schema import Config
 
 
@@ -46,7 +46,9 @@ def _hints(kind: Any, include_extras: bool = False) -> dict[str, Any]:
 
 def _wrong(key: str, value: Any, hint: Any) -> Iterator[str]:
     of: Any = type(value)
-    if is_dataclass(value):
+    if key == pool_sizes.KEY:  # which may be other things than numbers
+        yield from pool_sizes.problems(value)
+    elif is_dataclass(value):
         for name, kind in _hints(of, include_extras=True).items():
             yield from _wrong(f"{key}.{name}".lstrip("."), getattr(value, name), kind)
     elif isinstance(value, list | dict):

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from hybridflow.bounds import Bounds, Count, NotNegativeInt, Rows, Seconds, Slots
+from hybridflow.bounds import Bounds, Count, NotNegativeInt, Rows, Seconds
+from hybridflow.config import pool_sizes
 from hybridflow.config.algorithm_settings import (
     AdvantageConfig,
     AlgorithmConfig,
@@ -90,6 +91,9 @@ __all__ = [
 ]
 
 
+PoolSlots = Annotated[Any, "at least 1 and at most 65536, {nodes: N, slots: M}, or auto"]
+
+
 class TooLong(StrEnum):
     """Policy for a row whose tokens do not fit a sequence."""
 
@@ -151,12 +155,16 @@ class TaskConfig:
 class PlacementConfig:
     """Placement of roles on pools of slots. A slot is one process: one GPU, or one thread of a CPU."""
 
-    pools: dict[str, Slots] = field(default_factory=dict)  # by pool, its slots; empty here, as YAML can only add to it
+    # by pool, its slots: a number, so many on each of some nodes, or auto: all that no other pool takes of the cluster
+    pools: dict[str, PoolSlots] = field(default_factory=dict)
     # by role, its pool; a role left out goes to the first, rollout to the actor's
     roles: dict[str, str] = field(default_factory=dict)
     device: Device = Device.auto  # hardware of slots with models; auto: GPUs where there are any
     # with a pool for rollout: the actor's slots generate too, while they have nothing to learn from
     lend_idle_slots: bool = False
+
+    def __post_init__(self) -> None:
+        self.pools = {name: pool_sizes.whole(size) for name, size in self.pools.items()}
 
 
 @dataclass
@@ -225,7 +233,9 @@ class RayClusterConfig:
     """`local` starts a cluster for this run; `auto` or an address joins one and never stops it."""
 
     address: str = "local"  # local, auto, or the address of a cluster's head
-    start_timeout_s: Seconds = 600.0  # until processes are there, and a role is built
+    start_timeout_s: Seconds = 600.0  # until slots are free, processes are there, and a role is built
+    # of a cluster that is joined: until nodes are there that could hold the pools, whoever has their slots now
+    nodes_timeout_s: Seconds = 20.0
     # of a local cluster's store, in which rows travel
     object_store_gib: Annotated[
         float, Bounds(at_least=0.08, at_most=2**20, also={0: "as Ray has it, 30 % of the memory"})

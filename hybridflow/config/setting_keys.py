@@ -16,7 +16,7 @@ from enum import Enum
 from functools import lru_cache
 from io import StringIO
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING
 
@@ -161,6 +161,8 @@ def values_of(hint: Any) -> list[str]:
 
 
 def _in_words(hint: Any) -> str:
+    if get_origin(hint) is Annotated and (said := [text for text in hint.__metadata__ if isinstance(text, str)]):
+        return said[0]
     if get_origin(hint) is list:
         return f"list: {_in_words(get_args(hint)[0])}"
     if get_origin(hint) is dict:

@@ -185,6 +185,11 @@ def _end(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def cluster_cpus() -> int:
+    """Count the CPUs of the cluster that this process is in."""
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
 def cluster_gpus() -> int:
     """Count the GPUs of the cluster that this process is in."""
     return int(ray.cluster_resources().get("GPU", 0))

@@ -21,9 +21,11 @@ from hybridflow.controller.group import group_class
 from hybridflow.controller.process_watch import ProcessWatch
 from hybridflow.controller.slots import Slots
 from hybridflow.controller.supervisor import Supervisor
+from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, engines_of
+from hybridflow.placement.node_bundles import bundles_of, misplaced, ranks_by_node, split_groups
 from hybridflow.roles import Role, roles
 from hybridflow.runtime.messages import Place
 
@@ -41,10 +43,13 @@ class ResourcePool(Renamed):
 
     Args:
         slots: how many processes.
+        nodes: that they are on, as many on each; None: wherever there is room.
+        together: slots in a row that are on one node; tensor groups must be inside of them.
         device: what each slot has to itself, a CPU or a GPU.
         light: no torch in its processes.
         timeout_s: of collective operations of its ranks.
         start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
+        nodes_timeout_s: that it may take until the cluster has nodes that could hold them.
         rank_class: what each of its processes runs, a class like `runtime.rank.Rank`; None: that one.
 
     Attributes:
@@ -60,10 +65,13 @@ class ResourcePool(Renamed):
         slots: int,
         supervisor: Supervisor,
         *,
+        nodes: int | None = None,
+        together: int = 1,
         light: bool = True,
         device: Device = Device.cpu,
         timeout_s: float = 600.0,
         start_timeout_s: float = 600.0,
+        nodes_timeout_s: float = 20.0,
         plugins: Sequence[str] = (),
         rank_class: type | None = None,
     ) -> None:
@@ -74,9 +82,10 @@ class ResourcePool(Renamed):
         self._meetings: list[str] = []
         self._processes: ProcessWatch | None = None
         self._device = device
-        gpus = 1.0 if device is Device.gpu else 0.0
-        self._reserved = Slots(name, slots, {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}, start_timeout_s)
-        self._gpus = gpus
+        self._gpus = 1.0 if device is Device.gpu else 0.0
+        self._bundles = bundles_of(slots, nodes, together)
+        slot = {"CPU": 1.0, **({"GPU": self._gpus} if self._gpus else {})}
+        self._reserved = Slots(name, self._bundles, slot, start_timeout_s, nodes_timeout_s)
         self._rank_class = rank_class or _rank_class()
         self._plugins = list(plugins)
         self._join_timeout_s = None if light else timeout_s
@@ -117,12 +126,18 @@ class ResourcePool(Renamed):
             A `Group` with the role's methods. Annotate it as the role over references, as in
             `actor: ActorRole[BatchRef] = pool.start_role("actor", …)`, and a type checker knows them.
 
-        Raises ValueError if the layout does not fill the pool, KeyError for a role or a protocol that does not exist,
-        RoleError with a rank's traceback if a build fails.
+        Raises ValueError if the layout does not fill the pool or has a tensor group on several nodes, KeyError for a
+        role or a protocol that does not exist, RoleError with a rank's traceback if a build fails.
         """
         if layout.size != self.slots:
             raise ValueError(
                 f"role {role!r}: its layout has {layout.size} ranks, pool {self.name!r} has {self.slots} slots"
+            )
+        if split := split_groups(layout, [place.node for place in self.places]):
+            where = ", ".join(f"rank {rank} on {self.places[rank].address}" for rank in split[0])
+            raise ValueError(
+                f"role {role!r}: a tensor group is on several nodes ({where}); start pool {self.name!r} with "
+                f"together={layout.tensor}"
             )
         interface = interface or roles.get(role)
         made = group_class(interface, config)  # an unknown protocol is an error here, before the model is built
@@ -183,11 +198,13 @@ class ResourcePool(Renamed):
                 num_cpus=1,
                 num_gpus=self._gpus,
                 max_restarts=0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved.group, slot),
-            ).remote(slot)
-            for slot in range(self.slots)
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._reserved.group, bundle),
+            ).remote(rank)
+            for rank, bundle in enumerate(ranks_by_node(self._reserved.nodes, self._bundles.slots))
         ]
         self.places = self._settled("start")
+        if wrong := misplaced(self._bundles, [place.node for place in self.places]):
+            raise HybridFlowError(f"placement.pools.{self.name}: {wrong}")
         self._watch()
         self._settled("import_plugins", self._plugins)
         if self._join_timeout_s is not None:

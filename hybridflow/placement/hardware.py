@@ -1,4 +1,4 @@
-"""GPUs of this machine, counted without torch or Ray, so that a command can be refused before either is imported."""
+"""GPUs and cores of this machine, counted without torch or Ray: a command can be refused before either is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import os
 
 DRIVER = "libnvidia-ml.so.1"
 NOTHING_SHOWN = ("", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES
+
+
+def local_cpus() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def local_gpus() -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hybridflow.config.schema import Device
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement.node_bundles import Bundles, bundles_of
 from hybridflow.roles import Role
 from hybridflow.roles.rollout import LendingActorRole
 
@@ -21,12 +22,21 @@ class PoolSpec:
         name: its key in `placement.pools`.
         device: what a slot is, a CPU or a GPU; `auto` as long as nobody knows what the cluster has.
         light: none of its roles uses torch, so its slots are CPUs whatever the others are.
+        nodes: that its slots are on, as many on each; None: wherever there is room.
+        together: slots in a row that are on one node, since the tensor groups of its roles are in them.
     """
 
     name: str
     slots: int
     device: Device
     light: bool
+    nodes: int | None = None
+    together: int = 1
+
+    @property
+    def bundles(self) -> Bundles:
+        """What it asks the cluster for."""
+        return bundles_of(self.slots, self.nodes, self.together)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import lcm
 from types import MappingProxyType
 from typing import cast
 
+from hybridflow.config import pool_sizes
 from hybridflow.config.model_roles import BY_MODEL, has_model, names, section
 from hybridflow.config.schema import ActorConfig, Config, Device, ParallelConfig, Resharding
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, counted
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement.node_bundles import slots_together
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
 from hybridflow.roles import (
     GradedModelRewardRole,
@@ -35,6 +38,7 @@ def resolve(
     called: Sequence[str],
     *,
     gpus: int | None = None,
+    cpus: int | None = None,
     updates: Mapping[str, int] = MappingProxyType({}),
 ) -> Placement:
     """Place the roles that an algorithm calls, and those that serve it.
@@ -42,35 +46,43 @@ def resolve(
     Args:
         called: their names, in the order in which they are started.
         gpus: how many the cluster has; None: that is not known yet, and each pool's device is as the settings say.
+        cpus: how many it has; None: that is not known yet, and a pool with what others leave is as small as may be.
         updates: by role, the optimizer steps that the run plans; 1 for those that are not named.
 
     Raises:
         ConfigError: everything that `problems` finds.
         KeyError: nobody registers a role of that name.
     """
-    if wrong := problems(config, called, gpus):
+    if wrong := problems(config, called, gpus, cpus):
         raise ConfigError("\n".join(wrong))
-    placed = tuple(_role(config, role, updates.get(role, 1)) for role in started_roles(config, called))
+    started = started_roles(config, called)
+    slots = _slots(config, started, gpus, cpus)
+    placed = tuple(_role(config, role, slots, updates.get(role, 1)) for role in started)
     pools = dict.fromkeys(role.pool for role in placed)
-    return Placement(tuple(_pool(config, name, placed, gpus) for name in pools), placed)
+    return Placement(tuple(_pool(config, name, slots[name], placed, gpus) for name in pools), placed)
 
 
-def problems(config: Config, called: Sequence[str], gpus: int | None = None) -> list[str]:
+def problems(config: Config, called: Sequence[str], gpus: int | None = None, cpus: int | None = None) -> list[str]:
     """List everything that keeps these roles from being placed; sizes below 1 are left to the bounds of settings.
 
     Args:
         called: the roles that the algorithm calls; those that nobody registers are skipped.
-        gpus: see `resolve`.
+        gpus, cpus: see `resolve`.
     """
     if missing := list(_missing_pools(config)):
         return missing  # nothing can be said of a layout on a pool that is not there
+    if any(pool_sizes.problems(config.placement.pools)):
+        return []  # nor on one without a size, which is told with the bounds of settings
     known = [role for role in started_roles(config, called) if role in roles or role == GRADER]
+    slots = _slots(config, known, gpus, cpus)
     return [
-        *_unfilled_pools(config, known),
+        *_nothing_left(config, known, slots),
+        *_unfilled_pools(config, known, slots),
+        *_nodes(config, known),
         *_generation(config, known),
         *_lending(config, known),
         *_second_generators(config, known, gpus),
-        *_missing_gpus(config, known, gpus),
+        *_missing_gpus(config, known, gpus, slots),
     ]
 
 
@@ -128,12 +140,42 @@ def _generates(config: Config, role: str) -> bool:
     return role == "actor" and (config.placement.lend_idle_slots or not _is_disaggregated(config))
 
 
-def _role(config: Config, role: str, updates: int) -> RoleSpec:
+def _slots(config: Config, started: Sequence[str], gpus: int | None, cpus: int | None) -> dict[str, int]:
+    """Return the slots of each pool; of one with what others leave 0, if that is nothing.
+
+    As long as nobody knows what the cluster has, that one is as small as its roles allow.
+    """
+    sizes = {name: pool_sizes.size_of(size).slots for name, size in config.placement.pools.items()}
+    used = {_pool_name(config, role) for role in started}
+    given = {name: slots for name, slots in sizes.items() if slots is not None and name in used}
+    slots = {}
+    for name, size in sizes.items():
+        light = _light(config, started, name)
+        device = Device.cpu if light else model_device(config, gpus)
+        has = {Device.auto: None, Device.cpu: cpus, Device.gpu: gpus}[device]
+        beside = [pool for pool in given if device is not Device.gpu or not _light(config, started, pool)]
+        least = lcm(*(_ranks(config, role) for role in started if _pool_name(config, role) == name))
+        slots[name] = size or (least if has is None else max(0, has - sum(given[pool] for pool in beside)))
+    return slots
+
+
+def _ranks(config: Config, role: str) -> int:
+    """Return the ranks that a role cannot do without; sizes below 1 are told with the bounds of settings."""
+    parallel = _parallel(config, role)
+    return 1 if parallel is None else max(1, parallel.tensor * parallel.pipeline)
+
+
+def _light(config: Config, started: Sequence[str], pool: str) -> bool:
+    """Tell whether no role of a pool uses torch."""
+    return all(_interface(config, role).light for role in started if _pool_name(config, role) == pool)
+
+
+def _role(config: Config, role: str, slots: Mapping[str, int], updates: int) -> RoleSpec:
     pool = _pool_name(config, role)
     return RoleSpec(
         role,
         pool,
-        _layout(config, role, config.placement.pools[pool]),
+        _layout(config, role, slots[pool]),
         _interface(config, role),
         _worker(config, role),
         engines_of(config, role),
@@ -189,9 +231,12 @@ def _worker(config: Config, role: str) -> str:
     return named
 
 
-def _pool(config: Config, name: str, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
-    light = all(role.interface.light for role in placed if role.pool == name)
-    return PoolSpec(name, config.placement.pools[name], Device.cpu if light else model_device(config, gpus), light)
+def _pool(config: Config, name: str, slots: int, placed: Sequence[RoleSpec], gpus: int | None) -> PoolSpec:
+    here = [role for role in placed if role.pool == name]
+    light = all(role.interface.light for role in here)
+    device = Device.cpu if light else model_device(config, gpus)
+    nodes = pool_sizes.size_of(config.placement.pools[name]).nodes
+    return PoolSpec(name, slots, device, light, nodes, slots_together(role.layout for role in here))
 
 
 def _missing_pools(config: Config) -> Iterator[str]:
@@ -203,7 +248,38 @@ def _missing_pools(config: Config) -> Iterator[str]:
             yield f"placement.roles.{role}: no pool is named {pool!r}; there is {', '.join(pools) or 'none'}"
 
 
-def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
+def _nothing_left(config: Config, started: Sequence[str], slots: Mapping[str, int]) -> Iterator[str]:
+    for name in {_pool_name(config, role): None for role in started}:
+        if not slots[name]:
+            kind = "CPUs" if _light(config, started, name) else "devices"
+            yield (
+                f"placement.pools.{name}: auto given, but other pools take all {kind} that there are; give them less"
+            )
+
+
+def _nodes(config: Config, started: Sequence[str]) -> Iterator[str]:
+    """Yield pools over nodes that there are not, or whose tensor groups would not stay inside of a node."""
+    for name in {_pool_name(config, role): None for role in started}:
+        size = pool_sizes.size_of(config.placement.pools[name])
+        if size.slots is None or size.nodes is None or size.nodes == 1:
+            continue
+        if config.ray.address == "local":
+            yield (
+                f"placement.pools.{name}.nodes: {size.nodes} given, but ray.address=local is this machine alone; "
+                "join a cluster (docs/cluster.md), or give the slots as one number"
+            )
+        each = size.slots // size.nodes
+        for role in (role for role in started if _pool_name(config, role) == name):
+            parallel = _parallel(config, role)
+            if parallel is not None and parallel.tensor > 0 and each % parallel.tensor:
+                yield (
+                    f"{role}.parallel.tensor: a tensor group of {parallel.tensor} ranks stays inside of a node, and "
+                    f"pool {name} has {counted(each, 'slot')} on each; change one of them"
+                )
+                break
+
+
+def _unfilled_pools(config: Config, started: Sequence[str], by_pool: Mapping[str, int]) -> Iterator[str]:
     """Yield roles whose ranks do not divide the slots of their pool; of those sharded alike on one pool, the first."""
     reported = set()
     for role in started:
@@ -213,7 +289,7 @@ def _unfilled_pools(config: Config, started: Sequence[str]) -> Iterator[str]:
             continue
         reported.add((pool, parallel.tensor, parallel.pipeline))
         ranks = parallel.tensor * parallel.pipeline
-        slots = config.placement.pools[pool]
+        slots = by_pool[pool]
         if ranks > 0 and slots % ranks:
             yield (
                 f"{role}.parallel: tensor {parallel.tensor} x pipeline {parallel.pipeline} = {ranks} ranks do not "
@@ -262,12 +338,14 @@ def _second_generators(config: Config, started: Sequence[str], gpus: int | None)
             )
 
 
-def _missing_gpus(config: Config, started: Sequence[str], gpus: int | None) -> Iterator[str]:
+def _missing_gpus(
+    config: Config, started: Sequence[str], gpus: int | None, by_pool: Mapping[str, int]
+) -> Iterator[str]:
     """Refuse more slots with models than GPUs: they would else run on CPUs, and nobody would know."""
     if gpus is None or model_device(config, gpus) is Device.cpu:
         return
     pools = dict.fromkeys(_pool_name(config, role) for role in started if not _interface(config, role).light)
-    slots = {name: config.placement.pools[name] for name in pools}
+    slots = {name: by_pool[name] for name in pools}
     total = sum(slots.values())
     if total <= gpus:
         return

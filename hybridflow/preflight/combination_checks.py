@@ -28,7 +28,7 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     """List everything that cannot work, as `key: what was found; what to do`; without `facts`, what the numbers say."""
     facts = facts or Facts()
     outside = number_bounds.problems(config)
-    lines = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus)]
+    lines = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus, facts.cpus)]
     lines += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
     lines += model_checks.not_supported(config, facts)
     if not any(".parallel." in line for line in outside):  # else sizes that mean nothing would be put together
@@ -76,11 +76,11 @@ def _idle_learners(config: Config, planned: Mapping[str, int]) -> Iterator[str]:
 
 def _idle_slots(config: Config, placed: Placement, cpus: int) -> Iterator[str]:
     """Yield slots that wait for each other's CPU core, and pools that nobody is on."""
-    slots = sum(config.placement.pools.values())
     on_cpus = all(pool.device is Device.cpu for pool in placed.pools)
-    if config.ray.address == "local" and on_cpus and slots > cpus:
-        yield f"placement.pools: {slots} slots on {cpus} CPU cores: ranks take turns"
-    used = {pool.name for pool in placed.pools}
+    if config.ray.address == "local" and on_cpus and placed.slots > cpus:
+        yield f"placement.pools: {placed.slots} slots on {cpus} CPU cores: ranks take turns"
+    # A pool of an option is for a role that not every algorithm has.
+    used = {pool.name for pool in placed.pools} | {*config.placement.roles.values()}
     for pool in (pool for pool in config.placement.pools if pool not in used):
         yield f"placement.pools.{pool}: no role is placed on it, so it is not started; see placement.roles"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from hybridflow.engines.base import generation_engines
 from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape
 from hybridflow.placement import model_device, resolve
-from hybridflow.placement.hardware import local_gpus
+from hybridflow.placement.hardware import local_cpus, local_gpus
 from hybridflow.preflight import (
     combination_checks,
     environment_checks,
@@ -61,17 +60,21 @@ def problems(
         pending: model folders that will be there.
         origins: where the settings were made, if that is known.
     """
-    return without_components(config, pending, _known_gpus(config)) or setting_checks.of_components(config, origins)
+    found = without_components(config, pending, _known_gpus(config), _known_cpus(config))
+    return found or setting_checks.of_components(config, origins)
 
 
 def without_components(
-    config: Config, pending: PendingModels = MappingProxyType({}), gpus: int | None = None
+    config: Config,
+    pending: PendingModels = MappingProxyType({}),
+    gpus: int | None = None,
+    cpus: int | None = None,
 ) -> list[str]:
     """List the problems of these settings that are found without torch: all but those of the algorithm's components.
 
     Args:
         pending: model folders that will be there.
-        gpus: of the cluster; None: that is not known.
+        gpus, cpus: of the cluster; None: that is not known.
     """
     from hybridflow.algorithms import algorithms
 
@@ -87,7 +90,7 @@ def without_components(
         models, unread = read_models(config, roles, pending)
         tokenizers = compared_tokenizers(config, models, pending)
         lines += [*unread, *run_folder_checks.inputs_in_the_way(config, roles), *_heads(config, models, gpus)]
-    return lines + setting_checks.problems(config, models, tokenizers, gpus)
+    return lines + setting_checks.problems(config, models, tokenizers, gpus, cpus)
 
 
 def warnings(job: compose.Composed) -> list[str]:
@@ -99,16 +102,21 @@ def warnings(job: compose.Composed) -> list[str]:
     roles = flow.roles_of(config.algorithm)
     learning = [role for role in with_models(config, roles) if hasattr(section(config, role), "optimizer")]
     planned = {role: flow.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
-    placed = resolve(config, roles, gpus=_known_gpus(config))
+    placed = resolve(config, roles, gpus=_known_gpus(config), cpus=_known_cpus(config))
     idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
     overruled = subcommand_choice.warning(job.origins)
-    combined = combination_checks.warnings(config, placed, os.cpu_count() or 1, planned)
+    combined = combination_checks.warnings(config, placed, local_cpus(), planned)
     return [*overruled, *combined, *environment_checks.warnings(config), *idle]
 
 
 def _known_gpus(config: Config) -> int | None:
     """Count the GPUs of a cluster that this run starts; of one that it joins nothing is known before."""
     return local_gpus() if config.ray.address == "local" else None
+
+
+def _known_cpus(config: Config) -> int | None:
+    """Count the cores of a cluster that this run starts."""
+    return local_cpus() if config.ray.address == "local" else None
 
 
 def _heads(config: Config, models: Mapping[str, ModelShape], gpus: int | None) -> list[str]:

@@ -22,7 +22,7 @@ class Facts:
         own: the roles of those that a module of the user brings, with their workers.
         tokenizers: by role whose tokenizer could be compared with the actor's, how it differs; empty: it does not.
         idle: keys of settings that the algorithm does not heed.
-        gpus: how many the cluster has; None: that is not known yet.
+        gpus, cpus: how many the cluster has; None: that is not known yet.
     """
 
     roles: tuple[str, ...] = MODEL_ROLES
@@ -31,6 +31,7 @@ class Facts:
     tokenizers: Mapping[str, str] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
     gpus: int | None = None
+    cpus: int | None = None
 
 
 def models(config: Config, facts: Facts) -> Iterator[str]:

@@ -42,13 +42,14 @@ def problems(
     models: Mapping[str, ModelShape] = MappingProxyType({}),
     tokenizers: Mapping[str, str] = MappingProxyType({}),
     gpus: int | None = None,
+    cpus: int | None = None,
 ) -> list[str]:
     """List every problem of numbers, names and combinations, as `key: what is wrong and what to do`.
 
     Args:
         models: by role, the sizes of its model, as far as they are known.
         tokenizers: by role, how its tokenizer differs from the actor's, as `Facts` has it.
-        gpus: of the cluster, if it is known.
+        gpus, cpus: of the cluster, if it is known.
     """
     from hybridflow.algorithms import algorithms
     from hybridflow.algorithms.schedule import schedules
@@ -65,7 +66,7 @@ def problems(
     lines += [*_graders(config, roles), *_workers(config, roles), *_linked_actor(config, roles)]
     lines += _engines(config, roles)
     lines += flow_checks.problems(config, flow)
-    facts = Facts(roles, models, own_roles(config, roles), tokenizers, unused_settings.idle(config, flow), gpus)
+    facts = Facts(roles, models, own_roles(config, roles), tokenizers, unused_settings.idle(config, flow), gpus, cpus)
     return [*lines, *combination_checks.problems(config, facts)]
 
 

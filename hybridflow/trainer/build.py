@@ -12,7 +12,7 @@ from typing import Any
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.config.model_roles import names, section, with_models
 from hybridflow.config.schema import Config
-from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_gpus
+from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_cpus, cluster_gpus
 from hybridflow.controller.deadlines import Deadlines
 from hybridflow.controller.failure_policy import RaiseFirst, RaiseToRecover
 from hybridflow.controller.health import Health
@@ -21,6 +21,7 @@ from hybridflow.models import read_shape
 from hybridflow.observe.host_memory import host_memory
 from hybridflow.parallel.layout import describe
 from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
+from hybridflow.placement.hardware import local_cpus, local_gpus
 from hybridflow.runtime.rank import Rank
 from hybridflow.trainer import memory_estimate
 from hybridflow.trainer.disaggregated import DisaggregatedActor
@@ -68,17 +69,22 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     cls = algorithms.get(config.algorithm.name)
     called = cls.roles_of(config.algorithm)
     config = with_absolute_paths(with_vocabulary(config, called))
-    slots = resolve(config, called).slots
+    local = config.ray.address == "local"
+    cpus = local_cpus() if local else None
+    slots = resolve(config, called, gpus=local_gpus() if local else None, cpus=cpus).slots
     store_bytes = int(config.ray.object_store_gib * 2**30)
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins, store_bytes=store_bytes))
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
-    placement = resolve(config, called, gpus=cluster_gpus(), updates=updates)
+    placement = resolve(config, called, gpus=cluster_gpus(), cpus=cpus or cluster_cpus(), updates=updates)
     if line := memory_estimate.warning(config, placement, host_memory()):
         say(line)
     policy = RaiseToRecover() if config.trainer.max_failures else RaiseFirst()
     supervisor = Supervisor(policy, Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))
     say(f"starting {counted(slots, 'process', 'processes')} on pool {', '.join(pool.name for pool in placement.pools)}")
-    pools = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in placement.pools}
+    # What must be together finds room before what may be anywhere.
+    ordered = sorted(placement.pools, key=lambda pool: -pool.bundles.slots)
+    started = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in ordered}
+    pools = {pool.name: started[pool.name] for pool in placement.pools}
     groups: dict[str, Group] = {}
     for role in placement.roles:
         if role.name != GRADER:
@@ -137,10 +143,13 @@ def _start_pool(
         pool.name,
         pool.slots,
         supervisor,
+        nodes=pool.nodes,
+        together=pool.together,
         light=pool.light,
         device=pool.device,
         timeout_s=config.trainer.collective_timeout_s,
         start_timeout_s=config.ray.start_timeout_s,
+        nodes_timeout_s=0.0 if config.ray.address == "local" else config.ray.nodes_timeout_s,  # none will join it
         plugins=config.plugins,
         rank_class=rank_class,
     )

@@ -92,7 +92,8 @@ def test_critic_and_reference_follow_the_actor():
 def test_a_split_placement_has_only_its_own_pools():
     placement = preflight.load(overrides=[*BASE, "placement=split"]).placement
     assert placement.pools == {"policy": 2, "judges": 2}
-    assert placement.roles == {"actor": "policy", "critic": "judges", "reference": "judges"}
+    by_pool = {"policy": ("actor", "reference"), "judges": ("critic", "reward", "cost", "cost_critic")}
+    assert placement.roles == {role: pool for pool, roles in by_pool.items() for role in roles}
 
 
 def test_sft_is_the_default_of_its_command():

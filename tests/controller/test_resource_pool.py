@@ -31,9 +31,17 @@ from tests.controller.stage import Stage
 pytestmark = pytest.mark.ranks
 
 
-def test_no_room(local_cluster: None) -> None:
-    with pytest.raises(HybridFlowError, match=r"placement\.pools\.big: 100 slots .* were not free within .* CPUs"):
-        ResourcePool("big", 100, Supervisor(), start_timeout_s=0.5)
+def test_what_the_machine_will_never_have_is_told_at_once(local_cluster: None) -> None:
+    begin = time.monotonic()
+    with pytest.raises(HybridFlowError) as found:
+        ResourcePool("big", 100, Supervisor(), together=50, nodes_timeout_s=0.0)
+    assert time.monotonic() - begin < 5
+    assert re.fullmatch(
+        r"placement\.pools\.big: 2 x 50 slots, each 50 on one node \(1 CPU a slot\) were asked for, and the nodes that "
+        r"there are can never hold more than 0 of 2; missing: 2 x 50 CPUs on one node\. There is 1 node "
+        r"\(127\.0\.0\.1\) with \d of 7 CPUs free\. Add nodes, or ask for less",
+        str(found.value),
+    )
 
 
 def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage]) -> None:

@@ -17,6 +17,7 @@ from hybridflow.config.schema import ActorConfig, Device, TrainedRoleConfig
 from hybridflow.errors import ConfigError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, Placement, engines_of, problems, resolve, settings_of_worker, started_roles
+from hybridflow.placement.node_bundles import Bundles
 from hybridflow.roles import (
     ActorRole,
     CriticRole,
@@ -65,8 +66,8 @@ def test_a_split_placement_starts_the_pools_that_roles_are_on() -> None:
     assert {role.name: role.pool for role in placed.roles} == {
         "actor": "policy",
         "critic": "judges",
-        "reference": "judges",
-        "reward": "policy",
+        "reference": "policy",
+        "reward": "judges",
     }
     assert placed.pool_of("critic").slots == 2 and placed.role("critic").interface is CriticRole
 
@@ -126,7 +127,7 @@ def test_a_model_that_rewards_needs_a_grader_beside_it() -> None:
 
 
 def test_the_grader_is_where_the_reward_is() -> None:
-    placed = place("placement=split", "+placement.roles.reward=judges", called=("actor",))
+    placed = place("placement=split", called=("actor",))
     assert placed.pool_of("grader").name == "judges"
 
 
@@ -193,6 +194,76 @@ def test_problems_come_all_at_once() -> None:
     found = problems(load("placement.pools.main=3", "rollout.parallel.pipeline=2"), PPO, gpus=1)
     keys = ["actor.parallel", "rollout.parallel.pipeline", "placement.pools.main"]
     assert [line.partition(":")[0] for line in found] == keys
+
+
+def test_each_role_stands_alone() -> None:
+    placed = place("placement=standalone")
+    assert {role.name: role.pool for role in placed.roles} == {role: role for role in PPO}
+    assert [(pool.name, pool.slots, pool.light) for pool in placed.pools] == [
+        ("actor", 2, False), ("critic", 2, False), ("reference", 2, False), ("reward", 2, True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "has", "slots"),
+    [
+        (("placement.pools.main=auto",), {"gpus": 0, "cpus": 6}, {"main": 6}),
+        (("placement.pools.main=auto",), {"gpus": 4, "cpus": 32}, {"main": 4}),
+        (("placement.pools.main=auto", "placement.device=cpu"), {"gpus": 4, "cpus": 32}, {"main": 32}),
+        (("placement=rollout_pool", "placement.pools.train=auto"), {"gpus": 0, "cpus": 5}, {"train": 4, "rollout": 1}),
+        (("placement=rollout_pool", "placement.pools.rollout=auto"), {"gpus": 8}, {"train": 2, "rollout": 6}),
+        # A light pool takes no GPU from one that is given the rest, and has the cores that are left itself.
+        (
+            ("placement.pools.main=auto", "placement.pools.graders=3", "placement.roles.reward=graders"),
+            {"gpus": 4, "cpus": 8}, {"main": 4, "graders": 3},
+        ),
+        (
+            ("placement.pools.main=4", "placement.pools.graders=auto", "placement.roles.reward=graders"),
+            {"gpus": 4, "cpus": 8}, {"main": 4, "graders": 4},
+        ),
+        # Pools that nobody is on take nothing.
+        (("placement.pools.main=auto", "placement.pools.spare=3"), {"gpus": 4}, {"main": 4}),
+        # Nobody knows yet what a cluster has that will be joined.
+        (("placement.pools.main=auto", "actor.parallel.pipeline=3"), {"gpus": None}, {"main": 6}),
+        (("placement.pools.main={nodes: 2, slots: 4}", "ray.address=auto"), {"gpus": None}, {"main": 8}),
+    ],
+)  # fmt: skip
+def test_a_pool_may_have_all_that_others_leave(
+    overrides: Sequence[str], has: dict[str, int | None], slots: dict[str, int]
+) -> None:
+    assert {pool.name: pool.slots for pool in resolve(load(*overrides), PPO, **has).pools} == slots  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ("placement=rollout_pool", "placement.pools.rollout=auto", "placement.pools.train=4"),
+            "placement.pools.rollout: auto given, but other pools take all",
+        ),
+        (
+            ("placement.pools.main=auto", "actor.parallel.tensor=3"),
+            "actor.parallel: tensor 3 x pipeline 1 = 3 ranks do",
+        ),
+        (("placement.pools.main={nodes: 2, slots: 2}",), "placement.pools.main.nodes: 2 given, but ray.address=local"),
+        (
+            ("placement.pools.main={nodes: 2, slots: 3}", "ray.address=auto"),
+            "actor.parallel.tensor: a tensor group of 2 ranks stays inside of a node, and pool main has 3 sl",
+        ),
+    ],
+)
+def test_sizes_that_cannot_be(overrides: Sequence[str], problem: str) -> None:
+    found = problems(load(*overrides), PPO, gpus=0, cpus=4)
+    assert found[0].startswith(problem) and len({line.partition(":")[0] for line in found}) == len(found)
+
+
+def test_what_is_together_and_over_how_many_nodes_is_said_of_a_pool() -> None:
+    (pool,) = place("placement.pools.main={nodes: 2, slots: 4}", "ray.address=auto", gpus=None).pools
+    assert (pool.slots, pool.nodes, pool.together, pool.bundles) == (8, 2, 2, Bundles(2, 4, apart=True))
+    train, rollout = place("placement=rollout_pool", "rollout.parallel.tensor=1").pools
+    assert (train.together, rollout.together) == (2, 1) and train.bundles == Bundles(1, 2)
+    (light,) = place("placement=standalone", called=("reward",)).pools
+    assert light.bundles == Bundles(2)
 
 
 def test_a_placement_is_a_value() -> None:

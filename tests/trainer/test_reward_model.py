@@ -27,12 +27,12 @@ def judged(reward_model: Ran, cost_model: Ran, launch: Launch) -> Ran:
     sizes = ("algorithm.prompts_per_step=33", "trainer.steps=2", "trainer.log_rollouts_every=1")
     own = ("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1", "rollout.resharding=hybrid_v")
     models = (f"reward.model.path={reward_model.folder}/model", f"cost.model.path={cost_model.folder}/model")
-    places = ("placement=split", "placement.pools.judges=1", "cost.worker=cost_model", "reward.max_tokens_per_rank=64")
+    pools = ("placement=split", "placement.pools.judges=1", "placement.roles.reference=judges")
+    places = (*pools, "cost.worker=cost_model", "reward.max_tokens_per_rank=64")
     graders = "+reward.graders={exact: 1.0, reward_model: 0.5}"
-    moved = [f"+placement.roles.{role}=judges" for role in ("reward", "cost", "cost_critic")]
     alone = [f"{role}.parallel.tensor=1" for role in ("critic", "cost_critic", "reference", "reward")]
     experiment = "experiment=addition_model_reward"
-    return launch("train", "judged", experiment, *own, *sizes, *models, *places, graders, *moved, *alone)
+    return launch("train", "judged", experiment, *own, *sizes, *models, *places, graders, *alone)
 
 
 def test_a_reward_model_learns_to_tell_right_from_wrong(reward_model: Ran) -> None:
