@@ -17,7 +17,7 @@ from hybridflow.cli.plan_bars import (
     step_end,
 )
 from hybridflow.cli.plan_picture import LEGEND, color_of, followers_text, head, label, nodes_text
-from hybridflow.cli.plan_text import hardware_text
+from hybridflow.cli.plan_text import hardware_text, step_text
 from hybridflow.errors import counted
 from hybridflow.observe.terminal import one_line
 from hybridflow.planning.estimates import SlotMemory, StepEstimate
@@ -28,7 +28,11 @@ WIDTH, MARGIN = 980, 20
 HEADS, SLOT, ROW = 236, 86, 22  # a column of names, a slot's width, a line of ranks
 INK, FAINT, GROUND, POOL, EDGE = "#1d2733", "#5a6472", "#fbfbf9", "#eef1f5", "#aab4c0"
 CHIPS = ("#cfe3f5", "#d5ecd4", "#fbe5bd", "#ecd5ef", "#f8d3cd", "#d3ecec", "#dedcf6", "#e6e6cf")  # by replica, in turn
-FILLS = ("#2f6fb2", "#4f9d5b", "#e0953c", "#9a6fb0", "#c8574a", "#3f9c9c", "#7c74c9", "#8d8d5a")  # of bars
+# Of bars: memory has many kinds.
+FILLS = (
+    "#2f6fb2", "#4f9d5b", "#e0953c", "#9a6fb0", "#c8574a", "#3f9c9c", "#7c74c9", "#8d8d5a",
+    "#6aaee0", "#93c98f", "#f0c27b", "#c9a3da", "#e59a92", "#8fd0d0",
+)  # fmt: skip
 ALARM = "#b3261e"
 NAMES, BAR = 270, 430  # names of bars, and what a whole one takes
 GAP = 14
@@ -82,6 +86,8 @@ def drawing(plan: RunPlan) -> str:
     if plan.hardware is not None:
         canvas.y += GAP
         canvas.paragraph(MARGIN, hardware_text(plan.hardware))
+    for remark in plan.warnings:
+        canvas.paragraph(MARGIN, f"warning: {remark}")
     height = canvas.y + MARGIN
     title = quoteattr(one_line(f"Plan of the run {plan.name}: {_sizes(plan)}"))
     return "\n".join(
@@ -179,7 +185,7 @@ def _legend(canvas: Drawing, kinds: Sequence[str]) -> None:
 
 def _step(canvas: Drawing, step: StepEstimate, pools: Sequence[str]) -> None:
     """Draw the calls of a step along its time, in the color of their pool."""
-    canvas.text(MARGIN, f"a step takes {spread_text(step.seconds)}", more=BOLD)
+    canvas.text(MARGIN, step_text(step), more=BOLD)
     canvas.y += ROW
     scale = BAR / (step_end(step) or 1.0)
     for bar in call_bars(step):

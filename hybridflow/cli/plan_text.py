@@ -118,8 +118,7 @@ def _memory_bar(bar: MemoryBar, kinds: Sequence[str], scale: float, device: floa
 
 def step_lines(step: StepEstimate, pools: Mapping[str, int]) -> Iterator[Text]:
     """Yield a step's calls along its time, and what each pool waits."""
-    rate = f", {step.tokens / step.seconds.mean:.4g} tokens a second" if step.seconds.mean else ""
-    yield Text(f"a step takes {spread_text(step.seconds)}{rate}", style="bold")
+    yield Text(step_text(step), style="bold")
     end = step_end(step) or 1.0
     bars = call_bars(step)
     names = max(len(one_line(bar.name)) for bar in bars) if bars else 0
@@ -133,6 +132,12 @@ def step_lines(step: StepEstimate, pools: Mapping[str, int]) -> Iterator[Text]:
     for pool, idle in step.idle.items():
         share = f" ({idle / step.seconds.mean:.0%})" if step.seconds.mean else ""
         yield cell(f"  pool {pool} is idle {seconds_text(idle)}{share}")
+
+
+def step_text(step: StepEstimate) -> str:
+    """Say what a step takes."""
+    rate = f", {step.tokens / step.seconds.mean:,.0f} tokens a second" if step.seconds.mean else ""
+    return f"a step takes {spread_text(step.seconds)}{rate}"
 
 
 def _call_bar(bar: CallBar, end: float) -> str:

@@ -17,6 +17,12 @@ FULL = 0.95  # of a device's memory: what the allocator cannot use, and what nob
 IDLE = 0.5  # of a step
 FEW_ROWS = 8  # of a replica on a GPU, below which a token costs what reading the weights costs, whatever its rows
 
+OPTIMIZER = "gradients and optimizer states"
+WEIGHTS = "weights"
+GENERATION = "weights for generation"
+KEYS_AND_VALUES = "keys and values"
+ACTIVATIONS = "activations"
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -34,18 +40,25 @@ class Remark:
         return f"{self.key}: {self.text}"
 
 
-def of_memory(memory: Sequence[SlotMemory]) -> Iterator[Remark]:
+def of_memory(memory: Sequence[SlotMemory], spec: RunSpec, arrangement: Arrangement) -> Iterator[Remark]:
     """Yield pools whose slots need more than they have, or nearly."""
     for slot in (slot for slot in memory if slot.device and slot.peak > FULL * slot.device):
         phase = max(slot.phases, key=lambda name: sum(slot.phases[name].values()), default="")
         parts = {**slot.held, **{f"{phase}: {what}": size for what, size in slot.phases.get(phase, {}).items()}}
-        largest = sorted(parts, key=lambda part: -parts[part])[:3]
-        told = ", ".join(f"{part} {parts[part] / GIB:.1f}" for part in largest)
+        families: dict[str, dict[str, float]] = {}
+        for part, size in parts.items():
+            by_role = families.setdefault(_family(part), {})
+            role = part.partition(":")[0].partition(".")[0]
+            by_role[role] = by_role.get(role, 0.0) + size
+        largest = sorted(families, key=lambda family: -sum(families[family].values()))[:3]
+        told = ", ".join(f"{family} {sum(families[family].values()) / GIB:.1f}" for family in largest)
+        by_role = families[largest[0]]
+        key, how = _less(largest[0], max(by_role, key=lambda role: by_role[role]), spec, arrangement)
         does = "does not fit" if slot.peak > slot.device else "hardly fits"
         yield Remark(
-            f"placement.pools.{slot.pool}",
-            f"it {does}: {slot.peak / GIB:.1f} of {slot.device / GIB:.1f} GiB of a slot"
-            f"{f' in {phase}' if phase else ''}; most are {told}. {_less(largest[0])}",
+            key,
+            f"pool {slot.pool} {does}: {slot.peak / GIB:.1f} of {slot.device / GIB:.1f} GiB of a slot"
+            f"{f' in {phase}' if phase else ''}, most of it {told}; {how}",
         )
 
 
@@ -135,14 +148,32 @@ def of_roles(named: Sequence[str], called: Sequence[str]) -> Iterator[Remark]:
             )
 
 
-def _less(part: str) -> str:
-    """Say what makes a part of memory smaller; parts are `role: what` or `role.method: what`."""
-    where, _, what = part.partition(": ")
-    role = where.partition(".")[0]
-    if "cache" in what:
-        return "Give rollout.gpu_memory_fraction less"
-    if "activation" in what or "logit" in what or "recompute" in what:
-        return f"Give {role}.max_tokens_per_rank less, {role}.recompute=full, or {role}.parallel.tensor more"
-    if "optimizer" in what or "master" in what or "moment" in what:
-        return f"{role}.optimizer.distributed=true shares it out, {role}.offload.optimizer=true moves it away meanwhile"
-    return f"Give {role}.parallel.tensor or .pipeline more, or the role a pool of its own"
+def _family(part: str) -> str:
+    """Return what one setting makes smaller; parts are `role: what` or `call: what`."""
+    what = part.partition(": ")[2]
+    if "cache" in what.lower():
+        return KEYS_AND_VALUES
+    if "generation" in what:
+        return GENERATION
+    if what in ("moments", "master weights", "gradients", "optimizer's step"):
+        return OPTIMIZER
+    return WEIGHTS if what == "weights" else ACTIVATIONS
+
+
+def _less(family: str, role: str, spec: RunSpec, arrangement: Arrangement) -> tuple[str, str]:
+    """Return the setting that makes a family of memory smaller, and how."""
+    if family == KEYS_AND_VALUES:
+        on_cpu = spec.kv_cache_bytes > 0
+        return ("rollout.kv_cache_gib" if on_cpu else "rollout.gpu_memory_fraction"), "give less"
+    if family == GENERATION:
+        return "rollout.parallel.tensor", "give more, or generation a pool of its own (placement=rollout_pool)"
+    if family == OPTIMIZER:
+        model = spec.models[role]
+        ranks = arrangement.seats[role].layout.data
+        if ranks > 1 and not model.sharded_optimizer:
+            return f"{role}.optimizer.distributed", f"true shares most of that out over {ranks} data parallel ranks"
+        if not model.offloads_optimizer and not spec.kv_cache_bytes:
+            return f"{role}.offload.optimizer", "true moves it to the host's memory between its updates"
+    if family == ACTIVATIONS:
+        return f"{role}.max_tokens_per_rank", f"give less; or {role}.recompute=full, or {role}.parallel.tensor more"
+    return f"{role}.parallel.tensor", f"give more, {role}.parallel.pipeline more, or the role a pool of its own"

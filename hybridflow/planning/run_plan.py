@@ -16,6 +16,7 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.plan_remarks import Remark
 from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.slot_grid import Run, blocks_of, packed_nodes, runs_of
+from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 
 
@@ -94,15 +95,17 @@ class RunPlan:
 def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
     """Add what a run computes, and what that takes, to a plan of where it does."""
     where = plan.arrangement
+    memory = slot_memory(spec, where, plan.hardware)
     step = estimate_step(spec, where, plan.hardware) if plan.hardware else None
     device = plan.hardware.device if plan.hardware else Device.auto
     warnings = [
+        *plan_remarks.of_memory(memory, spec, where),
         *plan_remarks.of_nodes(where, plan.nodes),
         *plan_remarks.of_rows(spec, where, device),
         *plan_remarks.of_pipelines(spec, where),
         *(plan_remarks.of_idle(step, where, spec.schedule) if step else ()),
     ]
-    return replace(plan, step=step, warnings=tuple(warnings), notes=spec.notes)
+    return replace(plan, memory=memory, step=step, warnings=tuple(warnings), notes=spec.notes)
 
 
 def nodes_of(placement: Placement, hardware: Hardware | None) -> dict[str, tuple[int, ...]]:

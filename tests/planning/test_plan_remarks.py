@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from hybridflow.config.key_suggestions import unknown
 from hybridflow.config.schema import Device, DType
 from hybridflow.models.model_shape import ModelShape
 from hybridflow.parallel.layout import Layout
@@ -40,24 +45,31 @@ def test_what_does_not_fit_names_its_largest_part_and_what_makes_it_less() -> No
         "generate": {"KV cache": 1.0 * GIB},
     }
     slot = SlotMemory("main", {"actor: weights": 2.0 * GIB}, phases, device=8.0 * GIB)
-    (remark,) = plan_remarks.of_memory([slot])
-    assert remark.key == "placement.pools.main"
-    assert remark.text.startswith("it does not fit: 9.0 of 8.0 GiB of a slot in actor.update_actor")
-    assert "actor.recompute=full" in remark.text
-    assert [*plan_remarks.of_memory([SlotMemory("main", slot.held, phases, device=10.0 * GIB)])] == []
-    assert [*plan_remarks.of_memory([SlotMemory("main", slot.held, phases)])] == [], "nobody knows what it has"
+    spec = build_spec(64)
+    (remark,) = plan_remarks.of_memory([slot], spec, alone(Layout()))
+    assert remark.key == "actor.max_tokens_per_rank"
+    assert remark.text.startswith("pool main does not fit: 9.0 of 8.0 GiB of a slot in actor.update_actor")
+    assert "activations 7.0, weights 2.0" in remark.text and "actor.recompute=full" in remark.text
+    for device in (10.0 * GIB, 0.0):  # of 0 nobody knows what it is
+        assert [*plan_remarks.of_memory([replace(slot, device=device)], spec, alone(Layout()))] == []
+    (remark,) = plan_remarks.of_memory([replace(slot, device=9.1 * GIB)], spec, alone(Layout()))
+    assert "hardly fits" in remark.text
 
 
-def test_each_kind_of_memory_has_a_way_to_less() -> None:
-    for part, key in {
-        "actor: optimizer": "actor.optimizer.distributed",
-        "generate: KV cache": "rollout.gpu_memory_fraction",
-        "critic: weights": "critic.parallel.tensor",
-    }.items():
-        where, _, what = part.partition(": ")
-        held, phases = ({part: 9.0 * GIB}, {}) if where != "generate" else ({}, {where: {what: 9.0 * GIB}})
-        (remark,) = plan_remarks.of_memory([SlotMemory("main", held, phases, device=8.0 * GIB)])
-        assert key in remark.text
+@pytest.mark.parametrize(
+    ("held", "data", "key"),
+    [
+        ({"actor: moments": 5, "actor: master weights": 2, "actor: weights": 4}, 2, "actor.optimizer.distributed"),
+        ({"actor: moments": 9}, 1, "actor.offload.optimizer"),
+        ({"actor: KV cache": 9}, 1, "rollout.gpu_memory_fraction"),
+        ({"actor: generation's weights": 9}, 1, "rollout.parallel.tensor"),
+        ({"actor: weights": 9, "actor: moments": 1}, 1, "actor.parallel.tensor"),
+    ],
+)
+def test_each_kind_of_memory_has_a_setting_that_makes_it_less(held: dict[str, int], data: int, key: str) -> None:
+    slot = SlotMemory("main", {part: size * GIB for part, size in held.items()}, {}, device=1.0 * GIB)
+    (remark,) = plan_remarks.of_memory([slot], build_spec(64), alone(Layout(data=data)))
+    assert remark.key == key and unknown(key) is None
 
 
 def test_tensor_groups_across_nodes_are_named() -> None:
