@@ -20,6 +20,7 @@ FLAGS = ("-sc", "--shell-completion")
 HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
 FOLDER = ("-cd", "--config-dir")
 FILE = ("-cn", "--config-name")
+HARDWARE = "hardware="  # of `plan`, which is no setting
 
 HandOver = Callable[[str, Sequence[str]], int]
 
@@ -128,15 +129,15 @@ def _rows(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[
 
 
 def _planned(_: str, line: Line, argv: Sequence[str], hand_over: HandOver) -> list[str]:
-    """Complete a subcommand as the first word, and the settings of the one that is planned."""
+    """Complete a subcommand as the first word, hardware by its name, and the settings of what is planned."""
+    from hybridflow.planning.hardware_files import hardware_names
+
+    if line.word.startswith(HARDWARE):
+        return [f"{HARDWARE}{name}" for name in hardware_names() if f"{HARDWARE}{name}".startswith(line.word)]
     named = [word for word in line.words if word in HYDRAS]
-    settings = _settings(
-        (*named, "train")[0],
-        replace(line, words=tuple(word for word in line.words if word not in named)),
-        argv,
-        hand_over,
-    )
-    return [*(name for name in HYDRAS if not line.words and name.startswith(line.word)), *settings]
+    kept = tuple(word for word in line.words if word not in named and not word.startswith(HARDWARE))
+    own = [name for name in (*(() if line.words else HYDRAS), HARDWARE) if name.startswith(line.word)]
+    return [*own, *_settings((*named, "train")[0], replace(line, words=kept), argv, hand_over)]
 
 
 def _folders(start: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow import preflight
-from hybridflow.cli.completion import HYDRAS
+from hybridflow.cli.completion import HARDWARE, HYDRAS
 from hybridflow.cli.plan_text import lines_of
 from hybridflow.config import Config, compose, escapes, plugins, pool_sizes
 from hybridflow.config.compose import Composed
@@ -29,7 +29,6 @@ from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.run_plan import RunPlan, estimated, nodes_of
 from hybridflow.planning.spec_of_config import spec_of
 
-HARDWARE = "hardware="
 USAGE = (
     "hybridflow plan [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--svg FILE] "
     "[--json] [-cd FOLDER]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 
 from hybridflow.config.schema import Device
 from hybridflow.errors import counted
@@ -22,6 +22,7 @@ WEIGHTS = "weights"
 GENERATION = "weights for generation"
 KEYS_AND_VALUES = "keys and values"
 ACTIVATIONS = "activations"
+FRACTION = "rollout.gpu_memory_fraction"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ def of_memory(memory: Sequence[SlotMemory], spec: RunSpec, arrangement: Arrangem
         told = ", ".join(f"{family} {sum(families[family].values()) / GIB:.1f}" for family in largest)
         by_role = families[largest[0]]
         key, how = _less(largest[0], max(by_role, key=lambda role: by_role[role]), spec, arrangement)
+        if key == FRACTION:
+            others = slot.peak - sum(sum(families.get(own, {}).values()) for own in (KEYS_AND_VALUES, GENERATION))
+            fits = floor(100 * (FULL - others / slot.device)) / 100
+            how = f"{spec.memory_fraction} given, {f'at most {fits} fits' if fits > 0 else 'and others leave nothing'}"
         does = "does not fit" if slot.peak > slot.device else "hardly fits"
         yield Remark(
             key,
@@ -164,7 +169,7 @@ def _less(family: str, role: str, spec: RunSpec, arrangement: Arrangement) -> tu
     """Return the setting that makes a family of memory smaller, and how."""
     if family == KEYS_AND_VALUES:
         on_cpu = spec.kv_cache_bytes > 0
-        return ("rollout.kv_cache_gib" if on_cpu else "rollout.gpu_memory_fraction"), "give less"
+        return ("rollout.kv_cache_gib" if on_cpu else FRACTION), "give less"
     if family == GENERATION:
         return "rollout.parallel.tensor", "give more, or generation a pool of its own (placement=rollout_pool)"
     if family == OPTIMIZER:

@@ -60,6 +60,9 @@ def test_plan_takes_a_subcommand_and_its_settings(complete):
     assert complete("hybridflow plan sf") == ["sft"]
     assert complete("hybridflow plan sft experiment=addition_w") == ["experiment=addition_warmup"]
     assert complete("hybridflow plan placement=sp") == ["placement=split"]
+    assert complete("hybridflow plan hardware=h100") == ["hardware=h100_80g_8x"]
+    assert complete("hybridflow plan experiment=addition har") == ["hardware="]
+    assert complete("hybridflow plan hardware=cpu experiment=addition actor.par") == ["actor.parallel."]
 
 
 def test_options_of_a_folder_of_ones_own(complete, tmp_path, monkeypatch):
