@@ -17,6 +17,7 @@ from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.batch.batch import Batch
 from hybridflow.batch.row_source import Metadata
+from hybridflow.bounded_code import at_most
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Method, Result, protocols, with_columns
 from hybridflow.dispatch.method import methods
@@ -24,7 +25,8 @@ from hybridflow.errors import HybridFlowError
 from hybridflow.planning.run_spec import FlowCall, Work
 from hybridflow.roles import AdvantageRole, Role
 
-MAX_CALLS = 10_000  # of a step: a flow that makes more has no end
+TRACE_S = 10.0  # that tracing may take; it takes milliseconds
+MAX_CALLS = 2_000  # of a step: a flow that makes more has no end
 PROMPT_COLUMNS = ("prompt_ids", "answer", "messages", "metadata", "source", "sample_id")
 TAUGHT_COLUMNS = ("response_ids", "rejected_ids", "loss_mask", "rejected_loss_mask")
 
@@ -249,12 +251,13 @@ def trace_flow(
         flow = algorithm(config.algorithm, groups)
         step = max(config.trainer.steps // 2, config.algorithm.critic_warmup_steps)
         flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
-        if algorithm.step is Algorithm.step:
-            rollout = flow.rollout(draws())
-            book.samples = False
-            flow.learn(rollout)
-        else:
-            flow.step(draws())
+        with at_most(TRACE_S):
+            if algorithm.step is Algorithm.step:
+                rollout = flow.rollout(draws())
+                book.samples = False
+                flow.learn(rollout)
+            else:
+                flow.step(draws())
     except Exception as error:  # of a user's code, whatever it is
         _refuse(algorithm, error)
     return TracedFlow(tuple(book.calls), tuple(book.notes))

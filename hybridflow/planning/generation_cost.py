@@ -8,6 +8,7 @@ queue all places are taken; then rows end and the batch shrinks, and the longest
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil
@@ -26,7 +27,6 @@ from hybridflow.planning.workload import ordered_lengths
 ROWS = np.unique(np.geomspace(1, 2**20, 160).round())  # of which a step's seconds are computed; between, in proportion
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
 LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
-RESIDUALS = 64  # lengths that stand for the rows in the places when the queue is empty
 
 
 @dataclass(frozen=True)
@@ -108,37 +108,39 @@ class Replica:
     def decode_s(self, lengths: np.ndarray, weight: float, prompt: float, places: int) -> float:
         """Return the seconds in which rows get their tokens.
 
+        Counted in tokens, when a row begins and ends does not depend on how long a step takes: all in a place advance
+        together. So that is found first, and then what each of the steps takes.
+
         Args:
-            lengths: ascending, in tokens.
+            lengths: tokens of rows, in the order in which they take their places.
             weight: rows that each of them stands for.
             prompt: tokens before their first.
             places: rows that are decoded together.
         """
-        rows = len(lengths) * weight
-        full = 0.0
-        if rows > places:
-            residual = _residual(lengths, min(places, RESIDUALS))
-            weight = places / len(residual)
-            waiting = lengths.sum() * rows / len(lengths) - residual.sum() * weight
-            full = waiting / places * float(self.step_s(places, prompt + lengths.mean() / 2))
-            lengths = np.append(residual[:-1], max(residual[-1], 0.0))
-        steps = np.diff(lengths, prepend=0.0)
-        alive = np.maximum((len(lengths) - np.arange(len(lengths))) * weight, 1.0)
-        context = prompt + lengths - steps / 2
-        return full + float((steps * self.step_s(alive, context)).sum())
+        begins = _begins(lengths.tolist(), max(1, round(places / weight)))
+        ends = np.asarray(begins) + lengths
+        by_end = np.argsort(ends)
+        events = np.union1d(begins, ends)
+        # Of the rows in a place between two events: how many they are, and the sum of when they began.
+        begun = np.searchsorted(np.sort(begins), events[:-1], side="right")
+        ended = np.searchsorted(ends[by_end], events[:-1], side="right")
+        started = np.concatenate([[0.0], np.cumsum(np.sort(begins))])[begun]
+        finished = np.concatenate([[0.0], np.cumsum(np.asarray(begins)[by_end])])[ended]
+        alive = np.maximum(begun - ended, 1)
+        context = prompt + (events[1:] + events[:-1]) / 2 - (started - finished) / alive
+        rows = np.minimum(np.maximum(alive * weight, 1.0), places)
+        return float((np.diff(events) * self.step_s(rows, context)).sum())
 
 
-def _residual(lengths: np.ndarray, points: int) -> np.ndarray:
-    """Return what rows still have to come when the queue runs empty, ascending; the longest began last, at worst.
-
-    At a random moment a place has a row of length x with a probability in proportion to x, anywhere in it.
-    """
-    at = (np.arange(points) + 0.5) / points
-    shares = np.cumsum(lengths) / lengths.sum()
-    chosen = lengths[np.minimum(np.searchsorted(shares, at), len(lengths) - 1)]
-    # Golden-ratio steps spread what is gone of the rows evenly, without a seed.
-    gone = (np.arange(points) * 0.6180339887498949) % 1.0
-    return np.sort(chosen * (1.0 - gone))
+def _begins(lengths: list[float], places: int) -> list[float]:
+    """Return when each row takes its place, the first that is free, counted in tokens."""
+    begins = [0.0] * min(places, len(lengths))
+    ends = lengths[: len(begins)]
+    heapq.heapify(ends)
+    for length in lengths[len(begins) :]:
+        begins.append(ends[0])
+        heapq.heapreplace(ends, ends[0] + length)
+    return begins
 
 
 @lru_cache(maxsize=1024)
@@ -180,7 +182,7 @@ def drawn_occupation(
     places = replica.places(spec)
     prompt = spec.prompt_tokens.mean
     times = [
-        replica.prefill_s(ceil(len(share) / shared), prompt) + replica.decode_s(np.sort(share), 1.0, prompt, places)
+        replica.prefill_s(ceil(len(share) / shared), prompt) + replica.decode_s(share, 1.0, prompt, places)
         for share in _slowest(shares)
     ]
     return Occupation(max(times) + hardware.overheads.generate, len(shares) * replica.tensor * replica.pipeline)

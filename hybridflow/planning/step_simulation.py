@@ -46,7 +46,7 @@ def estimate_step(
     costs = FlowCosts(spec, arrangement, known, policy)
     ahead = policy.max_staleness + 1
     steps = (draws or (1 if costs.is_whole else 4)) + 2 * ahead  # what overlaps has no two steps alike
-    outcome = SimulatedRun(policy, _lengths(spec, policy, steps, drawn=draws > 0), costs).finish()
+    outcome = SimulatedRun(policy, lengths_of_steps(spec, policy, steps, drawn=draws > 0), costs).finish()
     spans = [span for span in outcome.spans if span.end > span.begin]
     ended = outcome.ended
     windows = [Window(ended[step - 1], ended[step], spans) for step in range(ahead, steps - ahead)]
@@ -124,7 +124,7 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(float(np.mean(values)), float(low), float(high))
 
 
-def _lengths(spec: RunSpec, policy: SchedulePolicy, steps: int, *, drawn: bool) -> np.ndarray:
+def lengths_of_steps(spec: RunSpec, policy: SchedulePolicy, steps: int, *, drawn: bool) -> np.ndarray:
     """Return response tokens of the rows of so many steps, [prompts, samples]; at least 1."""
     prompts = policy.prompts_per_step * steps
     if policy.spare_prompts:

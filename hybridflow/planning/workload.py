@@ -11,6 +11,7 @@ import numpy as np
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RunSpec
 
+POINTS = 128  # lengths that stand for a replica's rows
 NINE_IN_TEN = 1.6449  # deviations of a normal distribution, on either side of its mean
 
 
@@ -66,14 +67,14 @@ def fullest(parts: int) -> float:
 
 
 def ordered_lengths(lengths: Lengths, rows: int, of: int, deviations: float = 0.0) -> np.ndarray:
-    """Return the lengths to expect of the slowest of several replicas' rows, ascending.
+    """Return the lengths to expect of the slowest of several replicas' rows, at most `POINTS`, in no order.
 
     They are the distribution's, evenly; the longest is that of the `of` rows of all replicas.
 
     Args:
         deviations: of the longest, and of the sum, as if normal.
     """
-    points = min(rows, 64)
+    points = min(rows, POINTS)
     at = np.arange(points) / points + 0.5 / points
     known = np.asarray(lengths.quantiles)
     places = (np.arange(len(known)) + 0.5) / len(known)
@@ -81,4 +82,7 @@ def ordered_lengths(lengths: Lengths, rows: int, of: int, deviations: float = 0.
     top = NormalDist().cdf(deviations) ** (1.0 / max(of, 1))
     drawn[-1] = max(np.interp(top, places, known), drawn[-1])
     moved = deviations * lengths.deviation / sqrt(max(rows, 1))
-    return np.clip(drawn + moved * (np.arange(points) < points - 1), 1.0, max(lengths.max, 1.0))
+    found = np.clip(drawn + moved * (np.arange(points) < points - 1), 1.0, max(lengths.max, 1.0))
+    # Steps of the golden ratio mix long and short ones without a seed.
+    mixed: np.ndarray = found[np.argsort(np.arange(points) * 0.6180339887498949 % 1.0)]
+    return mixed

@@ -1,0 +1,184 @@
+"""Flows as they are traced: ours, a user's own, and those that cannot be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.batch import BatchRef
+from hybridflow.config import compose
+from hybridflow.config.schema import Config
+from hybridflow.dispatch import RowsT, concat, using
+from hybridflow.planning.flow_trace import FlowError, TracedFlow, trace_flow
+from hybridflow.planning.run_spec import Work
+from hybridflow.roles import Role, roles
+
+MODELS = ("actor", "critic", "reference", "cost_critic", "reward_model")
+SMALL = ("algorithm.prompts_per_step=6", "algorithm.samples_per_prompt=2", "algorithm.minibatches=2")
+
+
+def load(*overrides: str, config: str = "train") -> Config:
+    return compose.compose(config, ["experiment=addition", *overrides]).to_config()
+
+
+def trace(config: Config, flow: type[Algorithm] | None = None, **changes: Any) -> TracedFlow:
+    algorithm = flow or algorithms.get(config.algorithm.name)
+    called = {role: roles.get(role) for role in algorithm.roles_of(config.algorithm)}
+    return trace_flow(config, algorithm, called, MODELS, **changes)
+
+
+def written(flow: TracedFlow) -> list[str]:
+    """Each call as `role.method rows ← the calls that it waits for`."""
+    return [f"{c.role}.{c.method} {c.rows} ← {' '.join(map(str, c.after)) or '-'}" for c in flow.calls]
+
+
+def test_ppo_is_what_its_file_says() -> None:
+    flow = trace(load("algorithm=ppo", *SMALL))
+    assert written(flow) == [
+        "actor.generate_sequences 12 ← -",
+        "reference.compute_ref_log_prob 12 ← 0",
+        "reward.compute_reward 12 ← 0",
+        "actor.compute_log_prob 12 ← 0",
+        "critic.compute_values 12 ← 0",
+        "actor.compute_advantage 12 ← 0 1 2 3 4",
+        "critic.update_critic 6 ← 0 1 2 3 4 5",
+        "actor.update_actor 6 ← 0 1 2 3 4 5",
+        "critic.update_critic 6 ← 0 1 2 3 4 5",
+        "actor.update_actor 6 ← 0 1 2 3 4 5",
+    ]
+    assert [call.work.value for call in flow.calls[:7]] == [
+        "generate", "score", "grade", "score", "score", "rows", "train"
+    ]  # fmt: skip
+    assert [call.samples for call in flow.calls] == [True] * 3 + [False] * 7
+    assert [call.balanced for call in flow.calls[1:4]] == [True, True, False]
+    assert not flow.notes
+
+
+def test_without_a_penalty_no_reference_is_asked() -> None:
+    flow = trace(load("algorithm=grpo", "algorithm.policy_loss.kl_coef=0", "algorithm.reward_kl_coef=0"))
+    assert "reference" not in {call.role for call in flow.calls}
+
+
+def test_remax_generates_twice_and_its_baseline_waits_for_the_second() -> None:
+    flow = written(trace(load("algorithm=remax", "algorithm.prompts_per_step=6")))
+    assert flow[:2] == ["actor.generate_sequences 6 ← -"] * 2
+    assert "reward.compute_baseline 6 ← 1" in flow
+
+
+def test_epochs_and_minibatches_are_updates() -> None:
+    flow = trace(load("algorithm=grpo", *SMALL, "algorithm.epochs=3"))
+    assert [call.rows for call in flow.calls if call.work is Work.train] == [6] * 6
+
+
+@pytest.mark.parametrize(("share", "draws"), [(1.0, 1), (0.5, 2), (0.25, 4)])
+def test_dynamic_sampling_draws_until_it_has_enough(share: float, draws: int) -> None:
+    config = load("algorithm=dapo", "algorithm.prompts_per_step=8", "algorithm.samples_per_prompt=4")
+    flow = trace(config, kept_share=share)
+    assert sum(call.work is Work.generate for call in flow.calls) == draws
+    assert [call.rows for call in flow.calls if call.method == "compute_advantage"] == [32]
+    assert flow.calls[-1].rows == 32 // config.algorithm.minibatches
+    assert f"{share:.0%} of the groups are expected" in flow.notes[0]
+    second = [call for call in flow.calls if call.work is Work.generate][1:]
+    assert all(call.after for call in second), "a draw waits for the rewards of those before"
+
+
+def test_pairs_are_two_sequences_and_nothing_is_generated() -> None:
+    config = compose.compose("train", ["experiment=addition_dpo"]).to_config()
+    flow = trace(config)
+    assert [(call.method, call.work, call.sequences) for call in flow.calls] == [
+        ("compute_ref_pair", Work.score, 2),
+        ("update_preferred", Work.train, 2),
+    ]
+
+
+# Algorithms of a user
+
+
+class Judge(Role[RowsT]):
+    """Role of a user's."""
+
+    @using("dp_tokens", needs=("response_ids",), gives=("verdict",))
+    def judge(self, rows: RowsT, *, harsh: bool) -> RowsT:
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=("verdict",))
+    def guess(self, rows: RowsT) -> RowsT:
+        raise NotImplementedError
+
+
+class Whole(Algorithm):
+    """Flow as one method, which streams and keeps every other row."""
+
+    roles = ("actor", "judge")
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        parts = [rows | self.actor.compute_log_prob(rows) for rows in self.stream(prompts)]
+        rollout = concat(parts)
+        rollout |= self.judge.judge(rollout, harsh=True)
+        half = rollout.select(range(0, len(rollout), 2))
+        self.actor.update_policy(half, "mine", strength=2.0)
+        self.actor.sync_weights()
+        return half
+
+
+def trace_own(flow: type[Algorithm]) -> TracedFlow:
+    config = load(*SMALL)
+    called: dict[str, type[Role[Any]]] = {"actor": roles.get("actor"), "judge": Judge}
+    return trace_flow(config, flow, called, ("actor",))
+
+
+def test_a_flow_of_ones_own_is_traced() -> None:
+    flow = trace_own(Whole)
+    assert written(flow) == [
+        "actor.stream_sequences 12 ← -",
+        "actor.compute_log_prob 12 ← 0",
+        "judge.judge 12 ← 0",
+        "actor.update_policy 6 ← 0 1 2",
+    ]
+    assert [call.samples for call in flow.calls] == [True, True, True, False]
+    assert flow.calls[2].work is Work.grade
+    assert flow.notes == (
+        "actor.stream_sequences: its rows are expected to come all at once",
+        "actor.sync_weights is called without rows; its time is not counted",
+    )
+
+
+class Reads(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        self.generate(prompts).select_columns(["response_ids"]).get()
+        return prompts
+
+
+class Endless(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        while True:
+            self.generate(self.next_prompts())
+
+
+class Silent(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        return self.judge.guess(prompts)
+
+
+class Broken(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        raise KeyError("a\nb")
+
+
+def refusals() -> Iterator[tuple[type[Algorithm], str]]:
+    begin = "cannot be traced without a run: "
+    yield Reads, f"the flow of Reads {begin}it reads the rows that actor.generate_sequences gives"
+    yield Endless, f"the flow of Endless {begin}it has made 2000 calls, and has no end"
+    yield Silent, f"the flow of Silent {begin}judge.guess does not declare the columns that it gives"
+    yield Broken, f"the flow of Broken {begin}KeyError: "
+
+
+@pytest.mark.parametrize(("flow", "said"), [*refusals()])
+def test_a_flow_that_needs_more_than_numbers_of_rows_is_refused_in_a_line(flow: type[Algorithm], said: str) -> None:
+    with pytest.raises(FlowError) as caught:
+        trace_own(flow)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
