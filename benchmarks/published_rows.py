@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ class PublishedStep:
         return self.tokens_per_gpu_s * self.gpus * self.step_s / self.rollouts - self.response_tokens
 
 
+@cache
 def sources() -> dict[str, Any]:
     """Read where the steps are from, and their systems and models."""
     loaded: dict[str, Any] = yaml.safe_load(SOURCES.read_text("utf-8"))
