@@ -154,12 +154,13 @@ def _devices(config: Config, hardware: Hardware | None) -> tuple[int | None, int
 
 
 def _asked_for(pools: Mapping[str, Any], hardware: Hardware) -> int:
-    """Count the slots of all pools; a pool that has what others leave has it of one node."""
+    """Count the slots of all pools; a pool that has what others leave has it of the last node."""
     if any(pool_sizes.problems(pools)):  # which preflight tells
         return 0
     sizes = [pool_sizes.size_of(size).slots for size in pools.values()]
     given = sum(size for size in sizes if size is not None)
-    return max(given, hardware.devices_per_node) if None in sizes else given
+    per_node = hardware.devices_per_node
+    return (given // per_node + 1) * per_node if None in sizes else given
 
 
 def _without_weights(config: Config) -> Mapping[Path, ModelShape]:

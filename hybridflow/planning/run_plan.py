@@ -109,7 +109,13 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
 
 
 def nodes_of(placement: Placement, hardware: Hardware | None) -> dict[str, tuple[int, ...]]:
-    """Return by pool the node of each slot: all on one where slots are processes that share its cores."""
-    pools = {pool.name: pool.slots for pool in placement.pools}
-    per_node = hardware.devices_per_node if hardware and not hardware.cores else max(placement.slots, 1)
-    return {name: tuple(nodes) for name, nodes in packed_nodes(pools, per_node).items()}
+    """Return by pool the node of each slot.
+
+    Slots that are processes share the cores of one node, unless their pool says on how many it is. A pool of graders
+    takes no devices, so it is beside those of the first node.
+    """
+    processes = hardware is None or hardware.cores > 0
+    pools = {pool.name: pool.bundles for pool in placement.pools if processes or not pool.light}
+    per_node = max(placement.slots, 1) if hardware is None or processes else hardware.devices_per_node
+    nodes = packed_nodes(pools, per_node)
+    return {pool.name: tuple(nodes.get(pool.name, [0] * pool.slots)) for pool in placement.pools}

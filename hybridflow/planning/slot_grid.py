@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from hybridflow.parallel.layout import Coordinate
+from hybridflow.placement.node_bundles import Bundles
 from hybridflow.planning.arrangement import Arrangement
 
 WIDEST = 8  # slots of a block
@@ -84,19 +85,27 @@ def runs_of(blocks: Sequence[Block], shortest: int = 3) -> list[Run]:
     return runs
 
 
-def packed_nodes(pools: Mapping[str, int], devices_per_node: int) -> dict[str, list[int]]:
+def packed_nodes(pools: Mapping[str, Bundles], devices_per_node: int) -> dict[str, list[int]]:
     """Return by pool the node of each slot, where nodes are filled one after the other.
 
-    A pool that the rest of a node has no room for begins on the next, so that its groups lie as they would alone.
+    A pool that the rest of a node has no room for begins on the next, so that its groups lie as they would alone. A
+    bundle that is larger than a node lies on several.
     """
     nodes: dict[str, list[int]] = {}
-    used = 0
-    for pool, slots in pools.items():
-        left = -used % devices_per_node
-        if slots > left:
-            used += left
-        nodes[pool] = [(used + slot) // devices_per_node for slot in range(slots)]
-        used += slots
+    used = [0]  # of each node so far
+    for pool, bundles in pools.items():
+        if bundles.apart or bundles.count * bundles.slots > devices_per_node - used[-1]:
+            used += [0] if used[-1] else []
+        own: list[int] = []
+        for _ in range(bundles.count):
+            begun = bundles.apart and own and own[-1] == len(used) - 1
+            if begun or (used[-1] and bundles.slots > devices_per_node - used[-1]):
+                used.append(0)
+            for _ in range(bundles.slots):
+                used += [0] if used[-1] == devices_per_node else []
+                used[-1] += 1
+                own.append(len(used) - 1)
+        nodes[pool] = own
     return nodes
 
 

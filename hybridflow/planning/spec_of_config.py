@@ -1,7 +1,7 @@
 """From settings to a `RunSpec`: the flow as the algorithm's own code has it, models as their folders do, and lengths.
 
-Lengths are expectations, unless they are given: of prompts, what settings leave of a sequence beside a response; of
-responses, half are shorter than a third of what they may have.
+Lengths of prompts are those of a sample of the task's rows where these are there, else half to all of what settings
+leave of a sequence beside a response. Of responses that are generated, half are shorter than a third of their limit.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.placement import resolve
 from hybridflow.planning.flow_trace import TracedFlow, trace_flow
 from hybridflow.planning.lengths import Lengths
+from hybridflow.planning.row_lengths import RowLengths, sampled_lengths
 from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
 
 MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of the responses do not reach
@@ -53,8 +54,10 @@ def spec_of(
     called = algorithm.roles_of(config.algorithm)
     placed = resolve(config, called)
     with_model = with_models(config, called)
-    prompts = prompt_tokens or expected_prompts(config)
-    responses = response_tokens or expected_responses(config)
+    sampled = None if prompt_tokens else sampled_lengths(config, supervised=algorithm.supervised)
+    prompts = prompt_tokens or (sampled.prompts if sampled else expected_prompts(config))
+    taught = sampled.responses if sampled else None
+    responses = response_tokens or taught or expected_responses(config)
     flow = trace_flow(
         config,
         algorithm,
@@ -79,7 +82,7 @@ def spec_of(
         max_concurrent_rows=config.rollout.max_concurrent_rows,
         kv_cache_bytes=config.rollout.kv_cache_gib * GIB if _on_cpu(config) else 0.0,
         memory_fraction=config.rollout.gpu_memory_fraction,
-        notes=(*flow.notes, *_length_notes(prompt_tokens, response_tokens)),
+        notes=(*flow.notes, *_length_notes(prompt_tokens, response_tokens, sampled)),
         generation_engine=config.rollout.engine,
         resharding=config.rollout.resharding,
     )
@@ -99,11 +102,13 @@ def expected_responses(config: Config) -> Lengths:
     return Lengths(tuple(min(float(most), max(1.0, float(np.exp(normal.inv_cdf(share))))) for share in at))
 
 
-def _length_notes(prompts: Lengths | None, responses: Lengths | None) -> list[str]:
+def _length_notes(prompts: Lengths | None, responses: Lengths | None, sampled: RowLengths | None) -> list[str]:
     notes = []
-    if prompts is None:
+    if sampled is not None:
+        notes.append(f"prompts have {sampled.prompts.mean:.0f} tokens, as in a sample of the task's rows")
+    elif prompts is None:
         notes.append("prompt tokens are expected: half to all of what a sequence leaves beside a response")
-    if responses is None:
+    if responses is None and (sampled is None or sampled.responses is None):
         notes.append(
             "response tokens are expected: half of the responses are shorter than a third of max_response_tokens"
         )

@@ -15,6 +15,7 @@ import pytest
 
 from hybridflow.cli import main, plan_picture
 from hybridflow.parallel.layout import Layout
+from hybridflow.placement.node_bundles import Bundles
 from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.slot_grid import blocks_of, packed_nodes, runs_of
 
@@ -37,7 +38,7 @@ def plan(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 def drawn(layout: Layout, per_node: int = 8) -> list[str]:
     """The lines of a picture of a pool with an actor alone."""
     arrangement = Arrangement({"main": layout.size}, {"actor": Seat("main", layout)})
-    runs = runs_of([*blocks_of(arrangement, packed_nodes(arrangement.pools, per_node))])
+    runs = runs_of([*blocks_of(arrangement, packed_nodes({"main": Bundles(layout.size)}, per_node))])
     return [line.plain for line in plan_picture.lines_of(arrangement, runs)]
 
 
@@ -128,6 +129,15 @@ def test_a_plan_for_other_hardware_is_for_its_nodes(plan: Any) -> None:
     assert found["hardware"]["name"] == "h100_80g_8x" and "NVIDIA" in found["hardware"]["source"]
     assert {"actor.generate_sequences", "actor.update_actor", "sync_weights"} <= {*found["step"]["phases"]}
     assert found["step"]["idle"]["main"] >= 0 and found["notes"]
+
+
+def test_pools_over_nodes_and_what_others_leave(plan: Any) -> None:
+    nodes = ("placement.pools.main.nodes=2", "placement.pools.main.slots=4")
+    found = json.loads(plan("--json", "hardware=h100_80g_8x", *nodes))
+    assert found["pools"]["main"]["nodes"] == [0] * 4 + [1] * 4
+    split = ("placement=split", "placement.pools.policy=10", "placement.pools.judges=auto")
+    found = json.loads(plan("--json", "hardware=h100_80g_8x", *split))
+    assert [found["pools"][name]["slots"] for name in ("policy", "judges")] == [10, 6]
 
 
 def test_every_call_of_a_step_is_a_line(plan: Any) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import ceil
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridflow.parallel.layout import Coordinate, Layout
+from hybridflow.placement.node_bundles import Bundles, misplaced
 from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.slot_grid import AXES, Run, View, blocks_of, packed_nodes, runs_of
 
 TWO = ("first", "second")
+
+
+def one_by_one(arrangement: Arrangement) -> dict[str, Bundles]:
+    """Pools whose slots may be anywhere."""
+    return {pool: Bundles(slots) for pool, slots in arrangement.pools.items()}
 
 
 @st.composite
@@ -37,7 +44,7 @@ def arrangements(draw: st.DrawFn) -> tuple[Arrangement, int]:
 @given(arrangements())
 def test_every_rank_is_there_once_where_its_layout_says(drawn: tuple[Arrangement, int]) -> None:
     arrangement, per_node = drawn
-    nodes = packed_nodes(arrangement.pools, per_node)
+    nodes = packed_nodes(one_by_one(arrangement), per_node)
     runs = runs_of([*blocks_of(arrangement, nodes)])
     seen: Counter[tuple[str, int]] = Counter()
     for run in runs:
@@ -59,20 +66,37 @@ def moved(run: Run, view: View, at: Coordinate, blocks: int) -> Coordinate:
     return Coordinate(**{axis: getattr(at, axis) + blocks * getattr(step, axis) for axis in AXES})
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 40), min_size=1), st.integers(1, 16))
-def test_a_node_has_no_more_slots_than_devices(pools: dict[str, int], per_node: int) -> None:
+@st.composite
+def pools_of_bundles(draw: st.DrawFn) -> tuple[dict[str, Bundles], int]:
+    """Pools that a cluster of such nodes could hold."""
+    per_node = draw(st.integers(1, 16))
+    bundles = st.builds(Bundles, st.integers(1, 9), st.integers(1, per_node), st.booleans())
+    return draw(st.dictionaries(st.sampled_from("abcd"), bundles, min_size=1)), per_node
+
+
+@settings(max_examples=100, deadline=None)
+@given(pools_of_bundles())
+def test_bundles_lie_inside_of_nodes_that_have_room(drawn: tuple[dict[str, Bundles], int]) -> None:
+    pools, per_node = drawn
     nodes = packed_nodes(pools, per_node)
-    assert {pool: len(own) for pool, own in nodes.items()} == pools
+    for pool, bundles in pools.items():
+        own = nodes[pool]
+        assert len(own) == bundles.count * bundles.slots and own == sorted(own)
+        assert misplaced(bundles, list(map(str, own))) == ""
+        if not bundles.apart:
+            assert len({*own}) == ceil(bundles.count / (per_node // bundles.slots)), "it is on no more than it needs"
     assert max(Counter(node for own in nodes.values() for node in own).values()) <= per_node
-    for pool, own in nodes.items():
-        assert len({*own}) == -(-pools[pool] // per_node), "it lies on no more nodes than it needs"
+    assert {node for own in nodes.values() for node in own} == {*range(max(map(max, nodes.values())) + 1)}
+
+
+def test_a_bundle_larger_than_a_node_lies_on_several() -> None:
+    assert packed_nodes({"main": Bundles(2, 4)}, 3) == {"main": [0, 0, 0, 1, 2, 2, 2, 3]}
 
 
 def test_sixteen_equal_nodes_are_one_run() -> None:
     seats = {"actor": Seat("main", Layout(8, 1, 16, generation=(2, 1))), "reward": Seat("main", Layout(data=128))}
     arrangement = Arrangement({"main": 128}, seats)
-    (run,) = runs_of([*blocks_of(arrangement, packed_nodes(arrangement.pools, 8))])
+    (run,) = runs_of([*blocks_of(arrangement, packed_nodes(one_by_one(arrangement), 8))])
     assert (len(run.blocks), run.nodes) == (16, 1)
     assert run.steps == {
         View("actor", False): Coordinate(dp=1),
@@ -84,5 +108,5 @@ def test_sixteen_equal_nodes_are_one_run() -> None:
 def test_pipeline_stages_part_what_does_not_go_on_evenly() -> None:
     seats = {"actor": Seat("main", Layout(8, 2, 4))}  # the stage is the slowest number
     arrangement = Arrangement({"main": 64}, seats)
-    runs = runs_of([*blocks_of(arrangement, packed_nodes(arrangement.pools, 8))])
+    runs = runs_of([*blocks_of(arrangement, packed_nodes(one_by_one(arrangement), 8))])
     assert [len(run.blocks) for run in runs] == [4, 4]
