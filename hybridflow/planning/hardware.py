@@ -127,6 +127,7 @@ class Hardware:
         flops: dense multiplications and additions a second that a device could do at most, by number format.
         within: between devices of a node.
         across: between nodes.
+        host: between a device and its host's memory, where what is offloaded waits. On a CPU nothing moves.
         cores: that the devices of a node share, where a device is a process; 0: each is hardware of its own.
         efficiency, overheads: what work reaches and takes; measured, or such as are usual on GPUs.
     """
@@ -140,6 +141,7 @@ class Hardware:
     flops: Mapping[DType, float]
     within: Link
     across: Link
+    host: Link = Link(1e-5, 2.5e10)
     cores: int = 0
     efficiency: Efficiency = field(default_factory=Efficiency)
     overheads: Overheads = field(default_factory=Overheads)

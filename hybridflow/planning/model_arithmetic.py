@@ -16,6 +16,8 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RoleModel
 
 BYTES = {DType.float32: 4, DType.bfloat16: 2}
+HIDDEN_PASSES = 16  # numbers that a layer reads and writes of each hidden one: norms, rotation, heads, sums
+FFN_PASSES = 4  # and of each inner one: gate, its product
 LOGIT_PASSES = 4  # times that float32 logits are written and read: log-softmax, choice or loss
 
 
@@ -83,6 +85,14 @@ def layer_s(
     used = local * -np.expm1(-chosen / local)  # few tokens do not read all experts
     each = chosen / used
     return attention + used * (product(each, shape.hidden, 2 * ffn) + product(each, ffn, shape.hidden))
+
+
+def elementwise_s(hardware: Hardware, model: RoleModel, m: Any, tensor: int) -> Any:
+    """Return the seconds of what a layer does beside products and attention, which is bound by memory."""
+    inner = model.shape.ffn * model.active_experts / tensor
+    hidden = model.shape.hidden / (tensor if model.sequence else 1)
+    numbers = m * (HIDDEN_PASSES * hidden + FFN_PASSES * inner)
+    return numbers * BYTES[model.dtype] / hardware.memory_bytes_per_s
 
 
 def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any, tensor: int) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from hybridflow.config.schema import Recompute
+from hybridflow.config.schema import Device, Recompute
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import GroupPlace, all_gather_s, all_reduce_s, group_place, send_s
@@ -21,6 +21,7 @@ from hybridflow.planning.run_spec import FlowCall, RoleModel, Work
 from hybridflow.planning.workload import Workload
 
 GRADIENT_BYTES = 4
+MOMENT_BYTES = 12  # of a number: its master weight and two moments, in float32
 STATE_BYTES = 32  # read and written of a number: gradient, master weight and two moments, in float32, and its weight
 
 
@@ -66,6 +67,7 @@ def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout
     path = count * (turn + head) + (stages - 1) * turn
     busy = count * (turn + head / stages)
     update = update_s(hardware, model, layout) if trains else 0.0
+    update += offload_s(hardware, model, layout, trains=trains)
     return Occupation(path + update, layout.size * (busy + update) / (path + update))
 
 
@@ -76,6 +78,7 @@ def _layer_turn_s(
     tensor, context = layout.tensor, layout.context
     tokens = work.tokens / count / context
     products = float(arithmetic.layer_s(hardware, model, tokens, tensor, layout.expert))
+    products += float(arithmetic.elementwise_s(hardware, model, tokens, tensor))
     attention = float(arithmetic.attention_s(hardware, model, work.squares / count / context, work.length, tensor))
     message = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype]
     place = group_place(layout, "tp", hardware.devices_per_node)
@@ -120,6 +123,17 @@ def update_s(hardware: Hardware, model: RoleModel, layout: Layout) -> float:
         reduced = float(all_reduce_s(hardware, place, numbers * GRADIENT_BYTES))
     written = state / (hardware.memory_bytes_per_s * hardware.efficiency.updating)
     return reduced + written + hardware.overheads.update
+
+
+def offload_s(hardware: Hardware, model: RoleModel, layout: Layout, *, trains: bool) -> float:
+    """Return the seconds in which what waits in host memory comes before a call, and goes after it."""
+    if hardware.device is Device.cpu:
+        return 0.0
+    numbers = arithmetic.rank_parameters(model, layout.tensor, layout.pipeline) / layout.expert
+    size = numbers * arithmetic.BYTES[model.dtype] if model.offloads_weights else 0.0
+    if trains and model.offloads_optimizer:
+        size += numbers * MOMENT_BYTES / (layout.data * layout.context if model.sharded_optimizer else 1)
+    return 2 * (hardware.host.latency_s + size / hardware.host.bytes_per_s) if size else 0.0
 
 
 def data_place(hardware: Hardware, layout: Layout) -> GroupPlace:

@@ -137,6 +137,17 @@ def test_a_pipeline_has_bubbles_by_its_micro_batches() -> None:
     assert 0.25 * one < mean_s(SCORE, Layout(1, 4), bare, max_tokens_per_rank=2048) < 0.45 * one
 
 
+def test_what_waits_in_host_memory_comes_and_goes_by_its_link() -> None:
+    slow = replace(IDEAL, host=Link(0.0, 1e9))
+    stays, goes = (mean_s(SCORE, Layout(2), slow, offloads_weights=offloads) for offloads in (False, True))
+    assert goes - stays == pytest.approx(2 * 2 * parameters(POLICY) / 2 / 1e9)
+    both = {"offloads_weights": True, "offloads_optimizer": True}
+    moved = mean_s(TRAIN, Layout(data=4), slow, **both) - mean_s(TRAIN, Layout(data=4), slow)
+    assert moved == pytest.approx(2 * (2 + 12 / 4) * parameters(POLICY) / 1e9)
+    on_cpu = replace(slow, device=Device.cpu)
+    assert mean_s(TRAIN, Layout(), on_cpu, **both) == mean_s(TRAIN, Layout(), on_cpu)
+
+
 def test_ranks_share_cores() -> None:
     shared = replace(IDEAL, cores=2, devices_per_node=64)
     alone = replace(IDEAL, devices_per_node=64)
