@@ -26,6 +26,7 @@ WHOLE_RUNS = (
     "lent_slots",
     "over_sampling",
     "overlapping_runs",
+    "placements",
     "reward_model",
     "rlhf",
     "runs",

@@ -8,7 +8,9 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +123,20 @@ class Ran:
         file = self.folder / "events.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [line for line in lines if line["event"] == event]
+
+    @property
+    def timeline(self) -> list[dict[str, Any]]:
+        """What ranks did and when, as trace events."""
+        events = json.loads((self.folder / "timeline.json").read_text())
+        return [event for event in events if event["ph"] == "X"]
+
+    def overlap_s(self, one: str, other: str) -> float:
+        """Seconds in which calls of two kinds, as `role.method`, ran at the same time."""
+        first, second = (
+            [(at["ts"], at["ts"] + at["dur"]) for at in self.timeline if at["name"] == name] for name in (one, other)
+        )
+        assert first and second, f"{one} and {other} were called"
+        return sum(max(0, min(a[1], b[1]) - max(a[0], b[0])) for a, b in product(first, second)) / 1e6
 
     @property
     def metric_names(self) -> set[str]:

@@ -52,7 +52,9 @@ def assert_alike(resumed: Ran, uninterrupted: Ran) -> None:
     assert uninterrupted.status == 0, uninterrupted.output
     assert resumed.status == 0, resumed.output
     assert metrics(resumed) == metrics(uninterrupted)
-    for file in ("model/model.safetensors", "rollouts/rank0.jsonl", "rollouts/rank1.jsonl"):
+    own, others = ([*sorted((ran.folder / "rollouts").glob("*.jsonl"))] for ran in (resumed, uninterrupted))
+    assert [file.name for file in own] == [file.name for file in others] != []
+    for file in ("model/model.safetensors", *(f"rollouts/{file.name}" for file in own)):
         assert (resumed.folder / file).read_bytes() == (uninterrupted.folder / file).read_bytes(), file
     assert saved(resumed) == saved(uninterrupted)
 

@@ -25,6 +25,7 @@ def judged(reward_model: Ran, cost_model: Ran, launch: Launch) -> Ran:
     places are those of the naive layout, which only that way of resharding can serve.
     """
     sizes = ("algorithm.prompts_per_step=33", "trainer.steps=2", "trainer.log_rollouts_every=1")
+    sizes = (*sizes, "trainer.timeline_every=1")
     own = ("algorithm=safe_rlhf", "algorithm.critic_warmup_steps=1", "rollout.resharding=hybrid_v")
     models = (f"reward.model.path={reward_model.folder}/model", f"cost.model.path={cost_model.folder}/model")
     pools = ("placement=split", "placement.pools.judges=1", "placement.roles.reference=judges")
@@ -77,6 +78,18 @@ def test_rows_cross_between_pools_and_the_grader_validates(judged: Ran) -> None:
     assert all(step["actor/rollout_log_prob_diff_max"] < 1e-4 for step in judged.steps)
     assert "reward on pool judges: 1 rank, tensor 1 × pipeline 1 × data 1" in judged.output
     assert judged.accuracy and all((accuracy * 64).is_integer() for accuracy in judged.accuracy)
+
+
+def test_roles_on_two_pools_work_at_the_same_time_and_the_timeline_shows_it(judged: Ran) -> None:
+    """In the second step the actor learns too, while both critics do."""
+    for one, other in (
+        ("actor.compute_log_prob", "critic.compute_values"),
+        ("actor.update_actor", "critic.update_critic"),
+    ):
+        assert judged.overlap_s(one, other) > 0
+    calls = [event for event in judged.timeline if event["cat"]]
+    assert len({event["pid"] for event in calls}) == 2 and {event["args"]["step"] for event in calls} == {None, 0, 1}
+    assert {"actor.sync_weights", "actor.generate_sequences"} <= {event["name"] for event in calls}
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
