@@ -34,6 +34,7 @@ class CallRecord:
         pool: whose ranks they are; None: it is not known, as of a stand-in for a pool.
         within_s: seconds that it may take.
         setting: that gives it longer.
+        number: of the call, in the order in which calls were made.
         background: it belongs to no step, and no barrier waits for it.
         reports: by rank; None until it is there, or if the rank is not called.
     """
@@ -48,6 +49,7 @@ class CallRecord:
     pool: RankSource | None = None
     within_s: float = inf
     setting: str = ""
+    number: int = -1
     background: bool = False
     missing: int = 0
     reports: list[Report | None] = field(default_factory=list)

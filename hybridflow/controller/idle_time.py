@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
+from operator import itemgetter
+from types import MappingProxyType
 
 MAX_SPANS = 65_536  # of a pool, where nobody asks
 Span = tuple[float, float]
@@ -18,32 +20,47 @@ class IdleTime:
     Times are those of the ranks' machines, since a controller learns late of what has ended. Where the clocks of
     machines differ, spans of their pools move against the step by as much.
 
-    A rank carries out its calls one after the other. So one that has not reported began no earlier than the rank's last
-    report ended: from then on it is not known yet whether the rank works. It counts as idle in no step until it is, and
-    then in the step that asks. What steps say adds up to what was.
+    A rank carries out its calls one after the other, in the order in which they were made. So one that has not been
+    reported began when those made before it had ended: from then on it is not known yet whether the rank works, also
+    where a later call has been reported. It counts as idle in no step until it is known, and then in the step that
+    asks. What steps say adds up to what was.
     """
 
     _spans: dict[str, deque[Span]] = field(default_factory=dict)
-    _reported_until: dict[tuple[str, int], float] = field(default_factory=dict)
+    _ended: dict[tuple[str, int], deque[tuple[int, float]]] = field(default_factory=dict)  # a rank's calls, and when
     _open: dict[str, list[Span]] = field(default_factory=dict)  # times of steps of which it is not known yet
 
-    def note(self, pool: str, rank: int, began: float, seconds: float) -> None:
-        """Take in that a rank of the pool carried out a call."""
+    def note(self, pool: str, rank: int, number: int, began: float, seconds: float) -> None:
+        """Take in that a rank of the pool carried out a call, whose number is larger than those of calls before it."""
         self._spans.setdefault(pool, deque(maxlen=MAX_SPANS)).append((began, began + seconds))
-        self._reported_until[pool, rank] = max(began + seconds, self._reported_until.get((pool, rank), -inf))
+        self._ended.setdefault((pool, rank), deque(maxlen=MAX_SPANS)).append((number, began + seconds))
 
-    def within(self, begin: float, end: float, under_way: Iterable[tuple[str, int]] = ()) -> dict[str, float]:
+    def within(
+        self, begin: float, end: float, under_way: Mapping[tuple[str, int], int] = MappingProxyType({})
+    ) -> dict[str, float]:
         """Return by pool the seconds of a step, and of those before, of which it is now known that no rank worked.
 
         Args:
-            under_way: pools and ranks with a call that has not been reported.
+            under_way: by pool and rank, the number of its first call that has not been reported.
         """
         known_until: dict[str, float] = {}
-        for pool, rank in under_way:
-            last = self._reported_until.get((pool, rank), -inf)
+        for (pool, rank), first in under_way.items():
+            last = self._last_end(pool, rank, first)
             known_until[pool] = min(last, known_until.get(pool, inf))
+        for pool, rank in [key for key in self._ended if key not in under_way]:
+            self._last_end(pool, rank, inf)
         pools = [*self._spans, *(pool for pool in known_until if pool not in self._spans)]
         return {pool: self._settle(pool, (begin, end), known_until.get(pool, inf)) for pool in pools}
+
+    def _last_end(self, pool: str, rank: int, first: float) -> float:
+        """Return when the last call of a rank before the first that has not been reported ended; forget the others."""
+        ended = self._ended.get((pool, rank), ())
+        before = [call for call in ended if call[0] < first]
+        if not before:
+            return -inf
+        last = max(before, key=itemgetter(1))
+        self._ended[pool, rank] = deque([last, *(call for call in ended if call[0] > first)], MAX_SPANS)
+        return last[1]
 
     def _settle(self, pool: str, step: Span, until: float) -> float:
         """Return the idle seconds of a pool that are known up to a time; forget what ended before what is not."""

@@ -57,6 +57,7 @@ class Supervisor(Renamed):
         self._left: dict[Any, CallRecord] = {}  # under way when a call failed
         self._called: set[tuple[str, str]] = set()
         self._idle = IdleTime()
+        self._calls = 0  # that were made
         self.on_span: Callable[[CallSpan], None] | None = None
         self._background = BackgroundWork()
 
@@ -152,6 +153,8 @@ class Supervisor(Renamed):
     def watch(self, record: CallRecord) -> None:
         """Take note of a call that has been made."""
         record.step = self._step
+        record.number = self._calls
+        self._calls += 1
         self._background.note_made(record)
         if not record.setting:
             record.within_s, record.setting = self.health.deadlines.of(record.role)
@@ -229,7 +232,10 @@ class Supervisor(Renamed):
 
         Of what is under way it is said once it is known.
         """
-        under_way = {(name, rank) for record, rank in self._under_way.values() if (name := name_of(record.pool))}
+        under_way: dict[tuple[str, int], int] = {}  # calls are in the order in which they were made
+        for record, rank in self._under_way.values():
+            if name := name_of(record.pool):
+                under_way.setdefault((name, rank), record.number)
         return self._idle.within(begin, end, under_way)
 
     def poll(self) -> None:
@@ -306,7 +312,7 @@ class Supervisor(Renamed):
         """Take note of when a rank carried out a call, if it is one on a role of a pool."""
         if not report.began or not (pool := name_of(record.pool)):
             return
-        self._idle.note(pool, rank, report.began, report.seconds)
+        self._idle.note(pool, rank, record.number, report.began, report.seconds)
         if self.on_span is not None:
             seconds = report.seconds
             self.on_span(CallSpan(pool, rank, record.role, record.method, record.step, report.began, seconds))

@@ -52,7 +52,7 @@ def settings_of(algorithm: str) -> Config:
     own = OmegaConf.load(compose.configs_dir() / "algorithm" / f"{option}.yaml")
     chosen: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(AlgorithmConfig), own))
     config = replace(composed(), algorithm=chosen)
-    judge = replace(config.reward, worker="reward_model", model=ModelConfig(path="models/judge"))
+    judge = replace(config.reward, worker="model", model=ModelConfig(path="models/judge"))
     return replace(config, reward=judge) if algorithm == BY_A_MODEL else config
 
 

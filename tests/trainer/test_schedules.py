@@ -11,7 +11,7 @@ import pytest
 
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.algorithms.schedule import Schedule, schedules
-from hybridflow.batch import Batch, BatchRef
+from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.preflight import load
@@ -159,6 +159,20 @@ def test_one_step_off_generates_for_the_next_step_before_this_one_is_waited_for(
     second = ["begin 6", "prompts", "[", "rollout 6", "]", "finish", "wait 6", "sync", "learn 6"]
     third = ["begin 7", "prompts", "[", "rollout 7", "]", "finish", "wait 7", "sync", "learn 7", "finish"]
     assert calls == [*first, *second, *third]
+
+
+class Sampling(InTwo):
+    """Gives responses, as flows do."""
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        rows = super().rollout(prompts)
+        return rows | BatchRef.from_local(Batch(response_ids=Ragged.of([[1], [2, 3], [4]], np.int64)))
+
+
+def test_one_step_off_waits_for_what_is_sampled_and_not_for_what_scores_it() -> None:
+    calls = taken(Sampling, "one_step_off", steps=2)
+    assert not [call for call in calls if call.startswith("wait")]
+    assert calls.index("learn 0") < calls.index("rollout 1") < calls.index("learn 1")
 
 
 class Side:

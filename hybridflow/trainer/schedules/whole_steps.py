@@ -24,6 +24,8 @@ from hybridflow.scheduling import (
 )
 from hybridflow.trainer.schedules.version_bound import VersionBound
 
+SAMPLED = "response_ids"
+
 
 class WholeSteps(Schedule):
     """Carries out what a `Scheduler` decides, on roles whose calls return at once.
@@ -76,9 +78,16 @@ class WholeSteps(Schedule):
         self._carry_out(self._scheduler.take_in(event))
 
     def _wait_for_rollout(self) -> None:
-        """Wait for the rollout that was begun first, and tell of its rows."""
+        """Wait until the rollout that was begun first has been sampled, and tell of its rows.
+
+        What scores them may still be at it, on a pool that generation and the actor need not wait for.
+        """
         step = min(self._generating)
-        self.steps.wait_step(self._first + step)
+        rows = self._rollouts[step]
+        if SAMPLED in rows.columns:
+            rows.lengths(SAMPLED)
+        else:  # of a flow that calls it otherwise
+            self.steps.wait_step(self._first + step)
         for event in self._generating.pop(step):
             self._tell(event)
 
