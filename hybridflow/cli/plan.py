@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in lines_of(plan):
+    for line in lines_of(plan, console.width if console.is_terminal else terminal.WIDEST):
         terminal.draw(console, line)
     return 0
 

@@ -16,7 +16,7 @@ LETTERS = {"tp": "t", "pp": "p", "cp": "c", "dp": "d"}
 REPLICA = "r"  # `dp` of a layout in generation
 LEGEND = "t tensor, p pipeline, c context, d data parallel rank; r generation replica; sizes of 1 are not written"
 COLORS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_cyan", "bright_green")  # of replicas, in turn
-WORDS = {"tp": "tensor", "pp": "pipeline", "cp": "context", "dp": "data"}
+FOLLOWING = "  … "  # begins a line that says what further nodes or slots are like; a terminal may wrap it
 
 
 def lines_of(arrangement: Arrangement, runs: Sequence[Run]) -> Iterator[Text]:
@@ -29,7 +29,7 @@ def lines_of(arrangement: Arrangement, runs: Sequence[Run]) -> Iterator[Text]:
         for run in own:
             yield from _block(run.blocks[0], heads, arrangement)
             if (followers := followers_text(run)) != "":
-                yield cell(f"  {followers}", "italic")
+                yield cell(f"{FOLLOWING}{followers}", "italic")
         yield Text("")
 
 

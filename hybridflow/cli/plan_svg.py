@@ -107,7 +107,7 @@ def _sizes(plan: RunPlan) -> str:
 
 def _pool(canvas: Drawing, plan: RunPlan, pool: str) -> None:
     """Draw a pool: its runs of slots, one below the other, on a ground of its own."""
-    runs = [run for run in plan.runs if run.blocks[0].pool == pool]
+    runs = [run for run in plan.runs() if run.blocks[0].pool == pool]
     top = canvas.y
     at = len(canvas.parts)  # where the ground goes, whose height is known at the end
     on_nodes = nodes_text([block.node for run in runs for block in run.blocks])

@@ -20,28 +20,30 @@ from hybridflow.cli.plan_bars import (
     step_end,
 )
 from hybridflow.errors import counted
+from hybridflow.observe import terminal
 from hybridflow.observe.terminal import cell, one_line
 from hybridflow.planning.estimates import SlotMemory, StepBytes, StepEstimate
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_plan import RunPlan
+from hybridflow.planning.slot_grid import WIDEST
 
 BAR = 40  # characters
 GLYPHS = "█▓▒░▞▚▤▥▦▧"
 COLORS = ("blue", "green", "yellow", "magenta", "cyan", "red", "bright_blue", "bright_green")
 
 
-def lines_of(plan: RunPlan) -> Iterator[Text]:
-    """Yield the lines of a plan."""
+def lines_of(plan: RunPlan, width: int = terminal.WIDEST) -> Iterator[Text]:
+    """Yield the lines of a plan, for a terminal of so many columns."""
     pools = counted(len(plan.arrangement.pools), "pool")
     yield cell(f"{plan.name}: {counted(plan.placement.slots, 'slot')} in {pools}", "bold")
     if plan.hardware is not None:
         yield cell(hardware_text(plan.hardware), "dim")
     yield Text("")
-    yield from plan_picture.lines_of(plan.arrangement, plan.runs)
+    yield from _picture(plan, width)
     yield Text(plan_picture.LEGEND, style="dim")
     if plan.memory:
         yield Text("")
-        yield from memory_lines(plan.memory)
+        yield from memory_lines(plan.memory, width)
     if plan.step is not None:
         yield Text("")
         yield from step_lines(plan.step, plan.arrangement.pools)
@@ -59,6 +61,15 @@ def lines_of(plan: RunPlan) -> Iterator[Text]:
         yield cell(text, style)
 
 
+def _picture(plan: RunPlan, width: int) -> list[Text]:
+    """Return the picture of the pools with as many slots beside each other as there is room for."""
+    for slots in (WIDEST, WIDEST // 2, WIDEST // 4):
+        lines = [*plan_picture.lines_of(plan.arrangement, plan.runs(slots))]
+        if max(len(line) for line in lines if not line.plain.startswith(plan_picture.FOLLOWING)) <= width:
+            break
+    return lines
+
+
 def hardware_text(hardware: Hardware) -> str:
     """Describe what a plan is for, and where its numbers are from."""
     size = size_text(hardware.memory_bytes)
@@ -68,7 +79,7 @@ def hardware_text(hardware: Hardware) -> str:
     return f"hardware {hardware.name}: {devices}; numbers: {hardware.source.strip().rstrip('.')}"
 
 
-def memory_lines(memory: Sequence[SlotMemory]) -> Iterator[Text]:
+def memory_lines(memory: Sequence[SlotMemory], width: int) -> Iterator[Text]:
     """Yield a bar for each phase of the fullest slot of each pool."""
     kinds = kinds_of(memory)
     scale = memory_scale(memory)
@@ -81,8 +92,11 @@ def memory_lines(memory: Sequence[SlotMemory]) -> Iterator[Text]:
             line = Text(f"  {one_line(bar.phase):<{names}}  ")
             line.append_text(_memory_bar(bar, kinds, scale, slot.device))
             line.append(f"  {size_text(bar.bytes):>9}", style="bold red" if 0 < slot.device < bar.bytes else "")
-            line.append(f"  {_own_parts(slot, bar)}", style="dim")
-            yield line
+            parts = Text(f"  {_own_parts(slot, bar)}", style="dim")
+            if len(line) + len(parts) <= width:
+                yield line.append_text(parts)
+            else:
+                yield from (line, Text("    ").append_text(parts))
     legend = Text("  ")
     for number, kind in enumerate(kinds):
         legend.append(GLYPHS[number % len(GLYPHS)], style=COLORS[number % len(COLORS)])

@@ -15,7 +15,7 @@ from hybridflow.planning.estimates import SlotMemory, StepBytes, StepEstimate
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.plan_remarks import Remark
 from hybridflow.planning.run_spec import RunSpec
-from hybridflow.planning.slot_grid import Run, blocks_of, packed_nodes, runs_of
+from hybridflow.planning.slot_grid import WIDEST, Run, blocks_of, packed_nodes, runs_of
 from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 
@@ -52,10 +52,9 @@ class RunPlan:
         """Return who sits where."""
         return arrangement_of(self.placement)
 
-    @cached_property
-    def runs(self) -> list[Run]:
-        """Return the slots as they lie on nodes, with what repeats put together."""
-        return runs_of([*blocks_of(self.arrangement, self.nodes)])
+    def runs(self, widest: int = WIDEST) -> list[Run]:
+        """Return the slots as they lie on nodes, in blocks of at most so many, with what repeats put together."""
+        return runs_of([*blocks_of(self.arrangement, self.nodes, widest)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data; docs/placement.md says what its keys mean."""

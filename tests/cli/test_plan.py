@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 import pytest
 
 from hybridflow.cli import main, plan_picture
+from hybridflow.cli.plan import Asked, composed, plan_of
+from hybridflow.cli.plan_text import lines_of
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.node_bundles import Bundles
 from hybridflow.planning.arrangement import Arrangement, Seat
@@ -56,7 +58,7 @@ def test_the_picture_says_where_every_rank_is() -> None:
 def test_of_many_nodes_one_is_drawn_and_the_others_follow() -> None:
     lines = drawn(Layout(4, 1, 32, generation=(2, 1)))
     assert len(lines) <= 8 and max(map(len, lines)) <= 120
-    assert "  nodes 1–15 (slots 8–127): as node 0; each further node: actor d+2, actor generation r+4" in lines
+    assert "  … nodes 1–15 (slots 8–127): as node 0; each further node: actor d+2, actor generation r+4" in lines
 
 
 @pytest.mark.parametrize("slots", [1, 2, 16, 72, 128])
@@ -64,6 +66,16 @@ def test_a_picture_of_up_to_128_devices_is_a_screen(slots: int) -> None:
     for per_node in (8, 72):
         lines = drawn(Layout(data=slots), per_node)
         assert len(lines) <= 30 and max(map(len, lines)) <= 120
+
+
+def test_a_narrow_terminal_has_fewer_slots_beside_each_other(workplace: Path) -> None:
+    job = composed(Asked("train", None, (*ADDITION, "placement.pools.main=8"), None, None, False))
+    plan = plan_of(job, None)
+    for width, ends in ((200, ["7"]), (60, ["3", "7"])):
+        lines = [line.plain for line in lines_of(plan, width)]
+        picture = lines[3 : lines.index(plan_picture.LEGEND)]
+        assert [line.split()[-1] for line in picture if line.startswith("  node")] == ends
+        assert max(map(len, picture)) <= width
 
 
 def test_the_drawing_has_the_names_as_text(plan: Any) -> None:

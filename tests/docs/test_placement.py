@@ -62,7 +62,7 @@ def slots(file: Path) -> list[str | None]:
 
 
 def test_the_line_of_many_nodes_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    [line] = [block.text for block in blocks(PAGE) if block.text.startswith("  nodes 1–15")]
+    [line] = [block.text for block in blocks(PAGE) if block.text.startswith("  … nodes 1–15")]
     assert main(["plan", *PICTURES["COMMON"], "placement.pools.main=128"]) == 0
     assert line in capsys.readouterr().out
 
