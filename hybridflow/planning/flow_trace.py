@@ -165,8 +165,9 @@ class TracedRole:
         book.samples &= work is not Work.train  # of a flow that is one method: all before its first update
         # What a loss reads is not asked: that would import torch, and take longer than all else.
         read = rows if method.reads is None else rows.select_columns(method.reads)
-        chunks = (chunk for source in read.sources for chunk in source.chunks)
+        chunks = [chunk for source in read.sources for chunk in source.chunks]
         after = {chunk.call for chunk in chunks if isinstance(chunk, TracedChunk)} | book.awaited
+        kinds = {name: kind for chunk in chunks for name, kind in chunk.kinds.items()}
         pair = "rejected_ids" in read.columns
         protocol = protocols.get(method.protocol)
         balanced = getattr(protocol, "balance", "tokens") == "tokens"
@@ -180,6 +181,7 @@ class TracedRole:
                 tuple(sorted(number for number in after if number >= 0)),
                 2 if pair else 1,
                 balanced,
+                tuple((column, kinds.get(column, "")) for column in read.columns),
             )
         )
         return len(book.calls) - 1
@@ -215,10 +217,15 @@ class PromptChunk:
     columns: tuple[str, ...]
     length: int
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Return the kinds of columns that a task's rows have."""
+        return {name: "ragged int" if name.endswith(("_ids", "_mask")) else "object" for name in self.columns}
+
     def metadata(self) -> Metadata:
-        kinds = {name: "ragged int" if name.endswith(("_ids", "_mask")) else "str" for name in self.columns}
         lengths = np.full(self.rows, self.length, dtype=np.int64)
-        return Metadata(self.rows, kinds, {name: lengths for name in kinds if kinds[name].startswith("ragged")})
+        ragged = {name: lengths for name, kind in self.kinds.items() if kind.startswith("ragged")}
+        return Metadata(self.rows, self.kinds, ragged)
 
     def get(self) -> Batch:
         raise FlowError("it reads the rows of the task, which are not there before a run")

@@ -33,6 +33,7 @@ class FlowCall:
         after: the calls of the step, by their place in the flow, whose rows it reads or whose results were waited for.
         sequences: of a row that a model computes: two of a pair of responses.
         balanced: data parallel ranks share the rows out by their tokens; else by their number.
+        reads: the columns that ranks fetch for it, each with its kind; of a call that learns all that rows have.
     """
 
     role: str
@@ -43,6 +44,7 @@ class FlowCall:
     after: tuple[int, ...] = ()
     sequences: int = 1
     balanced: bool = True
+    reads: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
