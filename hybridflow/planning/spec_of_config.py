@@ -21,6 +21,7 @@ from hybridflow.planning.flow_trace import TracedFlow, trace_flow
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.row_lengths import RowLengths, sampled_lengths
 from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
+from hybridflow.scheduling import SCHEDULES
 
 MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of the responses do not reach
 SIGMA = 0.8  # of the logarithm of their lengths
@@ -82,7 +83,11 @@ def spec_of(
         max_concurrent_rows=config.rollout.max_concurrent_rows,
         kv_cache_bytes=config.rollout.kv_cache_gib * GIB if _on_cpu(config) else 0.0,
         memory_fraction=config.rollout.gpu_memory_fraction,
-        notes=(*flow.notes, *_length_notes(prompt_tokens, response_tokens, sampled)),
+        notes=(
+            *flow.notes,
+            *_length_notes(prompt_tokens, response_tokens, sampled),
+            *_unknown_parts(config),
+        ),
         generation_engine=config.rollout.engine,
         resharding=config.rollout.resharding,
     )
@@ -111,6 +116,18 @@ def _length_notes(prompts: Lengths | None, responses: Lengths | None, sampled: R
     if responses is None and (sampled is None or sampled.responses is None):
         notes.append(
             "response tokens are expected: half of the responses are shorter than a third of max_response_tokens"
+        )
+    return notes
+
+
+def _unknown_parts(config: Config) -> list[str]:
+    """Say what of these settings the simulators know nothing of."""
+    notes = []
+    if config.trainer.schedule not in SCHEDULES:
+        notes.append(f"trainer.schedule={config.trainer.schedule} is not one of ours; its steps are taken for sync's")
+    if config.environment.name:
+        notes.append(
+            f"environment {config.environment.name}: a conversation counts as one response; no wait for answers"
         )
     return notes
 

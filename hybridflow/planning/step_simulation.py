@@ -20,7 +20,7 @@ from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.simulated_run import SimulatedRun
 from hybridflow.scheduling import SCHEDULES, SchedulePolicy, policy_of
 
-MAX_ROWS = 512  # of a step that are simulated one by one; of more, each stands for several
+MAX_ROWS = 256  # of a step that are simulated one by one; of more, each stands for several
 DRAWS = 16
 SEED = 1
 

@@ -18,6 +18,7 @@ from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import RunSpec, Work
 from hybridflow.planning.simulated_run import SimulatedRun
 from hybridflow.planning.step_simulation import estimate_step, lengths_of_steps, policy_of_spec
+from hybridflow.scheduling import Stopped
 from tests.planning.specs import build_flow, build_spec, colocated, rollout_apart, split
 
 H100 = read_hardware("h100_80g_8x")
@@ -107,6 +108,28 @@ def test_lent_slots_generate_while_the_learner_waits() -> None:
     assert lent.phases["actor.generate_sequences"].mean > 0
 
 
+def test_over_sampling_ends_a_step_without_its_slowest_prompts() -> None:
+    """One response in forty is eight times as long: nearly every step of sync waits for one."""
+    rare = Lengths((*[100.0] * 39, 800.0))
+    where = rollout_apart(2, 2)
+    waits = estimate(build_spec(16, 2, critic=False, responses=rare), where, draws=6)
+    stops = build_spec(
+        16, 2, schedule="async", critic=False, responses=rare, max_staleness=0, spare_prompts=4, stopped=Stopped.drop
+    )
+    assert estimate(stops, where, draws=6).seconds.mean < 0.7 * waits.seconds.mean
+
+
+def test_a_policy_that_is_not_the_actor_has_its_own_seat_and_its_own_weights() -> None:
+    spec = build_spec(critic=False)
+    flow = tuple(replace(call, role="student") if call.role == "actor" else call for call in spec.flow)
+    where = colocated(2)
+    seats = {"student": where.seats["actor"], **{role: where.seats[role] for role in ("reference", "reward")}}
+    student = replace(spec, flow=flow, models={"student": spec.models["actor"], "reference": spec.models["reference"]})
+    found = estimate(student, replace(where, seats=seats))
+    assert found.seconds.mean == pytest.approx(estimate(spec, where).seconds.mean)
+    assert "student.update_actor" in found.phases
+
+
 def test_a_run_without_generation_or_without_calls() -> None:
     spec = build_spec()
     update = replace(build_flow(64)[-1], rows=64, after=())
@@ -131,7 +154,7 @@ def test_stream_learns_from_each_part_once() -> None:
 
 def test_of_very_many_rows_each_stands_for_several_and_a_step_takes_as_long() -> None:
     spec = build_spec(512, 4, schedule="async", critic=False, responses=ALIKE)
-    assert policy_of_spec(spec).prompts_per_step == 128
+    assert policy_of_spec(spec).prompts_per_step == 64
     step = estimate(spec, rollout_apart(4, 4))
     tokens = sum(call.rows for call in spec.flow if call.work is Work.train)
     assert tokens == 2048
