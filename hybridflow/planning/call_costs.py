@@ -103,9 +103,8 @@ class Simulators:
     ) -> Occupation:
         costs = self.hardware.overheads
         if call.work is Work.rows or model is None:
-            ranks = min(layout.size, max(call.rows, 1))
-            graded = costs.grade * call.rows / ranks if call.work is Work.grade else 0.0
-            return self._with_call(call, layout, Occupation(graded, ranks))
+            ranks = min(layout.size, call.rows)
+            return Occupation(costs.call + costs.grade * call.rows / ranks if ranks else 0.0, ranks)
         if call.work is Work.generate:
             made = generation_occupation(self.hardware, call, model, layout, spec, deviations)
         else:

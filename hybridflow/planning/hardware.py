@@ -86,7 +86,7 @@ class Overheads:
 
     Attributes:
         call: of a call on a role's ranks, from the controller and back.
-        row: of each row that a rank takes and gives.
+        row: of each row that a rank takes and gives where a model computes it.
         backward: a backward pass, as a multiple of its forward's arithmetic; no seconds.
         layer: of a layer in a pass of the training engine over a micro-batch.
         micro_batch: of such a pass, beside its layers.
@@ -97,7 +97,7 @@ class Overheads:
         engine_row: of a row in it.
         sync: of a weight sync, beside its bytes.
         sync_byte: of each byte of weights that a rank takes in one: to copy, to compare.
-        grade: of a row that is graded, beside what its grader waits for.
+        grade: of a row that is graded, beside what its grader waits for, or whose numbers something is made of.
     """
 
     call: float = 2e-3

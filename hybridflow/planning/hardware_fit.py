@@ -24,11 +24,12 @@ from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
 
 WORK = {
     "generate_sequences": Work.generate,
+    "compute_reward": Work.grade,
     "compute_log_prob": Work.score,
     "update_actor": Work.train,
 }
 SYNC = "sync_weights"
-FITTED = tuple(field.name for field in fields(Overheads) if field.name not in ("call", "grade"))
+FITTED = tuple(field.name for field in fields(Overheads) if field.name != "call")
 ROUNDS = 40
 SMALL = 0.01  # relative errors below it count as if they were as large
 ALIKE = 1.3  # sizes that are nearer than this are one point of a curve
@@ -93,14 +94,16 @@ def _link(found: Measurements) -> tuple[Link, Curve]:
 def fitted_overheads(hardware: Hardware, found: Measurements) -> Overheads:
     """Return the overheads with which the measured calls come out best; those that no call has stay as usual."""
     none = Overheads(**{field.name: 0.0 for field in fields(Overheads)})
-    call = found.nothing[1]
+    call = max(0.0, float(median(timed.wall_s - timed.seconds for timed in found.calls)))
     base = predicted(replace(hardware, overheads=replace(none, call=call)), found)
     columns = [
         predicted(replace(hardware, overheads=replace(none, call=call, **{name: 1.0})), found) - base for name in FITTED
     ]
     measured = np.array([timed.wall_s for timed in found.calls])
     chosen = least_deviations(np.stack(columns, axis=1) / measured[:, None], 1.0 - base / measured)
-    return Overheads(**{"call": call, **dict(zip(FITTED, (float(f"{value:.3g}") for value in chosen), strict=True))})
+    return Overheads(
+        **{"call": float(f"{call:.3g}"), **dict(zip(FITTED, (float(f"{value:.3g}") for value in chosen), strict=True))}
+    )
 
 
 def predicted(hardware: Hardware, found: Measurements) -> np.ndarray:
@@ -120,7 +123,7 @@ def _predicted_s(simulators: Simulators, timed: CallTime, found: Measurements) -
     )  # fmt: skip
     if not flow:
         return simulators.sync_s(model, Layout(), None, spec).mean
-    return simulators.call_s(flow[0], model, Layout(), spec).mean
+    return simulators.call_s(flow[0], None if work is Work.grade else model, Layout(), spec).mean
 
 
 def least_deviations(columns: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.config.schema import ActorConfig, Config, Device, DType, ModelConfig, RolloutConfig
+from hybridflow.config.schema import ActorConfig, Config, Device, DType, ModelConfig, RewardConfig, RolloutConfig
 from hybridflow.controller import ResourcePool, Supervisor, cluster, cluster_gpus, put
 from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe.host_memory import host_memory
@@ -25,19 +25,19 @@ from hybridflow.runtime.rank import Rank
 
 Say = Callable[[str], None]
 
-MICRO_TOKENS = 1024
+MICRO_TOKENS = 2048
 LONGEST = 256
 MOST_ROWS = 128
 KV_GIB = 0.5
 SLOTS_PER_CORE = 4  # that a node of CPUs is taken to have: more of them only take turns
 TRIES = 3
 GROUP_RANKS = 4
-PRODUCTS = [(m, k, n) for m in (1, 16, 128, 1024) for k, n in ((128, 384), (512, 512), (1024, 4096))]
+PRODUCTS = [(size, size, size) for size in (16, 32, 64, 128, 256, 512, 1024)] + [(2048, 128, 384)]
 ATTENTION = [(rows, 4, tokens, 64) for rows, tokens in ((32, 32), (8, 128), (2, 512))]
 COPIES = [2**exponent for exponent in (16, 20, 24, 27)]
 MESSAGES = [2**exponent for exponent in (8, 14, 18, 22, 24)]
 STORED = [2**exponent for exponent in (10, 16, 20, 24)]
-GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8), (8, 96, 8))
+GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8), (8, 96, 8), (64, 64, 8))
 """Rows, prompt tokens and at most as many response tokens; what is generated is then scored and learned from."""
 
 
@@ -126,17 +126,27 @@ def _stored(size: int) -> list[float]:
 
 def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
     """Time the calls of an actor with a model."""
-    actor: Any = bench.pool.start_role("actor", Layout(), config=_config(folder, found.dtype))
+    config = _config(folder, found.dtype)
+    actor: Any = bench.pool.start_role("actor", Layout(), config=config)
+    reward: Any = bench.pool.start_role("reward", Layout(), config=config)
     shape = read_shape(folder)
     for rows, prompt_tokens, most in GENERATIONS:
         prompts = put(_prompts(rows, prompt_tokens))
-        steps = [[*_step(bench, actor, shape, prompts, prompt_tokens, most, number)] for number in range(1 + TRIES)]
+        steps = [
+            [*_step(bench, (actor, reward), shape, prompts, prompt_tokens, most, number)] for number in range(1 + TRIES)
+        ]
         for tries in zip(*steps[1:], strict=True):  # by method
             found.calls.append(sorted(tries, key=lambda call: call.wall_s)[TRIES // 2])
 
 
 def _step(
-    bench: Bench, actor: Any, shape: ModelShape, prompts: BatchRef, prompt_tokens: int, most: int, number: int
+    bench: Bench,
+    roles: tuple[Any, Any],
+    shape: ModelShape,
+    prompts: BatchRef,
+    prompt_tokens: int,
+    most: int,
+    number: int,
 ) -> Iterator[CallTime]:
     """Make the calls of a small step of GRPO."""
 
@@ -145,6 +155,7 @@ def _step(
         lengths = tuple(rows.lengths("response_ids").tolist()) if rows is not None else ()
         return CallTime(method, shape, len(prompts), prompt_tokens, lengths, metrics[f"timing_s/{method}"], wall_s)
 
+    actor, reward = roles
     yield timed("sync_weights", actor.sync_weights, None)
     made: list[BatchRef] = []
     generated = timed(
@@ -153,6 +164,7 @@ def _step(
     rows = prompts | made[0]
     lengths = tuple(rows.lengths("response_ids").tolist())
     yield replace(generated, response_tokens=lengths)
+    yield timed("compute_reward", lambda: reward.compute_reward(rows), rows)
     yield timed("compute_log_prob", lambda: made.append(actor.compute_log_prob(rows)), rows)
     advantages = put(Batch(advantages=Ragged.of([np.ones(length, dtype=np.float32) for length in lengths])))
     learned = rows | made[1] | advantages
@@ -179,12 +191,13 @@ def _config(folder: Path, dtype: DType) -> Config:
         max_concurrent_rows=MOST_ROWS,
         kv_cache_gib=KV_GIB,
     )
-    return Config(actor=actor, rollout=rollout)
+    return Config(actor=actor, rollout=rollout, reward=RewardConfig(grader="exact"))
 
 
 def _prompts(rows: int, tokens: int) -> Batch:
     chance = np.random.default_rng((rows, tokens))
-    return Batch(prompt_ids=Ragged.of([chance.integers(2, 12, tokens) for _ in range(rows)]))
+    answers = np.array(["0"] * rows, dtype=object)
+    return Batch(prompt_ids=Ragged.of([chance.integers(2, 12, tokens) for _ in range(rows)]), answer=answers)
 
 
 def _described(shape: ModelShape) -> str:

@@ -16,7 +16,7 @@ from hybridflow.planning.hardware_files import read_hardware, write_hardware
 from hybridflow.planning.hardware_fit import hardware_of, least_deviations, nonnegative_least_squares, predicted
 from hybridflow.planning.machine_measurements import CallTime, Measurements
 
-METHODS = ("sync_weights", "generate_sequences", "compute_log_prob", "update_actor")
+METHODS = ("sync_weights", "generate_sequences", "compute_reward", "compute_log_prob", "update_actor")
 TRUE = Overheads(
     call=1e-3, row=2e-4, layer=2e-3, micro_batch=4e-3, generate=5e-3, engine_step=2e-3, engine_layer=5e-4,
     engine_row=1e-4, sync=1e-2, sync_byte=1e-9,
@@ -44,7 +44,6 @@ def measured(machine: Hardware) -> Measurements:
     found.attention = [[2, 4, tokens, 32, 2 * 2 * 4 * tokens**2 * 32 / 1e10] for tokens in (32, 256)]
     found.copies = [[2**27, 2**28 / 1e10]]
     found.collectives = {("all_reduce", 2): [[size, 4e-4 + size / 1e9] for size in (2**8, 2**18, 2**24)]}
-    found.nothing = {1: TRUE.call}
     found.calls = [
         CallTime(method, shape(layers, hidden), rows, prompt, tuple([most] * rows), 1.0, 1.0)
         for layers, hidden in ((2, 128), (8, 256))
@@ -52,7 +51,10 @@ def measured(machine: Hardware) -> Measurements:
         for method in METHODS
     ]
     seconds = predicted(replace(hardware_of(found, "there", "made"), overheads=TRUE), found)
-    found.calls = [replace(call, wall_s=float(taken)) for call, taken in zip(found.calls, seconds, strict=True)]
+    found.calls = [
+        replace(call, wall_s=float(taken), seconds=float(taken) - TRUE.call)
+        for call, taken in zip(found.calls, seconds, strict=True)
+    ]
     return found
 
 
@@ -67,7 +69,7 @@ def test_a_known_machine_comes_out_again(measured: Measurements) -> None:
 
 def test_a_few_disturbed_calls_do_not_move_it(measured: Measurements) -> None:
     undisturbed = np.array([call.wall_s for call in measured.calls])
-    for number in range(0, len(measured.calls), 6):
+    for number in range(0, len(measured.calls), 7):
         measured.calls[number] = replace(measured.calls[number], wall_s=3 * measured.calls[number].wall_s)
     errors = np.abs(predicted(hardware_of(measured, "there", "made"), measured) / undisturbed - 1)
     assert np.median(errors) < 0.03
