@@ -8,6 +8,7 @@ minimized. HiGHS gives a lower bound whether or not it comes to the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import highspy
@@ -17,13 +18,17 @@ from hybridflow.planning.search.set_options import SetOptions
 from hybridflow.planning.search.step_shape import Kind, StepShape, kind_of
 
 
-def lower_bound(shape: StepShape, sets: Sequence[SetOptions], devices: int, limit_s: float = 60.0) -> float:
-    """Return seconds that no choice of a way for every set is below; inf if no choice has so few devices.
+def lower_bound(
+    shape: StepShape, sets: Sequence[SetOptions], devices: int, above: float = inf, limit_s: float = 60.0
+) -> float:
+    """Return seconds that no choice of a way for every set is below.
 
     Args:
+        above: nothing that takes more is of interest; it is returned if there is nothing else.
         limit_s: for HiGHS, after which it gives the bound that it has by then.
     """
     solver = highspy.Highs()
+    solver.setOptionValue("log_to_console", False)
     solver.silent()
     solver.setOptionValue("threads", 1)  # as many give other ways to the same bound, and so other times
     solver.setOptionValue("time_limit", limit_s)
@@ -36,12 +41,12 @@ def lower_bound(shape: StepShape, sets: Sequence[SetOptions], devices: int, limi
         parts.append([_weighted(solver, one.seconds[:, group], taken) for group in range(one.seconds.shape[1])])
         counts.append(_weighted(solver, one.devices, taken))
     solver.addConstr(solver.qsum(counts) <= devices)
-    end = solver.addVariable(lb=0.0)
+    end = solver.addVariable(lb=0.0, ub=above)
     _add_step(solver, shape, parts, end)
     solver.minimize(end)
     if solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
-        return float("inf")
-    return float(solver.getInfo().mip_dual_bound)
+        return above
+    return min(above, float(solver.getInfo().mip_dual_bound))
 
 
 def _weighted(solver: highspy.Highs, weights: np.ndarray, taken: Sequence[Any]) -> Any:

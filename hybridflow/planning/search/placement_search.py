@@ -129,9 +129,12 @@ class PlacementSearch:
         plans = {role: plan for one, way in chosen for role, plan in one.plans[way].items()}
         return Found(candidate, made.seconds, tuple(int(one.devices[way]) for one, way in chosen), plans)
 
-    def bound(self, candidate: Candidate, limit_s: float = 60.0) -> float:
-        """Return seconds that no placement of a candidate is below, by a mixed-integer program."""
-        return lower_bound(self.shape(candidate), self.options(candidate), self.devices, limit_s)
+    def bound(self, candidate: Candidate, above: float = inf, limit_s: float = 60.0) -> float:
+        """Return seconds that no placement of a candidate is below, by a mixed-integer program; see `lower_bound`."""
+        sets = self.options(candidate)
+        if not all(len(one.devices) for one in sets):
+            return above
+        return lower_bound(self.shape(candidate), sets, self.devices, above, limit_s)
 
     @cached_property
     def _first(self) -> str:
