@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from hybridflow.config import key_suggestions, secret_settings
+from hybridflow.config import key_suggestions, placement_file, secret_settings
 from hybridflow.config.provenance import Origins
 
 WHOLE = ("algorithm", "task")  # groups whose options say what the whole section is
@@ -127,6 +127,8 @@ def _placed(problem: str, key: str, origins: Origins) -> str:
 
 
 def _missing_option(error: MissingConfigException) -> str:
+    if (file := placement_file.file_of(error.missing_cfg_file or "")) is not None:
+        return f"{placement_file.GROUP}={file}: there is no such file, and no option of that name"
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     options = sorted(error.options or [])
     if not group:

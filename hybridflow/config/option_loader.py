@@ -31,6 +31,7 @@ from hydra.core.utils import JobRuntime
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
+from hybridflow.config import placement_file
 from hybridflow.config.provenance import Layer, Origins
 
 SEARCH_PATH = "hydra.searchpath"
@@ -87,6 +88,7 @@ class OptionLoader(ConfigLoaderImpl):
         if len(files) > MAX_FILES or any(map(self._is_more, parsed)):
             return super()._load_configuration_impl(config_name, overrides, run_mode, *args, **options)
         choices = [str(override.input_line) for override in parsed if _chooses(override, repo)]
+        files += filter(None, map(_stat_of_placement, choices))
         store = list(_nodes(ConfigStore.instance().repo))
         key = (
             JobRuntime.instance().get("name"),
@@ -119,6 +121,8 @@ class OptionLoader(ConfigLoaderImpl):
         return (key.startswith("hydra") and key != known) or override.is_sweep_override()
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        last = [entry for entry in defaults if placement_file.comes_last(entry.config_path, entry.package)]
+        defaults = [*(entry for entry in defaults if entry not in last), *last]
         self._defaults = defaults
         return super()._compose_config_from_defaults_list(defaults, repo)
 
@@ -196,7 +200,18 @@ def _files(folders: Sequence[Path]) -> Iterator[tuple[str, int, int]]:
                 yield path, file.st_mtime_ns, file.st_size
 
 
+def _stat_of_placement(choice: str) -> tuple[str, int, int] | None:
+    """Return the state of the file that a choice names by its path, if it is a placement in one."""
+    path = placement_file.file_of(choice.lstrip("+").replace("=", "/", 1))
+    if path is None or not path.is_file():
+        return None
+    file = path.stat()
+    return str(path.absolute()), file.st_mtime_ns, file.st_size
+
+
 def _layer(path: str | None, package: str | None, folders: Sequence[Path]) -> Layer | None:
     """Return the file of an entry of the defaults list; None for what is no file (the schema, Hydra's own)."""
-    files = [folder / f"{path}.yaml" for folder in folders if (folder / f"{path}.yaml").is_file()]
+    by_path = placement_file.file_of(path or "")
+    names = [folder / f"{path}.yaml" for folder in folders] if by_path is None else [by_path]
+    files = [file for file in names if file.is_file()]
     return Layer(files[0], "" if package in (None, "_global_") else str(package)) if files else None

@@ -31,6 +31,7 @@ from yaml.events import (
     SequenceStartEvent,
 )
 
+from hybridflow.config import placement_file
 from hybridflow.errors import ConfigError
 
 MAX_BYTES = 4 * 2**20  # settings, not data: YAML of this size takes a minute to read
@@ -155,14 +156,24 @@ class FileConfigSource(HydrasFileConfigSource):
     is Hydra's: its registry keeps the first of a name.
     """
 
+    def is_config(self, config_path: str) -> bool:
+        """Take a placement by its path too, from wherever it is."""
+        file = placement_file.file_of(config_path)
+        return super().is_config(config_path) or (file is not None and file.is_file())
+
     def load_config(self, config_path: str) -> ConfigResult:
         """Load as Hydra does. Raises ConfigError as `load`."""
         file = Path(self.path) / self._normalize_file_name(config_path)
+        by_path = placement_file.file_of(config_path)
+        if by_path is not None and not file.is_file():
+            file = by_path
         if not file.is_file():
             return super().load_config(config_path)
         text = checked(file)
         with named(file):
             header = self._get_header_dict(text[:512])
+        if file is by_path:
+            header["package"] = placement_file.ANYWHERE
         place = f"{self.scheme()}://{self.path}"
         return ConfigResult(config=_built(file, text), path=place, provider=self.provider, header=header)
 
