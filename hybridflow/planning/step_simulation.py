@@ -6,15 +6,17 @@ ones, in which nothing overlaps yet, and the last ones, in which nothing is begu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
 
 import numpy as np
 
 from hybridflow.planning.arrangement import Arrangement
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.estimates import Span, Spread, StepEstimate
-from hybridflow.planning.flow_costs import FlowCosts
+from hybridflow.planning.flow_costs import FlowCosts, generates_by_calls
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.simulated_run import SimulatedRun
@@ -66,16 +68,16 @@ def policy_of_spec(spec: RunSpec) -> SchedulePolicy:
     """Return the schedule's policy, of fewer prompts where a step has very many rows; a schedule that is not ours is
     taken for sync.
     """
-    name = spec.schedule if spec.schedule in SCHEDULES else "sync"
-    changes: Mapping[str, object] = spec.schedule_changes if name == spec.schedule else {}
-    parts = int(str(changes.get("minibatches", 1)))
-    whole = "max_staleness" not in SCHEDULES[name] and "minibatches" not in SCHEDULES[name]
-    scale = 1 if whole else max(1, spec.rows // MAX_ROWS)
-    prompts = max(parts, spec.prompts // scale, 1)
-    given = dict(changes)
-    if scale > 1 and "spare_prompts" in given:
-        given["spare_prompts"] = max(1, round(int(str(given["spare_prompts"])) * prompts / spec.prompts))
-    return policy_of(name, prompts, samples_per_prompt=spec.samples, **given)
+    known = spec.schedule in SCHEDULES
+    changes: dict[str, Any] = dict(spec.schedule_changes) if known else {}
+    name = spec.schedule if known else "sync"
+    policy = policy_of(name, spec.prompts, samples_per_prompt=spec.samples, **changes)
+    scale = spec.rows // MAX_ROWS
+    if generates_by_calls(policy) or scale <= 1:
+        return policy
+    prompts = max(policy.minibatches, spec.prompts // scale)
+    spare = ceil(policy.spare_prompts * prompts / spec.prompts)
+    return replace(policy, prompts_per_step=prompts, spare_prompts=spare)
 
 
 @dataclass(frozen=True)

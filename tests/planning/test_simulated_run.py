@@ -80,6 +80,21 @@ def test_a_row_on_a_lent_slot_goes_on_when_the_learner_waits_again() -> None:
     assert outcome.ended == [pytest.approx(20), pytest.approx(40), pytest.approx(120 + 100)]
 
 
+class OneCore(Costs):
+    """Costs of a machine whose learner and generation share a core."""
+
+    cores = 1.0
+
+
+def test_what_shares_a_core_goes_at_half_the_pace_while_both_are_at_work() -> None:
+    costs = {"slots": 1, "alone": 1.0, "learned_token_s": 1.0}
+    policy = policy_of("async", 1, max_staleness=1)
+    lengths = np.array([[10], [10]])
+    # 10: row 0; then it is learned from beside row 1; then row 1 is learned from alone
+    assert SimulatedRun(policy, lengths, Costs(**costs)).finish().ended == [pytest.approx(20), pytest.approx(30)]
+    assert SimulatedRun(policy, lengths, OneCore(**costs)).finish().ended == [pytest.approx(30), pytest.approx(40)]
+
+
 @settings(max_examples=20)
 @given(
     seed=st.integers(0, 999),

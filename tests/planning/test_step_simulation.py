@@ -171,13 +171,11 @@ def test_drawn_lengths_spread_and_expected_ones_do_not() -> None:
     assert expected.low == expected.mean == expected.high == pytest.approx(drawn.mean, rel=0.05)
 
 
-def test_ranks_of_two_pools_share_the_cores_of_their_machine() -> None:
-    """On as many cores as ranks overlap helps; on one core there is nothing to be had at once."""
+def test_pools_on_the_cores_of_one_machine_do_not_do_more_work_than_these() -> None:
     spec = build_spec(16, 2, responses=ALIKE)
-    cpu = read_hardware("cpu")
-    ratio = {}
-    for cores in (1, 4):
-        machine = replace(cpu, cores=cores)
-        together, apart = (estimate_step(spec, where, machine, draws=1) for where in (colocated(4), split(2, 2)))
-        ratio[cores] = apart.seconds.mean / together.seconds.mean
-    assert ratio[4] > 1.1 * ratio[1] or ratio[1] == pytest.approx(1.0, rel=0.1)
+    machine = replace(read_hardware("cpu"), cores=1)
+    alone = estimate_step(spec, colocated(1), machine, draws=1)
+    apart = estimate_step(spec, split(1, 1), machine, draws=1)
+    # Two processes have no more than one: but for calls and layers, what there is to do is what it was.
+    assert apart.seconds.mean == pytest.approx(alone.seconds.mean, rel=0.05)
+    assert estimate_step(spec, split(1, 1), replace(machine, cores=2), draws=1).seconds.mean < apart.seconds.mean
