@@ -17,7 +17,7 @@ from hybridflow.cli.plan_bars import (
     step_end,
 )
 from hybridflow.cli.plan_picture import LEGEND, color_of, followers_text, head, label, nodes_text
-from hybridflow.cli.plan_text import hardware_text, step_text
+from hybridflow.cli.plan_text import bytes_texts, hardware_text, step_text
 from hybridflow.errors import counted
 from hybridflow.observe.terminal import one_line
 from hybridflow.planning.estimates import SlotMemory, StepEstimate
@@ -83,6 +83,10 @@ def drawing(plan: RunPlan) -> str:
     if plan.step is not None:
         canvas.y += GAP
         _step(canvas, plan.step, list(plan.arrangement.pools))
+    if plan.bytes is not None:
+        canvas.y += GAP
+        for line in bytes_texts(plan.bytes):
+            canvas.paragraph(MARGIN, line)
     if plan.hardware is not None:
         canvas.y += GAP
         canvas.paragraph(MARGIN, hardware_text(plan.hardware))

@@ -165,7 +165,14 @@ def _call_bar(bar: CallBar, end: float) -> str:
 
 
 def bytes_lines(moved: StepBytes) -> Iterator[Text]:
-    """Yield what a step moves between processes."""
+    """Yield what a step moves between processes, of all ranks together."""
+    for line in bytes_texts(moved):
+        head, bracket, parts = line.partition(" (")
+        yield Text.assemble((head, "bold"), (bracket + parts, "dim"))
+
+
+def bytes_texts(moved: StepBytes) -> Iterator[str]:
+    """Yield what a step moves between processes, in words."""
     for name, parts in (("weight sync", moved.weight_sync), ("rows", moved.rows)):
-        told = ", ".join(f"{one_line(what)} {size_text(size)}" for what, size in parts.items())
-        yield Text(f"bytes a step, {name}: {size_text(sum(parts.values()))}{f' ({told})' if told else ''}")
+        told = ", ".join(f"{one_line(what)} {size_text(size)}" for what, size in parts.items() if size)
+        yield f"bytes of a step, {name}: {size_text(sum(parts.values()))}{f' ({told})' if told else ''}"

@@ -17,6 +17,7 @@ from hybridflow.planning.plan_remarks import Remark
 from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.slot_grid import WIDEST, Run, blocks_of, packed_nodes, runs_of
 from hybridflow.planning.slot_memory import slot_memory
+from hybridflow.planning.step_bytes import step_bytes
 from hybridflow.planning.step_simulation import estimate_step
 
 
@@ -104,7 +105,9 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
         *plan_remarks.of_pipelines(spec, where),
         *(plan_remarks.of_idle(step, where, spec.schedule) if step else ()),
     ]
-    return replace(plan, memory=memory, step=step, warnings=tuple(warnings), notes=spec.notes)
+    return replace(
+        plan, memory=memory, bytes=step_bytes(spec, where), step=step, warnings=tuple(warnings), notes=spec.notes
+    )
 
 
 def nodes_of(placement: Placement, hardware: Hardware | None) -> dict[str, tuple[int, ...]]:

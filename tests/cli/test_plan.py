@@ -140,6 +140,7 @@ def test_a_plan_for_other_hardware_is_for_its_nodes(plan: Any) -> None:
     assert found["pools"]["main"]["device"] == "gpu" and found["pools"]["main"]["nodes"] == [0] * 8 + [1] * 8
     assert found["hardware"]["name"] == "h100_80g_8x" and "NVIDIA" in found["hardware"]["source"]
     assert {"actor.generate_sequences", "actor.update_actor", "sync_weights"} <= {*found["step"]["phases"]}
+    assert sum(found["bytes"]["weight_sync"].values()) > 0 and "actor.update_actor" in found["bytes"]["rows"]
     assert found["step"]["idle"]["main"] >= 0 and found["notes"]
 
 
@@ -157,6 +158,8 @@ def test_every_call_of_a_step_is_a_line(plan: Any) -> None:
     for call in ("sync_weights", "actor.generate_sequences", "reward.compute_reward", "actor.update_actor"):
         assert re.search(rf"^  (train|rollout) +{call} +█", out, re.MULTILINE)
     assert re.search(r"^a step takes .* tokens a second$", out, re.MULTILINE)
+    assert re.search(r"^bytes of a step, weight sync: .* KiB \(actor → generation .*\)$", out, re.MULTILINE)
+    assert re.search(r"^bytes of a step, rows: .*actor.update_actor", out, re.MULTILINE)
     assert "left out:" not in out
     assert "left out: algorithm.reward_kl_coef: reference is not started" in plan(
         "algorithm=grpo", "algorithm.policy_loss.kl_coef=0"
