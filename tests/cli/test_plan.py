@@ -158,7 +158,7 @@ def test_every_call_of_a_step_is_a_line(plan: Any) -> None:
     for call in ("sync_weights", "actor.generate_sequences", "reward.compute_reward", "actor.update_actor"):
         assert re.search(rf"^  (train|rollout) +{call} +█", out, re.MULTILINE)
     assert re.search(r"^a step takes .* tokens a second$", out, re.MULTILINE)
-    assert re.search(r"^bytes of a step, weight sync: .* KiB \(actor → generation .*\)$", out, re.MULTILINE)
+    assert re.search(r"^bytes of a step, weight sync: .*iB \(actor → generation .*\)$", out, re.MULTILINE)
     assert re.search(r"^bytes of a step, rows: .*actor.update_actor", out, re.MULTILINE)
     assert "left out:" not in out
     assert "left out: algorithm.reward_kl_coef: reference is not started" in plan(
