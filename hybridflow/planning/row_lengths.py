@@ -1,12 +1,18 @@
-"""Lengths of a task's rows: of a sample of them, where that can be read in a moment, without a server or a download.
+"""Lengths of a run's rows, from the best that is there before it.
 
-Tokens are counted with the model's own tokenizer.json; what a chat template writes around a message is an expectation.
+Responses are as long as those that an earlier run of the same folder wrote out, or as the task's where these are
+taught; prompts as a sample of the task's rows, where it can be read in a moment, without a server or a download. Else
+they are expectations: prompts of half to all of what a sequence leaves beside a response, and responses of which half
+are shorter than a third of their limit. Tokens are counted with the model's own tokenizer.json; what a chat template
+writes around a message is an expectation.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,42 +22,81 @@ from hybridflow.config.schema import Config
 from hybridflow.options import effective_options
 from hybridflow.planning.lengths import Lengths
 
+MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of the responses do not reach
+SIGMA = 0.8  # of the logarithm of their lengths
+POINTS = 64  # that stand for a distribution
 READ = ("addition", "addition_calls", "addition_pairs", "addition_sevens", "guess", "mixture", "rows", "word_sums")
 """Tasks that make their rows, or read them from files."""
-MAX_BYTES = 16 * 2**20  # of files that are read
-MAX_S = 1.0
+MAX_BYTES = 16 * 2**20  # of files of a task
+TAIL_BYTES = 2**18  # of rows that a run wrote out, the last ones
+MAX_S = 1.0  # that reading either may take
 SAMPLE = 64
+ENOUGH = 16  # rows that say how long rows are
 MESSAGE_TOKENS = 5  # that a chat template writes around a message: who speaks, and that it ends
 
 
 class RowLengths(NamedTuple):
-    """Tokens of prompts, and of the responses that come with them (None: none do)."""
+    """Tokens of prompts and responses; `notes` say of each that was not given where it is from."""
 
     prompts: Lengths
-    responses: Lengths | None
+    responses: Lengths
+    notes: tuple[str, ...] = ()
 
 
-def sampled_lengths(config: Config, *, supervised: bool) -> RowLengths | None:
-    """Count the tokens of a sample of the task's rows. None: they cannot be read in a moment, or not at all."""
+def row_lengths(config: Config, prompts: Lengths | None, responses: Lengths | None, *, supervised: bool) -> RowLengths:
+    """Return the lengths of a run's rows.
+
+    Args:
+        prompts, responses: where they are known.
+        supervised: the task's responses are taught.
+    """
+    if prompts and responses:
+        return RowLengths(prompts, responses)
+    notes = []
+    sampled, taught = _in_time(sampled_lengths, config, supervised) or (None, None)
+    if prompts is None and sampled is not None:
+        notes.append(f"prompts have {sampled.mean:.0f} tokens, as in a sample of the task's rows")
+    elif prompts is None:
+        notes.append("prompt tokens are expected: half to all of what a sequence leaves beside a response")
+    written = None if responses or supervised else _in_time(written_lengths, config)
+    if written is not None:
+        notes.append(f"responses have {written.mean:.0f} tokens, as the last rows in {_rollouts(config)}")
+    elif responses is None and taught is None:
+        notes.append(
+            "response tokens are expected: half of the responses are shorter than a third of max_response_tokens"
+        )
+    return RowLengths(
+        prompts or sampled or expected_prompts(config),
+        responses or written or taught or expected_responses(config),
+        tuple(notes),
+    )
+
+
+def expected_prompts(config: Config) -> Lengths:
+    """Expect prompts to fill what is left of a sequence after a response, as nothing else is known of them."""
+    most = max(1, config.rollout.max_sequence_tokens - config.rollout.max_response_tokens)
+    return Lengths(tuple(np.linspace(most / 2, most, 9).tolist()))
+
+
+def expected_responses(config: Config) -> Lengths:
+    """Expect lengths of responses whose logarithm is normal, cut at what they may have."""
+    most = config.rollout.max_response_tokens
+    normal = NormalDist(float(np.log(max(1.0, most * MEDIAN_SHARE))), SIGMA)
+    at = (np.arange(POINTS) + 0.5) / POINTS
+    return Lengths(tuple(min(float(most), max(1.0, float(np.exp(normal.inv_cdf(share))))) for share in at))
+
+
+def sampled_lengths(config: Config, supervised: bool) -> tuple[Lengths, Lengths | None] | None:
+    """Count the tokens of prompts in a sample of the task's rows, and of the responses that are taught.
+
+    None: the task's rows are not there without a server or a download, or are too many to be read in a moment.
+    """
     if config.task.name not in READ or not _is_small(config.task.options):
         return None
-    try:
-        with at_most(MAX_S):
-            return _counted(config, supervised)
-    except Exception:  # what is wrong with a task, preflight says; here there is an expectation instead
-        return None
-
-
-def _counted(config: Config, supervised: bool) -> RowLengths:
-    from tokenizers import Tokenizer
-
     from hybridflow.tasks import tasks
 
-    tokenizer = Tokenizer.from_file(str(Path(config.actor.model.path) / "tokenizer.json"))
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text).ids)
-
+    tokenizer = _tokenizer(config)
+    count = _counter(tokenizer)
     part = tasks.get(config.task.name)
     task: Any = part(tokenizer, **effective_options(part, config.task.options))
     split = "warmup" if supervised else "train"
@@ -61,9 +106,62 @@ def _counted(config: Config, supervised: bool) -> RowLengths:
     extra = (count(config.task.system_prompt) + MESSAGE_TOKENS) if config.task.system_prompt else 0
     prompts = Lengths(tuple(float(_prompt_tokens(example.prompt, count) + extra) for example in examples))
     if not supervised:
-        return RowLengths(prompts, None)
+        return prompts, None
     taught = (example.answer if example.response is None else example.response for example in examples)
-    return RowLengths(prompts, Lengths(tuple(float(count(str(text)) + 1) for text in taught)))
+    return prompts, Lengths(tuple(float(count(str(text)) + 1) for text in taught))
+
+
+def written_lengths(config: Config) -> Lengths | None:
+    """Count the tokens of the last responses that an earlier run wrote to this one's folder; None: too few are there.
+
+    One that ended by itself has its end, which is no text.
+    """
+    rows = [*_last_rows(_rollouts(config) / "rank0.jsonl")]
+    if len(rows) < ENOUGH:
+        return None
+    count = _counter(_tokenizer(config))
+    tokens = (count(str(row["response"])) + (row.get("finish_reason") == "end") for row in rows)
+    return Lengths(tuple(float(min(max(1, length), config.rollout.max_response_tokens)) for length in tokens))
+
+
+def _rollouts(config: Config) -> Path:
+    return Path(config.run.root) / config.run.name / "rollouts"
+
+
+def _last_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of the newest step at the end of a file, which may begin in the middle of a line."""
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - TAIL_BYTES))
+        lines = opened.read().splitlines()
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "response" in row and isinstance(row.get("step"), int):
+            rows.append(row)
+    newest = max((row["step"] for row in rows), default=0)
+    yield from (row for row in rows if row["step"] == newest)
+
+
+def _in_time(read: Callable[..., Any], *args: Any) -> Any:
+    """Return what is read; None: it takes too long, or cannot be read, which preflight says better."""
+    try:
+        with at_most(MAX_S):
+            return read(*args)
+    except Exception:
+        return None
+
+
+def _tokenizer(config: Config) -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(Path(config.actor.model.path) / "tokenizer.json"))
+
+
+def _counter(tokenizer: Any) -> Callable[[str], int]:
+    return lambda text: len(tokenizer.encode(text).ids)
 
 
 def _prompt_tokens(prompt: str | Sequence[Mapping[str, Any]], count: Callable[[str], int]) -> int:

@@ -1,16 +1,13 @@
 """From settings to a `RunSpec`: the flow as the algorithm's own code has it, models as their folders do, and lengths.
 
-Lengths of prompts are those of a sample of the task's rows where these are there, else half to all of what settings
-leave of a sequence beside a response. Of responses that are generated, half are shorter than a third of their limit.
+Lengths are measured where they can be, in an earlier run's rows or the task's; else they are expectations
+(`planning.row_lengths`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from statistics import NormalDist
-
-import numpy as np
 
 from hybridflow.config import schedule_settings
 from hybridflow.config.model_roles import section, with_models
@@ -19,13 +16,10 @@ from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.placement import resolve
 from hybridflow.planning.flow_trace import TracedFlow, trace_flow
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.row_lengths import RowLengths, sampled_lengths
+from hybridflow.planning.row_lengths import row_lengths
 from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
 from hybridflow.scheduling import SCHEDULES
 
-MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of the responses do not reach
-SIGMA = 0.8  # of the logarithm of their lengths
-POINTS = 64  # that stand for a distribution
 GIB = 2.0**30
 
 
@@ -55,18 +49,15 @@ def spec_of(
     called = algorithm.roles_of(config.algorithm)
     placed = resolve(config, called)
     with_model = with_models(config, called)
-    sampled = None if prompt_tokens else sampled_lengths(config, supervised=algorithm.supervised)
-    prompts = prompt_tokens or (sampled.prompts if sampled else expected_prompts(config))
-    taught = sampled.responses if sampled else None
-    responses = response_tokens or taught or expected_responses(config)
+    lengths = row_lengths(config, prompt_tokens, response_tokens, supervised=algorithm.supervised)
     flow = trace_flow(
         config,
         algorithm,
         {role: placed.role(role).interface for role in called},
         with_model,
         kept_share=kept_share,
-        prompt_tokens=int(prompts.mean),
-        response_tokens=int(responses.mean),
+        prompt_tokens=int(lengths.prompts.mean),
+        response_tokens=int(lengths.responses.mean),
     )
     known = {role: _shape(config, role, shapes) for role in with_model}
     samples = any(call.work is Work.generate for call in flow.calls)
@@ -75,8 +66,8 @@ def spec_of(
         models={role: _model(config, role, known[role], flow) for role in with_model},
         prompts=config.algorithm.prompts_per_step,
         samples=config.algorithm.samples_per_prompt if samples else 1,
-        prompt_tokens=prompts,
-        response_tokens=responses,
+        prompt_tokens=lengths.prompts,
+        response_tokens=lengths.responses,
         max_response_tokens=config.rollout.max_response_tokens,
         schedule=config.trainer.schedule,
         schedule_changes=_schedule_changes(config),
@@ -85,39 +76,12 @@ def spec_of(
         memory_fraction=config.rollout.gpu_memory_fraction,
         notes=(
             *flow.notes,
-            *_length_notes(prompt_tokens, response_tokens, sampled),
+            *lengths.notes,
             *_unknown_parts(config),
         ),
         generation_engine=config.rollout.engine,
         resharding=config.rollout.resharding,
     )
-
-
-def expected_prompts(config: Config) -> Lengths:
-    """Expect prompts to fill what is left of a sequence after a response, as nothing else is known of them."""
-    most = max(1, config.rollout.max_sequence_tokens - config.rollout.max_response_tokens)
-    return Lengths(tuple(np.linspace(most / 2, most, 9).tolist()))
-
-
-def expected_responses(config: Config) -> Lengths:
-    """Expect lengths of responses whose logarithm is normal, cut at what they may have."""
-    most = config.rollout.max_response_tokens
-    normal = NormalDist(float(np.log(max(1.0, most * MEDIAN_SHARE))), SIGMA)
-    at = (np.arange(POINTS) + 0.5) / POINTS
-    return Lengths(tuple(min(float(most), max(1.0, float(np.exp(normal.inv_cdf(share))))) for share in at))
-
-
-def _length_notes(prompts: Lengths | None, responses: Lengths | None, sampled: RowLengths | None) -> list[str]:
-    notes = []
-    if sampled is not None:
-        notes.append(f"prompts have {sampled.prompts.mean:.0f} tokens, as in a sample of the task's rows")
-    elif prompts is None:
-        notes.append("prompt tokens are expected: half to all of what a sequence leaves beside a response")
-    if responses is None and (sampled is None or sampled.responses is None):
-        notes.append(
-            "response tokens are expected: half of the responses are shorter than a third of max_response_tokens"
-        )
-    return notes
 
 
 def _unknown_parts(config: Config) -> list[str]:

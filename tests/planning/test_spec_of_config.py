@@ -14,8 +14,8 @@ from hybridflow.config import compose
 from hybridflow.config.schema import Config, Recompute
 from hybridflow.models import Head
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.row_lengths import sampled_lengths
-from hybridflow.planning.spec_of_config import expected_responses, spec_of
+from hybridflow.planning.row_lengths import expected_responses, sampled_lengths
+from hybridflow.planning.spec_of_config import spec_of
 from tests.planning.specs import SHAPE
 
 ROLES = ("actor", "critic", "reference", "cost_critic", "reward_model")
@@ -63,12 +63,12 @@ def test_prompts_are_as_long_as_the_tasks_and_responses_an_expectation(folder: P
     config = load(folder)
     spec = spec_of(config, shapes=SHAPES)
     sampled = sampled_lengths(config, supervised=False)
-    assert sampled is not None and spec.prompt_tokens == sampled.prompts
+    assert sampled == (spec.prompt_tokens, None)
     assert 4 <= spec.prompt_tokens.mean <= 7  # 12+34=
     assert spec.response_tokens == expected_responses(config)
     assert spec.response_tokens.max == config.rollout.max_response_tokens
     assert [note.split(":")[0].split(",")[0] for note in spec.notes] == [
-        f"prompts have {sampled.prompts.mean:.0f} tokens",
+        f"prompts have {spec.prompt_tokens.mean:.0f} tokens",
         "response tokens are expected",
     ]
 
@@ -93,11 +93,27 @@ def test_rows_of_the_hub_or_that_cannot_be_read_leave_an_expectation(folder: Pat
     broken = tmp_path / "rows.jsonl"
     broken.write_text("{")
     wrong = replace(config, task=replace(config.task, name="rows", options={"path": str(broken)}))
-    assert sampled_lengths(hub, supervised=False) is sampled_lengths(wrong, supervised=False) is None
-    spec = spec_of(hub, shapes=SHAPES)
     most = config.rollout.max_sequence_tokens - config.rollout.max_response_tokens
-    assert (spec.prompt_tokens.quantiles[0], spec.prompt_tokens.max) == (most / 2, most)
-    assert spec.notes[0].startswith("prompt tokens are expected")
+    for unread in (hub, wrong):
+        spec = spec_of(unread, shapes=SHAPES)
+        assert (spec.prompt_tokens.quantiles[0], spec.prompt_tokens.max) == (most / 2, most)
+        assert spec.notes[0].startswith("prompt tokens are expected")
+
+
+def test_responses_are_as_long_as_those_of_an_earlier_run(folder: Path) -> None:
+    """Of its newest step, with the end of those that ended by themselves."""
+    config = load(folder, f"run.root={folder}")
+    rollouts = folder / "addition" / "rollouts"
+    rollouts.mkdir(parents=True)
+    rows = [
+        {"step": 5, "response": "1234", "finish_reason": "end"},
+        {"step": 5, "response": "12", "finish_reason": "length"},
+    ]
+    lines = [json.dumps(row) for row in [{"step": 0, "response": "1" * 60}, *rows * 10]]
+    (rollouts / "rank0.jsonl").write_text("\n".join(["half of a line", *lines]))
+    spec = spec_of(config, shapes=SHAPES)
+    assert spec.response_tokens == Lengths((2.0,) * 10 + (5.0,) * 10)
+    assert f"responses have 4 tokens, as the last rows in {rollouts}" in spec.notes
 
 
 def test_a_schedule_brings_what_settings_change_of_it(folder: Path) -> None:
