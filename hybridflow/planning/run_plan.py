@@ -18,7 +18,9 @@ from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.slot_grid import WIDEST, Run, blocks_of, packed_nodes, runs_of
 from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_bytes import step_bytes
-from hybridflow.planning.step_simulation import estimate_step
+from hybridflow.planning.step_simulation import DRAWS, estimate_step
+
+SIMULATED_ROWS = 2**15  # of all steps together: of steps with very many rows fewer are drawn, to be as quick
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
     """Add what a run computes, and what that takes, to a plan of where it does."""
     where = plan.arrangement
     memory = slot_memory(spec, where, plan.hardware)
-    step = estimate_step(spec, where, plan.hardware) if plan.hardware else None
+    draws = min(DRAWS, max(2, SIMULATED_ROWS // spec.rows))
+    step = estimate_step(spec, where, plan.hardware, draws=draws) if plan.hardware else None
     device = plan.hardware.device if plan.hardware else Device.auto
     warnings = [
         *plan_remarks.of_memory(memory, spec, where),
