@@ -26,6 +26,7 @@ from hybridflow.planning import plan_remarks
 from hybridflow.planning.flow_trace import FlowError
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.plan_remarks import Remark
 from hybridflow.planning.run_plan import RunPlan, estimated, nodes_of
 from hybridflow.planning.spec_of_config import spec_of
 
@@ -119,7 +120,12 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     if hardware is None and all(pool.device is Device.cpu for pool in placement.pools):
         hardware = _this_machine(placement.slots)
     plan = RunPlan(config.run.name, placement, nodes_of(placement, hardware), hardware)
-    plan = replace(plan, left_out=tuple(plan_remarks.of_roles(flow.roles, called)))
+    told = (line.partition(": ") for line in preflight.warnings_of(config, job.origins, gpus, cpus))
+    plan = replace(
+        plan,
+        warnings=tuple(Remark(key, text) for key, _, text in told),
+        left_out=tuple(plan_remarks.of_roles(flow.roles, called)),
+    )
     try:
         spec = spec_of(config)
     except FlowError as error:

@@ -4,7 +4,7 @@ Imports neither vLLM nor Ray, and torch only to ask the components of algorithms
 A problem is a line `key: what was found; what to do`.
 """
 
-from hybridflow.preflight.job_checks import load, problems, warnings, without_components
+from hybridflow.preflight.job_checks import load, problems, warnings, warnings_of, without_components
 from hybridflow.preflight.model_folders import PendingModels, output_model
 
-__all__ = ["PendingModels", "load", "output_model", "problems", "warnings", "without_components"]
+__all__ = ["PendingModels", "load", "output_model", "problems", "warnings", "warnings_of", "without_components"]

@@ -95,16 +95,21 @@ def without_components(
 
 def warnings(job: compose.Composed) -> list[str]:
     """List what will work, but not as the user may think; of a job without problems."""
+    config = job.to_config()
+    return warnings_of(config, job.origins, _known_gpus(config), _known_cpus(config))
+
+
+def warnings_of(config: Config, origins: Origins, gpus: int | None, cpus: int | None) -> list[str]:
+    """List what will work, but not as the user may think, on a cluster of so many GPUs and cores; None: not known."""
     from hybridflow.algorithms import algorithms
 
-    config = job.to_config()
     flow = algorithms.get(config.algorithm.name)
     roles = flow.roles_of(config.algorithm)
     learning = [role for role in with_models(config, roles) if hasattr(section(config, role), "optimizer")]
     planned = {role: flow.planned_updates(config.algorithm, role, config.trainer.steps) for role in learning}
-    placed = resolve(config, roles, gpus=_known_gpus(config), cpus=_known_cpus(config))
-    idle = unused_settings.warnings(config, flow, job.origins, compose.configs_dir())
-    overruled = subcommand_choice.warning(job.origins)
+    placed = resolve(config, roles, gpus=gpus, cpus=cpus)
+    idle = unused_settings.warnings(config, flow, origins, compose.configs_dir())
+    overruled = subcommand_choice.warning(origins)
     combined = combination_checks.warnings(config, placed, local_cpus(), planned)
     return [*overruled, *combined, *environment_checks.warnings(config), *idle]
 

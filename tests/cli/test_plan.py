@@ -118,6 +118,12 @@ def test_bad_settings_are_the_errors_of_train(workplace: Path, capsys: pytest.Ca
         assert told[0] == told[1]
 
 
+def test_warnings_of_train_are_told_too(plan: Any) -> None:
+    out = plan("+placement.pools.spare=1", "hardware=h100_80g_8x")
+    assert "warning: placement.pools.spare: no role is placed on it, so it is not started; see placement.roles\n" in out
+    assert "take turns" not in plan("placement.pools.main=1024", "hardware=h100_80g_8x"), "that is of this machine"
+
+
 def test_a_model_needs_no_weights_to_be_planned(plan: Any) -> None:
     Path("model/model.safetensors").unlink()
     assert "pool main" in plan()
