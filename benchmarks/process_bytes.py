@@ -2,7 +2,7 @@
 
     python -m benchmarks.process_bytes --json process_bytes.json
 
-Claim: `memory_estimate.PROCESS_BYTES` is what a rank with both engines takes at its peak in steps of PPO on addition's
+Claim: `host_needs.PROCESS_BYTES` is what a rank with both engines takes at its peak in steps of PPO on addition's
 model, whose weights and caches are small, to within a quarter. It is measured as the kernel counts it: the proportional
 set size of each rank's process (`Pss` of /proc/PID/smaps_rollup: private pages, and its share of those that it has in
 common with others), less what the estimate says of models and caches.
@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hybridflow.cli import model
-from hybridflow.trainer.memory_estimate import PROCESS_BYTES
+from hybridflow.planning.host_needs import PROCESS_BYTES
 
 SLOTS = 2
 SETTINGS = (

@@ -108,7 +108,9 @@ class Slots:
     def _refuse_impossible(self) -> None:
         """Raise HybridFlowError if the nodes that there are had no room for them if everybody else left."""
         room = self._bundles.room((node.others for node in cluster_nodes.living_nodes()), self._slot)
-        if missing := self._bundles.count - room:
+        missing = self._bundles.count - room
+        # Looked at after the room: what was given to this group itself just before that is missing there too.
+        if missing and placement_group_table(self.group)["state"] != "CREATED":
             where = " on one node" if self._bundles.apart or self._bundles.slots > 1 else ""
             raise HybridFlowError(
                 f"{self._key}: {self._wanted()} were asked for, and the nodes that there are can never hold more than "

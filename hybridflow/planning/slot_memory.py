@@ -7,7 +7,8 @@ roles keep: `slot_memory`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, floor
@@ -25,6 +26,8 @@ from hybridflow.planning.stage_numbers import StageNumbers, generation_numbers, 
 from hybridflow.resharding.plan.buckets import BUCKET_BYTES
 
 SYNC = "sync_weights"
+PREFILLED = 4096  # tokens of prompts that vLLM takes at once on a CPU, for each rank of a replica
+LOGIT_COPIES = 3.0  # times that a row's logits are there where it is sampled
 Bytes = Mapping[str, float]
 
 
@@ -126,25 +129,37 @@ def _device(spec: RunSpec, hardware: Hardware | None) -> tuple[Device, float]:
     return (Device.cpu if spec.kv_cache_bytes else Device.gpu), 0.0
 
 
+def pool_bytes(spec: RunSpec, arrangement: Arrangement, pool: str) -> float:
+    """Return the bytes of all slots of a pool of CPUs, each at its fullest."""
+    return sum(slot.peak * count for slot, count in _slots(pool, spec, arrangement, Device.cpu, 0.0))
+
+
 def _fullest_slot(pool: str, spec: RunSpec, arrangement: Arrangement, hardware: Hardware | None) -> SlotMemory:
-    on_device = _device(spec, hardware)
+    device, memory = _device(spec, hardware)
+    slots = (slot for slot, _ in _slots(pool, spec, arrangement, device, memory))
+    return max(slots, key=lambda slot: slot.peak, default=SlotMemory(pool, {}, {}, memory))
+
+
+def _slots(
+    pool: str, spec: RunSpec, arrangement: Arrangement, device: Device, memory: float
+) -> Iterator[tuple[SlotMemory, int]]:
+    """Yield the slots that differ, by the stages of the roles that are on them, and how many there are of each."""
     here = {
         role: Seated(
             spec.models["actor" if role == "rollout" else role],
             arrangement.seats[role].layout,
             spec.load,
-            *on_device,
+            device,
+            memory,
             role == "rollout",
         )
         for role in arrangement.on(pool)
         if role in spec.models or role == "rollout"
     }
     places = zip(*(role.layout.coordinates for role in here.values()), strict=True)
-    slots = []
-    for stages in dict.fromkeys(tuple(at.pp for at in place) for place in places):
+    for stages, count in Counter(tuple(at.pp for at in place) for place in places).items():
         found = {name: stage_bytes(role, stage) for (name, role), stage in zip(here.items(), stages, strict=True)}
-        slots.append(SlotMemory(pool, _kept(found), _phases(spec, arrangement, found), on_device[1]))
-    return max(slots, key=lambda slot: slot.peak, default=SlotMemory(pool, {}, {}, on_device[1]))
+        yield SlotMemory(pool, _kept(found), _phases(spec, arrangement, found), memory), count
 
 
 def _kept(found: Mapping[str, RoleBytes]) -> Bytes:
@@ -278,8 +293,9 @@ def _add_generation(kept: dict[str, float], beside: dict[str, dict[str, float]],
         sync["buckets"] = buckets
     if role.device is Device.cpu:  # nothing sleeps there, and products read packed copies of weights
         kept |= weights
-        kept |= {"generation's packed output layer": float(role.width * own.output)} if own.tied else {}
-        kept["KV cache"] = load.kv_cache_bytes
+        # Linear layers give their weights up for packed ones. Embeddings keep theirs, also one that no product reads.
+        kept["generation's packed embeddings"] = float(role.width * (own.embedding + own.output))
+        kept["KV cache"] = load.kv_cache_bytes / (tensor * pipeline)
         beside[Work.generate] = _decoding(role, own)
         sync["packing"] = float(role.width * max(own.output, own.fused))
         return
@@ -290,8 +306,16 @@ def _add_generation(kept: dict[str, float], beside: dict[str, dict[str, float]],
 
 
 def _decoding(role: Seated, own: StageNumbers) -> dict[str, float]:
-    """Return the logits that rows are sampled from, and what is made of them."""
-    return {"logits": 3.0 * FLOAT * role.load.concurrent * own.output / role.model.shape.hidden}
+    """Return what generation has at its fullest on a CPU: a layer over as many prompts as vLLM takes at once, or the
+    logits that rows are sampled from, and what is made of them.
+    """
+    tensor, pipeline = role.layout.generation_sizes
+    shape, load = role.model.shape, role.load
+    prompts = load.concurrent * load.row_tokens * (1 - load.learned)
+    tokens = min(prompts, PREFILLED * tensor * pipeline)
+    layer = tokens * role.width * (3 * shape.ffn / tensor + 2 * shape.hidden)
+    logits = LOGIT_COPIES * FLOAT * load.concurrent * own.output / shape.hidden
+    return {"logits": logits} if logits > layer else {"activations": layer}
 
 
 def _needed_cache(role: Seated) -> float:

@@ -30,6 +30,7 @@ def spec_of(
     prompt_tokens: Lengths | None = None,
     response_tokens: Lengths | None = None,
     kept_share: float = 1.0,
+    flow: TracedFlow | None = None,
 ) -> RunSpec:
     """Return what a run with these settings computes in a step. Plugins have been imported.
 
@@ -37,6 +38,7 @@ def spec_of(
         shapes: by role with a model, where their folders are not there yet; None: they are read.
         prompt_tokens, response_tokens: of rows, where they are known better than from settings.
         kept_share: of the groups, those whose rewards differ, where the flow filters by that.
+        flow: what is taken for it; None: it is traced.
 
     Raises:
         FlowError: the algorithm's flow cannot be traced.
@@ -50,7 +52,7 @@ def spec_of(
     placed = resolve(config, called)
     with_model = with_models(config, called)
     lengths = row_lengths(config, prompt_tokens, response_tokens, supervised=algorithm.supervised)
-    flow = trace_flow(
+    flow = flow or trace_flow(
         config,
         algorithm,
         {role: placed.role(role).interface for role in called},

@@ -22,8 +22,8 @@ from hybridflow.observe.host_memory import host_memory
 from hybridflow.parallel.layout import describe
 from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
 from hybridflow.placement.hardware import local_cpus, local_gpus
+from hybridflow.planning.host_needs import host_warning
 from hybridflow.runtime.rank import Rank
-from hybridflow.trainer import memory_estimate
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 
@@ -76,7 +76,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     stack.enter_context(cluster(config.ray.address, slots=slots, plugins=config.plugins, store_bytes=store_bytes))
     updates = {role: cls.planned_updates(config.algorithm, role, config.trainer.steps) for role in called}
     placement = resolve(config, called, gpus=cluster_gpus(), cpus=cpus or cluster_cpus(), updates=updates)
-    if line := memory_estimate.warning(config, placement, host_memory()):
+    if line := host_warning(config, placement, host_memory()):
         say(line)
     policy = RaiseToRecover() if config.trainer.max_failures else RaiseFirst()
     supervisor = Supervisor(policy, Health(Deadlines(config.trainer.call_timeout_s, config.trainer.call_timeouts_s)))

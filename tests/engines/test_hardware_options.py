@@ -31,8 +31,9 @@ def test_gradients_are_reduced_beside_a_backward_pass_on_a_gpu_only(hardware: Pl
 
 def test_vllm_gets_the_options_of_its_hardware(hardware: Platform) -> None:
     on_gpu = {"gpu_memory_utilization": 0.4, "disable_custom_all_reduce": True, "enable_sleep_mode": True}
-    on_cpu = {"kv_cache_memory_bytes": 2**29, "enable_chunked_prefill": False}
-    assert engine.hardware_options(ROLLOUT) == (on_gpu if hardware is CUDA else on_cpu)
+    for ranks in (1, 4):  # of a replica, whose cache they share out
+        on_cpu = {"kv_cache_memory_bytes": 2**29 // ranks, "enable_chunked_prefill": False}
+        assert engine.hardware_options(ROLLOUT, ranks) == (on_gpu if hardware is CUDA else on_cpu)
 
 
 def test_only_a_gpu_puts_vllm_to_sleep_and_says_that_its_weights_are_lost(hardware: Platform) -> None:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.engines.logit_chunks import tokens_of_chunk
-from hybridflow.engines.megatron.output_products import products
+from hybridflow.engines.megatron.output_products import Wide, products
 
 LOWEST = -1e30  # stands for the logits of padding, where 0 · −inf would be no number
 
@@ -74,7 +74,8 @@ class _TokenStatistics(torch.autograd.Function):
         mine = (tokens >= start) & (tokens < start + len(weight))
         local = torch.where(mine, tokens - start, 0)
         largest, total, expected, at_token = hidden.new_empty(4, len(hidden)).unbind()
-        for part, logits in _chunks(hidden, weight, vocabulary, chunk):
+        layer = products(weight)
+        for part, logits in _chunks(hidden, layer, len(weight), vocabulary, chunk):
             at_token[part] = logits.gather(-1, local[part, None])[:, 0]
             largest[part] = logits.amax(-1).clamp_(min=LOWEST)
             weights = logits.sub_(largest[part, None]).exp()
@@ -102,7 +103,7 @@ class _TokenStatistics(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         layer = products(weight)
         at_token = torch.where(mine, grad_log_probs, 0.0)
-        for part, logits in _chunks(hidden, weight, ctx.vocabulary, ctx.chunk):
+        for part, logits in _chunks(hidden, layer, len(weight), ctx.vocabulary, ctx.chunk):
             log_p = logits.sub_(top[part, None]).sub_(log_total[part, None])
             p = log_p.exp()
             grad = log_p.clamp_(min=LOWEST).add_(entropy[part, None]).mul_(-grad_entropy[part, None])
@@ -115,10 +116,15 @@ class _TokenStatistics(torch.autograd.Function):
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 
-def _chunks(hidden: Tensor, weight: Tensor, vocabulary: Vocabulary, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """Tokens, and their [n, V / t] logits over the temperature, −inf where there is padding; the caller's to change."""
-    layer = products(weight)
-    real = max(vocabulary.size - dist.get_rank(vocabulary.group) * len(weight), 0)
+def _chunks(
+    hidden: Tensor, layer: Wide, rows: int, vocabulary: Vocabulary, chunk: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Tokens, and their [n, V / t] logits over the temperature, −inf where there is padding; the caller's to change.
+
+    Args:
+        layer: products with this rank's rows of the output layer, of which there are `rows`.
+    """
+    real = max(vocabulary.size - dist.get_rank(vocabulary.group) * rows, 0)
     for first in range(0, len(hidden), chunk):
         part = slice(first, first + chunk)
         logits = vocabulary.divide_(layer.logits(hidden[part]), part)

@@ -98,7 +98,7 @@ class VllmEngine(GenerationEngine):
                 async_scheduling=False,  # as on a CPU, so as it is tested
                 disable_log_stats=True,
                 weight_transfer_config=WeightTransferConfig(backend=shard_receiver.NAME),
-                **hardware_options(rollout),
+                **hardware_options(rollout, sharding.tensor * sharding.pipeline),
             )
         self._call("init_weight_transfer_engine", init_info={})
         self._call(give_stage_inputs)
@@ -201,8 +201,8 @@ class VllmEngine(GenerationEngine):
         self._llm.collective_rpc(method, kwargs=arguments)
 
 
-def hardware_options(rollout: RolloutConfig) -> dict[str, object]:
-    """Return the arguments of vLLM's engine that only one kind of hardware has."""
+def hardware_options(rollout: RolloutConfig, ranks: int) -> dict[str, object]:
+    """Return the arguments of vLLM's engine that only one kind of hardware has, for a rank of so many of a replica."""
     if platform().accelerated:
         return {
             "gpu_memory_utilization": rollout.gpu_memory_fraction,
@@ -211,7 +211,7 @@ def hardware_options(rollout: RolloutConfig) -> dict[str, object]:
             "disable_custom_all_reduce": True,
         }
     return {
-        "kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30),
+        "kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30 / ranks),  # which share out heads and layers
         # After a part of a prompt vLLM winds the row's random numbers back, which a CPU's generators cannot do.
         "enable_chunked_prefill": False,
     }
