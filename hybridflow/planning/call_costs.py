@@ -10,6 +10,7 @@ from math import ceil
 
 import numpy as np
 
+from hybridflow.config.schema import Resharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.estimates import Spread
 from hybridflow.planning.generation_cost import drawn_occupation, generation_occupation
@@ -49,14 +50,20 @@ class Simulators:
 
     def sync_s(self, model: RoleModel, training: Layout, generation: Layout | None, spec: RunSpec) -> Spread:
         """Return the seconds of a weight sync; `generation` is the layout of a pool of its own, if there is one."""
-        seconds = self.shared_s(self.sync_occupation(model, training, generation))
+        seconds = self.shared_s(self.sync_occupation(model, training, generation, spec.resharding))
         return Spread(seconds, seconds, seconds)
 
-    def sync_occupation(self, model: RoleModel, training: Layout, generation: Layout | None) -> Occupation:
+    def sync_occupation(
+        self,
+        model: RoleModel,
+        training: Layout,
+        generation: Layout | None,
+        method: Resharding = Resharding.hybrid,
+    ) -> Occupation:
         """Return what a weight sync asks of its ranks."""
-        key = (model, training, generation)
+        key = (model, training, generation, method)
         if key not in self._known:
-            seconds = sync_seconds(self.hardware, model, training, generation) + self.hardware.overheads.call
+            seconds = sync_seconds(self.hardware, model, training, generation, method) + self.hardware.overheads.call
             self._known[key] = Occupation(seconds, sync_ranks(training, generation))
         return self._known[key]
 

@@ -148,7 +148,7 @@ class FlowCosts(RunCosts):
         seats = self._arrangement.seats
         apart = seats["rollout"].layout if self._policy == "actor" and "rollout" in seats else None
         model = self._spec.models[self._policy]
-        asked = self._simulators.sync_occupation(model, seats[self._policy].layout, apart)
+        asked = self._simulators.sync_occupation(model, seats[self._policy].layout, apart, self._spec.resharding)
         return Job(self.generator, self._policy, "sync_weights", asked.seconds, asked.ranks)
 
     def _seat(self, place: int) -> Seat:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from hybridflow.config.schema import Resharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import send_s
@@ -16,27 +17,41 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RoleModel
 
 
-def sync_seconds(hardware: Hardware, model: RoleModel, training: Layout, generation: Layout | None) -> float:
+def sync_seconds(
+    hardware: Hardware,
+    model: RoleModel,
+    training: Layout,
+    generation: Layout | None,
+    method: Resharding = Resharding.hybrid,
+) -> float:
     """Return the seconds of a sync.
 
     Args:
         generation: the layout of the pool that generates; None: the training ranks do, as their layout says.
+        method: that brings weights from one layout of the training ranks to the other.
     """
-    size = arithmetic.parameters(model) * arithmetic.BYTES[model.dtype]
-    per_node = hardware.devices_per_node
-    if generation is None:
-        tensor, pipeline = training.generation_sizes
-        shard = size / (tensor * pipeline)
-        whole = training.tensor * training.pipeline
-        moved = shard * (whole - tensor * pipeline) / whole if training.nested else size * (whole - 1) / whole
-        across = whole > per_node
-    else:
-        tensor, pipeline = generation.generation_sizes
-        shard = size / (tensor * pipeline)
-        moved = max(shard, shard * generation.size / training.size)
-        across = training.size + generation.size > per_node
+    tensor, pipeline = (generation or training).generation_sizes
+    shard = arithmetic.parameters(model) * arithmetic.BYTES[model.dtype] / (tensor * pipeline)
+    moved = moved_bytes(model, training, generation, method)
+    ranks = training.tensor * training.pipeline if generation is None else training.size + generation.size
+    across = ranks > hardware.devices_per_node
     sent = float(send_s(hardware, across=across, size=moved)) if moved else 0.0
     return sent + shard * hardware.overheads.sync_byte + hardware.overheads.sync
+
+
+def moved_bytes(
+    model: RoleModel, training: Layout, generation: Layout | None, method: Resharding = Resharding.hybrid
+) -> float:
+    """Return the bytes that a rank gets from others; of two pools those that a rank of the busier one gets or sends."""
+    size = arithmetic.parameters(model) * arithmetic.BYTES[model.dtype]
+    whole = training.tensor * training.pipeline
+    tensor, pipeline = (generation or training).generation_sizes
+    shard = size / (tensor * pipeline)
+    if generation is not None:
+        return max(shard, shard * generation.size / training.size)
+    if method is not Resharding.hybrid or not training.nested:
+        return size * (whole - 1) / whole
+    return shard * (whole - tensor * pipeline) / whole
 
 
 def sync_ranks(training: Layout, generation: Layout | None) -> int:

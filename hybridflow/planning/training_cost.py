@@ -10,7 +10,8 @@ the data parallel ranks, and the optimizer reads and writes its state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor, sqrt
+from statistics import NormalDist, fmean
 
 from hybridflow.config.schema import Device, Recompute
 from hybridflow.parallel.layout import Layout
@@ -20,6 +21,7 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import FlowCall, RoleModel, Work
 from hybridflow.planning.workload import Workload
 
+NINTHS = tuple(NormalDist().inv_cdf((place + 0.5) / 9) for place in range(9))
 GRADIENT_BYTES = 4
 MOMENT_BYTES = 12  # of a number: its master weight and two moments, in float32
 STATE_BYTES = 32  # read and written of a number: gradient, master weight and two moments, in float32, and its weight
@@ -39,14 +41,18 @@ class Occupation:
 
 
 def micro_batches(work: Workload, budget: int) -> int:
-    """Return into how many micro-batches rows are packed that are taken longest first."""
+    """Return into how many micro-batches rows are packed that are taken longest first.
+
+    So rows of like length lie together: of those of n tokens, ⌊budget / n⌋ fill one, or one alone does.
+    """
     if work.rows <= 0:
         return 0
-    if work.length >= budget:
-        return ceil(work.rows)
-    whole = ceil(work.tokens / budget)
-    # The end of each but the last stays open for want of a row that fits.
-    return max(1, whole if whole == 1 else ceil(work.tokens / (budget - work.length / 2)))
+    if work.tokens <= budget:
+        return 1
+    deviation = sqrt(max(0.0, work.squares / work.rows - work.length**2))
+    lengths = (max(work.length / 8, work.length + away * deviation) for away in NINTHS)
+    shares = [1.0 / max(1, floor(budget / length)) for length in lengths]
+    return min(ceil(work.rows), max(ceil(work.tokens / budget), round(work.rows * fmean(shares))))
 
 
 def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, work: Workload) -> Occupation:

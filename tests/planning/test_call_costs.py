@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.config.schema import Device, DType, Recompute
+from hybridflow.config.schema import Device, DType, Recompute, Resharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.collectives import GroupPlace, all_gather_s, all_reduce_s, group_place
@@ -20,8 +20,10 @@ from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.model_arithmetic import attention_s, layer_s, parameters, product_s
 from hybridflow.planning.run_spec import FlowCall, Work
-from hybridflow.planning.sync_cost import sync_seconds
-from hybridflow.planning.workload import expected_workload, fullest, ordered_lengths
+from hybridflow.planning.step_bytes import colocated_numbers, sent_numbers
+from hybridflow.planning.sync_cost import moved_bytes, sync_seconds
+from hybridflow.planning.training_cost import micro_batches
+from hybridflow.planning.workload import Workload, expected_workload, fullest, ordered_lengths
 from tests.planning.specs import LENGTHS, POLICY, build_spec
 
 NOTHING = Overheads(**dict.fromkeys(Overheads.__dataclass_fields__, 0.0) | {"backward": 2.0})
@@ -229,6 +231,18 @@ def test_rows_shared_out_by_number_have_a_fullest_rank() -> None:
     assert fullest(1) == 0
 
 
+@settings(max_examples=30)
+@given(seed=st.integers(0, 99), rows=st.integers(1, 200), budget=st.integers(200, 8000))
+def test_micro_batches_are_about_as_many_as_the_engine_packs(seed: int, rows: int, budget: int) -> None:
+    lengths = np.sort(np.random.default_rng(seed).lognormal(np.log(300), 0.6, rows).clip(10, 1000))[::-1]
+    packed, room = 0, 0.0
+    for length in lengths.tolist():  # as engines.megatron.micro_batches does: longest first, a new one where none fits
+        packed += length > room
+        room = (budget if length > room else room) - length
+    found = micro_batches(Workload(float(rows), float(lengths.sum()), float((lengths**2).sum()), 0.0), budget)
+    assert found == pytest.approx(packed, rel=0.3, abs=2.5)
+
+
 # Weight sync
 
 
@@ -245,6 +259,23 @@ def test_a_sync_moves_what_the_paper_says() -> None:
     flat = Layout(4, 1, 2, generation=(2, 1), nested=False)
     assert sync_seconds(IDEAL, POLICY, flat, None) == pytest.approx(size * 3 / 4 / 1e11)
     assert sync_seconds(IDEAL, POLICY, Layout(4), Layout(2, 1, 2)) == pytest.approx(size / 2 / 1e11)
+
+
+@pytest.mark.parametrize("method", Resharding)
+@pytest.mark.parametrize("layout", [Layout(4, 1, 2, generation=(2, 1)), Layout(2, 2, 3, generation=(1, 1)), Layout(2)])
+def test_a_sync_moves_the_bytes_of_its_plan(layout: Layout, method: Resharding) -> None:
+    """Of what tensor ranks cut; norms are a ten-thousandth."""
+    made = replace(layout, nested=method is not Resharding.hybrid_v)
+    whole = 2 * colocated_numbers("vllm", POLICY.shape, made, method)
+    assert moved_bytes(POLICY, made, None, method) * made.size == pytest.approx(whole, rel=2e-3)
+
+
+def test_a_pool_of_its_own_is_sent_what_its_ranks_have() -> None:
+    generation = Layout(2, 1, 3)
+    assert moved_bytes(POLICY, Layout(8), generation) * 6 == pytest.approx(
+        2 * sent_numbers("vllm", POLICY.shape, generation), rel=2e-3
+    )
+    assert moved_bytes(POLICY, Layout(2), generation) * 2 == moved_bytes(POLICY, Layout(8), generation) * 6
 
 
 def test_what_was_asked_of_one_run_is_not_answered_of_another() -> None:
