@@ -124,7 +124,7 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     plan = replace(
         plan,
         warnings=tuple(Remark(key, text) for key, _, text in told),
-        left_out=tuple(plan_remarks.of_roles(flow.roles, called)),
+        left_out=tuple(plan_remarks.of_passes(flow.roles, called, config.algorithm.critic_warmup_steps)),
     )
     try:
         spec = spec_of(config)

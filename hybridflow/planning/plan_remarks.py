@@ -142,8 +142,14 @@ def of_pipelines(spec: RunSpec, arrangement: Arrangement) -> Iterator[Remark]:
             )
 
 
-def of_roles(named: Sequence[str], called: Sequence[str]) -> Iterator[Remark]:
-    """Yield roles of the algorithm that these settings make unnecessary, with what they would do."""
+def of_passes(named: Sequence[str], called: Sequence[str], critic_warmup_steps: int) -> Iterator[Remark]:
+    """Yield what these settings leave out of the algorithm's flow.
+
+    Args:
+        named: roles of the algorithm.
+        called: those of them that these settings need.
+        critic_warmup_steps: in which the actor takes no update, where there is a critic.
+    """
     for role in named:
         if role not in called:
             yield Remark(
@@ -151,6 +157,11 @@ def of_roles(named: Sequence[str], called: Sequence[str]) -> Iterator[Remark]:
                 f"{role} is not started and scores nothing, as no KL to it is used (this and "
                 "algorithm.policy_loss.kl_coef are 0)",
             )
+    if critic_warmup_steps and "critic" in called:
+        yield Remark(
+            "algorithm.critic_warmup_steps",
+            f"the actor's updates in the first {counted(critic_warmup_steps, 'step')}; the step above is a later one",
+        )
 
 
 def _family(part: str) -> str:

@@ -107,6 +107,9 @@ def test_a_pipeline_that_is_mostly_empty_is_named() -> None:
     assert [*plan_remarks.of_pipelines(build_spec(20), alone(Layout(data=4)))] == []
 
 
-def test_a_role_that_is_not_started_is_told() -> None:
-    (remark,) = plan_remarks.of_roles(("actor", "reference", "reward"), ("actor", "reward"))
+def test_passes_that_are_left_out_are_told() -> None:
+    (remark,) = plan_remarks.of_passes(("actor", "reference", "reward"), ("actor", "reward"), 4)
     assert "reference is not started" in str(remark)
+    (remark,) = plan_remarks.of_passes(("actor", "critic"), ("actor", "critic"), 4)
+    assert remark.key == "algorithm.critic_warmup_steps" and "first 4 steps" in remark.text
+    assert [*plan_remarks.of_passes(("actor", "critic"), ("actor", "critic"), 0)] == []
