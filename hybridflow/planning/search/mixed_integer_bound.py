@@ -18,6 +18,14 @@ from hybridflow.planning.search.set_options import SetOptions
 from hybridflow.planning.search.step_shape import Kind, StepShape, kind_of
 
 
+class _QuietHighs(highspy.Highs):
+    """HiGHS that says nothing, also as it is made: in 1.16 it writes its name when its callbacks are."""
+
+    def enableCallbacks(self) -> None:  # noqa: N802 (its own name)
+        self.silent()
+        super().enableCallbacks()
+
+
 def lower_bound(
     shape: StepShape, sets: Sequence[SetOptions], devices: int, above: float = inf, limit_s: float = 60.0
 ) -> float:
@@ -27,9 +35,7 @@ def lower_bound(
         above: nothing that takes more is of interest; it is returned if there is nothing else.
         limit_s: for HiGHS, after which it gives the bound that it has by then.
     """
-    solver = highspy.Highs()
-    solver.setOptionValue("log_to_console", False)
-    solver.silent()
+    solver = _QuietHighs()
     solver.setOptionValue("threads", 1)  # as many give other ways to the same bound, and so other times
     solver.setOptionValue("time_limit", limit_s)
     solver.setOptionValue("mip_rel_gap", 1e-9)

@@ -47,12 +47,12 @@ class Costs(Protocol):
     """Cost of what a role does by a plan; the same arguments always cost the same.
 
     The role that generates is `rollout` where it has devices of its own, else `actor`.
-
-    Attributes:
-        device_bytes: that a device has.
     """
 
-    device_bytes: float
+    @property
+    def device_bytes(self) -> float:
+        """Return the bytes that a device has for roles."""
+        raise NotImplementedError
 
     def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
         """List the plans that a role has on so many devices, whether or not they fit."""
