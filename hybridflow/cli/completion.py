@@ -20,7 +20,7 @@ FLAGS = ("-sc", "--shell-completion")
 HYDRAS = ("train", "sft", "train-reward", "train-cost")  # the subcommands that Hydra runs
 FOLDER = ("-cd", "--config-dir")
 FILE = ("-cn", "--config-name")
-HARDWARE = "hardware="  # of `plan`, which is no setting
+HARDWARE = "hardware="  # of `plan` and `map`, which is no setting
 
 HandOver = Callable[[str, Sequence[str]], int]
 
@@ -148,4 +148,9 @@ def _folders(start: str) -> list[str]:
     return [name for name in folders if name.startswith(start)]
 
 
-OWN = {"rlhf": _stages, "data": _rows, "plan": _planned}  # subcommands that Hydra does not run, and that take settings
+OWN = {
+    "rlhf": _stages,
+    "data": _rows,
+    "plan": _planned,
+    "map": _planned,
+}  # subcommands that Hydra does not run, and that take settings

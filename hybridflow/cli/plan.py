@@ -110,15 +110,15 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     """
     from hybridflow.algorithms import algorithms
 
-    config = _on(hardware, job.to_config())
+    config = on_hardware(hardware, job.to_config())
     gpus, cpus = _devices(config, hardware)
-    if problems := preflight.without_components(config, _without_weights(config), gpus, cpus):
+    if problems := preflight.without_components(config, without_weights(config), gpus, cpus):
         raise ConfigError("\n".join(job.origins.annotate(problem) for problem in problems))
     flow = algorithms.get(config.algorithm.name)
     called = flow.roles_of(config.algorithm)
     placement = resolve(config, called, gpus=gpus, cpus=cpus)
     if hardware is None and all(pool.device is Device.cpu for pool in placement.pools):
-        hardware = _this_machine(placement.slots)
+        hardware = this_machine(placement.slots)
     plan = RunPlan(config.run.name, placement, nodes_of(placement, hardware), hardware)
     told = (line.partition(": ") for line in preflight.warnings_of(config, job.origins, gpus, cpus))
     plan = replace(
@@ -133,7 +133,7 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     return estimated(plan, spec)
 
 
-def _on(hardware: Hardware | None, config: Config) -> Config:
+def on_hardware(hardware: Hardware | None, config: Config) -> Config:
     """Return the settings of a run on a cluster of that hardware, whatever this machine has."""
     if hardware is None:
         return config
@@ -143,7 +143,7 @@ def _on(hardware: Hardware | None, config: Config) -> Config:
     return config
 
 
-def _this_machine(slots: int) -> Hardware:
+def this_machine(slots: int) -> Hardware:
     """Return usual CPUs, as many and with as much memory as are here."""
     usual = read_hardware("cpu")
     memory = host_memory()
@@ -169,7 +169,7 @@ def _asked_for(pools: Mapping[str, Any], hardware: Hardware) -> int:
     return (given // per_node + 1) * per_node if None in sizes else given
 
 
-def _without_weights(config: Config) -> Mapping[Path, ModelShape]:
+def without_weights(config: Config) -> Mapping[Path, ModelShape]:
     """Return the model folders that have a config.json alone, which is all that a plan needs of them."""
     from hybridflow.algorithms import algorithms
 

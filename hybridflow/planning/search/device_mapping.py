@@ -108,6 +108,8 @@ def map_devices(
     search = PlacementSearch(spec.flow, tuple(spec.models), costs, devices, sizes)
     candidates = list(search.candidates(overlaps=bool({*schedules} - {SYNC})))
     candidates = [one for one in candidates if one.overlaps or SYNC in schedules]
+    for done in search.look_at_plans(candidates):
+        progress("plans of roles by devices", done, len(sizes))
     found: list[Found] = []
     unfit: list[Unfit] = []
     for number, candidate in enumerate(candidates):

@@ -97,6 +97,14 @@ class PlacementSearch:
             if overlaps and (ROLLOUT,) in sets:
                 yield Candidate(sets, overlaps=True)
 
+    def look_at_plans(self, candidates: Sequence[Candidate]) -> Iterator[int]:
+        """Cost all plans of the roles of some candidates; yields after each number of devices how many are done."""
+        asked = {(role, self._places(role, one)): None for one in candidates for roles in one.sets for role in roles}
+        for done, devices in enumerate(self.sizes, 1):
+            for role, places in asked:
+                self.known.of(role, places, devices)
+            yield done
+
     def shape(self, candidate: Candidate) -> StepShape:
         """Return the shape of a candidate's step."""
         set_of = {role: number for number, one in enumerate(candidate.sets) for role in one}
@@ -116,7 +124,11 @@ class PlacementSearch:
 
     def calls_of(self, role: str, candidate: Candidate) -> tuple[FlowCall, ...]:
         """Return the calls that the ranks of a role carry out."""
-        return tuple(call for call in self.calls if self.seat(call, candidate) == role)
+        return tuple(self.calls[place] for place in self._places(role, candidate))
+
+    def _places(self, role: str, candidate: Candidate) -> tuple[int, ...]:
+        """Return the places of those calls in the flow."""
+        return tuple(place for place, call in enumerate(self.calls) if self.seat(call, candidate) == role)
 
     def best(self, candidate: Candidate, below: float = inf) -> Found | None:
         """Return the best that a candidate can do; None if nothing fits, or takes fewer seconds than `below`."""
@@ -142,10 +154,7 @@ class PlacementSearch:
 
     def _set_options(self, candidate: Candidate, shape: StepShape, number: int) -> SetOptions:
         roles = candidate.sets[number]
-        seats = {
-            role: tuple(place for place, call in enumerate(self.calls) if self.seat(call, candidate) == role)
-            for role in roles
-        }
+        seats = {role: self._places(role, candidate) for role in roles}
         every_size = candidate.apart and ACTOR in roles  # more trainers give weights away sooner
         key = (tuple(seats.items()), shape.segments[number], every_size)
         if key not in self._options:

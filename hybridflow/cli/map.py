@@ -1,0 +1,198 @@
+"""`hybridflow map`: the fastest placement of a run on some hardware, as a file that `hybridflow train` takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+from hybridflow import preflight
+from hybridflow.cli import plan
+from hybridflow.cli.completion import HARDWARE, HYDRAS
+from hybridflow.cli.map_text import headline, lines_of, to_json
+from hybridflow.config import Config, schedule_settings
+from hybridflow.config.schema import Device
+from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.observe import terminal
+from hybridflow.observe.disk_errors import writing
+from hybridflow.planning.flow_trace import FlowError
+from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.search.device_mapping import SYNC, DeviceMapping, map_devices
+from hybridflow.planning.search.placement_settings import written
+from hybridflow.planning.spec_of_config import spec_of
+from hybridflow.scheduling import SCHEDULES
+from hybridflow.tasks.reading_progress import ReadingProgress
+
+USAGE = (
+    "hybridflow map [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--devices N] "
+    "[--schedules NAME,...] [--out FILE] [--bound] [--json] [-cd FOLDER]"
+)
+EXAMPLES = """\
+  hybridflow map experiment=addition                                  on the slots of its placement, on this machine
+  hybridflow map experiment=mine hardware=h100_80g_8x --devices 64 --out found.yaml
+  hybridflow train experiment=mine placement=found.yaml               takes it
+  hybridflow map experiment=mine --schedules sync                     no rows that are older than a step's weights
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Command line, understood.
+
+    Attributes:
+        run: what is to be placed, and on which hardware.
+        devices: how many; 0: the slots of the settings' placement.
+        schedules: that may be taken; empty: all that the algorithm allows.
+        out: the file to write.
+        bound: ask for a bound on what any placement can come to.
+    """
+
+    run: plan.Asked
+    devices: int
+    schedules: tuple[str, ...]
+    out: Path | None
+    bound: bool
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow map ARGV` and return the exit status.
+
+    Raises ConfigError if the settings cannot be run, HybridFlowError if nothing fits.
+    """
+    asked = _asked(argv)
+    begun = monotonic()
+    job = plan.composed(asked.run)
+    given = read_hardware(asked.run.hardware) if asked.run.hardware is not None else None
+    config = plan.on_hardware(given, job.to_config())
+    now = plan.plan_of(job, given)  # refuses what cannot be run
+    devices = asked.devices or now.placement.slots
+    hardware = given or _this_machine(config, devices)
+    try:
+        spec = spec_of(config)
+    except FlowError as error:
+        raise HybridFlowError(f"the flow is not known, so nothing can be placed by it: {error}") from error
+    schedules, refused = _schedules(config, asked.schedules)
+    found = map_devices(spec, hardware, devices, schedules=schedules, with_bound=asked.bound, progress=_Progress())
+    text = _taken(found, asked, given)
+    if asked.out is not None:
+        with writing(asked.out):
+            asked.out.write_text(text, encoding="utf-8")
+    if asked.run.json:
+        terminal.say(json.dumps(to_json(found, now.step, refused), indent=2))
+        return 0
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for line in lines_of(found, now.step, refused, monotonic() - begun):
+        terminal.draw(console, line)
+    terminal.say(
+        f"{asked.out}: written; hybridflow train … placement={asked.out} takes it"
+        if asked.out
+        else "--out FILE writes it as settings, which hybridflow train … placement=FILE takes"
+    )
+    return 0
+
+
+class _Progress:
+    """Says every few seconds how far the search is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, ReadingProgress] = {}
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        if what not in self._known:
+            self._known[what] = ReadingProgress(what, of)
+        self._known[what].at(done)
+
+
+def _this_machine(config: Config, devices: int) -> Hardware:
+    """Return usual CPUs, which the devices share. Raises ConfigError where the run is on GPUs, which are not known."""
+    if config.placement.device is Device.gpu:
+        names = "a100_80g_8x, h100_80g_8x, …, or a file that `hybridflow profile` has written"
+        raise ConfigError(f"hardware: must be given for GPUs, as {HARDWARE}NAME: {names}")
+    return replace(plan.this_machine(devices), devices_per_node=devices)
+
+
+def _schedules(config: Config, wanted: Sequence[str]) -> tuple[dict[str, Mapping[str, object]], dict[str, str]]:
+    """Return the schedules that the run may have, with what its settings change of them, and why not the others.
+
+    Raises ConfigError if none of those wanted may be.
+    """
+    allowed: dict[str, Mapping[str, object]] = {}
+    refused: dict[str, str] = {}
+    before = {*_problems(config, SYNC)}
+    for name in wanted or SCHEDULES:
+        changes = schedule_settings.changes(config.trainer) if name == config.trainer.schedule else {}
+        if schedule_settings.learns_in_parts(name):
+            changes["minibatches"] = config.algorithm.minibatches
+        new = [problem for problem in _problems(config, name) if problem not in before]
+        if new:
+            refused[name] = new[0]
+        else:
+            allowed[name] = changes
+    if not allowed:
+        raise ConfigError("\n".join(refused.values()))
+    return allowed, refused
+
+
+def _problems(config: Config, schedule: str) -> list[str]:
+    """List what is wrong with a schedule, where generation has a pool of its own."""
+    tried = deepcopy(config)
+    apart = schedule != SYNC
+    tried.placement.pools = {"main": 2**16, **({"rollout": 2**16} if apart else {})}
+    tried.placement.roles = {"rollout": "rollout" if apart else "main"}
+    tried.placement.device = Device.cpu
+    if schedule != config.trainer.schedule:
+        tried.trainer = replace(
+            tried.trainer, schedule=schedule, max_staleness=None, partial=None, sampler="", spare_prompts=0
+        )
+    return preflight.without_components(tried, plan.without_weights(tried))
+
+
+def _taken(found: DeviceMapping, asked: Asked, given: Hardware | None) -> str:
+    """Return the fastest placement as a file, which was composed as a run's settings are."""
+    best = found.best
+    schedule = plan.composed(asked.run).to_config().trainer.schedule
+    text = written(best, schedule, headline(found))
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "placement.yaml"
+        file.write_text(text, encoding="utf-8")
+        kept = tuple(setting for setting in asked.run.settings if not setting.startswith("placement="))
+        plan.plan_of(plan.composed(replace(asked.run, settings=(*kept, f"placement={file}"))), given)
+    return text
+
+
+def _asked(argv: Sequence[str]) -> Asked:
+    parser = argparse.ArgumentParser(
+        prog="hybridflow map",
+        usage=USAGE,
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="settings, as of hybridflow train")
+    parser.add_argument("--devices", type=int, default=0, metavar="N", help="in all; else those of its placement")
+    parser.add_argument("--schedules", default="", metavar="NAME,...", help="that may be taken, as sync; else all")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the placement into this file")
+    parser.add_argument("--bound", action="store_true", help="say how far from the optimum it can be at most")
+    parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
+    parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
+    options = parser.parse_intermixed_args(argv)
+    words = list(options.words)
+    subcommand = words.pop(0) if words and words[0] in HYDRAS else "train"
+    hardware = [word.removeprefix(HARDWARE) for word in words if word.startswith(HARDWARE)]
+    settings = tuple(word for word in words if not word.startswith(HARDWARE))
+    if options.devices < 0:
+        raise ConfigError(f"--devices {options.devices}: at least 1 was expected")
+    schedules = tuple(name for name in options.schedules.split(",") if name)
+    for name in schedules:
+        if name not in SCHEDULES:
+            raise ConfigError(f"--schedules {name}: there is no such schedule; there is {', '.join(SCHEDULES)}")
+    planned = plan.Asked(subcommand, hardware[-1] if hardware else None, settings, options.folder, None, options.json)
+    return Asked(planned, options.devices, schedules, options.out, options.bound)
