@@ -27,6 +27,7 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_plan import RunPlan
 from hybridflow.planning.slot_grid import WIDEST
 
+UNKNOWN = "hardware: not known, so memory has no limit here, and a step no seconds; give hardware=NAME"
 BAR = 40  # characters
 GLYPHS = "█▓▒░▞▚▤▥▦▧"
 COLORS = ("blue", "green", "yellow", "magenta", "cyan", "red", "bright_blue", "bright_green")
@@ -36,8 +37,7 @@ def lines_of(plan: RunPlan, width: int = terminal.WIDEST) -> Iterator[Text]:
     """Yield the lines of a plan, for a terminal of so many columns."""
     pools = counted(len(plan.arrangement.pools), "pool")
     yield cell(f"{plan.name}: {counted(plan.placement.slots, 'slot')} in {pools}", "bold")
-    if plan.hardware is not None:
-        yield cell(hardware_text(plan.hardware), "dim")
+    yield cell(hardware_text(plan.hardware) if plan.hardware else UNKNOWN, "dim")
     yield Text("")
     yield from _picture(plan, width)
     yield Text(plan_picture.LEGEND, style="dim")

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hybridflow.cli import main, plan_picture
+from hybridflow.cli import main, plan_picture, plan_text
 from hybridflow.cli.plan import Asked, composed, plan_of
 from hybridflow.cli.plan_text import lines_of
 from hybridflow.parallel.layout import Layout
@@ -148,6 +148,17 @@ def test_a_plan_for_other_hardware_is_for_its_nodes(plan: Any) -> None:
     assert {"actor.generate_sequences", "actor.update_actor", "sync_weights"} <= {*found["step"]["phases"]}
     assert sum(found["bytes"]["weight_sync"].values()) > 0 and "actor.update_actor" in found["bytes"]["rows"]
     assert found["step"]["idle"]["main"] >= 0 and found["notes"]
+
+
+def test_of_gpus_that_nobody_describes_memory_is_told_and_no_seconds(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridflow.cli.plan.local_gpus", lambda: 2)
+    out = plan()
+    assert plan_text.UNKNOWN in out and "a step takes" not in out and "memory of a slot of pool main\n" in out
+    found = json.loads(plan("--json"))
+    assert found["hardware"] is None and found["step"] is None and found["pools"]["main"]["device"] == "gpu"
+    assert main(["plan", *ADDITION, "placement.pools.main=4"]) == 2, "more slots than GPUs"
 
 
 def test_pools_over_nodes_and_what_others_leave(plan: Any) -> None:
