@@ -20,12 +20,12 @@ ONE_MODEL_EACH = ("critic", "reference", "reward", "cost", "cost_critic")
 # By name: the slots of pools, and the pools of roles.
 PLACEMENTS: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "colocated": ({"main": 2}, {}),
-    "split": ({"policy": 2, "judges": 2}, {"actor": "policy", "critic": "judges", "reference": "judges"}),
+    "split": ({"policy": 2, "judges": 2}, {"reference": "policy", "critic": "judges", "reward": "judges"}),
     "standalone": ({"actor": 2} | dict.fromkeys(ONE_MODEL_EACH, 1), {role: role for role in ONE_MODEL_EACH}),
     "rollout apart": ({"train": 2, "rollout": 1}, {"rollout": "rollout"}),
     "split, rollout apart": (
         {"policy": 2, "judges": 2, "rollout": 1},
-        {"critic": "judges", "reference": "judges", "rollout": "rollout"},
+        {"critic": "judges", "reward": "judges", "rollout": "rollout"},
     ),
     "rollout beside judges": ({"policy": 2, "judges": 2}, {"critic": "judges", "rollout": "judges"}),
     "actor on the second pool": ({"judges": 2, "policy": 2}, {"actor": "policy"}),

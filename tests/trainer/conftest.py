@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -130,12 +130,11 @@ class Ran:
         events = json.loads((self.folder / "timeline.json").read_text())
         return [event for event in events if event["ph"] == "X"]
 
-    def overlap_s(self, one: str, other: str) -> float:
-        """Seconds in which calls of two kinds, as `role.method`, ran at the same time."""
-        first, second = (
-            [(at["ts"], at["ts"] + at["dur"]) for at in self.timeline if at["name"] == name] for name in (one, other)
-        )
-        assert first and second, f"{one} and {other} were called"
+    def overlap_s(self, some: Collection[str], others: Collection[str]) -> float:
+        """Seconds in which some kinds of calls, as `role.method`, ran at the same time as others."""
+        calls = [(event["name"], event["ts"], event["ts"] + event["dur"]) for event in self.timeline]
+        first, second = ([(begin, end) for name, begin, end in calls if name in names] for names in (some, others))
+        assert {*some, *others} <= {name for name, _, _ in calls}
         return sum(max(0, min(a[1], b[1]) - max(a[0], b[0])) for a, b in product(first, second)) / 1e6
 
     @property

@@ -82,6 +82,7 @@ class MegatronEngine(TrainingEngine):
         if optimizer is not None:
             self.optimizer = MegatronOptimizer(self.model, self.config, optimizer, self.collection, total_steps)
         self._offloaded: dict[str, list[Offload]] = {}
+        self._randomness = rng_states.EngineRandomness()
 
     def offload(self, *, weights: bool, optimizer: bool) -> None:
         if optimizer and self.optimizer and "optimizer" not in self._offloaded:
@@ -141,11 +142,11 @@ class MegatronEngine(TrainingEngine):
 
     def save(self, folder: Path, extra: Mapping[str, Any]) -> None:
         assert self.optimizer is not None, "an engine that does not learn has nothing to save"
-        engine_checkpoint.save(self.weights, self.optimizer, folder, extra)
+        engine_checkpoint.save(self.weights, self.optimizer, self._randomness, folder, extra)
 
     def load(self, folder: Path) -> dict[str, Any]:
         assert self.optimizer is not None, "an engine that does not learn has nothing to load"
-        return engine_checkpoint.load(self.weights, self.optimizer, folder)
+        return engine_checkpoint.load(self.weights, self.optimizer, self._randomness, folder)
 
     def pack(self, batch: Batch, rows_per_unit: int = 1) -> list[PackedMicroBatch]:
         """Pack the rows into micro-batches within the budget; see `micro_batches`.
@@ -176,17 +177,19 @@ class MegatronEngine(TrainingEngine):
         model.train(train)
         pipeline = self.groups.layout.pipeline
         schedule = get_forward_backward_func(pp_size=pipeline, vp_size=None)
-        return schedule(
-            forward_step_func=self._forward_step(loss, temperature),
-            data_iterator=iter(micros),
-            model=[model],
-            num_microbatches=len(micros),
-            seq_length=1,
-            micro_batch_size=1,
-            forward_only=not train,
-            pg_collection=self.collection,
-            p2p_communicator=P2PCommunicator(self.groups.pp, self.config) if pipeline > 1 else None,
-        )
+        with self._randomness.entered():
+            outputs: list[TokenOutputs] = schedule(
+                forward_step_func=self._forward_step(loss, temperature),
+                data_iterator=iter(micros),
+                model=[model],
+                num_microbatches=len(micros),
+                seq_length=1,
+                micro_batch_size=1,
+                forward_only=not train,
+                pg_collection=self.collection,
+                p2p_communicator=P2PCommunicator(self.groups.pp, self.config) if pipeline > 1 else None,
+            )
+        return outputs
 
     def _forward_step(
         self, loss: LossShare, temperature: np.ndarray | None

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.distributed import checkpoint as torch_checkpoint
 from torch.distributed.checkpoint.utils import _DistWrapper
 
-from hybridflow.engines.megatron import rng_states, saved_files, saved_index
+from hybridflow.engines.megatron import saved_files, saved_index
 from hybridflow.engines.megatron.local_weights import LocalWeights
 from hybridflow.engines.megatron.optimizer import MegatronOptimizer
 from hybridflow.engines.megatron.optimizer_shards import gather, is_distributed, shard_of
+from hybridflow.engines.megatron.rng_states import EngineRandomness
 from hybridflow.engines.megatron.saved_files import STATE
 from hybridflow.engines.megatron.saved_index import TENSORS
 from hybridflow.models import Weight
@@ -78,7 +79,13 @@ class OneProcess(SaveShardedStrategy):
         )
 
 
-def save(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path, extra: Mapping[str, Any]) -> None:
+def save(
+    weights: LocalWeights,
+    optimizer: MegatronOptimizer,
+    randomness: EngineRandomness,
+    folder: Path,
+    extra: Mapping[str, Any],
+) -> None:
     """Write `folder`; all ranks call it, and see one file system. If that fails on one of them, it raises on all.
 
     Args:
@@ -93,7 +100,7 @@ def save(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path, extr
     state = {"optimizer_steps": steps, "schedule_steps": optimizer.schedule.num_steps, "extra": dict(extra)}
 
     def save_rest() -> None:
-        rng_states.save(_rng_file(folder))
+        randomness.save(_rng_file(folder))
         if first:
             (folder / STATE).write_text(json.dumps({**state, "ranks": dist.get_world_size()}, indent=1))
 
@@ -120,7 +127,9 @@ def _on_all(what: str, folder: Path, work: Callable[[], None]) -> None:
     _DistWrapper(None, True, 0).all_gather(what, write)
 
 
-def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> dict[str, Any]:
+def load(
+    weights: LocalWeights, optimizer: MegatronOptimizer, randomness: EngineRandomness, folder: Path
+) -> dict[str, Any]:
     """Bring a fresh model and optimizer to what `save` wrote, under any layout, and return what was given as `extra`.
 
     With another number of ranks than there was, random states stay as they are: there is one a rank. Raises KeyError
@@ -132,7 +141,7 @@ def load(weights: LocalWeights, optimizer: MegatronOptimizer, folder: Path) -> d
         _take(weights, optimizer, kind, folder / TENSORS)
     _set_steps(weights, optimizer, state.optimizer_steps, state.schedule_steps)
     if state.ranks == dist.get_world_size():
-        rng_states.load(_rng_file(folder))
+        randomness.load(_rng_file(folder))
     return state.extra
 
 

@@ -159,6 +159,33 @@ def random_states(folder: Path, layout: Layout, out: Path) -> tuple[list[Any], l
     return expected, draws()
 
 
+def draws_of_losses(folder: Path, layout: Layout, batch: Batch, out: Path) -> list[list[Any]]:
+    """What losses draw: of an engine that is alone, of one beside another in a process that draws too, and of one that
+    goes on from a save of the latter.
+    """
+
+    def drawn(made: MegatronEngine) -> list[Any]:
+        found: list[Any] = []
+
+        def loss(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
+            found.append(draws())
+            return outputs.log_probs.sum()
+
+        made.train(batch, loss)
+        return found
+
+    alone = rank_functions.trainer(folder, layout, reference.SETTINGS)
+    expected = [drawn(alone), drawn(alone)]
+    made, other = (rank_functions.trainer(folder, layout, reference.SETTINGS) for _ in range(2))
+    draws()
+    first = drawn(made)
+    made.save(out, {})
+    drawn(other)
+    beside = [first, drawn(made)]
+    other.load(out)
+    return [expected, beside, [first, drawn(other)]]
+
+
 def writes_without_a_manager(out: Path) -> tuple[bool, bool]:
     """Whether Megatron's own writer wants its manager process, and whether ours does."""
 

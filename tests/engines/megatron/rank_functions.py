@@ -44,5 +44,5 @@ def seeded(folder: Path, value: int) -> dict[str, list[float]]:
     for draw in (random.random, np.random.random, torch.rand(()).item):
         draw()
     rng_states.seed(value, 0)
-    rng_states.save(folder / "rng.safetensors")
+    rng_states.EngineRandomness().save(folder / "rng.safetensors")
     return {name: state.tolist() for name, state in load_file(folder / "rng.safetensors").items()}

@@ -122,6 +122,15 @@ def test_every_random_state_goes_on(ranks2: Ranks, tiny: GetModel, tmp_path: Pat
     assert results[0][0] != results[1][0], "the ranks' states were not told apart"
 
 
+def test_what_a_loss_draws_is_its_engines_whatever_else_is_in_the_process(
+    ranks1: Ranks, tiny: GetModel, tmp_path: Path
+) -> None:
+    ((alone, beside, resumed),) = ranks1.run(
+        checkpoint_rank_functions.draws_of_losses, tiny(**MODEL), Layout(), batch(), tmp_path / "a"
+    )
+    assert alone == beside == resumed and alone[0] != alone[1]
+
+
 def test_both_ranks_write_and_in_their_own_process(ranks2: Ranks, tiny: GetModel, tmp_path: Path) -> None:
     found = ranks2.run(checkpoint_rank_functions.learn_and_save, tiny(**MODEL), DP2, batch(), tmp_path / "a", 1)
     sizes = [file.stat().st_size for file in sorted((tmp_path / "a" / "tensors").glob("*.distcp"))]
