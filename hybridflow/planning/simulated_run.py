@@ -172,9 +172,10 @@ class SimulatedRun:
 
     def _give(self, jobs: Sequence[Job], events: list[Event]) -> None:
         """Let pools do this after all that they were given before, and tell of these events once it is done."""
-        numbers = self._pools.give(jobs)
-        if not numbers:
+        if not jobs:
             self._due += events
+            return
+        numbers = self._pools.give(jobs)
         bundle = Bundle(set(numbers), events)
         self._bundles |= dict.fromkeys(numbers, bundle)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -10,18 +12,24 @@ import pytest
 from hybridflow.algorithms import Algorithm, algorithms
 from hybridflow.batch import BatchRef
 from hybridflow.config import compose
-from hybridflow.config.schema import Config
+from hybridflow.config.schema import ComponentConfig, Config
 from hybridflow.dispatch import RowsT, concat, using
 from hybridflow.planning.flow_trace import FlowError, TracedFlow, trace_flow
 from hybridflow.planning.run_spec import Work
 from hybridflow.roles import Role, roles
 
 MODELS = ("actor", "critic", "reference", "cost_critic", "reward_model")
-SMALL = ("algorithm.prompts_per_step=6", "algorithm.samples_per_prompt=2", "algorithm.minibatches=2")
 
 
-def load(*overrides: str, config: str = "train") -> Config:
-    return compose.compose(config, ["experiment=addition", *overrides]).to_config()
+@lru_cache
+def base() -> Config:
+    return compose.compose("train", ["experiment=addition"]).to_config()
+
+
+def load(name: str, **changes: Any) -> Config:
+    """Settings of an algorithm: six prompts a step, of two samples in two minibatches, if nothing else is said."""
+    small = {"prompts_per_step": 6, "samples_per_prompt": 2, "minibatches": 2, **changes}
+    return replace(base(), algorithm=replace(base().algorithm, name=name, **small))
 
 
 def trace(config: Config, flow: type[Algorithm] | None = None, **changes: Any) -> TracedFlow:
@@ -36,7 +44,7 @@ def written(flow: TracedFlow) -> list[str]:
 
 
 def test_ppo_is_what_its_file_says() -> None:
-    flow = trace(load("algorithm=ppo", *SMALL))
+    flow = trace(load("ppo"))
     assert written(flow) == [
         "actor.generate_sequences 12 ← -",
         "reference.compute_ref_log_prob 12 ← 0",
@@ -58,24 +66,25 @@ def test_ppo_is_what_its_file_says() -> None:
 
 
 def test_without_a_penalty_no_reference_is_asked() -> None:
-    flow = trace(load("algorithm=grpo", "algorithm.policy_loss.kl_coef=0", "algorithm.reward_kl_coef=0"))
+    flow = trace(load("grpo", reward_kl_coef=0.0))
     assert "reference" not in {call.role for call in flow.calls}
 
 
 def test_remax_generates_twice_and_its_baseline_waits_for_the_second() -> None:
-    flow = written(trace(load("algorithm=remax", "algorithm.prompts_per_step=6")))
+    flow = written(trace(load("remax", samples_per_prompt=1)))
     assert flow[:2] == ["actor.generate_sequences 6 ← -"] * 2
     assert "reward.compute_baseline 6 ← 1" in flow
 
 
 def test_epochs_and_minibatches_are_updates() -> None:
-    flow = trace(load("algorithm=grpo", *SMALL, "algorithm.epochs=3"))
+    flow = trace(load("grpo", epochs=3))
     assert [call.rows for call in flow.calls if call.work is Work.train] == [6] * 6
 
 
 @pytest.mark.parametrize(("share", "draws"), [(1.0, 1), (0.5, 2), (0.25, 4)])
 def test_dynamic_sampling_draws_until_it_has_enough(share: float, draws: int) -> None:
-    config = load("algorithm=dapo", "algorithm.prompts_per_step=8", "algorithm.samples_per_prompt=4")
+    filters = ComponentConfig("unequal_groups")
+    config = load("dapo", prompts_per_step=8, samples_per_prompt=4, rollout_filter=filters)
     flow = trace(config, kept_share=share)
     assert sum(call.work is Work.generate for call in flow.calls) == draws
     assert [call.rows for call in flow.calls if call.method == "compute_advantage"] == [32]
@@ -86,8 +95,7 @@ def test_dynamic_sampling_draws_until_it_has_enough(share: float, draws: int) ->
 
 
 def test_pairs_are_two_sequences_and_nothing_is_generated() -> None:
-    config = compose.compose("train", ["experiment=addition_dpo"]).to_config()
-    flow = trace(config)
+    flow = trace(load("dpo", minibatches=1))
     assert [(call.method, call.work, call.sequences) for call in flow.calls] == [
         ("compute_ref_pair", Work.score, 2),
         ("update_preferred", Work.train, 2),
@@ -125,7 +133,7 @@ class Whole(Algorithm):
 
 
 def trace_own(flow: type[Algorithm]) -> TracedFlow:
-    config = load(*SMALL)
+    config = load("grpo")
     called: dict[str, type[Role[Any]]] = {"actor": roles.get("actor"), "judge": Judge}
     return trace_flow(config, flow, called, ("actor",))
 
