@@ -36,6 +36,7 @@ class TokenBytes:
         backward: that a layer's backward has at its fullest, beside what was kept.
         hidden: of the hidden states between layers.
         last: that the norm after the last layer keeps.
+        last_backward: that this norm's backward has at its fullest.
         gathered: of the buffer in which sequence parallelism gathers hidden states; it is not given back.
     """
 
@@ -45,6 +46,7 @@ class TokenBytes:
     backward: float
     hidden: float
     last: float
+    last_backward: float
     gathered: float
 
 
@@ -74,9 +76,10 @@ def token_bytes(model: RoleModel, tensor: int, device: Device) -> TokenBytes:
         kept=kept[model.recompute],
         made_again=made_again[model.recompute],
         forward=(5 * feed_forward + 2 * shape.hidden + 2 * hidden) * size,
-        backward=max((shape.hidden + 2 * feed_forward) * size, 4 * FLOAT * hidden if on_cpu else 0.0),
+        backward=(shape.hidden + 2 * feed_forward) * size,
         hidden=hidden * size,
         last=(norm - (size if size == FLOAT or not on_cpu else 0)) * hidden,
+        last_backward=(4 * FLOAT if on_cpu else 2 * size) * hidden,
         gathered=shape.hidden * size if parts > 1 else 0.0,
     )
 

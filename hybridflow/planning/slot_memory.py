@@ -245,24 +245,26 @@ def _scoring(role: Seated, of_token: TokenBytes, numbers: StageNumbers) -> dict[
 
 
 def _learning(role: Seated, of_token: TokenBytes, stage: int, numbers: StageNumbers, count: int) -> dict[str, float]:
-    """Return what a step has at its fullest: at the logits, in the backward pass of the last layer of a micro-batch, at
-    the end of that pass, or in the optimizer.
+    """Return what a step has at its fullest: at the logits, in the backward pass of the last norm or layer of a
+    micro-batch, at the end of that pass, or in the optimizer.
     """
     tokens, micros = role.micro_batch(role.load.trained)
     pipeline = role.layout.pipeline
     last = stage == pipeline - 1
-    one = tokens * (numbers.layers * of_token.kept + of_token.hidden + (of_token.last if last else 0))
-    activations = one * min(pipeline - stage, micros)
+    one = tokens * (numbers.layers * of_token.kept + of_token.hidden)
+    layers = one * min(pipeline - stage, micros)
+    whole = layers + (tokens * of_token.last if last else 0.0)  # the norm after them is the first to go
     tied = float(numbers.output * role.width) if numbers.tied else 0.0  # its gradient waits for the embedding's
     backward = tokens * (of_token.made_again + of_token.backward) + tied
-    output = _at_output(role, numbers, tokens) if last else 0.0
-    cases = {
-        "logits": {"activations": activations, "logits": output},
-        "layer": {"activations": activations, "backward of a layer": backward},
-        "end": {"activations": activations - one, "gradients of embeddings": tied + numbers.embedding * role.width},
-        "update": {"optimizer's step": _update(role, numbers, count)},
-    }
-    return max(cases.values(), key=lambda case: sum(case.values()))
+    cases = [
+        {"activations": layers, "backward of a layer": backward},
+        {"activations": layers - one, "gradients of embeddings": tied + numbers.embedding * role.width},
+        {"optimizer's step": _update(role, numbers, count)},
+    ]
+    if last:
+        cases.append({"activations": whole, "logits": _at_output(role, numbers, tokens)})
+        cases.append({"activations": whole, "backward of a norm": tokens * of_token.last_backward + tied})
+    return max(cases, key=lambda case: sum(case.values()))
 
 
 def _at_output(role: Seated, numbers: StageNumbers, tokens: float) -> float:
