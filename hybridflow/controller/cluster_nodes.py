@@ -37,10 +37,14 @@ def pool_name(pool: str) -> str:
     return f"hybridflow-{ray.get_runtime_context().get_job_id()}-{pool}"
 
 
-def living_nodes() -> list[ClusterNode]:
-    """List the nodes that live. Asks the cluster's head."""
+def living_nodes(asking: str = "") -> list[ClusterNode]:
+    """List the nodes that live. Asks the cluster's head.
+
+    Args:
+        asking: the name of slots that are being waited for: what they have got by now is no other's.
+    """
     free = None if ray_client.is_connected() else available_resources_per_node()
-    taken = _taken()
+    taken = _taken(asking)
     return [
         ClusterNode(
             node["NodeManagerAddress"],
@@ -71,11 +75,11 @@ def in_words(amounts: Amounts) -> str:
     return " and ".join(f"{amount:g} {kind}{'' if amount == 1 else 's'}" for kind, amount in amounts.items())
 
 
-def _taken() -> dict[tuple[str, str], float]:
-    """Return what pools of this run have, by node and kind."""
+def _taken(asking: str) -> dict[tuple[str, str], float]:
+    """Return what pools of this run have beside those, by node and kind."""
     taken: dict[tuple[str, str], float] = {}
     for table in placement_group_table().values():
-        if not table["name"].startswith(pool_name("")):
+        if table["name"] == asking or not table["name"].startswith(pool_name("")):
             continue
         for bundle, node in table["bundles_to_node_id"].items():
             for kind, amount in table["bundles"][bundle].items():

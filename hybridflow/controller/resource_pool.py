@@ -27,7 +27,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, engines_of
 from hybridflow.placement.node_bundles import bundles_of, misplaced, ranks_by_node, split_groups
 from hybridflow.roles import Role, roles
-from hybridflow.runtime.messages import Place
+from hybridflow.runtime.messages import NodeView, Place
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +174,13 @@ class ResourcePool(Renamed):
             self._meetings.append(self._of_first("make_meeting_folder"))
             return f"file://{self._meetings[-1]}/store"
         return f"tcp://{places[0].address}:{self._of_first('free_port')}"
+
+    def node_views(self, folders: Sequence[str], mark: str) -> list[tuple[str, NodeView]]:
+        """Return for each of its nodes the address, and how it sees these folders and this file."""
+        nodes = [place.node for place in self.places]
+        speakers = [nodes.index(node) for node in dict.fromkeys(nodes)]
+        views = self._settled("view_files", speakers, folders, mark)
+        return [(self.places[rank].address, views[rank]) for rank in speakers]
 
     def write_logs(self, folder: Path) -> None:
         """Let each of its processes write its log into a folder, which is made on other machines too."""

@@ -47,8 +47,8 @@ class Slots:
         self._within_s = within_s
         self._whole = {kind: amount * bundles.slots for kind, amount in slot.items()}
         strategy = "STRICT_SPREAD" if bundles.apart else "PACK"
-        name = f"{cluster_nodes.pool_name(pool)}-{uuid4().hex[:8]}"
-        self.group: Any = placement_group([self._whole] * bundles.count, strategy=strategy, name=name)
+        self._name = f"{cluster_nodes.pool_name(pool)}-{uuid4().hex[:8]}"
+        self.group: Any = placement_group([self._whole] * bundles.count, strategy=strategy, name=self._name)
         try:
             self._reserve(nodes_within_s)
         except BaseException:
@@ -107,10 +107,8 @@ class Slots:
 
     def _refuse_impossible(self) -> None:
         """Raise HybridFlowError if the nodes that there are had no room for them if everybody else left."""
-        room = self._bundles.room((node.others for node in cluster_nodes.living_nodes()), self._slot)
-        missing = self._bundles.count - room
-        # Looked at after the room: what was given to this group itself just before that is missing there too.
-        if missing and placement_group_table(self.group)["state"] != "CREATED":
+        room = self._bundles.room((node.others for node in cluster_nodes.living_nodes(self._name)), self._slot)
+        if missing := self._bundles.count - room:
             where = " on one node" if self._bundles.apart or self._bundles.slots > 1 else ""
             raise HybridFlowError(
                 f"{self._key}: {self._wanted()} were asked for, and the nodes that there are can never hold more than "

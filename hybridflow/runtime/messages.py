@@ -30,6 +30,20 @@ class Place(NamedTuple):
     stacks: int = -1  # see `process_state.offer_stacks`
 
 
+class NodeView(NamedTuple):
+    """Files as a node sees them.
+
+    Attributes:
+        folders: by path, the digest of each file in it, see `models.folder_digest`.
+        mark: the content of a file; "" if it is not there.
+        writes: files can be made beside that.
+    """
+
+    folders: Mapping[str, Mapping[str, str]]
+    mark: str
+    writes: bool = True
+
+
 class CallRequest(NamedTuple):
     """Call as a rank gets it.
 

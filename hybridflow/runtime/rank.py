@@ -33,7 +33,7 @@ from hybridflow.registry import import_plugins
 from hybridflow.roles import Role, is_second_policy, roles
 from hybridflow.runtime import meeting_folder, process_state
 from hybridflow.runtime.failure import Failure, describe, is_of_link, kind_of
-from hybridflow.runtime.messages import CallRequest, Place, Report
+from hybridflow.runtime.messages import CallRequest, NodeView, Place, Report
 from hybridflow.tasks.grades import gives_grades, settled
 
 if TYPE_CHECKING:
@@ -81,6 +81,23 @@ class Rank:
                 log.warning("no log file on this machine: %s", error)
 
         return self._reported(pool, "write_log", write)
+
+    def view_files(self, pool: str, speakers: Sequence[int], folders: Sequence[str], mark: str) -> bytes:
+        """Report a `NodeView` of these folders and of the file `mark`, if this rank is to speak for its node."""
+
+        def view() -> NodeView | None:
+            from hybridflow.models.folder_digest import file_digests
+
+            if self._rank not in speakers:
+                return None
+            try:
+                text = Path(mark).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                text = ""
+            writes = os.access(Path(mark).parent, os.W_OK | os.X_OK)
+            return NodeView({folder: file_digests(folder) for folder in folders}, text, writes)
+
+        return self._reported(pool, "view_files", view)
 
     def make_meeting_folder(self, pool: str) -> bytes:
         """Make a folder on this node, which is swept away once this process is gone; report its path."""

@@ -24,6 +24,7 @@ from hybridflow.placement import GRADER, Placement, PoolSpec, RoleSpec, resolve
 from hybridflow.placement.hardware import local_cpus, local_gpus
 from hybridflow.planning.host_needs import host_warning
 from hybridflow.runtime.rank import Rank
+from hybridflow.trainer import node_checks
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 
 
@@ -85,6 +86,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     ordered = sorted(placement.pools, key=lambda pool: -pool.bundles.slots)
     started = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in ordered}
     pools = {pool.name: started[pool.name] for pool in placement.pools}
+    if not local:
+        node_checks.check(config, placement, pools)
     groups: dict[str, Group] = {}
     for role in placement.roles:
         if role.name != GRADER:
