@@ -3,7 +3,7 @@
 How a schedule makes its calls is in three ways:
 
 * sync makes all calls of a step at once; each starts when its rows are there and its pool is free;
-* one_step_off makes those of `rollout` when a step's prompts are admitted, those of `learn` when these are done;
+* one_step_off makes those of `rollout` when a step's prompts are admitted, those of `learn` when rows are sampled;
 * the others begin rows one by one, in slots, and make all other calls when the rows that they learn from are there.
 """
 
@@ -158,13 +158,27 @@ class FlowCosts(RunCosts):
 
     def _jobs(self, places: Sequence[int], lengths: Lengths) -> list[Job]:
         number = {place: at for at, place in enumerate(places)}
+        sampled = {place: at for at, place in enumerate(self._sampling)}
         jobs = []
         for place in places:
             call = self._flow[place]
             asked = self._occupation(place, lengths)
-            after = tuple(number[before] for before in call.after if before in number)
-            jobs.append(Job(self._seat(place).pool, call.role, call.method, asked.seconds, asked.ranks, after))
+            job = Job(
+                self._seat(place).pool,
+                call.role,
+                call.method,
+                asked.seconds,
+                asked.ranks,
+                after=tuple(number[before] for before in call.after if before in number),
+                reads=tuple(sampled[before] for before in call.after if before not in number and before in sampled),
+                finishes=self.is_whole or places is self._learning or self._makes_rows(place),
+            )
+            jobs.append(job)
         return jobs
+
+    def _makes_rows(self, place: int) -> bool:
+        """Tell whether a step's rows are sampled by this call: the first that does, or one that draws more for them."""
+        return place == self._first or (self._flow[place].work is Work.generate and bool(self._flow[place].after))
 
     def _occupation(self, place: int, lengths: Lengths) -> Occupation:
         """Return what a call takes of a step whose rows have these lengths."""

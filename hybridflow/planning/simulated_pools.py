@@ -24,6 +24,8 @@ class Job:
         seconds: that it takes if nothing else is at work.
         ranks: of its pool that are at work, on average.
         after: the jobs that it waits for, by their places among those that are given together.
+        reads: others that it waits for, by their places among those that its rows were sampled with.
+        finishes: its rows have not finished before it is done; what scores them may still be at it afterwards.
     """
 
     pool: str
@@ -32,6 +34,8 @@ class Job:
     seconds: float
     ranks: float = 1.0
     after: tuple[int, ...] = ()
+    reads: tuple[int, ...] = ()
+    finishes: bool = True
 
 
 class SimulatedPools:
@@ -52,12 +56,17 @@ class SimulatedPools:
         self._done: list[bool] = []
         self._queues: dict[str, deque[int]] = {}
 
-    def give(self, jobs: Sequence[Job]) -> range:
-        """Queue jobs that may wait for one another; return their numbers."""
+    def give(self, jobs: Sequence[Job], sampled: Sequence[int] = ()) -> range:
+        """Queue jobs that may wait for one another; return their numbers.
+
+        Args:
+            sampled: the numbers of the jobs that their rows were sampled with.
+        """
         numbers = range(len(self._jobs), len(self._jobs) + len(jobs))
         for number, job in zip(numbers, jobs, strict=True):
             self._jobs.append(job)
-            self._after.append(tuple(numbers[place] for place in job.after))
+            own = (numbers[place] for place in job.after)
+            self._after.append((*own, *(sampled[place] for place in job.reads)))
             self._left.append(job.seconds)
             self._begun.append(inf)
             self._done.append(False)

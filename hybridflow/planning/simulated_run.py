@@ -103,9 +103,11 @@ class SimulatedRun:
             self._slots[True] = SimulatedSlots(costs.lent_slots, partial(costs.pace, lent=True), self._lengths)
         self._pools = SimulatedPools()
         self._bundles: dict[int, Bundle] = {}
+        self._sampled: dict[int, range] = {}  # by prompt, the jobs of the call that sampled it
         self._due: deque[Event] = deque()
         self._sync_left: float = inf
         self._sync: Job | None = None
+        self._sync_is_due = False
         self._sync_begun = 0.0
         self._generating_since: dict[bool, float] = {}
         self._version = -1
@@ -138,7 +140,7 @@ class SimulatedRun:
                 case Take(prompts, step):
                     self._learn(prompts, step)
                 case Sync():
-                    self._begin_sync()
+                    self._sync_is_due = True
                 case Stop(prompts):
                     self._stop(set(prompts))
         self._outcome.max_in_flight = max(self._outcome.max_in_flight, self._scheduler.in_flight)
@@ -155,7 +157,8 @@ class SimulatedRun:
         if not admitted:
             return
         finished: list[Event] = [RowFinished(one.prompt, row, attempt) for one in admitted for row, attempt in one.rows]
-        self._give(self._costs.sampling([self._lengths[one.prompt] for one in admitted]), finished)
+        numbers = self._give(self._costs.sampling([self._lengths[one.prompt] for one in admitted]), finished)
+        self._sampled |= {one.prompt: numbers for one in admitted}
 
     def _freest(self, rows: int) -> SimulatedSlots:
         """Return the slots to begin rows on: lent ones too while the learner's device has nothing else to do."""
@@ -166,18 +169,21 @@ class SimulatedRun:
 
     def _learn(self, prompts: tuple[int, ...], step: int) -> None:
         jobs = self._costs.learning([self._lengths[prompt] for prompt in prompts])
-        self._give(jobs, [Learned()])
+        sampled = [
+            self._sampled.pop(prompt, range(0)) for prompt in prompts
+        ]  # of a step in one call, they are the same
+        self._give(jobs, [Learned()], sampled[0])
         self._outcome.learning_s += sum(job.seconds for job in jobs)
         self._outcome.trained += [(step, prompt, step - self._begun[prompt]) for prompt in prompts]
 
-    def _give(self, jobs: Sequence[Job], events: list[Event]) -> None:
-        """Let pools do this after all that they were given before, and tell of these events once it is done."""
-        if not jobs:
+    def _give(self, jobs: Sequence[Job], events: list[Event], sampled: Sequence[int] = ()) -> range:
+        """Let pools do this after all that they were given before; once it is done, these events have happened."""
+        numbers = self._pools.give(jobs, sampled)
+        left = {number for number, job in zip(numbers, jobs, strict=True) if job.finishes}
+        if not left:
             self._due += events
-            return
-        numbers = self._pools.give(jobs)
-        bundle = Bundle(set(numbers), events)
-        self._bundles |= dict.fromkeys(numbers, bundle)
+        self._bundles |= dict.fromkeys(left, Bundle(left, events))
+        return numbers
 
     def _stop(self, prompts: set[int]) -> None:
         for slots in self._slots.values():
@@ -186,16 +192,24 @@ class SimulatedRun:
             del self._begun[prompt]
 
     def _begin_sync(self) -> None:
-        self._sync = self._costs.syncing()
+        """Begin a sync that the scheduler has decided: where generation is a call, it waits for its turn like any."""
+        costs = self._costs
+        pools = (costs.generator, costs.learner)
+        if not costs.slots and any(map(self._pools.is_busy, pools)):
+            return
+        self._sync_is_due = False
+        self._sync = costs.syncing()
         self._sync_left = self._sync.seconds
         self._sync_begun = self._now
-        self._pools.held = (self._costs.generator, self._costs.learner)
+        self._pools.held = pools
 
     # What happens next
 
     def _next_event(self) -> Event:
         """Go on to what happens next."""
         while not self._due:
+            if self._sync_is_due:
+                self._begin_sync()
             lent = [] if self._sync is not None else self._slots_at_work()
             jobs = self._pools.at_work()
             ends = [self._slots[which].next_end() for which in lent]
@@ -244,7 +258,9 @@ class SimulatedRun:
         return WeightsPublished(self._version)
 
     def _end_job(self, number: int) -> None:
-        bundle = self._bundles.pop(number)
+        bundle = self._bundles.pop(number, None)
+        if bundle is None:
+            return
         bundle.left.discard(number)
         if not bundle.left:
             self._due += bundle.events

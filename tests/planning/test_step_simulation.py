@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridflow.planning.arrangement import Arrangement
+from hybridflow.parallel.layout import Layout
+from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.estimates import StepEstimate
 from hybridflow.planning.flow_costs import FlowCosts
@@ -98,6 +99,21 @@ def test_one_step_off_is_the_longer_of_its_halves() -> None:
     generation = step.phases["actor.generate_sequences"].mean + step.phases["sync_weights"].mean
     scoring = step.phases["reference.compute_ref_log_prob"].mean + step.phases["reward.compute_reward"].mean
     assert max(learning, generation) <= step.seconds.mean <= max(learning, generation + scoring) * 1.01
+
+
+def test_one_step_off_generates_on_while_a_pool_of_graders_is_at_the_rows_before() -> None:
+    spec = build_spec(responses=ALIKE, schedule="one_step_off", critic=False)
+    where = rollout_apart(2, 2)
+    seats = {**where.seats, "reward": Seat("graders", Layout())}
+    slow = replace(H100, overheads=replace(H100.overheads, grade=0.02))  # 1.3 s, as long as generation or so
+    step = estimate_step(spec, Arrangement({**where.pools, "graders": 1}, seats), slow, draws=3)
+    seconds = {name: phase.mean for name, phase in step.phases.items()}
+    learning = seconds["actor.compute_advantage"] + seconds["actor.update_actor"]
+    sampling = seconds["sync_weights"] + seconds["actor.generate_sequences"]
+    grading = seconds["reward.compute_reward"]
+    # Of two steps under way each goes through all of it in two steps' time; to wait for the grades would take longer.
+    assert step.seconds.mean == pytest.approx(max((sampling + grading + learning) / 2, grading), rel=0.05)
+    assert step.seconds.mean < sampling + grading
 
 
 def test_lent_slots_generate_while_the_learner_waits() -> None:
