@@ -65,6 +65,7 @@ class Seated(NamedTuple):
     Attributes:
         memory: bytes of the device; 0: not known.
         only_generates: its pool is generation's own, and its layout that of its replicas.
+        sends: generation has a pool of its own, to which it sends its weights.
     """
 
     model: RoleModel
@@ -73,6 +74,7 @@ class Seated(NamedTuple):
     device: Device
     memory: float
     only_generates: bool
+    sends: bool = False
 
     @property
     def state_ranks(self) -> int:
@@ -152,11 +154,12 @@ def _slots(
             device,
             memory,
             role == "rollout",
+            role == "actor" and arrangement.generator == "rollout",
         )
         for role in arrangement.on(pool)
         if role in spec.models or role == "rollout"
     }
-    places = zip(*(role.layout.coordinates for role in here.values()), strict=True)
+    places = zip(*(role.layout.coordinates for role in here.values()), strict=False)
     for stages, count in Counter(tuple(at.pp for at in place) for place in places).items():
         found = {name: stage_bytes(role, stage) for (name, role), stage in zip(here.items(), stages, strict=True)}
         yield SlotMemory(pool, _kept(found), _phases(spec, arrangement, found), memory), count
@@ -170,13 +173,14 @@ def _phases(spec: RunSpec, arrangement: Arrangement, found: Mapping[str, RoleByt
     """Return the phases of a step in its order: its calls on roles that are here, and the weight sync."""
     phases: dict[str, Bytes] = {}
     for call in spec.flow:
-        role = arrangement.generator if call.work is Work.generate and call.role == "actor" else call.role
-        if role in found and call.work in found[role].beside:
-            phases[f"{call.role}.{call.method}"] = found[role].beside[call.work]
-            if call.work is Work.generate and arrangement.lends and "actor" in found:
-                phases[f"{call.role}.{call.method}"] = found["actor"].beside[Work.generate]
+        at_work = [call.role]
+        if call.work is Work.generate and call.role == "actor":
+            at_work = [arrangement.generator, *["actor"] * arrangement.lends]
+        for role in at_work:
+            if role in found and call.work in found[role].beside:
+                phases[f"{call.role}.{call.method}"] = found[role].beside[call.work]
     syncs = [own.beside[SYNC] for own in found.values() if SYNC in own.beside]
-    return phases | ({SYNC: syncs[0]} if syncs else {})
+    return phases | ({SYNC: max(syncs, key=lambda sync: sum(sync.values()))} if syncs else {})
 
 
 @lru_cache(maxsize=2**17)
@@ -217,8 +221,10 @@ def _add_training(kept: dict[str, float], beside: dict[str, dict[str, float]], r
         beside[Work.score] = {**weights_away, **_scoring(role, tokens, numbers)}
     if model.trains:
         beside[Work.train] = {**weights_away, **state_away, **_learning(role, tokens, stage, numbers, count)}
-    if layout.generation is not None:
+    if layout.generation is not None or role.sends:
         beside[SYNC] = dict(weights_away)
+    if role.sends:  # two messages are under way
+        beside[SYNC]["buckets"] = min(float(2 * max(BUCKET_BYTES, role.width * numbers.embedding)), weights["weights"])
 
 
 def _more_experts(role: Seated, numbers: StageNumbers) -> int:
@@ -292,7 +298,7 @@ def _add_generation(kept: dict[str, float], beside: dict[str, dict[str, float]],
     weights = {"generation's weights": float(role.width * own.weights)}
     sync = beside.setdefault(SYNC, {})
     if buckets := _buckets(role, own):
-        sync["buckets"] = buckets
+        sync["buckets"] = max(buckets, sync.get("buckets", 0.0))
     if role.device is Device.cpu:  # nothing sleeps there, and products read packed copies of weights
         kept |= weights
         # Linear layers give their weights up for packed ones. Embeddings keep theirs, also one that no product reads.
@@ -335,5 +341,6 @@ def _buckets(role: Seated, own: StageNumbers) -> float:
     layout = role.layout
     if not role.only_generates and layout.generation_sizes == (layout.tensor, layout.pipeline):
         return 0.0  # each rank has all that it generates with
-    largest = role.width * max(own.embedding, own.output)
+    whole = 1 if layout.nested else layout.generation_sizes[0]  # each gathers the model, where places do not nest
+    largest = role.width * max(own.embedding, own.output) * whole
     return min(float(role.width * own.weights), max(BUCKET_BYTES, largest) + BUCKET_BYTES)

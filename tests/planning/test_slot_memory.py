@@ -109,6 +109,9 @@ def test_a_pool_of_graders_has_nothing_and_one_that_generates_only_its_share() -
     assert peaks["rollout"] == pytest.approx(SPEC.memory_fraction * 80 * GIB)
     assert "actor.generate_sequences" not in slots[0].phases
     assert role_bytes(POLICY, Layout(2), SPEC, GPUS, only_generates=True).peak == peaks["rollout"]
+    lent = {**seats, "actor": Seat("train", Layout(2, generation=(1, 1)))}
+    [train, *_] = slot_memory(SPEC, Arrangement({"train": 2, "rollout": 2, "graders": 3}, lent, lends=True), GPUS)
+    assert "actor.generate_sequences" in train.phases and train.peak >= slots[0].peak
 
 
 def test_heads_of_one_number_have_no_logits() -> None:
