@@ -26,11 +26,10 @@ def told(workplace: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_train_takes_what_it_writes_and_plan_predicts_the_same(told: Any, ran: Any) -> None:
-    found = json.loads(told("map", "hardware=cpu", "--devices", "2", "--out", "found.yaml", "--json", "--bound"))
+    asked = ("hardware=cpu", "--devices", "3", "--schedules", "sync,one_step_off", "--bound")
+    found = json.loads(told("map", *asked, "--out", "found.yaml", "--json"))
     best = found["runs"][0]
-    assert found["gap"] == 0 and [run["step"]["seconds"]["mean"] for run in found["runs"]] == sorted(
-        run["step"]["seconds"]["mean"] for run in found["runs"]
-    )
+    assert found["gap"] < 1e-6
     assert all(pool["peak"] <= pool["device"] for run in found["runs"] for pool in run["memory"].values())
     plan = json.loads(told("plan", "hardware=cpu", "placement=found.yaml", "--json"))
     assert plan["step"]["seconds"]["mean"] == pytest.approx(best["step"]["seconds"]["mean"])

@@ -24,7 +24,7 @@ from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 
 SYNC = "sync"
-SIMULATED = 8  # of the ways to colocate the roles, the fastest for each schedule, are simulated
+SIMULATED = 8  # of the ways to colocate the roles, under each schedule
 Progress = Callable[[str, int, int], None]
 """Takes what is being done, how much of it is done, and how much there is."""
 
@@ -91,6 +91,7 @@ def map_devices(
     devices: int,
     *,
     schedules: Mapping[str, Mapping[str, object]] = MappingProxyType({SYNC: MappingProxyType({})}),
+    simulated: int = SIMULATED,
     with_bound: bool = False,
     progress: Progress = lambda what, done, of: None,
 ) -> DeviceMapping:
@@ -98,6 +99,7 @@ def map_devices(
 
     Args:
         schedules: that may be taken, with what settings change of them (`scheduling.policy_of`).
+        simulated: how many ways to colocate the roles are simulated under each schedule, the fastest as composed.
         with_bound: ask for a bound on what any placement can come to.
 
     Raises HybridFlowError if nothing fits, or the flow has a policy beside the actor that generates.
@@ -123,7 +125,7 @@ def map_devices(
     if not found:
         raise HybridFlowError(f"nothing fits {counted(devices, 'device')} of {hardware.name}: {unfit[0].why}")
     bound = _bound(search, candidates, found[0].seconds, progress) if with_bound else 0.0
-    runs = list(_simulated(spec, costs, found, schedules, progress))
+    runs = list(_simulated(spec, costs, found, schedules, simulated, progress))
     runs.sort(key=lambda run: run.step.seconds.mean)
     return DeviceMapping(devices, hardware, tuple(runs), tuple(found), tuple(unfit), bound, search.known.evaluated)
 
@@ -152,7 +154,7 @@ def _why_unfit(search: PlacementSearch, candidate: Candidate) -> str:
     options = list(zip(candidate.sets, search.options(candidate), strict=True))
     for roles, ways in options:
         if not len(ways.devices):
-            return f"{' + '.join(roles)} do not fit {counted(search.devices, 'device')} together"
+            return f"{' + '.join(roles)}: more memory is needed than {counted(search.devices, 'device')} have"
     needs = ", ".join(f"{' + '.join(roles)} {ways.devices[0]}" for roles, ways in options)
     return f"at least {sum(int(ways.devices[0]) for _, ways in options)} devices are needed: {needs}"
 
@@ -171,11 +173,12 @@ def _simulated(
     costs: SimulatedCosts,
     found: Sequence[Found],
     schedules: Mapping[str, Mapping[str, object]],
+    count: int,
     progress: Progress,
 ) -> Iterator[MappedRun]:
     """Yield the best of what was found as simulated runs."""
     for name, changes in schedules.items():
-        mine = [one for one in found if one.candidate.overlaps is (name != SYNC)][:SIMULATED]
+        mine = [one for one in found if one.candidate.overlaps is (name != SYNC)][:count]
         for number, one in enumerate(mine):
             progress(f"simulated steps, {name}", number, len(mine))
             own = run_of(spec, one, name, changes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
+from typing import Any
+
+import numpy as np
 
 from hybridflow.planning.search.placement_search import Candidate, Found, PlacementSearch
 from hybridflow.planning.search.step_costs import ACTOR, SYNC, Plan
@@ -15,56 +18,86 @@ def cheapest(search: PlacementSearch, candidate: Candidate) -> Found | None:
     for devices in product(search.sizes, repeat=len(candidate.sets)):
         if sum(devices) > search.devices:
             continue
-        for plans in _fitting(search, candidate, devices):
-            seconds = step_s(search, candidate, devices, plans)
-            if best is None or seconds < best.seconds:
-                best = Found(candidate, seconds, devices, plans)
+        every = _EveryPlan(search, candidate, devices)
+        seconds = every.seconds()
+        if seconds.size and seconds.min() < (best.seconds if best else np.inf):
+            at = np.unravel_index(int(seconds.argmin()), seconds.shape)
+            plans = {role: own[int(place)] for (role, own), place in zip(every.plans.items(), at, strict=True)}
+            best = Found(candidate, float(seconds.min()), devices, plans)
     return best
 
 
-def _fitting(search: PlacementSearch, candidate: Candidate, devices: Sequence[int]) -> Iterator[Mapping[str, Plan]]:
-    """Yield every choice of a plan for each role by which no set needs more memory than there is."""
-    roles = [(role, number) for number, one in enumerate(candidate.sets) for role in one]
-    calls = {role: search.calls_of(role, candidate) for role, _ in roles}
-    lists = [search.costs.plans(role, calls[role], devices[number]) for role, number in roles]
-    for chosen in product(*lists):
-        plans = {role: plan for (role, _), plan in zip(roles, chosen, strict=True)}
-        if all(_fits(search, {role: plans[role] for role in one}, candidate) for one in candidate.sets):
-            yield plans
+class _EveryPlan:
+    """All choices of a plan for each role on some devices: arrays have an axis a role, along which its plan varies."""
 
+    def __init__(self, search: PlacementSearch, candidate: Candidate, devices: Sequence[int]) -> None:
+        self._search = search
+        self._candidate = candidate
+        self._set_of = {role: number for number, one in enumerate(candidate.sets) for role in one}
+        self._devices = devices
+        self.plans: dict[str, Sequence[Plan]] = {
+            role: search.costs.plans(role, search.calls_of(role, candidate), devices[number])
+            for role, number in self._set_of.items()
+        }
 
-def _fits(search: PlacementSearch, plans: Mapping[str, Plan], candidate: Candidate) -> bool:
-    needs = [search.costs.need(role, search.calls_of(role, candidate), plan) for role, plan in plans.items()]
-    return sum(need.held for need in needs) + max(need.peak for need in needs) <= search.costs.device_bytes
+    def seconds(self) -> np.ndarray:
+        """Return the seconds of a step for every choice; infinite where a set needs more memory than there is."""
+        calls = [self._call(place) for place in range(len(self._search.calls))]
+        everything = range(len(calls))
+        shape = tuple(map(len, self.plans.values()))
+        if not self._candidate.overlaps:
+            return np.where(self._fits(), np.broadcast_to(self._makespan(calls, everything), shape), np.inf)
+        kinds = self._search.calls
+        rest = [place for place in everything if kinds[place].method != SYNC]
+        sampling = self._makespan(calls, [place for place in rest if kinds[place].samples])
+        learning = self._makespan(calls, [place for place in rest if not kinds[place].samples])
+        both = np.maximum(sampling, learning)
+        for pool in range(len(self._devices)):
+            both = np.maximum(both, sum((calls[place] for place in rest if self._pool(place) == pool), np.zeros(())))
+        synced = sum((calls[place] for place in everything if place not in rest), np.zeros(()))
+        return np.where(self._fits(), np.broadcast_to(both + synced, shape), np.inf)
 
+    def _seat(self, place: int) -> str:
+        return self._search.seat(self._search.calls[place], self._candidate)
 
-def step_s(search: PlacementSearch, candidate: Candidate, devices: Sequence[int], plans: Mapping[str, Plan]) -> float:
-    """Return the seconds of a step, call by call."""
-    set_of = {role: number for number, one in enumerate(candidate.sets) for role in one}
-    trainers = devices[set_of[ACTOR]] if candidate.apart else 0
-    seconds, pools = [], []
-    for call in search.calls:
-        seat = search.seat(call, candidate)
-        pools.append(set_of[seat])
-        sync = call.method == SYNC
-        seconds.append(
-            search.costs.sync_s(plans[seat], trainers) if sync else search.costs.call_s(seat, call, plans[seat])
-        )
-    if not candidate.overlaps:
-        return _makespan(search, seconds, pools, range(len(seconds)))
-    calls = [place for place, call in enumerate(search.calls) if call.method != SYNC]
-    synced = sum(seconds) - sum(seconds[place] for place in calls)
-    sampling = [place for place in calls if search.calls[place].samples]
-    learning = [place for place in calls if not search.calls[place].samples]
-    busy = [sum(seconds[place] for place in calls if pools[place] == pool) for pool in range(len(devices))]
-    both = (_makespan(search, seconds, pools, part) for part in (sampling, learning))
-    return synced + max(*both, *busy)
+    def _pool(self, place: int) -> int:
+        return self._set_of[self._seat(place)]
 
+    def _along(self, role: str, values: Sequence[float]) -> np.ndarray:
+        axis = list(self.plans).index(role)
+        shape = [1] * len(self.plans)
+        shape[axis] = len(values)
+        return np.asarray(values, dtype=float).reshape(shape)
 
-def _makespan(search: PlacementSearch, seconds: Sequence[float], pools: Sequence[int], calls: Sequence[int]) -> float:
-    ends: dict[int, float] = {}
-    free = dict.fromkeys(pools, 0.0)
-    for place in calls:
-        begin = max([free[pools[place]], *(ends.get(other, 0.0) for other in search.calls[place].after)])
-        ends[place] = free[pools[place]] = begin + seconds[place]
-    return max(free.values())
+    def _call(self, place: int) -> np.ndarray:
+        call, role = self._search.calls[place], self._seat(place)
+        costs = self._search.costs
+        if call.method == SYNC:
+            trainers = self._devices[self._set_of[ACTOR]] if self._candidate.apart else 0
+            return self._along(role, [costs.sync_s(plan, trainers) for plan in self.plans[role]])
+        return self._along(role, [costs.call_s(role, call, plan) for plan in self.plans[role]])
+
+    def _fits(self) -> np.ndarray:
+        fits: Any = np.ones((1,) * len(self.plans), bool)
+        for roles in self._candidate.sets:
+            held, peak = np.zeros(()), np.zeros(())
+            for role in roles:
+                calls = self._search.calls_of(role, self._candidate)
+                needs = [self._search.costs.need(role, calls, plan) for plan in self.plans[role]]
+                held = held + self._along(role, [need.held for need in needs])
+                peak = np.maximum(peak, self._along(role, [need.peak for need in needs]))
+            fits = fits & (held + peak <= self._search.costs.device_bytes)
+        return np.asarray(fits)
+
+    def _makespan(self, calls: Sequence[np.ndarray], places: Sequence[int]) -> np.ndarray:
+        ends: dict[int, np.ndarray] = {}
+        free: dict[int, np.ndarray] = {}
+        for place in places:
+            begin = free.get(self._pool(place), np.zeros(()))
+            for other in self._search.calls[place].after:
+                begin = np.maximum(begin, ends.get(other, np.zeros(())))
+            ends[place] = free[self._pool(place)] = begin + calls[place]
+        end = np.zeros(())
+        for last in free.values():
+            end = np.maximum(end, last)
+        return end

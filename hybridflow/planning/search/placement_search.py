@@ -109,7 +109,7 @@ class PlacementSearch:
         """Return the shape of a candidate's step."""
         set_of = {role: number for number, one in enumerate(candidate.sets) for role in one}
         owners = tuple(set_of[self.seat(call, candidate)] for call in self.calls)
-        return StepShape(self.calls, owners, candidate.overlaps)
+        return StepShape(self.calls, owners, candidate.overlaps, candidate.apart)
 
     def options(self, candidate: Candidate) -> list[SetOptions]:
         """Return the ways in which each set of a candidate can run."""

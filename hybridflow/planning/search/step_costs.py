@@ -69,6 +69,9 @@ class Costs(Protocol):
     def sync_s(self, plan: Plan, trainers: int) -> float:
         """Return the seconds of a weight sync.
 
+        Of two plans of generation's own devices, one that takes no longer from very many trainers, and has no more
+        devices, takes no longer from few either.
+
         Args:
             plan: of the role that generates.
             trainers: devices of the actor, where generation has others; more of them never take longer. 0: they are

@@ -18,33 +18,6 @@ from hybridflow.planning.run_spec import FlowCall
 from hybridflow.planning.search.step_costs import SYNC
 
 
-def segments(flow: Sequence[FlowCall], mine: Sequence[int], *, overlaps: bool) -> tuple[tuple[int, ...], ...]:
-    """Group the calls of one pool, by their places in the flow, whose seconds only count as a sum.
-
-    Two neighbors are a group if nobody else waits for the first without waiting for the second as well, and the second
-    waits for nobody that the pool has not waited for before. Where steps overlap, sampling and learning are two things,
-    and a weight sync is a third.
-    """
-    own = set(mine)
-    waits: dict[int, set[int]] = {place: set(flow[place].after) - own for place in mine}
-    heard = {place: {i for i, call in enumerate(flow) if i not in own and place in call.after} for place in mine}
-    groups: list[list[int]] = []
-    waited: set[int] = set()
-    for place in mine:
-        last = groups[-1][-1] if groups else None
-        if (
-            last is not None
-            and heard[last] <= heard[place]
-            and waits[place] <= waited
-            and (not overlaps or kind_of(flow[last]) == kind_of(flow[place]))
-        ):
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-        waited |= waits[place]
-    return tuple(map(tuple, groups))
-
-
 class Kind(Enum):
     """What a call is part of, where steps overlap."""
 
@@ -60,12 +33,42 @@ def kind_of(call: FlowCall) -> Kind:
     return Kind.sampling if call.samples else Kind.learning
 
 
+def segments(flow: Sequence[FlowCall], mine: Sequence[int], split: Set[Kind]) -> tuple[tuple[int, ...], ...]:
+    """Group the calls of one pool, by their places in the flow, whose seconds only count as a sum.
+
+    Two neighbors are a group if nobody else waits for the first without waiting for the second as well, and the second
+    waits for nobody that the pool has not waited for before.
+
+    Args:
+        split: kinds of calls that are never one group with another kind.
+    """
+    own = set(mine)
+    waits: dict[int, set[int]] = {place: set(flow[place].after) - own for place in mine}
+    heard = {place: {i for i, call in enumerate(flow) if i not in own and place in call.after} for place in mine}
+    groups: list[list[int]] = []
+    waited: set[int] = set()
+    for place in mine:
+        last = groups[-1][-1] if groups else None
+        if (
+            last is not None
+            and heard[last] <= heard[place]
+            and waits[place] <= waited
+            and (len(kinds := {kind_of(flow[last]), kind_of(flow[place])}) == 1 or not kinds & split)
+        ):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+        waited |= waits[place]
+    return tuple(map(tuple, groups))
+
+
 @dataclass(frozen=True)
 class StepShape:
     """Flow of a step over sets of roles.
 
     Attributes:
         owners: the set of each call, by the call's place in the flow.
+        apart: weights are synced from one set to another, which takes longer by what is seen of both together.
         overlaps: a step is sampled while another is learned from, so that only the longer of the two counts, and what
             a pool has to do for both; between them weights are synced.
     """
@@ -73,16 +76,20 @@ class StepShape:
     flow: tuple[FlowCall, ...]
     owners: tuple[int, ...]
     overlaps: bool = False
+    apart: bool = False
 
     @cached_property
     def segments(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
         """Groups of calls by set; the seconds of a set are one number for each."""
-        return tuple(
-            segments(
-                self.flow, [place for place, owner in enumerate(self.owners) if owner == one], overlaps=self.overlaps
-            )
-            for one in range(max(self.owners) + 1)
-        )
+        calls: list[list[int]] = [[] for _ in range(max(self.owners) + 1)]
+        for place, owner in enumerate(self.owners):
+            calls[owner].append(place)
+        return tuple(segments(self.flow, mine, self._split) for mine in calls)
+
+    @property
+    def _split(self) -> Set[Kind]:
+        """Return the kinds of calls that count by themselves."""
+        return set(Kind) if self.overlaps else {Kind.sync} if self.apart else set()
 
     def seconds(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return the seconds of steps.
