@@ -164,7 +164,7 @@ class PlacementSearch:
 
 @dataclass
 class SyncExcess:
-    """Seconds of a weight sync to generation's own devices beyond what it takes from as many as there can be."""
+    """Seconds of a weight sync to generation's own devices beyond the least that it can take."""
 
     sets: tuple[int, int]
     costs: Costs
@@ -181,7 +181,7 @@ class SyncExcess:
             next(number for number, one in enumerate(candidate.sets) if role in one) for role in (ACTOR, ROLLOUT)
         )
         plans = [one[ROLLOUT] for one in sets[second].plans]
-        least = np.array([search.costs.sync_s(plan, search.devices) for plan in plans])
+        least = np.array([search.costs.least_sync_s(plan, search.devices) for plan in plans])
         sizes = np.unique(sets[first].devices)
         unknown = np.full((len(sizes), len(plans)), np.nan)
         return SyncExcess((first, second), search.costs, sets[first].devices, sizes, plans, least, unknown)
@@ -192,7 +192,7 @@ class SyncExcess:
         for row, column in {*zip(rows.tolist(), columns.tolist(), strict=True)}:
             if np.isnan(self.table[row, column]):
                 seconds = self.costs.sync_s(self.plans[column], int(self.sizes[row]))
-                self.table[row, column] = max(0.0, seconds - self.least[column])
+                self.table[row, column] = seconds - self.least[column]
         return self.table[rows, columns]
 
 

@@ -24,7 +24,7 @@ class SetOptions:
 
     Attributes:
         devices: of each way, ascending, [ways].
-        seconds: of each way and group of calls, [ways, groups].
+        seconds: of each way and group of calls, [ways, groups]; with generation's own devices then `Costs.sync_size`.
         plans: of each way, by role.
     """
 
@@ -35,7 +35,7 @@ class SetOptions:
 
 @dataclass(frozen=True)
 class _Table:
-    """Plans of some roles on some devices: columns are bytes held, bytes at the peak, seconds of each group."""
+    """Plans of some roles on some devices: columns are bytes held, bytes at the peak, seconds by group."""
 
     numbers: np.ndarray
     chosen: np.ndarray  # [rows, roles], places in the roles' lists of plans
@@ -61,7 +61,7 @@ class RolePlans:
     _known: dict[tuple[str, tuple[int, ...], int], tuple[Sequence[Plan], np.ndarray]] = field(default_factory=dict)
 
     def of(self, role: str, calls: tuple[int, ...], devices: int) -> tuple[Sequence[Plan], np.ndarray]:
-        """Return the plans that fit alone, and of each bytes held, at the peak, and the seconds of each call."""
+        """Return the plans that fit alone; of each its bytes, held and at the peak, and the seconds of its calls."""
         key = (role, calls, devices)
         if key not in self._known:
             self._known[key] = self._looked_at(role, calls, devices)
@@ -77,15 +77,17 @@ class RolePlans:
                 continue
             plans.append(plan)
             rows.append([need.held, need.peak, *(self._call_s(role, call, plan) for call in mine)])
+            if role == ROLLOUT:
+                rows[-1].append(self.costs.sync_size(plan))
         self.evaluated += len(plans)
-        table = np.array(rows, dtype=float).reshape(len(plans), 2 + len(mine))
+        table = np.array(rows, dtype=float).reshape(len(plans), 2 + len(mine) + (role == ROLLOUT))
         kept = np.sort(undominated(table))
         return [plans[place] for place in kept], table[kept]
 
     def _call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
         """Return the seconds of a call; of a weight sync to other devices, if as many as there are send."""
         if call.method == SYNC:
-            return self.costs.sync_s(plan, self.devices if role == ROLLOUT else 0)
+            return self.costs.least_sync_s(plan, self.devices) if role == ROLLOUT else self.costs.sync_s(plan, 0)
         return self.costs.call_s(role, call, plan)
 
 
@@ -105,14 +107,15 @@ def set_options(
         every_size: keep ways that are no better than others on fewer devices: more of them are good for something else.
     """
     group_of = {place: number for number, group in enumerate(groups) for place in group}
+    columns = len(groups) + (ROLLOUT in seats)  # beside the seconds, what syncs of generation's plans depend on
     found: list[tuple[int, np.ndarray, Mapping[str, Plan]]] = []
     for devices in sizes:
-        table, lists = _joint(seats, group_of, len(groups), devices, known)
+        table, lists = _joint(seats, group_of, columns, devices, known)
         seconds = table.numbers[:, 2:]
         for row in undominated(seconds):
             plans = {role: lists[role][at] for role, at in zip(seats, table.chosen[row], strict=True)}
             found.append((devices, seconds[row], plans))
-    numbers = np.array([[devices, *seconds] for devices, seconds, _ in found]).reshape(-1, 1 + len(groups))
+    numbers = np.array([[devices, *seconds] for devices, seconds, _ in found]).reshape(-1, 1 + columns)
     kept = np.arange(len(numbers)) if every_size else undominated(numbers)
     return SetOptions(numbers[kept, 0].astype(int), numbers[kept, 1:], [found[place][2] for place in kept])
 
@@ -129,6 +132,8 @@ def _joint(
         summed[:, :2] = rows[:, :2]
         for column, place in enumerate(calls):
             summed[:, 2 + group_of[place]] += rows[:, 2 + column]
+        if role == ROLLOUT:
+            summed[:, -1] = rows[:, -1]
         own = _Table(summed, np.arange(len(rows))[:, None]).pruned()
         table = _product(table, own, known.costs.device_bytes)
     return table, lists

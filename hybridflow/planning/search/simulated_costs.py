@@ -73,6 +73,15 @@ class SimulatedCosts:
         training, generation = (Layout(data=trainers), plan.layout) if trainers else (plan.layout, None)
         return self.simulators.shared_s(self.simulators.sync_occupation(model, training, generation))
 
+    def least_sync_s(self, plan: Plan, devices: int) -> float:
+        # Few trainers may be on generation's node; of those that are not, more send sooner.
+        most = devices - plan.layout.size
+        few = range(1, min(most, self.hardware.devices_per_node) + 1)
+        return min(self.sync_s(plan, trainers) for trainers in (*few, max(most, 1)))
+
+    def sync_size(self, plan: Plan) -> float:
+        return 1.0 / (plan.layout.tensor * plan.layout.pipeline)  # share of the model that a device has
+
     def _added(self, role: str, layout: Layout) -> tuple[float, float]:
         """Return the bytes that generation adds to those of training: all the time, and while it is at work."""
         key = (self._kinds[role], layout.tensor, layout.pipeline, layout.data, layout.generation)

@@ -69,12 +69,19 @@ class Costs(Protocol):
     def sync_s(self, plan: Plan, trainers: int) -> float:
         """Return the seconds of a weight sync.
 
-        Of two plans of generation's own devices, one that takes no longer from very many trainers, and has no more
-        devices, takes no longer from few either.
-
         Args:
             plan: of the role that generates.
-            trainers: devices of the actor, where generation has others; more of them never take longer. 0: they are
-                the same.
+            trainers: devices of the actor, where generation has others; 0: they are the same.
+        """
+        raise NotImplementedError
+
+    def least_sync_s(self, plan: Plan, devices: int) -> float:
+        """Return seconds that no sync to generation's own devices is below, from any trainers among so many in all."""
+        raise NotImplementedError
+
+    def sync_size(self, plan: Plan) -> float:
+        """Return a number by which plans of generation's own devices compare.
+
+        One that has no larger number, and no more devices, is never longer in a sync, from the same trainers.
         """
         raise NotImplementedError

@@ -58,6 +58,12 @@ class SyntheticCosts:
         seconds = self._random("sync", plan)
         return seconds * max(1.0, plan.layout.size / trainers) if trainers else seconds
 
+    def least_sync_s(self, plan: Plan, devices: int) -> float:
+        return self.sync_size(plan)
+
+    def sync_size(self, plan: Plan) -> float:
+        return self._random("sync", plan)
+
     def _random(self, *of: object) -> float:
         return _random(self.seed, of)
 
