@@ -17,15 +17,19 @@ from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Need, Plan
 from hybridflow.planning.slot_memory import SYNC, RoleBytes, Seated, stage_bytes
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
-"""Tokens of a micro-batch that are looked at, as multiples of those in the settings."""
 
 
 @dataclass
 class SimulatedCosts:
-    """Costs of a run on some hardware."""
+    """Costs of a run on some hardware.
+
+    Attributes:
+        budgets: tokens of a micro-batch that are looked at, as multiples of those in the settings.
+    """
 
     spec: RunSpec
     hardware: Hardware
+    budgets: Sequence[float] = BUDGETS
     simulators: Simulators = field(init=False)
     _seconds: dict[object, float] = field(default_factory=dict)
     _bytes: dict[object, Sequence[RoleBytes]] = field(default_factory=dict)
@@ -116,7 +120,7 @@ class SimulatedCosts:
     def _budgets(self, model: RoleModel) -> Sequence[int]:
         """Return sizes of micro-batches; the settings' own if a row is longer than it."""
         own = model.max_tokens_per_rank
-        return [int(own * times) for times in BUDGETS if times == 1.0 or own * times >= self._longest]
+        return [int(own * times) for times in self.budgets if times == 1.0 or own * times >= self._longest]
 
     @cached_property
     def _kinds(self) -> Mapping[str, int]:

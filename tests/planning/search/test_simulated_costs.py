@@ -15,7 +15,6 @@ from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
-from hybridflow.planning.search import simulated_costs
 from hybridflow.planning.search.device_mapping import DeviceMapping, map_devices, pool_sizes
 from hybridflow.planning.search.exhaustive import cheapest
 from hybridflow.planning.search.placement_search import PlacementSearch
@@ -41,12 +40,6 @@ def spec_of_ppo(layers: int = 4, critic_layers: int = 4) -> RunSpec:
 
 def hardware(gib: float, per_node: int = 4) -> Hardware:
     return replace(read_hardware("a100_80g_8x"), memory_bytes=gib * 2**30, devices_per_node=per_node)
-
-
-@pytest.fixture
-def one_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As few plans as can all be looked at."""
-    monkeypatch.setattr(simulated_costs, "BUDGETS", (1.0,))
 
 
 def calls_of(spec: RunSpec, role: str) -> list[FlowCall]:
@@ -109,9 +102,9 @@ def test_less_memory_leaves_less_and_says_what_is_needed() -> None:
 
 
 @pytest.mark.parametrize(("gib", "critic_layers"), [(6, 4), (30, 2)])
-def test_nothing_is_cheaper_by_the_simulators(one_budget: None, gib: float, critic_layers: int) -> None:
+def test_nothing_is_cheaper_by_the_simulators(gib: float, critic_layers: int) -> None:
     spec = spec_of_ppo(critic_layers=critic_layers)
-    costs = SimulatedCosts(spec, hardware(gib))
+    costs = SimulatedCosts(spec, hardware(gib), budgets=(1.0,))  # as few plans as can all be looked at
     search = PlacementSearch(spec.flow, tuple(spec.models), costs, 4, pool_sizes(4, 4))
     for candidate in search.candidates(overlaps=True):
         found, truth = search.best(candidate), cheapest(search, candidate)
