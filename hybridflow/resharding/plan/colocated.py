@@ -126,6 +126,8 @@ def _item(weight: Weight, train: Sharding, places: Sequence[Coordinate]) -> Item
         everywhere = len(holders) == len(places)
         return Item(weight, math.prod(weight.shape)) if everywhere else _split(weight, [i for i, _ in holders])
     parts = [Part(i, (a, b), (b - a) * weight.width) for i, (a, b) in holders if b > a]
+    if not parts and len(holders) < len(places):  # nothing of it, as of padding, but not all have even that
+        parts = [Part(holders[0][0], holders[0][1], 0)]
     return Item(weight, sum(part.elements for part in parts), tuple(parts) if len(places) > 1 else ())
 
 

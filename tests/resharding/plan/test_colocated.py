@@ -26,6 +26,7 @@ from tests.resharding.plan.simulate import (
     megatron_to_vllm,
     nests,
     numbers,
+    shardings,
     stage_weights,
     wanted,
 )
@@ -56,6 +57,16 @@ def test_each_line_of_each_generation_shard_is_produced_once(shape: ModelShape, 
         assert exchange.givers == exchange.takers and all(plan.exchange(rank) is exchange for rank in exchange.takers)
         [at] = {replace(layout.generation_coordinates[rank], dp=0) for rank in exchange.takers}
         assert arrives(exchange, held) == wanted(shape, at, *layout.generation_sizes)
+
+
+@given(shapes(), layouts(largest=16))
+@example(replace(SHAPE, vocab=14), Layout(2, 2, generation=(2, 1)))
+def test_what_does_not_travel_is_in_every_takers_training_shard(shape: ModelShape, layout: Layout) -> None:
+    """Also where there is none of it, as of a vocabulary so small that the second half is padding."""
+    train, _ = shardings(shape, layout)
+    for exchange in plan_of(shape, layout).exchanges:
+        for item in (item for item in exchange.program.items if not item.parts):
+            assert all(train.region(item.weight, layout.coordinates[rank]) is not None for rank in exchange.takers)
 
 
 @given(any_sizes(), st.sampled_from([1, 700, 10**9]))
