@@ -107,11 +107,13 @@ def exhaustive_gap(devices: int, gib: float) -> dict[str, Any]:
     """Look at every placement of four small models; return how much more the best that is found takes than the best."""
     spec = ppo_of(SMALL, rows=64)
     hardware = replace(read_hardware("a100_80g_8x"), memory_bytes=gib * 2**30)
-    costs = SimulatedCosts(spec, hardware, budgets=(1.0,))
-    search = PlacementSearch(spec.flow, tuple(spec.models), costs, devices, pool_sizes(devices, 8))
+    made = (SimulatedCosts(spec, hardware, budgets=(1.0,), fractions=(), prunes=prunes) for prunes in (True, False))
+    search, every = (
+        PlacementSearch(spec.flow, tuple(spec.models), costs, devices, pool_sizes(devices, 8)) for costs in made
+    )
     gaps = []
     for candidate in search.candidates(overlaps=True):
-        found, truth = search.best(candidate), cheapest(search, candidate)
+        found, truth = search.best(candidate), cheapest(every, candidate)
         assert (found is None) == (truth is None), candidate
         if found is not None and truth is not None:
             gaps.append(found.seconds / truth.seconds - 1)

@@ -190,9 +190,17 @@ def _simulated(
 
 
 def run_of(spec: RunSpec, found: Found, schedule: str, changes: Mapping[str, object]) -> RunSpec:
-    """Return a run as a placement has it: its schedule, and how each role runs."""
+    """Return a run as a placement has it: its schedule, how each role runs, and generation's share of the memory."""
     models = {role: by_plan(model, found.plans[role]) for role, model in spec.models.items()}
-    return replace(spec, models=models, schedule=schedule, schedule_changes=dict(changes))
+    generator = found.plans.get(ROLLOUT) or found.plans.get(ACTOR)
+    share = generator.memory_fraction if generator else 0.0
+    return replace(
+        spec,
+        models=models,
+        schedule=schedule,
+        schedule_changes=dict(changes),
+        memory_fraction=share or spec.memory_fraction,
+    )
 
 
 def arrangement_of_found(spec: RunSpec, found: Found) -> Arrangement:

@@ -41,7 +41,10 @@ def settings_of(run: MappedRun, schedule: str) -> dict[str, Any]:
         }
     if where.generator in where.seats:
         tensor, pipeline = where.seats[where.generator].layout.generation_sizes
-        settings[ROLLOUT] = {"parallel": {"tensor": tensor, "pipeline": pipeline}}
+        settings[ROLLOUT] = {
+            "parallel": {"tensor": tensor, "pipeline": pipeline},
+            "gpu_memory_fraction": run.spec.memory_fraction,
+        }
     return settings
 
 

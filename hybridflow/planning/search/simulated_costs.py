@@ -6,17 +6,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from hybridflow.config.schema import Recompute
+import numpy as np
+
+from hybridflow.config.schema import Device, Recompute
 from hybridflow.engines.sharding import ShardingError, TensorSharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.plan_remarks import FULL
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
+from hybridflow.planning.search.pareto import undominated
 from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Need, Plan
 from hybridflow.planning.slot_memory import SYNC, RoleBytes, Seated, stage_bytes
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
+FRACTIONS = (0.3, 0.5, 0.7, 0.85)
+PADDING = 64  # of a vocabulary on both sides of a weight sync, which shards nest in if the tensor size divides it
 
 
 @dataclass
@@ -25,15 +30,21 @@ class SimulatedCosts:
 
     Attributes:
         budgets: tokens of a micro-batch that are looked at, as multiples of those in the settings.
+        fractions: of a GPU's memory for generation that are looked at, beside that in the settings.
+        prunes: of the ways to generate on the same ranks, leave out those that another is at least as good as in
+            seconds and in bytes.
     """
 
     spec: RunSpec
     hardware: Hardware
     budgets: Sequence[float] = BUDGETS
+    fractions: Sequence[float] = FRACTIONS
+    prunes: bool = True
     simulators: Simulators = field(init=False)
     _seconds: dict[object, float] = field(default_factory=dict)
     _bytes: dict[object, Sequence[RoleBytes]] = field(default_factory=dict)
     _generation: dict[object, tuple[float, float]] = field(default_factory=dict)
+    _specs: dict[float, RunSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.simulators = Simulators(self.hardware)
@@ -44,33 +55,75 @@ class SimulatedCosts:
 
     def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
         model = self._model(role)
-        per_node = self.hardware.devices_per_node
+        own = model.max_tokens_per_rank
+        cuts = list(layouts(model, devices, self.hardware.devices_per_node))
+        if role == ROLLOUT:
+            return [Plan(cut, Recompute.none, own, share) for cut in cuts for share in self._fractions]
+        samples = any(call.work is Work.generate for call in calls)
         return [
-            Plan(layout, recompute, budget)
-            for layout in layouts(model, devices, per_node, nests=role != ROLLOUT and _samples(calls))
-            for recompute in (Recompute if model.trains and role != ROLLOUT else (Recompute.none,))
-            for budget in (self._budgets(model) if role != ROLLOUT else (model.max_tokens_per_rank,))
+            Plan(layout, recompute, budget, share)
+            for cut in cuts
+            for layout, share in (self._ways_to_generate(role, calls, cut) if samples else ((cut, 0.0),))
+            for recompute in (Recompute if model.trains else (Recompute.none,))
+            for budget in self._budgets(model)
         ]
+
+    def _ways_to_generate(self, role: str, calls: Sequence[FlowCall], cut: Layout) -> Sequence[tuple[Layout, float]]:
+        """Return how ranks that train in a layout can generate: their sizes then, and the share of the memory."""
+        tensor, pipeline, data = cut.tensor, cut.pipeline, cut.data
+        ways = [
+            (Layout(tensor, pipeline, data, generation=(t_g, p_g)), share)
+            for t_g in (divisors(tensor) if PADDING % tensor == 0 else (1,))
+            for p_g in divisors(pipeline)
+            for share in self._fractions
+        ]
+        if not self.prunes:
+            return ways
+        generated = [call for call in calls if call.work is Work.generate]
+        rows = [
+            [
+                *self._added(role, layout, share),
+                self.sync_s(Plan(layout), 0),
+                *(self.call_s(role, call, Plan(layout, memory_fraction=share)) for call in generated),
+            ]
+            for layout, share in ways
+        ]
+        return [ways[place] for place in np.sort(undominated(np.array(rows)))]
 
     def need(self, role: str, calls: Sequence[FlowCall], plan: Plan) -> Need:
         layout = plan.layout
-        alone = self._ends(role, layout, None, plan.recompute, plan.max_tokens_per_rank)
+        share = plan.memory_fraction
+        alone = self._ends(role, layout, None, plan.recompute, plan.max_tokens_per_rank, share)
         if layout.generation is None:
             return Need(max(end.rest for end in alone), max(end.most for end in alone))
         # What generation adds depends on the sizes alone, so it is known from any other plan of these.
-        held, most = self._added(role, layout)
+        held, most = self._added(role, layout, share)
         return Need(max(end.rest for end in alone) + held, max(most, *(end.most for end in alone)))
 
     def call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
         heeded = _heeded(call, plan)
         key = (call.work, call.rows, call.sequences, call.balanced, self._kinds.get(call.role), heeded)
         if key not in self._seconds:
-            tensor, pipeline, data, recompute, budget = heeded
+            tensor, pipeline, data, recompute, budget, share = heeded
             model = self.spec.models.get(call.role)
             own = model and replace(model, recompute=recompute, max_tokens_per_rank=budget)
             layout = Layout(tensor, pipeline, data)
-            self._seconds[key] = self.simulators.shared_s(self.simulators.occupation(call, own, layout, self.spec))
+            asked = self.simulators.occupation(call, own, layout, self._spec(share))
+            self._seconds[key] = self.simulators.shared_s(asked)
         return self._seconds[key]
+
+    @cached_property
+    def _fractions(self) -> Sequence[float]:
+        """Return shares of a GPU's memory for generation; on a CPU the settings say what it has."""
+        own = self.spec.memory_fraction
+        on_gpu = self.hardware.device is Device.gpu and not self.spec.kv_cache_bytes
+        return sorted({own, *self.fractions}) if on_gpu else (own,)
+
+    def _spec(self, share: float) -> RunSpec:
+        """Return the run with that share of a device's memory for generation; 0: as it is."""
+        if share not in self._specs:
+            self._specs[share] = replace(self.spec, memory_fraction=share) if share else self.spec
+        return self._specs[share]
 
     def sync_s(self, plan: Plan, trainers: int) -> float:
         model = self._model(ACTOR)
@@ -86,31 +139,41 @@ class SimulatedCosts:
     def sync_size(self, plan: Plan) -> float:
         return 1.0 / (plan.layout.tensor * plan.layout.pipeline)  # share of the model that a device has
 
-    def _added(self, role: str, layout: Layout) -> tuple[float, float]:
-        """Return the bytes that generation adds to those of training: all the time, and while it is at work."""
-        key = (self._kinds[role], layout.tensor, layout.pipeline, layout.data, layout.generation)
+    def _added(self, role: str, layout: Layout, share: float) -> tuple[float, float]:
+        """Return the bytes that generation adds to those of training: all the time, and while it is at work.
+
+        They are those of a replica, however many there are.
+        """
+        key = (self._kinds[role], layout.tensor, layout.pipeline, layout.generation, share)
         if key not in self._generation:
+            layout = replace(layout, data=1)
             budget = self._model(role).max_tokens_per_rank
-            both = self._ends(role, layout, layout.generation, Recompute.none, budget)
-            less = self._ends(role, layout, None, Recompute.none, budget)
+            both = self._ends(role, layout, layout.generation, Recompute.none, budget, share)
+            less = self._ends(role, layout, None, Recompute.none, budget, 0.0)
             held = max(one.rest - other.rest for one, other in zip(both, less, strict=True))
-            self._generation[key] = (
-                held,
-                max(sum(one.beside[at].values()) for one in both for at in (Work.generate, SYNC)),
-            )
+            most = max(sum(one.beside[at].values()) for one in both for at in (Work.generate, SYNC))
+            self._generation[key] = held, most
         return self._generation[key]
 
     def _ends(
-        self, role: str, layout: Layout, generation: tuple[int, int] | None, recompute: Recompute, budget: int
+        self,
+        role: str,
+        layout: Layout,
+        generation: tuple[int, int] | None,
+        recompute: Recompute,
+        budget: int,
+        share: float,
     ) -> Sequence[RoleBytes]:
         """Return the bytes of a rank of the first stage and of one of the last; others need no more."""
+        apart = role == ROLLOUT
         sizes = layout.tensor, layout.pipeline, layout.data
-        key = (role == ROLLOUT, self._kinds[ACTOR if role == ROLLOUT else role], sizes, generation, recompute, budget)
+        share = share if apart or generation is not None else 0.0  # training takes none of it
+        key = (apart, self._kinds[ACTOR if apart else role], sizes, generation, recompute, budget, share)
         if key not in self._bytes:
             device, memory = self.hardware.device, self.hardware.memory_bytes
             model = replace(self._model(role), recompute=recompute, max_tokens_per_rank=budget)
             at = Layout(*sizes, generation=generation)
-            seated = Seated(model, at, self.spec.load, device, memory, role == ROLLOUT)
+            seated = Seated(model, at, self._spec(share).load, device, memory, apart)
             self._bytes[key] = [stage_bytes(seated, stage) for stage in dict.fromkeys((0, layout.pipeline - 1))]
         return self._bytes[key]
 
@@ -133,16 +196,16 @@ class SimulatedCosts:
         return self.spec.prompt_tokens.max + self.spec.max_response_tokens
 
 
-def _heeded(call: FlowCall, plan: Plan) -> tuple[int, int, int, Recompute, int]:
-    """Return of a plan what a call depends on: sizes, recomputation and the tokens of a micro-batch."""
+def _heeded(call: FlowCall, plan: Plan) -> tuple[int, int, int, Recompute, int, float]:
+    """Return of a plan what a call depends on: sizes, recomputation, tokens of a micro-batch, generation's memory."""
     layout = plan.layout
     if call.work is Work.generate:
         tensor, pipeline = layout.generation_sizes
-        return tensor, pipeline, layout.replicas, Recompute.none, 0
+        return tensor, pipeline, layout.replicas, Recompute.none, 0, plan.memory_fraction
     if call.work not in (Work.score, Work.train):
-        return 1, 1, layout.size, Recompute.none, 0
+        return 1, 1, layout.size, Recompute.none, 0, 0.0
     recompute = plan.recompute if call.work is Work.train else Recompute.none
-    return layout.tensor, layout.pipeline, layout.data, recompute, plan.max_tokens_per_rank
+    return layout.tensor, layout.pipeline, layout.data, recompute, plan.max_tokens_per_rank, 0.0
 
 
 def by_plan(model: RoleModel, plan: Plan) -> RoleModel:
@@ -150,23 +213,12 @@ def by_plan(model: RoleModel, plan: Plan) -> RoleModel:
     return replace(model, recompute=plan.recompute, max_tokens_per_rank=plan.max_tokens_per_rank)
 
 
-def layouts(model: RoleModel, devices: int, per_node: int, *, nests: bool) -> Iterator[Layout]:
-    """Yield the layouts of a model on so many devices whose tensor ranks share a node, as its matrices divide.
-
-    Args:
-        nests: with all sizes of generation on the same ranks.
-    """
+def layouts(model: RoleModel, devices: int, per_node: int) -> Iterator[Layout]:
+    """Yield the layouts of a model on so many devices whose tensor ranks share a node, as its matrices divide."""
     for tensor in divisors(min(devices, per_node)):
         for pipeline in divisors(devices // tensor) if devices % tensor == 0 else ():
-            if not _divides(model, tensor, pipeline):
-                continue
-            data = devices // tensor // pipeline
-            if not nests:
-                yield Layout(tensor, pipeline, data)
-                continue
-            for t_g in divisors(tensor):
-                for p_g in divisors(pipeline):
-                    yield Layout(tensor, pipeline, data, generation=(t_g, p_g))
+            if _divides(model, tensor, pipeline):
+                yield Layout(tensor, pipeline, devices // tensor // pipeline)
 
 
 def _divides(model: RoleModel, tensor: int, pipeline: int) -> bool:
@@ -180,7 +232,3 @@ def _divides(model: RoleModel, tensor: int, pipeline: int) -> bool:
 def divisors(number: int) -> list[int]:
     """Return the divisors of a number, ascending."""
     return [one for one in range(1, number + 1) if number % one == 0]
-
-
-def _samples(calls: Sequence[FlowCall]) -> bool:
-    return any(call.work is Work.generate for call in calls)

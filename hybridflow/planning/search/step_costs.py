@@ -23,11 +23,13 @@ class Plan:
     Attributes:
         layout: with the sizes of generation, where its ranks train and generate.
         max_tokens_per_rank: of a micro-batch.
+        memory_fraction: of a device for generation in all; 0: as the settings have it.
     """
 
     layout: Layout
     recompute: Recompute = Recompute.none
     max_tokens_per_rank: int = 8192
+    memory_fraction: float = 0.0
 
 
 @dataclass(frozen=True)

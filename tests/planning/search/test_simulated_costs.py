@@ -52,13 +52,14 @@ def test_plans_cost_what_the_simulators_say() -> None:
     for role in spec.models:
         for plan in costs.plans(role, calls_of(spec, role), 8)[::7]:
             for call in calls_of(spec, role):
-                said = costs.simulators.call_s(call, by_plan(spec.models[role], plan), plan.layout, spec)
+                own = replace(spec, memory_fraction=plan.memory_fraction or spec.memory_fraction)
+                said = costs.simulators.call_s(call, by_plan(spec.models[role], plan), plan.layout, own)
                 assert costs.call_s(role, call, plan) == pytest.approx(said.mean)
 
 
 def test_plans_are_all_that_divide() -> None:
     spec = spec_of_ppo()
-    plans = SimulatedCosts(spec, hardware(20)).plans("actor", calls_of(spec, "actor"), 8)
+    plans = SimulatedCosts(spec, hardware(20), prunes=False).plans("actor", calls_of(spec, "actor"), 8)
     sizes = {(plan.layout.tensor, plan.layout.pipeline, plan.layout.data) for plan in plans}
     assert sizes == {(t, p, 8 // t // p) for t in (1, 2, 4) for p in (1, 2, 4) if t * p <= 8}
     assert {plan.recompute for plan in plans} == {*Recompute}
@@ -104,10 +105,13 @@ def test_less_memory_leaves_less_and_says_what_is_needed() -> None:
 @pytest.mark.parametrize(("gib", "critic_layers"), [(6, 4), (30, 2)])
 def test_nothing_is_cheaper_by_the_simulators(gib: float, critic_layers: int) -> None:
     spec = spec_of_ppo(critic_layers=critic_layers)
-    costs = SimulatedCosts(spec, hardware(gib), budgets=(1.0,))  # as few plans as can all be looked at
-    search = PlacementSearch(spec.flow, tuple(spec.models), costs, 4, pool_sizes(4, 4))
+    made = [
+        SimulatedCosts(spec, hardware(gib), budgets=(1.0,), fractions=(0.3,), prunes=prunes)  # few, to look at all
+        for prunes in (True, False)
+    ]
+    search, every = (PlacementSearch(spec.flow, tuple(spec.models), costs, 4, pool_sizes(4, 4)) for costs in made)
     for candidate in search.candidates(overlaps=True):
-        found, truth = search.best(candidate), cheapest(search, candidate)
+        found, truth = search.best(candidate), cheapest(every, candidate)
         assert (found is None) == (truth is None)
         if found is not None and truth is not None:
             assert found.seconds == pytest.approx(truth.seconds, rel=1e-12)
