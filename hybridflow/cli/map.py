@@ -84,12 +84,12 @@ def run(argv: Sequence[str]) -> int:
         with writing(asked.out):
             asked.out.write_text(text, encoding="utf-8")
     if asked.run.json:
-        terminal.say(json.dumps(to_json(found, now.step, refused), indent=2))
+        terminal.say(json.dumps(to_json(found, now, refused), indent=2))
         return 0
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for line in lines_of(found, now.step, refused, monotonic() - begun):
+    for line in lines_of(found, now, refused, monotonic() - begun):
         terminal.draw(console, line)
     terminal.say(
         f"{asked.out}: written; hybridflow train … placement={asked.out} takes it"

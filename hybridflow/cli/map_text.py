@@ -11,9 +11,10 @@ from rich.text import Text
 
 from hybridflow.cli.plan_bars import seconds_text, size_text, spread_text
 from hybridflow.cli.plan_text import hardware_text, step_lines
+from hybridflow.config.schema import Device
 from hybridflow.errors import counted
 from hybridflow.observe.terminal import cell
-from hybridflow.planning.estimates import StepEstimate
+from hybridflow.planning.run_plan import RunPlan
 from hybridflow.planning.search.device_mapping import DeviceMapping, MappedRun
 from hybridflow.planning.search.placement_settings import settings_of
 from hybridflow.planning.search.step_costs import ROLLOUT
@@ -32,13 +33,11 @@ def headline(found: DeviceMapping) -> str:
     )
 
 
-def lines_of(
-    found: DeviceMapping, now: StepEstimate | None, refused: Mapping[str, str], seconds: float
-) -> Iterator[Text | Table]:
+def lines_of(found: DeviceMapping, now: RunPlan, refused: Mapping[str, str], seconds: float) -> Iterator[Text | Table]:
     """Yield the lines of a mapping.
 
     Args:
-        now: a step of the placement in the settings.
+        now: the placement in the settings.
         refused: schedules that the run cannot have, and why.
         seconds: that the search took.
     """
@@ -52,13 +51,16 @@ def lines_of(
         "dim",
     )
     yield Text("")
-    yield _roles(best)
+    yield _roles(found, best)
     yield cell(_schedule_text(best), "dim")
     yield Text("")
     yield from step_lines(best.step, best.arrangement.pools)
-    if now is not None and now.seconds.mean:
-        ratio = now.seconds.mean / best.step.seconds.mean
-        yield cell(f"the placement in the settings would take {spread_text(now.seconds)}, {ratio:.2f} times as long")
+    if now.step is not None and now.step.seconds.mean:
+        ratio = now.step.seconds.mean / best.step.seconds.mean
+        yield cell(
+            f"the placement in the settings, of {counted(now.placement.slots, 'slot')}, would take "
+            f"{spread_text(now.step.seconds)}, {ratio:.2f} times as long"
+        )
     if found.bound:
         yield cell(
             f"no placement composes to less than {seconds_text(found.bound)} a step; the best found "
@@ -86,7 +88,7 @@ def _schedule_text(run: MappedRun) -> str:
     )
 
 
-def _roles(run: MappedRun) -> Table:
+def _roles(found: DeviceMapping, run: MappedRun) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("pool", "devices", "role", "tensor", "pipeline", "data", "generates", "micro-batch", "recompute"):
         table.add_column(name, justify="left" if name in ("pool", "role", "generates", "recompute") else "right")
@@ -97,17 +99,20 @@ def _roles(run: MappedRun) -> Table:
             slot = peaks[pool]
             memory = f"{size_text(slot.peak)} of {size_text(slot.device)}"
             first = (pool, str(devices), memory) if number == 0 else ("", "", "")
-            table.add_row(cell(first[0]), first[1], cell(role), *_cells(run, role), first[2])
+            on_gpu = found.hardware.device is Device.gpu
+            table.add_row(cell(first[0]), first[1], cell(role), *_cells(run, role, on_gpu=on_gpu), first[2])
     return table
 
 
-def _cells(run: MappedRun, role: str) -> tuple[str, ...]:
+def _cells(run: MappedRun, role: str, *, on_gpu: bool) -> tuple[str, ...]:
     layout = run.arrangement.seats[role].layout
     if role not in run.spec.models and role != ROLLOUT:
         return ("", "", str(layout.data), "", "", "")
     tensor, pipeline = layout.generation_sizes
     generates = layout.generation is not None or role == ROLLOUT
     text = f"{counted(layout.replicas, 'replica')} of {tensor} x {pipeline}" if generates else ""
+    if generates and on_gpu:
+        text += f", {run.spec.memory_fraction} of the memory"
     model = run.spec.models.get(role)
     own = (f"{model.max_tokens_per_rank:,}", model.recompute.value) if model else ("", "")
     return (str(layout.tensor), str(layout.pipeline), str(layout.data), text, *own)
@@ -143,14 +148,14 @@ def _sets(sets: tuple[tuple[str, ...], ...], devices: tuple[int, ...] = ()) -> s
     )
 
 
-def to_json(found: DeviceMapping, now: StepEstimate | None, refused: Mapping[str, str]) -> dict[str, Any]:
+def to_json(found: DeviceMapping, now: RunPlan, refused: Mapping[str, str]) -> dict[str, Any]:
     """Return a mapping as plain data; docs/map.md says what its keys mean."""
     return {
         "devices": found.devices,
         "hardware": found.hardware.name,
         "settings": settings_of(found.best, found.best.schedule),
         "runs": [_run(run) for run in found.runs],
-        "now": asdict(now.seconds) if now else None,
+        "now": asdict(now.step.seconds) if now.step else None,
         "unfit": [{"sets": unfit.candidate.sets, "why": unfit.why} for unfit in found.unfit],
         "refused": dict(refused),
         "bound": found.bound or None,

@@ -12,8 +12,8 @@ from tests.docs.blocks import ROOT, blocks
 OPTIONS = {
     group.name: {path.stem for path in group.glob("*.yaml")} for group in configs_dir().iterdir() if group.is_dir()
 }
-CHOSEN = re.compile(rf"(?<![\w.])({'|'.join(OPTIONS)})=([a-z]\w+)")
-NAMED_IN_TEXT = {"mine", "chains"}  # files of a user's that a page does not show, or shows without a title
+CHOSEN = re.compile(rf"(?<![\w.])({'|'.join(OPTIONS)})=([a-z]\w+)(?![\w/]|\.ya?ml)")
+NAMED_IN_TEXT = {"mine", "chains", "found"}  # files of a user's that a page does not show, or shows without a title
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
