@@ -129,7 +129,7 @@ def plan_of(job: Composed, hardware: Hardware | None) -> RunPlan:
     try:
         spec = spec_of(config)
     except FlowError as error:
-        return replace(plan, notes=(str(error),))
+        return replace(plan, warnings=(*plan.warnings, Remark("algorithm.name", str(error))))
     return estimated(plan, spec)
 
 

@@ -54,6 +54,11 @@ def memory_bars(slot: SlotMemory) -> Iterator[MemoryBar]:
         yield MemoryBar(phase, {**held, **{what: held.get(what, 0.0) + size for what, size in parts.items()}})
 
 
+def with_tensors(memory: Sequence[SlotMemory]) -> list[SlotMemory]:
+    """Leave out pools that have no models."""
+    return [slot for slot in memory if slot.peak]
+
+
 def kinds_of(memory: Sequence[SlotMemory]) -> list[str]:
     """List what memory is for, in the order of its first mention."""
     return list(dict.fromkeys(what for slot in memory for bar in memory_bars(slot) for what in bar.parts))

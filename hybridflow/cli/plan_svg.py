@@ -15,6 +15,7 @@ from hybridflow.cli.plan_bars import (
     size_text,
     spread_text,
     step_end,
+    with_tensors,
 )
 from hybridflow.cli.plan_picture import LEGEND, color_of, followers_text, head, label, nodes_text
 from hybridflow.cli.plan_text import bytes_texts, hardware_text, step_text
@@ -77,9 +78,9 @@ def drawing(plan: RunPlan) -> str:
     for pool in plan.arrangement.pools:
         _pool(canvas, plan, pool)
     canvas.paragraph(MARGIN, LEGEND)
-    if plan.memory:
+    if memory := with_tensors(plan.memory):
         canvas.y += GAP
-        _memory(canvas, plan.memory)
+        _memory(canvas, memory)
     if plan.step is not None:
         canvas.y += GAP
         _step(canvas, plan.step, list(plan.arrangement.pools))
@@ -149,6 +150,7 @@ def _run(canvas: Drawing, plan: RunPlan, run: Run) -> None:
     canvas.y += 6
     if followers := followers_text(run):
         canvas.paragraph(MARGIN + 12, followers)
+        canvas.y += GAP / 2
     canvas.y += 4
 
 
@@ -177,7 +179,7 @@ def _memory(canvas: Drawing, memory: Sequence[SlotMemory]) -> None:
 def _legend(canvas: Drawing, kinds: Sequence[str]) -> None:
     x = float(MARGIN + 12)
     for number, kind in enumerate(kinds):
-        needed = 36 + 7 * len(kind)
+        needed = 40 + 7.2 * len(kind)
         if x + needed > WIDTH - MARGIN:
             x = MARGIN + 12
             canvas.y += ROW

@@ -18,6 +18,7 @@ from hybridflow.cli.plan_bars import (
     size_text,
     spread_text,
     step_end,
+    with_tensors,
 )
 from hybridflow.errors import counted
 from hybridflow.observe import terminal
@@ -41,9 +42,9 @@ def lines_of(plan: RunPlan, width: int = terminal.WIDEST) -> Iterator[Text]:
     yield Text("")
     yield from _picture(plan, width)
     yield Text(plan_picture.LEGEND, style="dim")
-    if plan.memory:
+    if memory := with_tensors(plan.memory):
         yield Text("")
-        yield from memory_lines(plan.memory, width)
+        yield from memory_lines(memory, width)
     if plan.step is not None:
         yield Text("")
         yield from step_lines(plan.step, plan.arrangement.pools)

@@ -20,6 +20,7 @@ from hybridflow.batch import Batch, BatchRef, Metadata
 from hybridflow.batch.columns import kind_of
 from hybridflow.batch.joining import concat
 from hybridflow.controller import ray_services
+from hybridflow.errors import HybridFlowError
 
 MARKS = ("group_id", "copy_id")
 LOOK_EVERY_S = 10.0
@@ -55,7 +56,11 @@ def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
     Args:
         chunk_rows: at most so many rows in one object; None: one object. Between machines whole objects travel, so
             smaller ones bring fewer rows that are not wanted there, at a cost for each.
+
+    Raises HybridFlowError if there is no cluster; Ray would start one, or wait for one that is gone.
     """
+    if not ray.is_initialized():
+        raise HybridFlowError("rows are put into the store of a cluster, and none was started here")
     return concat([_put(part) for part in batch.split(parts_of(len(batch), chunk_rows))])
 
 

@@ -80,15 +80,16 @@ def of_nodes(arrangement: Arrangement, nodes: Mapping[str, Sequence[int]]) -> It
             )
 
 
-def of_idle(step: StepEstimate, arrangement: Arrangement, schedule: str) -> Iterator[Remark]:
-    """Yield pools that have nothing to do for more than half of a step."""
+def of_idle(step: StepEstimate, spec: RunSpec, arrangement: Arrangement) -> Iterator[Remark]:
+    """Yield pools with models that have nothing to do for more than half of a step."""
     seconds = step.seconds.mean
     for pool, idle in step.idle.items():
-        if len(arrangement.pools) == 1 or idle <= IDLE * seconds:
+        has_models = any(role in spec.models or role == "rollout" for role in arrangement.on(pool))
+        if len(arrangement.pools) == 1 or idle <= IDLE * seconds or not has_models:
             continue
         apart = "rollout" in arrangement.seats
         ways = []
-        if apart and schedule == "sync":
+        if apart and spec.schedule == "sync":
             ways.append("trainer.schedule=async lets generation and learning go on together")
         if apart and "actor" in arrangement.on(pool) and not arrangement.lends:
             ways.append("placement.lend_idle_slots=true lets it generate meanwhile")

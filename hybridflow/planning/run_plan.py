@@ -107,7 +107,7 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
         *plan_remarks.of_nodes(where, plan.nodes),
         *plan_remarks.of_rows(spec, where, device),
         *plan_remarks.of_pipelines(spec, where),
-        *(plan_remarks.of_idle(step, where, spec.schedule) if step else ()),
+        *(plan_remarks.of_idle(step, spec, where) if step else ()),
     ]
     return replace(
         plan, memory=memory, bytes=step_bytes(spec, where), step=step, warnings=tuple(warnings), notes=spec.notes

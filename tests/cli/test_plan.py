@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+from hybridflow.algorithms import algorithms
+from hybridflow.algorithms.grpo import GRPO
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.cli import main, plan_picture, plan_text
 from hybridflow.cli.plan import Asked, composed, plan_of
 from hybridflow.cli.plan_text import lines_of
+from hybridflow.controller import put
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.node_bundles import Bundles
 from hybridflow.planning.arrangement import Arrangement, Seat
@@ -116,6 +121,21 @@ def test_bad_settings_are_the_errors_of_train(workplace: Path, capsys: pytest.Ca
             assert out == ""
             told.append(err.replace("hybridflow plan", "hybridflow train"))
         assert told[0] == told[1]
+
+
+class Putting(GRPO):
+    """A flow that puts rows of its own into the store."""
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        return put(Batch(rewards=np.zeros(2, np.float32)))
+
+
+def test_a_flow_that_needs_a_cluster_starts_none(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(algorithms._components, "putting", Putting)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # a test of this process may have one
+    out = plan("algorithm=grpo", "algorithm.name=putting")
+    assert "pool main: 2 slots on node 0" in out and "a step takes" not in out
+    assert "warning: algorithm.name: the flow of Putting cannot be traced without a run: HybridFlowError: rows " in out
 
 
 def test_warnings_of_train_are_told_too(plan: Any) -> None:

@@ -23,7 +23,7 @@ SHAPE = ModelShape(
 )  # fmt: skip
 
 
-def build_spec(rows: int, max_tokens_per_rank: int = 1000) -> RunSpec:
+def build_spec(rows: int = 64, max_tokens_per_rank: int = 1000, schedule: str = "sync") -> RunSpec:
     """A policy that generates and learns of rows of 100 tokens."""
     flow = (
         FlowCall("actor", "generate_sequences", Work.generate, True, rows),
@@ -31,7 +31,7 @@ def build_spec(rows: int, max_tokens_per_rank: int = 1000) -> RunSpec:
     )
     actor = RoleModel(SHAPE, DType.bfloat16, trains=True, max_tokens_per_rank=max_tokens_per_rank)
     return RunSpec(
-        flow, {"actor": actor}, rows, 1, Lengths((40.0,)), Lengths((60.0,)), 128, "sync", {}, max_concurrent_rows=64
+        flow, {"actor": actor}, rows, 1, Lengths((40.0,)), Lengths((60.0,)), 128, schedule, {}, max_concurrent_rows=64
     )
 
 
@@ -83,11 +83,13 @@ def test_a_pool_that_waits_for_most_of_a_step_is_named() -> None:
     seats = {"actor": Seat("learn", Layout()), "rollout": Seat("sample", Layout())}
     arrangement = Arrangement({"learn": 1, "sample": 1}, seats)
     step = StepEstimate(Spread(10, 9, 11), {}, (), {"learn": 6.0, "sample": 4.9}, 100)
-    (remark,) = plan_remarks.of_idle(step, arrangement, "sync")
+    (remark,) = plan_remarks.of_idle(step, build_spec(), arrangement)
     assert remark.key == "placement.pools.learn" and "60%" in remark.text
     assert "placement.lend_idle_slots=true" in remark.text and "trainer.schedule=async" in remark.text
-    (remark,) = plan_remarks.of_idle(step, Arrangement(arrangement.pools, seats, lends=True), "async")
+    (remark,) = plan_remarks.of_idle(step, build_spec(schedule="async"), replace(arrangement, lends=True))
     assert "lend_idle_slots" not in remark.text and "schedule" not in remark.text
+    graders = Arrangement({"learn": 1, "sample": 1}, {"reward": Seat("learn", Layout()), "actor": seats["rollout"]})
+    assert [*plan_remarks.of_idle(step, build_spec(), graders)] == [], "they take next to nothing"
 
 
 def test_replicas_with_too_few_rows_are_named() -> None:
