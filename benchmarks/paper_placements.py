@@ -35,7 +35,6 @@ from hybridflow.planning.search.step_costs import Plan
 
 FINDINGS = DATA / "hybridflow_findings.yaml"
 UNIT = 16  # devices that sets have multiples of
-GENERATES = 0.3  # of a device's memory for generation, so that 34B fits 32 devices, as it did there
 TENSOR = 8
 ONE_STAGE = ("7B", "13B")  # whose layout the paper gives
 
@@ -122,7 +121,6 @@ def ppo(actor: str, critic: str) -> RunSpec:
         schedule="sync",
         schedule_changes={},
         max_concurrent_rows=rows,
-        memory_fraction=GENERATES,
     )
 
 
