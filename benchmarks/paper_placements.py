@@ -5,8 +5,8 @@ PPO on 16 to 128 A100: all four roles colocated are fastest up to 64 devices, th
 each (`hybridflow.planning.search`), on the paper's machines; overheads are the usual ones of our hardware files.
 
 `as_paper` says whether the best is of the kind that the paper names; `margin` by how much the best of that kind is
-slower than the best of all. `one_stage` is the same with the plans that the paper trains 7B and 13B with (8 tensor
-ranks, no pipeline, data parallel ranks for the rest): there more devices mean more gradients to add up.
+slower than the best of all. The paper does not give its layouts: `one_stage` is the same where the trained models have
+8 tensor ranks, no pipeline, and data parallel ranks for the rest, so that more devices add up more gradients.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from hybridflow.planning.search.step_costs import Plan
 FINDINGS = DATA / "hybridflow_findings.yaml"
 UNIT = 16  # devices that sets have multiples of
 TENSOR = 8
-ONE_STAGE = ("7B", "13B")  # whose layout the paper gives
+ONE_STAGE = ("7B", "13B")  # that fit a machine without a pipeline
 
 Sets = tuple[tuple[str, ...], ...]
 
@@ -168,7 +168,7 @@ def case(finding: Finding, *, one_stage: bool = False) -> dict[str, Any]:
 
 
 def cases() -> list[dict[str, Any]]:
-    """Search for all findings, and with the paper's plans where it gives them."""
+    """Search for all findings, and for those of small models again without pipelines."""
     every = [case(finding) for finding in findings()]
     small = [finding for finding in findings() if finding.critic in ONE_STAGE and finding.devices > 16]
     return every + [case(finding, one_stage=True) for finding in small]

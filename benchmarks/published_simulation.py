@@ -115,6 +115,14 @@ def phases_of(step: PublishedStep, constants: Constants) -> dict[str, float]:
     }
 
 
+def hardware_of(step: PublishedStep, constants: Constants) -> Hardware:
+    """Return a step's system with all constants that its model has to do with."""
+    layer = constants.mixture_layer if model_of(step, trains=True).experts > 1 else constants.layer
+    hardware = _hardware(step, constants.latency, layer=layer, engine_layer=constants.engine_layer)
+    costs = replace(hardware.overheads, sync=constants.step, sync_byte=constants.sync_byte)
+    return replace(hardware, overheads=costs)
+
+
 @cache
 def model_of(step: PublishedStep, *, trains: bool) -> RoleModel:
     """Return the model as it is trained, or scored."""

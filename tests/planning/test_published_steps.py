@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,23 @@ from hypothesis import strategies as st
 
 from benchmarks.fitted_constants import fit, kendall, predicted_left_out
 from benchmarks.published_rows import published_steps, sources
-from benchmarks.published_simulation import capped_lengths, model_of, predicted, usual
+from benchmarks.published_simulation import (
+    capped_lengths,
+    generation_layout,
+    hardware_of,
+    model_of,
+    phases_of,
+    predicted,
+    spec_of,
+    sum_of_phases,
+    training_layout,
+    usual,
+)
 from benchmarks.published_steps import KENDALL, MAPE, baseline, figures, fit_steps, kept_constants, predicted_unseen
+from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.model_arithmetic import parameters
+from hybridflow.planning.run_spec import FlowCall, Work
+from hybridflow.planning.step_simulation import estimate_step
 
 
 def test_published_steps_are_predicted_unseen() -> None:
@@ -38,6 +53,27 @@ def test_shapes_have_as_many_parameters_as_their_cards_say() -> None:
     for step in {step.model: step for step in published_steps()}.values():
         model = model_of(step, trains=True)
         assert parameters(model) == pytest.approx(1e9 * sources()["models"][step.model]["parameters"], rel=0.01)
+
+
+def test_a_step_off_is_as_long_as_the_schedulers_own_code_has_it() -> None:
+    step = next(one for one in published_steps() if one.model == "Qwen3-235B-A22B" and one.steps_off == 1)
+    constants = kept_constants()
+    hardware = hardware_of(step, constants)
+    flow = [
+        FlowCall("actor", "generate_sequences", Work.generate, True, step.rollouts),
+        *[FlowCall("reference", "score", Work.score, False, step.rollouts, (0,)) for _ in range(step.score_passes)],
+        FlowCall("actor", "update_actor", Work.train, False, step.train_rows, (1,)),
+    ]
+    models = {"actor": model_of(step, trains=True), "reference": model_of(step, trains=False)}
+    seats = {
+        "actor": Seat("main", training_layout(step)),
+        "reference": Seat("main", training_layout(step)),
+        "rollout": Seat("rollout", generation_layout(step)),
+    }
+    pools = {"main": step.training_gpus, "rollout": step.generation_gpus}
+    spec = replace(spec_of(step), flow=tuple(flow), models=models)
+    simulated = estimate_step(spec, Arrangement(pools, seats), hardware, draws=0).seconds.mean
+    assert simulated == pytest.approx(sum_of_phases(step, phases_of(step, constants)), rel=0.1)
 
 
 @given(most=st.floats(100, 1e5), share=st.floats(0.02, 0.98))
