@@ -30,7 +30,7 @@ from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.search.placement_search import Found, PlacementSearch
-from hybridflow.planning.search.simulated_costs import SimulatedCosts
+from hybridflow.planning.search.simulated_costs import BUDGETS, SimulatedCosts
 from hybridflow.planning.search.step_costs import Plan
 
 FINDINGS = DATA / "hybridflow_findings.yaml"
@@ -139,10 +139,12 @@ def _model(name: str, head: Head, *, trains: bool) -> RoleModel:
     return RoleModel(shape, DType.bfloat16, trains, sharded_optimizer=True, sequence=True, head=head)
 
 
-def placements(finding: Finding, *, one_stage: bool = False, unit: int = UNIT) -> list[Found]:
+def placements(
+    finding: Finding, *, one_stage: bool = False, unit: int = UNIT, budgets: Sequence[float] = BUDGETS
+) -> list[Found]:
     """Return the best placement of every way to colocate the roles, the fastest first."""
     spec = ppo(finding.actor, finding.critic)
-    costs = (OneStageCosts if one_stage else SimulatedCosts)(spec, machines())
+    costs = (OneStageCosts if one_stage else SimulatedCosts)(spec, machines(), budgets)
     sizes = range(unit, finding.devices + 1, unit)
     search = PlacementSearch(spec.flow, tuple(spec.models), costs, finding.devices, sizes)
     found = [search.best(candidate) for candidate in search.candidates() if not candidate.apart]
