@@ -19,7 +19,7 @@ from hybridflow.errors import ConfigError, before_the_start
 from hybridflow.observe import terminal
 from hybridflow.placement.hardware import local_gpus
 
-CPU_MODELS = ((2, 192, 512, 6, 3), (8, 320, 896, 10, 5))
+CPU_MODELS = ((2, 384, 1024, 6, 3), (8, 192, 512, 6, 3))
 GPU_MODELS = ((4, 1024, 2816, 16, 8), (16, 2048, 5632, 16, 8))
 """Layers, hidden, ffn, heads and heads of keys: two, so that what a layer takes is told from what it computes."""
 POSITIONS = 256

@@ -116,7 +116,7 @@ class Simulators:
             made = generation_occupation(self.hardware, call, model, layout, spec, deviations)
         else:
             work = expected_workload(call, spec, layout.data, deviations)
-            made = pass_occupation(self.hardware, call, model, layout, work)
+            made = pass_occupation(self.hardware.crowded(layout.size), call, model, layout, work)
         return self._with_call(call, layout, made)
 
     def _with_call(self, call: FlowCall, layout: Layout, made: Occupation) -> Occupation:

@@ -25,6 +25,7 @@ from hybridflow.planning.training_cost import Occupation
 from hybridflow.planning.workload import ordered_lengths
 
 ROWS = np.unique(np.geomspace(1, 2**20, 160).round())  # of which a step's seconds are computed; between, in proportion
+CPU_BLOCK, GPU_BLOCK = 128, 16  # tokens of a block of vLLM's cache of keys and values
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
 LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
 
@@ -162,9 +163,9 @@ def generation_occupation(
     replica = replica_of(hardware, model, layout)
     rows = ceil(call.rows / layout.replicas)
     lengths = ordered_lengths(spec.response_tokens, rows, call.rows, deviations)
-    prompts = ceil(rows / spec.samples) if call.rows == spec.rows else rows  # copies of a prompt share its prefix
-    prefill = replica.prefill_s(prompts, spec.prompt_tokens.mean)
-    decode = replica.decode_s(lengths, rows / len(lengths), spec.prompt_tokens.mean, replica.places(spec))
+    prompt = spec.prompt_tokens.mean
+    prefill = replica.prefill_s(_computed_prompts(hardware, call, spec, rows), prompt)
+    decode = replica.decode_s(lengths, rows / len(lengths), prompt, replica.places(spec))
     seconds = prefill + decode + hardware.overheads.generate
     busy = min(layout.replicas, call.rows) * replica.tensor * replica.pipeline
     return Occupation(seconds, busy)
@@ -178,14 +179,23 @@ def drawn_occupation(
         return Occupation(0.0, 0.0)
     replica = replica_of(hardware, model, layout)
     shares = [share for share in np.array_split(np.resize(lengths, call.rows), layout.replicas) if len(share)]
-    shared = spec.samples if call.rows == spec.rows else 1
     places = replica.places(spec)
     prompt = spec.prompt_tokens.mean
     times = [
-        replica.prefill_s(ceil(len(share) / shared), prompt) + replica.decode_s(share, 1.0, prompt, places)
+        replica.prefill_s(_computed_prompts(hardware, call, spec, len(share)), prompt)
+        + replica.decode_s(share, 1.0, prompt, places)
         for share in _slowest(shares)
     ]
     return Occupation(max(times) + hardware.overheads.generate, len(shares) * replica.tensor * replica.pipeline)
+
+
+def _computed_prompts(hardware: Hardware, call: FlowCall, spec: RunSpec, rows: int) -> float:
+    """Return how many prompts a replica computes for its rows: copies of one share its whole blocks of the cache."""
+    prompts = ceil(rows / spec.samples) if call.rows == spec.rows else rows
+    prompt = max(spec.prompt_tokens.mean, 1.0)
+    block = CPU_BLOCK if hardware.cores else GPU_BLOCK
+    shared = (prompt - 1) // block * block  # its last token is computed in any case
+    return prompts + (rows - prompts) * (1 - shared / prompt)
 
 
 def _slowest(shares: list[np.ndarray]) -> list[np.ndarray]:

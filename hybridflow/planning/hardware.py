@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import log
 from typing import Any
@@ -88,6 +88,7 @@ class Overheads:
         call: of a call on a role's ranks, from the controller and back.
         row: of each row that a rank takes and gives where a model computes it.
         backward: a backward pass, as a multiple of its forward's arithmetic; no seconds.
+        elementwise: what a layer does beside products and attention, as a multiple of what its bytes take; no seconds.
         layer: of a layer in a pass of the training engine over a micro-batch.
         micro_batch: of such a pass, beside its layers.
         update: of an optimizer's step, beside its memory.
@@ -96,6 +97,7 @@ class Overheads:
         engine_layer: of a layer in it.
         engine_row: of a row in it.
         sync: of a weight sync, beside its bytes.
+        sync_weight: of each weight in it, twice that if the weight comes from other ranks.
         sync_byte: of each byte of weights that a rank takes in one: to copy, to compare.
         grade: of a row that is graded, beside what its grader waits for, or whose numbers something is made of.
     """
@@ -103,6 +105,7 @@ class Overheads:
     call: float = 2e-3
     row: float = 5e-5
     backward: float = 2.0
+    elementwise: float = 1.0
     layer: float = 1e-4
     micro_batch: float = 1e-3
     update: float = 5e-3
@@ -111,6 +114,7 @@ class Overheads:
     engine_layer: float = 2e-5
     engine_row: float = 1e-5
     sync: float = 0.05
+    sync_weight: float = 0.0
     sync_byte: float = 1e-11
     grade: float = 1e-4
 
@@ -129,6 +133,8 @@ class Hardware:
         across: between nodes.
         host: between a device and its host's memory, where what is offloaded waits. On a CPU nothing moves.
         cores: that the devices of a node share, where a device is a process; 0: each is hardware of its own.
+        crowded_latency_s: of a message within a node while more ranks than cores are at work; 0: as `within` has it.
+        caches: how many times as fast as memory arrays are that caches may have, by their bytes.
         efficiency, overheads: what work reaches and takes; measured, or such as are usual on GPUs.
     """
 
@@ -143,8 +149,16 @@ class Hardware:
     across: Link
     host: Link = Link(1e-5, 2.5e10)
     cores: int = 0
+    crowded_latency_s: float = 0.0
+    caches: Curve = Curve((1.0,), (1.0,))
     efficiency: Efficiency = field(default_factory=Efficiency)
     overheads: Overheads = field(default_factory=Overheads)
+
+    def crowded(self, ranks: int) -> Hardware:
+        """Return the hardware as so many ranks of a node find it, who wait longer for one another than for cores."""
+        if not self.crowded_latency_s or ranks <= self.cores:
+            return self
+        return replace(self, within=replace(self.within, latency_s=self.crowded_latency_s), crowded_latency_s=0.0)
 
     def __hash__(self) -> int:
         return hash((self.name, self.source))  # `flops` is a mapping, which has none

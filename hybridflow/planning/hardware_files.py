@@ -21,7 +21,7 @@ from hybridflow.errors import ConfigError
 from hybridflow.planning.hardware import Curve, Efficiency, Hardware, Link, Overheads
 
 SHEETS = Path(__file__).with_name("sheets")
-ZERO = ("cores", "latency_s", *[field.name for field in fields(Overheads)])
+ZERO = ("cores", "latency_s", "crowded_latency_s", *[field.name for field in fields(Overheads)])
 """Numbers that may be 0; all others are above it."""
 WHOLE = ("devices_per_node", "cores")
 SHARES = ("matmul", "attention", "link", "reading", "updating")

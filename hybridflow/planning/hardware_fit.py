@@ -29,7 +29,8 @@ WORK = {
     "update_actor": Work.train,
 }
 SYNC = "sync_weights"
-FITTED = tuple(field.name for field in fields(Overheads) if field.name != "call")
+FITTED = tuple(field.name for field in fields(Overheads) if field.name not in ("call", "backward"))
+BACKWARD = 2.0  # products of a backward pass, by the forward's
 ROUNDS = 40
 SMALL = 0.01  # relative errors below it count as if they were as large
 ALIKE = 1.3  # sizes that are nearer than this are one point of a curve
@@ -38,7 +39,7 @@ ALIKE = 1.3  # sizes that are nearer than this are one point of a curve
 def hardware_of(found: Measurements, name: str, source: str) -> Hardware:
     """Make the hardware of what was measured."""
     peaks = {dtype: max(2 * m * k * n / seconds for m, k, n, seconds in rows) for dtype, rows in found.products.items()}
-    size, seconds = found.copies[-1]  # the largest, which no cache has
+    memory = max(2 * size / seconds for size, seconds in found.copies[-2:])  # the largest, which caches do not have
     within, share = _link(found)
     hardware = Hardware(
         name=name,
@@ -46,11 +47,16 @@ def hardware_of(found: Measurements, name: str, source: str) -> Hardware:
         device=found.device,
         devices_per_node=found.devices_per_node,
         memory_bytes=found.memory_bytes,
-        memory_bytes_per_s=2 * size / seconds,
+        memory_bytes_per_s=memory,
         flops=peaks,
         within=within,
         across=within,
         cores=found.cores,
+        crowded_latency_s=_crowded_latency_s(found),
+        caches=Curve(
+            tuple(float(size) for size, _ in found.copies),
+            tuple(max(1.0, round(2 * size / seconds / memory, 2)) for size, seconds in found.copies),
+        ),
         efficiency=Efficiency(
             matmul=_curve([_reached(*timed) for timed in found.products[found.dtype]], peaks[found.dtype]),
             attention=_curve([_attended(*timed) for timed in found.attention], peaks[DType.float32]),
@@ -91,9 +97,24 @@ def _link(found: Measurements) -> tuple[Link, Curve]:
     return Link(latency, most), _curve(sent, most)
 
 
+def _crowded_latency_s(found: Measurements) -> float:
+    """Return the latency among more ranks than cores, as a simulator takes it that lets each rank go slower too."""
+    ranks, timed = next(
+        (
+            (size, timed)
+            for (kind, size), timed in found.collectives.items()
+            if kind == "all_reduce" and size > found.cores
+        ),
+        (0, []),
+    )
+    if not found.cores or not timed:
+        return 0.0
+    return min(seconds for _, seconds in timed) / (2 * ceil(log2(ranks))) / (ranks / found.cores)
+
+
 def fitted_overheads(hardware: Hardware, found: Measurements) -> Overheads:
     """Return the overheads with which the measured calls come out best; those that no call has stay as usual."""
-    none = Overheads(**{field.name: 0.0 for field in fields(Overheads)})
+    none = replace(Overheads(**{field.name: 0.0 for field in fields(Overheads)}), backward=BACKWARD)
     call = max(0.0, float(median(timed.wall_s - timed.seconds for timed in found.calls)))
     base = predicted(replace(hardware, overheads=replace(none, call=call)), found)
     columns = [
@@ -102,7 +123,11 @@ def fitted_overheads(hardware: Hardware, found: Measurements) -> Overheads:
     measured = np.array([timed.wall_s for timed in found.calls])
     chosen = least_deviations(np.stack(columns, axis=1) / measured[:, None], 1.0 - base / measured)
     return Overheads(
-        **{"call": float(f"{call:.3g}"), **dict(zip(FITTED, (float(f"{value:.3g}") for value in chosen), strict=True))}
+        **{
+            "call": float(f"{call:.3g}"),
+            "backward": BACKWARD,
+            **dict(zip(FITTED, (float(f"{value:.3g}") for value in chosen), strict=True)),
+        }
     )
 
 

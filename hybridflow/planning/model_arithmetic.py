@@ -92,7 +92,8 @@ def elementwise_s(hardware: Hardware, model: RoleModel, m: Any, tensor: int) -> 
     inner = model.shape.ffn * model.active_experts / tensor
     hidden = model.shape.hidden / (tensor if model.sequence else 1)
     numbers = m * (HIDDEN_PASSES * hidden + FFN_PASSES * inner)
-    return numbers * BYTES[model.dtype] / hardware.memory_bytes_per_s
+    speed = hardware.memory_bytes_per_s * hardware.caches.at(m * max(hidden, inner) * BYTES[model.dtype])
+    return numbers * BYTES[model.dtype] / speed * hardware.overheads.elementwise
 
 
 def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any, tensor: int) -> Any:

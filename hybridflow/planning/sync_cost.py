@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import ceil
 
 from hybridflow.config.schema import Resharding
+from hybridflow.models.weight_table import table
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import send_s
@@ -36,7 +37,9 @@ def sync_seconds(
     ranks = training.tensor * training.pipeline if generation is None else training.size + generation.size
     across = ranks > hardware.devices_per_node
     sent = float(send_s(hardware, across=across, size=moved)) if moved else 0.0
-    return sent + shard * hardware.overheads.sync_byte + hardware.overheads.sync
+    costs = hardware.overheads
+    weights = len(table(model.shape)) / pipeline * (2 if moved else 1)
+    return sent + shard * costs.sync_byte + weights * costs.sync_weight + costs.sync
 
 
 def moved_bytes(

@@ -70,7 +70,9 @@ def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout
         turn += _between_stages_s(hardware, model, layout, tokens) * (2 if trains else 1)
     head = float(arithmetic.head_s(hardware, model, work.responses / count / layout.context, layout.tensor))
     head *= 1 + hardware.overheads.backward if trains else 1
-    path = count * (turn + head) + (stages - 1) * turn
+    head += _vocabulary_s(hardware, model, layout, tokens) * (2 if trains else 1)
+    largest = min(model.max_tokens_per_rank, work.tokens) * count / work.tokens  # they are filled one by one
+    path = count * (turn + head) + (stages - 1) * turn * max(largest, 1.0)
     busy = count * (turn + head / stages)
     update = update_s(hardware, model, layout) if trains else 0.0
     update += offload_s(hardware, model, layout, trains=trains)
@@ -95,6 +97,13 @@ def _layer_turn_s(
     backward = hardware.overheads.backward * (products + attention) + sent + hardware.overheads.layer
     again = {Recompute.none: 0.0, Recompute.selective: attention, Recompute.full: forward}[model.recompute]
     return forward + backward + again
+
+
+def _vocabulary_s(hardware: Hardware, model: RoleModel, layout: Layout, tokens: float) -> float:
+    """Return the seconds of the messages of a vocabulary that tensor ranks share out: embeddings, maxima and sums."""
+    place = group_place(layout, "tp", hardware.devices_per_node)
+    message = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype]
+    return float(all_reduce_s(hardware, place, message) + 2 * all_reduce_s(hardware, place, 4 * tokens))
 
 
 def _experts_s(hardware: Hardware, model: RoleModel, layout: Layout, message: float) -> float:

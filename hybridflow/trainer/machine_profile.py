@@ -25,19 +25,19 @@ from hybridflow.runtime.rank import Rank
 
 Say = Callable[[str], None]
 
-MICRO_TOKENS = 2048
+MICRO_TOKENS = 4096
 LONGEST = 256
 MOST_ROWS = 128
 KV_GIB = 0.5
 SLOTS_PER_CORE = 4  # that a node of CPUs is taken to have: more of them only take turns
-TRIES = 3
+TRIES = 3  # of which the fastest counts: what else runs on a machine only takes time
 GROUP_RANKS = 4
 PRODUCTS = [(size, size, size) for size in (16, 32, 64, 128, 256, 512, 1024)] + [(2048, 128, 384)]
 ATTENTION = [(rows, 4, tokens, 64) for rows, tokens in ((32, 32), (8, 128), (2, 512))]
-COPIES = [2**exponent for exponent in (16, 20, 24, 27)]
+COPIES = [2**exponent for exponent in (16, 20, 22, 24, 27)]
 MESSAGES = [2**exponent for exponent in (8, 14, 18, 22, 24)]
 STORED = [2**exponent for exponent in (10, 16, 20, 24)]
-GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8), (8, 96, 8), (64, 64, 8))
+GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (64, 8, 64), (16, 160, 8), (8, 96, 8), (96, 64, 8))
 """Rows, prompt tokens and at most as many response tokens; what is generated is then scored and learned from."""
 
 
@@ -136,7 +136,7 @@ def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
             [*_step(bench, (actor, reward), shape, prompts, prompt_tokens, most, number)] for number in range(1 + TRIES)
         ]
         for tries in zip(*steps[1:], strict=True):  # by method
-            found.calls.append(sorted(tries, key=lambda call: call.wall_s)[TRIES // 2])
+            found.calls.append(min(tries, key=lambda call: call.wall_s / (1 + call.tokens)))
 
 
 def _step(

@@ -18,6 +18,7 @@ from hybridflow.workers.model_worker import torch_dtype
 from hybridflow.workers.worker import Context, Worker, workers
 
 TRIES = 5
+LEAST_S = 1e-7  # of a message, which is a difference of two times
 AT_LEAST_S = 0.002  # that a try takes: shorter pieces of work are repeated, or a clock's own time would count
 
 
@@ -57,7 +58,13 @@ class ProfilerWorker(ProfilerRole[Batch], Worker):
         group = self.groups.make.maybe([range(ranks)])
         if group is None:
             return []
-        return [[size, _seconds(_collective(kind, group, ranks, size), group=group)] for size in sizes]
+        beside = _beside()
+        alone = _seconds(beside, group=group)
+        timed = []
+        for size in sizes:
+            both = _seconds(_one_then(beside, _collective(kind, group, ranks, size)), group=group)
+            timed.append([size, max(both - alone, LEAST_S)])
+        return timed
 
     def together(self, ranks: int) -> float:
         group = self.groups.make.maybe([range(ranks)])
@@ -76,6 +83,20 @@ class ProfilerWorker(ProfilerRole[Batch], Worker):
 
     def nothing(self) -> None:
         return None
+
+
+def _beside() -> Callable[[], object]:
+    """Return what ranks do between two messages, as a layer does: none of them is then there at the same moment."""
+    left = _random(256, 256)
+    return lambda: left @ left
+
+
+def _one_then(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], object]:
+    def both() -> None:
+        first()
+        second()
+
+    return both
 
 
 def _collective(kind: str, group: dist.ProcessGroup, ranks: int, size: int) -> Callable[[], object]:

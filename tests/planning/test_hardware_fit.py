@@ -19,7 +19,7 @@ from hybridflow.planning.machine_measurements import CallTime, Measurements
 METHODS = ("sync_weights", "generate_sequences", "compute_reward", "compute_log_prob", "update_actor")
 TRUE = Overheads(
     call=1e-3, row=2e-4, layer=2e-3, micro_batch=4e-3, generate=5e-3, engine_step=2e-3, engine_layer=5e-4,
-    engine_row=1e-4, sync=1e-2, sync_byte=1e-9,
+    engine_row=1e-4, sync=1e-2, sync_weight=5e-4, sync_byte=1e-9,
 )  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def measured(machine: Hardware) -> Measurements:
     found.collectives = {("all_reduce", 2): [[size, 4e-4 + size / 1e9] for size in (2**8, 2**18, 2**24)]}
     found.calls = [
         CallTime(method, shape(layers, hidden), rows, prompt, tuple([most] * rows), 1.0, 1.0)
-        for layers, hidden in ((2, 128), (8, 256))
+        for layers, hidden in ((2, 384), (8, 192))
         for rows, prompt, most in ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8))
         for method in METHODS
     ]
@@ -62,7 +62,6 @@ def test_a_known_machine_comes_out_again(measured: Measurements) -> None:
     hardware = hardware_of(measured, "there", "made")
     assert predicted(hardware, measured) == pytest.approx([call.wall_s for call in measured.calls], rel=0.02)
     assert hardware.overheads.engine_row == pytest.approx(TRUE.engine_row, rel=0.1)
-    assert hardware.overheads.sync_byte == pytest.approx(TRUE.sync_byte, rel=0.1)
     assert hardware.within.latency_s == pytest.approx(2e-4, rel=0.1)
     assert hardware.flops[DType.float32] == pytest.approx(5e10)
 
