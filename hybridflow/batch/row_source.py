@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -71,6 +73,24 @@ class Chunk(Protocol):
 
     def get(self) -> Batch:
         """Return the rows themselves, here, waiting until they have been made."""
+
+
+_stay_here = ContextVar("rows_stay_here", default=False)
+
+
+@contextmanager
+def rows_stay_here() -> Iterator[None]:
+    """Let rows that are put in the store in this block stay in this process instead: there is no cluster."""
+    token = _stay_here.set(True)
+    try:
+        yield
+    finally:
+        _stay_here.reset(token)
+
+
+def stay_here() -> bool:
+    """Tell whether rows stay in this process."""
+    return _stay_here.get()
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from ray.core.generated.node_manager_pb2 import GetNodeStatsReply
 from hybridflow.batch import Batch, BatchRef, Metadata
 from hybridflow.batch.columns import kind_of
 from hybridflow.batch.joining import concat
+from hybridflow.batch.row_source import LocalChunk, stay_here
 from hybridflow.controller import ray_services
 from hybridflow.errors import HybridFlowError
 
@@ -59,7 +60,7 @@ def put(batch: Batch, chunk_rows: int | None = None) -> BatchRef:
 
     Raises HybridFlowError if there is no cluster; Ray would start one, or wait for one that is gone.
     """
-    if not ray.is_initialized():
+    if not (stay_here() or ray.is_initialized()):
         raise HybridFlowError("rows are put into the store of a cluster, and none was started here")
     return concat([_put(part) for part in batch.split(parts_of(len(batch), chunk_rows))])
 
@@ -70,12 +71,16 @@ def parts_of(rows: int, chunk_rows: int | None) -> int:
 
 
 def _put(batch: Batch) -> BatchRef:
-    ray_services.raise_if_lost()  # Ray ends this process, and says nothing, if its node service is gone by now
-    known = Metadata.of(batch)
     marks = {name: batch.dense(name).astype(np.int64) for name in MARKS if _is_mark(batch, name)}
     columns = [name for name in batch.columns if name not in marks]
-    stored = BatchRef.from_chunk(StoredChunk(ray.put(batch.to_wire()), lambda: known), len(batch), columns)
-    return stored.for_call(**marks)
+    chunk = LocalChunk(batch) if stay_here() else _stored(batch)
+    return BatchRef.from_chunk(chunk, len(batch), columns).for_call(**marks)
+
+
+def _stored(batch: Batch) -> StoredChunk:
+    ray_services.raise_if_lost()  # Ray ends this process, and says nothing, if its node service is gone by now
+    known = Metadata.of(batch)
+    return StoredChunk(ray.put(batch.to_wire()), lambda: known)
 
 
 def _is_mark(batch: Batch, name: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.row_source import Metadata
+from hybridflow.batch.row_source import LocalChunk, Metadata, rows_stay_here
 from hybridflow.bounded_code import at_most
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Method, Result, protocols, with_columns
@@ -167,7 +167,7 @@ class TracedRole:
         read = rows if method.reads is None else rows.select_columns(method.reads)
         chunks = [chunk for source in read.sources for chunk in source.chunks]
         after = {chunk.call for chunk in chunks if isinstance(chunk, TracedChunk)} | book.awaited
-        kinds = {name: kind for chunk in chunks for name, kind in chunk.kinds.items()}
+        kinds = {name: kind for chunk in chunks for name, kind in _kinds(chunk).items()}
         pair = "rejected_ids" in read.columns
         protocol = protocols.get(method.protocol)
         balanced = getattr(protocol, "balance", "tokens") == "tokens"
@@ -194,6 +194,12 @@ class TracedRole:
         if not self._has_model:
             return Work.grade
         return Work.train if name.startswith("update") else Work.score
+
+
+def _kinds(chunk: Any) -> Mapping[str, str]:
+    """Return the kinds of a chunk's columns; rows that the flow has made itself are here, and know theirs."""
+    known: Mapping[str, str] = chunk.metadata().kinds if isinstance(chunk, LocalChunk) else chunk.kinds
+    return known
 
 
 @dataclass
@@ -258,7 +264,7 @@ def trace_flow(
         flow = algorithm(config.algorithm, groups)
         step = max(config.trainer.steps // 2, config.algorithm.critic_warmup_steps)
         flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
-        with at_most(TRACE_S):
+        with at_most(TRACE_S), rows_stay_here():
             if algorithm.step is Algorithm.step:
                 rollout = flow.rollout(draws())
                 book.samples = False

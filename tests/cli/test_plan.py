@@ -127,15 +127,28 @@ class Putting(GRPO):
     """A flow that puts rows of its own into the store."""
 
     def rollout(self, prompts: BatchRef) -> BatchRef:
-        return put(Batch(rewards=np.zeros(2, np.float32)))
+        rollout = super().rollout(prompts)
+        return rollout | put(Batch(bonus=np.zeros(len(rollout), np.float32)))
 
 
-def test_a_flow_that_needs_a_cluster_starts_none(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+class Reading(GRPO):
+    """A flow that reads rows."""
+
+    def rollout(self, prompts: BatchRef) -> BatchRef:
+        self.generate(prompts).select_columns(["response_ids"]).get()
+        return prompts
+
+
+def test_a_flow_that_puts_rows_needs_no_cluster_and_one_that_reads_some_is_told_of(
+    plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(algorithms._components, "putting", Putting)
+    monkeypatch.setitem(algorithms._components, "reading", Reading)
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # a test of this process may have one
-    out = plan("algorithm=grpo", "algorithm.name=putting")
+    assert "a step takes" in plan("algorithm=grpo", "algorithm.name=putting", "hardware=h100_80g_8x")
+    out = plan("algorithm=grpo", "algorithm.name=reading", "hardware=h100_80g_8x")
     assert "pool main: 2 slots on node 0" in out and "a step takes" not in out
-    assert "warning: algorithm.name: the flow of Putting cannot be traced without a run: HybridFlowError: rows " in out
+    assert "warning: algorithm.name: the flow of Reading cannot be traced without a run: it reads the rows that " in out
 
 
 def test_warnings_of_train_are_told_too(plan: Any) -> None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hybridflow.algorithms import Algorithm, algorithms
-from hybridflow.batch import BatchRef
+from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import ComponentConfig, Config
+from hybridflow.controller import put
 from hybridflow.dispatch import RowsT, concat, using
 from hybridflow.planning.flow_trace import FlowError, TracedFlow, trace_flow
 from hybridflow.planning.run_spec import Work
@@ -152,6 +154,21 @@ def test_a_flow_of_ones_own_is_traced() -> None:
         "actor.stream_sequences: its rows are expected to come all at once",
         "actor.sync_weights is called without rows; its time is not counted",
     )
+
+
+class Puts(Whole):
+    """Flow that gives its rows a column of its own, by the store of a cluster that is not there."""
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        rollout = self.generate(prompts)
+        longer = rollout.lengths("response_ids") > 3
+        rollout |= put(Batch(weight=longer.astype(np.float64)))
+        self.actor.update_policy(rollout, "mine")
+        return rollout
+
+
+def test_rows_that_a_flow_makes_itself_need_no_cluster() -> None:
+    assert written(trace_own(Puts)) == ["actor.generate_sequences 12 ← -", "actor.update_policy 12 ← 0"]
 
 
 class Reads(Whole):
