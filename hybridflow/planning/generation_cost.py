@@ -9,7 +9,7 @@ queue all places are taken; then rows end and the batch shrinks, and the longest
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import ceil
 from typing import Any
@@ -19,12 +19,13 @@ import numpy as np
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import GroupPlace, all_reduce_s, send_s
-from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.hardware import Curve, Hardware, Link
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
 from hybridflow.planning.training_cost import Occupation
 from hybridflow.planning.workload import ordered_lengths
 
 ROWS = np.unique(np.geomspace(1, 2**20, 160).round())  # of which a step's seconds are computed; between, in proportion
+WHOLE = Curve((1.0,), (1.0,))
 CPU_BLOCK, GPU_BLOCK = 128, 16  # tokens of a block of vLLM's cache of keys and values
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
 LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
@@ -44,6 +45,14 @@ class Replica:
         """Where its tensor ranks are, which are neighbors."""
         within = min(self.tensor, self.hardware.devices_per_node)
         return GroupPlace(within, ceil(self.tensor / within))
+
+    @cached_property
+    def _adding(self) -> Hardware:
+        """Hardware as its tensor ranks find it: vLLM's processes on CPUs add up in memory that they share."""
+        if not self.hardware.cores:
+            return self.hardware
+        shared = Link(0.0, self.hardware.memory_bytes_per_s)
+        return replace(self.hardware, within=shared, efficiency=replace(self.hardware.efficiency, link=WHOLE))
 
     def step_s(self, rows: Any, context: Any) -> Any:
         """Return the seconds of a decode step.
@@ -71,7 +80,7 @@ class Replica:
         each = np.maximum(ROWS / self.pipeline, 1.0)  # stages take turns with them
         layer = arithmetic.layer_s(self.hardware, model, each, self.tensor, decodes=True) + costs.engine_layer
         message = each * model.shape.hidden * arithmetic.BYTES[model.dtype]
-        layer = layer + 2 * all_reduce_s(self.hardware, self.place, message)
+        layer = layer + 2 * all_reduce_s(self._adding, self.place, message)
         head = arithmetic.head_s(self.hardware, model, each, self.tensor, decodes=True)
         stage = layers * layer + head / self.pipeline
         if self.pipeline > 1:
@@ -91,7 +100,7 @@ class Replica:
         attention = arithmetic.attention_s(self.hardware, self.model, each * length, length, self.tensor)
         layer = float(arithmetic.layer_s(self.hardware, self.model, each, self.tensor) + attention)
         message = each * self.model.shape.hidden * arithmetic.BYTES[self.model.dtype]
-        layer += 2 * float(all_reduce_s(self.hardware, self.place, message)) + self.hardware.overheads.engine_layer
+        layer += 2 * float(all_reduce_s(self._adding, self.place, message)) + self.hardware.overheads.engine_layer
         return (steps + self.pipeline - 1) * layers * layer
 
     def places(self, spec: RunSpec) -> int:
