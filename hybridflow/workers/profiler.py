@@ -15,14 +15,14 @@ from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import make_groups
 from hybridflow.roles.profiler import ProfilerRole, Timed
 from hybridflow.workers.model_worker import torch_dtype
-from hybridflow.workers.worker import Context, Worker, workers
+from hybridflow.workers.worker import PROFILER, Context, Worker, workers
 
 TRIES = 5
 LEAST_S = 1e-7  # of a message, which is a difference of two times
 AT_LEAST_S = 0.002  # that a try takes: shorter pieces of work are repeated, or a clock's own time would count
 
 
-@workers.register("profiler")
+@workers.register(PROFILER)
 class ProfilerWorker(ProfilerRole[Batch], Worker):
     """Rank that measures."""
 
