@@ -44,7 +44,7 @@ def estimate_step(
     Raises KeyError for a role of the flow that has no seat.
     """
     known = simulators or Simulators(hardware)
-    policy = policy_of_spec(spec)
+    policy = policy_of_spec(spec, lends=arrangement.lends)
     costs = FlowCosts(spec, arrangement, known, policy)
     ahead = policy.max_staleness + 1
     steps = (draws or (1 if costs.is_whole else 4)) + 2 * ahead  # what overlaps has no two steps alike
@@ -64,7 +64,7 @@ def estimate_step(
     )
 
 
-def policy_of_spec(spec: RunSpec) -> SchedulePolicy:
+def policy_of_spec(spec: RunSpec, *, lends: bool = False) -> SchedulePolicy:
     """Return the schedule's policy, of fewer prompts where a step has very many rows; a schedule that is not ours is
     taken for sync.
     """
@@ -73,7 +73,7 @@ def policy_of_spec(spec: RunSpec) -> SchedulePolicy:
     name = spec.schedule if known else "sync"
     policy = policy_of(name, spec.prompts, samples_per_prompt=spec.samples, **changes)
     scale = spec.rows // MAX_ROWS
-    if generates_by_calls(policy) or scale <= 1:
+    if generates_by_calls(policy, lends=lends) or scale <= 1:
         return policy
     prompts = max(policy.minibatches, spec.prompts // scale)
     spare = ceil(policy.spare_prompts * prompts / spec.prompts)

@@ -116,9 +116,10 @@ def test_one_step_off_generates_on_while_a_pool_of_graders_is_at_the_rows_before
     assert step.seconds.mean < sampling + grading
 
 
-def test_lent_slots_generate_while_the_learner_waits() -> None:
+@pytest.mark.parametrize("schedule", ["sync", "async"])
+def test_lent_slots_generate_while_the_learner_waits(schedule: str) -> None:
     where = rollout_apart(2, 2)
-    spec = build_spec(32, 4, schedule="async", critic=False)
+    spec = build_spec(32, 4, schedule=schedule, critic=False)
     alone, lent = (estimate(spec, replace(where, lends=lends), draws=4) for lends in (False, True))
     assert lent.seconds.mean < alone.seconds.mean
     assert lent.phases["actor.generate_sequences"].mean > 0
