@@ -63,8 +63,8 @@ def living_nodes(asking: str = "") -> list[ClusterNode]:
 def described(nodes: Sequence[ClusterNode]) -> str:
     """Describe in words what nodes have and what is free there; nodes that are alike together."""
     alike: dict[str, list[str]] = {}
-    for node in nodes:
-        alike.setdefault(_has(node.total, node.free), []).append(node.address)
+    for address, has in sorted((node.address, _has(node.total, node.free)) for node in nodes):  # Ray has no order
+        alike.setdefault(has, []).append(address)
     told = [f"{_named(addresses)} {has}" for has, addresses in [*alike.items()][:MOST_TOLD]]
     more = sum(map(len, [*alike.values()][MOST_TOLD:]))
     return "; ".join([*told, *([f"{more} more nodes"] if more else [])]) or "no node"
@@ -95,9 +95,8 @@ def _has(total: Amounts, free: Amounts | None) -> str:
     there = {kind: amount for kind, amount in total.items() if amount or kind == "CPU"}
     if free is None:
         return f"with {in_words(there)}"
-    return "with " + " and ".join(
-        f"{free[kind]:g} of {in_words({kind: amount})} free" for kind, amount in there.items()
-    )
+    parts = (f"{free[kind]:g} of {in_words({kind: amount})}" for kind, amount in there.items())
+    return f"with {' and '.join(parts)} free"
 
 
 def _named(addresses: Sequence[str]) -> str:

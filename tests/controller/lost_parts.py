@@ -36,7 +36,7 @@ class Parts:
 
     def start_pool(self) -> None:
         self.supervisor = Supervisor(RaiseToRecover())
-        self.pool = ResourcePool("stage", 2, self.supervisor, plugins=[rank_functions.__name__])
+        self.pool = ResourcePool("stage", 2, self.supervisor, nodes=2, plugins=[rank_functions.__name__])
         self.vandal = self.pool.start_role("vandal", Layout(data=2))
         self.scribe = self.pool.start_role("scribe", Layout(data=2))
 
