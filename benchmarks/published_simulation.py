@@ -1,7 +1,7 @@
 """A published step as the simulators see it: its calls on its layouts, with the constants of NeMo-RL's software.
 
 Hardware is a file of ours, as it stands: what devices and links do at most, and the usual shares of it. What depends on
-the software are seven `Constants`, the same for all models and all hardware.
+the software are six `Constants`, the same for all models and all hardware.
 
 A step of sync is its calls one after the other. One step off, generation and learning take place at once, on GPUs of
 their own, and a weight sync stands between steps. With more steps off no row waits for the longest of its batch: a
@@ -45,7 +45,6 @@ class Constants:
         layer, mixture_layer: of a layer in a pass of the training engine, and of one with experts.
         engine_layer: of a layer in a step of the generation engine.
         latency: of a message between nodes.
-        step: of a step, beside its calls.
         sync_byte: of a byte of weights that a rank takes in a weight sync.
         offload_byte: of a byte of weights and training state that leaves a GPU for generation and comes back.
     """
@@ -54,7 +53,6 @@ class Constants:
     mixture_layer: float
     engine_layer: float
     latency: float
-    step: float
     sync_byte: float
     offload_byte: float
 
@@ -81,7 +79,6 @@ def usual() -> Constants:
         costs.layer,
         costs.engine_layer,
         hardware.across.latency_s,
-        costs.sync,
         costs.sync_byte,
         costs.sync_byte,
     )
@@ -110,7 +107,7 @@ def phases_of(step: PublishedStep, constants: Constants) -> dict[str, float]:
         "generate": _generation_s(step, constants.engine_layer, constants.latency),
         "score": score,
         "train": train,
-        "sync": sent + taken * constants.sync_byte + constants.step,
+        "sync": sent + taken * constants.sync_byte,
         "offload": 0.0 if step.generation_gpus else state * constants.offload_byte,
     }
 
@@ -119,7 +116,7 @@ def hardware_of(step: PublishedStep, constants: Constants) -> Hardware:
     """Return a step's system with all constants that its model has to do with."""
     layer = constants.mixture_layer if model_of(step, trains=True).experts > 1 else constants.layer
     hardware = _hardware(step, constants.latency, layer=layer, engine_layer=constants.engine_layer)
-    costs = replace(hardware.overheads, sync=constants.step, sync_byte=constants.sync_byte)
+    costs = replace(hardware.overheads, sync_byte=constants.sync_byte)
     return replace(hardware, overheads=costs)
 
 
@@ -214,7 +211,7 @@ def _hardware(step: PublishedStep, latency: float, **overheads: float) -> Hardwa
         memory_bytes=file.memory_bytes * shorter,
         memory_bytes_per_s=file.memory_bytes_per_s * shorter,
         across=replace(file.across, latency_s=latency),
-        overheads=replace(file.overheads, sync=0.0, sync_byte=0.0, **overheads),
+        overheads=replace(file.overheads, sync_byte=0.0, **overheads),
     )
 
 

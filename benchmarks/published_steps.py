@@ -1,7 +1,7 @@
 """Do the simulators predict steps that others measured? `python -m benchmarks.published_steps --json steps.json`
 
 NVIDIA NeMo-RL publishes GRPO step times with full layouts (`benchmarks/data/nemo_rl_sources.yaml`): 8 to 671 billion
-parameters on 8 to 512 GPUs of two kinds, sync and some steps off, in BF16 and FP8. Seven constants of its software are
+parameters on 8 to 512 GPUs of two kinds, sync and some steps off, in BF16 and FP8. Six constants of its software are
 fitted for all of them (`Constants`); all else is the simulators' arithmetic on our hardware files. A row is predicted
 from constants that no row of the same run, in any release, had a part in.
 
