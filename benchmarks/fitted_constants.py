@@ -69,7 +69,8 @@ def predicted_left_out(
         at = fitted.logarithms
         left = fitted.residuals[kept]
         for remaining in reversed(range(rounds)):
-            at = at - np.linalg.lstsq(fitted.derivatives[kept], left, rcond=None)[0]
+            step = np.linalg.lstsq(fitted.derivatives[kept], left, rcond=None)[0]
+            at = at - np.clip(step, -FARTHEST, FARTHEST)  # what the kept rows do not say stays near
             if remaining:
                 left = np.log(predict(kept, at) / observed[kept])
         seconds[gone] = predict(gone, at)
