@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +26,14 @@ from hybridflow.algorithms import algorithms
 from hybridflow.cli import model
 from hybridflow.placement import resolve
 from hybridflow.planning.arrangement import arrangement_of
+from hybridflow.planning.estimates import SlotMemory
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.slot_memory import SYNC, slot_memory
 from hybridflow.planning.spec_of_config import spec_of
 from tests.forked_ranks import fork_server
 
 MIB = 2**20
+SYNCS = ("actor.sync_weights", "actor.send_weights", "rollout.receive_weights")
 WITHIN = 0.15
 LITTLE = 32 * MIB
 COMMON = (
@@ -105,7 +108,7 @@ def measured(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return {file.stem: json.loads(file.read_text()) for file in sorted((folder / FOLDER).iterdir())}
 
 
-def predicted(overrides: list[str], found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any]:
+def predicted(overrides: list[str], found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, SlotMemory]:
     """Return by the first role of a pool its slot's memory, for rows of the lengths that were found."""
     config = preflight.load("train", overrides)
     called = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
@@ -127,22 +130,25 @@ def compared(case: Case, models: Path, folder: Path) -> list[dict[str, Any]]:
     for first in dict.fromkeys(name.rpartition("-")[0] for name in found):
         ranks = [calls for name, calls in found.items() if name.rpartition("-")[0] == first]
         slot = slots[first]
-        kept = sum(slot.held.values())
-        phases = {}
-        for name, beside in slot.phases.items():
-            call = "actor.sync_weights" if name == SYNC else name
-            alias = call.replace("actor.", "rollout.") if first == "rollout" else call
-            peaks = [calls[one]["peak"] for calls in ranks for one in (call, alias) if one in calls]
-            if peaks:
-                phases[name] = {"predicted_mib": (kept + sum(beside.values())) / MIB, "measured_mib": max(peaks) / MIB}
         peak = max(call["peak"] for calls in ranks for name, call in calls.items() if not name.endswith(".build"))
         rows.append({
             "case": case.name, "pool": slot.pool, "predicted_mib": slot.peak / MIB, "measured_mib": peak / MIB,
-            "ratio": slot.peak / peak, "phases": phases, "held_mib": {k: v / MIB for k, v in slot.held.items()},
-            "beside_mib": {k: {a: b / MIB for a, b in v.items()} for k, v in slot.phases.items()},
+            "ratio": slot.peak / peak, "phases": dict(_phases(slot, ranks)),
+            "held_mib": {what: size / MIB for what, size in slot.held.items()},
+            "beside_mib": {name: {a: b / MIB for a, b in one.items()} for name, one in slot.phases.items()},
             "pass": abs(slot.peak - peak) <= max(WITHIN * peak, LITTLE if case.model == "addition" else 0),
         })  # fmt: skip
     return rows
+
+
+def _phases(slot: SlotMemory, ranks: list[dict[str, dict[str, Any]]]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the phases of a pool's fullest slot with what was predicted, and the most that a rank had."""
+    kept = sum(slot.held.values())
+    for name, beside in slot.phases.items():
+        calls = SYNCS if name == SYNC else (name, name.replace("actor.", "rollout."))
+        peaks = [rank[call]["peak"] for rank in ranks for call in calls if call in rank]
+        if peaks:
+            yield name, {"predicted_mib": (kept + sum(beside.values())) / MIB, "measured_mib": max(peaks) / MIB}
 
 
 def main() -> int:
@@ -162,7 +168,6 @@ def main() -> int:
         runs = ShortRuns(Path(place), forks)
         for case in cases:
             rows += compared(case, models, runs.run("train", case.name, *case.overrides(models)))
-            print(json.dumps(rows[-1], default=float), flush=True)
     result = {"pass": all(row["pass"] for row in rows), "rows": rows}
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -223,8 +223,8 @@ def _add_training(kept: dict[str, float], beside: dict[str, dict[str, float]], r
         beside[Work.train] = {**weights_away, **state_away, **_learning(role, tokens, stage, numbers, count)}
     if layout.generation is not None or role.sends:
         beside[SYNC] = dict(weights_away)
-    if role.sends:  # two messages are under way
-        beside[SYNC]["buckets"] = min(float(2 * max(BUCKET_BYTES, role.width * numbers.embedding)), weights["weights"])
+    if role.sends:
+        beside[SYNC]["buckets"] = _two_buckets(role, numbers.weights, max(numbers.embedding, numbers.output))
 
 
 def _more_experts(role: Seated, numbers: StageNumbers) -> int:
@@ -337,10 +337,14 @@ def _needed_cache(role: Seated) -> float:
 
 
 def _buckets(role: Seated, own: StageNumbers) -> float:
-    """Return the bytes of the two buckets in which weights arrive; a weight larger than a bucket is one of its own."""
+    """Return the bytes of the buckets in which weights arrive."""
     layout = role.layout
     if not role.only_generates and layout.generation_sizes == (layout.tensor, layout.pipeline):
         return 0.0  # each rank has all that it generates with
     whole = 1 if layout.nested else layout.generation_sizes[0]  # each gathers the model, where places do not nest
-    largest = role.width * max(own.embedding, own.output) * whole
-    return min(float(role.width * own.weights), max(BUCKET_BYTES, largest) + BUCKET_BYTES)
+    return _two_buckets(role, own.weights, max(own.embedding, own.output) * whole)
+
+
+def _two_buckets(role: Seated, weights: int, largest: int) -> float:
+    """Return the bytes of two buckets that are under way; a weight larger than a bucket is one of its own."""
+    return min(float(role.width * weights), max(BUCKET_BYTES, role.width * largest) + BUCKET_BYTES)

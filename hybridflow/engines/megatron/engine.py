@@ -189,6 +189,7 @@ class MegatronEngine(TrainingEngine):
                 pg_collection=self.collection,
                 p2p_communicator=P2PCommunicator(self.groups.pp, self.config) if pipeline > 1 else None,
             )
+        self.model.set_input_tensor(None)  # it would keep what it received last from an earlier stage, and its gradient
         return outputs
 
     def _forward_step(
