@@ -17,6 +17,7 @@ from hybridflow.planning.search.set_options import SetOptions
 from hybridflow.planning.search.step_shape import StepShape
 
 ENOUGH = 1.0 - 1e-12  # what is better by less is rounding
+AGAIN = 0.9  # of the ways, that must be left at most for another look at them
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,19 @@ class _Search:
         """Leave out ways that cannot lead below the best so far; return the others and their bounds, None: no way."""
         left = list(left)
         bounds: dict[int, np.ndarray] = {}
-        for one in rest:
-            fewest = {place: int(self._sets[place].devices[left[place][0]]) for place in rest if place != one}
-            own = left[one]
-            own = own[self._sets[one].devices[own] <= devices - sum(fewest.values())]
-            bound = self._bounds(chosen, left, one, own, devices, fewest)
-            left[one] = own[kept := bound < self._below * ENOUGH]
-            bounds[one] = bound[kept]
-            if not len(left[one]):
-                return None
+        before = inf
+        # What one set cannot have leaves the others less: again, as long as that leaves out many.
+        while (ways := sum(len(left[one]) for one in rest)) < AGAIN * before:
+            before = ways
+            for one in rest:
+                fewest = {place: int(self._sets[place].devices[left[place][0]]) for place in rest if place != one}
+                own = left[one]
+                own = own[self._sets[one].devices[own] <= devices - sum(fewest.values())]
+                bound = self._bounds(chosen, left, one, own, devices, fewest)
+                left[one] = own[kept := bound < self._below * ENOUGH]
+                bounds[one] = bound[kept]
+                if not len(left[one]):
+                    return None
         return left, bounds
 
     def _bounds(
@@ -126,9 +131,11 @@ class _Search:
                 budget = devices - others - self._sets[one].devices[own]
                 at = np.searchsorted(options.devices[theirs], budget, side="right") - 1
                 parts.append(np.minimum.accumulate(options.seconds[theirs])[at])
-        seconds = np.broadcast_to(self._shape.seconds(parts), own.shape)
-        if self._excess is None:
+        seconds = np.array(np.broadcast_to(self._shape.seconds(parts), own.shape))
+        excess = self._excess
+        if excess is None or not all(place == one or place in chosen for place in excess.sets):
             return seconds
-        both = [own if place == one else np.array([chosen.get(place, -1)]) for place in self._excess.sets]
-        known = all(place == one or place in chosen for place in self._excess.sets)
-        return seconds + self._excess.of(*both) if known else seconds
+        close = np.nonzero(seconds < self._below * ENOUGH)[0]  # it is asked of few: it may take long to know
+        first, second = (own[close] if place == one else np.array([chosen[place]]) for place in excess.sets)
+        seconds[close] += excess.of(first, second)
+        return seconds

@@ -42,6 +42,7 @@ class SimulatedCosts:
     prunes: bool = True
     simulators: Simulators = field(init=False)
     _seconds: dict[object, float] = field(default_factory=dict)
+    _syncs: dict[object, float] = field(default_factory=dict)
     _bytes: dict[object, Sequence[RoleBytes]] = field(default_factory=dict)
     _generation: dict[object, tuple[float, float]] = field(default_factory=dict)
     _specs: dict[float, RunSpec] = field(default_factory=dict)
@@ -126,9 +127,13 @@ class SimulatedCosts:
         return self._specs[share]
 
     def sync_s(self, plan: Plan, trainers: int) -> float:
-        model = self._model(ACTOR)
-        training, generation = (Layout(data=trainers), plan.layout) if trainers else (plan.layout, None)
-        return self.simulators.shared_s(self.simulators.sync_occupation(model, training, generation))
+        at = plan.layout
+        key = (at.tensor, at.pipeline, at.data, at.generation, trainers)
+        if key not in self._syncs:
+            training, generation = (Layout(data=trainers), at) if trainers else (at, None)
+            asked = self.simulators.sync_occupation(self._model(ACTOR), training, generation)
+            self._syncs[key] = self.simulators.shared_s(asked)
+        return self._syncs[key]
 
     def least_sync_s(self, plan: Plan, devices: int) -> float:
         # Few trainers may be on generation's node; of those that are not, more send sooner.
