@@ -79,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
         raise HybridFlowError(f"the flow is not known, so nothing can be placed by it: {error}") from error
     schedules, refused = _schedules(config, asked.schedules)
     found = map_devices(spec, hardware, devices, schedules=schedules, with_bound=asked.bound, progress=_Progress())
-    text = _taken(found, asked, given)
+    found, text = _accepted(found, asked, given)
     if asked.out is not None:
         with writing(asked.out):
             asked.out.write_text(text, encoding="utf-8")
@@ -155,17 +155,27 @@ def _problems(config: Config, schedule: str) -> list[str]:
     return preflight.without_components(tried, plan.without_weights(tried))
 
 
-def _taken(found: DeviceMapping, asked: Asked, given: Hardware | None) -> str:
-    """Return the fastest placement as a file, which was composed as a run's settings are."""
-    best = found.best
+def _accepted(found: DeviceMapping, asked: Asked, given: Hardware | None) -> tuple[DeviceMapping, str]:
+    """Return what was found from the fastest on that a run would take, and that one as a file.
+
+    Raises ConfigError with what is wrong with the fastest, if a run would take none.
+    """
     schedule = plan.composed(asked.run).to_config().trainer.schedule
-    text = written(best, schedule, headline(found))
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "placement.yaml"
-        file.write_text(text, encoding="utf-8")
-        kept = tuple(setting for setting in asked.run.settings if not setting.startswith("placement="))
-        plan.plan_of(plan.composed(replace(asked.run, settings=(*kept, f"placement={file}"))), given)
-    return text
+    kept = tuple(setting for setting in asked.run.settings if not setting.startswith("placement="))
+    refused: list[ConfigError] = []
+    for place in range(len(found.runs)):
+        rest = replace(found, runs=found.runs[place:])
+        text = written(rest.best, schedule, headline(rest))
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "placement.yaml"
+            file.write_text(text, encoding="utf-8")
+            try:
+                plan.plan_of(plan.composed(replace(asked.run, settings=(*kept, f"placement={file}"))), given)
+            except ConfigError as error:  # what only the engines refuse, as sizes that pad a vocabulary differently
+                refused.append(error)
+            else:
+                return rest, text
+    raise refused[0]
 
 
 def _asked(argv: Sequence[str]) -> Asked:
