@@ -10,7 +10,7 @@ import pytest
 
 from hybridflow.cli import main
 
-ADDITION = ("experiment=addition", "actor.model.path=model", "run.root=runs")
+ADDITION = ("experiment=addition", "actor.model.path=model", "run.root=runs", "algorithm.prompts_per_step=8")
 
 
 @pytest.fixture

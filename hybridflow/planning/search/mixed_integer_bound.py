@@ -27,7 +27,7 @@ class _QuietHighs(highspy.Highs):
 
 
 def lower_bound(
-    shape: StepShape, sets: Sequence[SetOptions], devices: int, above: float = inf, limit_s: float = 60.0
+    shape: StepShape, sets: Sequence[SetOptions], devices: int, above: float = inf, limit_s: float = 20.0
 ) -> float:
     """Return seconds that no choice of a way for every set is below.
 

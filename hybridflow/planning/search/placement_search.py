@@ -141,7 +141,7 @@ class PlacementSearch:
         plans = {role: plan for one, way in chosen for role, plan in one.plans[way].items()}
         return Found(candidate, made.seconds, tuple(int(one.devices[way]) for one, way in chosen), plans)
 
-    def bound(self, candidate: Candidate, above: float = inf, limit_s: float = 60.0) -> float:
+    def bound(self, candidate: Candidate, above: float = inf, limit_s: float = 20.0) -> float:
         """Return seconds that no placement of a candidate is below, by a mixed-integer program; see `lower_bound`."""
         sets = self.options(candidate)
         if not all(len(one.devices) for one in sets):
