@@ -91,11 +91,8 @@ def run(argv: Sequence[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     for line in lines_of(found, now, refused, monotonic() - begun):
         terminal.draw(console, line)
-    terminal.say(
-        f"{asked.out}: written; hybridflow train … placement={asked.out} takes it"
-        if asked.out
-        else "--out FILE writes it as settings, which hybridflow train … placement=FILE takes"
-    )
+    takes = f"hybridflow {asked.run.subcommand} … placement={asked.out or 'FILE'} takes"
+    terminal.say(f"{asked.out}: written; {takes} it" if asked.out else f"--out FILE writes it as a file that {takes}")
     return 0
 
 

@@ -134,6 +134,8 @@ class FlowCosts(RunCosts):
         return float(table[min(max(each, 1), len(table)) - 1])
 
     def generating_ranks(self, rows: int, *, lent: bool) -> float:
+        if not rows:  # as always in a flow that samples nothing, which has no seat to generate on
+            return 0.0
         assert self._first is not None
         layout = (self._arrangement.seats["actor"] if lent else self._seat(self._first)).layout
         return float(min(layout.size, rows * self._scale * layout.size / layout.replicas))

@@ -117,6 +117,15 @@ def test_nothing_is_cheaper_by_the_simulators(gib: float, critic_layers: int) ->
             assert found.seconds == pytest.approx(truth.seconds, rel=1e-12)
 
 
+def test_a_run_that_samples_nothing_is_placed_too() -> None:
+    """On processes that share cores, as of supervised training."""
+    spec = spec_of_ppo()
+    alone = replace(spec, flow=(replace(PPO[7], after=()),), models={"actor": spec.models["actor"]})
+    found = map_devices(alone, replace(read_hardware("cpu"), memory_bytes=64 * 2.0**30), 2)
+    assert [run.found.candidate.sets for run in found.runs] == [(("actor",),)]
+    assert found.best.step.seconds.mean > 0 and found.best.arrangement.generator == "actor"
+
+
 def test_pools_are_parts_of_a_node_or_whole_nodes() -> None:
     assert pool_sizes(6, 8) == [1, 2, 3, 4, 5, 6]
     assert pool_sizes(32, 8) == [1, 2, 4, 8, 16, 24, 32]
