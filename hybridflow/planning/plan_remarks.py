@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import floor
 
 from hybridflow.config.schema import Device
 from hybridflow.errors import counted
 from hybridflow.planning.arrangement import Arrangement
 from hybridflow.planning.estimates import SlotMemory, StepEstimate
 from hybridflow.planning.run_spec import RunSpec, Work
+from hybridflow.planning.training_cost import micro_batches
+from hybridflow.planning.workload import expected_workload
 
 GIB = 2**30
 FULL = 0.95  # of a device's memory: what the allocator cannot use, and what nobody counts
@@ -123,21 +125,20 @@ def of_rows(spec: RunSpec, arrangement: Arrangement, device: Device) -> Iterator
 
 def of_pipelines(spec: RunSpec, arrangement: Arrangement) -> Iterator[Remark]:
     """Yield roles whose pipeline is empty for the larger part: of m micro-batches on p stages (p − 1) / (m + p − 1)."""
-    tokens = spec.prompt_tokens.mean + spec.response_tokens.mean
     told: set[str] = set()
     for call in spec.flow:
         if call.work not in (Work.score, Work.train) or call.role not in spec.models or call.role in told:
             continue
         layout = arrangement.seats[call.role].layout
-        rows = call.rows / layout.data
+        work = expected_workload(call, spec, layout.data)
         budget = spec.models[call.role].max_tokens_per_rank
-        micro_batches = max(1, ceil(rows * tokens / budget))
-        empty = (layout.pipeline - 1) / (micro_batches + layout.pipeline - 1)
+        turns = max(1, micro_batches(work, budget))
+        empty = (layout.pipeline - 1) / (turns + layout.pipeline - 1)
         if empty > IDLE:
             told.add(call.role)
             yield Remark(
                 f"{call.role}.max_tokens_per_rank",
-                f"{budget} tokens make {counted(micro_batches, 'micro-batch', 'micro-batches')} of the {rows:.3g} rows "
+                f"{budget} tokens make {counted(turns, 'micro-batch', 'micro-batches')} of the {work.rows:.3g} rows "
                 f"of a rank in {call.method}, so {layout.pipeline} pipeline stages stand {empty:.0%} empty; give fewer "
                 f"tokens, {call.role}.parallel.pipeline fewer stages, or algorithm.minibatches fewer parts",
             )

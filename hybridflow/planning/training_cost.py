@@ -157,5 +157,6 @@ def data_place(hardware: Hardware, layout: Layout) -> GroupPlace:
     if layout.context == 1:
         return place
     whole = layout.data * layout.context
-    within = min(whole, place.within * layout.context)
+    # Context ranks, which lie closer together, may be on several nodes themselves.
+    within = min(whole, place.within * group_place(layout, "cp", hardware.devices_per_node).within)
     return GroupPlace(within, ceil(whole / within))

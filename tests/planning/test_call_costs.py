@@ -22,7 +22,7 @@ from hybridflow.planning.model_arithmetic import attention_s, layer_s, parameter
 from hybridflow.planning.run_spec import FlowCall, Work
 from hybridflow.planning.step_bytes import colocated_numbers, sent_numbers
 from hybridflow.planning.sync_cost import moved_bytes, sync_seconds
-from hybridflow.planning.training_cost import micro_batches
+from hybridflow.planning.training_cost import data_place, micro_batches
 from hybridflow.planning.workload import Workload, expected_workload, fullest, ordered_lengths
 from tests.planning.specs import LENGTHS, POLICY, build_spec
 
@@ -95,6 +95,11 @@ def test_a_group_is_where_the_rank_order_has_it(layout: Layout, axis: str, place
     assert group_place(layout, axis, 8) == place
     nodes = [{rank // 8 for rank in group} for group in layout.groups(axis)]
     assert len(nodes[0]) == place.nodes
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 1, 4, context=2), Layout(2, 1, 8, context=4), Layout(8, 1, 2, context=2)])
+def test_gradients_cross_as_many_nodes_as_ranks_with_the_same_weights_are_on(layout: Layout) -> None:
+    assert data_place(IDEAL, layout).nodes == len({rank // 8 for rank in layout.groups("dp", "cp")[0]})
 
 
 @settings(max_examples=30)

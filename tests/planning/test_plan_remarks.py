@@ -107,6 +107,11 @@ def test_a_pipeline_that_is_mostly_empty_is_named() -> None:
     (remark,) = plan_remarks.of_pipelines(build_spec(20), four)
     assert remark.key == "actor.max_tokens_per_rank" and "2 micro-batches" in remark.text and "60% empty" in remark.text
     assert [*plan_remarks.of_pipelines(build_spec(20), alone(Layout(data=4)))] == []
+    one = build_spec(20)
+    pairs = replace(one, flow=(one.flow[0], replace(one.flow[1], sequences=2)))
+    assert [*plan_remarks.of_pipelines(pairs, four)] == [], "a pair of responses is two sequences: 4 micro-batches"
+    long = build_spec(20, max_tokens_per_rank=190)
+    assert [*plan_remarks.of_pipelines(long, alone(Layout(pipeline=16)))] == [], "rows are not cut: 20 and not 11"
 
 
 def test_passes_that_are_left_out_are_told() -> None:

@@ -131,7 +131,7 @@ class SimulatedCosts:
         key = (at.tensor, at.pipeline, at.data, at.generation, trainers)
         if key not in self._syncs:
             training, generation = (Layout(data=trainers), at) if trainers else (at, None)
-            asked = self.simulators.sync_occupation(self._model(ACTOR), training, generation)
+            asked = self.simulators.sync_occupation(self._model(ACTOR), training, generation, self.spec.resharding)
             self._syncs[key] = self.simulators.shared_s(asked)
         return self._syncs[key]
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from hybridflow.config.schema import DType, Recompute
+from hybridflow.config.schema import DType, Recompute, Resharding
 from hybridflow.errors import HybridFlowError
 from hybridflow.models import ModelShape
+from hybridflow.parallel.layout import Layout
 from hybridflow.planning.estimates import SlotMemory
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
@@ -19,6 +20,7 @@ from hybridflow.planning.search.device_mapping import DeviceMapping, map_devices
 from hybridflow.planning.search.exhaustive import cheapest
 from hybridflow.planning.search.placement_search import PlacementSearch
 from hybridflow.planning.search.simulated_costs import SimulatedCosts, by_plan
+from hybridflow.planning.search.step_costs import Plan
 from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 from tests.planning.search.synthetic import PPO
@@ -129,3 +131,18 @@ def test_a_run_that_samples_nothing_is_placed_too() -> None:
 def test_pools_are_parts_of_a_node_or_whole_nodes() -> None:
     assert pool_sizes(6, 8) == [1, 2, 3, 4, 5, 6]
     assert pool_sizes(32, 8) == [1, 2, 4, 8, 16, 24, 32]
+
+
+def test_a_sync_is_that_of_the_settings_method() -> None:
+    plan = Plan(Layout(4, 1, 2, generation=(1, 1)))
+    spec = spec_of_ppo()
+    hybrid, whole = (
+        SimulatedCosts(replace(spec, resharding=method), hardware(20)).sync_s(plan, 0)
+        for method in (Resharding.hybrid, Resharding.hybrid_v)
+    )
+    generation = replace(plan.layout, generation=(4, 1))  # nothing moves where each rank has what it generates with
+    kept, gathered = (
+        SimulatedCosts(replace(spec, resharding=method), hardware(20)).sync_s(Plan(generation), 0)
+        for method in (Resharding.hybrid, Resharding.hybrid_v)
+    )
+    assert hybrid == pytest.approx(whole) and kept < gathered
