@@ -14,7 +14,7 @@ from hybridflow.config.schema import Resharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.estimates import Spread
 from hybridflow.planning.generation_cost import drawn_occupation, generation_occupation
-from hybridflow.planning.hardware import Hardware
+from hybridflow.planning.hardware import Hardware, slowness
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.sync_cost import sync_ranks, sync_seconds
 from hybridflow.planning.training_cost import Occupation, pass_occupation
@@ -103,7 +103,7 @@ class Simulators:
         """Return the seconds of a call by itself, whose ranks share the cores of their nodes."""
         nodes = ceil(occupation.ranks / self.hardware.devices_per_node)
         cores = self.hardware.cores * nodes
-        return occupation.seconds * (max(1.0, occupation.ranks / cores) if cores else 1.0)
+        return occupation.seconds * slowness(occupation.ranks, cores, self.hardware.busy)
 
     def _occupation(
         self, call: FlowCall, model: RoleModel | None, layout: Layout, spec: RunSpec, deviations: float

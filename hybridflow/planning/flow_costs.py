@@ -69,6 +69,7 @@ class FlowCosts(RunCosts):
         self._flow = list(spec.flow)
         hardware = simulators.hardware
         self.cores = float(hardware.cores * ceil(sum(arrangement.pools.values()) / hardware.devices_per_node))
+        self.busy = hardware.busy
         self._set_pools()
         self.slots = self.lent_slots = 0
         self._scale = spec.prompts / policy.prompts_per_step

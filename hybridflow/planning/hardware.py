@@ -89,6 +89,7 @@ class Overheads:
         row: of each row that a rank takes and gives where a model computes it.
         backward: a backward pass, as a multiple of its forward's arithmetic; no seconds.
         elementwise: what a layer does beside products and attention, as a multiple of what its bytes take; no seconds.
+        score: of a call that scores or learns, on its ranks, whatever its micro-batches.
         layer: of a layer in a pass of the training engine over a micro-batch.
         micro_batch: of such a pass, beside its layers.
         update: of an optimizer's step, beside its memory.
@@ -106,6 +107,7 @@ class Overheads:
     row: float = 5e-5
     backward: float = 2.0
     elementwise: float = 1.0
+    score: float = 0.0
     layer: float = 1e-4
     micro_batch: float = 1e-3
     update: float = 5e-3
@@ -117,6 +119,14 @@ class Overheads:
     sync_weight: float = 0.0
     sync_byte: float = 1e-11
     grade: float = 1e-4
+
+
+def slowness(ranks: float, cores: float, busy: float) -> float:
+    """Return how many times as long work takes while so many ranks share cores; 0 cores: they share none."""
+    if not cores:
+        return 1.0
+    share = min(1.0, max(0.0, ranks - 1) / max(cores - 1, 1.0))
+    return max(1.0, ranks / cores) * (1 + (busy - 1) * share)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,7 @@ class Hardware:
         across: between nodes.
         host: between a device and its host's memory, where what is offloaded waits. On a CPU nothing moves.
         cores: that the devices of a node share, where a device is a process; 0: each is hardware of its own.
+        busy: how many times as long work takes while all cores are at work, for what they share besides.
         crowded_latency_s: of a message within a node while more ranks than cores are at work; 0: as `within` has it.
         caches: how many times as fast as memory arrays are that caches may have, by their bytes.
         efficiency, overheads: what work reaches and takes; measured, or such as are usual on GPUs.
@@ -149,6 +160,7 @@ class Hardware:
     across: Link
     host: Link = Link(1e-5, 2.5e10)
     cores: int = 0
+    busy: float = 1.0
     crowded_latency_s: float = 0.0
     caches: Curve = Curve((1.0,), (1.0,))
     efficiency: Efficiency = field(default_factory=Efficiency)

@@ -26,6 +26,7 @@ WORK = {
     "generate_sequences": Work.generate,
     "compute_reward": Work.grade,
     "compute_log_prob": Work.score,
+    "compute_ref_log_prob": Work.score,
     "update_actor": Work.train,
 }
 SYNC = "sync_weights"
@@ -52,6 +53,7 @@ def hardware_of(found: Measurements, name: str, source: str) -> Hardware:
         within=within,
         across=within,
         cores=found.cores,
+        busy=_busy(found),
         crowded_latency_s=_crowded_latency_s(found),
         caches=Curve(
             tuple(float(size) for size, _ in found.copies),
@@ -97,6 +99,13 @@ def _link(found: Measurements) -> tuple[Link, Curve]:
     return Link(latency, most), _curve(sent, most)
 
 
+def _busy(found: Measurements) -> float:
+    """Return how many times as long work takes that is done on all cores at once."""
+    if found.cores < 2 or found.cores not in found.together:
+        return 1.0
+    return max(1.0, round(found.together[found.cores] / found.together[1], 3))
+
+
 def _crowded_latency_s(found: Measurements) -> float:
     """Return the latency among more ranks than cores, as a simulator takes it that lets each rank go slower too."""
     ranks, timed = next(
@@ -138,7 +147,7 @@ def predicted(hardware: Hardware, found: Measurements) -> np.ndarray:
 
 
 def _predicted_s(simulators: Simulators, timed: CallTime, found: Measurements) -> float:
-    model = RoleModel(timed.shape, found.dtype, trains=True, max_tokens_per_rank=found.micro_tokens)
+    model = RoleModel(timed.shape, found.dtype, trains=True, max_tokens_per_rank=timed.micro_tokens)
     work = WORK.get(timed.method)
     responses = Lengths.of(timed.response_tokens or (1,))
     flow = (FlowCall("actor", timed.method, work, True, timed.rows),) if work else ()

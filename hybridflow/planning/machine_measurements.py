@@ -20,6 +20,7 @@ class CallTime:
         rows: that it was called with.
         prompt_tokens: of each.
         response_tokens: of each, as they were sampled.
+        micro_tokens: of a micro-batch, if it has any.
         seconds: on the rank; median of a few.
         wall_s: until the caller had its result.
     """
@@ -31,6 +32,7 @@ class CallTime:
     response_tokens: tuple[int, ...]
     seconds: float
     wall_s: float
+    micro_tokens: int = 8192
 
     @property
     def tokens(self) -> int:
@@ -44,7 +46,6 @@ class Measurements:
 
     Attributes:
         cores: that the slots of a node share; 0: each slot has a device of its own.
-        micro_tokens: of a micro-batch, in the calls.
         concurrent_rows, kv_cache_bytes: of generation, in the calls.
         dtype: of the models, in the calls.
         products: by number format, of [m, k] with [k, n]: m, k, n, seconds.
@@ -61,7 +62,6 @@ class Measurements:
     devices_per_node: int
     memory_bytes: float
     cores: int
-    micro_tokens: int
     concurrent_rows: int
     kv_cache_bytes: float
     dtype: DType = DType.float32

@@ -23,6 +23,7 @@ class RunCosts(ABC):
         lent_slots: those on the learner's, while it has nothing else to do.
         generator, learner: pools.
         cores: that all ranks share; 0: they share none.
+        busy: see `Hardware`.
     """
 
     slots: int
@@ -30,6 +31,7 @@ class RunCosts(ABC):
     generator: str = GENERATOR
     learner: str = LEARNER
     cores: float = 0.0
+    busy: float = 1.0
 
     @abstractmethod
     def pace(self, rows: int, *, lent: bool) -> float:

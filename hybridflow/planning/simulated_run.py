@@ -17,6 +17,7 @@ from math import inf
 import numpy as np
 
 from hybridflow.planning.estimates import Span
+from hybridflow.planning.hardware import slowness
 from hybridflow.planning.run_costs import Costs, RunCosts
 from hybridflow.planning.simulated_pools import Job, SimulatedPools
 from hybridflow.planning.simulated_slots import SimulatedSlots
@@ -232,19 +233,19 @@ class SimulatedRun:
 
     def _advance(self, lent: Sequence[bool], jobs: Sequence[int], work: float) -> None:
         """Let all that is at work do so many seconds of work, which take longer where cores are short."""
-        slowness = 1.0
+        slower = 1.0
         if self._costs.cores:
             ranks = self._pools.ranks(jobs) + (self._sync.ranks if self._sync is not None else 0.0)
             ranks += sum(self._costs.generating_ranks(self._slots[which].at_work, lent=which) for which in lent)
-            slowness = max(1.0, ranks / self._costs.cores)
+            slower = slowness(ranks, self._costs.cores, self._costs.busy)
         self._note_generation(lent)
         self._pools.advance(jobs, self._now, work)
         for which in lent:
-            busy = self._slots[which].at_work * work * slowness
+            busy = self._slots[which].at_work * work * slower
             self._outcome.tokens += self._slots[which].advance(work)
             self._outcome.busy += 0.0 if which else busy
             self._outcome.lent += busy if which else 0.0
-        self._now += work * slowness
+        self._now += work * slower
 
     def _end_sync(self) -> Event:
         job = self._sync

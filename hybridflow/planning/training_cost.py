@@ -75,7 +75,7 @@ def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout
     path = count * (turn + head) + (stages - 1) * turn * max(largest, 1.0)
     busy = count * (turn + head / stages)
     update = update_s(hardware, model, layout) if trains else 0.0
-    update += offload_s(hardware, model, layout, trains=trains)
+    update += offload_s(hardware, model, layout, trains=trains) + hardware.overheads.score
     return Occupation(path + update, layout.size * (busy + update) / (path + update))
 
 

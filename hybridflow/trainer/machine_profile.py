@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from hybridflow.batch import Batch, BatchRef, Ragged
-from hybridflow.config.schema import ActorConfig, Config, Device, DType, ModelConfig, RewardConfig, RolloutConfig
+from hybridflow.config.schema import (
+    ActorConfig,
+    Config,
+    Device,
+    DType,
+    ModelConfig,
+    ReferenceConfig,
+    RewardConfig,
+    RolloutConfig,
+)
 from hybridflow.controller import ResourcePool, Supervisor, cluster, cluster_gpus, put
 from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe.host_memory import host_memory
@@ -25,7 +34,8 @@ from hybridflow.runtime.rank import Rank
 
 Say = Callable[[str], None]
 
-MICRO_TOKENS = 4096
+MICRO_TOKENS = 512  # of the actor, for many micro-batches; the reference has large ones
+LARGE_MICRO_TOKENS = 8192
 LONGEST = 256
 MOST_ROWS = 128
 KV_GIB = 0.5
@@ -92,7 +102,7 @@ def _empty(device: Device, gpus: int, dtype: DType) -> Measurements:
         known = host_memory()
         memory = known.total / slots if known else 0.0
     cache = 0.0 if gpus else KV_GIB * 2.0**30
-    return Measurements(device, slots, memory, cores, MICRO_TOKENS, MOST_ROWS, cache, dtype)
+    return Measurements(device, slots, memory, cores, MOST_ROWS, cache, dtype)
 
 
 @contextmanager
@@ -128,12 +138,14 @@ def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
     """Time the calls of an actor with a model."""
     config = _config(folder, found.dtype)
     actor: Any = bench.pool.start_role("actor", Layout(), config=config)
+    reference: Any = bench.pool.start_role("reference", Layout(), config=config)
     reward: Any = bench.pool.start_role("reward", Layout(), config=config)
     shape = read_shape(folder)
     for rows, prompt_tokens, most in GENERATIONS:
         prompts = put(_prompts(rows, prompt_tokens))
         steps = [
-            [*_step(bench, (actor, reward), shape, prompts, prompt_tokens, most, number)] for number in range(1 + TRIES)
+            [*_step(bench, (actor, reference, reward), shape, prompts, prompt_tokens, most, number)]
+            for number in range(1 + TRIES)
         ]
         for tries in zip(*steps[1:], strict=True):  # by method
             found.calls.append(min(tries, key=lambda call: call.wall_s / (1 + call.tokens)))
@@ -141,7 +153,7 @@ def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
 
 def _step(
     bench: Bench,
-    roles: tuple[Any, Any],
+    roles: tuple[Any, Any, Any],
     shape: ModelShape,
     prompts: BatchRef,
     prompt_tokens: int,
@@ -153,9 +165,11 @@ def _step(
     def timed(method: str, call: Callable[[], Any], rows: BatchRef | None) -> CallTime:
         metrics, wall_s = bench.timed(call, number)
         lengths = tuple(rows.lengths("response_ids").tolist()) if rows is not None else ()
-        return CallTime(method, shape, len(prompts), prompt_tokens, lengths, metrics[f"timing_s/{method}"], wall_s)
+        seconds = metrics[f"timing_s/{method}"]
+        micro = LARGE_MICRO_TOKENS if method == "compute_ref_log_prob" else MICRO_TOKENS
+        return CallTime(method, shape, len(prompts), prompt_tokens, lengths, seconds, wall_s, micro)
 
-    actor, reward = roles
+    actor, reference, reward = roles
     yield timed("sync_weights", actor.sync_weights, None)
     made: list[BatchRef] = []
     generated = timed(
@@ -165,9 +179,10 @@ def _step(
     lengths = tuple(rows.lengths("response_ids").tolist())
     yield replace(generated, response_tokens=lengths)
     yield timed("compute_reward", lambda: reward.compute_reward(rows), rows)
+    yield timed("compute_ref_log_prob", lambda: reference.compute_ref_log_prob(rows), rows)
     yield timed("compute_log_prob", lambda: made.append(actor.compute_log_prob(rows)), rows)
     advantages = put(Batch(advantages=Ragged.of([np.ones(length, dtype=np.float32) for length in lengths])))
-    learned = rows | made[1] | advantages
+    learned = rows | made[-1] | advantages
     yield timed("update_actor", lambda: actor.update_actor(learned), rows)
 
 
@@ -185,13 +200,14 @@ def _among_ranks(bench: Bench, ranks: int, found: Measurements) -> None:
 
 def _config(folder: Path, dtype: DType) -> Config:
     actor = ActorConfig(model=ModelConfig(path=str(folder), dtype=dtype), max_tokens_per_rank=MICRO_TOKENS)
+    reference = ReferenceConfig(model=actor.model, max_tokens_per_rank=LARGE_MICRO_TOKENS)
     rollout = RolloutConfig(
         max_response_tokens=LONGEST // 2,
         max_sequence_tokens=LONGEST,
         max_concurrent_rows=MOST_ROWS,
         kv_cache_gib=KV_GIB,
     )
-    return Config(actor=actor, rollout=rollout, reward=RewardConfig(grader="exact"))
+    return Config(actor=actor, rollout=rollout, reward=RewardConfig(grader="exact"), reference=reference)
 
 
 def _prompts(rows: int, tokens: int) -> Batch:

@@ -70,12 +70,12 @@ class ProfilerWorker(ProfilerRole[Batch], Worker):
         group = self.groups.make.maybe([range(ranks)])
         if group is None:
             return 0.0
-        left = _random(64, 256)
+        left = _random(1024, 256)
         right = _random(256, 256)
 
         def work() -> None:
             value = left
-            for _ in range(400):  # small products with steps of Python between them, as a micro-batch is
+            for _ in range(50):  # products, and what caches must hold between them, as in a layer
                 value = torch.tanh(value @ right)
 
         dist.barrier(group)

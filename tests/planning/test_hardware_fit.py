@@ -37,7 +37,7 @@ def machine() -> Hardware:
 @pytest.fixture
 def measured(machine: Hardware) -> Measurements:
     """What a machine with these overheads takes."""
-    found = Measurements(Device.cpu, 8, 1e9, 2, 1024, 128, 2.0**29)
+    found = Measurements(Device.cpu, 8, 1e9, 2, 128, 2.0**29)
     found.products = {
         dtype: [[m, k, k, 2 * m * k * k / 5e10] for m in (1, 32, 1024) for k in (64, 512)] for dtype in DType
     }
@@ -45,7 +45,7 @@ def measured(machine: Hardware) -> Measurements:
     found.copies = [[2**27, 2**28 / 1e10]]
     found.collectives = {("all_reduce", 2): [[size, 4e-4 + size / 1e9] for size in (2**8, 2**18, 2**24)]}
     found.calls = [
-        CallTime(method, shape(layers, hidden), rows, prompt, tuple([most] * rows), 1.0, 1.0)
+        CallTime(method, shape(layers, hidden), rows, prompt, tuple([most] * rows), 1.0, 1.0, 512)
         for layers, hidden in ((2, 384), (8, 192))
         for rows, prompt, most in ((2, 8, 16), (32, 8, 16), (96, 8, 16), (16, 8, 64), (16, 160, 8))
         for method in METHODS
