@@ -4,6 +4,7 @@
   most 60 s on 1,024 and 300 s on 8,192. `gap`: how far what it finds can be from the optimum, by a mixed-integer
   program; `exhaustive`: from the cheapest of all placements, on few devices: 0.
 * `mape`, `kendall` and the table `elsewhere`: steps that NeMo-RL has published (`benchmarks.published_steps`).
+* `spearman` and the table `here`: real steps on one machine, of what was recorded there (`benchmarks.step_prediction`).
 * `paper`: what HybridFlow found of placements (`benchmarks.paper_placements`).
 * `rlinf`: the test case of RLinf's auto-placement (`benchmarks.rlinf_case`).
 
@@ -19,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import paper_placements, published_steps, rlinf_case, search_scale
+from benchmarks import paper_placements, published_steps, rlinf_case, search_scale, step_prediction
 from hybridflow.observe import terminal
+from hybridflow.planning.hardware_files import read_hardware
 
 MOST_SECONDS = {"1024": 60.0, "8192": 300.0}
 EXACT = 1e-9
@@ -52,6 +54,15 @@ def elsewhere() -> tuple[dict[str, Any], dict[str, bool]]:
     return result, {"published steps are predicted": found["holds"]}
 
 
+def here() -> tuple[dict[str, Any], dict[str, bool]]:
+    """Predict the real steps that were recorded on one machine."""
+    records = json.loads(step_prediction.TIMES.read_text("utf-8"))
+    rows = step_prediction.predictions(records, read_hardware(step_prediction.HARDWARE))
+    found = step_prediction.claims(rows)
+    result = {"spearman": found["spearman"], "here": {**found, "table": rows}}
+    return result, {"real steps are predicted": found["holds"]}
+
+
 def paper() -> tuple[dict[str, Any], dict[str, bool]]:
     """Search for the placements of HybridFlow's paper."""
     found = paper_placements.cases()
@@ -67,6 +78,7 @@ def rlinf() -> tuple[dict[str, Any], dict[str, bool]]:
 PARTS: dict[str, Callable[[], tuple[dict[str, Any], dict[str, bool]]]] = {
     "search": search,
     "elsewhere": elsewhere,
+    "here": here,
     "paper": paper,
     "rlinf": rlinf,
 }
@@ -82,6 +94,9 @@ def summary(result: dict[str, Any]) -> list[str]:
         ]
     if "elsewhere" in result:
         lines += published_steps.lines(result["elsewhere"])
+    if "here" in result:
+        own = result["here"]
+        lines.append(f"real steps: median error {own['step_error']:.1%}, median Spearman {own['spearman']:.2f}")
     lines += map(paper_placements.line, result.get("paper", []))
     if "rlinf" in result:
         lines.append(f"RLinf's case: {result['rlinf']['ours_s']} s, its own answer {result['rlinf']['theirs_s']} s")
