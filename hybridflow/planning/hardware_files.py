@@ -24,6 +24,7 @@ SHEETS = Path(__file__).with_name("sheets")
 ZERO = ("cores", "latency_s", "crowded_latency_s", *[field.name for field in fields(Overheads)])
 """Numbers that may be 0; all others are above it."""
 WHOLE = ("devices_per_node", "cores")
+MOST = 1e24  # of a number, and 1 / MOST the least: beyond any device, and what is made of them is finite
 SHARES = ("matmul", "attention", "link", "reading", "updating")
 
 
@@ -37,19 +38,20 @@ def read_hardware(name_or_path: str | Path) -> Hardware:
 
     Raises ConfigError naming the file, the key and what was expected there.
     """
+    text = str(name_or_path)
     given = Path(name_or_path).expanduser()
-    ours = SHEETS / f"{name_or_path}.yaml"
-    if given.suffix not in (".yaml", ".yml") and not ours.is_file():
-        text = str(name_or_path)
+    ours = text in hardware_names()
+    if given.suffix not in (".yaml", ".yml") and not ours:
         near = [name for name in hardware_names() if name.startswith(text)] or get_close_matches(text, hardware_names())
         hint = f"did you mean {' or '.join(near)}? " if near and text else ""
         raise ConfigError(
             f"hardware: nothing is named {text!r}; {hint}There is {', '.join(hardware_names())}; or give the path of a "
             "file that ends in .yaml, as `hybridflow profile` writes it"
         )
-    file = ours if ours.is_file() and given.suffix not in (".yaml", ".yml") else given
+    file = SHEETS / f"{text}.yaml" if ours else given
     if not file.is_file():
-        raise ConfigError(f"hardware: {file} does not exist; there is {', '.join(hardware_names())}")
+        why = "is no file" if file.exists() else "does not exist"
+        raise ConfigError(f"hardware: {file} {why}; there is {', '.join(hardware_names())}")
     content = OmegaConf.to_container(yaml_file.load(file))
     assert isinstance(content, dict)
     return _Reader(file).hardware({str(key): value for key, value in content.items()})
@@ -100,33 +102,43 @@ class _Reader:
         if hint is Curve:
             return self._curve(value, key)
         if hint is Device:
-            return self._chosen(Device, value, key)
+            return self._chosen((Device.cpu, Device.gpu), value, key)
         if hint is str:
-            return str(value)
+            return self._text(value, key)
         if hint in (int, float):
             return self._number(value, key)
         if not isinstance(value, Mapping) or not value:  # flops
             self._refuse(key, value, f"numbers by format ({', '.join(DType)})")
-        return {self._chosen(DType, name, key): self._number(number, f"{key}.{name}") for name, number in value.items()}
+        return {
+            self._chosen(tuple(DType), name, key): self._number(number, f"{key}.{name}")
+            for name, number in value.items()
+        }
 
-    def _chosen(self, kind: Any, value: object, key: str) -> Any:
-        if value not in [one.value for one in kind]:
-            self._refuse(key, value, f"one of {', '.join(kind)}")
-        return kind(value)
+    def _chosen(self, choices: Sequence[Any], value: object, key: str) -> Any:
+        if value not in [one.value for one in choices]:
+            self._refuse(key, value, f"one of {', '.join(choices)}")
+        return type(choices[0])(value)
+
+    def _text(self, value: object, key: str) -> str:
+        if not isinstance(value, str | int | float):  # 2024 is a source too
+            self._refuse(key, value, "a text")
+        return str(value)
 
     def _number(self, value: object, key: str) -> Any:
         name = key.rpartition(".")[2]
         try:
             number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
-        except ValueError:
+        except (ValueError, OverflowError):
             number = None
-        if number is None or not 0 <= number < float("inf") or (number == 0 and name not in ZERO):
+        if number is None or not number >= 0 or (number == 0 and name not in ZERO):
             self._refuse(key, value, "a number of 0 or more" if name in ZERO else "a number above 0")
+        if number and not 1 / MOST <= number <= MOST:
+            self._refuse(key, value, f"a number between {1 / MOST:g} and {MOST:g}")
         if name in SHARES and number > 1:
             self._refuse(key, value, "a share, of 1 at most")
         if name in WHOLE:
-            if number != int(number):
-                self._refuse(key, value, "a whole number")
+            if number != int(number) or number > 2**16:
+                self._refuse(key, value, f"a whole number of at most {2**16}")
             return int(number)
         return number
 

@@ -28,9 +28,14 @@ def test_hardware_that_is_written_is_read_as_it_was(name: str, tmp_path: Path) -
             "memory_bytes: 'much' given; a number above 0 was expected",
         ),
         (("latency_s: 4.0e-6", "latency: 1"), "within.latency: no such key; did you mean latency_s?"),
-        (("device: gpu", "device: tpu"), "device: 'tpu' given; one of auto, cpu, gpu was expected"),
+        (("device: gpu", "device: tpu"), "device: 'tpu' given; one of cpu, gpu was expected"),
         (("bfloat16: 9.89e+14", "float8: 1e15"), "flops: 'float8' given; one of float32, bfloat16 was expected"),
-        (("devices_per_node: 8", "devices_per_node: 8.5"), "devices_per_node: 8.5 given; a whole number was expected"),
+        (("device: gpu", "device: auto"), "device: 'auto' given; one of cpu, gpu was expected"),
+        (("devices_per_node: 8", "devices_per_node: 8.5"), "devices_per_node: 8.5 given; a whole number of at most"),
+        (("devices_per_node: 8", "devices_per_node: 1e9"), "devices_per_node: 1000000000.0 given; a whole number of"),
+        (("8.55208e+10", "9" * 400), f"memory_bytes: {'9' * 400} given; a number above 0 was expected"),
+        (("9.89e+14", "1e-300"), "flops.bfloat16: 1e-300 given; a number between 1e-24 and 1e+24 was expected"),
+        (("device: gpu", "device: gpu\noverheads: {call: 1e308}"), "overheads.call: 1e+308 given; a number between"),
         (("devices_per_node: 8\n", ""), "devices_per_node is missing"),
         (
             ("device: gpu", "device: gpu\nefficiency: {reading: 2}"),
@@ -54,6 +59,17 @@ def test_a_wrong_file_is_one_error_with_its_key(change: tuple[str, str], said: s
 def test_a_name_that_is_none_lists_those_that_are() -> None:
     with pytest.raises(ConfigError, match=r"'h1000'; did you mean h100_80g_8x.*There is a100_.*hybridflow profile"):
         read_hardware("h1000")
+
+
+@pytest.mark.parametrize("name", ["../sheets/cpu", "a" * 5000, "\0"])
+def test_a_name_is_no_path(name: str) -> None:
+    with pytest.raises(ConfigError, match="hardware: nothing is named"):
+        read_hardware(name)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.yaml is no file; there is a100"):
+        read_hardware(tmp_path.rename(tmp_path.with_suffix(".yaml")))
 
 
 def test_a_curve_is_linear_in_the_logarithm_and_constant_beyond_its_ends() -> None:
