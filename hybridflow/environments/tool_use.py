@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 from hybridflow.bounds import Count
@@ -13,6 +14,7 @@ from hybridflow.environments.tool_calls import Call
 from hybridflow.environments.tools import Tool, ToolError, tools
 from hybridflow.errors import shown
 from hybridflow.tasks.chat_messages import Message
+from hybridflow.tasks.text_graders import validator_of
 
 
 @environments.register("tools")
@@ -87,11 +89,33 @@ class ToolUse(Environment):
         tool = self._tools[name]
         if set(arguments) != set(tool.parameters):
             raise ToolError(f"{name} takes {', '.join(tool.parameters)}; given was {', '.join(arguments) or 'nothing'}")
-        for key, schema in tool.parameters.items():
-            if schema.get("type") == "string" and not isinstance(arguments[key], str):
-                raise ToolError(f"{key} of {name} is {shown(arguments[key])}; a text was expected")
-        return tool(**arguments)
+        if wrong := _wrong(type(tool), name, arguments):
+            raise ToolError(wrong)
+        told: object = tool(**arguments)
+        if not isinstance(told, str):
+            raise TypeError(f"tool {name!r} gave {shown(told)}, of type {type(told).__name__}; a text was expected")
+        return told
 
 
 def _made(name: str, options: Mapping[str, Any]) -> Tool:
-    return tools.get(name)(**options)
+    kind = tools.get(name)
+    _schema(kind, name)
+    return kind(**options)
+
+
+@cache
+def _schema(kind: type[Tool], name: str) -> Any:
+    """Return what checks a call's arguments. Raises ValueError if the policy would be told of none."""
+    try:
+        return validator_of(kind.spec(name)["function"]["parameters"])
+    except ValueError as error:
+        raise ValueError(f"parameters of tool {name!r}: {error}") from error
+
+
+def _wrong(kind: type[Tool], name: str, arguments: Mapping[str, Any]) -> str:
+    """Say what a tool's schemas do not allow of arguments; "" if they allow all."""
+    try:
+        error = next(_schema(kind, name).iter_errors(arguments), None)
+    except (OverflowError, RecursionError):  # a number of too many digits, where one is divided
+        return f"{name} cannot take {shown(arguments)}"
+    return "" if error is None else f"{'.'.join(map(str, error.path))} of {name}: {error.message}"

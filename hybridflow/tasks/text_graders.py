@@ -160,7 +160,7 @@ class JsonSchemaGrader:
 
     def __init__(self, *, schema: Mapping[str, Any] | None = None, field: str = "schema") -> None:
         self._field = field
-        self._validator = None if schema is None else _validator(schema)
+        self._validator = None if schema is None else validator_of(schema)
 
     def __call__(self, row: GradedRow) -> float:
         validator = self._validator or self._of_row(row.metadata)
@@ -184,10 +184,10 @@ class JsonSchemaGrader:
             raise ValueError(
                 f"the row's metadata has no {self._field!r}, and the grader no option schema; one of them is needed"
             )
-        return _validator(json.loads(schema) if isinstance(schema, str) else schema)
+        return validator_of(json.loads(schema) if isinstance(schema, str) else schema)
 
 
-def _validator(schema: Any) -> Any:
+def validator_of(schema: Any) -> Any:
     """Return what checks values against a schema. Raises ValueError if it is none."""
     import jsonschema
     import referencing

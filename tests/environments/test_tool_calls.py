@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hybridflow.environments import Action, Question
 from hybridflow.environments.environment import make
 from hybridflow.environments.tool_calls import CallFormat, find_format
-from hybridflow.environments.tools import Calculator, Python, ToolError, _sandbox
+from hybridflow.environments.tool_use import _schema
+from hybridflow.environments.tools import Calculator, Python, Tool, ToolError, _sandbox, tools
 from hybridflow.environments.turn_renderer import TurnRenderer
 from hybridflow.errors import HybridFlowError
 from hybridflow.tasks.chat_template import ChatForm, ChatTemplate
@@ -162,6 +163,50 @@ def test_tools_say_what_has_tokens_whatever_the_policy_asks() -> None:
     assert isinstance(seen.messages, list)
     assert [message["name"] for message in seen.messages] == ["calculator", "unknown"]
     assert "no expression: ?" in encoder.tokenizer.decode(renderer.between([], seen.messages))
+
+
+@tools.register("pick")
+class Pick(Tool):
+    description = "Pick a number."
+    parameters: ClassVar = {
+        "low": {"type": "integer", "minimum": 0},
+        "how": {"enum": ["first", "last", "odd"]},
+        "of": {"type": "array", "items": {"type": "number"}},
+    }
+
+    def __call__(self, low: int, how: str, of: list[float]) -> Any:  # type: ignore[override]
+        picked = [one for one in of if one >= low]
+        return sum(picked) if how == "odd" else str(picked[0 if how == "first" else -1])
+
+
+def called(**arguments: Any) -> str:
+    call = {"type": "function", "function": {"name": "pick", "arguments": arguments}}
+    seen = asyncio.run(make("tools", {"tools": ["pick"]}).step(Action("", calls=[call])))
+    assert isinstance(seen.messages, list)
+    return str(seen.messages[0]["content"])
+
+
+def test_arguments_are_such_as_the_policy_was_told_of_or_it_is_told() -> None:
+    """What a policy writes never makes a tool fail, which would end the run."""
+    assert called(low=2, how="last", of=[1, 2, 3.5]) == "3.5"
+    assert called(low="2", how="last", of=[1]) == "error: low of pick: '2' is not of type 'integer'"
+    assert called(low=True, how="last", of=[1]) == "error: low of pick: True is not of type 'integer'"
+    assert called(low=-1, how="last", of=[1]).startswith("error: low of pick: -1 is less than")
+    assert called(low=2, how="middle", of=[1]).startswith("error: how of pick: 'middle' is not one of")
+    assert called(low=2, how="last", of=[1, None]) == "error: of.1 of pick: None is not of type 'number'"
+
+
+def test_a_tool_that_gives_no_text_says_so() -> None:
+    with pytest.raises(TypeError, match="tool 'pick' gave 3, of type int; a text was expected"):
+        called(low=1, how="odd", of=[1, 2])
+
+
+def test_schemas_that_are_none_are_told_before_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pick, "parameters", {"low": {"type": "int"}})
+    _schema.cache_clear()
+    with pytest.raises(HybridFlowError, match=r"parameters of tool 'pick': schema: .* is no JSON Schema: 'int' is not"):
+        make("tools", {"tools": ["pick"]})
+    _schema.cache_clear()
 
 
 def test_a_conversation_with_tools_goes_on_as_the_template_has_it() -> None:
