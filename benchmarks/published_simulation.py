@@ -256,4 +256,4 @@ def _sync_parts(step: PublishedStep, latency: float) -> tuple[float, float, floa
     sent = Simulators(hardware).sync_s(model, training_layout(step), generation_layout(step), spec_of(step)).mean
     numbers = arithmetic.parameters(model)
     ranks = step.generation_tensor * step.generation_pipeline
-    return sent, numbers * arithmetic.BYTES[model.dtype] / ranks, numbers * STATE_BYTES / step.gpus
+    return sent, numbers * model.number_bytes / ranks, numbers * STATE_BYTES / step.gpus

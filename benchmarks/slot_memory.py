@@ -28,7 +28,8 @@ from hybridflow.placement import resolve
 from hybridflow.planning.arrangement import arrangement_of
 from hybridflow.planning.estimates import SlotMemory
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.slot_memory import SYNC, slot_memory
+from hybridflow.planning.run_spec import SYNC
+from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.spec_of_config import spec_of
 from tests.forked_ranks import fork_server
 

@@ -13,7 +13,7 @@ SYNC = "sync_weights"
 
 @dataclass(frozen=True)
 class MemoryBar:
-    """What a slot has in one phase.
+    """Memory of a slot in one phase.
 
     Attributes:
         parts: bytes by what they are, in the order in which they are drawn.

@@ -22,7 +22,7 @@ CLOSE = b"\n]\n"
 
 
 class CallSpan(NamedTuple):
-    """A call as one rank carried it out.
+    """Call as one rank carried it out.
 
     Attributes:
         role: empty: what ran is no call on a role.

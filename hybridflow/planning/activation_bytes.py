@@ -22,7 +22,6 @@ from hybridflow.planning.run_spec import RoleModel
 from hybridflow.planning.stage_numbers import StageNumbers
 
 FLOAT = 4  # bytes of what is float32 whatever the model's format
-WIDTHS = {DType.float32: 4, DType.bfloat16: 2}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class TokenBytes:
 def token_bytes(model: RoleModel, tensor: int, device: Device) -> TokenBytes:
     """Return those of a model whose layers are cut into so many parts."""
     shape = model.shape
-    size = WIDTHS[model.dtype]
+    size = model.number_bytes
     on_cpu = device is Device.cpu
     parts = tensor if model.sequence else 1
     hidden = shape.hidden / parts

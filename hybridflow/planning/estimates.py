@@ -28,7 +28,7 @@ class Span:
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """A step's time.
+    """Time of a step.
 
     Attributes:
         seconds: of a step, in the middle of a run.

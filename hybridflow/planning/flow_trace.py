@@ -32,7 +32,7 @@ TAUGHT_COLUMNS = ("response_ids", "rejected_ids", "loss_mask", "rejected_loss_ma
 
 
 class FlowError(HybridFlowError):
-    """A flow that cannot be traced."""
+    """Raised for a flow that cannot be traced."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TracedFlow:
 
 @dataclass
 class Notebook:
-    """What was called so far.
+    """Notes of what was called so far.
 
     Attributes:
         awaited: calls whose values the flow has asked for, so that it made no other before they were done.
@@ -70,7 +70,7 @@ class Notebook:
 
 @dataclass(frozen=True, eq=False)
 class TracedChunk:
-    """Rows that a call would have made."""
+    """Stands for the rows that a call would have made."""
 
     notebook: Notebook
     call: int
@@ -217,7 +217,7 @@ class Draws:
 
 @dataclass(frozen=True, eq=False)
 class PromptChunk:
-    """Rows of the task, which are not read."""
+    """Stands for rows of the task, which are not read."""
 
     rows: int
     columns: tuple[str, ...]

@@ -33,7 +33,7 @@ LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
 
 @dataclass(frozen=True)
 class Replica:
-    """One of the replicas that generate, t_g × p_g ranks."""
+    """Replica that generates, on t_g × p_g ranks."""
 
     hardware: Hardware
     model: RoleModel
@@ -42,7 +42,7 @@ class Replica:
 
     @cached_property
     def place(self) -> GroupPlace:
-        """Where its tensor ranks are, which are neighbors."""
+        """Return where its tensor ranks are, which are neighbors."""
         within = min(self.tensor, self.hardware.devices_per_node)
         return GroupPlace(within, ceil(self.tensor / within))
 
@@ -79,7 +79,7 @@ class Replica:
         layers = -(-model.shape.layers // self.pipeline)
         each = np.maximum(ROWS / self.pipeline, 1.0)  # stages take turns with them
         layer = arithmetic.layer_s(self.hardware, model, each, self.tensor, decodes=True) + costs.engine_layer
-        message = each * model.shape.hidden * arithmetic.BYTES[model.dtype]
+        message = each * model.shape.hidden * model.number_bytes
         layer = layer + 2 * all_reduce_s(self._adding, self.place, message)
         head = arithmetic.head_s(self.hardware, model, each, self.tensor, decodes=True)
         stage = layers * layer + head / self.pipeline
@@ -99,7 +99,7 @@ class Replica:
         layers = -(-self.model.shape.layers // self.pipeline)
         attention = arithmetic.attention_s(self.hardware, self.model, each * length, length, self.tensor)
         layer = float(arithmetic.layer_s(self.hardware, self.model, each, self.tensor) + attention)
-        message = each * self.model.shape.hidden * arithmetic.BYTES[self.model.dtype]
+        message = each * self.model.shape.hidden * self.model.number_bytes
         layer += 2 * float(all_reduce_s(self._adding, self.place, message)) + self.hardware.overheads.engine_layer
         return (steps + self.pipeline - 1) * layers * layer
 
@@ -109,7 +109,7 @@ class Replica:
         room = spec.kv_cache_bytes
         if not room:
             weights = arithmetic.rank_parameters(self.model, self.tensor, self.pipeline)
-            room = spec.memory_fraction * self.hardware.memory_bytes - weights * arithmetic.BYTES[self.model.dtype]
+            room = spec.memory_fraction * self.hardware.memory_bytes - weights * self.model.number_bytes
         else:
             room /= self.tensor * self.pipeline
         row = per_token * (spec.prompt_tokens.mean + spec.response_tokens.mean)

@@ -82,7 +82,7 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class Overheads:
-    """What calls take beside arithmetic, memory and links, in seconds if nothing else is said.
+    """Costs of calls beside arithmetic, memory and links, in seconds if nothing else is said.
 
     Attributes:
         call: of a call on a role's ranks, from the controller and back.

@@ -29,7 +29,6 @@ WORK = {
     "compute_ref_log_prob": Work.score,
     "update_actor": Work.train,
 }
-SYNC = "sync_weights"
 FITTED = tuple(field.name for field in fields(Overheads) if field.name not in ("call", "backward"))
 BACKWARD = 2.0  # products of a backward pass, by the forward's
 ROUNDS = 40

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from hybridflow.config.schema import DType
 from hybridflow.models import Head
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RoleModel
 
-BYTES = {DType.float32: 4, DType.bfloat16: 2}
 HIDDEN_PASSES = 16  # numbers that a layer reads and writes of each hidden one: norms, rotation, heads, sums
 FFN_PASSES = 4  # and of each inner one: gate, its product
 LOGIT_PASSES = 4  # times that float32 logits are written and read: log-softmax, choice or loss
@@ -51,13 +49,13 @@ def kv_bytes(model: RoleModel, tensor: int, pipeline: int) -> float:
     shape = model.shape
     layers = -(-shape.layers // pipeline)
     heads = max(1.0, shape.kv_heads / tensor)
-    return 2.0 * layers * heads * shape.head_dim * BYTES[model.dtype]
+    return 2.0 * layers * heads * shape.head_dim * model.number_bytes
 
 
 def product_s(hardware: Hardware, model: RoleModel, m: Any, k: float, n: float, *, decodes: bool = False) -> Any:
     """Return the seconds of a product of matrices on one device."""
     reached = hardware.efficiency.matmul.at((m * k * n) ** (1 / 3)) * flops(hardware, model)
-    size = BYTES[model.dtype] * (m * k + k * n + m * n)
+    size = model.number_bytes * (m * k + k * n + m * n)
     reading = hardware.memory_bytes_per_s * (hardware.efficiency.reading if decodes else 1.0)
     computed, moved = 2.0 * m * k * n / reached, size / reading
     return np.maximum(computed, moved) if isinstance(m, np.ndarray) else max(computed, moved)
@@ -92,8 +90,8 @@ def elementwise_s(hardware: Hardware, model: RoleModel, m: Any, tensor: int) -> 
     inner = model.shape.ffn * model.active_experts / tensor
     hidden = model.shape.hidden / (tensor if model.sequence else 1)
     numbers = m * (HIDDEN_PASSES * hidden + FFN_PASSES * inner)
-    speed = hardware.memory_bytes_per_s * hardware.caches.at(m * max(hidden, inner) * BYTES[model.dtype])
-    return numbers * BYTES[model.dtype] / speed * hardware.overheads.elementwise
+    speed = hardware.memory_bytes_per_s * hardware.caches.at(m * max(hidden, inner) * model.number_bytes)
+    return numbers * model.number_bytes / speed * hardware.overheads.elementwise
 
 
 def attention_s(hardware: Hardware, model: RoleModel, squares: Any, length: Any, tensor: int) -> Any:

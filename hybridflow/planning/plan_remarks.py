@@ -29,7 +29,7 @@ FRACTION = "rollout.gpu_memory_fraction"
 
 @dataclass(frozen=True)
 class Remark:
-    """What to think about before the start.
+    """Remark on what to think about before the start.
 
     Attributes:
         key: of the setting that changes it.

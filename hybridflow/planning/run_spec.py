@@ -12,6 +12,10 @@ from hybridflow.config.schema import DType, Recompute, Resharding
 from hybridflow.models import Head, ModelShape
 from hybridflow.planning.lengths import Lengths
 
+SYNC = "sync_weights"
+"""The method of the call that gives generation the newest weights."""
+NUMBER_BYTES = {DType.float32: 4, DType.bfloat16: 2}
+
 
 class Work(StrEnum):
     """Kind of work that a call gives its ranks."""
@@ -76,9 +80,14 @@ class RoleModel:
     experts: int = 1
     active_experts: int = 1
 
+    @property
+    def number_bytes(self) -> int:
+        """Return the bytes of a number in its format."""
+        return NUMBER_BYTES[self.dtype]
+
 
 class Load(NamedTuple):
-    """What the memory of a rank depends on, of a run's rows; all roles have the same.
+    """Load of a rank, as far as its memory depends on a run's rows; all roles have the same.
 
     Attributes:
         trained, scored: rows of the largest call that trains, that scores; of pairs their sequences.
@@ -105,7 +114,7 @@ class Load(NamedTuple):
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run's step, without its placement.
+    """Step of a run, without its placement.
 
     Attributes:
         flow: the calls of a step, in the order in which they are made.

@@ -41,7 +41,7 @@ __all__ = ["Costs", "SimulatedOutcome", "SimulatedRun"]
 
 @dataclass
 class SimulatedOutcome:
-    """What a simulated run came to.
+    """Outcome of a simulated run.
 
     Attributes:
         trained: (step, prompt, versions that its oldest weights were behind the step's), in the order of learning.

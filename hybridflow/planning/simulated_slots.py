@@ -14,7 +14,7 @@ from hybridflow.scheduling import RowFinished
 
 
 class SimulatedSlots:
-    """Rows on one device, in slots or in the queue for them.
+    """Advances rows on one device, which are in slots or in the queue for them.
 
     Args:
         slots: rows that advance at once.

@@ -18,7 +18,6 @@ from hybridflow.engines.base import generation_engines
 from hybridflow.engines.sharding import Sharding, TensorSharding
 from hybridflow.models import ModelShape, Weight
 from hybridflow.parallel.layout import Coordinate, Layout
-from hybridflow.planning.activation_bytes import WIDTHS
 from hybridflow.planning.arrangement import Arrangement
 from hybridflow.planning.estimates import StepBytes
 from hybridflow.planning.run_spec import FlowCall, RunSpec, Work
@@ -63,7 +62,7 @@ def sync_bytes(spec: RunSpec, arrangement: Arrangement, role: str = "actor") -> 
         numbers += colocated_numbers(spec.generation_engine, model.shape, layout, spec.resharding)
     if role == "actor" and _apart(arrangement):
         numbers += sent_numbers(spec.generation_engine, model.shape, arrangement.seats["rollout"].layout)
-    return WIDTHS[model.dtype] * numbers
+    return model.number_bytes * numbers
 
 
 def _apart(arrangement: Arrangement) -> bool:

@@ -82,7 +82,7 @@ def policy_of_spec(spec: RunSpec, *, lends: bool = False) -> SchedulePolicy:
 
 @dataclass(frozen=True)
 class Window:
-    """A step of a simulated run: from the end of the one before to its own."""
+    """Step of a simulated run: from the end of the one before to its own."""
 
     begin: float
     end: float

@@ -32,7 +32,7 @@ def sync_seconds(
         method: that brings weights from one layout of the training ranks to the other.
     """
     tensor, pipeline = (generation or training).generation_sizes
-    shard = arithmetic.parameters(model) * arithmetic.BYTES[model.dtype] / (tensor * pipeline)
+    shard = arithmetic.parameters(model) * model.number_bytes / (tensor * pipeline)
     moved = moved_bytes(model, training, generation, method)
     ranks = training.tensor * training.pipeline if generation is None else training.size + generation.size
     across = ranks > hardware.devices_per_node
@@ -46,7 +46,7 @@ def moved_bytes(
     model: RoleModel, training: Layout, generation: Layout | None, method: Resharding = Resharding.hybrid
 ) -> float:
     """Return the bytes that a rank gets from others; of two pools those that a rank of the busier one gets or sends."""
-    size = arithmetic.parameters(model) * arithmetic.BYTES[model.dtype]
+    size = arithmetic.parameters(model) * model.number_bytes
     whole = training.tensor * training.pipeline
     tensor, pipeline = (generation or training).generation_sizes
     shard = size / (tensor * pipeline)

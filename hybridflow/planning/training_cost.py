@@ -29,7 +29,7 @@ STATE_BYTES = 32  # read and written of a number: gradient, master weight and tw
 
 @dataclass(frozen=True)
 class Occupation:
-    """What a call asks of its ranks.
+    """Demand of a call on its ranks.
 
     Attributes:
         seconds: from its begin to its end, if its ranks are alone.
@@ -88,7 +88,7 @@ def _layer_turn_s(
     products = float(arithmetic.layer_s(hardware, model, tokens, tensor, layout.expert))
     products += float(arithmetic.elementwise_s(hardware, model, tokens, tensor))
     attention = float(arithmetic.attention_s(hardware, model, work.squares / count / context, work.length, tensor))
-    message = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype]
+    message = tokens * model.shape.hidden * model.number_bytes
     place = group_place(layout, "tp", hardware.devices_per_node)
     sent = 2 * float(all_reduce_s(hardware, place, message)) + _experts_s(hardware, model, layout, message)
     forward = products + attention + sent + hardware.overheads.layer
@@ -102,7 +102,7 @@ def _layer_turn_s(
 def _vocabulary_s(hardware: Hardware, model: RoleModel, layout: Layout, tokens: float) -> float:
     """Return the seconds of the messages of a vocabulary that tensor ranks share out: embeddings, maxima and sums."""
     place = group_place(layout, "tp", hardware.devices_per_node)
-    message = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype]
+    message = tokens * model.shape.hidden * model.number_bytes
     return float(all_reduce_s(hardware, place, message) + 2 * all_reduce_s(hardware, place, 4 * tokens))
 
 
@@ -118,7 +118,7 @@ def _experts_s(hardware: Hardware, model: RoleModel, layout: Layout, message: fl
 def _between_stages_s(hardware: Hardware, model: RoleModel, layout: Layout, tokens: float) -> float:
     place = group_place(layout, "pp", hardware.devices_per_node)
     share = layout.tensor if model.sequence else 1
-    size = tokens * model.shape.hidden * arithmetic.BYTES[model.dtype] / share
+    size = tokens * model.shape.hidden * model.number_bytes / share
     return float(send_s(hardware, across=place.nodes > 1, size=size))
 
 
@@ -132,7 +132,7 @@ def update_s(hardware: Hardware, model: RoleModel, layout: Layout) -> float:
     state = numbers * STATE_BYTES
     if model.sharded_optimizer:
         reduced = float(all_gather_s(hardware, place, numbers * GRADIENT_BYTES))
-        reduced += float(all_gather_s(hardware, place, numbers * arithmetic.BYTES[model.dtype]))
+        reduced += float(all_gather_s(hardware, place, numbers * model.number_bytes))
         state /= replicas
     else:
         reduced = float(all_reduce_s(hardware, place, numbers * GRADIENT_BYTES))
@@ -145,7 +145,7 @@ def offload_s(hardware: Hardware, model: RoleModel, layout: Layout, *, trains: b
     if hardware.device is Device.cpu:
         return 0.0
     numbers = arithmetic.rank_parameters(model, layout.tensor, layout.pipeline) / layout.expert
-    size = numbers * arithmetic.BYTES[model.dtype] if model.offloads_weights else 0.0
+    size = numbers * model.number_bytes if model.offloads_weights else 0.0
     if trains and model.offloads_optimizer:
         size += numbers * MOMENT_BYTES / (layout.data * layout.context if model.sharded_optimizer else 1)
     return 2 * (hardware.host.latency_s + size / hardware.host.bytes_per_s) if size else 0.0

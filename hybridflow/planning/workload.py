@@ -17,7 +17,7 @@ NINE_IN_TEN = 1.6449  # deviations of a normal distribution, on either side of i
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows of one data parallel rank, the one that has most.
+    """Sum of the rows of one data parallel rank, the one that has most.
 
     Attributes:
         rows: sequences.

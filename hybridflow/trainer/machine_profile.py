@@ -53,7 +53,7 @@ GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (64, 8, 64), (16, 160, 8), 
 
 @dataclass(frozen=True)
 class Bench:
-    """A pool, its supervisor, and the means to time calls on it."""
+    """Pool with its supervisor, and the means to time calls on it."""
 
     pool: ResourcePool
     supervisor: Supervisor

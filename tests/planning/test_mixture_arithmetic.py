@@ -9,7 +9,7 @@ import pytest
 from hybridflow.config.schema import DType
 from hybridflow.models import ModelShape
 from hybridflow.planning.hardware_files import read_hardware
-from hybridflow.planning.model_arithmetic import BYTES, layer_s, parameters
+from hybridflow.planning.model_arithmetic import layer_s, parameters
 from hybridflow.planning.run_spec import RoleModel
 
 HARDWARE = read_hardware("h100_80g_8x")
@@ -38,7 +38,7 @@ def test_parameters_are_those_of_all_experts_or_of_a_tokens() -> None:
 
 def test_one_row_reads_its_own_experts_and_many_rows_read_all() -> None:
     reading = HARDWARE.memory_bytes_per_s * HARDWARE.efficiency.reading
-    expert = 3 * SHAPE.hidden * SHAPE.ffn * BYTES[MIXTURE.dtype] / reading
+    expert = 3 * SHAPE.hidden * SHAPE.ffn * MIXTURE.number_bytes / reading
     one = float(layer_s(HARDWARE, MIXTURE, 1, 1, decodes=True))
     many = float(layer_s(HARDWARE, MIXTURE, 256, 1, decodes=True))
     assert 7 * expert < one < 14 * expert  # 8 of them, and attention's matrices

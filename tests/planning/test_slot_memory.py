@@ -13,8 +13,8 @@ from hybridflow.models import Head
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.hardware import Hardware, Link
-from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
-from hybridflow.planning.slot_memory import SYNC, RoleBytes, role_bytes, slot_memory
+from hybridflow.planning.run_spec import SYNC, RoleModel, RunSpec, Work
+from hybridflow.planning.slot_memory import RoleBytes, role_bytes, slot_memory
 from hybridflow.planning.stage_numbers import training_numbers
 from tests.planning.specs import MODELS, POLICY, SHAPE, build_spec
 

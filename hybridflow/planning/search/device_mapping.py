@@ -56,7 +56,7 @@ class Unfit:
 
 @dataclass(frozen=True)
 class DeviceMapping:
-    """What a search has found.
+    """Findings of a search.
 
     Attributes:
         runs: that were simulated, the fastest first.

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from hybridflow.planning.run_spec import SYNC
 from hybridflow.planning.search.placement_search import Candidate, Found, PlacementSearch
-from hybridflow.planning.search.step_costs import ACTOR, SYNC, Plan
+from hybridflow.planning.search.step_costs import ACTOR, Plan
 
 
 def cheapest(search: PlacementSearch, candidate: Candidate) -> Found | None:
@@ -28,7 +29,7 @@ def cheapest(search: PlacementSearch, candidate: Candidate) -> Found | None:
 
 
 class _EveryPlan:
-    """All choices of a plan for each role on some devices: arrays have an axis a role, along which its plan varies."""
+    """Choices of a plan for each role on some devices: arrays have an axis a role, along which its plan varies."""
 
     def __init__(self, search: PlacementSearch, candidate: Candidate, devices: Sequence[int]) -> None:
         self._search = search

@@ -13,12 +13,12 @@ from math import inf
 
 import numpy as np
 
-from hybridflow.planning.run_spec import FlowCall, Work
+from hybridflow.planning.run_spec import SYNC, FlowCall, Work
 from hybridflow.planning.search.allocation import best_allocation
 from hybridflow.planning.search.mixed_integer_bound import lower_bound
 from hybridflow.planning.search.partitions import set_partitions
 from hybridflow.planning.search.set_options import RolePlans, SetOptions, set_options
-from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, SYNC, Costs, Plan
+from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Costs, Plan
 from hybridflow.planning.search.step_shape import StepShape
 
 

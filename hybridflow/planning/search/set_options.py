@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybridflow.planning.run_spec import FlowCall
+from hybridflow.planning.run_spec import SYNC, FlowCall
 from hybridflow.planning.search.pareto import undominated
-from hybridflow.planning.search.step_costs import ROLLOUT, SYNC, Costs, Plan
+from hybridflow.planning.search.step_costs import ROLLOUT, Costs, Plan
 
 CHUNK = 1 << 20  # numbers of a product of tables that are looked at together
 

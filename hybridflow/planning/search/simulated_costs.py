@@ -14,10 +14,11 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.plan_remarks import FULL
-from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
+from hybridflow.planning.run_spec import SYNC, FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.search.pareto import undominated
 from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Need, Plan
-from hybridflow.planning.slot_memory import SYNC, RoleBytes, Seated, stage_bytes
+from hybridflow.planning.seated_role import Seated
+from hybridflow.planning.slot_memory import RoleBytes, stage_bytes
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
 FRACTIONS = (0.3, 0.5, 0.7, 0.85)

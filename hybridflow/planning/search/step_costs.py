@@ -12,13 +12,11 @@ from hybridflow.planning.run_spec import FlowCall
 
 ACTOR = "actor"
 ROLLOUT = "rollout"
-SYNC = "sync_weights"
-"""The method of the call that gives generation the newest weights: the first of a step."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a role runs on the devices of its set.
+    """Plan of how a role runs on the devices of its set.
 
     Attributes:
         layout: with the sizes of generation, where its ranks train and generate.

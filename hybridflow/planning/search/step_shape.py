@@ -14,12 +14,11 @@ from functools import cached_property
 
 import numpy as np
 
-from hybridflow.planning.run_spec import FlowCall
-from hybridflow.planning.search.step_costs import SYNC
+from hybridflow.planning.run_spec import SYNC, FlowCall
 
 
 class Kind(Enum):
-    """What a call is part of, where steps overlap."""
+    """Part of a step that a call belongs to, where steps overlap."""
 
     sync = auto()
     sampling = auto()

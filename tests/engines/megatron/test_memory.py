@@ -11,7 +11,8 @@ from hybridflow.models import read_shape
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
-from hybridflow.planning.slot_memory import Seated, stage_bytes
+from hybridflow.planning.seated_role import Seated
+from hybridflow.planning.slot_memory import stage_bytes
 from tests.conftest import GetModel, GetRanks
 from tests.engines.megatron.memory_rank_functions import tensor_bytes
 
