@@ -13,7 +13,7 @@ from time import monotonic
 
 from hybridflow import preflight
 from hybridflow.cli import plan
-from hybridflow.cli.completion import HARDWARE, HYDRAS
+from hybridflow.cli.completion import HARDWARE
 from hybridflow.cli.map_text import headline, lines_of, to_json
 from hybridflow.config import Config, schedule_settings
 from hybridflow.config.schema import Device
@@ -191,15 +191,10 @@ def _asked(argv: Sequence[str]) -> Asked:
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)
-    words = list(options.words)
-    subcommand = words.pop(0) if words and words[0] in HYDRAS else "train"
-    hardware = [word.removeprefix(HARDWARE) for word in words if word.startswith(HARDWARE)]
-    settings = tuple(word for word in words if not word.startswith(HARDWARE))
     if options.devices < 0:
         raise ConfigError(f"--devices {options.devices}: at least 1 was expected")
     schedules = tuple(name for name in options.schedules.split(",") if name)
     for name in schedules:
         if name not in SCHEDULES:
             raise ConfigError(f"--schedules {name}: there is no such schedule; there is {', '.join(SCHEDULES)}")
-    planned = plan.Asked(subcommand, hardware[-1] if hardware else None, settings, options.folder, None, options.json)
-    return Asked(planned, options.devices, schedules, options.out, options.bound)
+    return Asked(plan.asked_run(options), options.devices, schedules, options.out, options.bound)

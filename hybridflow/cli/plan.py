@@ -199,8 +199,13 @@ def _asked(argv: Sequence[str]) -> Asked:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)
+    return replace(asked_run(options), svg=options.svg)
+
+
+def asked_run(options: argparse.Namespace) -> Asked:
+    """Return what a command line asks about: its words name a subcommand, a hardware and settings."""
     words = list(options.words)
     subcommand = words.pop(0) if words and words[0] in HYDRAS else "train"
     hardware = [word.removeprefix(HARDWARE) for word in words if word.startswith(HARDWARE)]
     settings = tuple(word for word in words if not word.startswith(HARDWARE))
-    return Asked(subcommand, hardware[-1] if hardware else None, settings, options.folder, options.svg, options.json)
+    return Asked(subcommand, hardware[-1] if hardware else None, settings, options.folder, None, options.json)

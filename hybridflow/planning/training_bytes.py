@@ -18,7 +18,7 @@ def add_training(kept: dict[str, float], beside: dict[str, dict[str, float]], ro
     numbers = training_numbers(model.engine, model.shape, layout.tensor, layout.pipeline, model.head)[stage]
     count = numbers.weights + _more_experts(role, numbers)
     weights = {"weights": float(count * role.width)}
-    state = _state(role, count) if model.trains else {}
+    state = _state(role, numbers, count) if model.trains else {}
     offloads = role.device is not Device.cpu  # which has nowhere to move it
     weights_away = weights if offloads and model.offloads_weights else {}
     state_away = state if offloads and model.offloads_optimizer else {}
@@ -41,13 +41,31 @@ def _more_experts(role: Seated, numbers: StageNumbers) -> int:
     """Count the numbers of a mixture's experts beside the one that the model's shape has."""
     model, layout = role.model, role.layout
     one = 3 * model.shape.hidden * model.shape.ffn
-    own = model.experts * one // max(layout.expert, layout.tensor)
-    return numbers.layers * (own - one // layout.tensor) if model.experts > 1 else 0
+    return _experts(role, numbers) - numbers.layers * one // layout.tensor if model.experts > 1 else 0
 
 
-def _state(role: Seated, count: int) -> Mapping[str, float]:
+def _experts(role: Seated, numbers: StageNumbers) -> int:
+    """Count the numbers of a mixture's experts on a rank: whole ones if they are shared out, else a slice of each."""
+    model, layout = role.model, role.layout
+    if model.experts == 1:
+        return 0
+    parts = layout.expert if layout.expert > 1 else layout.tensor
+    return numbers.layers * model.experts * 3 * model.shape.hidden * model.shape.ffn // parts
+
+
+def _state_share(role: Seated, numbers: StageNumbers, count: int) -> float:
+    """Return of how many numbers a rank has the optimizer's state; experts' is with the ranks that have the same."""
+    layout = role.layout
+    if layout.expert == 1 or not role.model.sharded_optimizer:
+        return count / role.state_ranks
+    experts = _experts(role, numbers)
+    alike = layout.tensor * layout.context * layout.data // layout.expert
+    return (count - experts) / role.state_ranks + experts / alike
+
+
+def _state(role: Seated, numbers: StageNumbers, count: int) -> Mapping[str, float]:
     """Return what belongs to a model that learns: float32 gradients, AdamW's moments, and weights as float32."""
-    share = count / role.state_ranks
+    share = _state_share(role, numbers, count)
     state = {"gradients": float(FLOAT * count), "moments": 2 * FLOAT * share}
     return state | ({"master weights": FLOAT * share} if role.width < FLOAT else {})
 
@@ -91,7 +109,7 @@ def _at_output(role: Seated, numbers: StageNumbers, tokens: float) -> float:
 
 def _update(role: Seated, numbers: StageNumbers, count: int) -> float:
     """Return what AdamW has beside its state: on a CPU for a parameter at a time, else for all of them together."""
-    share = count / role.state_ranks
+    share = _state_share(role, numbers, count)
     if role.device is Device.cpu:
         return 2 * FLOAT * min(numbers.largest, share)
     return FLOAT * share

@@ -8,9 +8,12 @@ import pytest
 
 from hybridflow.config.schema import DType
 from hybridflow.models import ModelShape
+from hybridflow.parallel.layout import Layout
 from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.model_arithmetic import layer_s, parameters
-from hybridflow.planning.run_spec import RoleModel
+from hybridflow.planning.run_spec import RoleModel, RunSpec
+from hybridflow.planning.slot_memory import role_bytes
 
 HARDWARE = read_hardware("h100_80g_8x")
 SHAPE = ModelShape(
@@ -43,6 +46,19 @@ def test_one_row_reads_its_own_experts_and_many_rows_read_all() -> None:
     many = float(layer_s(HARDWARE, MIXTURE, 256, 1, decodes=True))
     assert 7 * expert < one < 14 * expert  # 8 of them, and attention's matrices
     assert many > 120 * expert
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 1, 4), Layout(2, 1, 4, expert=8), Layout(4, 1, 2, expert=2)])
+def test_all_ranks_together_keep_the_optimizers_state_once(layout: Layout) -> None:
+    model = replace(MIXTURE, sharded_optimizer=True)
+    spec = RunSpec((), {"actor": model}, 1, 1, Lengths((1.0,)), Lengths((1.0,)), 1, "sync", {}, 1)
+    kept = role_bytes(model, layout, spec, HARDWARE).kept
+    assert layout.size * kept["master weights"] == pytest.approx(4 * parameters(model), rel=0.01)
+    each = layout.expert if layout.expert > 1 else layout.tensor
+    experts = model.shape.layers * model.experts * 3 * SHAPE.hidden * SHAPE.ffn
+    assert kept["weights"] == pytest.approx(
+        2 * (experts / each + (parameters(model) - experts) / layout.tensor), rel=0.01
+    )
 
 
 def test_tensor_ranks_read_a_slice_of_each_expert() -> None:
