@@ -23,7 +23,7 @@ from hybridflow.environments.environment import (
     make,
     sound_observation,
 )
-from hybridflow.tasks.child_main import described, find, serve
+from hybridflow.tasks.child_main import FAULTS, described, find, serve
 from hybridflow.tasks.grading_channel import Channel, Place
 
 THREADS = 256  # of plain functions that run at the same time
@@ -99,7 +99,7 @@ class EnvironmentServer:
                     elif not failed:
                         assert environment is not None
                         said = _said(number, environment, await _called(environment.step, Action(*fields)))
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
+            except FAULTS as error:
                 failed = ["late", number] if limit.expired() else ["failed", number, *described(error)]
             if os.getpid() != self._pid:  # an environment that forked comes back twice
                 os._exit(1)
@@ -107,7 +107,7 @@ class EnvironmentServer:
                 self._send(number, failed or said)
         del self._inboxes[number]
         if environment is not None:
-            with suppress(Exception, SystemExit, asyncio.CancelledError):  # it has said all that it had to say
+            with suppress(*FAULTS):  # it has said all that it had to say
                 async with asyncio.timeout(self._deadline_s):
                     await _called(environment.close)
 

@@ -6,6 +6,7 @@ ends with its rank, however that ends.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -21,6 +22,9 @@ from hybridflow.tasks.grading_channel import Channel, Place
 from hybridflow.tasks.grading_guard import fork_guarded
 
 LONGEST = 20_000  # characters of an exception's text or traceback
+FAULTS = (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
+"""What a component may raise, by which it alone has failed: it may exit, or cancel its own tasks, too. An interrupt is
+its own as well, as those that a terminal sends are left to the driver."""
 Serve = Callable[[], None]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from hybridflow.tasks.child_main import described, find, serve
+from hybridflow.tasks.child_main import FAULTS, described, find, serve
 from hybridflow.tasks.graded_row import GradedRow
 from hybridflow.tasks.grader_registry import BoundGrader, bind, graders
 from hybridflow.tasks.grading_channel import Channel, Place, from_wire
@@ -76,7 +76,7 @@ class GradingServer:
             try:
                 (given,) = one_each(grader.grade_rows([row]), [row])
                 message = checked(grader, number, row, given)
-            except (Exception, SystemExit) as error:  # `sys.exit` in a grader ends nothing either
+            except FAULTS as error:
                 message = ["failed", number, *told_of(error)]
             if os.getpid() != self._pid:  # a grader that forked comes back twice
                 os._exit(1)
@@ -114,7 +114,7 @@ class GradingServer:
             async with limit:
                 (given,) = one_each(await _result(grader, [row]), [row])
             return checked(grader, number, row, given)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # it may cancel its own tasks, too
+        except FAULTS as error:
             return ["late", number] if limit.expired() else ["failed", number, *told_of(error)]
 
     def _batch(self, grader: BoundGrader, rows: Sequence[GradedRow], stop: bool) -> None:
@@ -124,7 +124,7 @@ class GradingServer:
             given = one_each(grader.grade_rows(list(rows)) if whole is None else whole, rows)
         except UnsoundGradeError as error:  # it does not know what a batch is: no row by itself would be graded better
             self._channel.send([["failed", number, *told_of(error)] for number in range(len(rows))])
-        except (Exception, SystemExit):
+        except FAULTS:
             if grader.concurrent:
                 self._loop.run_until_complete(self._at_the_same_time(grader, rows, stop, 1))
             else:

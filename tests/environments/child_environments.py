@@ -29,6 +29,8 @@ class Does(Environment):
         match action.text:
             case "raises":
                 raise RuntimeError("no")
+            case "interrupts":
+                raise KeyboardInterrupt
             case "exits":
                 os._exit(3)
             case "forks":

@@ -73,6 +73,7 @@ def test_a_conversation_has_an_environment_of_its_own_that_remembers(talk: Talk)
 
 WRONG = [
     ("raises", "RuntimeError: no"),
+    ("interrupts", "KeyboardInterrupt"),
     ("gives no observation", "ValueError: step gave 'well done', of type str; an Observation was expected"),
     ("gives no number", "ValueError: nan, which is no finite number in float32"),
     ("says what JSON does not", "TypeError: <tests.environments.child_environments.Does"),

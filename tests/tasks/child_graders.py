@@ -62,6 +62,8 @@ def does(response: str) -> float:
                     os.write(descriptor, b"\xff" * 64)
         case "raises":
             raise RuntimeError("no")
+        case "interrupts":
+            raise KeyboardInterrupt
     return float(len(response))
 
 

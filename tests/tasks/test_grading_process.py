@@ -91,7 +91,8 @@ DEATHS = [
 def test_a_row_at_which_it_dies_has_failed_and_the_others_are_graded(
     process: GradingProcess, response: str, told: str
 ) -> None:
-    assert grades(process, "does", "ab", response, "a", "raises", "abc") == [2.0, told, 1.0, "RuntimeError: no", 3.0]
+    found = grades(process, "does", "ab", response, "a", "raises", "abc", "interrupts")
+    assert found == [2.0, told, 1.0, "RuntimeError: no", 3.0, "KeyboardInterrupt: "]
 
 
 def test_so_has_a_row_at_which_it_hangs_or_lets_go_of_its_channel(process: GradingProcess) -> None:
@@ -112,8 +113,9 @@ def test_one_that_writes_into_the_channel_is_ended(process: GradingProcess) -> N
 @pytest.mark.parametrize("name", ["does_async", "does_batched", "does_batched_async"])
 def test_of_rows_that_are_graded_together_the_one_that_kills_it_is_found(process: GradingProcess, name: str) -> None:
     alone = 100.0 if "batched" in name else 0.0
-    found = grades(process, name, "ab", "exits", "a", "raises", "abc", "abcd")
-    assert found == [alone + 2, "exit code 3", alone + 1, "RuntimeError: no", alone + 3, alone + 4]
+    found = grades(process, name, "ab", "exits", "a", "raises", "abc", "abcd", "interrupts")
+    failed = ["RuntimeError: no", "KeyboardInterrupt: "]
+    assert found == [alone + 2, "exit code 3", alone + 1, failed[0], alone + 3, alone + 4, failed[1]]
 
 
 def test_an_async_row_that_passes_its_deadline_is_ended_alone(process: GradingProcess) -> None:
