@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -454,6 +454,18 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
     algorithm = learner(Generation(0), POLICIES["fifo"])
     with pytest.raises(HybridFlowError, match="has the state of another schedule"):
         schedules.get("sync")(algorithm, Generation(0)).restore({"scheduler": {}, "draws": []})
+
+
+def test_nor_does_one_with_steps_of_another_size() -> None:
+    """It would look for prompts under way in other draws: some were lost, and others learned from twice."""
+    policy = POLICIES["async, S = 2"]
+    schedule, _ = after_a_step(Generation(0), policy)
+    state = schedule.state()
+    other = replace(policy, prompts_per_step=2 * PROMPTS)
+    for own, is_told in ((policy, False), (other, True)):
+        told = pytest.raises(HybridFlowError, match=f"prompts_per_step={PROMPTS}, and {2 * PROMPTS} is given now")
+        with told if is_told else nullcontext():
+            AsyncSchedule(learner(Generation(0), own), Generation(0), own).restore(state)
 
 
 @pytest.mark.parametrize(

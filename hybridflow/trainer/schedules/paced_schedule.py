@@ -18,6 +18,7 @@ from hybridflow.batch.lineage import PLACE
 from hybridflow.config.schedule_settings import policy_of_settings
 from hybridflow.config.schema import TrainerConfig
 from hybridflow.dispatch.random_streams import STREAM, stream_ids
+from hybridflow.errors import HybridFlowError
 from hybridflow.scheduling import (
     Admit,
     Event,
@@ -129,9 +130,17 @@ class PacedSchedule(Schedule):
         needed = {self._place(prompt) for prompt in (*known.rollouts, *known.stopped, known.next_prompt)}
         self._draws = {place: draw for place, draw in self._draws.items() if place in needed}
         self._prompts = {place: drawn for place, drawn in self._prompts.items() if place in needed}
-        return {"scheduler": after.state(), "draws": sorted(self._draws.items())}
+        size = self._policy.prompts_per_step
+        return {"scheduler": after.state(), "draws": sorted(self._draws.items()), "prompts_per_step": size}
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        size = self._policy.prompts_per_step
+        before = state.get("prompts_per_step", size)
+        if before != size:  # its numbers of prompts are of draws of that size
+            raise HybridFlowError(
+                f"the checkpoint has the state of a schedule with algorithm.prompts_per_step={before}, and {size} is "
+                f"given now: prompts under way would be lost or learned from twice; go on with {before}"
+            )
         self._restored = state
 
     def sampled(self, prompts: BatchRef, options: Mapping[str, Any]) -> BatchRef | None:
