@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from hybridflow import preflight
-from hybridflow.cli import plan
+from hybridflow.cli import plan, yaml_out
 from hybridflow.cli.completion import HARDWARE
 from hybridflow.cli.map_text import headline, lines_of, to_json
 from hybridflow.config import Config, schedule_settings
+from hybridflow.config.pool_sizes import COUNTS
 from hybridflow.config.schema import Device
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import terminal
@@ -31,7 +32,7 @@ from hybridflow.tasks.reading_progress import ReadingProgress
 
 USAGE = (
     "hybridflow map [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--devices N] "
-    "[--schedules NAME,...] [--out FILE] [--bound] [--json] [-cd FOLDER]"
+    "[--schedules NAME,...] [--out FILE [--force]] [--bound] [--json] [-cd FOLDER]"
 )
 EXAMPLES = """\
   hybridflow map experiment=addition                                  on the slots of its placement, on this machine
@@ -187,12 +188,16 @@ def _asked(argv: Sequence[str]) -> Asked:
     parser.add_argument("--devices", type=int, default=0, metavar="N", help="in all; else those of its placement")
     parser.add_argument("--schedules", default="", metavar="NAME,...", help="that may be taken, as sync; else all")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the placement into this file")
+    parser.add_argument("--force", action="store_true", help="replace the file that is there")
     parser.add_argument("--bound", action="store_true", help="say how far from the optimum it can be at most")
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)
-    if options.devices < 0:
-        raise ConfigError(f"--devices {options.devices}: at least 1 was expected")
+    assert COUNTS is not None
+    if options.devices and (problem := COUNTS.problem(options.devices)):
+        raise ConfigError(f"--devices: {problem}")
+    if options.out is not None:
+        yaml_out.check(options.out, "a placement", force=options.force)
     schedules = tuple(name for name in options.schedules.split(",") if name)
     for name in schedules:
         if name not in SCHEDULES:

@@ -21,7 +21,12 @@ from hybridflow.planning.search.step_costs import ROLLOUT
 from hybridflow.scheduling import policy_of
 
 MOST = 8  # runners-up that are told of
+LEAST = 1e-3  # of a step, that a difference is told from on
 UNFIT = 4  # ways to colocate the roles that do not fit
+
+GENERATION = [
+    f"{role}.{method}" for role in ("actor", ROLLOUT) for method in ("generate_sequences", "stream_sequences")
+]
 
 
 def headline(found: DeviceMapping) -> str:
@@ -127,16 +132,24 @@ def _runner_up(run: MappedRun, best: MappedRun) -> str:
 
 def _losses(run: MappedRun, best: MappedRun) -> list[str]:
     """Name the two phases that take most longer than in the best, and the pool that waits most."""
-    theirs = best.step.phases
-    more = {
-        name: spread.mean - (theirs[name].mean if name in theirs else 0.0) for name, spread in run.step.phases.items()
-    }
+    theirs = _phases(best)
+    more = {name: seconds - theirs.get(name, 0.0) for name, seconds in _phases(run).items()}
+    least = LEAST * run.step.seconds.mean
     worst = sorted(more, key=lambda name: -more[name])[:2]
-    told = [f"{name} +{seconds_text(more[name])}" for name in worst if more[name] > 0]
+    told = [f"{name} +{seconds_text(more[name])}" for name in worst if more[name] > least]
     pool = max(run.step.idle, key=lambda name: run.step.idle[name])
-    if len(run.step.idle) > 1 and run.step.idle[pool] > 0:
+    if len(run.step.idle) > 1 and run.step.idle[pool] > least:
         told.append(f"pool {pool} idle {seconds_text(run.step.idle[pool])}")
     return told or ["as fast, and found later"]
+
+
+def _phases(run: MappedRun) -> dict[str, float]:
+    """Return the seconds of a step's calls; those that generate are one, whichever role or method a schedule has."""
+    seconds: dict[str, float] = {}
+    for call, spread in run.step.phases.items():
+        name = "generation" if call in GENERATION else call
+        seconds[name] = seconds.get(name, 0.0) + spread.mean
+    return seconds
 
 
 def _sets(sets: tuple[tuple[str, ...], ...], devices: tuple[int, ...] = ()) -> str:

@@ -13,9 +13,9 @@ from time import monotonic
 import numpy as np
 
 from hybridflow import __version__
-from hybridflow.cli import model
+from hybridflow.cli import model, yaml_out
 from hybridflow.config.schema import DType
-from hybridflow.errors import ConfigError, before_the_start
+from hybridflow.errors import before_the_start
 from hybridflow.observe import terminal
 from hybridflow.placement.hardware import local_gpus
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
     options = parser.parse_args(argv)
-    _check(options.out, options.force)
+    yaml_out.check(options.out, "a hardware file", force=options.force)
     began = monotonic()
     terminal.say(MEASURED)
 
@@ -50,15 +50,6 @@ def run(argv: Sequence[str]) -> int:
     _profile(options.out, say)
     terminal.say(f"wrote {options.out}; hybridflow plan hardware={options.out} experiment=NAME plans with it")
     return 0
-
-
-def _check(out: Path, force: bool) -> None:
-    if out.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--out {out}: a hardware file's name ends in .yaml")
-    if out.is_dir() or (out.exists() and not force):
-        raise ConfigError(f"--out {out} is there already; give another name, or --force to replace it")
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out}: the folder {out.absolute().parent} does not exist")
 
 
 def _profile(out: Path, say: Callable[[str], None]) -> None:

@@ -17,7 +17,7 @@ from hybridflow.algorithms import Algorithm, StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.batch.batch import Batch
 from hybridflow.batch.row_source import LocalChunk, Metadata, rows_stay_here
-from hybridflow.bounded_code import at_most
+from hybridflow.bounded_code import at_most, kept_alive
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Method, Result, protocols, with_columns
 from hybridflow.dispatch.method import methods
@@ -261,22 +261,22 @@ def trace_flow(
     taught = TAUGHT_COLUMNS if algorithm.preferences else ("response_ids",) if algorithm.supervised else ()
     draws = Draws(config.algorithm.prompts_per_step, (*PROMPT_COLUMNS, *taught), prompt_tokens)
     try:
-        flow = algorithm(config.algorithm, groups)
         step = max(config.trainer.steps // 2, config.algorithm.critic_warmup_steps)
-        flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
-        with at_most(TRACE_S), rows_stay_here():
+        with at_most(TRACE_S), kept_alive(), rows_stay_here():
+            flow = algorithm(config.algorithm, groups)
+            flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
             if algorithm.step is Algorithm.step:
                 rollout = flow.rollout(draws())
                 book.samples = False
                 flow.learn(rollout)
             else:
                 flow.step(draws())
-    except Exception as error:  # of a user's code, whatever it is
+    except (Exception, SystemExit) as error:  # of a user's code, whatever it is
         _refuse(algorithm, error)
     return TracedFlow(tuple(book.calls), tuple(book.notes))
 
 
-def _refuse(algorithm: type[Algorithm], error: Exception) -> NoReturn:
+def _refuse(algorithm: type[Algorithm], error: BaseException) -> NoReturn:
     said = str(error) if isinstance(error, FlowError) else f"{type(error).__name__}: {error}"
     line = next(iter(said.splitlines()), "")
     raise FlowError(f"the flow of {algorithm.__name__} cannot be traced without a run: {line}") from error

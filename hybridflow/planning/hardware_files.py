@@ -132,8 +132,8 @@ class _Reader:
             number = None
         if number is None or not number >= 0 or (number == 0 and name not in ZERO):
             self._refuse(key, value, "a number of 0 or more" if name in ZERO else "a number above 0")
-        if number and not 1 / MOST <= number <= MOST:
-            self._refuse(key, value, f"a number between {1 / MOST:g} and {MOST:g}")
+        if number > MOST or (number < 1 / MOST and name not in ZERO):
+            self._refuse(key, value, f"a number between {0 if name in ZERO else 1 / MOST:g} and {MOST:g}")
         if name in SHARES and number > 1:
             self._refuse(key, value, "a share, of 1 at most")
         if name in WHOLE:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hybridflow.cli import main
+from hybridflow.cli import main, map_text
+from hybridflow.planning.estimates import Spread, StepEstimate
 
 ADDITION = ("experiment=addition", "actor.model.path=model", "run.root=runs", "algorithm.prompts_per_step=8")
 
@@ -52,12 +54,29 @@ def test_it_says_what_loses_and_by_what(told: Any) -> None:
     assert losers[0].startswith("  +") and "sync" in losers[0] and "%" in losers[0]
 
 
+def step(**seconds: float) -> StepEstimate:
+    """A step with these calls, `.` written as `__`."""
+    phases = {name.replace("__", "."): Spread(taken, taken, taken) for name, taken in seconds.items()}
+    return StepEstimate(Spread(2.0, 2.0, 2.0), phases, (), {"main": 0.0, "rollout": 1e-9}, 1.0)
+
+
+def test_what_loses_is_told_by_calls_that_are_the_same_and_as_far_as_it_matters() -> None:
+    best: Any = SimpleNamespace(step=step(rollout__generate_sequences=1.0, sync_weights=0.5))
+    slower: Any = SimpleNamespace(step=step(actor__generate_sequences=1.25, sync_weights=0.5 + 1e-14))
+    assert map_text._losses(slower, best) == ["generation +250 ms"]
+    assert map_text._losses(best, slower) == ["as fast, and found later"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--schedules", "later"), "there is no such schedule; there is sync, one_step_off, async, stream"),
         (("--schedules", "stream"), "cannot learn from in parts"),
-        (("--devices", "-1"), "at least 1 was expected"),
+        (("--devices", "-1"), "--devices: -1 given, at least 1 and at most 65536 expected"),
+        (("--devices", "1000000"), "at most 65536 expected"),
+        (("--out", "placement"), "--out placement: a placement's name ends in .yaml"),
+        (("--out", "none/placement.yaml"), "none does not exist"),
+        (("--out", "mine.yaml"), "--out mine.yaml is there already; give another name, or --force to replace it"),
         (("hardware=none",), "nothing is named 'none'"),
         (("placement.device=gpu",), "hardware: must be given for GPUs"),
     ],
@@ -65,5 +84,6 @@ def test_it_says_what_loses_and_by_what(told: Any) -> None:
 def test_what_cannot_be_searched(
     arguments: tuple[str, ...], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("mine.yaml").write_text("mine: 1")
     assert main(["map", *ADDITION, "ray.address=auto", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms import Algorithm, StepContext, algorithms
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config import compose
 from hybridflow.config.schema import ComponentConfig, Config
 from hybridflow.controller import put
 from hybridflow.dispatch import RowsT, concat, using
+from hybridflow.planning import flow_trace
 from hybridflow.planning.flow_trace import FlowError, TracedFlow, trace_flow
 from hybridflow.planning.run_spec import Work
 from hybridflow.roles import Role, roles
@@ -193,16 +195,33 @@ class Broken(Whole):
         raise KeyError("a\nb")
 
 
+class Exits(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        os._exit(0)
+
+
+class Loops(Whole):
+    def begin_step(self, context: StepContext) -> None:
+        while True:
+            pass
+
+
 def refusals() -> Iterator[tuple[type[Algorithm], str]]:
     begin = "cannot be traced without a run: "
     yield Reads, f"the flow of Reads {begin}it reads the rows that actor.generate_sequences gives"
     yield Endless, f"the flow of Endless {begin}it has made 2000 calls, and has no end"
     yield Silent, f"the flow of Silent {begin}judge.guess does not declare the columns that it gives"
     yield Broken, f"the flow of Broken {begin}KeyError: "
+    yield Exits, f"the flow of Exits {begin}SystemExit: os._exit(0) would have ended the process"
+    yield Loops, f"the flow of Loops {begin}TimeoutError: it took longer than 0.2 s"
 
 
 @pytest.mark.parametrize(("flow", "said"), [*refusals()])
-def test_a_flow_that_needs_more_than_numbers_of_rows_is_refused_in_a_line(flow: type[Algorithm], said: str) -> None:
+def test_a_flow_that_needs_more_than_numbers_of_rows_is_refused_in_a_line(
+    flow: type[Algorithm], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if flow is Loops:
+        monkeypatch.setattr(flow_trace, "TRACE_S", 0.2)
     with pytest.raises(FlowError) as caught:
         trace_own(flow)
     assert str(caught.value).startswith(said)
