@@ -21,7 +21,7 @@ from hybridflow.bounded_code import at_most, kept_alive
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Method, Result, protocols, with_columns
 from hybridflow.dispatch.method import methods
-from hybridflow.errors import HybridFlowError
+from hybridflow.errors import HybridFlowError, Stopped, line_and_trace
 from hybridflow.planning.run_spec import FlowCall, Work
 from hybridflow.roles import AdvantageRole, Role
 
@@ -271,12 +271,19 @@ def trace_flow(
                 flow.learn(rollout)
             else:
                 flow.step(draws())
-    except (Exception, SystemExit) as error:  # of a user's code, whatever it is
+    except (KeyboardInterrupt, Stopped):
+        raise
+    except BaseException as error:  # of a user's code, whatever it is
         _refuse(algorithm, error)
     return TracedFlow(tuple(book.calls), tuple(book.notes))
 
 
 def _refuse(algorithm: type[Algorithm], error: BaseException) -> NoReturn:
-    said = str(error) if isinstance(error, FlowError) else f"{type(error).__name__}: {error}"
-    line = next(iter(said.splitlines()), "")
+    line, _ = line_and_trace(error, _line)
     raise FlowError(f"the flow of {algorithm.__name__} cannot be traced without a run: {line}") from error
+
+
+def _line(error: BaseException) -> str:
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    name = "" if isinstance(error, FlowError) else type(error).__name__
+    return ": ".join(part for part in (name, text) if part)

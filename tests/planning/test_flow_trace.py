@@ -206,12 +206,23 @@ class Loops(Whole):
             pass
 
 
+class Unspoken(BaseException):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+class Mute(Whole):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        raise Unspoken
+
+
 def refusals() -> Iterator[tuple[type[Algorithm], str]]:
     begin = "cannot be traced without a run: "
     yield Reads, f"the flow of Reads {begin}it reads the rows that actor.generate_sequences gives"
     yield Endless, f"the flow of Endless {begin}it has made 2000 calls, and has no end"
     yield Silent, f"the flow of Silent {begin}judge.guess does not declare the columns that it gives"
     yield Broken, f"the flow of Broken {begin}KeyError: "
+    yield Mute, f"the flow of Mute {begin}Unspoken, which cannot be put into words"
     yield Exits, f"the flow of Exits {begin}SystemExit: os._exit(0) would have ended the process"
     yield Loops, f"the flow of Loops {begin}TimeoutError: it took longer than 0.2 s"
 
