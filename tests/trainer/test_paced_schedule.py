@@ -456,6 +456,12 @@ def test_another_schedule_does_not_take_over_prompts_that_are_under_way() -> Non
         schedules.get("sync")(algorithm, Generation(0)).restore({"scheduler": {}, "draws": []})
 
 
+def test_any_schedule_takes_over_where_none_are() -> None:
+    algorithm = learner(Generation(0), POLICIES["async, S = 0"])
+    schedule, _ = after_a_step(Generation(0), POLICIES["async, S = 0"])
+    schedules.get("sync")(algorithm, Generation(0)).restore(schedule.state())
+
+
 def test_nor_does_one_with_steps_of_another_size() -> None:
     """It would look for prompts under way in other draws: some were lost, and others learned from twice."""
     policy = POLICIES["async, S = 2"]

@@ -121,16 +121,23 @@ class PacedSchedule(Schedule):
         self._actor.sync_in_flight()
 
     def state(self) -> dict[str, Any]:
-        """Return the scheduler's state as it is once the step has been learned from, and the draws that it names."""
+        """Return the scheduler's state as it is once the step has been learned from, and the draws that it names.
+
+        Nothing is returned where the run is as after so many steps of sync: then any schedule may go on.
+        """
         assert self._scheduler is not None
         after = Scheduler(self._policy, self._scheduler.prompts)
         after.restore(self._scheduler.state())
         after.take_in(Learned())
         known = SchedulerState.from_json(after.state())
+        size = self._policy.prompts_per_step
+        under_way = known.rollouts or known.stopped or known.dropped or known.next_prompt != known.step * size
+        if not under_way:
+            self._draws, self._prompts = {}, {}
+            return {}
         needed = {self._place(prompt) for prompt in (*known.rollouts, *known.stopped, known.next_prompt)}
         self._draws = {place: draw for place, draw in self._draws.items() if place in needed}
         self._prompts = {place: drawn for place, drawn in self._prompts.items() if place in needed}
-        size = self._policy.prompts_per_step
         return {"scheduler": after.state(), "draws": sorted(self._draws.items()), "prompts_per_step": size}
 
     def restore(self, state: Mapping[str, Any]) -> None:
