@@ -21,12 +21,12 @@ from hybridflow.config.schema import Device
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.observe.disk_errors import writing
-from hybridflow.planning.flow_trace import FlowError
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.search.device_mapping import SYNC, DeviceMapping, map_devices
 from hybridflow.planning.search.placement_settings import written
 from hybridflow.planning.spec_of_config import spec_of
+from hybridflow.planning.traced_roles import FlowError
 from hybridflow.scheduling import SCHEDULES
 from hybridflow.tasks.reading_progress import ReadingProgress
 

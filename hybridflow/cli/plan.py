@@ -23,12 +23,12 @@ from hybridflow.observe.host_memory import host_memory
 from hybridflow.placement import resolve
 from hybridflow.placement.hardware import local_cpus, local_gpus
 from hybridflow.planning import plan_remarks
-from hybridflow.planning.flow_trace import FlowError
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.plan_remarks import Remark
 from hybridflow.planning.run_plan import RunPlan, estimated, nodes_of
 from hybridflow.planning.spec_of_config import spec_of
+from hybridflow.planning.traced_roles import FlowError
 
 USAGE = (
     "hybridflow plan [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--svg FILE] "

@@ -18,8 +18,9 @@ from hybridflow.config.schema import ComponentConfig, Config
 from hybridflow.controller import put
 from hybridflow.dispatch import RowsT, concat, using
 from hybridflow.planning import flow_trace
-from hybridflow.planning.flow_trace import FlowError, TracedFlow, trace_flow
+from hybridflow.planning.flow_trace import TracedFlow, trace_flow
 from hybridflow.planning.run_spec import Work
+from hybridflow.planning.traced_roles import FlowError
 from hybridflow.roles import Role, roles
 
 MODELS = ("actor", "critic", "reference", "cost_critic", "reward_model")
