@@ -7,7 +7,9 @@ noted. A flow that needs more than that cannot be traced, and it is said why.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,6 +22,7 @@ from hybridflow.batch.row_source import Metadata, rows_stay_here
 from hybridflow.bounded_code import at_most, kept_alive
 from hybridflow.config.schema import Config
 from hybridflow.errors import Stopped, line_and_trace
+from hybridflow.observe.terminal import tamed
 from hybridflow.planning.run_spec import FlowCall
 from hybridflow.planning.traced_roles import FlowError, Notebook, TracedRole
 from hybridflow.roles import Role
@@ -97,7 +100,8 @@ def trace_flow(
     draws = Draws(config.algorithm.prompts_per_step, (*PROMPT_COLUMNS, *taught), prompt_tokens)
     try:
         step = max(config.trainer.steps // 2, config.algorithm.critic_warmup_steps)
-        with at_most(TRACE_S), kept_alive(), rows_stay_here():
+        # What it prints is none of a plan, which may be JSON on standard output.
+        with redirect_stdout(sys.stderr), tamed(), at_most(TRACE_S), kept_alive(), rows_stay_here():
             flow = algorithm(config.algorithm, groups)
             flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
             if algorithm.step is Algorithm.step:

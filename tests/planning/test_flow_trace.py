@@ -174,6 +174,17 @@ def test_rows_that_a_flow_makes_itself_need_no_cluster() -> None:
     assert written(trace_own(Puts)) == ["actor.generate_sequences 12 ← -", "actor.update_policy 12 ← 0"]
 
 
+class Prints(Puts):
+    def step(self, prompts: BatchRef) -> BatchRef:
+        print("red \x1b[31m")
+        return super().step(prompts)
+
+
+def test_what_a_flow_prints_is_none_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(trace_own(Prints).calls) == 2
+    assert capsys.readouterr() == ("", "red \\x1b[31m\n")
+
+
 class Reads(Whole):
     def step(self, prompts: BatchRef) -> BatchRef:
         self.generate(prompts).select_columns(["response_ids"]).get()
