@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
-from hybridflow.config.schema import TrainerConfig
+from hybridflow.config.schema import AlgorithmConfig, TrainerConfig
 from hybridflow.errors import HybridFlowError
 from hybridflow.registry import Registry
 
@@ -102,13 +102,23 @@ class Schedule(ABC):
         """Return, after a step, what a resumed run needs to know beside the number of steps: plain JSON."""
         return {}
 
+    @classmethod
+    def state_problem(cls, state: Mapping[str, Any], settings: AlgorithmConfig) -> str:
+        """Tell why a run cannot go on from what a schedule gave as its `state`; "": it can. Asked before the start.
+
+        One that restores states of its own takes any, unless it says here which it does not.
+        """
+        if not state or cls.restore is not Schedule.restore:
+            return ""
+        return (
+            f"the checkpoint has the state of another schedule, whose prompts under way {cls.__name__} would lose or "
+            "learn from twice; go on with trainer.schedule as it was"
+        )
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take in what `state` gave, before the first step. Raises HybridFlowError for what another schedule gave."""
-        if state:
-            raise HybridFlowError(
-                f"the checkpoint has the state of another schedule, whose prompts under way {type(self).__name__} "
-                "would lose or learn from twice; go on with trainer.schedule as it was"
-            )
+        if problem := self.state_problem(state, self.algorithm.config):
+            raise HybridFlowError(problem)
 
     def sync_weights(self) -> None:
         """Give generation the newest weights, if the algorithm samples at all.

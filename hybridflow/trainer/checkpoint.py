@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.algorithms import Algorithm
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.model_roles import section, with_models
 from hybridflow.config.schema import Config
@@ -97,6 +98,13 @@ def check_roles(path: Path, learning: Iterable[str]) -> None:
     for role in learning:
         if not (path / role).is_dir():
             raise CheckpointError(f"trainer.resume: {path} has no {role}; it is of a run whose algorithm had none")
+
+
+def check_schedule(path: Path, config: Config) -> None:
+    """Raise CheckpointError if the run's schedule cannot go on from what the checkpoint's had under way."""
+    state = saved_state.read(path).progress.schedule
+    if problem := schedules.get(config.trainer.schedule).state_problem(state, config.algorithm):
+        raise CheckpointError(f"trainer.resume: {path}: {problem}")
 
 
 def _restore(algorithm: Algorithm, state: dict[str, Any], path: Path) -> None:

@@ -96,6 +96,7 @@ def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
     if source is not None:
         called = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
         checkpoint.check_roles(source, [role for role in called if issubclass(roles.get(role), TrainedRole)])
+        checkpoint.check_schedule(source, config)
     if source is not None and goes_on:
         folder.check_sizes(checkpoint.sizes(source))
     task = _checked_task(config, live)

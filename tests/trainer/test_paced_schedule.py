@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -18,13 +19,16 @@ from hybridflow.algorithms import Algorithm
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.batch.lineage import PLACE
-from hybridflow.config.schema import AlgorithmConfig
+from hybridflow.config.schema import AlgorithmConfig, Config, TrainerConfig
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.preflight import load
 from hybridflow.scheduling import SchedulePolicy, Stopped, policy_of
+from hybridflow.trainer.checkpoint import check_schedule
+from hybridflow.trainer.checkpoint_store import CheckpointError
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
+from hybridflow.trainer.saved_state import STATE, SavedState
 from hybridflow.trainer.schedules.paced_schedule import AsyncSchedule, PacedSchedule
 
 PROMPTS, SAMPLES = 3, 2
@@ -472,6 +476,17 @@ def test_nor_does_one_with_steps_of_another_size() -> None:
         told = pytest.raises(HybridFlowError, match=f"prompts_per_step={PROMPTS}, and {2 * PROMPTS} is given now")
         with told if is_told else nullcontext():
             AsyncSchedule(learner(Generation(0), own), Generation(0), own).restore(state)
+
+
+@pytest.mark.parametrize(("schedule", "size", "told"), [("async", 2, ""), ("async", 3, "with 2"), ("sync", 2, "as it")])
+def test_what_a_schedule_cannot_go_on_from_is_told_before_the_start(
+    tmp_path: Path, schedule: str, size: int, told: str
+) -> None:
+    progress = Progress(steps=1, schedule={"scheduler": {}, "draws": [], "prompts_per_step": 2})
+    (tmp_path / STATE).write_text(json.dumps(SavedState(progress, {}, {}).to_json()))
+    config = Config(algorithm=AlgorithmConfig(prompts_per_step=size), trainer=TrainerConfig(schedule=schedule))
+    with pytest.raises(CheckpointError, match=told) if told else nullcontext():
+        check_schedule(tmp_path, config)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ from hybridflow.batch import BatchRef
 from hybridflow.batch.joining import concat
 from hybridflow.batch.lineage import PLACE
 from hybridflow.config.schedule_settings import policy_of_settings
-from hybridflow.config.schema import TrainerConfig
+from hybridflow.config.schema import AlgorithmConfig, TrainerConfig
 from hybridflow.dispatch.random_streams import STREAM, stream_ids
-from hybridflow.errors import HybridFlowError
 from hybridflow.scheduling import (
     Admit,
     Event,
@@ -140,14 +139,19 @@ class PacedSchedule(Schedule):
         self._prompts = {place: drawn for place, drawn in self._prompts.items() if place in needed}
         return {"scheduler": after.state(), "draws": sorted(self._draws.items()), "prompts_per_step": size}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        size = self._policy.prompts_per_step
+    @classmethod
+    def state_problem(cls, state: Mapping[str, Any], settings: AlgorithmConfig) -> str:
+        size = settings.prompts_per_step
         before = state.get("prompts_per_step", size)
-        if before != size:  # its numbers of prompts are of draws of that size
-            raise HybridFlowError(
-                f"the checkpoint has the state of a schedule with algorithm.prompts_per_step={before}, and {size} is "
-                f"given now: prompts under way would be lost or learned from twice; go on with {before}"
-            )
+        if before == size:
+            return ""
+        return (  # its numbers of prompts are of draws of that size
+            f"the checkpoint has the state of a schedule with algorithm.prompts_per_step={before}, and {size} is given "
+            f"now: prompts under way would be lost or learned from twice; go on with {before}"
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
         self._restored = state
 
     def sampled(self, prompts: BatchRef, options: Mapping[str, Any]) -> BatchRef | None:
