@@ -48,9 +48,11 @@ class TensorBytes(TorchDispatchMode):
         """Count in the block; fill in what there was before it, and the most that there was in it."""
         found = {"before": self.now}
         self.peak = self.now
-        with self:
-            yield found
-        found["peak"] = self.peak
+        try:
+            with self:
+                yield found
+        finally:
+            found["peak"] = self.peak
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata

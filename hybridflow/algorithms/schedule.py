@@ -117,7 +117,7 @@ class Schedule(ABC):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take in what `state` gave, before the first step. Raises HybridFlowError for what another schedule gave."""
-        if problem := self.state_problem(state, self.algorithm.config):
+        if state and (problem := self.state_problem(state, self.algorithm.config)):
             raise HybridFlowError(problem)
 
     def sync_weights(self) -> None:
