@@ -7,6 +7,7 @@ for what it sees there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from hybridflow.config.model_roles import section, with_models
@@ -29,10 +30,11 @@ def check(config: Config, placement: Placement, pools: Mapping[str, ResourcePool
     # Without a lock nothing is written, as where a script builds roles.
     mark = lock.read_text(encoding="utf-8", errors="replace") if lock.is_file() else None
     lines: dict[str, list[str]] = {}
+    digests = cache(file_digests)  # of folders here, which several pools read
     for name, pool in pools.items():
         here = [role.name for role in placement.roles if role.pool == name]
         folders = _folders(config, here)
-        own = {folder: file_digests(folder) for folder in folders.values()}
+        own = {folder: digests(folder) for folder in folders.values()}
         for address, view in pool.node_views(list(own), str(lock)):
             for line in _problems(folders, own, view, mark, folder_of(config)):
                 lines.setdefault(line, []).append(address)
