@@ -1,0 +1,53 @@
+"""hybridflow's side of `benchmarks.trl`: a run's roles and its schedule, a step whenever one is asked for."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from time import perf_counter
+from typing import Any
+
+from benchmarks.trl_case import CASES, THREADS, Turns, digest, prompts_of, serve
+from hybridflow.algorithms import StepContext
+from hybridflow.algorithms.schedule import schedules
+from hybridflow.trainer.build import build
+from hybridflow.trainer.step_rows import drawn
+
+# A rank is one thread, so these are all the cores that both sides may use; no gradient is too large for one of them.
+SETTINGS = (f"placement.pools.main={THREADS}", "plugins=[benchmarks.fixed_lengths]")
+PHASES = {
+    "generate": ("generate_sequences",),
+    "score": ("compute_log_prob", "compute_ref_log_prob"),
+    "update": ("update_actor",),
+}
+
+
+def main(name: str, folder: str, *more: str) -> None:
+    """Start the roles, then take the steps that are asked for."""
+    turns = Turns()
+    config = CASES[name].config(folder, *SETTINGS, *more)
+    prompts = prompts_of(config)
+    with ExitStack() as stack:
+        running = build(config, stack, lambda line: print(line, file=sys.stderr))
+        schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
+
+        def take_step(number: int) -> dict[str, Any]:
+            began = perf_counter()
+            rollout = schedule.take_step(StepContext(number, lambda: drawn(running.algorithm, prompts, number)))
+            metrics = schedule.finish_step()
+            seconds = perf_counter() - began
+            return {
+                "seconds": seconds,
+                "response_tokens": int(rollout.lengths("response_ids").sum()),
+                "prompts": digest(prompts.batch(number).ragged("prompt_ids")),
+                "parts": {
+                    part: sum(metrics.get(f"timing_s/{call}", 0.0) for call in calls) for part, calls in PHASES.items()
+                },
+            }
+
+        turns.answer(settings=[*CASES[name].settings, *SETTINGS, *more])
+        serve(take_step, turns)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
