@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch import columns as col
 from hybridflow.batch.columns import Column, Ragged
 from hybridflow.batch.row_operations import Rows
+from hybridflow.batch.short_runs import MANY, Runs
 
 Plain = dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]
 """By its name, a dense column, or the values and offsets of a ragged one."""
@@ -192,12 +193,26 @@ def gather(runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], column
     if not runs or (len(runs) == 1 and runs[0][1] == runs[0][2]):
         columns = [name for name in columns if runs and name in runs[0][0]]
     gathered: dict[str, Column] = {}
+    sources, short = _short(runs) if len(runs) >= MANY else ([], None)
     for name in columns:
         try:
-            gathered[name] = col.gather([(batch[name], start, stop) for batch, start, stop in runs])
+            joined = None if short is None else col.gather_short([source[name] for source in sources], short)
+            if joined is None:
+                joined = col.gather([(batch[name], start, stop) for batch, start, stop in runs])
+            gathered[name] = joined
         except ValueError as error:
             raise ValueError(f"column {name!r}: {error}") from error
     return gathered
+
+
+def _short(
+    runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]],
+) -> tuple[list[Batch | Mapping[str, Column]], Runs]:
+    """Return the different batches of some runs, and the runs by their numbers."""
+    sources = list({id(batch): batch for batch, _, _ in runs}.values())
+    number = {id(batch): place for place, batch in enumerate(sources)}
+    numbered = [(number[id(batch)], start, stop) for batch, start, stop in runs]
+    return sources, Runs(*np.array(numbered, dtype=np.int64).T)
 
 
 def _column(name: str, values: Column | Sequence[object]) -> Column:

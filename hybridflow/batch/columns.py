@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hybridflow.batch import short_runs
+
 _NUMBERS = {"b": "bool", "i": "int", "u": "int", "f": "float"}  # numpy's dtype.kind
 _ZERO = np.zeros(1, dtype=np.int64)
 _ENTRIES = ("bool", "int", "float", "object")
@@ -174,10 +176,14 @@ def runs(rows: np.ndarray) -> np.ndarray:
 def select(column: Column, rows: ArrayLike) -> Column:
     """Return the rows of these numbers, in their order; a view if they are consecutive. Raises as `row_numbers`."""
     index = row_numbers(rows, len(column))
-    pieces = runs(index).tolist()
+    pieces = runs(index)
     if len(pieces) > 1 and not isinstance(column, Ragged):
         return readonly(column[index])
-    return gather([(column, start, stop) for start, stop in pieces or [(0, 0)]])
+    if len(pieces) >= short_runs.MANY:
+        joined = gather_short([column], short_runs.Runs(np.zeros(len(pieces), dtype=np.int64), *pieces.T))
+        if joined is not None:
+            return joined
+    return gather([(column, start, stop) for start, stop in pieces.tolist() or [(0, 0)]])
 
 
 def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
@@ -196,6 +202,26 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
     if isinstance(like, Ragged):
         return _gather_ragged(runs, like)
     return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
+
+
+def gather_short(columns: Sequence[Column], runs: short_runs.Runs) -> Column | None:
+    """Join many runs of rows end to end as `gather` does; None if they are too long for this to be the faster way.
+
+    Args:
+        columns: one for each source of the runs.
+    """
+    beyond = runs.beyond([len(column) for column in columns])
+    if len(beyond):
+        run = beyond[0]
+        size = len(columns[runs.sources[run]])
+        raise IndexError(f"no rows {runs.starts[run]}:{runs.stops[run]} in run {run}, of {size} rows")
+    like = _agreed(columns)
+    if not isinstance(like, Ragged):
+        return readonly(runs.join([values_of(column) for column in columns], like))
+    # What is not ragged beside it is empty.
+    packed = [(c.values, c.offsets) if isinstance(c, Ragged) else (c, _ZERO) for c in columns]
+    joined = runs.join_ragged(packed, like.values)
+    return None if joined is None else _unchecked(*joined)
 
 
 def _slice(column: Column, start: int, stop: int) -> Column:
