@@ -1,8 +1,7 @@
-"""Sampling: its settings, the rows that come of it, and a random stream of its own for each row."""
+"""Sampling: its settings, and the rows that come of it."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -115,18 +114,3 @@ class Generated(NamedTuple):
             np.array([row.cached_tokens for row in rows], dtype=np.int64),
             [row.talk for row in rows if row.talk is not None],
         )
-
-
-def row_seeds(run_seed: int, step: int, stream_ids: Sequence[int], before: Counter[int]) -> list[int]:
-    """Derive a seed for each row from (run seed, step, stream) and nothing else, so from no rank and no neighbor.
-
-    Args:
-        before: how often each stream has been drawn from, which is taken in and counted on: it gives another seed each
-            time.
-    """
-    seeds = []
-    for stream in stream_ids:
-        words = run_seed, step, stream >> 32, stream & 0xFFFFFFFF, before[stream]
-        seeds.append(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
-        before[stream] += 1
-    return seeds

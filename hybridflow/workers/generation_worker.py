@@ -16,7 +16,8 @@ from hybridflow.batch.weight_versions import one_run, sampled_runs
 from hybridflow.config.schema import Config, FullDisk, RolloutRecovery
 from hybridflow.dispatch import Streamed
 from hybridflow.engines.base import GenerationEngine, generation_engines, make_shardings
-from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
+from hybridflow.engines.row_seeds import row_seeds
+from hybridflow.engines.sampling import FinishedRow, Generated, Sampling
 from hybridflow.engines.sharding import Shardings
 from hybridflow.environments.conversation import Record
 from hybridflow.models import read_shape

@@ -13,7 +13,8 @@ from hybridflow.batch import Batch
 from hybridflow.batch.weight_versions import several_runs
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.generation_session import Request, Session
-from hybridflow.engines.sampling import FinishedRow, Generated, Sampling, row_seeds
+from hybridflow.engines.row_seeds import row_seeds
+from hybridflow.engines.sampling import FinishedRow, Generated, Sampling
 from hybridflow.workers.generation_worker import measure, sampled
 from hybridflow.workers.worker import Context
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from hybridflow.batch import Batch, BatchRef, Ragged
 from hybridflow.dispatch.random_streams import stream_ids
 from hybridflow.engines.base import GenerationEngine
-from hybridflow.engines.sampling import FinishedRow, Sampling, row_seeds
+from hybridflow.engines.row_seeds import row_seeds
+from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.engines.sampling import row_seeds
+from hybridflow.engines.row_seeds import row_seeds
 
 streams = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=20, unique=True)
 
@@ -38,3 +40,16 @@ def test_a_stream_that_is_drawn_from_again_goes_on() -> None:
     first, second = row_seeds(1, 0, [7, 8, 7], before), row_seeds(1, 0, [7, 8], before)
     assert len({*first, *second}) == 5
     assert first[:2] == seeds(1, 0, [7, 8])
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=5), st.integers(0, 2**70), st.integers(0, 2**40), st.integers(0, 3))
+def test_seeds_are_those_of_numpys_seed_sequence(ids: list[int], run: int, step: int, times: int) -> None:
+    before = Counter(dict.fromkeys(ids, times))
+    words = [(run, step, stream >> 32, stream & 0xFFFFFFFF, times) for stream in dict.fromkeys(ids)]
+    expected = [int(np.random.SeedSequence(one).generate_state(1, np.uint64)[0] >> 1) for one in words]
+    assert row_seeds(run, step, [*dict.fromkeys(ids)], before) == expected
+
+
+def test_a_seed_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="-1 was given"):
+        row_seeds(-1, 0, [1], Counter())
