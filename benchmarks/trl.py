@@ -39,22 +39,25 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--pairs", type=int, default=5, help="measured pairs of steps, after one of warm-up")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["smollm2", "tiny"])
+    parser.add_argument("--ranks", type=int, choices=(1, THREADS), default=THREADS, help="of ours, with all threads")
+    parser.add_argument("--trl-rows", type=int, default=ROWS, help=f"rows of a pass of TRL's, a divisor of {ROWS}")
     options = parser.parse_args()
     found: dict[str, Any] = {"sizes": {"prompts": PROMPTS, "samples": SAMPLES, "tokens": TOKENS, "threads": THREADS}}
     for name in options.cases:
-        found[name] = measure(name, options.pairs)
+        found[name] = measure(name, options.pairs, options.ranks, options.trl_rows)
         found["ratio" if name == "smollm2" else f"{name}_ratio"] = found[name]["ratio"]
         print(json.dumps({key: value for key, value in found[name].items() if key != "settings"}, indent=1), flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measure(name: str, pairs: int) -> dict[str, Any]:
+def measure(name: str, pairs: int, ranks: int, trl_rows: int) -> dict[str, Any]:
     """Take steps in turn, and compare those of a pair."""
     with tempfile.TemporaryDirectory(prefix="hybridflow-trl-") as folder:
         model = f"{folder}/model"
         CASES[name].make_model(model)
-        with Side("ours", name, model).started() as ours, Side("trl", name, model).started() as theirs:
+        sides = Side("ours", name, model, str(ranks)), Side("trl", name, model, str(trl_rows))
+        with sides[0].started() as ours, sides[1].started() as theirs:
             taken = [_pair(ours, theirs, turn) for turn in range(1 + pairs)][1:]
             configured = {side.label: side.settings for side in (ours, theirs)}
     ratios = [_rate(pair["ours"]) / _rate(pair["trl"]) for pair in taken]

@@ -13,8 +13,11 @@ from hybridflow.algorithms.schedule import schedules
 from hybridflow.trainer.build import build
 from hybridflow.trainer.step_rows import drawn
 
-# A rank is one thread, so these are all the cores that both sides may use; no gradient is too large for one of them.
-SETTINGS = (f"placement.pools.main={THREADS}", "plugins=[benchmarks.fixed_lengths]")
+# By the number of ranks, settings that use all threads.
+SETTINGS = {
+    THREADS: (f"placement.pools.main={THREADS}", "plugins=[benchmarks.fixed_lengths]"),
+    1: ("placement.pools.main=1", "plugins=[benchmarks.two_threads,benchmarks.fixed_lengths]"),
+}
 PHASES = {
     "generate": ("generate_sequences",),
     "score": ("compute_log_prob", "compute_ref_log_prob"),
@@ -22,10 +25,10 @@ PHASES = {
 }
 
 
-def main(name: str, folder: str, *more: str) -> None:
+def main(name: str, folder: str, ranks: str) -> None:
     """Start the roles, then take the steps that are asked for."""
     turns = Turns()
-    config = CASES[name].config(folder, *SETTINGS, *more)
+    config = CASES[name].config(folder, *SETTINGS[int(ranks)])
     prompts = prompts_of(config)
     with ExitStack() as stack:
         running = build(config, stack, lambda line: print(line, file=sys.stderr))
@@ -45,7 +48,7 @@ def main(name: str, folder: str, *more: str) -> None:
                 },
             }
 
-        turns.answer(settings=[*CASES[name].settings, *SETTINGS, *more])
+        turns.answer(settings=[*CASES[name].settings, *SETTINGS[int(ranks)]])
         serve(take_step, turns)
 
 

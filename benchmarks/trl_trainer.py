@@ -21,7 +21,7 @@ from hybridflow.tasks.tokenizer import load_tokenizer
 STEPS = 1000  # more than are asked for
 
 
-def main(name: str, folder: str, micro_rows: str = str(ROWS), widened: str = "yes") -> None:
+def main(name: str, folder: str, micro_rows: str) -> None:
     """Make the trainer, then let it take the steps that are asked for."""
     turns = Turns()
     config = CASES[name].config(folder)
@@ -29,7 +29,7 @@ def main(name: str, folder: str, micro_rows: str = str(ROWS), widened: str = "ye
     import torch
 
     torch.set_num_threads(THREADS)
-    if widened == "yes" and bf16.needed():
+    if bf16.needed():
         bf16.apply()
     with tempfile.TemporaryDirectory() as out:
         trainer = make_trainer(config, folder, out, int(micro_rows), turns)

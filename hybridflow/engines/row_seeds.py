@@ -83,5 +83,5 @@ def mixed(columns: Sequence[np.ndarray]) -> list[int]:
 
 
 def _mix(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    both = np.uint32(MIX_LEFT) * one - np.uint32(MIX_RIGHT) * other
+    both: np.ndarray = np.uint32(MIX_LEFT) * one - np.uint32(MIX_RIGHT) * other
     return both ^ (both >> np.uint32(16))
