@@ -29,6 +29,7 @@ def tiny_model(
     seed: int = 0,
     architecture: str = "qwen2",
     llama3_rope: bool = False,
+    positions: int = 256,
 ) -> Path:
     """Write a float32 model of the `llama`, `mistral`, `qwen2` or `qwen3` kind with a char tokenizer over `ALPHABET`.
 
@@ -41,6 +42,7 @@ def tiny_model(
         vocab: rows of the embedding, at least the tokenizer's; None: as many.
         llama3_rope: stretch the rotary frequencies as Llama 3.1 does, from a context of 32 tokens, so that some
             frequencies stay, some are divided and some are in between.
+        positions: tokens of a sequence, at most.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -55,7 +57,7 @@ def tiny_model(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        max_position_embeddings=256,
+        max_position_embeddings=positions,
         tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

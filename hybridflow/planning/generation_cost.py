@@ -26,7 +26,7 @@ from hybridflow.planning.workload import ordered_lengths
 
 ROWS = np.unique(np.geomspace(1, 2**20, 160).round())  # of which a step's seconds are computed; between, in proportion
 WHOLE = Curve((1.0,), (1.0,))
-CPU_BLOCK, GPU_BLOCK = 128, 16  # tokens of a block of vLLM's cache of keys and values
+CPU_BLOCK, GPU_BLOCK = 32, 16  # tokens of a block of vLLM's cache of keys and values
 PREFILL_TOKENS = 8192  # that an engine computes in a step, at most
 LOOKED_AT = 3  # replicas that may be the slowest, by each of two measures
 

@@ -11,6 +11,7 @@ from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.megatron import optimizer
 from hybridflow.engines.vllm import engine
 from hybridflow.parallel.platform import Platform
+from hybridflow.planning.generation_cost import CPU_BLOCK
 
 CPU, CUDA = Platform("cpu", "gloo", True), Platform("cuda", "nccl", False)
 ROLLOUT = RolloutConfig(kv_cache_gib=0.5, gpu_memory_fraction=0.4)
@@ -32,7 +33,7 @@ def test_gradients_are_reduced_beside_a_backward_pass_on_a_gpu_only(hardware: Pl
 def test_vllm_gets_the_options_of_its_hardware(hardware: Platform) -> None:
     on_gpu = {"gpu_memory_utilization": 0.4, "disable_custom_all_reduce": True, "enable_sleep_mode": True}
     for ranks in (1, 4):  # of a replica, whose cache they share out
-        on_cpu = {"kv_cache_memory_bytes": 2**29 // ranks, "enable_chunked_prefill": False}
+        on_cpu = {"kv_cache_memory_bytes": 2**29 // ranks, "enable_chunked_prefill": False, "block_size": CPU_BLOCK}
         assert engine.hardware_options(ROLLOUT, ranks) == (on_gpu if hardware is CUDA else on_cpu)
 
 

@@ -27,6 +27,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 from hybridflow.tasks.vocabulary import Vocabulary
 
+CPU_BLOCK = 32  # tokens of a block of the cache: the fewest that its attention takes, as whole blocks are shared alone
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process, beside Megatron
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # a slot's thread is bound by whoever started the process
@@ -214,6 +215,7 @@ def hardware_options(rollout: RolloutConfig, ranks: int) -> dict[str, object]:
         "kv_cache_memory_bytes": int(rollout.kv_cache_gib * 2**30 / ranks),  # which share out heads and layers
         # After a part of a prompt vLLM winds the row's random numbers back, which a CPU's generators cannot do.
         "enable_chunked_prefill": False,
+        "block_size": CPU_BLOCK,
     }
 
 
