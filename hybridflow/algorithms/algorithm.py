@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 import numpy as np
 
 from hybridflow.algorithms.class_checks import refuse_misdeclared
+from hybridflow.algorithms.minibatch_order import minibatch_rows
 from hybridflow.algorithms.missing_attributes import missing_role, refuse_renamed
 from hybridflow.algorithms.row_filtering import kept_rows
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import AlgorithmConfig as Settings
+from hybridflow.dispatch import groups_of
 from hybridflow.errors import HybridFlowError
 from hybridflow.losses.kl_controllers import KLController, kl_controllers
 from hybridflow.losses.options import with_options
@@ -214,12 +216,16 @@ class Algorithm:
         return rollout.select(kept_rows(rollout, self.config)) if self.config.rollout_filter.name != "none" else rollout
 
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
-        """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimizer step."""
+        """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimizer step.
+
+        Samples of a prompt stay together, so that an update computes the prompt once; see `minibatch_rows`.
+        """
         self.kept = len(rollout)
+        groups = groups_of(rollout)
         for epoch in range(self.config.epochs):
-            order = np.random.default_rng((self._seed, self.step_index, epoch)).permutation(len(rollout))
-            parts = rollout.select(order).split(self.config.minibatches)
-            yield from (part for part in parts if len(part))  # a filter may have left fewer rows than parts
+            generator = np.random.default_rng((self._seed, self.step_index, epoch))
+            parts = minibatch_rows(groups, self.config.minibatches, generator)
+            yield from (rollout.select(part) for part in parts if len(part))  # a filter may have left fewer rows
 
     @property
     def actor_learns(self) -> bool:

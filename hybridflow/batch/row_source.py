@@ -17,7 +17,7 @@ from hybridflow.batch.batch import Batch
 from hybridflow.batch.columns import Column, Ragged
 from hybridflow.batch.loss_mask import LOSS_MASK, learned_lengths
 
-REPORTED = ("rewards", "baseline_rewards", "costs", "truncated", "rollout_id")
+REPORTED = ("rewards", "baseline_rewards", "costs", "truncated", "rollout_id", "group_id")
 """Columns of one number a row by which the controller chooses among rows, and which therefore travel with reports."""
 
 Run = tuple[Any, int, int]

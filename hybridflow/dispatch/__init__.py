@@ -11,10 +11,10 @@ from hybridflow.dispatch.method import (
     with_columns,
 )
 from hybridflow.dispatch.protocol import Call, Protocol, protocols, register
-from hybridflow.dispatch.rows import concat, count, groups, join, split, take
+from hybridflow.dispatch.rows import concat, count, groups, groups_of, join, split, take
 
 __all__ = [
     "Call", "Interface", "Method", "Protocol", "Reads", "Result", "RowsT", "Streamed", "concat", "count",
-    "declarations", "groups", "join", "methods", "protocols", "register", "split", "take", "unknown_protocols",
-    "using", "with_columns",
+    "declarations", "groups", "groups_of", "join", "methods", "protocols", "register", "split", "take",
+    "unknown_protocols", "using", "with_columns",
 ]  # fmt: skip

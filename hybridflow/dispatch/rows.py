@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from hybridflow.batch import BatchRef, joining, partition
+from hybridflow.batch import BatchRef, joining, partition_groups
 from hybridflow.batch.lineage import FAMILY_BITS, KIN
 from hybridflow.dispatch.protocol import Call
+
+NEAR = 0.05  # of a part's rows, by which either end of it may move so that samples of a prompt stay together
 
 
 def count(call: Call) -> int:
@@ -34,19 +36,18 @@ def groups(call: Call) -> np.ndarray:
     first = call.rows()
     if first is None:
         return np.zeros(0, dtype=np.int64)
-    group = _groups(first)
-    return np.arange(len(first)) if group is None else group
+    return groups_of(first)
 
 
-def _groups(rows: BatchRef) -> np.ndarray | None:
+def groups_of(rows: BatchRef) -> np.ndarray:
+    """Return `groups` of rows."""
+    if "group_id" not in rows.columns:
+        return np.arange(len(rows))
     if "group_id" in rows.driver_columns:
         return rows.driver_columns["group_id"]
-    if "group_id" not in rows.columns:
-        return None
-    values = (
-        rows.select_columns(["group_id"]).get().dense("group_id")
-    )  # a rank made it, so the controller does not know it
-    return np.unique(values, return_inverse=True)[1]
+    if rows.schema["group_id"] == "int":  # a rank made it, and reports its values
+        return rows.numbers("group_id")
+    return np.unique(rows.select_columns(["group_id"]).get().dense("group_id"), return_inverse=True)[1]
 
 
 def take(call: Call, rows: np.ndarray) -> Call:
@@ -58,18 +59,43 @@ def split(call: Call, parts: int, *, balance: str = "rows", whole_groups: bool =
     """Split a call into parts that have its rows between them; a part may be empty.
 
     Args:
-        balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow. `tokens`: rows wherever they make
-            the parts' tokens (prompt and response) even; if there are several, it waits until lengths are known.
-        whole_groups: rows of one group stay together; see `groups`.
+        balance: `rows`: runs of rows, as even as whole rows (or whole groups) allow; where a group ends within
+            `NEAR` of a part's rows of an even cut, it is cut there. `tokens`: rows wherever they make the parts'
+            tokens (a group's prompt, and responses) even; if there are several, it waits until lengths are known. See
+            `partition_groups`, which keeps groups whole where that costs less.
+        whole_groups: rows of one group stay together in any case; see `groups`.
     """
     rows = count(call)
     first = call.rows()
-    if balance == "tokens" and first is not None and parts > 1:
-        return [take(call, part) for part in partition(first.tokens(), parts)]
-    group = _groups(first) if first is not None and whole_groups and parts > 1 else None
-    starts = range(rows + 1) if group is None else [*_block_starts(group).tolist(), rows]
-    cuts = [starts[(len(starts) - 1) * part // parts] for part in range(parts + 1)]
+    if first is None or parts == 1:
+        cuts = _even_cuts(rows, parts)
+    elif balance == "tokens":
+        tokens = first.tokens()
+        prompts = first.lengths("prompt_ids") if "prompt_ids" in first.columns else np.zeros_like(tokens)
+        divided = partition_groups(prompts, tokens - prompts, groups_of(first), parts)
+        return [take(call, part) for part in divided]
+    elif whole_groups:
+        starts = [*_block_starts(groups_of(first)).tolist(), rows]
+        cuts = [starts[cut] for cut in _even_cuts(len(starts) - 1, parts)]
+    else:
+        cuts = _cuts_near_groups(first, parts)
     return [call.map(partial(_part, a, b)) for a, b in pairwise(cuts)]
+
+
+def _even_cuts(rows: int, parts: int) -> list[int]:
+    return [rows * part // parts for part in range(parts + 1)]
+
+
+def _cuts_near_groups(rows: BatchRef, parts: int) -> list[int]:
+    """Return even cuts, moved to where a group begins near them; groups that a rank has made are not waited for."""
+    even = np.array(_even_cuts(len(rows), parts))
+    if "group_id" not in rows.driver_columns:
+        return even.tolist()
+    starts = np.append(_block_starts(rows.driver_columns["group_id"]), len(rows))
+    nearest = starts[np.abs(starts - even[:, None]).argmin(axis=1)]
+    near = np.abs(nearest - even) <= NEAR * len(rows) / parts
+    cuts: list[int] = np.where(near, nearest, even).tolist()
+    return cuts
 
 
 def _part(start: int, stop: int, value: Any) -> Any:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridflow.batch import partition
+from hybridflow.batch import partition, partition_groups
+from hybridflow.batch.balance import PARTING_GAIN, group_numbers
 
 WEIGHTS = st.lists(st.integers(0, 50), max_size=30) | st.lists(st.floats(0, 1e3), max_size=30)
 
@@ -84,3 +85,60 @@ def test_weights_that_are_none(weights: list[float], why: str) -> None:
 def test_at_least_one_part() -> None:
     with pytest.raises(ValueError, match="1 part or more, not 0"):
         partition(np.ones(2), 0)
+
+
+def unique_tokens(shared: np.ndarray, own: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> int:
+    """Tokens of a part, in which each group's shared ones are there once."""
+    longest = {group: 0 for group in groups[rows].tolist()}
+    for row in rows.tolist():
+        longest[groups[row]] = max(longest[groups[row]], int(shared[row]))
+    return sum(longest.values()) + int(own[rows].sum())
+
+
+@st.composite
+def grouped_rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of prompts: what they share, their own tokens, and their groups, which need not lie together."""
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=12))
+    prompts = draw(st.lists(st.integers(0, 60), min_size=len(sizes), max_size=len(sizes)))
+    groups = np.array(draw(st.permutations(np.repeat(np.arange(len(sizes)), sizes).tolist())))
+    own = np.array(draw(st.lists(st.integers(0, 60), min_size=len(groups), max_size=len(groups))))
+    return np.array(prompts)[groups], own, 7 * groups + 3
+
+
+@given(grouped_rows(), st.integers(1, 7))
+def test_groups_are_parted_only_where_that_makes_the_heaviest_part_lighter(
+    rows: tuple[np.ndarray, np.ndarray, np.ndarray], parts: int
+) -> None:
+    shared, own, groups = rows
+    found = partition_groups(shared, own, groups, parts)
+    assert len(found) == parts and sorted(np.concatenate(found).tolist()) == list(range(len(groups)))
+    assert all(part.tolist() == sorted(part.tolist()) for part in found)
+    heaviest = max(unique_tokens(*rows, part) for part in found)
+    one_by_one = max(unique_tokens(*rows, part) for part in partition(shared + own, parts))
+    assert heaviest * (1 - PARTING_GAIN) <= one_by_one * (1 + 1e-9)
+    by_group = [np.flatnonzero(groups == group) for group in dict.fromkeys(groups.tolist())]
+    weights = np.array([unique_tokens(*rows, members) for members in by_group])
+    whole = max(weights[units].sum() for units in partition(weights, parts))
+    parted = sum(len(set(groups[part].tolist())) for part in found) > len(by_group)
+    assert heaviest < whole * (1 - PARTING_GAIN) if parted else heaviest == whole
+
+
+@given(WEIGHTS, st.integers(1, 9))
+def test_rows_without_others_of_their_group_are_divided_one_by_one(weights: list[float], parts: int) -> None:
+    array = np.array(weights)
+    found = partition_groups(array, np.zeros(len(array)), np.arange(len(array))[::-1], parts)
+    assert [rows.tolist() for rows in found] == [rows.tolist() for rows in partition(array, parts)]
+
+
+def test_samples_of_long_prompts_stay_together_and_those_of_one_prompt_do_not() -> None:
+    groups = np.repeat(np.arange(8), 8)
+    own = build_lengths(1, 64) // 8
+    found = partition_groups(np.full(64, 400), own, groups, 4)
+    assert sum(len(set(groups[part].tolist())) for part in found) == 8
+    parted = partition_groups(np.full(8, 10), np.full(8, 100), np.zeros(8), 4)
+    assert [part.tolist() for part in parted] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_groups_are_numbered_by_their_first_rows() -> None:
+    assert group_numbers(np.array([9, 2, 9, 5, 2])).tolist() == [0, 1, 0, 2, 1]
+    assert group_numbers(np.zeros(0, dtype=np.int64)).tolist() == []

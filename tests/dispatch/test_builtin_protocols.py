@@ -174,6 +174,57 @@ def test_dp_proto_keeps_groups_whole_whose_rows_lie_apart(layout: Layout, group_
     assert row_numbers(protocol("dp_proto").collect(layout, parts)) == list(range(len(group_id)))
 
 
+@pytest.mark.parametrize("name", ["3d_proto", "dp_tokens", "3d_all_micro_dp"])
+@given(layout=layouts(ranks=12), count=st.integers(0, 9), samples=st.integers(1, 6))
+def test_samples_of_a_prompt_go_round_together(name: str, layout: Layout, count: int, samples: int) -> None:
+    """Whichever rank has them, each row comes once, and back in its order; and no rank has many more than another."""
+    rows = build_rows(count).repeat(samples)
+    calls = protocol(name).distribute(layout, Call((rows,)))
+    heads = [ranks[0] for ranks in sorted(map(sorted, holders(name, layout)))]
+    parts = [calls[rank].args[0] for rank in heads]
+    assert sum(map(len, parts)) == len(rows)
+    assert protocol(name).collect(layout, [call.args[0] for call in calls]).get() == rows.get()
+    if name != "dp_tokens":
+        assert max(map(len, parts)) <= 1.1 * len(rows) / len(parts) + 1
+    if count % len(parts) == 0 and name != "dp_tokens":
+        assert all(len(set(part.driver_columns["group_id"].tolist())) * samples == len(part) for part in parts)
+
+
+def test_a_cut_moves_to_a_group_that_begins_near_it() -> None:
+    sizes = [19, 21, 20, 4, 36]
+    group_id = np.repeat(np.arange(5), sizes)
+    ref = BatchRef(100, build_rows(100).sources, {"group_id": group_id})
+
+    def shares(parts: int) -> list[int]:
+        calls = protocol("3d_all_micro_dp").distribute(Layout(data=parts), Call((ref,)))
+        return [len(call.args[0]) for call in calls]
+
+    assert shares(2) == [50, 50], "groups begin at 40 and 60, too far from it"
+    assert shares(5) == [19, 21, 20, 20, 20], "and at 19, 40 and 60, but at 64, and not near 80"
+
+
+def test_dp_tokens_counts_the_prompt_of_samples_once() -> None:
+    """So that groups stay whole: of each prompt of 60 tokens none is computed twice."""
+    lengths = np.array([9, 3, 8, 2, 7, 1, 6, 4])
+    rows = BatchRef.from_local(Batch(prompt_ids=Ragged.of([[0] * 60] * 4, np.int64))).repeat(2)
+    rows |= BatchRef.from_local(Batch(response_ids=Ragged.of([[0] * n for n in lengths], np.int64)))
+    calls = protocol("dp_tokens").distribute(Layout(data=2), Call((rows,)))
+    assert [set(call.args[0].driver_columns["group_id"].tolist()) for call in calls] == [{0, 2}, {1, 3}]
+
+
+def test_dp_tokens_reads_groups_that_a_rank_has_made_from_its_report() -> None:
+    class Made:
+        def metadata(self) -> Metadata:
+            return Metadata.of(Batch(group_id=np.array([5, 9, 5, 9]), prompt_ids=Ragged.of([[0] * 60] * 4, np.int64)))
+
+        def get(self) -> Batch:
+            raise AssertionError("rows were brought to the controller")
+
+    rows = BatchRef.from_chunk(Made(), 4, ["group_id", "prompt_ids"])
+    calls = protocol("dp_tokens").distribute(Layout(data=2), Call((rows,)))
+    assert [np.asarray(call.args[0].origin).tolist() for call in calls] == [[0, 2], [1, 3]]
+
+
 def test_groups_are_whole_in_dp_proto_only() -> None:
     ref = build_rows(2).repeat(3)
     sizes = {

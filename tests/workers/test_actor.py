@@ -266,8 +266,8 @@ def test_rows_of_which_the_engines_disagree_are_not_trained_on(folder: Path, ran
 
 
 def test_samples_that_share_their_prompts_computation_are_those_of_rows_alone(folder: Path, ranks1: Ranks) -> None:
-    """vLLM keeps whole blocks of a prompt, of 128 tokens on a CPU and 16 on a GPU."""
-    kept = 128 if platform().name == "cpu" else 160
+    """vLLM keeps whole blocks of a prompt, of 32 tokens on a CPU and 16 on a GPU."""
+    kept = 160
     rng = np.random.default_rng(5)
     group = Ragged.of([rng.integers(2, 44, 170)] * 4)
     rows = Batch(prompt_ids=group, stream_id=np.arange(4))
