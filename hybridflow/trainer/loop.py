@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter, time
 
 from hybridflow import interrupt
-from hybridflow.algorithms import Algorithm, StepContext
+from hybridflow.algorithms import Algorithm
 from hybridflow.algorithms.schedule import Schedule, schedules, step_of
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import Config, FullDisk, TrainerConfig
@@ -119,7 +119,7 @@ def _take_steps(
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
             outputs.clock.enter(Spent.steps)
-            rollout, metrics = _step(config, running, schedule, draws.context(progress.steps), outputs)
+            rollout, metrics = _step(config, running, schedule, draws, progress.steps, outputs)
             draws.end_step(progress.steps)
             progress.schedule = schedule.state()
             run_lock.check(outputs.folder.path)
@@ -221,15 +221,16 @@ def _stop_if_asked(config: Config, running: Running, outputs: Outputs, progress:
 
 
 def _step(
-    config: Config, running: Running, schedule: Schedule, context: StepContext, outputs: Outputs
+    config: Config, running: Running, schedule: Schedule, draws: PromptDraws, step: int, outputs: Outputs
 ) -> tuple[BatchRef, dict[str, float]]:
     """Take one step, write its rows out if that is due, and return them and its metrics."""
     began = time()
     begin = perf_counter()
-    step = context.step_index
+    context = draws.context(step)
     if outputs.timeline:
         outputs.timeline.begin_step(step, began)
     rollout = step_of(schedule, context)
+    draws.prepare(step)
     every = config.trainer.log_rollouts_every
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(outputs.folder.rollouts))

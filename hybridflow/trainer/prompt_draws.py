@@ -33,6 +33,7 @@ class PromptDraws:
         self._ahead = False
         self._contexts: dict[int, StepContext] = {}
         self._drawn: dict[int, int] = {}
+        self._prepared: dict[int, BatchRef] = {}
 
     def context(self, step: int) -> StepContext:
         """Return the context of a step: the same one as often as it is asked for."""
@@ -42,7 +43,7 @@ class PromptDraws:
                 step,
                 lambda: self._drawn_for(step),
                 draw_ahead=self._drawn_ahead,
-                draw=self._draw,
+                draw=self._take,
                 steps_left=max(0, self._steps - step - 1),
                 following=lambda: self.context(step + 1) if step + 1 < self._steps else None,
             )
@@ -54,6 +55,18 @@ class PromptDraws:
         self._progress.draws = self._next if self._ahead else self._progress.draws + drawn
         del self._contexts[step]
 
+    def prepare(self, step: int) -> None:
+        """Make the prompts ready that the step after this one will ask for first, unless it has begun, or none comes.
+
+        Ranks are still at work on this step, so whoever asks for them then waits for no task.
+        """
+        if step == self._newest and step + 1 < self._steps:
+            self._prepared = {self._next: self._draw(self._next)}
+
+    def _take(self, number: int) -> BatchRef:
+        prepared = self._prepared.pop(number, None)
+        return self._draw(number) if prepared is None else prepared
+
     def _drawn_for(self, step: int) -> BatchRef:
         if step < self._newest and not self._ahead:
             raise HybridFlowError(
@@ -62,7 +75,7 @@ class PromptDraws:
             )
         self._newest = step
         self._drawn[step] += 1
-        return self._draw(self._next_number())
+        return self._take(self._next_number())
 
     def _drawn_ahead(self) -> int:
         self._ahead = True

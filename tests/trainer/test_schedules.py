@@ -314,6 +314,33 @@ def test_a_step_that_was_begun_ahead_and_lost_is_given_the_same_prompts() -> Non
     assert draws.context(2).following() is None and draws.context(2).steps_left == 0
 
 
+def test_the_prompts_of_the_next_step_are_ready_before_it_asks_for_them() -> None:
+    """As often as it does, and the same ones; of what a step that was begun ahead has drawn nothing is drawn again."""
+    drawn: list[int] = []
+    progress = Progress()
+
+    def numbered(number: int) -> Any:
+        drawn.append(number)
+        return number
+
+    draws = PromptDraws(numbered, progress, steps=3)
+    for step, own in ((0, [0, 1]), (1, [2])):
+        assert [draws.context(step).next_prompts() for _ in own] == own
+        assert drawn == list(range(own[-1] + 1))
+        draws.prepare(step)
+        assert drawn == list(range(own[-1] + 2)), "the first of the next step"
+        draws.end_step(step)
+        assert progress.draws == own[-1] + 1, "what nobody has asked for is not past"
+    assert draws.context(2).next_prompts() == 3 and drawn == [0, 1, 2, 3]
+    draws.prepare(2)
+    assert drawn == [0, 1, 2, 3], "there is no step after it"
+
+    ahead = PromptDraws(numbered, Progress(), steps=3)
+    assert ahead.context(0).next_prompts() == 0 and ahead.context(1).next_prompts() == 1
+    ahead.prepare(0)
+    assert drawn == [0, 1, 2, 3, 0, 1], "the next step has begun"
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
