@@ -193,6 +193,8 @@ class TrainerConfig:
     log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out; 0: never
     # steps between the steps whose calls on ranks are written out with their times; 0: never
     timeline_every: NotNegativeInt = 10
+    # steps, the first of a run being 0, of which each rank with a model writes what torch computed, for trace viewers
+    profile_steps: list[NotNegativeInt] = field(default_factory=list)
     # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
     metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
     sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`

@@ -187,6 +187,17 @@ class ResourcePool(Renamed):
         self._logs = folder
         self._settled("write_log", str(folder / f"{self.name}-"))
 
+    def start_traces(self) -> None:
+        """Let each of its processes record what torch computes from now on; none does that has no torch."""
+        self._traced("start_trace")
+
+    def write_traces(self, prefix: str) -> list[Any]:
+        """Let each of its processes write what it has recorded to files whose names begin so; "": to none.
+
+        Return for each rank that records the DiskError if there was no room, else None.
+        """
+        return self._traced("write_trace", prefix)
+
     def close(self) -> None:
         """End its processes, give its slots back, and remove what they met by."""
         with interrupt.shielded():
@@ -248,6 +259,14 @@ class ResourcePool(Renamed):
         key = f"placement.pools.{self.name}"
         calls = [getattr(rank, method).remote(key, *arguments) for rank in self.ranks]
         return self._supervisor.gather(key, method, calls, self._start_timeout_s, self)
+
+    def _traced(self, method: str, *arguments: Any) -> list[Any]:
+        """Return the values of a call that stands in line behind calls on roles, whose deadline it has."""
+        if self._join_timeout_s is None:
+            return []
+        key = f"placement.pools.{self.name}"
+        calls = [getattr(rank, method).remote(key, *arguments) for rank in self.ranks]
+        return self._supervisor.gather(key, method, calls, pool=self, setting="")
 
     def _of_first(self, method: str) -> Any:
         """Return the value of a call on rank 0 that is no call on a role."""

@@ -162,16 +162,23 @@ class Supervisor(Renamed):
             self._under_way[pending] = record, rank
 
     def gather(
-        self, role: str, method: str, pending: Sequence[Any], within_s: float = inf, pool: RankSource | None = None
+        self,
+        role: str,
+        method: str,
+        pending: Sequence[Any],
+        within_s: float = inf,
+        pool: RankSource | None = None,
+        setting: str = "ray.start_timeout_s",
     ) -> list[Any]:
-        """Watch one call of a start on the first ranks of a pool, whose metrics nobody wants; wait for its values.
+        """Watch one call that is none on a role, on the first ranks of a pool; wait for its values. It has no metrics.
 
         Args:
             within_s: seconds after which the ranks that have not reported have failed.
+            setting: that says so; "": it has as long as a call on a role.
         """
         record = CallRecord(
             role, method, range(len(pending)), pending, len(pending), lambda _: None, pool=pool, within_s=within_s,
-            setting="ray.start_timeout_s",
+            setting=setting,
         )  # fmt: skip
         self.watch(record)
         return [report.value for report in self.wait(record) if report is not None]

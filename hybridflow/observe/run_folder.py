@@ -20,7 +20,7 @@ from hybridflow.observe.secret_values import redacted
 
 EARLIER = re.compile(r"earlier-(\d+)")
 RECORD = "run.json"
-RECORDS = (RECORD, "events.jsonl", "timeline.json", "logs")
+RECORDS = (RECORD, "events.jsonl", "timeline.json", "traces", "logs")
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 RESULTS = ("metrics.jsonl", "rollouts", "validation", "nonfinite", "evaluation.json", "model", "checkpoints")
 JOURNAL = "journal"
@@ -88,6 +88,11 @@ class RunFolder:
     def timeline(self) -> Path:
         """File of the calls that ranks carried out, and when."""
         return self.path / "timeline.json"
+
+    @property
+    def traces(self) -> Path:
+        """Folder into which ranks write what torch computed in a step."""
+        return self.path / "traces"
 
     @property
     def logs(self) -> Path:

@@ -29,7 +29,7 @@ def problems(config: Config, facts: Facts | None = None) -> list[str]:
     facts = facts or Facts()
     outside = number_bounds.problems(config)
     lines = [*_placed_roles(config, facts), *placement_problems(config, facts.roles, facts.gpus, facts.cpus)]
-    lines += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts)]
+    lines += [*_roles(config, facts), *_data(config, facts), *_rates(config, facts), *_profiled_steps(config)]
     lines += model_checks.not_supported(config, facts)
     if not any(".parallel." in line for line in outside):  # else sizes that mean nothing would be put together
         lines += model_checks.models(config, facts)
@@ -142,6 +142,14 @@ def _rates(config: Config, facts: Facts) -> Iterator[str]:
                 f"{role}.optimizer.min_lr: {optimizer.min_lr} is more than {role}.optimizer.lr = {optimizer.lr}, from "
                 "which it decays; give at most that"
             )
+
+
+def _profiled_steps(config: Config) -> Iterator[str]:
+    given = config.trainer.profile_steps
+    steps = config.trainer.steps
+    if len({*given}) < len(given) or any(step >= steps for step in given):
+        expected = f"steps from 0 to {steps - 1}, each once, were expected" if steps else "none was expected"
+        yield f"trainer.profile_steps: {given} given; {expected}, as trainer.steps = {steps}"
 
 
 def _data(config: Config, facts: Facts) -> Iterator[str]:

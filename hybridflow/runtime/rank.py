@@ -25,6 +25,7 @@ from hybridflow.dispatch import Call, Method, methods, with_columns
 from hybridflow.dispatch.column_checks import check_given, check_returned, check_streamed
 from hybridflow.dispatch.message import unpack
 from hybridflow.observe import logs
+from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
@@ -34,6 +35,7 @@ from hybridflow.roles import Role, is_second_policy, roles
 from hybridflow.runtime import meeting_folder, process_state
 from hybridflow.runtime.failure import Failure, describe, is_of_link, kind_of
 from hybridflow.runtime.messages import CallRequest, NodeView, Place, Report
+from hybridflow.runtime.torch_trace import TorchTrace
 from hybridflow.tasks.grades import gives_grades, settled
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Rank:
         self._declared: dict[str, dict[str, Method]] = {}
         self._streamed = Report()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._trace = TorchTrace()
         self._node = ray.util.get_node_ip_address()
 
     def start(self, pool: str) -> bytes:
@@ -156,6 +159,29 @@ class Rank:
 
         return self._reported(role, "build", make)
 
+    def start_trace(self, pool: str) -> bytes:
+        """Record what torch computes in this process from now on, and report."""
+        return self._reported(pool, "start_trace", self._trace.start)
+
+    def write_trace(self, pool: str, prefix: str) -> bytes:
+        """Write what was recorded to a file whose name begins so; report the DiskError if it finds no room.
+
+        Args:
+            prefix: empty: nothing is written.
+        """
+
+        def write() -> DiskError | None:
+            try:
+                if prefix:
+                    self._trace.write(Path(f"{prefix}{self._rank}.json.gz"))
+                else:
+                    self._trace.drop()
+            except DiskError as error:  # given, not raised: nothing is wrong with this rank
+                return error
+            return None
+
+        return self._reported(pool, "write_trace", write)
+
     def call(self, encoded: bytes, *chunks: Plain | Failure) -> bytes:
         """Carry out a call that gives no rows, and report."""
         request = CallRequest.decode(encoded)
@@ -189,9 +215,10 @@ class Rank:
             declared = self._declared[request.role][request.method]
             call, pieces = self._called(request, declared, chunks)
             settling = ((rows, self._settled(request.role, part, call, rows)) for rows, part in pieces)
-            for rows, part in check_streamed(declared, settling, call):
-                yield Report((Metadata.of(part),), value=rows).encode()
-                yield part.to_wire()
+            with self._trace.call(f"{request.role}.{request.method}"):
+                for rows, part in check_streamed(declared, settling, call):
+                    yield Report((Metadata.of(part),), value=rows).encode()
+                    yield part.to_wire()
         except BaseException as error:
             return Report(failure=self._failure(request.role, request.method, error))
         return Report(metrics=self._recorded(request.role), seconds=perf_counter() - start, began=began)
@@ -229,10 +256,11 @@ class Rank:
         began = time()
         start = perf_counter()
         declared = self._declared[request.role][request.method]
-        call, value = self._called(request, declared, chunks)
-        if not isinstance(value, Batch) and inspect.isawaitable(value):
-            value = self._wait_for(value)
-        value = self._settled(request.role, value, call)
+        with self._trace.call(f"{request.role}.{request.method}"):
+            call, value = self._called(request, declared, chunks)
+            if not isinstance(value, Batch) and inspect.isawaitable(value):
+                value = self._wait_for(value)
+            value = self._settled(request.role, value, call)
         check_returned(declared, value, call)
         seconds = perf_counter() - start
         metrics = self._recorded(request.role)

@@ -32,6 +32,7 @@ from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.step_rows import drawn, split_of
+from hybridflow.trainer.step_traces import StepTraces
 from hybridflow.trainer.validation import HeldOut, judged, validate
 
 
@@ -46,6 +47,7 @@ class Outputs:
         clock: what the run's time goes into.
         journal: rows of a step that is under way; None: there is none.
         timeline: when ranks carried out what; None: nobody asks.
+        traces: what they computed in some steps; None: nobody asks.
     """
 
     folder: RunFolder
@@ -54,6 +56,7 @@ class Outputs:
     clock: WallClock = field(default_factory=WallClock)
     journal: JournalFolder | None = None
     timeline: Timeline | None = None
+    traces: StepTraces | None = None
 
 
 def train(
@@ -118,12 +121,16 @@ def _take_steps(
         recovery.mark(validates=True)  # a signal had the step saved before its validation
     while recovery.validates or not progress.ended(settings.steps, settings.stop_at_accuracy):
         if not recovery.validates:
+            if outputs.traces:
+                outputs.traces.begin_step(progress.steps)
             outputs.clock.enter(Spent.steps)
             rollout, metrics = _step(config, running, schedule, draws, progress.steps, outputs)
             draws.end_step(progress.steps)
             progress.schedule = schedule.state()
             run_lock.check(outputs.folder.path)
             outputs.clock.enter(Spent.other)
+            if outputs.traces:
+                outputs.traces.end_step(progress.steps)
             outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
             _take_in(config, running.algorithm, metrics, progress)
             for line in step_words.of_step(config, progress.steps, metrics, outputs.folder.path):

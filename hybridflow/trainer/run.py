@@ -38,6 +38,7 @@ from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.resume import choose
 from hybridflow.trainer.step_rows import rows_for, split_of
+from hybridflow.trainer.step_traces import StepTraces
 from hybridflow.trainer.task_rows import (
     check_grader_sources,
     learned_too,
@@ -140,6 +141,8 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         timeline = Timeline(folder.timeline, config.trainer.timeline_every, live.say)
         stack.callback(timeline.write)
         running.supervisor.on_span = timeline.note
+        named = config.trainer.profile_steps
+        traces = StepTraces(named, progress.steps, folder.traces, running.pools, live.say)
         journal = JournalFolder(config, folder, running.groups, live.say)
         journal.begin()
         learner = running.algorithm.learner
@@ -154,7 +157,7 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
             recovery = Recovery(config, running, folder, progress, source, live.say, clock, journal)
-            outputs = Outputs(folder, opened, live.say, clock, journal, timeline)
+            outputs = Outputs(folder, opened, live.say, clock, journal, timeline, traces)
             with interrupt.through_ray():
                 train(config, running, task, outputs, progress, recovery, prepared.more)
     _report(config, folder, live, progress, judged(running.algorithm))
