@@ -3,7 +3,8 @@
 # Overridable: PYTHON=python3.11 (what makes .venv where there is none), LOCK=… (what goes into it),
 # TORCH_INDEX=… (a mirror of PyTorch's CPU index; see requirements/cpu_torch.py),
 # PYTEST_ARGS="-k layout -x", PYTEST_PROCESSES=0 (all tests in pytest's own process, as for a debugger),
-# TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`).
+# TRAIN_ARGS="algorithm=grpo" (for the last command of `make train` and `make train-smollm2`),
+# BENCH_ARGS="--only step --write" (measures the baseline of these ratios anew).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -22,6 +23,7 @@ PYTEST_ARGS ?=
 PYTEST = $(BIN)/python -m pytest -n $(PYTEST_PROCESSES)
 TRAIN_ARGS ?=
 AUDIT_ARGS ?=
+BENCH_ARGS ?=
 
 # One thread a process: ranks share the cores, and spinning OpenMP teams cost more than they give. No hub is needed.
 export OMP_NUM_THREADS ?= 1
@@ -41,7 +43,7 @@ GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
   "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
 
-.PHONY: help setup train train-smollm2 audit test-fast test test-all test-system test-gpu lint format clean
+.PHONY: help setup train train-smollm2 audit test-fast test test-all test-system test-gpu bench bench-fast lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -101,6 +103,12 @@ test-all: lint ## lint and every test, also whole matrices of models and layouts
 
 test-system: setup ## the tests that need programs of the system: bubblewrap, redis-server
 	$(PYTEST) -m system $(PYTEST_ARGS)
+
+bench: setup ## every ratio that docs/ quotes beside benchmarks/baseline.json: let nothing else run (about an hour)
+	$(BIN)/python -m benchmarks.all_ratios $(BENCH_ARGS)
+
+bench-fast: setup ## the part of that which takes some five minutes
+	$(BIN)/python -m benchmarks.all_ratios --fast $(BENCH_ARGS)
 
 # No setup: the lock is of CPU builds. PYTHON is that of an environment made as docs/install.md says.
 test-gpu: ## on GPUs and NCCL, the tests of what runs on ranks: make test-gpu PYTHON=env/bin/python

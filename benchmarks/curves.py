@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MEASURED = ("timing_s/", "perf/tokens_per_s", "perf/goodput")  # by a clock
-MEMORY = "memory_peak_gib"
+ROLES_MEASURED = ("/memory_peak_gib", "/tflops_per_rank", "/mfu")  # by a clock, or of the machine's memory
 ROLLOUTS = "rollouts"
 
 
@@ -63,7 +63,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def is_measured(name: str) -> bool:
     """Tell whether a metric may differ between equal runs."""
-    return name.startswith(MEASURED) or name.endswith(MEMORY)
+    return name.startswith(MEASURED) or name.endswith(ROLES_MEASURED)
 
 
 if __name__ == "__main__":

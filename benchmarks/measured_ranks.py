@@ -2,7 +2,8 @@
 
 A rank writes `tensor_bytes/ROLE-RANK.json`, ROLE being the first that was built on its pool: by call
 (`actor.update_actor`), the bytes before its last one, the most that there were in one of them, and the tokens of the
-prompts and responses of its first one's rows.
+prompts and responses of its first one's rows. `tensor_bytes/ROLE-RANK.jsonl` has a line for each call: its name, these
+bytes of it, and what the process has in memory of its own when it is over.
 """
 
 from __future__ import annotations
@@ -67,6 +68,15 @@ def _write(name: str, found: dict[str, Any]) -> None:
     earlier["peak"] = max(found["peak"], earlier["peak"])
     _file.parent.mkdir(parents=True, exist_ok=True)
     _file.write_text(json.dumps(_found))
+    line = {"call": name, "before": found["before"], "peak": found["peak"], "own": own_bytes()}
+    with _file.with_suffix(".jsonl").open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def own_bytes() -> int:
+    """Return the memory of this process that no file is behind, and that no other has: its heaps and stacks."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:"))
 
 
 Rank.build = _counted_build  # type: ignore[method-assign]

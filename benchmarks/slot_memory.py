@@ -106,7 +106,7 @@ CASES = (
 
 def measured(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what the ranks of a run wrote, by ROLE-RANK."""
-    return {file.stem: json.loads(file.read_text()) for file in sorted((folder / FOLDER).iterdir())}
+    return {file.stem: json.loads(file.read_text()) for file in sorted((folder / FOLDER).glob("*.json"))}
 
 
 def predicted(overrides: list[str], found: dict[str, dict[str, dict[str, Any]]]) -> dict[str, SlotMemory]:

@@ -195,6 +195,8 @@ class TrainerConfig:
     timeline_every: NotNegativeInt = 10
     # steps, the first of a run being 0, of which each rank with a model writes what torch computed, for trace viewers
     profile_steps: list[NotNegativeInt] = field(default_factory=list)
+    # a hardware file by name or path, as plan takes it: ROLE/mfu is a share of its flops; "": of GPUs that are known
+    hardware: str = ""
     # where metrics go, by name: jsonl, live, tensorboard, wandb, mlflow, trackio, or yours; see docs/metrics.md
     metric_sinks: list[str] = field(default_factory=lambda: ["jsonl", "live", "tensorboard"])
     sink_options: dict[str, Any] = field(default_factory=dict)  # by sink, what it takes: `wandb: {project: mine}`

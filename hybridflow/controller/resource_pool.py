@@ -54,6 +54,7 @@ class ResourcePool(Renamed):
 
     Attributes:
         places: where each rank is.
+        devices: the name of each rank's device; none where nothing needs torch.
         start_s: seconds that the last start of its processes and of its roles took.
 
     Raises HybridFlowError if the cluster has no room for them; RoleError, naming pool and rank, if one does not start.
@@ -93,6 +94,7 @@ class ResourcePool(Renamed):
         self._logs: Path | None = None
         self.ranks: list[Any] = []
         self.places: list[Place] = []
+        self.devices: list[str] = []
         self.start_s = 0.0
         supervisor.register_pool(self)
         try:
@@ -291,7 +293,7 @@ class ResourcePool(Renamed):
             handle.join.remote(key, self.slots, nodes[:rank].count(nodes[rank]), meeting, timeout_s, self._device)
             for rank, handle in enumerate(self.ranks)
         ]
-        self._supervisor.gather(key, "join", calls, self._start_timeout_s, self)
+        self.devices = self._supervisor.gather(key, "join", calls, self._start_timeout_s, self)
 
 
 def _rank_class() -> type:

@@ -50,6 +50,11 @@ class Platform:
         """Device of this process's tensors."""
         return torch.device(self.name, torch.cuda.current_device()) if self.name == "cuda" else torch.device("cpu")
 
+    @property
+    def device_name(self) -> str:
+        """Name that its driver gives a GPU, as NVIDIA H200; empty for a CPU, whose cores are no devices."""
+        return str(torch.cuda.get_device_name()) if self.name == "cuda" else ""
+
     def start(self, local_rank: int) -> None:
         """Claim this process's device, once, before any tensor is made."""
         if self.name == "cuda":

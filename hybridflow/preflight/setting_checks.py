@@ -13,11 +13,12 @@ from types import MappingProxyType
 from hybridflow.config import recipes, validation_sets
 from hybridflow.config.model_roles import has_model, section, with_models
 from hybridflow.config.provenance import Origins
-from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig, TaskConfig
+from hybridflow.config.schema import SECTIONS, Config, CurriculumConfig, Device, TaskConfig
 from hybridflow.dispatch import declarations
 from hybridflow.engines.base import generation_engines, training_engines
+from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape
-from hybridflow.placement import started_roles
+from hybridflow.placement import model_device, started_roles
 from hybridflow.preflight import (
     combination_checks,
     component_checks,
@@ -57,7 +58,7 @@ def problems(
     name = config.algorithm.name
     lines = [*_task(config), *_validation(config)]
     lines += component_checks.made_of("trainer.schedule", schedules, config.trainer.schedule, "algorithm", "steps")
-    lines += [*sink_checks.problems(config), *environment_checks.problems(config)]
+    lines += [*sink_checks.problems(config), *environment_checks.problems(config), *_hardware(config, gpus)]
     if name not in algorithms:
         unknown = [*recipes.former_names(name)] or component_checks.unknown_name("algorithm.name", algorithms, name)
         return [*unknown, *lines, *combination_checks.problems(config)]
@@ -149,6 +150,22 @@ def _validation(config: Config) -> Iterator[str]:
             f"trainer.keep_best: {settings.keep_best!r} given; a metric of validations was expected, such as accuracy, "
             "mean_grade, pass@4 or, of a reward model, loss: [SET/]METRIC[/SOURCE], see docs/metrics.md"
         )
+
+
+def _hardware(config: Config, gpus: int | None) -> Iterator[str]:
+    """Yield a hardware file that cannot be read, or is of other devices than models run on."""
+    if not config.trainer.hardware:
+        return
+    from hybridflow.planning.hardware_files import read_hardware
+
+    try:
+        hardware = read_hardware(config.trainer.hardware)
+    except ConfigError as error:
+        yield f"trainer.hardware: {str(error).removeprefix('hardware: ')}"
+        return
+    device = model_device(config, gpus)
+    if device not in (Device.auto, hardware.device):
+        yield f"trainer.hardware: {hardware.name} is of a {hardware.device}, and models run on a {device} here"
 
 
 def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:

@@ -117,12 +117,12 @@ class Rank:
         return self._reported(pool, "free_port", free)
 
     def join(self, pool: str, world: int, local_rank: int, init_method: str, timeout_s: float, device: Device) -> bytes:
-        """Enter the pool's torch.distributed world, and report."""
+        """Enter the pool's torch.distributed world, and report the name of the device."""
         os.environ.update(
             RANK=str(self._rank), WORLD_SIZE=str(world), LOCAL_RANK=str(local_rank), LOCAL_WORLD_SIZE=str(world)
         )
 
-        def enter() -> None:
+        def enter() -> str:
             from datetime import timedelta
 
             import torch.distributed as dist
@@ -137,6 +137,7 @@ class Rank:
             timeout = timedelta(seconds=timeout_s)
             store = meet(init_method, self._rank, world, timeout)
             dist.init_process_group(platform().backend, store=store, rank=self._rank, world_size=world, timeout=timeout)
+            return platform().device_name
 
         return self._reported(pool, "join", enter)
 

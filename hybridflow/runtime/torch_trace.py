@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from contextlib import AbstractContextManager, nullcontext, suppress
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,20 +60,17 @@ class TorchTrace:
         if profiler is None:
             return
         self.drop()
-        plain = file.with_name(f"{file.name}.plain")
-        beside = file.with_name(f"{file.name}.tmp")
-        try:
-            with writing(file):
-                file.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        with writing(file):
+            file.parent.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            # torch leaves half of a file, of a name of its own, on a disk that takes no more.
+            with tempfile.TemporaryDirectory(prefix=".trace-", dir=file.parent) as folder:
+                plain = Path(folder) / "trace.json"
                 profiler.export_chrome_trace(str(plain))
                 _check_whole(plain)
-                with plain.open("rb") as source, gzip.open(beside, "wb", compresslevel=LEVEL) as target:
+                whole = Path(folder) / file.name
+                with plain.open("rb") as source, gzip.open(whole, "wb", compresslevel=LEVEL) as target:
                     shutil.copyfileobj(source, target)
-                beside.replace(file)
-        finally:
-            for left in (plain, beside):
-                with suppress(OSError):
-                    left.unlink()
+                whole.replace(file)
 
 
 def _check_whole(file: Path) -> None:

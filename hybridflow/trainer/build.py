@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
@@ -26,6 +26,7 @@ from hybridflow.planning.host_needs import host_warning
 from hybridflow.runtime.rank import Rank
 from hybridflow.trainer import node_checks
 from hybridflow.trainer.disaggregated import DisaggregatedActor
+from hybridflow.trainer.peak_flops import peak_flops
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Running:
     Attributes:
         groups: by role; and `grader`, which validates and writes rows out: the reward itself where it is a grader.
         placement: what was started; a role or a pool that has to be started again is started from it.
+        peak_flops: by role, of one of its devices, where that is known.
     """
 
     algorithm: Algorithm
@@ -42,6 +44,7 @@ class Running:
     pools: dict[str, ResourcePool]
     placement: Placement
     supervisor: Supervisor
+    peak_flops: Mapping[str, float] = field(default_factory=dict)
 
     def processes(self) -> dict[str, list[tuple[str, int]]]:
         """Return by pool the address of each rank's node, and its process id there."""
@@ -98,7 +101,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
         groups["actor"] = actor
     if GRADER not in groups:
         groups[GRADER] = groups["reward"]
-    running = Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor)
+    peaks = peak_flops(config, {role.name: pools[role.pool].devices for role in placement.roles})
+    running = Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor, peaks)
     running.let_pools_meet()
     return running
 

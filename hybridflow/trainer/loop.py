@@ -30,7 +30,7 @@ from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
-from hybridflow.trainer.step_metrics import derived
+from hybridflow.trainer.step_metrics import derived, utilization
 from hybridflow.trainer.step_rows import drawn, split_of
 from hybridflow.trainer.step_traces import StepTraces
 from hybridflow.trainer.validation import HeldOut, judged, validate
@@ -247,6 +247,7 @@ def _step(
         raise HybridFlowError(f"step {step}: {problem}")
     metrics |= running.algorithm.on_step_end(metrics)
     metrics |= derived(metrics, context, rollout, config.algorithm.epochs)
+    metrics |= utilization(metrics, running.peak_flops)
     seconds = perf_counter() - begin
     metrics["timing_s/step"] = seconds
     idle = running.supervisor.idle_s(began, began + seconds)

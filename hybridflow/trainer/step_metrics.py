@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from hybridflow.algorithms import StepContext
 from hybridflow.batch import BatchRef
 
+SPEED = "/tflops_per_rank"
+
 
 def derived(metrics: Mapping[str, float], context: StepContext, rollout: BatchRef, epochs: int) -> dict[str, float]:
     """Count the rows that the step made, those that it learned from, and the tokens of its updates.
@@ -22,6 +24,16 @@ def derived(metrics: Mapping[str, float], context: StepContext, rollout: BatchRe
         metrics_of_step["rollout/kept_rows"] = context.kept
     metrics_of_step["perf/trained_tokens"] = max(_of_roles(metrics, "/trained_tokens"), default=0.0)
     return metrics_of_step
+
+
+def utilization(metrics: Mapping[str, float], peak_flops: Mapping[str, float]) -> dict[str, float]:
+    """Return ROLE/mfu, the model FLOPs utilization (Chowdhery et al., arXiv 2204.02311, appendix B), of these roles.
+
+    Args:
+        peak_flops: by role, what one of its devices could do at most a second.
+    """
+    speeds = {role: metrics[f"{role}{SPEED}"] for role in peak_flops if f"{role}{SPEED}" in metrics}
+    return {f"{role}/mfu": speed * 1e12 / peak_flops[role] for role, speed in speeds.items()}
 
 
 def _of_roles(metrics: Mapping[str, float], name: str) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from hybridflow.losses.aggregations import aggregations, totals
 from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
 from hybridflow.losses.options import with_options
 from hybridflow.losses.token_loss import TokenLoss
-from hybridflow.models import Head
+from hybridflow.models import Head, read_shape
+from hybridflow.models.model_flops import training_flops
 from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
@@ -59,6 +61,8 @@ class ModelWorker(Worker):
             total_steps=context.total_updates,
             seed=context.config.run.seed,
         )
+        self._shape = read_shape(settings.model.path)
+        self._head = head
         self._offload = settings.offload
         self._offload_again()
 
@@ -202,12 +206,22 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
             metrics.mean(f"{role}/skipped_steps", 1.0)
             return False
         with self.model_loaded(learns=True) as engine:
+            begun = perf_counter()
             result = engine.train(batch, loss, **options)
+            platform().synchronize()
+            self._record_speed(batch, perf_counter() - begun)
         metrics.max(f"{role}/grad_norm", result.grad_norm)
         metrics.max(f"{role}/lr", result.lr)
         metrics.mean(f"{role}/skipped_steps", float(not result.applied))
         metrics.total(f"{role}/nonfinite_updates", float(not result.applied and self.groups.at.dp == 0))
         return True
+
+    def _record_speed(self, rows: Batch, seconds: float) -> None:
+        """Report the model FLOPs a second of each rank of this replica; the rows are those of the replica."""
+        layout = self.groups.layout
+        lengths = rows.ragged("prompt_ids").lengths + rows.ragged("response_ids").lengths
+        flops = training_flops(self._shape, self._head, lengths) / (layout.size // layout.data)
+        self.context.metrics.mean(f"{self.context.role}/tflops_per_rank", flops / 1e12, seconds)
 
     def state(self) -> dict[str, Any]:
         """Return what belongs to the role beside its engine; plain JSON, alike on all ranks."""

@@ -53,6 +53,19 @@ def test_a_sound_configuration_has_no_problem():
     [
         (["placement.pools.main=3"], "actor.parallel: tensor 2 x pipeline 1 = 2 ranks do not divide the 3 slots"),
         (["actor.parallel.pipeline=2"], "actor.parallel: tensor 2 x pipeline 2 = 4 ranks do not divide the 2 slots"),
+        (
+            ["trainer.profile_steps=[3,3]", "trainer.steps=9"],
+            "trainer.profile_steps: [3, 3] given; steps from 0 to 8, each once, were expected, as trainer.steps = 9",
+        ),
+        (
+            ["trainer.profile_steps=[3,9]", "trainer.steps=9"],
+            "trainer.profile_steps: [3, 9] given; steps from 0 to 8, each once, were expected, as trainer.steps = 9",
+        ),
+        (["trainer.profile_steps=[-1]"], "trainer.profile_steps: -1 given, at least 0 expected"),
+        (
+            ["trainer.profile_steps=[0]", "trainer.steps=0"],
+            "trainer.profile_steps: [0] given; none was expected, as trainer.steps = 0",
+        ),
         (["placement.pools.main=0"], "placement.pools.main: 0 given, at least 1 and at most 65536 expected"),
         (["+placement.roles.actor=mian"], "placement.roles.actor: no pool is named 'mian'; there is main"),
         (["+placement.roles.acter=main"], "placement.roles.acter: no role is named 'acter'"),

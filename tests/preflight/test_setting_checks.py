@@ -103,6 +103,26 @@ def test_an_engine_that_nobody_registers_is_named_and_those_there_are(key: str) 
     assert line.startswith(f"{key}: ") and f"did you mean {nearest}" in line.replace("'", "")
 
 
+@pytest.mark.parametrize(
+    ("hardware", "gpus", "problem"),
+    [
+        ("h100", 8, "trainer.hardware: nothing is named 'h100'; did you mean h100_80g_8x?"),
+        ("nowhere.yaml", 8, "trainer.hardware: nowhere.yaml does not exist; there is"),
+        ("h100_80g_8x", 0, "trainer.hardware: h100_80g_8x is of a gpu, and models run on a cpu here"),
+        ("cpu", 8, "trainer.hardware: cpu is of a cpu, and models run on a gpu here"),
+        ("cpu", 0, None),
+        ("cpu", None, None),
+    ],
+)
+def test_a_hardware_file_can_be_read_and_is_of_what_models_run_on(
+    hardware: str, gpus: int | None, problem: str | None
+) -> None:
+    config = COMPOSED.to_config()
+    config.trainer.hardware = hardware
+    found = [line for line in setting_checks.problems(config, gpus=gpus) if line.startswith("trainer.hardware")]
+    assert [line[: len(problem or "")] for line in found] == ([problem] if problem else [])
+
+
 def test_an_engine_of_the_users_own_is_right() -> None:
     @training_engines.register("mine_for_test_sound")
     class Mine(TrainingBackend):

@@ -63,7 +63,7 @@ def build_rows(masks: list[list[int]] | None = None) -> Batch:
 
 def call(on: Ranks, role: str, method: str, batch: Batch) -> Result:
     [(given, metrics)] = on.run(rank_functions.call, role, method, [rank_functions.Call((batch,), {})])
-    said = {name: value for name, value in metrics.items() if not name.endswith("memory_peak_gib")}
+    said = {name: value for name, value in metrics.items() if not name.endswith(("memory_peak_gib", "tflops_per_rank"))}
     return given, said
 
 
