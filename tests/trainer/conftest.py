@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -95,6 +96,7 @@ APART = (
     "trainer.validation_temperature=1",
     "+trainer.validation_sets.small={name: addition, options: {max_operand: 9, zero_pad: true, reverse_answer: true}}",
     "trainer.keep_best=pass@2",
+    "trainer.profile_steps=[1]",
 )
 
 
@@ -129,6 +131,12 @@ class Ran:
         """What ranks did and when, as trace events."""
         events = json.loads((self.folder / "timeline.json").read_text())
         return [event for event in events if event["ph"] == "X"]
+
+    def traced(self, name: str) -> set[str]:
+        """The names of what a rank did in a step of which it wrote a torch trace."""
+        with gzip.open(self.folder / "traces" / f"{name}.json.gz") as stream:
+            events = json.load(stream)["traceEvents"]
+        return {event["name"] for event in events if event.get("ph") == "X"}
 
     def overlap_s(self, some: Collection[str], others: Collection[str]) -> float:
         """Seconds in which some kinds of calls, as `role.method`, ran at the same time as others."""

@@ -109,6 +109,20 @@ def test_idle_time_is_what_no_rank_of_the_pool_worked(ppo: Ran, apart: Ran) -> N
         assert 0 < step["timing_s/idle/rollout"] < step["timing_s/step"]
 
 
+def test_a_profiled_step_leaves_a_trace_of_each_rank_with_a_model(apart: Ran) -> None:
+    """Both passes of Megatron on the ranks that train, vLLM's operators on the one that generates."""
+    files = sorted(file.name for file in (apart.folder / "traces").iterdir())
+    assert files == [f"step-1-{rank}.json.gz" for rank in ("rollout-0", "train-0", "train-1")]
+    for rank in (0, 1):
+        names = apart.traced(f"step-1-train-{rank}")
+        assert {"actor.send_weights", "actor.compute_log_prob", "actor.update_actor", "aten::mm"} <= names
+        assert any(name.endswith("Backward0") for name in names)
+        assert not any(name.startswith("vllm::") for name in names)
+    names = apart.traced("step-1-rollout-0")
+    assert {"rollout.receive_weights", "rollout.generate_sequences", "vllm::unified_attention_with_output"} <= names
+    assert not any(name.endswith("Backward0") for name in names)
+
+
 def test_tensorboard_has_its_metrics(ppo: Ran) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
