@@ -8,6 +8,9 @@ for a 20M Llama and the shape of SmolLM2-135M, in float32 and bfloat16:
 * `score_ratio`: the same for log-probs without gradients.
 * `overhead`: seconds of our forward and backward / those of the same Megatron model called bare: tokens packed before
   the clock starts, cross entropy of the response tokens, `backward`.
+* `sharing_ratio`: tokens/s of training on rows that are samples of prompts, 8 of each, which is 57 % of their tokens /
+  those of the same rows where each is computed whole; `sharing_least`: the least of other samples and shares, in
+  training and in scoring (`benchmarks.megatron_sharing`). `--only sharing` measures nothing else.
 
 The three take turns in one process with the same threads, and medians over seeds of the pairwise ratios are given. On a
 CPU without bfloat16 instructions all three get the same products (`parallel/bf16.py`), else transformers would wait for
@@ -22,11 +25,13 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +41,7 @@ from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from rich.progress import Progress
 from torch import Tensor
 
+from benchmarks.megatron_sharing import SHARING, TYPICAL, Sharing, measure_sharing
 from benchmarks.models import SMOLLM2_135M, random_model
 from benchmarks.pairs import pairwise
 from hybridflow.batch import Batch, Ragged
@@ -64,38 +70,69 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--only", choices=("cases", "sharing"), help="of the two kinds of rows one")
+    parser.add_argument("--sharing", nargs="+", choices=SHARING, default=list(SHARING), metavar="CASE")
     parser.add_argument("--peak", nargs=3, metavar=("FOLDER", "DTYPE", "WHO"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
         print(json.dumps(peak(*options.peak)))
         return
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "rows": ROWS, "seeds": options.seeds}
-    cases = earlier(options.json, result)
-    wanted = [(shape, dtype) for shape in options.shapes for dtype in options.dtypes if f"{shape} {dtype}" not in cases]
+    found = earlier(options.json, result)
+    wanted = [job for job in jobs(options) if job.name not in found[job.kind]]
     with tempfile.TemporaryDirectory() as root, Progress() as progress:
         start(root)
         bar = progress.add_task("cases", total=len(wanted) * options.seeds)
-        for shape, dtype in wanted:
-            folder = random_model(Path(root) / shape, SHAPES[shape], LONGEST)
-            case = cases[f"{shape} {dtype}"] = measure(folder, dtype, options.seeds, lambda: progress.advance(bar))
-            progress.print(f"{shape} {dtype}: {json.dumps(case)}")
+        for job in wanted:
+            folder = random_model(Path(root) / job.shape, SHAPES[job.shape], LONGEST)
+            case = found[job.kind][job.name] = job.measure(folder, options.seeds, lambda: progress.advance(bar))
+            progress.print(f"{job.name}: {json.dumps(case)}")
             if options.json:
-                options.json.write_text(json.dumps(result | {"cases": cases} | worst(cases), indent=1) + "\n")
-    print(json.dumps(result | {"cases": cases} | worst(cases), indent=1))
+                options.json.write_text(json.dumps(result | found | worst(**found), indent=1) + "\n")
+    print(json.dumps(result | found | worst(**found), indent=1))
 
 
-def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, Any]:
+class Job(NamedTuple):
+    """Case to be measured: its key in the JSON and its name there; a shape, and what measures a folder of it."""
+
+    kind: str
+    name: str
+    shape: str
+    measure: Callable[[Path, int, Callable[[], None]], dict[str, Any]]
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """Yield what these options ask for."""
+    for shape, dtype in product(options.shapes, options.dtypes):
+        if options.only != "sharing":
+            yield Job("cases", f"{shape} {dtype}", shape, partial(measure, dtype))
+        for case in options.sharing if options.only != "cases" else ():
+            yield Job("sharing", f"{shape} {dtype}, {case}", shape, partial(shared, dtype, SHARING[case]))
+
+
+def shared(dtype: str, case: Sharing, folder: Path, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
+    """Measure rows that share prompts."""
+    return measure_sharing(Ours(folder, dtype), case, seeds, advance)
+
+
+def earlier(path: Path | None, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Read the cases that a stopped run with the same settings has left in `path`: a case takes up to an hour."""
-    if not path or not path.exists():
-        return {}
-    past: dict[str, Any] = json.loads(path.read_text())
-    return past["cases"] if settings.items() <= past.items() else {}
+    past: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
+    known = settings.items() <= past.items()
+    return {kind: past.get(kind, {}) if known else {} for kind in ("cases", "sharing")}
 
 
-def worst(cases: dict[str, Any]) -> dict[str, float]:
-    """Return the least favorable case of each ratio."""
-    least = {name: min(case[name] for case in cases.values()) for name in ("train_ratio", "score_ratio")}
-    return least | {"overhead": max(case["overhead"] for case in cases.values())}
+def worst(cases: dict[str, Any], sharing: dict[str, Any]) -> dict[str, float]:
+    """Return the least favorable case of each ratio; `sharing_ratio` is of 8 samples whose prompt is 57 %."""
+    least: dict[str, float] = {}
+    if cases:
+        least = {name: min(case[name] for case in cases.values()) for name in ("train_ratio", "score_ratio")}
+        least["overhead"] = max(case["overhead"] for case in cases.values())
+    ratios = {name: min(case["train_ratio"], case["score_ratio"]) for name, case in sharing.items()}
+    if ratios:
+        least["sharing_least"] = min(ratios.values())
+    typical = [case["train_ratio"] for name, case in sharing.items() if name.endswith(TYPICAL)]
+    return least | ({"sharing_ratio": min(typical)} if typical else {})
 
 
 def start(root: str) -> None:
@@ -191,7 +228,7 @@ class Plain:
         return -F.cross_entropy(logits[scored[:, 1:]].float(), targets, reduction="none")
 
 
-def measure(folder: Path, dtype: str, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
+def measure(dtype: str, folder: Path, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
     """Time the three in turn, a set of rows for each seed."""
     ours, plain = Ours(folder, dtype), Plain(folder, dtype)
     bare = Bare(ours)

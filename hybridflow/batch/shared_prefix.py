@@ -52,20 +52,24 @@ def no_prefix(count: int) -> np.ndarray:
 def shared_prefixes(rows: Batch) -> np.ndarray:
     """Find with which row, of those that are here, each shares a prefix: [R, 2] int64, (place, tokens), or (-1, 0).
 
-    It is the row that `prefix` names, or else the first with the same name. Rows without the column that are samples of
-    one prompt share it with the first of their group.
+    It is the row that `prefix` names, or else the first with the same name. A row of which the column says nothing, as
+    all do without it, shares with the first of its `group_id` what their prompts have in common.
 
-    Raises ValueError where the tokens of two rows are not those that they should share.
+    Raises ValueError where the tokens of two rows are not those that `prefix` says they share.
     """
-    tokens = row_tokens(rows)
     found = np.tile(np.array([-1, 0], dtype=np.int64), (len(rows), 1))
-    for row, at, shared in _named(rows) if PREFIX in rows else _same_group(rows):
-        if not np.array_equal(tokens[row][:shared], tokens[at][:shared]) or shared > len(tokens[row]):
-            raise ValueError(
-                f"{PREFIX} of row {row} says that it begins with {shared} tokens of row {at} here, and it does not; "
-                "give the column anew to rows whose tokens are changed"
-            )
-        found[row] = at, shared
+    if PREFIX in rows and rows.dense(PREFIX).any():
+        tokens = row_tokens(rows)
+        for row, at, shared in _named(rows):
+            if not np.array_equal(tokens[row][:shared], tokens[at][:shared]) or shared > len(tokens[row]):
+                raise ValueError(
+                    f"{PREFIX} of row {row} says that it begins with {shared} tokens of row {at} here, and it does "
+                    "not; give the column anew to rows whose tokens are changed"
+                )
+            found[row] = at, shared
+    for row, at, shared in _same_group(rows):
+        if found[row, 0] < 0 and shared:
+            found[row] = at, shared
     return found
 
 
@@ -85,11 +89,22 @@ def _named(rows: Batch) -> Iterator[tuple[int, int, int]]:
 
 
 def _same_group(rows: Batch) -> Iterator[tuple[int, int, int]]:
-    """Yield as `_named`, of rows that are samples of one prompt, which is what they share."""
+    """Yield as `_named`, of rows that are samples of one prompt.
+
+    A flow may have given some of them other prompts since, so what they share is looked up and not taken for granted.
+    """
     if "group_id" not in rows:
         return
+    prompts = rows.ragged("prompt_ids")
     first: dict[int, int] = {}
     for row, group in enumerate(rows.dense("group_id").tolist()):
         at = first.setdefault(group, row)
         if at != row:
-            yield row, at, len(rows.ragged("prompt_ids")[row])
+            yield row, at, _common_length(prompts[row], prompts[at])
+
+
+def _common_length(one: np.ndarray, other: np.ndarray) -> int:
+    """Return how many tokens two rows have in common from their beginning on."""
+    shorter = min(len(one), len(other))
+    differing = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(differing[0]) if len(differing) else shorter

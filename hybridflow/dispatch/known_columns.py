@@ -42,6 +42,10 @@ KINDS = {
     "sampling_temperature": "float",
 }
 
+GROUP = {"group_id": ""}  # of rows that a rank made it may be of any kind: it is only compared
+SHARED_PREFIXES = GROUP | {"prefix": KINDS["prefix"]}
+"""Columns that say which rows begin alike (`hybridflow.batch.shared_prefix`), for who computes that once."""
+
 
 def kinds(*names: str) -> dict[str, str]:
     """Return columns with their kinds. Raises KeyError for a column that is not in the table."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hybridflow.batch import Batch
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Reads
-from hybridflow.dispatch.known_columns import kinds
+from hybridflow.dispatch.known_columns import GROUP, SHARED_PREFIXES, kinds
 from hybridflow.dispatch.method import Columns, declared_kinds
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.metrics import Metrics
@@ -119,11 +119,11 @@ class Loss(ABC):
         own = cls.declared()
         tokens = kinds("prompt_ids", "response_ids")
         if cls.of_pairs:
-            masks = kinds("loss_mask", "rejected_loss_mask")
-            return Reads(_kinds(tokens | kinds("rejected_ids"), own.needs), _kinds(masks, own.optional))
+            common = kinds("loss_mask", "rejected_loss_mask") | GROUP
+            return Reads(_kinds(tokens | kinds("rejected_ids"), own.needs), _kinds(common, own.optional))
         temperature = kinds("sampling_temperature") if cls.at_sampling_temperature else {}
         # Grades say which rows can be learned from. They may be of any kind: nobody computes with them.
-        common = kinds("loss_mask") | temperature | dict.fromkeys(GRADES, "")
+        common = kinds("loss_mask") | temperature | SHARED_PREFIXES | dict.fromkeys(GRADES, "")
         return Reads(_kinds(tokens, own.needs), _kinds(common, own.optional))
 
     def prepare(self, rows: Batch, here: Surroundings) -> Batch:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import RowsT, Streamed, using
-from hybridflow.dispatch.known_columns import kinds
+from hybridflow.dispatch.known_columns import GROUP, SHARED_PREFIXES, kinds
 from hybridflow.dispatch.method import Columns
 from hybridflow.losses.loss import reads_of
 from hybridflow.roles.role import Role, roles
@@ -173,7 +173,7 @@ class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT])
     @using(
         "3d_proto",
         needs=RESPONSE | kinds("rollout_log_probs", "weight_version"),
-        optional=TEMPERATURE | LOSS_MASK,
+        optional=TEMPERATURE | LOSS_MASK | SHARED_PREFIXES,
         gives=kinds("old_log_probs"),
     )
     def compute_log_prob(self, rollout: RowsT) -> RowsT:
@@ -228,7 +228,7 @@ def is_second_policy(role: str) -> bool:
 class CriticRole(TrainedRole[RowsT]):
     """Value function of rewards."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("values"))
+    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK | SHARED_PREFIXES, gives=kinds("values"))
     def compute_values(self, rollout: RowsT) -> RowsT:
         """Return `values` (ragged float): the value of the state before each response token."""
         raise NotImplementedError
@@ -243,7 +243,9 @@ class CriticRole(TrainedRole[RowsT]):
 class ReferenceRole(Role[RowsT]):
     """Frozen policy."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=TEMPERATURE | LOSS_MASK, gives=kinds("ref_log_probs"))
+    @using(
+        "dp_tokens", needs=RESPONSE, optional=TEMPERATURE | LOSS_MASK | SHARED_PREFIXES, gives=kinds("ref_log_probs")
+    )
     def compute_ref_log_prob(self, rollout: RowsT) -> RowsT:
         """Return `ref_log_probs` (ragged float): log-probs of the response tokens under the frozen weights.
 
@@ -251,7 +253,7 @@ class ReferenceRole(Role[RowsT]):
         """
         raise NotImplementedError
 
-    @using("3d_proto", needs=PAIR, optional=PAIR_MASKS, gives=kinds("ref_chosen", "ref_rejected"))
+    @using("3d_proto", needs=PAIR, optional=PAIR_MASKS | GROUP, gives=kinds("ref_chosen", "ref_rejected"))
     def compute_ref_pair(self, pairs: RowsT) -> RowsT:
         """Return `ref_chosen` and `ref_rejected` ([R] float): summed log-probs of both responses of each pair.
 
@@ -307,12 +309,17 @@ class RewardRole(Role[RowsT]):
 class ModelRewardRole(Role[RowsT]):
     """Reward model: what the role `reward` can do with a model as its worker."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=FAILURE, gives=kinds("rewards"))
+    @using("dp_tokens", needs=RESPONSE, optional=FAILURE | SHARED_PREFIXES, gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """Return `rewards` ([R] float): the model's score of each row, at its last token."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE, optional=FAILURE, gives=kinds("baseline_rewards", "baseline_lengths"))
+    @using(
+        "dp_tokens",
+        needs=RESPONSE,
+        optional=FAILURE | SHARED_PREFIXES,
+        gives=kinds("baseline_rewards", "baseline_lengths"),
+    )
     def compute_baseline(self, greedy: RowsT) -> RowsT:
         """Return `baseline_rewards` ([R] float): the same of responses that others are to be compared with.
 
@@ -328,12 +335,17 @@ class GradedModelRewardRole(ModelRewardRole[RowsT]):
     def more_columns(cls, config: Config) -> Mapping[str, Mapping[str, str]]:
         return RewardRole.more_columns(config)
 
-    @using("dp_tokens", needs=RESPONSE | GRADED, optional=SEEN, gives=kinds("rewards"))
+    @using("dp_tokens", needs=RESPONSE | GRADED, optional=(*SEEN, *SHARED_PREFIXES), gives=kinds("rewards"))
     def compute_reward(self, rollout: RowsT) -> RowsT:
         """Return what `RewardRole.compute_reward` does; the model's score is one of the grades."""
         raise NotImplementedError
 
-    @using("dp_tokens", needs=RESPONSE | GRADED, optional=SEEN, gives=kinds("baseline_rewards", "baseline_lengths"))
+    @using(
+        "dp_tokens",
+        needs=RESPONSE | GRADED,
+        optional=(*SEEN, *SHARED_PREFIXES),
+        gives=kinds("baseline_rewards", "baseline_lengths"),
+    )
     def compute_baseline(self, greedy: RowsT) -> RowsT:
         raise NotImplementedError
 

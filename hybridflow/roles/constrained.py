@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridflow.dispatch import RowsT, using
-from hybridflow.dispatch.known_columns import kinds
+from hybridflow.dispatch.known_columns import SHARED_PREFIXES, kinds
 from hybridflow.losses.loss import reads_of
 from hybridflow.roles.builtin_roles import FAILURE, GRADED, LOSS_MASK, RESPONSE, SEEN, TrainedRole
 from hybridflow.roles.role import Role, roles
@@ -24,7 +24,7 @@ class CostRole(Role[RowsT]):
 class ModelCostRole(Role[RowsT]):
     """Cost model: what the role `cost` can do with a model as its worker."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=FAILURE, gives=kinds("costs"))
+    @using("dp_tokens", needs=RESPONSE, optional=FAILURE | SHARED_PREFIXES, gives=kinds("costs"))
     def compute_cost(self, rollout: RowsT) -> RowsT:
         """Return `costs` ([R] float): the model's score of each row, at its last token; less is better."""
         raise NotImplementedError
@@ -34,7 +34,7 @@ class ModelCostRole(Role[RowsT]):
 class CostCriticRole(TrainedRole[RowsT]):
     """Value function of costs."""
 
-    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK, gives=kinds("cost_values"))
+    @using("dp_tokens", needs=RESPONSE, optional=LOSS_MASK | SHARED_PREFIXES, gives=kinds("cost_values"))
     def compute_cost_values(self, rollout: RowsT) -> RowsT:
         """Return `cost_values` (ragged float): the cost to be expected from the state before each response token."""
         raise NotImplementedError

@@ -12,11 +12,19 @@ REJECTED_LOSS_MASK = "rejected_loss_mask"
 
 
 def sides(pairs: Batch) -> Batch:
-    """Lay [P] pairs out as [2 P] rows: of each pair the chosen response, then the rejected one."""
+    """Lay [P] pairs out as [2 P] rows: of each pair the chosen response, then the rejected one.
+
+    They are samples of one prompt, which other pairs may have too.
+    """
     prompts = pairs.ragged("prompt_ids").select(np.repeat(np.arange(len(pairs)), 2))
     chosen = pairs.ragged("response_ids")
     rejected = pairs.ragged("rejected_ids")
-    both_sides = Batch(prompt_ids=prompts, response_ids=_in_turn(chosen, rejected, dtype=np.int64))
+    group_id = pairs.dense("group_id") if "group_id" in pairs else np.arange(len(pairs))
+    both_sides = Batch(
+        prompt_ids=prompts,
+        response_ids=_in_turn(chosen, rejected, dtype=np.int64),
+        group_id=np.repeat(group_id, 2),
+    )
     if LOSS_MASK not in pairs and REJECTED_LOSS_MASK not in pairs:
         return both_sides
     masks = (_mask(pairs, name, of) for name, of in ((LOSS_MASK, chosen), (REJECTED_LOSS_MASK, rejected)))

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.row_trees import RowTrees, token_places
+from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
 from hybridflow.config.schema import OptimizerConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.gpt_model import output_weight
@@ -81,7 +83,10 @@ def logits(folder: Path, layout: Layout, batch: Batch) -> list[np.ndarray] | Non
 
 
 def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
-    """[L, V] of each row of one micro-batch, by the output layers of the tensor ranks; None before the last stage."""
+    """[L, V] of each row of one micro-batch, by the output layers of the tensor ranks; None before the last stage.
+
+    Tokens that rows share have one line, which is in each of them.
+    """
     [micro] = made.pack(batch)
     caught: list[Tensor] = []
     if made.groups.last_stage:
@@ -94,8 +99,11 @@ def row_logits(made: MegatronEngine, batch: Batch) -> list[np.ndarray] | None:
     parts = [torch.empty_like(mine) for _ in range(made.groups.layout.tensor)]
     dist.all_gather(parts, mine, group=made.groups.tp)
     whole = torch.cat(parts, -1)[:, : made.shape.vocab].cpu().numpy()
-    rows = dict(zip(micro.rows.tolist(), np.split(whole, micro.last_positions.cpu().numpy() + 1), strict=False))
-    return [rows[row] for row in range(len(batch))]
+    trees = RowTrees.of(row_tokens(batch).lengths, shared_prefixes(batch))
+    laid_out, shared = trees.layout(micro.rows)
+    rows = micro.rows[laid_out]
+    places = token_places(trees.lengths[rows], shared).select(np.argsort(rows))
+    return [whole[row] for row in places]
 
 
 def export(folder: Path, layout: Layout, out: Path, **options: Any) -> None:

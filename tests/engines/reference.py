@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hybridflow.batch import Batch, Ragged
+from hybridflow.batch.shared_prefix import row_names
 from hybridflow.config.schema import OptimizerConfig
 
 ENTROPY_COEF = 0.3
@@ -31,6 +32,39 @@ def rows(vocab: int, seed: int = 0) -> Batch:
         response_ids=responses,
         weights=responses.like(weights.astype(np.float32)),
     )
+
+
+def shared_rows(vocab: int, seed: int = 1) -> Batch:
+    """13 rows that begin alike, in an order of chance, with a weight for each token.
+
+    Samples of two prompts, among them one without a token and two that are equal; turns of a conversation and a branch
+    of it, and two rows that go on from one that is not here (`prefix`); and one row that shares nothing.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(count: int) -> list[int]:
+        return rng.integers(0, vocab, count).tolist()
+
+    one, two, absent = draw(6), draw(4), draw(5)
+    equal = draw(2)
+    samples = [(one, draw(5)), (one, draw(3)), (one, []), (one, draw(7)), (two, equal), (two, equal)]
+    first = draw(3), draw(4)
+    whole = [*first[0], *first[1]]
+    second = [*whole, *draw(2)], draw(3)
+    conversation = [first, second, ([*second[0], *second[1]], draw(2)), ([*whole[:5], *draw(1)], draw(3))]
+    branches = [([*absent, *draw(1)], draw(2)), ([*absent[:4], *draw(2)], draw(1))]
+    pairs = [*samples, *conversation, *branches, (draw(2), draw(6))]
+    name = row_names(Batch(prompt_ids=Ragged.of([whole, [*second[0], *second[1]], absent])))
+    prefix = [[0, 0]] * 7 + [[name[0], 7], [name[1], 12], [name[0], 5], [name[2], 5], [name[2], 4], [0, 0]]
+    responses = Ragged.of([response for _, response in pairs], np.int64)
+    weights = rng.normal(1.0, 0.5, len(responses.values)) / 9
+    return Batch(
+        prompt_ids=Ragged.of([prompt for prompt, _ in pairs]),
+        response_ids=responses,
+        weights=responses.like(weights.astype(np.float32)),
+        group_id=np.array([0, 0, 0, 0, 1, 1, *range(2, 9)]),
+        prefix=np.array(prefix, dtype=np.int64),
+    ).select(rng.permutation(len(pairs)))
 
 
 def load(folder: str | Path) -> torch.nn.Module:

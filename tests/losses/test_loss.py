@@ -20,7 +20,7 @@ from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.roles import roles
 
 TOKENS = {"prompt_ids", "response_ids"}
-COMMON = {"rewards", "baseline_rewards", "costs", "loss_mask"}
+COMMON = {"rewards", "baseline_rewards", "costs", "loss_mask", "group_id", "prefix"}
 
 
 class Scaled(Loss):
@@ -58,7 +58,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> str:
             "actor",
             "update_preferred",
             {*TOKENS, "rejected_ids", "ref_chosen", "ref_rejected"},
-            {"loss_mask", "rejected_loss_mask"},
+            {"loss_mask", "rejected_loss_mask", "group_id"},
         ),
         ("critic", "update_critic", {*TOKENS, "values", "returns"}, COMMON),
         ("cost_critic", "update_cost_critic", {*TOKENS, "cost_values", "cost_returns"}, COMMON),

@@ -215,7 +215,8 @@ class MegatronEngine(TrainingEngine):
         none = output.new_zeros(0, dtype=torch.float32)
         if self.head is Head.reward:
             return TokenOutputs(none, none, none, output[0, micro.last_positions, 0].float())
-        at_tokens = output[0][micro.logit_positions]
+        # Samples of a prompt read its last token together; indexing would add up their gradients as threads come.
+        at_tokens = output[0].index_select(0, micro.logit_positions)
         if self.head is Head.value:
             return TokenOutputs(none, none, at_tokens[:, 0].float(), none)
         of_token: Tensor | None = None

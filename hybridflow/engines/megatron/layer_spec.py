@@ -8,6 +8,7 @@ another name, and what its attention gives is most of what it is for.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
 import torch
@@ -26,26 +27,58 @@ from torch import Tensor, nn
 from hybridflow.parallel.platform import Platform, platform
 
 
-@dataclass
-class PackedRows(PackedSeqParams):
-    """Packed rows among T tokens. All layers of a forward share it.
+@dataclass(frozen=True)
+class Bucket:
+    """B rows of like length, whose own tokens are attended to together.
 
     Attributes:
-        buckets: rows of like length are attended to together. For each bucket of B rows with at most L tokens:
-            [B, L] the token at each place (any token where a row has ended), and [n] the places, counted in the
-            flattened [B, L], that are tokens.
+        queries: [B, L] the token at each place of the rows' own tokens (any token where they have ended).
+        real: [n] the places, counted in the flattened [B, L], that are tokens.
+        keys: [B, K] the token at each place of the whole rows (any token where they have ended). None: the rows share
+            nothing with those before them, so these are the queries.
+        mask: [B, 1, L, K] float32, or [1, 1, L, K] where it is the same for all rows: 0 where a query sees a key, that
+            is up to its own, else −inf. None, without `keys`: the upper left triangle.
+    """
+
+    queries: Tensor
+    real: Tensor
+    keys: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass
+class PackedRows(PackedSeqParams):
+    """Packed rows among T tokens, of which each row has those of its own that rows before it have not.
+
+    All layers of a forward share it. `cu_seqlens_q` are where the rows' own tokens begin, `cu_seqlens_kv` where the
+    whole rows begin in `key_tokens`.
+
+    Attributes:
+        key_tokens: the tokens of the whole rows, end to end; None: rows share nothing, so they are all T as they are.
+        buckets: rows of like length are attended to together.
         order: [T] where each token is, in the buckets' tokens end to end.
     """
 
-    buckets: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    key_tokens: Tensor | None = None
+    buckets: list[Bucket] = field(default_factory=list)
     order: Tensor | None = None
+
+
+class ThdMask(Enum):
+    """Mask of TransformerEngine's packed rows for which Megatron's `AttnMaskType` has no name.
+
+    Rows with fewer queries than keys: the last query sees all keys. Megatron hands on nothing but the name.
+    """
+
+    padding_causal_bottom_right = auto()
 
 
 class PackedAttention(MegatronModule):
     """Causal attention inside each row of a packed sequence.
 
-    Rows of a bucket are padded on the right, inside this call only; a causal query never sees what follows it, so no
-    mask is needed and the padded places are dropped.
+    Rows of a bucket are padded on the right, inside this call only; a causal query never sees what follows it, and the
+    padded places are dropped. A row that shares its beginning with one before it has queries for its own tokens, and
+    keys and values of all of them are gathered; that gives shared tokens the gradients of all rows.
     """
 
     def __init__(
@@ -79,16 +112,28 @@ class PackedAttention(MegatronModule):
     ) -> Tensor:
         """Attend: [T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None and packed_seq_params.order is not None
-        q = query[:, 0]
-        k = key[:, 0]
-        v = value[:, 0]
-        outputs = [self._bucket(q, k, v, tokens, real) for tokens, real in packed_seq_params.buckets]
+        qkv = query[:, 0], key[:, 0], value[:, 0]
+        outputs = [self._bucket(*qkv, bucket) for bucket in packed_seq_params.buckets]
         return torch.cat(outputs)[packed_seq_params.order].unsqueeze(1)
 
-    def _bucket(self, q: Tensor, k: Tensor, v: Tensor, tokens: Tensor, real: Tensor) -> Tensor:
-        padded = [x[tokens].transpose(1, 2) for x in (q, k, v)]  # [B, heads, L, D]
-        out = F.scaled_dot_product_attention(*padded, is_causal=True, scale=self.scale, enable_gqa=self.gqa)
-        return out.transpose(1, 2).flatten(2).flatten(0, 1)[real]
+    def _bucket(self, q: Tensor, k: Tensor, v: Tensor, bucket: Bucket) -> Tensor:
+        keys = bucket.queries if bucket.keys is None else bucket.keys
+        mask = None if bucket.mask is None else bucket.mask.to(q.dtype)
+        padded = [
+            _gathered(x, tokens).transpose(1, 2) for x, tokens in ((q, bucket.queries), (k, keys), (v, keys))
+        ]  # [B, heads, L or K, D]
+        out = F.scaled_dot_product_attention(
+            *padded, attn_mask=mask, is_causal=mask is None, scale=self.scale, enable_gqa=self.gqa
+        )
+        return out.transpose(1, 2).flatten(2).flatten(0, 1)[bucket.real]
+
+
+def _gathered(states: Tensor, tokens: Tensor) -> Tensor:
+    """Take [B, L, heads, D] of [T, heads, D].
+
+    Where tokens come twice their gradients are added one after the other: indexing would add them as threads come.
+    """
+    return states.index_select(0, tokens.flatten()).unflatten(0, tokens.shape)
 
 
 class FusedAttention(MegatronModule):
@@ -114,13 +159,21 @@ class FusedAttention(MegatronModule):
     ) -> Tensor:
         """Attend: [T, 1, H, D] queries, [T, 1, G, D] keys and values to [T, 1, H·D]."""
         assert packed_seq_params is not None
-        starts = packed_seq_params.cu_seqlens_q
-        longest = packed_seq_params.max_seqlen_q
+        packed = packed_seq_params
         rows = PackedSeqParams(
-            qkv_format="thd", cu_seqlens_q=starts, cu_seqlens_kv=starts, max_seqlen_q=longest, max_seqlen_kv=longest
+            qkv_format="thd",
+            cu_seqlens_q=packed.cu_seqlens_q,
+            cu_seqlens_kv=packed.cu_seqlens_kv,
+            max_seqlen_q=packed.max_seqlen_q,
+            max_seqlen_kv=packed.max_seqlen_kv,
         )
-        qkv = (x.squeeze(1) for x in (query, key, value))
-        context = self.kernel(*qkv, None, attn_mask_type=AttnMaskType.causal, packed_seq_params=rows)
+        q, k, v = (x.squeeze(1) for x in (query, key, value))
+        mask: Enum = AttnMaskType.causal
+        if packed.key_tokens is not None:
+            k = k.index_select(0, packed.key_tokens)
+            v = v.index_select(0, packed.key_tokens)
+            mask = ThdMask.padding_causal_bottom_right
+        context = self.kernel(q, k, v, None, attn_mask_type=mask, packed_seq_params=rows)
         return context.reshape(len(context), 1, -1)
 
 

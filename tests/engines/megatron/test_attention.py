@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from hybridflow.batch.row_trees import token_places
 from hybridflow.engines.megatron.layer_spec import FusedAttention, PackedAttention, core_attention
 from hybridflow.engines.megatron.micro_batches import packed_rows
 from hybridflow.parallel.platform import Platform
@@ -49,25 +51,44 @@ class Thd(nn.Module):
         self.scale = softmax_scale
 
     def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attn_mask_type: AttnMaskType,
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attn_mask_type: Enum,
         packed_seq_params: PackedSeqParams,
     ) -> Tensor:  # fmt: skip
         """[T, H, D] and [T, G, D] to [T, H·D]."""
-        rows, causal = packed_seq_params, attn_mask_type == AttnMaskType.causal
-        assert rows.qkv_format == "thd" and rows.cu_seqlens_q.dtype == torch.int32 and causal
-        assert rows.max_seqlen_q == rows.max_seqlen_kv == int(rows.cu_seqlens_kv.diff().max())
+        rows = packed_seq_params
+        assert rows.qkv_format == "thd" and rows.cu_seqlens_q.dtype == rows.cu_seqlens_kv.dtype == torch.int32
+        for starts, longest, states in (
+            (rows.cu_seqlens_q, rows.max_seqlen_q, query),
+            (rows.cu_seqlens_kv, rows.max_seqlen_kv, key),
+            (rows.cu_seqlens_kv, rows.max_seqlen_kv, value),
+        ):
+            assert longest == int(starts.diff().max()) and starts[-1] == len(states)
+        # The upper left triangle is the lower right one only where a row has as many queries as keys.
+        square = torch.equal(rows.cu_seqlens_q, rows.cu_seqlens_kv)
+        assert attn_mask_type.name == ("causal" if square else "padding_causal_bottom_right")
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         found = []
-        for a, b in rows.cu_seqlens_q.unfold(0, 2, 1).tolist():
-            scores = torch.einsum("qhd,khd->hqk", query[a:b], key[a:b]) * self.scale
-            seen = torch.ones(b - a, b - a, dtype=torch.bool).tril()
+        spans = (starts.unfold(0, 2, 1).tolist() for starts in (rows.cu_seqlens_q, rows.cu_seqlens_kv))
+        for (a, b), (c, d) in zip(*spans, strict=True):
+            scores = torch.einsum("qhd,khd->hqk", query[a:b], key[c:d]) * self.scale
+            seen = torch.ones(b - a, d - c, dtype=torch.bool).tril((d - c) - (b - a))
             weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
-            found.append(torch.einsum("hqk,khd->qhd", weights, value[a:b]))
+            found.append(torch.einsum("hqk,khd->qhd", weights, value[c:d]))
         return torch.cat(found).flatten(1)
 
 
-def test_the_two_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "shared",
+    [
+        [0, 0, 0, 0, 0],
+        [0, 3, 3, 0, 1],
+        [0, 3, 5, 1, 9],
+        [0, 5, 5, 2, 2],
+    ],
+    ids=["nothing", "prompts", "a-deeper-tree", "rows-that-are-there-twice"],
+)
+def test_the_two_are_one(shared: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a kernel of plain torch in the place of TransformerEngine's, which needs a GPU."""
     for name in ("transformer_engine", "transformer_engine.pytorch"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
@@ -76,11 +97,13 @@ def test_the_two_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     groups: Any = SimpleNamespace(tp=SimpleNamespace(size=lambda: 1))
     fused = FusedAttention(config=config, layer_number=1, pg_collection=groups, softmax_scale=0.3)
     plain = PackedAttention(config, 1, AttnMaskType.causal, "self", softmax_scale=0.3, pg_collection=groups)
-    rows = packed_rows(np.array([0, 5, 6, 15, 17]), torch.device("cpu"))
+    lengths = np.array([5, 5, 9, 9, 12])
+    rows = packed_rows(token_places(lengths, np.array(shared)), np.array(shared), torch.device("cpu"))
+    tokens = int(lengths.sum()) - sum(shared)
     torch.manual_seed(0)
-    query, key, value = (torch.randn(17, 1, heads, 16, requires_grad=True) for heads in (4, 2, 2))
+    query, key, value = (torch.randn(tokens, 1, heads, 16, requires_grad=True) for heads in (4, 2, 2))
     found, expected = (layer(query, key, value, None, packed_seq_params=rows) for layer in (fused, plain))
-    assert found.shape == expected.shape == (17, 1, 64)
+    assert found.shape == expected.shape == (tokens, 1, 64)
     torch.testing.assert_close(found, expected)
     grads, wanted = (torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (found, expected))
     torch.testing.assert_close(grads, wanted, rtol=1e-4, atol=1e-5)

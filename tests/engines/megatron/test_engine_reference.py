@@ -56,14 +56,21 @@ CASES: dict[str, tuple[Layout, dict[str, Any]]] = {
 STEPS = 3
 PLAIN = ("tp2", "pp2", "dp2", "tp2-pp2", "tp2-sequence", "dp2-distributed")  # for every model; the rest for two
 WHOLE = ("qwen2-tied", "llama")
-PAIRS = thinned(
-    [(model, case) for model in MODELS for case in (CASES if model in WHOLE else PLAIN)],
+# Rows, and a budget for them: one that cuts a tree of those that share prefixes.
+ROWS = {"plain": (reference.rows, 13), "shared": (reference.shared_rows, 20)}
+RUNS = thinned(
+    [
+        *((model, case, "plain") for model in MODELS for case in (CASES if model in WHOLE else PLAIN)),
+        *(("llama", case, "shared") for case in CASES),
+    ],
     {
-        *product(["qwen2-tied"], CASES),
-        ("llama", "tp2-dp2-sequence-distributed"),
-        ("llama3", "tp2-pp2"),
-        ("mistral", "tp2-sequence"),
-        ("qwen3-tied", "tp2-pp2"),
+        *product(["qwen2-tied"], CASES, ["plain"]),
+        ("llama", "tp2-dp2-sequence-distributed", "plain"),
+        ("llama3", "tp2-pp2", "plain"),
+        ("mistral", "tp2-sequence", "plain"),
+        ("qwen3-tied", "tp2-pp2", "plain"),
+        ("llama", "tp2-pp2-sequence", "shared"),
+        ("llama", "tp2-selective", "shared"),
     },
 )
 
@@ -82,8 +89,8 @@ class Expected:
 
 
 @cache
-def expected(folder: Path) -> Expected:
-    batch, model = reference.rows(VOCAB), reference.load(folder)
+def expected(folder: Path, rows: str = "plain") -> Expected:
+    batch, model = ROWS[rows][0](VOCAB), reference.load(folder)
     logits = reference.row_logits(model, batch)
     log_probs, entropies = reference.statistics(logits, batch)
     loss = reference.loss(log_probs, entropies, torch.from_numpy(batch.ragged("weights").values))
@@ -100,13 +107,14 @@ def off(found: Any, wanted: Any) -> float:
     return float((a - b).norm() / b.norm())
 
 
-@pytest.mark.parametrize(("model", "case"), PAIRS)
+@pytest.mark.parametrize(("model", "case", "rows"), RUNS)
 def test_everything_is_that_of_one_row_at_a_time(
-    model: str, case: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
+    model: str, case: str, rows: str, ranks: GetRanks, tiny: GetModel, tmp_path: Path
 ) -> None:
     folder, (layout, given) = tiny(**MODELS[model]), CASES[case]
-    batch, want = reference.rows(VOCAB), expected(folder)
-    options = {"settings": reference.SETTINGS, "budget": 13, **given}
+    make, budget = ROWS[rows]
+    batch, want = make(VOCAB), expected(folder, rows)
+    options = {"settings": reference.SETTINGS, "budget": budget, **given}
     found = ranks(layout.size).run(
         engine_reference.run, folder, layout, batch, count=STEPS, out=tmp_path / "out", **options
     )

@@ -1,4 +1,7 @@
-"""Packing: every token once, within the budget, next to its row's tokens only, and back in the rows' order."""
+"""Packing: every token once, within the budget, next to its row's tokens only, and back in the rows' order.
+
+Rows here share nothing; `test_shared_rows` has those that do.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +76,12 @@ def test_only_learned_tokens_are_targets(batch: Batch, budget: int, data: st.Dat
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20))
 def test_attention_sees_every_token_once_and_little_padding(lengths: list[int]) -> None:
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    packed = packed_rows(starts, CPU)
+    packed = packed_rows(Ragged(np.arange(starts[-1]), starts), np.zeros(len(lengths), dtype=np.int64), CPU)
+    assert packed.key_tokens is None and packed.cu_seqlens_kv.tolist() == packed.cu_seqlens_q.tolist() == [*starts]
     row_of, done = np.repeat(np.arange(len(lengths)), lengths), []
-    for tokens, real in packed.buckets:
+    for bucket in packed.buckets:
+        tokens, real = bucket.queries, bucket.real
+        assert bucket.keys is None and bucket.mask is None
         assert tokens.numel() <= WASTE * len(real)
         flat = tokens.flatten()[real]
         done += flat.tolist()
@@ -90,8 +96,9 @@ def test_attention_sees_every_token_once_and_little_padding(lengths: list[int]) 
 
 
 def test_rows_of_one_length_share_a_bucket() -> None:
-    [(tokens, real)] = packed_rows(np.arange(0, 31, 5), CPU).buckets
-    assert tokens.shape == (6, 5) and len(real) == 30
+    starts = np.arange(0, 31, 5)
+    [bucket] = packed_rows(Ragged(np.arange(30), starts), np.zeros(6, dtype=np.int64), CPU).buckets
+    assert bucket.queries.shape == (6, 5) and len(bucket.real) == 30
 
 
 def test_an_empty_prompt_is_refused() -> None:
