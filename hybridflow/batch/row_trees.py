@@ -9,9 +9,10 @@ array of longest common prefixes: U. Manber and G. Myers, "Suffix arrays: a new 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -46,13 +47,12 @@ class RowTrees:
             prefixes: [R, 2] with which row each shares how many tokens, as `shared_prefixes` says. That rows share with
                 a third what they share with each other is concluded.
         """
-        units = np.arange(len(lengths)) // rows_per_unit
         edges = [(int(shared), row, int(at)) for row, (at, shared) in enumerate(prefixes.tolist()) if at >= 0]
         # Rows of a unit are one tree, whatever they share.
         edges += [(0, row, row - row % rows_per_unit) for row in range(len(lengths)) if row % rows_per_unit]
         grown = _grown(len(lengths), sorted(edges, key=lambda edge: (-edge[0], *edge[1:])))
-        unit_tokens = lengths.reshape(-1, rows_per_unit).sum(axis=1)
-        grown.sort(key=lambda tree: -max(unit_tokens[units[tree[0]]]))
+        unit_tokens = lengths.reshape(-1, rows_per_unit).sum(axis=1).tolist()
+        grown.sort(key=lambda tree: -max(unit_tokens[row // rows_per_unit] for row in tree[0]))
         return RowTrees(
             lengths=lengths,
             rows_per_unit=rows_per_unit,
@@ -98,17 +98,19 @@ class RowTrees:
         whole = self._whole_trees(budget)
         if len(whole) <= limit and self._tokens(whole) == int((self.lengths - self.shared[self._place]).sum()):
             return [*map(self._rows, whole)]
-        ways = [whole, self._cut(self._units(0, len(self.order)), budget), self._cut(longest_first, budget)]
+        in_order = [*dict.fromkeys((self.order // self.rows_per_unit).tolist())]
+        ways = [whole, self._cut(in_order, budget), self._cut(longest_first.tolist(), budget)]
         fewest = min((way for way in ways if len(way) <= limit), key=lambda way: (self._tokens(way), len(way)))
         return [*map(self._rows, fewest)]
 
     def _whole_trees(self, budget: int) -> list[list[int]]:
         """Put units into micro-batches so that a tree within the budget is never cut."""
         sizes = np.add.reduceat(self.lengths[self.order] - self.shared, self.starts[:-1]) if len(self.order) else []
+        units_of_rows = (self.order // self.rows_per_unit).tolist()
         filled: list[list[int]] = []
         room = 0
         for size, start, stop in zip(sizes, self.starts, self.starts[1:], strict=False):
-            units = self._units(start, stop)
+            units = [*dict.fromkeys(units_of_rows[start:stop])]
             parts = [units] if size <= budget else self._cut(units, budget)
             for part in parts:
                 tokens = int(size) if len(parts) == 1 else self._tokens([part])
@@ -119,18 +121,24 @@ class RowTrees:
                 room -= tokens
         return filled
 
-    def _cut(self, units: Sequence[int] | np.ndarray, budget: int) -> list[list[int]]:
+    def _cut(self, units: Sequence[int], budget: int) -> list[list[int]]:
         """Put units into micro-batches in this order, each as full as the next unit allows."""
         filled: list[list[int]] = []
-        for unit in map(int, units):
-            if not filled or self._tokens([[*filled[-1], unit]]) > budget:
-                filled.append([])
-            filled[-1].append(unit)
+        start = 0
+        while start < len(units):
+            # More units are never fewer tokens, so the last one that fits is found by halving.
+            tokens = partial(self._tokens_of_run, units, start)
+            span = 1
+            while start + span < len(units) and tokens(start + span) <= budget:
+                span *= 2
+            stops = range(start + 1, min(start + span, len(units)) + 1)
+            stop = start + max(1, bisect_right(stops, budget, key=tokens))
+            filled.append([*units[start:stop]])
+            start = stop
         return filled
 
-    def _units(self, start: int, stop: int) -> list[int]:
-        """Return the units of what is laid out there, by their first rows."""
-        return [*dict.fromkeys((self.order[start:stop] // self.rows_per_unit).tolist())]
+    def _tokens_of_run(self, units: Sequence[int], start: int, stop: int) -> int:
+        return self._tokens([units[start:stop]])
 
     def _rows(self, units: Sequence[int]) -> np.ndarray:
         """Return the rows of units, in their order."""

@@ -14,11 +14,12 @@ loses nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from hybridflow.batch.batch import Batch
-from hybridflow.batch.columns import Ragged
+from hybridflow.batch.columns import Ragged, offsets_of
 from hybridflow.batch.hashed_ids import hashed_id
 
 PREFIX = "prefix"
@@ -95,16 +96,25 @@ def _same_group(rows: Batch) -> Iterator[tuple[int, int, int]]:
     """
     if "group_id" not in rows:
         return
-    prompts = rows.ragged("prompt_ids")
-    first: dict[int, int] = {}
-    for row, group in enumerate(rows.dense("group_id").tolist()):
-        at = first.setdefault(group, row)
-        if at != row:
-            yield row, at, _common_length(prompts[row], prompts[at])
+    first: dict[Any, int] = {}
+    group_first = np.array([first.setdefault(group, row) for row, group in enumerate(rows.dense("group_id").tolist())])
+    later = np.flatnonzero(group_first != np.arange(len(rows)))
+    if len(later):
+        at = group_first[later]
+        yield from zip(later.tolist(), at.tolist(), _common(rows.ragged("prompt_ids"), later, at), strict=True)
 
 
-def _common_length(one: np.ndarray, other: np.ndarray) -> int:
-    """Return how many tokens two rows have in common from their beginning on."""
-    shorter = min(len(one), len(other))
-    differing = np.flatnonzero(one[:shorter] != other[:shorter])
-    return int(differing[0]) if len(differing) else shorter
+def _common(tokens: Ragged, rows: np.ndarray, others: np.ndarray) -> list[int]:
+    """Return how many tokens each of some rows has in common with another from the beginning on."""
+    shorter = np.minimum(tokens.lengths[rows], tokens.lengths[others])
+    # One place more than there are tokens: there they differ at last.
+    spans = shorter + 1
+    starts = offsets_of(spans)[:-1]
+    column = np.arange(spans.sum()) - np.repeat(starts, spans)
+    inside = column < np.repeat(shorter, spans)
+    one, other = (
+        tokens.values[np.where(inside, np.repeat(tokens.offsets[side], spans) + column, 0)] for side in (rows, others)
+    )
+    differing = np.where(inside & (one == other), len(column), column)
+    common: list[int] = np.minimum.reduceat(differing, starts).tolist()
+    return common
