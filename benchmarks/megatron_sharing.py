@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.megatron_subjects import Ours
 from benchmarks.pairs import seconds
 from hybridflow.batch import Batch, Ragged
 from hybridflow.models import ModelShape
@@ -65,7 +66,7 @@ def limit(shape: ModelShape, case: Sharing, passes: tuple[int, int]) -> float:
     return (1 + output * (1 - prompt)) / (prompt / case.samples + (1 - prompt) * (1 + output))
 
 
-def measure_sharing(ours: Any, case: Sharing, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
+def measure_sharing(ours: Ours, case: Sharing, seeds: int, advance: Callable[[], None]) -> dict[str, Any]:
     """Time training and scoring with and without sharing in turn, other rows for each seed."""
     taken: dict[str, list[tuple[float, float]]] = {"train": [], "score": []}
     tokens = []
