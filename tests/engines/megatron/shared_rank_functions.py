@@ -22,9 +22,9 @@ SHARING = ("group_id", "prefix")
 
 
 @cache
-def build_engine(folder: Path, layout: Layout, head: Head) -> MegatronEngine:
+def build_engine(folder: Path, layout: Layout, head: Head, dtype: torch.dtype) -> MegatronEngine:
     """An engine whose weights stay as they are; a new head is not 0."""
-    made = rank_functions.trainer(folder, layout, reference.SETTINGS, head=head)
+    made = rank_functions.trainer(folder, layout, reference.SETTINGS, head=head, dtype=dtype)
     if head is not Head.lm and made.groups.last_stage:
         weight = made.model.output_layer.weight
         weight.data.copy_(torch.linspace(-1, 1, weight.numel()).reshape(weight.shape))
@@ -61,10 +61,11 @@ def computed(made: MegatronEngine, batch: Batch, rows_per_unit: int) -> tuple[ra
 
 
 def compare(
-    folder: Path, layout: Layout, batch: Batch, *, budget: int, head: Head = Head.lm, rows_per_unit: int = 1
-) -> tuple[float, str, int, int]:
+    folder: Path, layout: Layout, batch: Batch, *, budget: int, head: Head = Head.lm, rows_per_unit: int = 1,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[float, str, int, int]:  # fmt: skip
     """The largest |with − without| / |without| and what it is of; and the tokens with sharing, and without."""
-    made = build_engine(folder, layout, head)
+    made = build_engine(folder, layout, head, dtype)
     made.budget = budget
     found, tokens = computed(made, batch, rows_per_unit)
     silent = batch.select_columns([name for name in batch.columns if name not in SHARING])

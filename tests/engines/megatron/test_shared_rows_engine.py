@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,6 +61,14 @@ def test_every_kind_of_model_is_exact(head: Head, ranks1: Ranks, tiny: GetModel)
         )
         assert error < 1e-5, name
         assert tokens < all_tokens == row_tokens(rows).lengths.sum()
+
+
+def test_bf16_is_off_by_its_rounding(ranks1: Ranks, tiny: GetModel) -> None:
+    folder, rows = tiny(architecture="llama", vocab=VOCAB), reference.shared_rows(VOCAB)
+    [(error, name, _, _)] = ranks1.run(
+        shared_rank_functions.compare, folder, Layout(), rows, budget=10**6, dtype=torch.bfloat16
+    )
+    assert 0 < error < 0.03, name
 
 
 def test_rows_of_any_kind_are_exact(ranks1: Ranks, tiny: GetModel) -> None:
