@@ -18,6 +18,8 @@ import numpy as np
 
 from hybridflow.batch.columns import Ragged, offsets_of
 
+KEYS = 8  # of whole rows in a micro-batch, for each token of its budget; 8 samples of a prompt never have more
+
 
 @dataclass(frozen=True)
 class RowTrees:
@@ -82,8 +84,16 @@ class RowTrees:
         """Count the different tokens of some rows: what is computed of them if they go together."""
         return int(self.lengths[rows].sum() - self.layout(rows)[1].sum())
 
+    def load(self, rows: np.ndarray) -> int:
+        """Return how many tokens of a budget some rows take up: the different ones, or all / KEYS if these are more.
+
+        Attention gathers keys and values of whole rows, which for many short rows after a long prefix may be any number
+        of times the different tokens; a budget is there to bound memory.
+        """
+        return max(self.unique_tokens(rows), -(-int(self.lengths[rows].sum()) // KEYS))
+
     def micro_batches(self, budget: int) -> list[np.ndarray]:
-        """Divide the rows into micro-batches of at most `budget` different tokens, or of one unit.
+        """Divide the rows into micro-batches whose `load` is at most `budget`, or of one unit.
 
         Trees stay whole, one after the other, unless that made more micro-batches than rows that share nothing would
         need, longest first; then trees are cut, or as the last resort rows are taken longest first. Of what makes no
@@ -105,20 +115,26 @@ class RowTrees:
 
     def _whole_trees(self, budget: int) -> list[list[int]]:
         """Put units into micro-batches so that a tree within the budget is never cut."""
-        sizes = np.add.reduceat(self.lengths[self.order] - self.shared, self.starts[:-1]) if len(self.order) else []
+        if not len(self.order):
+            return []
+        whole, own = (
+            np.add.reduceat(tokens, self.starts[:-1])
+            for tokens in (self.lengths[self.order], self.lengths[self.order] - self.shared)
+        )
+        sizes = np.maximum(own, -(-whole // KEYS))
         units_of_rows = (self.order // self.rows_per_unit).tolist()
         filled: list[list[int]] = []
         room = 0
-        for size, start, stop in zip(sizes, self.starts, self.starts[1:], strict=False):
+        for size, start, stop in zip(sizes.tolist(), self.starts[:-1], self.starts[1:], strict=True):
             units = [*dict.fromkeys(units_of_rows[start:stop])]
             parts = [units] if size <= budget else self._cut(units, budget)
             for part in parts:
-                tokens = int(size) if len(parts) == 1 else self._tokens([part])
-                if tokens > room:
+                load = size if len(parts) == 1 else self.load(self._rows(part))
+                if load > room:
                     filled.append([])
                     room = budget
                 filled[-1].extend(part)
-                room -= tokens
+                room -= load
         return filled
 
     def _cut(self, units: Sequence[int], budget: int) -> list[list[int]]:
@@ -126,19 +142,19 @@ class RowTrees:
         filled: list[list[int]] = []
         start = 0
         while start < len(units):
-            # More units are never fewer tokens, so the last one that fits is found by halving.
-            tokens = partial(self._tokens_of_run, units, start)
+            # More units are never a smaller load, so the last one that fits is found by halving.
+            load = partial(self._load_of_run, units, start)
             span = 1
-            while start + span < len(units) and tokens(start + span) <= budget:
+            while start + span < len(units) and load(start + span) <= budget:
                 span *= 2
             stops = range(start + 1, min(start + span, len(units)) + 1)
-            stop = start + max(1, bisect_right(stops, budget, key=tokens))
+            stop = start + max(1, bisect_right(stops, budget, key=load))
             filled.append([*units[start:stop]])
             start = stop
         return filled
 
-    def _tokens_of_run(self, units: Sequence[int], start: int, stop: int) -> int:
-        return self._tokens([units[start:stop]])
+    def _load_of_run(self, units: Sequence[int], start: int, stop: int) -> int:
+        return self.load(self._rows(units[start:stop]))
 
     def _rows(self, units: Sequence[int]) -> np.ndarray:
         """Return the rows of units, in their order."""

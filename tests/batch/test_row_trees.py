@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.batch.row_trees import RowTrees, token_places
+from hybridflow.batch.row_trees import KEYS, RowTrees, token_places
 from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
 from tests.batch.test_shared_prefix import BRANCHES, Branches, build_tree
 
@@ -115,7 +115,8 @@ def test_micro_batches_are_within_the_budget_and_never_more_than_without(
     for micro in found:
         units = micro.reshape(-1, rows_per_unit)
         assert (units[:, 0] % rows_per_unit == 0).all() and (np.diff(units, axis=1) == 1).all()
-        assert trees.unique_tokens(micro) <= budget or len(units) == 1
+        load = max(trees.unique_tokens(micro), trees.lengths[micro].sum() / KEYS)
+        assert load <= budget or len(units) == 1
     lengths = row_tokens(rows).lengths
     assert len(found) <= plain_micro_batches(lengths, budget, rows_per_unit)
     assert sum(map(trees.unique_tokens, found)) <= lengths.sum()
@@ -141,6 +142,12 @@ def test_a_tree_that_does_not_fit_is_cut_with_its_prefix_in_each_part() -> None:
     found = trees.micro_batches(18)
     assert [micro.tolist() for micro in found] == [[0, 1], [2, 3], [4]]
     assert [*map(trees.unique_tokens, found)] == [18, 18, 14]
+
+
+def test_a_long_prefix_of_many_short_rows_is_not_gathered_without_bound() -> None:
+    """All 40 rows have 100 + 40 different tokens, and 4,040 whose keys they attend to."""
+    found = build_trees(build_groups([(100, [1] * 40)])).micro_batches(200)
+    assert [len(micro) for micro in found] == [15, 15, 10]
 
 
 def test_whole_trees_give_way_where_they_would_make_more_micro_batches() -> None:

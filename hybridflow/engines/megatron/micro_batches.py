@@ -47,7 +47,7 @@ class PackedMicroBatch(MicroBatch):
 def micro_batches(
     batch: Batch, budget: int, device: torch.device, *, rows_per_unit: int = 1, pad_to_multiple_of: int = 1
 ) -> list[PackedMicroBatch]:
-    """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` different tokens, or one row.
+    """Pack `prompt_ids` and `response_ids`; each micro-batch has at most `budget` different tokens, or one unit.
 
     Rows that share a prefix (`hybridflow.batch.shared_prefix`) go together, others so that a micro-batch holds rows of
     like length (`RowTrees.micro_batches`).
