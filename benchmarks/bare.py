@@ -79,7 +79,7 @@ class Bare(Role, Worker):
         mine = rollout.select(parts[self.context.rank])  # a replica is one rank in these experiments
         generator = actor.generator
         sampling = Sampling.of(self.context.config.rollout, {})
-        sampled = [parameters(sampling, seed, ()) for seed in range(len(mine))]
+        sampled = parameters(sampling, range(len(mine)), ())
         for one, length in zip(sampled, mine.lengths("response_ids").tolist(), strict=True):
             one.max_tokens = length
         prompts = [{"prompt_token_ids": p.tolist()} for p in mine.ragged("prompt_ids")]

@@ -178,7 +178,7 @@ class VllmEngine(GenerationEngine):
         self._vocabulary.refuse_strangers("stop_token_ids", np.array(sampling.stop_token_ids, dtype=np.int64))
         limit = sampling.vocabulary or self._vocabulary.size
         allowed = list(range(limit)) if limit < self._vocabulary.size else None
-        return [parameters(sampling, seed, self._stop_ids, allowed) for seed in seeds]
+        return parameters(sampling, seeds, self._stop_ids, allowed)
 
     def _begin(self) -> None:
         """Make room for rows, with nothing left of earlier ones."""

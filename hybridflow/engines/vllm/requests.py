@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,24 @@ from hybridflow.engines.sampling import END, LENGTH, STOP, FinishedRow, Sampling
 MIN_TEMPERATURE = 0.01  # vLLM would sample at this in place of less, and training score at what was asked for
 
 
-def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: list[int] | None = None) -> Any:
-    """Return vLLM's SamplingParams of one row, which is one sample. Text is made only where a string may end the row.
+def parameters(
+    sampling: Sampling, seeds: Sequence[int], stop_ids: Sequence[int], allowed: list[int] | None = None
+) -> list[Any]:
+    """Return vLLM's SamplingParams of each row, which is one sample. Text is made only where a string may end the row.
 
     `allowed`: the only ids that are sampled; None: all.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    return SamplingParams(
+    shared = SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         max_tokens=sampling.max_tokens,
-        seed=seed,
+        seed=0,
         logprobs=0,
+        flat_logprobs=True,
         ignore_eos=True,  # of vLLM's idea of it; `stop_ids` has ours
         stop_token_ids=[*stop_ids, *sampling.stop_token_ids],
         stop=list(sampling.stop),
@@ -36,6 +40,10 @@ def parameters(sampling: Sampling, seed: int, stop_ids: Sequence[int], allowed: 
         include_stop_str_in_output=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+    rows = [copy(shared) for _ in seeds]  # making each would check all of it again
+    for row, seed in zip(rows, seeds, strict=True):
+        row.seed = seed
+    return rows
 
 
 def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:
@@ -43,11 +51,10 @@ def finished_row(output: Any, stop_ids: Sequence[int]) -> FinishedRow:
     [best] = output.outputs
     assert best.finish_reason in ("stop", "length"), f"row {output.request_id} ended by {best.finish_reason}"
     stopped = END if best.stop_reason in stop_ids else STOP
-    log_probs = [next(iter(token.values())).logprob for token in best.logprobs]
     return FinishedRow(
         int(output.request_id),
         np.array(best.token_ids, dtype=np.int64),
-        np.array(log_probs, dtype=np.float32),
+        np.array(best.logprobs.logprobs, dtype=np.float32),
         LENGTH if best.finish_reason == "length" else stopped,
         output.num_cached_tokens,
     )
