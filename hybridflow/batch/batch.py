@@ -193,7 +193,7 @@ def gather(runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], column
     if not runs or (len(runs) == 1 and runs[0][1] == runs[0][2]):
         columns = [name for name in columns if runs and name in runs[0][0]]
     gathered: dict[str, Column] = {}
-    sources, short = _short(runs) if len(runs) >= MANY else ([], None)
+    sources, short = _short(runs, columns) if len(runs) >= MANY and columns else ([], None)
     for name in columns:
         try:
             joined = None if short is None else col.gather_short([source[name] for source in sources], short)
@@ -206,13 +206,20 @@ def gather(runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], column
 
 
 def _short(
-    runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]],
+    runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], columns: Sequence[str]
 ) -> tuple[list[Batch | Mapping[str, Column]], Runs]:
-    """Return the different batches of some runs, and the runs by their numbers."""
+    """Return the different batches of some runs, and the runs by their numbers.
+
+    Raises IndexError for rows that a batch does not have.
+    """
     sources = list({id(batch): batch for batch, _, _ in runs}.values())
     number = {id(batch): place for place, batch in enumerate(sources)}
-    numbered = [(number[id(batch)], start, stop) for batch, start, stop in runs]
-    return sources, Runs(*np.array(numbered, dtype=np.int64).T)
+    short = Runs(*np.array([(number[id(batch)], start, stop) for batch, start, stop in runs], dtype=np.int64).T)
+    sizes = [len(source[columns[0]]) for source in sources]
+    for run in short.beyond(sizes):
+        size = sizes[short.sources[run]]
+        raise IndexError(f"no rows {short.starts[run]}:{short.stops[run]} in run {run}, of {size} rows")
+    return sources, short
 
 
 def _column(name: str, values: Column | Sequence[object]) -> Column:

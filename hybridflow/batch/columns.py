@@ -208,13 +208,8 @@ def gather_short(columns: Sequence[Column], runs: short_runs.Runs) -> Column | N
     """Join many runs of rows end to end as `gather` does; None if they are too long for this to be the faster way.
 
     Args:
-        columns: one for each source of the runs.
+        columns: one for each source of the runs, which have their rows.
     """
-    beyond = runs.beyond([len(column) for column in columns])
-    if len(beyond):
-        run = beyond[0]
-        size = len(columns[runs.sources[run]])
-        raise IndexError(f"no rows {runs.starts[run]}:{runs.stops[run]} in run {run}, of {size} rows")
     like = _agreed(columns)
     if not isinstance(like, Ragged):
         return readonly(runs.join([values_of(column) for column in columns], like))
