@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -131,7 +131,11 @@ def number(annotation: Any) -> Number | None:
 
 def parameters(function: Callable[..., Any]) -> dict[str, Number]:
     """Return the numbers among the parameters of a function, a class's constructor or an object's call, by name."""
-    code = _called(function)
+    return {**_numbers(_called(function))}
+
+
+@cache  # an update asks anew, and annotations stay what they are
+def _numbers(code: Any) -> dict[str, Number]:
     numbers = {}
     for name, annotation in getattr(code, "__annotations__", {}).items():
         # One at a time: an annotation may be for type checkers only, and then it may raise anything here.

@@ -43,7 +43,7 @@ def _mapping(metadata: object) -> str:
         raise ValueError(
             f"the metadata is {shown(metadata)}, of type {type(metadata).__name__}; a mapping was expected"
         )
-    return _json(dict(metadata), "the metadata")
+    return _json(dict(metadata), "the metadata") if metadata else NOTHING["metadata"]
 
 
 def _json(value: object, what: str) -> str:

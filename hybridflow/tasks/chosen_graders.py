@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from hybridflow.config.schema import CostConfig, RewardConfig
@@ -70,6 +71,7 @@ def answer_checks(settings: RewardConfig) -> Callable[[str], Sequence[Answers]]:
     """Return what gives the checks of an answer by the source of its row. It raises ValueError as `accuracy_grader`."""
     graders = bind_all(settings)
 
+    @cache  # it is asked of every row
     def checks(source: str) -> list[Answers]:
         accuracy_grader(settings, source)
         mine = [grader for grader in graders if grades_source(settings, grader.name, source)]
@@ -81,8 +83,10 @@ def answer_checks(settings: RewardConfig) -> Callable[[str], Sequence[Answers]]:
 def metadata_checks(settings: RewardConfig) -> Callable[[str], Sequence[Metadata]]:
     """Return what gives the checks of a row's metadata by its source."""
     graders = [grader for grader in bind_all(settings) if grader.check_metadata]
-    return lambda source: [
-        grader.check_metadata
-        for grader in graders
-        if grader.check_metadata and grades_source(settings, grader.name, source)
-    ]
+    return cache(
+        lambda source: [
+            grader.check_metadata
+            for grader in graders
+            if grader.check_metadata and grades_source(settings, grader.name, source)
+        ]
+    )

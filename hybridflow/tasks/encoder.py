@@ -91,14 +91,27 @@ class Encoder:
             raise ValueError(
                 f"{shown(text)} has {halves}, halves of a surrogate pair, which are no characters; mend the text"
             )
-        # Not verbose: whether a row is too long is told, or taken care of, elsewhere.
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = self._ids(text)
         unknown = self.tokenizer.unk_token_id
         if unknown is not None and unknown in ids and self.tokenizer.unk_token not in text:
             raise _untold(self._unknown(text), text)
         if self._may_lose and (lost := self._lost(text, ids)):
             raise _untold(lost, text)
         return ids
+
+    def _ids(self, text: str) -> list[int]:
+        """Return what the tokenizer makes of a text. Of a call of transformers' only its Rust part matters here."""
+        if self._backend is not None:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        # Not verbose: whether a row is too long is told, or taken care of, elsewhere.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    @cached_property
+    def _backend(self) -> Any:
+        """The Rust tokenizer, if there is one, as a call of transformers' leaves it: it neither cuts nor pads."""
+        self.tokenizer("", add_special_tokens=False)
+        return getattr(self.tokenizer, "backend_tokenizer", None)
 
     @cached_property
     def opening(self) -> list[int]:
@@ -129,14 +142,14 @@ class Encoder:
         """Tell whether a character may be dropped silently: some byte has no token, and no normalizer decides."""
         from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        backend = self._backend
         vocabulary = self.tokenizer.get_vocab()
         every_byte = all(symbol in vocabulary for symbol in bytes_to_unicode().values())
         return backend is not None and backend.normalizer is None and not every_byte
 
     def _lost(self, text: str, ids: list[int]) -> list[str]:
         """List the characters that encoding drops. Spaces may rightly be left to the words around them."""
-        decoded = set(self.tokenizer.decode(ids))
+        decoded = set(self._backend.decode(ids, skip_special_tokens=False))
         return sorted(char for char in set(text) - decoded if not char.isspace())
 
     def _unknown(self, text: str) -> list[str]:
