@@ -116,11 +116,14 @@ class GeneratingRole(Role[RowsT]):
 
     @using("3d_all_micro_dp", needs=PROMPT, optional=NAMES, gives=SAMPLED, streams=True, samples=True)
     def stream_sequences(
-        self, prompts: RowsT, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+        self, prompts: RowsT, *, step: int = 0, together: int = 1, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[RowsT]:
         """Yield the rows of `generate_sequences` as soon as they are finished.
 
         Gives, for rows that finished together, their numbers among `prompts` and the columns of `generate_sequences`.
+
+        Args:
+            together: a replica waits for so many, but for its last ones: each time costs the controller a message.
         """
         raise NotImplementedError
 

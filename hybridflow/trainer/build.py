@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybridflow.algorithms import Algorithm, algorithms
+from hybridflow.algorithms.schedule import schedules
 from hybridflow.config.model_roles import names, section, with_models
 from hybridflow.config.schema import Config
 from hybridflow.controller import Group, ResourcePool, Supervisor, cluster, cluster_cpus, cluster_gpus
@@ -26,6 +27,7 @@ from hybridflow.planning.host_needs import host_warning
 from hybridflow.runtime.rank import Rank
 from hybridflow.trainer import node_checks
 from hybridflow.trainer.disaggregated import DisaggregatedActor
+from hybridflow.trainer.grading_ahead import GradingAhead
 from hybridflow.trainer.peak_flops import peak_flops
 
 
@@ -37,6 +39,7 @@ class Running:
         groups: by role; and `grader`, which validates and writes rows out: the reward itself where it is a grader.
         placement: what was started; a role or a pool that has to be started again is started from it.
         peak_flops: by role, of one of its devices, where that is known.
+        ahead: grades rows while others are generated; None where a schedule does, or nobody could.
     """
 
     algorithm: Algorithm
@@ -45,6 +48,7 @@ class Running:
     placement: Placement
     supervisor: Supervisor
     peak_flops: Mapping[str, float] = field(default_factory=dict)
+    ahead: GradingAhead | None = None
 
     def processes(self) -> dict[str, list[tuple[str, int]]]:
         """Return by pool the address of each rank's node, and its process id there."""
@@ -102,9 +106,26 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     if GRADER not in groups:
         groups[GRADER] = groups["reward"]
     peaks = peak_flops(config, {role.name: pools[role.pool].devices for role in placement.roles})
-    running = Running(cls(config.algorithm, groups, config.run.seed), groups, pools, placement, supervisor, peaks)
+    ahead = _grading_ahead(config, groups, placement)
+    stand_ins: dict[str, Any] = {"actor": ahead.actor, "reward": ahead.reward} if ahead else {}
+    algorithm = cls(config.algorithm, {**groups, **stand_ins}, config.run.seed)
+    running = Running(algorithm, groups, pools, placement, supervisor, peaks, ahead)
     running.let_pools_meet()
     return running
+
+
+def _grading_ahead(config: Config, groups: dict[str, Group], placement: Placement) -> GradingAhead | None:
+    """Let rows be graded while others are generated, if graders are on ranks that then have nothing else to do.
+
+    A schedule that overlaps generation with learning has more for the driver to do meanwhile than to wait for rows.
+    """
+    by_graders = "reward" in groups and placement.role("reward").worker == "reward"
+    if schedules.get(config.trainer.schedule).overlaps or not by_graders:
+        return None
+    generating = "rollout" if placement.is_disaggregated else "actor"
+    if placement.pool_of("reward") == placement.pool_of(generating) or placement.lends:
+        return None
+    return GradingAhead(groups["actor"], groups["reward"])
 
 
 def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:

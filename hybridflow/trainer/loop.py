@@ -242,6 +242,8 @@ def _step(
     if every and step % every == 0:
         running.groups["grader"].log_rollouts(rollout, step=step, folder=str(outputs.folder.rollouts))
     metrics = schedule.finish_step()
+    if running.ahead:
+        running.ahead.end_step(metrics)
     problem = too_many_failed(config, metrics)
     if problem is not None:
         raise HybridFlowError(f"step {step}: {problem}")

@@ -63,10 +63,17 @@ class GeneratingWorker(GeneratingRole[Batch], Worker):
         return self._columns(Generated.of(rows), {**sampling})
 
     def stream_sequences(
-        self, prompts: Batch, *, step: int = 0, **sampling: Unpack[SamplingChanges]
+        self, prompts: Batch, *, step: int = 0, together: int = 1, **sampling: Unpack[SamplingChanges]
     ) -> Streamed[Batch]:
+        waiting: list[FinishedRow] = []
+        left = len(prompts)
         for rows in self.finished(prompts, step, {**sampling}):
-            ordered = sorted(rows, key=lambda one: one.row)
+            waiting += rows
+            left -= len(rows)
+            if len(waiting) < together and left:
+                continue
+            ordered = sorted(waiting, key=lambda one: one.row)
+            waiting = []
             yield np.array([one.row for one in ordered]), self._columns(Generated.of(ordered), {**sampling})
 
     def sample(self, prompts: Batch, step: int, changes: dict[str, Any]) -> Iterator[list[FinishedRow]]:

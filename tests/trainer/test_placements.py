@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from hybridflow.controller.idle_time import covered
-from tests.trainer import recorded_rollouts
+from tests.trainer import recorded_rollouts, slow_grader
 from tests.trainer.conftest import Launch, Ran
 from tests.trainer.test_checkpoints import assert_same_results, metrics, saved
 
@@ -161,3 +161,17 @@ def test_idle_seconds_are_the_gaps_of_the_timeline(ran: dict[str, Ran]) -> None:
                 busy = covered(spans, own["ts"], own["ts"] + own["dur"])
                 if pool:
                     assert line[f"timing_s/idle/{pool}"] == pytest.approx((own["dur"] - busy) / 1e6, abs=0.001)
+
+
+def test_groups_are_graded_while_others_are_generated_and_no_number_changes(launch: Launch, warm: Ran) -> None:
+    """From the second step on, once it is known that grading takes long; rows are sampled in waves."""
+    own = (
+        "experiment=addition", "algorithm=grpo", *SIZES[2:], "algorithm.prompts_per_step=16", "trainer.steps=3",
+        f"plugins=[{slow_grader.__name__}]", "reward.grader=slow_exact", "rollout.max_concurrent_rows=32", *ONE_RANK,
+    )  # fmt: skip
+    places = placed({"reward": "judges"}, policy=1, judges=1)
+    apart = launch("train", "graded_ahead", *own, *places)
+    assert_same_results(apart, launch("train", "graded_after", *own, "placement.pools.main=1"))
+    calls = [event["name"] for event in apart.timeline]
+    assert calls.count("actor.stream_sequences") == 2, "not in the first step, nor in the validation"
+    assert apart.overlap_s(["actor.stream_sequences"], ["reward.compute_reward"]) > 0
