@@ -10,11 +10,13 @@ import numpy as np
 from hybridflow.algorithms.class_checks import refuse_misdeclared
 from hybridflow.algorithms.minibatch_order import minibatch_rows
 from hybridflow.algorithms.missing_attributes import missing_role, refuse_renamed
+from hybridflow.algorithms.old_log_probs import early_readers, of_old_log_probs, scored_but_first
 from hybridflow.algorithms.row_filtering import kept_rows
 from hybridflow.algorithms.step_context import StepContext
 from hybridflow.batch import BatchRef
 from hybridflow.config.schema import AlgorithmConfig as Settings
 from hybridflow.dispatch import groups_of
+from hybridflow.dispatch.known_columns import OLD_LOG_PROBS
 from hybridflow.errors import HybridFlowError
 from hybridflow.losses.kl_controllers import KLController, kl_controllers
 from hybridflow.losses.options import with_options
@@ -205,6 +207,14 @@ class Algorithm:
         for rows, part in self.actor.stream_sequences(prompts, **sampling):
             yield (prompts.select(rows) | part).with_origin(rows)
 
+    def old_log_probs(self, rollout: BatchRef) -> BatchRef:
+        """Score the rows by the policy that the step begins with, unless nothing reads that before its first update.
+
+        Then it gives no column: the first update takes the log-probs of its own forward pass, and `minibatches` scores
+        the rows of the others.
+        """
+        return rollout.select_columns(()) if self.first_update_scores else self.actor.compute_log_prob(rollout)
+
     def advantage(self, rollout: BatchRef) -> BatchRef:
         """Estimate `advantages` and `returns` as configured, on the actor's ranks."""
         return self.actor.compute_advantage(rollout, kl_coef=self.kl.coef)
@@ -218,14 +228,24 @@ class Algorithm:
     def minibatches(self, rollout: BatchRef) -> Iterator[BatchRef]:
         """Shuffle the rows anew each epoch and cut them into `minibatches` parts, one for each optimizer step.
 
-        Samples of a prompt stay together, so that an update computes the prompt once; see `minibatch_rows`.
+        Samples of a prompt stay together, so that an update computes the prompt once; see `minibatch_rows`. Where the
+        losses are of old log-probs and the rows have none, they are scored, but for those of the first part.
         """
         self.kept = len(rollout)
         groups = groups_of(rollout)
+        unscored = of_old_log_probs(type(self)) and OLD_LOG_PROBS not in rollout.columns
+        if unscored and not self.first_update_scores:
+            rollout |= self.actor.compute_log_prob(rollout)
         for epoch in range(self.config.epochs):
             generator = np.random.default_rng((self._seed, self.step_index, epoch))
-            parts = minibatch_rows(groups, self.config.minibatches, generator)
-            yield from (rollout.select(part) for part in parts if len(part))  # a filter may have left fewer rows
+            chosen = minibatch_rows(groups, self.config.minibatches, generator)
+            parts = [rollout.select(rows) for rows in chosen if len(rows)]  # a filter may have left fewer rows
+            yield from scored_but_first(parts, self.actor) if unscored and self.first_update_scores else parts
+
+    @property
+    def first_update_scores(self) -> bool:
+        """Tell whether the step's first update takes the log-probs of its own forward pass as the old ones."""
+        return self.actor_learns and not self.context.in_parts and not any(early_readers(self.config, type(self)))
 
     @property
     def actor_learns(self) -> bool:

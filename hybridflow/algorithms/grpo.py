@@ -34,7 +34,7 @@ class GRPO(Algorithm):
 
     def learn(self, rollout: BatchRef) -> BatchRef:
         """Compare inside each group, learn."""
-        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.old_log_probs(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)

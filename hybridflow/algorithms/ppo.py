@@ -37,7 +37,7 @@ class PPO(Algorithm):
 
     def learn(self, rollout: BatchRef) -> BatchRef:
         """Estimate advantages, learn."""
-        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.old_log_probs(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):

@@ -33,7 +33,7 @@ class ReMax(Algorithm):
 
     def learn(self, rollout: BatchRef) -> BatchRef:
         """Learn from the difference."""
-        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.old_log_probs(rollout)
         rollout |= self.advantage(rollout)
         for rows in self.minibatches(self.filter_rollout(rollout)):
             self.actor.update_actor(rows)

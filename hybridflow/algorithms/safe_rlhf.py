@@ -38,7 +38,7 @@ class SafeRLHF(PPO):
 
     def learn(self, rollout: BatchRef) -> BatchRef:
         """Estimate advantages with both critics, learn."""
-        rollout |= self.actor.compute_log_prob(rollout)
+        rollout |= self.old_log_probs(rollout)
         rollout |= self.critic.compute_values(rollout)
         rollout |= self.cost_critic.compute_cost_values(rollout)
         rollout |= self.advantage(rollout)

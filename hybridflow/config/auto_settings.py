@@ -34,6 +34,11 @@ def samples_with_older_weights(config: Config) -> bool:
     return bool(own if given is None else given)
 
 
+def may_sample_behind(config: Config) -> bool:
+    """Tell whether rows of older weights may come to a step's first update; nobody knows of others' schedules."""
+    return samples_with_older_weights(config) or config.trainer.schedule not in SCHEDULES
+
+
 def described(config: Config) -> str:
     """Return a line on what the correction comes to where it is `auto`; empty where it is not."""
     if config.algorithm.policy_loss.correction.name != AUTO:

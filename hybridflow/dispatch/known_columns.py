@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+OLD_LOG_PROBS = "old_log_probs"
 KINDS = {
     "prompt_ids": "ragged int",
     "response_ids": "ragged int",
@@ -11,7 +12,7 @@ KINDS = {
     "chosen_harmful": "bool",
     "rejected_harmful": "bool",
     "rollout_log_probs": "ragged float",
-    "old_log_probs": "ragged float",
+    OLD_LOG_PROBS: "ragged float",
     "ref_log_probs": "ragged float",
     "values": "ragged float",
     "advantages": "ragged float",

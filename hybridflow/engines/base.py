@@ -8,7 +8,7 @@ a rank, and imports what that needs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -67,7 +67,13 @@ class TrainingEngine(ABC):
 
     @abstractmethod
     def train(
-        self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
+        self,
+        batch: Batch,
+        loss: LossShare,
+        *,
+        rows_per_unit: int = 1,
+        temperature: np.ndarray | None = None,
+        before_step: Callable[[], None] | None = None,
     ) -> StepResult:
         """Take one optimizer step.
 
@@ -75,6 +81,8 @@ class TrainingEngine(ABC):
             loss: called once for each micro-batch on ranks that have outputs.
             rows_per_unit: so many rows that follow one another are never parted, as the two of a preference.
             temperature: as in `score`.
+            before_step: called on all ranks, one without rows too, once the gradient is there. What it raises, on all
+                of them alike, leaves weights, optimizer and schedule as they were.
         """
 
     def global_sums(self, *values: float) -> list[float]:

@@ -5,24 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
-
 from hybridflow.batch import Batch
-from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config import auto_settings
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Reads
 from hybridflow.dispatch.known_columns import KINDS, kinds
-from hybridflow.losses.corrections import CorrectionInputs, changed, correction, effective_share
+from hybridflow.losses.corrections import CorrectionInputs, changed, correction
 from hybridflow.losses.kl_estimators import kl_estimators
-from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
+from hybridflow.losses.loss import Loss, LossInputs, losses
 from hybridflow.losses.policy_losses import PolicyInputs, policy_loss
 from hybridflow.losses.preference_losses import columns_of, dpo, pair_losses
 from hybridflow.losses.segments import row_sums
 from hybridflow.losses.token_loss import TokenLoss, sums
 from hybridflow.losses.value_loss import clipped_value_loss
 
-CORRECTION = "rollout_correction"
+SAMPLER = "rollout_log_probs"
 
 
 @losses.register("policy")
@@ -40,42 +37,44 @@ class PolicyObjective(Loss):
         self._settings = config.algorithm.policy_loss
         self._surrogate = policy_loss(self._settings.name, self._settings.options)
         self._kl = kl_estimators.get(self._settings.kl_estimator)
+        self._measured_kl = kl_estimators.get(config.algorithm.reward_kl_estimator)
+        self._correction = auto_settings.correction(config)
         self.aggregate = self._settings.aggregate
         used = {"pg_loss": True, "entropy_loss": self._settings.entropy_coef, "kl_loss": self._settings.kl_coef}
         self.terms = tuple(f"actor/{name}" for name, coef in used.items() if coef)
 
-    def prepare(self, rows: Batch, here: Surroundings) -> Batch:
-        """Add the weights of the correction, which are measured over all ranks."""
-        part = auto_settings.correction(self.config)
-        asked = self._settings.correction
-        unknown = asked.name == auto_settings.AUTO and "rollout_log_probs" not in rows  # rows that vLLM did not sample
-        if part.name == "none" or unknown:
-            return rows
-        learned = LearnedTokens.of(rows)
-        both = (rows.ragged(name) for name in ("old_log_probs", "rollout_log_probs"))
-        old, sampler = (torch.tensor(learned.pick(column)) for column in both)
-        inputs = CorrectionInputs(old, sampler, torch.from_numpy(learned.lengths))
-        weights = correction(part.name, part.options)(inputs)
-        exact = weights.double()
-        totals = float(exact.sum()), float(exact.square().sum()), float(len(weights))
-        here.metrics.mean("rollout_correction/effective_share", effective_share(*here.global_sums(*totals)))
-        here.metrics.mean("rollout_correction/weight", totals[0], len(weights))
-        here.metrics.mean("rollout_correction/changed", float(changed(inputs, weights).sum()), len(weights))
-        return rows | Batch(**{CORRECTION: learned.spread(weights.numpy())})
-
     def token_loss(self, inputs: LossInputs) -> TokenLoss:
         columns = inputs.columns
         settings = self._settings
-        policy = self._surrogate(
-            PolicyInputs(inputs.log_probs, columns["old_log_probs"], columns["advantages"], inputs.lengths)
-        )
-        surrogate = policy.loss * columns[CORRECTION] if CORRECTION in columns else policy.loss
-        terms = {"actor/pg_loss": surrogate, "actor/entropy_loss": inputs.entropy}
-        total = surrogate - settings.entropy_coef * inputs.entropy
+        old = columns["old_log_probs"]
+        policy = self._surrogate(PolicyInputs(inputs.log_probs, old, columns["advantages"], inputs.lengths))
+        corrected = self._corrected(policy, inputs)
+        terms = {"actor/pg_loss": corrected.loss, "actor/entropy_loss": inputs.entropy}
+        total = corrected.loss - settings.entropy_coef * inputs.entropy
         if settings.kl_coef:
             terms["actor/kl_loss"] = self._kl(inputs.log_probs, columns["ref_log_probs"])
             total = total + settings.kl_coef * terms["actor/kl_loss"]
-        return replace(policy, loss=total, terms={name: terms[name] for name in self.terms})
+        metrics = dict(corrected.metrics)
+        if "ref_log_probs" in columns and not self.config.algorithm.reward_kl_coef:  # which else measures it for all
+            metrics |= sums({"actor/kl": self._measured_kl(old, columns["ref_log_probs"])})
+        return replace(corrected, loss=total, metrics=metrics, terms={name: terms[name] for name in self.terms})
+
+    def _corrected(self, policy: TokenLoss, inputs: LossInputs) -> TokenLoss:
+        """Weigh each token's loss for the sake of its sampler, and report the weights."""
+        part = self._correction
+        asked = self._settings.correction
+        unknown = asked.name == auto_settings.AUTO and SAMPLER not in inputs.columns  # rows that vLLM did not sample
+        if part.name == "none" or unknown:
+            return policy
+        both = CorrectionInputs(inputs.columns["old_log_probs"], inputs.columns[SAMPLER], inputs.lengths)
+        weights = correction(part.name, part.options)(both)
+        measured = {"rollout_correction/weight": weights, "rollout_correction/changed": changed(both, weights)}
+        return replace(
+            policy,
+            loss=policy.loss * weights,
+            metrics={**policy.metrics, **sums(measured)},
+            weights={**policy.weights, "rollout_correction/effective_share": weights},
+        )
 
 
 @losses.register("supervised")

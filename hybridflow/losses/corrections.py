@@ -1,7 +1,8 @@
 """Importance-sampling correction: generation and training are two engines, so the sampler is not quite the old policy.
 
 A correction is a function `(inputs, **options) -> [T] weights` in the registry `corrections`; the policy loss of each
-token is multiplied by its weight, which has no gradient. With w_t = old policy / sampler at a token:
+token is multiplied by its weight, which has no gradient. It is given some whole rows of a step at a time, so what it
+gives a row may depend on nothing but that row. With w_t = old policy / sampler at a token:
 
 * token weights are w_t: of low variance, biased, as they leave out what came before the token;
 * row weights are the product of the row's w_t, at each of its tokens: unbiased, of a variance that grows with length;
@@ -103,14 +104,6 @@ def row_masked(inputs: CorrectionInputs, *, min: Below = 0.5, max: Above = 2.0) 
 def changed(inputs: CorrectionInputs, weights: Tensor) -> Tensor:
     """Return [T] bool: tokens whose weight was truncated or masked: it is neither the token's ratio nor its row's."""
     return (weights != inputs.token_ratios()) & (weights != inputs.row_ratios())
-
-
-def effective_share(total: float, total_of_squares: float, count: float) -> float:
-    """Return the effective sample size of weights as a share of their `count`: (Σ w)² / (n Σ w²), 1 if all are equal.
-
-    Source: Kish's effective sample size (Survey Sampling, 1965). Without any weight above 0 it is 0.
-    """
-    return total**2 / (count * total_of_squares) if total_of_squares else 0.0
 
 
 def _masked(ratios: Tensor, min: float, max: float) -> Tensor:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hybridflow.batch import Batch
+from hybridflow.batch.weight_versions import WEIGHT_VERSION
 from hybridflow.config.schema import Config
 from hybridflow.dispatch import Reads
-from hybridflow.dispatch.known_columns import GROUP, SHARED_PREFIXES, kinds
+from hybridflow.dispatch.known_columns import GROUP, OLD_LOG_PROBS, SHARED_PREFIXES, kinds
 from hybridflow.dispatch.method import Columns, declared_kinds
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe.metrics import Metrics
@@ -108,6 +109,15 @@ class Loss(ABC):
         """Return the columns that `token_loss` is given."""
         return Reads(cls.needs, cls.optional)
 
+    @classmethod
+    def takes_own_log_probs(cls) -> bool:
+        """Tell whether an update's own log-probs, without gradients, may stand for `old_log_probs` that rows lack.
+
+        They are known a micro-batch at a time: too late for a loss that prepares columns of all rows. One that reads
+        them only where rows have them is given none.
+        """
+        return OLD_LOG_PROBS in tuple(cls.declared().needs) and cls.prepare is Loss.prepare and not cls.of_pairs
+
     def declared_in(self, rows: Batch) -> list[str]:
         """Return the names of the declared columns that rows have."""
         needs, optional = self.declared()
@@ -146,6 +156,25 @@ def reads_of(name: str | None = None) -> Callable[..., Reads]:
             return losses.get(name or loss).reads()
         except KeyError as error:
             raise HybridFlowError(error.args[0]) from None
+
+    return reads
+
+
+def policy_reads(name: str | None = None) -> Callable[..., Reads]:
+    """Return what `reads_of` does, of a policy: rows that it sampled may come without old log-probs.
+
+    A loss that `takes_own_log_probs` is then given those of the update, which the versions of the rows are compared
+    with.
+    """
+    of_loss = reads_of(name)
+
+    def reads(rows: Any, loss: str = "", **options: Any) -> Reads:
+        declared = of_loss(rows, loss, **options)
+        known = getattr(rows, "columns", ())
+        if OLD_LOG_PROBS in known or WEIGHT_VERSION not in known or not losses.get(name or loss).takes_own_log_probs():
+            return declared
+        needs = {column: kind for column, kind in _kinds({}, declared.needs).items() if column != OLD_LOG_PROBS}
+        return Reads(needs | kinds(WEIGHT_VERSION), _kinds(kinds("rollout_log_probs"), declared.optional))
 
     return reads
 

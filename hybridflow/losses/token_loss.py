@@ -17,6 +17,7 @@ class TokenLoss:
         metrics: sums over the T tokens (`sums` makes them). What is reported is the mean over all tokens of the step.
         means: means over the T tokens, reported as that mean too.
         maxima: reported as the largest of the step.
+        weights: [T] weights of tokens, of which the effective share is reported (`Moments.effective_share`).
         terms: [T] parts of the loss, reported as they are minimized: weighed as its tokens are, and summed.
     """
 
@@ -25,6 +26,7 @@ class TokenLoss:
     means: Mapping[str, Tensor] = field(default_factory=dict)
     maxima: Mapping[str, Tensor] = field(default_factory=dict)
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def sums(quantities: dict[str, Tensor]) -> dict[str, Tensor]:

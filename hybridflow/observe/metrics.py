@@ -50,6 +50,15 @@ class Moments(NamedTuple):
         """Sample deviation (n - 1), as everywhere here; 0 for one value."""
         return float(np.sqrt(self.squares / max(self.size - 1, 1.0)))
 
+    @property
+    def effective_share(self) -> float:
+        """Effective sample size of weights as a share of their number: (Σ w)² / (n Σ w²), 1 if all are equal.
+
+        Source: Kish's effective sample size (Survey Sampling, 1965). Without any weight above 0 it is 0.
+        """
+        mean_square = self.mean**2 + self.squares / max(self.size, 1.0)
+        return self.mean**2 / mean_square if mean_square else 0.0
+
 
 def _renamed(name: str, old: str, new: str) -> str:
     return new + name.removeprefix(old) if name.startswith(old) else name
@@ -79,6 +88,7 @@ class Metrics(Mapping[str, float]):
     explained: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)
+    weights: dict[str, Moments] = field(default_factory=dict)
 
     def mean(self, name: str, total: float, weight: float = 1.0) -> None:
         """Add `total`, the sum of a quantity over `weight` things (rows, tokens, calls)."""
@@ -128,6 +138,10 @@ class Metrics(Mapping[str, float]):
         errors = exact - np.asarray(guesses, dtype=np.float64)
         self._explained(name, (Moments.of(exact), Moments.of(errors)))
 
+    def effective(self, name: str, weights: ArrayLike) -> None:
+        """Record the effective share of weights; see `Moments.effective_share`."""
+        self._weighed(name, Moments.of(weights))
+
     def renamed(self, old: str, new: str) -> Metrics:
         """Return the same records, where those whose names begin with `old` begin with `new` instead."""
         changed: list[Any] = [{_renamed(name, old, new): of[name] for name in of} for of in self.parts()]
@@ -153,9 +167,14 @@ class Metrics(Mapping[str, float]):
             self.count(things, number)
         for name, (total, things) in other.shares.items():
             self.per(name, total, things)
+        for name, moments in other.weights.items():
+            self._weighed(name, moments)
 
     def _deviation(self, name: str, moments: Moments) -> None:
         self.deviations[name] = self.deviations.get(name, Moments()).plus(moments)
+
+    def _weighed(self, name: str, moments: Moments) -> None:
+        self.weights[name] = self.weights.get(name, Moments()).plus(moments)
 
     def _explained(self, name: str, both: tuple[Moments, Moments]) -> None:
         targets, errors = self.explained.get(name, (Moments(), Moments()))
@@ -164,7 +183,7 @@ class Metrics(Mapping[str, float]):
     def parts(self) -> tuple[Mapping[str, Any], ...]:
         """Return everything recorded, in the order of its fields: `Metrics(*parts)` makes it again."""
         joined = self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
-        return *joined, self.counts, self.shares
+        return *joined, self.counts, self.shares, self.weights
 
     def __bool__(self) -> bool:
         return any(self.parts())
@@ -184,7 +203,9 @@ class Metrics(Mapping[str, float]):
         deviations = {name: moments.deviation for name, moments in self.deviations.items()}
         explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if _varies(t, e)}
         shares = {name: total / self.counts[of] for name, (total, of) in self.shares.items() if self.counts.get(of)}
-        numbers = {**means, **shares, **self.totals, **self.maxima, **self.minima, **deviations, **explained}
+        effective = {name: moments.effective_share for name, moments in self.weights.items() if moments.size}
+        means |= shares | deviations | explained | effective
+        numbers = {**means, **self.totals, **self.maxima, **self.minima}
         return dict(sorted(numbers.items()))
 
 

@@ -48,9 +48,18 @@ class Groups:
 
     def global_sums(self, *values: float) -> list[float]:
         """Return sums over the data parallel ranks."""
-        total = torch.tensor(values, dtype=torch.float64, device=platform().device)
-        dist.all_reduce(total, group=self.dp)
-        return total.tolist()
+        return _sums(values, self.dp)
+
+    def sums_of_outputs(self, *values: float) -> list[float]:
+        """Return, on all ranks of the role, sums over those with outputs: one of each tensor group, the last stage."""
+        counts = self.last_stage and self.at.tp == 0
+        return _sums(values if counts else (0.0,) * len(values), self.everyone)
+
+
+def _sums(values: Sequence[float], group: dist.ProcessGroup) -> list[float]:
+    total = torch.tensor(values, dtype=torch.float64, device=platform().device)
+    dist.all_reduce(total, group=group)
+    return total.tolist()
 
 
 @dataclass(frozen=True)

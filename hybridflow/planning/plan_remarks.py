@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from math import floor
 
 from hybridflow.config.schema import Device
+from hybridflow.dispatch.known_columns import OLD_LOG_PROBS
 from hybridflow.errors import counted
 from hybridflow.planning.arrangement import Arrangement
 from hybridflow.planning.estimates import SlotMemory, StepEstimate
-from hybridflow.planning.run_spec import RunSpec, Work
+from hybridflow.planning.run_spec import FlowCall, RunSpec, Work
 from hybridflow.planning.training_cost import micro_batches
 from hybridflow.planning.workload import expected_workload
 
@@ -163,6 +164,19 @@ def of_passes(named: Sequence[str], called: Sequence[str], critic_warmup_steps: 
         yield Remark(
             "algorithm.critic_warmup_steps",
             f"the actor's updates in the first {counted(critic_warmup_steps, 'step')}; the step above is a later one",
+        )
+
+
+def of_scores(flow: Sequence[FlowCall]) -> Iterator[Remark]:
+    """Yield that the rows of a first update need no pass for their old log-probs."""
+    updates = [call for call in flow if call.method == "update_actor"]
+    own = [call.rows for call in updates if OLD_LOG_PROBS not in dict(call.reads)]
+    if own:
+        scored = sum(call.rows for call in flow if call.method == "compute_log_prob")
+        yield Remark(
+            "algorithm.epochs",
+            f"no pass gives the old log-probs of {counted(own[0], 'row')}: their update has them, as each row is "
+            f"learned from once and nothing reads them before; {scored} of later minibatches are scored",
         )
 
 

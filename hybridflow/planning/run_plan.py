@@ -110,7 +110,13 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
         *(plan_remarks.of_idle(step, spec, where) if step else ()),
     ]
     return replace(
-        plan, memory=memory, bytes=step_bytes(spec, where), step=step, warnings=tuple(warnings), notes=spec.notes
+        plan,
+        memory=memory,
+        bytes=step_bytes(spec, where),
+        step=step,
+        warnings=tuple(warnings),
+        left_out=(*plan.left_out, *plan_remarks.of_scores(spec.flow)),
+        notes=spec.notes,
     )
 
 

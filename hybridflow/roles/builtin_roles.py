@@ -13,7 +13,7 @@ from hybridflow.config.schema import Config
 from hybridflow.dispatch import RowsT, Streamed, using
 from hybridflow.dispatch.known_columns import GROUP, SHARED_PREFIXES, kinds
 from hybridflow.dispatch.method import Columns
-from hybridflow.losses.loss import reads_of
+from hybridflow.losses.loss import policy_reads, reads_of
 from hybridflow.roles.role import Role, roles
 from hybridflow.tasks.chosen_graders import asked
 from hybridflow.tasks.grader_registry import graders
@@ -187,16 +187,20 @@ class ActorRole(AdvantageRole[RowsT], GeneratingRole[RowsT], TrainedRole[RowsT])
         """
         raise NotImplementedError
 
-    @using("dp_tokens", needs=reads_of())
+    @using("dp_tokens", needs=policy_reads())
     def update_policy(self, rows: RowsT, loss: str, **options: Any) -> None:
         """Take one optimizer step on the registered loss of that name, with these options of its own.
 
         The loss says which columns it needs (`hybridflow.losses.loss`). Rows with a grade that has failed are left out.
         Raises HybridFlowError for a name that nobody registers.
+
+        Rows that `generate_sequences` made may come without `old_log_probs`, for a loss that looks at a micro-batch at
+        a time: it is given those of this update, before its step. So they must be the first that are learned from since
+        they were sampled.
         """
         raise NotImplementedError
 
-    @using("dp_tokens", needs=reads_of("policy"))
+    @using("dp_tokens", needs=policy_reads("policy"))
     def update_actor(self, rollout: RowsT) -> None:
         """Take one optimizer step on the policy loss of these rows: `update_policy(rollout, "policy")`."""
         self.update_policy(rollout, "policy")

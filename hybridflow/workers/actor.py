@@ -12,6 +12,7 @@ import numpy as np
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.batch.weight_versions import WEIGHT_VERSION, largest_lag, refuse_other_tokens, row_lags
+from hybridflow.config.auto_settings import may_sample_behind
 from hybridflow.config.schedule_settings import learns_in_parts
 from hybridflow.engines.base import TrainingEngine
 from hybridflow.engines.outputs import LossShare
@@ -30,6 +31,7 @@ from hybridflow.workers.generation_worker import (
 )
 from hybridflow.workers.log_prob_bound import refuse_disagreement
 from hybridflow.workers.model_worker import TrainedWorker, set_down
+from hybridflow.workers.own_log_probs import ScoredRows
 from hybridflow.workers.worker import Context, workers
 
 
@@ -39,6 +41,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
 
     Attributes:
         learns: False for a model that is only to answer: it has no optimizer, and none of its memory.
+        given_version: of the weights that generation was given last; None: it has been given none since the start.
 
     Invariant: `version` counts the optimizer steps of these weights, and generation only ever runs on that version.
     """
@@ -50,6 +53,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         config = context.config
         super().__init__(context, config.actor, optimizer=config.actor.optimizer if self.learns else None)
         self.version = 0
+        self.given_version: int | None = None
         self.start_generation()
 
     def start_generation(self) -> None:
@@ -83,6 +87,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             self.generator.sleep()
 
     def sync_weights(self) -> None:
+        self.given_version = self.version
         with self.context.timed("refit"):
             if self.generator.version == self.version:
                 return
@@ -104,39 +109,69 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             self.generator.sleep()
 
     def compute_log_prob(self, rollout: Batch) -> Batch:
-        """Score the rows; measure how far apart the two engines are, and the lag of the versions that sampled."""
         with self.model_loaded() as engine:
             scores = engine.score(rollout, temperature=self.temperature(rollout))
         if scores is None:
             return Batch()
         log_probs = scores["log_probs"]
         learned = LearnedTokens.of(rollout)
-        differences = np.abs(learned.pick(log_probs) - learned.pick(rollout.ragged("rollout_log_probs")))
-        tokens = len(differences)
+        newest = self._measure(ScoredRows(rollout, learned.pick(log_probs), learned.pick(scores["entropy"])))
+        refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.engine.global_sums)
+        if learns_in_parts(self.context.config.trainer.schedule):
+            older = row_lags(rollout.ragged(WEIGHT_VERSION), self.version) > 0
+            log_probs = as_sampled(log_probs, rollout.ragged("rollout_log_probs"), older)
+        return Batch(old_log_probs=log_probs)
+
+    def take_own_scores(self, scored: ScoredRows) -> None:
+        """Do as `compute_log_prob` does with its scores."""
+        newest = self._measure(scored)
+        refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.groups.sums_of_outputs)
+
+    def _measure(self, scored: ScoredRows) -> np.ndarray:
+        """Measure how far apart the two engines are, and the lag of the versions that sampled the rows.
+
+        Return how far, [tokens that the newest weights sampled], in nats at a temperature of 1 or more.
+        """
+        rows = scored.rows
         metrics = self.context.metrics
-        metrics.mean("actor/rollout_log_prob_diff_mean", differences.sum(), tokens)
-        metrics.max("actor/rollout_log_prob_diff_max", differences.max(initial=0.0))
-        runs = rollout.ragged(WEIGHT_VERSION)
-        refuse_other_tokens(runs, rollout.lengths("response_ids"))
+        metrics.mean("actor/entropy", scored.entropy.sum(), len(scored.entropy))
+        runs = rows.ragged(WEIGHT_VERSION)
+        refuse_other_tokens(runs, rows.lengths("response_ids"))
         lags = row_lags(runs, self.version)
         metrics.mean("rollout/version_lag_mean", lags.sum(), len(runs))
         metrics.max("rollout/version_lag_max", largest_lag(runs, self.version))
+        if "rollout_log_probs" not in rows:
+            return np.zeros(0)
+        learned = LearnedTokens.of(rows)
+        differences = np.abs(scored.log_probs - learned.pick(rows.ragged("rollout_log_probs")))
+        metrics.mean("actor/rollout_log_prob_diff_mean", differences.sum(), len(differences))
+        metrics.max("actor/rollout_log_prob_diff_max", differences.max(initial=0.0))
         # A low temperature stretches logits, and how far they are apart with them.
-        cooled = differences * np.repeat(np.minimum(self.temperature(rollout), 1.0), learned.lengths)
-        newest = cooled[np.repeat(lags == 0, learned.lengths)]
-        refuse_disagreement(self.context.config, self.engine.shape.vocab, newest, self.engine.global_sums)
-        metrics.mean("actor/entropy", learned.pick(scores["entropy"]).sum(), tokens)
-        if learns_in_parts(self.context.config.trainer.schedule):
-            log_probs = as_sampled(log_probs, rollout.ragged("rollout_log_probs"), lags > 0)
-        return Batch(old_log_probs=log_probs)
+        cooled = differences * np.repeat(np.minimum(self.temperature(rows), 1.0), learned.lengths)
+        newest: np.ndarray = cooled[np.repeat(lags == 0, learned.lengths)]
+        return newest
+
+    def expect_first_update(self, rows: Batch) -> None:
+        """Raise RuntimeError for rows of older weights, unless generation samples behind and was given the newest."""
+        older = float((row_lags(rows.ragged(WEIGHT_VERSION), self.version) > 0).sum())
+        (count,) = self.engine.global_sums(older)
+        behind = may_sample_behind(self.context.config)
+        if count and not (behind and self.given_version == self.version):
+            raise RuntimeError(
+                f"{count:.0f} rows without old_log_probs were sampled by weights that have been updated since, so this "
+                "update's own log-probs are not those of the policy that the step began with. Score the rows before "
+                "the first update, rollout |= self.actor.compute_log_prob(rollout), or name the loss among the "
+                "algorithm's `losses`, and self.minibatches does it where it is needed"
+            )
 
     def update_policy(self, rows: Batch, loss: str, **options: Any) -> None:
         self.update(rows, loss, **options)
 
     def learn(self, batch: Batch, loss: LossShare, **options: Any) -> bool:
-        """Count an optimizer step as a version of the weights, one that is skipped too."""
+        """Count an optimizer step as a version of the weights, one that is skipped too; one that is refused is none."""
+        had_rows = super().learn(batch, loss, **options)
         self.version += 1
-        return super().learn(batch, loss, **options)
+        return had_rows
 
     def save_model(self, folder: str) -> None:
         with writing(Path(folder)), self.model_loaded() as engine:
@@ -150,6 +185,7 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the version. Generation has no weights, or lets go of what it had, so its next call refits."""
         self.release_generation()
+        self.given_version = None
         self.version = state["weight_version"]
         self.shaping_states.update(state.get("reward_shapings", {}))
 

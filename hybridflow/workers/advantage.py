@@ -90,7 +90,7 @@ class Estimation:
         """Estimate `advantages` and `returns`."""
         rewards, baseline = self._shaped_rewards()
         steps = self._tokens("token_rewards")
-        estimate, returns = self._estimate(rewards, self._kl(), kl_coef, self._tokens("values"), baseline, steps)
+        estimate, returns = self._estimate(rewards, self._kl(kl_coef), kl_coef, self._tokens("values"), baseline, steps)
         return self._as_columns(advantages=estimate, returns=returns)
 
     def constrained(self, kl_coef: float, multiplier: float) -> Batch:
@@ -104,7 +104,7 @@ class Estimation:
         """
         rewards, baseline = self._shaped_rewards()
         costs = torch.tensor(self.rollout.dense("costs"))
-        kl = self._kl()
+        kl = self._kl(kl_coef)
         values = self._tokens("values")
         cost_values = self._tokens("cost_values")
         steps = self._tokens("token_rewards")
@@ -192,9 +192,9 @@ class Estimation:
         values = self.rollout[column]
         return torch.tensor(self.learned.pick(values) if isinstance(values, Ragged) else values)
 
-    def _kl(self) -> Tensor | None:
-        """Estimate the KL to the reference at each token, [T], and report it; None if there is no reference."""
-        if "ref_log_probs" not in self.rollout:
+    def _kl(self, coef: float) -> Tensor | None:
+        """Estimate the KL to the reference at each token, [T], and report it; None if it is in no rewards."""
+        if "ref_log_probs" not in self.rollout or not coef:
             return None
         old, ref = (self._picked(name) for name in ("old_log_probs", "ref_log_probs"))
         kl = kl_estimators.get(self.context.config.algorithm.reward_kl_estimator)(old, ref)
@@ -213,7 +213,7 @@ class Estimation:
         part = self.context.config.algorithm.advantage
         rows = self.rollout
         inputs = AdvantageInputs(
-            token_rewards=token_rewards(scores, self._lengths, kl if coef else None, coef, steps),
+            token_rewards=token_rewards(scores, self._lengths, kl, coef, steps),
             lengths=self._lengths,
             values=values,
             group_id=torch.tensor(rows.dense("group_id")) if "group_id" in rows else None,

@@ -15,6 +15,7 @@ from torch import Tensor
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import OptimizerConfig, TrainedRoleConfig
+from hybridflow.dispatch.known_columns import OLD_LOG_PROBS
 from hybridflow.engines.base import TrainingEngine, training_engines
 from hybridflow.engines.outputs import LossShare, MicroBatch, TokenOutputs
 from hybridflow.losses.aggregations import aggregations, totals
@@ -28,6 +29,7 @@ from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import Groups, make_groups
 from hybridflow.roles import TrainedRole
 from hybridflow.tasks.grades import only_learnable
+from hybridflow.workers.own_log_probs import OwnLogProbs, ScoredRows, lacks_old_log_probs
 from hybridflow.workers.preference_pairs import learnable_pairs, sides
 from hybridflow.workers.worker import Context, Worker
 
@@ -123,6 +125,8 @@ class ModelWorker(Worker):
             metrics.mean(name, float(mean) * tokens, tokens)
         for name, value in loss.maxima.items() if tokens else ():
             metrics.max(name, float(value))
+        for name, weights in loss.weights.items():
+            metrics.effective(name, weights.detach().float().cpu().numpy())
 
 
 @contextmanager
@@ -162,9 +166,12 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         prepared = loss.prepare(rows, Surroundings(self.context.metrics, self.engine.global_sums))
         names = [*loss.declared_in(rows), *sorted(set(prepared.columns) - set(rows.columns))]
         terms = dict.fromkeys(loss.terms, 0.0)
+        own = OwnLogProbs() if lacks_old_log_probs(loss, rows) else None
 
         def share(outputs: TokenOutputs, micro: MicroBatch) -> Tensor:
             columns = token_columns(names, prepared, micro)
+            if own is not None:
+                columns[OLD_LOG_PROBS] = own.take(outputs, micro)
             token_loss = loss.token_loss(LossInputs(micro.lengths, *outputs, columns=columns))
             self.record(token_loss)
             weight = tokens_of(weights, micro)
@@ -172,11 +179,23 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
                 terms[name] += float((token_loss.terms[name].detach() * weight).sum())
             return (token_loss.loss * weight).sum()
 
-        temperature = self.temperature(rows) if loss.at_sampling_temperature else None
-        if self.learn(prepared, share, temperature=temperature):
+        options: dict[str, Any] = {"temperature": self.temperature(rows) if loss.at_sampling_temperature else None}
+        if own is not None:
+            self.expect_first_update(rows)
+            options["before_step"] = lambda: self.take_own_scores(own.scored(rows))
+        if self.learn(prepared, share, **options):
             # A rank has sums over its own rows, weighed by totals over all ranks: the ranks' sums add up.
             for name, part in terms.items():
                 self.context.metrics.mean(name, part, 1 / self.groups.layout.data)
+
+    def expect_first_update(self, rows: Batch) -> None:
+        """Raise, on all ranks alike, if rows without old log-probs were learned from since they were sampled."""
+
+    def take_own_scores(self, scored: ScoredRows) -> None:
+        """Look at the log-probs of an update's own forward pass, before its step is taken; all ranks do.
+
+        What it raises, on all ranks alike, keeps the step from being taken.
+        """
 
     def _update_on_pairs(self, pairs: Batch, loss: Loss) -> None:
         total = self.engine.global_sums(float(len(pairs)))[0]

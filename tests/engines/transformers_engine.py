@@ -6,7 +6,7 @@ Nothing is cut, so their shardings are trivial; everything else is what `hybridf
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,13 @@ class TransformersTrainer(base.TrainingEngine):
         return _end_to_end(self._scored(batch, None), "scores")
 
     def train(
-        self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
+        self,
+        batch: Batch,
+        loss: LossShare,
+        *,
+        rows_per_unit: int = 1,
+        temperature: np.ndarray | None = None,
+        before_step: Callable[[], None] | None = None,
     ) -> StepResult:
         assert self.optimizer is not None and self.settings is not None
         for param in self.params.values():
@@ -67,6 +73,8 @@ class TransformersTrainer(base.TrainingEngine):
             loss(self._outputs(batch, micro, temperature), micro).backward()
         for param in self.params.values():
             dist.all_reduce(param.grad, group=self.groups.dp)
+        if before_step is not None:
+            before_step()
         rate = learning_rate(self.steps, self.settings, self.total_steps)
         self.steps += 1
         norm = float(nn.utils.clip_grad_norm_(self.params.values(), self.settings.clip_grad or float("inf")))

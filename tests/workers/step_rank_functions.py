@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from hybridflow.config.schema import Config
@@ -17,7 +18,7 @@ from hybridflow.workers import Context, workers
 from hybridflow.workers.actor import ActorWorker
 from hybridflow.workers.model_worker import ModelWorker
 from tests.engines.megatron.engine_reference import before_step, gradients
-from tests.engines.rank_functions import Arrays
+from tests.engines.rank_functions import Arrays, weights
 
 
 class Learner(ActorWorker):
@@ -60,3 +61,34 @@ def call(role: str, method: str, parts: Sequence[Call]) -> tuple[Any, Metrics]:
 def steps(role: str) -> list[Arrays]:
     """The gradient of each update since the worker was built, by the weights of this rank's stage."""
     return _steps[role]
+
+
+def weights_of(role: str) -> Arrays:
+    """The weights of this rank's stage."""
+    return weights(_roles[role].engine)
+
+
+def refused(role: str, method: str, parts: Sequence[Call]) -> tuple[str, bool, int]:
+    """What an update is refused with, whether all that an optimizer step changes is as it was, and the version."""
+    worker: Any = _roles[role]
+    mine = parts[dist.get_rank()]
+    before = _state(worker)
+    try:
+        getattr(worker, method)(*mine.args, **mine.kwargs)
+        said = ""
+    except RuntimeError as error:
+        said = str(error)
+    after = _state(worker)
+    return said, all(torch.equal(x, y) for x, y in zip(before, after, strict=True)), worker.version
+
+
+def _state(worker: Any) -> list[torch.Tensor]:
+    optimizer = worker.engine.optimizer
+    whole = [*worker.engine.model.parameters(), *optimizer.state(), torch.tensor(optimizer.schedule.num_steps)]
+    return [tensor.detach().clone() for tensor in whole]
+
+
+def weights_were_given(role: str) -> None:
+    """Tell the worker that generation was given its weights."""
+    worker: Any = _roles[role]
+    worker.given_version = worker.version

@@ -117,7 +117,13 @@ class MegatronEngine(TrainingEngine):
         return scores
 
     def train(
-        self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
+        self,
+        batch: Batch,
+        loss: LossShare,
+        *,
+        rows_per_unit: int = 1,
+        temperature: np.ndarray | None = None,
+        before_step: Callable[[], None] | None = None,
     ) -> StepResult:
         assert self.optimizer is not None, "this engine was made without an optimizer"
         self.optimizer.clear()
@@ -128,6 +134,8 @@ class MegatronEngine(TrainingEngine):
             self.run(micros, loss, train=True, temperature=temperature)
         else:
             self.optimizer.finish_empty()
+        if before_step is not None:
+            before_step()
         return self.optimizer.step()
 
     def shard(self, weight: Weight) -> Tensor:

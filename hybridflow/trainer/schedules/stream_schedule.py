@@ -25,7 +25,7 @@ class StreamSchedule(PacedSchedule):
     in_parts = True
 
     def take_step(self, context: StepContext) -> BatchRef:
-        own = replace(context, next_prompts=no_further_prompts)
+        own = replace(context, next_prompts=no_further_prompts, in_parts=True)
         kept: list[int] = []
         parts: list[BatchRef] = []
         self._begin_step(context)
