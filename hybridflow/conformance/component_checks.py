@@ -87,13 +87,17 @@ def _kept(on: str, rows_that_stay: Callable[..., Any], case: Case) -> np.ndarray
 
 
 def try_correction(correction: Callable[..., Any]) -> None:
-    """Expect [T] finite weights, also where training and generation are far apart."""
+    """Expect [T] finite weights, also where training and generation are far apart, that are each row's own."""
     expect_defaults(correction)
     for case in policy_cases():
         on = f"on {case.name}: "
         weights, again = (correction(CorrectionInputs(*case.log_probs(), case.lengths.clone())) for _ in range(2))
         expect_floats(on, "the result", weights, case.tokens, "token")
         expect_again(on, weights, again)
+        both = (log_probs.split(case.lengths.tolist()) for log_probs in case.log_probs())
+        rows = zip(*both, case.lengths.split(1), strict=True)
+        alone = torch.cat([correction(CorrectionInputs(*row)) for row in rows])
+        expect(torch.allclose(alone, weights), f"{on}the weights of a row depend on which others are given with it")
 
 
 def try_kl(estimate: Callable[..., Any]) -> None:

@@ -186,6 +186,7 @@ def test_a_mistake_in_an_advantage_is_told(estimator: Callable[..., Any], line: 
         ("loss of pairs", lambda c, r: TokenLoss((r - c) * torch.rand(()), {}), "something else when it is called"),
         ("KL controller", lambda coef: Dicing(coef), "after a KL of 0.0: it gives something else"),
         ("rollout correction", lambda i: (i.old_log_probs - i.rollout_log_probs).exp(), "differ by 100.*not finite"),
+        ("rollout correction", lambda i: (w := i.token_ratios()) / w.mean(), "depend on which others are given"),
         ("KL estimator", lambda now, ref: (now - ref).detach(), "gradient does not flow"),
         ("KL estimator", lambda now, ref: (now - ref).sum(), "wrong shape"),
         ("loss aggregation", lambda n, *_, limit: torch.ones(len(n)), "wrong shape"),

@@ -9,7 +9,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hybridflow.losses.corrections import CorrectionInputs, changed, correction, corrections, effective_share
+from hybridflow.losses.corrections import CorrectionInputs, changed, correction, corrections
 
 NUMBER = st.floats(-3, 0, width=32)
 Rows = list[list[tuple[float, float]]]  # old, rollout
@@ -75,18 +75,6 @@ def test_token_weights_make_the_samplers_mean_the_old_policys() -> None:
     value = torch.tensor([1.0, -2.0, 5.0])
     weights = correction("token_truncated", {"max": 9.0})(inputs)
     assert float((sampler * weights * value).sum()) == pytest.approx(float((policy * value).sum()), rel=1e-5)
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=9))
-def test_effective_share(weights: list[int]) -> None:
-    total, squares = sum(weights), sum(w * w for w in weights)
-    found = effective_share(total, squares, len(weights))
-    assert 0 <= found <= 1
-    assert (found == 1) == (len(set(weights)) == 1 and weights[0] > 0)
-
-
-def test_the_effective_share_of_one_weight_among_four_is_a_quarter() -> None:
-    assert effective_share(3.0, 9.0, 4) == 0.25
 
 
 @pytest.mark.parametrize("name", ["old_log_probs", "rollout_log_probs"])

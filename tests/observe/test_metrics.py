@@ -129,11 +129,29 @@ def test_the_rounding_of_equal_returns_is_not_explained(reward: float) -> None:
     assert "critic/vf_explained_var" not in metrics
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=9), st.integers(0, 9))
+def test_the_effective_share_of_weights_is_kishs_however_they_are_parted(weights: list[int], cut: int) -> None:
+    metrics = Metrics()
+    for part in (weights[:cut], weights[cut:]):
+        rank = Metrics()
+        rank.effective("rollout_correction/effective_share", part)
+        metrics.add(rank)
+    expected = sum(weights) ** 2 / (len(weights) * sum(w * w for w in weights)) if any(weights) else 0.0
+    assert metrics["rollout_correction/effective_share"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_without_weights_there_is_no_effective_share() -> None:
+    metrics = Metrics()
+    metrics.effective("rollout_correction/effective_share", [])
+    assert "rollout_correction/effective_share" not in metrics
+
+
 def test_everything_survives_the_way_from_a_rank() -> None:
     metrics = build_metrics([1.0, 5.0])
     metrics.min("smallest", -1.0)
     metrics.spread("reward/", [1.0, 2.0, 4.0])
     metrics.explain("explained", [1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    metrics.effective("weighed", [1.0, 3.0])
     there = Report.decode(Report(metrics=metrics).encode()).metrics
     assert there == metrics and there is not None and there.result() == metrics.result()
 

@@ -111,7 +111,8 @@ def build(ranks: Ranks, folder: Path, layout: Layout, **changes: Any) -> Config:
     config = Config()
     config.actor.model.path = str(folder)
     config.actor.optimizer.lr = 1e-3
-    config.rollout.max_log_prob_diff.float32 = changes.pop("bound", 0.0)
+    bound = config.rollout.max_log_prob_diff
+    bound.float32 = bound.bfloat16 = changes.pop("bound", 0.0)
     config.actor.max_tokens_per_rank = 25
     for name, value in changes.items():
         setattr(config.actor.model if name == "dtype" else config.algorithm.policy_loss, name, value)
