@@ -37,7 +37,7 @@ class StepContext:
         kept: the rows that the step has chosen to learn from, counted; None until it has.
         measured: what the flow has counted itself, by the name of its metric, for its `on_step_end`. It is not the
             algorithm's own: another step may begin before this one ends.
-        in_parts: the flow is called for a part of the step's rows, after it has learned from others of them.
+        in_parts: the flow has learned from other rows of this step, and is called again for these.
         steps_left: how many steps of the run come after it.
         draw_ahead: draws prompts that belong to no step yet, and gives the number of this draw. A schedule that calls
             it has in its `state` which of them are to be learned from still.

@@ -20,7 +20,6 @@ from hybridflow.batch import BatchRef
 from hybridflow.batch.batch import Batch
 from hybridflow.batch.row_source import Metadata, rows_stay_here
 from hybridflow.bounded_code import at_most, kept_alive
-from hybridflow.config.schedule_settings import learns_in_parts
 from hybridflow.config.schema import Config
 from hybridflow.errors import Stopped, line_and_trace
 from hybridflow.observe.terminal import tamed
@@ -104,8 +103,7 @@ def trace_flow(
         # What it prints is none of a plan, which may be JSON on standard output.
         with redirect_stdout(sys.stderr), tamed(), at_most(TRACE_S), kept_alive(), rows_stay_here():
             flow = algorithm(config.algorithm, groups)
-            in_parts = learns_in_parts(config.trainer.schedule)
-            flow.begin_step(StepContext(step, draws, in_parts=in_parts, steps_left=config.trainer.steps))
+            flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
             if algorithm.step is Algorithm.step:
                 rollout = flow.rollout(draws())
                 book.samples = False

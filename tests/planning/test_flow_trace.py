@@ -19,6 +19,7 @@ from hybridflow.controller import put
 from hybridflow.dispatch import RowsT, concat, using
 from hybridflow.planning import flow_trace
 from hybridflow.planning.flow_trace import TracedFlow, trace_flow
+from hybridflow.planning.plan_remarks import of_scores
 from hybridflow.planning.run_spec import Work
 from hybridflow.planning.traced_roles import FlowError
 from hybridflow.roles import Role, roles
@@ -79,6 +80,27 @@ def test_remax_generates_twice_and_its_baseline_waits_for_the_second() -> None:
     flow = written(trace(load("remax", samples_per_prompt=1)))
     assert flow[:2] == ["actor.generate_sequences 6 ← -"] * 2
     assert "reward.compute_baseline 6 ← 1" in flow
+
+
+def test_rows_of_a_first_update_are_not_scored_and_those_of_later_ones_are() -> None:
+    kl_in_loss = {"reward_kl_coef": 0.0}
+    assert [call for call in written(trace(load("grpo", **kl_in_loss))) if "reward" not in call] == [
+        "actor.generate_sequences 12 ← -",
+        "actor.compute_advantage 12 ← 0 1",
+        "actor.compute_log_prob 6 ← 0",
+        "actor.update_actor 6 ← 0 1 2",
+        "actor.update_actor 6 ← 0 1 2 3",
+    ]
+    alone = trace(load("grpo", minibatches=1, **kl_in_loss))
+    assert not [call for call in alone.calls if call.method == "compute_log_prob"]
+    (remark,) = of_scores(alone.calls)
+    assert remark.key == "algorithm.epochs" and "old log-probs of 12 rows" in remark.text and "; 0 of" in remark.text
+    (remark,) = of_scores(trace(load("grpo", **kl_in_loss)).calls)
+    assert "old log-probs of 6 rows" in remark.text and "; 6 of" in remark.text
+    for scored in ({"reward_kl_coef": 0.1}, {"epochs": 2}):
+        flow = trace(load("grpo", **{**kl_in_loss, **scored})).calls
+        assert [call.rows for call in flow if call.method == "compute_log_prob"] == [12]
+        assert not [*of_scores(flow)]
 
 
 def test_epochs_and_minibatches_are_updates() -> None:

@@ -25,7 +25,7 @@ class StreamSchedule(PacedSchedule):
     in_parts = True
 
     def take_step(self, context: StepContext) -> BatchRef:
-        own = replace(context, next_prompts=no_further_prompts, in_parts=True)
+        own = replace(context, next_prompts=no_further_prompts)
         kept: list[int] = []
         parts: list[BatchRef] = []
         self._begin_step(context)
@@ -33,6 +33,7 @@ class StreamSchedule(PacedSchedule):
         taken = self._next_taken()
         while True:
             own.kept = None
+            own.in_parts = bool(parts)
             parts.append(self._learn(taken))
             kept += [] if own.kept is None else [own.kept]
             if taken.last:
