@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.cpu_seconds import cpu_seconds
 from hybridflow import preflight
-from hybridflow.algorithms import Algorithm, StepContext
+from hybridflow.algorithms import Algorithm
 from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
 from hybridflow.cli import model
@@ -36,6 +36,8 @@ from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.tasks.grading_guard import descendants
 from hybridflow.trainer.build import Running, build
+from hybridflow.trainer.progress import Progress
+from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.task_rows import load_task
 
@@ -95,14 +97,16 @@ def measure(settings: list[str], steps: int, warmup: int = 3) -> dict[str, Any]:
         pool = next(iter(running.pools.values()))
         twin = pool.start_role("bare", Layout(data=pool.slots), config=config)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
+        draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), Progress(), warmup + steps)
         schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
         for step in range(warmup + steps):
             running.supervisor.wait_all()
             before = _cpu(running)
             start = perf_counter()
-            context = StepContext(step, lambda step=step: drawn(running.algorithm, prompts, step))
-            rollout = schedule.take_step(context)
+            rollout = schedule.take_step(draws.context(step))
+            draws.prepare(step)
             metrics = schedule.finish_step()
+            draws.end_step(step)
             seconds = perf_counter() - start
             cpu = {who: spent - before[who] for who, spent in _cpu(running).items()}
             found = twin.step(
@@ -118,7 +122,7 @@ def measure(settings: list[str], steps: int, warmup: int = 3) -> dict[str, Any]:
 
 def bare_columns(rollout: BatchRef) -> list[str]:
     """Return the columns that engines need: tokens, and which rows begin alike."""
-    return [name for name in ("prompt_ids", "response_ids", "group_id") if name in rollout.columns]
+    return [name for name in ("prompt_ids", "response_ids", "group_id", "prefix") if name in rollout.columns]
 
 
 def bare_order(algorithm: Algorithm, rows: int) -> list[list[int]]:

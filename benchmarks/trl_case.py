@@ -26,6 +26,7 @@ TOKENS = 64
 THREADS = 2
 KL_COEF = 0.04
 ROWS = PROMPTS * SAMPLES
+STEPS = 1000  # more than are asked for
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.trl_case import CASES, KL_COEF, ROWS, SAMPLES, THREADS, TOKENS, Turns, digest, prompts_of
+from benchmarks.trl_case import CASES, KL_COEF, ROWS, SAMPLES, STEPS, THREADS, TOKENS, Turns, digest, prompts_of
 from hybridflow.config.schema import Config
 from hybridflow.parallel import bf16
 from hybridflow.tasks import graders
 from hybridflow.tasks.tokenizer import load_tokenizer
-
-STEPS = 1000  # more than are asked for
 
 
 def main(name: str, folder: str, micro_rows: str) -> None:
