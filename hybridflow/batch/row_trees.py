@@ -52,6 +52,9 @@ class RowTrees:
         edges = [(int(shared), row, int(at)) for row, (at, shared) in enumerate(prefixes.tolist()) if at >= 0]
         # Rows of a unit are one tree, whatever they share.
         edges += [(0, row, row - row % rows_per_unit) for row in range(len(lengths)) if row % rows_per_unit]
+        if not edges:
+            order = np.argsort(-lengths, kind="stable")
+            return RowTrees(lengths, rows_per_unit, order, np.zeros_like(order), np.arange(len(order) + 1))
         grown = _grown(len(lengths), sorted(edges, key=lambda edge: (-edge[0], *edge[1:])))
         unit_tokens = lengths.reshape(-1, rows_per_unit).sum(axis=1).tolist()
         grown.sort(key=lambda tree: -max(unit_tokens[row // rows_per_unit] for row in tree[0]))
@@ -125,17 +128,18 @@ class RowTrees:
         units_of_rows = (self.order // self.rows_per_unit).tolist()
         filled: list[list[int]] = []
         room = 0
-        for size, start, stop in zip(sizes.tolist(), self.starts[:-1], self.starts[1:], strict=True):
-            units = [*dict.fromkeys(units_of_rows[start:stop])]
-            parts = [units] if size <= budget else self._cut(units, budget)
+        starts = self.starts.tolist()
+        for size, start, stop in zip(sizes.tolist(), starts, starts[1:], strict=False):
+            units = units_of_rows[start:stop]
+            parts = [units] if size <= budget else self._cut([*dict.fromkeys(units)], budget)
             for part in parts:
                 load = size if len(parts) == 1 else self.load(self._rows(part))
                 if load > room:
                     filled.append([])
                     room = budget
-                filled[-1].extend(part)
+                filled[-1] += part
                 room -= load
-        return filled
+        return [[*dict.fromkeys(units)] for units in filled]
 
     def _cut(self, units: Sequence[int], budget: int) -> list[list[int]]:
         """Put units into micro-batches in this order, each as full as the next unit allows."""

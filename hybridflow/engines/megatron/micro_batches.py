@@ -178,13 +178,16 @@ def _buckets(own: np.ndarray, shared: np.ndarray) -> list[np.ndarray]:
     first, in classes that are WASTE wide, so that their keys are padded little too.
     """
     width = np.ceil(np.log(np.maximum(shared, 1)) / np.log(WASTE)) + (shared > 0)
-    buckets: list[list[int]] = []
+    order = np.lexsort((-own, width))
+    tokens = own[order].tolist()
+    classes = width[order].tolist()
+    starts = [0]
     real = 0
-    for row in np.lexsort((-own, width)).tolist():
-        padded = own[buckets[-1][0]] * (len(buckets[-1]) + 1) if buckets else 0
-        if not buckets or width[row] != width[buckets[-1][0]] or padded > WASTE * (real + own[row]):
-            buckets.append([])
+    for place, count in enumerate(tokens):
+        first = starts[-1]
+        padded = tokens[first] * (place - first + 1)
+        if classes[place] != classes[first] or padded > WASTE * (real + count):
+            starts.append(place)
             real = 0
-        buckets[-1].append(row)
-        real += int(own[row])
-    return [np.array(rows) for rows in buckets]
+        real += count
+    return np.split(order, starts[1:])
