@@ -27,13 +27,15 @@ class Bare(Role, Worker):
         self._cpu: dict[str, float] = {}
 
     @using("one_to_all")
-    def step(self, rollout: Batch, order: list[list[int]], scores: list[str]) -> tuple[dict[str, float], ...]:
+    def step(
+        self, rollout: Batch, order: list[list[int]], scores: dict[str, list[int]]
+    ) -> tuple[dict[str, float], ...]:
         """Carry out what one step asks of the engines, on the rows of a step that was taken.
 
         Args:
             rollout: all rows, on every rank.
             order: the rows of each minibatch.
-            scores: the roles that score all rows before the updates.
+            scores: by role, the rows that it scores before the updates.
 
         Returns:
             Seconds of each part on this rank, and its CPU seconds. What is not an engine's work (packing rows, building
@@ -45,8 +47,8 @@ class Bare(Role, Worker):
         actor = peers["actor"]
         self._transition(actor)
         self._generate(actor, rollout)
-        for name in scores:
-            self._score(f"score_{name}", peers[name].engine, self._share(peers[name], rollout))
+        for name, rows in scores.items():
+            self._score(f"score_{name}", peers[name].engine, self._share(peers[name], rollout.select(rows)))
         for rows in order:
             part = rollout.select(rows)
             if "critic" in peers:

@@ -17,6 +17,7 @@ import json
 import os
 import tempfile
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -109,11 +110,9 @@ def measure(settings: list[str], steps: int, warmup: int = 3) -> dict[str, Any]:
             draws.end_step(step)
             seconds = perf_counter() - start
             cpu = {who: spent - before[who] for who, spent in _cpu(running).items()}
-            found = twin.step(
-                rollout.select_columns(bare_columns(rollout)),
-                bare_order(running.algorithm, len(rollout)),
-                scores=[name for name in ("actor", "reference", "critic") if _scored(name, metrics)],
-            ).get()
+            order = bare_order(running.algorithm, len(rollout))
+            scores = bare_scores(running.algorithm, metrics, order)
+            found = twin.step(rollout.select_columns(bare_columns(rollout)), order, scores).get()
             bare = {name: max(seconds[name] for seconds, _ in found) for name in found[0][0]}
             bare_cpu = {name: sum(spent[name] for _, spent in found) for name in found[0][1]}
             taken.append(Taken(metrics, seconds, cpu, bare, bare_cpu))
@@ -130,10 +129,13 @@ def bare_order(algorithm: Algorithm, rows: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(np.arange(rows), algorithm.config.minibatches)]
 
 
-def _scored(role: str, metrics: dict[str, float]) -> bool:
-    """Tell whether the step had a pass for the scores of a role: what it leaves out, its twin leaves out."""
+def bare_scores(algorithm: Algorithm, metrics: dict[str, float], order: list[list[int]]) -> dict[str, list[int]]:
+    """Return by role the rows that it must score before the updates: what the step leaves out, its twin leaves out."""
     calls = {"actor": "compute_log_prob", "reference": "compute_ref_log_prob", "critic": "compute_values"}
-    return TIMES + calls[role] in metrics
+    scores = {role: [*chain.from_iterable(order)] for role, call in calls.items() if TIMES + call in metrics}
+    if "actor" in scores and algorithm.first_update_scores:
+        scores["actor"] = [*chain.from_iterable(order[1:])]
+    return scores
 
 
 def _cpu(running: Running) -> dict[str, float]:
