@@ -8,9 +8,9 @@ from step to step; they take turns, and whoever has no turn waits. Medians are o
 Every response has 64 tokens on both sides: the end of a turn is never sampled (TRL) or not heeded (ours), so both learn
 from as many, which is checked, as is that the prompts are the same. It is the kindest case for TRL, which pads.
 
-TRL's configuration is chosen for speed on a CPU, and whole in the JSON. It samples with transformers (its vLLM mode is for
-other versions and gives weights in a way that fails on a CPU), and so needs no pass for old log-probs. In bfloat16 it
-gets our products (hybridflow/parallel/bf16.py), with which it is faster on a CPU without bfloat16 instructions. It
+TRL's configuration is chosen for speed on a CPU, and whole in the JSON. It samples with transformers (its vLLM mode is
+for other versions, and gives weights in a way that fails on a CPU), and so needs no pass for old log-probs. In bfloat16
+it gets our products (hybridflow/parallel/bf16.py), with which it is faster on a CPU without bfloat16 instructions. It
 keeps no float32 master weights, we do.
 """
 
