@@ -4,15 +4,10 @@
 role that must be started again is started from its `RoleSpec`. Nobody else decides who is where.
 """
 
+from hybridflow.placement.placed_roles import engines_of, model_device, settings_of_worker, started_roles
+from hybridflow.placement.placement_problems import problems
 from hybridflow.placement.placement_specs import GRADER, Engines, Placement, PoolSpec, RoleSpec
-from hybridflow.placement.resolve_placement import (
-    engines_of,
-    model_device,
-    problems,
-    resolve,
-    settings_of_worker,
-    started_roles,
-)
+from hybridflow.placement.resolve_placement import resolve
 
 __all__ = [
     "GRADER",
