@@ -23,7 +23,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.disk_errors import writing
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
-from hybridflow.planning.search.device_mapping import SYNC, DeviceMapping, map_devices
+from hybridflow.planning.search.device_mapping import SYNC_SCHEDULE, DeviceMapping, map_devices
 from hybridflow.planning.search.placement_settings import written
 from hybridflow.planning.spec_of_config import spec_of
 from hybridflow.planning.traced_roles import FlowError
@@ -124,7 +124,7 @@ def _schedules(config: Config, wanted: Sequence[str]) -> tuple[dict[str, Mapping
     """
     allowed: dict[str, Mapping[str, object]] = {}
     refused: dict[str, str] = {}
-    before = {*_problems(config, SYNC)}
+    before = {*_problems(config, SYNC_SCHEDULE)}
     for name in wanted or SCHEDULES:
         changes = schedule_settings.changes(config.trainer) if name == config.trainer.schedule else {}
         if schedule_settings.learns_in_parts(name):
@@ -142,7 +142,7 @@ def _schedules(config: Config, wanted: Sequence[str]) -> tuple[dict[str, Mapping
 def _problems(config: Config, schedule: str) -> list[str]:
     """List what is wrong with a schedule, where generation has a pool of its own."""
     tried = deepcopy(config)
-    apart = schedule != SYNC
+    apart = schedule != SYNC_SCHEDULE
     tried.placement.pools = {"main": 2**16, **({"rollout": 2**16} if apart else {})}
     tried.placement.roles = {"rollout": "rollout" if apart else "main"}
     tried.placement.device = Device.cpu

@@ -24,10 +24,6 @@ MOST = 8  # runners-up that are told of
 LEAST = 1e-3  # of a step, that a difference is told from on
 UNFIT = 4  # ways to colocate the roles that do not fit
 
-GENERATION = [
-    f"{role}.{method}" for role in ("actor", ROLLOUT) for method in ("generate_sequences", "stream_sequences")
-]
-
 
 def headline(found: DeviceMapping) -> str:
     """Say in a line what was found."""
@@ -144,12 +140,8 @@ def _losses(run: MappedRun, best: MappedRun) -> list[str]:
 
 
 def _phases(run: MappedRun) -> dict[str, float]:
-    """Return the seconds of a step's calls; those that generate are one, whichever role or method a schedule has."""
-    seconds: dict[str, float] = {}
-    for call, spread in run.step.phases.items():
-        name = "generation" if call in GENERATION else call
-        seconds[name] = seconds.get(name, 0.0) + spread.mean
-    return seconds
+    """Return the seconds of a step's calls."""
+    return {call: spread.mean for call, spread in run.step.phases.items()}
 
 
 def _sets(sets: tuple[tuple[str, ...], ...], devices: tuple[int, ...] = ()) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hybridflow.errors import ConfigError
+
 GROUP = "placement"
 ENDINGS = (".yaml", ".yml")
 ANYWHERE = "_global_"  # Hydra's name of the package of a file whose keys are those of the whole configuration
@@ -21,6 +23,15 @@ def file_of(config_path: str) -> Path | None:
     """
     group, _, chosen = config_path.partition("/")
     return Path(chosen).expanduser() if group == GROUP and chosen.endswith(ENDINGS) else None
+
+
+def check_package(file: Path, package: str | None) -> None:
+    """Refuse a file, chosen by its path, that says its keys are those of a section: they would be taken for others."""
+    if package not in (None, "", ANYWHERE):
+        raise ConfigError(
+            f"{file}: its first line says `# @package {package}`, but a placement that is chosen by its path sets keys "
+            f"of the whole configuration; write `# @package {ANYWHERE}`"
+        )
 
 
 def comes_last(config_path: str | None, package: str | None) -> bool:

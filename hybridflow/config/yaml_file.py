@@ -173,6 +173,7 @@ class FileConfigSource(HydrasFileConfigSource):
         with named(file):
             header = self._get_header_dict(text[:512])
         if file is by_path:
+            placement_file.check_package(file, header.get("package"))
             header["package"] = placement_file.ANYWHERE
         place = f"{self.scheme()}://{self.path}"
         return ConfigResult(config=_built(file, text), path=place, provider=self.provider, header=header)

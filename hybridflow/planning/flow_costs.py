@@ -64,6 +64,8 @@ class FlowCosts(RunCosts):
         first = next((place for place in generating if spec.flow[place].role == "actor"), next(iter(generating), None))
         self._first = first
         self._policy = "actor" if first is None else spec.flow[first].role
+        if first is not None:
+            self.generates = (self._policy, spec.flow[first].method)
         self._sampling = calls if self.is_whole else [place for place in calls if spec.flow[place].samples]
         self._learning = [] if self.is_whole else [place for place in calls if not spec.flow[place].samples]
         self._flow = list(spec.flow)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import ceil
 
+from hybridflow.algorithms import algorithms
 from hybridflow.config.model_roles import section
 from hybridflow.config.schema import Config, Device
 from hybridflow.observe.host_memory import LESS, HostMemory
@@ -44,14 +45,15 @@ def host_warning(config: Config, placed: Placement, memory: HostMemory | None) -
 
 
 def _any_flow(config: Config, placed: Placement) -> TracedFlow:
-    """Return what any flow has at most: calls that score, and that train."""
+    """Return what any flow has at most: calls that score, and that train; of a pair both responses."""
+    sequences = 2 if algorithms.get(config.algorithm.name).preferences else 1
     rows = config.algorithm.prompts_per_step * config.algorithm.samples_per_prompt
     calls = []
     for role in placed.roles:
         if not role.engines.training or role.name == "rollout":
             continue
-        calls.append(FlowCall(role.name, "score", Work.score, True, rows))
+        calls.append(FlowCall(role.name, "score", Work.score, True, rows, sequences=sequences))
         if role.updates and hasattr(section(config, role.name), "optimizer"):
             learned = ceil(rows / config.algorithm.minibatches)
-            calls.append(FlowCall(role.name, "update", Work.train, False, learned))
+            calls.append(FlowCall(role.name, "update", Work.train, False, learned, sequences=sequences))
     return TracedFlow(tuple(calls), ())

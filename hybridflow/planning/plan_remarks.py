@@ -70,6 +70,15 @@ def of_memory(memory: Sequence[SlotMemory], spec: RunSpec, arrangement: Arrangem
         )
 
 
+def of_flow(spec: RunSpec) -> Iterator[Remark]:
+    """Yield that nothing is known of a step whose flow calls no role."""
+    if not spec.flow:
+        yield Remark(
+            "algorithm.name",
+            "its flow calls no role with rows, so nothing is known of what a step takes, and the seconds are none",
+        )
+
+
 def of_nodes(arrangement: Arrangement, nodes: Mapping[str, Sequence[int]]) -> Iterator[Remark]:
     """Yield roles whose tensor groups do not lie inside of a node, whose links are the fast ones."""
     for role, seat in arrangement.seats.items():

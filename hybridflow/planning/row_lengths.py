@@ -25,8 +25,6 @@ from hybridflow.planning.lengths import Lengths
 MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of the responses do not reach
 SIGMA = 0.8  # of the logarithm of their lengths
 POINTS = 64  # that stand for a distribution
-READ = ("addition", "addition_calls", "addition_pairs", "addition_sevens", "guess", "mixture", "rows", "word_sums")
-"""Tasks that make their rows, or read them from files."""
 MAX_BYTES = 16 * 2**20  # of files of a task
 TAIL_BYTES = 2**18  # of rows that a run wrote out, the last ones
 MAX_S = 1.0  # that reading either may take
@@ -91,13 +89,13 @@ def sampled_lengths(config: Config, supervised: bool) -> tuple[Lengths, Lengths 
 
     None: the task's rows are not there without a server or a download, or are too many to be read in a moment.
     """
-    if config.task.name not in READ or not _is_small(config.task.options):
-        return None
     from hybridflow.tasks import tasks
 
+    part = tasks.get(config.task.name)
+    if not part.is_local or not _is_small(config.task.options):
+        return None
     tokenizer = _tokenizer(config)
     count = _counter(tokenizer)
-    part = tasks.get(config.task.name)
     task: Any = part(tokenizer, **effective_options(part, config.task.options))
     split = "warmup" if supervised else "train"
     size = task.size(split)

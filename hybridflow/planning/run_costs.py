@@ -24,6 +24,7 @@ class RunCosts(ABC):
         generator, learner: pools.
         cores: that all ranks share; 0: they share none.
         busy: see `Hardware`.
+        generates: the role and the method that generation in slots is told as.
     """
 
     slots: int
@@ -32,6 +33,7 @@ class RunCosts(ABC):
     learner: str = LEARNER
     cores: float = 0.0
     busy: float = 1.0
+    generates: tuple[str, str] = ("actor", "generate_sequences")
 
     @abstractmethod
     def pace(self, rows: int, *, lent: bool) -> float:

@@ -103,6 +103,7 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
     device = plan.hardware.device if plan.hardware else Device.auto
     warnings = [
         *plan.warnings,
+        *plan_remarks.of_flow(spec),
         *plan_remarks.of_memory(memory, spec, where),
         *plan_remarks.of_nodes(where, plan.nodes),
         *plan_remarks.of_rows(spec, where, device),

@@ -281,6 +281,6 @@ class SimulatedRun:
             if generates:
                 self._generating_since.setdefault(which, self._now)
             elif which in self._generating_since:
-                pool, role = (self._costs.learner, "actor") if which else (self._costs.generator, "rollout")
+                pool = self._costs.learner if which else self._costs.generator
                 begun = self._generating_since.pop(which)
-                self._outcome.spans.append(Span(pool, role, "generate_sequences", begun, self._now))
+                self._outcome.spans.append(Span(pool, *self._costs.generates, begun, self._now))

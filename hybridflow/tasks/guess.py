@@ -26,6 +26,7 @@ class Guess(Task):
 
     grader = "environment"
     source_names = frozenset({""})
+    is_local = True
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, highest: Count = 9, prompt: str = "") -> None:
         super().__init__(tokenizer)

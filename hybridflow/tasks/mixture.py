@@ -46,6 +46,8 @@ class Mixture(PreferenceTask):
     Raises ValueError naming what is wrong with a source.
     """
 
+    is_local = True
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, sources: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(tokenizer)
         if wrong := list(source_problems(sources)):

@@ -48,6 +48,7 @@ class RowsTask(PreferenceTask):
     """
 
     grader = "exact"
+    is_local = True
 
     def __init__(
         self,

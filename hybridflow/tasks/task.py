@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -92,6 +92,10 @@ class Task(ABC):
     fingerprint: str = ""
     """Of all that its rows ask and answer, in their order, where they come from files that may change; a resumed run
     compares it."""
+
+    is_local: ClassVar[bool] = False
+    """It makes its rows, or reads them from files that its options name, without a server or a download: `hybridflow
+    plan` looks at some."""
 
     _asked: dict[tuple[str, int], Example] | None = None
 

@@ -61,9 +61,9 @@ def step(**seconds: float) -> StepEstimate:
 
 
 def test_what_loses_is_told_by_calls_that_are_the_same_and_as_far_as_it_matters() -> None:
-    best: Any = SimpleNamespace(step=step(rollout__generate_sequences=1.0, sync_weights=0.5))
+    best: Any = SimpleNamespace(step=step(actor__generate_sequences=1.0, sync_weights=0.5))
     slower: Any = SimpleNamespace(step=step(actor__generate_sequences=1.25, sync_weights=0.5 + 1e-14))
-    assert map_text._losses(slower, best) == ["generation +250 ms"]
+    assert map_text._losses(slower, best) == ["actor.generate_sequences +250 ms"]
     assert map_text._losses(best, slower) == ["as fast, and found later"]
 
 

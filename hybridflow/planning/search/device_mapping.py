@@ -23,7 +23,7 @@ from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT
 from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 
-SYNC = "sync"
+SYNC_SCHEDULE = "sync"
 SIMULATED = 8  # of the ways to colocate the roles, under each schedule
 Progress = Callable[[str, int, int], None]
 """Takes what is being done, how much of it is done, and how much there is."""
@@ -90,7 +90,7 @@ def map_devices(
     hardware: Hardware,
     devices: int,
     *,
-    schedules: Mapping[str, Mapping[str, object]] = MappingProxyType({SYNC: MappingProxyType({})}),
+    schedules: Mapping[str, Mapping[str, object]] = MappingProxyType({SYNC_SCHEDULE: MappingProxyType({})}),
     simulated: int = SIMULATED,
     with_bound: bool = False,
     progress: Progress = lambda what, done, of: None,
@@ -108,8 +108,8 @@ def map_devices(
     costs = SimulatedCosts(spec, hardware)
     sizes = pool_sizes(devices, hardware.devices_per_node)
     search = PlacementSearch(spec.flow, tuple(spec.models), costs, devices, sizes)
-    candidates = list(search.candidates(overlaps=bool({*schedules} - {SYNC})))
-    candidates = [one for one in candidates if one.overlaps or SYNC in schedules]
+    candidates = list(search.candidates(overlaps=bool({*schedules} - {SYNC_SCHEDULE})))
+    candidates = [one for one in candidates if one.overlaps or SYNC_SCHEDULE in schedules]
     for done in search.look_at_plans(candidates):
         progress("plans of roles by devices", done, len(sizes))
     found: list[Found] = []
@@ -178,7 +178,7 @@ def _simulated(
 ) -> Iterator[MappedRun]:
     """Yield the best of what was found as simulated runs."""
     for name, changes in schedules.items():
-        mine = [one for one in found if one.candidate.overlaps is (name != SYNC)][:count]
+        mine = [one for one in found if one.candidate.overlaps is (name != SYNC_SCHEDULE)][:count]
         for number, one in enumerate(mine):
             progress(f"simulated steps, {name}", number, len(mine))
             own = run_of(spec, one, name, changes)

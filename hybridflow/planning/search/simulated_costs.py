@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hybridflow.config.schema import Device, Recompute
+from hybridflow.config.schema import Device, Recompute, Resharding
 from hybridflow.engines.sharding import ShardingError, TensorSharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.call_costs import Simulators
@@ -74,7 +74,7 @@ class SimulatedCosts:
         """Return how ranks that train in a layout can generate: their sizes then, and the share of the memory."""
         tensor, pipeline, data = cut.tensor, cut.pipeline, cut.data
         ways = [
-            (Layout(tensor, pipeline, data, generation=(t_g, p_g)), share)
+            (Layout(tensor, pipeline, data, generation=(t_g, p_g), nested=self._nested), share)
             for t_g in (divisors(tensor) if PADDING % tensor == 0 else (1,))
             for p_g in divisors(pipeline)
             for share in self._fractions
@@ -95,7 +95,8 @@ class SimulatedCosts:
     def need(self, role: str, calls: Sequence[FlowCall], plan: Plan) -> Need:
         layout = plan.layout
         share = plan.memory_fraction
-        alone = self._ends(role, layout, None, plan.recompute, plan.max_tokens_per_rank, share)
+        sends = role == ACTOR and self._samples and not any(call.work is Work.generate for call in calls)
+        alone = self._ends(role, layout, None, plan.recompute, plan.max_tokens_per_rank, share, sends=sends)
         if layout.generation is None:
             return Need(max(end.rest for end in alone), max(end.most for end in alone))
         # What generation adds depends on the sizes alone, so it is known from any other plan of these.
@@ -169,17 +170,23 @@ class SimulatedCosts:
         recompute: Recompute,
         budget: int,
         share: float,
+        *,
+        sends: bool = False,
     ) -> Sequence[RoleBytes]:
-        """Return the bytes of a rank of the first stage and of one of the last; others need no more."""
+        """Return the bytes of a rank of the first stage and of one of the last; others need no more.
+
+        Args:
+            sends: generation has devices of its own, to which the role sends its weights.
+        """
         apart = role == ROLLOUT
         sizes = layout.tensor, layout.pipeline, layout.data
         share = share if apart or generation is not None else 0.0  # training takes none of it
-        key = (apart, self._kinds[ACTOR if apart else role], sizes, generation, recompute, budget, share)
+        key = (apart, self._kinds[ACTOR if apart else role], sizes, generation, recompute, budget, share, sends)
         if key not in self._bytes:
             device, memory = self.hardware.device, self.hardware.memory_bytes
             model = replace(self._model(role), recompute=recompute, max_tokens_per_rank=budget)
-            at = Layout(*sizes, generation=generation)
-            seated = Seated(model, at, self._spec(share).load, device, memory, apart)
+            at = Layout(*sizes, generation=generation, nested=self._nested)
+            seated = Seated(model, at, self._spec(share).load, device, memory, apart, sends)
             self._bytes[key] = [stage_bytes(seated, stage) for stage in dict.fromkeys((0, layout.pipeline - 1))]
         return self._bytes[key]
 
@@ -196,6 +203,14 @@ class SimulatedCosts:
         """Return a number for each role with a model, the same for models that are alike."""
         models = list(self.spec.models.values())
         return {role: models.index(model) for role, model in self.spec.models.items()}
+
+    @cached_property
+    def _samples(self) -> bool:
+        return any(call.work is Work.generate for call in self.spec.flow)
+
+    @property
+    def _nested(self) -> bool:
+        return self.spec.resharding is not Resharding.hybrid_v
 
     @cached_property
     def _longest(self) -> float:
