@@ -45,4 +45,4 @@ if __name__ == "__main__":
         prepare(Path(name))
         os.chdir(name)
         for picture, arguments in PLANS.items():
-            main(["plan", *arguments, "--svg", str(HERE.resolve() / f"{picture}.svg")])
+            main(["plan", *arguments, "--svg", str(HERE.resolve() / f"{picture}.svg"), "--force"])

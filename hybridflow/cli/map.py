@@ -12,10 +12,13 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from hybridflow import preflight
-from hybridflow.cli import plan, yaml_out
+from hybridflow.cli import out_file, plan
 from hybridflow.cli.completion import HARDWARE
 from hybridflow.cli.map_text import headline, lines_of, to_json
+from hybridflow.cli.plan_bars import size_text
 from hybridflow.config import Config, schedule_settings
+from hybridflow.config.compose import Composed
+from hybridflow.config.model_roles import names, section
 from hybridflow.config.pool_sizes import COUNTS
 from hybridflow.config.schema import Device
 from hybridflow.errors import ConfigError, HybridFlowError
@@ -23,6 +26,7 @@ from hybridflow.observe import terminal
 from hybridflow.observe.disk_errors import writing
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.run_plan import RunPlan
 from hybridflow.planning.search.device_mapping import SYNC_SCHEDULE, DeviceMapping, map_devices
 from hybridflow.planning.search.placement_settings import written
 from hybridflow.planning.spec_of_config import spec_of
@@ -68,10 +72,9 @@ def run(argv: Sequence[str]) -> int:
     """
     asked = _asked(argv)
     begun = monotonic()
-    job = plan.composed(asked.run)
     given = read_hardware(asked.run.hardware) if asked.run.hardware is not None else None
+    job, now = _sound(asked, given)
     config = plan.on_hardware(given, job.to_config())
-    now = plan.plan_of(job, given)  # refuses what cannot be run
     devices = asked.devices or now.placement.slots
     hardware = given or _this_machine(config, devices)
     try:
@@ -95,6 +98,25 @@ def run(argv: Sequence[str]) -> int:
     takes = f"hybridflow {asked.run.subcommand} … placement={asked.out or 'FILE'} takes"
     terminal.say(f"{asked.out}: written; {takes} it" if asked.out else f"--out FILE writes it as a file that {takes}")
     return 0
+
+
+def _sound(asked: Asked, given: Hardware | None) -> tuple[Composed, RunPlan]:
+    """Compose the settings, and plan them where they are placed now; with `--devices` that placement need not be one.
+
+    Raises ConfigError for what cannot be run, wherever it is placed.
+    """
+    job = plan.composed(asked.run)
+    try:
+        return job, plan.plan_of(job, given)
+    except ConfigError:
+        if not asked.devices:
+            raise
+    chosen = [setting for setting in asked.run.settings if not setting.startswith(("placement=", "placement."))]
+    own = [role for role in names(job.to_config()) if hasattr(section(job.to_config(), role), "parallel")]
+    sizes = [f"{role}.parallel.{axis}=1" for role in (*own, "rollout") for axis in ("tensor", "pipeline")]
+    plain = (*chosen, "placement=colocated", f"placement.pools.main={asked.devices}", *sizes)
+    job = plan.composed(replace(asked.run, settings=plain))
+    return job, replace(plan.plan_of(job, given), step=None)
 
 
 class _Progress:
@@ -168,12 +190,22 @@ def _accepted(found: DeviceMapping, asked: Asked, given: Hardware | None) -> tup
             file = Path(folder) / "placement.yaml"
             file.write_text(text, encoding="utf-8")
             try:
-                plan.plan_of(plan.composed(replace(asked.run, settings=(*kept, f"placement={file}"))), given)
+                made = plan.plan_of(plan.composed(replace(asked.run, settings=(*kept, f"placement={file}"))), given)
+                _refuse_full(made)
             except ConfigError as error:  # what only the engines refuse, as sizes that pad a vocabulary differently
                 refused.append(error)
             else:
                 return rest, text
     raise refused[0]
+
+
+def _refuse_full(made: RunPlan) -> None:
+    """Raise ConfigError for slots that have less memory than they need."""
+    for slot in made.memory:
+        if 0 < slot.device < slot.peak:
+            raise ConfigError(
+                f"placement.pools.{slot.pool}: {size_text(slot.peak)} are needed of {size_text(slot.device)} of a slot"
+            )
 
 
 def _asked(argv: Sequence[str]) -> Asked:
@@ -197,7 +229,7 @@ def _asked(argv: Sequence[str]) -> Asked:
     if options.devices and (problem := COUNTS.problem(options.devices)):
         raise ConfigError(f"--devices: {problem}")
     if options.out is not None:
-        yaml_out.check(options.out, "a placement", force=options.force)
+        out_file.check("--out", options.out, "a placement", out_file.YAML, force=options.force)
     schedules = tuple(name for name in options.schedules.split(",") if name)
     for name in schedules:
         if name not in SCHEDULES:

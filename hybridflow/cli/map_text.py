@@ -38,7 +38,7 @@ def lines_of(found: DeviceMapping, now: RunPlan, refused: Mapping[str, str], sec
     """Yield the lines of a mapping.
 
     Args:
-        now: the placement in the settings.
+        now: the placement in the settings; without a step, if it could not be run.
         refused: schedules that the run cannot have, and why.
         seconds: that the search took.
     """
@@ -62,6 +62,8 @@ def lines_of(found: DeviceMapping, now: RunPlan, refused: Mapping[str, str], sec
             f"the placement in the settings, of {counted(now.placement.slots, 'slot')}, would take "
             f"{spread_text(now.step.seconds)}, {ratio:.2f} times as long"
         )
+    elif now.step is None:
+        yield cell("the placement in the settings is none that could be run; hybridflow plan says why", "dim")
     if found.bound:
         yield cell(
             f"no placement composes to less than {seconds_text(found.bound)} a step; the best found "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow import preflight
+from hybridflow.cli import out_file
 from hybridflow.cli.completion import HARDWARE, HYDRAS
 from hybridflow.cli.plan_text import lines_of
 from hybridflow.config import Config, compose, escapes, plugins, pool_sizes
@@ -19,6 +20,7 @@ from hybridflow.config.schema import Device
 from hybridflow.errors import ConfigError
 from hybridflow.models import ModelShape, read_shape
 from hybridflow.observe import terminal
+from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.host_memory import host_memory
 from hybridflow.placement import resolve
 from hybridflow.placement.hardware import local_cpus, local_gpus
@@ -31,8 +33,8 @@ from hybridflow.planning.spec_of_config import spec_of
 from hybridflow.planning.traced_roles import FlowError
 
 USAGE = (
-    "hybridflow plan [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--svg FILE] "
-    "[--json] [-cd FOLDER]"
+    "hybridflow plan [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] "
+    "[--svg FILE [--force]] [--json] [-cd FOLDER]"
 )
 EXAMPLES = """\
   hybridflow plan experiment=addition                           on this machine
@@ -85,10 +87,8 @@ def run(argv: Sequence[str]) -> int:
 def _draw(plan: RunPlan, file: Path) -> None:
     from hybridflow.cli.plan_svg import drawing
 
-    try:
+    with writing(file):
         file.write_text(drawing(plan), encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--svg {file}: it cannot be written: {error.strerror}") from error
 
 
 def composed(asked: Asked) -> Composed:
@@ -196,9 +196,12 @@ def _asked(argv: Sequence[str]) -> Asked:
     )
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="settings, as of hybridflow train")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw it into this file too")
+    parser.add_argument("--force", action="store_true", help="replace the drawing that is there")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)
+    if options.svg is not None:
+        out_file.check("--svg", options.svg, "a drawing", out_file.SVG, force=options.force)
     return replace(asked_run(options), svg=options.svg)
 
 

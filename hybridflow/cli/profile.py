@@ -13,7 +13,7 @@ from time import monotonic
 import numpy as np
 
 from hybridflow import __version__
-from hybridflow.cli import model, yaml_out
+from hybridflow.cli import model, out_file
 from hybridflow.config.schema import DType
 from hybridflow.errors import before_the_start
 from hybridflow.observe import terminal
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
     options = parser.parse_args(argv)
-    yaml_out.check(options.out, "a hardware file", force=options.force)
+    out_file.check("--out", options.out, "a hardware file", out_file.YAML, force=options.force)
     began = monotonic()
     terminal.say(MEASURED)
 

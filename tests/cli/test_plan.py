@@ -95,10 +95,21 @@ def test_the_drawing_has_the_names_as_text(plan: Any) -> None:
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "") and "<style" not in text
 
 
-def test_a_drawing_that_cannot_be_written_is_one_error(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", *ADDITION, "--svg", "nowhere/plan.svg"]) == 2
-    told = "hybridflow plan: --svg nowhere/plan.svg: it cannot be written: No such file or directory\n"
-    assert capsys.readouterr() == ("", told)
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("nowhere/plan.svg", "--svg nowhere/plan.svg: the folder {here}/nowhere does not exist"),
+        ("plan.png", "--svg plan.png: a drawing's name ends in .svg"),
+        ("kept.svg", "--svg kept.svg is there already; give another name, or --force to replace it"),
+    ],
+)
+def test_a_drawing_that_cannot_be_written_is_refused_before_the_settings_are_read(
+    workplace: Path, capsys: pytest.CaptureFixture[str], file: str, told: str
+) -> None:
+    Path("kept.svg").write_text("mine")
+    assert main(["plan", "no.such.key=1", "--svg", file]) == 2
+    assert capsys.readouterr() == ("", f"hybridflow plan: {told.format(here=Path.cwd())}\n")
+    assert Path("kept.svg").read_text() == "mine"
 
 
 def test_json_has_every_rank(plan: Any) -> None:
