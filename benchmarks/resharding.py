@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 
 from benchmarks import transition
-from benchmarks.models import SMOLLM2_135M, random_model
+from benchmarks.models import LLAMA_70B, SMOLLM2_135M, random_model
 from benchmarks.pairs import pairwise
 from hybridflow.models import ModelShape, read_shape, table
 from hybridflow.parallel.layout import Layout
@@ -49,10 +49,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama_130m": dict(vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, **LLAMA),
     "smollm2_135m": SMOLLM2_135M,
 }
-LLAMA_70B = ModelShape(
-    family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
-    qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
-)  # fmt: skip
 POSITIONS = 256
 RATIOS = ("time_vs_bare", "speedup_vs_v", "speedup_vs_dschat", "time_vs_reload")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.models import LLAMA_70B
 from hybridflow.config.schema import DType
 from hybridflow.models import Head, ModelShape
 from hybridflow.observe import terminal
@@ -29,7 +30,6 @@ from hybridflow.planning.search.placement_search import PlacementSearch
 from hybridflow.planning.search.simulated_costs import SimulatedCosts
 from hybridflow.tasks.reading_progress import ReadingProgress
 
-LLAMA_70B = ModelShape("llama", 80, 8192, 28672, 64, 8, 128, 128256, False, False, 1e-5, 5e5, 8192)
 SMALL = ModelShape("llama", 8, 2048, 5632, 16, 4, 128, 32000, False, False, 1e-5, 1e4, 4096)
 DEVICES = (128, 1024, 8192)
 EXHAUSTIVE = ((4, 24.0), (8, 14.0), (16, 10.0))  # devices, and GiB of each

@@ -11,7 +11,7 @@ from hybridflow.planning.seated_role import Seated, two_buckets
 from hybridflow.planning.stage_numbers import StageNumbers, generation_numbers
 
 PREFILLED = 4096  # tokens of prompts that vLLM takes at once on a CPU, for each rank of a replica
-LOGIT_COPIES = 3.0  # times that a row's logits are there where it is sampled
+LOGIT_COPIES = 3.0  # of a row where it is sampled: vLLM's sampler has logits, their log-softmax and their softmax
 
 
 def add_generation(kept: dict[str, float], beside: dict[str, dict[str, float]], role: Seated, stage: int) -> None:

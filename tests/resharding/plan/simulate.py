@@ -24,10 +24,6 @@ SHAPE = ModelShape(
     family="qwen2", layers=8, hidden=12, ffn=32, heads=16, kv_heads=8, head_dim=4, vocab=512, tied=False,
     qkv_bias=True, norm_eps=1e-6, rope_theta=1e4, max_positions=64,
 )  # fmt: skip
-LLAMA_70B = ModelShape(
-    family="llama", layers=80, hidden=8192, ffn=28672, heads=64, kv_heads=8, head_dim=128, vocab=128256, tied=False,
-    qkv_bias=False, norm_eps=1e-5, rope_theta=5e5, max_positions=8192,
-)  # fmt: skip
 
 SMOLLM2_360M = ModelShape(
     family="llama", layers=32, hidden=960, ffn=2560, heads=15, kv_heads=5, head_dim=64, vocab=49152, tied=True,

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.models import LLAMA_70B
 from hybridflow.models import ModelShape, table
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.resharding.plan import Plan
 from tests.resharding.plan.simulate import (
-    LLAMA_70B,
     SHAPE,
     SMOLLM2_360M,
     Ranks,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from benchmarks.models import LLAMA_70B
 from hybridflow.models import ModelShape
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.plan import Plan
 from tests.resharding.plan.simulate import (
-    LLAMA_70B,
     ORDERS,
     SHAPE,
     SMOLLM2_360M,
