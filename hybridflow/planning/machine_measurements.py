@@ -55,6 +55,7 @@ class Measurements:
         together: by how many ranks did the same piece of work at once, the seconds of the slowest.
         calls: of roles.
         nothing: by ranks, seconds of a call that does nothing.
+        flows: by ranks, of flows that compute nothing: calls, and the seconds of a step.
         store: bytes, and the seconds of a put and of a get.
     """
 
@@ -72,4 +73,5 @@ class Measurements:
     together: dict[int, float] = field(default_factory=dict)
     calls: list[CallTime] = field(default_factory=list)
     nothing: dict[int, float] = field(default_factory=dict)
+    flows: dict[int, Timed] = field(default_factory=dict)
     store: Timed = field(default_factory=list)

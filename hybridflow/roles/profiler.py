@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hybridflow.dispatch import RowsT, using
+from hybridflow.dispatch.known_columns import kinds
 from hybridflow.roles.role import Role
 
 Timed = list[list[float]]
@@ -42,3 +43,17 @@ class ProfilerRole(Role[RowsT]):
     @using("one_to_all")
     def nothing(self) -> None:
         """Do nothing."""
+
+    @using("3d_all_micro_dp", needs=kinds("prompt_ids"), gives=kinds("response_ids"))
+    def sample(self, prompts: RowsT) -> RowsT:
+        """Give `response_ids`: each prompt again. With `score` and `learn` a flow in which nothing is computed."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=kinds("prompt_ids", "response_ids"), gives=kinds("values"))
+    def score(self, rows: RowsT) -> RowsT:
+        """Give `values` of 0."""
+        raise NotImplementedError
+
+    @using("dp_tokens", needs=kinds("prompt_ids", "response_ids", "values"))
+    def learn(self, rows: RowsT) -> None:
+        """Take rows in."""

@@ -46,6 +46,9 @@ PRODUCTS = [(size, size, size) for size in (16, 32, 64, 128, 256, 512, 1024)] + 
 ATTENTION = [(rows, 4, tokens, 64) for rows, tokens in ((32, 32), (8, 128), (2, 512))]
 COPIES = [2**exponent for exponent in (16, 20, 22, 24, 27)]
 MESSAGES = [2**exponent for exponent in (8, 14, 18, 22, 24)]
+FLOW_ROWS = (16, 128)
+FLOW_TOKENS = 16
+SCORED, LEARNED = 5, 4  # calls of a step of PPO with two mini-batches
 STORED = [2**exponent for exponent in (10, 16, 20, 24)]
 GENERATIONS = ((2, 8, 16), (32, 8, 16), (96, 8, 16), (64, 8, 64), (16, 160, 8), (8, 96, 8), (96, 64, 8))
 """Rows, prompt tokens and at most as many response tokens; what is generated is then scored and learned from."""
@@ -124,7 +127,25 @@ def _alone(bench: Bench, found: Measurements, say: Say) -> None:
     found.attention = profiler.attention(ATTENTION).get()[0]
     found.copies = profiler.copies(COPIES).get()[0]
     found.nothing[1] = _median(lambda: bench.timed(profiler.nothing)[1])
+    found.flows[1] = [_flow(bench, profiler, rows) for rows in FLOW_ROWS]
     found.store = [_stored(size) for size in STORED]
+
+
+def _flow(bench: Bench, profiler: Any, rows: int) -> list[float]:
+    """Return how many calls a flow has that computes nothing, and its seconds: rows are sampled, scored, learned from.
+
+    It has what a step of PPO has beside its calls: prompts are put into the store, calls wait for one another's rows
+    and lengths, and what they measured is joined.
+    """
+
+    def step() -> None:
+        prompts = put(_prompts(rows, FLOW_TOKENS))
+        rollout = prompts | profiler.sample(prompts)
+        scored = [profiler.score(rollout) for _ in range(SCORED)]
+        for _ in range(LEARNED):
+            profiler.learn(rollout | scored[-1])
+
+    return [1 + SCORED + LEARNED, _median(lambda: bench.timed(step)[1])]
 
 
 def _stored(size: int) -> list[float]:
@@ -196,6 +217,7 @@ def _among_ranks(bench: Bench, ranks: int, found: Measurements) -> None:
     for size in range(1, ranks + 1):
         found.together[size] = max(profiler.together(size).get())
     found.nothing[ranks] = _median(lambda: bench.timed(profiler.nothing)[1])
+    found.flows[ranks] = [_flow(bench, profiler, rows) for rows in FLOW_ROWS]
 
 
 def _config(folder: Path, dtype: DType) -> Config:

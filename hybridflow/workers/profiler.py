@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.functional import scaled_dot_product_attention
 
-from hybridflow.batch import Batch
+from hybridflow.batch import Batch, Ragged
 from hybridflow.parallel.platform import platform
 from hybridflow.parallel.process_groups import make_groups
 from hybridflow.roles.profiler import ProfilerRole, Timed
@@ -82,6 +83,16 @@ class ProfilerWorker(ProfilerRole[Batch], Worker):
         return _seconds(work, at_least_s=0.0)
 
     def nothing(self) -> None:
+        return None
+
+    def sample(self, prompts: Batch) -> Batch:
+        return Batch(response_ids=prompts.ragged("prompt_ids"))
+
+    def score(self, rows: Batch) -> Batch:
+        responses = rows.ragged("response_ids")
+        return Batch(values=Ragged.of([np.zeros(int(length), dtype=np.float32) for length in responses.lengths]))
+
+    def learn(self, rows: Batch) -> None:
         return None
 
 
