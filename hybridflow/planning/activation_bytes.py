@@ -49,8 +49,13 @@ class TokenBytes:
     gathered: float
 
 
-def token_bytes(model: RoleModel, tensor: int, device: Device) -> TokenBytes:
-    """Return those of a model whose layers are cut into so many parts."""
+def token_bytes(model: RoleModel, tensor: int, device: Device, copied: float = 1.0) -> TokenBytes:
+    """Return those of a model whose layers are cut into so many parts.
+
+    Args:
+        copied: tokens whose keys and values attention keeps, for each that is computed: rows that share a prompt have
+            its keys and values each for itself.
+    """
     shape = model.shape
     size = model.number_bytes
     on_cpu = device is Device.cpu
@@ -64,7 +69,7 @@ def token_bytes(model: RoleModel, tensor: int, device: Device) -> TokenBytes:
     if shape.qk_norm:
         layer += _norm(size, on_cpu) * (queries + keys)
     recomputed = (3 * queries + 3 * keys) * size
-    attention = (3 * queries + 2 * keys) * size if on_cpu else recomputed
+    attention = (3 * queries + ((0 if on_cpu else 1) + 2 * copied) * keys) * size
     kept = {
         Recompute.none: layer + attention,
         Recompute.selective: layer + recomputed,

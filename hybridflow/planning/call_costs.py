@@ -94,7 +94,7 @@ class Simulators:
         """
         if id(spec) not in self._numbers:
             lengths = (spec.prompt_tokens, spec.response_tokens, spec.samples, spec.prompts)
-            engine = (spec.max_concurrent_rows, spec.kv_cache_bytes, spec.memory_fraction)
+            engine = (spec.max_concurrent_rows, spec.kv_cache_bytes, spec.memory_fraction, spec.shares_prompts)
             self._specs.append(spec)
             self._numbers[id(spec)] = self._alike.setdefault((lengths, engine), len(self._alike))
         return self._numbers[id(spec)]
@@ -115,7 +115,7 @@ class Simulators:
         if call.work is Work.generate:
             made = generation_occupation(self.hardware, call, model, layout, spec, deviations)
         else:
-            work = expected_workload(call, spec, layout.data, deviations)
+            work = expected_workload(call, spec, layout.data, deviations, model.max_tokens_per_rank)
             made = pass_occupation(self.hardware.crowded(layout.size), call, model, layout, work)
         return self._with_call(call, layout, made)
 

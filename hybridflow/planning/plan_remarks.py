@@ -140,8 +140,8 @@ def of_pipelines(spec: RunSpec, arrangement: Arrangement) -> Iterator[Remark]:
         if call.work not in (Work.score, Work.train) or call.role not in spec.models or call.role in told:
             continue
         layout = arrangement.seats[call.role].layout
-        work = expected_workload(call, spec, layout.data)
         budget = spec.models[call.role].max_tokens_per_rank
+        work = expected_workload(call, spec, layout.data, budget=budget)
         turns = max(1, micro_batches(work, budget))
         empty = (layout.pipeline - 1) / (turns + layout.pipeline - 1)
         if empty > IDLE:

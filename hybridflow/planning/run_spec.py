@@ -95,6 +95,7 @@ class Load(NamedTuple):
         longest: tokens that a row has at most.
         alike: all rows have as many tokens.
         learned: share of the tokens that are a response's.
+        group: rows of a prompt that an engine computes once for all of them; 1: for each of them.
         concurrent: rows that a generation replica decodes together.
         kv_cache_bytes, memory_fraction: as the spec has them.
         generation_engine: that the policy samples with.
@@ -110,6 +111,7 @@ class Load(NamedTuple):
     kv_cache_bytes: float
     memory_fraction: float
     generation_engine: str
+    group: int = 1
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class RunSpec:
         notes: what of all this is an expectation, in words.
         generation_engine: the registered name of what the policy samples with.
         resharding: the method of weight syncs where training's ranks generate.
+        shares_prompts: training engines compute a prompt once for all of its responses.
     """
 
     flow: tuple[FlowCall, ...]
@@ -147,6 +150,7 @@ class RunSpec:
     notes: tuple[str, ...] = ()
     generation_engine: str = "vllm"
     resharding: Resharding = Resharding.hybrid
+    shares_prompts: bool = False
 
     @cached_property
     def load(self) -> Load:
@@ -166,6 +170,7 @@ class RunSpec:
             kv_cache_bytes=self.kv_cache_bytes,
             memory_fraction=self.memory_fraction,
             generation_engine=self.generation_engine,
+            group=self.samples if self.shares_prompts else 1,
         )
 
     @property

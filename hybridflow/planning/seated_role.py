@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hybridflow.config.schema import Device
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.run_spec import Load, RoleModel
+from hybridflow.planning.workload import shared_rows
 from hybridflow.resharding.plan.buckets import BUCKET_BYTES
 
 
@@ -41,12 +42,26 @@ class Seated(NamedTuple):
     def micro_batch(self, rows: int) -> tuple[float, float]:
         """Return the tokens of the largest micro-batch of a call with so many rows, and how many a rank has."""
         model, layout, load = self.model, self.layout, self.load
-        own = max(ceil(rows / layout.data), 1) * load.row_tokens
+        count = max(ceil(rows / layout.data), 1)
         budget = max(float(model.max_tokens_per_rank), load.longest)
+        tree = shared_rows(count, load, budget)
+        part = load.row_tokens * (1 + (tree - 1) * load.learned)  # of rows of a prompt, which is there once
+        own = count / tree * part
         if load.alike:
-            budget = floor(budget / load.row_tokens) * load.row_tokens
+            budget = max(1, floor(budget / part)) * part
         tokens = min(own, budget)
         return tokens / layout.context, ceil(own / tokens)
+
+    def learned_share(self, rows: int) -> float:
+        """Return the share of a micro-batch's tokens that are a response's, in a call with so many rows."""
+        return self.load.learned * self.copied_share(rows)
+
+    def copied_share(self, rows: int) -> float:
+        """Return how many tokens rows have for each that is computed: their prompts may be shared."""
+        load = self.load
+        budget = max(float(self.model.max_tokens_per_rank), load.longest)
+        tree = shared_rows(max(ceil(rows / self.layout.data), 1), load, budget)
+        return tree / (1 + (tree - 1) * load.learned)
 
 
 def two_buckets(role: Seated, weights: int, largest: int) -> float:

@@ -24,7 +24,7 @@ def add_training(kept: dict[str, float], beside: dict[str, dict[str, float]], ro
     state_away = state if offloads and model.offloads_optimizer else {}
     kept |= {} if weights_away else weights
     kept |= {} if state_away else state
-    tokens = token_bytes(model, layout.tensor, role.device)
+    tokens = token_bytes(model, layout.tensor, role.device, role.copied_share(max(load.trained, load.scored)))
     if tokens.gathered:
         kept["gathered activations"] = tokens.gathered * role.micro_batch(max(load.trained, load.scored))[0]
     if load.scored:
@@ -74,7 +74,9 @@ def _scoring(role: Seated, of_token: TokenBytes, numbers: StageNumbers) -> dict[
     """Return what a forward without gradients has at its fullest: in a layer, or at its output."""
     tokens, _ = role.micro_batch(role.load.scored)
     layer = of_token.forward * tokens
-    output = activation_bytes.output_bytes(numbers, role.model, role.device, tokens, role.load.learned * tokens)
+    output = activation_bytes.output_bytes(
+        numbers, role.model, role.device, tokens, role.learned_share(role.load.scored) * tokens
+    )
     return {"logits": output} if numbers.output and output > layer else {"activations": layer}
 
 
@@ -102,7 +104,7 @@ def _learning(role: Seated, of_token: TokenBytes, stage: int, numbers: StageNumb
 
 
 def _at_output(role: Seated, numbers: StageNumbers, tokens: float) -> float:
-    learned = role.load.learned * tokens
+    learned = role.learned_share(role.load.trained) * tokens
     forward = activation_bytes.output_bytes(numbers, role.model, role.device, tokens, learned)
     return max(forward, activation_bytes.output_gradient_bytes(numbers, role.model, role.device, learned))
 

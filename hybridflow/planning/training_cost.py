@@ -10,7 +10,7 @@ the data parallel ranks, and the optimizer reads and writes its state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, floor
 from statistics import NormalDist, fmean
 
 from hybridflow.config.schema import Device, Recompute
@@ -41,18 +41,19 @@ class Occupation:
 
 
 def micro_batches(work: Workload, budget: int) -> int:
-    """Return into how many micro-batches rows are packed that are taken longest first.
+    """Return into how many micro-batches rows are packed, or trees of rows, that are taken longest first.
 
-    So rows of like length lie together: of those of n tokens, ⌊budget / n⌋ fill one, or one alone does.
+    So parts of like length lie together: of those of n tokens, ⌊budget / n⌋ fill one, or one alone does.
     """
     if work.rows <= 0:
         return 0
     if work.tokens <= budget:
         return 1
-    deviation = sqrt(max(0.0, work.squares / work.rows - work.length**2))
-    lengths = (max(work.length / 8, work.length + away * deviation) for away in NINTHS)
+    parts = work.parts or work.rows
+    mean, deviation = work.part_tokens
+    lengths = (max(mean / 8, mean + away * deviation) for away in NINTHS)
     shares = [1.0 / max(1, floor(budget / length)) for length in lengths]
-    return min(ceil(work.rows), max(ceil(work.tokens / budget), round(work.rows * fmean(shares))))
+    return min(ceil(parts), max(ceil(work.tokens / budget), round(parts * fmean(shares))))
 
 
 def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, work: Workload) -> Occupation:
@@ -87,7 +88,7 @@ def _layer_turn_s(
     tokens = work.tokens / count / context
     products = float(arithmetic.layer_s(hardware, model, tokens, tensor, layout.expert))
     products += float(arithmetic.elementwise_s(hardware, model, tokens, tensor))
-    attention = float(arithmetic.attention_s(hardware, model, work.squares / count / context, work.length, tensor))
+    attention = float(arithmetic.attention_s(hardware, model, work.squares / count / context, work.row_tokens, tensor))
     message = tokens * model.shape.hidden * model.number_bytes
     place = group_place(layout, "tp", hardware.devices_per_node)
     sent = 2 * float(all_reduce_s(hardware, place, message)) + _experts_s(hardware, model, layout, message)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, floor, inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.run_spec import FlowCall, RunSpec
+from hybridflow.planning.run_spec import FlowCall, Load, RunSpec
 
 POINTS = 128  # lengths that stand for a replica's rows
 NINE_IN_TEN = 1.6449  # deviations of a normal distribution, on either side of its mean
@@ -21,27 +21,44 @@ class Workload:
 
     Attributes:
         rows: sequences.
-        tokens: of all of them, prompts and responses.
-        squares: sum of the squares of their lengths.
+        tokens: of all of them, prompts and responses; a prompt that an engine computes once for several rows, once.
+        squares: sum of the squares of their lengths, less those of the prompts that are left out: attention of a row
+            of L tokens is half of L², of one whose P tokens of prompt are computed elsewhere half of L² - P².
         responses: tokens of their responses.
+        length: mean tokens of a row, from its first to its last; 0: as `tokens` and `rows` say.
+        parts: pieces that are packed whole: rows, or trees of rows that share a prompt; 0: as many as rows.
+        deviation: of the tokens of a part; negative: as `squares` say of rows.
     """
 
     rows: float
     tokens: float
     squares: float
     responses: float
+    length: float = 0.0
+    parts: float = 0.0
+    deviation: float = -1.0
 
     @property
-    def length(self) -> float:
+    def row_tokens(self) -> float:
         """Return the mean tokens of a row."""
-        return self.tokens / self.rows if self.rows else 0.0
+        return self.length or (self.tokens / self.rows if self.rows else 0.0)
+
+    @property
+    def part_tokens(self) -> tuple[float, float]:
+        """Return the mean tokens of a part, and their deviation."""
+        mean = self.tokens / (self.parts or self.rows)
+        away = self.deviation
+        return mean, sqrt(max(0.0, self.squares / self.rows - mean**2)) if away < 0 else away
 
 
-def expected_workload(call: FlowCall, spec: RunSpec, data: int, deviations: float = 0.0) -> Workload:
+def expected_workload(
+    call: FlowCall, spec: RunSpec, data: int, deviations: float = 0.0, budget: float = inf
+) -> Workload:
     """Return what the fullest of `data` ranks has of a call's rows.
 
     Args:
         deviations: how far the sum of the step's lengths is from its expectation, in its standard deviations.
+        budget: tokens of a micro-batch, in which rows of a prompt must be together for it to be computed once.
     """
     rows = call.rows * call.sequences
     if not rows:
@@ -57,8 +74,30 @@ def expected_workload(call: FlowCall, spec: RunSpec, data: int, deviations: floa
     else:
         tokens = own * (mean + moved) + fullest(data) * spread * sqrt(own)
     square = spread**2 + (mean + moved) ** 2
-    response = (responses.mean + moved) * own
-    return Workload(own, tokens, own * square, max(response, 0.0))
+    response = max((responses.mean + moved) * own, 0.0)
+    tree = shared_rows(own, spec.load, budget) if call.sequences == 1 else 1.0
+    copies = own - own / tree  # of prompts, that are left out
+    return Workload(
+        own,
+        tokens - copies * prompts.mean,
+        own * square - copies * (prompts.mean**2 + prompts.deviation**2),
+        response,
+        tokens / own,
+        own / tree,
+        sqrt(prompts.deviation**2 + tree * responses.deviation**2) if tree > 1 else -1.0,
+    )
+
+
+def shared_rows(rows: float, load: Load, budget: float) -> float:
+    """Return how many of a rank's rows are computed with one copy of their prompt: those of a group that fit a
+    micro-batch together (`batch.row_trees`).
+    """
+    group = min(float(load.group), rows)
+    prompt = load.row_tokens * (1 - load.learned)
+    response = load.row_tokens * load.learned
+    if group <= 1 or prompt + group * response <= budget:
+        return max(group, 1.0)
+    return max(1.0, min(group, floor((budget - prompt) / max(response, 1.0))))
 
 
 def fullest(parts: int) -> float:
