@@ -33,6 +33,7 @@ from hybridflow.tasks.reading_progress import ReadingProgress
 SMALL = ModelShape("llama", 8, 2048, 5632, 16, 4, 128, 32000, False, False, 1e-5, 1e4, 4096)
 DEVICES = (128, 1024, 8192)
 EXHAUSTIVE = ((4, 24.0), (8, 14.0), (16, 10.0))  # devices, and GiB of each
+BOUND_S = 60.0  # of all ways to colocate the roles together
 ROWS = 1024
 MINIBATCHES = 4
 
@@ -66,7 +67,7 @@ def searched(devices: int) -> dict[str, Any]:
     """Search for a placement of four models of 70B; return the seconds of it and of the bound, the gap and the best."""
     clock = Clock(devices)
     found = map_devices(
-        ppo_of(LLAMA_70B), read_hardware("a100_80g_8x"), devices, simulated=3, with_bound=True, progress=clock
+        ppo_of(LLAMA_70B), read_hardware("a100_80g_8x"), devices, simulated=3, bound_s=BOUND_S, progress=clock
     )
     whole, bound = clock.whole(), clock.begun[SIMULATED] - clock.begun[BOUNDS]
     return {

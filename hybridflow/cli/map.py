@@ -34,6 +34,7 @@ from hybridflow.planning.traced_roles import FlowError
 from hybridflow.scheduling import SCHEDULES
 from hybridflow.tasks.reading_progress import ReadingProgress
 
+BOUND_S = 120.0
 USAGE = (
     "hybridflow map [train | sft | train-reward | train-cost] [hardware=NAME|FILE] [KEY=VALUE ...] [--devices N] "
     "[--schedules NAME,...] [--out FILE [--force]] [--bound] [--json] [-cd FOLDER]"
@@ -82,7 +83,9 @@ def run(argv: Sequence[str]) -> int:
     except FlowError as error:
         raise HybridFlowError(f"the flow is not known, so nothing can be placed by it: {error}") from error
     schedules, refused = _schedules(config, asked.schedules)
-    found = map_devices(spec, hardware, devices, schedules=schedules, with_bound=asked.bound, progress=_Progress())
+    found = map_devices(
+        spec, hardware, devices, schedules=schedules, bound_s=BOUND_S if asked.bound else 0.0, progress=_Progress()
+    )
     found, text = _accepted(found, asked, given)
     if asked.out is not None:
         with writing(asked.out):
@@ -221,7 +224,9 @@ def _asked(argv: Sequence[str]) -> Asked:
     parser.add_argument("--schedules", default="", metavar="NAME,...", help="that may be taken, as sync; else all")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the placement into this file")
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
-    parser.add_argument("--bound", action="store_true", help="say how far from the optimum it can be at most")
+    parser.add_argument(
+        "--bound", action="store_true", help="say how far from the optimum it can be at most, in up to two minutes"
+    )
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)

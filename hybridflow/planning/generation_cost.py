@@ -20,6 +20,7 @@ from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
 from hybridflow.planning.collectives import GroupPlace, all_reduce_s, send_s
 from hybridflow.planning.hardware import Curve, Hardware, Link
+from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
 from hybridflow.planning.training_cost import Occupation
 from hybridflow.planning.workload import ordered_lengths
@@ -171,13 +172,25 @@ def generation_occupation(
         return Occupation(0.0, 0.0)
     replica = replica_of(hardware, model, layout)
     rows = ceil(call.rows / layout.replicas)
-    lengths = ordered_lengths(spec.response_tokens, rows, call.rows, deviations)
     prompt = spec.prompt_tokens.mean
     prefill = replica.prefill_s(_computed_prompts(hardware, call, spec, rows), prompt)
-    decode = replica.decode_s(lengths, rows / len(lengths), prompt, replica.places(spec))
+    decode = _expected_decode_s(
+        replica, spec.response_tokens, rows, call.rows, deviations, prompt, replica.places(spec)
+    )
     seconds = prefill + decode + hardware.overheads.generate
     busy = min(layout.replicas, call.rows) * replica.tensor * replica.pipeline
     return Occupation(seconds, busy)
+
+
+@lru_cache(maxsize=2**14)
+def _expected_decode_s(
+    replica: Replica, responses: Lengths, rows: int, of: int, deviations: float, prompt: float, places: int
+) -> float:
+    """Return the seconds in which a replica's rows get their tokens, of the lengths to expect: many layouts ask that
+    have as many rows a replica.
+    """
+    lengths = ordered_lengths(responses, rows, of, deviations)
+    return replica.decode_s(lengths, rows / len(lengths), prompt, places)
 
 
 def drawn_occupation(

@@ -7,9 +7,11 @@ ranks share the sending out.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 
 from hybridflow.config.schema import Resharding
+from hybridflow.models import ModelShape
 from hybridflow.models.weight_table import table
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning import model_arithmetic as arithmetic
@@ -38,8 +40,14 @@ def sync_seconds(
     across = ranks > hardware.devices_per_node
     sent = float(send_s(hardware, across=across, size=moved)) if moved else 0.0
     costs = hardware.overheads
-    weights = len(table(model.shape)) / pipeline * (2 if moved else 1)
+    weights = _weights(model.shape) / pipeline * (2 if moved else 1)
     return sent + shard * costs.sync_byte + weights * costs.sync_weight + costs.sync
+
+
+@lru_cache(maxsize=64)
+def _weights(shape: ModelShape) -> int:
+    """Count a model's weights; to list them takes a millisecond, and a search asks for each of its plans."""
+    return len(table(shape))
 
 
 def moved_bytes(

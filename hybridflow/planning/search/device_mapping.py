@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from time import monotonic
 from types import MappingProxyType
 
 from hybridflow.errors import HybridFlowError, counted
@@ -92,7 +92,7 @@ def map_devices(
     *,
     schedules: Mapping[str, Mapping[str, object]] = MappingProxyType({SYNC_SCHEDULE: MappingProxyType({})}),
     simulated: int = SIMULATED,
-    with_bound: bool = False,
+    bound_s: float = 0.0,
     progress: Progress = lambda what, done, of: None,
 ) -> DeviceMapping:
     """Search for the fastest placement.
@@ -100,7 +100,7 @@ def map_devices(
     Args:
         schedules: that may be taken, with what settings change of them (`scheduling.policy_of`).
         simulated: how many ways to colocate the roles are simulated under each schedule, the fastest as composed.
-        with_bound: ask for a bound on what any placement can come to.
+        bound_s: seconds that may go into a bound on what any placement can come to; 0: it is not asked for.
 
     Raises HybridFlowError if nothing fits, or the flow has a policy beside the actor that generates.
     """
@@ -124,7 +124,7 @@ def map_devices(
     found.sort(key=lambda one: one.seconds)
     if not found:
         raise HybridFlowError(f"nothing fits {counted(devices, 'device')} of {hardware.name}: {unfit[0].why}")
-    bound = _bound(search, candidates, found[0].seconds, progress) if with_bound else 0.0
+    bound = _bound(search, found, bound_s, progress) if bound_s else 0.0
     runs = list(_simulated(spec, costs, found, schedules, simulated, progress))
     runs.sort(key=lambda run: run.step.seconds.mean)
     return DeviceMapping(devices, hardware, tuple(runs), tuple(found), tuple(unfit), bound, search.known.evaluated)
@@ -159,13 +159,19 @@ def _why_unfit(search: PlacementSearch, candidate: Candidate) -> str:
     return f"at least {sum(int(ways.devices[0]) for _, ways in options)} devices are needed: {needs}"
 
 
-def _bound(search: PlacementSearch, candidates: Sequence[Candidate], best: float, progress: Progress) -> float:
+def _bound(search: PlacementSearch, found: Sequence[Found], within_s: float, progress: Progress) -> float:
+    """Return seconds that no placement of what was found is below, the fastest first; each may take as long as is left
+    for one of those that remain.
+    """
+    best = found[0].seconds
     above = best * (1 + 1e-9)  # of others it is enough to know that they are above
-    bound = inf
-    for number, candidate in enumerate(candidates):
-        progress("bounds", number, len(candidates))
-        bound = min(bound, search.bound(candidate, above))
-    return min(bound, best)
+    bound = best
+    begun = monotonic()
+    for number, one in enumerate(found):
+        progress("bounds", number, len(found))
+        left = begun + within_s - monotonic()
+        bound = min(bound, search.bound(one.candidate, above, max(left, 0.0) / (len(found) - number)))
+    return bound
 
 
 def _simulated(

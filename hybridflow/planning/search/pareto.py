@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 BLOCK = 256
+BEFORE = np.tri(BLOCK, k=-1, dtype=bool)
 
 
 def undominated(rows: np.ndarray) -> np.ndarray:
@@ -12,24 +13,27 @@ def undominated(rows: np.ndarray) -> np.ndarray:
 
     Of equal rows the first stays. They are in lexicographic order.
     """
-    order = np.lexsort(rows.T[::-1])  # a row can only be dominated by one before it
+    rows = rows[:, np.concatenate([[True], np.ptp(rows[:, 1:], axis=0) > 0])] if len(rows) else rows
+    order = np.lexsort(rows.T[::-1])  # a row can only be dominated by one before it, whose first number is no larger
     kept = np.empty((0, rows.shape[1]))
     places: list[np.ndarray] = []
     for start in range(0, len(order), BLOCK):
         mine = order[start : start + BLOCK]
-        mine = mine[~_dominated(rows[mine], kept)]
+        if len(kept):
+            mine = mine[~_dominated(rows[mine], kept, np.ones((len(mine), len(kept)), bool))]
         block = rows[mine]
-        beaten = (block[None, :, :] <= block[:, None, :]).all(axis=2)
-        mine = mine[~np.tril(beaten, -1).any(axis=1)]
+        mine = mine[~_dominated(block, block, BEFORE[: len(mine), : len(mine)].copy())]
         places.append(mine)
         kept = np.concatenate([kept, rows[mine]])
     return np.concatenate(places) if places else order
 
 
-def _dominated(rows: np.ndarray, by: np.ndarray) -> np.ndarray:
-    if not len(by):
-        return np.zeros(len(rows), bool)
-    found = np.ones((len(rows), len(by)), bool)
-    for column in range(rows.shape[1]):
-        found &= by[None, :, column] <= rows[:, None, column]
-    return np.asarray(found.any(axis=1))
+def _dominated(rows: np.ndarray, by: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Tell which rows one of the others is at most as large as.
+
+    Args:
+        before: [rows, by] which of the others come before which row; it is written to.
+    """
+    for column in range(1, rows.shape[1]):
+        before &= by[None, :, column] <= rows[:, None, column]
+    return np.asarray(before.any(axis=1))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybridflow.planning.run_spec import SYNC, FlowCall
+from hybridflow.planning.run_spec import FlowCall
 from hybridflow.planning.search.pareto import undominated
 from hybridflow.planning.search.step_costs import ROLLOUT, Costs, Plan
 
@@ -68,27 +68,16 @@ class RolePlans:
         return self._known[key]
 
     def _looked_at(self, role: str, calls: tuple[int, ...], devices: int) -> tuple[Sequence[Plan], np.ndarray]:
-        mine = [self.flow[place] for place in calls]
-        plans: list[Plan] = []
-        rows: list[list[float]] = []
-        for plan in self.costs.plans(role, mine, devices):
-            need = self.costs.need(role, mine, plan)
-            if need.held + need.peak > self.costs.device_bytes:
-                continue
-            plans.append(plan)
-            rows.append([need.held, need.peak, *(self._call_s(role, call, plan) for call in mine)])
-            if role == ROLLOUT:
-                rows[-1].append(self.costs.sync_size(plan))
-        self.evaluated += len(plans)
-        table = np.array(rows, dtype=float).reshape(len(plans), 2 + len(mine) + (role == ROLLOUT))
-        kept = np.sort(undominated(table))
-        return [plans[place] for place in kept], table[kept]
+        plan, numbers = self.costs.table(role, [self.flow[place] for place in calls], devices, self.devices)
+        self.evaluated += len(numbers)
+        kept = np.sort(undominated(numbers[:, self._different(calls, numbers.shape[1])]))
+        return [plan(place) for place in kept.tolist()], numbers[kept]
 
-    def _call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
-        """Return the seconds of a call; of a weight sync to other devices, if as many as there are send."""
-        if call.method == SYNC:
-            return self.costs.least_sync_s(plan, self.devices) if role == ROLLOUT else self.costs.sync_s(plan, 0)
-        return self.costs.call_s(role, call, plan)
+    def _different(self, calls: tuple[int, ...], columns: int) -> list[int]:
+        """Return the columns of a table but for those of calls that are like one before them, as a step's updates."""
+        alike = [(self.flow[place].role, self.flow[place].method, self.flow[place].rows) for place in calls]
+        first = {call: at for at, call in reversed([*enumerate(alike)])}
+        return [0, 1, *sorted(2 + at for at in first.values()), *range(2 + len(calls), columns)]
 
 
 def set_options(

@@ -10,13 +10,15 @@ import numpy as np
 
 from hybridflow.config.schema import Device, Recompute, Resharding
 from hybridflow.engines.sharding import ShardingError, TensorSharding
+from hybridflow.models import Head
 from hybridflow.parallel.layout import Layout
+from hybridflow.planning.activation_bytes import token_bytes
 from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.plan_remarks import FULL
 from hybridflow.planning.run_spec import SYNC, FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.search.pareto import undominated
-from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Need, Plan
+from hybridflow.planning.search.step_costs import ACTOR, ROLLOUT, Costs, Need, Plan, PlanTable
 from hybridflow.planning.seated_role import Seated
 from hybridflow.planning.slot_memory import RoleBytes, stage_bytes
 
@@ -26,7 +28,7 @@ PADDING = 64  # of a vocabulary on both sides of a weight sync, which shards nes
 
 
 @dataclass
-class SimulatedCosts:
+class SimulatedCosts(Costs):
     """Costs of a run on some hardware.
 
     Attributes:
@@ -47,6 +49,8 @@ class SimulatedCosts:
     _bytes: dict[object, Sequence[RoleBytes]] = field(default_factory=dict)
     _generation: dict[object, tuple[float, float]] = field(default_factory=dict)
     _specs: dict[float, RunSpec] = field(default_factory=dict)
+    _models: dict[tuple[str, Recompute, int], RoleModel] = field(default_factory=dict)
+    _known_passes: dict[str, Sequence[tuple[Recompute, int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.simulators = Simulators(self.hardware)
@@ -56,19 +60,91 @@ class SimulatedCosts:
         return FULL * self.hardware.memory_bytes
 
     def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
-        model = self._model(role)
-        own = model.max_tokens_per_rank
-        cuts = list(layouts(model, devices, self.hardware.devices_per_node))
+        cuts = self.cuts(role, devices)
         if role == ROLLOUT:
+            own = self._model(role).max_tokens_per_rank
             return [Plan(cut, Recompute.none, own, share) for cut in cuts for share in self._fractions]
-        samples = any(call.work is Work.generate for call in calls)
         return [
             Plan(layout, recompute, budget, share)
             for cut in cuts
-            for layout, share in (self._ways_to_generate(role, calls, cut) if samples else ((cut, 0.0),))
-            for recompute in (Recompute if model.trains else (Recompute.none,))
-            for budget in self._budgets(model)
+            for layout, share in self._ways(role, calls, cut)
+            for recompute, budget in self._passes(role)
         ]
+
+    def cuts(self, role: str, devices: int) -> Sequence[Layout]:
+        """Return the sizes in which a role can run on so many devices."""
+        return list(layouts(self._model(role), devices, self.hardware.devices_per_node))
+
+    def table(self, role: str, calls: Sequence[FlowCall], devices: int, most: int) -> PlanTable:
+        if role == ROLLOUT:
+            return super().table(role, calls, devices, most)
+        ways: list[tuple[Layout, float]] = []
+        numbers = [np.empty((0, 2 + len(calls)))]
+        for cut in self.cuts(role, devices):
+            mine = self._ways(role, calls, cut)
+            ways += mine
+            numbers.append(self._block(role, calls, cut, mine))
+        rows = np.concatenate(numbers)
+        kept = np.flatnonzero(rows[:, 0] + rows[:, 1] <= self.device_bytes)
+        passes = self._passes(role)
+
+        def plan(place: int) -> Plan:
+            way, own = divmod(int(kept[place]), len(passes))
+            layout, share = ways[way]
+            return Plan(layout, *passes[own], share)
+
+        return PlanTable(plan, rows[kept])
+
+    def _block(
+        self, role: str, calls: Sequence[FlowCall], cut: Layout, ways: Sequence[tuple[Layout, float]]
+    ) -> np.ndarray:
+        """Return the numbers of a layout's plans: of every way to generate in it with every way to pass rows through.
+
+        Each number depends on one of the two alone, so few are asked for.
+        """
+        passes = [Plan(cut, recompute, budget) for recompute, budget in self._passes(role)]
+        needs = np.array([tuple(self.need(role, calls, plan)) for plan in passes])
+        columns = [needs[:, 0][None], needs[:, 1][None]]
+        if ways[0][0].generation is not None:
+            added = np.array([self._added(role, layout, share) for layout, share in ways])
+            columns = [columns[0] + added[:, :1], np.maximum(columns[1], added[:, 1:])]
+        generating = [Plan(layout, memory_fraction=share) for layout, share in ways]
+        known: dict[tuple[str, str, int], np.ndarray] = {}  # calls of a step that are alike, as its updates
+        for call in calls:
+            alike = call.role, call.method, call.rows
+            if alike not in known:
+                if call.method == SYNC:
+                    known[alike] = np.array([[self.sync_s(plan, 0)] for plan in generating])
+                elif call.work is Work.generate:
+                    known[alike] = np.array([[self.call_s(role, call, plan)] for plan in generating])
+                else:
+                    known[alike] = np.array([[self.call_s(role, call, plan) for plan in passes]])
+            columns.append(known[alike])
+        shape = len(ways), len(passes)
+        return np.stack([np.broadcast_to(column, shape).reshape(-1) for column in columns], axis=1)
+
+    def _ways(self, role: str, calls: Sequence[FlowCall], cut: Layout) -> Sequence[tuple[Layout, float]]:
+        """Return how ranks can generate that train in a layout; of a role that does not generate the layout alone."""
+        samples = any(call.work is Work.generate for call in calls)
+        return self._ways_to_generate(role, calls, cut) if samples else [(cut, 0.0)]
+
+    def _passes(self, role: str) -> Sequence[tuple[Recompute, int]]:
+        """Return how rows can be passed through a role's model: what is computed again, and a micro-batch's tokens."""
+        if role not in self._known_passes:
+            model = self._model(role)
+            again = [one for one in Recompute if one is Recompute.none or self._saves(model, one)]
+            self._known_passes[role] = [(one, budget) for one in again for budget in self._budgets(model)]
+        return self._known_passes[role]
+
+    def _saves(self, model: RoleModel, recompute: Recompute) -> bool:
+        """Tell whether computing something again is worth a look: it takes longer, so it has to save memory."""
+        if not model.trains or not self.prunes:
+            return model.trains
+        kept = [
+            token_bytes(replace(model, recompute=one), 1, self.hardware.device).kept
+            for one in (recompute, Recompute.none)
+        ]
+        return kept[0] < kept[1]
 
     def _ways_to_generate(self, role: str, calls: Sequence[FlowCall], cut: Layout) -> Sequence[tuple[Layout, float]]:
         """Return how ranks that train in a layout can generate: their sizes then, and the share of the memory."""
@@ -105,11 +181,11 @@ class SimulatedCosts:
 
     def call_s(self, role: str, call: FlowCall, plan: Plan) -> float:
         heeded = _heeded(call, plan)
-        key = (call.work, call.rows, call.sequences, call.balanced, self._kinds.get(call.role), heeded)
+        kinds = self._scored_kinds if call.work is Work.score else self._kinds
+        key = (call.work, call.rows, call.sequences, call.balanced, kinds.get(call.role), heeded)
         if key not in self._seconds:
             tensor, pipeline, data, recompute, budget, share = heeded
-            model = self.spec.models.get(call.role)
-            own = model and replace(model, recompute=recompute, max_tokens_per_rank=budget)
+            own = self._as_passed(call.role, recompute, budget) if call.role in self.spec.models else None
             layout = Layout(tensor, pipeline, data)
             asked = self.simulators.occupation(call, own, layout, self._spec(share))
             self._seconds[key] = self.simulators.shared_s(asked)
@@ -184,11 +260,18 @@ class SimulatedCosts:
         key = (apart, self._kinds[ACTOR if apart else role], sizes, generation, recompute, budget, share, sends)
         if key not in self._bytes:
             device, memory = self.hardware.device, self.hardware.memory_bytes
-            model = replace(self._model(role), recompute=recompute, max_tokens_per_rank=budget)
+            model = self._as_passed(role, recompute, budget)
             at = Layout(*sizes, generation=generation, nested=self._nested)
             seated = Seated(model, at, self._spec(share).load, device, memory, apart, sends)
             self._bytes[key] = [stage_bytes(seated, stage) for stage in dict.fromkeys((0, layout.pipeline - 1))]
         return self._bytes[key]
+
+    def _as_passed(self, role: str, recompute: Recompute, budget: int) -> RoleModel:
+        """Return a role's model that passes rows through so."""
+        key = (role, recompute, budget)
+        if key not in self._models:
+            self._models[key] = replace(self._model(role), recompute=recompute, max_tokens_per_rank=budget)
+        return self._models[key]
 
     def _model(self, role: str) -> RoleModel:
         return self.spec.models[ACTOR if role == ROLLOUT else role]
@@ -203,6 +286,12 @@ class SimulatedCosts:
         """Return a number for each role with a model, the same for models that are alike."""
         models = list(self.spec.models.values())
         return {role: models.index(model) for role, model in self.spec.models.items()}
+
+    @cached_property
+    def _scored_kinds(self) -> Mapping[str, int]:
+        """Return a number for each role with a model, the same for models that score in the same time."""
+        models = [_as_scored(model) for model in self.spec.models.values()]
+        return {role: models.index(_as_scored(model)) for role, model in self.spec.models.items()}
 
     @cached_property
     def _samples(self) -> bool:
@@ -227,6 +316,14 @@ def _heeded(call: FlowCall, plan: Plan) -> tuple[int, int, int, Recompute, int, 
         return 1, 1, layout.size, Recompute.none, 0, 0.0
     recompute = plan.recompute if call.work is Work.train else Recompute.none
     return layout.tensor, layout.pipeline, layout.data, recompute, plan.max_tokens_per_rank, 0.0
+
+
+def _as_scored(model: RoleModel) -> RoleModel:
+    """Return a model without what scoring does not depend on."""
+    return replace(
+        model, trains=False, sharded_optimizer=False, offloads_optimizer=False,
+        head=model.head if model.head is Head.lm else Head.value,
+    )  # fmt: skip
 
 
 def by_plan(model: RoleModel, plan: Plan) -> RoleModel:

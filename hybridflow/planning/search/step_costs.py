@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from hybridflow.config.schema import Recompute
 from hybridflow.parallel.layout import Layout
-from hybridflow.planning.run_spec import FlowCall
+from hybridflow.planning.run_spec import SYNC, FlowCall
 
 ACTOR = "actor"
 ROLLOUT = "rollout"
@@ -30,8 +32,7 @@ class Plan:
     memory_fraction: float = 0.0
 
 
-@dataclass(frozen=True)
-class Need:
+class Need(NamedTuple):
     """Bytes of a role on its fullest device.
 
     Attributes:
@@ -41,6 +42,19 @@ class Need:
 
     held: float
     peak: float
+
+
+class PlanTable(NamedTuple):
+    """Plans of a role, and what they cost.
+
+    Attributes:
+        plan: gives the plan of a row.
+        numbers: [plans, 2 + calls]: bytes held and at the peak, the seconds of each call; with generation's own devices
+            then `Costs.sync_size`.
+    """
+
+    plan: Callable[[int], Plan]
+    numbers: np.ndarray
 
 
 class Costs(Protocol):
@@ -53,6 +67,27 @@ class Costs(Protocol):
     def device_bytes(self) -> float:
         """Return the bytes that a device has for roles."""
         raise NotImplementedError
+
+    def table(self, role: str, calls: Sequence[FlowCall], devices: int, most: int) -> PlanTable:
+        """Return a role's plans on so many of `most` devices, without those that do not fit alone."""
+        plans: list[Plan] = []
+        rows: list[list[float]] = []
+        for plan in self.plans(role, calls, devices):
+            need = self.need(role, calls, plan)
+            if need.held + need.peak > self.device_bytes:
+                continue
+            plans.append(plan)
+            rows.append([need.held, need.peak, *(self._of_call_s(role, call, plan, most) for call in calls)])
+            if role == ROLLOUT:
+                rows[-1].append(self.sync_size(plan))
+        numbers = np.array(rows, dtype=float).reshape(len(plans), 2 + len(calls) + (role == ROLLOUT))
+        return PlanTable(plans.__getitem__, numbers)
+
+    def _of_call_s(self, role: str, call: FlowCall, plan: Plan, most: int) -> float:
+        """Return the seconds of a call; of a weight sync to other devices, if as many as there are send."""
+        if call.method == SYNC:
+            return self.least_sync_s(plan, most) if role == ROLLOUT else self.sync_s(plan, 0)
+        return self.call_s(role, call, plan)
 
     def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
         """List the plans that a role has on so many devices, whether or not they fit."""

@@ -10,7 +10,7 @@ from functools import cache
 from hybridflow.config.schema import Recompute
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.run_spec import FlowCall, Work
-from hybridflow.planning.search.step_costs import Need, Plan
+from hybridflow.planning.search.step_costs import Costs, Need, Plan
 
 PPO = (
     FlowCall("actor", "generate_sequences", Work.generate, True, 8),
@@ -27,7 +27,7 @@ PPO = (
 
 
 @dataclass(frozen=True)
-class SyntheticCosts:
+class SyntheticCosts(Costs):
     """Plans of several tensor sizes and recomputations, of random seconds and bytes that know no order."""
 
     seed: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,22 +12,24 @@ from hybridflow.config.schema import DType, Recompute, Resharding
 from hybridflow.errors import HybridFlowError
 from hybridflow.models import ModelShape
 from hybridflow.parallel.layout import Layout
+from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.estimates import SlotMemory
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec
+from hybridflow.planning.run_spec import SYNC, FlowCall, RoleModel, RunSpec
 from hybridflow.planning.search.device_mapping import DeviceMapping, map_devices, pool_sizes
 from hybridflow.planning.search.exhaustive import cheapest
-from hybridflow.planning.search.placement_search import PlacementSearch
+from hybridflow.planning.search.placement_search import Candidate, PlacementSearch
 from hybridflow.planning.search.simulated_costs import SimulatedCosts, by_plan
-from hybridflow.planning.search.step_costs import Plan
+from hybridflow.planning.search.step_costs import Costs, Plan
 from hybridflow.planning.slot_memory import slot_memory
 from hybridflow.planning.step_simulation import estimate_step
 from tests.planning.search.synthetic import PPO
 
 SMALL = ModelShape("llama", 4, 2048, 5632, 16, 4, 128, 32000, False, False, 1e-5, 1e4, 4096)
 ROWS = 64
+APART = [(role, Candidate((("actor", "critic", "reference"), ("rollout",)))) for role in ("actor", "rollout")]
 
 
 def spec_of_ppo(layers: int = 4, critic_layers: int = 4) -> RunSpec:
@@ -59,6 +62,34 @@ def test_plans_cost_what_the_simulators_say() -> None:
                 assert costs.call_s(role, call, plan) == pytest.approx(said.mean)
 
 
+@pytest.mark.parametrize("method", [Resharding.hybrid, Resharding.hybrid_v])
+def test_a_table_is_what_its_plans_cost_one_by_one(method: Resharding) -> None:
+    spec = replace(spec_of_ppo(), resharding=method)
+    for gib in (3, 20):
+        costs = SimulatedCosts(spec, hardware(gib), fractions=(0.3,))
+        search = PlacementSearch(spec.flow, tuple(spec.models), costs, 8, pool_sizes(8, 4))
+        for role, candidate in [*((role, Candidate((tuple(spec.models),))) for role in spec.models), *APART]:
+            calls = search.calls_of(role, candidate)
+            table, every = (of(role, calls, 8, 8) for of in (costs.table, partial(Costs.table, costs)))
+            assert table.numbers == pytest.approx(every.numbers)
+            rows = range(len(every.numbers))
+            assert [table.plan(row) for row in rows] == [every.plan(row) for row in rows]
+
+
+def test_an_actor_whose_weights_go_to_other_devices_has_buckets_for_them() -> None:
+    spec = spec_of_ppo()
+    costs = SimulatedCosts(spec, hardware(20))
+    plan = Plan(Layout(2, 1, 2))
+    trains = [call for call in calls_of(spec, "actor") if call.method != "generate_sequences"]
+    seats = {"actor": Seat("a", plan.layout), "rollout": Seat("b", Layout(2, 1, 2)), "critic": Seat("a", plan.layout)}
+    found = slot_memory(spec, Arrangement({"a": 4, "b": 4}, seats | {"reference": seats["critic"]}), hardware(20))
+    buckets = found[0].phases[SYNC]["buckets"]
+    assert buckets > 0
+    only_syncs = replace(spec, flow=spec.flow[:1])
+    assert SimulatedCosts(only_syncs, hardware(20)).need("actor", (), plan).peak >= buckets
+    assert costs.need("actor", trains, plan).peak >= buckets
+
+
 def test_plans_are_all_that_divide() -> None:
     spec = spec_of_ppo()
     plans = SimulatedCosts(spec, hardware(20), prunes=False).plans("actor", calls_of(spec, "actor"), 8)
@@ -74,7 +105,7 @@ def test_plans_are_all_that_divide() -> None:
 
 def mapped(gib: float, devices: int, *schedules: str) -> DeviceMapping:
     allowed: dict[str, dict[str, object]] = {name: {} for name in schedules or ("sync",)}
-    return map_devices(spec_of_ppo(), hardware(gib), devices, schedules=allowed, simulated=2, with_bound=True)
+    return map_devices(spec_of_ppo(), hardware(gib), devices, schedules=allowed, simulated=2, bound_s=60.0)
 
 
 def peaks(memory: tuple[SlotMemory, ...]) -> Iterator[tuple[float, float]]:
