@@ -224,9 +224,7 @@ def _asked(argv: Sequence[str]) -> Asked:
     parser.add_argument("--schedules", default="", metavar="NAME,...", help="that may be taken, as sync; else all")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the placement into this file")
     parser.add_argument("--force", action="store_true", help="replace the file that is there")
-    parser.add_argument(
-        "--bound", action="store_true", help="say how far from the optimum it can be at most, in up to two minutes"
-    )
+    parser.add_argument("--bound", action="store_true", help="say how far from the optimum it is at most, in 2 minutes")
     parser.add_argument("--json", action="store_true", help="print all that was found as JSON")
     parser.add_argument("-cd", type=Path, dest="folder", metavar="FOLDER", help="with options of yours")
     options = parser.parse_intermixed_args(argv)

@@ -52,7 +52,7 @@ def lower_bound(
     solver.minimize(end)
     if solver.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
         return above
-    return min(above, float(solver.getInfo().mip_dual_bound))
+    return min(above, max(0.0, float(solver.getInfo().mip_dual_bound)))  # it is -inf where time was too short for any
 
 
 def _weighted(solver: highspy.Highs, weights: np.ndarray, taken: Sequence[Any]) -> Any:
