@@ -61,6 +61,7 @@ def _record(running: Running, workload: Workload, variant: Variant, config: Conf
         "step_s": round(median(one["step_s"] for one in taken), 5),
         "steps_s": [round(one["step_s"], 5) for one in taken],
         "phases_s": {name: round(median(one["phases"].get(name, 0.0) for one in taken), 5) for name in names},
+        "shares_prompts": True,
         "response_tokens": np.quantile(lengths, at).round(1).tolist(),
     }
     print(f"  {workload.name:26} {variant.name:34} {record['step_s']:.3f} s", flush=True)

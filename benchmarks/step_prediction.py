@@ -128,6 +128,7 @@ def _prediction(
     shapes = dict.fromkeys(roles, workload.model.shape)
     prompts = Lengths((float(workload.prompt_tokens),))
     spec = spec_of(config, shapes=shapes, prompt_tokens=prompts, response_tokens=lengths)
+    spec = replace(spec, shares_prompts=record.get("shares_prompts", False))  # as the engine did that was measured
     placement = resolve(config, roles)
     estimate = estimate_step(spec, arrangement_of(placement), hardware)
     phases: dict[str, float] = {}

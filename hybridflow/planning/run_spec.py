@@ -132,7 +132,7 @@ class RunSpec:
         notes: what of all this is an expectation, in words.
         generation_engine: the registered name of what the policy samples with.
         resharding: the method of weight syncs where training's ranks generate.
-        shares_prompts: training engines compute a prompt once for all of its responses.
+        shares_prompts: training engines compute a prompt once for all of its responses, those of a pair too.
     """
 
     flow: tuple[FlowCall, ...]
@@ -170,7 +170,7 @@ class RunSpec:
             kv_cache_bytes=self.kv_cache_bytes,
             memory_fraction=self.memory_fraction,
             generation_engine=self.generation_engine,
-            group=self.samples if self.shares_prompts else 1,
+            group=self.samples * max((call.sequences for call in self.flow), default=1) if self.shares_prompts else 1,
         )
 
     @property

@@ -21,6 +21,7 @@ from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
 from hybridflow.scheduling import SCHEDULES
 
 GIB = 2.0**30
+SHARING = "megatron"  # the training engine that computes a prompt once for all of its responses
 
 
 def spec_of(
@@ -83,6 +84,7 @@ def spec_of(
         ),
         generation_engine=config.rollout.engine,
         resharding=config.rollout.resharding,
+        shares_prompts=all(section(config, role).engine == SHARING for role in with_model),
     )
 
 

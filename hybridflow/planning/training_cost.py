@@ -10,7 +10,7 @@ the data parallel ranks, and the optimizer reads and writes its state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, sqrt
 from statistics import NormalDist, fmean
 
 from hybridflow.config.schema import Device, Recompute
@@ -41,19 +41,27 @@ class Occupation:
 
 
 def micro_batches(work: Workload, budget: int) -> int:
-    """Return into how many micro-batches rows are packed, or trees of rows, that are taken longest first.
-
-    So parts of like length lie together: of those of n tokens, ⌊budget / n⌋ fill one, or one alone does.
+    """Return into how many micro-batches rows are packed that are taken longest first, or trees of rows that share a
+    prompt: these are cut where they would make more than rows do that share nothing.
     """
     if work.rows <= 0:
         return 0
     if work.tokens <= budget:
         return 1
-    parts = work.parts or work.rows
     mean, deviation = work.part_tokens
+    parts = work.parts or work.rows
+    trees = _filled(parts, mean, deviation, budget)
+    rows = _filled(work.rows, work.row_tokens, deviation * sqrt(parts / work.rows), budget)
+    return min(ceil(work.rows), max(ceil(work.tokens / budget), min(trees, rows)))
+
+
+def _filled(parts: float, mean: float, deviation: float, budget: int) -> int:
+    """Return how many micro-batches parts of like length fill that lie together: of those of n tokens, ⌊budget / n⌋ are
+    in one, or one alone is.
+    """
     lengths = (max(mean / 8, mean + away * deviation) for away in NINTHS)
     shares = [1.0 / max(1, floor(budget / length)) for length in lengths]
-    return min(ceil(parts), max(ceil(work.tokens / budget), round(parts * fmean(shares))))
+    return min(ceil(parts), round(parts * fmean(shares)))
 
 
 def pass_occupation(hardware: Hardware, call: FlowCall, model: RoleModel, layout: Layout, work: Workload) -> Occupation:

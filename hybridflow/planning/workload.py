@@ -75,7 +75,7 @@ def expected_workload(
         tokens = own * (mean + moved) + fullest(data) * spread * sqrt(own)
     square = spread**2 + (mean + moved) ** 2
     response = max((responses.mean + moved) * own, 0.0)
-    tree = shared_rows(own, spec.load, budget) if call.sequences == 1 else 1.0
+    tree = shared_rows(own, spec.load, budget)
     copies = own - own / tree  # of prompts, that are left out
     return Workload(
         own,

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridflow.batch.row_trees import RowTrees
 from hybridflow.config.schema import Device, DType, Recompute, Resharding
 from hybridflow.parallel.layout import Layout
 from hybridflow.planning.call_costs import Simulators
@@ -20,6 +21,7 @@ from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.model_arithmetic import attention_s, layer_s, parameters, product_s
 from hybridflow.planning.run_spec import FlowCall, Work
+from hybridflow.planning.slot_memory import role_bytes
 from hybridflow.planning.step_bytes import colocated_numbers, sent_numbers
 from hybridflow.planning.sync_cost import moved_bytes, sync_seconds
 from hybridflow.planning.training_cost import data_place, micro_batches
@@ -290,3 +292,38 @@ def test_what_was_asked_of_one_run_is_not_answered_of_another() -> None:
     assert found[1] > found[2] > found[0] == found[3]
     spread = simulators.call_s(GENERATE, POLICY, Layout(), build_spec())
     assert spread.low < spread.mean < spread.high
+
+
+# Prompts that rows share
+
+
+@pytest.mark.parametrize("budget", [700, 1500, 4096, 10**6])
+@pytest.mark.parametrize(("samples", "data"), [(4, 1), (8, 2), (16, 4), (8, 64)])
+def test_rows_of_a_prompt_are_as_many_tokens_and_micro_batches_as_the_engine_packs(
+    samples: int, data: int, budget: int
+) -> None:
+    spec = replace(build_spec(), samples=samples, prompts=256 // samples, shares_prompts=True)
+    own = 256 // data
+    work = expected_workload(replace(SCORE, rows=256), spec, data, budget=budget)
+    prompt = int(spec.prompt_tokens.mean)
+    responses = np.quantile(spec.response_tokens.quantiles, (np.arange(own) + 0.5) / own)
+    lengths = prompt + np.random.default_rng(1).permutation(responses).astype(int)
+    group = min(samples, own)
+    first = np.arange(own) // group * group
+    prefixes = np.where((np.arange(own) == first)[:, None], [[-1, 0]], np.stack([first, np.full(own, prompt)], axis=1))
+    trees = RowTrees.of(lengths.astype(np.int64), prefixes)
+    packed = trees.micro_batches(budget)
+    assert work.tokens == pytest.approx(sum(map(trees.unique_tokens, packed)), rel=0.15)
+    assert micro_batches(work, budget) == pytest.approx(len(packed), rel=0.3, abs=1.5)
+
+
+def test_what_rows_share_costs_less_in_seconds_and_in_bytes() -> None:
+    alone = replace(build_spec(), samples=8, prompts=32)
+    shared = replace(alone, shares_prompts=True)
+    call = replace(SCORE, rows=256)
+    seconds = [Simulators(H100).call_s(call, POLICY, Layout(), spec).mean for spec in (alone, shared)]
+    assert seconds[1] < seconds[0]
+    peaks = [
+        role_bytes(replace(POLICY, max_tokens_per_rank=10**6), Layout(), spec, H100).peak for spec in (alone, shared)
+    ]
+    assert peaks[1] < peaks[0]
