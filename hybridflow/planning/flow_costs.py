@@ -20,7 +20,7 @@ from hybridflow.planning.call_costs import Simulators
 from hybridflow.planning.generation_cost import Replica, replica_of
 from hybridflow.planning.run_costs import Lengths, RunCosts
 from hybridflow.planning.run_spec import RunSpec, Work
-from hybridflow.planning.simulated_pools import Job
+from hybridflow.planning.simulated_pools import DRIVER, Job
 from hybridflow.planning.training_cost import Occupation
 from hybridflow.scheduling import SchedulePolicy
 
@@ -166,21 +166,30 @@ class FlowCosts(RunCosts):
         return self._arrangement.seats[self._arrangement.generator if generates else call.role]
 
     def _jobs(self, places: Sequence[int], lengths: Lengths) -> list[Job]:
-        number = {place: at for at, place in enumerate(places)}
-        sampled = {place: at for at, place in enumerate(self._sampling)}
-        jobs = []
+        """Return the jobs of some calls; before each that of the driver, if it takes any time."""
+        driver = self._simulators.hardware.overheads.dispatch
+        each = 2 if driver else 1
+        number = {place: each * at + each - 1 for at, place in enumerate(places)}
+        sampled = {place: each * at + each - 1 for at, place in enumerate(self._sampling)}
+        jobs: list[Job] = []
         for place in places:
             call = self._flow[place]
             asked = self._occupation(place, lengths)
+            waits = {
+                "after": tuple(number[before] for before in call.after if before in number),
+                "reads": tuple(sampled[before] for before in call.after if before not in number and before in sampled),
+            }
+            if driver:
+                jobs.append(Job(DRIVER, DRIVER, "dispatch", driver, finishes=False, **waits))
+                waits = {"after": (len(jobs) - 1,)}
             job = Job(
                 self._seat(place).pool,
                 call.role,
                 call.method,
                 asked.seconds,
                 asked.ranks,
-                after=tuple(number[before] for before in call.after if before in number),
-                reads=tuple(sampled[before] for before in call.after if before not in number and before in sampled),
                 finishes=self.is_whole or places is self._learning or self._makes_rows(place),
+                **waits,
             )
             jobs.append(job)
         return jobs

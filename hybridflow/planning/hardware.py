@@ -86,6 +86,7 @@ class Overheads:
 
     Attributes:
         call: of a call on a role's ranks, from the controller and back.
+        dispatch: that the controller takes for each call of a flow beside that, one call after the other.
         row: of each row that a rank takes and gives where a model computes it.
         backward: a backward pass, as a multiple of its forward's arithmetic; no seconds.
         elementwise: what a layer does beside products and attention, as a multiple of what its bytes take; no seconds.
@@ -104,6 +105,7 @@ class Overheads:
     """
 
     call: float = 2e-3
+    dispatch: float = 0.0
     row: float = 5e-5
     backward: float = 2.0
     elementwise: float = 1.0

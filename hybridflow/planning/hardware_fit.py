@@ -21,6 +21,7 @@ from hybridflow.planning.hardware import Curve, Efficiency, Hardware, Link, Over
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.machine_measurements import CallTime, Measurements
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
+from hybridflow.planning.simulated_pools import DRIVER, Job, SimulatedPools
 
 WORK = {
     "generate_sequences": Work.generate,
@@ -29,7 +30,7 @@ WORK = {
     "compute_ref_log_prob": Work.score,
     "update_actor": Work.train,
 }
-FITTED = tuple(field.name for field in fields(Overheads) if field.name not in ("call", "backward"))
+FITTED = tuple(field.name for field in fields(Overheads) if field.name not in ("call", "dispatch", "backward"))
 BACKWARD = 2.0  # products of a backward pass, by the forward's
 ROUNDS = 40
 SMALL = 0.01  # relative errors below it count as if they were as large
@@ -133,10 +134,44 @@ def fitted_overheads(hardware: Hardware, found: Measurements) -> Overheads:
     return Overheads(
         **{
             "call": float(f"{call:.3g}"),
+            "dispatch": float(f"{_dispatch_s(found, call):.3g}"),
             "backward": BACKWARD,
             **dict(zip(FITTED, (float(f"{value:.3g}") for value in chosen), strict=True)),
         }
     )
+
+
+def _dispatch_s(found: Measurements, call: float) -> float:
+    """Return the driver's seconds of a call with which flows that compute nothing take what they took."""
+    timed = found.flows.get(1)
+    if not timed:
+        return 0.0
+    scored, learned = (int(count) for count in timed[0][:2])
+    measured = float(median(flow[-1] for flow in timed))
+    low, high = 0.0, measured
+    for _ in range(ROUNDS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if empty_flow_s(scored, learned, call, middle) < measured else (low, middle)
+    return low
+
+
+def empty_flow_s(scored: int, learned: int, call: float, dispatch: float) -> float:
+    """Return the seconds of a flow whose calls on a pool compute nothing: rows are sampled, scored, learned from."""
+    pools = SimulatedPools()
+    after = [(), *[(0,)] * scored, *[(scored,)] * learned]
+    jobs = []
+    for waits in after:
+        jobs.append(Job(DRIVER, DRIVER, "dispatch", dispatch, after=tuple(2 * place + 1 for place in waits)))
+        jobs.append(Job("main", "profiler", "nothing", call, after=(len(jobs) - 1,)))
+    pools.give(jobs)
+    now = 0.0
+    while at_work := pools.at_work():
+        worked = pools.next_end(at_work)
+        pools.advance(at_work, now, worked)
+        now += worked
+        while pools.end(at_work, now) is not None:
+            at_work = pools.at_work()
+    return now
 
 
 def predicted(hardware: Hardware, found: Measurements) -> np.ndarray:

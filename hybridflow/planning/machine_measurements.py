@@ -55,7 +55,7 @@ class Measurements:
         together: by how many ranks did the same piece of work at once, the seconds of the slowest.
         calls: of roles.
         nothing: by ranks, seconds of a call that does nothing.
-        flows: by ranks, of flows that compute nothing: calls, and the seconds of a step.
+        flows: by ranks, of flows that compute nothing: calls that score, calls that learn, and seconds.
         store: bytes, and the seconds of a put and of a get.
     """
 

@@ -13,6 +13,8 @@ from math import inf
 
 from hybridflow.planning.estimates import Span
 
+DRIVER = "driver"
+"""The controller, which sends calls: those first whose rows are there, whatever their order."""
 DONE_S = 1e-12  # that a job which is done may have left, by rounding
 
 
@@ -79,8 +81,12 @@ class SimulatedPools:
 
     def at_work(self) -> list[int]:
         """Return the numbers of the jobs that are being carried out."""
-        heads = [queue[0] for pool, queue in self._queues.items() if queue and pool not in self.held]
-        return [number for number in heads if all(self._done[before] for before in self._after[number])]
+        heads = [queue[0] for pool, queue in self._queues.items() if queue and pool not in self.held and pool != DRIVER]
+        sent = next(filter(self._is_ready, self._queues.get(DRIVER, ())), None)
+        return [*filter(self._is_ready, heads), *(() if sent is None else (sent,))]
+
+    def _is_ready(self, number: int) -> bool:
+        return all(self._done[before] for before in self._after[number])
 
     def ranks(self, numbers: Sequence[int]) -> float:
         """Return how many ranks these jobs keep at work."""
@@ -102,7 +108,7 @@ class SimulatedPools:
             if self._left[number] <= DONE_S:
                 job = self._jobs[number]
                 self._done[number] = True
-                self._queues[job.pool].popleft()
+                self._queues[job.pool].remove(number)  # the first, but for the driver's
                 self.spans.append(Span(job.pool, job.role, job.method, self._begun[number], now))
                 return number
         return None

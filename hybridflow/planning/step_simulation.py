@@ -19,6 +19,7 @@ from hybridflow.planning.estimates import Span, Spread, StepEstimate
 from hybridflow.planning.flow_costs import FlowCosts, generates_by_calls
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.run_spec import RunSpec
+from hybridflow.planning.simulated_pools import DRIVER
 from hybridflow.planning.simulated_run import SimulatedRun
 from hybridflow.scheduling import SCHEDULES, SchedulePolicy, policy_of
 
@@ -49,7 +50,7 @@ def estimate_step(
     ahead = policy.max_staleness + 1
     steps = (draws or (1 if costs.is_whole else 4)) + 2 * ahead  # what overlaps has no two steps alike
     outcome = SimulatedRun(policy, lengths_of_steps(spec, policy, steps, drawn=draws > 0), costs).finish()
-    spans = [span for span in outcome.spans if span.end > span.begin]
+    spans = [span for span in outcome.spans if span.end > span.begin and span.pool != DRIVER]
     ended = outcome.ended
     windows = [Window(ended[step - 1], ended[step], spans) for step in range(ahead, steps - ahead)]
     seconds = [window.end - window.begin for window in windows]

@@ -132,7 +132,7 @@ def _alone(bench: Bench, found: Measurements, say: Say) -> None:
 
 
 def _flow(bench: Bench, profiler: Any, rows: int) -> list[float]:
-    """Return how many calls a flow has that computes nothing, and its seconds: rows are sampled, scored, learned from.
+    """Return how often rows are scored and learned from in a flow that computes nothing, and its seconds.
 
     It has what a step of PPO has beside its calls: prompts are put into the store, calls wait for one another's rows
     and lengths, and what they measured is joined.
@@ -145,7 +145,7 @@ def _flow(bench: Bench, profiler: Any, rows: int) -> list[float]:
         for _ in range(LEARNED):
             profiler.learn(rollout | scored[-1])
 
-    return [1 + SCORED + LEARNED, _median(lambda: bench.timed(step)[1])]
+    return [SCORED, LEARNED, _median(lambda: bench.timed(step)[1])]
 
 
 def _stored(size: int) -> list[float]:

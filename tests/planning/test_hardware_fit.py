@@ -13,7 +13,13 @@ from hybridflow.config.schema import Device, DType
 from hybridflow.models import ModelShape
 from hybridflow.planning.hardware import Hardware, Overheads
 from hybridflow.planning.hardware_files import read_hardware, write_hardware
-from hybridflow.planning.hardware_fit import hardware_of, least_deviations, nonnegative_least_squares, predicted
+from hybridflow.planning.hardware_fit import (
+    empty_flow_s,
+    hardware_of,
+    least_deviations,
+    nonnegative_least_squares,
+    predicted,
+)
 from hybridflow.planning.machine_measurements import CallTime, Measurements
 
 METHODS = ("sync_weights", "generate_sequences", "compute_reward", "compute_log_prob", "update_actor")
@@ -64,6 +70,15 @@ def test_a_known_machine_comes_out_again(measured: Measurements) -> None:
     assert hardware.overheads.engine_row == pytest.approx(TRUE.engine_row, rel=0.1)
     assert hardware.within.latency_s == pytest.approx(2e-4, rel=0.1)
     assert hardware.flops[DType.float32] == pytest.approx(5e10)
+
+
+@pytest.mark.parametrize("dispatch", [0.0, 4e-4, 3e-3])
+def test_what_a_driver_takes_of_a_call_comes_out_of_flows_that_compute_nothing(
+    measured: Measurements, dispatch: float
+) -> None:
+    measured.flows = {1: [[5, 4, empty_flow_s(5, 4, TRUE.call, dispatch)]]}
+    assert hardware_of(measured, "there", "made").overheads.dispatch == pytest.approx(dispatch, rel=0.01, abs=1e-6)
+    assert empty_flow_s(5, 4, 1e-3, 4e-4) == pytest.approx(3 * 4e-4 + 10 * 1e-3)  # others are sent meanwhile
 
 
 def test_a_few_disturbed_calls_do_not_move_it(measured: Measurements) -> None:

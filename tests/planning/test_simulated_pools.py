@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridflow.planning.simulated_pools import Job, SimulatedPools
+from hybridflow.planning.simulated_pools import DRIVER, Job, SimulatedPools
 
 
 def carried_out(pools: SimulatedPools) -> list[tuple[str, float, float]]:
@@ -43,3 +43,21 @@ def test_a_pool_that_is_held_rests() -> None:
     assert pools.ranks(pools.at_work()) == 1.0
     pools.held = ()
     assert len(pools.at_work()) == 2
+
+
+def test_the_driver_sends_what_is_ready_first() -> None:
+    pools = SimulatedPools()
+    pools.give([
+        Job("a", "actor", "generate", 5.0),
+        Job(DRIVER, DRIVER, "dispatch", 1.0, after=(0,)),
+        Job("a", "actor", "score", 2.0, after=(1,)),
+        Job(DRIVER, DRIVER, "dispatch", 1.0),
+        Job("b", "critic", "values", 1.0, after=(3,)),
+    ])  # fmt: skip
+    assert carried_out(pools) == [
+        ("dispatch", 0.0, 1.0),
+        ("values", 1.0, 2.0),
+        ("generate", 0.0, 5.0),
+        ("dispatch", 5.0, 6.0),
+        ("score", 6.0, 8.0),
+    ]  # fmt: skip

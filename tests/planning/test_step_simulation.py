@@ -47,6 +47,16 @@ def test_on_one_pool_a_step_of_sync_is_the_sum_of_its_calls() -> None:
     assert step.spans[-1].end == pytest.approx(step.seconds.mean)
 
 
+def test_a_driver_sends_calls_one_after_the_other_while_others_are_carried_out() -> None:
+    spec = build_spec(responses=ALIKE)
+    slow = replace(H100, overheads=replace(H100.overheads, dispatch=5e-3))
+    for where in (colocated(4), split(2, 2)):
+        quick, sent = (estimate_step(spec, where, hardware, draws=2) for hardware in (H100, slow))
+        assert quick.seconds.mean + 3 * 5e-3 <= sent.seconds.mean <= quick.seconds.mean + len(spec.flow) * 5e-3
+        assert {span.pool for span in sent.spans} == {*where.pools}
+        assert sent.phases.keys() == quick.phases.keys()
+
+
 def test_pools_work_at_once_on_what_does_not_wait_for_each_other() -> None:
     spec = build_spec(responses=ALIKE)
     step = estimate(spec, split(2, 2))
