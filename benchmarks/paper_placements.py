@@ -25,13 +25,13 @@ import yaml
 from benchmarks.published_rows import DATA
 from hybridflow.config.schema import DType
 from hybridflow.models import Head, ModelShape
+from hybridflow.parallel.layout import Layout
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.run_spec import FlowCall, RoleModel, RunSpec, Work
 from hybridflow.planning.search.placement_search import Found, PlacementSearch
 from hybridflow.planning.search.simulated_costs import BUDGETS, SimulatedCosts
-from hybridflow.planning.search.step_costs import Plan
 
 FINDINGS = DATA / "hybridflow_findings.yaml"
 UNIT = 16  # devices that sets have multiples of
@@ -44,11 +44,11 @@ Sets = tuple[tuple[str, ...], ...]
 class OneStageCosts(SimulatedCosts):
     """Costs that know one way to train: over the tensor ranks of a machine, and data parallel."""
 
-    def plans(self, role: str, calls: Sequence[FlowCall], devices: int) -> Sequence[Plan]:
-        every = super().plans(role, calls, devices)
+    def cuts(self, role: str, devices: int) -> Sequence[Layout]:
+        every = super().cuts(role, devices)
         if not self.spec.models[role].trains:
             return every
-        return [plan for plan in every if (plan.layout.tensor, plan.layout.pipeline) == (TENSOR, 1)]
+        return [layout for layout in every if (layout.tensor, layout.pipeline) == (TENSOR, 1)]
 
 
 @dataclass(frozen=True)

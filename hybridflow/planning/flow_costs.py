@@ -175,21 +175,20 @@ class FlowCosts(RunCosts):
         for place in places:
             call = self._flow[place]
             asked = self._occupation(place, lengths)
-            waits = {
-                "after": tuple(number[before] for before in call.after if before in number),
-                "reads": tuple(sampled[before] for before in call.after if before not in number and before in sampled),
-            }
+            after = tuple(number[before] for before in call.after if before in number)
+            reads = tuple(sampled[before] for before in call.after if before not in number and before in sampled)
             if driver:
-                jobs.append(Job(DRIVER, DRIVER, "dispatch", driver, finishes=False, **waits))
-                waits = {"after": (len(jobs) - 1,)}
+                jobs.append(Job(DRIVER, DRIVER, "dispatch", driver, after=after, reads=reads, finishes=False))
+                after, reads = (len(jobs) - 1,), ()
             job = Job(
                 self._seat(place).pool,
                 call.role,
                 call.method,
                 asked.seconds,
                 asked.ranks,
+                after=after,
+                reads=reads,
                 finishes=self.is_whole or places is self._learning or self._makes_rows(place),
-                **waits,
             )
             jobs.append(job)
         return jobs
