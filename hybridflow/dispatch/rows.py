@@ -92,7 +92,9 @@ def _cuts_near_groups(rows: BatchRef, parts: int) -> list[int]:
     if "group_id" not in rows.driver_columns:
         return even.tolist()
     starts = np.append(_block_starts(rows.driver_columns["group_id"]), len(rows))
-    nearest = starts[np.abs(starts - even[:, None]).argmin(axis=1)]
+    after = np.searchsorted(starts, even)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(even - starts[before] <= starts[after] - even, starts[before], starts[after])
     near = np.abs(nearest - even) <= NEAR * len(rows) / parts
     cuts: list[int] = np.where(near, nearest, even).tolist()
     return cuts
