@@ -104,7 +104,7 @@ test-all: lint ## lint and every test, also whole matrices of models and layouts
 test-system: setup ## the tests that need programs of the system: bubblewrap, redis-server
 	$(PYTEST) -m system $(PYTEST_ARGS)
 
-bench: setup ## every ratio that docs/ quotes beside benchmarks/baseline.json: let nothing else run (about an hour)
+bench: setup ## every ratio that docs/ quotes beside benchmarks/baseline.json: let nothing else run (about two hours)
 	$(BIN)/python -m benchmarks.all_ratios $(BENCH_ARGS)
 
 bench-fast: setup ## the part of that which takes some five minutes

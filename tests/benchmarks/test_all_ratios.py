@@ -15,7 +15,7 @@ from benchmarks.ratios import BENCHMARKS, RATIOS, Benchmark
 
 STEP = BENCHMARKS["step"]
 HERE = "2 cores, AVX2"
-BASELINE = {"step/engine_share": Baseline.of([0.93, 0.94, 0.95], HERE)}
+BASELINE = {"step/ppo_addition/engine_share": Baseline.of([0.93, 0.94, 0.95], HERE)}
 
 
 def test_ratios_are_found_where_their_benchmarks_have_them() -> None:
@@ -48,7 +48,7 @@ def test_a_ratio_is_worse_if_it_is_so_twice() -> None:
 def test_only_what_is_worse_is_measured_again(
     shares: tuple[float, ...], verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = iter([({"engine_share": share}, True) for share in shares])
+    runs = iter([({"ppo_addition": {"engine_share": share}}, True) for share in shares])
     monkeypatch.setattr(all_ratios, "measured", lambda *_, **__: next(runs))
     [row] = compare(STEP, BASELINE, HERE, fast=True)
     assert row.verdict == verdict and f"{row.verdict:10}  baseline 0.94 (0.93 to 0.95)" in line_of(row)
@@ -56,7 +56,7 @@ def test_only_what_is_worse_is_measured_again(
 
 
 def test_a_claim_that_does_not_hold_twice_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(all_ratios, "measured", lambda *_, **__: ({"engine_share": 0.94}, False))
+    monkeypatch.setattr(all_ratios, "measured", lambda *_, **__: ({"ppo_addition": {"engine_share": 0.94}}, False))
     with pytest.raises(BenchmarkError, match="its claims do not hold"):
         compare(STEP, BASELINE, HERE, fast=False)
 
@@ -90,4 +90,4 @@ def test_one_that_gives_nothing_is_told_with_its_last_words(tmp_path: Path, monk
 def test_a_result_is_json() -> None:
     [row], _ = verdicts(0.94, 0.85)
     text = json.dumps(all_ratios._result(HERE, [row], ["x failed"]))
-    assert json.loads(text)["ratios"]["step/engine_share"]["verdict"] == "same"
+    assert json.loads(text)["ratios"]["step/ppo_addition/engine_share"]["verdict"] == "same"

@@ -17,14 +17,15 @@ BASELINE = baseline.read()
 def test_each_ratio_is_known_once_and_measured_by_a_benchmark() -> None:
     names = [ratio.name for ratio in RATIOS]
     assert len(names) == len({*names})
-    assert {*names} == BASELINE.keys()
+    assert BASELINE.keys() <= {*names}
     for module in {ratio.benchmark for ratio in RATIOS}:
         assert (ROOT / f"benchmarks/{module}.py").is_file() and module in BENCHMARKS
     assert {*BENCHMARKS} == {ratio.benchmark for ratio in RATIOS}
 
 
-@pytest.mark.parametrize("ratio", RATIOS, ids=lambda ratio: ratio.name)
+@pytest.mark.parametrize("ratio", [one for one in RATIOS if one.name in BASELINE], ids=lambda ratio: ratio.name)
 def test_a_page_quotes_the_baseline(ratio: Ratio) -> None:
+    """What was never measured is quoted nowhere."""
     text = (ROOT / ratio.page).read_text("utf-8").replace(" %", "%")
     lines = [line for line in text.splitlines() if ratio.line.replace(" %", "%") in line]
     assert lines, f"{ratio.page} has no line with {ratio.line!r}"
