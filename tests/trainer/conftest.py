@@ -97,6 +97,7 @@ APART = (
     "+trainer.validation_sets.small={name: addition, options: {max_operand: 9, zero_pad: true, reverse_answer: true}}",
     "trainer.keep_best=pass@2",
     "trainer.profile_steps=[1]",
+    "trainer.hardware=cpu",
 )
 
 

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybridflow.cli import model
+from hybridflow.config.schema import DType
+from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.tasks.addition import Addition
 from tests.trainer.conftest import ONE_RANK, SIZES, Launch, Ran
 from tests.trainer.processes import start
@@ -121,6 +123,17 @@ def test_a_profiled_step_leaves_a_trace_of_each_rank_with_a_model(apart: Ran) ->
     names = apart.traced("step-1-rollout-0")
     assert {"rollout.receive_weights", "rollout.generate_sequences", "vllm::unified_attention_with_output"} <= names
     assert not any(name.endswith("Backward0") for name in names)
+
+
+def test_the_share_of_a_device_is_measured_where_it_is_said_what_it_can_do(ppo: Ran, apart: Ran) -> None:
+    peak = read_hardware("cpu").flops[DType.float32] / 1e12
+    for step in apart.steps:
+        assert 0 < step["actor/tflops_per_rank"] < 10 * peak
+        assert step["actor/mfu"] == pytest.approx(step["actor/tflops_per_rank"] / peak)
+    for step in ppo.steps[1:]:
+        assert step["actor/tflops_per_rank"] > 0 < step["critic/tflops_per_rank"]
+        assert not {"actor/mfu", "critic/mfu", "reference/tflops_per_rank"} & {*step}
+    assert "actor/tflops_per_rank" not in ppo.steps[0], "only the critic learns"
 
 
 def test_tensorboard_has_its_metrics(ppo: Ran) -> None:
