@@ -109,6 +109,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 
 def measured(steps: int, *, forked: bool) -> dict[str, Any]:
     """Make the run, and fit."""
+    rows = ragged()
     server = fork_server() if forked else nullcontext({})
     with server as forks, short_runs(dict(forks)) as runs:
         folder = runs.run("train", "growth", *SETTINGS, f"trainer.steps={steps}")
@@ -118,7 +119,7 @@ def measured(steps: int, *, forked: bool) -> dict[str, Any]:
         "steps": steps,
         "ranks": {name: of_rank(lines, steps) for name, lines in ranks.items()},
         "driver": of_driver(driver),
-        "ragged": ragged(),
+        "ragged": rows,
     }
     return {**found, "claims": claims(found)}
 

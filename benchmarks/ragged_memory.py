@@ -64,6 +64,8 @@ def ragged() -> dict[str, float]:
 
 def _trained(folder: Path, *batches: Batch) -> tuple[list[int], int]:
     """Return the peak of an update on each of these, beyond what there was; and the tokens packed of the first."""
+    import torch
+
     from benchmarks.megatron import start
     from benchmarks.tensor_bytes import TensorBytes
     from hybridflow.config.schema import OptimizerConfig
@@ -77,7 +79,7 @@ def _trained(folder: Path, *batches: Batch) -> tuple[list[int], int]:
     engine: Any = None
     with counter.phase():
         groups = make_groups(Layout(), 600.0)
-        engine = MegatronEngine(model, groups, budget=LONG, optimizer=OptimizerConfig())
+        engine = MegatronEngine(model, groups, dtype=torch.float32, budget=LONG, optimizer=OptimizerConfig())
     packed = sum(micro.tokens.numel() for micro in engine.pack(batches[0]))
     peaks = []
     for batch in (batches[0], *batches):  # the first makes what stays, as the optimizer's state
