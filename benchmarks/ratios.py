@@ -98,7 +98,7 @@ BENCHMARKS = {
         Benchmark("step_prediction", fast=()),
         Benchmark("step", fast=("--steps", "9", "--cases", "ppo_addition")),
         Benchmark("trl", fast=("--cases", "tiny", "--pairs", "5")),
-        Benchmark("megatron", fast=("--shapes", "llama_20m", "--dtypes", "float32", "--seeds", "2")),
+        Benchmark("megatron", fast=("--only", "cases", "--shapes", "llama_20m", "--dtypes", "float32", "--seeds", "2")),
         Benchmark("refit_gate"),
         Benchmark("rollout_journal"),
         Benchmark("ettr"),
@@ -157,6 +157,8 @@ def _megatron() -> Iterator[Ratio]:
         for name, direction in better.items():
             fast = case == "llama_20m float32"
             yield Ratio("megatron", ("cases", case, name), direction, PERFORMANCE, f"| {title}", fast=fast)
+    for key in ("sharing_ratio", "sharing_least"):
+        yield Ratio("megatron", (key,), Better.more, PERFORMANCE, f"`{key}`")
 
 
 def _schedule() -> Iterator[Ratio]:
