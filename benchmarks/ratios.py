@@ -93,8 +93,8 @@ BENCHMARKS = {
     for one in (
         Benchmark("dispatch", fast=("--only", "noop", "balance")),
         Benchmark("resharding", fast=("--rounds", "5", "--cases", "llama_20m:2-1-1:1-1", "llama_20m:2-1-1:2-1")),
-        Benchmark("schedule", fast=()),
-        Benchmark("published_steps", fast=()),
+        Benchmark("schedule"),
+        Benchmark("published_steps"),
         Benchmark("step_prediction", fast=()),
         Benchmark("step", fast=("--steps", "9", "--cases", "ppo_addition")),
         Benchmark("trl", fast=("--cases", "tiny", "--pairs", "5")),
@@ -172,7 +172,7 @@ def _schedule() -> Iterator[Ratio]:
         for distribution in ("short", "lognormal", "tail"):
             for slots in (64, 1024):
                 row = (("schedule", schedule), ("distribution", distribution), ("slots", slots))
-                yield Ratio("schedule", ("rows", row, "over_sync"), Better.more, SCHEDULES, title, fast=True)
+                yield Ratio("schedule", ("rows", row, "over_sync"), Better.more, SCHEDULES, title)
 
 
 def _others() -> Iterator[Ratio]:
@@ -183,8 +183,8 @@ def _others() -> Iterator[Ratio]:
         yield Ratio("trl", (key,), Better.more, PERFORMANCE, line, fast=key == "tiny_ratio")
     simulators, profile = "docs/simulators.md", "docs/profile.md"
     published = "| all | 63 |"
-    yield Ratio("published_steps", ("mape",), Better.less, simulators, published, "{:.0%}", fast=True)
-    yield Ratio("published_steps", ("kendall",), Better.more, simulators, published, fast=True)
+    yield Ratio("published_steps", ("mape",), Better.less, simulators, published, "{:.0%}")
+    yield Ratio("published_steps", ("kendall",), Better.more, simulators, published)
     predicted = "| **all** | 60 |"
     yield Ratio("step_prediction", ("step_error",), Better.less, profile, predicted, "{:.0%}", fast=True)
     yield Ratio("step_prediction", ("spearman",), Better.more, profile, predicted, fast=True)
