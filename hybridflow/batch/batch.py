@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hybridflow.batch import columns as col
 from hybridflow.batch.columns import Column, Ragged
 from hybridflow.batch.row_operations import Rows
-from hybridflow.batch.short_runs import MANY, Runs
+from hybridflow.batch.short_runs import MANY, ShortRuns
 
 Plain = dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]]
 """By its name, a dense column, or the values and offsets of a ragged one."""
@@ -207,19 +207,18 @@ def gather(runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], column
 
 def _short(
     runs: Sequence[tuple[Batch | Mapping[str, Column], int, int]], columns: Sequence[str]
-) -> tuple[list[Batch | Mapping[str, Column]], Runs]:
+) -> tuple[list[Batch | Mapping[str, Column]], ShortRuns]:
     """Return the different batches of some runs, and the runs by their numbers.
 
     Raises IndexError for rows that a batch does not have.
     """
     sources = list({id(batch): batch for batch, _, _ in runs}.values())
     number = {id(batch): place for place, batch in enumerate(sources)}
-    short = Runs(*np.array([(number[id(batch)], start, stop) for batch, start, stop in runs], dtype=np.int64).T)
-    sizes = [len(source[columns[0]]) for source in sources]
-    for run in short.beyond(sizes):
-        size = sizes[short.sources[run]]
-        raise IndexError(f"no rows {short.starts[run]}:{short.stops[run]} in run {run}, of {size} rows")
-    return sources, short
+    of, starts, stops = np.array([(number[id(batch)], start, stop) for batch, start, stop in runs], dtype=np.int64).T
+    sizes = np.array([len(source[columns[0]]) for source in sources])[of]
+    for run in np.flatnonzero((starts < 0) | (starts > stops) | (stops > sizes)):
+        raise IndexError(f"no rows {starts[run]}:{stops[run]} in run {run}, of {sizes[run]} rows")
+    return sources, ShortRuns.of(of, starts, stops)
 
 
 def _column(name: str, values: Column | Sequence[object]) -> Column:

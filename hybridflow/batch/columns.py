@@ -176,14 +176,14 @@ def runs(rows: np.ndarray) -> np.ndarray:
 def select(column: Column, rows: ArrayLike) -> Column:
     """Return the rows of these numbers, in their order; a view if they are consecutive. Raises as `row_numbers`."""
     index = row_numbers(rows, len(column))
-    pieces = runs(index)
-    if len(pieces) > 1 and not isinstance(column, Ragged):
+    count = len(index) - np.count_nonzero(index[1:] == index[:-1] + 1)
+    if count > 1 and not isinstance(column, Ragged):
         return readonly(column[index])
-    if len(pieces) >= short_runs.MANY:
-        joined = gather_short([column], short_runs.Runs(np.zeros(len(pieces), dtype=np.int64), *pieces.T))
+    if count >= short_runs.MANY:
+        joined = gather_short([column], short_runs.ShortRuns(index, index, count))
         if joined is not None:
             return joined
-    return gather([(column, start, stop) for start, stop in pieces.tolist() or [(0, 0)]])
+    return gather([(column, start, stop) for start, stop in runs(index).tolist() or [(0, 0)]])
 
 
 def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
@@ -204,7 +204,7 @@ def gather(runs: Sequence[tuple[Column, int, int]]) -> Column:
     return _joined([values_of(column)[start:stop] for column, start, stop in runs], like)
 
 
-def gather_short(columns: Sequence[Column], runs: short_runs.Runs) -> Column | None:
+def gather_short(columns: Sequence[Column], runs: short_runs.ShortRuns) -> Column | None:
     """Join many runs of rows end to end as `gather` does; None if they are too long for this to be the faster way.
 
     Args:
