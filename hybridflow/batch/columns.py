@@ -176,7 +176,7 @@ def runs(rows: np.ndarray) -> np.ndarray:
 def select(column: Column, rows: ArrayLike) -> Column:
     """Return the rows of these numbers, in their order; a view if they are consecutive. Raises as `row_numbers`."""
     index = row_numbers(rows, len(column))
-    count = len(index) - np.count_nonzero(index[1:] == index[:-1] + 1)
+    count = len(index) - int(np.count_nonzero(index[1:] == index[:-1] + 1))  # of runs
     if count > 1 and not isinstance(column, Ragged):
         return readonly(column[index])
     if count >= short_runs.MANY:
