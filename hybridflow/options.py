@@ -6,9 +6,11 @@ What they may be is declared where the component is: a number by its `Bounds`, a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from inspect import Parameter
+from types import FunctionType
 from typing import Any
 
 from hybridflow.bounds import endless, parameters
@@ -63,8 +65,15 @@ def nearest(component: Callable[..., Any], name: str) -> str | None:
     return next(iter(get_close_matches(name, taken_by(component), n=1)), None)
 
 
-def _after_the_first(component: Callable[..., Any]) -> list[Parameter]:
-    return list(inspect.signature(component).parameters.values())[1:]
+def _after_the_first(component: Callable[..., Any]) -> Sequence[Parameter]:
+    # Updates ask anew. Functions and classes stay what they are; what else can be called may not even be hashable.
+    known = isinstance(component, FunctionType | type)
+    return _parameters(component) if known else _parameters.__wrapped__(component)
+
+
+@cache
+def _parameters(component: Callable[..., Any]) -> Sequence[Parameter]:
+    return tuple(inspect.signature(component).parameters.values())[1:]
 
 
 def _strange(value: object, option: Parameter) -> str | None:
