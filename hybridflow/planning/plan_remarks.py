@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor
 
 from hybridflow.config.schema import Device
@@ -178,8 +179,7 @@ def of_passes(named: Sequence[str], called: Sequence[str], critic_warmup_steps: 
 
 def of_scores(flow: Sequence[FlowCall]) -> Iterator[Remark]:
     """Yield that the rows of a first update need no pass for their old log-probs."""
-    updates = [call for call in flow if call.method == "update_actor"]
-    own = [call.rows for call in updates if OLD_LOG_PROBS not in dict(call.reads)]
+    own = [call.rows for _, call in _unscored_updates(flow)]
     if own:
         scored = sum(call.rows for call in flow if call.method == "compute_log_prob")
         yield Remark(
@@ -187,6 +187,27 @@ def of_scores(flow: Sequence[FlowCall]) -> Iterator[Remark]:
             f"no pass gives the old log-probs of {counted(own[0], 'row')}: their update has them, as each row is "
             f"learned from once and nothing reads them before; {scored} of later minibatches are scored",
         )
+
+
+def of_updates(flow: Sequence[FlowCall]) -> Iterator[Remark]:
+    """Yield updates on rows without old log-probs after others, which a run would end by: its ranks refuse them."""
+    generated = [place for place, call in enumerate(flow) if call.work is Work.generate]
+    places = [place for place, _ in _unscored_updates(flow)]
+    for first, second in pairwise(places):
+        if not any(first < place < second for place in generated):
+            yield Remark(
+                "algorithm.name",
+                "its flow calls update_actor more than once on rows without old_log_probs, whose ratio would be 1 each "
+                "time, so ranks refuse the second; score the rows before, rollout |= self.actor.compute_log_prob("
+                "rollout), or take those of self.minibatches and name the loss among the class's `losses`",
+            )
+            return
+
+
+def _unscored_updates(flow: Sequence[FlowCall]) -> list[tuple[int, FlowCall]]:
+    """Return updates on the policy loss whose rows bring no old log-probs, each with its place."""
+    updates = [(place, call) for place, call in enumerate(flow) if call.method == "update_actor"]
+    return [(place, call) for place, call in updates if OLD_LOG_PROBS not in dict(call.reads)]
 
 
 def _family(part: str) -> str:

@@ -108,6 +108,7 @@ def estimated(plan: RunPlan, spec: RunSpec) -> RunPlan:
         *plan_remarks.of_nodes(where, plan.nodes),
         *plan_remarks.of_rows(spec, where, device),
         *plan_remarks.of_pipelines(spec, where),
+        *plan_remarks.of_updates(spec.flow),
         *(plan_remarks.of_idle(step, spec, where) if step else ()),
     ]
     return replace(

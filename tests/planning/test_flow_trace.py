@@ -19,7 +19,7 @@ from hybridflow.controller import put
 from hybridflow.dispatch import RowsT, concat, using
 from hybridflow.planning import flow_trace
 from hybridflow.planning.flow_trace import TracedFlow, trace_flow
-from hybridflow.planning.plan_remarks import of_scores
+from hybridflow.planning.plan_remarks import of_scores, of_updates
 from hybridflow.planning.run_spec import Work
 from hybridflow.planning.traced_roles import FlowError
 from hybridflow.roles import Role, roles
@@ -190,6 +190,28 @@ class Puts(Whole):
         rollout |= put(Batch(weight=longer.astype(np.float64)))
         self.actor.update_policy(rollout, "mine")
         return rollout
+
+
+class Twice(Algorithm):
+    """Flow that learns from its rows twice, and asks nobody for old log-probs."""
+
+    roles = ("actor", "judge")
+    anew = False
+
+    def step(self, prompts: BatchRef) -> BatchRef:
+        rollout = self.generate(prompts)
+        for _ in range(2):
+            rollout = self.generate(prompts) if self.anew else rollout
+            self.actor.update_actor(rollout)
+        return rollout
+
+
+def test_a_second_update_on_rows_that_nobody_scored_is_told_before_a_run() -> None:
+    (remark,) = of_updates(trace_own(Twice).calls)
+    assert "update_actor more than once" in remark.text and "compute_log_prob" in remark.text
+    anew = type("Anew", (Twice,), {"anew": True})
+    assert not [*of_updates(trace_own(anew).calls)], "rows that are sampled between are new"
+    assert not [*of_updates(trace(load("grpo", reward_kl_coef=0.0)).calls)]
 
 
 def test_rows_that_a_flow_makes_itself_need_no_cluster() -> None:
