@@ -44,6 +44,15 @@ def rank_parameters(model: RoleModel, tensor: int, pipeline: int) -> float:
     return (layers * layer_parameters(model) + (1 + both) * vocabulary_parameters(model)) / tensor
 
 
+def expert_parameters(model: RoleModel, pipeline: int, expert: int) -> float:
+    """Count the numbers of a mixture's experts on a rank of one of so many stages, where as many ranks share them out;
+    0 where each tensor rank has a slice of every expert, as of all else.
+    """
+    if expert == 1 or model.experts == 1:
+        return 0.0
+    return -(-model.shape.layers // pipeline) * 3 * model.shape.hidden * model.shape.ffn * model.experts / expert
+
+
 def kv_bytes(model: RoleModel, tensor: int, pipeline: int) -> float:
     """Return the bytes of a token's keys and values on a rank."""
     shape = model.shape

@@ -132,31 +132,50 @@ def _between_stages_s(hardware: Hardware, model: RoleModel, layout: Layout, toke
 
 
 def update_s(hardware: Hardware, model: RoleModel, layout: Layout) -> float:
-    """Return the seconds of adding gradients up and of the optimizer's own step."""
-    numbers = arithmetic.rank_parameters(model, layout.tensor, layout.pipeline)
-    if layout.expert > 1:
-        numbers /= layout.expert
+    """Return the seconds of adding gradients up and of the optimizer's own step.
+
+    Experts that ranks share out are added up over the ranks that have the same ones.
+    """
+    others, experts = _numbers(model, layout)
     replicas = layout.data * layout.context
-    place = data_place(hardware, layout)
+    seconds = _added_up_s(hardware, model, data_place(hardware, layout), others, replicas)
+    if experts:
+        alike = max(1, layout.tensor * replicas // layout.expert)
+        within = min(alike, max(1, hardware.devices_per_node // layout.expert))
+        seconds += _added_up_s(hardware, model, GroupPlace(within, ceil(alike / within)), experts, alike)
+    return seconds + hardware.overheads.update
+
+
+def _numbers(model: RoleModel, layout: Layout) -> tuple[float, float]:
+    """Count the numbers of the fullest rank: those of experts that ranks share out, after all others."""
+    experts = arithmetic.expert_parameters(model, layout.pipeline, layout.expert)
+    sliced = experts * layout.expert / layout.tensor  # as they count among all
+    return arithmetic.rank_parameters(model, layout.tensor, layout.pipeline) - sliced, experts
+
+
+def _added_up_s(hardware: Hardware, model: RoleModel, place: GroupPlace, numbers: float, ranks: int) -> float:
+    """Return the seconds of adding up gradients over ranks that have the same numbers, and of updating these."""
     state = numbers * STATE_BYTES
     if model.sharded_optimizer:
         reduced = float(all_gather_s(hardware, place, numbers * GRADIENT_BYTES))
         reduced += float(all_gather_s(hardware, place, numbers * model.number_bytes))
-        state /= replicas
+        state /= ranks
     else:
         reduced = float(all_reduce_s(hardware, place, numbers * GRADIENT_BYTES))
-    written = state / (hardware.memory_bytes_per_s * hardware.efficiency.updating)
-    return reduced + written + hardware.overheads.update
+    return reduced + state / (hardware.memory_bytes_per_s * hardware.efficiency.updating)
 
 
 def offload_s(hardware: Hardware, model: RoleModel, layout: Layout, *, trains: bool) -> float:
     """Return the seconds in which what waits in host memory comes before a call, and goes after it."""
     if hardware.device is Device.cpu:
         return 0.0
-    numbers = arithmetic.rank_parameters(model, layout.tensor, layout.pipeline) / layout.expert
-    size = numbers * model.number_bytes if model.offloads_weights else 0.0
+    others, experts = _numbers(model, layout)
+    size = (others + experts) * model.number_bytes if model.offloads_weights else 0.0
     if trains and model.offloads_optimizer:
-        size += numbers * MOMENT_BYTES / (layout.data * layout.context if model.sharded_optimizer else 1)
+        replicas = layout.data * layout.context
+        alike = max(1, layout.tensor * replicas // layout.expert)
+        shares = (others / replicas, experts / alike) if model.sharded_optimizer else (others, experts)
+        size += sum(shares) * MOMENT_BYTES
     return 2 * (hardware.host.latency_s + size / hardware.host.bytes_per_s) if size else 0.0
 
 

@@ -14,6 +14,7 @@ from hybridflow.planning.lengths import Lengths
 from hybridflow.planning.model_arithmetic import layer_s, parameters
 from hybridflow.planning.run_spec import RoleModel, RunSpec
 from hybridflow.planning.slot_memory import role_bytes
+from hybridflow.planning.training_cost import offload_s
 
 HARDWARE = read_hardware("h100_80g_8x")
 SHAPE = ModelShape(
@@ -70,3 +71,13 @@ def test_ranks_that_share_experts_out_do_as_much_as_ranks_that_slice_them() -> N
     tokens = 65536  # all experts are used, and products are large either way
     shared, sliced = (float(layer_s(HARDWARE, MIXTURE, tokens, 8, expert)) for expert in (8, 1))
     assert shared == pytest.approx(sliced, rel=0.3)
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 1, 4), Layout(2, 1, 4, expert=8), Layout(4, 1, 2, expert=2)])
+def test_what_is_offloaded_are_the_bytes_that_ranks_have(layout: Layout) -> None:
+    away = replace(MIXTURE, sharded_optimizer=True, offloads_weights=True, offloads_optimizer=True)
+    spec = RunSpec((), {"actor": away}, 1, 1, Lengths((1.0,)), Lengths((1.0,)), 1, "sync", {}, 1)
+    kept = role_bytes(replace(away, offloads_weights=False, offloads_optimizer=False), layout, spec, HARDWARE).kept
+    moved = kept["weights"] + kept["moments"] + kept["master weights"]
+    seconds = offload_s(HARDWARE, away, layout, trains=True)
+    assert seconds == pytest.approx(2 * (HARDWARE.host.latency_s + moved / HARDWARE.host.bytes_per_s), rel=0.02)
