@@ -41,7 +41,6 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
 
     Attributes:
         learns: False for a model that is only to answer: it has no optimizer, and none of its memory.
-        given_version: of the weights that generation was given last; None: it has been given none since the start.
 
     Invariant: `version` counts the optimizer steps of these weights, and generation only ever runs on that version.
     """
@@ -53,7 +52,6 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         config = context.config
         super().__init__(context, config.actor, optimizer=config.actor.optimizer if self.learns else None)
         self.version = 0
-        self.given_version: int | None = None
         self.start_generation()
 
     def start_generation(self) -> None:
@@ -87,7 +85,6 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
             self.generator.sleep()
 
     def sync_weights(self) -> None:
-        self.given_version = self.version
         with self.context.timed("refit"):
             if self.generator.version == self.version:
                 return
@@ -152,11 +149,10 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
         return newest
 
     def expect_first_update(self, rows: Batch) -> None:
-        """Raise RuntimeError for rows of older weights, unless generation samples behind and was given the newest."""
+        """Raise RuntimeError for rows of older weights; where a schedule samples behind, such rows say nothing."""
         older = float((row_lags(rows.ragged(WEIGHT_VERSION), self.version) > 0).sum())
         (count,) = self.engine.global_sums(older)
-        behind = may_sample_behind(self.context.config)
-        if count and not (behind and self.given_version == self.version):
+        if count and not may_sample_behind(self.context.config):
             raise RuntimeError(
                 f"{count:.0f} rows without old_log_probs were sampled by weights that have been updated since, so this "
                 "update's own log-probs are not those of the policy that the step began with. Score the rows before "
@@ -185,7 +181,6 @@ class ActorWorker(ActorRole[Batch], AdvantageWorker, GeneratingWorker, TrainedWo
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the version. Generation has no weights, or lets go of what it had, so its next call refits."""
         self.release_generation()
-        self.given_version = None
         self.version = state["weight_version"]
         self.shaping_states.update(state.get("reward_shapings", {}))
 

@@ -43,7 +43,6 @@ class LinkedActorWorker(TrainingActorRole[Batch], ActorWorker):
     def send_weights(self, rollout_versions: Batch) -> None:
         first = self.sender.link.training.size
         versions = rollout_versions.dense("version").tolist()
-        self.given_version = self.version
         with self.context.timed("refit_sending"):
             if all(version == self.version for version in versions):
                 return  # a call that samples asks for weights that a schedule has given already

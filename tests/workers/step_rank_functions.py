@@ -86,9 +86,3 @@ def _state(worker: Any) -> list[torch.Tensor]:
     optimizer = worker.engine.optimizer
     whole = [*worker.engine.model.parameters(), *optimizer.state(), torch.tensor(optimizer.schedule.num_steps)]
     return [tensor.detach().clone() for tensor in whole]
-
-
-def weights_were_given(role: str) -> None:
-    """Tell the worker that generation was given its weights."""
-    worker: Any = _roles[role]
-    worker.given_version = worker.version
