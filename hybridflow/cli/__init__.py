@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ SUBCOMMANDS = {
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ... [key=value ...]",
     "model": "make a model folder: hybridflow model --help",
 }
+RARELY = 100_000, 10, 10  # an import of torch makes more objects than that; it leaves hardly any garbage
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: None: those of this process, which is expected to end with the command, with that status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        gc.set_threshold(*RARELY)
     closed_streams.outlive_readers()
     with interrupt.heeded():
         try:
@@ -105,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _complete(arguments: list[str]) -> int:
     from hybridflow.cli import completion
-    from hybridflow.cli.launch import hand_over
+    from hybridflow.cli.hydra_application import hand_over
 
     return completion.run(arguments, list(SUBCOMMANDS), hand_over)
 

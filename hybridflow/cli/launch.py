@@ -1,4 +1,4 @@
-"""Launch of a subcommand that trains: plugins, checks of all jobs, Hydra's application.
+"""Launch of a subcommand that trains: plugins, checks of all jobs, then Hydra's application (`hydra_application`).
 
 Hydra's `--help`, `--cfg`, `--info`, `-m` and overrides keep their meaning; `--check` is ours. Nothing heavy is imported
 before the first job starts, and no job starts before all of them are known to be sound.
@@ -7,55 +7,38 @@ before the first job starts, and no job starts before all of them are known to b
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import cast
 
-import hydra
 from hydra._internal.utils import get_args_parser  # hydra.main's own parser; there is no public way to it
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hybridflow import interrupt, preflight
 from hybridflow.bounded_code import kept_alive, told_where
-from hybridflow.cli import error_report, hydras_record, settings, sweep_table
-from hybridflow.cli.sweep_table import Job
+from hybridflow.cli import hydras_record
+from hybridflow.cli.hydra_application import hand_over, job_name
 from hybridflow.config import (
     Config,
     auto_settings,
     compose,
-    error_messages,
     escapes,
-    free_keys,
     key_suggestions,
-    option_loader,
     plugins,
     secret_settings,
 )
-from hybridflow.config.provenance import Origins
-from hybridflow.errors import ConfigError, HybridFlowError, UnexpectedError, before_the_start
+from hybridflow.errors import ConfigError, before_the_start
 from hybridflow.observe import terminal
 from hybridflow.observe.run_lock import locked
 from hybridflow.observe.terminal import one_line
 from hybridflow.preflight.run_folder_checks import folder_of
 from hybridflow.trainer import way_on
 
-OmegaConf.register_new_resolver("hybridflow.settings", settings.settings_text, replace=True)  # of the help: train.yaml
-
 SWEEP_BY_OVERRIDE = "hydra.mode=MULTIRUN"
 CHECK = "--check"
-FULL_ERROR = "HYDRA_FULL_ERROR"
 TELL_EVERY_S = 10.0  # of the checks of a sweep, whose jobs may be many
 
 
@@ -102,7 +85,7 @@ def launch(subcommand: str, argv: Sequence[str]) -> int:
 def check(configs: Sequence[Config]) -> int:
     """Do all that these runs do before they start anything, their settings checked before; return the exit status."""
     with before_the_start():
-        from hybridflow.trainer.run import check as check_run
+        from hybridflow.trainer.preparation import check as check_run
 
         for config in configs:
             if len(configs) > 1:
@@ -110,53 +93,6 @@ def check(configs: Sequence[Config]) -> int:
             check_run(config)
     terminal.say(f"settings, models and rows are sound; nothing was started: without {CHECK} it runs")
     return 0
-
-
-def hand_over(subcommand: str, argv: Sequence[str], jobs: int = 1) -> int:
-    """Let Hydra compose and start; return the exit status: of the job, or 1 if one of a sweep failed."""
-    done: list[Job] = []
-
-    here = os.getcwd()
-
-    def start(tree: DictConfig) -> None:
-        interrupt.check()  # a signal may have come as the job before ended
-        if os.getcwd() != here:
-            terminal.complain(f"warning: hydra.job.chdir: paths are told from {here}, so the run stays there")
-            os.chdir(here)
-        config = _job_config(tree, jobs)
-        overrides = [override.lstrip("+") for override in HydraConfig.get().overrides.task]
-        done.append(Job(overrides, _run(config), folder_of(config)))
-
-    app = hydra.main(str(compose.configs_dir()), subcommand, version_base=compose.VERSION_BASE)(start)
-    try:
-        with _as_hydras(argv), option_loader.in_hydras_place():
-            app()
-    except SystemExit as stop:  # Hydra's own end: of `--help`, or of what it cannot show
-        return 2 if stop.code else 0
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(error_messages.composition(error, Origins())) from error
-    if jobs > 1:
-        sweep_table.show(done)
-    failed = [number for number, job in enumerate(done) if job.status]
-    if failed and jobs > 1:
-        terminal.complain(f"hybridflow: {len(failed)} of {jobs} jobs failed: {', '.join(map(str, failed))}")
-        return 1
-    return max((job.status for job in done), default=0)
-
-
-@contextmanager
-def _as_hydras(argv: Sequence[str]) -> Iterator[None]:
-    """Set the process's arguments, and make Hydra let out what it catches: it would print a traceback."""
-    own_argv = sys.argv
-    full = os.environ.get(FULL_ERROR)
-    sys.argv = ["hybridflow", *free_keys.added(escapes.meant(argv))]
-    os.environ[FULL_ERROR] = "1"
-    try:
-        yield
-    finally:
-        sys.argv = own_argv
-        del os.environ[FULL_ERROR]
-        os.environ |= {} if full is None else {FULL_ERROR: full}
 
 
 def _flags_first(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -261,11 +197,6 @@ def _claim(folders: Sequence[Path], stack: ExitStack, *, alone: bool) -> None:
                 pass
 
 
-def job_name(name: str, number: int) -> str:
-    """Return the `run.name` of a job of a sweep: its run folder is inside that of the sweep's name."""
-    return f"{name}/{number}"
-
-
 def composed(config_name: str, overrides: Sequence[str], config_dir: str | Path | None) -> compose.Composed:
     """Compose a job, its plugins imported before. Raises ConfigError as `compose.compose`."""
     with told_where(terminal.complain):
@@ -280,35 +211,3 @@ def problems(job: compose.Composed, pending: preflight.PendingModels = MappingPr
         plugins.load(config.plugins)
         found = preflight.problems(config, pending, job.origins)
     return [job.origins.annotate(problem) for problem in found]
-
-
-def _job_config(tree: DictConfig, jobs: int) -> Config:
-    """Return the settings of this job. A job of a sweep gets a run folder of its own, inside that of its run's name."""
-    config = cast(Config, OmegaConf.to_object(tree))
-    own = HydraConfig.get()
-    if own.mode == RunMode.MULTIRUN:
-        config.run.name = job_name(config.run.name, own.job.num)
-        number = own.job.num
-        given = " ".join(override.lstrip("+") for override in own.overrides.task)
-        terminal.say(one_line(f"job {number} ({number + 1} of {jobs}): {given}"))
-    return config
-
-
-def _run(config: Config) -> int:
-    """Run one job. An error for the user is one line, any other a traceback; both leave the cause as the last line."""
-    try:
-        with way_on.told(config):
-            with before_the_start():
-                from hybridflow.trainer.run import run
-
-            return run(config)
-    except UnexpectedError as error:
-        return error_report.tell(error.__cause__ or error, "hybridflow")
-    except HybridFlowError as error:
-        terminal.complain(f"hybridflow: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a plugin's SystemExit is no success, and torch has errors that are no Exception
-        terminal.complain(traceback.format_exc().rstrip())
-        return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 
 from hybridflow import interrupt, preflight
-from hybridflow.cli import hydras_record, launch, stage_record
+from hybridflow.cli import hydra_application, hydras_record, launch, stage_record
 from hybridflow.cli.stage_record import Record
 from hybridflow.cli.stages import Stage, read
 from hybridflow.config import Config, compose, escapes, plugin_sections, plugins
@@ -178,7 +178,7 @@ def _carry_out_one(job: Job, place: str, config_dir: Path | None, new: bool) -> 
         hydras_record.kept([job.folder]),
     ):
         compose.store_schema()
-        status = launch.hand_over(stage.command, command[2:])
+        status = hydra_application.hand_over(stage.command, command[2:])
     if status:
         raise HybridFlowError(
             f"stage {job.stage.name}, {place}, failed; its error stands above, and the same command goes on from there"

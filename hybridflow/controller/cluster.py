@@ -68,7 +68,7 @@ def cluster(
     with interrupt.heeded(), interrupt.ShieldedStack() as stack:
         with _explained(address), search_path.process_setup() as setup:
             if not address.startswith("ray://"):  # Ray's client takes neither, and adds no folders of its own
-                carried["worker_process_setup_hook"] = setup
+                carried |= {} if local else {"worker_process_setup_hook": setup}
                 options["job_config"] = search_path.NoFoldersOfTheDriver()
             if not local:
                 found = running_cluster.running_address() if address == "auto" else address
@@ -86,13 +86,14 @@ def cluster(
             with (
                 ray_start.on_loopback(local),
                 ray_start.without_idle_processes(local),
-                ray_start.agents_that_end(local),
+                ray_start.agents_that_end(local, when_asked=True),
                 ray_start.own_token(local),
+                ray_start.own_environment(local, environment),
                 search_path.standard_first(),
             ):
                 _init(
                     address=address,
-                    runtime_env={"env_vars": environment, **carried},
+                    runtime_env=None if local else {"env_vars": environment, **carried},
                     log_to_driver=False,
                     logging_level="ERROR",
                     **options,
@@ -142,7 +143,7 @@ def _init(**options: Any) -> None:
     before = descendants(os.getpid())
     ray._private.worker.print_to_stdstream = _log  # as `log_to_driver=False` leaves what it says of lost processes
     try:
-        with interrupt.by_ray(), interrupt.deferred():
+        with interrupt.by_ray(), interrupt.deferred(), logs.timed(log, "Ray"):
             ray.init(**options)
     except BaseException as error:
         with interrupt.shielded():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,8 @@ def without_idle_processes(local: bool) -> Iterator[None]:
         return
     private, name = ray._private, "RAY_prestart_worker_first_driver"
     parameters, start_server = private.parameter.RayParams, private.services.start_api_server
-    private.parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False)
+    own = {"worker_path": str(Path(__file__).with_name("worker_process.py"))}
+    private.parameter.RayParams = partial(parameters, no_monitor=True, include_log_monitor=False, **own)
     private.services.start_api_server = lambda *_, **__: (None, None)  # as if it had failed, which Ray allows
     os.environ[name] = "0"
     try:
@@ -82,10 +83,29 @@ def without_idle_processes(local: bool) -> Iterator[None]:
 
 
 @contextmanager
-def agents_that_end(local: bool) -> Iterator[None]:
+def own_environment(local: bool, environment: Mapping[str, str]) -> Iterator[None]:
+    """Give all processes of a local cluster this environment, while it starts, and not this process from then on.
+
+    A runtime environment, which processes of a cluster that is joined get it by, costs more: see `worker_process`.
+    """
+    before = {name: os.environ.get(name) for name in environment if local}
+    os.environ.update(environment if local else {})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
+
+
+@contextmanager
+def agents_that_end(local: bool, *, when_asked: bool = False) -> Iterator[None]:
     """Let the agents of Ray 2.60 end with their raylet, not a minute later, while a local cluster starts.
 
     A raylet ends with the driver, also with one that is killed.
+
+    Args:
+        when_asked: they only begin where somebody asks them something; see `agent_process`.
     """
     if not local:
         yield
@@ -95,8 +115,8 @@ def agents_that_end(local: bool) -> Iterator[None]:
     python = services._build_python_executable_command_memory_profileable
 
     def command(component: str, *args: Any, **kwargs: Any) -> list[str]:
-        program = [str(Path(__file__).with_name("agent_process.py"))] if component in agents else []
-        return [*python(component, *args, **kwargs), *program]
+        program = [str(Path(__file__).with_name("agent_process.py")), *(["--when-asked"] if when_asked else [])]
+        return [*python(component, *args, **kwargs), *(program if component in agents else [])]
 
     services._build_python_executable_command_memory_profileable = command
     try:

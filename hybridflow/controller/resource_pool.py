@@ -17,12 +17,14 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from hybridflow import interrupt
 from hybridflow.config.schema import Config, Device
 from hybridflow.controller import process_deaths, ray_services
+from hybridflow.controller.call_record import CallRecord
 from hybridflow.controller.group import group_class
 from hybridflow.controller.process_watch import ProcessWatch
 from hybridflow.controller.slots import Slots
 from hybridflow.controller.supervisor import Supervisor
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
+from hybridflow.observe import logs
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines, engines_of
 from hybridflow.placement.node_bundles import bundles_of, misplaced, ranks_by_node, split_groups
@@ -51,6 +53,7 @@ class ResourcePool(Renamed):
         start_timeout_s: that it may take until its slots are free, its processes are there, and a role is built.
         nodes_timeout_s: that it may take until the cluster has nodes that could hold them.
         rank_class: what each of its processes runs, a class like `runtime.rank.Rank`; None: that one.
+        wait: until its processes have met; False: `wait_started` will, so that pools start side by side.
 
     Attributes:
         places: where each rank is.
@@ -75,6 +78,7 @@ class ResourcePool(Renamed):
         nodes_timeout_s: float = 20.0,
         plugins: Sequence[str] = (),
         rank_class: type | None = None,
+        wait: bool = True,
     ) -> None:
         self.name = name
         self.slots = slots
@@ -91,6 +95,9 @@ class ResourcePool(Renamed):
         self._plugins = list(plugins)
         self._join_timeout_s = None if light else timeout_s
         self._built: list[tuple[Any, ...]] = []
+        self._starting: list[CallRecord] = []
+        self._building: list[tuple[CallRecord, float]] = []
+        self._ready = 0.0  # when it was last known to have done what it was asked
         self._logs: Path | None = None
         self.ranks: list[Any] = []
         self.places: list[Place] = []
@@ -99,6 +106,8 @@ class ResourcePool(Renamed):
         supervisor.register_pool(self)
         try:
             self._start()
+            if wait:
+                self.wait_started()
         except BaseException:
             self.close()
             raise
@@ -114,6 +123,7 @@ class ResourcePool(Renamed):
         engines: Engines | None = None,
         chunk_rows: int | None = None,
         interface: type[Role] | None = None,
+        wait: bool = True,
     ) -> Any:
         """Build a role on every rank of the pool.
 
@@ -123,6 +133,7 @@ class ResourcePool(Renamed):
             engines: those of its model; None: those that the settings name for a role of this name.
             chunk_rows: at most so many rows in one object of the store; see `put`.
             interface: the methods of the group; None: those of the role of that name.
+            wait: until it is built; False: `wait_built` will, so that pools build side by side.
 
         Returns:
             A `Group` with the role's methods. Annotate it as the role over references, as in
@@ -146,10 +157,38 @@ class ResourcePool(Renamed):
         config = config or Config()
         build = (role, worker or role, layout, config, updates, engines or engines_of(config, role))
         self._build(build)
+        if wait:
+            self.wait_built()
         self._built.append(build)
+        return made(role, interface, layout, self, self._supervisor, chunk_rows)
+
+    def wait_started(self) -> None:
+        """Wait until its processes are there, and let them meet."""
+        started, *imports = self._starting
+        self.places = self._supervisor.values(started)
+        log.info("%d processes of pool %s in %.2f s", self.slots, self.name, monotonic() - self._ready)
+        if wrong := misplaced(self._bundles, [place.node for place in self.places]):
+            raise HybridFlowError(f"placement.pools.{self.name}: {wrong}")
+        self._watch()
+        for record in imports:
+            self._supervisor.values(record)
+        if self._join_timeout_s is not None:
+            with logs.timed(log, f"meeting of pool {self.name}"):
+                self._join(self._join_timeout_s)
+        self.start_s = monotonic() - self._ready
+        self._ready = monotonic()
+
+    def wait_built(self) -> None:
+        """Wait until the roles that were begun are built."""
+        for record, begun in self._building:
+            self._supervisor.values(record)
+            seconds = monotonic() - max(begun, self._ready)
+            self._ready = monotonic()
+            self.start_s += seconds
+            log.info("%s: built on %d ranks of pool %s in %.2f s", record.role, self.slots, self.name, seconds)
+        self._building.clear()
         gc.collect()
         gc.freeze()  # modules and groups stay for the run: the collector need not look through them during calls
-        return made(role, interface, layout, self, self._supervisor, chunk_rows)
 
     def restart(self) -> None:
         """Give it new processes in its slots, with the roles that it had; its groups go on with these.
@@ -162,8 +201,10 @@ class ResourcePool(Renamed):
         self._end_processes()
         self._reserved.replace_lost(lost)
         self._start()
+        self.wait_started()
         for build in self._built:
             self._build(build)
+        self.wait_built()
         if self._logs is not None:
             self.write_logs(self._logs)
 
@@ -210,8 +251,8 @@ class ResourcePool(Renamed):
             self._reserved.release()
 
     def _start(self) -> None:
-        """Start a process in each slot, and let them meet."""
-        begun = monotonic()
+        """Begin to start a process in each slot."""
+        self._ready = monotonic()
         actor = ray.remote(self._rank_class)
         self.ranks = [
             actor.options(
@@ -222,23 +263,16 @@ class ResourcePool(Renamed):
             ).remote(rank)
             for rank, bundle in enumerate(ranks_by_node(self._reserved.nodes, self._bundles.slots))
         ]
-        self.places = self._settled("start")
-        if wrong := misplaced(self._bundles, [place.node for place in self.places]):
-            raise HybridFlowError(f"placement.pools.{self.name}: {wrong}")
-        self._watch()
-        self._settled("import_plugins", self._plugins)
+        self._building.clear()
+        self._starting = [self._ask("start"), self._ask("import_plugins", self._plugins)]
         if self._join_timeout_s is not None:
-            self._join(self._join_timeout_s)
-        self.start_s = monotonic() - begun
+            self._starting.append(self._ask("import_torch"))
 
     def _build(self, build: tuple[Any, ...]) -> None:
-        """Build a role on every rank."""
-        role = build[0]
-        begun = monotonic()
+        """Begin to build a role on every rank."""
         calls = [rank.build.remote(*build) for rank in self.ranks]
-        self._supervisor.gather(role, "build", calls, self._start_timeout_s, self)
-        self.start_s += monotonic() - begun
-        log.info("%s: built on %d ranks of pool %s", role, self.slots, self.name)
+        record = self._supervisor.ask(build[0], "build", calls, self._start_timeout_s, self)
+        self._building.append((record, monotonic()))
 
     def _end_processes(self) -> None:
         """End them, and remove what they met by."""
@@ -258,9 +292,13 @@ class ResourcePool(Renamed):
 
     def _settled(self, method: str, *arguments: Any) -> list[Any]:
         """Return the values of a call on every rank that is no call on a role."""
+        return self._supervisor.values(self._ask(method, *arguments))
+
+    def _ask(self, method: str, *arguments: Any) -> CallRecord:
+        """Make a call on every rank that is no call on a role."""
         key = f"placement.pools.{self.name}"
         calls = [getattr(rank, method).remote(key, *arguments) for rank in self.ranks]
-        return self._supervisor.gather(key, method, calls, self._start_timeout_s, self)
+        return self._supervisor.ask(key, method, calls, self._start_timeout_s, self)
 
     def _traced(self, method: str, *arguments: Any) -> list[Any]:
         """Return the values of a call that stands in line behind calls on roles, whose deadline it has."""

@@ -170,7 +170,19 @@ class Supervisor(Renamed):
         pool: RankSource | None = None,
         setting: str = "ray.start_timeout_s",
     ) -> list[Any]:
-        """Watch one call that is none on a role, on the first ranks of a pool; wait for its values. It has no metrics.
+        """Wait for one call on the first ranks of a pool that is none on a role; return its values. See `ask`."""
+        return self.values(self.ask(role, method, pending, within_s, pool, setting))
+
+    def ask(
+        self,
+        role: str,
+        method: str,
+        pending: Sequence[Any],
+        within_s: float = inf,
+        pool: RankSource | None = None,
+        setting: str = "ray.start_timeout_s",
+    ) -> CallRecord:
+        """Watch one call that is none on a role, on the first ranks of a pool. It has no metrics.
 
         Args:
             within_s: seconds after which the ranks that have not reported have failed.
@@ -181,6 +193,10 @@ class Supervisor(Renamed):
             setting=setting,
         )  # fmt: skip
         self.watch(record)
+        return record
+
+    def values(self, record: CallRecord) -> list[Any]:
+        """Wait for a call of a start, and return its values by rank."""
         return [report.value for report in self.wait(record) if report is not None]
 
     def wait(self, record: CallRecord) -> list[Report | None]:

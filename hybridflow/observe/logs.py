@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from time import perf_counter
 
 from hybridflow.errors import ConfigError
 from hybridflow.observe import terminal
@@ -96,6 +97,16 @@ def write_to(file: Path) -> None:
         if isinstance(handler, MemoryHandler) and handler.target is None:
             handler.setTarget(target)
             handler.flush()
+
+
+@contextmanager
+def timed(log: logging.Logger, what: str) -> Iterator[None]:
+    """Log how long a part of a start took, also one that fails: `what in 1.23 s`."""
+    begun = perf_counter()
+    try:
+        yield
+    finally:
+        log.info("%s in %.2f s", what, perf_counter() - begun)
 
 
 @contextmanager

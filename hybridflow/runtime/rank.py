@@ -12,6 +12,7 @@ import inspect
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,15 @@ class Rank:
     def import_plugins(self, pool: str, plugins: list[str]) -> bytes:
         """Import the user's modules, and report."""
         return self._reported(pool, "import_plugins", lambda: import_plugins(plugins))
+
+    def import_torch(self, pool: str) -> bytes:
+        """Import torch, and report: pools do so side by side, before the ranks of any of them meet."""
+
+        def import_it() -> None:
+            with logs.timed(log, "import of torch"), without_collections():
+                import torch.distributed  # noqa: F401
+
+        return self._reported(pool, "import_torch", import_it)
 
     def write_log(self, pool: str, prefix: str) -> bytes:
         """Write this process's log to a file whose name begins so, and report. Without a disk for it there is none."""
@@ -147,14 +157,17 @@ class Rank:
         def make() -> None:
             from hybridflow.workers import Context
 
+            begun = perf_counter()
             seen = settings_of_worker(config, role)
             context = Context(seen, layout, self._rank, role, updates, engines, peers=self._workers)
-            self._workers[role] = _worker(worker)(context)
+            with without_collections():
+                self._workers[role] = _worker(worker)(context)
             self._contexts[role] = context
             own = type(self._workers[role])
             more = (own.more_columns(config), own.more_read(config)) if issubclass(own, Role) else ({},)
             self._declared[role] = with_columns(methods(own), *more)
-            log.info("%s: built on rank %d of %s", role, self._rank, describe_layout(layout))
+            where = describe_layout(layout)
+            log.info("%s: built on rank %d of %s in %.2f s", role, self._rank, where, perf_counter() - begun)
             gc.collect()
             gc.freeze()  # what is here now stays for the run: the collector need not look through it during calls
 
@@ -317,6 +330,21 @@ class Rank:
         log.info("%s.%s failed: %s\n%s", role, method, line, trace)
         kind = kind_of(error)
         return Failure(role, self._rank, self._node, method, line, trace, kind=kind, of_link=is_of_link(error))
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Let Python's garbage collector rest while engines are imported and built.
+
+    They leave hardly any, and it would look through their thousands of modules again and again: a sixth of the time.
+    """
+    rests = not gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not rests:
+            gc.enable()
 
 
 def _worker(name: str) -> Any:

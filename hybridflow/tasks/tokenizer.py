@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.json_file import a_whole, is_there, read_object
+from hybridflow.quick_imports import import_transformers
 from hybridflow.tasks.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def char_tokenizer(alphabet: str, max_tokens: int = 1024) -> PreTrainedTokenizer
     Decoding gives the text back unchanged. A character outside the alphabet is dropped silently, as in any BPE;
     `Encoder` refuses it. Raises ValueError if the alphabet is empty, not ASCII or names a character twice.
     """
+    import_transformers()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -54,6 +56,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         FileNotFoundError: the folder has no tokenizer.
         ValueError: what it has cannot be read.
     """
+    import_transformers()
     from transformers import PreTrainedTokenizerFast
 
     path = tokenizer_file(folder)

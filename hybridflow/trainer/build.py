@@ -92,6 +92,8 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     # What must be together finds room before what may be anywhere.
     ordered = sorted(placement.pools, key=lambda pool: -pool.bundles.slots)
     started = {pool.name: _start_pool(config, pool, supervisor, stack, rank_class) for pool in ordered}
+    for pool in started.values():
+        pool.wait_started()
     pools = {pool.name: started[pool.name] for pool in placement.pools}
     if not local:
         node_checks.check(config, placement, pools)
@@ -99,7 +101,9 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     for role in placement.roles:
         if role.name != GRADER:
             say(f"starting {role.name} on pool {role.pool}: {describe(role.layout)}")
-        groups[role.name] = start_role(config, pools[role.pool], role)
+        groups[role.name] = start_role(config, pools[role.pool], role, wait=False)
+    for pool in started.values():
+        pool.wait_built()
     if placement.is_disaggregated:
         actor: Any = DisaggregatedActor(groups["actor"], groups["rollout"], lends=placement.lends)
         groups["actor"] = actor
@@ -128,8 +132,11 @@ def _grading_ahead(config: Config, groups: dict[str, Group], placement: Placemen
     return GradingAhead(groups["actor"], groups["reward"])
 
 
-def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
+def start_role(config: Config, pool: ResourcePool, role: RoleSpec, *, wait: bool = True) -> Group:
     """Build a role on its pool, at the start of a run or when its processes have been replaced.
+
+    Args:
+        wait: until it is built; False: the pool's `wait_built` will.
 
     Raises RoleError with a rank's traceback if that fails.
     """
@@ -141,6 +148,7 @@ def start_role(config: Config, pool: ResourcePool, role: RoleSpec) -> Group:
         updates=role.updates,
         engines=role.engines,
         interface=role.interface,
+        wait=wait,
     )
     return group
 
@@ -180,6 +188,7 @@ def _start_pool(
         nodes_timeout_s=0.0 if config.ray.address == "local" else config.ray.nodes_timeout_s,  # none will join it
         plugins=config.plugins,
         rank_class=rank_class,
+        wait=False,
     )
     stack.callback(started.close)
     return started

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridflow.algorithms import Algorithm
 from hybridflow.algorithms.schedule import schedules
@@ -21,11 +21,13 @@ from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.roles import TrainedRole
 from hybridflow.trainer import saved_state
-from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import CheckpointError, Checkpoints
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.resume import CONFIG, versions
 from hybridflow.trainer.saved_state import STATE, SavedState
+
+if TYPE_CHECKING:
+    from hybridflow.trainer.build import Running
 
 
 def save(config: Config, running: Running, folder: RunFolder, progress: Progress) -> None:

@@ -25,15 +25,16 @@ from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer import checkpoint, nonfinite, step_words
 from hybridflow.trainer.build import Running
 from hybridflow.trainer.checkpoint_store import Checkpoints
+from hybridflow.trainer.chosen_rows import HeldOut, judged, split_of
 from hybridflow.trainer.goodput import Spent, WallClock, measured
 from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
 from hybridflow.trainer.step_metrics import derived, utilization
-from hybridflow.trainer.step_rows import drawn, split_of
+from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.step_traces import StepTraces
-from hybridflow.trainer.validation import HeldOut, judged, validate
+from hybridflow.trainer.validation import validate
 
 
 @dataclass(frozen=True)

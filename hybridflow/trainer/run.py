@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from hybridflow import interrupt
-from hybridflow.algorithms import algorithms
 from hybridflow.bounded_code import told_where
 from hybridflow.config import auto_settings
 from hybridflow.config.compose import resolved_yaml
 from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
-from hybridflow.errors import ConfigError, DataError, HybridFlowError, before_the_start
+from hybridflow.errors import ConfigError, HybridFlowError, before_the_start
 from hybridflow.observe import logs
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
@@ -25,29 +20,18 @@ from hybridflow.observe.sinks import SinkContext, open_sinks
 from hybridflow.observe.timeline import Timeline
 from hybridflow.preflight import run_folder_checks
 from hybridflow.registry import import_plugins
-from hybridflow.roles import TrainedRole, roles
-from hybridflow.tasks import Prompts, Task
 from hybridflow.trainer import checkpoint, run_record
 from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.checkpoint_store import Checkpoints
+from hybridflow.trainer.chosen_rows import judged
 from hybridflow.trainer.goodput import WallClock, since_checkpoint, told
 from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.loop import Outputs, train
 from hybridflow.trainer.next_commands import next_commands
+from hybridflow.trainer.preparation import prepared
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.recovery import Recovery
-from hybridflow.trainer.resume import choose
-from hybridflow.trainer.step_rows import rows_for, split_of
 from hybridflow.trainer.step_traces import StepTraces
-from hybridflow.trainer.task_rows import (
-    check_grader_sources,
-    learned_too,
-    load_task,
-    load_validation_sets,
-    notes,
-    rows_changed,
-)
-from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
 
 
 def run(config: Config) -> int:
@@ -65,60 +49,11 @@ def run(config: Config) -> int:
         return _run(config, folder, live, clock)
 
 
-def check(config: Config) -> None:
-    """Do all that a run does before it starts anything. Raises as `run`."""
-    if problems := run_folder_checks.problems(config):
-        raise ConfigError("\n".join(problems))
-    import_plugins(config.plugins)
-    live = Live()
-    with before_the_start(), told_where(live.say):
-        _prepared(config, RunFolder(run_folder_checks.folder_of(config)), live)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """State of a run before anything is started.
-
-    Attributes:
-        source: the checkpoint that it goes on from.
-        goes_on: that is one of its own.
-        more: sets to validate on.
-    """
-
-    source: Path | None
-    goes_on: bool
-    task: Task
-    more: Sequence[HeldOut]
-
-
-def _prepared(config: Config, folder: RunFolder, live: Live) -> Prepared:
-    source = choose(config, folder.checkpoints, live.say)
-    goes_on = source is not None and source.parent == folder.checkpoints
-    if source is not None:
-        called = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
-        checkpoint.check_roles(source, [role for role in called if issubclass(roles.get(role), TrainedRole)])
-        checkpoint.check_schedule(source, config)
-    if source is not None and goes_on:
-        folder.check_sizes(checkpoint.sizes(source))
-    task = _checked_task(config, live)
-    if source is not None and rows_changed(checkpoint.rows_fingerprint(source), task):
-        live.say(
-            f"warning: the rows of task {config.task.name} are not those that {source} was made with: what follows "
-            "is learned from others, in another order"
-        )
-    more = load_validation_sets(config, live.say)
-    check_grader_sources(config, [task, *(one.task for one in more)])
-    split = split_of(algorithms.get(config.algorithm.name))
-    for line in learned_too(split, task, [HeldOut(task), *more]):
-        live.say(f"warning: {line}")
-    return Prepared(source, goes_on, task, more)
-
-
 def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int:
     with before_the_start(), told_where(live.say):
-        prepared = _prepared(config, folder, live)
-    source = prepared.source
-    task = prepared.task
+        ready = prepared(config, folder, live)
+    source = ready.source
+    task = ready.task
     with interrupt.ShieldedStack() as stack:
         running = build(config, stack, live.say)
         if "policy_loss" in running.algorithm.components and auto_settings.described(config):
@@ -126,12 +61,12 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         progress = checkpoint.load(running, source) if source else Progress()
         progress.rows_fingerprint = task.fingerprint
         clock.add(progress.spent)
-        if source is not None and prepared.goes_on:
+        if source is not None and ready.goes_on:
             clock.add(since_checkpoint(folder, source))
         with writing(folder.checkpoints):
             Checkpoints(folder.checkpoints).sweep()
         run_record.end_killed(folder)
-        if source is not None and prepared.goes_on:
+        if source is not None and ready.goes_on:
             folder.truncate_to(checkpoint.sizes(source))
         else:
             _archive_previous(config, folder, live)
@@ -159,40 +94,12 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
             recovery = Recovery(config, running, folder, progress, source, live.say, clock, journal)
             outputs = Outputs(folder, opened, live.say, clock, journal, timeline, traces)
             with interrupt.through_ray():
-                train(config, running, task, outputs, progress, recovery, prepared.more)
+                train(config, running, task, outputs, progress, recovery, ready.more)
     _report(config, folder, live, progress, judged(running.algorithm))
     fault = progress.fault(learner)
     if fault is not None:
         raise HybridFlowError(f"{config.run.name} ended, but {fault}. Its model is saved all the same")
     return 0
-
-
-def _checked_task(config: Config, live: Live) -> Task:
-    """Load the task and draw its first rows. Raises ConfigError with the cause and its line if they cannot be drawn."""
-    try:
-        task = load_task(config)
-        for line in (*notes(config), *task.look()):
-            live.say(line)
-        draw_once(config, task)
-        return task
-    except DataError as error:
-        raise ConfigError(f"task.name: {config.task.name}: {error}") from error
-    except HybridFlowError:
-        raise
-    except Exception as error:
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        message = "".join(traceback.format_exception_only(error)).strip()
-        raise ConfigError(
-            f"task.name: {config.task.name} gives no rows: {message} ({at.filename}:{at.lineno})"
-        ) from error
-
-
-def draw_once(config: Config, task: Task) -> None:
-    """Draw what the first step and the validations begin with, so that what is wrong with it shows before the start."""
-    algorithm = algorithms.get(config.algorithm.name)
-    prompts = Prompts(task, split_of(algorithm), config.algorithm.prompts_per_step, config.run.seed)
-    rows_for(algorithm, task, prompts.split, prompts.at(0))
-    held_out_rows(algorithm, task, config.trainer.validation_prompts)
 
 
 def _archive_previous(config: Config, folder: RunFolder, live: Live) -> None:

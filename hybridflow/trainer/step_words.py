@@ -8,9 +8,9 @@ from pathlib import Path
 from hybridflow.config.schema import Config
 from hybridflow.errors import counted
 from hybridflow.tasks.grades import GRADES
+from hybridflow.trainer.chosen_rows import HeldOut
 from hybridflow.trainer.journal_folder import REUSED, told
 from hybridflow.trainer.progress import without_advantages
-from hybridflow.trainer.validation import HeldOut
 
 
 def of_step(config: Config, step: int, metrics: Mapping[str, float], folder: Path) -> Iterator[str]:

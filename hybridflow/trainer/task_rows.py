@@ -24,8 +24,7 @@ from hybridflow.tasks.fitted_task import FittedTask, Limits
 from hybridflow.tasks.template_trial import refuse_endless
 from hybridflow.tasks.tokenizer import end_ids, load_tokenizer
 from hybridflow.tasks.vocabulary import Vocabulary, differences
-from hybridflow.trainer.step_rows import split_of
-from hybridflow.trainer.validation import HeldOut, held_out_rows, judged
+from hybridflow.trainer.chosen_rows import HeldOut, held_out_rows, judged, split_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
-from hybridflow.algorithms import Algorithm
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.config.schema import Config
 from hybridflow.controller import put
 from hybridflow.errors import HybridFlowError
-from hybridflow.tasks import PreferenceTask, Task
 from hybridflow.tasks.chosen_graders import accuracy_grader, asked
 from hybridflow.tasks.grades import too_many_failed
 from hybridflow.trainer.answer_statistics import Answers, statistics
 from hybridflow.trainer.build import Running
+from hybridflow.trainer.chosen_rows import HeldOut, held_out_rows, judged
 from hybridflow.trainer.journal_folder import REUSED
 from hybridflow.workers.reward import UNWRITTEN
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Questions to validate on.
-
-    Attributes:
-        name: one of `trainer.validation_sets`; empty for those of the run's own task.
-    """
-
-    task: Task
-    name: str = ""
 
 
 def validate(config: Config, running: Running, sets: Sequence[HeldOut], *, step: int, folder: Path) -> dict[str, float]:
@@ -123,24 +109,3 @@ def _of_pairs(config: Config, running: Running, held_out: HeldOut) -> dict[str, 
     metrics = running.supervisor.collect_metrics()
     names = {name: f"reward_model/{name}" for name in ("accuracy", "loss", "sign_accuracy")}
     return {name: metrics[metric] for name, metric in names.items() if metric in metrics}
-
-
-def held_out_rows(algorithm: type[Algorithm], task: Task, rows: int) -> Batch:
-    """Return the first `rows` held-out rows, as the validation of an algorithm takes them."""
-    numbers = np.arange(min(rows, task.size("held_out")))
-    if judged(algorithm) == "pairs":
-        return with_preferences(task).preferences("held_out", numbers)
-    return task.rows("held_out", numbers)
-
-
-def judged(algorithm: Algorithm | type[Algorithm]) -> str:
-    """Name what accuracy is of: a reward model's `pairs`, or a policy's answers to `prompts`."""
-    return "pairs" if algorithm.learner == "reward_model" else "prompts"
-
-
-def with_preferences(task: Task) -> PreferenceTask:
-    """Return the task of an algorithm that learns from preferences; that it has them was checked with the
-    configuration.
-    """
-    assert isinstance(task, PreferenceTask), f"{type(task).__name__} is no PreferenceTask"
-    return task

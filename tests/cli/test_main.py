@@ -69,6 +69,37 @@ def test_asking_is_cheap(arguments, status, tmp_path):
     assert done.stderr.splitlines()[-1] == f"[] {status}"
 
 
+FIRST_OF_OURS = ("hybridflow.algorithms", "hybridflow.batch", "hybridflow.preflight", "hybridflow.trainer", "numpy")
+IMPORTS = """
+import sys
+from hybridflow.cli import main
+status = main(sys.argv[2:])
+print([name for name in sys.argv[1].split(",") if name in sys.modules], status, file=sys.stderr)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("arguments", "unwanted"),
+    [
+        (["--help"], (*HEAVY, *FIRST_OF_OURS, "hydra", "omegaconf", "yaml", "rich")),
+        (["-sc", "query=bash"], (*HEAVY, *FIRST_OF_OURS, "rich")),
+        (["train", "experiment=addition", "actor.model.path=model", "--check"],
+         ("ray", "vllm", "megatron", "hybridflow.controller", "torch._dynamo", "transformers.models", "pandas")),
+    ],
+)  # fmt: skip
+def test_what_starts_nothing_imports_little(arguments, unwanted, tiny, tmp_path):
+    """It is what they cost: an import of torch takes two seconds of computing, and Ray's one."""
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    (tmp_path / "model").symlink_to(tiny())
+    line = {"COMP_LINE": "hybridflow train experiment=addition actor.par", "PYTHONPATH": source}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, ",".join(unwanted), *arguments],
+        cwd=tmp_path, env={**os.environ, **line}, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "[] 0", done.stdout
+
+
 def test_a_working_directory_that_is_gone_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

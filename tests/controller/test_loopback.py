@@ -4,6 +4,7 @@ heeded after it as before, and a driver that is killed leaves none of it.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.processes
 
 PROGRAM = """
-import os, psutil
+import os, psutil, time
 from hybridflow import interrupt
 from hybridflow.controller import cluster
 
@@ -28,6 +29,13 @@ with cluster(slots=1):
     print(len(listening) > 3, [(name, address) for name, address in listening if address.ip not in local])
     programs = {part.rpartition("/")[2] for process in session[1:] for part in process.cmdline()[:3]}
     print(sorted(programs & {"gcs_server", "raylet", "dashboard.py", "monitor.py", "log_monitor.py", "ray::IDLE"}))
+    for _ in range(100):  # a process that has only just been forked is not yet another
+        agents = [one for one in session[1:] if any(part.endswith("agent_process.py") for part in one.cmdline()[:3])]
+        if len(agents) == 2:
+            break
+        time.sleep(0.1)
+    with_ray = [process for process in agents if any("_raylet.so" in file.path for file in process.memory_maps())]
+    print(len(agents), len(with_ray))
 try:
     os.kill(os.getpid(), 15)
     print("nothing")
@@ -39,8 +47,31 @@ except KeyboardInterrupt as stop:
 def test_nothing_listens_beyond_loopback_and_nothing_idles() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
-    told = ["True []", "['gcs_server', 'raylet']", "interrupted by SIGTERM"]
-    assert ran.stdout.splitlines()[-3:] == told
+    told = ["True []", "['gcs_server', 'raylet']", "2 0", "interrupted by SIGTERM"]
+    assert ran.stdout.splitlines()[-4:] == told
+
+
+ASKED = """
+import os, ray
+from hybridflow.controller import cluster
+
+@ray.remote
+def found():
+    return os.environ.get("GIVEN"), os.environ["OMP_NUM_THREADS"]
+
+with cluster(slots=1):
+    print(ray.get(found.remote()))
+    print(ray.get(found.options(runtime_env={"env_vars": {"GIVEN": "by a runtime environment"}}).remote()))
+print("OMP_NUM_THREADS" in os.environ)
+"""
+
+
+def test_an_agent_begins_where_somebody_asks_it() -> None:
+    """Processes of ours need no runtime environment; a plugin may give one to those that it starts."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    ran = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, timeout=120, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == ["(None, '1')", "('by a runtime environment', '1')", "False"]
 
 
 KILLED = """

@@ -18,7 +18,7 @@ from hybridflow.conformance.task_checks import any_text_tokenizer
 from hybridflow.tasks import build
 from hybridflow.tasks.row_formats import NAMES
 from hybridflow.tasks.rows_task import RowsTask
-from hybridflow.trainer.step_rows import rows_for, split_of
+from hybridflow.trainer.chosen_rows import rows_for, split_of
 from tests.docs.blocks import ROOT, blocks
 
 PAGE = "docs/data.md"

@@ -16,8 +16,8 @@ from hybridflow.tasks import build
 from hybridflow.tasks.chat_template import ChatForm
 from hybridflow.tasks.tokenizer import char_tokenizer
 from hybridflow.trainer.build import with_vocabulary
+from hybridflow.trainer.chosen_rows import HeldOut
 from hybridflow.trainer.task_rows import check_grader_sources, learned_too, limits, load_task, notes, ways
-from hybridflow.trainer.validation import HeldOut
 from tests.cli.conftest import QWEN2
 from tests.tasks.written_rows import write_jsonl
 

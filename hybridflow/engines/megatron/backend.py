@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,16 @@ from hybridflow.engines.base import TrainingBackend, TrainingEngine, training_en
 from hybridflow.engines.megatron import saved_files, saved_index
 from hybridflow.engines.megatron.sharding import MegatronSharding
 from hybridflow.models import Head, ModelShape, Weight
+from hybridflow.observe import logs
 from hybridflow.parallel.layout import Layout
+from hybridflow.quick_imports import absent, import_transformers
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from hybridflow.parallel.process_groups import Groups
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "weights/"  # what the names of weights begin with, in the index of a checkpoint
 
@@ -44,20 +49,23 @@ class MegatronBackend(TrainingBackend):
         """Read this rank's slices of the model's folder."""
         import torch
 
-        from hybridflow.engines.megatron.engine import MegatronEngine
+        with logs.timed(log, "import of Megatron"), absent("wandb"):  # a second of computing, for its own training loop
+            import_transformers()
+            from hybridflow.engines.megatron.engine import MegatronEngine
 
-        return MegatronEngine(
-            settings.model.path,
-            groups,
-            dtype=getattr(torch, settings.model.dtype.value),
-            budget=settings.max_tokens_per_rank,
-            head=head,
-            optimizer=optimizer,
-            total_steps=total_steps,
-            seed=seed,
-            sequence=settings.parallel.sequence,
-            recompute=settings.recompute,
-        )
+        with logs.timed(log, f"Megatron's model of {settings.model.path}"):
+            return MegatronEngine(
+                settings.model.path,
+                groups,
+                dtype=getattr(torch, settings.model.dtype.value),
+                budget=settings.max_tokens_per_rank,
+                head=head,
+                optimizer=optimizer,
+                total_steps=total_steps,
+                seed=seed,
+                sequence=settings.parallel.sequence,
+                recompute=settings.recompute,
+            )
 
     @classmethod
     def check_saved(cls, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +19,20 @@ from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.base import GenerationEngine
 from hybridflow.engines.sampling import FinishedRow, Sampling
 from hybridflow.engines.vllm.backend import VllmBackend
+from hybridflow.engines.vllm.model_inspection import inspected_here
 from hybridflow.engines.vllm.process_groups import give_stage_inputs, strided_groups
 from hybridflow.engines.vllm.requests import check_lengths, check_temperature, parameters
 from hybridflow.engines.vllm.session import VllmSession
 from hybridflow.engines.weight_readings import WeightReadings
 from hybridflow.models import read_shape
+from hybridflow.observe import logs
 from hybridflow.parallel.host_address import listen_at
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
+from hybridflow.quick_imports import import_transformers
 from hybridflow.tasks.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 CPU_BLOCK = 32  # tokens of a block of the cache: the fewest that its attention takes, as whole blocks are shared alone
 ENVIRONMENT = {
@@ -68,10 +75,12 @@ class VllmEngine(GenerationEngine):
         VllmBackend.refuse(shape, platform().name)
         os.environ.update(ENVIRONMENT)
         listen_at("VLLM_HOST_IP")
-        from vllm import LLM
-        from vllm.config import WeightTransferConfig
+        with logs.timed(log, "import of vLLM"):
+            import_transformers()
+            from vllm import LLM
+            from vllm.config import WeightTransferConfig
 
-        from hybridflow.engines.vllm import shard_receiver
+            from hybridflow.engines.vllm import shard_receiver
 
         shard_receiver.register()
         self.version: int | None = None
@@ -81,7 +90,9 @@ class VllmEngine(GenerationEngine):
         self._limit = rollout.max_sequence_tokens
         if rollout.enforce_eager:
             platform().compile_nothing()
-        with strided_groups(layout):
+        gc.collect()
+        gc.freeze()  # vLLM collects garbage five times as it starts, which would look through every module each time
+        with strided_groups(layout), inspected_here(), logs.timed(log, "start of vLLM"):
             self._llm = LLM(
                 model=str(folder),
                 load_format="dummy",
