@@ -192,3 +192,23 @@ def test_a_pool_whose_ranks_do_not_come_to_rest_is_lost_too(new_stage: Callable[
     supervisor.resume()
     with pytest.raises(HybridFlowError, match=r"scribe\.patient: what this call gave was lost with a failure"):
         rows.get()
+
+
+def test_pools_start_and_build_side_by_side(local_cluster: None) -> None:
+    """Nothing is waited for before both have begun."""
+    supervisor = Supervisor()
+    plugins = [rank_functions.__name__]
+    pools = [ResourcePool(name, 1, supervisor, plugins=plugins, wait=False) for name in ("first", "second")]
+    try:
+        assert [len(pool.places) for pool in pools] == [0, 0]
+        for pool in pools:
+            pool.wait_started()
+        groups = [pool.start_role("scribe", Layout(), wait=False) for pool in pools]
+        doubles = [group.double(Batch(n=np.arange(2))) for group in groups]  # a rank builds before it is called
+        for pool in pools:
+            pool.wait_built()
+        assert [rows.get().dense("double").tolist() for rows in doubles] == [[0, 2], [0, 2]]
+        assert all(pool.start_s > 0 for pool in pools)
+    finally:
+        for pool in pools:
+            pool.close()
