@@ -27,6 +27,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,10 +39,11 @@ from benchmarks.prediction_workloads import MODELS, WORKLOADS, Variant, Workload
 from hybridflow.algorithms import algorithms
 from hybridflow.observe import terminal
 from hybridflow.placement import resolve
-from hybridflow.planning.arrangement import arrangement_of
+from hybridflow.planning.arrangement import Arrangement, arrangement_of
 from hybridflow.planning.hardware import Hardware
 from hybridflow.planning.hardware_files import read_hardware
 from hybridflow.planning.lengths import Lengths
+from hybridflow.planning.run_spec import RunSpec
 from hybridflow.planning.spec_of_config import spec_of
 from hybridflow.planning.step_simulation import estimate_step
 from hybridflow.registry import import_plugins
@@ -126,15 +128,9 @@ def predictions(records: Sequence[dict[str, Any]], hardware: Hardware) -> list[d
 def _prediction(
     workload: Workload, variant: Variant, record: dict[str, Any], lengths: Lengths, hardware: Hardware
 ) -> dict[str, Any]:
-    config = config_of(workload, variant, Path("written", "when", "measured"))
-    import_plugins(config.plugins)
-    roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
-    shapes = dict.fromkeys(roles, workload.model.shape)
-    prompts = Lengths((float(workload.prompt_tokens),))
-    spec = spec_of(config, shapes=shapes, prompt_tokens=prompts, response_tokens=lengths)
+    spec, arrangement = _planned(workload, variant, lengths)
     spec = replace(spec, shares_prompts=record.get("shares_prompts", False))  # as the engine did that was measured
-    placement = resolve(config, roles)
-    estimate = estimate_step(spec, arrangement_of(placement), hardware)
+    estimate = estimate_step(spec, arrangement, hardware)
     phases: dict[str, float] = {}
     for name, spread in estimate.phases.items():
         method = name.rpartition(".")[2]
@@ -149,6 +145,18 @@ def _prediction(
             name: [record["phases_s"].get(name, 0.0), round(seconds, 4)] for name, seconds in sorted(phases.items())
         },
     }
+
+
+@cache
+def _planned(workload: Workload, variant: Variant, lengths: Lengths) -> tuple[RunSpec, Arrangement]:
+    """Return what a step computes, and where: of every hardware that is tried the same."""
+    config = config_of(workload, variant, Path("written", "when", "measured"))
+    import_plugins(config.plugins)
+    roles = algorithms.get(config.algorithm.name).roles_of(config.algorithm)
+    shapes = dict.fromkeys(roles, workload.model.shape)
+    prompts = Lengths((float(workload.prompt_tokens),))
+    spec = spec_of(config, shapes=shapes, prompt_tokens=prompts, response_tokens=lengths)
+    return spec, arrangement_of(resolve(config, roles))
 
 
 def claims(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
