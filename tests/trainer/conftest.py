@@ -133,6 +133,11 @@ class Ran:
         events = json.loads((self.folder / "timeline.json").read_text())
         return [event for event in events if event["ph"] == "X"]
 
+    @property
+    def traces(self) -> list[str]:
+        """The torch traces that its ranks have written."""
+        return sorted(file.name.removesuffix(".json.gz") for file in (self.folder / "traces").iterdir())
+
     def traced(self, name: str) -> set[str]:
         """The names of what a rank did in a step of which it wrote a torch trace."""
         with gzip.open(self.folder / "traces" / f"{name}.json.gz") as stream:

@@ -102,7 +102,8 @@ def test_generation_apart_and_a_step_that_was_not_saved(apart: Ran, launch: Laun
     """
     folder = apart.folder.parent / "ended_early"
     shutil.copytree(apart.folder, folder)
-    shutil.rmtree(folder / "model")
+    for part in ("model", "traces"):
+        shutil.rmtree(folder / part)
     for step in (2, 3):
         shutil.rmtree(folder / f"checkpoints/step-{step:06d}")
     with (folder / "metrics.jsonl").open("a") as file:
@@ -111,6 +112,7 @@ def test_generation_apart_and_a_step_that_was_not_saved(apart: Ran, launch: Laun
     assert "resuming from step 1: " in resumed.output
     assert {name.split("/")[0] for name in saved(resumed)} == {"actor"}
     assert_alike(resumed, apart)
+    assert resumed.traces == apart.traces and "actor.update_actor" in resumed.traced("step-1-train-0")
 
 
 @pytest.mark.slow

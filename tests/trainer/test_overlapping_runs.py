@@ -118,6 +118,7 @@ def test_one_step_off_learns_from_the_prompts_of_sync_also_where_it_was_resumed(
     assert lags[0] == 0 and lags[1] > 0, "the weights that sampled the second step's rows had learned from nothing"
     assert lags[2] == 0, "what was begun ahead of a resume is generated anew, with the newest weights"
     assert [step["rollout/rows"] for step in ran.steps] == [step["rollout/rows"] for step in apart.steps]
+    assert ran.traces == apart.traces and "rollout.generate_sequences" in ran.traced("step-1-rollout-0")
 
 
 def test_stream_samples_the_rows_of_a_step_with_its_first_weights(apart: Ran, launch: Launch) -> None:
@@ -130,6 +131,7 @@ def test_stream_samples_the_rows_of_a_step_with_its_first_weights(apart: Ran, la
     assert prompts[0] == prompts[1] and len(prompts[0]) == 3
     assert [step["actor/updates"] for step in ran.steps] == [4.0] * 3
     assert [step["rollout/version_lag_max"] for step in ran.steps] == [3.0] * 3
+    assert ran.traces == apart.traces and "rollout.advance_rollouts" in ran.traced("step-1-rollout-0")
     for name in ("rollout/rows", "rollout/kept_rows"):
         assert [step[name] for step in ran.steps] == [step[name] for step in apart.steps]
     files = (ran.folder / "rollouts").glob("rank*.jsonl")

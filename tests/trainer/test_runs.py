@@ -113,8 +113,7 @@ def test_idle_time_is_what_no_rank_of_the_pool_worked(ppo: Ran, apart: Ran) -> N
 
 def test_a_profiled_step_leaves_a_trace_of_each_rank_with_a_model(apart: Ran) -> None:
     """Both passes of Megatron on the ranks that train, vLLM's operators on the one that generates."""
-    files = sorted(file.name for file in (apart.folder / "traces").iterdir())
-    assert files == [f"step-1-{rank}.json.gz" for rank in ("rollout-0", "train-0", "train-1")]
+    assert apart.traces == ["step-1-rollout-0", "step-1-train-0", "step-1-train-1"]
     for rank in (0, 1):
         names = apart.traced(f"step-1-train-{rank}")
         assert {"actor.send_weights", "actor.compute_log_prob", "actor.update_actor", "aten::mm"} <= names
