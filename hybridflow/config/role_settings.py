@@ -113,7 +113,7 @@ class TrainedRoleConfig:
     engine: str = "megatron"  # the registered name of the training engine
     model: ModelConfig = field(default_factory=ModelConfig)
     parallel: TrainParallelConfig = field(default_factory=TrainParallelConfig)
-    max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank
+    max_tokens_per_rank: Count = 8192  # tokens of one micro-batch on one data-parallel rank; shared ones count once
     recompute: Recompute = Recompute.none  # activations that are computed again in the backward pass, to save memory
     offload: OffloadConfig = field(default_factory=OffloadConfig)
 

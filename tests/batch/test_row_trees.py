@@ -56,7 +56,7 @@ def plain_micro_batches(lengths: np.ndarray, budget: int, rows_per_unit: int) ->
     return count
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(BRANCHES, UNITS)
 def test_rows_beside_each_other_share_what_they_are_said_to(branches: Branches, rows_per_unit: int) -> None:
     rows = build_branches(branches, rows_per_unit)
@@ -75,7 +75,7 @@ def test_rows_beside_each_other_share_what_they_are_said_to(branches: Branches, 
             assert trees.shared[low + 1 : high + 1].min() >= count
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(GROUPS, st.data())
 def test_tokens_that_differ_are_counted_once(groups: list[tuple[int, list[int]]], data: st.DataObject) -> None:
     """Of any choice of rows in any order."""
@@ -85,7 +85,7 @@ def test_tokens_that_differ_are_counted_once(groups: list[tuple[int, list[int]]]
     assert build_trees(rows).unique_tokens(np.array(chosen)) == len({token for row in chosen for token in whole[row]})
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(BRANCHES, st.data())
 def test_places_lead_to_the_rows_own_tokens(branches: Branches, data: st.DataObject) -> None:
     rows = build_branches(branches, 1)
@@ -101,7 +101,7 @@ def test_places_lead_to_the_rows_own_tokens(branches: Branches, data: st.DataObj
         assert np.diff(path[count:]).tolist() == [1] * max(len(row) - count - 1, 0)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.one_of(GROUPS.map(build_groups), BRANCHES.map(lambda it: build_tree(it)[0])), st.integers(1, 80), UNITS)
 def test_micro_batches_are_within_the_budget_and_never_more_than_without(
     rows: Batch, budget: int, rows_per_unit: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, Ragged
@@ -45,7 +45,6 @@ def written_out(micro: PackedMicroBatch, rows: Batch) -> dict[int, tuple[int, ..
     return seen
 
 
-@settings(max_examples=100)
 @given(ROWS, st.integers(1, 80), st.sampled_from([1, 2]), st.sampled_from([1, 2, 4]), st.data())
 def test_a_row_is_what_its_tokens_see(
     rows: Batch, budget: int, rows_per_unit: int, pad_to_multiple_of: int, data: st.DataObject
