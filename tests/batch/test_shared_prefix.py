@@ -108,6 +108,19 @@ def test_samples_of_a_prompt_share_it_where_nothing_else_is_said() -> None:
     assert shared_prefixes(rows | Batch(group_id=np.array([7, 1, 7]))).tolist() == [[-1, 0], [-1, 0], [0, 2]]
 
 
+def test_samples_of_a_prompt_share_it_where_the_column_says_nothing_of_them() -> None:
+    """As the first turns of two conversations; and a flow may have given samples of a group other prompts."""
+    rows = Batch(
+        prompt_ids=Ragged.of([[1, 2, 3], [1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 9], [8]]),
+        response_ids=Ragged.of([[4], [5], [6], [7], [7]]),
+        group_id=np.array([3, 3, 3, 3, 3]),
+    )
+    assert shared_prefixes(rows).tolist() == [[-1, 0], [0, 3], [0, 3], [0, 2], [-1, 0]]
+    turns = no_prefix(5)
+    turns[2] = row_names(rows)[0], 4
+    assert shared_prefixes(rows | Batch(prefix=turns)).tolist() == [[-1, 0], [0, 3], [0, 4], [0, 2], [-1, 0]]
+
+
 def test_rows_that_were_changed_are_refused() -> None:
     rows = Batch(prompt_ids=Ragged.of([[1, 2], [1, 2, 3]]), prefix=no_prefix(2))
     prefix = np.array([[0, 0], [row_names(rows)[0], 2]])
