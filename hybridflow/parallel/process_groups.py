@@ -58,7 +58,8 @@ class Groups:
 
 def _sums(values: Sequence[float], group: dist.ProcessGroup) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=platform().device)
-    dist.all_reduce(total, group=group)
+    if group.size() > 1:  # alone, a collective would wake its thread for nothing
+        dist.all_reduce(total, group=group)
     return total.tolist()
 
 
