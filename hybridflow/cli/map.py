@@ -114,12 +114,15 @@ def _sound(asked: Asked, given: Hardware | None) -> tuple[Composed, RunPlan]:
     except ConfigError:
         if not asked.devices:
             raise
-    chosen = [setting for setting in asked.run.settings if not setting.startswith(("placement=", "placement."))]
     own = [role for role in names(job.to_config()) if hasattr(section(job.to_config(), role), "parallel")]
     sizes = [f"{role}.parallel.{axis}=1" for role in (*own, "rollout") for axis in ("tensor", "pipeline")]
-    plain = (*chosen, "placement=colocated", f"placement.pools.main={asked.devices}", *sizes)
+    plain = (*_without_placement(asked), "placement=colocated", f"placement.pools.main={asked.devices}", *sizes)
     job = plan.composed(replace(asked.run, settings=plain))
     return job, replace(plan.plan_of(job, given), step=None)
+
+
+def _without_placement(asked: Asked) -> tuple[str, ...]:
+    return tuple(one for one in asked.run.settings if not one.startswith(("placement=", "placement.pools.")))
 
 
 class _Progress:
@@ -184,7 +187,8 @@ def _accepted(found: DeviceMapping, asked: Asked, given: Hardware | None) -> tup
     Raises ConfigError with what is wrong with the fastest, if a run would take none.
     """
     schedule = plan.composed(asked.run).to_config().trainer.schedule
-    kept = tuple(setting for setting in asked.run.settings if not setting.startswith("placement="))
+    kept = _without_placement(asked) if asked.devices else asked.run.settings
+    kept = tuple(setting for setting in kept if not setting.startswith("placement="))
     refused: list[ConfigError] = []
     for place in range(len(found.runs)):
         rest = replace(found, runs=found.runs[place:])

@@ -54,6 +54,12 @@ def test_it_says_what_loses_and_by_what(told: Any) -> None:
     assert losers[0].startswith("  +") and "sync" in losers[0] and "%" in losers[0]
 
 
+def test_devices_are_enough_where_the_settings_have_no_placement_that_could_be_run(told: Any) -> None:
+    text = told("map", "hardware=h100_80g_8x", "--devices", "4", "--schedules", "sync", "placement.pools.main=3")
+    assert "the placement in the settings is none that could be run; hybridflow plan says why" in text
+    assert "--out FILE writes it" in text
+
+
 def step(**seconds: float) -> StepEstimate:
     """A step with these calls, `.` written as `__`."""
     phases = {name.replace("__", "."): Spread(taken, taken, taken) for name, taken in seconds.items()}

@@ -112,6 +112,12 @@ def test_a_drawing_that_cannot_be_written_is_refused_before_the_settings_are_rea
     assert Path("kept.svg").read_text() == "mine"
 
 
+def test_a_placement_file_of_a_section_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("found.yaml").write_text("# @package actor\nmax_tokens_per_rank: 64\n")
+    assert main(["plan", *ADDITION, "placement=found.yaml"]) == 2
+    assert "found.yaml: its first line says `# @package actor`, but a placement" in capsys.readouterr().err
+
+
 def test_json_has_every_rank(plan: Any) -> None:
     found = json.loads(plan("--json", "placement=split"))
     assert found["pools"]["policy"] == {"slots": 2, "device": "cpu", "nodes": [0, 0]}

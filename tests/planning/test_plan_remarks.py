@@ -120,3 +120,9 @@ def test_passes_that_are_left_out_are_told() -> None:
     (remark,) = plan_remarks.of_passes(("actor", "critic"), ("actor", "critic"), 4)
     assert remark.key == "algorithm.critic_warmup_steps" and "first 4 steps" in remark.text
     assert [*plan_remarks.of_passes(("actor", "critic"), ("actor", "critic"), 0)] == []
+
+
+def test_a_flow_that_calls_nothing_is_told() -> None:
+    (remark,) = plan_remarks.of_flow(replace(build_spec(), flow=()))
+    assert "calls no role" in remark.text and unknown(remark.key) is None
+    assert not [*plan_remarks.of_flow(build_spec())]
