@@ -34,11 +34,9 @@ def rows_of(lengths: list[int]) -> Batch:
         return Ragged.of([draw.integers(0, SIZES["vocab_size"], size) for size in sizes])
 
     responses = tokens([length - length // 2 for length in lengths])
-    numbers = responses.like(np.zeros(int(responses.lengths.sum()), np.float32))
-    return Batch(
-        prompt_ids=tokens([length // 2 for length in lengths]), response_ids=responses, old_log_probs=numbers,
-        advantages=numbers,
-    )  # fmt: skip
+    names = ("old_log_probs", "advantages")
+    numbers = {name: responses.like(np.zeros(int(responses.lengths.sum()), np.float32)) for name in names}
+    return Batch(prompt_ids=tokens([length // 2 for length in lengths]), response_ids=responses, **numbers)
 
 
 def long_and_even() -> tuple[list[int], list[int]]:
