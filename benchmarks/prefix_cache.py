@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from hybridflow.config.schema import RolloutConfig
 from hybridflow.engines.sampling import Sampling
 from hybridflow.engines.vllm import engine
 from hybridflow.engines.vllm.engine import VllmEngine
+from hybridflow.parallel import host_address
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.platform import platform
 
@@ -43,8 +45,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="tokens of the prompts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        platform().start(0)
-        dist.init_process_group(platform().backend, init_method=f"file://{root}/meet", rank=0, world_size=1)
+        start_world(root)
         folder = Path(root) / "smollm2"
         model.run(["smollm2", "--out", str(folder)])
         ours, theirs = (start_engine(folder, block) for block in (engine.CPU_BLOCK, VLLM_BLOCK))
@@ -53,6 +54,14 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def start_world(root: str) -> None:
+    """Make a world of one rank, as vLLM reads it from the environment."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1", MASTER_ADDR=host_address.LOOPBACK)
+    os.environ.update(host_address.ONE_MACHINE)
+    platform().start(0)
+    dist.init_process_group(platform().backend, init_method=f"file://{root}/meet", rank=0, world_size=1)
 
 
 def start_engine(folder: Path, block: int) -> VllmEngine:
