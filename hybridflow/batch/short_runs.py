@@ -64,5 +64,6 @@ def _taken(columns: Sequence[np.ndarray], source: np.ndarray, places: np.ndarray
     taken = np.empty((len(places), *like.shape[1:]), dtype=like.dtype)
     for number, column in enumerate(columns):
         own = np.flatnonzero(source == number)
-        taken[own] = column[places[own]]
+        if len(own):  # a column without any values may have another shape
+            taken[own] = column[places[own]]
     return taken

@@ -101,16 +101,20 @@ class Encoder:
 
     def _ids(self, text: str) -> list[int]:
         """Return what the tokenizer makes of a text. Of a call of transformers' only its Rust part matters here."""
-        if self._backend is not None:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        backend = self._backend
+        if backend is not None:
+            # Each call of transformers' leaves these as it wanted them, and others call it with `split_special_tokens`.
+            backend.encode_special_tokens = self.tokenizer.split_special_tokens
+            backend.no_truncation()
+            backend.no_padding()
+            return list(backend.encode(text, add_special_tokens=False).ids)
         # Not verbose: whether a row is too long is told, or taken care of, elsewhere.
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
     @cached_property
     def _backend(self) -> Any:
-        """The Rust tokenizer, if there is one, as a call of transformers' leaves it: it neither cuts nor pads."""
-        self.tokenizer("", add_special_tokens=False)
+        """The Rust tokenizer, if there is one."""
         return getattr(self.tokenizer, "backend_tokenizer", None)
 
     @cached_property

@@ -92,6 +92,15 @@ def test_what_is_empty_has_no_say_in_the_dtype() -> None:
     assert isinstance(dense, np.ndarray) and dense.dtype == np.float32 and len(dense) == 21
 
 
+def test_a_column_without_any_values_may_have_another_shape() -> None:
+    pairs = Batch(pairs=Ragged(np.ones((3, 2)), np.array([0, 2, 3])))
+    empty = Batch(pairs=Ragged(np.zeros(0), np.array([0, 0])))
+    found = gather([(pairs, 0, 2), (empty, 0, 1)] * short_runs.MANY, ("pairs",))["pairs"]
+    assert isinstance(found, Ragged)
+    assert found.values.shape == (3 * short_runs.MANY, 2)
+    assert found.lengths.tolist() == [2, 1, 0] * short_runs.MANY
+
+
 def test_refusals_are_those_of_a_few_runs() -> None:
     batch = build_batch(3, 2, 0)
     with pytest.raises(IndexError, match="no rows 2:4 in run 16, of 3 rows"):

@@ -107,7 +107,7 @@ def test_where_the_time_went_adds_up(ppo: Ran) -> None:
 def test_idle_time_is_what_no_rank_of_the_pool_worked(ppo: Ran, apart: Ran) -> None:
     assert all(0 <= step["timing_s/idle/main"] < 0.5 * step["timing_s/step"] for step in ppo.steps)
     for step in apart.steps:  # one of the two waits for the other
-        assert step["timing_s/idle/train"] > 0.5 * step["timing_s/generate_sequences"]
+        assert step["timing_s/idle/train"] > 0.5 * step["timing_s/generate"]
         assert 0 < step["timing_s/idle/rollout"] < step["timing_s/step"]
 
 
@@ -120,7 +120,9 @@ def test_a_profiled_step_leaves_a_trace_of_each_rank_with_a_model(apart: Ran) ->
         assert any(name.endswith("Backward0") for name in names)
         assert not any(name.startswith("vllm::") for name in names)
     names = apart.traced("step-1-rollout-0")
-    assert {"rollout.receive_weights", "rollout.generate_sequences", "vllm::unified_attention_with_output"} <= names
+    assert {"rollout.receive_weights", "vllm::unified_attention_with_output"} <= names
+    # Rows are streamed where graders, which have a pool of their own, grade the first of them meanwhile.
+    assert names & {"rollout.generate_sequences", "rollout.stream_sequences"}
     assert not any(name.endswith("Backward0") for name in names)
 
 
