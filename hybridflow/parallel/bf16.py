@@ -10,12 +10,13 @@ torch's own products are as fast.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 PRODUCTS = (
     (torch, "matmul"),
@@ -44,17 +45,63 @@ def apply() -> None:
 
 
 def widened(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Wrap a product so that it is computed in float32 when its first factor is a bfloat16 tensor on the CPU."""
+    """Wrap a product so that it is computed in float32 when its first factor is a bfloat16 tensor on the CPU.
+
+    For its backward pass it keeps bfloat16 factors and its rounded result, as hardware with such instructions does: the
+    float32 ones are twice the bytes. What else an operation keeps, as attention its log-sum-exp, stays as it is.
+    """
 
     @functools.wraps(product)
     def wide(first: Tensor, *rest: Any, **named: Any) -> Tensor:
         if first.dtype is not torch.bfloat16 or first.device.type != "cpu":
             return product(first, *rest, **named)
         options = {name: _float(value) for name, value in named.items()}
-        return product(first.float(), *map(_float, rest), **options).bfloat16()
+        if not torch.is_grad_enabled():  # the copies go before the result is rounded
+            return product(first.float(), *map(_float, rest), **options).bfloat16()
+        factors = [_float(value) for value in (first, *rest)]
+        kept: list[_Kept] = []
+
+        def keep(tensor: Tensor) -> _Kept:
+            kept.append(_Kept(tensor))
+            return kept[-1]
+
+        with saved_tensors_hooks(keep, _Kept.widened):
+            found = product(*factors, **options)
+        rounded = found.bfloat16()
+        copies = [*factors, *options.values(), found]
+        for one in kept:
+            one.narrow(zip(copies, [first, *rest, *named.values(), rounded], strict=True))
+        return rounded
 
     wide._is_wide = True  # type: ignore[attr-defined]
     return wide
+
+
+class _Kept:
+    """A tensor that a product keeps for its backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._version = tensor._version
+
+    def widened(self) -> Tensor:
+        """Return it as the backward pass wants it. Raises RuntimeError if it was written to since."""
+        if self._tensor._version != self._version:
+            raise RuntimeError("a tensor that a product keeps for its backward pass was written to in place")
+        return _float(self._tensor)
+
+    def narrow(self, copies: Iterable[tuple[Any, Any]]) -> None:
+        """Look into a bfloat16 tensor instead, if this one looks into its float32 copy."""
+        kept = self._tensor
+        for wide, narrow in copies:
+            if wide is narrow or not isinstance(wide, Tensor) or wide.stride() != narrow.stride():
+                continue
+            if kept.untyped_storage().data_ptr() == wide.untyped_storage().data_ptr() != 0:
+                start = narrow.storage_offset() + kept.storage_offset() - wide.storage_offset()
+                # Detached: what an operation keeps must not hold the operation.
+                self._tensor = narrow.detach().as_strided(kept.shape, kept.stride(), start)
+                self._version = self._tensor._version
+                return
 
 
 def _float(value: Any) -> Any:

@@ -4,6 +4,9 @@ A product with rows of the identity gives columns of the weight bit for bit: all
 columns so costs as much as a forward of as many tokens; so of a large layer some are read after each update, the next
 ones at the next version, and of a small one all. What is packed once more from older numbers, or from another layer's,
 differs in nearly every column.
+
+oneDNN packs no bfloat16 weights on an x86 CPU without AVX-512. There vLLM multiplies with the weight itself, which is
+read whole as all parameters are, and its columns through the layer as well.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def differs(layer: nn.Module, columns: Columns) -> bool:
 
 
 def multiplying(model: Any) -> Iterator[nn.Module]:
-    """Yield the layers that multiply with a packed copy. Packed embeddings that are no output layer do not."""
+    """Yield the layers that vLLM multiplies with; packed embeddings that are no output layer are none of them."""
     head = getattr(model, "lm_head", None)
     for layer in model.modules():
         if hasattr(layer, "cpu_linear") and (isinstance(layer, LinearBase) or layer is head):

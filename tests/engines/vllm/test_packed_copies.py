@@ -1,4 +1,7 @@
-"""Columns of packed copies, read through vLLM's own layers on a CPU: bit for bit, in both number formats."""
+"""Columns of packed copies, read through vLLM's own layers on a CPU: bit for bit, in both number formats.
+
+On a CPU without AVX-512 layers in bfloat16 have no packed copy: there they are read through the weight itself.
+"""
 
 from __future__ import annotations
 
