@@ -80,7 +80,7 @@ def token_bytes(model: RoleModel, tensor: int, device: Device, copied: float = 1
         kept=kept[model.recompute],
         made_again=made_again[model.recompute],
         forward=(5 * feed_forward + 2 * shape.hidden + 2 * hidden) * size,
-        backward=(shape.hidden + 2 * feed_forward) * size,
+        backward=_backward(shape.hidden, feed_forward, size, on_cpu),
         hidden=hidden * size,
         last=(norm - (size if size == FLOAT or not on_cpu else 0)) * hidden,
         last_backward=(4 * FLOAT if on_cpu else 2 * size) * hidden,
@@ -93,6 +93,17 @@ def _norm(size: int, on_cpu: bool) -> float:
     if not on_cpu:
         return 2 * size  # input and output
     return 3 * FLOAT if size == FLOAT else 2 * FLOAT + size  # and the normalized one; the input as float32
+
+
+def _backward(hidden: float, feed_forward: float, size: int, on_cpu: bool) -> float:
+    """Return the bytes of a token in the feed-forward's backward pass: at its activation, or at its last product.
+
+    A CPU without bfloat16 instructions has float32 copies of that product's factors (`hybridflow.parallel.bf16`). They
+    are planned for on any CPU: where a plan is made says little of where it runs.
+    """
+    activation = (hidden + 2 * feed_forward) * size
+    product = (hidden + feed_forward) * (size + FLOAT)
+    return max(activation, product) if on_cpu and size < FLOAT else activation
 
 
 def logit_bytes(stage: StageNumbers, hidden: int, tokens: float) -> float:
