@@ -81,6 +81,8 @@ def _taken(asking: str) -> dict[tuple[str, str], float]:
     for table in placement_group_table().values():
         if table["name"] == asking or not table["name"].startswith(pool_name("")):
             continue
+        if table["state"] == "REMOVED":  # Ray keeps them in its table, with the nodes that they were on
+            continue
         for bundle, node in table["bundles_to_node_id"].items():
             for kind, amount in table["bundles"][bundle].items():
                 taken[node, kind] = taken.get((node, kind), 0.0) + amount

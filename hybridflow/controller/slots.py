@@ -12,7 +12,6 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 
 from hybridflow import interrupt
 from hybridflow.controller import cluster_nodes, ray_services
-from hybridflow.controller.call_reports import LOOK_UP_S
 from hybridflow.controller.deadlines import SAY_AFTER_S
 from hybridflow.errors import ClusterError, HybridFlowError
 from hybridflow.placement.node_bundles import Bundles
@@ -20,6 +19,7 @@ from hybridflow.placement.node_bundles import Bundles
 log = logging.getLogger(__name__)
 
 PAUSE_S = 0.5
+WHOLE_SECONDS = 1  # Ray 2.60 drops a fraction; of 0 s it says, more often than not, that what is there is not there
 TAKEN_NOTE_S = 90.0  # in which Ray has marked a lost node as dead; one that it still has by then has come back
 
 
@@ -93,7 +93,7 @@ class Slots:
         begin = monotonic()
 
         def free() -> bool:
-            if self.group.wait(min(LOOK_UP_S, self._within_s)):
+            if self.group.wait(WHOLE_SECONDS):
                 return True
             if monotonic() >= begin + min(nodes_within_s, self._within_s):
                 self._refuse_impossible()

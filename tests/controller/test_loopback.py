@@ -18,22 +18,28 @@ import os, psutil, time
 from hybridflow import interrupt
 from hybridflow.controller import cluster
 
+def command(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
+
 heeded = interrupt.heeded()
 heeded.__enter__()
 with cluster(slots=1):
     me = psutil.Process()
-    session = [me, *me.children(recursive=True)]
+    for _ in range(100):  # one may not have been forked yet, or only just, and not yet be another program
+        session = [me, *me.children(recursive=True)]
+        agents = [one for one in session[1:] if any(part.endswith("agent_process.py") for part in command(one)[:3])]
+        if len(agents) == 2:
+            break
+        time.sleep(0.1)
     found = [(process.name(), c) for process in session for c in process.net_connections("inet")]
     listening = [(name, c.laddr) for name, c in found if c.status == psutil.CONN_LISTEN]
     local = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
     print(len(listening) > 3, [(name, address) for name, address in listening if address.ip not in local])
-    programs = {part.rpartition("/")[2] for process in session[1:] for part in process.cmdline()[:3]}
+    programs = {part.rpartition("/")[2] for process in session[1:] for part in command(process)[:3]}
     print(sorted(programs & {"gcs_server", "raylet", "dashboard.py", "monitor.py", "log_monitor.py", "ray::IDLE"}))
-    for _ in range(100):  # a process that has only just been forked is not yet another
-        agents = [one for one in session[1:] if any(part.endswith("agent_process.py") for part in one.cmdline()[:3])]
-        if len(agents) == 2:
-            break
-        time.sleep(0.1)
     with_ray = [process for process in agents if any("_raylet.so" in file.path for file in process.memory_maps())]
     print(len(agents), len(with_ray))
 try:

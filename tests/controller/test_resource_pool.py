@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from uuid import uuid4
 
 import numpy as np
@@ -18,11 +19,13 @@ import pytest
 
 from hybridflow.batch import Batch
 from hybridflow.config import Config
-from hybridflow.controller import ResourcePool, Supervisor
+from hybridflow.controller import ResourcePool, Supervisor, cluster_nodes
 from hybridflow.controller.failure_policy import RaiseToRecover
+from hybridflow.controller.slots import PAUSE_S, Slots
 from hybridflow.errors import HybridFlowError
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import RoleSpec
+from hybridflow.placement.node_bundles import Bundles
 from hybridflow.runtime.failure import RoleError
 from hybridflow.trainer.build import start_role
 from tests.controller import rank_functions
@@ -47,6 +50,19 @@ def test_what_the_machine_will_never_have_is_told_at_once(local_cluster: None) -
 def test_a_closed_pool_gives_its_slots_back(new_stage: Callable[..., Stage]) -> None:
     for _ in range(2):  # twice 2 slots, where 3 are free
         new_stage(2).pool.close()
+
+
+def test_slots_that_are_free_are_had_at_once_and_nobody_has_them_afterwards(local_cluster: None) -> None:
+    (before,) = cluster_nodes.living_nodes()
+    seconds = []
+    for _ in range(9):
+        begin = time.monotonic()
+        slots = Slots("again", Bundles(1), {"CPU": 1.0}, 20.0, 20.0)
+        seconds.append(time.monotonic() - begin)
+        slots.release()
+    assert median(seconds) < PAUSE_S, "not paused though they are there; now and then Ray itself takes a second"
+    (after,) = cluster_nodes.living_nodes()
+    assert after.others == before.others
 
 
 def test_a_layout_that_does_not_fill_its_pool(stage: Stage) -> None:
