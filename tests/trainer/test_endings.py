@@ -27,7 +27,7 @@ def test_a_driver_that_is_killed_takes_all_of_its_run_with_it(killed: Ended) -> 
 def test_sigterm_to_every_process(interrupted: Ended, place: Path) -> None:
     """The step that the run was in ends, is saved, and the last line says how to go on."""
     assert interrupted.left == []
-    assert interrupted.seconds < DEADLINE_S
+    assert interrupted.seconds < 3 * DEADLINE_S  # the step is taken to its end first, beside other tests
     assert interrupted.status == 75
     told = re.search(r"resuming from step (\d): .*interrupted by SIGTERM: the run saves", interrupted.output, re.DOTALL)
     assert told, interrupted.output
