@@ -22,7 +22,7 @@ from hybridflow.losses.aggregations import aggregations, totals
 from hybridflow.losses.loss import Loss, LossInputs, Surroundings, losses
 from hybridflow.losses.options import with_options
 from hybridflow.losses.token_loss import TokenLoss
-from hybridflow.models import Head, read_shape
+from hybridflow.models import Head
 from hybridflow.models.model_flops import training_flops
 from hybridflow.observe.disk_errors import DiskError, writing
 from hybridflow.parallel.platform import platform
@@ -63,7 +63,6 @@ class ModelWorker(Worker):
             total_steps=context.total_updates,
             seed=context.config.run.seed,
         )
-        self._shape = read_shape(settings.model.path)
         self._head = head
         self._offload = settings.offload
         self._offload_again()
@@ -239,7 +238,7 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         """Report the model FLOPs a second of each rank of this replica; the rows are those of the replica."""
         layout = self.groups.layout
         lengths = rows.ragged("prompt_ids").lengths + rows.ragged("response_ids").lengths
-        flops = training_flops(self._shape, self._head, lengths) / (layout.size // layout.data)
+        flops = training_flops(self.engine.shape, self._head, lengths) / (layout.size // layout.data)
         self.context.metrics.mean(f"{self.context.role}/tflops_per_rank", flops / 1e12, seconds)
 
     def state(self) -> dict[str, Any]:
