@@ -30,6 +30,8 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export RAY_USAGE_STATS_ENABLED ?= 0
 export VLLM_NO_USAGE_STATS ?= 1
+# What Material for MkDocs says about MkDocs 2 at each build is nothing that a reader of ours can act on.
+export NO_MKDOCS_2_WARNING ?= 1
 # A caller's environment must not leak into .venv.
 unexport PYTHONPATH PYTHONHOME
 
@@ -43,7 +45,7 @@ GPU_TESTS := tests/engines tests/parallel tests/resharding tests/workers
 NEED_GPU := import torch; raise SystemExit(None if torch.cuda.is_available() else \
   "error: torch sees no GPU here, so nothing was run; make test runs these tests on a CPU")
 
-.PHONY: help setup train train-smollm2 audit test-fast test test-all test-system test-gpu bench bench-fast lint format clean
+.PHONY: help setup train train-smollm2 audit docs test-fast test test-all test-system test-gpu bench bench-fast lint format clean
 
 help: ## this list
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -92,8 +94,12 @@ audit: setup ## known vulnerabilities of what the lock files pin: asks PyPI (AUD
 	  $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet "$(PIP_AUDIT)"; }
 	@$(BIN)/python requirements/audit.py $(VENV)/audit/bin/pip-audit $(LOCK) $(PARITY) $(AUDIT_ARGS)
 
+docs: setup ## docs/ as a site, in site/; a link to nowhere is an error
+	$(BIN)/python -m mkdocs build --quiet
+	@echo "docs: open site/index.html"
+
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (under two minutes)
-	$(PYTEST) -m "not slow and not ranks and not processes and not system" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not ranks and not processes and not browser and not system" $(PYTEST_ARGS)
 
 test: lint ## before a commit: lint and all tests but the slow ones (about nine minutes)
 	$(PYTEST) -m "not slow and not system" $(PYTEST_ARGS)
@@ -101,7 +107,7 @@ test: lint ## before a commit: lint and all tests but the slow ones (about nine 
 test-all: lint ## lint and every test, also whole matrices of models and layouts, with more examples
 	$(PYTEST) -m "not system" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
-test-system: setup ## the tests that need programs of the system: bubblewrap, redis-server
+test-system: setup ## the tests that need programs of the system: bubblewrap, redis-server, trace_processor_shell
 	$(PYTEST) -m system $(PYTEST_ARGS)
 
 bench: setup ## every ratio that docs/ quotes beside benchmarks/baseline.json: let nothing else run (about two hours)
@@ -120,5 +126,5 @@ format: setup ## put the code into its form
 	$(BIN)/ruff format
 
 clean: ## remove .venv and every tool's leavings; models/ and runs/ stay
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find hybridflow tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

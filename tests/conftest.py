@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,6 +100,15 @@ def ranks() -> Iterator[GetRanks]:
     """`ranks(world)`: the session's processes of that number; on them runs what is in an importable module."""
     with starting_ranks() as get:
         yield get
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium, for playwright's `executable_path`; the tests that ask for it are marked `browser`."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.fail("tests marked `browser` need Chromium: apt-get install chromium fonts-dejavu-core", pytrace=False)
+    return found
 
 
 @pytest.fixture(scope="session")
