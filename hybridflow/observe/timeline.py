@@ -130,7 +130,7 @@ class TraceFile:
         named: list[dict[str, Any]] = []
         steps = span.pool == CONTROLLER
         if span.pool not in self._pools:
-            self._pools[span.pool] = len(self._pools)
+            self._pools[span.pool] = len(self._pools) + 1  # to viewers process 0 is the kernel's, and shown otherwise
             label = "controller" if steps else f"pool {span.pool}"
             named.append(_named("process_name", label, pid=self._pools[span.pool], pool=span.pool))
         track = self._pools[span.pool], span.rank

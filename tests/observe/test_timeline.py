@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from hybridflow.observe import timeline
 from hybridflow.observe.timeline import CallSpan, Timeline
+from tests.observe.trace_format import violations
 
 EPOCH = 1_790_000_000.0
 
@@ -50,10 +51,11 @@ def test_pools_are_processes_ranks_threads_and_steps_a_line_of_their_own(tmp_pat
     assert list(names.values()) == ["controller", "steps", "pool judges", "rank 0", "pool train", "rank 1"]
     found = [(one["name"], one["dur"], one["pid"], one["tid"], one["args"]["step"]) for one in events(file)]
     assert found == [
-        ("step 0", 2_000_000, 0, 0, 0),
-        ("critic.compute_values", 500_000, 1, 0, None),
-        ("actor.update_actor", 1_000_000, 2, 1, 0),
+        ("step 0", 2_000_000, 1, 0, 0),
+        ("critic.compute_values", 500_000, 2, 0, None),
+        ("actor.update_actor", 1_000_000, 3, 1, 0),
     ]
+    assert not violations(file.read_text())
 
 
 def test_what_runs_in_a_kept_step_is_kept_of_whatever_step_it_is(tmp_path: Path) -> None:
@@ -129,6 +131,7 @@ def test_a_resumed_run_goes_on_with_it_wherever_it_was_killed(tmp_path: Path, lo
     assert len(begun(file)) == {0: 4, 1: 4, 2: 4, 3: 4, 4: 3, 5: 3, 60: 3, 10_000: 2}[lost], last
     pools = [one["args"]["pool"] for one in events(file, "M") if one["name"] == "process_name"]
     assert pools == (["train", "judges"] if lost < 10_000 else ["judges"])
+    assert not violations(file.read_text())
 
 
 def test_a_clock_that_was_set_back_makes_no_spans_overlap(tmp_path: Path) -> None:
@@ -164,6 +167,7 @@ def test_spans_of_a_rank_never_overlap_and_none_is_lost(ranks: list[Any], cut: i
                 line.note(one)
             line.write()
         found = events(file) if file.exists() else []
+        assert not file.exists() or not violations(file.read_text())
     assert len(found) == len(spans)
     by_rank = defaultdict(list)
     for event in found:

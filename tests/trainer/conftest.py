@@ -17,6 +17,7 @@ import pytest
 
 from tests.docs.metric_names import untold
 from tests.forked_ranks import ALONE
+from tests.observe.trace_format import violations
 from tests.trainer.processes import exposed, gone_within, left_of, marked, start, start_marked, wait_until
 
 SMALL = ["rollout.max_concurrent_rows=64", "trainer.validation_prompts=64"]
@@ -130,8 +131,22 @@ class Ran:
     @property
     def timeline(self) -> list[dict[str, Any]]:
         """What ranks did and when, as trace events."""
-        events = json.loads((self.folder / "timeline.json").read_text())
-        return [event for event in events if event["ph"] == "X"]
+        return [event for event in self._trace_events if event["ph"] == "X"]
+
+    @property
+    def tracks(self) -> dict[str, list[str]]:
+        """The ranks of each pool, by the names that a trace viewer shows."""
+        names = [(event["name"], event["pid"], event["args"]["name"]) for event in self._trace_events if event["ph"] == "M"]
+        pools = {pid: label for kind, pid, label in names if kind == "process_name"}
+        ranks = [(pools[pid], label) for kind, pid, label in names if kind == "thread_name"]
+        return {pool: sorted(label for own, label in ranks if own == pool) for pool in pools.values()}
+
+    @property
+    def _trace_events(self) -> list[dict[str, Any]]:
+        text = (self.folder / "timeline.json").read_text()
+        assert not violations(text)
+        events: list[dict[str, Any]] = json.loads(text)
+        return events
 
     @property
     def traces(self) -> list[str]:

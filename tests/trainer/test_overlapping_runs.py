@@ -132,6 +132,8 @@ def test_stream_samples_the_rows_of_a_step_with_its_first_weights(apart: Ran, la
     assert [step["actor/updates"] for step in ran.steps] == [4.0] * 3
     assert [step["rollout/version_lag_max"] for step in ran.steps] == [3.0] * 3
     assert ran.traces == apart.traces and "rollout.advance_rollouts" in ran.traced("step-1-rollout-0")
+    pools = {"controller": ["steps"], "pool rollout": ["rank 0"], "pool train": ["rank 0", "rank 1"]}
+    assert ran.tracks == pools and ran.timeline
     for name in ("rollout/rows", "rollout/kept_rows"):
         assert [step[name] for step in ran.steps] == [step[name] for step in apart.steps]
     files = (ran.folder / "rollouts").glob("rank*.jsonl")

@@ -83,6 +83,7 @@ def test_rows_cross_between_pools_and_the_grader_validates(judged: Ran) -> None:
 def test_roles_on_two_pools_work_at_the_same_time_and_the_timeline_shows_it(judged: Ran) -> None:
     """In the second step the actor learns too, while both critics do."""
     assert judged.overlap_s(["actor.update_actor"], ["critic.update_critic", "cost_critic.update_cost_critic"]) > 0
+    assert judged.tracks["controller"] == ["steps"] and judged.tracks["pool judges"] == ["rank 0"]
     calls = [event for event in judged.timeline if event["cat"]]
     assert len({event["pid"] for event in calls}) == 2 and {event["args"]["step"] for event in calls} == {None, 0, 1}
     assert {"actor.sync_weights", "actor.generate_sequences"} <= {event["name"] for event in calls}
