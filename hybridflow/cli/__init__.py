@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",
     "data": "look at a file of rows or a task: hybridflow data PATH|TASK [MODEL] [key=value ...]",
     "profile": "measure this machine for plans of placements: hybridflow profile [--out FILE]",
+    "doctor": "what would keep a run from starting here, and what to do: hybridflow doctor [--start] [--json]",
     "check": "try what modules of yours register: hybridflow check [-cd FOLDER] MODULE ... [key=value ...]",
     "model": "make a model folder: hybridflow model --help",
 }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 DRIVER = "libnvidia-ml.so.1"
 NOTHING_SHOWN = ("", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES
@@ -12,6 +15,36 @@ NOTHING_SHOWN = ("", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES
 def local_cpus() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return how many cores' worth of time the cgroup of this process may take; None: as much as there is.
+
+    A container that is given 2 CPUs still sees all cores of its machine.
+
+    Args:
+        root: below which `proc` and `sys` are.
+    """
+    with suppress(OSError, ValueError):
+        return min(_quotas(root), default=None)
+    return None
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the limits of each cgroup that this process is in, by either version of cgroups."""
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / ("sys/fs/cgroup/cpu" if controllers else "sys/fs/cgroup")
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        inner = mount / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder.is_relative_to(mount):
+                with suppress(OSError, ValueError):  # none here, or "max"
+                    quota, period = (int(word) for name in names for word in (folder / name).read_text().split())
+                    if quota > 0:
+                        yield quota / period
 
 
 def local_gpus() -> int:

@@ -47,6 +47,23 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Tell whether the process that made a folder has ended, or the folder is gone. Another user's counts as in use."""
+    try:
+        descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return not folder.exists()
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def sweep(place: Path, prefix: str = PREFIX) -> None:
     """Remove the folders whose processes have ended."""
     for owner in place.glob(f"{prefix}*/{OWNER}"):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from hybridflow.placement.hardware import cpu_quota
+
 pytestmark = pytest.mark.processes
 
 # What NVIDIA's management library says of a machine with so many GPUs; Ray calls nvmlInitWithFlags.
@@ -48,3 +50,27 @@ def test_gpus_are_counted_as_ray_counts_them(tmp_path: Path) -> None:
 
 def test_this_machines_gpus_are_counted_as_ray_counts_them() -> None:
     assert all(ours == rays for ours, rays in count())
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "cores"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/job\n", {"job/cpu.max": "max 100000"}, None),
+        ("0::/job/step\n", {"job/cpu.max": "250000 100000", "job/step/cpu.max": "max 100000"}, 2.5),
+        ("0::/job/step\n", {"job/cpu.max": "250000 100000", "job/step/cpu.max": "50000 100000"}, 0.5),
+        ("0::/gone\n", {"cpu.max": "400000 100000"}, 4.0),
+        (
+            "4:memory:/job\n3:cpu,cpuacct:/job\n0::/\n",
+            {"cpu/job/cpu.cfs_quota_us": "150000", "cpu/job/cpu.cfs_period_us": "50000", "cpu/cpu.cfs_quota_us": "-1"},
+            3.0,
+        ),
+        ("", {}, None),
+    ],
+    ids=["no-limit", "max", "outer", "inner", "of-a-container", "version-1", "unknown"],
+)
+def test_the_time_that_a_cgroup_may_take(cgroup: str, files: dict[str, str], cores: float | None, tmp_path: Path) -> None:
+    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cpu_quota(tmp_path) == cores
