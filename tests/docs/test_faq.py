@@ -1,0 +1,38 @@
+"""docs/faq.md: what it quotes is in the source, and every error that is meant for a user is on it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.docs.blocks import ROOT
+from tests.docs.messages import raised, texts
+
+OURS, _, LIBRARIES = (ROOT / "docs/faq.md").read_text(encoding="utf-8").partition("## Messages of libraries")
+ROW = re.compile(r"^\| `([^`]+)` \| (.+) \|$", re.MULTILINE)
+# Of classes whose messages do not begin with a setting's name, which says what to do by itself.
+WHILE_IT_RUNS = {"HybridFlowError", "ClusterError", "CheckpointError", "DiskError", "ServerError", "FlowError"}
+QUOTES = [quote for quote, _ in ROW.findall(OURS)]
+
+
+def begins_with(text: str, quote: str) -> bool:
+    return text.startswith(quote.rstrip("…").rstrip())
+
+
+def test_every_row_of_its_tables_is_read() -> None:
+    lines = [line for line in (OURS + LIBRARIES).splitlines() if line.startswith("| `")]
+    assert len(lines) == len(QUOTES) + len(ROW.findall(LIBRARIES)) > 100
+    assert len({*QUOTES}) == len(QUOTES)
+
+
+@pytest.mark.parametrize("quote", QUOTES)
+def test_what_it_quotes_is_in_the_source(quote: str) -> None:
+    assert any(begins_with(text, quote) for text in texts()), quote
+
+
+def test_every_error_for_a_user_is_on_it() -> None:
+    found = dict(raised(WHILE_IT_RUNS))
+    assert len(found) > 50
+    lacking = {place: text for place, text in found.items() if not any(begins_with(text, quote) for quote in QUOTES)}
+    assert not lacking
