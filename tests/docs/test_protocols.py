@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import blocks, write_files
+from tests.docs.blocks import ROOT, blocks, write_files
 from tests.docs.conftest import Run
 
 pytestmark = pytest.mark.processes
@@ -27,3 +28,9 @@ def test_what_it_says_of_declarations_stands_in_its_file() -> None:
     line = next(block.text for block in blocks(PAGE) if block.text.startswith("@dispatch.using"))
     example = next(block.text for block in blocks(PAGE) if block.title == "my_roles.py")
     assert f"    {line}" in example
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    script = ROOT / "docs/images/dispatch.py"
+    drawn = runpy.run_path(str(script))["picture"]()
+    assert drawn == script.with_suffix(".svg").read_text(), f"it is out of date: python {script}"
