@@ -95,7 +95,7 @@ audit: setup ## known vulnerabilities of what the lock files pin: asks PyPI (AUD
 	@$(BIN)/python requirements/audit.py $(VENV)/audit/bin/pip-audit $(LOCK) $(PARITY) $(AUDIT_ARGS)
 
 docs: setup ## docs/ as a site, in site/; a link to nowhere is an error
-	$(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python -m mkdocs build
 	@echo "docs: open site/index.html"
 
 test-fast: setup ## while writing: the tests that start no ranks, no Ray and no programs (under two minutes)
