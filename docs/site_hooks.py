@@ -21,9 +21,7 @@ INSIDE = re.compile(r"\]\(docs/")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what pages link to outside of docs/."""
-    linked = {
-        name for page in files.documentation_pages() for name in OUTSIDE.findall(page.content_string)
-    }
+    linked = {name for page in files.documentation_pages() for name in OUTSIDE.findall(page.content_string)}
     for name in sorted({CONTRIBUTING, *linked}):
         if (ROOT / name).is_file():
             files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))

@@ -78,7 +78,7 @@ def _instructions(machine: Machine, torch: TorchFacts) -> Iterator[Finding]:
     if torch.capability == "DEFAULT":
         yield bad("CPU", "no AVX2", "vLLM's CPU build has no code for this CPU: take a machine with AVX2 or AVX-512")
         return
-    costs = [] if torch.capability.startswith("AVX512") else ["no AVX-512: float32 takes about twice as long"]
+    costs = [] if torch.capability.startswith("AVX512") else ["no AVX-512: its vectors are half as wide"]
     costs += [] if torch.bf16 else ["no bfloat16: runs in it save memory and no time"]
     yield ok("CPU", "; ".join([torch.capability, *costs]))
 

@@ -18,7 +18,8 @@ def template(node: ast.AST | None) -> str:
         case ast.Constant(value=str(text)):
             return FILLED_LATER.sub("…", text)
         case ast.JoinedStr(values=parts):
-            return "".join(template(part) if isinstance(part, ast.Constant) else "…" for part in parts)
+            text = "".join(template(part) if isinstance(part, ast.Constant) else "…" for part in parts)
+            return re.sub("……+", "…", text)
     return ""
 
 

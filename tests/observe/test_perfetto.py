@@ -52,7 +52,15 @@ def test_perfetto_shows_pools_ranks_and_calls(tmp_path: Path) -> None:
         assert not [(row.name, row.value) for row in trace.query(ERRORS)]
     calls = [row for row in found if row[0] != "controller"]
     assert sorted(calls) == sorted(
-        (f"pool {one.pool}", f"rank {one.rank}", one.name, one.role, int(one.began * 1e6) * 1000, int(one.seconds * 1e9), 0)
+        (
+            f"pool {one.pool}",
+            f"rank {one.rank}",
+            one.name,
+            one.role,
+            int(one.began * 1e6) * 1000,
+            int(one.seconds * 1e9),
+            0,
+        )
         for one in spans
     )
     assert [row[1:3] for row in found if row[0] == "controller"] == [("steps", "step 0")] * 2

@@ -43,7 +43,7 @@ def test_what_keeps_them() -> None:
         ([*NAMES, call(name="")], "name"),
         ([NAMES[0], call()], "before that has a name"),
         ([call(), *NAMES], "before that has a name"),
-        ([*NAMES, name(), call()], "2 names"),
+        ([*NAMES, name(label="rank 7"), call()], "2 names"),
         ([*NAMES, name(tid=1), call()], "2 are called rank 0"),
         ([*NAMES, name("process_name", "pool train", pid=2)], "2 are called pool train"),
         ([*NAMES, name("thread_nam")], "its name thread_nam"),

@@ -69,8 +69,11 @@ def test_this_machines_gpus_are_counted_as_ray_counts_them() -> None:
     ],
     ids=["no-limit", "max", "outer", "inner", "of-a-container", "version-1", "unknown"],
 )
-def test_the_time_that_a_cgroup_may_take(cgroup: str, files: dict[str, str], cores: float | None, tmp_path: Path) -> None:
-    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
+def test_the_time_that_a_cgroup_may_take(
+    cgroup: str, files: dict[str, str], cores: float | None, tmp_path: Path
+) -> None:
+    written = {"proc/self/cgroup": cgroup} | {f"sys/fs/cgroup/{name}": text for name, text in files.items()}
+    for name, text in written.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert cpu_quota(tmp_path) == cores

@@ -61,7 +61,10 @@ def test_folders_of_runs_that_were_killed(tmp_path: Path) -> None:
     [
         ({"proc/self/cgroup": "0::/job\n"}, None),
         ({"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/pids.max": "max\n"}, None),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/pids.max": "90\n", "sys/fs/cgroup/a/b/pids.max": "100"}, 90),
+        (
+            {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/pids.max": "90\n", "sys/fs/cgroup/a/b/pids.max": "100"},
+            90,
+        ),
         ({"proc/self/cgroup": "4:pids:/job\n"}, None),
         ({}, None),
     ],

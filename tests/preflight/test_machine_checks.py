@@ -77,7 +77,7 @@ def test_a_machine_that_is_well_has_nothing_to_do() -> None:
         ({"processes": 100}, "bad", "processes", "at most 100", "--pids-limit"),
         ({"processes": 1000}, "warn", "processes", "at most 1000", "--pids-limit"),
         (
-            {"services": (RayService(71, "gcs_server", "/tmp/hf-ray-a", True), RayService(72, "raylet", "/tmp/hf-ray-a", True))},
+            {"services": (RayService(71, "gcs_server", "/a", True), RayService(72, "raylet", "/a", True))},
             "warn",
             "Ray",
             "left of runs that were killed: 2 processes",
@@ -86,7 +86,7 @@ def test_a_machine_that_is_well_has_nothing_to_do() -> None:
         ({"services": (RayService(71, "raylet", "/tmp/hf-ray-a"),)}, "warn", "Ray", "1 run going on here", "share"),
         ({"environment": {"PYTHONPATH": "/mine"}}, "warn", "PYTHONPATH", "/mine", "unset"),
         ({"compiler": ""}, "warn", "g++", "not on the PATH", "apt-get install g++"),
-        ({"sandbox": "bwrap is not on the PATH; more"}, "warn", "sandbox", "bwrap is not", "apt-get install bubblewrap"),
+        ({"sandbox": "bwrap is not on the PATH; more"}, "warn", "sandbox", "bwrap is not", "install bubblewrap"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -102,7 +102,9 @@ def test_what_is_wrong_is_said_with_what_to_do(
 def test_a_cpu_without_the_instructions() -> None:
     (one,) = wrong(replace(TORCH, capability="DEFAULT"))
     assert one.status is Status.bad and "AVX2" in one.found
-    (cpu,) = (finding for finding in findings(WELL, replace(TORCH, capability="AVX2", bf16=False)) if finding.subject == "CPU")
+    (cpu,) = (
+        finding for finding in findings(WELL, replace(TORCH, capability="AVX2", bf16=False)) if finding.subject == "CPU"
+    )
     assert cpu.status is Status.ok and "no AVX-512" in cpu.found and "no bfloat16" in cpu.found
 
 

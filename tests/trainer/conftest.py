@@ -136,7 +136,9 @@ class Ran:
     @property
     def tracks(self) -> dict[str, list[str]]:
         """The ranks of each pool, by the names that a trace viewer shows."""
-        names = [(event["name"], event["pid"], event["args"]["name"]) for event in self._trace_events if event["ph"] == "M"]
+        names = [
+            (event["name"], event["pid"], event["args"]["name"]) for event in self._trace_events if event["ph"] == "M"
+        ]
         pools = {pid: label for kind, pid, label in names if kind == "process_name"}
         ranks = [(pools[pid], label) for kind, pid, label in names if kind == "thread_name"]
         return {pool: sorted(label for own, label in ranks if own == pool) for pool in pools.values()}
