@@ -45,7 +45,7 @@ class Installation:
 
 def installation() -> Installation:
     """Look at this environment; nothing is imported."""
-    installed = {canonicalize_name(one.name): one.version for one in metadata.distributions() if one.name}
+    installed = {str(canonicalize_name(one.name)): one.version for one in metadata.distributions() if one.name}
     return Installation(
         python=".".join(map(str, sys.version_info[:3])),
         python_wanted=metadata.metadata(PACKAGE)["Requires-Python"],
