@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hybridflow.errors import ConfigError, HybridFlowError
+from hybridflow.json_file import read_object
 
 LOCK = ".lock"
 PRIVATE = 0o700  # of a run folder when it is made: prompts, answers and settings are nobody else's affair
@@ -76,6 +77,18 @@ def check(folder: Path) -> None:
             f"{folder}: somebody moved or removed this run folder while the run wrote into it ({there}). Put it back "
             "and give the same command again, which goes on from its newest checkpoint"
         )
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether a process seems to have a run folder, by what its lock's file says: nothing is locked to ask.
+
+    Of a process on another machine, where it cannot be looked for, it is believed that it is there.
+    """
+    try:
+        holder = read_object(folder / LOCK)
+    except ValueError:
+        return False
+    return holder.get("host") != socket.gethostname() or _lives(holder)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -137,12 +150,17 @@ def _lock(descriptor: int, file: Path) -> None:
 
 def _judge_by_holder(folder: Path, holder: dict[str, object]) -> None:
     """Believe what the file says, as far as it can be checked on this machine: the file system has no locks."""
-    pid = holder.get("pid")
     host = holder.get("host")
-    if host == socket.gethostname() and isinstance(pid, int) and Path(f"/proc/{pid}").exists():
+    if host == socket.gethostname() and _lives(holder):
         raise ConfigError(_in_use(folder, holder))
     if holder and host != socket.gethostname():
         raise ConfigError(f"{_in_use(folder, holder)}. If that run is no longer there, remove {folder / LOCK}")
+
+
+def _lives(holder: dict[str, object]) -> bool:
+    """Tell whether a process of this machine is there."""
+    pid = holder.get("pid")
+    return isinstance(pid, int) and Path(f"/proc/{pid}").exists()
 
 
 def _in_use(folder: Path, holder: dict[str, object]) -> str:

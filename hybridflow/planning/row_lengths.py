@@ -9,7 +9,6 @@ writes around a message is an expectation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -19,6 +18,7 @@ import numpy as np
 
 from hybridflow.bounded_code import at_most
 from hybridflow.config.schema import Config
+from hybridflow.observe.run_records import newest_rows
 from hybridflow.options import effective_options
 from hybridflow.planning.lengths import Lengths
 
@@ -28,7 +28,6 @@ MEDIAN_SHARE = 1 / 3  # of the tokens that a response may have, which half of th
 SIGMA = 0.8  # of the logarithm of their lengths
 POINTS = 64  # that stand for a distribution
 MAX_BYTES = 16 * 2**20  # of files of a task
-TAIL_BYTES = 2**18  # of rows that a run wrote out, the last ones
 MAX_S = 1.0  # that reading either may take
 SAMPLE = 64
 ENOUGH = 16  # rows that say how long rows are
@@ -116,7 +115,7 @@ def written_lengths(config: Config) -> Lengths | None:
 
     One that ended by itself has its end, which is no text.
     """
-    rows = [*_last_rows(_rollouts(config) / "rank0.jsonl")]
+    rows = newest_rows(_rollouts(config) / "rank0.jsonl")
     if len(rows) < ENOUGH:
         return None
     count = _counter(_tokenizer(config))
@@ -126,23 +125,6 @@ def written_lengths(config: Config) -> Lengths | None:
 
 def _rollouts(config: Config) -> Path:
     return Path(config.run.root) / config.run.name / "rollouts"
-
-
-def _last_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of the newest step at the end of a file, which may begin in the middle of a line."""
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - TAIL_BYTES))
-        lines = opened.read().splitlines()
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "response" in row and isinstance(row.get("step"), int):
-            rows.append(row)
-    newest = max((row["step"] for row in rows), default=0)
-    yield from (row for row in rows if row["step"] == newest)
 
 
 def _in_time(read: Callable[..., Any], *args: Any) -> Any:

@@ -1,0 +1,236 @@
+"""Records of a run, read from its folder: the one reader of `watch`, `report` and alarms, of a run that goes on too.
+
+A folder is read as it is found: files that are not there yet, a last line that is half written, lines that somebody has
+edited. What is there of that is returned, and nothing raises. docs/run-folder.md says what each file means.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybridflow.errors import ConfigError
+from hybridflow.observe.run_folder import EARLIER, RECORD, RunFolder
+from hybridflow.observe.run_lock import LOCK, is_held
+from hybridflow.observe.timeline import CONTROLLER, CallSpan
+
+CONFIG = "config.yaml"
+SIGNS = (RECORD, CONFIG, "metrics.jsonl", "events.jsonl", LOCK)  # of a run folder, one of which is always there
+VALIDATION = "validation/"
+ALIKE_BYTES = 256  # before the place that a file was read to, by which it is known again
+TAIL_BYTES = 2**18  # of a file of rows, in which its newest ones are looked for
+_NUMBER = re.compile(r"\d+")
+
+Record = dict[str, Any]
+"""Object of a line or a file. A metric that was not finite is None there; edited ones may be anything."""
+
+
+@dataclass
+class MetricHistory:
+    """Metrics of a run, each step and each validation once: where it went back, what was undone is gone.
+
+    Attributes:
+        steps: lines of steps in their order; `step` counts from 0.
+        validations: lines of validations in their order; `step` is how many steps had been taken.
+    """
+
+    steps: list[Record] = field(default_factory=list)
+    validations: list[Record] = field(default_factory=list)
+
+    def take(self, line: Record) -> bool:
+        """Take in a line of `metrics.jsonl`; tell whether it is one of a step or a validation."""
+        step = line.get("step")
+        if isinstance(step, bool) or not isinstance(step, int):
+            return False
+        validates = any(name.startswith(VALIDATION) for name in line)
+        while self.steps and self.steps[-1]["step"] >= step:
+            self.steps.pop()
+        while self.validations and self.validations[-1]["step"] >= step + (not validates):
+            self.validations.pop()
+        (self.validations if validates else self.steps).append(line)
+        return True
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """What a run folder tells of its run.
+
+    Attributes:
+        path: of the folder.
+        record: `run.json`; {} if there is none.
+        settings: `config.yaml`, every key, as nested dictionaries; {} if there is none.
+        metrics: of steps and validations.
+        events: lines of `events.jsonl`, each with `time` and `event`, also of what was undone.
+    """
+
+    path: Path
+    record: Record
+    settings: Record
+    metrics: MetricHistory
+    events: list[Record]
+
+    @property
+    def name(self) -> str:
+        """Name of the run, else of its folder."""
+        return str(self.record.get("name") or self.path.name)
+
+    def rows(self, steps: Collection[int] | None = None) -> Iterator[Record]:
+        """Read the rows of rollouts, as `read_rows`."""
+        return read_rows(self.path / "rollouts", steps)
+
+    def spans(self) -> list[CallSpan]:
+        """Read the calls of the steps that `timeline.json` has, as `read_spans`."""
+        return read_spans(self.path / "timeline.json")
+
+
+def find_run(place: str | Path) -> Path:
+    """Return the run folder at a place. Raises ConfigError, saying what is there, if there is none."""
+    path = Path(place).absolute()
+    if not path.is_dir():
+        raise ConfigError(f"{place}: {'no folder' if path.exists() else 'there is no such folder'}; give a run folder")
+    if any((path / sign).exists() for sign in SIGNS):
+        return path
+    inside = sorted((entry.name for entry in path.iterdir() if (entry / CONFIG).is_file()), key=_by_number)
+    inside = [name for name in inside if not EARLIER.fullmatch(name)]
+    hint = f"; it has {len(inside)} inside, such as {Path(place) / inside[0]}" if inside else ""
+    raise ConfigError(f"{place} is no run folder (it would have a {CONFIG}){hint}")
+
+
+def read_records(path: Path) -> RunRecords:
+    """Read what the folder of a run has now; `find_run` says whether it is one."""
+    folder = RunFolder(path)
+    metrics = MetricHistory()
+    for line in folder.metric_lines():
+        metrics.take(line)
+    return RunRecords(folder.path, folder.record(), read_settings(path), metrics, folder.events())
+
+
+def read_settings(path: Path) -> Record:
+    """Read the settings of a run as it resolved them; {}: there are none that can be read."""
+    from omegaconf import OmegaConf
+
+    from hybridflow.config import yaml_file
+
+    try:
+        tree: Any = OmegaConf.to_container(yaml_file.load(path / CONFIG))
+    except (ConfigError, OSError):
+        return {}
+    return {str(key): value for key, value in tree.items()} if isinstance(tree, dict) else {}
+
+
+def status_of(path: Path, record: Mapping[str, Any]) -> str:
+    """Return how a run is: `starting`, `running`, or as it ended: `ended`, `failed`, `interrupted` or `killed`.
+
+    Args:
+        record: its `run.json`, which says `running` too where a process was killed.
+    """
+    told = record.get("status")
+    if is_held(path):
+        return "running" if told == "running" else "starting"
+    return "killed" if told in ("running", None) else str(told)
+
+
+def read_rows(folder: Path, steps: Collection[int] | None = None) -> Iterator[Record]:
+    """Yield the rows in `rollouts/` or `validation/`, file by file: each has `step`, `prompt`, `response` and more.
+
+    Args:
+        steps: those whose rows are wanted; None: all.
+    """
+    for file in sorted(folder.glob("*.jsonl"), key=lambda file: _by_number(file.name)):
+        with file.open("rb") as lines:
+            for line in lines:
+                row = _object(line)
+                if row is not None and isinstance(row.get("step"), int) and (steps is None or row["step"] in steps):
+                    yield row
+
+
+def newest_rows(file: Path) -> list[Record]:
+    """Return the rows of the newest step at the end of a file of rows; [] if there is none, or no file.
+
+    Of a step that is longer than `TAIL_BYTES` these are its last ones.
+    """
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - TAIL_BYTES))
+            lines = opened.read().splitlines()
+    except OSError:
+        return []
+    rows = [row for row in map(_object, lines) if row and "response" in row and isinstance(row.get("step"), int)]
+    newest = max((row["step"] for row in rows), default=0)
+    return [row for row in rows if row["step"] == newest]
+
+
+def read_spans(file: Path) -> list[CallSpan]:
+    """Return the calls in `timeline.json`, those of the controller among them (its `pool` is ""); [] without a file."""
+    pools: dict[Any, str] = {}
+    spans = []
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
+        match _object(line.rstrip(b",")):
+            case {"name": "process_name", "pid": int(pid), "args": {"pool": str(pool)}}:
+                pools[pid] = pool
+            case {"ph": "X", "name": str(name), "cat": str(role), "pid": pid, "tid": int(rank), **rest}:
+                span = _span(pools.get(pid, CONTROLLER), rank, role, name, rest)
+                spans += [span] if span else []
+    return spans
+
+
+class FollowedLines:
+    """JSON objects of a file that grows line by line, read as they come. Half a line waits for its other half.
+
+    Attributes:
+        anew: whether the file, when it was last read, was another one than before, or cut back: it was read from its
+            begin then.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._place = 0
+        self._before = b""  # what stands before the place
+        self.anew = False
+
+    def read(self) -> list[Record]:
+        """Return what has come since the last time."""
+        try:
+            with self._file.open("rb") as opened:
+                opened.seek(self._place - len(self._before))
+                data = opened.read()
+                self.anew = not data.startswith(self._before)
+                if self.anew:
+                    opened.seek(0)
+                    data = opened.read()
+        except OSError:
+            self.anew = self._place > 0
+            self._place, self._before = 0, b""
+            return []
+        if self.anew:
+            self._place, self._before = 0, b""
+        new = data[len(self._before) : data.rfind(b"\n") + 1]
+        self._before = (self._before + new)[-ALIKE_BYTES:]
+        self._place += len(new)
+        return [found for found in map(_object, new.splitlines()) if found is not None]
+
+
+def _object(line: bytes) -> Record | None:
+    """Return the object that a line is; None: it is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _span(pool: str, rank: int, role: str, name: str, event: Mapping[str, Any]) -> CallSpan | None:
+    match event:
+        case {"ts": int() | float() as began, "dur": int() | float() as took, "args": {"step": int() | None as step}}:
+            return CallSpan(pool, rank, role, name.removeprefix(f"{role}."), step, began / 1e6, took / 1e6)
+    return None
+
+
+def _by_number(name: str) -> Sequence[tuple[int, str]]:
+    """Return a key by which rank2 comes before rank10."""
+    number = _NUMBER.search(name)
+    return [(int(number.group()) if number else -1, name)]
