@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "rlhf": "several of these as stages: hybridflow rlhf [-cn NAME] [[STAGE.]key=value ...]",
     "plan": "what a run takes, before it starts: hybridflow plan experiment=NAME [hardware=NAME] [key=value ...]",
     "map": "the fastest placement of a run, by search: hybridflow map [hardware=NAME] [key=value ...] [--out FILE]",
+    "watch": "the live view of a run, while it goes on and after it: hybridflow watch RUN",
     "evaluate": "answers of a model to held-out questions: hybridflow evaluate MODEL [MODEL] [key=value ...]",
     "export": "the model of a run as a Hugging Face folder: hybridflow export RUN[:STEP] --out FOLDER",
     "algorithms": "the algorithms, their papers, roles and components: hybridflow algorithms [MODULE ...]",

@@ -1,83 +1,102 @@
-"""The live view: a bar on a terminal, a line now and then elsewhere, and a short table at the end."""
+"""The live view: a panel that moves on a terminal, a line with its time now and then elsewhere; a table at the end."""
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from time import monotonic
+from contextlib import AbstractContextManager, contextmanager
+from threading import RLock
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live as RichLive
 from rich.table import Table
 
 from hybridflow.observe import logs, terminal
+from hybridflow.observe.run_panel import RunPanel
+from hybridflow.observe.run_records import Record
+from hybridflow.observe.run_state import FollowedRun, RunState
+from hybridflow.observe.shown_metrics import SHOWN
 from hybridflow.observe.terminal import cell, one_line
 
-SHOWN = {
-    "reward/mean": "reward {:.3f}",
-    "cost/mean": "cost {:.3f}",
-    "actor/kl": "KL {:.4f}",
-    "actor/nll": "nll {:.3f}",
-    "actor/dpo_loss": "loss {:.3f}",
-    "actor/dpo_accuracy": "accuracy {:.3f}",
-    "reward_model/loss": "loss {:.3f}",
-    "reward_model/accuracy": "accuracy {:.3f}",
-    "reward_model/sign_accuracy": "signs {:.3f}",
-    "response_length/mean": "length {:.1f}",
-    "actor/rollout_log_prob_diff_mean": "log-prob diff {:.1e}",
-    "perf/tokens_per_s": "{:.0f} tokens/s",
-}
-SHOWN_UNLESS_ZERO = {"reward/failed_share": "failed grades {:.1%}", "cost/failed_share": "failed costs {:.1%}"}
-LINE_EVERY_S = 10.0  # between lines where there is no terminal
+LINE_EVERY_S = 10.0  # between lines where no panel moves
+LOOK_EVERY_S = 0.5  # between looks at the files of a run
+REDRAWN_PER_S = 2
+NOT_MOVING = ("dumb", "unknown")  # terminals, by TERM
 
 
 class Live:
-    """Live view of a run's progress on standard output."""
+    """Live view of a run on standard output.
+
+    Args:
+        every_step: a line for each step, whether a panel moves or not.
+    """
 
     def __init__(self, *, every_step: bool = False) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self._every_step = every_step
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
+        self._run: FollowedRun | None = None
+        self._shown: RichLive | None = None
+        self._lock = RLock()  # of the state, which another thread draws; held around nothing that draws
         self._last_line = 0.0
+        self._last_look = 0.0
 
     def say(self, text: str) -> None:
-        """Print a line above the bar. The log file has it too."""
+        """Print a line, above the panel if one moves; with its time where none can. The log file has it too."""
         logs.said.info(one_line(text))
-        if self._progress is not None and self._bar_moves():
+        if self._shown is not None:
             self.console.print(cell(text))
         else:
-            terminal.say(one_line(text))
+            terminal.say(one_line(text) if panel_moves() else f"{time.strftime('%m-%d %H:%M:%S')} {one_line(text)}")
 
     @contextmanager
-    def bar(self, name: str, steps: int, *, done: int = 0) -> Iterator[None]:
-        """Show a progress bar that `step` moves; `done` steps were taken before."""
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[shown]}", markup=False),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self._bar_moves(),
-        )
-        with self._progress:
-            self._task = self._progress.add_task(one_line(name), total=steps, completed=done, shown="")
+    def showing(self, run: FollowedRun) -> Iterator[None]:
+        """Show the state of a run in the block; what is told of its steps meanwhile is drawn."""
+        self._run = run
+        if not panel_moves():
             yield
+            return
+        drawn = _Drawn(run.state, self._lock)
+        self._shown = RichLive(drawn, console=self.console, refresh_per_second=REDRAWN_PER_S)
+        try:
+            with self._shown:
+                yield
+        finally:
+            self._shown = None
 
-    def step(self, done: int, steps: int, metrics: Mapping[str, float], seconds_left: float) -> None:
-        """Show that one more step is done. Its number, from 0, is that of the files and of errors."""
-        known = [form.format(metrics[name]) for name, form in SHOWN.items() if name in metrics]
-        known += [form.format(metrics[name]) for name, form in SHOWN_UNLESS_ZERO.items() if metrics.get(name)]
-        shown = " · ".join(known)
-        if self._progress is not None and self._task is not None and self._bar_moves():
-            self._progress.update(self._task, completed=done, shown=shown)
-            if not self._every_step:
-                return
-        if self._every_step or done in (1, steps) or monotonic() - self._last_line > LINE_EVERY_S:
-            self._last_line = monotonic()
-            self.say(f"step {done - 1} ({done}/{steps} done) · {shown} · {seconds_left:.0f} s left")
+    def take_step(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Take in the metrics of a step. Its number, from 0, is that of the files and of errors."""
+        assert self._run is not None, "steps are taken while a run is showing"
+        with self._lock:
+            self._run.state.take_metrics({"step": step, **metrics}, time.time())
+            if time.monotonic() - self._last_look > LOOK_EVERY_S:
+                self._last_look = time.monotonic()
+                self._run.look()
+        self.tell_step()
+
+    def take_validation(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Take in the metrics of a validation before a step; the trainer says in words how it went."""
+        assert self._run is not None, "validations are taken while a run is showing"
+        with self._lock:
+            self._run.state.take_metrics({"step": step, **metrics}, time.time())
+
+    def look(self) -> list[Record]:
+        """Take in what the files of the run have that is new; return the events of it."""
+        assert self._run is not None, "files are looked at while a run is showing"
+        with self._lock:
+            self._run.look_at_record()
+            return self._run.look()
+
+    def tell_step(self) -> None:
+        """Print the line of the newest step, unless a panel shows it, or the last line was a moment ago."""
+        assert self._run is not None, "steps are told while a run is showing"
+        state = self._run.state
+        in_time = self._shown is None and time.monotonic() - self._last_line > LINE_EVERY_S
+        at_an_end = self._shown is None and state.done in (1, state.steps)
+        if self._every_step or in_time or at_an_end:
+            self._last_line = time.monotonic()
+            self.say(step_line(state))
 
     def table(self, title: str, rows: Mapping[str, str]) -> None:
         """Print a short table."""
@@ -86,6 +105,32 @@ class Live:
             table.add_row(cell(name), cell(value))
         terminal.draw(self.console, table)
 
-    @staticmethod
-    def _bar_moves() -> bool:
-        return sys.stdout.isatty()
+
+class _Drawn:
+    """Panel of a state that changes on another thread, as it is when it is drawn."""
+
+    def __init__(self, state: RunState, lock: AbstractContextManager[object]) -> None:
+        self._state = state
+        self._lock = lock
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            drawn = list(RunPanel(self._state, time.time()).__rich_console__(console, options))
+        yield from drawn
+
+
+def step_line(state: RunState) -> str:
+    """Return what a line says of the newest step."""
+    step = state.done - 1
+    known = [(metric, state.last(metric.name)) for metric in SHOWN if metric.in_line]
+    told = [metric.in_words(value) for metric, value in known if value or (value == 0 and not metric.unless_zero)]
+    left = state.seconds_left()
+    steps = "" if state.steps is None else f"/{state.steps}"
+    rest = [] if left is None else [f"{left:.0f} s left"]
+    return " · ".join([f"step {step} ({state.done}{steps} done)", *told, *rest])
+
+
+def panel_moves() -> bool:
+    """Tell whether standard output is a terminal on which a panel can move, and of an encoding that has its bars."""
+    encoding = (sys.stdout.encoding or "").lower().replace("-", "")
+    return sys.stdout.isatty() and os.environ.get("TERM") not in NOT_MOVING and encoding.startswith("utf")

@@ -7,6 +7,7 @@ edited. What is there of that is returned, and nothing raises. docs/run-folder.m
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class MetricHistory:
     def take(self, line: Record) -> bool:
         """Take in a line of `metrics.jsonl`; tell whether it is one of a step or a validation."""
         step = line.get("step")
-        if isinstance(step, bool) or not isinstance(step, int):
+        if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63:
             return False
         validates = any(name.startswith(VALIDATION) for name in line)
         while self.steps and self.steps[-1]["step"] >= step:
@@ -123,7 +124,7 @@ def read_settings(path: Path) -> Record:
 
 
 def status_of(path: Path, record: Mapping[str, Any]) -> str:
-    """Return how a run is: `starting`, `running`, or as it ended: `ended`, `failed`, `interrupted` or `killed`.
+    """Return how a run is: `starting`, `running`, or as it ended: `ended`, `failed`, `interrupted`, `killed`.
 
     Args:
         record: its `run.json`, which says `running` too where a process was killed.
@@ -131,7 +132,7 @@ def status_of(path: Path, record: Mapping[str, Any]) -> str:
     told = record.get("status")
     if is_held(path):
         return "running" if told == "running" else "starting"
-    return "killed" if told in ("running", None) else str(told)
+    return "killed" if told == "running" else str(told or "unknown")
 
 
 def read_rows(folder: Path, steps: Collection[int] | None = None) -> Iterator[Record]:
@@ -176,6 +177,17 @@ def read_spans(file: Path) -> list[CallSpan]:
                 span = _span(pools.get(pid, CONTROLLER), rank, role, name, rest)
                 spans += [span] if span else []
     return spans
+
+
+def finite(value: object) -> float | None:
+    """Return a metric as a number; None: it is none, or was not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's integers have any number of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 class FollowedLines:

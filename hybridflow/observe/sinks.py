@@ -23,6 +23,7 @@ from hybridflow.errors import HybridFlowError
 from hybridflow.observe import terminal
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.run_state import FollowedRun, RunState
 from hybridflow.observe.sink_thread import SinkThread
 from hybridflow.registry import Registry
 
@@ -130,33 +131,29 @@ class JsonlSink(MetricSink):
 
 @metric_sinks.register("live")
 class LiveSink(MetricSink):
-    """Bar on a terminal, elsewhere a line now and then. The trainer says in words how a validation went."""
+    """Panel on a terminal, elsewhere a line now and then. The trainer says in words how a validation went."""
 
     in_step = True
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
-        self._steps = context.config.trainer.steps
-        self._begin = monotonic()
-        self._before = context.steps_taken
-        self._newest = -1
-        self._bar = ExitStack()
-        self._bar.enter_context(context.live.bar(context.config.run.name, self._steps, done=context.steps_taken))
+        self._state = RunState(context.config.run.name, context.config.trainer.steps)
+        run = FollowedRun(context.folder.path, self._state, metrics=False)
+        if context.steps_taken:
+            run.read_before()
+        self._showing = ExitStack()
+        self._showing.enter_context(context.live.showing(run))
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
-        done = step + 1
-        if step <= self._newest:  # the run went back after a failure, which took longer than steps do
-            self._begin = monotonic() - metrics.get("timing_s/step", 0.0)
-            self._before = step
-        self._newest = step
-        a_step_s = (monotonic() - self._begin) / (done - self._before)
-        self.context.live.step(done, self._steps, metrics, a_step_s * (self._steps - done))
+        self.context.live.take_step(step, metrics)
 
     def log_validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        pass
+        self.context.live.take_validation(step, metrics)
 
     def close(self) -> None:
-        self._bar.close()
+        self._state.status = "stopping" if self.run_failed else "ended"
+        self._state.newest_at = 0.0
+        self._showing.close()
 
 
 class OpenSinks:

@@ -63,9 +63,13 @@ def complainer() -> Callable[[str], None]:
     return lambda text: _write(visible(text), stream)
 
 
-def draw(console: Console, thing: RenderableType) -> None:
-    """Print what rich draws; names and values in it are `cell`s."""
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+def draw(console: Console, thing: RenderableType, *, has_edge: bool = False) -> None:
+    """Print what rich draws; names and values in it are `cell`s.
+
+    Args:
+        has_edge: it is drawn for the width of the console, also in a file; else nothing of it is cut there.
+    """
+    if not has_edge and not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDEST  # a file has no edge at which a path would be cut
     with console.capture() as drawn:
         console.print(thing)

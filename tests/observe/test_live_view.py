@@ -1,24 +1,118 @@
-"""The live view: a step has one number, on the screen and in the files."""
+"""The live view: a panel where one can move, elsewhere lines with their time, and one number for each step."""
 
 from __future__ import annotations
 
+import io
+import re
+import sys
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
-from hybridflow.observe.live_view import Live
+from hybridflow.observe import live_view, terminal
+from hybridflow.observe.live_view import Live, panel_moves
+from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.run_state import FollowedRun, RunState
+from tests.observe.test_terminal import HOSTILE, NAMES
+
+TIME = re.compile(r"^\d\d-\d\d \d\d:\d\d:\d\d ", re.MULTILINE)
 
 
-def test_a_step_has_the_number_that_files_have(capsys: pytest.CaptureFixture[str]) -> None:
-    Live(every_step=True).step(1, 3, {"reward/mean": 0.5, "perf/tokens_per_s": 10.0}, 2.0)
-    assert capsys.readouterr().out == "step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 2 s left\n"
+def followed(folder: Path, steps: int = 3) -> FollowedRun:
+    return FollowedRun(folder, RunState("mine", steps), metrics=False)
 
 
-def test_a_step_shows_costs_pairs_and_grades_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def lines_of(out: str) -> list[str]:
+    """What was said, without its times, which every line has."""
+    assert len(TIME.findall(out)) == len(out.splitlines())
+    return TIME.sub("", out).splitlines()
+
+
+def test_a_step_has_the_number_that_files_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     live = Live(every_step=True)
-    live.step(1, 3, {"reward/mean": 0.5, "cost/mean": 0.25, "reward/failed_share": 0.0}, 2.0)
-    live.step(2, 3, {"reward/mean": 0.5, "reward/failed_share": 0.125}, 1.0)
-    live.step(3, 3, {"actor/dpo_loss": 0.6931, "actor/dpo_accuracy": 0.5}, 0.0)
-    assert capsys.readouterr().out.splitlines() == [
-        "step 0 (1/3 done) · reward 0.500 · cost 0.250 · 2 s left",
-        "step 1 (2/3 done) · reward 0.500 · failed grades 12.5% · 1 s left",
+    with live.showing(followed(tmp_path)):
+        live.take_step(0, {"reward/mean": 0.5, "perf/tokens_per_s": 10.0, "timing_s/step": 1.0})
+    assert lines_of(capsys.readouterr().out) == ["step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 2 s left"]
+
+
+def test_a_step_shows_costs_pairs_and_grades_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = Live(every_step=True)
+    with live.showing(followed(tmp_path)):
+        live.take_step(0, {"reward/mean": 0.5, "cost/mean": 0.0, "reward/failed_share": 0.0, "timing_s/step": 1.0})
+        live.take_validation(1, {"validation/accuracy": 0.5})
+        live.take_step(1, {"reward/mean": float("nan"), "reward/failed_share": 0.125})
+        live.take_step(2, {"actor/dpo_loss": 0.6931, "actor/dpo_accuracy": 0.5, "timing_s/step": 1.0})
+    assert lines_of(capsys.readouterr().out) == [
+        "step 0 (1/3 done) · reward 0.500 · cost 0.000 · 2 s left",
+        "step 1 (2/3 done) · failed grades 12.5%",
         "step 2 (3/3 done) · loss 0.693 · accuracy 0.500 · 0 s left",
     ]
+
+
+def test_lines_are_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = Live()
+    with live.showing(followed(tmp_path, 100)):
+        for step in range(100):
+            live.take_step(step, {})
+        monkeypatch.setattr(live_view, "LINE_EVERY_S", 0.0)
+        live.take_step(50, {})
+    told = [line.split(" ·")[0] for line in lines_of(capsys.readouterr().out)]
+    assert told == ["step 0 (1/100 done)", "step 99 (100/100 done)", "step 50 (51/100 done)"]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """A terminal on which a panel moves."""
+    monkeypatch.setattr(live_view, "panel_moves", lambda: True)
+    return io.StringIO()
+
+
+def on(screen: io.StringIO, live: Live) -> Live:
+    live.console = Console(file=screen, force_terminal=True, color_system=None, width=100, height=50, highlight=False)
+    return live
+
+
+@pytest.mark.parametrize("name", [*NAMES, HOSTILE])
+def test_the_panel_shows_names_as_they_are(name: str, screen: io.StringIO, tmp_path: Path) -> None:
+    live = on(screen, Live())
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config("")
+    folder.event("checkpoint", step=name)
+    with live.showing(FollowedRun(folder.path, RunState(name, 3), metrics=False)):
+        live.say(name)
+        live.take_step(0, {"reward/mean": 1.0})
+    out = screen.getvalue()
+    assert out.count(terminal.one_line(name)[:40]) >= 3
+    assert not {"\x07", "\u202e", "\x9b", "\ud800"} & set(out)
+    assert "step 0 (1/3" not in out and "1/3 steps" in out and "saved step" in out
+
+
+def test_a_panel_with_every_step_has_lines_too(screen: io.StringIO, tmp_path: Path) -> None:
+    live = on(screen, Live(every_step=True))
+    with live.showing(followed(tmp_path)):
+        live.take_step(0, {})
+    assert "step 0 (1/3 done)" in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "kind", "encoding", "moves"),
+    [
+        (True, "xterm-256color", "utf-8", True),
+        (True, "xterm", "UTF8", True),
+        (True, "dumb", "utf-8", False),
+        (True, "xterm", "ascii", False),
+        (True, "xterm", "latin-1", False),
+        (False, "xterm", "utf-8", False),
+    ],
+)
+def test_where_a_panel_moves(
+    is_terminal: bool, kind: str, encoding: str, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setenv("TERM", kind)
+    assert panel_moves() is moves

@@ -95,22 +95,22 @@ def test_every_sink_gets_steps_and_validations(
     assert lines(tmp_path) == [{"step": step, **metrics} for step, metrics in wanted]
     (kept,) = Kept.opened
     assert kept.given == wanted and kept.closed == 1
-    assert capsys.readouterr().out.splitlines() == ["step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 0 s left"]
+    assert capsys.readouterr().out[15:] == "step 0 (1/3 done) · reward 0.500 · 10 tokens/s\n"
+
+
+def after(seconds: float) -> dict[str, float]:
+    """Metrics of a step of 1 s, when the run has gone on for so long beside its start."""
+    return METRICS | {"timing_s/step": 1.0, "timing_s/run/start": 50.0, "timing_s/run/steps": seconds}
 
 
 def test_the_time_that_is_left_counts_from_where_the_run_went_back_to(
-    context: SinkContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    context: SinkContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([0.0, 1.0, 2.0, *[60.0] * 9])
-    monkeypatch.setattr("hybridflow.observe.sinks.monotonic", lambda: next(clock))
     with open_sinks(["live"], context) as opened:
-        for step in (0, 1, 0):
-            opened.log_step(step, METRICS | {"timing_s/step": 1.0})
-    assert [line.rpartition("·")[2] for line in capsys.readouterr().out.splitlines()] == [
-        " 2 s left",
-        " 1 s left",
-        " 2 s left",
-    ]
+        for step, seconds in ((0, 1.0), (1, 4.0), (0, 60.0), (1, 61.0)):
+            opened.log_step(step, after(seconds))
+    left = [line.rpartition("·")[2] for line in capsys.readouterr().out.splitlines()]
+    assert left == [" 2 s left", " 3 s left", " 2 s left", " 1 s left"]
 
 
 def test_a_sink_that_fails_is_told_of_and_left_out(context: SinkContext, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,14 +148,15 @@ def test_one_that_cannot_be_opened_ends_the_run_at_once(context: SinkContext) ->
 
 
 def test_what_is_left_is_told_from_where_the_run_goes_on(
-    context: SinkContext, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    context: SinkContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = iter([100.0, 110.0, 110.0])
-    monkeypatch.setattr("hybridflow.observe.sinks.monotonic", lambda: next(clock))
-    begun = SinkContext(context.config, context.folder, context.live, steps_taken=1)
+    """Steps of before count, which took longer; and what was there of the run is shown."""
+    context.folder.log({"step": 0, **after(10.0)})
+    context.folder.log({"step": 1, **after(20.0)})
+    begun = SinkContext(context.config, context.folder, context.live, steps_taken=2)
     with open_sinks(["live"], begun) as sinks:
-        sinks.log_step(1, METRICS)
-    assert capsys.readouterr().out == "step 1 (2/3 done) · reward 0.500 · 10 tokens/s · 10 s left\n"
+        sinks.log_step(2, after(30.0))
+    assert capsys.readouterr().out[15:] == "step 2 (3/3 done) · reward 0.500 · 10 tokens/s · 0 s left\n"
 
 
 class Hanging(MetricSink):

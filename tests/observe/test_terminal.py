@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from hybridflow.cli import main
 from hybridflow.errors import HybridFlowError
@@ -56,18 +54,6 @@ def test_a_table_in_a_file_cuts_no_path(monkeypatch: pytest.MonkeyPatch, capsys:
     Live().table("mine", {"model": path})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and path in lines[2]
-
-
-@pytest.mark.parametrize("name", [*NAMES, HOSTILE])
-def test_the_bar_shows_names_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Live, "_bar_moves", staticmethod(lambda: True))
-    live, drawn = Live(), io.StringIO()
-    live.console = Console(file=drawn, force_terminal=True, color_system=None, width=400, highlight=False)
-    with live.bar(name, 3):
-        live.say(name)
-        live.step(1, 3, {"reward/mean": 1.0}, 2.0)
-    assert drawn.getvalue().count(terminal.one_line(name)) >= 2
-    assert not {"\x07", "\u202e", "\x9b", "\ud800"} & set(drawn.getvalue())
 
 
 def test_errors_of_ranks_and_of_users_are_tamed_and_keep_their_lines(

@@ -1,0 +1,66 @@
+"""`hybridflow watch`: the live view of a run, from its folder alone; nothing of it is changed or locked."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from hybridflow.errors import ConfigError
+from hybridflow.observe import terminal
+from hybridflow.observe.event_words import in_words
+from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
+from hybridflow.observe.run_panel import RunPanel
+from hybridflow.observe.run_records import find_run
+from hybridflow.observe.run_state import FollowedRun, RunState
+from hybridflow.observe.terminal import one_line
+
+
+def run(argv: Sequence[str]) -> int:
+    """Carry out `hybridflow watch ARGV` and return the exit status. Raises ConfigError for what is no run."""
+    parser = argparse.ArgumentParser(
+        prog="hybridflow watch",
+        description="Show a run that goes on, until it ends, or the last state of one that has ended.",
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder, as runs/mine")
+    watch(_trained(parser.parse_args(argv).run))
+    return 0
+
+
+def watch(path: Path) -> None:
+    """Show the run in a folder until it has ended; then its last state stays."""
+    state = RunState(path.name)
+    followed = FollowedRun(path, state)
+    followed.look_at_record()
+    followed.look()
+    if not state.has_ended:
+        _follow(followed, Live())
+        if panel_moves():  # it has stayed on the screen
+            return
+    terminal.draw(Console(highlight=False), RunPanel(state, time.time()), has_edge=True)
+
+
+def _follow(followed: FollowedRun, live: Live) -> None:
+    state = followed.state
+    if not panel_moves():
+        live.say(f"{state.name} is {state.status}, after {state.done} of {state.steps} steps")
+    with live.showing(followed):
+        while not state.has_ended:
+            time.sleep(LOOK_EVERY_S)
+            before = state.done
+            for event in live.look():
+                if not panel_moves():
+                    live.say(in_words(event)[0])
+            if state.done > before:
+                live.tell_step()
+
+
+def _trained(place: str) -> Path:
+    """Return the folder of a run that trains. Raises ConfigError if there is none at a place."""
+    path = find_run(place)
+    if (path / "evaluation.json").is_file() and not (path / "metrics.jsonl").is_file():
+        raise ConfigError(one_line(f"{place} is an evaluation, which has no steps: see {path / 'evaluation.json'}"))
+    return path

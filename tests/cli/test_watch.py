@@ -1,0 +1,118 @@
+"""`hybridflow watch`: a run by its folder alone, one that goes on until it ends, and one error for what is none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from hybridflow.cli import main, watch
+from hybridflow.observe import live_view
+from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.run_lock import locked
+
+METRICS = {"reward/mean": 0.25, "timing_s/step": 2.0, "timing_s/update_actor": 1.0}
+
+
+def build_run(path: Path, status: str, steps: int = 2) -> RunFolder:
+    folder = RunFolder(path)
+    folder.write_config("trainer: {steps: 4}\nrun: {name: sums}\n")
+    folder.write_record({"name": "sums", "status": status})
+    folder.event("start", step=0)
+    for step in range(steps):
+        folder.log({"step": step, **METRICS})
+    return folder
+
+
+@pytest.mark.parametrize("status", ["ended", "failed", "interrupted", "killed"])
+def test_a_run_that_has_ended_is_shown_once(
+    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    folder = build_run(tmp_path / "run", "running" if status == "killed" else status)
+    before = sorted(folder.path.rglob("*"))
+    assert main(["watch", str(folder.path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"sums · {status} ─" in out and "2/4 steps" in out and "training" in out and err == ""
+    assert out.count("2/4 steps") == 1 and max(map(len, out.splitlines())) <= 80
+    assert sorted(folder.path.rglob("*")) == before
+
+
+def test_a_run_that_goes_on_is_followed_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(live_view, "LINE_EVERY_S", 0.0)
+    folder = build_run(tmp_path / "run", "running", steps=1)
+    watcher = threading.Thread(target=watch.watch, args=(folder.path,))
+    with locked(folder.path):
+        watcher.start()
+        seen = ""
+        for step in (1, 2, 3):
+            folder.log({"step": step, **METRICS})
+            while f"step {step} ({step + 1}/4 done)" not in seen:
+                assert watcher.is_alive(), seen
+                seen += capsys.readouterr().out
+        folder.event("checkpoint", step=4, seconds=1.0)
+        folder.write_record({"name": "sums", "status": "ended"})
+    watcher.join(30)
+    assert not watcher.is_alive()
+    out = seen + capsys.readouterr().out
+    assert "sums is running, after 1 of 4 steps" in out and "saved step 4 in 1.0 s" in out and "0 s left" in out
+    assert out.count("4/4 steps") == 1 and "sums · ended" in out
+
+
+def test_a_run_whose_process_is_gone_is_followed_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+    folder = build_run(tmp_path / "run", "running", steps=1)
+    watcher = threading.Thread(target=watch.watch, args=(folder.path,))
+    with locked(folder.path):
+        watcher.start()
+    watcher.join(30)
+    assert not watcher.is_alive() and "sums · killed" in capsys.readouterr().out
+
+
+def test_a_run_that_starts_has_no_files_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+    path = tmp_path / "sums"
+    with locked(path):
+        watcher = threading.Thread(target=watch.watch, args=(path,))
+        watcher.start()
+        seen = ""
+        while "sums is starting, after 0 of" not in seen:
+            assert watcher.is_alive(), seen
+            seen += capsys.readouterr().out
+        build_run(path, "ended")
+    watcher.join(30)
+    assert "sums · ended" in seen + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["nowhere", "rows.jsonl", "empty", "evaluation"])
+def test_what_is_no_run_is_one_error(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    RunFolder(tmp_path / "evaluation").write_config("")
+    (tmp_path / "evaluation/evaluation.json").write_text("{}")
+    assert main(["watch", place]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith(f"hybridflow watch: {place}")
+
+
+HEAVY = "import sys; from hybridflow.cli import main; main(['watch', sys.argv[1]]); print(sorted({'ray', 'torch', 'hydra'} & set(sys.modules)))"
+
+
+@pytest.mark.processes
+def test_it_starts_at_once(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run", "ended")
+    done = subprocess.run([sys.executable, "-c", HEAVY, str(folder.path)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] in ("[]", "['hydra']"), done.stdout
