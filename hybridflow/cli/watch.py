@@ -37,7 +37,7 @@ def watch(path: Path) -> None:
     followed.look_at_record()
     followed.look()
     if not state.has_ended:
-        _follow(followed, Live())
+        _follow(followed, Live(with_times=True))
         if panel_moves():  # it has stayed on the screen
             return
     terminal.draw(Console(highlight=False), RunPanel(state, time.time()), has_edge=True)

@@ -20,6 +20,7 @@ from hybridflow.observe.run_state import FollowedRun, RunState
 from hybridflow.observe.shown_metrics import SHOWN
 from hybridflow.observe.terminal import cell, one_line
 
+TIME = "%m-%d %H:%M:%S"  # in front of a line
 LINE_EVERY_S = 10.0  # between lines where no panel moves
 LOOK_EVERY_S = 0.5  # between looks at the files of a run
 REDRAWN_PER_S = 2
@@ -31,11 +32,13 @@ class Live:
 
     Args:
         every_step: a line for each step, whether a panel moves or not.
+        with_times: where no panel can move, lines begin with the time.
     """
 
-    def __init__(self, *, every_step: bool = False) -> None:
+    def __init__(self, *, every_step: bool = False, with_times: bool = False) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         self._every_step = every_step
+        self._with_times = with_times
         self._run: FollowedRun | None = None
         self._shown: RichLive | None = None
         self._lock = RLock()  # of the state, which another thread draws; held around nothing that draws
@@ -43,12 +46,13 @@ class Live:
         self._last_look = 0.0
 
     def say(self, text: str) -> None:
-        """Print a line, above the panel if one moves; with its time where none can. The log file has it too."""
+        """Print a line, above the panel if one moves. The log file has it too."""
         logs.said.info(one_line(text))
         if self._shown is not None:
             self.console.print(cell(text))
-        else:
-            terminal.say(one_line(text) if panel_moves() else f"{time.strftime('%m-%d %H:%M:%S')} {one_line(text)}")
+            return
+        now = time.strftime(f"{TIME} ") if self._with_times and not panel_moves() else ""
+        terminal.say(now + one_line(text))
 
     @contextmanager
     def showing(self, run: FollowedRun) -> Iterator[None]:

@@ -43,7 +43,7 @@ def run(config: Config) -> int:
         raise ConfigError("\n".join(problems))
     import_plugins(config.plugins)
     clock = WallClock()
-    live = Live(every_step=config.trainer.print_every_step)
+    live = Live(every_step=config.trainer.print_every_step, with_times=True)
     folder = RunFolder(run_folder_checks.folder_of(config))
     with locked(folder.path), logs.remembered():
         return _run(config, folder, live, clock)

@@ -30,14 +30,14 @@ def lines_of(out: str) -> list[str]:
 
 
 def test_a_step_has_the_number_that_files_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    live = Live(every_step=True)
+    live = Live(every_step=True, with_times=True)
     with live.showing(followed(tmp_path)):
         live.take_step(0, {"reward/mean": 0.5, "perf/tokens_per_s": 10.0, "timing_s/step": 1.0})
     assert lines_of(capsys.readouterr().out) == ["step 0 (1/3 done) · reward 0.500 · 10 tokens/s · 2 s left"]
 
 
 def test_a_step_shows_costs_pairs_and_grades_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    live = Live(every_step=True)
+    live = Live(every_step=True, with_times=True)
     with live.showing(followed(tmp_path)):
         live.take_step(0, {"reward/mean": 0.5, "cost/mean": 0.0, "reward/failed_share": 0.0, "timing_s/step": 1.0})
         live.take_validation(1, {"validation/accuracy": 0.5})
@@ -53,7 +53,7 @@ def test_a_step_shows_costs_pairs_and_grades_that_failed(tmp_path: Path, capsys:
 def test_lines_are_sparse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    live = Live()
+    live = Live(with_times=True)
     with live.showing(followed(tmp_path, 100)):
         for step in range(100):
             live.take_step(step, {})

@@ -95,7 +95,7 @@ def test_every_sink_gets_steps_and_validations(
     assert lines(tmp_path) == [{"step": step, **metrics} for step, metrics in wanted]
     (kept,) = Kept.opened
     assert kept.given == wanted and kept.closed == 1
-    assert capsys.readouterr().out[15:] == "step 0 (1/3 done) · reward 0.500 · 10 tokens/s\n"
+    assert capsys.readouterr().out == "step 0 (1/3 done) · reward 0.500 · 10 tokens/s\n"
 
 
 def after(seconds: float) -> dict[str, float]:
@@ -156,7 +156,7 @@ def test_what_is_left_is_told_from_where_the_run_goes_on(
     begun = SinkContext(context.config, context.folder, context.live, steps_taken=2)
     with open_sinks(["live"], begun) as sinks:
         sinks.log_step(2, after(30.0))
-    assert capsys.readouterr().out[15:] == "step 2 (3/3 done) · reward 0.500 · 10 tokens/s · 0 s left\n"
+    assert capsys.readouterr().out == "step 2 (3/3 done) · reward 0.500 · 10 tokens/s · 0 s left\n"
 
 
 class Hanging(MetricSink):

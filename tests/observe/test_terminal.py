@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from hybridflow.cli import main
 from hybridflow.errors import HybridFlowError
