@@ -119,7 +119,7 @@ class _Drawn:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
-            drawn = list(RunPanel(self._state, time.time()).__rich_console__(console, options))
+            drawn = list(RunPanel(self._state, time.time(), console.height).__rich_console__(console, options))
         yield from drawn
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from hybridflow.observe.event_words import in_words, time_of
 from hybridflow.observe.run_records import Record, finite
+from hybridflow.observe.row_sample import NAME, cut, sample
 from hybridflow.observe.run_state import RunState
 from hybridflow.observe.shown_metrics import SHOWN, ShownMetric
 from hybridflow.observe.sparkline import sparkline
@@ -26,9 +28,7 @@ from hybridflow.observe.terminal import cell, one_line
 NARROWEST = 20
 TWO_COLUMNS = 96  # characters from which numbers and times stand side by side
 LONGEST_LINE = 40  # of a sparkline
-LOW = 30  # lines of a terminal below which less is shown
-NAME = 200  # characters of a name or an error
-SAMPLE_LINES = 3  # of a prompt, and of a response
+LONGEST_BAR = 40  # of the steps that are done
 STATUS = {"running": "green", "starting": "yellow", "ended": "blue"}
 PHASE_STYLES = {
     "generation": ("█", "cyan"),
@@ -40,32 +40,50 @@ PHASE_STYLES = {
 _PEAK = re.compile(r"(.+)/memory_peak_gib")
 
 
+class Room(NamedTuple):
+    """How much of each part is shown: rows, and of a prompt or a response lines."""
+
+    numbers: int
+    times: int
+    alarms: int
+    events: int
+    lines: int
+
+
+ROOMS = (Room(len(SHOWN), 12, 3, 6, 3), Room(10, 6, 3, 4, 2), Room(6, 4, 2, 3, 1), Room(4, 2, 1, 1, 1))
+
+
 class RunPanel:
-    """Live view of a state, in whatever room the terminal has when it is drawn."""
-
-    def __init__(self, state: RunState, now: float) -> None:
-        self.state = state
-        self.now = now
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        height = console.size.height if console.is_terminal else 0
-        drawn = panel(self.state, options.max_width, self.now, height=height)
-        # Whoever prints a line above it may have told the console to wrap nothing.
-        yield from console.render(drawn, options.update(no_wrap=False, overflow=None))
-
-
-def panel(state: RunState, width: int, now: float, *, height: int = 0) -> RenderableType:
-    """Draw a state in a width.
+    """Live view of a state, in whatever room there is when it is drawn.
 
     Args:
         now: seconds since the epoch.
-        height: lines that there are; 0: any number.
+        height: lines that there are; None: any number.
     """
+
+    def __init__(self, state: RunState, now: float, height: int | None = None) -> None:
+        self.state = state
+        self.now = now
+        self.height = height
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # Whoever prints a line above it may have told the console to wrap nothing.
+        options = options.update(no_wrap=False, overflow=None)
+        for room in ROOMS:
+            lines = console.render_lines(panel(self.state, options.max_width, self.now, room), options, pad=False)
+            if self.height is None or len(lines) <= self.height:
+                break
+        for line in lines:
+            yield from line
+            yield Segment.line()
+
+
+def panel(state: RunState, width: int, now: float, room: Room = ROOMS[0]) -> RenderableType:
+    """Draw a state in a width, at a time."""
     width = max(NARROWEST, width)
-    low = 0 < height < LOW
     parts: list[RenderableType] = [*_head(state, width, now)]
-    numbers = _numbers(state, width, most=6 if low else len(SHOWN))
-    times = _times(state, width if width < TWO_COLUMNS else width // 2, most=4 if low else 12)
+    numbers = _numbers(state, width, room.numbers)
+    times = _times(state, width if width < TWO_COLUMNS else width // 2, room.times)
     if width >= TWO_COLUMNS and numbers and times:
         side_by_side = Table.grid(padding=(0, 2), expand=True)
         side_by_side.add_column(ratio=1)
@@ -74,8 +92,11 @@ def panel(state: RunState, width: int, now: float, *, height: int = 0) -> Render
         parts.append(side_by_side)
     else:
         parts += [*numbers, *times]
-    parts += [*_memory(state), *_alarms(state, 2 if low else 3), *_events(state, 3 if low else 6)]
-    parts += _sample(state, width, 1 if low else SAMPLE_LINES)
+    parts += _memory(state)
+    parts += _told("alarms", list(state.alarms)[-room.alarms :])
+    parts += _told("events", list(state.events)[-room.events :])
+    if state.sample is not None:
+        parts += [_rule(f"a row of step {state.sample['step']}"), sample(state.sample, width, room.lines)]
     return Group(*parts)
 
 
@@ -95,25 +116,24 @@ def _head(state: RunState, width: int, now: float) -> Iterator[RenderableType]:
     title.append(one_line(state.status[:NAME]), STATUS.get(state.status, "red"))
     yield Rule(title, align="left", style="dim")
     if state.error.strip():
-        yield _cut(state.error.strip().splitlines()[0], width, 2, "red")
-    steps = "?" if state.steps is None else str(state.steps)
-    row = Table.grid(padding=(0, 1))
-    row.add_row(
-        Text(f"{state.done}/{steps} steps", no_wrap=True),
-        ProgressBar(total=max(1, state.steps or 1), completed=state.done, width=max(4, min(40, width - 32))),
-        _clock(state),
-    )
-    yield row
+        yield cut(state.error.strip().splitlines()[0], width, 2, "red")
+    yield _progress(state, width)
     if not state.newest and not state.has_ended:
         yield Text("no step is done yet", "dim")
     elif state.newest_at and not state.has_ended:
         yield Text(f"step {state.done} under way for {duration(max(0.0, now - state.newest_at))}", "dim")
 
 
-def _clock(state: RunState) -> Text:
-    so_far = duration(state.seconds())
+def _progress(state: RunState, width: int) -> RenderableType:
+    steps = f"{state.done}/{'?' if state.steps is None else state.steps} steps"
     left = "" if state.has_ended or not state.newest else f", {duration(state.seconds_left())} left"
-    return Text(f"{so_far}{left}", no_wrap=True)
+    clock = f"{duration(state.seconds())}{left}"
+    bar = min(LONGEST_BAR, width - len(steps) - len(clock) - 2)
+    row = Table.grid(padding=(0, 1))
+    if bar < len(clock) // 2:  # too narrow for one
+        return Text(f"{steps} {clock}")
+    row.add_row(steps, ProgressBar(total=max(1, state.steps or 1), completed=state.done, width=bar), clock)
+    return row
 
 
 def _numbers(state: RunState, width: int, most: int) -> list[RenderableType]:
@@ -187,14 +207,6 @@ def _memory(state: RunState) -> list[RenderableType]:
     return [Text(f"memory peaks of a rank, GiB: {' · '.join(roles)}", "dim")] if roles else []
 
 
-def _alarms(state: RunState, most: int) -> list[RenderableType]:
-    return _told("alarms", list(state.alarms)[-most:])
-
-
-def _events(state: RunState, most: int) -> list[RenderableType]:
-    return _told("events", list(state.events)[-most:])
-
-
 def _told(title: str, events: Sequence[Record]) -> list[RenderableType]:
     if not events:
         return []
@@ -205,57 +217,6 @@ def _told(title: str, events: Sequence[Record]) -> list[RenderableType]:
         words, style = in_words(event)
         table.add_row(time_of(event), cell(words[:NAME], style))
     return [_rule(title), table]
-
-
-def _sample(state: RunState, width: int, lines: int) -> list[RenderableType]:
-    row = state.sample
-    if row is None:
-        return []
-    table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    room = max(8, width - 10)
-    for name in ("prompt", "response", "rejected"):
-        if row.get(name) is not None:
-            table.add_row(name, _cut(str(row[name]), room, lines))
-    grades = " · ".join(_grades(row))
-    table.add_row("grades", _cut(grades, room, 2, "bold"))
-    return [_rule(f"a row of step {row['step']}"), table]
-
-
-def _grades(row: Record) -> Iterator[str]:
-    """Yield what a row was given, the one number first, then those of each grader."""
-    yield f"reward {_number(row['rewards'])}" if "rewards" in row else "not graded"
-    if "costs" in row:
-        yield f"cost {_number(row['costs'])}"
-    grades = row.get("grades")
-    for name, grade in grades.items() if isinstance(grades, dict) else ():
-        yield f"{name} {_number(grade)}"
-    for name in ("answer", "finish_reason", "environment_failure"):
-        if row.get(name) not in (None, ""):
-            yield f"{name.replace('_', ' ')} {str(row[name])[:NAME]}"
-
-
-def _number(value: object) -> str:
-    number = finite(value)
-    return "none" if number is None else f"{number:.4g}"
-
-
-def _cut(text: str, width: int, lines: int, style: str = "") -> Text:
-    """Escape a text and cut it to so many lines of a width; the last one says how much is missing."""
-    most = lines * width
-    escaped = one_line(text[:most])
-    left_out = len(text) - min(len(text), most)
-    pieces = chop_cells(escaped, width) if escaped else [""]
-    if len(pieces) > lines:
-        left_out += sum(map(len, pieces[lines:]))
-        pieces = pieces[:lines]
-    if left_out:
-        more = f"… +{left_out}"
-        while pieces[-1] and cell_len(pieces[-1]) + len(more) > width:
-            pieces[-1] = pieces[-1][:-1]
-        pieces[-1] += more
-    return Text("\n".join(pieces), style=style, no_wrap=True, overflow="crop")
 
 
 def _rule(title: str) -> Rule:
