@@ -70,7 +70,7 @@ def _end(event: Mapping[str, Any]) -> tuple[str, str]:
 
 def _alarm(event: Mapping[str, Any]) -> tuple[str, str]:
     name = str(event.get("name")).replace("_", " ")
-    return f"{name}: {event.get('cause')} ({event.get('page')})", BAD
+    return f"{name}, step {event.get('step')}: {event.get('cause')} ({event.get('page')})", BAD
 
 
 _WORDS = {

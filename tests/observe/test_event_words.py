@@ -31,8 +31,8 @@ NAMES = ["step", "seconds", "error", "accuracy", "resumed_from", "role", "status
         ({"event": "end", "status": "ended", "step": 60, "error": None}, "ended after 60 steps"),
         ({"event": "end", "status": "failed", "step": 1, "error": "too much\nx"}, "failed after 1 step: too much"),
         (
-            {"event": "alarm", "name": "stale_weights", "cause": "Old weights.", "page": "docs/alarms.md#stale-weights"},
-            "stale weights: Old weights. (docs/alarms.md#stale-weights)",
+            {"event": "alarm", "name": "stale_weights", "step": 9, "cause": "It is old.", "page": "docs/alarms.md#stale-weights"},
+            "stale weights, step 9: It is old. (docs/alarms.md#stale-weights)",
         ),
         ({"event": "moved"}, "moved"),
     ],

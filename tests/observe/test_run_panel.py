@@ -49,7 +49,7 @@ def build_state(steps: int = 4) -> RunState:
         spent = {"timing_s/run/start": 60.0, "timing_s/run/steps": 5.0 * (step + 1)}
         state.take_metrics({"step": step, **METRICS, **spent, "reward/mean": step / 8}, 990.0)
     state.take_event({"time": "?", "event": "checkpoint", "step": 2, "seconds": 0.25})
-    state.take_event({"event": "alarm", "name": "dead_reward", "cause": "All is 0.", "page": "docs/alarms.md#dead"})
+    state.take_event({"event": "alarm", "name": "dead_reward", "step": 3, "cause": "All is 0.", "page": "docs/alarms.md#dead"})
     state.sample = {"step": 3, "prompt": "56+17=", "response": "37", "answer": "370", "rewards": 0.5,
                     "grades": {"exact": 0.0, "close": 1.0}, "finish_reason": "end"}  # fmt: skip
     return state
@@ -72,7 +72,7 @@ def test_a_run_in_120_columns() -> None:
         "idle        main      0.25 s  6%",
         "memory peaks of a rank, GiB: actor 1.50 · reference 1.25",
         "saved step 2 in 0.2 s",
-        "dead reward: All is 0. (docs/alarms.md#dead)",
+        "dead reward, step 3: All is 0. (docs/alarms.md#dead)",
         "a row of step 3",
         "prompt   56+17=",
         "response 37",
