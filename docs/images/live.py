@@ -22,7 +22,7 @@ from hybridflow.observe.run_state import FollowedRun, RunState
 HERE = Path(__file__).resolve().parent
 RUN = HERE / "live_run"
 WIDTH = 120
-FONTS = re.compile(r"@font-face \{.*?\}\s", re.DOTALL)  # that are fetched; whoever looks has one of its own
+FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)  # that are fetched; whoever looks has one of its own
 ROUND = 6  # digits of a number that is kept
 
 
