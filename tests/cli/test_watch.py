@@ -112,7 +112,7 @@ HEAVY = """
 import sys
 from hybridflow.cli import main
 main(["watch", sys.argv[1]])
-print(sorted({"ray", "torch", "numpy"} & set(sys.modules)))
+print(sorted({"megatron", "ray", "torch", "transformers", "vllm"} & set(sys.modules)))
 """
 
 
