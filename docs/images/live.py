@@ -24,6 +24,7 @@ RUN = HERE / "live_run"
 WIDTH = 120
 FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)  # that are fetched; whoever looks has one of its own
 ROUND = 6  # digits of a number that is kept
+ROWS = 8  # of a step that are kept
 
 
 def record(run: Path) -> None:
@@ -33,7 +34,7 @@ def record(run: Path) -> None:
     lines = [json.loads(line, parse_float=_rounded) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (RUN / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     shutil.copy(run / "events.jsonl", RUN)
-    rows = newest_rows(run / "rollouts/rank0.jsonl")
+    rows = newest_rows(run / "rollouts/rank0.jsonl")[:ROWS]
     (RUN / "rollouts/rank0.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     record = json.loads((run / "run.json").read_text())
     (RUN / "run.json").write_text(json.dumps({name: record[name] for name in ("name", "status", "error", "versions")}))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hybridflow.errors import ConfigError
+from hybridflow.errors import ConfigError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.event_words import in_words
 from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
@@ -46,7 +46,7 @@ def watch(path: Path) -> None:
 def _follow(followed: FollowedRun, live: Live) -> None:
     state = followed.state
     if not panel_moves():
-        live.say(f"{state.name} is {state.status}, after {state.done} of {state.steps} steps")
+        live.say(f"{state.name} is {state.status}, after {counted(state.done, 'step')}")
     with live.showing(followed):
         while not state.has_ended:
             time.sleep(LOOK_EVERY_S)

@@ -58,6 +58,7 @@ class Live:
     def showing(self, run: FollowedRun) -> Iterator[None]:
         """Show the state of a run in the block; what is told of its steps meanwhile is drawn."""
         self._run = run
+        run.look()
         if not panel_moves():
             yield
             return
@@ -91,6 +92,14 @@ class Live:
         with self._lock:
             self._run.look_at_record()
             return self._run.look()
+
+    def end(self, status: str) -> None:
+        """Take in how a run ends that is this process's own, whose record says so later."""
+        assert self._run is not None, "a run ends while it is showing"
+        with self._lock:
+            self._run.look()
+            self._run.state.status = status
+            self._run.state.newest_at = 0.0
 
     def tell_step(self) -> None:
         """Print the line of the newest step, unless a panel shows it, or the last line was a moment ago."""

@@ -137,11 +137,10 @@ class LiveSink(MetricSink):
 
     def __init__(self, context: SinkContext) -> None:
         super().__init__(context)
-        self._state = RunState(context.config.run.name, context.config.trainer.steps)
-        run = FollowedRun(context.folder.path, self._state, metrics=False)
+        state = RunState(context.config.run.name, context.config.trainer.steps)
+        run = FollowedRun(context.folder.path, state, metrics=False)
         if context.steps_taken:
             run.read_before()
-        run.look()
         self._showing = ExitStack()
         self._showing.enter_context(context.live.showing(run))
 
@@ -152,8 +151,7 @@ class LiveSink(MetricSink):
         self.context.live.take_validation(step, metrics)
 
     def close(self) -> None:
-        self._state.status = "stopping" if self.run_failed else "ended"
-        self._state.newest_at = 0.0
+        self.context.live.end("stopping" if self.run_failed else "ended")
         self._showing.close()
 
 

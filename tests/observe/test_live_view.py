@@ -50,9 +50,7 @@ def test_a_step_shows_costs_pairs_and_grades_that_failed(tmp_path: Path, capsys:
     ]
 
 
-def test_lines_are_sparse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lines_are_sparse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     live = Live(with_times=True)
     with live.showing(followed(tmp_path, 100)):
         for step in range(100):

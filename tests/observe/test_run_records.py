@@ -107,7 +107,10 @@ def test_spans_are_those_that_were_written(tmp_path: Path) -> None:
     file = tmp_path / "timeline.json"
     timeline = Timeline(file, 1, pytest.fail)
     timeline.begin_step(0, 100.0)
-    spans = [CallSpan("main", 1, "actor", "update_actor", 0, 101.0, 0.5), CallSpan("away", 0, "x", "y.z", None, 102.0, 1)]
+    spans = [
+        CallSpan("main", 1, "actor", "update_actor", 0, 101.0, 0.5),
+        CallSpan("away", 0, "x", "y.z", None, 102.0, 1),
+    ]
     for span in spans:
         timeline.note(span)
     timeline.end_step(0, 100.0, 4.0)

@@ -86,7 +86,13 @@ def test_what_comes_is_taken_in_and_an_end_is_seen(tmp_path: Path) -> None:
     folder.write_config("trainer: {steps: 9}\n")
     folder.write_record({"name": "other", "status": "failed", "error": "no\nmore"})
     run.look_at_record()
-    assert (state.name, state.status, state.error, state.steps, state.has_ended) == ("other", "failed", "no\nmore", 9, True)
+    assert (state.name, state.status, state.error, state.steps, state.has_ended) == (
+        "other",
+        "failed",
+        "no\nmore",
+        9,
+        True,
+    )
 
 
 def test_a_new_run_of_the_name_begins_anew(tmp_path: Path) -> None:
