@@ -190,7 +190,8 @@ class TrainerConfig:
     validation_sets: dict[str, Any] = field(default_factory=dict)
     log_answers: bool = True  # write the answers of validations out
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
-    log_rollouts_every: NotNegativeInt = 10  # steps between the steps whose rows are written out, and one of them shown; 0: never
+    # steps between the steps whose rows are written out, and one of them shown; 0: never
+    log_rollouts_every: NotNegativeInt = 10
     # steps between the steps whose calls on ranks are written out with their times; 0: never
     timeline_every: NotNegativeInt = 10
     # steps, the first of a run being 0, of which each rank with a model writes what torch computed, for trace viewers
