@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -235,14 +235,14 @@ def _object(line: bytes) -> Record | None:
     return value if isinstance(value, dict) else None
 
 
-def _span(pool: str, rank: int, role: str, name: str, event: Mapping[str, Any]) -> CallSpan | None:
+def _span(pool: str, rank: int, role: str, name: str, event: Mapping[Any, Any]) -> CallSpan | None:
     match event:
         case {"ts": int() | float() as began, "dur": int() | float() as took, "args": {"step": int() | None as step}}:
             return CallSpan(pool, rank, role, name.removeprefix(f"{role}."), step, began / 1e6, took / 1e6)
     return None
 
 
-def _by_number(name: str) -> Sequence[tuple[int, str]]:
+def _by_number(name: str) -> tuple[int, str]:
     """Return a key by which rank2 comes before rank10."""
     number = _NUMBER.search(name)
-    return [(int(number.group()) if number else -1, name)]
+    return int(number.group()) if number else -1, name
