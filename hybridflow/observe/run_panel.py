@@ -29,6 +29,7 @@ NARROWEST = 20
 TWO_COLUMNS = 96  # characters from which numbers and times stand side by side
 LONGEST_LINE = 40  # of a sparkline
 LONGEST_BAR = 40  # of the steps that are done
+TIME = len("00:00:00 ")  # of an event
 STATUS = {"running": "green", "starting": "yellow", "ended": "blue"}
 PHASE_STYLES = {
     "generation": ("█", "cyan"),
@@ -93,8 +94,8 @@ def panel(state: RunState, width: int, now: float, room: Room = ROOMS[0]) -> Ren
     else:
         parts += [*numbers, *times]
     parts += _memory(state)
-    parts += _told("alarms", list(state.alarms)[-room.alarms :])
-    parts += _told("events", list(state.events)[-room.events :])
+    parts += _told("alarms", list(state.alarms)[-room.alarms :], width, room.lines)
+    parts += _told("events", list(state.events)[-room.events :], width, 1)
     if state.sample is not None:
         parts += [_rule(f"a row of step {state.sample['step']}"), sample(state.sample, width, room.lines)]
     return Group(*parts)
@@ -207,15 +208,15 @@ def _memory(state: RunState) -> list[RenderableType]:
     return [Text(f"memory peaks of a rank, GiB: {' · '.join(roles)}", "dim")] if roles else []
 
 
-def _told(title: str, events: Sequence[Record]) -> list[RenderableType]:
+def _told(title: str, events: Sequence[Record], width: int, lines: int) -> list[RenderableType]:
     if not events:
         return []
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
     for event in events:
         words, style = in_words(event)
-        table.add_row(time_of(event), cell(words[:NAME], style))
+        table.add_row(time_of(event), cut(words, width - TIME, lines, style))
     return [_rule(title), table]
 
 

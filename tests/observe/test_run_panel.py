@@ -58,6 +58,71 @@ def build_state(steps: int = 4) -> RunState:
     return state
 
 
+IN_40 = """\
+sums · running ─────────────────────────
+4/8 steps ━━━━━━━        1:20, 0:20 left
+step 4 under way for 0:10
+accuracy  0.125 ▁
+reward    0.375 ▁▃▆█
+KL       0.0125 ▁▁▁▁
+length      5.5 ▁▁▁▁
+tokens/s   1463 ▁▁▁▁
+goodput   50.0% ▁▁▁▁
+step 3 took 4.00 s
+█████████▓▓▓▓▓▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒░░··
+█ generation  rollout   1.00 s 25%
+▓ preparation reference 0.50 s 12%
+▒ training    actor     2.00 s 50%
+░ weight sync actor     0.25 s  6%
+  idle        main      0.25 s  6%
+memory peaks of a rank, GiB: actor 1.50
+· reference 1.25
+alarms ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+ dead reward, step 3: All is 0.
+ (docs/alarms.md#dead)
+events ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+ saved step 2 in 0.2 s
+a row of step 3 ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+prompt   56+17=
+response 37
+grades   reward 0.5 · exact 0 · close 1
+          · answer 370 · finish rea… +7
+"""
+IN_80 = """\
+sums · running ─────────────────────────────────────────────────────────────────
+4/8 steps ━━━━━━━━━━━━━━━━━━━━                     1:20, 0:20 left
+step 4 under way for 0:10
+accuracy  0.125 ▁
+reward    0.375 ▁▃▆█
+KL       0.0125 ▁▁▁▁
+length      5.5 ▁▁▁▁
+tokens/s   1463 ▁▁▁▁
+goodput   50.0% ▁▁▁▁
+step 3 took 4.00 s
+████████████▓▓▓▓▓▓▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒░░░···
+█ generation  rollout   1.00 s 25%
+▓ preparation reference 0.50 s 12%
+▒ training    actor     2.00 s 50%
+░ weight sync actor     0.25 s  6%
+  idle        main      0.25 s  6%
+memory peaks of a rank, GiB: actor 1.50 · reference 1.25
+alarms ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+ dead reward, step 3: All is 0. (docs/alarms.md#dead)
+events ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+ saved step 2 in 0.2 s
+a row of step 3 ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+prompt   56+17=
+response 37
+grades   reward 0.5 · exact 0 · close 1 · answer 370 · finish reason end
+"""
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(40, IN_40), (80, IN_80)])
+def test_a_run_in_narrow_terminals(width: int, wanted: str) -> None:
+    """Whoever changes the panel sees here what becomes of it."""
+    assert [line.rstrip() for line in drawn(build_state(), width).splitlines()] == wanted.splitlines()
+
+
 def test_a_run_in_120_columns() -> None:
     lines = drawn(build_state(), 120).splitlines()
     assert lines[0].startswith("sums · running ──") and len(lines[0]) == 120
