@@ -1,6 +1,7 @@
 """Draws live.svg, the live view of docs/watch.md, of a run that was recorded: `python docs/images/live.py` writes it.
 
-live_run/ has what the panel reads of it. `python docs/images/live.py RUN` records another one in its place.
+live_run/ has what the panel reads of it. `python docs/images/live.py RUN` records another one in its place. live.png is
+the same as Debian's Chromium shows it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+from playwright.sync_api import sync_playwright
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
@@ -52,6 +54,17 @@ def picture() -> str:
     return console.export_svg(title="hybridflow watch runs/addition", code_format=FONTS.sub("", CONSOLE_SVG_FORMAT))
 
 
+def screenshot(svg: Path) -> None:
+    """Take a picture of the SVG."""
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page(viewport={"width": 1482, "height": 685})
+        page.goto(svg.as_uri())
+        page.screenshot(path=svg.with_suffix(".png"))
+        browser.close()
+
+
 def _rounded(number: str) -> float:
     return float(f"{float(number):.{ROUND}g}")
 
@@ -60,3 +73,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         record(Path(sys.argv[1]))
     (HERE / "live.svg").write_text(picture(), encoding="utf-8")
+    screenshot(HERE / "live.svg")
