@@ -86,6 +86,7 @@ class Bare(Role, Worker):
             one.max_tokens = length
         prompts = [{"prompt_token_ids": p.tolist()} for p in mine.ragged("prompt_ids")]
         generator._begin()
+        generator._steps.together = True
         with self._timed("generate"):
             generator._llm.generate(prompts, sampled, use_tqdm=False)
 

@@ -80,9 +80,11 @@ class VllmEngine(GenerationEngine):
             from vllm import LLM
             from vllm.config import WeightTransferConfig
 
-            from hybridflow.engines.vllm import shard_receiver
+            from hybridflow.engines.vllm import shard_receiver, small_products
+            from hybridflow.engines.vllm.multi_step import MultiStep
 
         shard_receiver.register()
+        small_products.leave_to_torch()
         self.version: int | None = None
         self._holds = False
         self._vocabulary = Vocabulary(str(folder), shape.vocab)
@@ -114,6 +116,7 @@ class VllmEngine(GenerationEngine):
             )
         self._call("init_weight_transfer_engine", init_info={})
         self._call(give_stage_inputs)
+        self._steps = MultiStep(self._llm.llm_engine.engine_core.engine_core)
         self.sleep()
 
     def update_weights(
@@ -154,9 +157,11 @@ class VllmEngine(GenerationEngine):
     def session(self) -> VllmSession:
         self._refuse_unready()
         self._begin()
-        return self._session()
+        return self._session(together=False)
 
-    def _session(self) -> VllmSession:
+    def _session(self, *, together: bool) -> VllmSession:
+        """Return a session that goes on by a token, or by as many `together` as nothing happens to its rows."""
+        self._steps.together = together
         return VllmSession(self._llm.llm_engine, self._stop_ids, self._wanted, self._held)
 
     @contextmanager
@@ -170,7 +175,7 @@ class VllmEngine(GenerationEngine):
 
     def _run(self, prompts: Ragged, wanted: list[Any]) -> Iterator[list[FinishedRow]]:
         self._begin()
-        session = self._session()
+        session = self._session(together=True)
         with session:
             session.add(enumerate(prompts), wanted)
             while session.pending:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import torch
 from torch import Tensor, nn
 
+from hybridflow.engines.vllm import small_products
 from tests.engines.vllm.corruptions import flipped
 
 
@@ -18,12 +21,14 @@ class Method:
 
 
 def packed(weight: Tensor) -> nn.Module:
+    """A layer with that weight, packed as large ones are."""
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
     layer = nn.Module()
     layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
     layer.quant_method = Method()
-    dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    with patch.object(small_products, "SMALL", 0):
+        dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
     assert (layer.weight.numel() == 0) is packs(weight.dtype), "not as on such a CPU"
     return layer
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from hybridflow.config.schema import Config, OptimizerConfig, RolloutConfig
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.outputs import MicroBatch, TokenOutputs
 from hybridflow.engines.sampling import Generated, Sampling
+from hybridflow.engines.vllm import small_products
 from hybridflow.engines.vllm.engine import VllmEngine
 from hybridflow.parallel.layout import Layout
 from hybridflow.resharding.refit import Refit
@@ -203,18 +205,22 @@ class Corrupted:
 
 
 def corrupted_refit(folder: Path, rows: Batch, version: int, rank: int, how: str, times: int) -> Corrupted:
-    """After a step, on that rank `times` updates are corrupted; then all is right again."""
+    """After a step, on that rank `times` updates are corrupted; then all is right again.
+
+    Layers that are as small as these are packed too meanwhile, as larger ones are: a packed copy can be corrupted.
+    """
     made = pair(folder)
-    old = corruptions.noted(made.vllm, made.refit, version)
-    learn(folder, rows)
-    said = ""
-    with ExitStack() as stack:
-        if dist.get_rank() == rank:
-            stack.enter_context(corruptions.corrupted(made.vllm, how, old, times))
-        try:
-            made.refit(made.vllm, version + 1)
-        except RuntimeError as error:
-            said = str(error)
-    found = Corrupted(said, made.vllm.version, made.refit.repeated, False)
-    found.afterwards = made.refit(made.vllm, version + 2) and not made.refit.repeated
+    with patch.object(small_products, "SMALL", 0):
+        old = corruptions.noted(made.vllm, made.refit, version)
+        learn(folder, rows)
+        said = ""
+        with ExitStack() as stack:
+            if dist.get_rank() == rank:
+                stack.enter_context(corruptions.corrupted(made.vllm, how, old, times))
+            try:
+                made.refit(made.vllm, version + 1)
+            except RuntimeError as error:
+                said = str(error)
+        found = Corrupted(said, made.vllm.version, made.refit.repeated, False)
+        found.afterwards = made.refit(made.vllm, version + 2) and not made.refit.repeated
     return found

@@ -1,0 +1,55 @@
+"""What a rank runs: products of vLLM's layers, with many numbers of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from hybridflow.engines.vllm import small_products
+
+
+def layer_of(weight: Tensor) -> nn.Module:
+    """A layer with that weight, as vLLM's are after loading."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    small_products.leave_to_torch()
+    small_products.leave_to_torch()
+    layer = nn.Module()
+    layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+    dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    return layer
+
+
+def product(layer: nn.Module, numbers: Tensor) -> Tensor:
+    made: Any = layer
+    result: Tensor = made.cpu_linear(numbers, layer.weight, None)
+    return result
+
+
+def kept_weights() -> dict[str, bool]:
+    """Whether layers multiply with the weight itself."""
+    sizes = {"small": (256, 1024), "large": (257, 1024)}
+    return {name: layer_of(torch.ones(size)).weight.numel() > 0 for name, size in sizes.items()}
+
+
+def growth(small: int, rows: int) -> int:
+    """Bytes that this process has more of its own after products of 1 to `rows` rows, where weights so small are left
+    to torch.
+    """
+    with patch.object(small_products, "SMALL", small):
+        layer = layer_of(torch.ones(192, 64))
+        product(layer, torch.ones(1, 64))
+        before = own_bytes()
+        for count in range(2, rows + 1):
+            product(layer, torch.ones(count, 64))
+        return own_bytes() - before
+
+
+def own_bytes() -> int:
+    """Memory of this process that no file is behind, and that no other has."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
