@@ -11,6 +11,7 @@ from threading import RLock
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live as RichLive
+from rich.segment import Segment
 from rich.table import Table
 
 from hybridflow.observe import logs, terminal
@@ -23,7 +24,8 @@ from hybridflow.observe.terminal import cell, one_line
 TIME = "%m-%d %H:%M:%S"  # in front of a line
 LINE_EVERY_S = 10.0  # between lines where no panel moves
 LOOK_EVERY_S = 0.5  # between looks at the files of a run
-REDRAWN_PER_S = 2
+REDRAWN_PER_S = 1
+CLOCK_S = 5.0  # after which the time that a step has taken is drawn anew
 NOT_MOVING = ("dumb", "unknown")  # terminals, by TERM
 
 
@@ -58,7 +60,6 @@ class Live:
     def showing(self, run: FollowedRun) -> Iterator[None]:
         """Show the state of a run in the block; what is told of its steps meanwhile is drawn."""
         self._run = run
-        run.look()
         if not panel_moves():
             yield
             return
@@ -120,16 +121,26 @@ class Live:
 
 
 class _Drawn:
-    """Panel of a state that changes on another thread, as it is when it is drawn."""
+    """Panel of a state that changes on another thread. It is made anew where that has changed, or the clock went on:
+    to make one takes tens of milliseconds, of a process that has a run to control.
+    """
 
     def __init__(self, state: RunState, lock: AbstractContextManager[object]) -> None:
         self._state = state
         self._lock = lock
+        self._segments: list[Segment] = []
+        self._made_of: tuple[object, ...] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         with self._lock:
-            drawn = list(RunPanel(self._state, time.time(), console.height).__rich_console__(console, options))
-        yield from drawn
+            now = time.time() // CLOCK_S * CLOCK_S
+            made_of = (self._state.changes, self._state.status, options.max_width, console.height, now)
+            if made_of != self._made_of:
+                panel = RunPanel(self._state, now, console.height)
+                self._segments = list(panel.segments(console, options))
+                self._made_of = made_of
+            segments = self._segments
+        yield from segments
 
 
 def step_line(state: RunState) -> str:

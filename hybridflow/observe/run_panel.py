@@ -68,6 +68,10 @@ class RunPanel:
         self.height = height
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.segments(console, options)
+
+    def segments(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        """Yield what is drawn."""
         # Whoever prints a line above it may have told the console to wrap nothing.
         options = options.update(no_wrap=False, overflow=None)
         for room in ROOMS:

@@ -22,7 +22,7 @@ from hybridflow.observe.run_records import (
 )
 from hybridflow.observe.shown_metrics import NAMES
 
-KEPT_STEPS = 2048  # whose numbers are kept; of a longer run the older ones are thinned out
+KEPT_STEPS = 512  # whose numbers are kept; of a longer run the older ones are thinned out
 KEPT_EVENTS = 64
 RECENT_STEPS = 32  # by which the time that is left is judged
 RUN_TIMES = f"{TIMES}run/"
@@ -44,6 +44,7 @@ class RunState:
         events: the last ones, as `events.jsonl` has them, but alarms.
         alarms: as `events.jsonl` has them.
         sample: a row of the newest step whose rows are written out.
+        changes: how often it was told something.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RunState:
     events: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     alarms: deque[Record] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     sample: Record | None = None
+    changes: int = 0
 
     @property
     def done(self) -> int:
@@ -70,6 +72,7 @@ class RunState:
 
     def take_metrics(self, line: Mapping[str, Any], at: float) -> None:
         """Take in a line of `metrics.jsonl`, which came at a time of the epoch."""
+        self.changes += 1
         kept = {name: value for name, value in line.items() if name in NAMES or name.startswith(VALIDATION)}
         worked = _worked(line)
         if not self.metrics.take(kept if worked is None else {**kept, WORKED: worked}):
@@ -82,6 +85,7 @@ class RunState:
 
     def take_event(self, event: Record) -> None:
         """Take in a line of `events.jsonl`."""
+        self.changes += 1
         (self.alarms if event.get("event") == "alarm" else self.events).append(event)
 
     def series(self, name: str) -> list[tuple[int, float | None]]:
@@ -135,6 +139,7 @@ class FollowedRun:
             self._look_at_metrics()
         events = self._events.read()
         if self._events.anew:
+            self.state.changes += 1
             self.state.events.clear()
             self.state.alarms.clear()
         for event in events:
@@ -162,6 +167,7 @@ class FollowedRun:
     def _look_at_metrics(self) -> None:
         lines = self._metrics.read()
         if self._metrics.anew:
+            self.state.changes += 1
             self.state.metrics = MetricHistory()
             self.state.newest = {}
         for line in lines:
@@ -178,6 +184,7 @@ class FollowedRun:
         self._rows = found
         rows = newest_rows(found[0]) if found else []
         self.state.sample = chosen_row(rows) if rows else None
+        self.state.changes += 1
 
 
 def chosen_row(rows: Sequence[Record]) -> Record:

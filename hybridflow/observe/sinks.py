@@ -141,6 +141,7 @@ class LiveSink(MetricSink):
         run = FollowedRun(context.folder.path, state, metrics=False)
         if context.steps_taken:
             run.read_before()
+        run.look()
         self._showing = ExitStack()
         self._showing.enter_context(context.live.showing(run))
 

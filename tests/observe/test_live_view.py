@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from rich.console import Console
 from hybridflow.observe import live_view, terminal
 from hybridflow.observe.live_view import Live, panel_moves
 from hybridflow.observe.run_folder import RunFolder
+from hybridflow.observe.run_panel import RunPanel
 from hybridflow.observe.run_state import FollowedRun, RunState
 from tests.observe.test_terminal import HOSTILE, NAMES
 
@@ -114,3 +116,30 @@ def test_where_a_panel_moves(
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setenv("TERM", kind)
     assert panel_moves() is moves
+
+
+def test_a_panel_is_made_anew_when_something_was_told(
+    screen: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(live_view.time, "time", lambda: now[0])
+    state = RunState("mine", 3)
+    console = on(screen, Live()).console
+    drawn = live_view._Drawn(state, threading.Lock())
+
+    def shown() -> str:
+        console.print(drawn)
+        text = screen.getvalue()
+        screen.truncate(screen.seek(0))
+        return text
+
+    made = []
+    monkeypatch.setattr(live_view, "RunPanel", lambda *args: made.append(args) or RunPanel(*args))
+    assert shown() == shown() and "no step is done yet" in shown() and len(made) == 1
+    state.take_metrics({"step": 0, "reward/mean": 0.5}, 1000.0)
+    assert "0.500" in shown() and len(made) == 2
+    now[0] += live_view.CLOCK_S
+    assert "under way for 0:05" in shown() and len(made) == 3
+    state.take_event({"event": "checkpoint", "step": 1})
+    state.status = "ended"
+    assert "saved step 1" in shown() and "ended" in shown() and len(made) == 4
