@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
-import hybridflow
 from hybridflow.config import key_suggestions, setting_keys
+from hybridflow.losses.component_names import component_names
 
 OFF = ("none",)
 
@@ -53,16 +50,16 @@ def _registries() -> dict[str, Callable[[], Iterable[str]]]:
     loss = "algorithm.policy_loss"
     return {
         f"{own}.name": _algorithms,
-        f"{own}.advantage.name": lambda: (*OFF, *_losses("advantages", "advantages")),
-        f"{own}.pair_loss": lambda: _losses("preference_losses", "pair_losses"),
-        f"{own}.reward_kl_control.name": lambda: _losses("kl_controllers", "kl_controllers"),
-        f"{own}.reward_kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
-        f"{own}.reward_shaping.name": lambda: _losses("reward_shapings", "reward_shapings"),
-        f"{own}.rollout_filter.name": lambda: (*OFF, *_losses("rollout_filters", "rollout_filters")),
-        f"{loss}.name": lambda: _losses("policy_losses", "policy_losses"),
-        f"{loss}.aggregate": lambda: _losses("aggregations", "aggregations"),
-        f"{loss}.correction.name": lambda: ("auto", *OFF, *_losses("corrections", "corrections")),
-        f"{loss}.kl_estimator": lambda: _losses("kl_estimators", "kl_estimators"),
+        f"{own}.advantage.name": lambda: (*OFF, *component_names("advantages")),
+        f"{own}.pair_loss": lambda: component_names("pair_losses"),
+        f"{own}.reward_kl_control.name": lambda: component_names("kl_controllers"),
+        f"{own}.reward_kl_estimator": lambda: component_names("kl_estimators"),
+        f"{own}.reward_shaping.name": lambda: component_names("reward_shapings"),
+        f"{own}.rollout_filter.name": lambda: (*OFF, *component_names("rollout_filters")),
+        f"{loss}.name": lambda: component_names("policy_losses"),
+        f"{loss}.aggregate": lambda: component_names("aggregations"),
+        f"{loss}.correction.name": lambda: ("auto", *OFF, *component_names("corrections")),
+        f"{loss}.kl_estimator": lambda: component_names("kl_estimators"),
         "task.name": _tasks,
         "environment.name": _environments,
         "reward.grader": _graders,
@@ -89,16 +86,6 @@ def _samplers() -> Iterable[str]:
     from hybridflow.scheduling import samplers
 
     return samplers
-
-
-def _losses(module: str, registry: str) -> list[str]:
-    """List the components of a registry of losses; if nobody has imported it, by its source: importing takes torch."""
-    name = f"hybridflow.losses.{module}"
-    if name in sys.modules:  # as by a plugin that registers one
-        return list(getattr(sys.modules[name], registry))
-    sources = sorted((Path(hybridflow.__file__).parent / "losses").glob("*.py"))
-    registered = re.compile(rf'^@{registry}\.register\("(\w+)"', re.MULTILINE)
-    return sorted(found for file in sources for found in registered.findall(file.read_text(encoding="utf-8")))
 
 
 def _tasks() -> Iterable[str]:

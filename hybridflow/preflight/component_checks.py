@@ -1,4 +1,4 @@
-"""Components that `algorithm` names: do they exist, do they take these options, does the flow give what they read?
+"""Components that `algorithm` names: do they take these options, does the flow give what they read?
 
 Losses are written with torch, which is imported to ask them; so this is asked last, of settings that are sound else.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from hybridflow.config import auto_settings, recipes
-from hybridflow.config.schema import ComponentConfig, Config
+from hybridflow.config.schema import Config
 from hybridflow.options import faults, nearest, taken_by, takes
 from hybridflow.registry import Registry
 
@@ -21,58 +21,43 @@ if TYPE_CHECKING:
 def problems(config: Config, algorithm: type[Algorithm]) -> list[str]:
     """List everything that is wrong with the components of this algorithm, as `key: what was found; what to do`."""
     return [
-        *_known(config, algorithm),
+        *_options(config, algorithm),
         *_read(config, algorithm),
         *_labels(config, algorithm),
         *_fruitless(config, algorithm),
     ]
 
 
-def _known(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
-    """Yield names that are not registered, and options that a component does not take."""
+def _options(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
+    """Yield options that a component does not take; names that nobody registers are told by `component_names`."""
     from hybridflow.losses.advantages import advantages
-    from hybridflow.losses.aggregations import aggregations
     from hybridflow.losses.corrections import corrections
     from hybridflow.losses.kl_controllers import kl_controllers
-    from hybridflow.losses.kl_estimators import kl_estimators
     from hybridflow.losses.lagrange import Lagrange
     from hybridflow.losses.options import with_options
     from hybridflow.losses.policy_losses import policy_losses
-    from hybridflow.losses.preference_losses import pair_losses
     from hybridflow.losses.reward_shapings import reward_shapings
     from hybridflow.losses.rollout_filters import rollout_filters
 
     own = config.algorithm
     loss = config.algorithm.policy_loss
-    if "advantage" in algorithm.components and own.advantage.name in ("none", ""):
-        yield (
-            f"algorithm.advantage.name: nothing given, and {recipes.called(config)} has an advantage estimator; name "
-            f"one of {', '.join(advantages)} (a flow without one leaves `advantage` out of its `components`)"
-        )
-    elif "advantage" in algorithm.components:
+    if "advantage" in algorithm.components:
         yield from _component("advantage", advantages, own.advantage.name, own.advantage.options)
     if "policy_loss" in algorithm.components:
         yield from _component("policy_loss", policy_losses, loss.name, loss.options)
-        yield from _component("policy_loss", aggregations, loss.aggregate, None, "aggregate")
-        yield from _component("policy_loss", kl_estimators, loss.kl_estimator, None, "kl_estimator")
-        correction = loss.correction
-        if (
-            correction.name == auto_settings.AUTO
-        ):  # what it takes is looked at in float32 too, where it comes to nothing
-            correction = ComponentConfig("token_truncated", correction.options)
-        yield from _optional("policy_loss.correction", corrections, correction)
-    if "pair_loss" in algorithm.components:
-        yield from _component("", pair_losses, own.pair_loss, None, "pair_loss")
-    yield from _component("", kl_estimators, own.reward_kl_estimator, None, "reward_kl_estimator")
+        chosen = loss.correction.name
+        if chosen == auto_settings.AUTO:  # what it takes is looked at in float32 too, where it comes to nothing
+            chosen = "token_truncated"
+        yield from _component("policy_loss.correction", corrections, chosen, loss.correction.options)
     wrong = [
         *_component("reward_shaping", reward_shapings, own.reward_shaping.name, own.reward_shaping.options),
         *_several("reward_shapings", reward_shapings, own.reward_shapings),
     ]
     yield from wrong or _refused_shapings(config)
-    yield from _optional("rollout_filter", rollout_filters, own.rollout_filter)
+    yield from _component("rollout_filter", rollout_filters, own.rollout_filter.name, own.rollout_filter.options)
     control = own.reward_kl_control
     wrong = list(_component("reward_kl_control", kl_controllers, control.name, control.options))
-    if not wrong:
+    if not wrong and control.name in kl_controllers:
         make = with_options(kl_controllers, control.name, control.options)
         wrong = list(_made("reward_kl_control", lambda: make(own.reward_kl_coef)))
     yield from wrong
@@ -153,18 +138,13 @@ def _fruitless(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
         )
 
 
-def _optional(key: str, registry: Registry[Any], component: ComponentConfig) -> Iterator[str]:
-    if component.name != "none":
-        yield from _component(key, registry, component.name, component.options)
-
-
 def _several(key: str, registry: Registry[Any], components: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with components that stand under their names, each with its options."""
     for name, options in components.items():
         above = f"algorithm.{key}"
         if name not in registry:
-            yield from unknown_name(above, registry, name)
-        elif options is not None and not isinstance(options, Mapping):
+            continue
+        if options is not None and not isinstance(options, Mapping):
             yield f"{above}.{name}: {options!r} given; its options by name were expected, or {{}}"
         else:
             yield from wrong_values(f"{above}.{name}", name, registry.get(name), options or {})
@@ -187,15 +167,10 @@ def _refused_shapings(config: Config) -> Iterator[str]:
             continue
 
 
-def _component(
-    key: str, registry: Registry[Any], name: str, options: Mapping[str, Any] | None, entry: str = "name"
-) -> Iterator[str]:
-    """Yield what is wrong with a component's name and options. None: it takes none from the configuration."""
-    above = f"algorithm.{key}".rstrip(".")
-    if name not in registry:
-        yield from unknown_name(f"{above}.{entry}", registry, name)
-    elif options is not None:
-        yield from wrong_options(above, name, registry.get(name), options)
+def _component(key: str, registry: Registry[Any], name: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a component's options."""
+    if name in registry:
+        yield from wrong_options(f"algorithm.{key}", name, registry.get(name), options)
 
 
 def _made(key: str, make: Callable[[], object]) -> Iterator[str]:

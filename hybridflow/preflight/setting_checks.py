@@ -22,6 +22,7 @@ from hybridflow.placement import model_device, started_roles
 from hybridflow.preflight import (
     combination_checks,
     component_checks,
+    component_names,
     environment_checks,
     flow_checks,
     grader_checks,
@@ -66,7 +67,7 @@ def problems(
     roles = flow.roles_of(config.algorithm)
     lines += [*_graders(config, roles), *_workers(config, roles), *_linked_actor(config, roles)]
     lines += _engines(config, roles)
-    lines += flow_checks.problems(config, flow)
+    lines += [*component_names.problems(config, flow), *flow_checks.problems(config, flow)]
     facts = Facts(roles, models, own_roles(config, roles), tokenizers, unused_settings.idle(config, flow), gpus, cpus)
     return [*lines, *combination_checks.problems(config, facts)]
 

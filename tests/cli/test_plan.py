@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,8 +19,10 @@ from hybridflow.algorithms import algorithms
 from hybridflow.algorithms.grpo import GRPO
 from hybridflow.batch import Batch, BatchRef
 from hybridflow.cli import main, plan_picture, plan_text
+from hybridflow.cli.names import names_for
 from hybridflow.cli.plan import Asked, composed, plan_of
 from hybridflow.cli.plan_text import lines_of
+from hybridflow.config.key_suggestions import all_keys
 from hybridflow.controller import put
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement.node_bundles import Bundles
@@ -138,6 +141,65 @@ def test_bad_settings_are_the_errors_of_train(workplace: Path, capsys: pytest.Ca
             assert out == ""
             told.append(err.replace("hybridflow plan", "hybridflow train"))
         assert told[0] == told[1]
+
+
+NAMED = {
+    "train": [
+        "algorithm.advantage.name",
+        "algorithm.policy_loss.name",
+        "algorithm.policy_loss.aggregate",
+        "algorithm.policy_loss.correction.name",
+        "algorithm.policy_loss.kl_estimator",
+        "algorithm.reward_kl_control.name",
+        "algorithm.reward_kl_estimator",
+        "algorithm.reward_shaping.name",
+        "algorithm.rollout_filter.name",
+        "actor.engine",
+        "actor.worker",
+        "critic.engine",
+        "critic.worker",
+        "environment.name",
+        "reference.engine",
+        "reference.worker",
+        "reward.accuracy_grader",
+        "reward.grader",
+        "rollout.engine",
+        "task.name",
+        "trainer.schedule",
+    ],
+    "train algorithm.name=x": ["algorithm.name"],
+    "train algorithm=safe_rlhf": ["cost.grader", "cost.worker", "cost_critic.engine", "cost_critic.worker"],
+    "train reward.worker=model reward.model.path=model": ["reward.engine"],
+    "train algorithm=safe_rlhf cost.worker=cost_model cost.model.path=model": ["cost.engine"],
+    "train placement=rollout_pool trainer.schedule=async": ["rollout.worker", "trainer.sampler"],
+    "train-reward algorithm=reward_model task=addition_pairs": [
+        "algorithm.pair_loss",
+        "reward_model.engine",
+        "reward_model.worker",
+    ],
+}
+"""Settings that name something registered, by the command that heeds them."""
+
+
+def test_these_are_all_settings_that_name_something() -> None:
+    assert sorted(chain.from_iterable(NAMED.values())) == sorted(key for key in all_keys() if names_for(key))
+
+
+@pytest.mark.parametrize("run", NAMED)
+def test_a_name_that_nobody_registers_is_one_error_of_every_command(
+    run: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subcommand, *settings = run.split()
+    wrong = [*settings, *(f"{key}=no_such" for key in NAMED[run])]
+    told = []
+    for command in (["plan", subcommand], ["map", subcommand], [subcommand, "--check"]):
+        assert main([*command, *ADDITION, *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        told.append([line.partition(": ")[2] for line in err.splitlines()])
+    assert told[0] == told[1] == told[2]
+    for key in NAMED[run]:
+        assert len([line for line in told[0] if line.startswith(f"{key}:") and "'no_such'" in line]) == 1, key
 
 
 class Putting(GRPO):

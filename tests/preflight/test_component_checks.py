@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hybridflow import preflight
+from hybridflow.algorithms import algorithms
 from hybridflow.config import compose
-from hybridflow.preflight import setting_checks
+from hybridflow.preflight import component_names, setting_checks
 
 OPTIONS = sorted(file.stem for file in (compose.configs_dir() / "algorithm").glob("*.yaml"))
 ADAPTIVE = "algorithm.reward_kl_control.name=adaptive +algorithm.reward_kl_control.options.target=0.1"
@@ -14,7 +15,9 @@ ADAPTIVE = "algorithm.reward_kl_control.name=adaptive +algorithm.reward_kl_contr
 
 def found(*overrides: str) -> list[str]:
     composed = compose.compose("train", ["experiment=addition", *overrides])
-    return setting_checks.of_components(composed.to_config(), composed.origins)
+    config = composed.to_config()
+    names = component_names.problems(config, algorithms.get(config.algorithm.name))
+    return [*names, *setting_checks.of_components(config, composed.origins)]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
