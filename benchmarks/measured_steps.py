@@ -47,7 +47,7 @@ def _record(running: Running, workload: Workload, variant: Variant, config: Conf
     taking_up = [
         rank.take_up.remote(config.algorithm, config.rollout, config.actor.max_tokens_per_rank) for rank in ranks
     ]
-    running.supervisor.gather("benchmarks", "take_up", taking_up)
+    running.supervisor.values(running.supervisor.ask("benchmarks", "take_up", taking_up))
     algorithm = algorithms.get(config.algorithm.name)(config.algorithm, running.groups, config.run.seed)
     prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
     taken = [_step(running, algorithm, config, prompts, number) for number in range(WARMUP + steps)][WARMUP:]

@@ -110,7 +110,7 @@ def measured(kind: str, wanted: Sequence[Point], folder: str, steps: int) -> Ite
 def _seconds(running: Running, config: Config, steps: int) -> float:
     ranks = [rank for pool in running.pools.values() for rank in pool.ranks]
     taking = [rank.take_up.remote(config.algorithm, config.rollout, config.actor.max_tokens_per_rank) for rank in ranks]
-    running.supervisor.gather("benchmarks", "take_up", taking)
+    running.supervisor.values(running.supervisor.ask("benchmarks", "take_up", taking))
     algorithm = algorithms.get(config.algorithm.name)(config.algorithm, running.groups, config.run.seed)
     prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
     taken = [_step_s(running, algorithm, config, prompts, number) for number in range(WARMUP + steps)]

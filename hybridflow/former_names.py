@@ -84,7 +84,7 @@ ATTRIBUTES = {
     },
     "ModelWorker": {"turn": "model_loaded"},
     "ResourcePool": {"play": "start_role"},
-    "Supervisor": {"drain": "finish_step", "guard": "register_pool", "look": "poll", "settle": "gather"},
+    "Supervisor": {"drain": "finish_step", "guard": "register_pool", "look": "poll", "settle": "values"},
 }
 """By class."""
 PARAMETERS = {"TokenLoss": {"largest": "maxima"}}

@@ -33,7 +33,7 @@ class SharedRoles:
         """Build the algorithm of these settings over the roles, which take up their part of them."""
         ranks = [rank for pool in self.running.pools.values() for rank in pool.ranks]
         taking_up = [rank.take_up.remote(config.algorithm) for rank in ranks]
-        self.running.supervisor.gather("conformance", "take_up", taking_up)
+        self.running.supervisor.values(self.running.supervisor.ask("conformance", "take_up", taking_up))
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
         task = load_task(config)
         draws = iter(range(1000))

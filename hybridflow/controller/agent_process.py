@@ -11,7 +11,8 @@ can ask for: there is no dashboard.
 
 import sys
 
-del sys.path[0]  # the folder of this file, whose modules are none of the agent's
+if __name__ == "__main__":
+    del sys.path[0]  # the folder of this file, whose modules are none of the agent's
 
 import ctypes  # noqa: E402
 import os  # noqa: E402
@@ -24,6 +25,7 @@ WHEN_ASKED = "--when-asked"
 HOOK = "RAY_RUNTIME_ENV_HOOK"  # of whoever gives every process a runtime environment: the agent will be asked at once
 DASHBOARD_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
 RUNTIME_ENV_PORT = "runtime_env_agent_port"
+RUNTIME_ENV_FLAG = "--runtime-env-agent-port="
 NONE = -1  # Ray's word for a service that is not there
 
 
@@ -59,9 +61,6 @@ def wait_to_be_asked() -> None:
         connection, _ = listening.accept()
         connection.close()
     sys.argv = [f"{part.partition('=')[0]}={port}" if RUNTIME_ENV_FLAG in part else part for part in sys.argv]
-
-
-RUNTIME_ENV_FLAG = "--runtime-env-agent-port="
 
 
 def persist_port(name: str, port: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import ray
 from ray._raylet import AuthenticationTokenLoader
 
+from hybridflow.controller import agent_process
+
 
 @contextmanager
 def own_token(local: bool) -> Iterator[None]:
@@ -115,7 +117,7 @@ def agents_that_end(local: bool, *, when_asked: bool = False) -> Iterator[None]:
     python = services._build_python_executable_command_memory_profileable
 
     def command(component: str, *args: Any, **kwargs: Any) -> list[str]:
-        program = [str(Path(__file__).with_name("agent_process.py")), *(["--when-asked"] if when_asked else [])]
+        program = [agent_process.__file__, *([agent_process.WHEN_ASKED] if when_asked else [])]
         return [*python(component, *args, **kwargs), *(program if component in agents else [])]
 
     services._build_python_executable_command_memory_profileable = command

@@ -161,18 +161,6 @@ class Supervisor(Renamed):
         for pending, rank in zip(record.pending, record.ranks, strict=True):
             self._under_way[pending] = record, rank
 
-    def gather(
-        self,
-        role: str,
-        method: str,
-        pending: Sequence[Any],
-        within_s: float = inf,
-        pool: RankSource | None = None,
-        setting: str = "ray.start_timeout_s",
-    ) -> list[Any]:
-        """Wait for one call on the first ranks of a pool that is none on a role; return its values. See `ask`."""
-        return self.values(self.ask(role, method, pending, within_s, pool, setting))
-
     def ask(
         self,
         role: str,
@@ -182,7 +170,7 @@ class Supervisor(Renamed):
         pool: RankSource | None = None,
         setting: str = "ray.start_timeout_s",
     ) -> CallRecord:
-        """Watch one call that is none on a role, on the first ranks of a pool. It has no metrics.
+        """Watch one call on the first ranks of a pool that is none on a role; `values` waits for it. It has no metrics.
 
         Args:
             within_s: seconds after which the ranks that have not reported have failed.
@@ -196,7 +184,7 @@ class Supervisor(Renamed):
         return record
 
     def values(self, record: CallRecord) -> list[Any]:
-        """Wait for a call of a start, and return its values by rank."""
+        """Wait for a call that was asked, and return its values by rank."""
         return [report.value for report in self.wait(record) if report is not None]
 
     def wait(self, record: CallRecord) -> list[Report | None]:

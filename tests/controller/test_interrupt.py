@@ -28,7 +28,8 @@ def test_a_pool_asks_nothing_of_a_cluster_that_a_signal_may_have_ended(
     slots: Any = object.__new__(Slots)
     slots.group = "slots"
     pool: Any = object.__new__(ResourcePool)
-    pool.ranks, pool.places, pool._meetings, pool._reserved, pool._processes = [], [], [], slots, None
+    pool.ranks, pool.places, pool._reserved, pool._processes = [], [], slots, None
+    pool._calls = SimpleNamespace(forget_meetings=lambda: None)
     pool._supervisor = SimpleNamespace(health=SimpleNamespace(forget=lambda pool: None))
     with contextlib.suppress(KeyboardInterrupt), interrupt.heeded(), contextlib.closing(pool):
         if number is not None:
