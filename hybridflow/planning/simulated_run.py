@@ -21,7 +21,7 @@ from hybridflow.planning.hardware import slowness
 from hybridflow.planning.run_costs import Costs, RunCosts
 from hybridflow.planning.simulated_outcome import SimulatedOutcome
 from hybridflow.planning.simulated_pools import Job, SimulatedPools
-from hybridflow.planning.simulated_slots import SimulatedSlots
+from hybridflow.planning.simulated_slots import GenerationSpans, SimulatedSlots
 from hybridflow.scheduling import (
     Admit,
     Event,
@@ -77,7 +77,7 @@ class SimulatedRun:
         self._sync: Job | None = None
         self._sync_is_due = False
         self._sync_begun = 0.0
-        self._generating_since: dict[bool, float] = {}
+        self._generation = GenerationSpans(self._outcome.spans, costs.generates)
         self._version = -1
         self._begun: dict[int, int] = {}  # version that a prompt was first begun with
 
@@ -240,14 +240,7 @@ class SimulatedRun:
         slots.fill()
 
     def _note_generation(self, lent: Sequence[bool]) -> None:
-        """Note since when slots generate, and for how long those have that do so no more."""
-        if not self._costs.slots:
-            return
-        for which, slots in self._slots.items():
-            generates = which in lent and slots.at_work > 0
-            if generates:
-                self._generating_since.setdefault(which, self._now)
-            elif which in self._generating_since:
-                pool = self._costs.learner if which else self._costs.generator
-                begun = self._generating_since.pop(which)
-                self._outcome.spans.append(Span(pool, *self._costs.generates, begun, self._now))
+        """Note which slots generate from now on."""
+        for which, slots in self._slots.items() if self._costs.slots else ():
+            pool = self._costs.learner if which else self._costs.generator
+            self._generation.note(which, pool, which in lent and slots.at_work > 0, self._now)

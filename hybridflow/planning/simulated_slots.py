@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from math import inf
 
+from hybridflow.planning.estimates import Span
 from hybridflow.scheduling import RowFinished
 
 
@@ -77,3 +78,24 @@ class SimulatedSlots:
         self._advanced, prompt, row, attempt = heapq.heappop(self._ends)
         del self._rows[prompt, row]
         return RowFinished(prompt, row, attempt)
+
+
+class GenerationSpans:
+    """Notes the spans in which slots generate.
+
+    Args:
+        spans: that they are added to, once they have ended.
+        call: the role and the method that they are of.
+    """
+
+    def __init__(self, spans: list[Span], call: tuple[str, str]) -> None:
+        self._spans = spans
+        self._call = call
+        self._since: dict[bool, float] = {}
+
+    def note(self, lent: bool, pool: str, generates: bool, now: float) -> None:
+        """Note whether slots of a pool, its own or those that it lends, generate from now on."""
+        if generates:
+            self._since.setdefault(lent, now)
+        elif lent in self._since:
+            self._spans.append(Span(pool, *self._call, self._since.pop(lent), now))

@@ -16,7 +16,7 @@ from hybridflow.models import Head, ModelShape, read_shape
 from hybridflow.placement import resolve
 from hybridflow.planning.flow_trace import TracedFlow, trace_flow
 from hybridflow.planning.lengths import Lengths
-from hybridflow.planning.row_lengths import row_lengths
+from hybridflow.planning.row_lengths import RowLengths, row_lengths
 from hybridflow.planning.run_spec import RoleModel, RunSpec, Work
 from hybridflow.scheduling import SCHEDULES
 
@@ -62,11 +62,15 @@ def spec_of(
         prompt_tokens=int(lengths.prompts.mean),
         response_tokens=int(lengths.responses.mean),
     )
-    known = {role: _shape(config, role, shapes) for role in with_model}
+    models = {role: _model(config, role, _shape(config, role, shapes), flow) for role in with_model}
+    return _spec(config, flow, models, lengths)
+
+
+def _spec(config: Config, flow: TracedFlow, models: Mapping[str, RoleModel], lengths: RowLengths) -> RunSpec:
     samples = any(call.work is Work.generate for call in flow.calls)
     return RunSpec(
         flow=flow.calls,
-        models={role: _model(config, role, known[role], flow) for role in with_model},
+        models=models,
         prompts=config.algorithm.prompts_per_step,
         samples=config.algorithm.samples_per_prompt if samples else 1,
         prompt_tokens=lengths.prompts,
@@ -77,14 +81,10 @@ def spec_of(
         max_concurrent_rows=config.rollout.max_concurrent_rows,
         kv_cache_bytes=config.rollout.kv_cache_gib * GIB if _on_cpu(config) else 0.0,
         memory_fraction=config.rollout.gpu_memory_fraction,
-        notes=(
-            *flow.notes,
-            *lengths.notes,
-            *_unknown_parts(config),
-        ),
+        notes=(*flow.notes, *lengths.notes, *_unknown_parts(config)),
         generation_engine=config.rollout.engine,
         resharding=config.rollout.resharding,
-        shares_prompts=all(section(config, role).engine == SHARING for role in with_model),
+        shares_prompts=all(section(config, role).engine == SHARING for role in models),
     )
 
 

@@ -6,7 +6,7 @@ best of every way to colocate the roles are then simulated, under each schedule 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import MappingProxyType
@@ -108,10 +108,28 @@ def map_devices(
     costs = SimulatedCosts(spec, hardware)
     sizes = pool_sizes(devices, hardware.devices_per_node)
     search = PlacementSearch(spec.flow, tuple(spec.models), costs, devices, sizes)
-    candidates = list(search.candidates(overlaps=bool({*schedules} - {SYNC_SCHEDULE})))
-    candidates = [one for one in candidates if one.overlaps or SYNC_SCHEDULE in schedules]
+    candidates = _candidates(search, schedules)
     for done in search.look_at_plans(candidates):
         progress("plans of roles by devices", done, len(sizes))
+    found, unfit = _best_of_each(search, candidates, progress)
+    if not found:
+        raise HybridFlowError(f"nothing fits {counted(devices, 'device')} of {hardware.name}: {unfit[0].why}")
+    bound = _bound(search, found, bound_s, progress) if bound_s else 0.0
+    runs = list(_simulated(spec, costs, found, schedules, simulated, progress))
+    runs.sort(key=lambda run: run.step.seconds.mean)
+    return DeviceMapping(devices, hardware, tuple(runs), tuple(found), tuple(unfit), bound, search.known.evaluated)
+
+
+def _candidates(search: PlacementSearch, schedules: Collection[str]) -> list[Candidate]:
+    """List the ways to colocate the roles that some of these schedules can have."""
+    every = search.candidates(overlaps=bool({*schedules} - {SYNC_SCHEDULE}))
+    return [one for one in every if one.overlaps or SYNC_SCHEDULE in schedules]
+
+
+def _best_of_each(
+    search: PlacementSearch, candidates: Sequence[Candidate], progress: Progress
+) -> tuple[list[Found], list[Unfit]]:
+    """Return the best of every way to colocate the roles, the fastest first, and those that nothing fits."""
     found: list[Found] = []
     unfit: list[Unfit] = []
     for number, candidate in enumerate(candidates):
@@ -122,12 +140,7 @@ def map_devices(
         else:
             found.append(best)
     found.sort(key=lambda one: one.seconds)
-    if not found:
-        raise HybridFlowError(f"nothing fits {counted(devices, 'device')} of {hardware.name}: {unfit[0].why}")
-    bound = _bound(search, found, bound_s, progress) if bound_s else 0.0
-    runs = list(_simulated(spec, costs, found, schedules, simulated, progress))
-    runs.sort(key=lambda run: run.step.seconds.mean)
-    return DeviceMapping(devices, hardware, tuple(runs), tuple(found), tuple(unfit), bound, search.known.evaluated)
+    return found, unfit
 
 
 def pool_sizes(devices: int, per_node: int) -> list[int]:
