@@ -29,7 +29,7 @@ def host_warning(config: Config, placed: Placement, memory: HostMemory | None) -
     if memory is None or config.ray.address != "local":
         return ""
     lengths = (expected_prompts(config), expected_responses(config))
-    spec = spec_of(config, prompt_tokens=lengths[0], response_tokens=lengths[1], flow=_any_flow(config, placed))
+    spec = spec_of(config, prompt_tokens=lengths[0], response_tokens=lengths[1], flow=any_flow(config, placed))
     arrangement = arrangement_of(placed)
     on_host = [pool for pool in placed.pools if pool.device is not Device.gpu]
     tensors = sum(pool_bytes(spec, arrangement, pool.name) for pool in on_host)
@@ -44,7 +44,7 @@ def host_warning(config: Config, placed: Placement, memory: HostMemory | None) -
     )
 
 
-def _any_flow(config: Config, placed: Placement) -> TracedFlow:
+def any_flow(config: Config, placed: Placement) -> TracedFlow:
     """Return what any flow has at most: calls that score, and that train; of a pair both responses."""
     sequences = 2 if algorithms.get(config.algorithm.name).preferences else 1
     rows = config.algorithm.prompts_per_step * config.algorithm.samples_per_prompt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import pytest
 
 from hybridflow.cli import main, map_text
+from hybridflow.cli import map as map_command
+from hybridflow.cli.plan import composed
+from hybridflow.errors import ConfigError
 from hybridflow.planning.estimates import Spread, StepEstimate
+from hybridflow.planning.hardware_files import read_hardware
+from hybridflow.planning.search.device_mapping import MappedRun, map_devices
+from hybridflow.planning.spec_of_config import spec_of
 
 ADDITION = ("experiment=addition", "actor.model.path=model", "run.root=runs", "algorithm.prompts_per_step=8")
 
@@ -58,6 +65,24 @@ def test_devices_are_enough_where_the_settings_have_no_placement_that_could_be_r
     text = told("map", "hardware=h100_80g_8x", "--devices", "4", "--schedules", "sync", "placement.pools.main=3")
     assert "the placement in the settings is none that could be run; hybridflow plan says why" in text
     assert "--out FILE writes it" in text
+
+
+def peak(run: MappedRun) -> float:
+    return max(slot.peak for slot in run.memory)
+
+
+def test_what_a_slot_has_no_memory_for_is_passed_over(workplace: Path) -> None:
+    asked = map_command._asked([*ADDITION, "hardware=cpu", "--devices", "3", "--schedules", "sync"])
+    cpu = read_hardware("cpu")
+    found = map_devices(spec_of(composed(asked.run).to_config()), cpu, 3)
+    fullest_first = sorted(found.runs, key=peak, reverse=True)
+    found = replace(found, runs=tuple(fullest_first))
+    assert map_command._accepted(found, asked, cpu)[0].best == fullest_first[0]
+    memory = (peak(fullest_first[0]) + peak(fullest_first[-1])) / 2
+    fitting = next(run for run in fullest_first if peak(run) <= memory)
+    assert map_command._accepted(found, asked, replace(cpu, memory_bytes=memory))[0].best == fitting != fullest_first[0]
+    with pytest.raises(ConfigError, match=r"placement\.pools\.\w+: .* are needed of .* of a slot"):
+        map_command._accepted(found, asked, replace(cpu, memory_bytes=peak(fullest_first[-1]) / 2))
 
 
 def step(**seconds: float) -> StepEstimate:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+from hybridflow.algorithms import algorithms
 from hybridflow.algorithms.algorithm import Algorithm
 from hybridflow.config import compose
 from hybridflow.config.schema import Config
 from hybridflow.observe.host_memory import HostMemory
 from hybridflow.placement import resolve
-from hybridflow.planning.host_needs import PROCESS_BYTES, host_warning
+from hybridflow.planning.host_needs import LIGHT_BYTES, PROCESS_BYTES, any_flow, host_warning
+from hybridflow.planning.run_spec import FlowCall, Work
+from hybridflow.planning.spec_of_config import spec_of
 from tests.conftest import GetModel
 
 GIB = 2**30
@@ -66,3 +70,43 @@ def test_nobodys_flow_is_run_for_it(folder: Path, monkeypatch: pytest.MonkeyPatc
     config = load(folder)
     monkeypatch.setattr(Algorithm, "generate", lambda self, prompts: pytest.fail("the flow was run"))
     assert gib(config, LITTLE) > 0
+
+
+def test_a_rank_without_torch_takes_less(folder: Path) -> None:
+    apart = load(folder, "placement.pools={main: 2, judges: 4}", "placement.roles={reward: judges}")
+    processes = (2 * PROCESS_BYTES + 4 * LIGHT_BYTES) / GIB
+    assert gib(apart, LITTLE) == pytest.approx(processes + 2 * apart.rollout.kv_cache_gib, abs=0.1)
+
+
+def most_sequences(calls: Iterable[FlowCall]) -> dict[tuple[str, Work], int]:
+    """The most sequences that a role scores at once, and learns from."""
+    most: dict[tuple[str, Work], int] = {}
+    for call in calls:
+        if call.work in (Work.score, Work.train):
+            key = call.role, call.work
+            most[key] = max(most.get(key, 0), call.rows * call.sequences)
+    return most
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("algorithm=ppo",),
+        ("algorithm=dapo",),
+        ("algorithm=remax",),
+        ("algorithm=safe_rlhf",),
+        ("algorithm=dpo", "task=addition_pairs"),
+        ("algorithm=ppo", "algorithm.minibatches=3"),
+    ],
+    ids=" ".join,
+)
+def test_no_flow_of_ours_has_more_at_once_than_is_taken_for_any(folder: Path, settings: tuple[str, ...]) -> None:
+    """Of a pair that a policy learns from both responses count."""
+    config = load(folder, *settings)
+    flow = algorithms.get(config.algorithm.name)
+    taken = most_sequences(any_flow(config, resolve(config, flow.roles_of(config.algorithm), gpus=0)).calls)
+    traced = most_sequences(spec_of(config).flow)
+    assert ("actor", Work.train) in traced
+    assert {key: taken[key] for key, sequences in traced.items() if taken[key] < sequences} == {}
+    if flow.preferences:
+        assert traced[("actor", Work.train)] == taken[("actor", Work.train)] == 2 * 4
