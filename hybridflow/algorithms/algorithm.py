@@ -62,6 +62,8 @@ class Algorithm:
         config: its settings.
         context: the step that is being taken.
         kl: holds the coefficient of the KL inside the rewards.
+        scores_first: rows are scored before any update, whatever reads that: the actor's worker does one of the two in
+            a way of a user's own. Whoever gives it roles says so.
     """
 
     paper: ClassVar[str] = ""
@@ -91,6 +93,7 @@ class Algorithm:
     def __init__(self, config: Settings, groups: Mapping[str, Any], seed: int = 1) -> None:
         self.config = config
         self.context = StepContext()
+        self.scores_first = False
         self._seed = seed
         control = config.reward_kl_control
         self.kl: KLController = with_options(kl_controllers, control.name, control.options)(config.reward_kl_coef)
@@ -245,7 +248,9 @@ class Algorithm:
     @property
     def first_update_scores(self) -> bool:
         """Tell whether the step's first update takes the log-probs of its own forward pass as the old ones."""
-        return self.actor_learns and not self.context.in_parts and not any(early_readers(self.config, type(self)))
+        if self.scores_first or self.context.in_parts or not self.actor_learns:
+            return False
+        return not any(early_readers(self.config, type(self)))
 
     @property
     def actor_learns(self) -> bool:

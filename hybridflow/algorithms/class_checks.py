@@ -16,7 +16,7 @@ SEVERAL = ("roles", "only_for_kl", "components", "heeds", "columns", "losses")
 OF_SETTINGS = ("components", "heeds")
 """Attributes that name settings of the section `algorithm`."""
 SETTINGS = frozenset(entry.name for entry in fields(AlgorithmConfig))
-OF_EVERY_ALGORITHM = ("config", "context", "kl")
+OF_EVERY_ALGORITHM = ("config", "context", "kl", "scores_first")
 """Attributes that an algorithm gets when it is made, beside its roles."""
 
 

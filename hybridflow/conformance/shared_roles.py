@@ -18,6 +18,7 @@ from hybridflow.trainer.build import Running, build
 from hybridflow.trainer.step_metrics import derived
 from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.task_rows import load_task
+from hybridflow.workers.worker import scores_its_own_way
 
 PLUGIN = "hybridflow.conformance.shared_rank"
 EVERYONE = "conformance_everyone"
@@ -35,6 +36,7 @@ class SharedRoles:
         taking_up = [rank.take_up.remote(config.algorithm) for rank in ranks]
         self.running.supervisor.values(self.running.supervisor.ask("conformance", "take_up", taking_up))
         algorithm = algorithms.get(config.algorithm.name)(config.algorithm, self.running.groups)
+        algorithm.scores_first = scores_its_own_way(config.actor.worker)
         task = load_task(config)
         draws = iter(range(1000))
         split = "warmup" if algorithm.supervised else "train"

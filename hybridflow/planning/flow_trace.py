@@ -26,6 +26,7 @@ from hybridflow.observe.terminal import tamed
 from hybridflow.planning.run_spec import FlowCall
 from hybridflow.planning.traced_roles import FlowError, Notebook, TracedRole
 from hybridflow.roles import Role
+from hybridflow.workers.worker import scores_its_own_way
 
 TRACE_S = 10.0  # that tracing may take; it takes milliseconds
 PROMPT_COLUMNS = ("prompt_ids", "answer", "messages", "metadata", "source", "sample_id")
@@ -103,6 +104,7 @@ def trace_flow(
         # What it prints is none of a plan, which may be JSON on standard output.
         with redirect_stdout(sys.stderr), tamed(), at_most(TRACE_S), kept_alive(), rows_stay_here():
             flow = algorithm(config.algorithm, groups)
+            flow.scores_first = scores_its_own_way(config.actor.worker)
             flow.begin_step(StepContext(step, draws, steps_left=config.trainer.steps))
             if algorithm.step is Algorithm.step:
                 rollout = flow.rollout(draws())

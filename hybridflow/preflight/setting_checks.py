@@ -31,7 +31,6 @@ from hybridflow.preflight import (
 )
 from hybridflow.preflight.model_checks import Facts
 from hybridflow.roles import ActorRole
-from hybridflow.roles import roles as registered_roles
 from hybridflow.roles.rollout import LendingActorRole, TrainingActorRole
 
 MEASURED = re.compile(r"(accuracy|mean_grade)(_se)?|failed_grades|(pass|maj)@\d+|loss|sign_accuracy")  # by a validation
@@ -91,17 +90,10 @@ def of_components(config: Config, origins: Origins | None = None) -> list[str]:
 def own_roles(config: Config, called: tuple[str, ...]) -> tuple[str, ...]:
     """Select the roles that are none of ours, and for which there is a worker; or whose section says which it is."""
     from hybridflow.roles import roles
+    from hybridflow.workers.worker import registered_worker
 
     others = [role for role in called if role not in SECTIONS and role in roles]
-    return tuple(role for role in others if has_model(config, role) or _is_users_worker(role))
-
-
-def _is_users_worker(name: str) -> bool:
-    """Tell whether a worker of the user has that name: one that is registered, or a role that is a worker too."""
-    from hybridflow.roles import roles
-    from hybridflow.workers import Worker, workers
-
-    return (name in roles and issubclass(roles.get(name), Worker)) or name in workers.registered
+    return tuple(role for role in others if has_model(config, role) or registered_worker(role) is not None)
 
 
 def _task(config: Config) -> Iterator[str]:
@@ -178,16 +170,16 @@ def _graders(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
 def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     """Yield workers that nobody registers, and ours for another role. None of ours is imported."""
-    from hybridflow.workers.worker import OUR_WORKERS, workers
+    from hybridflow.workers.worker import OUR_WORKERS, registered_worker, workers
 
     role_of = {name: role for role, names in OUR_WORKERS.items() for name in names}
     for role in with_models(config, (role for role in roles if role not in OUR_WORKERS)):
         name = section(config, role).worker
-        if name not in role_of and not _is_users_worker(name):
+        if name not in role_of and registered_worker(name) is None:
             yield f"{role}.worker: {name!r} given, but no worker is named so. There is {_list([*role_of])}"
     for role in (role for role in roles if role in OUR_WORKERS):
         name = section(config, role).worker
-        can = [*OUR_WORKERS[role], *(other for other in workers.registered if _is_users_worker(other))]
+        can = [*OUR_WORKERS[role], *workers.registered]
         if name in can:
             continue
         near = get_close_matches(name, can, n=1)
@@ -198,15 +190,13 @@ def _workers(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
 
 def _linked_actor(config: Config, roles: tuple[str, ...]) -> Iterator[str]:
     """Yield an actor's worker that cannot give weights to generation's own pool, or cannot lend it slots."""
-    from hybridflow.workers import Worker, workers
+    from hybridflow.workers.worker import registered_worker
 
     name = config.actor.worker
     if name == "actor" or "rollout" not in started_roles(config, roles):
         return  # of `actor` the placement makes the one that can
     lends = config.placement.lend_idle_slots
-    role = registered_roles.registered.get(name)  # one of the user's that is a worker too
-    own = role if role is not None and issubclass(role, Worker) else workers.registered.get(name)
-    worker: type | None = OUR_ACTORS.get(name, own)
+    worker: type | None = OUR_ACTORS.get(name, registered_worker(name))
     needed = LendingActorRole if lends else TrainingActorRole
     if worker is None or not (lacking := [one for one in declarations(needed) if one not in declarations(worker)]):
         return

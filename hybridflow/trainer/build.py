@@ -29,6 +29,7 @@ from hybridflow.trainer import node_checks
 from hybridflow.trainer.disaggregated import DisaggregatedActor
 from hybridflow.trainer.grading_ahead import GradingAhead
 from hybridflow.trainer.peak_flops import peak_flops
+from hybridflow.workers.worker import scores_its_own_way
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def build(config: Config, stack: ExitStack, say: Callable[[str], None], *, rank_
     ahead = _grading_ahead(config, groups, placement)
     stand_ins: dict[str, Any] = {"actor": ahead.actor, "reward": ahead.reward} if ahead else {}
     algorithm = cls(config.algorithm, {**groups, **stand_ins}, config.run.seed)
+    algorithm.scores_first = scores_its_own_way(config.actor.worker)
     running = Running(algorithm, groups, pools, placement, supervisor, peaks, ahead)
     running.let_pools_meet()
     return running

@@ -16,7 +16,8 @@ from hybridflow.config.schema import Config
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.placement import Engines
-from hybridflow.registry import Registry
+from hybridflow.registry import Registry, is_users
+from hybridflow.roles import roles
 
 
 @dataclass
@@ -91,3 +92,24 @@ workers: Registry[type[Worker]] = Registry(
     of=Worker,
     own=frozenset((*chain.from_iterable(OUR_WORKERS.values()), GRADED_MODEL, PROFILER)),
 )
+
+SCORES_OR_LEARNS = ("compute_log_prob", "update_policy", "update_actor")
+
+
+def registered_worker(name: str) -> type[Worker] | None:
+    """Return the worker that is registered by now under a name, or the role of that name that is a worker too.
+
+    Nothing is imported to find more, so it is one of a user's, or one of ours that somebody has imported.
+    """
+    role = roles.registered.get(name)
+    return role if role is not None and issubclass(role, Worker) else workers.registered.get(name)
+
+
+def scores_its_own_way(name: str) -> bool:
+    """Tell whether an actor's worker scores rows, or learns from them, by code of a user's.
+
+    An update of ours can then not stand for its pass for old log-probs.
+    """
+    worker = registered_worker(name)
+    methods = (getattr(worker, method, None) for method in SCORES_OR_LEARNS) if worker is not None else ()
+    return any(method is not None and is_users(method) for method in methods)

@@ -267,6 +267,15 @@ def test_minibatches_score_what_a_flow_has_not() -> None:
     assert learned(unnamed, settings("grpo"), 12).calls == ["update 12"], "nobody knows what its losses read"
 
 
+@pytest.mark.parametrize("flow", [GRPO, Forgets])
+def test_where_the_worker_scores_its_own_way_it_scores_all_rows(flow: type[Algorithm]) -> None:
+    actor: Any = Actor()
+    made = flow(settings("grpo", "algorithm.minibatches=2"), {"actor": actor, "reference": None, "reward": None})
+    made.scores_first = True
+    made.learn(BatchRef.from_local(Batch(n=np.arange(12.0))))
+    assert actor.calls == ["score 12", "update 6", "update 6"]
+
+
 @given(rows=st.integers(0, 40), minibatches=st.integers(1, 8), step=st.integers(0, 3))
 def test_parts_are_those_of_a_flow_that_scores_all_first(rows: int, minibatches: int, step: int) -> None:
     config = replace(BARE, minibatches=minibatches)

@@ -23,6 +23,8 @@ from hybridflow.planning.plan_remarks import of_scores, of_updates
 from hybridflow.planning.run_spec import Work
 from hybridflow.planning.traced_roles import FlowError
 from hybridflow.roles import Role, roles
+from hybridflow.workers import workers
+from hybridflow.workers.actor import ActorWorker
 
 MODELS = ("actor", "critic", "reference", "cost_critic", "reward_model")
 
@@ -101,6 +103,19 @@ def test_rows_of_a_first_update_are_not_scored_and_those_of_later_ones_are() -> 
         flow = trace(load("grpo", **{**kl_in_loss, **scored})).calls
         assert [call.rows for call in flow if call.method == "compute_log_prob"] == [12]
         assert not [*of_scores(flow)]
+
+
+@pytest.mark.parametrize(
+    ("method", "scored"), [("compute_log_prob", 12), ("update_actor", 12), ("update_policy", 12), ("save_model", 0)]
+)
+def test_where_a_users_worker_scores_or_learns_its_own_way_all_rows_are_scored(
+    method: str, scored: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(workers._components, "own", type("Own", (ActorWorker,), {method: lambda self, *_: None}))
+    config = load("grpo", minibatches=1, reward_kl_coef=0.0)
+    for worker, rows in (("actor", 0), ("own", scored)):
+        flow = trace(replace(config, actor=replace(config.actor, worker=worker)))
+        assert sum(call.rows for call in flow.calls if call.method == "compute_log_prob") == rows
 
 
 def test_epochs_and_minibatches_are_updates() -> None:
