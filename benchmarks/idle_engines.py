@@ -7,22 +7,24 @@ are data parallel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.loss_mask import LearnedTokens
 from hybridflow.config.schema import ModelConfig, RolloutConfig, TrainedRoleConfig
 from hybridflow.engines import base
-from hybridflow.engines.outputs import LossShare, MicroBatch, StepResult, TokenOutputs
+from hybridflow.engines.outputs import LossShare, StepResult, TokenOutputs
 from hybridflow.engines.sampling import LENGTH, FinishedRow, Sampling
 from hybridflow.engines.sharding import TensorSharding
 from hybridflow.engines.weight_readings import WeightReadings
-from hybridflow.models import Head, ModelShape, Weight, read_shape
+from hybridflow.models import Head, Weight, read_shape
 from hybridflow.parallel.layout import Coordinate, Layout
+from tests.engines.transformers_engine import TransformersGeneration, TransformersTraining, micro_batches
 
 NAME = "idle"
 MICRO_ROWS = 128
@@ -33,8 +35,6 @@ class IdleTrainer(base.TrainingEngine):
     """Weights of zeros, and scores of 0."""
 
     def __init__(self, folder: str, groups: Any, head: Head) -> None:
-        import torch
-
         self.groups = groups
         self.shape = read_shape(folder)
         self.sharding = TensorSharding(self.shape, head=head)
@@ -49,17 +49,19 @@ class IdleTrainer(base.TrainingEngine):
         return np.zeros(len(batch), np.float32)
 
     def train(
-        self, batch: Batch, loss: LossShare, *, rows_per_unit: int = 1, temperature: np.ndarray | None = None
+        self,
+        batch: Batch,
+        loss: LossShare,
+        *,
+        rows_per_unit: int = 1,
+        temperature: np.ndarray | None = None,
+        before_step: Callable[[], None] | None = None,
     ) -> StepResult:
-        import torch
-
-        size = MICRO_ROWS * rows_per_unit
-        for rows in np.split(np.arange(len(batch)), range(size, len(batch), size)):
-            learned = LearnedTokens.of(batch).select(rows)
-            targets = torch.from_numpy(learned.pick(learned.responses))
-            numbers = torch.zeros(len(targets))
-            outputs = TokenOutputs(numbers, numbers, numbers, torch.zeros(len(rows)))
-            loss(outputs, MicroBatch(rows, torch.from_numpy(learned.lengths), learned.mask, targets))
+        for micro in micro_batches(batch, rows_per_unit, MICRO_ROWS):
+            numbers = torch.zeros(len(micro.targets))
+            loss(TokenOutputs(numbers, numbers, numbers, torch.zeros(len(micro.rows))), micro)
+        if before_step is not None:
+            before_step()
         return StepResult(True, 1.0, 0.0)
 
     def shard(self, weight: Weight) -> Any:
@@ -117,26 +119,20 @@ class IdleGenerator(base.GenerationEngine):
 
 
 @base.training_engines.register(NAME)
-class IdleTraining(base.TrainingBackend):
+class IdleTraining(TransformersTraining):
     """Data parallelism only."""
 
     @classmethod
-    def sharding(cls, shape: ModelShape, layout: Layout, *, head: Head = Head.lm) -> TensorSharding:
-        return TensorSharding(shape, layout.tensor, layout.pipeline, head)
-
-    @classmethod
-    def build(cls, settings: TrainedRoleConfig, groups: Any, **options: Any) -> IdleTrainer:
+    def build(cls, settings: TrainedRoleConfig, groups: Any, **options: Any) -> IdleTrainer:  # type: ignore[override]
         return IdleTrainer(settings.model.path, groups, options["head"])
 
 
 @base.generation_engines.register(NAME)
-class IdleGeneration(base.GenerationBackend):
+class IdleGeneration(TransformersGeneration):
     """One rank a replica."""
 
     @classmethod
-    def sharding(cls, shape: ModelShape, layout: Layout) -> TensorSharding:
-        return TensorSharding(shape, *layout.generation_sizes)
-
-    @classmethod
-    def build(cls, model: ModelConfig, layout: Layout, rollout: RolloutConfig, **options: Any) -> IdleGenerator:
+    def build(  # type: ignore[override]
+        cls, model: ModelConfig, layout: Layout, rollout: RolloutConfig, **options: Any
+    ) -> IdleGenerator:
         return IdleGenerator(model.path)

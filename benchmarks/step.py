@@ -20,15 +20,14 @@ from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.asked_steps import AskedSteps
 from benchmarks.cpu_seconds import cpu_seconds
 from hybridflow import preflight
 from hybridflow.algorithms import Algorithm
-from hybridflow.algorithms.schedule import schedules
 from hybridflow.batch import BatchRef
 from hybridflow.cli import model
 from hybridflow.observe.metrics import TIMES
@@ -37,9 +36,6 @@ from hybridflow.registry import import_plugins
 from hybridflow.tasks import Prompts
 from hybridflow.tasks.grading_guard import descendants
 from hybridflow.trainer.build import Running, build
-from hybridflow.trainer.progress import Progress
-from hybridflow.trainer.prompt_draws import PromptDraws
-from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.task_rows import load_task
 
 ALWAYS = ("actor.optimizer.lr=0", "critic.optimizer.lr=0", "plugins=[benchmarks.bare]")
@@ -98,17 +94,11 @@ def measure(settings: list[str], steps: int, warmup: int = 3) -> dict[str, Any]:
         pool = next(iter(running.pools.values()))
         twin = pool.start_role("bare", Layout(data=pool.slots), config=config)
         prompts = Prompts(load_task(config), "train", config.algorithm.prompts_per_step, config.run.seed)
-        draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), Progress(), warmup + steps)
-        schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
+        asked = AskedSteps(running, config, prompts, warmup + steps)
         for step in range(warmup + steps):
             running.supervisor.wait_all()
             before = _cpu(running)
-            start = perf_counter()
-            rollout = schedule.take_step(draws.context(step))
-            draws.prepare(step)
-            metrics = schedule.finish_step()
-            draws.end_step(step)
-            seconds = perf_counter() - start
+            rollout, metrics, seconds = asked.take(step)
             cpu = {who: spent - before[who] for who, spent in _cpu(running).items()}
             order = bare_order(running.algorithm, len(rollout))
             scores = bare_scores(running.algorithm, metrics, order)

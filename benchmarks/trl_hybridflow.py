@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from time import perf_counter
 from typing import Any
 
+from benchmarks.asked_steps import AskedSteps
 from benchmarks.trl_case import CASES, STEPS, THREADS, Turns, digest, prompts_of, serve
-from hybridflow.algorithms.schedule import schedules
 from hybridflow.trainer.build import build
-from hybridflow.trainer.progress import Progress
-from hybridflow.trainer.prompt_draws import PromptDraws
-from hybridflow.trainer.step_rows import drawn
 
 # By the number of ranks, settings that use all threads.
 SETTINGS = {
@@ -33,16 +29,10 @@ def main(name: str, folder: str, ranks: str) -> None:
     prompts = prompts_of(config)
     with ExitStack() as stack:
         running = build(config, stack, lambda line: print(line, file=sys.stderr))
-        draws = PromptDraws(lambda number: drawn(running.algorithm, prompts, number), Progress(), STEPS)
-        schedule = schedules.get(config.trainer.schedule)(running.algorithm, running.supervisor)
+        asked = AskedSteps(running, config, prompts, STEPS)
 
         def take_step(number: int) -> dict[str, Any]:
-            began = perf_counter()
-            rollout = schedule.take_step(draws.context(number))
-            draws.prepare(number)
-            metrics = schedule.finish_step()
-            draws.end_step(number)
-            seconds = perf_counter() - began
+            rollout, metrics, seconds = asked.take(number)
             return {
                 "seconds": seconds,
                 "response_tokens": int(rollout.lengths("response_ids").sum()),

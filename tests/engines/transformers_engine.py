@@ -69,7 +69,7 @@ class TransformersTrainer(base.TrainingEngine):
         assert self.optimizer is not None and self.settings is not None
         for param in self.params.values():
             param.grad = torch.zeros_like(param)
-        for micro in _micro_batches(batch, rows_per_unit):
+        for micro in micro_batches(batch, rows_per_unit):
             loss(self._outputs(batch, micro, temperature), micro).backward()
         for param in self.params.values():
             dist.all_reduce(param.grad, group=self.groups.dp)
@@ -130,7 +130,7 @@ class TransformersTrainer(base.TrainingEngine):
 
     def _scored(self, batch: Batch, temperature: np.ndarray | None) -> list[TokenOutputs]:
         with torch.no_grad():
-            return [self._outputs(batch, micro, temperature) for micro in _micro_batches(batch, 1)]
+            return [self._outputs(batch, micro, temperature) for micro in micro_batches(batch, 1)]
 
     def _outputs(self, batch: Batch, micro: MicroBatch, temperature: np.ndarray | None) -> TokenOutputs:
         """Rows padded on the right, which causal attention does not see."""
@@ -246,8 +246,9 @@ def _adamw(params: dict[str, nn.Parameter], settings: OptimizerConfig) -> torch.
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), eps=settings.eps)
 
 
-def _micro_batches(batch: Batch, rows_per_unit: int) -> Iterator[MicroBatch]:
-    size = 16 * rows_per_unit
+def micro_batches(batch: Batch, rows_per_unit: int, units: int = 16) -> Iterator[MicroBatch]:
+    """A batch's rows as they stand, so many units of them at a time."""
+    size = units * rows_per_unit
     for rows in np.split(np.arange(len(batch)), range(size, len(batch), size)):
         learned = LearnedTokens.of(batch).select(rows)
         targets = torch.tensor(learned.pick(learned.responses))
