@@ -9,7 +9,14 @@ from typing import Any
 
 from hybridflow.conformance.expectations import ExpectationError, describe_error, expect
 from hybridflow.conformance.task_checks import ANSWERS, RESPONSES
-from hybridflow.environments.environment import Action, Environment, Observation, Question, sound_observation
+from hybridflow.environments.environment import (
+    Action,
+    Environment,
+    Observation,
+    Question,
+    refuse_said,
+    sound_observation,
+)
 from hybridflow.environments.tools import Tool
 from hybridflow.options import faults
 from hybridflow.tasks.grader_registry import options_shell
@@ -47,9 +54,13 @@ async def _play(kind: type[Environment], answer: str) -> list[Observation]:
     """Return what an environment says to turns of all kinds, until it is done."""
     environment = kind()
     try:
-        await _result(environment.reset(Question(f"{answer}?", answer, seed=SEED)))
+        begun = await _result(environment.reset(Question(f"{answer}?", answer, seed=SEED)))
     except ValueError as error:
         raise _RefusedError(f"{answer!r} ({error})") from error
+    try:
+        refuse_said(begun)
+    except ValueError as error:
+        raise ExpectationError(str(error)) from error
     seen: list[Observation] = []
     for turn, text in enumerate((*RESPONSES, answer)):
         try:

@@ -163,6 +163,15 @@ def make(name: str, options: Mapping[str, Any]) -> Environment:
         raise HybridFlowError(f"environment {name!r} cannot be made with these options: {problem}") from error
 
 
+def refuse_said(given: object) -> None:
+    """Raise ValueError for what `reset` gave: nobody would read it."""
+    if given is not None:
+        raise ValueError(
+            f"reset gave {shown(given)}, of type {type(given).__name__}, which the policy would never see; nothing was "
+            "expected: what it is to know belongs into the prompt of the row, or into the answer to its first turn"
+        )
+
+
 def sound_observation(environment: Environment, given: object) -> Observation:
     """Return an observation with checked messages and floats throughout. Raises ValueError, saying what was found."""
     if not isinstance(given, Observation):

@@ -21,6 +21,7 @@ from hybridflow.environments.environment import (
     Question,
     environments,
     make,
+    refuse_said,
     sound_observation,
 )
 from hybridflow.tasks.child_main import FAULTS, described, find, serve
@@ -95,7 +96,7 @@ class EnvironmentServer:
                 async with limit:
                     if event == "reset":
                         environment = make(self._name, self._options)
-                        await _called(environment.reset, Question(*fields))
+                        refuse_said(await _called(environment.reset, Question(*fields)))
                     elif not failed:
                         assert environment is not None
                         said = _said(number, environment, await _called(environment.step, Action(*fields)))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import TYPE_CHECKING
 
-from hybridflow.config import recipes, schedule_settings
+from hybridflow.config import number_bounds, recipes, schedule_settings
 from hybridflow.config.schema import Config, RolloutRecovery
 from hybridflow.placement import started_roles
 from hybridflow.preflight import part_checks
@@ -23,9 +23,11 @@ def problems(config: Config, algorithm: type[Algorithm]) -> Iterator[str]:
     yield from _unwritten(config, algorithm)
     yield from _protocols(config, algorithm)
     yield from _learner(config, algorithm)
-    yield from _plans(config, algorithm)
     yield from _schedule(config, algorithm)
     yield from _pacing(config)
+    if not number_bounds.problems(config):  # which are told by themselves, and not what follows from them
+        yield from _plans(config, algorithm)
+        yield from _policy(config)
     yield from _parts(config, algorithm)
     yield from _lending(config)
 
@@ -89,17 +91,25 @@ def _pacing(config: Config) -> Iterator[str]:
         yield f"trainer.stopped: {trainer.stopped} given, and no trainer.spare_prompts that a step ends without"
     if trainer.sampler and trainer.sampler not in samplers:
         yield f"trainer.sampler: {samplers.unknown(trainer.sampler)}"
-    if name in SCHEDULES:
-        try:
-            schedule_settings.policy_of_settings(name, config.algorithm, trainer)
-        except ValueError as error:
-            yield f"trainer.schedule: {name} with these settings: {error}"
     engine = config.rollout.engine
     if partial and engine in generation_engines and not generation_engines.get(engine).renews:
         yield (
             f"trainer.partial: rows under way go on with new weights, which those of rollout.engine = {engine} cannot; "
             "set it to false"
         )
+
+
+def _policy(config: Config) -> Iterator[str]:
+    """Report settings of a paced schedule of ours that do not go together."""
+    from hybridflow.algorithms.schedule import schedules
+
+    name = config.trainer.schedule
+    if name not in SCHEDULES or not schedules.get(name).paced:
+        return
+    try:
+        schedule_settings.policy_of_settings(name, config.algorithm, config.trainer)
+    except ValueError as error:
+        yield f"trainer.schedule: {name} with these settings: {error}"
 
 
 def _lending(config: Config) -> Iterator[str]:

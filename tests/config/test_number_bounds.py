@@ -8,9 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from hybridflow import preflight
-from hybridflow.config import compose, number_bounds
+from hybridflow.config import compose, number_bounds, setting_keys
 from hybridflow.config.schema import Config
 from hybridflow.errors import ConfigError
+from hybridflow.preflight import setting_checks
 
 SOUND = compose.compose("train", ["experiment=addition"]).tree
 OmegaConf.set_struct(SOUND, False)
@@ -124,3 +125,18 @@ def test_a_list_among_values_is_a_wrong_type(given):
     key = given.partition("=")[0]
     with pytest.raises(ConfigError, match=rf"^{key}: wrong type: .* where one value was expected \({re.escape(given)}"):
         preflight.load("sft", ["experiment=addition_warmup", given])
+
+
+PACED = compose.compose("train", ["experiment=addition", "placement=rollout_pool", "trainer.schedule=async"]).tree
+OmegaConf.set_struct(PACED, False)
+
+
+def test_a_number_out_of_its_bounds_is_told_once_whatever_follows_from_it():
+    told = {}
+    for key, number, _ in number_bounds.declared():
+        named = key.replace(setting_keys.ROLE, "actor")
+        if number.problem(-7) and not key.endswith("*"):
+            config = OmegaConf.to_object(OmegaConf.merge(PACED, OmegaConf.from_dotlist([f"{named}=-7"])))
+            told[named] = setting_checks.problems(config)
+    assert len(told) > 40
+    assert {key: lines for key, lines in told.items() if len(lines) != 1 or not lines[0].startswith(f"{key}: -7")} == {}

@@ -53,6 +53,11 @@ class Choosy(Sound):
         raise ValueError("not that")
 
 
+class Early(Sound):
+    async def reset(self, question: Question) -> Observation:  # type: ignore[override]
+        return Observation("a first word")
+
+
 class Needy(Sound):
     def __init__(self, level: int) -> None:
         self.level = level
@@ -63,6 +68,7 @@ TOLD: list[tuple[type[Environment], str]] = [
     (Silent, r"on turn 0, '': ValueError: step gave an Observation without messages"),
     (Breaking, r"on turn 0, '': ValueError: could not convert string to float.*test_environment_checks\.py:\d+"),
     (Choosy, "it refuses every question that was tried: .*not that"),
+    (Early, r"reset gave Observation.*a first word.*, of type Observation, which the policy would never see"),
     (Needy, r"it needs options \(level\)"),
 ]
 

@@ -19,10 +19,11 @@ class Does(Environment):
         self.turns = turns
         self.asked = 0
 
-    async def reset(self, question: Question) -> None:
+    async def reset(self, question: Question) -> Any:
         self.question = question
         if question.prompt == "unwilling":
             raise RuntimeError("not this one")
+        return Observation("welcome") if question.prompt == "welcoming" else None
 
     async def step(self, action: Action) -> Any:
         self.asked += 1

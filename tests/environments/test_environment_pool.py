@@ -95,6 +95,8 @@ def test_what_it_gets_wrong_is_a_failure_and_never_a_reward(talk: Talk, does: st
 def test_one_that_could_not_begin_says_so_at_its_first_step(talk: Talk) -> None:
     failure = talk.answer("hi", prompt="unwilling")
     assert isinstance(failure, Failure) and failure.problem == "RuntimeError: not this one"
+    failure = talk.answer("hi", prompt="welcoming")
+    assert isinstance(failure, Failure) and failure.problem.startswith("ValueError: reset gave Observation(")
 
 
 def test_a_late_step_fails_alone_and_no_other_waits_for_it(talk: Talk) -> None:
