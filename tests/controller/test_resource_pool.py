@@ -65,11 +65,6 @@ def test_slots_that_are_free_are_had_at_once_and_nobody_has_them_afterwards(loca
     assert after.others == before.others
 
 
-def test_a_layout_that_does_not_fill_its_pool(stage: Stage) -> None:
-    with pytest.raises(ValueError, match=r"role 'scribe': its layout has 2 ranks, pool 'stage' has 4 slots"):
-        stage.start_role("scribe", Layout(tensor=2))
-
-
 def test_a_role_is_started_again_from_its_spec(new_stage: Callable[..., Stage]) -> None:
     """On the same processes, and on others when these are gone."""
     spec = RoleSpec("scribe", "stage", Layout(data=2), rank_functions.Scribe, "scribe")
