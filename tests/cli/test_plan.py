@@ -202,6 +202,35 @@ def test_a_name_that_nobody_registers_is_one_error_of_every_command(
         assert len([line for line in told[0] if line.startswith(f"{key}:") and "'no_such'" in line]) == 1, key
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("trainer.metric_sinks=[no_such]",),
+        ("+trainer.sink_options.no_such={}",),
+        ("+trainer.validation_sets.more.name=no_such",),
+        ("+algorithm.reward_shapings.no_such={}",),
+        ("+reward.graders.no_such=1.0",),
+        ("+placement.roles.no_such=main",),
+        ("placement.roles.critic=no_such",),
+        ("task.name=mixture", "task.options={sources:{one:{name:no_such}}}"),
+        ("environment.name=tool_use", "environment.options={tools:[no_such]}"),
+        ("trainer.hardware=no_such",),
+    ],
+    ids=" ".join,
+)
+def test_so_is_one_in_a_list_or_a_key(
+    settings: tuple[str, ...], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for command in (["plan"], ["map"], ["train", "--check"]):
+        assert main([*command, *ADDITION, *settings]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        told.append([line.partition(": ")[2] for line in err.splitlines()])
+    assert told[0] == told[1] == told[2]
+    assert any("no_such" in line for line in told[0])
+
+
 class Putting(GRPO):
     """A flow that puts rows of its own into the store."""
 
