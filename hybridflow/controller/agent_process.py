@@ -14,11 +14,11 @@ import sys
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file, whose modules are none of the agent's
 
-import ctypes  # noqa: E402
-import os  # noqa: E402
-import runpy  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
+import ctypes
+import os
+import runpy
+import signal
+import socket
 
 PR_SET_PDEATHSIG = 1
 WHEN_ASKED = "--when-asked"
