@@ -46,14 +46,16 @@ def host_warning(config: Config, placed: Placement, memory: HostMemory | None) -
 
 def any_flow(config: Config, placed: Placement) -> TracedFlow:
     """Return what any flow has at most: calls that score, and that train; of a pair both responses."""
-    sequences = 2 if algorithms.get(config.algorithm.name).preferences else 1
-    rows = config.algorithm.prompts_per_step * config.algorithm.samples_per_prompt
+    flow = algorithms.get(config.algorithm.name)
+    sequences = 2 if flow.preferences else 1
+    samples = 1 if flow.supervised or flow.preferences else config.algorithm.samples_per_prompt
+    rows = config.algorithm.prompts_per_step * samples
     calls = []
     for role in placed.roles:
         if not role.engines.training or role.name == "rollout":
             continue
         calls.append(FlowCall(role.name, "score", Work.score, True, rows, sequences=sequences))
         if role.updates and hasattr(section(config, role.name), "optimizer"):
-            learned = ceil(rows / config.algorithm.minibatches)
+            learned = min(rows, ceil(rows / config.algorithm.minibatches / samples) * samples)  # a prompt's together
             calls.append(FlowCall(role.name, "update", Work.train, False, learned, sequences=sequences))
     return TracedFlow(tuple(calls), ())
