@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MEASURED = ("timing_s/", "perf/tokens_per_s", "perf/goodput")  # by a clock
+MEASURED = ("timing_s/", "perf/tokens_per_s", "perf/goodput", "perf/slowest_rank/")  # by a clock
 ROLES_MEASURED = ("/memory_peak_gib", "/tflops_per_rank", "/mfu")  # by a clock, or of the machine's memory
 ROLLOUTS = "rollouts"
 

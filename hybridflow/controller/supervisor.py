@@ -18,6 +18,7 @@ from hybridflow.controller.call_reports import LOOK_UP_S, decoded, received, set
 from hybridflow.controller.failure_policy import FailurePolicy, RaiseFirst, RankSource
 from hybridflow.controller.health import Health
 from hybridflow.controller.idle_time import IdleTime
+from hybridflow.controller.rank_times import RankTimes
 from hybridflow.errors import HybridFlowError
 from hybridflow.former_names import Renamed
 from hybridflow.observe.metrics import Metrics
@@ -57,6 +58,7 @@ class Supervisor(Renamed):
         self._left: dict[Any, CallRecord] = {}  # under way when a call failed
         self._called: set[tuple[str, str]] = set()
         self._idle = IdleTime()
+        self._rank_times = RankTimes()
         self._calls = 0  # that were made
         self.on_span: Callable[[CallSpan], None] | None = None
         self._background = BackgroundWork()
@@ -249,6 +251,10 @@ class Supervisor(Renamed):
                 under_way.setdefault((name, rank), record.number)
         return self._idle.within(begin, end, under_way)
 
+    def slowest_ranks(self) -> dict[str, tuple[int, float]]:
+        """Return by pool the rank that took longest for the calls since the last time, and by how many seconds."""
+        return self._rank_times.slowest()
+
     def poll(self) -> None:
         """Take in the reports that have come, of any call. Raises RoleError as `wait` does."""
         interrupt.check()
@@ -324,6 +330,8 @@ class Supervisor(Renamed):
         if not report.began or not (pool := name_of(record.pool)):
             return
         self._idle.note(pool, rank, record.number, report.began, report.seconds)
+        if len(record.ranks) == record.size:
+            self._rank_times.note(pool, rank, report.seconds)
         if self.on_span is not None:
             seconds = report.seconds
             self.on_span(CallSpan(pool, rank, record.role, record.method, record.step, report.began, seconds))

@@ -42,13 +42,8 @@ def unequal_groups(rows: FilterInputs) -> np.ndarray:
     Source: DAPO's dynamic sampling, arXiv 2503.14476, section 3.2, equation 11 (there for right and wrong answers). A
     group of one is dropped too.
     """
-    _, group = np.unique(rows.group_id, return_inverse=True)
-    groups = group.max(initial=-1) + 1
-    lowest = np.full(groups, np.inf)
-    highest = np.full(groups, -np.inf)
-    np.minimum.at(lowest, group, rows.rewards)
-    np.maximum.at(highest, group, rows.rewards)
-    return np.flatnonzero(highest[group] > lowest[group])
+    group, unequal, _ = compared_groups(rows.rewards, rows.group_id)
+    return np.flatnonzero(unequal[group])
 
 
 @rollout_filters.register("overlong")
@@ -58,3 +53,21 @@ def overlong(rows: FilterInputs) -> np.ndarray:
     Source: DAPO's overlong filtering, arXiv 2503.14476, section 3.4.
     """
     return np.flatnonzero(~rows.truncated)
+
+
+def compared_groups(rewards: np.ndarray, group_id: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compare the rewards of each group.
+
+    Args:
+        rewards: [R] finite.
+        group_id: [R] int64.
+
+    Returns:
+        [R] int64, the number of each row's group; [G] bool, whether the group's rewards differ; [G] int64, its rows.
+    """
+    _, group, sizes = np.unique(group_id, return_inverse=True, return_counts=True)
+    lowest = np.full(len(sizes), np.inf)
+    highest = np.full(len(sizes), -np.inf)
+    np.minimum.at(lowest, group, rewards)
+    np.maximum.at(highest, group, rewards)
+    return group, highest > lowest, sizes

@@ -100,6 +100,11 @@ class GradingProcess:
             groups += [rest] if rest else []
         return round_.outcomes
 
+    @property
+    def memory_peak(self) -> int:
+        """The most bytes that the process has had in memory; 0 if there is none."""
+        return self._child.memory_peak if self._child is not None else 0
+
     def close(self) -> None:
         """End the process."""
         if self._child is not None:
@@ -133,9 +138,14 @@ class _Round:
 
 
 class _Child(ChildProcess):
-    """Process that grades, from its start to its end."""
+    """Process that grades, from its start to its end.
+
+    Attributes:
+        memory_peak: the most bytes that it has had in memory when it had last graded something.
+    """
 
     def __init__(self, order: GradingOrder) -> None:
+        self.memory_peak = 0
         super().__init__("hybridflow.tasks.grading_child", ("that grades", "the graders"), order.message())
 
     def serve(self, round_: _Round, group: Sequence[int], stop: bool) -> tuple[list[int], Outcome | None]:
@@ -149,6 +159,7 @@ class _Child(ChildProcess):
             while True:
                 for message in self.channel.receive(max(watch.ends_in(), 1e-6)):
                     if message[0] == "end":
+                        self.memory_peak = message[1]
                         return [], None
                     watch.take_in(*message)
         except TimeoutError:

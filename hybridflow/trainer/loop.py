@@ -15,7 +15,8 @@ from hybridflow.controller.object_store import StoreWatch
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import run_lock
 from hybridflow.observe.disk_errors import DiskError
-from hybridflow.observe.host_memory import MemoryWatch
+from hybridflow.observe.alarms import AlarmWatch
+from hybridflow.observe.host_memory import MemoryWatch, process_peak
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder
 from hybridflow.observe.sinks import OpenSinks
@@ -31,7 +32,7 @@ from hybridflow.trainer.journal_folder import JournalFolder
 from hybridflow.trainer.progress import Progress
 from hybridflow.trainer.prompt_draws import PromptDraws
 from hybridflow.trainer.recovery import Recovery
-from hybridflow.trainer.step_metrics import derived, utilization
+from hybridflow.trainer.step_metrics import derived, slowest, utilization
 from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.step_traces import StepTraces
 from hybridflow.trainer.validation import validate
@@ -49,6 +50,7 @@ class Outputs:
         journal: rows of a step that is under way; None: there is none.
         timeline: when ranks carried out what; None: nobody asks.
         traces: what they computed in some steps; None: nobody asks.
+        alarms: what looks at each step's metrics; it knows those of steps before a resumption.
     """
 
     folder: RunFolder
@@ -58,6 +60,7 @@ class Outputs:
     journal: JournalFolder | None = None
     timeline: Timeline | None = None
     traces: StepTraces | None = None
+    alarms: AlarmWatch = field(default_factory=AlarmWatch)
 
 
 def train(
@@ -132,7 +135,9 @@ def _take_steps(
             outputs.clock.enter(Spent.other)
             if outputs.traces:
                 outputs.traces.end_step(progress.steps)
-            outputs.sinks.log_step(progress.steps, metrics | measured(outputs.clock.seconds))
+            logged = metrics | measured(outputs.clock.seconds)
+            outputs.sinks.log_step(progress.steps, logged)
+            _tell_alarms(outputs, progress.steps, logged)
             _take_in(config, running.algorithm, metrics, progress)
             for line in step_words.of_step(config, progress.steps, metrics, outputs.folder.path):
                 outputs.say(line)
@@ -255,6 +260,8 @@ def _step(
     metrics["timing_s/step"] = seconds
     idle = running.supervisor.idle_s(began, began + seconds)
     metrics |= {f"{TIMES}idle/{pool}": idle_s for pool, idle_s in idle.items()}
+    metrics |= slowest(running.supervisor.slowest_ranks())
+    metrics["driver/memory_peak_gib"] = process_peak() / 2**30
     metrics["perf/tokens_per_s"] = metrics["perf/trained_tokens"] / seconds
     if outputs.timeline:
         outputs.timeline.end_step(step, began, seconds)
@@ -266,6 +273,13 @@ def _take_in(config: Config, algorithm: Algorithm, metrics: Mapping[str, float],
     planned = algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps + 1)
     planned -= algorithm.planned_updates(config.algorithm, algorithm.learner, progress.steps)
     progress.take_in(metrics, algorithm.learner, planned, by_advantages=_learns_by_advantages(config))
+
+
+def _tell_alarms(outputs: Outputs, step: int, metrics: Mapping[str, float]) -> None:
+    """Tell what a step's metrics, with those before it, are an alarm for; the run goes on."""
+    for alarm in outputs.alarms.look({"step": step, **metrics}):
+        outputs.say(str(alarm))
+        outputs.folder.event("alarm", **alarm.facts())
 
 
 def _learns_by_advantages(config: Config) -> bool:

@@ -12,6 +12,7 @@ from hybridflow.config.schema import Config, FullDisk
 from hybridflow.controller.session_logs import kept_if_it_fails
 from hybridflow.errors import ConfigError, HybridFlowError, before_the_start
 from hybridflow.observe import logs
+from hybridflow.observe.alarms import AlarmWatch
 from hybridflow.observe.disk_errors import writing
 from hybridflow.observe.live_view import Live
 from hybridflow.observe.run_folder import RunFolder
@@ -92,7 +93,8 @@ def _run(config: Config, folder: RunFolder, live: Live, clock: WallClock) -> int
         sinks = open_sinks(config.trainer.metric_sinks, SinkContext(config, folder, live, progress.steps))
         with sinks as opened:
             recovery = Recovery(config, running, folder, progress, source, live.say, clock, journal)
-            outputs = Outputs(folder, opened, live.say, clock, journal, timeline, traces)
+            alarms = AlarmWatch.after(folder.metric_lines())
+            outputs = Outputs(folder, opened, live.say, clock, journal, timeline, traces, alarms)
             with interrupt.through_ray():
                 train(config, running, task, outputs, progress, recovery, ready.more)
     _report(config, folder, live, progress, judged(running.algorithm))

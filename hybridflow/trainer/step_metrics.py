@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hybridflow.algorithms import StepContext
 from hybridflow.batch import BatchRef
+from hybridflow.observe.metrics import TIMES
 
 SPEED = "/tflops_per_rank"
 
@@ -34,6 +35,16 @@ def utilization(metrics: Mapping[str, float], peak_flops: Mapping[str, float]) -
     """
     speeds = {role: metrics[f"{role}{SPEED}"] for role in peak_flops if f"{role}{SPEED}" in metrics}
     return {f"{role}/mfu": speed * 1e12 / peak_flops[role] for role, speed in speeds.items()}
+
+
+def slowest(ranks: Mapping[str, tuple[int, float]]) -> dict[str, float]:
+    """Return the metrics of the slowest rank of each pool: by how many seconds it is, and its number.
+
+    Args:
+        ranks: by pool, that rank and these seconds.
+    """
+    times = {f"{TIMES}straggling/{pool}": seconds for pool, (_, seconds) in ranks.items()}
+    return times | {f"perf/slowest_rank/{pool}": float(rank) for pool, (rank, _) in ranks.items()}
 
 
 def _of_roles(metrics: Mapping[str, float], name: str) -> list[float]:

@@ -21,6 +21,7 @@ from hybridflow.losses.kl_estimators import kl_estimators
 from hybridflow.losses.lagrange import constrained_advantages
 from hybridflow.losses.reward_shapings import ShapingInputs, shape, shapings_of
 from hybridflow.losses.rewards import token_rewards
+from hybridflow.losses.rollout_filters import compared_groups
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
 from hybridflow.roles import AdvantageRole
@@ -246,7 +247,17 @@ class Estimation:
         if len(advantages):
             metrics.max("critic/advantages_max", advantages.max())
             metrics.min("critic/advantages_min", advantages.min())
+        self._report_groups()
         for role, values, returns in CRITICS:
             guessed = self._tokens(values)
             if guessed is not None and returns in columns:
                 metrics.explain(f"{role}/vf_explained_var", columns[returns].numpy(), guessed.numpy())
+
+    def _report_groups(self) -> None:
+        """Report the share of the groups of several samples whose rewards differ, where rewards are of whole rows."""
+        rows = self.rollout
+        if "group_id" not in rows or "token_rewards" in rows:
+            return
+        _, unequal, sizes = compared_groups(rows.dense("rewards"), rows.dense("group_id"))
+        several = sizes > 1
+        self.context.metrics.mean("rollout/unequal_groups", float(unequal[several].sum()), float(several.sum()))

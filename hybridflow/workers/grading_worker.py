@@ -106,6 +106,7 @@ class GradingWorker(Worker):
     def _grades(self, number: int, rows: Sequence[GradedRow]) -> list[Grade | None]:
         """Return what a grader gives for rows; None where it has failed and may. Raises as `graded`."""
         outcomes = self._process.grade(number, rows, stop=not self._settings.max_failed_share)
+        self.context.metrics.max(f"{self._section}/memory_peak_gib", self._process.memory_peak / 2**30)
         if not self._settings.max_failed_share:
             for row, outcome in zip(rows, outcomes, strict=True):
                 if outcome is not None and outcome.grade is None:

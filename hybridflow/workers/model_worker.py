@@ -220,9 +220,12 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         metrics.total(f"{role}/trained_rows", len(batch) // options.get("rows_per_unit", 1))
         metrics.total(f"{role}/trained_tokens", tokens)
         metrics.total(f"{role}/updates", float(self.groups.at.dp == 0))
-        if not any(self.engine.global_sums(float(len(batch)))):
+        count, *by_replica = self.engine.global_sums(float(len(batch)), *self._at_own_place(float(tokens)))
+        if not count:
             metrics.mean(f"{role}/skipped_steps", 1.0)
             return False
+        if len(by_replica) > 1 and any(by_replica):
+            metrics.mean(f"{role}/token_imbalance", max(by_replica) * len(by_replica) / sum(by_replica))
         with self.model_loaded(learns=True) as engine:
             begun = perf_counter()
             result = engine.train(batch, loss, **options)
@@ -233,6 +236,10 @@ class TrainedWorker(TrainedRole[Batch], ModelWorker):
         metrics.mean(f"{role}/skipped_steps", float(not result.applied))
         metrics.total(f"{role}/nonfinite_updates", float(not result.applied and self.groups.at.dp == 0))
         return True
+
+    def _at_own_place(self, number: float) -> list[float]:
+        """Return a number for each replica, 0 but for this one's: their sums are what each of them gave."""
+        return [number if replica == self.groups.at.dp else 0.0 for replica in range(self.groups.layout.data)]
 
     def _record_speed(self, rows: Batch, seconds: float) -> None:
         """Report the model FLOPs a second of each rank of this replica; the rows are those of the replica."""

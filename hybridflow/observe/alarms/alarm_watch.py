@@ -1,0 +1,102 @@
+"""AlarmWatch: asks every rule after each step, and tells a cause once: not each step, and not what follows from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hybridflow.observe.alarms.alarm import Alarm, AlarmRule, Finding, alarm_rules, page_of
+from hybridflow.observe.alarms.metric_window import MetricWindow
+
+REST = 25  # steps without it after which what comes again is told again
+FOLLOWS_WITHIN = 5  # steps after a cause was seen in which what it explains is not told
+EXPLAINS: Mapping[str, frozenset[str]] = {
+    # Answers that are cut off are wrong, all alike, and as long as the limit.
+    "truncation": frozenset({"dead_reward", "all_groups_alike"}),
+    "length_explosion": frozenset({"truncation"}),
+    # Without any reward no group has a better answer.
+    "dead_reward": frozenset({"all_groups_alike"}),
+    # A policy that says one thing says it in every group, and grades of it are alike.
+    "entropy_collapse": frozenset({"all_groups_alike"}),
+    # Older weights give other log-probs.
+    "stale_weights": frozenset({"log_probs_apart"}),
+    # The rank that has more tokens takes longer.
+    "token_imbalance": frozenset({"straggling_rank"}),
+}
+EXPLAINS_ALL = "non_finite"  # makes every other number worthless
+
+log = logging.getLogger(__name__)
+
+
+class AlarmWatch:
+    """Watch over the metrics of a run, step by step.
+
+    A rule that raises is left out from then on, with a warning in the log: no alarm ends a run.
+
+    Args:
+        rules: by name; None: all that are registered.
+    """
+
+    def __init__(self, rules: Mapping[str, AlarmRule] | None = None) -> None:
+        self._rules = {name: alarm_rules.get(name) for name in alarm_rules} if rules is None else dict(rules)
+        self._window = MetricWindow()
+        self._last_seen: dict[str, int] = {}
+        self._told: set[str] = set()
+
+    @classmethod
+    def after(cls, records: Iterable[Mapping[str, Any]]) -> AlarmWatch:
+        """Return the watch over a run that goes on after these lines, whose alarms have been told."""
+        watch = cls()
+        for record in records:
+            watch.look(record)
+        return watch
+
+    def look(self, record: Mapping[str, Any]) -> list[Alarm]:
+        """Take in a line of metrics, as `metrics.jsonl` has them; return the alarms that are to be told now."""
+        if not self._window.take(record):
+            return []
+        step = self._window.steps[-1]
+        # Where the run went back, what was seen in steps that are undone was seen before this one.
+        last_seen = {name: min(seen, step) for name, seen in self._last_seen.items()}
+        self._told = {name for name in self._told if step - last_seen[name] <= REST}
+        found = {name: finding for name in list(self._rules) if (finding := self._ask(name)) is not None}
+        self._last_seen = last_seen | dict.fromkeys(found, step)
+        active = {name for name, seen in self._last_seen.items() if step - seen <= FOLLOWS_WITHIN}
+        new = [name for name in found if name not in self._told and not _explained(name, active)]
+        self._told |= {*new}
+        return [self._alarm(name, found[name]) for name in new]
+
+    def _ask(self, name: str) -> Finding | None:
+        try:
+            return self._rules[name](self._window)
+        except Exception:
+            log.warning("alarm %r failed, and is left out from now on", name, exc_info=True)
+            del self._rules[name]
+            return None
+
+    def _alarm(self, name: str, finding: Finding) -> Alarm:
+        return Alarm(
+            name,
+            self._window.last_step(finding.steps),
+            self._window.steps[-1],
+            finding.seen,
+            finding.cause,
+            finding.advice,
+            page_of(name, self._rules[name]),
+        )
+
+
+def _explained(name: str, active: set[str]) -> bool:
+    """Tell whether an alarm follows from another that is seen too."""
+    return (EXPLAINS_ALL in active and name != EXPLAINS_ALL) or any(name in EXPLAINS.get(other, ()) for other in active)
+
+
+def alarms_of(records: Iterable[Mapping[str, Any]]) -> list[Alarm]:
+    """Return the alarms of a run's metrics, in the order in which they would have been told.
+
+    Args:
+        records: lines of `metrics.jsonl` in their order, those of validations too; a null in them was not finite.
+    """
+    watch = AlarmWatch()
+    return [alarm for record in records for alarm in watch.look(record)]

@@ -1,0 +1,111 @@
+"""MetricWindow: the metrics of a run's first steps and of its newest ones, which rules of alarms look at."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any
+
+FIRST = 24  # steps that are kept from a metric's beginning: a rule compares with those of its choice
+NEWEST = 60  # steps that are kept from its end
+VALIDATION = "validation/"
+
+Value = tuple[int, float]
+
+
+class MetricWindow:
+    """Values of each metric, by step: its first ones and its newest ones, however long the run is.
+
+    A value that was not finite is NaN, whether it was NaN, infinite or the null that `metrics.jsonl` has in its place.
+    What is no number at all, as in a file that was edited, is not there.
+
+    Attributes:
+        steps: numbers of the newest steps; empty: there was none.
+    """
+
+    def __init__(self) -> None:
+        self.steps: deque[int] = deque(maxlen=NEWEST)
+        self._first: dict[str, list[Value]] = {}
+        self._newest: dict[str, deque[Value]] = {}
+
+    def take(self, record: Mapping[str, Any]) -> bool:
+        """Take in the metrics of a step, which `step` numbers; tell whether they are that.
+
+        Those of a validation are not. Steps that a run went back over count as what they were the last time.
+        """
+        step = record.get("step")
+        if isinstance(step, bool) or not isinstance(step, int) or any(name.startswith(VALIDATION) for name in record):
+            return False
+        if self.steps and step <= self.steps[-1]:
+            self._go_back_to(step)
+        self.steps.append(step)
+        for name, value in record.items():
+            if name != "step" and (number := _as_number(value)) is not None:
+                first = self._first.setdefault(name, [])
+                if len(first) < FIRST:
+                    first.append((step, number))
+                self._newest.setdefault(name, deque(maxlen=NEWEST)).append((step, number))
+        return True
+
+    def _go_back_to(self, step: int) -> None:
+        """Forget that step and those after it."""
+        for values in (*self._first.values(), *self._newest.values()):
+            while values and values[-1][0] >= step:
+                values.pop()
+        while self.steps and self.steps[-1] >= step:
+            self.steps.pop()
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Names of the metrics that the newest step has, in alphabetical order."""
+        return (name for name, values in sorted(self._newest.items()) if values and values[-1][0] == self.steps[-1])
+
+    def newest(self, name: str, count: int) -> list[float] | None:
+        """Return a metric's values of the newest steps; None unless each of them has it, and it is finite there."""
+        wanted = list(self.steps)[-count:]
+        values = list(self._newest.get(name, ()))[-count:]
+        complete = len(wanted) == count and [step for step, _ in values] == wanted
+        return [value for _, value in values] if complete and all(math.isfinite(value) for _, value in values) else None
+
+    def now(self, name: str) -> float | None:
+        """Return a metric's value in the newest step, NaN if it was not finite; None if it was not measured."""
+        values = self._newest.get(name)
+        return values[-1][1] if values and values[-1][0] == self.steps[-1] else None
+
+    def median(self, name: str, count: int) -> float | None:
+        """Return the median of `newest`; None as there."""
+        values = self.newest(name, count)
+        return None if values is None else median(values)
+
+    def first(self, name: str, count: int, skip: int = 0) -> list[float] | None:
+        """Return a metric's first finite values, after `skip` of them; None if there are fewer."""
+        values = [value for _, value in self._first.get(name, ()) if math.isfinite(value)][skip : skip + count]
+        return values if len(values) == count else None
+
+    def first_median(self, name: str, count: int, skip: int = 0) -> float | None:
+        """Return the median of `first`; None as there."""
+        values = self.first(name, count, skip)
+        return None if values is None else median(values)
+
+    def first_step(self, name: str, skip: int = 0) -> int:
+        """Return the step of a metric's first value, after `skip` of them."""
+        return self._first[name][skip][0]
+
+    def last_step(self, count: int) -> int:
+        """Return the number of the first of the newest steps."""
+        return list(self.steps)[-count:][0]
+
+
+def _as_number(value: object) -> float | None:
+    """Return a metric's value; None for what is none. An infinite one is NaN, as a null is."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return math.nan
+    return number if math.isfinite(number) else math.nan

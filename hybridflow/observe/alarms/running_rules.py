@@ -1,0 +1,218 @@
+"""Rules of alarms about how a run is carried out: weights and engines, what waits for what, memory.
+
+Shares of a step's time are compared, so that they mean the same on any machine.
+"""
+
+from __future__ import annotations
+
+from statistics import median, mode
+
+from hybridflow.observe.alarms.alarm import Finding, alarm_rules
+from hybridflow.observe.alarms.metric_window import MetricWindow
+
+STEPS = 5  # whose median must show it
+NOW = 3  # newest steps, whose median says how it is
+STALE_STEPS = 4.0  # steps behind: async as it comes allows 1; of a policy 4 steps back most ratios are clipped
+FRESH = 0.01  # versions, the mean over rows: nearly all rows are of the newest weights
+APART = 0.05  # nats a token, of the same weights: bfloat16 has 0.01 to 0.02, and a ratio is off by 5 %
+APART_TIMES, APART_LEAST = 100.0, 1e-3  # times what it was, in a number format that can do much better; nats a token
+TOGETHER = 0.1  # of what it is now: engines that were so close can compute alike
+FLAT = 1.5  # largest over smallest: what is wrong with an engine stays, what is missing of its weights grows
+SLOW_SHARE = 0.4  # of a step's seconds: most of what it could take is lost to one thing
+SLOW_BESIDE = 0.5  # of the sampling's seconds: what is shorter may be hidden behind it, where graders have a pool
+LEAST_S = 0.1  # seconds a step, below which nobody waits
+GRADING = ("compute_reward", "compute_baseline", "compute_cost")
+STRAGGLING = "timing_s/straggling/"
+STRAGGLING_STEPS = 8
+STRAGGLING_SAME = 7  # of them with the same rank: by chance one of two ranks is so often in 1 of 14 windows at most
+STRAGGLING_SHARE = 0.15  # of a step's seconds, in which all other ranks wait for it
+IMBALANCE = 1.5  # tokens of the rank that has most over the mean; rows that are balanced by tokens have below 1.1
+FILLING = 10  # steps in which caches fill and allocators take what they keep
+GROWTH = 1.3  # times what it was after them
+GROWTH_GIB = 0.25  # and so much more: less is nobody's trouble, and a small process doubles soon
+STEADY = 0.5  # of the mean growth since then: what fills up grows less and less
+
+
+@alarm_rules.register("stale_weights")
+def stale_weights(window: MetricWindow) -> Finding | None:
+    """See samples of weights that training has left behind, by their versions or by their log-probs alone.
+
+    The latter: engines that agreed once, and so can, drift apart with every update, of rows that claim to be fresh.
+    """
+    updates = max(window.median("actor/updates", STEPS) or 1.0, 1.0)
+    lag = window.median("rollout/version_lag_mean", STEPS)
+    if lag is not None and lag / updates >= STALE_STEPS:
+        seen = f"rollout/version_lag_mean {lag:.1f} updates, {lag / updates:.1f} steps"
+        return _stale(STEPS, seen)
+    drift = _apart(window)
+    if drift is None or not drift.agreed or not drift.grows:
+        return None
+    seen = f"actor/rollout_log_prob_diff_mean {drift.now:.2g} nats a token, {drift.least:.2g} before, and it grows"
+    return _stale(NOW, seen)
+
+
+def _stale(steps: int, seen: str) -> Finding:
+    return Finding(
+        steps,
+        seen,
+        "Generation samples with weights that training has left behind: a weight sync is missing or late, or the "
+        "schedule lets rows grow old.",
+        "Lower trainer.max_staleness, give generation more slots, leave rollout.verify_refit on; in a schedule or "
+        "worker of your own look at when sync_weights is called.",
+    )
+
+
+@alarm_rules.register("log_probs_apart")
+def log_probs_apart(window: MetricWindow) -> Finding | None:
+    """See that generation and training give the same tokens other log-probs, with the same weights."""
+    drift = _apart(window)
+    if drift is None or (drift.agreed and drift.grows):
+        return None
+    return Finding(
+        NOW,
+        f"actor/rollout_log_prob_diff_mean {drift.now:.2g} nats a token, with rollout/version_lag_mean 0",
+        "The two engines compute another policy from the same weights: a number format, a kernel, a temperature or a "
+        "part of the vocabulary is not the same, or rows were changed after they were sampled.",
+        "Give both the same dtype, look at what a worker of yours changes, leave rollout.max_log_prob_diff on, or "
+        "correct for it (algorithm.policy_loss.correction); docs/numerics.md says what is normal.",
+    )
+
+
+class _Drift:
+    """How far the log-probs of rows of the newest weights lie apart, and since when.
+
+    Attributes:
+        now: median of the newest steps, in nats a token.
+        least: that of any step that is known, but for the newest.
+        agreed: they once lay so much closer that the engines can compute alike.
+        grows: it is no step to a level that stays.
+    """
+
+    def __init__(self, now: float, values: list[float]) -> None:
+        self.now = now
+        self.least = min(values)
+        self.agreed = self.least <= TOGETHER * now
+        apart = [value for value in values if value > TOGETHER * now]
+        self.grows = len(apart) < STEPS or max(apart[-STEPS:]) > FLAT * min(apart[-STEPS:])
+
+
+def _apart(window: MetricWindow) -> _Drift | None:
+    """Return how far fresh rows' log-probs lie apart; None if they do not, or rows are not fresh."""
+    name = "actor/rollout_log_prob_diff_mean"
+    now = window.median(name, NOW)
+    lags = window.newest("rollout/version_lag_mean", NOW)
+    first = window.first(name, 1)
+    if now is None or lags is None or first is None or max(lags) > FRESH:
+        return None
+    values = [*first, *(window.newest(name, min(len(window.steps), 2 * STEPS)) or window.newest(name, NOW) or [])]
+    if now < APART and not (now >= APART_LEAST and now >= APART_TIMES * min(values)):
+        return None
+    return _Drift(now, values)
+
+
+@alarm_rules.register("slow_grader")
+def slow_grader(window: MetricWindow) -> Finding | None:
+    """See steps that mostly wait for grades."""
+    grading = [values for method in GRADING if (values := window.newest(f"timing_s/{method}", STEPS)) is not None]
+    if not grading:
+        return None
+    seconds = median(map(sum, zip(*grading, strict=True)))
+    share = _share_of_step(window, seconds)
+    sampling = window.median("timing_s/generate", STEPS) or 0.0
+    if share is None or share < SLOW_SHARE or seconds < SLOW_BESIDE * sampling:
+        return None
+    return Finding(
+        STEPS,
+        f"grading takes {seconds:.2f} s of a step, {share:.0%}",
+        "The step waits for the grader, while generation and training have nothing to do.",
+        "Let graders have a pool of their own (placement=standalone), so that rows are graded while others are still "
+        "sampled; grade in batches, raise reward.grader_concurrency, lower reward.grader_deadline_s.",
+    )
+
+
+@alarm_rules.register("slow_environment")
+def slow_environment(window: MetricWindow) -> Finding | None:
+    """See steps that mostly wait for the environments of conversations."""
+    seconds = window.median("timing_s/environment", STEPS)
+    share = None if seconds is None else _share_of_step(window, seconds)
+    if seconds is None or share is None or share < SLOW_SHARE:
+        return None
+    return Finding(
+        STEPS,
+        f"timing_s/environment {seconds:.2f} s of a step, {share:.0%}",
+        "Sampling waits for environments: all conversations of a replica are with theirs at the same time.",
+        "Raise environment.processes, have more conversations at once, or let training go on meanwhile "
+        "(trainer.schedule=async).",
+    )
+
+
+def _share_of_step(window: MetricWindow, seconds: float) -> float | None:
+    """Return the share that these seconds are of a step; None if that is not known, or they are too few to matter."""
+    step = window.median("timing_s/step", STEPS)
+    return seconds / step if step and seconds >= LEAST_S else None
+
+
+@alarm_rules.register("straggling_rank")
+def straggling_rank(window: MetricWindow) -> Finding | None:
+    """See one rank that is nearly always the slowest of its pool, by much."""
+    for name in window.names:
+        pool = name.removeprefix(STRAGGLING)
+        ranks = window.newest(f"perf/slowest_rank/{pool}", STRAGGLING_STEPS) if name.startswith(STRAGGLING) else None
+        seconds = window.median(name, STRAGGLING_STEPS)
+        if ranks is None or seconds is None:
+            continue
+        share = _share_of_step(window, seconds)
+        rank = mode(ranks)
+        if share is None or share < STRAGGLING_SHARE or ranks.count(rank) < STRAGGLING_SAME:
+            continue
+        return Finding(
+            STRAGGLING_STEPS,
+            f"rank {rank:.0f} of pool {pool} takes {seconds:.2f} s longer than the others, {share:.0%} of a step",
+            "One rank is slower than the others, whatever it is given, and they wait for it: its device or its host is "
+            "busy with something else, throttled or broken.",
+            "Look at what else runs on its machine (the event start in events.jsonl names it), at its clock and its "
+            "memory; take the machine out if it stays so.",
+        )
+    return None
+
+
+@alarm_rules.register("token_imbalance")
+def token_imbalance(window: MetricWindow) -> Finding | None:
+    """See a rank that is given many more tokens than the mean of all."""
+    names = [name for name in window.names if name.endswith("/token_imbalance")]
+    ratios = {name: ratio for name in names if (ratio := window.median(name, STEPS)) is not None}
+    name = max(ratios, key=lambda name: ratios[name], default="")
+    if not name or ratios[name] < IMBALANCE:
+        return None
+    return Finding(
+        STEPS,
+        f"{name} {ratios[name]:.2f}",
+        "One rank learns from many more tokens than the others, which wait for it: rows are shared out by their "
+        "number, or a few rows have most of the tokens.",
+        "Share rows out by their tokens (a protocol of yours: balance='tokens'), learn from more rows in an update "
+        "(algorithm.minibatches), lower rollout.max_response_tokens.",
+    )
+
+
+@alarm_rules.register("memory_growth")
+def memory_growth(window: MetricWindow) -> Finding | None:
+    """See memory that grows from step to step, long after caches are full, and does not slow down."""
+    for name in [name for name in window.names if name.endswith("/memory_peak_gib")]:
+        begin = window.first_median(name, NOW, FILLING)
+        now = window.median(name, NOW)
+        before = window.newest(name, 2 * STEPS)
+        if begin is None or now is None or before is None or now < GROWTH * begin or now - begin < GROWTH_GIB:
+            continue
+        a_step = (now - begin) / max(window.steps[-1] - window.first_step(name, FILLING), 1)
+        lately = (median(before[-NOW:]) - median(before[:NOW])) / (len(before) - NOW)
+        if lately < STEADY * a_step:
+            continue
+        return Finding(
+            2 * STEPS,
+            f"{name} {now:.2f} GiB, {begin:.2f} after {FILLING} steps: {1024 * lately:.0f} MiB more each step",
+            "Something keeps what a step has made, so memory runs out in the end: a list or a cache of yours that "
+            "grows, tensors with their graph, results that nobody lets go.",
+            "Look at what the plugin, grader or sink of yours keeps from step to step in the process that the metric "
+            "names; trainer.save_every lets the run go on from a checkpoint when it ends.",
+        )
+    return None
