@@ -244,3 +244,15 @@ def test_ranks_without_a_model_estimate_what_one_rank_does(ranks1: Ranks, ranks2
     assert set(measured[1]) == {
         "critic/advantages", "critic/advantages_max", "critic/advantages_min", "critic/returns",
     }  # fmt: skip
+
+
+def test_groups_whose_rewards_differ_are_counted() -> None:
+    """Groups of several samples alone: of one sample nobody knows whether it is like the others."""
+    rows = build_rollout([1] * 6, rewards=[1, 0, 1, 1, 0, 0.5])
+    rows |= Batch(group_id=np.array([4, 4, 2, 2, 7, 9]))
+    found = estimation(rows, AdvantageConfig("grpo"))
+    found.plain(0.0)
+    assert found.context.metrics["rollout/unequal_groups"] == 0.5
+    alone = estimation(rows.select(np.array([4, 5])), AdvantageConfig("grpo"))
+    alone.plain(0.0)
+    assert "rollout/unequal_groups" not in alone.context.metrics

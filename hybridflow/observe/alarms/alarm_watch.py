@@ -9,8 +9,7 @@ from typing import Any
 from hybridflow.observe.alarms.alarm import Alarm, AlarmRule, Finding, alarm_rules, page_of
 from hybridflow.observe.alarms.metric_window import MetricWindow
 
-REST = 25  # steps without it after which what comes again is told again
-FOLLOWS_WITHIN = 5  # steps after a cause was seen in which what it explains is not told
+REST = 25  # steps without it after which what comes again is told again, and what follows from it is told for itself
 EXPLAINS: Mapping[str, frozenset[str]] = {
     # Answers that are cut off are wrong, all alike, and as long as the limit.
     "truncation": frozenset({"dead_reward", "all_groups_alike"}),
@@ -62,8 +61,8 @@ class AlarmWatch:
         self._told = {name for name in self._told if step - last_seen[name] <= REST}
         found = {name: finding for name in list(self._rules) if (finding := self._ask(name)) is not None}
         self._last_seen = last_seen | dict.fromkeys(found, step)
-        active = {name for name, seen in self._last_seen.items() if step - seen <= FOLLOWS_WITHIN}
-        new = [name for name in found if name not in self._told and not _explained(name, active)]
+        lately = {name for name, seen in self._last_seen.items() if step - seen <= REST}
+        new = [name for name in found if name not in self._told and not _explained(name, {*found}, lately)]
         self._told |= {*new}
         return [self._alarm(name, found[name]) for name in new]
 
@@ -87,9 +86,9 @@ class AlarmWatch:
         )
 
 
-def _explained(name: str, active: set[str]) -> bool:
-    """Tell whether an alarm follows from another that is seen too."""
-    return (EXPLAINS_ALL in active and name != EXPLAINS_ALL) or any(name in EXPLAINS.get(other, ()) for other in active)
+def _explained(name: str, now: set[str], lately: set[str]) -> bool:
+    """Tell whether an alarm follows from another that is seen now or was seen lately."""
+    return (EXPLAINS_ALL in now and name != EXPLAINS_ALL) or any(name in EXPLAINS.get(other, ()) for other in lately)
 
 
 def alarms_of(records: Iterable[Mapping[str, Any]]) -> list[Alarm]:

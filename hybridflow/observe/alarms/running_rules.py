@@ -5,6 +5,7 @@ Shares of a step's time are compared, so that they mean the same on any machine.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from statistics import median, mode
 
 from hybridflow.observe.alarms.alarm import Finding, alarm_rules
@@ -30,6 +31,7 @@ IMBALANCE = 1.5  # tokens of the rank that has most over the mean; rows that are
 FILLING = 10  # steps in which caches fill and allocators take what they keep
 GROWTH = 1.3  # times what it was after them
 GROWTH_GIB = 0.25  # and so much more: less is nobody's trouble, and a small process doubles soon
+PARTS = range(4)  # of the newest steps, NOW in each, of which every one must have more than that before
 STEADY = 0.5  # of the mean growth since then: what fills up grows less and less
 
 
@@ -45,9 +47,9 @@ def stale_weights(window: MetricWindow) -> Finding | None:
         seen = f"rollout/version_lag_mean {lag:.1f} updates, {lag / updates:.1f} steps"
         return _stale(STEPS, seen)
     drift = _apart(window)
-    if drift is None or not drift.agreed or not drift.grows:
+    if drift is None or not drift.agreed or not drift.of_weights:
         return None
-    seen = f"actor/rollout_log_prob_diff_mean {drift.now:.2g} nats a token, {drift.least:.2g} before, and it grows"
+    seen = f"actor/rollout_log_prob_diff_mean {drift.now:.2g} nats a token, where it was {drift.least:.2g}"
     return _stale(NOW, seen)
 
 
@@ -66,7 +68,7 @@ def _stale(steps: int, seen: str) -> Finding:
 def log_probs_apart(window: MetricWindow) -> Finding | None:
     """See that generation and training give the same tokens other log-probs, with the same weights."""
     drift = _apart(window)
-    if drift is None or (drift.agreed and drift.grows):
+    if drift is None or (drift.agreed and not drift.of_engines):
         return None
     return Finding(
         NOW,
@@ -85,15 +87,20 @@ class _Drift:
         now: median of the newest steps, in nats a token.
         least: that of any step that is known, but for the newest.
         agreed: they once lay so much closer that the engines can compute alike.
-        grows: it is no step to a level that stays.
+        of_weights: they come and go, or grow, as what is missing of weights does.
+        of_engines: they have come to another level and stay there. Neither is said of fewer than `STEPS` steps.
     """
 
     def __init__(self, now: float, values: list[float]) -> None:
         self.now = now
         self.least = min(values)
         self.agreed = self.least <= TOGETHER * now
-        apart = [value for value in values if value > TOGETHER * now]
-        self.grows = len(apart) < STEPS or max(apart[-STEPS:]) > FLAT * min(apart[-STEPS:])
+        far = [place for place, value in enumerate(values) if value > TOGETHER * now]
+        newest = [values[place] for place in far[-STEPS:]]
+        comes_and_goes = len(far) < len(values) - far[0]
+        known = len(far) >= STEPS
+        self.of_weights = known and (comes_and_goes or max(newest) > FLAT * min(newest))
+        self.of_engines = known and not self.of_weights
 
 
 def _apart(window: MetricWindow) -> _Drift | None:
@@ -200,15 +207,16 @@ def memory_growth(window: MetricWindow) -> Finding | None:
     for name in [name for name in window.names if name.endswith("/memory_peak_gib")]:
         begin = window.first_median(name, NOW, FILLING)
         now = window.median(name, NOW)
-        before = window.newest(name, 2 * STEPS)
-        if begin is None or now is None or before is None or now < GROWTH * begin or now - begin < GROWTH_GIB:
+        newest = window.newest(name, len(PARTS) * NOW)
+        if begin is None or now is None or newest is None or now < GROWTH * begin or now - begin < GROWTH_GIB:
             continue
         a_step = (now - begin) / max(window.steps[-1] - window.first_step(name, FILLING), 1)
-        lately = (median(before[-NOW:]) - median(before[:NOW])) / (len(before) - NOW)
+        levels = [median(newest[part * NOW : (part + 1) * NOW]) for part in PARTS]
+        lately = min(after - before for before, after in pairwise(levels)) / NOW
         if lately < STEADY * a_step:
             continue
         return Finding(
-            2 * STEPS,
+            len(newest),
             f"{name} {now:.2f} GiB, {begin:.2f} after {FILLING} steps: {1024 * lately:.0f} MiB more each step",
             "Something keeps what a step has made, so memory runs out in the end: a list or a cache of yours that "
             "grows, tensors with their graph, results that nobody lets go.",

@@ -1,0 +1,138 @@
+"""Each cause is named where its signs are, and not where something else looks like it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from hybridflow.observe.alarms import alarms_of
+from tests.observe.alarms.records import Change, Metrics, names_of, run_of, well
+
+ONE_REWARD = {"reward/mean": 0.0, "reward/std": 0.0, "reward/min": 0.0, "reward/max": 0.0, "rollout/unequal_groups": 0.0}
+RIGHT = {"reward/mean": 1.0, "reward/std": 0.0, "reward/min": 1.0, "reward/max": 1.0, "rollout/unequal_groups": 0.0}
+NO_ADVANTAGE = {"critic/advantages_max": 0.0, "critic/advantages_min": -0.0}
+
+
+def times(name: str, factor: float) -> Change:
+    """A metric that is so many times what it is where a run is well."""
+    return lambda step: {name: well(step)[name] * factor}
+
+
+def growing(name: str, a_step: float, since: int) -> Change:
+    """A metric that grows by a factor each step."""
+    return lambda step: {name: well(step)[name] * a_step ** (step - since)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor/pg_loss": math.nan},
+        {"actor/grad_norm": None},
+        {"actor/nonfinite_updates": 1.0},
+        ONE_REWARD | {"reward/mean": math.nan, "actor/entropy": math.nan},
+    ],
+)
+def test_a_number_that_is_not_finite_is_told_at_once_and_explains_all_else(change: Metrics) -> None:
+    (alarm,) = alarms_of(run_of(20, lambda _: change, since=12))
+    assert (alarm.name, alarm.first_step, alarm.last_step) == ("non_finite", 12, 12)
+
+
+@pytest.mark.parametrize("name", ["timing_s/step", "perf/slowest_rank/main"])
+def test_what_a_clock_says_is_no_number_of_learning(name: str) -> None:
+    assert names_of(run_of(20, lambda _: {name: None}, since=12)) == []
+
+
+@pytest.mark.parametrize("since", [0, 10])
+def test_one_reward_for_all_is_a_dead_reward(since: int) -> None:
+    (alarm,) = alarms_of(run_of(30, lambda _: ONE_REWARD, since=since))
+    assert (alarm.name, alarm.last_step) == ("dead_reward", since + 4)
+
+
+def test_a_constant_that_is_no_0_is_one_too() -> None:
+    one = {"reward/min": 0.5, "reward/max": 0.5}
+    assert names_of(run_of(30, lambda _: ONE_REWARD | one)) == ["dead_reward"]
+
+
+def test_a_task_that_is_solved_has_no_dead_reward_but_groups_that_are_alike() -> None:
+    assert names_of(run_of(30, lambda _: RIGHT, since=15)) == ["all_groups_alike"]
+    assert names_of(run_of(30, lambda _: RIGHT)) == ["dead_reward"], "from the first step on"
+
+
+def test_few_rows_may_be_alike_by_chance() -> None:
+    assert names_of(run_of(30, lambda _: ONE_REWARD | {"rollout/rows": 8.0})) == []
+
+
+def test_grades_that_fail_are_a_dead_reward() -> None:
+    gone = {name: ... for name in ("reward/mean", "reward/std", "reward/min", "reward/max")}
+    for failed, change in ((0.3, {}), (1.0, gone)):
+        (alarm,) = alarms_of(run_of(30, lambda _, c=change, f=failed: {**c, "reward/failed_share": f}, since=10))  # type: ignore[misc]
+        assert alarm.name == "dead_reward" and "fails" in alarm.cause
+    assert names_of(run_of(30, lambda _: {"reward/failed_share": 0.05})) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rollout/unequal_groups": 0.01},
+        {"rollout/unequal_groups": ..., "rollout/groups_kept": 0.03},
+        {"rollout/unequal_groups": ..., **NO_ADVANTAGE},
+    ],
+)
+def test_groups_that_are_alike_while_rewards_differ(change: Metrics) -> None:
+    (alarm,) = alarms_of(run_of(30, lambda _: change, since=10))
+    assert alarm.name == "all_groups_alike" and 12 <= alarm.last_step <= 14
+
+
+def test_entropy_that_collapses() -> None:
+    (alarm,) = alarms_of(run_of(40, growing("actor/entropy", 0.7, 10), since=10))
+    assert alarm.name == "entropy_collapse" and 14 < alarm.last_step < 22
+    assert names_of(run_of(40, times("actor/entropy", 0.001))) == ["entropy_collapse"], "from the first step on"
+
+
+def test_entropy_of_a_policy_that_learns_well() -> None:
+    assert names_of(run_of(40, times("actor/entropy", 0.3), since=10)) == []
+    assert names_of(run_of(40, lambda step: {"actor/entropy": 2.0 if step < 10 else 0.15})) == [], "it still tries"
+
+
+def test_lengths() -> None:
+    assert names_of(run_of(30, times("response_length/mean", 0.4), since=10)) == ["length_collapse"]
+    assert names_of(run_of(30, times("response_length/mean", 0.7), since=10)) == []
+
+
+def test_answers_that_learn_to_end_are_no_collapse() -> None:
+    def learns(step: int) -> Metrics:
+        cut_off = max(0.9 - 0.1 * step, 0.02)
+        return {"rollout/truncated_fraction": cut_off, "response_length/mean": 100 + 200 * cut_off}
+
+    assert names_of(run_of(30, learns)) == []
+
+
+def longer(**also: Any) -> Change:
+    return lambda step: {"response_length/mean": well(step)["response_length/mean"] * 3, **also}
+
+
+def test_answers_that_grow_are_an_explosion_unless_they_are_better_for_it() -> None:
+    worse = {"reward/mean": 0.1}
+    assert names_of(run_of(30, longer(**worse), since=10)) == ["length_explosion"]
+    assert names_of(run_of(30, longer(), since=10)) == [], "rewards have grown too"
+    cut_off = {"rollout/truncated_fraction": 0.8}
+    assert names_of(run_of(30, longer(**cut_off), since=10)) == ["length_explosion"], "it explains the truncation"
+
+
+@pytest.mark.parametrize("change", [{"actor/kl_loss": 3.0}, {"actor/kl": 2.5}, {"actor/approx_kl": -0.5}])
+def test_a_policy_that_runs_away(change: Metrics) -> None:
+    (alarm,) = alarms_of(run_of(30, lambda _: change, since=10))
+    assert (alarm.name, alarm.last_step) == ("kl_blow_up", 11) and next(iter(change)) in alarm.seen
+
+
+def test_one_step_that_is_out_of_the_way_raises_nothing() -> None:
+    odd = {"actor/kl_loss": 30.0, "actor/entropy": 0.0, "response_length/mean": 1.0, "rollout/truncated_fraction": 1.0}
+    assert names_of(run_of(30, lambda step: odd if step == 12 else {})) == []
+
+
+@pytest.mark.parametrize("since", [0, 10])
+def test_answers_that_are_cut_off_explain_that_none_is_right(since: int) -> None:
+    cut_off = ONE_REWARD | NO_ADVANTAGE | {"rollout/truncated_fraction": 0.99}
+    assert names_of(run_of(30, lambda _: cut_off, since=since)) == ["truncation"]
