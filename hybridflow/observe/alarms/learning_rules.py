@@ -29,7 +29,7 @@ CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what s
 KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
 KL_UPDATE = 0.3  # nats a token that one step moves the policy by: clipping at 0.2 keeps it below a tenth of that
 TRUNCATED = 0.3  # of the answers: what is learned of length is then mostly the limit
-FALLING = 0.8  # of the share a window before: a model that learns to end its answers needs no alarm
+FALLING = 0.8  # of the share three steps before: a model that learns to end its answers needs no alarm
 MAX_NAMED = 4  # metrics
 NO_NUMBERS_OF_LEARNING = ("timing_s/", "perf/", "refit/")
 
@@ -124,12 +124,10 @@ def all_groups_alike(window: MetricWindow) -> Finding | None:
 
 def _alike(window: MetricWindow) -> str | None:
     """Say by what groups are known to be alike; None if they are not, or nothing tells."""
-    unequal = window.median("rollout/unequal_groups", STEPS)
-    if unequal is not None and unequal <= UNEQUAL_GROUPS:
-        return f"rollout/unequal_groups {unequal:.1%}"
-    kept = window.median("rollout/groups_kept", STEPS)
-    if kept is not None and kept <= KEPT_GROUPS:
-        return f"rollout/groups_kept {kept:.1%}"
+    for name, bound in (("rollout/unequal_groups", UNEQUAL_GROUPS), ("rollout/groups_kept", KEPT_GROUPS)):
+        shares = window.newest(name, STEPS)
+        if shares is not None and max(shares) <= bound:  # all of them, as of a reward that is dead
+            return f"{name} {median(shares):.1%}"
     highest = window.newest("critic/advantages_max", STEPS)
     lowest = window.newest("critic/advantages_min", STEPS)
     if highest is not None and lowest is not None and not any((*highest, *lowest)):
@@ -226,15 +224,12 @@ def kl_blow_up(window: MetricWindow) -> Finding | None:
 @alarm_rules.register("truncation")
 def truncation(window: MetricWindow) -> Finding | None:
     """See that many answers are cut off, and that this is not getting better by itself."""
-    now = window.median("rollout/truncated_fraction", STEPS)
-    if now is None or now < TRUNCATED:
-        return None
-    both = window.newest("rollout/truncated_fraction", 2 * STEPS)
-    if both is not None and now <= FALLING * median(both[:STEPS]):
+    shares = window.newest("rollout/truncated_fraction", STEPS)
+    if shares is None or median(shares) < TRUNCATED or sum(shares[-2:]) <= FALLING * sum(shares[:2]):
         return None
     return Finding(
         STEPS,
-        f"rollout/truncated_fraction {now:.0%}",
+        f"rollout/truncated_fraction {median(shares):.0%}",
         "Answers are cut off at the limit before they end, so they are graded by what is missing.",
         "Raise rollout.max_response_tokens, ask for shorter answers, or leave such rows out "
         "(algorithm.rollout_filter.name=overlong).",

@@ -28,7 +28,7 @@ def well(step: int) -> Metrics:
         "rollout/version_lag_mean": 0.0,
         "response_length/mean": 100.0 * wave,
         "actor/entropy": 0.6 * wave * max(1 - 0.01 * step, 0.4),
-        "actor/kl_loss": 0.01 * wave * (1 + step),
+        "actor/kl_loss": min(0.01 * (1 + step), 0.5) * wave,
         "actor/approx_kl": 0.005 * wave,
         "actor/pg_loss": -0.01 * wave,
         "actor/grad_norm": 1.0 * wave,

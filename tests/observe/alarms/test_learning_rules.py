@@ -124,7 +124,7 @@ def test_answers_that_grow_are_an_explosion_unless_they_are_better_for_it() -> N
 @pytest.mark.parametrize("change", [{"actor/kl_loss": 3.0}, {"actor/kl": 2.5}, {"actor/approx_kl": -0.5}])
 def test_a_policy_that_runs_away(change: Metrics) -> None:
     (alarm,) = alarms_of(run_of(30, lambda _: change, since=10))
-    assert (alarm.name, alarm.last_step) == ("kl_blow_up", 11) and next(iter(change)) in alarm.seen
+    assert alarm.name == "kl_blow_up" and alarm.last_step <= 12 and next(iter(change)) in alarm.seen
 
 
 def test_one_step_that_is_out_of_the_way_raises_nothing() -> None:
