@@ -10,14 +10,14 @@ from statistics import median_low
 class RankTimes:
     """Seconds that ranks carried out calls, by pool, since somebody asked.
 
-    Ranks that meet inside a call take equally long for it, however long each of them had to wait. So what a rank takes
-    longer is known of what ranks do each for itself: to sample, to grade, to score.
+    What a rank waited for others to come to a meeting is none of its time. It is known of the meetings that we make
+    ourselves; in those of an engine, as for a gradient, all ranks take as long as the slowest.
     """
 
     _seconds: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def note(self, pool: str, rank: int, seconds: float) -> None:
-        """Take in that a rank carried out a call that all ranks of its role were asked for."""
+        """Take in how long a rank took for a call that all ranks of its role were asked for, without its waits."""
         ranks = self._seconds.setdefault(pool, {})
         ranks[rank] = ranks.get(rank, 0.0) + seconds
 

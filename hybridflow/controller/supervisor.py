@@ -331,7 +331,7 @@ class Supervisor(Renamed):
             return
         self._idle.note(pool, rank, record.number, report.began, report.seconds)
         if len(record.ranks) == record.size:
-            self._rank_times.note(pool, rank, report.seconds)
+            self._rank_times.note(pool, rank, report.seconds - report.waited)
         if self.on_span is not None:
             seconds = report.seconds
             self.on_span(CallSpan(pool, rank, record.role, record.method, record.step, report.began, seconds))

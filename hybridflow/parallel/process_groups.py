@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from hybridflow.parallel.layout import Coordinate, Layout
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.waiting import waiting
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Groups:
 def _sums(values: Sequence[float], group: dist.ProcessGroup) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64, device=platform().device)
     if group.size() > 1:  # alone, a collective would wake its thread for nothing
-        dist.all_reduce(total, group=group)
+        platform().synchronize()  # what the device has yet to do is this rank's own time
+        with waiting.meeting():
+            dist.all_reduce(total, group=group)
+            return total.tolist()
     return total.tolist()
 
 

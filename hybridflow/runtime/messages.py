@@ -78,6 +78,7 @@ class Report(NamedTuple):
         metrics: None if none were recorded.
         seconds: that the method ran.
         began: when it did, in seconds since the epoch; 0: nobody has noted it, as of a call that is none on a role.
+        waited: of the seconds, those in which it waited for other ranks to come to a meeting of ours.
     """
 
     chunks: tuple[Metadata, ...] = ()
@@ -86,23 +87,24 @@ class Report(NamedTuple):
     seconds: float = 0.0
     failure: Failure | None = None
     began: float = 0.0
+    waited: float = 0.0
 
     def encode(self) -> bytes:
         """Encode to bytes; see `CallRequest`."""
         value = None if self.value is None else cloudpickle.dumps(self.value)
         known = [(chunk.rows, chunk.kinds, _bytes(chunk.lengths), _typed(chunk.numbers)) for chunk in self.chunks]
         metrics = self.metrics.parts() if self.metrics is not None else None
-        return pickle.dumps((known, value, metrics, self.seconds, self.failure, self.began), protocol=5)
+        return pickle.dumps((known, value, metrics, self.seconds, self.failure, self.began, self.waited), protocol=5)
 
     @staticmethod
     def decode(encoded: bytes) -> Report:
         """Decode bytes that a rank of this run made."""
-        known, value, measured, seconds, failure, began = pickle.loads(encoded)
+        known, value, measured, *times = pickle.loads(encoded)
         chunks = tuple(
             [Metadata(rows, kinds, _arrays(lengths), _untyped(numbers)) for rows, kinds, lengths, numbers in known]
         )
         metrics = Metrics(*measured) if measured else None
-        return Report(chunks, None if value is None else pickle.loads(value), metrics, seconds, failure, began)
+        return Report(chunks, None if value is None else pickle.loads(value), metrics, *times)
 
 
 def _bytes(lengths: Mapping[str, np.ndarray]) -> dict[str, bytes]:

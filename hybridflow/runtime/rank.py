@@ -30,6 +30,7 @@ from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.layout import describe as describe_layout
+from hybridflow.parallel.waiting import waiting
 from hybridflow.placement import Engines, settings_of_worker
 from hybridflow.registry import import_plugins
 from hybridflow.roles import Role, is_second_policy, roles
@@ -269,6 +270,7 @@ class Rank:
         """Return the report on a call, and what it gave. Raises whatever the method raises."""
         began = time()
         start = perf_counter()
+        waiting.take()
         declared = self._declared[request.role][request.method]
         with self._trace.call(f"{request.role}.{request.method}"):
             call, value = self._called(request, declared, chunks)
@@ -277,13 +279,14 @@ class Rank:
             value = self._settled(request.role, value, call)
         check_returned(declared, value, call)
         seconds = perf_counter() - start
+        times = {"seconds": seconds, "began": began, "waited": waiting.take()}
         metrics = self._recorded(request.role)
         log.debug("%s.%s: %.3f s", request.role, request.method, seconds)
         if not declared.returns_rows:
-            return Report(value=value, metrics=metrics, seconds=seconds, began=began), []
+            return Report(value=value, metrics=metrics, **times), []
         parts = [value] if request.chunks == 1 else value.split(request.chunks)
         known = tuple(map(Metadata.of, parts))
-        return Report(known, metrics=metrics, seconds=seconds, began=began), [part.to_wire() for part in parts]
+        return Report(known, metrics=metrics, **times), [part.to_wire() for part in parts]
 
     def _settled(self, role: str, value: Any, call: Call, rows: Any = None) -> Any:
         """Check the grades in what a call gave.

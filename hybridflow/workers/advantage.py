@@ -24,6 +24,7 @@ from hybridflow.losses.rewards import token_rewards
 from hybridflow.losses.rollout_filters import compared_groups
 from hybridflow.observe.metrics import Metrics
 from hybridflow.parallel.platform import platform
+from hybridflow.parallel.waiting import waiting
 from hybridflow.roles import AdvantageRole
 from hybridflow.tasks.chosen_graders import weights
 from hybridflow.tasks.grades import over_learnable, settled
@@ -69,8 +70,9 @@ class AdvantageWorker(AdvantageRole[Batch], Worker):
 def sum_over_pool(vector: Tensor) -> Tensor:
     """Return the sum of a vector over the ranks of the pool."""
     total = vector.to(platform().device)
-    dist.all_reduce(total)
-    return total.to(vector.device)
+    with waiting.meeting():
+        dist.all_reduce(total)
+        return total.to(vector.device)
 
 
 @dataclass(frozen=True)
