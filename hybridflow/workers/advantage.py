@@ -70,6 +70,7 @@ class AdvantageWorker(AdvantageRole[Batch], Worker):
 def sum_over_pool(vector: Tensor) -> Tensor:
     """Return the sum of a vector over the ranks of the pool."""
     total = vector.to(platform().device)
+    platform().synchronize()  # as in Groups.global_sums
     with waiting.meeting():
         dist.all_reduce(total)
         return total.to(vector.device)
