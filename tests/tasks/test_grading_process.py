@@ -70,6 +70,15 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.01)
 
 
+def test_it_is_known_how_much_memory_graders_took(process: GradingProcess) -> None:
+    grades(process, "does", "value 1")
+    assert 2**22 < process.memory_peak < 2**31, "an interpreter, and no model"
+    idle = build_process("exact")
+    assert idle.memory_peak == 0, "it has graded nothing yet"
+    idle.close()
+    assert idle.memory_peak == 0
+
+
 def test_it_starts_once_and_what_a_grader_prints_is_no_answer(process: GradingProcess) -> None:
     assert grades(process, "does", "ab", "", "a") == [2.0, 0.0, 1.0]
     first = pid_of(process)
