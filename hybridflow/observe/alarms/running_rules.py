@@ -13,7 +13,7 @@ from hybridflow.observe.alarms.metric_window import MetricWindow
 
 STEPS = 5  # whose median must show it
 NOW = 3  # newest steps, whose median says how it is
-STALE_STEPS = 4.0  # steps behind: async as it comes allows 1; of a policy 4 steps back most ratios are clipped
+STALE_STEPS = 2.5  # steps behind: async as it comes allows 1, and who allows 2 knows it
 FRESH = 0.01  # versions, the mean over rows: nearly all rows are of the newest weights
 APART = 0.05  # nats a token, of the same weights: bfloat16 has 0.01 to 0.02, and a ratio is off by 5 %
 APART_TIMES, APART_LEAST = 100.0, 1e-3  # times what it was, in a number format that can do much better; nats a token
@@ -26,8 +26,8 @@ GRADING = ("compute_reward", "compute_baseline", "compute_cost")
 STRAGGLING = "timing_s/straggling/"
 STRAGGLING_STEPS = 8
 STRAGGLING_SAME = 7  # of them with the same rank: by chance one of two ranks is so often in 1 of 14 windows at most
-STRAGGLING_SHARE = 0.15  # of a step's seconds, in which all other ranks wait for it
-IMBALANCE = 1.5  # tokens of the rank that has most over the mean; rows that are balanced by tokens have below 1.1
+STRAGGLING_SHARE = 0.1  # of a step's seconds, in which all other ranks wait for it
+IMBALANCE = 1.3  # tokens of the rank that has most over the mean; rows that are balanced by tokens have below 1.1
 FILLING = 10  # steps in which caches fill and allocators take what they keep
 GROWTH = 1.3  # times what it was after them
 GROWTH_GIB = 0.25  # and so much more: less is nobody's trouble, and a small process doubles soon
