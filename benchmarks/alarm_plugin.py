@@ -19,7 +19,7 @@ from hybridflow.tasks import graders
 
 PATHOLOGY = "HYBRIDFLOW_PATHOLOGY"
 SINCE = 12  # updates of the actor; 2 a step
-LEAK_BYTES = 48 * 2**20  # that a call keeps
+LEAK_BYTES = 24 * 2**20  # that a call keeps
 COARSE = 0.05  # of a weight's largest number: what a number format of four bits leaves
 SLOW_S = 0.3  # that a rank takes longer for a call
 
@@ -67,8 +67,8 @@ def slow(response: str, answer: str) -> float:
 
 @graders.register("planted_leak")
 def leak(response: str, answer: str) -> float:
-    """Keep a quarter of a megabyte."""
-    _kept.append(bytearray(os.urandom(1) * 2**18))
+    """Keep an eighth of a megabyte."""
+    _kept.append(bytearray(os.urandom(1) * 2**17))
     return float(response == answer)
 
 
