@@ -14,8 +14,8 @@ from hybridflow.config.schema import Config, FullDisk, TrainerConfig
 from hybridflow.controller.object_store import StoreWatch
 from hybridflow.errors import HybridFlowError
 from hybridflow.observe import run_lock
-from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.alarms import AlarmWatch
+from hybridflow.observe.disk_errors import DiskError
 from hybridflow.observe.host_memory import MemoryWatch, process_peak
 from hybridflow.observe.metrics import TIMES
 from hybridflow.observe.run_folder import RunFolder

@@ -1,4 +1,4 @@
-"""Recorded runs: what was planted is named first, runs that are well raise nothing, and files keep what was measured."""
+"""Recorded runs: what was planted is named first, runs that are well raise nothing; files keep what was measured."""
 
 from __future__ import annotations
 

@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]  # each test is two o
 def metrics(ran: Ran) -> list[dict[str, float]]:
     """Every line, without what a clock says, and what memory was used (a resumed run begins with a refit)."""
     lines = [json.loads(line) for line in (ran.folder / "metrics.jsonl").read_text().splitlines()]
-    own = re.compile(r"timing_s/|perf/(tokens_per_s$|goodput$|slowest_rank/)|.*/(memory_peak_gib|tflops_per_rank|mfu)$|refit/")
+    own = re.compile(
+        r"timing_s/|perf/(tokens_per_s$|goodput$|slowest_rank/)|.*/(memory_peak_gib|tflops_per_rank|mfu)$|refit/"
+    )
     return [{name: value for name, value in line.items() if not own.match(name)} for line in lines]
 
 

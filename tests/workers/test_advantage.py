@@ -242,7 +242,8 @@ def test_ranks_without_a_model_estimate_what_one_rank_does(ranks1: Ranks, ranks2
         measured[world] = given[0][1]
     assert np.allclose(found[2], found[1], atol=1e-6) and np.std(found[1]) > 0.9
     assert set(measured[1]) == {
-        "critic/advantages", "critic/advantages_max", "critic/advantages_min", "critic/returns", "rollout/unequal_groups",
+        "critic/advantages", "critic/advantages_max", "critic/advantages_min", "critic/returns",
+        "rollout/unequal_groups",
     }  # fmt: skip
 
 
