@@ -13,13 +13,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.alarm_data import DATA, write
 from benchmarks.alarm_plugin import PATHOLOGY
 from benchmarks.alarm_runs import RUNS, AlarmRun
 from benchmarks.learning import warm_start
+from tests.forked_ranks import command, fork_server
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("setting", "planted", "healthy")
@@ -39,17 +40,23 @@ def main() -> int:
         print("\n".join(missing))
         return 0
     folder = options.folder.absolute()
-    failed = [key for key in missing if not record(folder, RUNS[key])]
+    warm = warm_start(folder)
+    with fork_server() as forks:
+        failed = [key for key in missing if not record(folder, warm, RUNS[key], forks)]
     return 1 if failed else 0
 
 
-def record(folder: Path, run: AlarmRun) -> bool:
-    """Make a run and keep its metrics; tell whether it made any. One that ends early, of what it has, is kept too."""
-    warm = warm_start(folder)
+def record(folder: Path, warm: Path, run: AlarmRun, forks: Mapping[str, str]) -> bool:
+    """Make a run and keep its metrics; tell whether it made any. One that ends early, of what it has, is kept too.
+
+    Args:
+        warm: the model that has learned a little.
+        forks: the environment in which processes are forked from one that has imported the engines.
+    """
     place = (f"run.root={folder}", f"run.name={run.kind}_{run.name}", "trainer.resume=never")
     arguments = [*run.arguments(), *place, f"actor.model.path={_model(folder, warm, run)}"]
     begun = time.monotonic()
-    status = hybridflow(folder, run, arguments)
+    status = hybridflow(folder, run, arguments, forks)
     file = folder / f"{run.kind}_{run.name}/metrics.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     told = f"{run.kind}/{run.name}: {len(lines)} lines in {time.monotonic() - begun:.0f} s"
@@ -65,13 +72,13 @@ def _model(folder: Path, warm: Path, run: AlarmRun) -> Path:
     return folder / "models/addition_2_layers" if run.subcommand == "sft" else warm
 
 
-def hybridflow(folder: Path, run: AlarmRun, arguments: Sequence[str]) -> int:
+def hybridflow(folder: Path, run: AlarmRun, arguments: Sequence[str], forks: Mapping[str, str]) -> int:
     """Run a command to its end, a thread a process; what it printed goes to `folder/log.txt`. Return its status."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **forks, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment |= {PATHOLOGY: run.pathology} if run.pathology else {}
-    command = [sys.executable, "-m", "hybridflow", run.subcommand, *arguments]
+    whole = command("-m", "hybridflow", run.subcommand, *arguments, environment=environment)
     with (folder / "log.txt").open("a") as log:
-        return subprocess.run(command, stdout=log, stderr=log, check=False, env=environment).returncode
+        return subprocess.run(whole, stdout=log, stderr=log, check=False, env=environment).returncode
 
 
 if __name__ == "__main__":
