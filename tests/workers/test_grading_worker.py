@@ -93,7 +93,8 @@ def test_a_row_of_which_any_grade_has_failed_has_no_reward(make: Make) -> None:
 def test_one_grader_gives_rewards_alone(make: Make) -> None:
     worker = make(RewardWorker)
     assert worker.compute_reward(build_rows("12")).columns == ("rewards",)
-    assert not worker.context.metrics and RewardRole.more_columns(worker.context.config) == {}
+    assert {*worker.context.metrics} == {"reward/memory_peak_gib"}, "of its process, and none of a grader's own"
+    assert RewardRole.more_columns(worker.context.config) == {}
     baseline = worker.compute_baseline(build_rows("12", "1"))
     assert baseline.dense("baseline_rewards").tolist() == [1.0, 0.0]
 
@@ -161,7 +162,8 @@ def test_a_grader_of_rows_sees_what_columns_say(make: Make) -> None:
         finish_reason=["length"], truncated=[True], sample_id=[2**70],
     )  # fmt: skip
     assert worker.compute_reward(rows).dense("rewards").tolist() == [1.0]
-    seen = {name.removeprefix("reward/sees/").rpartition("/")[0] for name in worker.context.metrics}
+    parts = [name for name in worker.context.metrics if name.startswith("reward/sees/")]
+    seen = {name.removeprefix("reward/sees/").rpartition("/")[0] for name in parts}
     assert seen == {"12", "length", "sums", str(2**70), "level", "tokens", "truncated", "say"}
     bare = make(RewardWorker, grader="sees")
     assert bare.compute_reward(build_rows("12")).dense("rewards").tolist() == [1.0], "rows may have none of these"
