@@ -279,7 +279,7 @@ class Rank:
             value = self._settled(request.role, value, call)
         check_returned(declared, value, call)
         seconds = perf_counter() - start
-        times = {"seconds": seconds, "began": began, "waited": waiting.take()}
+        times: dict[str, Any] = {"seconds": seconds, "began": began, "waited": waiting.take()}
         metrics = self._recorded(request.role)
         log.debug("%s.%s: %.3f s", request.role, request.method, seconds)
         if not declared.returns_rows:
