@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "map": "the fastest placement of a run, by search: hybridflow map [hardware=NAME] [key=value ...] [--out FILE]",
     "watch": "the live view of a run, while it goes on and after it: hybridflow watch RUN",
     "evaluate": "answers of a model to held-out questions: hybridflow evaluate MODEL [MODEL] [key=value ...]",
+    "report": "runs as one HTML file that a browser shows: hybridflow report RUN [RUN ...] [--out FILE]",
     "export": "the model of a run as a Hugging Face folder: hybridflow export RUN[:STEP] --out FOLDER",
     "algorithms": "the algorithms, their papers, roles and components: hybridflow algorithms [MODULE ...]",
     "settings": "every setting, its default and its meaning: hybridflow settings [KEY ...]",

@@ -9,6 +9,7 @@ from hybridflow.errors import ConfigError
 
 YAML = (".yaml", ".yml")
 SVG = (".svg",)
+HTML = (".html", ".htm")
 
 
 def check(option: str, file: Path, what: str, endings: Sequence[str], *, force: bool) -> None:

@@ -192,6 +192,8 @@ class TrainerConfig:
     stop_at_accuracy: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None  # end once a validation reaches it
     # steps between the steps whose rows are written out, and one of them shown; 0: never
     log_rollouts_every: NotNegativeInt = 10
+    # of the rows that a rank writes out, the first ones: those with advantages and log-probs of each token
+    log_token_rows: NotNegativeInt = 16
     # steps between the steps whose calls on ranks are written out with their times; 0: never
     timeline_every: NotNegativeInt = 10
     # steps, the first of a run being 0, of which each rank with a model writes what torch computed, for trace viewers

@@ -18,7 +18,7 @@ from hybridflow.observe.plain_json import as_json
 from hybridflow.roles import RewardRole
 from hybridflow.tasks.chosen_graders import accuracy_grader, asked, grades_source, weights
 from hybridflow.workers.grading_worker import GradingWorker
-from hybridflow.workers.rollout_entries import other_entries, our_entries
+from hybridflow.workers.rollout_entries import BY_TOKEN, other_entries, our_entries, token_entries
 from hybridflow.workers.worker import Context, workers
 
 log = logging.getLogger(__name__)
@@ -89,12 +89,15 @@ class RewardWorker(RewardRole[Batch], GradingWorker):
         """Yield what is written of each row."""
         prompts = self.texts(rollout, "prompt_ids")
         responses = self.texts(rollout, "response_ids")
+        with_tokens = self.context.config.trainer.log_token_rows if "advantages" in rollout else 0
         for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
             line: dict[str, Any] = {"step": step, "prompt": prompt, "response": response}
             if "rejected_ids" in rollout:
                 line["rejected"] = self.decode(rollout.ragged("rejected_ids")[row].tolist())
             line |= our_entries(rollout, row)
             line |= self._own_entries(rollout, row)
+            if row < with_tokens:
+                line[BY_TOKEN] = token_entries(rollout, row, self._decode_raw)
             line |= {name: entry for name, entry in other_entries(rollout, row).items() if name not in line}
             yield line
 

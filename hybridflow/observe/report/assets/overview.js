@@ -1,0 +1,66 @@
+// The runs at a glance, which of them are shown, and what went wrong in them.
+
+function validated(run) {
+  const found = run.validations.mean["validation/accuracy"];
+  return Array.isArray(found) ? found[found.length - 1] : found;
+}
+
+function failuresOf(run) {
+  return run.events.filter((event) => event.event === "failure");
+}
+
+function legend() {
+  const holder = section("runs-legend");
+  RUNS.forEach((run, place) => {
+    const box = el("input", {type: "checkbox", checked: true, onchange: () => {
+      if (box.checked) SHOWN.add(place);
+      else SHOWN.delete(place);
+      redraw();
+    }});
+    box.checked = true;
+    holder.append(el("label", {}, RUNS.length > 1 ? box : null, swatch(colorOf(place)), run.label));
+  });
+}
+
+function statusCell(run) {
+  const bad = ["failed", "killed"].includes(run.status);
+  return el("td", {}, el("span", {class: bad ? "alarming" : null}, run.status),
+    run.attempts > 1 ? ` (in ${run.attempts} processes)` : "");
+}
+
+function overview() {
+  const head = ["run", "status", "steps", "time", "accuracy", "goodput", "alarms", "failures", "started"];
+  const rows = RUNS.map((run, place) => [
+    el("td", {}, swatch(colorOf(place)), " ", run.label),
+    statusCell(run),
+    numberText(run.record.steps ?? run.metrics.steps.length),
+    secondsText(run.record.seconds),
+    numberText(validated(run)),
+    shareText(run.record.goodput),
+    el("td", {class: `number ${run.alarms.length ? "alarming" : ""}`}, run.alarms.length),
+    el("td", {class: `number ${failuresOf(run).length ? "alarming" : ""}`}, failuresOf(run).length),
+    String(run.record.started ?? "–").replace("+00:00", " UTC").replace("T", " "),
+  ]);
+  section("overview").append(table(head, rows, [2, 3, 4, 5, 6, 7]));
+  RUNS.filter((run) => run.record.error).forEach((run) => section("overview").append(
+    el("div", {class: "card alarm"}, el("h4", {}, `${run.label}: how it ended`), el("pre", {}, run.record.error))));
+}
+
+function stepsText(alarm) {
+  const [first, last] = [alarm.first_step, alarm.last_step];
+  if (first === null) return last === null ? "" : `step ${last}`;
+  return last === null || first === last ? `step ${first}` : `steps ${first} to ${last}`;
+}
+
+function alarms() {
+  const holder = section("alarms");
+  const found = RUNS.flatMap((run) => run.alarms.map((alarm) => ({run, alarm})));
+  if (!found.length) holder.append(el("p", {class: "fine"}, "No alarm: nothing in the metrics points to a known cause of trouble."));
+  for (const {run, alarm} of found) {
+    holder.append(el("article", {class: "card alarm"},
+      el("h4", {}, String(alarm.name ?? "").replaceAll("_", " "), RUNS.length > 1 ? ` in ${run.label}` : ""),
+      el("p", {class: "quiet"}, [stepsText(alarm), alarm.seen].filter(Boolean).join(": ")),
+      el("p", {}, alarm.cause ?? ""), el("p", {}, alarm.advice ?? ""),
+      alarm.page ? el("p", {class: "quiet"}, `More: ${alarm.page}`) : null));
+  }
+}

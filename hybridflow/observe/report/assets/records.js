@@ -1,0 +1,71 @@
+// What the runs' records say: events, settings, versions.
+
+function factsText(event) {
+  const untold = ["time", "event", "step", "kind", "error"];
+  const rest = Object.entries(event).filter(([name, fact]) => !untold.includes(name) && fact !== null);
+  const text = rest.map(([name, fact]) => `${name.replaceAll("_", " ")} ${typeof fact === "number" ? numberText(fact) : fact !== null && typeof fact === "object" ? JSON.stringify(fact) : fact}`);
+  return [event.kind, event.error, text.join(" · ")].filter(Boolean).join("; ");
+}
+
+function events() {
+  const holder = section("events");
+  const all = RUNS.flatMap((run) => run.events.map((event) => ({run, event}))).sort((one, other) => (one.event.time < other.event.time ? -1 : 1));
+  if (!all.length) {
+    holder.append(empty("No events were written."));
+    return;
+  }
+  const kinds = [...new Set(all.map(({event}) => event.event))].sort();
+  const body = el("div", {});
+  const several = RUNS.length > 1;
+  const draw = (place) => {
+    const found = all.filter(({event}) => !place || event.event === kinds[place - 1]);
+    const head = ["time (UTC)", ...(several ? ["run"] : []), "event", "step", "what"];
+    body.replaceChildren(table(head, found.map(({run, event}) => [
+      event.time.slice(0, 19).replace("T", " "), ...(several ? [run.label] : []),
+      el("td", {class: event.event === "failure" ? "alarming" : null}, event.event), numberText(event.step), el("td", {class: "long"}, factsText(event))]), [several ? 3 : 2]));
+  };
+  const lost = RUNS.filter((run) => run.events.length < run.all_events).map((run) => `${run.label}: ${run.events.length} of ${run.all_events} events are shown`);
+  holder.append(el("div", {class: "controls"}, chooser("event", ["all", ...kinds], draw)), el("p", {class: "quiet"}, lost.join("; ")), body);
+  draw(0);
+}
+
+function settingRows(keys) {
+  return keys.map((key) => [el("td", {class: "key"}, key), ...RUNS.map((run) => el("td", {class: "key"}, run.settings[key] ?? DATA.settings[key] ?? "–"))]);
+}
+
+function settings() {
+  const holder = section("settings");
+  const own = [...new Set(RUNS.flatMap((run) => Object.keys(run.settings)))].sort();
+  if (RUNS.length > 1) {
+    holder.append(el("h3", {}, "Where the runs differ"), own.length ? el("div", {id: "differences"}, table(["setting", ...RUNS.map((run) => run.label)], settingRows(own)))
+      : empty("All settings are the same."));
+  }
+  for (const run of RUNS) {
+    if (run.command) holder.append(el("h3", {}, RUNS.length > 1 ? `Command of ${run.label}` : "Command"), el("div", {class: "card"}, el("div", {class: "text"}, run.command)));
+  }
+  const keys = Object.keys(DATA.settings).sort();
+  const body = el("div", {});
+  const search = el("input", {type: "search", placeholder: "key or value", "aria-label": "search a setting", oninput: () => draw()});
+  const draw = () => {
+    const wanted = search.value.trim().toLowerCase();
+    const found = keys.filter((key) => key.toLowerCase().includes(wanted) || DATA.settings[key].toLowerCase().includes(wanted));
+    body.replaceChildren(table(["setting", "value"], found.map((key) => [el("td", {class: "key"}, key), el("td", {class: "key"}, DATA.settings[key])])));
+  };
+  holder.append(el("details", {}, el("summary", {}, RUNS.length > 1 ? `Settings that they share (${keys.length})` : `All settings (${keys.length})`),
+    el("div", {class: "controls"}, search), body));
+  draw();
+}
+
+function versions() {
+  const of = (run, kind) => (run.record[kind] && typeof run.record[kind] === "object" ? run.record[kind] : {});
+  const names = [...new Set(RUNS.flatMap((run) => Object.keys(of(run, "versions"))))].sort();
+  const rows = names.map((name) => [name, ...RUNS.map((run) => of(run, "versions")[name] ?? "–")]);
+  const git = (run) => {
+    const known = of(run, "git");
+    if (!known.commit) return "no repository";
+    return `${String(known.commit).slice(0, 12)} on ${known.branch ?? "no branch"}${known.dirty === true || known.dirty === "true" ? ", with changes" : ""}`;
+  };
+  rows.push(["git, of the working directory", ...RUNS.map(git)]);
+  rows.push(["folder", ...RUNS.map((run) => run.record.folder ?? "–")], ["host", ...RUNS.map((run) => run.record.host ?? "–")]);
+  section("versions").append(table(["", ...RUNS.map((run) => run.label)], rows));
+}

@@ -1,0 +1,121 @@
+// Where the time went: of each step by what ran in it, and of the whole run by what it was for.
+
+const NO_PHASES = ["step", "generate", "refit", "refit_sending", "refit_proof", "environment", "journal"];  // parts of others
+const MOST_PHASES = 8;
+const MOST_COLUMNS = 120;
+const STACK_HEIGHT = 220;
+
+function mean(numbers) {
+  const known = numbers.filter((number) => number !== null && number !== undefined);
+  return known.length ? known.reduce((sum, number) => sum + number, 0) / known.length : 0;
+}
+
+// The phases of a run's steps by their mean seconds, the largest first; the smallest ones are one.
+function phasesOf(run) {
+  const names = Object.keys(run.metrics.mean).filter((name) => /^timing_s\/[^/]+$/.test(name) && !NO_PHASES.includes(name.slice(9)));
+  const phases = names.map((name) => ({name: name.slice(9), values: values(run.metrics, "mean", name)}));
+  phases.forEach((phase) => { phase.mean = phase.values.reduce((sum, value) => sum + (value ?? 0), 0) / phase.values.length; });
+  phases.sort((one, other) => other.mean - one.mean);
+  const rest = phases.splice(MOST_PHASES);
+  if (rest.length) {
+    const sums = run.metrics.steps.map((_, place) => rest.reduce((sum, phase) => sum + (phase.values[place] ?? 0), 0));
+    phases.push({name: counted(rest.length, "other call"), values: sums, mean: mean(sums)});
+  }
+  return phases;
+}
+
+function columnsOf(run, phases) {
+  const steps = run.metrics.steps;
+  const whole = values(run.metrics, "mean", "timing_s/step") ?? steps.map(() => null);
+  const width = Math.max(1, Math.ceil(steps.length / MOST_COLUMNS));
+  const columns = [];
+  for (let start = 0; start < steps.length; start += width) {
+    const cut = (numbers) => mean(numbers.slice(start, start + width));
+    columns.push({first: steps[start], last: steps[Math.min(start + width, steps.length) - 1], step: cut(whole),
+      parts: phases.map((phase) => cut(phase.values))});
+  }
+  return columns;
+}
+
+function stackImage(holder, readout, run, phases) {
+  const columns = columnsOf(run, phases);
+  const sums = columns.map((column) => column.parts.reduce((sum, part) => sum + part, 0));
+  const ys = [0, Math.max(...sums, ...columns.map((column) => column.step), 1e-6) * 1.04];
+  const width = holder.clientWidth;
+  const stepAt = (place) => (Number.isInteger(place) && columns[place] ? String(columns[place].first) : "");
+  const plot = Object.assign(frame(width, STACK_HEIGHT, [-0.5, columns.length - 0.5], ys, stepAt), {from: -0.5, to: columns.length - 0.5});
+  const image = svg("svg", {viewBox: `0 0 ${width} ${STACK_HEIGHT}`, height: STACK_HEIGHT, tabindex: "0", role: "img",
+    "aria-label": "seconds of steps by call"}, ...plot.parts);
+  const size = (plot.area.right - plot.area.left) / columns.length;
+  columns.forEach((column, place) => {
+    let sum = 0;
+    column.parts.forEach((part, phase) => {
+      const [foot, top] = [plot.y(sum), plot.y(sum + part)];
+      image.append(svg("rect", {class: `f${phase}`, x: plot.x(place - 0.5) + size * 0.06, width: Math.max(0.5, size * 0.88), y: top, height: Math.max(0, foot - top)}));
+      sum += part;
+    });
+  });
+  image.append(svg("path", {class: "total", d: pathOf(columns.map((_, place) => place), columns.map((column) => column.step), plot.x, plot.y)}));
+  probe(image, plot, columns.map((_, place) => place), (place) => {
+    const column = place === null ? null : columns[place];
+    const steps = column && (column.first === column.last ? `step ${column.first}` : `steps ${column.first} to ${column.last}`);
+    readout.replaceChildren(...(column ? [el("span", {}, `${steps}: ${secondsText(column.step)}`),
+      ...column.parts.map((part, phase) => part ? el("span", {}, swatch(`f${phase}`), ` ${secondsText(part)}`) : null).filter(Boolean)]
+      : [el("span", {}, "Point at a column, or use the arrow keys, for its numbers.")]));
+  });
+  readout.replaceChildren(el("span", {}, "Point at a column, or use the arrow keys, for its numbers."));
+  return image;
+}
+
+function stepTimes(holder, run) {
+  const phases = phasesOf(run);
+  if (!phases.length) {
+    holder.replaceChildren(empty("No times of steps were written."));
+    return;
+  }
+  const step = mean(values(run.metrics, "mean", "timing_s/step") ?? []);
+  const pools = Object.keys(run.metrics.mean).filter((name) => name.startsWith("timing_s/idle/"));
+  const readout = el("div", {class: "readout"});
+  const picture = el("div", {});
+  const rows = phases.map((phase, place) => [el("td", {}, swatch(`f${place}`), " ", phase.name), secondsText(phase.mean), step ? shareText(phase.mean / step) : "–"]);
+  for (const name of pools) {
+    const idle = mean(values(run.metrics, "mean", name));
+    rows.push([`pool ${name.slice(14)} idle`, secondsText(idle), step ? shareText(idle / step) : "–"]);
+  }
+  holder.replaceChildren(
+    el("p", {class: "quiet"}, `A step took ${secondsText(step)} on average (the line). The columns are the calls of its methods, each as long as on its slowest rank`
+      + (pools.length > 1 ? "; roles with pools of their own work at the same time, so that calls add up to more than the step." : ".")),
+    el("div", {class: "card"}, readout, picture), el("h3", {}, "Mean of a step"), table(["call", "seconds", "share of the step"], rows, [1, 2]));
+  if (picture.clientWidth) picture.append(stackImage(picture, readout, run, phases));
+}
+
+function spentBars() {
+  const known = RUNS.filter((run) => run.record.spent && typeof run.record.spent === "object");
+  if (!known.length) return null;
+  const kinds = ["steps", "validations", "start", "saves", "lost_work", "detection", "restart", "other"];
+  const bars = known.map((run) => {
+    const spent = kinds.map((kind) => Number(run.record.spent[kind]) || 0);
+    const total = spent.reduce((sum, part) => sum + part, 0) || 1;
+    const bar = el("div", {class: "spent", role: "img", "aria-label": `seconds of ${run.label}`});
+    spent.forEach((part, place) => {
+      const piece = el("span", {class: `f${place}`, title: `${kinds[place].replace("_", " ")}: ${secondsText(part)}`});
+      piece.style.width = `${100 * part / total}%`;
+      if (part) bar.append(piece);
+    });
+    const largest = kinds.map((kind, place) => [kind.replace("_", " "), spent[place]]).filter(([, part]) => part > 0);
+    return el("div", {}, el("h4", {}, `${run.label}: ${secondsText(total)}`), bar,
+      el("p", {class: "quiet"}, largest.map(([kind, part]) => `${kind} ${secondsText(part)}`).join(" · ")));
+  });
+  return el("div", {}, el("h3", {}, "Of the whole run"),
+    el("div", {class: "legend"}, ...kinds.map((kind, place) => el("span", {}, swatch(`f${place}`), kind.replace("_", " ")))), ...bars);
+}
+
+function times() {
+  const holder = el("div", {});
+  let chosen = 0;
+  const draw = () => stepTimes(holder, RUNS[chosen]);
+  section("times").append(...[RUNS.length > 1 ? el("div", {class: "controls"},
+    chooser("run", RUNS.map((run) => run.label), (place) => { chosen = place; draw(); })) : null, holder, spentBars()].filter(Boolean));
+  REDRAWS.push(draw);
+  draw();
+}
