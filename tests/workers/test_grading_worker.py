@@ -136,6 +136,20 @@ def test_a_users_own_column_of_that_name_is_written_as_it_is(make: Make, tmp_pat
     assert json.loads((tmp_path / "rollouts/rank0.jsonl").read_text())["grades"] == 0.5
 
 
+def test_the_first_rows_are_written_token_by_token(make: Make, tmp_path: Path) -> None:
+    worker = make(RewardWorker)
+    rows = build_rows("12", "7", "3")
+    worker.context.config.trainer.log_token_rows = 2
+    worker.log_rollouts(rows, step=0, folder=str(tmp_path / "validation"))
+    lengths = rows.ragged("response_ids").lengths
+    advantages = Ragged.of([np.arange(length, dtype=np.float32) for length in lengths])
+    worker.log_rollouts(rows | Batch(advantages=advantages), step=0, folder=str(tmp_path / "rollouts"))
+    lines = [json.loads(line) for line in (tmp_path / "rollouts/rank0.jsonl").read_text().splitlines()]
+    assert [line.get("by_token", {}).get("advantages") for line in lines] == [[0.0, 1.0], [0.0], None]
+    assert [len(line["by_token"]["text"]) for line in lines[:2]] == [2, 1]
+    assert "by_token" not in (tmp_path / "validation/rank0.jsonl").read_text(), "validations have no advantages"
+
+
 def test_values_of_tokens_are_a_column_over_the_response(make: Make) -> None:
     """0.25 a token, and 1 for the token with which the first character ends; of several graders their weighted sum."""
     worker = make(RewardWorker, grader="steps")

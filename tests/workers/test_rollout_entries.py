@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridflow.batch import Batch, Ragged
-from hybridflow.workers.rollout_entries import other_entries, our_entries
+from hybridflow.workers.rollout_entries import other_entries, our_entries, token_entries, token_texts
 
 
 def build_rollout() -> Batch:
@@ -52,3 +54,22 @@ def test_our_columns_of_tensors_stay_out() -> None:
 def test_a_user_s_column_called_metadata_that_is_no_json_stays_as_it_is() -> None:
     rows = Batch(metadata=["{broken", json.dumps({"a": 1})])
     assert [other_entries(rows, row)["metadata"] for row in (0, 1)] == ["{broken", {"a": 1}]
+
+
+def test_tokens_are_written_one_by_one_with_what_is_known_of_each() -> None:
+    rows = build_rollout() | Batch(advantages=Ragged.of([[1 / 3, -2.0], [0.0]]), values=Ragged.of([[1.0], [1.0]]))
+    entry = token_entries(rows, 0, lambda ids: "".join("abcdef"[id] for id in ids))
+    assert entry == {"text": ["d", "e"], "advantages": [0.333333, -2.0], "old_log_probs": [0.5, 0.5]}
+
+
+@given(st.text(max_size=40))
+def test_the_texts_of_tokens_are_together_the_text(text: str) -> None:
+    """Of bytes too, of which several are one character: the last of them has it."""
+    ids = list(text.encode())
+    texts = token_texts(ids, lambda some: bytes(some).decode(errors="replace"))
+    assert len(texts) == len(ids) and "".join(texts) == text
+
+
+def test_a_character_that_is_never_completed_is_shown_as_broken() -> None:
+    texts = token_texts(list("aé".encode())[:2], lambda some: bytes(some).decode(errors="replace"))
+    assert texts == ["a", "\ufffd"]

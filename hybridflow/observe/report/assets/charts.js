@@ -8,7 +8,7 @@ function ticks(low, high, most) {
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
   const found = [];
-  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9; place += 1) {
+  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + step * 1e-9 && found.length < 50; place += 1) {
     found.push(Number((place * step).toPrecision(12)));
   }
   return found;
@@ -23,7 +23,7 @@ function domain(values, padded) {
     if (value > high) high = value;
   }
   if (low > high) return [0, 1];
-  if (low === high) return padded ? [low - Math.max(0.5, Math.abs(low) * 0.1), high + Math.max(0.5, Math.abs(high) * 0.1)] : [low - 0.5, high + 0.5];
+  if (high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high))) return padded ? [low - Math.max(0.5, Math.abs(low) * 0.1), high + Math.max(0.5, Math.abs(high) * 0.1)] : [low - 0.5, high + 0.5];
   const room = padded ? (high - low) * 0.05 : 0;
   return [low - room, high + room];
 }
@@ -42,7 +42,7 @@ function smoothed(values, weight) {
 
 function frame(width, height, xs, ys, xText = numberText) {
   const yTicks = ticks(ys[0], ys[1], 4);
-  const left = 10 + CHARACTER * Math.max(...yTicks.map((value) => numberText(value).length));
+  const left = 10 + CHARACTER * Math.max(1, ...yTicks.map((value) => numberText(value).length));
   const area = {left, right: width - 10, top: 8, bottom: height - 20};
   const x = (value) => area.left + (value - xs[0]) / (xs[1] - xs[0]) * (area.right - area.left);
   const y = (value) => area.bottom - (value - ys[0]) / (ys[1] - ys[0]) * (area.bottom - area.top);

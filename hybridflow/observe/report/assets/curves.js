@@ -63,7 +63,7 @@ function curves() {
     draw();
   }});
   slider.value = 0;
-  holder.append(el("div", {class: "controls"}, el("label", {}, "smoothing", slider, shown), search), curvesNote(), found, groups);
+  put(holder, el("div", {class: "controls"}, el("label", {}, "smoothing", slider, shown), search), curvesNote(), found, groups);
   const first = LOOKED_AT.filter((name) => all.includes(name));
   groups.append(grid(first.length ? first : all.slice(0, 12)));
   const kinds = [...new Set(all.map((name) => name.split("/")[0]))];

@@ -26,6 +26,11 @@ function svg(tag, attributes = {}, ...children) {
   return fill(document.createElementNS(SVG, tag), attributes, children);
 }
 
+// Appends what is there of some children.
+function put(holder, ...children) {
+  return fill(holder, {}, children);
+}
+
 function section(id) {
   return document.getElementById(id);
 }
@@ -71,7 +76,7 @@ function counted(number, thing) {
 
 // A choice of one of some values; `choose` is called with the place of the chosen one.
 function chooser(label, options, choose, chosen = 0) {
-  const select = el("select", {onchange: () => choose(Number(select.value))},
+  const select = el("select", {"aria-label": label, onchange: () => choose(Number(select.value))},
     ...options.map((text, place) => el("option", {value: place, selected: place === chosen}, text)));
   return el("label", {}, label, select);
 }

@@ -147,7 +147,7 @@ function browser(holder, run) {
 function rollouts() {
   const holder = el("div", {});
   const first = Math.max(0, RUNS.findIndex((run) => run.rollouts));
-  section("rollouts").append(...[RUNS.length > 1 ? el("div", {class: "controls"},
-    chooser("run", RUNS.map((run) => run.label), (place) => browser(holder, RUNS[place]), first)) : null, holder].filter(Boolean));
+  put(section("rollouts"), RUNS.length > 1 ? el("div", {class: "controls"},
+    chooser("run", RUNS.map((run) => run.label), (place) => browser(holder, RUNS[place]), first)) : null, holder);
   browser(holder, RUNS[first]);
 }

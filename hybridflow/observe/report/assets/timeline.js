@@ -86,8 +86,8 @@ function timelineOf(holder, run) {
 function timeline() {
   const holder = el("div", {});
   const first = Math.max(0, RUNS.findIndex((run) => run.timeline));
-  section("timeline").append(...[RUNS.length > 1 ? el("div", {class: "controls"},
-    chooser("run", RUNS.map((run) => run.label), (place) => timelineOf(holder, RUNS[place]), first)) : null, holder].filter(Boolean));
+  put(section("timeline"), RUNS.length > 1 ? el("div", {class: "controls"},
+    chooser("run", RUNS.map((run) => run.label), (place) => timelineOf(holder, RUNS[place]), first)) : null, holder);
   timelineOf(holder, RUNS[first]);
   REDRAWS.push(() => holder.draw && holder.draw());
 }

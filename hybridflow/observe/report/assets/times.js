@@ -114,8 +114,8 @@ function times() {
   const holder = el("div", {});
   let chosen = 0;
   const draw = () => stepTimes(holder, RUNS[chosen]);
-  section("times").append(...[RUNS.length > 1 ? el("div", {class: "controls"},
-    chooser("run", RUNS.map((run) => run.label), (place) => { chosen = place; draw(); })) : null, holder, spentBars()].filter(Boolean));
+  put(section("times"), RUNS.length > 1 ? el("div", {class: "controls"},
+    chooser("run", RUNS.map((run) => run.label), (place) => { chosen = place; draw(); })) : null, holder, spentBars());
   REDRAWS.push(draw);
   draw();
 }
