@@ -30,7 +30,7 @@ def labels(html: Path) -> list[str]:
 
 def test_a_run_and_a_sweep_in_the_order_of_its_jobs(runs: Path, capsys: Captured) -> None:
     assert main(["report", "runs/sweep/", "runs/mine"]) == 0
-    assert labels(Path("report.html")) == ["0", "2", "10", "mine"]
+    assert labels(Path("report.html")) == ["sweep/0", "sweep/2", "sweep/10", "mine"]
     assert capsys.readouterr().out.startswith("report.html: 4 runs, 0.")
     assert main(["report", "runs/mine", "--out", "report.html", "--force"]) == 0
     assert labels(Path("report.html")) == ["mine"]

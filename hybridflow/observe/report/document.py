@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow import __version__
+from hybridflow.observe.event_words import BAD, in_words
 from hybridflow.observe.report.alarms_shown import alarms_shown
-from hybridflow.observe.report.choices import evenly, told
+from hybridflow.observe.report.choices import clipped, evenly, told
 from hybridflow.observe.report.curves import drawn, series, varying
 from hybridflow.observe.report.rollouts import rollouts
 from hybridflow.observe.report.timelines import timeline
+from hybridflow.observe.run_folder import EARLIER
 from hybridflow.observe.run_records import Record, RunRecords, status_of
+from hybridflow.observe.step_phases import CALLS, PARTS, PHASES
 
 MAX_NUMBERS = 90_000  # of curves, all together
 MAX_BARS = 8_000  # of timelines, all together
@@ -23,7 +26,6 @@ MAX_EVENTS = 300  # of a run
 MAX_ENTRY = 2_000  # characters of a setting, an error or a fact of an event
 TOLD = ("name", "started", "ended", "error", "steps", "seconds", "accuracy", "goodput", "spent", "folder",
         "host", "resumed_from", "versions", "git")  # fmt: skip
-UNTOLD = ("processes", "time", "event")  # of an event: for machines, or told beside it
 
 
 def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
@@ -61,17 +63,22 @@ def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
             }
         )
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"made": at, "version": __version__, "runs": made, "settings": common}
+    phases = {"order": PHASES, "calls": CALLS, "parts": PARTS}
+    return {"made": at, "version": __version__, "runs": made, "settings": common, "phases": phases}
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """Name folders by the shortest ends of their paths that tell them apart."""
-    parts = [folder.parts for folder in folders]
-    for length in range(1, max(map(len, parts)) + 1):
-        short = ["/".join(path[-length:]) for path in parts]
-        if len(set(short)) == len(short):
-            return short
-    return short
+    """Name folders by the shortest ends of their paths that tell them apart.
+
+    A job of a sweep, and what an earlier run left, has the name of the folder that it is in before its own.
+    """
+    numbered = [folder.name.isdecimal() or bool(EARLIER.fullmatch(folder.name)) for folder in folders]
+    length = 1
+    while True:
+        ends = ["/".join(folder.parts[-length - more :]) for folder, more in zip(folders, numbered, strict=True)]
+        if len(set(ends)) == len(ends) or length > max(len(folder.parts) for folder in folders):
+            return ends
+        length += 1
 
 
 def flattened(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
@@ -98,9 +105,17 @@ def _events(events: Sequence[Record]) -> list[dict[str, Any]]:
     usual = [place for place, event in enumerate(events) if event.get("event") in ("validation", "checkpoint")]
     other = [place for place in range(len(events)) if place not in set(usual)]
     ranked = [other[place] for place in evenly(len(other))] + [usual[place] for place in evenly(len(usual))]
-    shown = []
-    for place in sorted(ranked[:MAX_EVENTS]):
-        event = events[place]
-        facts = {name: _fact(fact) for name, fact in event.items() if name not in UNTOLD}
-        shown.append({"time": str(event.get("time", "")), "event": str(event.get("event", "")), **facts})
-    return shown
+    return [_event(events[place]) for place in sorted(ranked[:MAX_EVENTS])]
+
+
+def _event(event: Record) -> dict[str, Any]:
+    text, color = in_words(event)
+    step = event.get("step")
+    return {
+        "time": told(event.get("time", ""), MAX_ENTRY),
+        "event": told(event.get("event", ""), MAX_ENTRY),
+        "step": step if isinstance(step, int) else None,
+        "text": clipped(text, MAX_ENTRY),
+        "bad": color == BAD,
+        "error": None if event.get("error") is None else told(event["error"], MAX_ENTRY),
+    }

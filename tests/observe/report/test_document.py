@@ -43,7 +43,9 @@ def test_settings_that_differ_are_each_runs_own(tmp_path: Path) -> None:
     [
         (["/runs/a", "/runs/b"], ["a", "b"]),
         (["/runs/x/0", "/runs/y/0"], ["x/0", "y/0"]),
-        (["/runs/mine", "/runs/mine/earlier-1"], ["mine", "earlier-1"]),
+        (["/runs/mine", "/runs/mine/earlier-1"], ["mine", "mine/earlier-1"]),
+        (["/runs/sweep/0", "/runs/sweep/1", "/runs/mine"], ["sweep/0", "sweep/1", "mine"]),
+        (["/runs/sweep/0", "/other/sweep/0"], ["runs/sweep/0", "other/sweep/0"]),
         (["/a/b/mine", "/b/b/mine", "/b/b/yours"], ["a/b/mine", "b/b/mine", "b/b/yours"]),
     ],
 )
@@ -86,7 +88,7 @@ def test_edited_records_do_no_harm(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("[")
     (run,) = document([read_records(folder)])["runs"]
     assert (run["record"]["steps"], run["command"], run["attempts"]) == ("many", "", 1)
-    assert run["events"][1] == {"time": "", "event": "failure", "error": '["a"]', "pools": {"a": '{"b": 1}'}}
+    assert (run["events"][0]["event"], run["events"][1]["error"], run["events"][1]["bad"]) == ("3", '["a"]', True)
 
 
 def test_settings_are_told_by_their_whole_keys() -> None:

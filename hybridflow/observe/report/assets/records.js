@@ -1,10 +1,10 @@
 // What the runs' records say: events, settings, versions.
 
-function factsText(event) {
-  const untold = ["time", "event", "step", "kind", "error"];
-  const rest = Object.entries(event).filter(([name, fact]) => !untold.includes(name) && fact !== null);
-  const text = rest.map(([name, fact]) => `${name.replaceAll("_", " ")} ${typeof fact === "number" ? numberText(fact) : fact !== null && typeof fact === "object" ? JSON.stringify(fact) : fact}`);
-  return [event.kind, event.error, text.join(" · ")].filter(Boolean).join("; ");
+function eventCell(event) {
+  const cell = el("td", {class: "long"}, el("span", {class: event.bad ? "alarming" : null}, event.text));
+  const more = event.error !== null && !event.text.endsWith(event.error);
+  if (more) cell.append(el("details", {}, el("summary", {}, "the whole error"), el("pre", {}, event.error)));
+  return cell;
 }
 
 function events() {
@@ -22,7 +22,7 @@ function events() {
     const head = ["time (UTC)", ...(several ? ["run"] : []), "event", "step", "what"];
     body.replaceChildren(table(head, found.map(({run, event}) => [
       event.time.slice(0, 19).replace("T", " "), ...(several ? [run.label] : []),
-      el("td", {class: event.event === "failure" ? "alarming" : null}, event.event), numberText(event.step), el("td", {class: "long"}, factsText(event))]), [several ? 3 : 2]));
+      event.event, numberText(event.step), eventCell(event)]), [several ? 3 : 2]));
   };
   const lost = RUNS.filter((run) => run.events.length < run.all_events).map((run) => `${run.label}: ${run.events.length} of ${run.all_events} events are shown`);
   holder.append(el("div", {class: "controls"}, chooser("event", ["all", ...kinds], draw)), el("p", {class: "quiet"}, lost.join("; ")), body);

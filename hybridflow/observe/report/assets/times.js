@@ -1,7 +1,6 @@
 // Where the time went: of each step by what ran in it, and of the whole run by what it was for.
 
-const NO_PHASES = ["step", "generate", "refit", "refit_sending", "refit_proof", "environment", "journal"];  // parts of others
-const MOST_PHASES = 8;
+const MOST_CALLS = 8;
 const MOST_COLUMNS = 120;
 const STACK_HEIGHT = 220;
 
@@ -10,21 +9,26 @@ function mean(numbers) {
   return known.length ? known.reduce((sum, number) => sum + number, 0) / known.length : 0;
 }
 
-// The phases of a run's steps by their mean seconds, the largest first; the smallest ones are one.
-function phasesOf(run) {
-  const names = Object.keys(run.metrics.mean).filter((name) => /^timing_s\/[^/]+$/.test(name) && !NO_PHASES.includes(name.slice(9)));
-  const phases = names.map((name) => ({name: name.slice(9), values: values(run.metrics, "mean", name)}));
-  phases.forEach((phase) => { phase.mean = phase.values.reduce((sum, value) => sum + (value ?? 0), 0) / phase.values.length; });
-  phases.sort((one, other) => other.mean - one.mean);
-  const rest = phases.splice(MOST_PHASES);
+// The calls of a run's steps in the order of a step; the smallest ones are one.
+function callsOf(run) {
+  const names = Object.keys(run.metrics.mean).filter((name) => /^timing_s\/[^/]+$/.test(name) && !DATA.phases.parts.includes(name.slice(9)));
+  const calls = names.map((name) => {
+    const [phase, role] = DATA.phases.calls[name.slice(9)] ?? ["other", ""];
+    const seconds = values(run.metrics, "mean", name);
+    return {name: name.slice(9), phase, role, values: seconds, mean: seconds.reduce((sum, value) => sum + (value ?? 0), 0) / seconds.length};
+  });
+  calls.sort((one, other) => other.mean - one.mean);
+  const rest = calls.splice(MOST_CALLS);
+  const place = (call) => DATA.phases.order.indexOf(call.phase);
+  calls.sort((one, other) => place(one) - place(other));
   if (rest.length) {
-    const sums = run.metrics.steps.map((_, place) => rest.reduce((sum, phase) => sum + (phase.values[place] ?? 0), 0));
-    phases.push({name: counted(rest.length, "other call"), values: sums, mean: mean(sums)});
+    const sums = run.metrics.steps.map((_, at) => rest.reduce((sum, call) => sum + (call.values[at] ?? 0), 0));
+    calls.push({name: counted(rest.length, "more call"), phase: "", role: "", values: sums, mean: mean(sums)});
   }
-  return phases;
+  return calls;
 }
 
-function columnsOf(run, phases) {
+function columnsOf(run, calls) {
   const steps = run.metrics.steps;
   const whole = values(run.metrics, "mean", "timing_s/step") ?? steps.map(() => null);
   const width = Math.max(1, Math.ceil(steps.length / MOST_COLUMNS));
@@ -32,13 +36,13 @@ function columnsOf(run, phases) {
   for (let start = 0; start < steps.length; start += width) {
     const cut = (numbers) => mean(numbers.slice(start, start + width));
     columns.push({first: steps[start], last: steps[Math.min(start + width, steps.length) - 1], step: cut(whole),
-      parts: phases.map((phase) => cut(phase.values))});
+      parts: calls.map((call) => cut(call.values))});
   }
   return columns;
 }
 
-function stackImage(holder, readout, run, phases) {
-  const columns = columnsOf(run, phases);
+function stackImage(holder, readout, run, calls) {
+  const columns = columnsOf(run, calls);
   const sums = columns.map((column) => column.parts.reduce((sum, part) => sum + part, 0));
   const ys = [0, Math.max(...sums, ...columns.map((column) => column.step), 1e-6) * 1.04];
   const width = holder.clientWidth;
@@ -49,9 +53,9 @@ function stackImage(holder, readout, run, phases) {
   const size = (plot.area.right - plot.area.left) / columns.length;
   columns.forEach((column, place) => {
     let sum = 0;
-    column.parts.forEach((part, phase) => {
+    column.parts.forEach((part, at) => {
       const [foot, top] = [plot.y(sum), plot.y(sum + part)];
-      image.append(svg("rect", {class: `f${phase}`, x: plot.x(place - 0.5) + size * 0.06, width: Math.max(0.5, size * 0.88), y: top, height: Math.max(0, foot - top)}));
+      image.append(svg("rect", {class: `f${at}`, x: plot.x(place - 0.5) + size * 0.06, width: Math.max(0.5, size * 0.88), y: top, height: Math.max(0, foot - top)}));
       sum += part;
     });
   });
@@ -60,7 +64,7 @@ function stackImage(holder, readout, run, phases) {
     const column = place === null ? null : columns[place];
     const steps = column && (column.first === column.last ? `step ${column.first}` : `steps ${column.first} to ${column.last}`);
     readout.replaceChildren(...(column ? [el("span", {}, `${steps}: ${secondsText(column.step)}`),
-      ...column.parts.map((part, phase) => part ? el("span", {}, swatch(`f${phase}`), ` ${secondsText(part)}`) : null).filter(Boolean)]
+      ...column.parts.map((part, at) => part ? el("span", {}, swatch(`f${at}`), ` ${secondsText(part)}`) : null).filter(Boolean)]
       : [el("span", {}, "Point at a column, or use the arrow keys, for its numbers.")]));
   });
   readout.replaceChildren(el("span", {}, "Point at a column, or use the arrow keys, for its numbers."));
@@ -68,8 +72,8 @@ function stackImage(holder, readout, run, phases) {
 }
 
 function stepTimes(holder, run) {
-  const phases = phasesOf(run);
-  if (!phases.length) {
+  const calls = callsOf(run);
+  if (!calls.length) {
     holder.replaceChildren(empty("No times of steps were written."));
     return;
   }
@@ -77,16 +81,16 @@ function stepTimes(holder, run) {
   const pools = Object.keys(run.metrics.mean).filter((name) => name.startsWith("timing_s/idle/"));
   const readout = el("div", {class: "readout"});
   const picture = el("div", {});
-  const rows = phases.map((phase, place) => [el("td", {}, swatch(`f${place}`), " ", phase.name), secondsText(phase.mean), step ? shareText(phase.mean / step) : "–"]);
+  const rows = calls.map((call, place) => [el("td", {}, swatch(`f${place}`), " ", call.name), call.role, call.phase, secondsText(call.mean), step ? shareText(call.mean / step) : "–"]);
   for (const name of pools) {
     const idle = mean(values(run.metrics, "mean", name));
-    rows.push([`pool ${name.slice(14)} idle`, secondsText(idle), step ? shareText(idle / step) : "–"]);
+    rows.push([`pool ${name.slice(14)} idle`, "", "", secondsText(idle), step ? shareText(idle / step) : "–"]);
   }
   holder.replaceChildren(
     el("p", {class: "quiet"}, `A step took ${secondsText(step)} on average (the line). The columns are the calls of its methods, each as long as on its slowest rank`
       + (pools.length > 1 ? "; roles with pools of their own work at the same time, so that calls add up to more than the step." : ".")),
-    el("div", {class: "card"}, readout, picture), el("h3", {}, "Mean of a step"), table(["call", "seconds", "share of the step"], rows, [1, 2]));
-  if (picture.clientWidth) picture.append(stackImage(picture, readout, run, phases));
+    el("div", {class: "card"}, readout, picture), el("h3", {}, "Mean of a step"), table(["call", "role", "phase", "time", "share of the step"], rows, [3, 4]));
+  if (picture.clientWidth) picture.append(stackImage(picture, readout, run, calls));
 }
 
 function spentBars() {
