@@ -10,8 +10,8 @@ const MOST_FOUND = 60;  // charts of a search
 let smoothing = 0;
 
 function values(shown, kind, name) {
+  if (!Object.hasOwn(shown[kind], name)) return undefined;  // one may be called as what every object has
   const found = shown[kind][name];
-  if (found === undefined) return undefined;
   return Array.isArray(found) ? found : shown.steps.map(() => found);
 }
 

@@ -13,7 +13,7 @@ function mean(numbers) {
 function callsOf(run) {
   const names = Object.keys(run.metrics.mean).filter((name) => /^timing_s\/[^/]+$/.test(name) && !DATA.phases.parts.includes(name.slice(9)));
   const calls = names.map((name) => {
-    const [phase, role] = DATA.phases.calls[name.slice(9)] ?? ["other", ""];
+    const [phase, role] = Object.hasOwn(DATA.phases.calls, name.slice(9)) ? DATA.phases.calls[name.slice(9)] : ["other", ""];
     const seconds = values(run.metrics, "mean", name);
     return {name: name.slice(9), phase, role, values: seconds, mean: seconds.reduce((sum, value) => sum + (value ?? 0), 0) / seconds.length};
   });
