@@ -1,6 +1,6 @@
 """Takes the pictures of docs/report.md: `python docs/images/report.py REPORT.html` writes report-*.png.
 
-The report is one of a real run, `hybridflow train experiment=addition …` and `hybridflow report`; Debian's Chromium draws.
+The report is one of a real run, `hybridflow train experiment=addition …`; Debian's Chromium draws.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ PICTURES = {  # the section at the top, light or dark, the screen
     "report-phone-light": ("overview", "light", PHONE),
     "report-phone-dark": ("rollouts", "dark", PHONE),
 }
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 
 def main(report: Path) -> None:

@@ -56,7 +56,7 @@ def other_entries(rollout: Batch, row: int) -> dict[str, Any]:
 
 
 def token_entries(rollout: Batch, row: int, decode: Callable[[Sequence[int]], str]) -> dict[str, list[Any]]:
-    """Return the tokens of a response, as `text`, and what is known of each of them: those of `VALUES` that there are."""
+    """Return the tokens of a response, as `text`, and those of `VALUES` that are known of each of them."""
     ids = rollout.ragged("response_ids")[row].tolist()
     entries: dict[str, list[Any]] = {"text": token_texts(ids, decode)}
     for name in VALUES:

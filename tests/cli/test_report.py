@@ -42,7 +42,10 @@ def test_a_run_and_a_sweep_in_the_order_of_its_jobs(runs: Path, capsys: Captured
         (["nowhere"], "nowhere: there is no such folder; give a run folder"),
         (["."], ". is no run folder"),
         (["runs/mine", "runs/sweep/0", "./runs/mine"], "runs/mine is given twice; a report shows each run once"),
-        (["runs/mine", "--out", "there.html"], "there.html is there already; give another name, or --force to replace it"),
+        (
+            ["runs/mine", "--out", "there.html"],
+            "there.html is there already; give another name, or --force to replace it",
+        ),
         (["runs/mine", "--out", "report.txt"], "a report's name ends in .html"),
         (["runs/mine", "--out", "no/report.html"], "does not exist"),
     ],

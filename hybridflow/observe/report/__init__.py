@@ -1,5 +1,5 @@
-"""The report of runs: one HTML file that shows what their run folders hold, and needs nothing else, no network either.
+"""The report of runs: one HTML file that shows what their run folders hold. It needs nothing else, no network either.
 
-`document` reads run folders and chooses what is shown, `page` makes the file of it. What the page does with it stands in
-`page.js` and its siblings, plain JavaScript that is put into the file as it is.
+`document` reads run folders and chooses what is shown, `page` makes the file of it. What the page does with it stands
+in `assets/`, plain JavaScript that is put into the file as it is.
 """

@@ -96,7 +96,10 @@ def _fact(value: object) -> object:
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(name): entry if isinstance(entry, int | float) else told(entry, MAX_ENTRY) for name, entry in value.items()}
+        return {
+            str(name): entry if isinstance(entry, int | float) else told(entry, MAX_ENTRY)
+            for name, entry in value.items()
+        }
     return told(value, MAX_ENTRY)
 
 

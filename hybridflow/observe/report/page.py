@@ -21,8 +21,10 @@ from hybridflow.observe.terminal import visible
 
 MAX_BYTES = 2_000_000
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.03)  # of what is shown if there were room, tried in turn
-SCRIPTS = ("elements.js", "charts.js", "overview.js", "curves.js", "times.js", "timeline.js", "rollouts.js", "records.js",
-           "page.js")  # fmt: skip
+SCRIPTS = (
+    "elements.js", "charts.js", "overview.js", "curves.js", "times.js", "timeline.js", "rollouts.js", "records.js",
+    "page.js",
+)  # fmt: skip
 ESCAPED = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}  # with them tags and entities begin
 
 

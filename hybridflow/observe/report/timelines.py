@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from typing import Any
 
@@ -62,13 +63,13 @@ def timeline(spans: Sequence[CallSpan], most: int) -> dict[str, Any] | None:
     return {"lanes": lanes, "names": names, "steps": steps, "kept": len(windows)}
 
 
-def _windows(spans: Iterable[CallSpan]) -> list[Window]:
+def _windows(spans: Sequence[CallSpan]) -> list[Window]:
     """Find the steps that were written; what ran before the first of them is a window too."""
     steps = sorted((span for span in spans if span.pool == CONTROLLER), key=lambda span: span.began)
     windows = [Window(span.step, span.began, span.seconds) for span in steps]
-    if windows:
+    if windows and any(span.pool != CONTROLLER and span.began < windows[0].began for span in spans):
         windows.insert(0, Window(None, -inf, 0.0))
-    for window, following in zip(windows, windows[1:], strict=False):
+    for window, following in pairwise(windows):
         window.until = following.began
     return windows
 
@@ -77,9 +78,7 @@ def _in(span: CallSpan, window: Window) -> bool:
     return span.began < window.until and span.began + span.seconds > window.began
 
 
-def _drawn(
-    window: Window, lanes: Sequence[tuple[str, int]], names: Sequence[str], most: int
-) -> dict[str, Any]:
+def _drawn(window: Window, lanes: Sequence[tuple[str, int]], names: Sequence[str], most: int) -> dict[str, Any]:
     """Return what is drawn of a step."""
     longest = sorted(window.spans, key=lambda span: -span.seconds)[:most]
     start = window.began if window.step is not None else min(span.began for span in longest)

@@ -59,7 +59,8 @@ def build_run(
     _write_lines(folder / "events.jsonl", [_event("start", 0), *events, _event("end", steps, status="ended")])
     record = {
         "format": 1, "name": folder.name, "status": "ended", "started": "2026-11-30T10:00:00+00:00", "error": None,
-        "ended": "2026-11-30T11:00:00+00:00", "steps": steps, "seconds": 3600.0, "accuracy": {"0": 0.25}, "goodput": 0.8,
+        "ended": "2026-11-30T11:00:00+00:00",
+        "steps": steps, "seconds": 3600.0, "accuracy": {"0": 0.25}, "goodput": 0.8,
         "spent": {"start": 20.0, "steps": 80.0}, "command": ["hybridflow", "train", f"run.name={folder.name}"],
         "folder": "/home/someone", "host": "here", "versions": {"python": "3.11.7", "hybridflow": "0.1.0"},
         "git": {"commit": "0123456789abcdef", "branch": "main", "dirty": True}, "earlier": [],
@@ -94,7 +95,9 @@ def _event(event: str, step: int, **facts: Any) -> dict[str, Any]:
     return {"time": "2026-11-30T10:00:00+00:00", "event": event, "step": step, **facts}
 
 
-def _rows(step: int, group: int, responses: Sequence[str], tokens: int, chance: random.Random) -> Iterable[dict[str, Any]]:
+def _rows(
+    step: int, group: int, responses: Sequence[str], tokens: int, chance: random.Random
+) -> Iterable[dict[str, Any]]:
     for copy, response in enumerate(responses):
         row = {
             "step": step, "prompt": f"{step}+{group}=", "response": response, "answer": "12", "rewards": copy % 2 / 1.0,
@@ -103,7 +106,10 @@ def _rows(step: int, group: int, responses: Sequence[str], tokens: int, chance: 
         if tokens:
             values = {name: [chance.gauss(0, 1) for _ in range(tokens)] for name in ("advantages", "rollout_log_probs")}
             values["old_log_probs"] = [value + 0.01 for value in values["rollout_log_probs"]]
-            row["by_token"] = {"text": [(response or " ")[place % max(1, len(response))] for place in range(tokens)], **values}
+            row["by_token"] = {
+                "text": [(response or " ")[place % max(1, len(response))] for place in range(tokens)],
+                **values,
+            }
         yield row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,7 @@ def test_every_beginning_of_it_is_spread_out(count: int, data: st.DataObject) ->
     """No gap is more than four times what equal ones would be: a level of halving is begun before it is done."""
     some = data.draw(st.integers(2, count))
     kept = sorted(evenly(count)[:some])
-    assert max(after - before for before, after in zip(kept, kept[1:], strict=False)) <= 4 * (count / (some - 1)) + 1
+    assert max(after - before for before, after in pairwise(kept)) <= 4 * (count / (some - 1)) + 1
 
 
 @given(st.floats(allow_nan=True) | st.integers() | st.text() | st.none() | st.booleans())

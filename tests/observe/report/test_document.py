@@ -1,4 +1,4 @@
-"""What the page of a report is given: of several runs, of runs that failed, of folders in which something is missing."""
+"""What the page of a report is given: of several runs, of some that failed, of folders where something is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.observe.report.synthetic_run import CONFIG, build_run, built
 
 FAILURE = {"time": "2026-11-30T10:20:00+00:00", "event": "failure", "step": 7, "kind": "infra", "error": "lost"}
 ALARM = {"time": "2026-11-30T10:21:00+00:00", "event": "alarm", "name": "dead_reward", "step": 9, "first_step": 4,
-         "seen": "0 in 5 steps", "cause": "nothing is right", "advice": "easier rows", "page": "docs/alarms.md"}  # fmt: skip
+         "seen": "0 in 5 steps", "cause": "nothing is right", "advice": "easier", "page": "docs/alarms.md"}  # fmt: skip
 
 
 def test_a_run_is_there_with_all_that_it_has(tmp_path: Path) -> None:
@@ -23,8 +23,8 @@ def test_a_run_is_there_with_all_that_it_has(tmp_path: Path) -> None:
     assert run["record"]["git"] == {"commit": "0123456789abcdef", "branch": "main", "dirty": True}
     assert run["command"] == "hybridflow train run.name=mine"
     assert len(run["metrics"]["steps"]) == 20 and run["validations"]["steps"] == [0, 20]
-    assert run["timeline"]["kept"] == 5 and run["rollouts"]["all_rows"] == 32
-    assert [event["event"] for event in run["events"]] == ["start", "failure", "end"]
+    assert run["timeline"]["kept"] == 4 and run["rollouts"]["all_rows"] == 32
+    assert [event["event"] for event in run["events"]] == ["start", "failure", "alarm", "end"]
     assert {"name": "dead_reward", "first_step": 4, "last_step": 9}.items() <= run["alarms"][0].items()
     assert shown["settings"]["trainer.metric_sinks"] == '["jsonl", "live"]' and run["settings"] == {}
 
@@ -53,12 +53,19 @@ def test_two_runs_of_one_name_are_told_apart(folders: list[str], labels: list[st
     assert names([Path(folder) for folder in folders]) == labels
 
 
-@pytest.mark.parametrize("missing", ["run.json", "events.jsonl", "metrics.jsonl", "rollouts/rank0.jsonl", "timeline.json"])
+@pytest.mark.parametrize(
+    "missing", ["run.json", "events.jsonl", "metrics.jsonl", "rollouts/rank0.jsonl", "timeline.json"]
+)
 def test_what_is_missing_is_left_out(missing: str, tmp_path: Path) -> None:
     folder = build_run(tmp_path / "mine")
     (folder / missing).unlink()
     (run,) = document([read_records(folder)])["runs"]
-    gone = {"run.json": "record", "events.jsonl": "events", "rollouts/rank0.jsonl": "rollouts", "timeline.json": "timeline"}
+    gone = {
+        "run.json": "record",
+        "events.jsonl": "events",
+        "rollouts/rank0.jsonl": "rollouts",
+        "timeline.json": "timeline",
+    }
     assert not (run["metrics"]["steps"] if missing == "metrics.jsonl" else run[gone[missing]])
 
 
@@ -75,7 +82,9 @@ def test_an_unfinished_run_with_half_a_line_is_shown_as_far_as_it_is(tmp_path: P
 
 
 def test_failures_stay_where_events_are_many(tmp_path: Path) -> None:
-    saves = [{"time": f"2026-11-30T10:{step % 60:02}:00+00:00", "event": "checkpoint", "step": step} for step in range(900)]
+    saves = [
+        {"time": f"2026-11-30T10:{step % 60:02}:00+00:00", "event": "checkpoint", "step": step} for step in range(900)
+    ]
     shown = document([built(tmp_path / "mine", events=[*saves, FAILURE])])["runs"][0]
     assert len(shown["events"]) == MAX_EVENTS and shown["all_events"] == 903
     assert [event["step"] for event in shown["events"] if event["event"] == "failure"] == [7]
@@ -83,8 +92,12 @@ def test_failures_stay_where_events_are_many(tmp_path: Path) -> None:
 
 def test_edited_records_do_no_harm(tmp_path: Path) -> None:
     folder = build_run(tmp_path / "mine")
-    (folder / "run.json").write_text('{"steps": "many", "spent": [1], "command": 3, "earlier": 2, "git": {"commit": {}}}')
-    (folder / "events.jsonl").write_text('{"event": 3}\n{"event": "failure", "error": ["a"], "pools": {"a": {"b": 1}}}\n[]\n')
+    (folder / "run.json").write_text(
+        '{"steps": "many", "spent": [1], "command": 3, "earlier": 2, "git": {"commit": {}}}'
+    )
+    (folder / "events.jsonl").write_text(
+        '{"event": 3}\n{"event": "failure", "error": ["a"], "pools": {"a": {"b": 1}}}\n[]\n'
+    )
     (folder / "config.yaml").write_text("[")
     (run,) = document([read_records(folder)])["runs"]
     assert (run["record"]["steps"], run["command"], run["attempts"]) == ("many", "", 1)

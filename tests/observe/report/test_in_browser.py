@@ -1,4 +1,4 @@
-"""The report in Chromium: it draws without an error, asks for nothing, its filters work, in light and dark, wide and narrow."""
+"""The report in Chromium: it draws without an error, asks for nothing, its filters work, in light and dark."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from tests.observe.report.synthetic_run import CONFIG, build_run
 pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-WATCH = "window.violations = []; addEventListener('securitypolicyviolation', (event) => violations.push(event.violatedDirective));"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+WATCH = """window.violations = [];
+addEventListener("securitypolicyviolation", (event) => violations.push(event.violatedDirective));"""
 # The contrast of every text that is seen with what stands behind it, as WCAG 2 has it.
 CONTRASTS = """() => {
   const channels = (color) => (color.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  const linear = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => [r, g, b].map((c) => linear(c / 255))
     .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
   const ground = (node) => {
     for (let at = node; at; at = at.parentElement) {
@@ -39,7 +47,9 @@ CONTRASTS = """() => {
     const style = getComputedStyle(node);
     const [one, other] = [light(channels(node instanceof SVGElement ? style.fill : style.color)), light(ground(node))];
     const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (contrast < 4.5) low.push(`${node.tagName}.${node.getAttribute("class")} ${node.textContent.slice(0, 20)} ${contrast.toFixed(2)}`);
+    if (contrast < 4.5) {
+      low.push(`${node.tagName}.${node.getAttribute("class")} ${node.textContent.slice(0, 20)} ${contrast.toFixed(2)}`);
+    }
   }
   return low;
 }"""
@@ -57,7 +67,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of three runs: one with failures and what is hostile, one in pools of its own, one that has hardly begun."""
+    """A report of three runs: one with failures and what is hostile, one with two pools, one that has hardly begun."""
     folder = tmp_path_factory.mktemp("report")
     failures = [
         {"time": "2026-11-30T10:20:00+00:00", "event": "failure", "step": 7, "kind": "infra", "error": HOSTILE},
@@ -104,7 +114,9 @@ def test_it_is_drawn(width: int, scheme: str, browser: Browser, report: Path) ->
         expect(page.locator("#timeline svg").first).to_be_visible()
         for part in ("overview", "alarms", "times", "rollouts", "events", "settings", "versions"):
             assert page.locator(f"#{part}").inner_text().count("\n") > 1, part
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page itself does not scroll sideways"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (
+            "the page itself does not scroll sideways"
+        )
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, ground[4:-1].split(","))) > 380) == (scheme == "light")
         assert page.evaluate(CONTRASTS) == []

@@ -37,13 +37,18 @@ class Elements(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.inside: dict[int, str] = {}
+        self._open = False
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self._open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = False
 
     def handle_data(self, data: str) -> None:
-        if self.tags:
+        if self._open:
             self.inside[len(self.tags) - 1] = self.inside.get(len(self.tags) - 1, "") + data
 
     def texts(self, wanted: str) -> list[tuple[dict[str, str | None], str]]:
@@ -51,7 +56,11 @@ class Elements(HTMLParser):
         return [(attrs, self.inside.get(at, "")) for at, (tag, attrs) in enumerate(self.tags) if tag == wanted]
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_no_text_can_end_the_element_that_it_is_in(value: object) -> None:
     text = embedded(value)
     assert not set("<>&\u2028\u2029") & set(text)
