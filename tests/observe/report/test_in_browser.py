@@ -206,7 +206,7 @@ def test_other_runs_steps_and_settings_are_chosen(browser: Browser, report: Path
         timeline.get_by_label("step", exact=True).select_option(index=1)
         timeline.get_by_label("zoom", exact=True).select_option(label="× 4")
         timeline.locator("rect.bar").first.hover()
-        expect(timeline).to_contain_text("rollout.generate_sequences on rank 0 of pool rollout: 400 ms, from 0.01 s on")
+        expect(timeline).to_contain_text("rollout.generate_sequences on rank 0 of pool train: 400 ms, from 0.01 s on")
         timeline.get_by_label("run", exact=True).select_option(label="third")
         expect(timeline).to_contain_text("No timeline was written")
         page.locator("#times").get_by_label("run", exact=True).select_option(label="second")

@@ -40,16 +40,16 @@ function smoothed(values, weight) {
   });
 }
 
-function frame(width, height, xs, ys, xText = numberText) {
+function frame(width, height, xs, ys, xText = numberText, yText = numberText) {
   const yTicks = ticks(ys[0], ys[1], 4);
-  const left = 10 + CHARACTER * Math.max(1, ...yTicks.map((value) => numberText(value).length));
+  const left = 10 + CHARACTER * Math.max(1, ...yTicks.map((value) => yText(value).length));
   const area = {left, right: width - 10, top: 8, bottom: height - 20};
   const x = (value) => area.left + (value - xs[0]) / (xs[1] - xs[0]) * (area.right - area.left);
   const y = (value) => area.bottom - (value - ys[0]) / (ys[1] - ys[0]) * (area.bottom - area.top);
   const parts = [];
   for (const value of yTicks) {
     parts.push(svg("line", {class: "grid", x1: area.left, x2: area.right, y1: y(value), y2: y(value)}));
-    parts.push(svg("text", {x: area.left - 5, y: y(value) + 4, "text-anchor": "end"}, numberText(value)));
+    parts.push(svg("text", {x: area.left - 5, y: y(value) + 4, "text-anchor": "end"}, yText(value)));
   }
   parts.push(svg("line", {class: "axis", x1: area.left, x2: area.right, y1: area.bottom, y2: area.bottom}));
   for (const value of ticks(xs[0], xs[1], Math.max(2, Math.floor((area.right - area.left) / 70)))) {
@@ -150,7 +150,7 @@ function lineCard(title, linesOf, weightOf) {
     });
     const tell = (step) => readout.replaceChildren(...[step === null ? null : el("span", {}, `step ${numberText(step)}`),
       ...lines.map((line, place) => {
-        const at = step === null ? line.steps.length - 1 : nearest(line.steps, step);
+        const at = step === null ? curves[place].findLastIndex((value) => value !== null) : nearest(line.steps, step);
         return el("span", {}, swatch(colorOf(line.run)), " ", numberText(curves[place][at]));
       })].filter(Boolean));
     const places = [...new Set(lines.flatMap((line) => line.steps))].sort((one, other) => one - other);

@@ -67,7 +67,7 @@ function secondsText(seconds) {
 }
 
 function shareText(share) {
-  return typeof share === "number" ? `${Number((100 * share).toPrecision(3))} %` : "–";
+  return typeof share === "number" ? `${(100 * share).toFixed(1)} %` : "–";
 }
 
 function counted(number, thing) {

@@ -24,14 +24,14 @@ function legend() {
 
 function statusCell(run) {
   const bad = ["failed", "killed"].includes(run.status);
-  return el("td", {}, el("span", {class: bad ? "alarming" : null}, run.status),
+  return el("td", {class: "name"}, el("span", {class: bad ? "alarming" : null}, run.status),
     run.attempts > 1 ? ` (in ${run.attempts} processes)` : "");
 }
 
 function overview() {
   const head = ["run", "status", "steps", "time", "accuracy", "goodput", "alarms", "failures", "started"];
   const rows = RUNS.map((run, place) => [
-    el("td", {}, swatch(colorOf(place)), " ", run.label),
+    el("td", {class: "name"}, swatch(colorOf(place)), " ", run.label),
     statusCell(run),
     numberText(run.record.steps ?? run.metrics.steps.length),
     secondsText(run.record.seconds),
@@ -39,7 +39,7 @@ function overview() {
     shareText(run.record.goodput),
     el("td", {class: `number ${run.alarms.length ? "alarming" : ""}`}, run.alarms.length),
     el("td", {class: `number ${failuresOf(run).length ? "alarming" : ""}`}, failuresOf(run).length),
-    String(run.record.started ?? "–").replace("+00:00", " UTC").replace("T", " "),
+    el("td", {class: "name"}, String(run.record.started ?? "–").replace("+00:00", " UTC").replace("T", " ")),
   ]);
   section("overview").append(table(head, rows, [2, 3, 4, 5, 6, 7]));
   RUNS.filter((run) => run.record.error).forEach((run) => section("overview").append(

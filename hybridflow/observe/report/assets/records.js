@@ -21,7 +21,7 @@ function events() {
     const found = all.filter(({event}) => !place || event.event === kinds[place - 1]);
     const head = ["time (UTC)", ...(several ? ["run"] : []), "event", "step", "what"];
     body.replaceChildren(table(head, found.map(({run, event}) => [
-      event.time.slice(0, 19).replace("T", " "), ...(several ? [run.label] : []),
+      el("td", {class: "name"}, event.time.slice(0, 19).replace("T", " ")), ...(several ? [run.label] : []),
       event.event, numberText(event.step), eventCell(event)]), [several ? 3 : 2]));
   };
   const lost = RUNS.filter((run) => run.events.length < run.all_events).map((run) => `${run.label}: ${run.events.length} of ${run.all_events} events are shown`);

@@ -140,7 +140,7 @@ function browser(holder, run) {
       measured.length > 1 ? chooser("color of tokens", measured.map((name) => MEASURES[name].text), (place) => { measure = measured[place]; draw(); }, measured.indexOf(measure)) : null),
     el("p", {class: "quiet"}, `${kept} of the ${shown.all_rows} rows that the run has written, of ${steps.length} of its ${counted(shown.all_steps, "step")} with rows.`
       + (measured.length > 1 ? "" : " None of them has values of its tokens (trainer.log_token_rows).")),
-    told, list, panel);
+    told, el("div", {class: "browser"}, list, panel));
   draw();
 }
 

@@ -3,6 +3,7 @@
 const MOST_CALLS = 8;
 const MOST_COLUMNS = 120;
 const STACK_HEIGHT = 220;
+const HINT = "Point at a column, or use the arrow keys, for its numbers.";
 
 function mean(numbers) {
   const known = numbers.filter((number) => number !== null && number !== undefined);
@@ -47,7 +48,7 @@ function stackImage(holder, readout, run, calls) {
   const ys = [0, Math.max(...sums, ...columns.map((column) => column.step), 1e-6) * 1.04];
   const width = holder.clientWidth;
   const stepAt = (place) => (Number.isInteger(place) && columns[place] ? String(columns[place].first) : "");
-  const plot = Object.assign(frame(width, STACK_HEIGHT, [-0.5, columns.length - 0.5], ys, stepAt), {from: -0.5, to: columns.length - 0.5});
+  const plot = Object.assign(frame(width, STACK_HEIGHT, [-0.5, columns.length - 0.5], ys, stepAt, (seconds) => `${numberText(seconds)} s`), {from: -0.5, to: columns.length - 0.5});
   const image = svg("svg", {viewBox: `0 0 ${width} ${STACK_HEIGHT}`, height: STACK_HEIGHT, tabindex: "0", role: "img",
     "aria-label": "seconds of steps by call"}, ...plot.parts);
   const size = (plot.area.right - plot.area.left) / columns.length;
@@ -65,9 +66,9 @@ function stackImage(holder, readout, run, calls) {
     const steps = column && (column.first === column.last ? `step ${column.first}` : `steps ${column.first} to ${column.last}`);
     readout.replaceChildren(...(column ? [el("span", {}, `${steps}: ${secondsText(column.step)}`),
       ...column.parts.map((part, at) => part ? el("span", {}, swatch(`f${at}`), ` ${secondsText(part)}`) : null).filter(Boolean)]
-      : [el("span", {}, "Point at a column, or use the arrow keys, for its numbers.")]));
+      : [HINT]));
   });
-  readout.replaceChildren(el("span", {}, "Point at a column, or use the arrow keys, for its numbers."));
+  readout.replaceChildren(HINT);
   return image;
 }
 
