@@ -52,8 +52,9 @@ function numberText(value) {
   if (typeof value !== "number") return String(value);
   const size = Math.abs(value);
   if (size === 0) return "0";
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
-  return String(Number(value.toPrecision(4)));
+  const text = size >= 1e6 || size < 1e-3 ? value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e")
+    : String(Number(value.toPrecision(4)));
+  return text.replace("-", "−").replace("e-", "e−");
 }
 
 function secondsText(seconds) {

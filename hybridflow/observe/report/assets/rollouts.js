@@ -90,7 +90,7 @@ function groupPanel(group, wanted, measureName) {
   return [el("h3", {}, `Step ${group.step}${group.group.startsWith("row ") ? "" : `, group ${group.group}`}: ${counted(group.rows.length, "response")}`),
     el("div", {class: "card"}, el("h4", {}, "prompt"), el("div", {class: "text"}, group.prompt ?? ""),
       group.answer === undefined ? null : el("h4", {}, "answer"), group.answer === undefined ? null : el("div", {class: "text"}, group.answer)),
-    measure.of ? el("p", {class: "scale"}, ink("--minus"), numberText(-largest), "to", ink("--plus"), numberText(largest)) : el("p", {}),
+    measure.of ? el("p", {class: "scale"}, ink("--minus"), el("span", {}, numberText(-largest)), ink("--plus"), el("span", {}, numberText(largest))) : el("p", {}),
     el("div", {class: "side", tabindex: "0", role: "region", "aria-label": "responses side by side"},
       ...group.rows.map((row, number) => rowCard(row, group, wanted, measure, largest, number)))];
 }
