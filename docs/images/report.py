@@ -46,7 +46,10 @@ def main(report: Path) -> None:
 
 
 def show(page: Page, part: str) -> None:
-    """Bring a section to the top; the first one has the page's head above it."""
+    """Bring a section to the top; the first one has the page's head above it. Curves are smoothed."""
+    slider = page.get_by_label("smoothing")
+    slider.fill("0.6")
+    slider.blur()
     if part != "overview":
         page.evaluate("(part) => document.getElementById(part).scrollIntoView()", part)
     page.wait_for_timeout(200)

@@ -1,5 +1,7 @@
 // The runs at a glance, which of them are shown, and what went wrong in them.
 
+const MOST_CHANGES = 4;
+
 function validated(run) {
   const found = run.validations.mean["validation/accuracy"];
   return Array.isArray(found) ? found[found.length - 1] : found;
@@ -28,8 +30,15 @@ function statusCell(run) {
     run.attempts > 1 ? ` (in ${run.attempts} processes)` : "");
 }
 
+// What sets a run apart from the others: its own settings, but for its names and if they are few.
+function changesOf(run) {
+  const own = Object.keys(run.settings).filter((key) => !key.startsWith("run."));
+  return own.length > MOST_CHANGES ? `${own.length} settings` : own.map((key) => `${key}=${run.settings[key]}`).join(" ");
+}
+
 function overview() {
-  const head = ["run", "status", "steps", "time", "accuracy", "goodput", "alarms", "failures", "started"];
+  const several = RUNS.length > 1;
+  const head = ["run", "status", "steps", "time", "accuracy", "goodput", "alarms", "failures", "started", ...(several ? ["differs in"] : [])];
   const rows = RUNS.map((run, place) => [
     el("td", {class: "name"}, swatch(colorOf(place)), " ", run.label),
     statusCell(run),
@@ -40,6 +49,7 @@ function overview() {
     el("td", {class: `number ${run.alarms.length ? "alarming" : ""}`}, run.alarms.length),
     el("td", {class: `number ${failuresOf(run).length ? "alarming" : ""}`}, failuresOf(run).length),
     el("td", {class: "name"}, String(run.record.started ?? "–").replace("+00:00", " UTC").replace("T", " ")),
+    ...(several ? [el("td", {class: "key"}, changesOf(run))] : []),
   ]);
   section("overview").append(table(head, rows, [2, 3, 4, 5, 6, 7]));
   RUNS.filter((run) => run.record.error).forEach((run) => section("overview").append(
