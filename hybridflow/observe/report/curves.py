@@ -54,5 +54,6 @@ def drawn(steps: Sequence[int], curves: Mapping[str, Sequence[float | None]], mo
 
 
 def _number(value: object) -> float | None:
-    usual = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # a NaN is not
-    return value if usual else None
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:  # which a NaN is not
+        return value
+    return None

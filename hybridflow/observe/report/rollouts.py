@@ -85,7 +85,7 @@ def _in_turn(keys: Iterable[Key]) -> Iterator[Key]:
 
 def _group(key: Key, rows: list[Record]) -> dict[str, Any]:
     first = rows[0]
-    common = {name: told(first[name], MAX_TEXT) for name in ("prompt", "answer") if name in first}
+    common: dict[str, Any] = {name: told(first[name], MAX_TEXT) for name in ("prompt", "answer") if name in first}
     return {"step": key[0], "group": key[1], **common, "rows": [_row(row, first) for row in rows]}
 
 

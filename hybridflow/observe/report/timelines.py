@@ -48,7 +48,7 @@ def timeline(spans: Sequence[CallSpan], most: int) -> dict[str, Any] | None:
         windows[place].spans = [span for span in spans if span.pool != CONTROLLER and _in(span, windows[place])]
     full = [windows[place] for place in chosen if windows[place].spans]
     left = most
-    shown = []
+    shown: list[Window] = []
     for place in evenly(len(full)):
         if len(full[place].spans) <= left or not shown:
             left -= len(full[place].spans)
