@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hybridflow import __version__
 from hybridflow.observe.event_words import BAD, in_words
 from hybridflow.observe.report.alarms_shown import alarms_shown
 from hybridflow.observe.report.choices import clipped, evenly, told
@@ -64,7 +63,7 @@ def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
         )
     at = datetime.now(UTC).isoformat(timespec="seconds")
     phases = {"order": PHASES, "calls": CALLS, "parts": PARTS}
-    return {"made": at, "version": __version__, "runs": made, "settings": common, "phases": phases}
+    return {"made": at, "runs": made, "settings": common, "phases": phases}
 
 
 def names(folders: Sequence[Path]) -> list[str]:

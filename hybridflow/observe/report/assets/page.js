@@ -8,7 +8,7 @@ function sections() {
 }
 
 document.title = `${RUNS.map((run) => run.label).join(", ").slice(0, 80)} – hybridflow report`;
-section("made").textContent = `${counted(RUNS.length, "run")}, as read on ${DATA.made.slice(0, 16).replace("T", " ")} UTC by hybridflow ${DATA.version}`;
+section("made").textContent = `${counted(RUNS.length, "run")}, as read on ${DATA.made.slice(0, 16).replace("T", " ")} UTC`;
 sections();
 legend();
 overview();
