@@ -64,7 +64,8 @@ class Live:
             yield
             return
         drawn = _Drawn(run.state, self._lock)
-        self._shown = RichLive(drawn, console=self.console, refresh_per_second=REDRAWN_PER_S)
+        to_screen = sys.stderr.isatty()  # else a file has the errors
+        self._shown = RichLive(drawn, console=self.console, refresh_per_second=REDRAWN_PER_S, redirect_stderr=to_screen)
         try:
             with self._shown:
                 yield

@@ -143,3 +143,15 @@ def test_a_panel_is_made_anew_when_something_was_told(
     state.take_event({"event": "checkpoint", "step": 1})
     state.status = "ended"
     assert "saved step 1" in shown() and "ended" in shown() and len(made) == 4
+
+
+def test_errors_go_where_they_were_sent(screen: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the panel if that is the screen, else to the file that the user gave, `2> errors.txt`."""
+    for is_terminal in (True, False):
+        errors = io.StringIO()
+        monkeypatch.setattr(errors, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "stderr", errors)
+        with on(screen, Live()).showing(followed(tmp_path)):
+            terminal.complain("it failed")
+        assert ("it failed" in errors.getvalue()) is not is_terminal
+    assert screen.getvalue().count("it failed") == 1
