@@ -13,8 +13,9 @@ from hybridflow.errors import ConfigError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.event_words import in_words
 from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
+from hybridflow.observe.run_alarms import alarms_of_run
 from hybridflow.observe.run_panel import RunPanel
-from hybridflow.observe.run_records import find_run
+from hybridflow.observe.run_records import find_run, read_records
 from hybridflow.observe.run_state import FollowedRun, RunState
 from hybridflow.observe.terminal import one_line
 
@@ -36,6 +37,9 @@ def watch(path: Path) -> None:
     followed = FollowedRun(path, state)
     followed.look_at_record()
     followed.look()
+    state.alarms.clear()
+    for alarm in alarms_of_run(read_records(path)):  # of an earlier version's run no event tells them
+        state.take_event(alarm)
     if not state.has_ended:
         _follow(followed, Live(with_times=True))
         if panel_moves():  # it has stayed on the screen

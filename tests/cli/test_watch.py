@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -41,60 +43,84 @@ def test_a_run_that_has_ended_is_shown_once(
     assert sorted(folder.path.rglob("*")) == before
 
 
+class Watched:
+    """A thread that watches, what it has said so far, and its last picture."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
+        monkeypatch.setattr(live_view, "LINE_EVERY_S", 0.0)
+        caplog.set_level(logging.INFO, "hybridflow.said")
+        self._said = caplog
+        self._thread = threading.Thread(target=watch.watch, args=(path,), daemon=True)
+        self._thread.start()
+
+    def wait_for(self, line: str) -> None:
+        """Wait until it has said something that begins so."""
+        while not any(said.startswith(line) for said in self._said.messages):
+            assert self._thread.is_alive(), self._said.messages
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
 def test_a_run_that_goes_on_is_followed_until_it_ends(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(live_view, "LINE_EVERY_S", 0.0)
     folder = build_run(tmp_path / "run", "running", steps=1)
-    watcher = threading.Thread(target=watch.watch, args=(folder.path,))
     with locked(folder.path):
-        watcher.start()
-        seen = ""
-        while "sums is running, after 1 step" not in seen:
-            assert watcher.is_alive(), seen
-            seen += capsys.readouterr().out
+        watched = Watched(folder.path, monkeypatch, caplog)
+        watched.wait_for("sums is running, after 1 step")
         for step in (1, 2, 3):
             folder.log({"step": step, **METRICS})
-            while f"step {step} ({step + 1}/4 done)" not in seen:
-                assert watcher.is_alive(), seen
-                seen += capsys.readouterr().out
+            watched.wait_for(f"step {step} ({step + 1}/4 done) · reward 0.250 · {6 - 2 * step} s left")
         folder.event("checkpoint", step=4, seconds=1.0)
+        watched.wait_for("saved step 4 in 1.0 s")
         folder.write_record({"name": "sums", "status": "ended"})
-    watcher.join(30)
-    assert not watcher.is_alive()
-    out = seen + capsys.readouterr().out
-    assert "saved step 4 in 1.0 s" in out and "0 s left" in out
+    watched.end()
+    out = capsys.readouterr().out
     assert out.count("4/4 steps") == 1 and "sums · ended" in out
 
 
 def test_a_run_whose_process_is_gone_is_followed_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
     folder = build_run(tmp_path / "run", "running", steps=1)
-    watcher = threading.Thread(target=watch.watch, args=(folder.path,))
     with locked(folder.path):
-        watcher.start()
-    watcher.join(30)
-    assert not watcher.is_alive() and "sums · killed" in capsys.readouterr().out
+        watched = Watched(folder.path, monkeypatch, caplog)
+        watched.wait_for("sums is running")
+    watched.end()
+    assert "sums · killed" in capsys.readouterr().out
 
 
 def test_a_run_that_starts_has_no_files_yet(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY_S", 0.01)
     path = tmp_path / "sums"
     with locked(path):
-        watcher = threading.Thread(target=watch.watch, args=(path,))
-        watcher.start()
-        seen = ""
-        while "sums is starting, after 0 steps" not in seen:
-            assert watcher.is_alive(), seen
-            seen += capsys.readouterr().out
+        watched = Watched(path, monkeypatch, caplog)
+        watched.wait_for("sums is starting, after 0 steps")
         build_run(path, "ended")
-    watcher.join(30)
-    assert "sums · ended" in seen + capsys.readouterr().out
+        watched.wait_for("began at step 0")
+    watched.end()
+    assert "sums · ended" in capsys.readouterr().out
+
+
+def test_alarms_of_a_run_that_told_none_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build_run(tmp_path / "run", "ended")
+    folder.log({"step": 2, **METRICS, "actor/pg_loss": None})
+    assert main(["watch", str(folder.path)]) == 0
+    assert "non finite, step 2: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", ["nowhere", "rows.jsonl", "empty", "evaluation"])
