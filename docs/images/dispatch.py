@@ -15,7 +15,7 @@ LAYOUT = Layout(tensor=2, pipeline=2, data=2)
 ROWS = 8
 SHOWN = {
     "one_to_all": "every rank gets all, and answers",
-    "3d_proto": "replicas share the rows out; tensor rank 0 of each last stage answers",
+    "3d_proto": "replicas share the rows out; one rank of each answers",
     "dp_proto": "all ranks share the rows out, and all answer",
     "rank_zero": "one rank gets all; no other is called",
 }

@@ -28,7 +28,7 @@ ROW_TIMES = (2, 3, 2, 8, 3, 2, 7, 2, 2, 9, 3, 2)  # of the prompts of three step
 LEARN_TIME, SYNC_TIME = 4.0, 0.5
 VERSIONS = ("#2f6fb2", "#4d9f6f", "#e0953c")
 LEARNER, SYNC, INK, PALE = "#8b93a0", "#1d2733", "#1d2733", "#5a6472"
-LEFT, UNIT, LANE, GAP = 120, 19, 13, 34
+LEFT, UNIT, LANE, GAP = 150, 19, 13, 34
 TITLES = {
     "sync": "generate, then learn",
     "one_step_off": "the next step's prompts meanwhile",

@@ -115,7 +115,8 @@ class TraceFile:
 
     def add(self, spans: Iterable[CallSpan]) -> None:
         """Add spans, those that began first before others. Raises OSError, and leaves whole events."""
-        events = [event for span in sorted(spans, key=lambda span: span.began) for event in self._events(span)]
+        events = self._names(CONTROLLER, 0)  # the first process of a file, which viewers show above the others
+        events += [event for span in sorted(spans, key=lambda span: span.began) for event in self._events(span)]
         text = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events).encode()
         with self._path.open("r+b" if self._path.exists() else "w+b", buffering=0) as file:
             try:
@@ -127,19 +128,25 @@ class TraceFile:
 
     def _events(self, span: CallSpan) -> list[dict[str, Any]]:
         """Return the event of a span, after those that name its pool and its rank where these are new."""
-        named: list[dict[str, Any]] = []
-        steps = span.pool == CONTROLLER
-        if span.pool not in self._pools:
-            self._pools[span.pool] = len(self._pools) + 1  # to viewers process 0 is the kernel's, and shown otherwise
-            label = "controller" if steps else f"pool {span.pool}"
-            named.append(_named("process_name", label, pid=self._pools[span.pool], pool=span.pool))
+        named = self._names(span.pool, span.rank)
         track = self._pools[span.pool], span.rank
-        if track not in self._last:
-            self._last[track] = 0, 0
-            named.append(_named("thread_name", "steps" if steps else f"rank {span.rank}", pid=track[0], tid=track[1]))
         begin, end = self._after_last(track, span)
         at = {"ts": begin, "dur": end - begin, "pid": track[0], "tid": track[1]}
         return [*named, {"name": span.name, "cat": span.role, "ph": "X", **at, "args": {"step": span.step}}]
+
+    def _names(self, pool: str, rank: int) -> list[dict[str, Any]]:
+        """Return the events that name a pool and a rank of it; none of what has its name already."""
+        named: list[dict[str, Any]] = []
+        if pool not in self._pools:
+            self._pools[pool] = len(self._pools) + 1  # to viewers process 0 is the kernel's, and shown otherwise
+            label = "controller" if pool == CONTROLLER else f"pool {pool}"
+            named.append(_named("process_name", label, pid=self._pools[pool], pool=pool))
+        track = self._pools[pool], rank
+        if track not in self._last:
+            self._last[track] = 0, 0
+            label = "steps" if pool == CONTROLLER else f"rank {rank}"
+            named.append(_named("thread_name", label, pid=track[0], tid=rank))
+        return named
 
     def _after_last(self, track: tuple[int, int], span: CallSpan) -> Sequence[int]:
         """Return when a span began and ended, without what the last one of its rank has of that time.

@@ -130,7 +130,7 @@ def test_a_resumed_run_goes_on_with_it_wherever_it_was_killed(tmp_path: Path, lo
     last = {2, 3, 4, 5, 60, 10_000} & {lost}
     assert len(begun(file)) == {0: 4, 1: 4, 2: 4, 3: 4, 4: 3, 5: 3, 60: 3, 10_000: 2}[lost], last
     pools = [one["args"]["pool"] for one in events(file, "M") if one["name"] == "process_name"]
-    assert pools == (["train", "judges"] if lost < 10_000 else ["judges"])
+    assert pools == (["", "train", "judges"] if lost < 10_000 else ["", "judges"])
     assert not violations(file.read_text())
 
 
