@@ -6,7 +6,7 @@ Shares of a step's time are compared, so that they mean the same on any machine.
 from __future__ import annotations
 
 from itertools import pairwise
-from statistics import median, mode
+from statistics import median
 
 from hybridflow.observe.alarms.alarm import Finding, alarm_rules
 from hybridflow.observe.alarms.metric_window import MetricWindow
@@ -24,9 +24,10 @@ SLOW_BESIDE = 0.5  # of the sampling's seconds: what is shorter may be hidden be
 LEAST_S = 0.1  # seconds a step, below which nobody waits
 GRADING = ("compute_reward", "compute_baseline", "compute_cost")
 STRAGGLING = "timing_s/straggling/"
-STRAGGLING_STEPS = 8
-STRAGGLING_SAME = 7  # of them with the same rank: by chance one of two ranks is so often in 1 of 14 windows at most
-STRAGGLING_SHARE = 0.1  # of a step's seconds, in which all other ranks wait for it
+STRAGGLING_STEPS = 8  # with the same rank in each: by chance one of two ranks is so often in one of 128 windows
+STRAGGLING_SHARE = 0.1  # of a step's seconds, the median, in which all other ranks wait for it
+STRAGGLING_LEAST = 0.05  # of them in all steps but one: of ranks that a busy machine slows in turn it is less
+START_UP = 2  # steps in which processes still import and compile
 IMBALANCE = 1.3  # tokens of the rank that has most over the mean; rows that are balanced by tokens have below 1.1
 FILLING = 10  # steps in which caches fill and allocators take what they keep
 GROWTH = 1.3  # times what it was after them
@@ -162,19 +163,20 @@ def _share_of_step(window: MetricWindow, seconds: float) -> float | None:
 @alarm_rules.register("straggling_rank")
 def straggling_rank(window: MetricWindow) -> Finding | None:
     """See one rank that is nearly always the slowest of its pool, by much."""
-    for name in window.names:
+    steps = window.newest("timing_s/step", STRAGGLING_STEPS)
+    for name in window.names if steps and window.last_step(STRAGGLING_STEPS) >= START_UP else ():
         pool = name.removeprefix(STRAGGLING)
         ranks = window.newest(f"perf/slowest_rank/{pool}", STRAGGLING_STEPS) if name.startswith(STRAGGLING) else None
-        seconds = window.median(name, STRAGGLING_STEPS)
-        if ranks is None or seconds is None:
+        seconds = window.newest(name, STRAGGLING_STEPS)
+        if not steps or ranks is None or seconds is None or len({*ranks}) > 1 or median(seconds) < LEAST_S:
             continue
-        share = _share_of_step(window, seconds)
-        rank = mode(ranks)
-        if share is None or share < STRAGGLING_SHARE or ranks.count(rank) < STRAGGLING_SAME:
+        shares = sorted(own / step for own, step in zip(seconds, steps, strict=True) if step)
+        if len(shares) < STRAGGLING_STEPS or median(shares) < STRAGGLING_SHARE or shares[1] < STRAGGLING_LEAST:
             continue
         return Finding(
             STRAGGLING_STEPS,
-            f"rank {rank:.0f} of pool {pool} takes {seconds:.2f} s longer than the others, {share:.0%} of a step",
+            f"rank {ranks[0]:.0f} of pool {pool} takes {median(seconds):.2f} s longer than the others, "
+            f"{median(shares):.0%} of a step",
             "One rank is slower than the others, whatever it is given, and they wait for it: its device or its host is "
             "busy with something else, throttled or broken.",
             "Look at what else runs on its machine (the event start in events.jsonl names it), at its clock and its "
