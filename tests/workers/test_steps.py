@@ -229,6 +229,14 @@ def apart(found: Tensor, expected: Tensor) -> float:
     return difference / size if size else difference
 
 
+def test_how_uneven_the_tokens_of_replicas_are_is_measured(step_of: Callable[[str, Case], Step]) -> None:
+    """The larger part of two over the mean of both; rows are shared out by their tokens."""
+    _, measured = step_of("ppo", CASES["dp2"])
+    assert all(1 <= measured[role][f"{role}/token_imbalance"] < 1.2 for role in LEARNED["ppo"])
+    _, alone = step_of("ppo", ALONE)
+    assert all(f"{role}/token_imbalance" not in alone[role] for role in LEARNED["ppo"])
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_second_update_clips(name: str, step_of: Callable[[str, Case], Step]) -> None:
     gradients, measured = step_of(name, ALONE)
