@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridflow.observe.event_words import BAD, in_words
-from hybridflow.observe.report.alarms_shown import alarms_shown
 from hybridflow.observe.report.choices import clipped, evenly, told
 from hybridflow.observe.report.curves import drawn, series, varying
 from hybridflow.observe.report.rollouts import rollouts
 from hybridflow.observe.report.timelines import timeline
+from hybridflow.observe.run_alarms import alarms_of_run
 from hybridflow.observe.run_folder import EARLIER
 from hybridflow.observe.run_records import Record, RunRecords, status_of
 from hybridflow.observe.step_phases import CALLS, PARTS, PHASES
@@ -23,6 +23,7 @@ MAX_BARS = 8_000  # of timelines, all together
 MAX_ROW_CHARACTERS = 700_000  # of rows, all together
 MAX_EVENTS = 300  # of a run
 MAX_ENTRY = 2_000  # characters of a setting, an error or a fact of an event
+ALARM_FACTS = ("name", "first_step", "step", "seen", "cause", "advice", "page")
 TOLD = ("name", "started", "ended", "error", "steps", "seconds", "accuracy", "goodput", "spent", "folder",
         "host", "resumed_from", "versions", "git")  # fmt: skip
 
@@ -57,7 +58,7 @@ def document(runs: Sequence[RunRecords], share: float = 1.0) -> dict[str, Any]:
                 "rollouts": rollouts(run, int(room * MAX_ROW_CHARACTERS)),
                 "events": _events(run.events),
                 "all_events": len(run.events),
-                "alarms": alarms_shown(run),
+                "alarms": [{fact: _fact(alarm.get(fact)) for fact in ALARM_FACTS} for alarm in alarms_of_run(run)],
                 "settings": {key: value for key, value in own.items() if key not in common},
             }
         )

@@ -25,9 +25,7 @@ def test_a_run_is_there_with_all_that_it_has(tmp_path: Path) -> None:
     assert len(run["metrics"]["steps"]) == 20 and run["validations"]["steps"] == [0, 20]
     assert run["timeline"]["kept"] == 4 and run["rollouts"]["all_rows"] == 32
     assert [event["event"] for event in run["events"]] == ["start", "failure", "alarm", "end"]
-    assert ("dead_reward", 4, 9) in [
-        (alarm["name"], alarm["first_step"], alarm["last_step"]) for alarm in run["alarms"]
-    ]
+    assert ("dead_reward", 4, 9) in [(alarm["name"], alarm["first_step"], alarm["step"]) for alarm in run["alarms"]]
     assert shown["settings"]["trainer.metric_sinks"] == '["jsonl", "live"]' and run["settings"] == {}
 
 

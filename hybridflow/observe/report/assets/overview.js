@@ -57,7 +57,7 @@ function overview() {
 }
 
 function stepsText(alarm) {
-  const [first, last] = [alarm.first_step, alarm.last_step];
+  const [first, last] = [alarm.first_step, alarm.step];
   if (first === null) return last === null ? "" : `step ${last}`;
   return last === null || first === last ? `step ${first}` : `steps ${first} to ${last}`;
 }
