@@ -1,4 +1,4 @@
-"""What is shipped: the wheel has the configurations, and installs a command."""
+"""What is shipped: the wheel has the configurations and the page of reports, and installs a command."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def test_without_a_gpu_the_tests_for_gpus_say_so() -> None:
     assert done.stderr.splitlines()[0].startswith("error: torch sees no GPU here, so nothing was run")
 
 
-def test_the_wheel_contains_the_configurations(tmp_path: Path) -> None:
+def test_the_wheel_contains_what_is_read_from_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     ours = {f"hybridflow/{path.relative_to(ROOT)}" for path in (ROOT / "trainer_configs").rglob("*.yaml")}
-    assert ours and ours <= set(names)
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "hybridflow/observe/report/assets").iterdir()}
+    assert len(ours) > 10 and len(page) > 5 and ours | page <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "trainer_configs/"))]
     entry = next(name for name in names if name.endswith("entry_points.txt"))
     text = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).read(entry).decode()

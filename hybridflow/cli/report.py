@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hybridflow report", description=SHOWN, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, as runs/mine; or that of a sweep")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, as runs/mine; or one of runs, as of a sweep")
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), metavar="FILE", help="where it goes; default report.html"
     )
@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _runs_at(place: str) -> list[Path]:
-    """Return the run folder at a place, or those of the jobs of a sweep. Raises ConfigError if there is none."""
+    """Return the run folder at a place, or those right inside it. Raises ConfigError if there is none."""
     try:
         return [find_run(place).resolve()]
     except ConfigError:
