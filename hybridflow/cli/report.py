@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="hybridflow report", description=SHOWN, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, as runs/mine; or one of runs, as of a sweep")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="a run folder, or one that has some, as of a sweep")
     parser.add_argument(
         "--out", type=Path, default=Path("report.html"), metavar="FILE", help="where it goes; default report.html"
     )
