@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -231,8 +232,11 @@ def of_another_kind(folder: Path) -> Iterator[str]:
 
 def _lines(file: Path) -> list[dict[str, Any]]:
     """Read the lines of a file that are JSON objects."""
+    text = ""
+    with suppress(FileNotFoundError):  # a new run of the name may have moved it just now
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     lines = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else ():
+    for line in text.split("\n"):
         try:
             lines.append(json.loads(line))
         except (ValueError, RecursionError):

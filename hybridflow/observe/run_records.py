@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,9 @@ def read_rows(folder: Path, steps: Collection[int] | None = None) -> Iterator[Re
     Args:
         steps: those whose rows are wanted; None: all.
     """
-    for file in sorted(folder.glob("*.jsonl"), key=lambda file: _by_number(file.name)):
-        with file.open("rb") as lines:
+    files = filter(Path.is_file, folder.glob("*.jsonl"))
+    for file in sorted(files, key=lambda file: _by_number(file.name)):
+        with suppress(OSError), file.open("rb") as lines:  # a new run may have moved it just now
             for line in lines:
                 row = _object(line)
                 if row is not None and isinstance(row.get("step"), int) and (steps is None or row["step"] in steps):
@@ -154,12 +156,7 @@ def newest_rows(file: Path) -> list[Record]:
 
     Of a step that is longer than `TAIL_BYTES` these are its last ones.
     """
-    try:
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - TAIL_BYTES))
-            lines = opened.read().splitlines()
-    except OSError:
-        return []
+    lines = _bytes_of(file, TAIL_BYTES).splitlines()
     rows = [row for row in map(_object, lines) if row and "response" in row and isinstance(row.get("step"), int)]
     newest = max((row["step"] for row in rows), default=0)
     return [row for row in rows if row["step"] == newest]
@@ -169,7 +166,7 @@ def read_spans(file: Path) -> list[CallSpan]:
     """Return the calls in `timeline.json`, those of the controller among them (its `pool` is ""); [] without a file."""
     pools: dict[Any, str] = {}
     spans = []
-    for line in file.read_bytes().splitlines() if file.is_file() else ():
+    for line in _bytes_of(file).splitlines():
         match _object(line.rstrip(b",")):
             case {"name": "process_name", "pid": int(pid), "args": {"pool": str(pool)}}:
                 pools[pid] = pool
@@ -206,24 +203,29 @@ class FollowedLines:
 
     def read(self) -> list[Record]:
         """Return what has come since the last time."""
-        try:
-            with self._file.open("rb") as opened:
-                opened.seek(self._place - len(self._before))
-                data = opened.read()
-                self.anew = not data.startswith(self._before)
-                if self.anew:
-                    opened.seek(0)
-                    data = opened.read()
-        except OSError:
-            self.anew = self._place > 0
-            self._place, self._before = 0, b""
-            return []
+        data = _bytes_of(self._file, start=self._place - len(self._before))
+        self.anew = not data.startswith(self._before)
         if self.anew:
-            self._place, self._before = 0, b""
+            data = _bytes_of(self._file)
+            self._place = 0
+            self._before = b""
         new = data[len(self._before) : data.rfind(b"\n") + 1]
         self._before = (self._before + new)[-ALIKE_BYTES:]
         self._place += len(new)
         return [found for found in map(_object, new.splitlines()) if found is not None]
+
+
+def _bytes_of(file: Path, most: int | None = None, start: int = 0) -> bytes:
+    """Return what a file has from a place on, or its last bytes; b"": there is none, or a new run has just moved it.
+
+    What has its name and is no file is not opened: of a pipe that may never end.
+    """
+    with suppress(OSError):
+        if file.is_file():
+            with file.open("rb") as opened:
+                opened.seek(start if most is None else max(0, file.stat().st_size - most))
+                return opened.read()
+    return b""
 
 
 def _object(line: bytes) -> Record | None:

@@ -195,3 +195,12 @@ def test_what_is_no_finite_number(value: object) -> None:
 
 def test_a_finite_number() -> None:
     assert run_records.finite(3) == 3.0 and run_records.finite(-0.5) == -0.5
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    """Of a pipe that would never end."""
+    for name in ("metrics.jsonl", "timeline.json", "rank0.jsonl"):
+        os.mkfifo(tmp_path / name)
+    assert FollowedLines(tmp_path / "metrics.jsonl").read() == []
+    assert run_records.read_spans(tmp_path / "timeline.json") == []
+    assert run_records.newest_rows(tmp_path / "rank0.jsonl") == [] and [*run_records.read_rows(tmp_path)] == []
