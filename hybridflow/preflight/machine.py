@@ -29,11 +29,12 @@ VARIABLES = ("CUDA_VISIBLE_DEVICES", "RAY_ADDRESS", "PYTHONPATH")
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that are free in a folder's file system, and of how many."""
+    """Bytes that are free in a folder's file system, and of how many; and whether this user may write there."""
 
     path: str
     free: int
     total: int
+    writable: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def room(path: Path) -> Room:
     path = path.absolute()
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     usage = shutil.disk_usage(there)
-    return Room(str(path), usage.free, usage.total)
+    return Room(str(path), usage.free, usage.total, os.access(there, os.W_OK | os.X_OK))
 
 
 def services(root: Path = Path("/proc"), user: int | None = None) -> Iterator[RayService]:

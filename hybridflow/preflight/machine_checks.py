@@ -131,7 +131,9 @@ def _disks(machine: Machine) -> Iterator[Finding]:
     for purpose, room in machine.rooms.items():
         found = f"{_gib(room.free)} free for {purpose} in {room.path}"
         key = "run.root=FOLDER" if purpose == "runs" else "TMPDIR=FOLDER"
-        if room.free < DISK_GIB[0] * GIB:
+        if not room.writable:
+            yield bad("disk", f"{room.path}, for {purpose}, cannot be written", f"choose another place: {key}")
+        elif room.free < DISK_GIB[0] * GIB:
             yield bad("disk", found, f"make room, or choose another disk: {key}")
         elif room.free < DISK_GIB[1] * GIB:
             yield warn("disk", found, f"a checkpoint of 1 G parameters takes 12 GiB: make room, or {key}")

@@ -25,6 +25,10 @@ def test_room_is_that_of_the_disk_where_a_folder_will_be(tmp_path: Path) -> None
     assert room(tmp_path / "a" / "b").free == pytest.approx(room(tmp_path).free, rel=0.1)
 
 
+def test_a_place_that_this_user_may_not_write_to() -> None:
+    assert not room(Path("/proc/sys/runs")).writable
+
+
 def build_process(root: Path, pid: int, *command: str) -> None:
     (root / str(pid)).mkdir(parents=True)
     (root / str(pid) / "cmdline").write_bytes("\0".join(command).encode())

@@ -56,6 +56,7 @@ def test_a_machine_that_is_well_has_nothing_to_do() -> None:
             "--shm-size=10g, or a smaller store: ray.object_store_gib=1",
         ),
         ({"rooms": {"runs": Room("/full/runs", GIB // 2, GIB)}}, "bad", "disk", "for runs in /full/runs", "run.root="),
+        ({"rooms": {"runs": Room("/locked", GIB, GIB, False)}}, "bad", "disk", "cannot be written", "run.root"),
         ({"rooms": {"temporary files": Room("/t", 5 * GIB, GIB)}}, "warn", "disk", "in /t", "TMPDIR="),
         (
             {"temporary": "TMPDIR: /a is 90 bytes long, and paths would be longer: set RAY_TMPDIR to a folder"},
