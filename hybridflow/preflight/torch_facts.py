@@ -9,6 +9,8 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 
+from hybridflow.observe import terminal
+
 MODULE = "hybridflow.preflight.torch_facts"
 WITHIN_S = 120.0
 
@@ -64,4 +66,4 @@ def _ask() -> TorchFacts:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(_ask())) + "\n")
+    terminal.say(json.dumps(asdict(_ask())))

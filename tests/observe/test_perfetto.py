@@ -13,9 +13,15 @@ from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
 
 from hybridflow.observe.timeline import CallSpan, Timeline
 
-pytestmark = pytest.mark.system
+SHELL = shutil.which("trace_processor_shell")
 
-SHELL = "trace_processor_shell"
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(
+        SHELL is None, reason="trace_processor_shell is not there: docs/run-folder.md says where it is from"
+    ),
+]
+
 EPOCH = 1_790_000_000.0
 CALLS = """
 SELECT process.name AS pool, thread.name AS rank, slice.name AS call, slice.category AS role, slice.ts AS ts, slice.dur
@@ -37,8 +43,6 @@ def spans_of_two_pools() -> list[CallSpan]:
 
 
 def test_perfetto_shows_pools_ranks_and_calls(tmp_path: Path) -> None:
-    shell = shutil.which(SHELL)
-    assert shell, f"{SHELL} is not on the PATH: docs/run-folder.md says where it is from"
     file = tmp_path / "timeline.json"
     spans = spans_of_two_pools()
     for process in (spans[:20], spans[20:]):  # a run that was resumed
@@ -47,7 +51,7 @@ def test_perfetto_shows_pools_ranks_and_calls(tmp_path: Path) -> None:
         for span in process:
             timeline.note(span)
         timeline.end_step(0, process[0].began, 0.5)
-    with TraceProcessor(trace=str(file), config=TraceProcessorConfig(bin_path=shell)) as trace:
+    with TraceProcessor(trace=str(file), config=TraceProcessorConfig(bin_path=SHELL)) as trace:
         found = [(row.pool, row.rank, row.call, row.role, row.ts, row.dur, row.depth) for row in trace.query(CALLS)]
         assert not [(row.name, row.value) for row in trace.query(ERRORS)]
     calls = [row for row in found if row[0] != "controller"]
