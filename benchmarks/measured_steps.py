@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -24,11 +24,14 @@ from hybridflow.trainer.step_rows import drawn
 from hybridflow.trainer.task_rows import load_task
 
 WARMUP = 1
-QUANTILES = 16
+_QUANTILES = (np.arange(16) + 0.5) / 16
 
 
-def measured(start: Start, workloads: list[Workload], steps: int) -> Iterator[dict[str, Any]]:
-    """Start the processes, and yield a record for each variant and workload that they serve."""
+def measured(
+    start: Start, workloads: list[Workload], steps: int, *, backwards: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Start the processes, and yield a record for each variant and workload that they serve, perhaps backwards."""
+    way = -1 if backwards else 1
     with tempfile.TemporaryDirectory(prefix="hybridflow-prediction-") as name, ExitStack() as stack:
         folder = start.model.write(Path(name) / "model")
         first = config_of(workloads[0], start.variants[0], folder)
@@ -37,9 +40,22 @@ def measured(start: Start, workloads: list[Workload], steps: int) -> Iterator[di
         running = build(first, stack, lambda _: None, rank_class=WorkloadRank)
         print(f"{start.model.name}: {', '.join(v.name for v in start.variants)}: "
               f"started in {perf_counter() - began:.0f} s", flush=True)  # fmt: skip
-        for variant in start.variants:
-            for workload in workloads:
+        for variant in start.variants[::way]:
+            for workload in workloads[::way]:
                 yield _record(running, workload, variant, config_of(workload, variant, folder), steps)
+
+
+def joined(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a record of several rounds' records of the same steps: medians over rounds."""
+    names = sorted({name for one in rounds for name in one["phases_s"]})
+    lengths = [length for one in rounds for length in one["response_tokens"]]
+    return {
+        **{name: value for name, value in rounds[0].items() if name != "steps_s"},
+        "step_s": round(median(one["step_s"] for one in rounds), 5),
+        "rounds_s": [one["steps_s"] for one in rounds],
+        "phases_s": {name: round(median(one["phases_s"].get(name, 0.0) for one in rounds), 5) for name in names},
+        "response_tokens": np.quantile(lengths, _QUANTILES).round(1).tolist(),
+    }
 
 
 def _record(running: Running, workload: Workload, variant: Variant, config: Config, steps: int) -> dict[str, Any]:
@@ -53,7 +69,6 @@ def _record(running: Running, workload: Workload, variant: Variant, config: Conf
     taken = [_step(running, algorithm, config, prompts, number) for number in range(WARMUP + steps)][WARMUP:]
     names = sorted({name for one in taken for name in one["phases"]})
     lengths = np.concatenate([one["lengths"] for one in taken])
-    at = (np.arange(QUANTILES) + 0.5) / QUANTILES
     record = {
         "model": workload.model.name,
         "workload": workload.name,
@@ -62,7 +77,7 @@ def _record(running: Running, workload: Workload, variant: Variant, config: Conf
         "steps_s": [round(one["step_s"], 5) for one in taken],
         "phases_s": {name: round(median(one["phases"].get(name, 0.0) for one in taken), 5) for name in names},
         "shares_prompts": True,
-        "response_tokens": np.quantile(lengths, at).round(1).tolist(),
+        "response_tokens": np.quantile(lengths, _QUANTILES).round(1).tolist(),
     }
     print(f"  {workload.name:26} {variant.name:34} {record['step_s']:.3f} s", flush=True)
     return record

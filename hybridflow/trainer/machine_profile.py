@@ -162,13 +162,17 @@ def _calls(bench: Bench, folder: Path, found: Measurements) -> None:
     reference: Any = bench.pool.start_role("reference", Layout(), config=config)
     reward: Any = bench.pool.start_role("reward", Layout(), config=config)
     shape = read_shape(folder)
-    for rows, prompt_tokens, most in GENERATIONS:
-        prompts = put(_prompts(rows, prompt_tokens))
-        steps = [
-            [*_step(bench, (actor, reference, reward), shape, prompts, prompt_tokens, most, number)]
-            for number in range(1 + TRIES)
+    prompts = [put(_prompts(rows, tokens)) for rows, tokens, _ in GENERATIONS]
+    # In rounds, so that a machine that is slower for a while is so for one try of each and not for all of some.
+    rounds = [
+        [
+            [*_step(bench, (actor, reference, reward), shape, own, tokens, most, number)]
+            for own, (_, tokens, most) in zip(prompts, GENERATIONS, strict=True)
         ]
-        for tries in zip(*steps[1:], strict=True):  # by method
+        for number in range(1 + TRIES)
+    ]
+    for steps in zip(*rounds[1:], strict=True):  # of the same rows
+        for tries in zip(*steps, strict=True):  # by method
             found.calls.append(min(tries, key=lambda call: call.wall_s / (1 + call.tokens)))
 
 
