@@ -17,7 +17,9 @@ from hybridflow.planning.slot_memory import pool_bytes
 from hybridflow.planning.spec_of_config import spec_of
 
 PROCESS_BYTES = 0.8 * 2**30  # of a rank with both engines; `benchmarks.process_bytes` finds 0.7 beside its models
-LIGHT_BYTES = 0.2 * 2**30  # of one without torch
+LIGHT_BYTES = (
+    0.12 * 2**30
+)  # of one without torch, with what grades for it: 0.11 with the grader `exact`, found likewise
 
 
 def host_warning(config: Config, placed: Placement, memory: HostMemory | None) -> str:
