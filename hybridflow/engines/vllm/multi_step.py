@@ -72,21 +72,25 @@ class MultiStep:
         running, waiting = scheduler.get_request_counts()
         if len(rows) < running or (waiting and running < scheduler.max_num_running_reqs):
             return 1
-        return min((self._steps_of(row) for row in rows), default=1)
+        steps = scheduler.max_model_len
+        for row in rows:
+            steps = min(steps, self._steps_of(row))
+            if steps <= 1:  # of many rows one often needs a block: the others need not be asked
+                break
+        return steps
 
     def _steps_of(self, row: Any) -> int:
         """Return the steps until a row has all its tokens or needs a block. If its text may end it, each is looked at.
 
-        Of a row whose step was planned vLLM counts the tokens as computed already.
+        Of a row whose step was planned vLLM counts the tokens as computed already, and has blocks for just these.
         """
         if row.sampling_params.stop or row.is_prefill_chunk:
             return 1
         scheduler = self._core.scheduler
-        [blocks] = scheduler.kv_cache_manager.get_block_ids(row.request_id)
         return min(
             row.max_tokens - row.num_output_tokens,
             scheduler.max_model_len - row.num_tokens,
-            len(blocks) * scheduler.block_size - row.num_computed_tokens + 1,
+            -row.num_computed_tokens % scheduler.block_size + 1,
         )
 
 

@@ -22,23 +22,30 @@ class Steps(NamedTuple):
     Attributes:
         plans: of the scheduler.
         batches: tokens in each step of the model.
+        resumed: how often a row went on that had lost its blocks of the cache to others.
     """
 
     rows: Generated
     plans: int
     batches: list[int]
+    resumed: int
 
 
-def counted(folder: Path, prompts: Ragged, sampling: Sampling, seeds: list[int], *, single: bool) -> Steps:
-    """Rows of one call, by several steps at once or by one after the other."""
+def counted(
+    folder: Path, prompts: Ragged, sampling: Sampling, seeds: list[int], *, single: bool, blocks: int | None = None
+) -> Steps:
+    """Rows of one call, by several steps at once or by one after the other; with so many blocks of the cache alone."""
     made = engine(folder)
     core = made._llm.llm_engine.engine_core.engine_core
-    schedule = core.scheduler.schedule
+    schedule, pool = core.scheduler.schedule, core.scheduler.kv_cache_manager.block_pool
     model = core.model_executor.driver_worker.worker.model_runner.model
     plans: list[Any] = []
     batches: list[int] = []
+    taken: list[Any] = []
 
     def planned(*args: Any) -> Any:
+        if blocks is not None and not plans:
+            taken.extend(pool.get_new_blocks(pool.get_num_free_blocks() - blocks))
         plans.append(schedule(*args))
         return plans[-1]
 
@@ -52,7 +59,9 @@ def counted(folder: Path, prompts: Ragged, sampling: Sampling, seeds: list[int],
         hook = model.register_forward_pre_hook(ran, with_kwargs=True)
         rows = made.generate(prompts, sampling, seeds)
         hook.remove()
-    return Steps(rows, len(plans), batches)
+    pool.free_blocks(taken)
+    resumed = sum(len(plan.scheduled_cached_reqs.resumed_req_ids) for plan in plans)
+    return Steps(rows, len(plans), batches, resumed)
 
 
 def session_plans(folder: Path, prompts: Ragged, sampling: Sampling) -> tuple[int, int]:

@@ -56,6 +56,18 @@ def test_each_step_has_the_rows_and_gives_the_bits_that_it_would_by_itself(
     assert together.batches == single.batches
 
 
+def test_rows_that_lose_their_blocks_to_others_go_on_with_the_same_bits(folder: Path, ranks1: Ranks) -> None:
+    """Their numbers go on too, of which some were drawn before."""
+    call = folder, ragged_prompts(8), Sampling(1.0, max_tokens=80), list(range(8))
+    [together] = ranks1.run(rank_functions.counted, *call, single=False, blocks=16)
+    [single] = ranks1.run(rank_functions.counted, *call, single=True, blocks=16)
+    assert together.resumed == single.resumed > 0
+    assert_same_bits(together.rows, single.rows)
+    assert together.batches == single.batches
+    [alone] = ranks1.run(rank_functions.counted, *call, single=False)
+    assert alone.rows.tokens == together.rows.tokens
+
+
 def test_the_scheduler_plans_where_a_row_ends_or_needs_a_block_and_vllm_for_each_token(
     folder: Path, ranks1: Ranks
 ) -> None:
