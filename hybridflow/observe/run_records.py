@@ -170,7 +170,7 @@ def read_spans(file: Path) -> list[CallSpan]:
         match _object(line.rstrip(b",")):
             case {"name": "process_name", "pid": int(pid), "args": {"pool": str(pool)}}:
                 pools[pid] = pool
-            case {"ph": "X", "name": str(name), "cat": str(role), "pid": pid, "tid": int(rank), **rest}:
+            case {"ph": "X", "name": str(name), "cat": str(role), "pid": int(pid), "tid": int(rank), **rest}:
                 span = _span(pools.get(pid, CONTROLLER), rank, role, name, rest)
                 spans += [span] if span else []
     return spans
@@ -239,8 +239,11 @@ def _object(line: bytes) -> Record | None:
 
 def _span(pool: str, rank: int, role: str, name: str, event: Mapping[Any, Any]) -> CallSpan | None:
     match event:
-        case {"ts": int() | float() as began, "dur": int() | float() as took, "args": {"step": int() | None as step}}:
-            return CallSpan(pool, rank, role, name.removeprefix(f"{role}."), step, began / 1e6, took / 1e6)
+        case {"ts": ts, "dur": dur, "args": {"step": int() | None as step}}:
+            began = finite(ts)
+            took = finite(dur)
+            if began is not None and took is not None:
+                return CallSpan(pool, rank, role, name.removeprefix(f"{role}."), step, began / 1e6, took / 1e6)
     return None
 
 
