@@ -27,7 +27,7 @@ LENGTH_LEFT = 0.5  # of what it was: answers that become concise lose less
 LENGTH_GROWN = 2.0  # times what it was
 CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what should be learned
 KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
-KL_UPDATE = 0.3  # nats a token that one step moves the policy by: clipping at 0.2 keeps it below a tenth of that
+KL_UPDATE = 0.15  # nats a token that one step moves the policy by: where clipping holds it, it is below a fifth of that
 TRUNCATED = 0.3  # of the answers: what is learned of length is then mostly the limit
 FALLING = 0.8  # of the share three steps before: a model that learns to end its answers needs no alarm
 MAX_NAMED = 4  # metrics
