@@ -91,7 +91,7 @@ PLANTED = (
     _planted("dead_reward", "zero", "reward.grader=planted_zero"),
     _planted("dead_reward", "failing", "reward.grader=planted_failing", "reward.max_failed_share=1"),
     _planted("all_groups_alike", "by_prompt", "reward.grader=planted_by_prompt"),
-    _planted("entropy_collapse", "no_entropy", "algorithm.policy_loss.entropy_coef=-0.1", steps=30),
+    _planted("entropy_collapse", "no_entropy", "algorithm.policy_loss.entropy_coef=-0.1", "actor.optimizer.lr=1e-3"),
     _planted("length_collapse", "short", "reward.grader=planted_short", "actor.optimizer.lr=1e-3"),
     _planted("length_explosion", "long", "reward.grader=planted_long", "actor.optimizer.lr=1e-3", *LONG),
     _planted("kl_blow_up", "huge_steps", "algorithm.policy_loss.kl_coef=0", "actor.optimizer.lr=0.05"),

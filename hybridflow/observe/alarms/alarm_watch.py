@@ -18,8 +18,8 @@ EXPLAINS: Mapping[str, frozenset[str]] = {
     "dead_reward": frozenset({"all_groups_alike"}),
     # A policy that says one thing says it in every group, and grades of it are alike.
     "entropy_collapse": frozenset({"all_groups_alike"}),
-    # Older weights give other log-probs.
-    "stale_weights": frozenset({"log_probs_apart"}),
+    # Older weights give other log-probs, and who learns from their rows as if they were new ones goes astray.
+    "stale_weights": frozenset({"log_probs_apart", "kl_blow_up"}),
     # The rank that has more tokens takes longer.
     "token_imbalance": frozenset({"straggling_rank"}),
 }

@@ -1,7 +1,7 @@
 """Rules of alarms about what a run learns from, and what becomes of its policy.
 
 Medians of a few steps are compared, so that a single step that is out of the way raises nothing. What a policy was is
-what it was in its first steps, before it had learned much: metrics of learning need no time to warm up.
+what it was in the first step, which is measured before it has learned anything: one that is broken is so at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hybridflow.observe.alarms.alarm import Finding, alarm_rules
 from hybridflow.observe.alarms.metric_window import MetricWindow
 
 STEPS = 5  # whose median must show it: with fewer, small batches do by chance
-BEGIN = 3  # first steps, whose median says what the policy was
+BEGIN = 1  # first steps, which say what the policy was: an update that is too large breaks it before the second
 NOW = 3  # newest steps, whose median says what it is
 MIN_ROWS = 64  # within STEPS: as many grades that are alike are no chance, unless hardly one answer in 64 is right
 ALIKE = 1e-9  # of the size of a reward, that two may differ by and be the same one in float32 sums
@@ -27,6 +27,7 @@ LENGTH_LEFT = 0.5  # of what it was: answers that become concise lose less
 LENGTH_GROWN = 2.0  # times what it was
 CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what should be learned
 KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
+KL_BROKEN = 0.5  # nats a token that a single step moves it by: nothing of what it had learned is sure to be left
 KL_UPDATE = 0.15  # nats a token that one step moves the policy by: where clipping holds it, it is below a fifth of that
 TRUNCATED = 0.3  # of the answers: what is learned of length is then mostly the limit
 FALLING = 0.8  # of the share three steps before: a model that learns to end its answers needs no alarm
@@ -210,11 +211,16 @@ def kl_blow_up(window: MetricWindow) -> Finding | None:
         size = 0.0 if values is None else median(map(abs, values))
         if size >= bound:
             seen.append(f"{name} {size:.3g} nats a token")
-    if not seen:
-        return None
+    moved = abs(window.now("actor/approx_kl") or 0.0)
+    if not seen and moved >= KL_BROKEN:
+        return _runs_away(1, f"actor/approx_kl {moved:.3g} nats a token in one step")
+    return _runs_away(NOW, ", ".join(seen)) if seen else None
+
+
+def _runs_away(steps: int, seen: str) -> Finding:
     return Finding(
-        NOW,
-        ", ".join(seen),
+        steps,
+        seen,
         "The policy runs away from where it was: its steps are too large, or too little holds it at its reference.",
         "Lower actor.optimizer.lr, take fewer epochs or minibatches a step, raise algorithm.reward_kl_coef or "
         "algorithm.policy_loss.kl_coef; go on from a checkpoint before that.",

@@ -89,7 +89,7 @@ class _Drift:
         least: that of any step that is known, but for the newest.
         agreed: they once lay so much closer that the engines can compute alike.
         of_weights: they come and go, or grow, as what is missing of weights does.
-        of_engines: they have come to another level and stay there. Neither is said of fewer than `STEPS` steps.
+        of_engines: they have come to another level and stay there, for `STEPS` steps.
     """
 
     def __init__(self, now: float, values: list[float]) -> None:
@@ -99,9 +99,8 @@ class _Drift:
         far = [place for place, value in enumerate(values) if value > TOGETHER * now]
         newest = [values[place] for place in far[-STEPS:]]
         comes_and_goes = len(far) < len(values) - far[0]
-        known = len(far) >= STEPS
-        self.of_weights = known and (comes_and_goes or max(newest) > FLAT * min(newest))
-        self.of_engines = known and not self.of_weights
+        self.of_weights = len(far) >= NOW and (comes_and_goes or max(newest) > FLAT * min(newest))
+        self.of_engines = len(far) >= STEPS and not self.of_weights
 
 
 def _apart(window: MetricWindow) -> _Drift | None:

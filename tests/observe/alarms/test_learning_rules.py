@@ -133,6 +133,11 @@ def test_a_policy_that_runs_away(change: Metrics) -> None:
     assert alarm.name == "kl_blow_up" and alarm.last_step <= 12 and next(iter(change)) in alarm.seen
 
 
+def test_one_step_that_breaks_the_policy() -> None:
+    (alarm,) = alarms_of(run_of(30, lambda step: {"actor/approx_kl": 2.3} if step == 0 else {}))
+    assert (alarm.name, alarm.first_step, alarm.last_step) == ("kl_blow_up", 0, 0)
+
+
 def test_one_step_that_is_out_of_the_way_raises_nothing() -> None:
     odd = {"actor/kl_loss": 30.0, "actor/entropy": 0.0, "response_length/mean": 1.0, "rollout/truncated_fraction": 1.0}
     assert names_of(run_of(30, lambda step: odd if step == 12 else {})) == []
