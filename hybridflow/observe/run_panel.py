@@ -99,7 +99,7 @@ def panel(state: RunState, width: int, now: float, room: Room = ROOMS[0]) -> Ren
         parts += [*numbers, *times]
     parts += _memory(state)
     parts += _told("alarms", list(state.alarms)[-room.alarms :], width, room.lines)
-    parts += _told("events", list(state.events)[-room.events :], width, 1)
+    parts += _told("events", list(state.events)[-room.events :], width, room.lines)
     if state.sample is not None:
         parts += [_rule(f"a row of step {state.sample['step']}"), sample(state.sample, width, room.lines)]
     return Group(*parts)

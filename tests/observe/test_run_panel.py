@@ -273,3 +273,11 @@ def test_durations() -> None:
     assert [duration(seconds) for seconds in (0, 61, 3723.9, -1, float("nan"), float("inf"), None)] == [
         "0:00", "1:01", "1:02:03", "?", "?", "?", "?"
     ]  # fmt: skip
+
+
+def test_why_something_failed_has_room() -> None:
+    state = build_state()
+    error = "its process has gone: killed by SIGKILL, most likely by the kernel, as memory ran out"
+    state.take_event({"event": "failure", "kind": "infra", "role": "actor", "method": "x", "rank": 0, "error": error})
+    assert "".join(line[9:].rstrip("\n") for line in drawn(state, 80).splitlines(keepends=True)).count("ran out") == 1
+    assert "ran out" not in drawn(state, 80, 24)
