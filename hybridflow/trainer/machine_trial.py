@@ -78,7 +78,7 @@ def _met() -> Finding:
             finally:
                 pool.close()
     except HybridFlowError as error:
-        first, *rest = str(error).splitlines()
-        return bad("Ray", first, " ".join(rest) or "docs/faq.md has what Ray says, and what to do")
+        cause = str(error).splitlines()[-1]  # above it may be a rank's traceback
+        return bad("Ray", cause, "docs/faq.md says what such a message means")
     seconds = perf_counter() - began
     return ok("Ray", f"a cluster, and {counted(ranks, 'rank')} on {device.value}s that sum, in {seconds:.0f} s")

@@ -15,6 +15,12 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
     assert machine_trial.imported("json", "json").status is Status.ok
 
 
+def test_a_cluster_that_does_not_start_is_told_by_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "/no/such/folder")
+    found = machine_trial._met()
+    assert found.status is Status.bad and found.found.startswith("RAY_TMPDIR: '/no/such/folder' is no folder")
+
+
 @pytest.mark.slow
 @pytest.mark.ranks
 def test_everything_starts_here() -> None:
