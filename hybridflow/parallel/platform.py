@@ -64,7 +64,7 @@ class Platform:
             torch.set_float32_matmul_precision("highest")  # no TF32, also where an image makes it the default
         else:
             torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-            if bf16.needed():
+            if self.widens_bfloat16:
                 bf16.apply()
 
     def process_group(self, store: dist.Store, rank: int, size: int, timeout: timedelta) -> dist.ProcessGroup:
@@ -105,6 +105,11 @@ class Platform:
     def transformer_engine(self) -> bool:
         """True where TransformerEngine is installed for this hardware."""
         return self.name == "cuda" and find_spec("transformer_engine") is not None
+
+    @property
+    def widens_bfloat16(self) -> bool:
+        """True where bfloat16 matrices are multiplied as float32 ones (`hybridflow.parallel.bf16`)."""
+        return self.name == "cpu" and bf16.needed()
 
     @property
     def mixed_products(self) -> bool:

@@ -20,22 +20,38 @@ def add_generation(kept: dict[str, float], beside: dict[str, dict[str, float]], 
     tensor, pipeline = layout.generation_sizes
     numbers = generation_numbers(load.generation_engine, model.shape, tensor, pipeline)
     own = numbers[stage * pipeline // layout.pipeline]
-    weights = {"generation's weights": float(role.width * own.weights)}
+    weights = {"generation's weights": _weights(role, own)}
     sync = beside.setdefault(SYNC, {})
     if buckets := _buckets(role, own):
         sync["buckets"] = max(buckets, sync.get("buckets", 0.0))
     if role.device is Device.cpu:  # nothing sleeps there, and products read packed copies of weights
         kept |= weights
-        # Linear layers give their weights up for packed ones. Embeddings keep theirs, also one that no product reads.
-        kept["generation's packed embeddings"] = float(role.width * (own.embedding + own.output))
+        # Linear layers give their weights up for packed ones, embeddings keep them. vLLM packs all embeddings.
+        packed = own.output if _copies_float32(role) else own.embedding + own.output
+        kept["generation's packed embeddings"] = float(FLOAT * packed)
         kept["KV cache"] = load.kv_cache_bytes / (tensor * pipeline)
         beside[Work.generate] = _decoding(role, own)
-        sync["packing"] = float(role.width * max(own.output, own.fused))
+        sync["packing"] = float(FLOAT * max(own.output, own.fused))
         return
     free = role.memory * load.memory_fraction - weights["generation's weights"]
     caches = max(free, 0.0) if role.memory else _needed_cache(role)
     beside[Work.generate] = weights | {"KV cache and activations": caches}
     sync |= weights
+
+
+def _copies_float32(role: Seated) -> bool:
+    """Tell whether products are with float32 copies, as of bfloat16 weights without bfloat16 instructions.
+
+    They are planned for on any CPU: where a plan is made says little of where it runs.
+    """
+    return role.device is Device.cpu and role.width < FLOAT
+
+
+def _weights(role: Seated, own: StageNumbers) -> float:
+    """Return the bytes of weights, packed or not: those of linear layers in the format that they are multiplied in."""
+    embeddings = own.embedding + (0 if own.tied else own.output)
+    size = FLOAT if _copies_float32(role) else role.width
+    return float(role.width * embeddings + size * (own.weights - embeddings))
 
 
 def _decoding(role: Seated, own: StageNumbers) -> dict[str, float]:

@@ -15,7 +15,7 @@ from hybridflow.planning.arrangement import Arrangement, Seat
 from hybridflow.planning.hardware import Hardware, Link
 from hybridflow.planning.run_spec import SYNC, RoleModel, RunSpec, Work
 from hybridflow.planning.slot_memory import RoleBytes, role_bytes, slot_memory
-from hybridflow.planning.stage_numbers import training_numbers
+from hybridflow.planning.stage_numbers import generation_numbers, training_numbers
 from tests.planning.specs import MODELS, POLICY, SHAPE, build_spec
 
 GIB = 2.0**30
@@ -67,6 +67,17 @@ def test_generation_sleeps_on_a_gpu_and_stays_on_a_cpu() -> None:
     together = role_bytes(POLICY, replace(layout, generation=(2, 1)), replace(SPEC, kv_cache_bytes=GIB))
     assert together.kept["KV cache"] == GIB / 2
     assert "buckets" not in together.beside[SYNC]
+
+
+def test_a_cpu_generates_with_float32_copies_of_bfloat16_weights() -> None:
+    """Of linear layers in place of the weights, of the output layer beside it."""
+    of_embedding = SHAPE.vocab * SHAPE.hidden
+    rest = generation_numbers("vllm", SHAPE, 1, 1)[0].weights - of_embedding
+    layout = Layout(1, 1, 4, generation=(1, 1))
+    for dtype, size, packed in ((DType.bfloat16, 2, of_embedding), (DType.float32, 4, 2 * of_embedding)):
+        kept = role_bytes(replace(POLICY, dtype=dtype), layout, replace(SPEC, kv_cache_bytes=GIB)).kept
+        assert kept["generation's weights"] == size * of_embedding + 4 * rest
+        assert kept["generation's packed embeddings"] == 4 * packed
 
 
 def test_earlier_stages_have_more_micro_batches_under_way() -> None:

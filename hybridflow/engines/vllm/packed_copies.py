@@ -5,9 +5,9 @@ columns so costs as much as a forward of as many tokens; so of a large layer som
 ones at the next version, and of a small one all. What is packed once more from older numbers, or from another layer's,
 differs in nearly every column.
 
-oneDNN packs no bfloat16 weights on an x86 CPU without AVX-512, and small float32 ones are left to torch
-(`small_products`). There vLLM multiplies with the weight itself, which is read whole as all parameters are, and its
-columns through the layer as well.
+Small float32 weights are left to torch (`small_products`). There vLLM multiplies with the weight itself, which is read
+whole as all parameters are, and its columns through the layer as well. Copies of bfloat16 weights are float32 ones where
+a CPU has no instructions for bfloat16 (`float32_copies`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMetho
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
 
-from hybridflow.engines.vllm import packed_copies
+from hybridflow.engines.vllm import float32_copies, packed_copies
 from hybridflow.engines.weight_readings import WeightReadings
 
 NAME = "hybridflow_shards"
@@ -109,7 +109,7 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
     def finish_weight_update(self) -> None:
         """Pack a tied output layer, and read what will be computed with."""
         if (head := _tied_head(self.model)) is not None:
-            head.quant_method.process_weights_after_loading(head)
+            self._pack(head)
         if self._stream.readings:
             self._read(self._stream.readings)
         self._stream = ShardStream()
@@ -122,10 +122,19 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
         """Finish a layer that has all its weights."""
         layer = self._places[names[0]].layer
         written = {kind: parameter.detach() for kind, parameter in layer.named_parameters(recurse=False)}
-        if method := getattr(layer, "quant_method", None):  # a norm has none
-            method.process_weights_after_loading(layer)
+        if layer is not _tied_head(self.model):
+            self._pack(layer)
         if self._stream.readings:
             self._read_what_goes(layer, names, written, self._stream.readings)
+
+    def _pack(self, layer: Any) -> None:
+        """Prepare a layer for products. An embedding keeps its weight, which tokens are looked up in."""
+        embeds = isinstance(layer, VocabParallelEmbedding)
+        if not float32_copies.wanted(layer):
+            if method := getattr(layer, "quant_method", None):  # a norm has none
+                method.process_weights_after_loading(layer)
+        elif not embeds or layer is getattr(self.model, "lm_head", None):
+            float32_copies.copy(layer, keeps_weight=embeds)
 
     def _read_what_goes(
         self, layer: torch.nn.Module, names: list[str], written: Mapping[str, Tensor], readings: WeightReadings
