@@ -39,11 +39,6 @@ class StageNumbers:
     fused: int
     tied: bool
 
-    @property
-    def largest(self) -> int:
-        """Return the numbers of the largest parameter."""
-        return max(self.embedding, self.output, self.fused)
-
 
 @dataclass(frozen=True)
 class ModelNumbers:

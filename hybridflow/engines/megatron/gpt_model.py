@@ -139,9 +139,12 @@ class HiddenOutput(ColumnParallelLinear):
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
     ) -> tuple[Tensor, None]:
         """Return [T, 1, H] float32 of [T, 1, H], or under sequence parallelism of [T / t, 1, H]."""
+        # Flat on the way, so that the gradient comes back with the strides of a new tensor. From Megatron's last
+        # transposition it has others, layers hand them on, and torch then multiplies a weight with each token alone.
+        states = input_.flatten(0, 1).float().unsqueeze(1)
         if self.sequence_parallel:
-            return gather_from_sequence_parallel_region(input_.float(), group=self.tp_group), None
-        return copy_to_tensor_model_parallel_region(input_.float(), group=self.tp_group), None
+            return gather_from_sequence_parallel_region(states, group=self.tp_group), None
+        return copy_to_tensor_model_parallel_region(states, group=self.tp_group), None
 
 
 class ScalarHead(nn.Module):

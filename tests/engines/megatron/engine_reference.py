@@ -24,6 +24,7 @@ from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.optimizer_shards import is_distributed, shard_of
 from hybridflow.engines.megatron.sharding import padded_vocabulary
 from hybridflow.engines.outputs import LossShare, MicroBatch, TokenOutputs
+from hybridflow.models import Head
 from hybridflow.parallel.layout import Layout
 from hybridflow.parallel.offloaded import Offload
 from hybridflow.parallel.platform import Platform
@@ -278,6 +279,27 @@ def most_logits(folder: Path, layout: Layout, batch: Batch, tokens: int) -> tupl
         made.train(batch, weighted(batch, []))
     logit_chunks.LOGITS_BYTES = default
     return scoring.tokens, training.tokens, scores
+
+
+class BatchedProducts(TorchDispatchMode):
+    """The sizes of the batches of which products were made matrix by matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.bmm.default:
+            self.sizes.add(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def batched_products(folder: Path, layout: Layout, batch: Batch, head: Head, **options: Any) -> set[int]:
+    """The sizes of batches in a step, of which one micro-batch is all."""
+    made = rank_functions.trainer(folder, layout, reference.SETTINGS, budget=10**6, head=head, **options)
+    with BatchedProducts() as seen:
+        made.train(batch, lambda outputs, _: outputs.values.sum() + outputs.log_probs.sum() + outputs.scores.sum())
+    return seen.sizes
 
 
 def aggregated(

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hybridflow.config.schema import Recompute
 from hybridflow.losses.aggregations import aggregations
+from hybridflow.models import Head
 from hybridflow.parallel.layout import Layout
 from tests.conftest import GetModel, GetRanks
 from tests.engines import rank_functions, reference
@@ -266,6 +267,16 @@ def test_logits_exist_a_chunk_at_a_time(layout: Layout, ranks: GetRanks, tiny: G
         assert (scoring, training) == (4, 4)
         assert off(scores["log_probs"].values, expected(folder).log_probs) < 1e-5
         assert off(scores["entropy"].values, expected(folder).entropies) < 1e-5
+
+
+@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("case", ["tp2", "pp2", "tp2-sequence"])
+def test_no_weight_is_multiplied_with_each_token_alone(case: str, head: Head, ranks2: Ranks, tiny: GetModel) -> None:
+    """As torch does where a gradient's strides are not those of a new tensor. Three, at most: rotary angles."""
+    layout, options = CASES[case]
+    folder, batch = tiny(**MODELS["llama"]), reference.rows(VOCAB)
+    for sizes in ranks2.run(engine_reference.batched_products, folder, layout, batch, head, **options):
+        assert max(sizes, default=0) <= 3
 
 
 @pytest.mark.parametrize("case", ["tp2", "dp2-distributed"])
