@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybridflow.config.schema import Device, DType, Recompute
-from hybridflow.engines.logit_chunks import tokens_of_chunk
+from hybridflow.engines.logit_chunks import tokens_of_block, tokens_of_chunk
 from hybridflow.planning.run_spec import RoleModel
 from hybridflow.planning.stage_numbers import StageNumbers
 
@@ -106,12 +106,13 @@ def _backward(hidden: float, feed_forward: float, size: int, on_cpu: bool) -> fl
     return max(activation, product) if on_cpu and size < FLOAT else activation
 
 
-def logit_bytes(stage: StageNumbers, hidden: int, tokens: float) -> float:
-    """Return the bytes of a chunk's logits and of what is made of them, for so many tokens that are learned from."""
+def logit_bytes(stage: StageNumbers, hidden: int, device: Device, tokens: float) -> float:
+    """Return the bytes of a chunk's logits, and of what is made of a block of them, for so many tokens of a batch."""
     if not stage.output:
         return 0.0
     rows = stage.output // hidden
-    return 2 * FLOAT * min(tokens, tokens_of_chunk(rows)) * rows
+    block = tokens_of_block(rows, accelerated=device is not Device.cpu)
+    return FLOAT * (min(tokens, tokens_of_chunk(rows)) + min(tokens, block)) * rows
 
 
 def output_bytes(stage: StageNumbers, model: RoleModel, device: Device, tokens: float, learned: float) -> float:
@@ -121,7 +122,7 @@ def output_bytes(stage: StageNumbers, model: RoleModel, device: Device, tokens: 
     narrow = model.dtype is not DType.float32
     size = FLOAT * model.shape.hidden * (learned + (tokens if narrow else 0))
     size += FLOAT * stage.output if narrow and device is Device.cpu else 0  # products want a float32 weight there
-    return size + logit_bytes(stage, model.shape.hidden, learned)
+    return size + logit_bytes(stage, model.shape.hidden, device, learned)
 
 
 def output_gradient_bytes(stage: StageNumbers, model: RoleModel, device: Device, learned: float) -> float:
@@ -133,5 +134,5 @@ def output_gradient_bytes(stage: StageNumbers, model: RoleModel, device: Device,
     size += FLOAT * stage.output  # the weight's gradient
     if narrow:
         on_cpu = device is Device.cpu
-        size += FLOAT * stage.output if on_cpu else logit_bytes(stage, model.shape.hidden, learned) / 2
-    return size + logit_bytes(stage, model.shape.hidden, learned)
+        size += FLOAT * stage.output if on_cpu else logit_bytes(stage, model.shape.hidden, device, learned) / 2
+    return size + logit_bytes(stage, model.shape.hidden, device, learned)

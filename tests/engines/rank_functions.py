@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.row_trees import RowTrees, token_places
 from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
 from hybridflow.config.schema import OptimizerConfig
+from hybridflow.engines import logit_chunks
 from hybridflow.engines.megatron.engine import MegatronEngine
 from hybridflow.engines.megatron.gpt_model import output_weight
 from hybridflow.engines.outputs import MicroBatch, TokenOutputs
@@ -159,10 +161,11 @@ def no_gradient(folder: Path, layout: Layout, batch: Batch) -> tuple[bool, bool]
 
 def statistics(
     logits: np.ndarray, tokens: np.ndarray, grads: np.ndarray, vocab: int, temperature: np.ndarray | None,
-    layout: Layout, chunk: int | None = None,
+    layout: Layout, chunk: int | None = None, block: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """`token_statistics` through an output layer that gives [T, padded V] `logits`, cut over the tensor ranks.
 
+    In chunks of so many tokens, and blocks of so many, if numbers are given.
     The two results, and this rank's gradients of the hidden states and of its weights. The hidden states are the
     logits themselves, and the weights are the identity.
     """
@@ -174,8 +177,10 @@ def statistics(
     weight = whole.chunk(layout.tensor)[dist.get_rank(group)].clone().requires_grad_()
     targets = torch.tensor(tokens, device=device)
     heat = None if temperature is None else torch.tensor(temperature, device=device)
-    found = token_statistics(hidden, weight, targets, Vocabulary(vocab, group, heat), chunk=chunk)
-    torch.autograd.backward(found, tuple(torch.tensor(grads, device=device)))
+    bytes_of_block = 4 * len(weight) * block or logit_chunks.BLOCK_BYTES
+    with patch.object(logit_chunks, "BLOCK_BYTES", bytes_of_block):
+        found = token_statistics(hidden, weight, targets, Vocabulary(vocab, group, heat), chunk=chunk)
+        torch.autograd.backward(found, tuple(torch.tensor(grads, device=device)))
     assert hidden.grad is not None and weight.grad is not None
     log_probs, entropy, of_hidden, of_weight = (
         tensor.detach().cpu().numpy() for tensor in (*found, hidden.grad, weight.grad)

@@ -50,6 +50,16 @@ def test_values_and_gradients_are_those_of_log_softmax(
     assert not of_weight[vocab:].any()
 
 
+def test_blocks_of_a_chunk_change_no_bit(ranks: GetRanks) -> None:
+    """Also of unequal size: 9 tokens in chunks of 5, and these in blocks of 2."""
+    rng = np.random.default_rng(0)
+    given = rng.normal(0, 5, (9, 64)).astype(np.float32), rng.integers(0, 50, 9), rng.normal(0, 1, (2, 9))
+    told = [*given[:2], given[2].astype(np.float32), 50, np.linspace(0.4, 1.6, 9, dtype=np.float32), Layout()]
+    whole, cut = (ranks(1).run(rank_functions.statistics, *told, 5, block)[0] for block in (0, 2))
+    for one, same in zip(whole, cut, strict=True):
+        assert one.tobytes() == same.tobytes()
+
+
 def test_no_token_is_no_trouble(ranks2: Ranks) -> None:
     nothing = np.zeros((0, 64), np.float32), np.zeros(0, np.int64), np.zeros((2, 0), np.float32)
     for log_probs, entropy, gradient, of_weight in ranks2.run(rank_functions.statistics, *nothing, 50, None, Layout(2)):
