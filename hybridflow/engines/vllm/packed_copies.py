@@ -6,8 +6,8 @@ ones at the next version, and of a small one all. What is packed once more from 
 differs in nearly every column.
 
 Small float32 weights are left to torch (`small_products`). There vLLM multiplies with the weight itself, which is read
-whole as all parameters are, and its columns through the layer as well. Copies of bfloat16 weights are float32 ones where
-a CPU has no instructions for bfloat16 (`float32_copies`).
+whole as all parameters are, and its columns through the layer as well. Copies of bfloat16 weights are float32 ones
+where a CPU has no instructions for bfloat16 (`float32_copies`).
 """
 
 from __future__ import annotations
