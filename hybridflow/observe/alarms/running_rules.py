@@ -18,7 +18,7 @@ FRESH = 0.01  # versions, the mean over rows: nearly all rows are of the newest 
 APART = 0.05  # nats a token, of the same weights: bfloat16 has 0.01 to 0.02, and a ratio is off by 5 %
 APART_TIMES, APART_LEAST = 100.0, 1e-3  # times what it was, in a number format that can do much better; nats a token
 TOGETHER = 0.1  # of what it is now: engines that were so close can compute alike
-FLAT = 1.5  # largest over smallest: what is wrong with an engine stays, what is missing of its weights grows
+GROWS = 1.8  # last over first: what is missing of weights grows with each update, what is wrong with an engine stays
 SLOW_SHARE = 0.4  # of a step's seconds: most of what it could take is lost to one thing
 SLOW_BESIDE = 0.5  # of the sampling's seconds: what is shorter may be hidden behind it, where graders have a pool
 LEAST_S = 0.1  # seconds a step, below which nobody waits
@@ -99,7 +99,7 @@ class _Drift:
         far = [place for place, value in enumerate(values) if value > TOGETHER * now]
         newest = [values[place] for place in far[-STEPS:]]
         comes_and_goes = len(far) < len(values) - far[0]
-        self.of_weights = len(far) >= NOW and (comes_and_goes or max(newest) > FLAT * min(newest))
+        self.of_weights = len(far) >= NOW and (comes_and_goes or newest[-1] >= GROWS * newest[0])
         self.of_engines = len(far) >= STEPS and not self.of_weights
 
 

@@ -42,6 +42,11 @@ def test_engines_that_compute_otherwise_from_some_step_on() -> None:
     assert "log_probs_apart" in names_of(run_of(30, lambda step: {DIFF: 0.1 * (1 + 0.05 * (step % 3))}, since=10))
 
 
+def test_engines_that_compute_otherwise_and_not_always_as_much() -> None:
+    uneven = (0.1, 0.17, 0.12, 0.16, 0.11, 0.15)
+    assert names_of(run_of(30, lambda step: {DIFF: uneven[step % 6]}, since=10)) == ["log_probs_apart"]
+
+
 @pytest.mark.parametrize("apart", [1e-4, 0.02])
 def test_what_a_number_format_makes_of_log_probs(apart: float) -> None:
     assert names_of(run_of(40, lambda step: {DIFF: apart * (1 + 0.3 * (step % 3))})) == []
