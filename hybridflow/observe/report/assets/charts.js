@@ -127,7 +127,8 @@ function lineCard(title, linesOf, weightOf) {
     if (!holder.isConnected || !holder.clientWidth) return;
     const lines = linesOf();
     const weight = weightOf();
-    const curves = lines.map((line) => weight ? smoothed(line.values, weight) : line.values);
+    const smooth = (line) => weight && !line.dots;  // a validation stands for itself
+    const curves = lines.map((line) => smooth(line) ? smoothed(line.values, weight) : line.values);
     const xs = domain(lines.flatMap((line) => line.steps), false);
     const ys = domain(lines.flatMap((line, place) => [...curves[place], ...line.values]), true);
     const plot = Object.assign(frame(holder.clientWidth, HEIGHT, xs, ys), {from: xs[0], to: xs[1]});
@@ -137,13 +138,14 @@ function lineCard(title, linesOf, weightOf) {
       const color = colorOf(line.run);
       const inside = (value) => (value === null ? null : Math.min(ys[1], Math.max(ys[0], value)));
       if (line.low) image.append(svg("path", {class: `band ${color}`, d: bandOf(line.steps, line.low.map(inside), line.high.map(inside), plot.x, plot.y)}));
-      if (weight) image.append(svg("path", {class: `line raw ${color}`, d: pathOf(line.steps, line.values, plot.x, plot.y)}));
+      if (smooth(line)) image.append(svg("path", {class: `line raw ${color}`, d: pathOf(line.steps, line.values, plot.x, plot.y)}));
       image.append(svg("path", {class: `line ${color}`, d: pathOf(line.steps, curves[place], plot.x, plot.y)}));
-      if (line.values.filter((value) => value !== null).length === 1 || line.dots) {
-        line.steps.forEach((step, at) => {
-          if (line.values[at] !== null) image.append(svg("circle", {class: `dot ${color}`, cx: plot.x(step), cy: plot.y(curves[place][at]), r: 2.6}));
-        });
-      }
+      const alone = (at) => (line.values[at - 1] ?? null) === null && (line.values[at + 1] ?? null) === null;  // no line meets it
+      line.steps.forEach((step, at) => {
+        if (line.values[at] !== null && (line.dots || alone(at))) {
+          image.append(svg("circle", {class: `dot ${color}`, cx: plot.x(step), cy: plot.y(curves[place][at]), r: 2.6}));
+        }
+      });
       for (const step of line.marks) {
         if (step >= xs[0] && step <= xs[1]) image.append(svg("line", {class: "mark", x1: plot.x(step), x2: plot.x(step), y1: plot.area.top, y2: plot.area.bottom}));
       }
