@@ -79,16 +79,19 @@ def check(folder: Path) -> None:
         )
 
 
-def is_held(folder: Path) -> bool:
+def is_held(folder: Path, process: object = None) -> bool:
     """Tell whether a process seems to have a run folder, by what its lock's file says: nothing is locked to ask.
 
     Of a process on another machine, where it cannot be looked for, it is believed that it is there.
+
+    Args:
+        process: the id of the one that is meant; None: any.
     """
     try:
         holder = read_object(folder / LOCK)
     except ValueError:
         return False
-    return holder.get("host") != socket.gethostname() or _lives(holder)
+    return process in (None, holder.get("pid")) and (holder.get("host") != socket.gethostname() or _lives(holder))
 
 
 def _is_ours(folder: Path) -> bool:

@@ -131,8 +131,10 @@ def status_of(path: Path, record: Mapping[str, Any]) -> str:
         record: its `run.json`, which says `running` too where a process was killed.
     """
     told = record.get("status")
-    if is_held(path):
+    if is_held(path, record.get("process")):
         return "running" if told == "running" else "starting"
+    if is_held(path):  # by a process that goes on with it, once it has started
+        return "starting"
     return "killed" if told == "running" else str(told or "unknown")
 
 

@@ -139,6 +139,8 @@ def test_how_a_run_is(tmp_path: Path) -> None:
     with locked(tmp_path):
         assert run_records.status_of(tmp_path, record) == "running"
         assert run_records.status_of(tmp_path, {"status": "ended"}) == "starting"
+        assert run_records.status_of(tmp_path, {**record, "process": os.getpid()}) == "running"
+        assert run_records.status_of(tmp_path, {**record, "process": os.getpid() + 1}) == "starting"
     (tmp_path / LOCK).write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()}))
     assert run_records.status_of(tmp_path, record) == "killed"
     (tmp_path / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
