@@ -116,6 +116,9 @@ def changed_copies() -> dict[str, bool]:
     return {how: packed_copies.differs(copied(one), columns) for how, one in changed.items()}
 
 
+_engines: list[VllmEngine] = []  # one that goes takes the process's torch.distributed world with it
+
+
 def received_twice(folder: Path) -> tuple[list[str], list[str], list[str]]:
     """What an engine has after two updates: weights that were read wrong, layers that multiply with no float32 copy of
     theirs, and the names of those that do.
@@ -129,6 +132,7 @@ def received_twice(folder: Path) -> tuple[list[str], list[str], list[str]]:
     rollout = RolloutConfig(max_sequence_tokens=64, kv_cache_gib=0.01)
     with patch.object(bf16, "needed", lambda: True):
         engine = VllmEngine(folder, Layout(2, generation=(1, 1)), rollout, dtype="bfloat16", seed=0, stop_ids=[])
+        _engines.append(engine)
         for version in (1, 2):
             weights = {name: version * one.bfloat16() for name, one in load_file(folder / "model.safetensors").items()}
             readings = WeightReadings(bits)
