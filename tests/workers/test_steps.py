@@ -230,9 +230,9 @@ def apart(found: Tensor, expected: Tensor) -> float:
 
 
 def test_how_uneven_the_tokens_of_replicas_are_is_measured(step_of: Callable[[str, Case], Step]) -> None:
-    """The larger part of two over the mean of both; rows are shared out by their tokens."""
+    """The larger part of two over the mean of both: twelve rows of other lengths never share out evenly."""
     _, measured = step_of("ppo", CASES["dp2"])
-    assert all(1 <= measured[role][f"{role}/token_imbalance"] < 1.2 for role in LEARNED["ppo"])
+    assert all(1 < measured[role][f"{role}/token_imbalance"] < 2 for role in LEARNED["ppo"]), "both have some"
     _, alone = step_of("ppo", ALONE)
     assert all(f"{role}/token_imbalance" not in alone[role] for role in LEARNED["ppo"])
 
