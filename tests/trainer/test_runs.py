@@ -229,28 +229,6 @@ class StreamingGRPO(GRPO):
 """
 
 
-OWN_WAY = """
-from hybridflow.workers import workers
-from hybridflow.workers.actor import ActorWorker
-
-@workers.register("own_way")
-class OwnWay(ActorWorker):
-    def compute_log_prob(self, rollout):
-        scored = super().compute_log_prob(rollout)
-        self.context.metrics.total("actor/own_way_rows", len(scored))
-        return scored
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_of_a_users_that_scores_its_own_way_is_asked(place: Path, launch: Launch, warm: Ran) -> None:
-    (place / "own_way.py").write_text(OWN_WAY)
-    worker = ("algorithm=grpo", "plugins=[own_way]", "actor.worker=own_way", "algorithm.prompts_per_step=16", *SIZES)
-    ran = launch("train", "own_way", "experiment=addition", *worker)
-    assert ran.status == 0, ran.output
-    assert len(ran.steps) == 3 and all(step["actor/own_way_rows"] == 16 * 8 for step in ran.steps)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_policy_learns_to_heed_what_it_is_told(launch: Launch) -> None:
