@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from hybridflow.errors import ConfigError, HybridFlowError
 from hybridflow.observe import terminal
@@ -128,8 +128,10 @@ def _served(server: Server) -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of vLLM's commands, which open no port to others and report nothing to anyone."""
-    return {**os.environ, "VLLM_HOST_IP": HOST, "VLLM_NO_USAGE_STATS": "1"}
+    """Return the environment of vLLM's commands: no port is open to others, nothing reported, no proxy asked for us."""
+    direct = ",".join(filter(None, (os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), HOST)))
+    own = {"VLLM_HOST_IP": HOST, "VLLM_NO_USAGE_STATS": "1", "no_proxy": direct, "NO_PROXY": direct}
+    return {**os.environ, **own}
 
 
 def _end_with_us() -> None:
@@ -156,11 +158,12 @@ def _cause(log: Path) -> str:
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     end = time.monotonic() + STARTS_WITHIN_S
+    direct = build_opener(ProxyHandler({}))  # a proxy of the environment has another 127.0.0.1
     while time.monotonic() < end:
         if process.poll() is not None:
             raise HybridFlowError(f"the server ended with status {process.returncode}: {_cause(log)} ({log})")
         try:
-            with urlopen(f"http://{HOST}:{port}/health", timeout=5):
+            with direct.open(f"http://{HOST}:{port}/health", timeout=5):
                 return
         except (URLError, OSError):
             time.sleep(0.2)

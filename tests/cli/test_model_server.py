@@ -52,7 +52,8 @@ def vllm(tmp_path: Path) -> list[str]:
 
 def start_chat(vllm: list[str], folder: Path, port: int) -> subprocess.Popen[str]:
     code = f"{CHAT} sys.exit(chat(Server({vllm!r}, Path('model'), {port}, 'float32')))"
-    own = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]))
+    no_proxy_answers = "http://127.0.0.1:9"  # nor is one to be asked
+    own = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[2]), http_proxy=no_proxy_answers, no_proxy="")
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=own, stdin=pipe, stderr=pipe, text=True)
 
