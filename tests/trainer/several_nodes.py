@@ -45,7 +45,8 @@ def steps(overrides: Sequence[str]) -> dict[str, Any]:
             given = put(prompts.batch(step))
             schedule.take_step(StepContext(step, lambda given=given: given))  # type: ignore[misc]
             metrics = schedule.finish_step()
-            measured.append({name: metrics[name] for name in metrics if re.match(r"(actor/(?!memory|tflops|mfu)|reward/)", name)})
+            kept = [name for name in metrics if re.match(r"(actor/(?!memory|tflops|mfu)|reward/)", name)]
+            measured.append({name: metrics[name] for name in kept})
         layout = running.placement.role("actor").layout
         places = [place.node for place in running.pools["main"].places]
         training = [(at.dp, at.pp, at.tp) for at in layout.coordinates]
