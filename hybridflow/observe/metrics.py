@@ -4,60 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hybridflow.dispatch import join
+from hybridflow.observe.moments import Moments
 
 TIMES = "timing_s/"
 """Names of seconds begin with it: of one call the slowest rank counts, and the calls of a step add up."""
-
-
-class Moments(NamedTuple):
-    """Count, mean and sum of squared deviations of some values: what joins exactly, however uneven the parts."""
-
-    size: float = 0.0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    @staticmethod
-    def of(values: ArrayLike) -> Moments:
-        """Compute the moments of values."""
-        exact = np.asarray(values, dtype=np.float64)
-        if not exact.size:
-            return Moments()
-        mean = float(exact.mean())
-        return Moments(float(exact.size), mean, float(np.square(exact - mean).sum()))
-
-    def plus(self, other: Moments) -> Moments:
-        """Join the moments of two sets of values.
-
-        Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances"
-        (1979). Unlike sums of squares it loses no digits where the mean is far from 0.
-        """
-        size = self.size + other.size
-        if not size:
-            return self
-        difference = other.mean - self.mean
-        mean = self.mean + difference * other.size / size
-        squares = self.squares + other.squares + difference**2 * self.size * other.size / size
-        return Moments(size, mean, squares)
-
-    @property
-    def deviation(self) -> float:
-        """Sample deviation (n - 1), as everywhere here; 0 for one value."""
-        return float(np.sqrt(self.squares / max(self.size - 1, 1.0)))
-
-    @property
-    def effective_share(self) -> float:
-        """Effective sample size of weights as a share of their number: (Σ w)² / (n Σ w²), 1 if all are equal.
-
-        Source: Kish's effective sample size (Survey Sampling, 1965). Without any weight above 0 it is 0.
-        """
-        mean_square = self.mean**2 + self.squares / max(self.size, 1.0)
-        return self.mean**2 / mean_square if mean_square else 0.0
 
 
 def _renamed(name: str, old: str, new: str) -> str:
@@ -84,7 +40,7 @@ class Metrics(Mapping[str, float]):
     totals: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
     minima: dict[str, float] = field(default_factory=dict)
-    deviations: dict[str, Moments] = field(default_factory=dict)
+    spreads: dict[str, Moments] = field(default_factory=dict)
     explained: dict[str, tuple[Moments, Moments]] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     shares: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -123,8 +79,7 @@ class Metrics(Mapping[str, float]):
         exact = np.asarray(values, dtype=np.float64)
         if not exact.size:
             return
-        self.mean(f"{prefix}mean", float(exact.sum()), exact.size)
-        self._deviation(f"{prefix}std", Moments.of(exact))
+        self._spread(prefix, Moments.of(exact))
         self.min(f"{prefix}min", float(exact.min()))
         self.max(f"{prefix}max", float(exact.max()))
 
@@ -159,8 +114,8 @@ class Metrics(Mapping[str, float]):
             self.max(name, value)
         for name, value in other.minima.items():
             self.min(name, value)
-        for name, moments in other.deviations.items():
-            self._deviation(name, moments)
+        for prefix, moments in other.spreads.items():
+            self._spread(prefix, moments)
         for name, both in other.explained.items():
             self._explained(name, both)
         for things, number in other.counts.items():
@@ -170,8 +125,8 @@ class Metrics(Mapping[str, float]):
         for name, moments in other.weights.items():
             self._weighed(name, moments)
 
-    def _deviation(self, name: str, moments: Moments) -> None:
-        self.deviations[name] = self.deviations.get(name, Moments()).plus(moments)
+    def _spread(self, prefix: str, moments: Moments) -> None:
+        self.spreads[prefix] = self.spreads.get(prefix, Moments()).plus(moments)
 
     def _weighed(self, name: str, moments: Moments) -> None:
         self.weights[name] = self.weights.get(name, Moments()).plus(moments)
@@ -182,7 +137,7 @@ class Metrics(Mapping[str, float]):
 
     def parts(self) -> tuple[Mapping[str, Any], ...]:
         """Return everything recorded, in the order of its fields: `Metrics(*parts)` makes it again."""
-        joined = self.sums, self.totals, self.maxima, self.minima, self.deviations, self.explained
+        joined = self.sums, self.totals, self.maxima, self.minima, self.spreads, self.explained
         return *joined, self.counts, self.shares, self.weights
 
     def __bool__(self) -> bool:
@@ -200,8 +155,9 @@ class Metrics(Mapping[str, float]):
     def result(self) -> dict[str, float]:
         """Return one number a name."""
         means = {name: total / weight for name, (total, weight) in self.sums.items()}
-        deviations = {name: moments.deviation for name, moments in self.deviations.items()}
-        explained = {name: 1 - e.squares / t.squares for name, (t, e) in self.explained.items() if _varies(t, e)}
+        means |= {f"{prefix}mean": moments.mean for prefix, moments in self.spreads.items()}
+        deviations = {f"{prefix}std": moments.deviation for prefix, moments in self.spreads.items()}
+        explained = {name: 1 - e.scatter / t.scatter for name, (t, e) in self.explained.items() if _varies(t, e)}
         shares = {name: total / self.counts[of] for name, (total, of) in self.shares.items() if self.counts.get(of)}
         effective = {name: moments.effective_share for name, moments in self.weights.items() if moments.size}
         means |= shares | deviations | explained | effective
@@ -211,9 +167,9 @@ class Metrics(Mapping[str, float]):
 
 def _varies(targets: Moments, errors: Moments) -> bool:
     """Tell whether targets, sums of a guess and its error in float32, vary by more than the rounding of these sums."""
-    scale = targets.mean**2 + errors.mean**2 + errors.squares / max(errors.size, 1.0)
+    scale = targets.mean**2 + errors.mean**2 + errors.scatter / max(errors.size, 1.0)
     # float32 rounds a value by 6e-8 of its size, so its square by 4e-15: 1e-12 leaves room for what the sums add.
-    return targets.squares > 1e-12 * scale * targets.size
+    return targets.scatter > 1e-12 * scale * targets.size
 
 
 @join.register

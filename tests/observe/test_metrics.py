@@ -96,6 +96,24 @@ def test_a_spread_over_uneven_parts_is_that_of_the_whole(parts: list[list[float]
         assert (found["reward/min"], found["reward/max"]) == (whole.min(), whole.max())
 
 
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=12), st.lists(st.integers(0, 12), max_size=4))
+def test_a_spread_is_the_same_bits_however_its_values_are_parted(values: list[float], cuts: list[int]) -> None:
+    """Graders that are given rows as they are sampled measure other parts at each time."""
+    whole, bounds = Metrics(), [0, *sorted(cuts), len(values)]
+    whole.spread("reward/", values)
+    parts = [Metrics() for _ in bounds[1:]]
+    for metrics, start, stop in zip(parts, bounds, bounds[1:], strict=False):
+        metrics.spread("reward/", values[start:stop])
+    assert concat(parts).result() == concat(parts[::-1]).result() == whole.result()
+
+
+@pytest.mark.parametrize("values", [[math.nan, 1.0], [math.inf, 1.0], [1e200, 1.0], [1e308, 1e308]])
+def test_the_spread_of_what_is_beyond_numbers_is_none(values: list[float]) -> None:
+    metrics = Metrics()
+    metrics.spread("reward/", values)
+    assert not math.isfinite(metrics["reward/std"])
+
+
 @given(PARTS)
 def test_explained_variance_over_uneven_parts_is_that_of_the_whole(parts: list[list[float]]) -> None:
     targets = [np.array(part) for part in parts]

@@ -18,6 +18,8 @@ from tests.observe.report.synthetic_run import CONFIG, build_run
 pytestmark = pytest.mark.browser
 
 HOSTILE = "</script><img src=x onerror=alert(1)><script>alert(2)</script>"
+PATIENCE_MS = 120_000  # beside other tests a page takes its time
+expect.set_options(timeout=PATIENCE_MS)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -90,6 +92,7 @@ def opened(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
     """Open a report; at the end nothing may have gone wrong in it."""
     context = browser.new_context(**options)
     page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     wrong: list[str] = []
     page.add_init_script(WATCH)
     page.on("console", lambda message: wrong.append(f"console: {message.text}"))
@@ -98,7 +101,7 @@ def opened(browser: Browser, file: Path, **options: Any) -> Iterator[Page]:
     page.on("request", lambda request: wrong.append(request.url) if request.url != file.as_uri() else None)
     try:
         page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]", timeout=20_000)
+        page.wait_for_selector("html[data-ready]")
         yield page
         assert page.evaluate("violations") == []
     finally:
