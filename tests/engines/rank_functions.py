@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from benchmarks.tensor_bytes import TensorBytes
 from hybridflow.batch import Batch, Ragged
 from hybridflow.batch.row_trees import RowTrees, token_places
 from hybridflow.batch.shared_prefix import row_tokens, shared_prefixes
@@ -186,6 +187,26 @@ def statistics(
         tensor.detach().cpu().numpy() for tensor in (*found, hidden.grad, weight.grad)
     )
     return log_probs, entropy, of_hidden, of_weight
+
+
+def chunks_at_once(learns: bool) -> float:
+    """The most bytes that `token_statistics` has at once for four chunks, by those of a chunk's logits.
+
+    Blocks are whole chunks, and the output layer is next to nothing.
+    """
+    from hybridflow.engines.megatron.vocab_parallel import Vocabulary, token_statistics
+
+    tokens, rows = 32, 4096
+    size = 4 * tokens * rows
+    hidden = torch.ones(4 * tokens, 1, requires_grad=learns)
+    weight = torch.ones(rows, 1, requires_grad=learns)
+    targets = torch.arange(4 * tokens)
+    vocabulary = Vocabulary(rows, groups_of(Layout()).tp)
+    with patch.object(logit_chunks, "BLOCK_BYTES", size), TensorBytes().phase() as found:
+        log_probs, entropy = token_statistics(hidden, weight, targets, vocabulary, chunk=tokens)
+        if learns:
+            (log_probs + entropy).sum().backward()
+    return found["peak"] / size
 
 
 def heads(

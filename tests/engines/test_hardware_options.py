@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from megatron.core.distributed import DistributedDataParallelConfig
 
 from hybridflow.config.schema import RolloutConfig
@@ -28,6 +29,24 @@ def hardware(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_gradients_are_reduced_beside_a_backward_pass_on_a_gpu_only(hardware: Platform) -> None:
     assert optimizer.ddp_options() == {"overlap_grad_reduce": hardware is CUDA}
     assert not DistributedDataParallelConfig(**optimizer.ddp_options()).overlap_param_gather
+
+
+def test_adamw_is_fused_on_a_cpu_and_steps_all_parameters_together_on_a_gpu(
+    hardware: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU torch does so by default, which any choice of `fused` ends; here it takes this CPU for one."""
+    monkeypatch.setattr(torch.optim.adam, "_default_to_fused_or_foreach", lambda *_, **__: (False, True))
+    together = []
+    monkeypatch.setattr(torch.optim.adam, "_multi_tensor_adam", lambda params, *_, **__: together.append(len(params)))
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    adamw = torch.optim.AdamW(params)
+    for group in adamw.param_groups:
+        group.update(optimizer.step_options())
+    for param in params:
+        param.grad = torch.ones(2)
+    adamw.step()
+    assert together == ([3] if hardware is CUDA else [])
+    assert adamw.param_groups[0]["fused"] is (None if hardware is CUDA else True)
 
 
 def test_vllm_gets_the_options_of_its_hardware(hardware: Platform) -> None:

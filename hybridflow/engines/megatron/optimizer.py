@@ -153,9 +153,10 @@ def ddp_options() -> dict[str, Any]:
 def step_options() -> dict[str, Any]:
     """Return settings of torch's AdamW that only one kind of hardware has.
 
-    A CPU takes a step in one pass over its numbers, where torch's default passes over them ten times.
+    A CPU takes a step in one pass over its numbers, where torch's default passes over them ten times. On a GPU that
+    default steps all parameters together; torch leaves it as soon as `fused` is set, to False too.
     """
-    return {"fused": not platform().accelerated}
+    return {} if platform().accelerated else {"fused": True}
 
 
 def _finalize(model: list[torch.nn.Module], num_tokens: Any, **options: Any) -> None:

@@ -96,7 +96,7 @@ class _TokenStatistics(torch.autograd.Function):
                 expected[rows] = weights.mul_(logits.clamp_(min=LOWEST)).sum(-1)
             if part.stop == len(hidden) and any(ctx.needs_input_grad):
                 ctx.last = of_chunk
-            del of_chunk, logits  # before the next chunk's are made
+            del of_chunk, logits, weights  # before the next chunk's are made
         top = largest.clone()
         _reduce(top, vocabulary.group, dist.ReduceOp.MAX)
         below = largest - top
@@ -130,7 +130,7 @@ class _TokenStatistics(torch.autograd.Function):
             # The logits' gradient has taken their place.
             ctx.layer.to_hidden(of_chunk, grad_hidden[part])
             ctx.layer.add_to_weight(grad_weight, of_chunk, hidden[part])
-            del of_chunk, logits, log_p, grad  # before the next chunk's are made
+            del of_chunk, logits, log_p, p, grad  # before the next chunk's are made
         ctx.layer = None
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 

@@ -128,9 +128,12 @@ class ShardReceiver(WeightTransferEngine[Nothing, ShardStream]):
             self._read_what_goes(layer, names, written, self._stream.readings)
 
     def _pack(self, layer: Any) -> None:
-        """Prepare a layer for products. An embedding keeps its weight, which tokens are looked up in."""
+        """Prepare a layer for products. An embedding keeps its weight, which tokens are looked up in.
+
+        A compiled model goes on with the products that it was traced with, so it gets no others.
+        """
         embeds = isinstance(layer, VocabParallelEmbedding)
-        if not float32_copies.wanted(layer):
+        if not (self.model_config.enforce_eager and float32_copies.wanted(layer)):
             if method := getattr(layer, "quant_method", None):  # a norm has none
                 method.process_weights_after_loading(layer)
         elif not embeds or layer is getattr(self.model, "lm_head", None):

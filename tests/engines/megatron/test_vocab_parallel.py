@@ -60,6 +60,13 @@ def test_blocks_of_a_chunk_change_no_bit(ranks: GetRanks) -> None:
         assert one.tobytes() == same.tobytes()
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_there_are_at_most_a_chunks_logits_and_what_is_made_of_a_block_of_them(learns: bool, ranks: GetRanks) -> None:
+    """Where a block is a whole chunk, as on a GPU: these and as much again, while the next chunk's are made too."""
+    [chunks] = ranks(1).run(rank_functions.chunks_at_once, learns)
+    assert 2 <= chunks < 2.2
+
+
 def test_no_token_is_no_trouble(ranks2: Ranks) -> None:
     nothing = np.zeros((0, 64), np.float32), np.zeros(0, np.int64), np.zeros((2, 0), np.float32)
     for log_probs, entropy, gradient, of_weight in ranks2.run(rank_functions.statistics, *nothing, 50, None, Layout(2)):
