@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridflow.observe.alarms import AlarmWatch, alarm_rules, learning_rules, running_rules
+from hybridflow.observe.alarms import AlarmWatch, alarm_rules, learning_rules, reward_rules, running_rules
 from tests.docs.blocks import write_files
 
 PAGE = "docs/alarms.md"
@@ -34,7 +34,11 @@ def test_its_rule_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         f"{running_rules.SLOW_SHARE:.0%} of a step",
         f"{running_rules.APART:g} nats or more",
         f"{learning_rules.TRUNCATED:.0%} or more",
-        f"{learning_rules.UNEQUAL_GROUPS:.0%} or less",
+        f"{reward_rules.MIN_ROWS} rows together",
+        f"{reward_rules.MIN_GROUPED_ROWS} rows together",
+        f"{reward_rules.ALL_CUT_OFF:.0%} of the answers are cut off",
+        f"{learning_rules.CUT_OFF_MORE:.0%} more",
+        f"{reward_rules.UNEQUAL_GROUPS:.0%} or less",
         f"below {learning_rules.ENTROPY_LOW:g} nats",
         f"below {learning_rules.ENTROPY_NONE:g} for",
         f"{learning_rules.KL_FAR:g} nats a token or more",

@@ -76,7 +76,11 @@ class Alarm:
 AlarmRule = Callable[[MetricWindow], Finding | None]
 
 alarm_rules: Registry[AlarmRule] = Registry(
-    "alarm", "hybridflow.observe.alarms.learning_rules", "hybridflow.observe.alarms.running_rules", of=Callable
+    "alarm",
+    "hybridflow.observe.alarms.reward_rules",
+    "hybridflow.observe.alarms.learning_rules",
+    "hybridflow.observe.alarms.running_rules",
+    of=Callable,
 )
 
 

@@ -11,8 +11,6 @@ from hybridflow.observe.alarms.metric_window import MetricWindow
 
 REST = 25  # steps without it after which what comes again is told again, and what follows from it is told for itself
 EXPLAINS: Mapping[str, frozenset[str]] = {
-    # Answers that are cut off are wrong, all alike, and as long as the limit.
-    "truncation": frozenset({"dead_reward", "all_groups_alike"}),
     "length_explosion": frozenset({"truncation"}),
     # Without any reward no group has a better answer.
     "dead_reward": frozenset({"all_groups_alike"}),
@@ -23,7 +21,7 @@ EXPLAINS: Mapping[str, frozenset[str]] = {
     # The rank that has more tokens takes longer.
     "token_imbalance": frozenset({"straggling_rank"}),
 }
-EXPLAINS_ALL = "non_finite"  # makes every other number worthless
+EXPLAINS_ALL = "non_finite"  # makes other numbers worthless; one that goes on for REST steps does not, it seems
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class AlarmWatch:
         self._rules = {name: alarm_rules.get(name) for name in alarm_rules} if rules is None else dict(rules)
         self._window = MetricWindow()
         self._last_seen: dict[str, int] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, int] = {}  # after which step
 
     @classmethod
     def after(cls, records: Iterable[Mapping[str, Any]]) -> AlarmWatch:
@@ -58,12 +56,17 @@ class AlarmWatch:
         step = self._window.steps[-1]
         # Where the run went back, what was seen in steps that are undone was seen before this one.
         last_seen = {name: min(seen, step) for name, seen in self._last_seen.items()}
-        self._told = {name for name in self._told if step - last_seen[name] <= REST}
+        self._told = {name: told for name, told in self._told.items() if step - last_seen[name] <= REST}
         found = {name: finding for name in list(self._rules) if (finding := self._ask(name)) is not None}
         self._last_seen = last_seen | dict.fromkeys(found, step)
         lately = {name for name, seen in self._last_seen.items() if step - seen <= REST}
-        new = [name for name in found if name not in self._told and not _explained(name, {*found}, lately)]
-        self._told |= {*new}
+        broken = EXPLAINS_ALL in found and step - self._told.get(EXPLAINS_ALL, step) <= REST
+        new = [
+            name
+            for name in found
+            if name not in self._told and not (broken and name != EXPLAINS_ALL) and not _explained(name, lately)
+        ]
+        self._told |= dict.fromkeys(new, step)
         return [self._alarm(name, found[name]) for name in new]
 
     def _ask(self, name: str) -> Finding | None:
@@ -86,9 +89,9 @@ class AlarmWatch:
         )
 
 
-def _explained(name: str, now: set[str], lately: set[str]) -> bool:
+def _explained(name: str, lately: set[str]) -> bool:
     """Tell whether an alarm follows from another that is seen now or was seen lately."""
-    return (EXPLAINS_ALL in now and name != EXPLAINS_ALL) or any(name in EXPLAINS.get(other, ()) for other in lately)
+    return any(name in EXPLAINS.get(other, ()) for other in lately)
 
 
 def alarms_of(records: Iterable[Mapping[str, Any]]) -> list[Alarm]:

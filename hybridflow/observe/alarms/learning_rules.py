@@ -1,4 +1,4 @@
-"""Rules of alarms about what a run learns from, and what becomes of its policy.
+"""Rules of alarms about what becomes of a policy.
 
 Medians of a few steps are compared, so that a single step that is out of the way raises nothing. What a policy was is
 what it was in the first step, which is measured before it has learned anything: one that is broken is so at once.
@@ -11,20 +11,18 @@ from statistics import median
 
 from hybridflow.observe.alarms.alarm import Finding, alarm_rules
 from hybridflow.observe.alarms.metric_window import MetricWindow
+from hybridflow.observe.alarms.reward_rules import is_solved
 
 STEPS = 5  # whose median must show it: with fewer, small batches do by chance
 BEGIN = 1  # first steps, which say what the policy was: an update that is too large breaks it before the second
 NOW = 3  # newest steps, whose median says what it is
-MIN_ROWS = 64  # within STEPS: as many grades that are alike are no chance, unless hardly one answer in 64 is right
-ALIKE = 1e-9  # of the size of a reward, that two may differ by and be the same one in float32 sums
-FAILED = 0.2  # share of the grades: every fifth row is lost
-UNEQUAL_GROUPS = 0.02  # share of the groups: of 50 prompts one teaches something
-KEPT_GROUPS = 0.05  # of those drawn: 20 are sampled for each that is learned from
 ENTROPY_LEFT = 0.1  # of what it was: a policy that has learned its task well keeps more
 ENTROPY_LOW = 0.1  # nats a token: above it a policy still tries things, whatever it was before
 ENTROPY_NONE = 0.03  # nats a token: samples of a prompt are nearly always the same one
 LENGTH_LEFT = 0.5  # of what it was: answers that become concise lose less
 LENGTH_GROWN = 2.0  # times what it was
+LENGTH_AT_LIMIT = 1.25  # times what it was, where the limit lets answers grow no further
+CUT_OFF_MORE = 0.4  # of the answers, than before: then it is the limit that they have come to
 CUT_OFF_BEFORE = 0.2  # of the answers: where more were, shorter ones are what should be learned
 KL_FAR = 2.0  # nats a token from the reference: e² = 7 times as likely in the mean, and usually less than 0.5
 KL_BROKEN = 0.5  # nats a token that a single step moves it by: nothing of what it had learned is sure to be left
@@ -57,95 +55,19 @@ def non_finite(window: MetricWindow) -> Finding | None:
     )
 
 
-@alarm_rules.register("dead_reward")
-def dead_reward(window: MetricWindow) -> Finding | None:
-    """See grades that fail, or rewards that are one number for all rows, step after step.
-
-    Where they differed before and are all as good as the best was, the task is solved: `all_groups_alike` says so.
-    """
-    failed = window.median("reward/failed_share", STEPS)
-    if failed is not None and failed >= FAILED:
-        return Finding(
-            STEPS,
-            f"reward/failed_share {failed:.0%}",
-            "The grader fails: it raises, takes too long, or gives no finite number.",
-            "Look for its error in logs/; reward.max_failed_share=0 ends the run at the first one and shows it.",
-        )
-    value = _only_reward(window)
-    if value is None or _is_solved(window, value):
-        return None
-    return Finding(
-        STEPS,
-        f"reward/min and reward/max are {value:g}",
-        "Every answer gets the same reward, so nothing tells a good one from a bad one: the grader does not find what "
-        "it looks for in these answers, or the task is far too hard for this model.",
-        "Grade some rows of rollouts/ by hand, look at how the task has answers written, begin with easier prompts or "
-        "a warmer start.",
-    )
-
-
-def _only_reward(window: MetricWindow) -> float | None:
-    """Return the reward that all rows of the newest steps have; None if they differ, or are few."""
-    lowest = window.newest("reward/min", STEPS)
-    highest = window.newest("reward/max", STEPS)
-    if lowest is None or highest is None or _few_rows(window):
-        return None
-    alike = max(highest) - min(lowest) <= ALIKE * max(abs(max(highest)), 1.0)
-    return highest[-1] if alike else None
-
-
-def _few_rows(window: MetricWindow) -> bool:
-    rows = window.newest("rollout/rows", STEPS)
-    return rows is not None and sum(rows) < MIN_ROWS
-
-
-def _is_solved(window: MetricWindow, value: float) -> bool:
-    """Tell whether rewards that are all this value once differed, and none was better."""
-    lowest = window.first_median("reward/min", STEPS)
-    highest = window.first_median("reward/max", STEPS)
-    return lowest is not None and highest is not None and lowest < highest <= value
-
-
-@alarm_rules.register("all_groups_alike")
-def all_groups_alike(window: MetricWindow) -> Finding | None:
-    """See that samples of a prompt get the same reward, whatever other prompts' get: no gradient."""
-    seen = None if _few_rows(window) else _alike(window)
-    if seen is None:
-        return None
-    return Finding(
-        STEPS,
-        seen,
-        "The samples of each prompt all get the same reward, so none is better than its group and there is nothing to "
-        "learn: the prompts are too easy or too hard, sampling gives one answer again and again, or the grader looks "
-        "at the prompt and not at the answer.",
-        "Take prompts that are sometimes answered right, raise rollout.temperature or algorithm.samples_per_prompt, "
-        "or stop if the task is solved.",
-    )
-
-
-def _alike(window: MetricWindow) -> str | None:
-    """Say by what groups are known to be alike; None if they are not, or nothing tells."""
-    for name, bound in (("rollout/unequal_groups", UNEQUAL_GROUPS), ("rollout/groups_kept", KEPT_GROUPS)):
-        shares = window.newest(name, STEPS)
-        if shares is not None and max(shares) <= bound:  # all of them, as of a reward that is dead
-            return f"{name} {median(shares):.1%}"
-    highest = window.newest("critic/advantages_max", STEPS)
-    lowest = window.newest("critic/advantages_min", STEPS)
-    if highest is not None and lowest is not None and not any((*highest, *lowest)):
-        return "critic/advantages_max and critic/advantages_min are 0"
-    return None
-
-
 @alarm_rules.register("entropy_collapse")
 def entropy_collapse(window: MetricWindow) -> Finding | None:
-    """See a policy that has stopped trying: its entropy is gone, or has fallen to a small part of what it was."""
+    """See a policy that has stopped trying: its entropy is gone, or has fallen to a small part of what it was.
+
+    One that has solved its task need try no more.
+    """
     now = window.median("actor/entropy", NOW)
     begin = window.first_median("actor/entropy", BEGIN)
     if now is None or begin is None:
         return None
     fallen = now <= ENTROPY_LOW and now <= ENTROPY_LEFT * begin
     never = max(window.newest("actor/entropy", STEPS) or [math.inf]) <= ENTROPY_NONE
-    if not fallen and not never:
+    if (not fallen and not never) or is_solved(window):
         return None
     return Finding(
         NOW if fallen else STEPS,
@@ -176,16 +98,20 @@ def length_collapse(window: MetricWindow) -> Finding | None:
 
 @alarm_rules.register("length_explosion")
 def length_explosion(window: MetricWindow) -> Finding | None:
-    """See answers that have become much longer while more are cut off, or with no better reward to show for it."""
+    """See answers that have become much longer while more are cut off, or with no better reward to show for it.
+
+    Those that were more than half as long as the limit come to it before they have doubled.
+    """
     now, begin = _lengths(window)
-    if now is None or begin is None or not 0 < LENGTH_GROWN * begin <= now:
+    if now is None or begin is None or not begin > 0:
         return None
     cut_now = window.median("rollout/truncated_fraction", NOW) or 0.0
-    cut_begin = window.first_median("rollout/truncated_fraction", BEGIN) or 0.0
+    cut_more = cut_now - (window.first_median("rollout/truncated_fraction", BEGIN) or 0.0)
     reward_now = window.median("reward/mean", NOW)
     reward_begin = window.first_median("reward/mean", BEGIN)
     better = reward_now is not None and reward_begin is not None and reward_now > reward_begin
-    if better and cut_now - cut_begin < CUT_OFF_BEFORE:
+    grown = now >= LENGTH_GROWN * begin and (not better or cut_more >= CUT_OFF_BEFORE)
+    if not grown and not (now >= LENGTH_AT_LIMIT * begin and cut_more >= CUT_OFF_MORE):
         return None
     return Finding(
         NOW,

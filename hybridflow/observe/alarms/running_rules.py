@@ -42,9 +42,9 @@ def stale_weights(window: MetricWindow) -> Finding | None:
 
     The latter: engines that agreed once, and so can, drift apart with every update, of rows that claim to be fresh.
     """
-    updates = max(window.median("actor/updates", STEPS) or 1.0, 1.0)
+    updates = _updates(window)
     lag = window.median("rollout/version_lag_mean", STEPS)
-    if lag is not None and lag / updates >= STALE_STEPS:
+    if lag is not None and updates is not None and lag / updates >= STALE_STEPS:
         seen = f"rollout/version_lag_mean {lag:.1f} updates, {lag / updates:.1f} steps"
         return _stale(STEPS, seen)
     drift = _apart(window)
@@ -52,6 +52,17 @@ def stale_weights(window: MetricWindow) -> Finding | None:
         return None
     seen = f"actor/rollout_log_prob_diff_mean {drift.now:.2g} nats a token, where it was {drift.least:.2g}"
     return _stale(NOW, seen)
+
+
+def _updates(window: MetricWindow) -> float | None:
+    """Return the updates of a step, of which each makes a version.
+
+    None: some step had none, as while a critic learns alone, so a lag in updates says nothing of steps.
+    """
+    updates = window.median("actor/updates", STEPS)
+    if updates is None:
+        return None if window.first("actor/updates", 1) else 1.0
+    return max(updates, 1.0)
 
 
 def _stale(steps: int, seen: str) -> Finding:

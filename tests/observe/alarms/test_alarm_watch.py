@@ -66,6 +66,12 @@ def test_what_follows_from_another_is_told_only_when_that_is_over() -> None:
     assert told == [("dead_reward", 3), ("all_groups_alike", 10 + REST + 1)]
 
 
+def test_one_number_that_is_never_finite_hides_nothing_for_long() -> None:
+    lines = run_of(60, lambda step: {"mine/ratio": None} | ({"rollout/truncated_fraction": 0.9} if step > 9 else {}))
+    told = [(alarm.name, alarm.last_step) for alarm in alarms_of(lines)]
+    assert told == [("non_finite", 0), ("truncation", REST + 1)]
+
+
 def test_what_explains_and_what_is_explained_are_rules() -> None:
     ours = {name for name in alarm_rules}
     assert {EXPLAINS_ALL, *EXPLAINS, *(name for names in EXPLAINS.values() for name in names)} <= ours

@@ -61,13 +61,49 @@ def test_a_constant_that_is_no_0_is_one_too() -> None:
     assert names_of(run_of(30, lambda _: ONE_REWARD | one)) == ["dead_reward"]
 
 
-def test_a_task_that_is_solved_has_no_dead_reward_but_groups_that_are_alike() -> None:
-    assert names_of(run_of(30, lambda _: RIGHT, since=15)) == ["all_groups_alike"]
+def solving(step: int) -> Metrics:
+    """A policy that learns its task until nothing is left to learn; from step 25 on it makes no mistake."""
+    learned = min(0.2 + 0.04 * step, 1.0)
+    if step >= 25:
+        return RIGHT | {"actor/entropy": 0.002}
+    return {
+        "reward/mean": learned,
+        "rollout/unequal_groups": 0.7 if learned < 0.95 else 0.01,
+        "actor/entropy": 0.6 * (1.01 - learned),
+    }
+
+
+@pytest.mark.parametrize("steps", [30, 60, 200])
+def test_a_task_that_is_solved_is_no_trouble(steps: int) -> None:
+    assert names_of(run_of(steps, solving)) == []
+
+
+def test_rewards_that_are_the_best_from_one_step_to_the_next_are_a_broken_grader() -> None:
+    assert names_of(run_of(30, lambda _: RIGHT, since=15)) == ["dead_reward"]
     assert names_of(run_of(30, lambda _: RIGHT)) == ["dead_reward"], "from the first step on"
 
 
-def test_few_rows_may_be_alike_by_chance() -> None:
-    assert names_of(run_of(30, lambda _: ONE_REWARD | {"rollout/rows": 8.0})) == []
+def test_prompts_that_are_too_easy_from_the_first_step_on() -> None:
+    easy = {"reward/mean": 0.99, "rollout/unequal_groups": 0.01}
+    assert names_of(run_of(30, lambda _: easy)) == ["all_groups_alike"]
+
+
+def test_few_rows_may_be_alike_by_chance_but_not_in_all_steps() -> None:
+    few = ONE_REWARD | {"rollout/rows": 8.0}
+    assert names_of(run_of(7, lambda _: few)) == []
+    (alarm,) = alarms_of(run_of(30, lambda _: few))
+    assert (alarm.name, alarm.first_step, alarm.last_step) == ("dead_reward", 0, 7)
+    alike = {"rollout/unequal_groups": 0.0, "rollout/rows": 16.0}
+    assert names_of(run_of(7, lambda _: alike)) == []
+    assert names_of(run_of(8, lambda _: alike)) == ["all_groups_alike"]
+
+
+def test_rewards_that_are_one_number_in_a_step_and_another_in_the_next() -> None:
+    def by_step(step: int) -> Metrics:
+        return {"reward/min": 0.1 * step, "reward/max": 0.1 * step, "rollout/unequal_groups": ...}
+
+    (alarm,) = alarms_of(run_of(30, by_step))
+    assert (alarm.name, alarm.last_step) == ("dead_reward", 4)
 
 
 def test_grades_that_fail_are_a_dead_reward() -> None:
@@ -141,6 +177,21 @@ def test_one_step_that_breaks_the_policy() -> None:
 def test_one_step_that_is_out_of_the_way_raises_nothing() -> None:
     odd = {"actor/kl_loss": 30.0, "actor/entropy": 0.0, "response_length/mean": 1.0, "rollout/truncated_fraction": 1.0}
     assert names_of(run_of(30, lambda step: odd if step == 12 else {})) == []
+
+
+def test_answers_that_grow_up_to_the_limit_are_an_explosion() -> None:
+    def grows(step: int) -> Metrics:
+        longer = min(1.0 + 0.05 * max(step - 10, 0), 1.5)
+        return {"response_length/mean": 100 * longer, "rollout/truncated_fraction": 0.02 + 1.8 * (longer - 1.0)}
+
+    assert names_of(run_of(40, grows)) == ["length_explosion"]
+
+
+def test_a_grader_that_is_dead_while_some_answers_are_cut_off() -> None:
+    cut_off = {"rollout/truncated_fraction": 0.4}
+    assert names_of(run_of(30, lambda _: cut_off | ONE_REWARD, since=10)) == ["truncation", "dead_reward"]
+    failing = {"rollout/truncated_fraction": 1.0, "reward/failed_share": 1.0}
+    assert names_of(run_of(30, lambda _: failing)) == ["dead_reward", "truncation"]
 
 
 @pytest.mark.parametrize("since", [0, 10])

@@ -22,6 +22,15 @@ def test_rows_that_a_schedule_samples_behind() -> None:
     assert names_of(run_of(40, lambda step: {LAG: float(step % 2), DIFF: 0.08 * (step % 2)})) == []
 
 
+def test_a_critic_that_learns_alone_at_first() -> None:
+    """The policy's four updates a step begin with step 4, and async rows are one step old from the next one on."""
+
+    def warms_up(step: int) -> Metrics:
+        return {"actor/updates": ..., LAG: 0.0} if step < 4 else {"actor/updates": 4.0, LAG: 4.0 * (step > 4)}
+
+    assert names_of(run_of(40, warms_up)) == []
+
+
 @pytest.mark.parametrize("growth", [0.002, 0.05])
 def test_weights_that_stay_behind_while_their_version_does_not(growth: float) -> None:
     assert names_of(run_of(30, lambda step: {DIFF: growth * step})) == ["stale_weights"]
