@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -51,9 +52,12 @@ def line(finding: Finding) -> str:
 
 def _findings(runs: Path, *, start: bool) -> Iterator[Finding]:
     from hybridflow.preflight import installation_checks, machine_checks
-    from hybridflow.preflight.machine import look
+    from hybridflow.preflight.machine import LINUX, Machine, look
     from hybridflow.preflight.torch_facts import torch_facts
 
+    if platform.system() != LINUX:  # nothing else can be looked at there
+        yield from machine_checks.system(Machine(system=platform.system(), processor=platform.machine()))
+        return
     torch = torch_facts()
     machine = look(runs)
     yield from installation_checks.findings(installation_checks.installation(), machine, torch)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from hybridflow.errors import ConfigError, counted
+from hybridflow.errors import ConfigError, HybridFlowError, counted
 from hybridflow.observe import terminal
 from hybridflow.observe.event_words import in_words
 from hybridflow.observe.live_view import LOOK_EVERY_S, Live, panel_moves
@@ -32,7 +33,10 @@ def run(argv: Sequence[str]) -> int:
 
 
 def watch(path: Path) -> None:
-    """Show the run in a folder until it has ended; then its last state stays."""
+    """Show the run in a folder until it has ended, or nobody reads that any more; then its last state stays.
+
+    Raises HybridFlowError if the folder is gone meanwhile.
+    """
     state = RunState(path.name)
     followed = FollowedRun(path, state)
     followed.look_at_record()
@@ -52,10 +56,13 @@ def _follow(followed: FollowedRun, live: Live) -> None:
     if not panel_moves():
         live.say(f"{state.name} is {state.status}, after {counted(state.done, 'step')}")
     with live.showing(followed):
-        while not state.has_ended:
+        while not state.has_ended and terminal.is_read(sys.stdout):
             time.sleep(LOOK_EVERY_S)
             before = state.done
-            for event in live.look():
+            events = live.look()
+            if not followed.path.is_dir():
+                raise HybridFlowError(f"{followed.path}: somebody moved or removed this run folder")
+            for event in events:
                 if not panel_moves():
                     live.say(in_words(event)[0])
             if state.done > before:

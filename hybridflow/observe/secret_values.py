@@ -6,16 +6,27 @@ environment. An error of theirs may still quote one.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Mapping
 
 NAMED = re.compile(r"(TOKEN|API_?KEY|SECRET|SECRET_KEY|ACCESS_KEY|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 SHORTEST = 8  # characters: a shorter value is found in any text
 
 
-def redacted(text: str) -> str:
-    """Put the name of its variable, as `[WANDB_API_KEY]`, where a secret stands."""
-    for name, value in os.environ.items():
-        if len(value) >= SHORTEST and value in text and NAMED.search(name):
-            text = text.replace(value, f"[{name}]")
+def secrets() -> dict[str, str]:
+    """Return the values that are secret, by the names of their variables."""
+    return {name: value for name, value in os.environ.items() if len(value) >= SHORTEST and NAMED.search(name)}
+
+
+def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
+    """Put the name of its variable, as `[WANDB_API_KEY]`, where a secret stands, also as JSON has it.
+
+    Args:
+        known: what `secrets` returns, for whoever has many texts; None: look.
+    """
+    for name, value in (secrets() if known is None else known).items():
+        for form in (value, json.dumps(value)[1:-1]):
+            text = text.replace(form, f"[{name}]")
     return text

@@ -28,6 +28,7 @@ _UNSEEN = re.compile(
 )
 _BREAKS = re.compile(r"[\t\n]")
 WIDEST = 1000  # characters of a line that is not drawn on a terminal
+_unread: set[int] = set()  # descriptors whose reader went away
 
 
 def visible(text: str) -> str:
@@ -106,6 +107,15 @@ def turn_to_nowhere(descriptor: int) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
+    _unread.add(descriptor)
+
+
+def is_read(stream: TextIO) -> bool:
+    """Tell whether a stream may still have a reader: it has none once something was written after that went away."""
+    try:
+        return stream.fileno() not in _unread
+    except (OSError, ValueError):  # no file behind it
+        return True
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -21,6 +21,7 @@ from hybridflow.placement.hardware import cpu_quota, local_cpus, local_gpus
 from hybridflow.runtime import meeting_folder
 from hybridflow.tasks.sandbox import Limits, Sandbox
 
+LINUX = "Linux"
 SERVICES = ("gcs_server", "raylet")  # of a node of Ray
 OWN_FOLDER = re.compile(rf"(/[^\s\0]*/{temporary_folder.PREFIX}[^/\s\0]+)/")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -74,7 +75,7 @@ class Machine:
         hub_cache, hub_offline: where models and datasets of the hub are kept, and that no others may be had.
     """
 
-    system: str = "Linux"
+    system: str = LINUX
     processor: str = "x86_64"
     gpus: int = 0
     cpus: int = 1
@@ -135,7 +136,7 @@ def look(runs: Path) -> Machine:
 def room(path: Path) -> Room:
     """Return the room where a folder is, or will be: that of the nearest one above it that is there."""
     path = path.absolute()
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    there = next(folder for folder in (path, *path.parents) if os.path.exists(folder))  # where it may look, too
     usage = shutil.disk_usage(there)
     return Room(str(path), usage.free, usage.total, os.access(there, os.W_OK | os.X_OK))
 

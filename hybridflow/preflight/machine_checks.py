@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hybridflow.errors import counted
 from hybridflow.parallel.host_address import LOOPBACK
 from hybridflow.preflight.finding import Finding, bad, ok, warn
-from hybridflow.preflight.machine import Machine
+from hybridflow.preflight.machine import LINUX, Machine
 from hybridflow.preflight.torch_facts import TorchFacts
 
 GIB = 2**30
@@ -26,7 +26,7 @@ X86 = "x86_64"
 def findings(machine: Machine, torch: TorchFacts) -> list[Finding]:
     """Judge a machine, the lines that matter most first."""
     return [
-        *_system(machine),
+        *system(machine),
         *_devices(machine, torch),
         *_instructions(machine, torch),
         *_cores(machine),
@@ -43,9 +43,10 @@ def findings(machine: Machine, torch: TorchFacts) -> list[Finding]:
     ]
 
 
-def _system(machine: Machine) -> Iterator[Finding]:
+def system(machine: Machine) -> Iterator[Finding]:
+    """Yield whether its system is one that runs start on."""
     found = f"{machine.system} on {machine.processor}"
-    if machine.system != "Linux":
+    if machine.system != LINUX:
         yield bad("system", found, "hybridflow runs on Linux: take a Linux machine, a container or WSL 2")
     elif machine.processor != X86:
         yield warn("system", found, "tested on x86-64 alone, and requirements/cpu.lock has builds for that")

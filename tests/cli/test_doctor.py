@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def test_a_line_has_what_to_do_below_it() -> None:
     assert doctor.line(ok("cores", "8")) == "  ok    cores         8"
     shown = doctor.line(warn("/dev/shm", "64 MiB\x1b[2J", "give more")).splitlines()
     assert shown == ["  warn  /dev/shm      64 MiB\\x1b[2J", "                      -> give more"]
+
+
+def test_another_system_is_all_that_is_wrong_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no /proc, and not all that Python has here."""
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert main(["doctor", "--json"]) == 1
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["status"], finding["subject"]) == ("bad", "system") and "Darwin" in finding["found"]
 
 
 def test_this_machine_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,6 +115,34 @@ def test_a_run_that_starts_has_no_files_yet(
         watched.wait_for("began at step 0")
     watched.end()
     assert "sums · ended" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_removed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build_run(tmp_path / "run", "running", steps=1)
+    moved = tmp_path / "moved"
+    clock = SimpleNamespace(time=time.time, sleep=lambda _: folder.path.exists() and folder.path.rename(moved))
+    monkeypatch.setattr(watch, "time", clock)
+    with locked(folder.path):
+        assert main(["watch", str(folder.path)]) == 1
+        moved.rename(folder.path)
+    out, err = capsys.readouterr()
+    assert "sums is running" in out and err.endswith("somebody moved or removed this run folder\n")
+
+
+@pytest.mark.processes
+def test_it_ends_when_nobody_reads_it_any_more(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run", "running", steps=1)
+    command = [sys.executable, "-m", "hybridflow", "watch", str(folder.path)]
+    with locked(folder.path), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None and b"sums is running" in process.stdout.readline()
+            process.stdout.close()
+            folder.event("checkpoint", step=1, seconds=1.0)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_alarms_of_a_run_that_told_none_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,13 @@ def test_the_variable_stands_for_its_value(name: str, monkeypatch: pytest.Monkey
     assert redacted(f"refused: Bearer {SECRET}!") == f"refused: Bearer [{name}]!"
 
 
+def test_a_secret_is_one_as_json_has_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_PASSWORD", 'a"b\\c é d')
+    folder = RunFolder(tmp_path)
+    folder.event("end", error='refused a"b\\c é d!')
+    assert folder.events()[0]["error"] == "refused [MY_PASSWORD]!"
+
+
 def test_other_variables_and_short_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_FOLDER", SECRET)
     monkeypatch.setenv("HF_TOKEN", "a")

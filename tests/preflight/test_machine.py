@@ -25,6 +25,10 @@ def test_room_is_that_of_the_disk_where_a_folder_will_be(tmp_path: Path) -> None
     assert room(tmp_path / "a" / "b").free == pytest.approx(room(tmp_path).free, rel=0.1)
 
 
+def test_room_where_a_folder_cannot_be_looked_for(tmp_path: Path) -> None:
+    assert room(tmp_path / ("a" * 300) / "b").free > 0, "the system refuses such a name, as it does a folder of others"
+
+
 def test_a_place_that_this_user_may_not_write_to() -> None:
     assert not room(Path("/proc/sys/runs")).writable
 

@@ -106,7 +106,7 @@ def _fact(value: object) -> object:
 def _events(events: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the events that are shown: failures and what followed them before others."""
     usual = [place for place, event in enumerate(events) if event.get("event") in ("validation", "checkpoint")]
-    other = [place for place in range(len(events)) if place not in set(usual)]
+    other = sorted({*range(len(events))} - {*usual})
     ranked = [other[place] for place in evenly(len(other))] + [usual[place] for place in evenly(len(usual))]
     return [_event(events[place]) for place in sorted(ranked[:MAX_EVENTS])]
 

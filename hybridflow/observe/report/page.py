@@ -8,7 +8,7 @@ nothing be asked for.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from hybridflow.observe.plain_json import as_json
 from hybridflow.observe.report.document import document
 from hybridflow.observe.run_records import RunRecords
-from hybridflow.observe.secret_values import redacted
+from hybridflow.observe.secret_values import redacted, secrets
 from hybridflow.observe.terminal import visible
 
 MAX_BYTES = 2_000_000
@@ -55,15 +55,16 @@ def page(shown: dict[str, Any]) -> str:
 
 def embedded(shown: object) -> str:
     """Write a document as JSON that can stand in an HTML element; what would be obeyed, not shown, is escaped in it."""
-    return redacted(as_json(_visible(shown), ensure_ascii=False, separators=(",", ":"))).translate(ESCAPED)
+    return as_json(_visible(shown, secrets()), ensure_ascii=False, separators=(",", ":")).translate(ESCAPED)
 
 
-def _visible(value: object) -> object:
+def _visible(value: object, known: Mapping[str, str]) -> object:
+    """Escape texts, and leave secrets out of them: not of the JSON, in which digits may be a number's."""
     if isinstance(value, str):
-        return visible(value)
+        return visible(redacted(value, known))
     if isinstance(value, dict):
-        return {visible(str(name)): _visible(entry) for name, entry in value.items()}
-    return [_visible(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {visible(str(name)): _visible(entry, known) for name, entry in value.items()}
+    return [_visible(entry, known) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def _hash(text: str) -> str:

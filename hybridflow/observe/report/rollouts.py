@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hybridflow.observe.report.choices import evenly, short, told
+from hybridflow.observe.report.choices import clipped, evenly, short, told
 from hybridflow.observe.run_records import Record, RunRecords
 
 MAX_TEXT = 4000  # characters of a prompt or a response
 MAX_ENTRY = 400  # characters of another entry of a row
 MAX_TOKENS = 800  # of a row whose values are shown
+MAX_TOKEN = 200  # characters of one: those of vocabularies have fewer, those of a file that was edited any number
 BY_TOKEN = "by_token"  # entry of rows that have values of each token
 TEXTS = ("prompt", "response", "rejected", "answer")
 NUMBERS = ("rewards", "costs")
@@ -108,5 +109,5 @@ def _row(row: Record, first: Record) -> dict[str, Any]:
 def _values(values: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the texts of tokens and their numbers."""
     lists = {name: column[:MAX_TOKENS] for name, column in values.items() if isinstance(column, list)}
-    texts = [str(text) for text in lists.pop("text", [])]
+    texts = [clipped(str(text), MAX_TOKEN) for text in lists.pop("text", [])]
     return {"text": texts, **{name: [short(value) for value in column] for name, column in lists.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_failures_stay_where_events_are_many(tmp_path: Path) -> None:
     shown = document([built(tmp_path / "mine", events=[*saves, FAILURE])])["runs"][0]
     assert len(shown["events"]) == MAX_EVENTS and shown["all_events"] == 903
     assert [event["step"] for event in shown["events"] if event["event"] == "failure"] == [7]
+
+
+def test_very_many_events_take_no_time(tmp_path: Path) -> None:
+    saves = [{"time": "2026-11-30T10:00:00+00:00", "event": "checkpoint", "step": step} for step in range(50_000)]
+    run = built(tmp_path / "mine", events=saves)
+    began = time.process_time()
+    assert len(document([run])["runs"][0]["events"]) == MAX_EVENTS
+    assert time.process_time() - began < 10, "as the square of their number it would be a minute"
 
 
 def test_edited_records_do_no_harm(tmp_path: Path) -> None:

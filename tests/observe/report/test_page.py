@@ -56,6 +56,13 @@ class Elements(HTMLParser):
         return [(attrs, self.inside.get(at, "")) for at, (tag, attrs) in enumerate(self.tags) if tag == wanted]
 
 
+def test_secrets_are_left_out_of_texts_and_no_number_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", 'se"cr\\et-é')
+    monkeypatch.setenv("MY_PASSWORD", "12345678")
+    shown = json.loads(embedded({"error": 'refused se"cr\\et-é', "steps": [12345678, 0.12345678], "a": "is 12345678"}))
+    assert shown == {"error": "refused [HF_TOKEN]", "steps": [12345678, 0.12345678], "a": "is [MY_PASSWORD]"}
+
+
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

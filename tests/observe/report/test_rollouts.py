@@ -51,5 +51,15 @@ def test_rows_of_every_kind(tmp_path: Path) -> None:
     assert third["tokens"] == {"text": ["a"], "advantages": [0.5]} and "tokens" not in fourth
 
 
+def test_a_token_of_any_length_takes_little_room(tmp_path: Path) -> None:
+    run = built(tmp_path / "mine", steps=1, rows_every=1, groups=0)
+    row = {"step": 0, "response": "a", "by_token": {"text": ["a", "b" * 10**6], "advantages": [0.5, 1]}}
+    (run.path / "rollouts/rank0.jsonl").write_text(json.dumps(row))
+    shown = rollouts(read_records(run.path), 10**6)
+    assert shown is not None
+    first, second = shown["groups"][0]["rows"][0]["tokens"]["text"]
+    assert first == "a" and second.startswith("bb") and len(second) < 300
+
+
 def test_no_rows_are_none(tmp_path: Path) -> None:
     assert rollouts(built(tmp_path / "mine", groups=0), 10**6) is None
