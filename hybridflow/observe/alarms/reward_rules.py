@@ -36,8 +36,8 @@ def dead_reward(window: MetricWindow) -> Finding | None:
             "Look for its error in logs/; reward.max_failed_share=0 ends the run at the first one and shows it.",
         )
     steps = _steps_with(window, MIN_ROWS)
-    seen = None if steps is None or _is_cut_off(window) or is_solved(window) else _one_reward(window, steps)
-    if steps is None or seen is None:
+    seen = None if steps is None else _one_reward(window, steps)
+    if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
         return None
     return Finding(
         steps,
@@ -102,8 +102,8 @@ def all_groups_alike(window: MetricWindow) -> Finding | None:
     Where the task is solved there is nothing to learn either, and nothing wrong.
     """
     steps = _steps_with(window, MIN_GROUPED_ROWS)
-    seen = None if steps is None or _is_cut_off(window) or is_solved(window) else _alike(window, steps)
-    if steps is None or seen is None:
+    seen = None if steps is None else _alike(window, steps)
+    if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
         return None
     return Finding(
         steps,
