@@ -27,6 +27,6 @@ def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
         known: what `secrets` returns, for whoever has many texts; None: look.
     """
     for name, value in (secrets() if known is None else known).items():
-        for form in (value, json.dumps(value)[1:-1]):
+        for form in (value, *(json.dumps(value, ensure_ascii=ascii_alone)[1:-1] for ascii_alone in (True, False))):
             text = text.replace(form, f"[{name}]")
     return text
