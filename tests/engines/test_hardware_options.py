@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -35,9 +36,10 @@ def test_adamw_is_fused_on_a_cpu_and_steps_all_parameters_together_on_a_gpu(
     hardware: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a GPU torch does so by default, which any choice of `fused` ends; here it takes this CPU for one."""
-    monkeypatch.setattr(torch.optim.adam, "_default_to_fused_or_foreach", lambda *_, **__: (False, True))
+    adam = import_module("torch.optim.adam")  # which torch.optim has no more as an attribute
+    monkeypatch.setattr(adam, "_default_to_fused_or_foreach", lambda *_, **__: (False, True))
     together = []
-    monkeypatch.setattr(torch.optim.adam, "_multi_tensor_adam", lambda params, *_, **__: together.append(len(params)))
+    monkeypatch.setattr(adam, "_multi_tensor_adam", lambda params, *_, **__: together.append(len(params)))
     params = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
     adamw = torch.optim.AdamW(params)
     for group in adamw.param_groups:
