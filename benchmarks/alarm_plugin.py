@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.worker_hooks import change_worker, nan_gradient
 from hybridflow.dispatch import rows as dispatch_rows
 from hybridflow.runtime.rank import Rank
 from hybridflow.tasks import graders
@@ -72,22 +73,6 @@ def leak(response: str, answer: str) -> float:
     return float(response == answer)
 
 
-def _hook(wanted: str, change: Callable[[Any, int], None]) -> None:
-    """Change the class of the worker of a role once it is built, on every rank."""
-    built = Rank.build
-    hooked: set[type] = set()
-
-    def build(self: Rank, role: str, *arguments: Any) -> bytes:
-        report = built(self, role, *arguments)
-        worker = self._workers.get(role)
-        if role == wanted and worker is not None and type(worker) not in hooked:
-            hooked.add(type(worker))
-            change(type(worker), self._rank)
-        return report
-
-    Rank.build = build  # type: ignore[method-assign]
-
-
 def _send_other_weights(worker: Any, made: Callable[[Any, Any], Any]) -> None:
     """Let a weight sync send what `made` gives for a parameter and the one of the last sync; None: it as it is."""
     import torch
@@ -124,19 +109,13 @@ def _coarse(worker: Any, rank: int) -> None:
 
 def _not_finite(worker: Any, rank: int) -> None:
     """Let gradients be NaN for a while."""
-    import torch
-
     learn = worker.learn
 
     def poisoned(self: Any, *given: Any, **options: Any) -> bool:
         if not SINCE <= self.version < SINCE + 3:
             return bool(learn(self, *given, **options))
-        param = next(self.engine.model.parameters())
-        hook = param.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
-        try:
+        with nan_gradient(self.engine):
             return bool(learn(self, *given, **options))
-        finally:
-            hook.remove()
 
     worker.learn = poisoned
 
@@ -174,10 +153,10 @@ def _uneven() -> None:
 
 
 HOOKS: dict[str, Callable[[], None]] = {
-    "held_back": lambda: _hook("actor", _hold_back),
-    "coarse": lambda: _hook("actor", _coarse),
-    "not_finite": lambda: _hook("actor", _not_finite),
-    "keeps_memory": lambda: _hook("actor", _keep_memory),
+    "held_back": lambda: change_worker("actor", _hold_back),
+    "coarse": lambda: change_worker("actor", _coarse),
+    "not_finite": lambda: change_worker("actor", _not_finite),
+    "keeps_memory": lambda: change_worker("actor", _keep_memory),
     "slow_rank": _slow_rank,
     "uneven": _uneven,
 }

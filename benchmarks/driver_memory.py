@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.measured_ranks import own_bytes
+from benchmarks.own_bytes import own_bytes
 from hybridflow.controller import object_store
 from hybridflow.observe.sinks import MetricSink, metric_sinks
 

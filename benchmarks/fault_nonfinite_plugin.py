@@ -14,27 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_plugin import MARK
-from hybridflow.runtime.rank import Rank
+from benchmarks.worker_hooks import change_worker, nan_gradient
 
 NONFINITE = "HYBRIDFLOW_NONFINITE"
-
-_built = Rank.build
-_hooked: set[type] = set()
-
-
-def _build(self: Rank, role: str, *arguments: Any) -> bytes:
-    report = _built(self, role, *arguments)
-    worker = self._workers.get(role)
-    if role == "actor" and worker is not None and type(worker) not in _hooked:
-        _hooked.add(type(worker))
-        _hook(type(worker), self._rank)
-    return report
 
 
 def _hook(worker: Any, rank: int) -> None:
     """Let the actor's worker learn from a NaN, and put down its weights whenever it saves."""
-    import torch
-
     mark = os.environ[MARK]
     wanted, first, last = map(int, os.environ[NONFINITE].split(":"))
     learn, save = worker.learn, worker.save_checkpoint
@@ -46,12 +32,8 @@ def _hook(worker: Any, rank: int) -> None:
         if rank != wanted or not first < updates <= last + 1:
             return bool(learn(self, *given, **options))
         Path(f"{mark}.0").write_text(str(time.time()))
-        param = next(self.engine.model.parameters())
-        hook = param.register_hook(lambda gradient: torch.full_like(gradient, torch.nan))
-        try:
+        with nan_gradient(self.engine):
             return bool(learn(self, *given, **options))
-        finally:
-            hook.remove()
 
     def saved(self: Any, folder: str) -> Any:
         whole = hashlib.sha256()
@@ -64,4 +46,4 @@ def _hook(worker: Any, rank: int) -> None:
 
 
 if NONFINITE in os.environ:
-    Rank.build = _build  # type: ignore[method-assign]
+    change_worker("actor", _hook)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks.own_bytes import own_bytes
 from hybridflow.batch import Batch
 from hybridflow.runtime.rank import Rank
 
@@ -71,12 +72,6 @@ def _write(name: str, found: dict[str, Any]) -> None:
     line = {"call": name, "before": found["before"], "peak": found["peak"], "own": own_bytes()}
     with _file.with_suffix(".jsonl").open("a") as stream:
         stream.write(json.dumps(line) + "\n")
-
-
-def own_bytes() -> int:
-    """Return the memory of this process that no file is behind, and that no other has: its heaps and stacks."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon:"))
 
 
 Rank.build = _counted_build  # type: ignore[method-assign]

@@ -16,8 +16,13 @@ SHORTEST = 8  # characters: a shorter value is found in any text
 
 
 def secrets() -> dict[str, str]:
-    """Return the values that are secret, by the names of their variables."""
-    return {name: value for name, value in os.environ.items() if len(value) >= SHORTEST and NAMED.search(name)}
+    """Return the names of variables by the values that are secret, as they are and as JSON has them."""
+    found: dict[str, str] = {}
+    for name, value in os.environ.items():
+        if len(value) >= SHORTEST and NAMED.search(name):
+            for form in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
+                found.setdefault(form, name)
+    return found
 
 
 def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
@@ -26,7 +31,6 @@ def redacted(text: str, known: Mapping[str, str] | None = None) -> str:
     Args:
         known: what `secrets` returns, for whoever has many texts; None: look.
     """
-    for name, value in (secrets() if known is None else known).items():
-        for form in (value, *(json.dumps(value, ensure_ascii=ascii_alone)[1:-1] for ascii_alone in (True, False))):
-            text = text.replace(form, f"[{name}]")
+    for value, name in (secrets() if known is None else known).items():
+        text = text.replace(value, f"[{name}]")
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import takewhile
 from statistics import median
 
@@ -35,18 +36,26 @@ def dead_reward(window: MetricWindow) -> Finding | None:
             "The grader fails: it raises, takes too long, or gives no finite number.",
             "Look for its error in logs/; reward.max_failed_share=0 ends the run at the first one and shows it.",
         )
-    steps = _steps_with(window, MIN_ROWS)
-    seen = None if steps is None else _one_reward(window, steps)
-    if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
-        return None
-    return Finding(
-        steps,
-        seen,
+    found = _seen(window, MIN_ROWS, _one_reward)
+    return found and Finding(
+        *found,
         "Every answer gets the same reward, so nothing tells a good one from a bad one: the grader does not find what "
         "it looks for in these answers, or the task is far too hard for this model.",
         "Grade some rows of rollouts/ by hand, look at how the task has answers written, begin with easier prompts or "
         "a warmer start.",
     )
+
+
+def _seen(window: MetricWindow, rows: int, look: Callable[[MetricWindow, int], str | None]) -> tuple[int, str] | None:
+    """Return over how many of the newest steps, of so many rows, something is seen, and what.
+
+    None if nothing is, or it has another cause: answers that are cut off, or a task that is solved.
+    """
+    steps = _steps_with(window, rows)
+    seen = None if steps is None else look(window, steps)
+    if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
+        return None
+    return steps, seen
 
 
 def _one_reward(window: MetricWindow, steps: int) -> str | None:
@@ -101,13 +110,9 @@ def all_groups_alike(window: MetricWindow) -> Finding | None:
 
     Where the task is solved there is nothing to learn either, and nothing wrong.
     """
-    steps = _steps_with(window, MIN_GROUPED_ROWS)
-    seen = None if steps is None else _alike(window, steps)
-    if steps is None or seen is None or _is_cut_off(window) or is_solved(window):
-        return None
-    return Finding(
-        steps,
-        seen,
+    found = _seen(window, MIN_GROUPED_ROWS, _alike)
+    return found and Finding(
+        *found,
         "The samples of each prompt all get the same reward, so none is better than its group and there is nothing to "
         "learn: the prompts are too easy or too hard, sampling gives one answer again and again, or the grader looks "
         "at the prompt and not at the answer.",

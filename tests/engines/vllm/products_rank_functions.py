@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.own_bytes import own_bytes
 from hybridflow.engines.vllm import small_products
 
 
@@ -47,9 +47,3 @@ def growth(small: int, rows: int) -> int:
         for count in range(2, rows + 1):
             product(layer, torch.ones(count, 56))
         return own_bytes() - before
-
-
-def own_bytes() -> int:
-    """Memory of this process that no file is behind, and that no other has."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
