@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hybridflow.config.schema import Device
 from hybridflow.errors import HybridFlowError
-from hybridflow.parallel import bf16
+from hybridflow.parallel import bf16, gloo_device
 from hybridflow.parallel.offloaded import Offload
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -57,6 +57,7 @@ class Platform:
 
     def start(self, local_rank: int) -> None:
         """Claim this process's device, once, before any tensor is made."""
+        gloo_device.apply()
         if self.name == "cuda":
             index = local_rank % torch.cuda.device_count()  # Ray shows each process its own GPU only
             torch.cuda.set_device(index)

@@ -44,8 +44,13 @@ class Installation:
 
 
 def installation() -> Installation:
-    """Look at this environment; nothing is imported."""
-    installed = {str(canonicalize_name(one.name)): one.version for one in metadata.distributions() if one.name}
+    """Look at this environment; nothing is imported. Of two of one name the first on the path is what an import finds:
+    setuptools, once imported, appends its own copies of packages.
+    """
+    installed: dict[str, str] = {}
+    for one in metadata.distributions():
+        if one.name:
+            installed.setdefault(str(canonicalize_name(one.name)), one.version)
     return Installation(
         python=".".join(map(str, sys.version_info[:3])),
         python_wanted=metadata.metadata(PACKAGE)["Requires-Python"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +91,18 @@ def test_builds_for_cpus_beside_gpus() -> None:
 def test_extras_that_are_not_there_are_named() -> None:
     told = installation_checks.findings(with_packages(wandb=None), Machine(), TORCH)
     assert "math, not wandb (pip install 'hybridflow[wandb]')" in [one.found for one in told]
+
+
+def test_copies_that_come_later_on_the_path_are_not_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "packaging-1.0.dist-info"
+    copy.mkdir()
+    (copy / "METADATA").write_text("Metadata-Version: 2.1\nName: packaging\nVersion: 1.0\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert installation_checks.installation().installed["packaging"] != "1.0"
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert installation_checks.installation().installed["packaging"] == "1.0"
 
 
 def test_this_installation() -> None:

@@ -36,14 +36,19 @@ def kept_weights() -> dict[str, bool]:
     return {name: layer_of(torch.ones(size)).weight.numel() > 0 for name, size in sizes.items()}
 
 
-def growth(small: int, rows: int) -> int:
-    """Bytes that this process has more of its own after products of 1 to `rows` rows, where weights so small are left
-    to torch.
+def multiply(small: int, rows: int) -> int:
+    """Multiply 1 to `rows` rows where weights so small are left to torch; bytes that this process then has more of its
+    own.
     """
     with patch.object(small_products, "SMALL", small):
-        layer = layer_of(torch.ones(184, 56))  # a shape of no model here, whose products this process may have had
+        layer = layer_of(torch.ones(184, 56))
         product(layer, torch.ones(1, 56))
         before = own_bytes()
         for count in range(2, rows + 1):
             product(layer, torch.ones(count, 56))
         return own_bytes() - before
+
+
+if __name__ == "__main__":  # a process of its own: what another has compiled is not compiled again
+    print("kept", multiply(small_products.SMALL, 50), flush=True)
+    print("packed", multiply(0, 50), flush=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
-from hybridflow.engines.vllm.small_products import SMALL
 from hybridflow.parallel.platform import platform
 from tests.engines.vllm import products_rank_functions as rank_functions
 from tests.spmd import Ranks
@@ -16,15 +20,23 @@ pytestmark = [
 ]
 
 MIB = 2**20
+COMPILED = re.compile(r"^onednn_verbose.*create:cache_miss,cpu,matmul.*,(\d+)x56:56x184", re.MULTILINE)
 
 
 def test_a_small_layer_keeps_its_weight_and_a_large_one_is_packed(ranks1: Ranks) -> None:
     assert ranks1.run(rank_functions.kept_weights) == [{"small": True, "large": False}]
 
 
-def test_a_number_of_rows_that_is_new_takes_no_memory_and_takes_some_where_the_layer_is_packed(ranks1: Ranks) -> None:
+def test_a_number_of_rows_that_is_new_compiles_nothing_and_does_where_the_layer_is_packed() -> None:
     """As long as it does, small layers are left to torch."""
-    [kept] = ranks1.run(rank_functions.growth, SMALL, 100)
-    [packed] = ranks1.run(rank_functions.growth, 0, 100)
-    assert kept < 2 * MIB
-    assert packed > 8 * MIB
+    done = subprocess.run(
+        [sys.executable, "-m", rank_functions.__name__],
+        env=os.environ | {"ONEDNN_VERBOSE": "2", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    before, kept, after = re.split(r"kept (\d+)\n", done.stdout)
+    assert COMPILED.findall(before) == []
+    assert COMPILED.findall(after) == [str(rows) for rows in range(1, 51)]
+    assert int(kept) < 2 * MIB
