@@ -17,8 +17,9 @@ Claims:
 
 `--measure` takes about 25 minutes of two quiet cores, and writes what it measured to `benchmarks/data/step_times.json`,
 phase by phase; without it that file is predicted, in seconds. It measures everything in two rounds, the second in the
-reverse order: a machine whose speed moves meanwhile is not taken for a difference between placements. What a placement
-took is the median over rounds.
+reverse order, and the speed of the machine (`benchmarks.machine_speed`) around each measurement, by which its seconds
+are scaled: a machine whose speed moves meanwhile is not taken for a difference between placements. What a placement
+took is the median over rounds. `unscaled` is the claims' figures of seconds as they were.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measured_steps import joined, measured
+from benchmarks.machine_speed import MachineSpeed
+from benchmarks.measured_steps import at_one_speed, joined, measured
 from benchmarks.prediction_workloads import MODELS, WORKLOADS, Variant, Workload, config_of, starts, variants_of
 from hybridflow.algorithms import algorithms
 from hybridflow.observe import terminal
@@ -71,10 +73,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.measure:
         measure(options.times, options.rounds, options.steps, options.only)
-    records = json.loads(options.times.read_text("utf-8"))
-    rows = cross_predicted(records, read_hardware(options.hardware))
+    unscaled = json.loads(options.times.read_text("utf-8"))
+    hardware = read_hardware(options.hardware)
+    records = at_one_speed(unscaled)
+    rows = cross_predicted(records, hardware)
     known = {"hardware": Path(options.hardware).stem, "repeats": repeats(records)}
-    result = {**known, **claims(rows), "rows": rows}
+    result = {**known, **claims(rows), "unscaled": claims(cross_predicted(unscaled, hardware)), "rows": rows}
     show(rows, result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -86,13 +90,14 @@ def measure(file: Path, rounds: int, steps: int, only: Sequence[int] | None) -> 
     known = json.loads(file.read_text("utf-8")) if file.exists() and only else []
     chosen = [start for number, start in enumerate(starts()) if only is None or number in only]
     taken: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    with fork_server() as environment:  # ranks are forks of a process that has imported the engines
+    # Ranks are forks of a process that has imported the engines.
+    with MachineSpeed.measured() as speed, fork_server() as environment:
         os.environ |= environment
         for number in range(rounds):
             backwards = number % 2 == 1
             for start in chosen[::-1] if backwards else chosen:
                 workloads = [one for one in WORKLOADS if one.model == start.model]
-                for record in measured(start, workloads, steps, backwards=backwards):
+                for record in measured(start, workloads, steps, speed, backwards=backwards):
                     taken.setdefault(_subject(record), []).append(record)
                 known = [one for one in known if _subject(one) not in taken]
                 records = [*known, *map(joined, taken.values())]
