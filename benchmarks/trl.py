@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="measured pairs of steps, after one of warm-up")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["smollm2", "tiny"])
     parser.add_argument("--ranks", type=int, choices=(1, THREADS), default=THREADS, help="of ours, with all threads")
-    parser.add_argument("--trl-rows", type=int, help=f"rows of a pass of TRL's, a divisor of {ROWS}, in place of the case's")
+    parser.add_argument("--trl-rows", type=int, help=f"rows of a pass of TRL's, a divisor of {ROWS}; else the case's")
     options = parser.parse_args()
     found: dict[str, Any] = {"sizes": {"prompts": PROMPTS, "samples": SAMPLES, "tokens": TOKENS, "threads": THREADS}}
     for name in options.cases:
